@@ -1,0 +1,98 @@
+"""Finds the configuration file, and reads it together with what the environment says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from keysync.config.document import Document, Location, read_document
+from keysync.config.models import Config
+from keysync.errors import ConfigError, Finding
+
+_PLACES = (Path("keysync.yaml"), Path("/etc/keysync/keysync.yaml"))
+_FILES = {
+    "credential": ("token_file", "client_secret_file", "certificate_file", "password_file"),
+    "cloud": ("ca_bundle",),
+}
+_SWITCH = {"1": True, "true": True, "0": False, "false": False}
+
+
+def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
+    """The file to read: `explicit`, else KEYSYNC_CONFIG, else ./keysync.yaml, else /etc/keysync/keysync.yaml.
+
+    A file that was named is not looked for elsewhere. Raises ConfigError that says where it looked.
+    """
+    if explicit is not None:
+        return explicit
+    if environ.get("KEYSYNC_CONFIG"):
+        return Path(environ["KEYSYNC_CONFIG"])
+    for place in _PLACES:
+        if place.is_file():
+            return place
+    looked = ", ".join(f"./{place}" if not place.is_absolute() else str(place) for place in _PLACES)
+    raise ConfigError(
+        [
+            Finding(
+                str(_PLACES[0]),
+                None,
+                None,
+                "",
+                f"found no configuration; looked at KEYSYNC_CONFIG (not set), {looked}",
+                "name a file with -c FILE, or write one; `keysync demo` needs none",
+            )
+        ]
+    )
+
+
+def load_config(path: Path, environ: Mapping[str, str]) -> Config:
+    """The configuration in `path`; KEYSYNC_READ_ONLY wins over its `read_only`.
+
+    Paths in it start at its folder, and must exist. Raises ConfigError with every finding.
+    """
+    document = read_document(path, environ=environ)
+    switch = environ.get("KEYSYNC_READ_ONLY", "").lower()
+    if switch not in ("", *_SWITCH):
+        message = "found another value than expected in the environment: 1, true, 0 or false"
+        document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
+    _resolve_files(document, path.parent)
+    config = document.validate(Config)
+    return config.model_copy(update={"read_only": _SWITCH[switch]}) if switch else config
+
+
+def _resolve_files(document: Document, folder: Path) -> None:
+    for where, holder in list(_holders((), document.value)):
+        for key in _FILES[str(where[-1])]:
+            name = holder.get(key)
+            if not isinstance(name, str):
+                continue
+            file = folder / name
+            if _is_file(file):
+                holder[key] = str(file.absolute())
+            else:
+                place = (*where, key)
+                message = f"found {document.found(place)}, expected a file that exists"
+                document.report(place, message, f"a relative path starts at {folder.absolute()}")
+
+
+def _holders(where: Location, value: object) -> Iterator[tuple[Location, dict[str, Any]]]:
+    """Every mapping of the document whose keys may name files: credentials, and the cloud."""
+    if not isinstance(value, dict):
+        return
+    for key in _FILES:
+        if isinstance(value.get(key), dict):
+            yield (*where, key), value[key]
+    for key in ("accounts", "vaults") if not where else ():
+        entries = value.get(key)
+        pairs = (
+            entries.items() if isinstance(entries, dict) else enumerate(entries if isinstance(entries, list) else ())
+        )
+        for name, entry in pairs:
+            yield from _holders((key, name), entry)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name with a zero byte, or too long for the file system
+        return False

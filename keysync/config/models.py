@@ -1,0 +1,627 @@
+"""The configuration file as frozen models: every key, its meaning, its unit and why its default is what it is.
+
+The descriptions go into the JSON Schema, which describes the file; `keysync.config.loading` reads one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    Tag,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, nearest, problem
+from keysync.config.values import (
+    SECRET_NAME,
+    AccountName,
+    Concurrency,
+    Count,
+    Duration,
+    DurationOrZero,
+    Guid,
+    HttpsUrl,
+    NamePattern,
+    Percent,
+    ResourceGroup,
+    VaultUrl,
+    check_cron,
+    check_room,
+    check_timezone,
+    kind_of,
+    render_name,
+    reserved,
+    split_listen,
+)
+
+Fault = tuple[Location, PydanticCustomError]
+_T = TypeVar("_T")
+
+_OWN_TAGS = 11  # of the 15 that a secret may have; the others are keysync's
+
+
+class Strict(BaseModel):
+    """What all models share: an unknown key is an error, nothing changes later, no value is in an error's text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+
+
+def _list(value: object) -> object:
+    # pydantic also takes sets and iterators for a tuple; a file has lists only.
+    if isinstance(value, (list, tuple)):
+        return value
+    raise expected("a list", "write [value]")
+
+
+List = Annotated[tuple[_T, ...], BeforeValidator(_list)]
+"""A list of the file, a tuple once read."""
+
+Text = Annotated[str, Field(min_length=1, max_length=256)]
+"""Text that is not empty."""
+
+Identifier = Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,256}$")]
+"""The id of a tenant or of an application."""
+
+
+class CloudMapping(Strict):
+    """A cloud that has no name here, such as Azure Stack Hub or a test double."""
+
+    authority: HttpsUrl = Field(description="Where tokens come from, such as https://login.microsoftonline.com.")
+    resource_manager: HttpsUrl = Field(
+        description="The endpoint of Azure Resource Manager, such as https://management.azure.com."
+    )
+    resource_manager_scope: Text | None = Field(
+        default=None, description="The scope of its tokens. Unless set: its endpoint with /.default."
+    )
+    ca_bundle: Path | None = Field(
+        default=None,
+        description="A PEM file of certificate authorities to trust beside the system's. "
+        "A relative path starts at the folder of this file.",
+    )
+
+
+def _cloud_kind(value: object) -> str:
+    return "=mapping" if isinstance(value, (dict, CloudMapping)) else "=name"
+
+
+Cloud = Annotated[
+    Annotated[Literal["public", "usgovernment", "china"], Tag("=name")] | Annotated[CloudMapping, Tag("=mapping")],
+    Discriminator(_cloud_kind),
+]
+"""A cloud by its name, or by its addresses."""
+
+
+class DefaultCredential(Strict):
+    """The chain of azure-identity: environment, workload identity, managed identity, developer tools."""
+
+    type: Literal["default"] = Field(
+        default="default", description="Tries what the machine offers; AZURE_TOKEN_CREDENTIALS narrows it."
+    )
+
+
+class EnvironmentCredential(Strict):
+    """A service principal from AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET or their certificate kin."""
+
+    type: Literal["environment"] = Field(description="Takes all of it from Azure's own AZURE_* variables.")
+
+
+class WorkloadIdentityCredential(Strict):
+    """The federated token of a Kubernetes service account."""
+
+    type: Literal["workload_identity"] = Field(description="The token that Kubernetes mounts into the pod.")
+    tenant_id: Identifier | None = Field(default=None, description="The tenant. Unless set: AZURE_TENANT_ID.")
+    client_id: Identifier | None = Field(default=None, description="The application. Unless set: AZURE_CLIENT_ID.")
+    token_file: Path | None = Field(
+        default=None, description="The mounted token. Unless set: AZURE_FEDERATED_TOKEN_FILE."
+    )
+
+
+class ManagedIdentityCredential(Strict):
+    """The identity of the machine that keysync runs on."""
+
+    type: Literal["managed_identity"] = Field(description="The identity of the machine, the container or the app.")
+    client_id: Identifier | None = Field(
+        default=None, description="Which user-assigned identity. Unless set: the system-assigned one."
+    )
+
+
+_SECRET_REFUSED = "a secret never stands in the file itself"  # noqa: S105
+_SECRET_HINT = "write ${NAME} for an environment variable, or use client_secret_file"  # noqa: S105
+
+
+def _from_environment(value: object) -> object:
+    if isinstance(value, str) and not (isinstance(value, FromEnvironment) and value.whole):
+        raise problem(_SECRET_REFUSED, _SECRET_HINT)
+    if value == "":
+        raise problem("the environment variable is empty, expected a client secret")
+    return value
+
+
+EnvironmentSecret = Annotated[
+    SecretStr,
+    BeforeValidator(_from_environment),
+    WithJsonSchema({"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}),
+]
+"""A secret that comes from an environment variable and from nowhere else."""
+
+
+class ClientSecretCredential(Strict):
+    """A service principal with a client secret; exactly one of `client_secret_file` and `client_secret` is set."""
+
+    type: Literal["client_secret"] = Field(description="A service principal with a client secret.")
+    tenant_id: Identifier = Field(description="The tenant of the service principal.")
+    client_id: Identifier = Field(description="The application of the service principal.")
+    client_secret_file: Path | None = Field(default=None, description="A mounted file that holds the secret.")
+    client_secret: EnvironmentSecret | None = Field(
+        default=None, description="${NAME} of an environment variable that holds the secret, never the secret itself."
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.client_secret_file is None) == (self.client_secret is None):
+            raise problem("expected exactly one of client_secret_file and client_secret")
+        return self
+
+
+class ClientCertificateCredential(Strict):
+    """A service principal with a certificate and its private key in one file, PEM or PKCS#12."""
+
+    type: Literal["client_certificate"] = Field(description="A service principal with a certificate.")
+    tenant_id: Identifier = Field(description="The tenant of the service principal.")
+    client_id: Identifier = Field(description="The application of the service principal.")
+    certificate_file: Path = Field(description="A mounted file with certificate and private key, PEM or PKCS#12.")
+    password_file: Path | None = Field(default=None, description="A mounted file with the password of the key.")
+
+
+class AzureCliCredential(Strict):
+    """Whoever is logged in with `az login`; for a workstation."""
+
+    type: Literal["azure_cli"] = Field(description="Whoever is logged in with `az login`.")
+    tenant_id: Identifier | None = Field(default=None, description="The tenant. Unless set: the one `az` is in.")
+
+
+_CREDENTIALS = (
+    "default",
+    "environment",
+    "workload_identity",
+    "managed_identity",
+    "client_secret",
+    "client_certificate",
+    "azure_cli",
+)
+
+
+def _known_credential(value: object) -> object:
+    if not isinstance(value, dict):
+        if isinstance(value, Strict):
+            return value
+        raise expected("a mapping such as {type: default}")
+    if "type" not in value:
+        raise faults([(("type",), PydanticCustomError("missing", "Field required"))])
+    kind = value["type"]
+    if kind not in _CREDENTIALS:
+        meant = nearest(kind, _CREDENTIALS) if isinstance(kind, str) else None
+        hint = f"did you mean '{meant}'?" if meant else None
+        raise faults([(("type",), expected("one of " + ", ".join(_CREDENTIALS), hint))])
+    return value
+
+
+def _credential_tag(value: object) -> str:
+    return f"={kind_of(value)}"
+
+
+Credential = Annotated[
+    Annotated[DefaultCredential, Tag("=default")]
+    | Annotated[EnvironmentCredential, Tag("=environment")]
+    | Annotated[WorkloadIdentityCredential, Tag("=workload_identity")]
+    | Annotated[ManagedIdentityCredential, Tag("=managed_identity")]
+    | Annotated[ClientSecretCredential, Tag("=client_secret")]
+    | Annotated[ClientCertificateCredential, Tag("=client_certificate")]
+    | Annotated[AzureCliCredential, Tag("=azure_cli")],
+    Discriminator(_credential_tag),
+    BeforeValidator(_known_credential),
+]
+"""How keysync proves who it is, told apart by `type`."""
+
+
+class Schedule(Strict):
+    """When passes start: at intervals, or by a crontab."""
+
+    every: Duration | None = Field(
+        default=None,
+        description="The time between the starts of two passes, at least 1s. 5m where no cron is given: a regenerated "
+        "key kills the old one at once, so this is how long consumers are locked out at worst.",
+    )
+    jitter: DurationOrZero = Field(
+        default=timedelta(0),
+        description="Up to this much is added to each start at random, so that several installations do not call at "
+        "once. 0s adds nothing.",
+    )
+    cron: str | None = Field(
+        default=None,
+        description="A crontab of five fields in place of `every`. Name the days of the week (mon, tue, …): as numbers "
+        "they count from Monday, which is 0.",
+        examples=["*/5 * * * *"],
+    )
+    timezone: str | None = Field(
+        default=None, description="The IANA time zone that `cron` is in. Unless set: UTC.", examples=["Asia/Tokyo"]
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _every_unless_cron(cls, data: object) -> object:
+        if isinstance(data, dict) and data.get("every") is None and data.get("cron") is None:
+            return {**data, "every": "5m"}
+        return data
+
+    @field_validator("every")
+    @classmethod
+    def _not_too_often(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(seconds=1):
+            raise expected("a duration of 1s or more")
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str | None) -> str | None:
+        return value if value is None else check_timezone(value)
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if self.every is not None and self.cron is not None:
+            raise faults([(("cron",), problem("found both every and cron, expected one of them", "remove one"))])
+        if self.timezone is not None and self.cron is None:
+            raise faults([(("timezone",), problem("a time zone has a meaning with cron only", "remove it"))])
+        if self.cron is not None:
+            try:
+                check_cron(self.cron, self.timezone)
+            except PydanticCustomError as error:
+                raise faults([(("cron",), error)]) from None
+        return self
+
+
+class Limits(Strict):
+    """How much one pass may change in one vault; beyond that nothing is written until somebody accepts the plan."""
+
+    update_percent: Percent = Field(
+        default=100,
+        description="Percent of the secrets that we manage in a vault which one pass may overwrite. 100: many keys "
+        "regenerated at once is a normal day.",
+    )
+    creates: Count = Field(
+        default=500,
+        description="Secrets that one pass may create in a vault. 500: a first pass over a large estate fits, and a "
+        "pattern that matches far too much does not.",
+    )
+    removal_percent: Percent = Field(
+        default=10,
+        description="Percent of the secrets that we manage in a vault which one pass may disable or delete. 10: an "
+        "account list that came back half empty stops here.",
+    )
+
+
+class VaultLimits(Strict):
+    """The limits of one vault; each that is set wins over the general one."""
+
+    update_percent: Percent | None = Field(default=None, description="Percent that one pass may overwrite.")
+    creates: Count | None = Field(default=None, description="Secrets that one pass may create.")
+    removal_percent: Percent | None = Field(default=None, description="Percent that one pass may disable or delete.")
+
+
+class Vault(Strict):
+    """A Key Vault that keys are written to."""
+
+    url: VaultUrl = Field(description="Its address, such as https://kv-render.vault.azure.net.")
+    credential: Credential | None = Field(default=None, description="Unless set: the general credential.")
+    verify_challenge_resource: bool = Field(
+        default=True,
+        description="Whether the vault must ask for tokens of its own domain. True: a token for another domain could "
+        "be stolen. Only for a test double or a private name set it to false.",
+    )
+    tags: dict[Text, Annotated[str, Field(max_length=256)]] = Field(
+        default_factory=dict,
+        description="Tags for every secret written there, 11 at most: a secret has 15 and keysync needs some. "
+        "`managed-by` and `keysync-*` are keysync's own.",
+        json_schema_extra={"maxProperties": _OWN_TAGS, "default": {}},
+    )
+    content_type: Annotated[str, Field(max_length=255)] | None = Field(
+        default=None, description="The content type of every secret written there, where a policy demands one."
+    )
+    read_only: bool = Field(default=False, description="Observe and report, write nothing to this vault.")
+    limits: VaultLimits | None = Field(default=None, description="Limits of this vault; they win.")
+
+    @field_validator("tags")
+    @classmethod
+    def _free_tags(cls, value: dict[str, str]) -> dict[str, str]:
+        check_room(value, _OWN_TAGS)
+        taken = [name for name in value if reserved(name)]
+        if taken:
+            raise faults(((name,), problem("keysync writes a tag of this name itself", "rename it")) for name in taken)
+        return value
+
+
+class SecretNames(Strict):
+    """How the secrets of an account are named; {account}, {subscription_id} and {resource_group} are filled in."""
+
+    primary: NamePattern | None = Field(
+        default="{account}-primary-key", description="The secret of the primary key; null leaves that key out."
+    )
+    secondary: NamePattern | None = Field(
+        default="{account}-secondary-key", description="The secret of the secondary key; null leaves that key out."
+    )
+
+    @model_validator(mode="after")
+    def _one_at_least(self) -> Self:
+        if self.primary is None and self.secondary is None:
+            raise problem("primary and secondary are both null, so there is nothing to keep in step")
+        return self
+
+    def patterns(self) -> dict[str, str]:
+        """Key ("primary", "secondary") to pattern, without the keys that are left out."""
+        both = {"primary": self.primary, "secondary": self.secondary}
+        return {key: pattern for key, pattern in both.items() if pattern is not None}
+
+    def render(self, account: str, *, subscription_id: str = "", resource_group: str = "") -> dict[str, str]:
+        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
+        values = {"account": account, "subscription_id": subscription_id, "resource_group": resource_group}
+        return {key: render_name(pattern, values) for key, pattern in self.patterns().items()}
+
+
+VaultNames = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_list)]
+"""Names of vaults, one at least."""
+
+
+class Account(Strict):
+    """A Batch account whose keys are kept in step."""
+
+    subscription_id: Guid = Field(description="Its subscription, a GUID.")
+    resource_group: ResourceGroup = Field(description="Its resource group.")
+    name: AccountName = Field(description="Its name: 3 to 24 letters and digits.")
+    vaults: VaultNames = Field(description="The vaults that get its keys, by their names under `vaults`.")
+    secrets: SecretNames = Field(default_factory=SecretNames, description="How its secrets are named.")
+    credential: Credential | None = Field(default=None, description="Unless set: the general credential.")
+    schedule: Schedule | None = Field(
+        default=None, description="Takes the place of the whole general schedule. Unless set: the general one."
+    )
+    read_only: bool = Field(default=False, description="Observe and report, write nothing for this account.")
+    adopt: bool | None = Field(default=None, description="Unless set: the general `adopt`.")
+
+    @model_validator(mode="after")
+    def _names_that_a_vault_takes(self) -> Self:
+        wrong = [
+            (("secrets", key), problem(f"it gives the name {name!r}, expected 1 to 127 letters, digits and dashes"))
+            for key, name in self.secret_names().items()
+            if not re.fullmatch(SECRET_NAME, name)
+        ]
+        if wrong:
+            raise faults(wrong)
+        return self
+
+    @property
+    def resource_id(self) -> str:
+        """The id that Azure Resource Manager knows the account by."""
+        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
+        return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+
+    def secret_names(self) -> dict[str, str]:
+        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
+        return self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
+
+
+class Discover(Strict):
+    """Batch accounts that are found by listing a subscription; what is listed under `accounts` wins."""
+
+    subscription_id: Guid = Field(description="The subscription to list, a GUID.")
+    resource_groups: List[ResourceGroup] = Field(
+        default=(), description="Only these groups. Empty: the whole subscription."
+    )
+    name: Text = Field(default="*", description="Only accounts whose name matches; * and ? stand for any characters.")
+    tags: dict[Text, str] = Field(
+        default_factory=dict,
+        description="Only accounts with all of these tags.",
+        json_schema_extra={"default": {}},
+    )
+    exclude: List[Text] = Field(default=(), description="Never accounts whose name matches one of these.")
+    vaults: VaultNames = Field(description="The vaults that get their keys, by their names under `vaults`.")
+    secrets: SecretNames = Field(default_factory=SecretNames, description="How their secrets are named.")
+
+    @model_validator(mode="after")
+    def _a_name_each(self) -> Self:
+        shared = [
+            (("secrets", key), expected("a pattern with {account}, since all accounts found would write one secret"))
+            for key, pattern in self.secrets.patterns().items()
+            if "{account}" not in pattern
+        ]
+        if shared:
+            raise faults(shared)
+        return self
+
+
+class Timeouts(Strict):
+    """How long things may take."""
+
+    request: Duration = Field(default=timedelta(seconds=30), description="One request to Azure, its answer included.")
+    account: Duration = Field(
+        default=timedelta(minutes=2), description="All of one account in one pass, retries and waiting included."
+    )
+    collect: Duration = Field(
+        default=timedelta(seconds=10), description="How long the limits wait for slow accounts before they are judged."
+    )
+    shutdown: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long writes in flight may go on after SIGTERM; below the 30 s that Kubernetes grants.",
+    )
+
+
+class ApiVersions(Strict):
+    """Versions of Azure's interfaces, to pin where a cloud does not know the newest."""
+
+    batch: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}(-preview)?$")] | None = Field(
+        default=None, description="Of Batch management, such as 2024-07-01. Null: what the SDK sends."
+    )
+    secrets: Annotated[str, Field(pattern=r"^(\d+\.\d+|\d{4}-\d{2}-\d{2})(-preview(\.\d+)?)?$")] | None = Field(
+        default=None, description="Of Key Vault's secrets, such as 7.4 (in quotes). Null: what the SDK sends."
+    )
+
+
+def _listen(value: str) -> str:
+    split_listen(value)
+    return value
+
+
+class Config(Strict):
+    """The configuration of keysync: which Batch accounts are kept in step with which vaults, and how carefully."""
+
+    cloud: Cloud = Field(default="public", description="public, usgovernment, china, or a mapping of addresses.")
+    credential: Credential = Field(
+        default=DefaultCredential(), description="How keysync proves who it is, unless a vault or an account says."
+    )
+    schedule: Schedule = Field(
+        default=Schedule(every=timedelta(minutes=5)), description="When passes start; `run` only."
+    )
+    vaults: dict[Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,127}$")], Vault] = Field(
+        min_length=1,
+        description="The vaults, each under a name of your choice.",
+        json_schema_extra={"additionalProperties": False},
+    )
+    accounts: List[Account] = Field(default=(), description="The accounts, one by one.")
+    discover: List[Discover] = Field(default=(), description="Accounts that are found by listing subscriptions.")
+    owner: Text | None = Field(
+        default=None,
+        description="A name for this installation, written as a tag, so that two do not take each other's secrets.",
+    )
+    read_only: bool = Field(
+        default=False, description="Observe and report, write nothing. KEYSYNC_READ_ONLY takes precedence."
+    )
+    adopt: bool = Field(
+        default=False,
+        description="Take over an unmarked secret whose value already matches. False: it may be somebody else's.",
+    )
+    recover: Literal["report", "owned"] = Field(
+        default="report",
+        description="What to do with a soft-deleted namesake: report it, or recover it where it is ours. Report: "
+        "somebody deleted it on purpose.",
+    )
+    orphans: Literal["keep", "disable", "delete"] = Field(
+        default="keep",
+        description="What to do with our secrets whose account is gone. Keep: consumers may still read them.",
+    )
+    limits: Limits = Field(default=Limits(), description="How much one pass may change in one vault.")
+    timeouts: Timeouts = Field(default=Timeouts(), description="How long things may take.")
+    concurrency: Concurrency = Field(
+        default=64, description="Requests in flight at once. 64: above it a pass gets no faster."
+    )
+    listen: Annotated[str, AfterValidator(_listen)] = Field(
+        default="127.0.0.1:8080", description="Where `run` serves its status page and metrics; only this machine."
+    )
+    api_versions: ApiVersions = Field(default=ApiVersions(), description="Versions of Azure's interfaces to pin.")
+
+    model_config = ConfigDict(
+        title="keysync configuration",
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["accounts"], "properties": {"accounts": {"minItems": 1}}},
+                {"required": ["discover"], "properties": {"discover": {"minItems": 1}}},
+            ]
+        },
+    )
+
+    @property
+    def listen_host(self) -> str:
+        """The address of `listen`, without brackets."""
+        return split_listen(self.listen)[0]
+
+    @property
+    def listen_port(self) -> int:
+        """The port of `listen`; 0 lets the system choose one."""
+        return split_listen(self.listen)[1]
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _check_together(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        # Unknown vaults are looked for in the raw data, so that one bad value elsewhere does not hide them.
+        unknown = list(_unknown_vaults(data)) if isinstance(data, dict) else []
+        try:
+            made = handler(data)
+        except ValidationError as error:
+            raise faults([*known_faults(error), *unknown]) from None
+        found = [*unknown, *_nothing_to_do(made), *_repeated_accounts(made), *_collisions(made)]
+        if found:
+            raise faults(found)
+        return made
+
+
+def _unknown_vaults(data: Mapping[str, Any]) -> Iterator[Fault]:
+    known = data.get("vaults")
+    if not isinstance(known, dict):
+        return
+    for where, name in _vault_references(data):
+        if isinstance(name, str) and name not in known:
+            meant = nearest(name, known)
+            hint = f"did you mean '{meant}'?" if meant else None
+            yield where, expected("the name of a vault: " + ", ".join(known), hint)
+
+
+def _vault_references(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]:
+    for key in ("accounts", "discover"):
+        entries = data.get(key)
+        for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
+            names = entry.get("vaults") if isinstance(entry, dict) else getattr(entry, "vaults", None)
+            for place, name in enumerate(names if isinstance(names, (list, tuple)) else ()):
+                yield (key, index, "vaults", place), name
+
+
+def _nothing_to_do(config: Config) -> Iterator[Fault]:
+    if not config.accounts and not config.discover:
+        yield (), problem("accounts and discover are both empty", "list an account, or let accounts be discovered")
+
+
+def _repeated_accounts(config: Config) -> Iterator[Fault]:
+    seen: dict[str, int] = {}
+    for index, account in enumerate(config.accounts):
+        first = seen.setdefault(account.resource_id.lower(), index)
+        if first != index:
+            yield ("accounts", index, "name"), problem(f"this is the account of accounts[{first}] again", "remove one")
+
+
+def _collisions(config: Config) -> Iterator[Fault]:
+    """Two keys that would be written to one secret; an account that stands there twice has a finding already."""
+    writers: dict[tuple[str, str], tuple[str, str]] = {}
+    for index, account in enumerate(config.accounts):
+        for vault, key, secret in _targets(config, account):
+            writer = (f"the {key} key of {account.name} (accounts[{index}])", account.resource_id.lower())
+            url = config.vaults[vault].url
+            other = writers.setdefault((url, secret.lower()), writer)
+            again = other[1] == writer[1] and other[0] != writer[0] and not other[0].endswith(f"(accounts[{index}])")
+            if other is not writer and not again:
+                yield (
+                    ("accounts", index, "secrets", key),
+                    problem(
+                        f"{other[0]} and {writer[0]} would both write the secret {secret!r} of {url}",
+                        "give one of them other names under secrets",
+                    ),
+                )
+
+
+def _targets(config: Config, account: Account) -> Iterator[tuple[str, str, str]]:
+    for vault in account.vaults:
+        if vault in config.vaults:
+            for key, secret in account.secret_names().items():
+                yield vault, key, secret

@@ -1,0 +1,173 @@
+"""Each thing that the contract calls an error, and where it is shown."""
+
+from __future__ import annotations
+
+import pytest
+
+RIGHT = """\
+vaults:
+  main: {url: https://kv-render.vault.azure.net}
+accounts:
+  - subscription_id: 00000000-0000-0000-0000-000000000000
+    resource_group: default-azurebatch-japaneast
+    name: sampleacct
+    vaults: [main]
+"""
+
+SECOND = """\
+  - subscription_id: 00000000-0000-0000-0000-000000000000
+    resource_group: other
+    name: SampleAcct
+    vaults: [main]
+"""
+
+GUID = "00000000-0000-0000-0000-000000000000"
+
+ONE_PIECE = [
+    # what is replaced, by what, line, column, key, a part of the message, a part of the hint
+    ("name: sampleacct", "nam: sampleacct", 6, 5, "accounts[0].nam", "unknown key", "did you mean 'name'?"),
+    (GUID, "not-a-guid", 4, 22, "accounts[0].subscription_id", "found 'not-a-guid', expected a GUID", ""),
+    ("sampleacct", "sample-acct", 6, 11, "accounts[0].name", "found 'sample-acct', expected the name of a B", ""),
+    ("sampleacct", "ab", 6, 11, "accounts[0].name", "3 to 24 letters and digits", ""),
+    ("sampleacct", "12345", 6, 11, "accounts[0].name", "found the number 12345, expected text", '"12345"'),
+    ("default-azurebatch-japaneast", "a/b", 5, 21, "accounts[0].resource_group", "found 'a/b', expected", ""),
+    ("https://", "http://", 2, 15, "vaults.main.url", "expected an https URL", "only https"),
+    ("azure.net", "azure.net/secrets", 2, 15, "vaults.main.url", "without a path", ""),
+    ("azure.net", "azure.net:99999", 2, 15, "vaults.main.url", "expected an https URL", ""),
+    ("[main]", "[mian]", 7, 14, "accounts[0].vaults[0]", "found 'mian', expected the name of a vault: main", "'main'"),
+    ("[main]", "[]", 7, 5, "accounts[0].vaults", "expected at least 1 in it", ""),
+    ("[main]", "main", 7, 13, "accounts[0].vaults", "found 'main', expected a list", "[value]"),
+    ("    vaults: [main]\n", "", 4, 5, "accounts[0].vaults", "the key is required and missing", ""),
+]
+
+ADDED = [
+    # a line 8, column, key, a part of the message, a part of the hint
+    ("recuver: owned", 1, "recuver", "unknown key", "did you mean 'recover'?"),
+    ("zzzzz: 1", 1, "zzzzz", "unknown key", "known here: cloud, credential"),
+    ("recover: always", 10, "recover", "found 'always', expected 'report' or 'owned'", ""),
+    ("cloud: moon", 8, "cloud", "found 'moon', expected 'public', 'usgovernment' or 'china'", ""),
+    ("cloud: {authority: 'https://a'}", 1, "cloud.resource_manager", "required and missing", ""),
+    ("schedule: {every: fast}", 19, "schedule.every", "found 'fast', expected a duration such as 500ms", ""),
+    ("schedule: {every: 30}", 19, "schedule.every", "found the number 30", "write a unit: 30s"),
+    ("schedule: {every: 0s}", 19, "schedule.every", "above 0s", ""),
+    ("schedule: {every: 10ms}", 19, "schedule.every", "1s or more", ""),
+    ("schedule: {cron: '61 * * * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {cron: '* * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {every: 5m, cron: '* * * * *'}", 29, "schedule.cron", "both every and cron", "remove one"),
+    ("schedule: {cron: '* * * * *', timezone: Mars/X}", 41, "schedule.timezone", "expected a time zone", ""),
+    ("schedule: {every: 5m, timezone: UTC}", 33, "schedule.timezone", "with cron only", ""),
+    ("timeouts: {request: 9999d}", 21, "timeouts.request", "366d or less", ""),
+    ("limits: {creates: -1}", 19, "limits.creates", "found the number -1, expected 0 or more", ""),
+    ("limits: {removal_percent: 101}", 27, "limits.removal_percent", "expected 100 or less", ""),
+    ("concurrency: true", 14, "concurrency", "found true, expected a whole number", ""),
+    ("concurrency: many", 14, "concurrency", "found 'many', expected a whole number", ""),
+    ("read_only: perhaps", 12, "read_only", "found 'perhaps', expected true or false", ""),
+    ("listen: localhost", 9, "listen", "expected an address and a port", ""),
+    ("listen: 127.0.0.1:99999", 9, "listen", "expected an address and a port", ""),
+    ("api_versions: {secrets: 7.4}", 25, "api_versions.secrets", "found the number 7.4, expected text", '"7.4"'),
+    ("credential: default", 13, "credential", "found 'default', expected a mapping", ""),
+    ("credential: {}", 1, "credential.type", "required and missing", ""),
+    ("credential: {type: azurecli}", 20, "credential.type", "found 'azurecli', expected one of", "'azure_cli'"),
+    ("credential: {type: default, client_id: x}", 29, "credential.client_id", "unknown key", "known here: type"),
+    ("limits: [1]", 1, "limits", "found a list, expected a mapping", ""),
+    ("owner: !!binary aGk=", 8, "owner", "found a YAML tag", ""),
+    ("vaults: {}", 1, "vaults", "the key stands here again, and first in line 1", ""),
+]
+
+DISCOVER = "discover: [{subscription_id: " + GUID + ", vaults: [main], "
+
+
+@pytest.mark.parametrize(("old", "new", "line", "column", "key", "message", "hint"), ONE_PIECE)
+def test_each_wrong_piece_is_named_at_its_place(findings, old, new, line, column, key, message, hint):
+    """File, line, column and key are exact; the message says what was found and what is meant."""
+    (one,) = findings(RIGHT.replace(old, new, 1))
+    assert (one.line, one.column, one.key) == (line, column, key)
+    assert one.file.endswith("keysync.yaml")
+    assert message in one.message
+    assert hint in (one.hint or "")
+
+
+@pytest.mark.parametrize(("added", "column", "key", "message", "hint"), ADDED)
+def test_each_wrong_setting_is_named_at_its_place(findings, added, column, key, message, hint):
+    """A wrong setting is told with the line that it stands in."""
+    (one,) = findings(RIGHT + added + "\n")
+    assert (one.line, one.column, one.key) == (8, column, key)
+    assert message in one.message
+    assert hint in (one.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("secrets", "message"),
+    [
+        ("{primary: 'a_b'}", "letters, digits and dashes"),
+        ("{primary: '{acount}'}", "placeholders are among {account}"),
+        ("{primary: '{resource_group}-{account}'}", "it gives the name 'rg_1-sampleacct'"),
+        ("{primary: null, secondary: null}", "both null"),
+        ("{primary: same, secondary: SAME}", "the primary key of sampleacct (accounts[0]) and the secondary key"),
+    ],
+)
+def test_a_name_that_no_vault_takes_is_an_error(findings, secrets, message):
+    """A secret's name is checked as it will be sent, before the first request."""
+    text = RIGHT.replace("default-azurebatch-japaneast", "rg_1") + f"    secrets: {secrets}\n"
+    (one,) = findings(text)
+    assert one.line == 8
+    assert message in one.message
+
+
+def test_two_accounts_that_write_one_secret_are_both_named(findings):
+    """A collision names both accounts, the secret and the vault, and does not depend on case."""
+    first, second = findings(RIGHT + SECOND)
+    assert first.line == 8
+    for part in ("sampleacct (accounts[0])", "SampleAcct (accounts[1])", "SampleAcct-primary-key", "kv-render"):
+        assert part in first.message
+    assert "secondary" in second.message
+
+
+def test_two_names_of_one_vault_collide_only_where_one_secret_is_written(load, findings):
+    """Two vault entries with one URL are fine until two accounts write one secret there."""
+    twins = RIGHT.replace("accounts:", "  twin: {url: https://KV-render.vault.azure.net/}\naccounts:")
+    other = SECOND.replace("[main]", "[twin]")
+    assert len(load(twins + other.replace("SampleAcct", "another")).accounts) == 2
+    assert "would both write" in findings(twins + other)[0].message
+
+
+def test_a_vault_that_an_account_names_twice_is_an_error(findings):
+    """One secret has one place in the list."""
+    assert "would both write" in findings(RIGHT.replace("[main]", "[main, main]"))[0].message
+
+
+def test_an_account_that_stands_there_twice_is_one_finding(findings):
+    """The same account again is told once, not as a collision of each of its secrets."""
+    again = SECOND.replace("other", "Default-AzureBatch-JapanEast")
+    (one,) = findings(RIGHT + again)
+    assert (one.line, one.key) == (10, "accounts[1].name")
+    assert "accounts[0] again" in one.message
+
+
+def test_without_accounts_there_is_nothing_to_do(findings):
+    """A file with neither accounts nor discover is refused."""
+    (one,) = findings("vaults:\n  main: {url: https://a.vault.azure.net}\n")
+    assert "accounts and discover are both empty" in one.message
+
+
+def test_a_discovery_that_gives_all_accounts_one_secret_is_an_error(findings):
+    """What is found needs a name each."""
+    (one,) = findings(RIGHT + DISCOVER + "secrets: {primary: fixed}}]\n")
+    assert one.key == "discover[0].secrets.primary"
+    assert "{account}" in one.message
+
+
+def test_tags_of_keysync_are_refused(findings):
+    """A tag that keysync writes itself cannot be set, and there is room for eleven others."""
+    text = RIGHT.replace("{url", "{tags: {keysync-owner: a, Managed-By: b}, url")
+    assert [one.key for one in findings(text)] == ["vaults.main.tags.keysync-owner", "vaults.main.tags.Managed-By"]
+    many = ", ".join(f"t{number}: x" for number in range(12))
+    assert "found 12 tags" in findings(RIGHT.replace("{url", f"{{tags: {{{many}}}, url"))[0].message
+
+
+def test_all_that_is_wrong_is_told_at_once_in_order_of_lines(findings):
+    """One look at the file is enough to repair all of it, unknown vaults included."""
+    text = RIGHT.replace("https", "http").replace(GUID, "x").replace("[main]", "[nope]") + "owner: ${NOPE}\nx: 1\n"
+    found = findings(text)
+    assert [one.line for one in found] == [2, 4, 7, 8, 9]
+    assert [one.key for one in found][-3:] == ["accounts[0].vaults[0]", "owner", "x"]

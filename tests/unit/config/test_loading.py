@@ -1,0 +1,112 @@
+"""Where the file is found, what the environment adds, and that the examples and the schema are right."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from keysync.config.loading import find_config, load_config
+from keysync.config.schema import json_schema, render_schema
+from keysync.errors import ConfigError
+
+EXAMPLES = Path(__file__).parents[3] / "config"
+NAMES = ["minimal.yaml", "full.yaml", "sovereign.yaml"]
+ENVIRON = {"KEYSYNC_AUDITED_SECRET": "from-the-environment"}
+CERTIFICATE = "credential: {type: client_certificate, tenant_id: t, client_id: c, certificate_file: cert.pem}\n"
+RIGHT = (EXAMPLES / "minimal.yaml").read_text(encoding="utf-8")
+
+
+def test_the_file_is_found_in_the_documented_order(tmp_path, monkeypatch):
+    """The option, then KEYSYNC_CONFIG, then the working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "keysync.yaml").touch()
+    environ = {"KEYSYNC_CONFIG": "named.yaml"}
+    assert find_config(Path("option.yaml"), environ) == Path("option.yaml")
+    assert find_config(None, environ) == Path("named.yaml")
+    assert find_config(None, {}) == Path("keysync.yaml")
+
+
+def test_without_a_file_the_user_learns_where_it_was_looked_for(tmp_path, monkeypatch):
+    """Nothing found is an error that names each place."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("keysync.config.loading._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
+    with pytest.raises(ConfigError, match=r"KEYSYNC_CONFIG .*\./keysync\.yaml, .*etc\.yaml"):
+        find_config(None, {})
+
+
+@pytest.mark.parametrize(
+    ("value", "in_file", "read_only"),
+    [("1", False, True), ("true", False, True), ("TRUE", False, True), ("0", True, False), ("", True, True)],
+)
+def test_the_environment_decides_on_read_only(load, value, in_file, read_only):
+    """KEYSYNC_READ_ONLY wins over the file, unless it is empty."""
+    text = RIGHT + f"read_only: {str(in_file).lower()}\n"
+    assert load(text, {"KEYSYNC_READ_ONLY": value}).read_only is read_only
+
+
+def test_another_value_of_read_only_is_an_error(findings):
+    """A misspelt switch must not let keysync write."""
+    (one,) = findings(RIGHT, {"KEYSYNC_READ_ONLY": "yess"})
+    assert one.key == "KEYSYNC_READ_ONLY"
+
+
+def test_a_relative_file_starts_at_the_folder_of_the_configuration(load, tmp_path):
+    """Where keysync was started from makes no difference."""
+    (tmp_path / "cert.pem").touch()
+    assert load(RIGHT + CERTIFICATE).credential.certificate_file == tmp_path / "cert.pem"
+
+
+def test_a_file_that_is_missing_is_a_finding(findings):
+    """A file that the configuration names must be there, wherever it is named."""
+    (one,) = findings(RIGHT + CERTIFICATE)
+    assert one.key == "credential.certificate_file"
+    assert "found 'cert.pem', expected a file that exists" in one.message
+    nested = RIGHT.replace("net}", "net, credential: {type: workload_identity, token_file: nope}}")
+    (one,) = findings(nested)
+    assert one.key == "vaults.main.credential.token_file"
+    cloud = "cloud: {authority: https://a, resource_manager: https://b, ca_bundle: '${CA}'}\n"
+    (one,) = findings(RIGHT + cloud, {"CA": "ca-bundle.pem"})
+    assert one.message == "found the value of ${CA}, expected a file that exists"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_example_loads(name):
+    """The examples are right, and need nothing but what they say."""
+    assert load_config(EXAMPLES / name, ENVIRON).accounts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_example_fits_the_schema(name):
+    """The schema describes the file as it is written."""
+    data = YAML(typ="safe", pure=True).load(EXAMPLES / name)
+    jsonschema.Draft202012Validator(json_schema()).validate(data)
+
+
+def test_the_full_example_has_every_key():
+    """Whoever looks for a key finds it in the full example."""
+    data = YAML(typ="safe", pure=True).load(EXAMPLES / "full.yaml")
+    schema = json_schema()
+    assert set(data) == set(schema["properties"])
+    places = {"Vault": data["vaults"]["audited"], "Account": data["accounts"][1], "Discover": data["discover"][0]}
+    for name, written in places.items():
+        assert set(written) == set(schema["$defs"][name]["properties"])
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"schedule": {"every": 5}}, {"recuver": "owned"}, {"concurrency": 0}, {"vaults": {}}]
+)
+def test_the_schema_refuses_what_loading_refuses(wrong):
+    """An editor that knows the schema shows the mistake."""
+    data = {**YAML(typ="safe", pure=True).load(EXAMPLES / "minimal.yaml"), **wrong}
+    assert not jsonschema.Draft202012Validator(json_schema()).is_valid(data)
+
+
+def test_the_schema_file_is_what_the_models_say():
+    """The schema in the repository is the one that `keysync schema` prints."""
+    jsonschema.Draft202012Validator.check_schema(json_schema())
+    assert (EXAMPLES / "keysync.schema.json").read_text(encoding="utf-8") == render_schema()
+    assert os.linesep == "\n" or "\r" not in render_schema()

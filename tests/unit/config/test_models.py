@@ -1,0 +1,162 @@
+"""What a configuration that is right turns into."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import SecretStr, ValidationError
+
+from keysync.config.models import (
+    Account,
+    ClientSecretCredential,
+    CloudMapping,
+    Config,
+    DefaultCredential,
+    ManagedIdentityCredential,
+    SecretNames,
+    Vault,
+)
+from keysync.config.values import format_duration, parse_duration
+
+RIGHT = """\
+vaults:
+  main: {url: https://kv-render.vault.azure.net}
+accounts:
+  - subscription_id: 00000000-0000-0000-0000-000000000000
+    resource_group: default-azurebatch-japaneast
+    name: sampleacct
+    vaults: [main]
+"""
+
+
+def test_the_defaults_are_those_of_the_contract(load):
+    """What is not written has the documented default."""
+    config = load()
+    assert config.cloud == "public"
+    assert config.credential == DefaultCredential()
+    assert (config.schedule.every, config.schedule.jitter) == (timedelta(minutes=5), timedelta(0))
+    assert (config.limits.update_percent, config.limits.creates, config.limits.removal_percent) == (100, 500, 10)
+    seconds = [config.timeouts.request, config.timeouts.account, config.timeouts.collect, config.timeouts.shutdown]
+    assert [span.total_seconds() for span in seconds] == [30, 120, 10, 10]
+    assert (config.concurrency, config.listen_host, config.listen_port) == (64, "127.0.0.1", 8080)
+    assert (config.owner, config.read_only, config.adopt, config.recover, config.orphans) == (
+        None,
+        False,
+        False,
+        "report",
+        "keep",
+    )
+
+
+def test_an_account_knows_its_id_and_its_secrets(load):
+    """The ARM id and the names of the secrets come from the account."""
+    (account,) = load().accounts
+    assert account.resource_id == (
+        "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/default-azurebatch-japaneast"
+        "/providers/Microsoft.Batch/batchAccounts/sampleacct"
+    )
+    assert account.secret_names() == {"primary": "sampleacct-primary-key", "secondary": "sampleacct-secondary-key"}
+
+
+def test_null_leaves_a_key_out():
+    """A key whose name is null is not kept in step."""
+    names = SecretNames(primary="{resource_group}-{account}", secondary=None)
+    assert names.render("acct", resource_group="rg") == {"primary": "rg-acct"}
+
+
+def test_a_vault_has_one_form_of_its_address():
+    """Case, a slash at the end and the usual port make no difference."""
+    assert Vault(url="https://KV.vault.azure.net:443/").url == "https://kv.vault.azure.net"
+    assert Vault(url="https://localhost:8443").url == "https://localhost:8443"
+
+
+def test_a_guid_is_read_in_lower_case():
+    """Two spellings of a subscription are one subscription."""
+    account = Account(
+        subscription_id="ABCDEF00-0000-0000-0000-000000000000", resource_group="rg", name="abc", vaults=["main"]
+    )
+    assert account.subscription_id == "abcdef00-0000-0000-0000-000000000000"
+
+
+def test_a_cloud_can_be_a_mapping(load):
+    """A cloud without a name is given by its addresses."""
+    cloud = load(RIGHT + "cloud: {authority: https://login.x/, resource_manager: https://arm.x:8443}\n").cloud
+    assert isinstance(cloud, CloudMapping)
+    assert (cloud.authority, cloud.resource_manager) == ("https://login.x", "https://arm.x:8443")
+
+
+def test_a_client_secret_comes_from_the_environment(load):
+    """The value of ${NAME} is kept as a secret, which its repr does not show."""
+    text = RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n"
+    credential = load(text, {"S": "hunter2"}).credential
+    assert isinstance(credential, ClientSecretCredential)
+    assert credential.client_secret == SecretStr("hunter2")
+    assert "hunter2" not in repr(credential)
+
+
+@pytest.mark.parametrize("value", ["hunter2", "hunter2${S}", "${S}${S}", "$${S}"])
+def test_a_literal_secret_is_refused(findings, value):
+    """A secret never stands in the file itself, not even a part of it."""
+    text = RIGHT + f"credential: {{type: client_secret, tenant_id: t, client_id: c, client_secret: '{value}'}}\n"
+    (one,) = findings(text, {"S": "abc"})
+    assert (one.line, one.key) == (8, "credential.client_secret")
+    assert one.message == "a secret never stands in the file itself"
+    assert "hunter2" not in str(one)
+
+
+def test_a_client_secret_has_one_source(findings):
+    """Neither or both of its sources is an error."""
+    (one,) = findings(RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c}\n")
+    assert "exactly one of client_secret_file and client_secret" in one.message
+    (empty,) = findings(
+        RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n", {"S": ""}
+    )
+    assert "variable is empty" in empty.message
+
+
+def test_vaults_and_accounts_may_have_their_own_credential(load):
+    """A credential further down is of the kind that its type says."""
+    text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")
+    assert isinstance(load(text).vaults["main"].credential, ManagedIdentityCredential)
+
+
+def test_a_configuration_does_not_change(load):
+    """What is loaded stays as it is."""
+    with pytest.raises(ValidationError):
+        load().owner = "x"
+
+
+def test_a_model_can_be_made_without_a_file():
+    """Code may build a configuration from plain values, with the same checks."""
+    account = {"subscription_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "resource_group": "r", "name": "abc"}
+    vaults = {"main": {"url": "https://a"}}
+    assert Config.model_validate({"vaults": vaults, "accounts": [{**account, "vaults": ["main"]}]})
+    with pytest.raises(ValidationError):
+        Config.model_validate({"vaults": vaults, "accounts": [{**account, "vaults": ["nope"]}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("1d", 86400)]
+)
+def test_durations_have_units(text, seconds):
+    """A duration is what its units say."""
+    assert parse_duration(text).total_seconds() == seconds
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "m", "5 m", "30m1h", "-5m", "1.5h", "٣s", "5m\n", "999999999d", None, [], 1e99]
+)
+def test_what_is_no_duration_is_refused(text):
+    """Anything else is refused with what is expected."""
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)
+
+
+@given(st.integers(min_value=0, max_value=366 * 86_400_000))
+def test_a_duration_is_written_as_it_is_read(milliseconds):
+    """Formatting and parsing are each other's inverse."""
+    span = timedelta(milliseconds=milliseconds)
+    assert parse_duration(format_duration(span)) == span
