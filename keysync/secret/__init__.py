@@ -1,0 +1,1 @@
+"""Values of secrets: how they are held (`value`), compared (`fingerprint`), scrubbed from text (`scrub`) and sent (`reveal`)."""

@@ -1,0 +1,49 @@
+"""Comparing secrets without keeping them: a digest under a key that lives and dies with the process."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+from typing import NoReturn
+
+from keysync.secret.reveal import reveal
+from keysync.secret.value import SecretValue
+
+
+class Fingerprint:
+    """Stands for a secret's content; equal to another made by the same `Fingerprinter` from equal content.
+
+    It prints nothing of the digest and cannot be pickled: a digest that left the process could be used to
+    recognise a key.
+    """
+
+    __slots__ = ("_digest",)
+
+    def __init__(self, digest: bytes) -> None:
+        self._digest = digest
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Fingerprint) and hmac.compare_digest(self._digest, other._digest)
+
+    def __hash__(self) -> int:
+        return hash(self._digest)
+
+    def __repr__(self) -> str:
+        return "Fingerprint(…)"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Fingerprint is never serialised")
+
+
+class Fingerprinter:
+    """Makes fingerprints under a random key of its own."""
+
+    __slots__ = ("_key",)
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+
+    def of(self, value: SecretValue) -> Fingerprint:
+        """The fingerprint of `value`, comparable only with others from this object."""
+        return Fingerprint(hashlib.blake2b(reveal(value).encode(), key=self._key).digest())

@@ -1,0 +1,48 @@
+"""Taking secrets out of text that others wrote: a service's error message may echo what it was sent."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Final
+from urllib.parse import quote
+from weakref import WeakSet
+
+from keysync.secret.reveal import reveal
+from keysync.secret.value import MASK, SecretValue
+
+# A Batch key is 88 characters of base64 and a token starts with "eyJ": no word, path or id of Azure looks like these.
+_LOOKS_SECRET: Final = re.compile(
+    r"[A-Za-z0-9+/]{60,}={0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
+)
+_SHORTEST: Final = 8
+
+
+class Scrubber:
+    """Masks every value that it was told of, as it stands, in base64 and URL-encoded, and what looks like a secret.
+
+    Values are held weakly: once nobody else has one, it is forgotten.
+    """
+
+    def __init__(self) -> None:
+        self._values: WeakSet[SecretValue] = WeakSet()
+
+    def remember(self, value: SecretValue) -> SecretValue:
+        """Masks `value` from now on; returns it, so that a value can be wrapped and remembered in one expression."""
+        self._values.add(value)
+        return value
+
+    def scrub(self, text: str) -> str:
+        """`text` without any remembered value and without anything that looks like a key or a token."""
+        for value in tuple(self._values):
+            for form in _forms(reveal(value)):
+                if form in text:
+                    text = text.replace(form, MASK)
+        return _LOOKS_SECRET.sub(MASK, text)
+
+
+def _forms(plain: str) -> tuple[str, ...]:
+    # A very short "secret" would turn ordinary words into masks.
+    if len(plain) < _SHORTEST:
+        return ()
+    return (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
