@@ -1,0 +1,1 @@
+"""The wire: clouds, credentials, the shared session, deadlines and retries, and failures as records."""

@@ -1,0 +1,74 @@
+"""The SDKs' aio clients over the shared transport, without the policies that keysync has its own of."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from typing import Any
+
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.pipeline.policies import HttpLoggingPolicy, RequestIdPolicy, UserAgentPolicy
+from azure.keyvault.secrets.aio import SecretClient
+from azure.mgmt.batch.aio import BatchManagementClient
+from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
+
+from keysync import __version__
+from keysync.azure.clouds import Endpoints
+from keysync.azure.transport import SharedTransport
+
+
+class Clients:
+    """Opens clients on the stack handed in: one a credential and subscription, one a vault."""
+
+    def __init__(self, stack: AsyncExitStack, endpoints: Endpoints, transport: SharedTransport) -> None:
+        self._stack = stack
+        self._endpoints = endpoints
+        self._transport = transport
+        self._batch: dict[tuple[int, str], BatchManagementClient] = {}
+
+    async def batch(
+        self, credential: AsyncTokenCredential, subscription_id: str, api_version: str | None
+    ) -> BatchManagementClient:
+        """The Batch management client of one subscription, seen with one credential.
+
+        Its pipeline has no redirects (a redirect could carry the token elsewhere), no retry (`keysync.azure.retry`) and
+        no registration of resource providers, which would poll without a bound.
+        """
+        key = (id(credential), subscription_id)
+        if key not in self._batch:
+            scope = self._endpoints.resource_manager_scope
+            client = BatchManagementClient(
+                credential,
+                subscription_id,
+                base_url=self._endpoints.resource_manager,
+                credential_scopes=[scope],
+                transport=self._transport,
+                policies=[
+                    RequestIdPolicy(),
+                    UserAgentPolicy(base_user_agent=f"keysync/{__version__}"),
+                    AsyncARMChallengeAuthenticationPolicy(credential, scope),
+                    HttpLoggingPolicy(),
+                ],
+                **_given(api_version),
+            )
+            self._batch[key] = await self._stack.enter_async_context(client)
+        return self._batch[key]
+
+    async def secrets(
+        self, credential: AsyncTokenCredential, url: str, *, verify_challenge: bool, api_version: str | None
+    ) -> SecretClient:
+        """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not know."""
+        client = SecretClient(
+            url,
+            credential,
+            verify_challenge_resource=verify_challenge,
+            transport=self._transport,
+            retry_total=0,
+            permit_redirects=False,
+            user_agent=f"keysync/{__version__}",
+            **_given(api_version),
+        )
+        return await self._stack.enter_async_context(client)
+
+
+def _given(api_version: str | None) -> dict[str, Any]:
+    return {} if api_version is None else {"api_version": api_version}

@@ -1,0 +1,207 @@
+"""Credentials of the configuration as azure-identity's aio credentials, with one token request at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final, Self, TypeAlias
+
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+from azure.core.credentials_async import AsyncTokenCredential
+from azure.identity import aio as identity
+
+from keysync.azure.clouds import Endpoints
+from keysync.azure.transport import SharedTransport
+from keysync.config import models
+from keysync.errors import UsageError
+from keysync.secret.scrub import Scrubber
+from keysync.secret.value import SecretValue
+
+_Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
+_EARLY: Final = 300.0
+
+
+class SingleFlightCredential:
+    """Asks `inner` once for each scope and tenant, however many callers want the token at that moment.
+
+    azure-identity's aio credentials make a request for each concurrent cold caller, and a VM's metadata service answers
+    429 near five a second. A token is kept until five minutes before its end, or until its `refresh_on`.
+    """
+
+    def __init__(self, inner: Any, name: str) -> None:  # noqa: ANN401  # the SDK's credentials share no base class
+        self._inner = inner
+        self.name = name
+        self._tokens: dict[_Key, AccessTokenInfo] = {}
+        self._flights: dict[_Key, asyncio.Task[AccessTokenInfo]] = {}
+
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """The token for `scopes`, from memory or through the one request under way.
+
+        Raises what azure-identity raises: ClientAuthenticationError, CredentialUnavailableError.
+        """
+        wanted: TokenRequestOptions = options or {}
+        key = (scopes, wanted.get("tenant_id"), wanted.get("claims"), bool(wanted.get("enable_cae")))
+        token = self._tokens.get(key)
+        if token is not None and not _stale(token):
+            return token
+        flight = self._flights.get(key)
+        if flight is None:
+            flight = asyncio.create_task(self._request(key, scopes, wanted), name=f"token {self.name}")
+            self._flights[key] = flight
+            flight.add_done_callback(lambda done: self._landed(key, done))
+        # Shielded: one impatient caller must not take the token from the others.
+        return await asyncio.shield(flight)
+
+    async def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: object,
+    ) -> AccessToken:
+        """The older protocol of azure-core, by way of `get_token_info`."""
+        options: TokenRequestOptions = {"enable_cae": enable_cae}
+        if claims:
+            options["claims"] = claims
+        if tenant_id:
+            options["tenant_id"] = tenant_id
+        token = await self.get_token_info(*scopes, options=options)
+        return AccessToken(token.token, token.expires_on)
+
+    async def _request(self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        if hasattr(self._inner, "get_token_info"):
+            token: AccessTokenInfo = await self._inner.get_token_info(*scopes, options=options)
+        else:
+            plain = await self._inner.get_token(*scopes, **options)
+            token = AccessTokenInfo(plain.token, plain.expires_on)
+        if not options.get("claims"):
+            self._tokens[key] = token
+        return token
+
+    def _landed(self, key: _Key, flight: asyncio.Task[AccessTokenInfo]) -> None:
+        self._flights.pop(key, None)
+        if not flight.cancelled():
+            flight.exception()  # retrieved here, since every caller may have gone
+
+    async def close(self) -> None:
+        """Ends a request that nobody waits for any more, then closes the SDK's credential."""
+        for flight in tuple(self._flights.values()):
+            flight.cancel()
+        await asyncio.gather(*self._flights.values(), return_exceptions=True)
+        await self._inner.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def _stale(token: AccessTokenInfo) -> bool:
+    now = time.time()
+    return token.expires_on - now < _EARLY or (token.refresh_on is not None and token.refresh_on <= now)
+
+
+class Credentials:
+    """Opens each configured credential once, on the stack handed in, and hands the same one to all who name it."""
+
+    def __init__(
+        self, stack: AsyncExitStack, endpoints: Endpoints, transport: SharedTransport, scrubber: Scrubber
+    ) -> None:
+        self._stack = stack
+        self._endpoints = endpoints
+        self._transport = transport
+        self._scrubber = scrubber
+        self._opened: dict[models.Credential, SingleFlightCredential] = {}
+
+    async def open(self, wanted: models.Credential) -> AsyncTokenCredential:
+        """The credential for `wanted`. Raises UsageError where a file that it names cannot be read."""
+        if wanted not in self._opened:
+            credential = SingleFlightCredential(self._build(wanted), wanted.type)
+            self._opened[wanted] = await self._stack.enter_async_context(credential)
+        return self._opened[wanted]
+
+    @property
+    def opened(self) -> tuple[SingleFlightCredential, ...]:
+        """Those opened so far, each once."""
+        return tuple(self._opened.values())
+
+    def _build(self, wanted: models.Credential) -> Any:  # noqa: ANN401  # one return a kind
+        common = self._common()
+        match wanted:
+            case models.DefaultCredential():
+                # A developer's own tools answer last and only if nothing else does.
+                return identity.DefaultAzureCredential(exclude_interactive_browser_credential=True, **common)
+            case models.EnvironmentCredential():
+                return identity.EnvironmentCredential(**common)
+            case models.WorkloadIdentityCredential():
+                given = {
+                    "tenant_id": wanted.tenant_id,
+                    "client_id": wanted.client_id,
+                    "token_file_path": str(wanted.token_file) if wanted.token_file else None,
+                }
+                try:
+                    return identity.WorkloadIdentityCredential(**_set(given), **common)
+                except ValueError as error:
+                    raise UsageError(f"credential: workload_identity: {error}") from error
+            case models.ManagedIdentityCredential():
+                return identity.ManagedIdentityCredential(**_set({"client_id": wanted.client_id}), **self._managed())
+            case models.ClientSecretCredential():
+                return identity.ClientSecretCredential(
+                    wanted.tenant_id, wanted.client_id, self._secret(wanted), **common
+                )
+            case models.ClientCertificateCredential():
+                return self._certificate(wanted, common)
+            case models.AzureCliCredential():
+                return identity.AzureCliCredential(**_set({"tenant_id": wanted.tenant_id}))
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "authority": self._endpoints.authority,
+            "disable_instance_discovery": not self._endpoints.known,
+            # A vault's challenge names its tenant; which tenants may be asked is decided by the configuration.
+            "additionally_allowed_tenants": ["*"],
+            "transport": self._transport,
+            "retry_total": 0,
+        }
+
+    def _managed(self) -> dict[str, Any]:
+        return {"transport": self._transport, "retry_total": 0}
+
+    def _secret(self, wanted: models.ClientSecretCredential) -> str:
+        if wanted.client_secret is not None:
+            secret = wanted.client_secret.get_secret_value()
+        else:
+            secret = _read(wanted.client_secret_file, "client_secret_file").decode().strip()
+        self._scrubber.remember(self._keep(secret))
+        return secret
+
+    def _certificate(self, wanted: models.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
+        given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
+        if wanted.password_file is not None:
+            given["password"] = _read(wanted.password_file, "password_file").decode().strip()
+            self._scrubber.remember(self._keep(given["password"]))
+        try:
+            return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **given, **common)
+        except ValueError as error:
+            raise UsageError(f"credential: certificate_file: {wanted.certificate_file}: {error}") from error
+
+    def _keep(self, text: str) -> SecretValue:
+        # The scrubber holds values weakly; these live as long as the credentials do.
+        value = SecretValue(text)
+        self._stack.callback(lambda: value)
+        return value
+
+
+def _set(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _read(path: Path | None, key: str) -> bytes:
+    try:
+        return path.read_bytes() if path else b""
+    except OSError as error:
+        raise UsageError(f"credential: {key}: {path} cannot be read ({error.strerror})") from error

@@ -1,0 +1,344 @@
+"""Failures of Azure as records: a CloudError in full structure, or what else went wrong, by kind; never a traceback."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import socket
+import ssl
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Final, Literal
+
+import aiohttp
+from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
+from azure.identity import CredentialUnavailableError
+
+from keysync.azure.hints import hint_for
+from keysync.errors import KeysyncError
+from keysync.secret.scrub import Scrubber
+
+Kind = Literal[
+    "cloud_error",  # the service answered with an error of its own shape
+    "http_error",  # a failing status whose body is no such error: a proxy's page, nothing at all
+    "invalid_response",  # a status of success whose body could not be understood
+    "throttled",  # 429, or a Retry-After above the cap
+    "authentication",  # Entra refused, or the token did
+    "credential_unavailable",  # the credential has nothing to ask a token with
+    "shared_key_disabled",  # the account gives no keys by design
+    "challenge",  # a vault asked for a token of another domain
+    "dns",
+    "tls",
+    "connection",
+    "timeout",
+    "internal",  # a fault of keysync
+]
+
+_DEPTH: Final = 12
+_TEXT: Final = 4096
+_AADSTS: Final = re.compile(r"AADSTS\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class CloudError:
+    """`{"error": {code, message, target, details, innererror}}`, nested to any depth that a service sends."""
+
+    code: str | None
+    message: str | None
+    target: str | None = None
+    details: tuple[CloudError, ...] = ()
+    innererror: Mapping[str, Any] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's shape, details included."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "target": self.target,
+            "details": [detail.to_dict() for detail in self.details],
+            "innererror": self.innererror,
+        }
+
+    def codes(self) -> Iterator[str]:
+        """Every code, from the outside to the inside."""
+        if self.code:
+            yield self.code
+        inner: Any = self.innererror
+        for _ in range(_DEPTH):
+            if not isinstance(inner, Mapping):
+                break
+            if isinstance(inner.get("code"), str):
+                yield inner["code"]
+            inner = inner.get("innererror")
+        for detail in self.details:
+            yield from detail.codes()
+
+
+@dataclass(frozen=True, slots=True)
+class FailureRecord:
+    """One failure as it stands in the log, the report and on the terminal.
+
+    `summary` is one line for people; `retry_after` is what the service asked for, in seconds; `ambiguous` says that the
+    request may have taken effect although it failed.
+    """
+
+    kind: Kind
+    summary: str
+    http_status: int | None = None
+    cloud_error: CloudError | None = None
+    request_id: str | None = None
+    correlation_id: str | None = None
+    client_request_id: str | None = None
+    hint: str | None = None
+    retry_after: float | None = field(default=None, compare=False)
+    ambiguous: bool = field(default=False, compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The contract's `error` object."""
+        return {
+            "kind": self.kind,
+            "http_status": self.http_status,
+            "cloud_error": self.cloud_error.to_dict() if self.cloud_error else None,
+            "request_id": self.request_id,
+            "correlation_id": self.correlation_id,
+            "client_request_id": self.client_request_id,
+            "hint": self.hint,
+        }
+
+    @property
+    def code(self) -> str | None:
+        """The outermost code of the service, by which failures are counted."""
+        return self.cloud_error.code if self.cloud_error else None
+
+    def has_code(self, *codes: str) -> bool:
+        """Whether any code, inner ones included, is one of `codes` (without regard to case)."""
+        wanted = {code.lower() for code in codes}
+        return self.cloud_error is not None and any(code.lower() in wanted for code in self.cloud_error.codes())
+
+
+class AzureFailure(KeysyncError):
+    """A call to Azure failed for good; `record` is all that is to be told of it."""
+
+    def __init__(self, record: FailureRecord) -> None:
+        self.record = record
+        super().__init__(record.summary)
+
+
+class FailureTranslator:
+    """Turns whatever a call raised into a FailureRecord, with every text scrubbed."""
+
+    def __init__(self, scrubber: Scrubber) -> None:
+        self._scrub = scrubber.scrub
+
+    def record(self, error: BaseException, *, operation: str, scope: str) -> FailureRecord:
+        """The record of `error`, which `operation` (``listKeys``) on `scope` (an ARM id, a vault's URL) raised."""
+        if isinstance(error, AzureFailure):
+            return error.record
+        if isinstance(error, HttpResponseError) and not isinstance(error, CredentialUnavailableError):
+            found = self._from_response(error)
+        else:
+            found = self._from_exception(error)
+        return _with_hint(found, operation=operation, scope=scope)
+
+    def _from_response(self, error: HttpResponseError) -> FailureRecord:
+        response: Any = error.response
+        headers: Mapping[str, str] = response.headers if response is not None else {}
+        status = error.status_code
+        body = _json_body(response)
+        cloud_error = self._entra_error(body) or self._cloud_error(body)
+        kind = _kind_of_status(error, status, cloud_error)
+        return FailureRecord(
+            kind=kind,
+            summary=_summary_of_status(kind, status, cloud_error, self._plain_message(error, response)),
+            http_status=status,
+            cloud_error=cloud_error,
+            request_id=self._header(headers, "x-ms-request-id"),
+            correlation_id=self._header(headers, "x-ms-correlation-request-id"),
+            client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
+            retry_after=parse_retry_after(headers),
+            ambiguous=status is None or status >= 500 or status == 408 or status < 300,
+        )
+
+    def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
+        # Without a response the message is the SDK's own; with one it may be a body that nobody knows: drop that.
+        if response is None and error.message:
+            return self._scrub(str(error.message))[:_TEXT]
+        return ""
+
+    def _header(self, headers: Mapping[str, str], name: str) -> str | None:
+        value = headers.get(name)
+        return self._scrub(str(value))[:128] if value else None
+
+    def _entra_error(self, body: object) -> CloudError | None:
+        """Entra's own shape (`error`, `error_description`, `error_codes`), as a CloudError whose code is AADSTS…"""
+        if not isinstance(body, Mapping) or not isinstance(body.get("error"), str):
+            return None
+        description = self._text(body.get("error_description")) or ""
+        code = _AADSTS.search(description)
+        return CloudError(code.group() if code else self._text(body["error"]), description, self._text(body["error"]))
+
+    def _cloud_error(self, body: object, depth: int = 0) -> CloudError | None:
+        if not isinstance(body, Mapping):
+            return None
+        error = body.get("error", body)
+        if not isinstance(error, Mapping) or not ({"code", "message"} & set(error)):
+            return None
+        details = error.get("details")
+        inner = error.get("innererror", error.get("innerError"))
+        return CloudError(
+            code=self._text(error.get("code")),
+            message=self._text(error.get("message")),
+            target=self._text(error.get("target")),
+            details=self._details(details, depth),
+            innererror=self._tree(inner) if isinstance(inner, Mapping) else None,
+        )
+
+    def _details(self, details: object, depth: int) -> tuple[CloudError, ...]:
+        # A hostile reply could nest without end.
+        if not isinstance(details, list) or depth >= _DEPTH:
+            return ()
+        found = (self._cloud_error(detail, depth + 1) for detail in details[:100])
+        return tuple(detail for detail in found if detail is not None)
+
+    def _tree(self, value: object, depth: int = 0) -> Any:  # noqa: ANN401  # JSON of any shape
+        if isinstance(value, str):
+            return self._text(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if depth >= _DEPTH:
+            return None
+        if isinstance(value, Mapping):
+            return {self._text(key): self._tree(item, depth + 1) for key, item in list(value.items())[:100]}
+        return [self._tree(item, depth + 1) for item in value[:100]] if isinstance(value, list) else None
+
+    def _text(self, value: object) -> str | None:
+        return None if value is None else self._scrub(str(value))[:_TEXT]
+
+    def _from_exception(self, error: BaseException) -> FailureRecord:
+        text = self._scrub(str(error))[:_TEXT]
+        for cause in _causes(error):
+            known = _kind_of_cause(cause)
+            if known is not None:
+                kind, prefix, ambiguous = known
+                return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
+        if isinstance(error, AzureError):
+            return FailureRecord(kind="connection", summary=text or type(error).__name__, ambiguous=True)
+        # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
+        return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
+
+
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds that a reply asks to wait: `x-ms-retry-after-ms`, `retry-after-ms`, or Retry-After as a number or date."""
+    for name in ("x-ms-retry-after-ms", "retry-after-ms"):
+        milliseconds = _number(headers.get(name))
+        if milliseconds is not None:
+            return milliseconds / 1000
+    value = headers.get("Retry-After")
+    seconds = _number(value)
+    return seconds if seconds is not None or not value else _seconds_until(value)
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        number = float(text) if text else None
+    except ValueError:
+        return None
+    return number if number is not None and 0 <= number < float("inf") else None
+
+
+def _seconds_until(http_date: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(http_date)
+    except ValueError:
+        return None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _json_body(response: Any) -> object:  # noqa: ANN401
+    try:
+        return json.loads(response.text()) if response is not None else None
+    except Exception:  # noqa: BLE001  # an unread stream, a wrong charset, no JSON: all mean that there is no body to tell
+        return None
+
+
+def _sent_client_request_id(response: Any) -> str | None:  # noqa: ANN401
+    request = getattr(response, "request", None)
+    return request.headers.get("x-ms-client-request-id") if request is not None else None
+
+
+def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: CloudError | None) -> Kind:
+    if isinstance(error, DecodeError) or (status is not None and status < 300):
+        return "invalid_response"
+    if status == 429:
+        return "throttled"
+    if isinstance(error, ClientAuthenticationError):
+        return "authentication"
+    return "cloud_error" if cloud_error is not None else "http_error"
+
+
+def _summary_of_status(kind: Kind, status: int | None, cloud_error: CloudError | None, plain: str) -> str:
+    if kind == "invalid_response":
+        return f"HTTP {status}: the body of the reply could not be understood"
+    prefix = f"HTTP {status}" if status is not None else ""
+    if cloud_error is None:
+        return _join(prefix, plain or "the body of the reply is no error of Azure's")
+    return _join(
+        prefix,
+        f"{cloud_error.code}: {cloud_error.message}" if cloud_error.code else cloud_error.message or "",
+    )
+
+
+def _join(prefix: str, text: str) -> str:
+    return f"{prefix}: {text}" if prefix and text else prefix or text
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """`error` and what it came from, outermost first, each once."""
+    seen: set[int] = set()
+    pending: list[BaseException] = [error]
+    while pending:
+        current = pending.pop(0)
+        if id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        inner = getattr(current, "inner_exception", None)
+        candidates = (inner, current.__cause__, current.__context__)
+        pending.extend(cause for cause in candidates if isinstance(cause, BaseException))
+
+
+def _kind_of_cause(cause: BaseException) -> tuple[Kind, str, bool] | None:
+    """Kind, a prefix for people, and whether the request may have taken effect."""
+    match cause:
+        case CredentialUnavailableError():
+            return "credential_unavailable", "", False
+        case ssl.SSLError() | aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
+            return "tls", "TLS", False
+        case socket.gaierror() | aiohttp.ClientConnectorDNSError():
+            return "dns", "the host name does not resolve", False
+        case aiohttp.ClientConnectorError() | ConnectionRefusedError():
+            return "connection", "no connection", False
+        case aiohttp.ConnectionTimeoutError():
+            return "timeout", "no connection in time", False
+        case asyncio.TimeoutError():
+            return "timeout", "no answer within the deadline", True
+        case json.JSONDecodeError():
+            return "invalid_response", "the body of the reply is not JSON", True
+        case ValueError() if "challenge" in str(cause).lower():
+            return "challenge", "", False
+        case aiohttp.ClientPayloadError() | aiohttp.ClientError() | OSError():
+            return "connection", "the connection broke", True
+    return None
+
+
+def _with_hint(record: FailureRecord, *, operation: str, scope: str) -> FailureRecord:
+    codes = tuple(record.cloud_error.codes()) if record.cloud_error else ()
+    message = (record.cloud_error.message if record.cloud_error else record.summary) or ""
+    hint = hint_for(kind=record.kind, codes=codes, message=message, operation=operation, scope=scope)
+    if hint is None:
+        return record
+    return replace(record, hint=hint)

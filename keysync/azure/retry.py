@@ -1,0 +1,116 @@
+"""Deadlines and retries of single calls, in place of the SDK's retry policy.
+
+The SDK does not repeat listKeys (a POST) after a dropped connection, a 502 or a 429 without Retry-After, repeats a PUT
+after an ambiguous failure, and sleeps for as long as Retry-After says (docs/decisions/0001).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+
+T = TypeVar("T")
+
+_TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+_TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_response"})
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One kind of call. `service` and `name` label it in metrics; `repeatable` says that sending it twice does no harm."""
+
+    service: str
+    name: str
+    repeatable: bool = True
+
+
+class CallObserver(Protocol):
+    """Told of each attempt: its operation and the HTTP status, or the failure's kind where there was none."""
+
+    def __call__(self, operation: Operation, status: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """Bounds of retrying. Seconds throughout.
+
+    `retry_after_cap` is the longest wait that a service may ask for: above it the call is given up and says so (ARM has
+    been seen to ask for 20 to 45 minutes). `sleep` and `uniform` are handed in so that tests control time and chance.
+    """
+
+    attempts: int = 4
+    base: float = 0.4
+    cap: float = 8.0
+    retry_after_cap: float = 30.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    uniform: Callable[[float, float], float] = field(default=random.uniform)
+
+    def delay(self, attempt: int, record: FailureRecord) -> float | None:
+        """How long to wait after failed `attempt` (from 1), or None where another would not help."""
+        if attempt >= self.attempts or not _transient(record):
+            return None
+        if record.retry_after is None:
+            return self.uniform(0.0, min(self.cap, self.base * 2**attempt))
+        if record.retry_after > self.retry_after_cap:
+            return None
+        # Jitter on top: all who were told the same second must not come back in it.
+        return record.retry_after + self.uniform(0.0, self.base)
+
+
+class Caller:
+    """Makes calls, each attempt within `timeout` seconds, and raises AzureFailure when they fail for good."""
+
+    def __init__(
+        self, translator: FailureTranslator, policy: RetryPolicy, *, timeout: float, observe: CallObserver
+    ) -> None:
+        self._translator = translator
+        self._policy = policy
+        self._timeout = timeout
+        self._observe = observe
+
+    async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
+        """What `send` returns, after as many attempts as the policy grants.
+
+        An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
+        connection, 429); otherwise AzureFailure carries a record with `ambiguous` set, and the caller has to look.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with asyncio.timeout(self._timeout):
+                    result = await send()
+            except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
+                record = self._translator.record(error, operation=operation.name, scope=scope)
+            else:
+                self._observe(operation, "200")
+                return result
+            self._observe(operation, str(record.http_status or record.kind))
+            await self._wait_or_raise(operation, attempt, record)
+
+    async def _wait_or_raise(self, operation: Operation, attempt: int, record: FailureRecord) -> None:
+        blind = record.ambiguous and not operation.repeatable
+        delay = None if blind else self._policy.delay(attempt, record)
+        if delay is None:
+            raise AzureFailure(self._final(record))
+        await self._policy.sleep(delay)
+
+    def _final(self, record: FailureRecord) -> FailureRecord:
+        wait = record.retry_after
+        if wait is None or wait <= self._policy.retry_after_cap or not _transient(record):
+            return record
+        told = (
+            f"Azure asks to wait {wait:.0f} s, longer than the {self._policy.retry_after_cap:.0f} s that one pass waits"
+        )
+        return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this pass)")
+
+
+def _transient(record: FailureRecord) -> bool:
+    if record.kind == "credential_unavailable":
+        return False
+    return record.http_status in _TRANSIENT_STATUS or (record.http_status is None and record.kind in _TRANSIENT_KINDS)

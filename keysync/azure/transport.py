@@ -1,0 +1,80 @@
+"""One aiohttp session for every client and credential, with one TLS context and the proxy found once a host."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+from azure.core.pipeline.transport import AioHttpTransport
+
+from keysync.errors import UsageError
+
+_LINK_LOCAL: Final = "169.254."
+
+
+def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
+    """The system's trust (or SSL_CERT_FILE's), and `ca_bundle` on top of it.
+
+    Raises UsageError where the bundle cannot be read: better at start than as a failure of every account.
+    """
+    context = ssl.create_default_context()
+    if ca_bundle is not None:
+        try:
+            context.load_verify_locations(cafile=ca_bundle)
+        except (OSError, ssl.SSLError) as error:
+            raise UsageError(f"cloud.ca_bundle: {ca_bundle} is not a readable PEM file ({error})") from error
+    return context
+
+
+class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands it out through a module's __getattr__
+    """The SDKs' transport over a session that others share; closing a client leaves it open.
+
+    The SDK would look up the environment's proxy and netrc for each request, which costs two thread hops; here each
+    host is looked up once. Link-local addresses (the metadata service of a VM) are never sent through a proxy.
+    """
+
+    def __init__(self, session: aiohttp.ClientSession, *, connect_seconds: float) -> None:
+        super().__init__(
+            session=session, session_owner=False, use_env_settings=False, connection_timeout=connect_seconds
+        )
+        self._proxies = getproxies()
+        self._by_host: dict[str, str | None] = {}
+
+    async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
+        """Sends one request, through the proxy that its host calls for."""
+        config.pop("proxies", None)
+        return await super().send(request, proxy=self.proxy_for(request.url), **config)
+
+    def proxy_for(self, url: str) -> str | None:
+        """The proxy's URL for `url` by HTTPS_PROXY, HTTP_PROXY and NO_PROXY, None for a direct connection."""
+        parts = urlsplit(url)
+        key = f"{parts.scheme}://{parts.netloc}"
+        if key not in self._by_host:
+            self._by_host[key] = self._look_up(parts.scheme, parts.hostname or "", parts.netloc)
+        return self._by_host[key]
+
+    def _look_up(self, scheme: str, host: str, authority: str) -> str | None:
+        if host.startswith(_LINK_LOCAL) or proxy_bypass(authority):
+            return None
+        return self._proxies.get(scheme) or self._proxies.get("all")
+
+
+async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float) -> SharedTransport:
+    """Opens the shared session on `stack`, which closes it.
+
+    The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
+    limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
+    """
+    session = aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=15),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
+    await stack.enter_async_context(session)
+    return SharedTransport(session, connect_seconds=connect_seconds)
