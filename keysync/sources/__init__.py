@@ -1,0 +1,1 @@
+"""Where keys come from: the interface, and Batch accounts behind it."""

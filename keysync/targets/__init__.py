@@ -1,0 +1,1 @@
+"""Where keys go: the interface, and Key Vault behind it."""

@@ -1,0 +1,35 @@
+"""One call for many askers: an account that serves several vaults is asked for its keys once a pass."""
+
+from __future__ import annotations
+
+import asyncio
+
+from keysync.sources.interface import AccountKeys, KeySource
+
+
+class OncePerPass:
+    """A `KeySource` that asks `inner` once, however many ask it and when; all get the same answer or failure.
+
+    The call ends when the last of those who wait for it has gone.
+    """
+
+    def __init__(self, inner: KeySource) -> None:
+        self._inner = inner
+        self._call: asyncio.Task[AccountKeys] | None = None
+        self._waiting = 0
+
+    async def get_keys(self) -> AccountKeys:
+        """The keys as they were when first asked for. Raises AzureFailure."""
+        if self._call is None:
+            self._call = asyncio.create_task(self._inner.get_keys())
+        self._waiting += 1
+        try:
+            return await asyncio.shield(self._call)
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._call.cancel()
+
+    async def probe(self) -> None:
+        """Reads the account without its keys. Raises AzureFailure."""
+        await self._inner.probe()
