@@ -1,0 +1,1 @@
+"""One pass: collect → plan → safety → apply (`run` has the whole flow on one page)."""

@@ -1,0 +1,80 @@
+"""The log: structlog to stderr, JSON or console; what the SDKs log goes through the same pipeline and the same redaction."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Final, Literal
+
+import structlog
+
+LogFormat = Literal["json", "console"]
+Scrub = Callable[[str], str]
+
+# Chatty below WARNING, and of no use to an operator unless asked for.
+_LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3")
+
+
+def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
+    """Sets the log up for the process: `level` as logging names it, every string passed through `scrub`."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _without_traceback,
+        lambda _logger, _name, event: {key: _scrubbed(value, scrub) for key, value in event.items()},
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    )
+    structlog.configure(
+        processors=[
+            *shared[:1],
+            structlog.stdlib.filter_by_level,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+    formatter = structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[_foreign],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared[1:], renderer],
+    )
+    _install(formatter, level.upper())
+
+
+def _install(formatter: logging.Formatter, level: str) -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(formatter)
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    quiet = logging.DEBUG if level == "DEBUG" else logging.WARNING
+    for name in _LIBRARIES:
+        logging.getLogger(name).setLevel(quiet)
+
+
+def _foreign(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A library's record: its sentence becomes a field, so that `event` stays a stable name."""
+    record: logging.LogRecord = event["_record"]
+    return {**event, "message": str(event["event"]), "event": f"library.{record.name}"}
+
+
+def _without_traceback(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A traceback could show source lines and values; the exception's type is enough to know where to look."""
+    error = event.pop("exc_info", None)
+    event.pop("stack_info", None)
+    kind = error[0] if isinstance(error, tuple) else type(error) if isinstance(error, BaseException) else None
+    return event if kind is None else {**event, "exception": kind.__name__}
+
+
+def _scrubbed(value: Any, scrub: Scrub) -> Any:  # noqa: ANN401  # a field may be of any shape
+    if isinstance(value, str):
+        return scrub(value)
+    if isinstance(value, Mapping):
+        return {key: _scrubbed(item, scrub) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_scrubbed(item, scrub) for item in value]
+    return value if value is None or isinstance(value, bool | int | float) else scrub(repr(value))

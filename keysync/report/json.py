@@ -1,0 +1,39 @@
+"""The report as JSON, in the contract's shape."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any, Final
+
+from keysync.sync.model import Report
+
+# Always there, so that a script need not ask; other outcomes join when they occur.
+_ALWAYS: Final = ("created", "updated", "unchanged", "refused", "failed")
+
+
+def summary(report: Report) -> dict[str, int]:
+    """How many accounts, and how many items had each outcome."""
+    counts = Counter(result.outcome for result in report.results)
+    named: dict[str, int] = {"accounts": report.accounts, **dict.fromkeys(_ALWAYS, 0)}
+    return {**named, **{outcome: counts[outcome] for outcome in sorted(counts)}}
+
+
+def to_dict(report: Report) -> dict[str, Any]:
+    """The whole report as plain data; `started` in UTC."""
+    return {
+        "run_id": report.run_id,
+        "dry_run": report.dry_run,
+        "checksum": report.checksum,
+        "started": report.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+        "duration_seconds": report.duration_seconds,
+        "summary": summary(report),
+        "items": [result.to_dict() for result in report.results],
+        "stopped": report.stopped,
+        "interrupted": report.interrupted,
+    }
+
+
+def render(report: Report) -> str:
+    """The report as one JSON document."""
+    return json.dumps(to_dict(report), ensure_ascii=False, indent=2)

@@ -1,0 +1,103 @@
+"""The report for a person: a table to read at a glance, then what to do about whatever is not as it should be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from textwrap import shorten
+from typing import Final, TextIO
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from keysync.report.json import summary
+from keysync.sync.model import BAD, Report, Result
+
+_STYLES: Final = {
+    "created": "green", "updated": "green", "adopted": "green", "create": "cyan", "update": "cyan", "adopt": "cyan",
+    "unchanged": "dim", "skipped": "yellow", "refused": "bold yellow", "failed": "bold red", "unknown": "bold red",
+}  # fmt: skip
+_MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "="}
+# A larger report shows only what is not plainly unchanged.
+_SHOW_ALL: Final = 40
+_PIPED_WIDTH: Final = 400
+# The whole message of a service stands in the report and the log.
+_LONGEST_REASON: Final = 220
+
+
+def console_for(stream: TextIO) -> Console:
+    """A console that is plain and does not wrap where `stream` is no terminal; NO_COLOR is rich's own affair."""
+    return (
+        Console(file=stream, highlight=False)
+        if stream.isatty()
+        else Console(file=stream, highlight=False, width=_PIPED_WIDTH)
+    )
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Prints table, failures with their hints, a stop if there was one, and the summary line."""
+    shown = [result for result in report.results if len(report.results) <= _SHOW_ALL or not _plain(result)]
+    if shown:
+        console.print(_table(console, shown))
+    for lines in _notes(report.results):
+        console.print(lines, soft_wrap=True)
+    if report.stopped:
+        console.print(Text(f"stopped: {report.stopped}", style="bold red"), soft_wrap=True)
+    if report.interrupted:
+        console.print(Text("interrupted: this is what was done until then", style="bold yellow"))
+    console.print(_summary_line(report), soft_wrap=True)
+
+
+def account_name(resource_id: str) -> str:
+    """The last part of an ARM id."""
+    return resource_id.rsplit("/", 1)[-1]
+
+
+def _plain(result: Result) -> bool:
+    return result.outcome == "unchanged" and result.reason is None
+
+
+def _table(console: Console, results: Iterable[Result]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    for heading in ("account", "key", "vault", "secret", "outcome"):
+        table.add_column(heading, no_wrap=not console.is_terminal, overflow="fold")
+    for result in results:
+        outcome = Text(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", style=_STYLES[result.outcome])
+        ref = result.ref
+        table.add_row(escape(account_name(ref.account)), ref.key, escape(ref.vault), escape(ref.secret), outcome)
+    return table
+
+
+def _notes(results: Iterable[Result]) -> Iterable[Text]:
+    """One note for each distinct reason of an account, however many of its items have it."""
+    notes: dict[tuple[str, str, str], list[Result]] = {}
+    for result in results:
+        if result.reason is not None and result.outcome not in {"updated", "update"}:
+            notes.setdefault((result.ref.account, result.outcome, result.reason), []).append(result)
+    for (account, outcome, reason), group in notes.items():
+        text = Text(f"{outcome} ", style=_STYLES[outcome])
+        text.append(
+            f"{account_name(account)} ({', '.join(sorted({result.ref.secret for result in group}))}): ", style="bold"
+        )
+        text.append(shorten(reason, _LONGEST_REASON, placeholder=" …") if group[0].error else reason, style="none")
+        error = group[0].error
+        if error is not None and error.hint:
+            text.append(f"\n    → {error.hint}", style="cyan")
+        if error is not None and error.request_id:
+            text.append(f"\n    request {error.request_id}", style="dim")
+        yield text
+
+
+def _summary_line(report: Report) -> Text:
+    counts = summary(report)
+    accounts = counts.pop("accounts")
+    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
+    plan = " (nothing was written)" if report.dry_run else ""
+    style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
+    noun = "account" if accounts == 1 else "accounts"
+    line = Text(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style=style)
+    if report.has_changes and report.dry_run:
+        line.append(f"  checksum {report.checksum}", style="dim")
+    return line
