@@ -64,6 +64,25 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands 
         return self._proxies.get(scheme) or self._proxies.get("all")
 
 
+class ReplyLost(aiohttp.ClientError):
+    """The connection broke after it stood: the request may have taken effect."""
+
+
+async def _no_silent_repeat(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    """Keeps aiohttp from sending a PUT, GET or DELETE again by itself when a connection breaks.
+
+    It counts PUT among the methods that may be repeated, which for a secret makes a second version of the same value.
+    """
+    try:
+        return await handler(request)
+    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
+        raise
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise ReplyLost(str(error) or type(error).__name__) from error
+
+
 async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float) -> SharedTransport:
     """Opens the shared session on `stack`, which closes it.
 
@@ -75,6 +94,7 @@ async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, conne
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
+        middlewares=(_no_silent_repeat,),
     )
     await stack.enter_async_context(session)
     return SharedTransport(session, connect_seconds=connect_seconds)

@@ -1,0 +1,211 @@
+"""`demo`: the real sync against the embedded Azure, whose sample accounts get new keys all the time."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from rich.console import Console
+from rich.text import Text
+
+from keysync import logs
+from keysync.cli.compose import Wired, wire
+from keysync.cli.one_off import Options
+from keysync.cli.progress import Observers
+from keysync.cli.signals import Interruption, interruptible
+from keysync.config.models import Config
+from keysync.daemon.schedule import run_every
+from keysync.emulator import Emulator, EmulatorData
+from keysync.report.log import PassLog
+from keysync.report.metrics import Metrics
+from keysync.report.text import account_name, console_for, print_report
+from keysync.secret.scrub import Scrubber
+from keysync.sync.model import BAD, ItemRef, Report, Result
+from keysync.sync.run import run_pass
+
+_SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"
+_GROUP: Final = "default-azurebatch-japaneast"
+_PASSES_ONCE: Final = 3
+_SEED: Final = 7
+
+# Two that are fine, one whose secret's name is taken, and one for each state that operators meet.
+_ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
+    {"name": "renderfarm"},
+    {"name": "simulation"},
+    {"name": "handmade"},
+    {"name": "entraonly", "allowed_authentication_modes": ["AAD"]},
+    {"name": "norole", "fault": "role_missing"},
+    {
+        "name": "busy",
+        "fault": {
+            "operation": "listKeys",
+            "kind": "status",
+            "status": 429,
+            "code": "TooManyRequests",
+            "retry_after": "1200",
+        },
+    },
+)
+
+# Somebody's own secret under a name that keysync would use: it is refused, never overwritten.
+_BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tags": {"managed-by": "terraform"}}
+
+
+def run(options: Options, *, once: bool, every: float) -> int:
+    """Runs until SIGINT or SIGTERM, or with `once` for three passes; returns 0."""
+    scrubber = Scrubber()
+    logs.configure(options.log_level, options.log_format, scrubber.scrub)
+    return asyncio.run(_run(scrubber, once=once, every=every))
+
+
+async def _run(scrubber: Scrubber, *, once: bool, every: float) -> int:
+    with interruptible() as interruption:
+        async with Emulator(_data()) as azure:
+            # The credential that the sample configuration names takes them from here.
+            os.environ.update(
+                AZURE_TENANT_ID=azure.endpoints.tenant_id,
+                AZURE_CLIENT_ID=azure.endpoints.client_id,
+                AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
+            )
+            config = _config(azure)
+            metrics = Metrics(CollectorRegistry())
+            async with wire(config, config.accounts, scrubber, metrics.called) as wired:
+                show = _Show(console_for(sys.stdout), azure, wired, metrics, interruption, once=once)
+                show.opening()
+                await run_every(every, show.one_pass, interruption.stop)
+                show.closing()
+    return 0
+
+
+def _data() -> EmulatorData:
+    common = {"subscription_id": _SUBSCRIPTION, "resource_group": _GROUP, "location": "japaneast"}
+    return EmulatorData.model_validate(
+        {
+            "accounts": [{**common, **account} for account in _ACCOUNTS],
+            "vaults": [{"name": "main", "secrets": [_BY_HAND]}],
+        }
+    )
+
+
+def _config(azure: Emulator) -> Config:
+    return Config.model_validate(
+        {
+            "cloud": {
+                "authority": azure.endpoints.authority,
+                "resource_manager": azure.endpoints.resource_manager,
+                "ca_bundle": str(azure.endpoints.ca_bundle),
+            },
+            "credential": {"type": "environment"},
+            # The SDK takes a challenge only from a parent domain of the vault's, which `localhost` has none of.
+            "vaults": {"main": {"url": azure.endpoints.vaults["main"], "verify_challenge_resource": False}},
+            "accounts": [
+                {
+                    "subscription_id": _SUBSCRIPTION,
+                    "resource_group": _GROUP,
+                    "name": account["name"],
+                    "vaults": ["main"],
+                }
+                for account in _ACCOUNTS
+            ],
+            "timeouts": {"collect": "5s"},
+        }
+    )
+
+
+class _Show:
+    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass."""
+
+    def __init__(
+        self,
+        console: Console,
+        azure: Emulator,
+        wired: Wired,
+        metrics: Metrics,
+        interruption: Interruption,
+        *,
+        once: bool,
+    ) -> None:
+        self._console = console
+        self._azure = azure
+        self._wired = wired
+        self._observer = Observers((PassLog(), metrics))
+        self._interruption = interruption
+        self._once = once
+        self._passes = 0
+        self._last: dict[ItemRef, str] = {}
+        self._random = random.Random(_SEED)  # noqa: S311  # which account's key is renewed next is no secret
+
+    def opening(self) -> None:
+        """Says what is about to happen."""
+        endpoints = self._azure.endpoints
+        self._say(
+            "the embedded Azure is up",
+            f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}",
+        )
+        self._say("accounts", ", ".join(str(account["name"]) for account in _ACCOUNTS))
+        if not self._once:
+            self._say("to end", "Ctrl-C")
+
+    def closing(self) -> None:
+        """Says what it came to."""
+        versions = sum(len(secret) for secret in self._azure.state.vault("main").secrets.values())
+        self._say(
+            "ended",
+            f"{self._passes} passes, {versions} versions of secrets in the vault, each written once for one new key",
+        )
+
+    async def one_pass(self) -> None:
+        """One pass of the real sync, with a key renewed before each but the first."""
+        if self._passes:
+            self._renew()
+        report = await run_pass(self._wired.make_pass(self._observer, self._interruption.stop))
+        self._passes += 1
+        self._tell(report)
+        if self._once and self._passes >= _PASSES_ONCE:
+            self._interruption.stop.set()
+
+    def _renew(self) -> None:
+        name = self._random.choice(["renderfarm", "simulation"])
+        key = self._random.choice(["Primary", "Secondary"])
+        self._azure.state.regenerate(name, key)
+        self._say("renewed in Azure", f"the {key.lower()} key of {name}; the old one is dead as of now")
+
+    def _tell(self, report: Report) -> None:
+        if self._passes == 1:
+            print_report(self._console, report)
+        else:
+            for result in report.results:
+                if self._is_new(result):
+                    self._line(result)
+            self._quiet_line(report)
+        self._last = {result.ref: result.outcome for result in report.results}
+
+    def _is_new(self, result: Result) -> bool:
+        return result.outcome != "unchanged" and (
+            result.outcome not in BAD or self._last.get(result.ref) != result.outcome
+        )
+
+    def _line(self, result: Result) -> None:
+        style = "red" if result.outcome in BAD else "green"
+        self._say(
+            result.outcome,
+            f"{account_name(result.ref.account)} {result.ref.key} → {result.ref.vault}/{result.ref.secret}",
+            style,
+        )
+
+    def _quiet_line(self, report: Report) -> None:
+        in_step = sum(result.outcome not in BAD for result in report.results)
+        behind = sorted({account_name(result.ref.account) for result in report.results if result.outcome in BAD})
+        told = f"{in_step} of {len(report.results)} secrets in step in {report.duration_seconds:.2f} s"
+        self._say(f"pass {self._passes}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
+
+    def _say(self, what: str, text: str, style: str = "bold") -> None:
+        line = Text(time.strftime("%H:%M:%S "), style="dim")
+        self._console.print(line.append(what, style=style).append(f": {text}", style="none"), soft_wrap=True)
+        self._console.file.flush()

@@ -1,0 +1,160 @@
+"""`check`: tries everything that a pass needs, writes nothing, and says what to do about each finding."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Iterable
+from dataclasses import asdict, dataclass
+from typing import Final, Literal
+
+from rich.text import Text
+
+from keysync import logs
+from keysync.azure.errors import AzureFailure
+from keysync.azure.retry import Operation
+from keysync.cli.compose import Wired, select_accounts, wire
+from keysync.cli.one_off import Options, load
+from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.signals import Interruption, interruptible
+from keysync.config.models import Config
+from keysync.report.text import account_name, console_for
+from keysync.secret.scrub import Scrubber
+from keysync.sources.azure_batch import BatchAccount
+from keysync.sources.interface import KeyName
+from keysync.sync.model import Result
+from keysync.sync.run import run_pass
+from keysync.targets.key_vault import KeyVault
+
+Level = Literal["ok", "warning", "problem"]
+
+_TOKEN: Final = Operation("entra", "token")
+_STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """One finding: what was tried (`subject`), how it went, and the cure where it did not go well."""
+
+    level: Level
+    subject: str
+    message: str
+    cure: str | None = None
+
+
+def run(options: Options) -> int:
+    """Prints the findings; 0 where there is no problem, else 1. Raises KeysyncError before the first request."""
+    config = load(options)
+    scrubber = Scrubber()
+    # What the doctor finds is its result; the log would say it twice.
+    logs.configure("error" if options.log_level == "info" else options.log_level, options.log_format, scrubber.scrub)
+    return asyncio.run(_run(options, config, scrubber))
+
+
+async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
+    accounts = select_accounts(config, options.accounts)
+    with interruptible() as interruption, ProgressBar() as bar:
+        async with wire(config, accounts, scrubber, lambda _operation, _status: None) as wired:
+            found = [_configuration(wired), *await _examine(wired, interruption, bar)]
+    _print(options, found)
+    problems = any(one.level == "problem" for one in found)
+    return interruption.exit_code or int(problems)
+
+
+async def _examine(wired: Wired, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
+    probes = [
+        *(_token(wired, number) for number in range(len(wired.credentials.opened))),
+        *(_account(source, name) for name, source in wired.sources.items()),
+        *(_vault_read(vault, name) for name, vault in wired.targets.items()),
+        *(_vault_write(wired, vault, name) for name, vault in wired.targets.items()),
+    ]
+    found = list(await asyncio.gather(*probes))
+    report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True))
+    return [*found, *_secrets(report.results)]
+
+
+def _configuration(wired: Wired) -> Diagnosis:
+    return Diagnosis(
+        "ok", "configuration", f"{len(wired.accounts)} accounts, {len(wired.targets)} vaults, no name twice"
+    )
+
+
+async def _token(wired: Wired, number: int) -> Diagnosis:
+    credential = wired.credentials.opened[number]
+    scope = wired.resource_manager_scope
+    asked = wired.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
+    return await _tried(f"credential {credential.name}", "gives a token for Resource Manager", asked)
+
+
+async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
+    async def both() -> None:
+        await source.probe()
+        keys = await source.get_keys()
+        refused.update(keys.refused)
+
+    refused: dict[KeyName, str] = {}
+    found = await _tried(f"account {account_name(resource_id)}", "can be read, and gives its keys", both())
+    if refused:
+        told = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
+        return Diagnosis("problem", found.subject, told, "look at the account's keys in Azure")
+    return found
+
+
+async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
+    return await _tried(f"vault {name}", "answers", vault.warm())
+
+
+async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
+    if wired.config.read_only or wired.config.vaults[name].read_only:
+        return Diagnosis("ok", f"vault {name}", "is read-only by the configuration: writing was not tried")
+    return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
+
+
+async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
+    try:
+        await attempt
+    except AzureFailure as failure:
+        return Diagnosis("problem", subject, failure.record.summary, failure.record.hint)
+    return Diagnosis("ok", subject, success)
+
+
+def _secrets(results: Iterable[Result]) -> Iterable[Diagnosis]:
+    """What a pass would find at each secret; failures of accounts and vaults have been told already."""
+    for result in results:
+        subject = f"secret {result.ref.vault}/{result.ref.secret}"
+        if result.outcome == "refused":
+            yield Diagnosis("problem", subject, "would be refused", result.reason)
+        elif result.outcome == "skipped":
+            yield Diagnosis("warning", subject, "would be left alone", result.reason)
+        elif result.outcome == "failed":
+            hint = result.error.hint if result.error else None
+            yield Diagnosis("problem", subject, result.reason or "would fail", hint)
+        elif result.outcome == "unchanged" and result.reason:
+            yield Diagnosis("warning", subject, "is not marked as keysync's", result.reason)
+        else:
+            yield Diagnosis("ok", subject, _EXPECTED[result.outcome])
+
+
+_EXPECTED: Final = {
+    "unchanged": "is in step",
+    "create": "would be created",
+    "update": "would be updated",
+    "adopt": "would be marked as keysync's",
+}
+
+
+def _print(options: Options, found: list[Diagnosis]) -> None:
+    if options.output == "json":
+        sys.stdout.write(json.dumps({"findings": [asdict(one) for one in found]}, ensure_ascii=False, indent=2) + "\n")
+        return
+    console = console_for(sys.stdout)
+    for one in found:
+        mark, style = _STYLES[one.level]
+        line = Text(f"{mark} ", style=style).append(one.subject, style="bold").append(f": {one.message}", style="none")
+        if one.cure:
+            line.append(f"\n    → {one.cure}", style="cyan")
+        console.print(line, soft_wrap=True)
+    counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
+    style = "bold red" if counts["problem"] else "bold green"
+    console.print(Text(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems", style=style))

@@ -1,0 +1,129 @@
+"""`keysync emulator`: an Azure on loopback, and how to reach it from keysync and from az."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from keysync.errors import KeysyncError, UsageError
+
+if TYPE_CHECKING:
+    from keysync.emulator import Emulator, EmulatorData
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
+_SECONDS = {"ms": 0.001, "s": 1.0}
+
+
+class LimitMode(StrEnum):
+    """Whether calls are throttled."""
+
+    azure = "azure"
+    off = "off"
+
+
+def emulator(
+    port: Annotated[int, typer.Option(help="Port of Entra and ARM; 0 takes a free one.", min=0, max=65535)] = 0,
+    data: Annotated[
+        Path | None, typer.Option(help="YAML with accounts and vaults; without it, a small sample.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Written once it serves: where everything is, and what to sign in with.")
+    ] = None,
+    latency: Annotated[str, typer.Option(help="How late each reply is, such as 40ms or 1s.")] = "0ms",
+    limits: Annotated[LimitMode, typer.Option(help="Throttle as Azure documents it, or not at all.")] = LimitMode.off,
+    state: Annotated[
+        Path | None, typer.Option(help="Directory that keys and secrets are kept in; without it nothing is kept.")
+    ] = None,
+) -> None:
+    """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
+    # Imported here, so that the help of every command comes without a web server and its certificates.
+    from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415
+
+    content = EmulatorData.sample() if data is None else load_data(data, os.environ)
+    azure = Emulator(
+        content, port=port, latency=_seconds(latency), limits=limits is LimitMode.azure, state_directory=state
+    )
+    try:
+        asyncio.run(_serve(azure, content, ready_file))
+    except OSError as failure:
+        raise KeysyncError(f"the emulator cannot serve: {failure}") from failure
+
+
+def _seconds(text: str) -> float:
+    told = _DURATION.fullmatch(text.strip())
+    if told is None:
+        raise UsageError(f"--latency is {text!r}, expected a number with ms or s, such as 40ms")
+    return float(told[1]) * _SECONDS[told[2]]
+
+
+async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None) -> None:
+    from keysync.cli.signals import interruptible  # noqa: PLC0415
+    from keysync.emulator.store import write_private  # noqa: PLC0415
+
+    with interruptible() as interruption:
+        async with azure:
+            typer.echo("\n".join(_guide(azure, content)))
+            if ready_file is not None:
+                write_private(ready_file, azure.endpoints.ready_file())
+            await interruption.stop.wait()
+
+
+def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
+    ends = azure.endpoints
+    yield "# Configuration of keysync"
+    yield "cloud:"
+    yield f"  authority: {ends.authority}"
+    yield f"  resource_manager: {ends.resource_manager}"
+    yield f"  ca_bundle: {ends.ca_bundle}"
+    yield "credential: {type: environment}"
+    if ends.vaults:
+        yield "vaults:"
+        yield from (f"  {name}: {{url: {url!r}}}" for name, url in ends.vaults.items())
+    if content.accounts and ends.vaults:
+        names = list(ends.vaults)
+        yield "accounts:"
+        for index, account in enumerate(content.accounts):
+            yield f"  - subscription_id: {account.subscription_id}"
+            yield f"    resource_group: '{account.resource_group}'"
+            yield f"    name: '{account.name}'"
+            yield f"    vaults: ['{names[index % len(names)]}']"
+    yield ""
+    yield "# Environment"
+    yield f"export AZURE_TENANT_ID={quote(ends.tenant_id)}"
+    yield f"export AZURE_CLIENT_ID={quote(ends.client_id)}"
+    yield f"export AZURE_CLIENT_SECRET={quote(ends.client_secret)}"
+    yield ""
+    yield "# az"
+    yield from _az(azure, content)
+    yield ""
+    yield f"# Control (faults, rotations, counts): curl {ends.control}"
+    yield "# Ctrl-C ends it."
+
+
+def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
+    ends = azure.endpoints
+    yield f"export REQUESTS_CA_BUNDLE={quote(ends.ca_bundle)}"
+    yield f"az cloud register --name keysync --endpoint-resource-manager {ends.resource_manager}"
+    yield "az cloud set --name keysync"
+    yield "az config set core.instance_discovery=false"
+    yield (
+        f"az login --service-principal --tenant {quote(ends.tenant_id)} --username {quote(ends.client_id)} "
+        f"--password={quote(ends.client_secret)}"
+    )
+    if content.accounts:
+        first = content.accounts[0]
+        yield (
+            f"az batch account keys list --subscription {first.subscription_id} "
+            f"--resource-group {quote(first.resource_group)} --name {first.name}"
+        )
+    for url in list(ends.vaults.values())[:1]:
+        yield f"az keyvault secret set --id {url}/secrets/hello --value world"
+        yield f"az keyvault secret list --id {url}"

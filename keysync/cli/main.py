@@ -1,0 +1,225 @@
+"""The commands. Nothing of Azure is imported until one runs, so that `--help` and `--version` are immediate."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from keysync import __version__
+from keysync.cli.emulator import emulator
+from keysync.errors import KeysyncError
+
+if TYPE_CHECKING:
+    from keysync.cli.one_off import Options
+
+
+class Output(StrEnum):
+    """How the result is printed."""
+
+    text = "text"
+    json = "json"
+
+
+class LogFormat(StrEnum):
+    """How the log is written."""
+
+    json = "json"
+    console = "console"
+
+
+class LogLevel(StrEnum):
+    """The least severe record that is written."""
+
+    debug = "debug"
+    info = "info"
+    warning = "warning"
+    error = "error"
+
+
+app = typer.Typer(
+    name="keysync",
+    help="Keeps Azure Key Vault in step with the keys of Azure Batch accounts.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # a traceback with local variables could show a key
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml."
+    ),
+]
+OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.", case_sensitive=False)]
+LevelOption = Annotated[
+    LogLevel | None,
+    typer.Option("--log-level", help="Least severe record of the log (KEYSYNC_LOG_LEVEL).", case_sensitive=False),
+]
+FormatOption = Annotated[
+    LogFormat | None,
+    typer.Option(
+        "--log-format",
+        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON where stderr is no terminal.",
+        case_sensitive=False,
+    ),
+]
+AccountsOption = Annotated[
+    list[str] | None, typer.Option("--account", help="Only this account, by name or ARM id; repeatable.")
+]
+
+
+def _print_version(wanted: bool) -> None:  # typer's callback
+    if wanted:
+        typer.echo(f"keysync {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    context: typer.Context,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+    version: Annotated[  # noqa: ARG001  # the callback has done its work by then
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Keeps Azure Key Vault in step with the keys of Azure Batch accounts."""
+    context.obj = {"log_level": log_level, "log_format": log_format}
+
+
+@app.command()
+def sync(
+    context: typer.Context,
+    config: ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be done, write nothing.")] = False,
+    account: AccountsOption = None,
+    accept: Annotated[
+        str | None, typer.Option("--accept", metavar="CHECKSUM", help="Go beyond the limits for just this plan.")
+    ] = None,
+    metrics_file: Annotated[
+        Path | None, typer.Option("--metrics-file", help="Write metrics for a textfile collector.")
+    ] = None,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+) -> None:
+    """One pass: write the keys that changed, then exit (0 in step, 1 failed or refused, 2 usage, 4 safety stop)."""
+    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(
+        context, config, log_level, log_format,
+        output=output.value, accounts=tuple(account or ()), dry_run=dry_run, accept=accept, metrics_file=metrics_file,
+    )  # fmt: skip
+    raise typer.Exit(one_off.run(options))
+
+
+@app.command()
+def plan(
+    context: typer.Context,
+    config: ConfigOption = None,
+    account: AccountsOption = None,
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 if there are changes.")] = False,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+) -> None:
+    """Show what a pass would change; write nothing."""
+    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(
+        context, config, log_level, log_format,
+        output=output.value, accounts=tuple(account or ()), dry_run=True, exit_code_for_changes=exit_code,
+    )  # fmt: skip
+    raise typer.Exit(one_off.run(options))
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    config: ConfigOption = None,
+    account: AccountsOption = None,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+) -> None:
+    """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
+    from keysync.cli import doctor  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(context, config, log_level, log_format, output=output.value, accounts=tuple(account or ()))
+    raise typer.Exit(doctor.run(options))
+
+
+@app.command()
+def demo(
+    context: typer.Context,
+    once: Annotated[bool, typer.Option("--once", help="End by itself after a few passes.")] = False,
+    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between passes.")] = 3.0,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+) -> None:
+    """Passes against the embedded Azure, on sample accounts whose keys keep being regenerated."""
+    from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(context, None, log_level, log_format, default_level="error")
+    raise typer.Exit(demonstration.run(options, once=once, every=every))
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of the configuration file."""
+    from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic
+
+    typer.echo(render_schema(), nl=False)
+
+
+app.command()(emulator)
+
+
+def _options(
+    context: typer.Context,
+    config: Path | None,
+    log_level: LogLevel | None,
+    log_format: LogFormat | None,
+    *,
+    default_level: str = "info",
+    **more: Any,  # noqa: ANN401  # fields of Options
+) -> Options:
+    from keysync.cli.one_off import Options  # noqa: PLC0415  # imports the SDKs
+
+    level = log_level or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LogLevel) or default_level
+    form = log_format or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LogFormat)
+    fallback = "console" if sys.stderr.isatty() else "json"
+    return Options(config=config, log_level=str(level), log_format=str(form or fallback), **more)  # type: ignore[arg-type]
+
+
+def _from_environment(name: str, kind: type[LogLevel | LogFormat]) -> LogLevel | LogFormat | None:
+    value = os.environ.get(name)
+    if not value:
+        return None
+    try:
+        return kind(value.lower())
+    except ValueError:
+        known = ", ".join(kind)
+        raise typer.BadParameter(f"{name}={value!r} is not one of {known}") from None
+
+
+def main() -> None:
+    """Entry point of the console script; never ends with a traceback."""
+    try:
+        app()
+    except KeysyncError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"keysync: {line}", err=True)
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f" in {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
+        typer.echo(f"keysync: internal error: {type(error).__name__}{where}; please report it", err=True)
+        sys.exit(1)

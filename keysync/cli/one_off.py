@@ -1,0 +1,81 @@
+"""`sync` and `plan`: one pass, its report, and the exit code."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry
+
+from keysync import logs
+from keysync.cli.compose import select_accounts, wire
+from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.signals import interruptible
+from keysync.config.loading import find_config, load_config
+from keysync.config.models import Config
+from keysync.report import json, text
+from keysync.report.log import PassLog
+from keysync.report.metrics import Metrics
+from keysync.secret.scrub import Scrubber
+from keysync.sync.model import Report
+from keysync.sync.run import run_pass
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the command line says of one pass."""
+
+    config: Path | None
+    log_level: str
+    log_format: logs.LogFormat
+    output: str = "text"
+    accounts: tuple[str, ...] = ()
+    dry_run: bool = False
+    accept: str | None = None
+    metrics_file: Path | None = None
+    exit_code_for_changes: bool = False
+
+
+def load(options: Options) -> Config:
+    """The configuration that the options and the environment name. Raises ConfigError."""
+    return load_config(find_config(options.config, os.environ), os.environ)
+
+
+def run(options: Options) -> int:
+    """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
+    config = load(options)
+    scrubber = Scrubber()
+    logs.configure(options.log_level, options.log_format, scrubber.scrub)
+    return asyncio.run(_run(options, config, scrubber))
+
+
+async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
+    metrics = Metrics(CollectorRegistry())
+    accounts = select_accounts(config, options.accounts)
+    with interruptible() as interruption, ProgressBar() as bar:
+        async with wire(config, accounts, scrubber, metrics.called) as wired:
+            observer = Observers((PassLog(), metrics, bar))
+            job = wired.make_pass(observer, interruption.stop, dry_run=options.dry_run, accept=options.accept)
+            report = await run_pass(job)
+    _print(options, report)
+    if options.metrics_file is not None:
+        metrics.write(options.metrics_file)
+    return interruption.exit_code or _exit_code(options, report)
+
+
+def _print(options: Options, report: Report) -> None:
+    if options.output == "json":
+        sys.stdout.write(json.render(report) + "\n")
+    else:
+        text.print_report(text.console_for(sys.stdout), report)
+
+
+def _exit_code(options: Options, report: Report) -> int:
+    if report.stopped:
+        return 4
+    if report.failed:
+        return 1
+    return 3 if options.exit_code_for_changes and report.has_changes else 0

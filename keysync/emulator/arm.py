@@ -1,0 +1,327 @@
+"""Azure Resource Manager: metadata, subscriptions, tenants, and Batch accounts with their keys."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+
+from keysync.emulator.entra import BadToken, Entra, Token
+from keysync.emulator.paging import seal, unseal
+from keysync.emulator.state import Account, State
+from keysync.emulator.throttle import ARM_READS, ARM_WRITES, TokenBuckets
+from keysync.emulator.wire import Call, Json, Refused, Reply, Route, error, json_body
+
+BATCH_VERSIONS = ("2023-11-01", "2024-02-01", "2024-07-01", "2025-06-01")
+"""The api-versions that Batch accounts are served with."""
+
+_PUBLIC_AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
+_GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_ACTIONS = {
+    "getAccount": "Microsoft.Batch/batchAccounts/read",
+    "listKeys": "Microsoft.Batch/batchAccounts/listKeys/action",
+    "regenerateKeys": "Microsoft.Batch/batchAccounts/regenerateKeys/action",
+}
+_OPERATIONS = {
+    ("GET", ""): "getAccount",
+    ("POST", "listkeys"): "listKeys",
+    ("POST", "regeneratekeys"): "regenerateKeys",
+}
+
+
+class ResourceManager:
+    """The operations of ARM on `state`."""
+
+    def __init__(
+        self, state: State, entra: Entra, *, vault_suffix: str, page_size: int, buckets: TokenBuckets | None
+    ) -> None:
+        self._state = state
+        self._entra = entra
+        self._vault_suffix = vault_suffix
+        self._page_size = page_size
+        self._buckets = buckets
+
+    def route(self, call: Call) -> Route:
+        """What a call asks of ARM."""
+        parts = call.segments
+        lower = [part.lower() for part in parts]
+        if lower == ["metadata", "endpoints"]:
+            return Route("metadata", "", lambda: self._metadata(call))
+        operation, target, run = self._find(call, parts, lower)
+        subscription = lower[1] if lower[:1] == ["subscriptions"] and len(lower) > 1 else ""
+        return Route(
+            operation,
+            target,
+            run,
+            gate=lambda: self._gate(call, subscription),
+            limit=lambda headers: self._limit(call, subscription, headers),
+        )
+
+    def _find(self, call: Call, parts: list[str], lower: list[str]) -> tuple[str, str, Callable[[], Reply]]:
+        match lower:
+            case ["tenants"]:
+                return "listTenants", "", self._tenants
+            case ["subscriptions"]:
+                return "listSubscriptions", "", self._subscriptions
+            case ["subscriptions", _]:
+                return "getSubscription", parts[1], lambda: Reply(200, self._subscription(self._known(parts[1])))
+            case ["subscriptions", _, "resourcegroups"]:
+                return "listGroups", parts[1], lambda: self._groups(parts[1])
+            case ["subscriptions", _, "providers", "microsoft.batch", "batchaccounts"]:
+                return "listAccounts", parts[1], partial(self._list, call, parts[1], None)
+            case ["subscriptions", _, "resourcegroups", _, "providers", "microsoft.batch", "batchaccounts"]:
+                return "listAccounts", parts[3], partial(self._list, call, parts[1], parts[3])
+            case ["subscriptions", _, "resourcegroups", _, "providers", "microsoft.batch", "batchaccounts", _, *rest]:
+                operation = _OPERATIONS.get((call.method, "/".join(rest)))
+                if operation is not None:
+                    return operation, parts[7], partial(self._on_account, call, operation, parts)
+        return "unknown", call.raw_path, lambda: _not_served(call)
+
+    def _gate(self, call: Call, subscription: str) -> Reply | None:
+        token = self._token(call)
+        if isinstance(token, Reply):
+            return token
+        version = call.query.get("api-version", "")
+        if not version:
+            told = "The api-version query parameter (?api-version=) is required for all requests."
+            return error(400, "MissingApiVersionParameter", told)
+        if "/microsoft.batch/" in call.raw_path.lower() and version not in BATCH_VERSIONS:
+            told = (
+                f"No registered resource provider found for location 'westeurope' and API version '{version}' for type "
+                f"'batchAccounts'. The supported api-versions are '{', '.join(BATCH_VERSIONS)}'."
+            )
+            return error(400, "NoRegisteredProviderFound", told)
+        wanted = self._state.tenant_of(subscription) if subscription else token.tenant_id
+        if token.tenant_id.lower() != wanted.lower():
+            told = (
+                f"The access token is from the wrong issuer '{call.base}/{token.tenant_id}/'. It must match the tenant "
+                f"'{call.base}/{wanted}/' associated with this subscription. Please use the authority (URL) "
+                f"'{call.base}/{wanted}' to get the token."
+            )
+            return _unauthorized(call, wanted, "InvalidAuthenticationTokenTenant", told)
+        return None
+
+    def _token(self, call: Call) -> Token | Reply:
+        tenant = self._state.tenant_id
+        if call.bearer is None:
+            told = "Authentication failed. The 'Authorization' header is missing."
+            return _unauthorized(call, tenant, "AuthenticationFailed", told)
+        try:
+            token = self._entra.read(call.bearer)
+        except BadToken:
+            return _unauthorized(call, tenant, "InvalidAuthenticationToken", "The access token is invalid.")
+        if token.audience.rstrip("/") not in {call.base, *_PUBLIC_AUDIENCES}:
+            told = (
+                "The access token has been obtained for wrong audience or resource "
+                f"'{token.audience}'. It should exactly match with one of the allowed audiences '{call.base}/'."
+            )
+            return _unauthorized(call, tenant, "InvalidAuthenticationTokenAudience", told)
+        if token.expires <= self._state.clock():
+            return _unauthorized(call, tenant, "ExpiredAuthenticationToken", "The access token expiry is in the past.")
+        return token
+
+    def _limit(self, call: Call, subscription: str, headers: dict[str, str]) -> Reply | None:
+        if self._buckets is None or not subscription:
+            return None
+        token = self._token(call)
+        caller = token.object_id if isinstance(token, Token) else ""
+        kind, limit = ("reads", ARM_READS) if call.method in {"GET", "HEAD"} else ("writes", ARM_WRITES)
+        verdict = self._buckets.take((kind, subscription, caller), limit)
+        headers[f"x-ms-ratelimit-remaining-subscription-{kind}"] = str(verdict.remaining)
+        if verdict.allowed:
+            return None
+        told = (
+            f"Number of '{kind}' requests for subscription '{subscription}' actor '{caller}' exceeded. Please try "
+            f"again after '{verdict.retry_after}' seconds after additional tokens are available."
+        )
+        wait = {"Retry-After": str(verdict.retry_after), **headers}
+        return error(429, "SubscriptionRequestsThrottled", told, headers=wait)
+
+    def _metadata(self, call: Call) -> Reply:
+        if not call.query.get("api-version"):
+            return error(400, "MissingApiVersionParameter", "The api-version query parameter is required.")
+        return Reply(
+            200,
+            {
+                "name": "keysync",
+                "portal": call.base,
+                "authentication": {
+                    "loginEndpoint": call.base,
+                    "audiences": [call.base],
+                    "tenant": self._state.tenant_id,
+                    "identityProvider": "AAD",
+                },
+                "resourceManager": call.base,
+                "batch": call.base,
+                "graph": call.base,
+                "graphAudience": call.base,
+                "microsoftGraphResourceId": call.base,
+                "media": call.base,
+                "gallery": call.base,
+                "suffixes": {"keyVaultDns": self._vault_suffix},
+            },
+        )
+
+    def _tenants(self) -> Reply:
+        found = sorted(self._state.tenants())
+        told = [
+            {
+                "id": f"/tenants/{tenant}",
+                "tenantId": tenant,
+                "displayName": "keysync emulator",
+                "domains": ["keysync.localhost"],
+                "tenantCategory": "Home",
+            }
+            for tenant in found
+        ]
+        return Reply(200, {"value": told})
+
+    def _subscription(self, subscription: str) -> Json:
+        return {
+            "id": f"/subscriptions/{subscription}",
+            "subscriptionId": subscription,
+            "tenantId": self._state.tenant_of(subscription),
+            "displayName": f"emulated {subscription[-4:]}",
+            "state": "Enabled",
+            "authorizationSource": "RoleBased",
+            "managedByTenants": [],
+            "subscriptionPolicies": {"quotaId": "PayAsYouGo_2014-09-01", "spendingLimit": "Off"},
+        }
+
+    def _subscriptions(self) -> Reply:
+        return Reply(200, {"value": [self._subscription(found) for found in self._state.by_subscription]})
+
+    def _known(self, subscription: str) -> str:
+        if not _GUID.fullmatch(subscription.lower()):
+            told = f"The provided subscription identifier '{subscription}' is malformed or invalid."
+            raise Refused(error(400, "InvalidSubscriptionId", told))
+        if subscription.lower() not in self._state.by_subscription:
+            raise Refused(error(404, "SubscriptionNotFound", f"The subscription '{subscription}' could not be found."))
+        return subscription.lower()
+
+    def _groups(self, subscription: str) -> Reply:
+        accounts = self._state.by_subscription[self._known(subscription)]
+        groups = {account.group_id: account for account in accounts}
+        told = [
+            {"id": found, "name": account.resource_group, "location": account.location, "properties": {}}
+            for found, account in groups.items()
+        ]
+        return Reply(200, {"value": told})
+
+    def _in_group(self, subscription: str, group: str) -> list[Account]:
+        accounts = self._state.by_group.get((self._known(subscription), group.lower()))
+        if accounts is None:
+            raise Refused(error(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found."))
+        return accounts
+
+    def _list(self, call: Call, subscription: str, group: str | None) -> Reply:
+        if call.method != "GET":
+            return _not_served(call)
+        if group is None:
+            accounts = self._state.by_subscription[self._known(subscription)]
+        else:
+            accounts = self._in_group(subscription, group)
+        start = unseal(call.query.get("$skiptoken", ""))
+        if start and not start.isdigit():
+            raise Refused(error(400, "InvalidSkipToken", "The skip token is not one of this service."))
+        first = int(start or 0)
+        last = first + self._page_size
+        told: Json = {"value": [_account_body(account) for account in accounts[first:last]]}
+        if last < len(accounts):
+            version = call.query["api-version"]
+            told["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={seal(str(last))}"
+        return Reply(200, told)
+
+    def _on_account(self, call: Call, operation: str, parts: list[str]) -> Reply:
+        subscription, group, name = parts[1], parts[3], parts[7]
+        accounts = self._in_group(subscription, group)
+        account = self._state.accounts.get(
+            f"{accounts[0].group_id}/providers/Microsoft.Batch/batchAccounts/{name}".lower()
+        )
+        if account is None:
+            told = (
+                f"The Resource 'Microsoft.Batch/batchAccounts/{name}' under resource group '{group}' was not found. "
+                "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
+            )
+            return error(404, "ResourceNotFound", told)
+        if operation in account.denied:
+            return self._no_role(call, operation, account)
+        if operation == "getAccount":
+            return Reply(200, _account_body(account))
+        return _keys_refused(account) or _keys(call, operation, account)
+
+    def _no_role(self, call: Call, operation: str, account: Account) -> Reply:
+        token = self._token(call)
+        client, oid = (token.client_id, token.object_id) if isinstance(token, Token) else ("", "")
+        told = (
+            f"The client '{client}' with object id '{oid}' does not have authorization to perform action "
+            f"'{_ACTIONS[operation]}' over scope '{account.id}' or the scope is invalid. If access was recently "
+            "granted, please refresh your credentials."
+        )
+        return error(403, "AuthorizationFailed", told)
+
+
+def _keys_refused(account: Account) -> Reply | None:
+    if account.lock == "ReadOnly":
+        told = (
+            f"The scope '{account.id}' cannot perform write operation because following scope(s) are locked: "
+            f"'{account.id}'. Please remove the lock and try again."
+        )
+        return error(409, "ScopeLocked", told)
+    if not account.has_shared_keys:
+        # Nobody without such an account can look up the true code; a client has to read the account to be sure.
+        told = f"Shared key access is not allowed on the Batch account '{account.name}'."
+        return error(403, "SharedKeyAccessNotAllowed", told)
+    return None
+
+
+def _keys(call: Call, operation: str, account: Account) -> Reply:
+    if operation == "regenerateKeys":
+        name = json_body(call).get("keyName")
+        if name not in {"Primary", "Secondary"}:
+            told = f"The value '{name}' provided for the property 'keyName' is invalid: it is Primary or Secondary."
+            return error(400, "InvalidPropertyValue", told, target="keyName")
+        account.regenerate(str(name))
+    return Reply(200, {"accountName": account.name, "primary": account.primary, "secondary": account.secondary})
+
+
+def _account_body(account: Account) -> Json:
+    host = f"{account.name}.{account.location}.batch.azure.com"
+    return {
+        "id": account.id,
+        "name": account.name,
+        "type": "Microsoft.Batch/batchAccounts",
+        "location": account.location,
+        "tags": account.tags,
+        "identity": {"type": "None"},
+        "properties": {
+            "accountEndpoint": host,
+            "nodeManagementEndpoint": f"{account.name}.{account.location}.service.batch.azure.com",
+            "provisioningState": "Succeeded",
+            "poolAllocationMode": account.pool_allocation_mode,
+            "publicNetworkAccess": "Enabled",
+            "networkProfile": {"accountAccess": {"defaultAction": "Allow"}},
+            "encryption": {"keySource": "Microsoft.Batch"},
+            "privateEndpointConnections": [],
+            "dedicatedCoreQuota": 300,
+            "dedicatedCoreQuotaPerVMFamily": [],
+            "dedicatedCoreQuotaPerVMFamilyEnforced": True,
+            "lowPriorityCoreQuota": 100,
+            "poolQuota": 100,
+            "activeJobAndJobScheduleQuota": 300,
+            "allowedAuthenticationModes": account.authentication_modes,
+        },
+    }
+
+
+def _unauthorized(call: Call, tenant: str, code: str, message: str) -> Reply:
+    challenge = (
+        f'Bearer authorization_uri="{call.base}/{tenant}", error="invalid_token", '
+        f'error_description="{message.replace(chr(34), chr(39))}"'
+    )
+    return error(401, code, message, headers={"WWW-Authenticate": challenge})
+
+
+def _not_served(call: Call) -> Reply:
+    told = f"The emulator does not serve {call.method} {call.raw_path}."
+    return error(404, "InvalidResourceType", told)

@@ -1,0 +1,144 @@
+"""What the embedded Azure holds when it starts: the models of the data file, and a small sample."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from keysync.emulator.faults import Fault, FaultName
+
+TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
+CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
+OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
+"""Object id of the service principal, as it shows in tokens and in messages about missing roles."""
+
+AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
+
+
+def new_account_key() -> str:
+    """A key such as Batch makes: 64 random bytes in base64."""
+    return base64.b64encode(secrets.token_bytes(64)).decode("ascii")
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class AccountData(_Model):
+    """One Batch account. `denied` true takes away the key actions; a list names the operations to take away."""
+
+    subscription_id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    resource_group: str = Field(min_length=1, max_length=90)
+    name: str = Field(pattern=r"^[0-9a-zA-Z]{3,24}$")
+    location: str = "westeurope"
+    tags: dict[str, str] = {}
+    allowed_authentication_modes: list[AuthenticationMode] = ["SharedKey", "AAD", "TaskAuthenticationToken"]
+    pool_allocation_mode: Literal["BatchService", "UserSubscription"] = "BatchService"
+    lock: Literal["ReadOnly", "CanNotDelete"] | None = None
+    denied: bool | list[Literal["getAccount", "listKeys", "regenerateKeys"]] = False
+    tenant_id: str | None = None
+    primary: str = Field(default_factory=new_account_key)
+    secondary: str = Field(default_factory=new_account_key)
+    fault: FaultName | dict[str, object] | None = None
+
+    @field_validator("fault")
+    @classmethod
+    def _is_a_fault(cls, fault: FaultName | dict[str, object] | None) -> FaultName | dict[str, object] | None:
+        if isinstance(fault, dict):
+            Fault.model_validate(fault)
+        return fault
+
+    def aimed_fault(self) -> Fault | None:
+        """The fault of this account as one that is aimed at it; None where it is a trait of the account itself."""
+        if self.fault == "throttled":
+            told = {"status": 429, "code": "TooManyRequests", "retry_after": "1"}
+        elif self.fault == "hang":
+            told = {"kind": "hang"}
+        elif isinstance(self.fault, Mapping):
+            told = dict(self.fault)
+        else:
+            return None
+        return Fault.model_validate({"operation": "listKeys", **told, "target": self.name})
+
+
+class SecretData(_Model):
+    """One secret with its latest version. `created` and `updated` are seconds since 1970."""
+
+    name: str = Field(pattern=r"^[0-9a-zA-Z-]{1,127}$")
+    value: str = ""
+    content_type: str | None = None
+    tags: dict[str, str] = {}
+    enabled: bool = True
+    managed: bool = False
+    not_before: int | None = None
+    expires: int | None = None
+    created: int | None = None
+    updated: int | None = None
+
+
+class VaultData(_Model):
+    """One vault. `deleted` are secrets that are soft-deleted; `denied` names operations that no role allows.
+
+    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion shows.
+    """
+
+    name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
+    tenant_id: str | None = None
+    secrets: list[SecretData] = []
+    deleted: list[SecretData] = []
+    denied: list[str] = []
+    recover_delay: float = Field(default=0.3, ge=0)
+    delete_delay: float = Field(default=0.0, ge=0)
+
+
+class EmulatorData(_Model):
+    """All that the embedded Azure starts with. Without a `client_secret` one is made up."""
+
+    tenant_id: str = TENANT_ID
+    client_id: str = CLIENT_ID
+    client_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(30))
+    token_lifetime: int = Field(default=3600, ge=1)
+    page_size: int = Field(default=50, ge=1)
+    subscriptions: list[str] = []
+    accounts: list[AccountData] = []
+    vaults: list[VaultData] = []
+    faults: list[Fault] = []
+
+    @model_validator(mode="after")
+    def _nothing_is_there_twice(self) -> Self:
+        places = [
+            *(f"account {one.subscription_id}/{one.resource_group}/{one.name}" for one in self.accounts),
+            *(f"vault {one.name}" for one in self.vaults),
+        ]
+        twice = [place for place, times in Counter(place.lower() for place in places).items() if times > 1]
+        if twice:
+            raise ValueError(f"found twice: {', '.join(twice)}")
+        return self
+
+    @classmethod
+    def sample(cls) -> EmulatorData:
+        """Three accounts of two subscriptions, and two vaults."""
+        first, second = (f"5b000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
+        return cls(
+            accounts=[
+                AccountData(subscription_id=first, resource_group="rg-render", name="renderwest"),
+                AccountData(
+                    subscription_id=first, resource_group="rg-render", name="rendernorth", location="northeurope"
+                ),
+                AccountData(subscription_id=second, resource_group="rg-genome", name="genomewest"),
+            ],
+            vaults=[VaultData(name="kv-render"), VaultData(name="kv-genome")],
+        )
+
+
+def load_data(path: Path, environ: Mapping[str, str]) -> EmulatorData:
+    """Read a data file; raises `keysync.errors.ConfigError` with all that is wrong in it."""
+    from keysync.config.document import load_document  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
+
+    return load_document(path, EmulatorData, environ=environ)

@@ -1,0 +1,93 @@
+"""Faults that can be aimed at any operation, and which of them strikes next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+Kind = Literal["status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body"]
+
+FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked", "hang"]
+"""Faults of an account that the data file can call by name."""
+
+
+class Fault(BaseModel):
+    """What goes wrong, where, and how often.
+
+    `operation` and `target` are patterns (``*`` and ``?``), compared without case; the target of a call is the
+    account's name, or ``vault/secret``, or the vault's name where no secret is meant. A pattern without a slash
+    also takes every secret of the vault it names.
+
+    With `after` the operation takes effect and then the fault strikes the reply. ``truncated`` and ``null_keys``
+    always work that way, as they are made out of the true reply. `status` is 500 unless given; ``empty`` and
+    ``body`` answer 200 unless it is given.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    operation: str = "*"
+    target: str = "*"
+    kind: Kind = "status"
+    status: int = 500
+    code: str | None = None
+    message: str | None = None
+    inner_code: str | None = None
+    details: list[dict[str, JsonValue]] | None = None
+    retry_after: str | None = None
+    body: str | None = None
+    times: int | None = None
+    after: bool = False
+    headers: dict[str, str] = {}
+
+    @property
+    def answer_status(self) -> int:
+        """The status to send, with the default that suits the kind."""
+        if self.kind in {"empty", "body"} and "status" not in self.model_fields_set:
+            return 200
+        return self.status
+
+    def matches(self, operation: str, target: str) -> bool:
+        """Whether this fault is aimed at such a call."""
+        wanted, pattern = self.target.lower(), target.lower()
+        places = {pattern, pattern.partition("/")[0]} if "/" not in wanted else {pattern}
+        return fnmatchcase(operation.lower(), self.operation.lower()) and any(
+            fnmatchcase(place, wanted) for place in places
+        )
+
+
+@dataclass
+class _Armed:
+    fault: Fault
+    left: int | None
+
+
+class Faults:
+    """The faults in force, in the order in which they were added: the first that matches strikes."""
+
+    def __init__(self) -> None:
+        self._armed: list[_Armed] = []
+
+    def add(self, fault: Fault) -> None:
+        """Put a fault in force behind those already there."""
+        self._armed.append(_Armed(fault, fault.times))
+
+    def clear(self) -> None:
+        """Lift every fault, those of the data file too."""
+        self._armed.clear()
+
+    def active(self) -> list[Fault]:
+        """The faults that can still strike."""
+        return [armed.fault for armed in self._armed if armed.left is None or armed.left > 0]
+
+    def take(self, operation: str, target: str) -> Fault | None:
+        """The fault that strikes this call, if any; one of its `times` is spent."""
+        for armed in self._armed:
+            if armed.left == 0 or not armed.fault.matches(operation, target):
+                continue
+            if armed.left is not None:
+                armed.left -= 1
+            return armed.fault
+        return None

@@ -1,0 +1,291 @@
+"""The servers: Entra and ARM on one HTTPS port, a port for each vault, and the control address."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import socket
+import time
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from aiohttp import web
+
+from keysync.emulator import store
+from keysync.emulator.arm import ResourceManager
+from keysync.emulator.control import Control
+from keysync.emulator.counts import Counts, Served
+from keysync.emulator.data import EmulatorData
+from keysync.emulator.entra import Entra
+from keysync.emulator.faults import Fault, Faults
+from keysync.emulator.key_vault import KeyVault
+from keysync.emulator.state import State
+from keysync.emulator.strike import effect_first, faulty_reply, hang, reset, truncate
+from keysync.emulator.throttle import TokenBuckets
+from keysync.emulator.tls import Certificate
+from keysync.emulator.wire import Call, Refused, Reply, Route
+
+_LOOPBACK = "127.0.0.1"
+_PATIENCE = 0.5
+"""Seconds that calls in flight get to finish when the server closes."""
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where everything is, and what to sign in with."""
+
+    authority: str
+    resource_manager: str
+    ca_bundle: str
+    ca_pem: str
+    tenant_id: str
+    client_id: str
+    client_secret: str
+    vaults: dict[str, str]
+    control: str
+    identity_endpoint: str
+    identity_header: str
+
+    def ready_file(self) -> bytes:
+        """The content of the ready file."""
+        told = asdict(self)
+        del told["ca_pem"]
+        return (json.dumps(told, indent=2) + "\n").encode()
+
+
+class Emulator:
+    """An Azure of its own on loopback; use it as an async context manager.
+
+    `port` is that of Entra and ARM (0 takes a free one), `latency` the seconds before each reply, `limits` turns
+    on Azure's throttling. With a `state_directory` the state is loaded from it and saved to it. `clock` tells the
+    seconds since 1970 and drives expiry, delays and throttling.
+    """
+
+    def __init__(
+        self,
+        data: EmulatorData | None = None,
+        *,
+        port: int = 0,
+        latency: float = 0.0,
+        limits: bool = False,
+        state_directory: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._data = EmulatorData.sample() if data is None else data
+        self._port = port
+        self._latency = latency
+        self._clock = clock
+        self._state_directory = state_directory
+        self._buckets = TokenBuckets(clock) if limits else None
+        self.state = State(self._data, clock)
+        if state_directory is not None:
+            store.load(self.state, state_directory)
+        self.faults = Faults()
+        for fault in (*(account.aimed_fault() for account in self._data.accounts), *self._data.faults):
+            if fault is not None:
+                self.faults.add(fault)
+        self._served = Counts()
+        self._entra = Entra(self._data, self.state.tenants(), clock)
+        self._by_port: dict[int, KeyVault] = {}
+        self._by_host: dict[str, KeyVault] = {}
+        self._runners: list[web.ServerRunner] = []
+        self._certificate: Certificate | None = None
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Requests by operation."""
+        return self._served.by_operation
+
+    @property
+    def requests(self) -> list[Served]:
+        """Every request: operation, target, status."""
+        return self._served.requests
+
+    async def __aenter__(self) -> Self:
+        self._closing = asyncio.Event()
+        self._certificate = Certificate(f"{vault.name}.localhost" for vault in self.state.vaults)
+        try:
+            self.endpoints = await self._start(self._certificate)
+        except BaseException:
+            await self._stop()
+            raise
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._stop()
+        if self._state_directory is not None:
+            store.save(self.state, self._state_directory)
+
+    async def _start(self, certificate: Certificate) -> Endpoints:
+        identity_header = secrets.token_urlsafe(24)
+        self._control = Control(self.state, self.faults, self._served, self._entra, identity_header)
+        azure = await self._run(self._azure)
+        main = await self._listen(azure, certificate, self._port)
+        authority = f"https://localhost:{main}"
+        self._arm = ResourceManager(
+            self.state,
+            self._entra,
+            vault_suffix=f"localhost:{main}",
+            page_size=self._data.page_size,
+            buckets=self._buckets,
+        )
+        vaults: dict[str, str] = {}
+        for vault in self.state.vaults:
+            service = KeyVault(vault, self._entra, self._clock, authority=authority, buckets=self._buckets)
+            port = await self._listen(azure, certificate, 0)
+            self._by_port[port] = service
+            self._by_host[f"{vault.name.lower()}.localhost"] = service
+            # By number: the SDKs take a challenge only from a host that has a dot in it (see key_vault).
+            vaults[vault.name] = f"https://{_LOOPBACK}:{port}"
+        control = f"http://{_LOOPBACK}:{await self._listen(await self._run(self._controlled), None, 0)}"
+        return Endpoints(
+            authority=authority,
+            resource_manager=authority,
+            ca_bundle=str(certificate.bundle),
+            ca_pem=certificate.pem,
+            tenant_id=self._data.tenant_id,
+            client_id=self._data.client_id,
+            client_secret=self._data.client_secret,
+            vaults=vaults,
+            control=control,
+            identity_endpoint=f"{control}/msi/token",
+            identity_header=identity_header,
+        )
+
+    async def _run(self, handler: Callable[[web.BaseRequest], object]) -> web.ServerRunner:
+        # Cancelling the handler is how a hanging call ends when its client goes away.
+        server = web.Server(handler, handler_cancellation=True, access_log=None)  # type: ignore[arg-type]
+        runner = web.ServerRunner(server, shutdown_timeout=_PATIENCE)
+        await runner.setup()
+        self._runners.append(runner)
+        return runner
+
+    async def _listen(self, runner: web.ServerRunner, certificate: Certificate | None, port: int) -> int:
+        context = None if certificate is None else certificate.context
+        first = _bind(socket.AF_INET, _LOOPBACK, port)
+        await web.SockSite(runner, first, ssl_context=context, backlog=1024).start()
+        taken = int(first.getsockname()[1])
+        with suppress(OSError):  # no IPv6, or the port is taken there: clients fall back to 127.0.0.1
+            second = _bind(socket.AF_INET6, "::1", taken)
+            await web.SockSite(runner, second, ssl_context=context, backlog=1024).start()
+        return taken
+
+    async def _stop(self) -> None:
+        self._closing.set()
+        for runner in self._runners:
+            await runner.cleanup()
+        self._runners.clear()
+        if self._certificate is not None:
+            self._certificate.remove()
+
+    async def _azure(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = await _call(request, "https")
+        route = self._route(call, request)
+        refusal = route.gate()
+        if refusal is not None:
+            operation = "challenge" if route.service == "vault" and call.bearer is None else route.operation
+            return self._send(call, route, refusal, operation=operation)
+        fault = self.faults.take(route.operation, route.target)
+        if self._latency:
+            await asyncio.sleep(self._latency)
+        noted: dict[str, str] = {}
+        if fault is None:
+            reply = route.limit(noted) or _carry_out(route)
+            reply.headers = {**noted, **reply.headers}
+            return self._send(call, route, reply)
+        return await self._strike(request, call, route, fault)
+
+    async def _strike(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> web.StreamResponse:
+        true = _carry_out(route) if effect_first(fault) else None
+        if fault.kind in {"reset", "hang"}:
+            self._served.record(route.operation, route.target, 0)
+            if fault.kind == "hang":
+                await hang(request, self._closing)
+            else:
+                reset(request)
+            return web.Response(status=500)  # goes nowhere: the connection is gone
+        if fault.kind == "truncated" and true is not None:
+            self._served.record(route.operation, route.target, 0)
+            return await truncate(request, true)
+        return self._send(call, route, faulty_reply(fault, true, call, route.service, self._entra))
+
+    def _route(self, call: Call, request: web.BaseRequest) -> Route:
+        port = request.transport.get_extra_info("sockname")[1] if request.transport is not None else 0
+        host = call.base.removeprefix("https://").rpartition(":")[0].lower()
+        vault = self._by_port.get(port) or self._by_host.get(host)
+        if vault is not None:
+            return vault.route(call)
+        return self._entra.route(call) or self._arm.route(call)
+
+    def _send(self, call: Call, route: Route, reply: Reply, *, operation: str | None = None) -> web.Response:
+        self._served.record(operation or route.operation, route.target, reply.status)
+        return _response(call, route.service, reply)
+
+    async def _controlled(self, request: web.BaseRequest) -> web.StreamResponse:
+        call = await _call(request, "http")
+        if call.segments == ["msi", "token"]:
+            route = Route("token", "managed identity", lambda: self._control.managed_identity(call), service="entra")
+            fault = self.faults.take(route.operation, route.target)
+            if fault is not None:
+                return await self._strike(request, call, route, fault)
+            return self._send(call, route, _carry_out(route))
+        return _response(call, "control", self._control.answer(call))
+
+
+def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((host, port))
+    except OSError:
+        listener.close()
+        raise
+    listener.setblocking(False)
+    return listener
+
+
+async def _call(request: web.BaseRequest, scheme: str) -> Call:
+    return Call(
+        method=request.method,
+        raw_path=request.rel_url.raw_path,
+        query=request.rel_url.query,
+        headers=request.headers,
+        body=await request.read() if request.body_exists else b"",
+        base=f"{scheme}://{request.host}",
+    )
+
+
+def _carry_out(route: Route) -> Reply:
+    try:
+        return route.run()
+    except Refused as refused:
+        return refused.reply
+
+
+def _response(call: Call, service: str, reply: Reply) -> web.Response:
+    headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
+    if service == "arm":
+        headers["x-ms-correlation-request-id"] = call.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
+    if service == "vault":
+        headers["x-ms-keyvault-region"] = "westeurope"
+        headers["x-ms-keyvault-service-version"] = "1.9.0.0"
+    if sent := call.headers.get("x-ms-client-request-id"):
+        headers["x-ms-client-request-id"] = sent
+    headers.update(reply.headers)
+    payload = reply.payload()
+    if payload:
+        headers.setdefault("Content-Type", "application/json; charset=utf-8")
+    if reply.status == web.HTTPNoContent.status_code:
+        return web.Response(status=reply.status, headers=headers)
+    return web.Response(status=reply.status, body=payload, headers=headers)

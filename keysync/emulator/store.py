@@ -1,0 +1,67 @@
+"""The state as a file, for those who ask for it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from keysync.emulator.state import DeletedSecret, Secret, State
+
+_FILE = "state.json"
+
+
+@dataclass
+class _VaultRecord:
+    secrets: list[Secret]
+    deleted: list[DeletedSecret]
+
+
+@dataclass
+class _Record:
+    """Keys by the account's id, contents by the vault's name: all that can change while the emulator runs."""
+
+    keys: dict[str, tuple[str, str]]
+    vaults: dict[str, _VaultRecord]
+
+
+_ADAPTER = TypeAdapter(_Record)
+
+
+def load(state: State, directory: Path) -> None:
+    """Bring `state` to what was saved; accounts and vaults that are no longer in the data are passed over."""
+    path = directory / _FILE
+    if not path.exists():
+        return
+    record = _ADAPTER.validate_json(path.read_bytes())
+    for account_id, (primary, secondary) in record.keys.items():
+        account = state.accounts.get(account_id)
+        if account is not None:
+            account.primary, account.secondary = primary, secondary
+    for vault in state.vaults:
+        saved = record.vaults.get(vault.name.lower())
+        if saved is not None:
+            vault.restore(saved.secrets, saved.deleted)
+
+
+def save(state: State, directory: Path) -> None:
+    """Write all that can change, so that only its owner can read it."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    keys = {account_id: (account.primary, account.secondary) for account_id, account in state.accounts.items()}
+    vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
+    write_private(directory / _FILE, _ADAPTER.dump_json(_Record(keys, vaults)))
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Put a file in place whole, mode 0600."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

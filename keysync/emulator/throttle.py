@@ -1,0 +1,52 @@
+"""Token buckets with the limits that Azure documents."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A bucket's size, and how many tokens flow back in a second."""
+
+    burst: float
+    per_second: float
+
+
+ARM_READS = Limit(250, 25)
+ARM_WRITES = Limit(200, 10)
+# Key Vault counts within windows of 10 s; a bucket that refills at the same mean rate is as strict over time.
+VAULT_CREATES = Limit(300, 30)
+VAULT_OTHERS = Limit(4000, 400)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a call may pass: `remaining` tokens after it, or the whole seconds to wait."""
+
+    allowed: bool
+    remaining: int
+    retry_after: int
+
+
+class TokenBuckets:
+    """One bucket for each key; a bucket starts full."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._levels: dict[Hashable, tuple[float, float]] = {}
+
+    def take(self, key: Hashable, limit: Limit) -> Verdict:
+        """Spend one token of the bucket of `key`, if there is one."""
+        now = self._clock()
+        level, since = self._levels.get(key, (limit.burst, now))
+        level = min(limit.burst, level + max(0.0, now - since) * limit.per_second)
+        if level < 1:
+            self._levels[key] = (level, now)
+            return Verdict(False, 0, max(1, math.ceil((1 - level) / limit.per_second)))
+        self._levels[key] = (level - 1, now)
+        return Verdict(True, int(level - 1), 0)

@@ -1,0 +1,115 @@
+"""The installed command in a process of its own, against the embedded Azure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure, data, running_azure
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command printed and returned."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def report(self) -> dict[str, Any]:
+        return json.loads(self.out)
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.err.splitlines() if line.startswith("{")]
+
+    def outcomes(self) -> dict[str, str]:
+        return {f"{item['vault']}/{item['secret']}": item["outcome"] for item in self.report["items"]}
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that configures keysync, Azure or a proxy."""
+    kept = {
+        k: v for k, v in os.environ.items() if not k.upper().startswith(("AZURE_", "KEYSYNC_", "IDENTITY_", "MSI_"))
+    }
+    return {k: v for k, v in kept.items() if not k.upper().endswith("_PROXY")}
+
+
+def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
+    """Runs `keysync` to its end, warnings being errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-X", "dev", "-m", "keysync", *arguments],
+        env={**clean_environment(), **(env or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+class World:
+    """An embedded Azure and a configuration for it in a folder of the test's own."""
+
+    def __init__(self, azure: RunningAzure, folder: Path) -> None:
+        self.running = azure
+        self.folder = folder
+        self.path = folder / "keysync.yaml"
+
+    def configure(self, accounts: Sequence[str | dict[str, Any]], **more: Any) -> None:
+        """Writes the configuration; JSON is YAML."""
+        endpoints = self.running.azure.endpoints
+        common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "vaults": ["main"]}
+        document = {
+            "cloud": {
+                "authority": endpoints.authority,
+                "resource_manager": endpoints.resource_manager,
+                "ca_bundle": str(endpoints.ca_bundle),
+            },
+            "credential": {"type": "environment"},
+            "vaults": {
+                name: {"url": url, "verify_challenge_resource": False} for name, url in endpoints.vaults.items()
+            },
+            "accounts": [{**common, **({"name": one} if isinstance(one, str) else one)} for one in accounts],
+            **more,
+        }
+        self.path.write_text(json.dumps(document, indent=1))
+
+    def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        """Runs a command with this configuration."""
+        return run_keysync(
+            command, "-c", str(self.path), *arguments, env={**self.running.environ, **(env or {})}, cwd=self.folder
+        )
+
+    def sync(self, *arguments: str, **more: Any) -> Ran:
+        """`keysync sync --output json`."""
+        return self.run("sync", "--output", "json", *arguments, **more)
+
+    def versions(self, vault: str, secret: str) -> list[Any]:
+        """The versions of a secret, oldest first."""
+        return self.running.do(lambda azure: list(azure.state.vault(vault).versions(secret)))
+
+
+@pytest.fixture
+def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
+    """Makes worlds, and ends them with the test."""
+    with ExitStack() as stack:
+
+        def make(*accounts: Any, vaults: tuple[Any, ...] = ("main",), **options: Any) -> World:
+            azure = stack.enter_context(running_azure(data(*accounts, vaults=vaults), **options))
+            folder = tmp_path / f"world{len(list(tmp_path.iterdir()))}"
+            folder.mkdir()
+            return World(azure, folder)
+
+        yield make

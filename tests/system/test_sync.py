@@ -1,0 +1,287 @@
+"""`sync` and `plan` as a user runs them: real process, real SDKs, real HTTPS."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keysync.emulator import Fault
+from tests.system.conftest import World, clean_environment
+
+MakeWorld = Callable[..., World]
+
+
+def test_the_first_pass_writes_both_keys_with_their_marks(make_world: MakeWorld) -> None:
+    """What lands in the vault is each live key, marked as keysync's."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.sync()
+    assert ran.code == 0, ran.err
+    assert ran.outcomes() == {"main/alpha-primary-key": "created", "main/alpha-secondary-key": "created"}
+    live = world.running.do(lambda azure: azure.state.keys("alpha"))
+    for key, value in zip(("primary", "secondary"), live, strict=True):
+        (version,) = world.versions("main", f"alpha-{key}-key")
+        assert version.value == value
+        assert version.tags["managed-by"] == "keysync"
+        assert version.tags["keysync-key"] == key
+        assert version.tags["keysync-source"].endswith("/batchAccounts/alpha")
+        assert version.content_type
+
+
+def test_a_second_pass_changes_nothing_and_makes_no_version(make_world: MakeWorld) -> None:
+    """A steady pass writes nothing at all."""
+    world = make_world("alpha", "beta")
+    world.configure(["alpha", "beta"])
+    assert world.sync().code == 0
+    world.running.do(lambda azure: azure.counts.clear())
+    ran = world.sync()
+    assert ran.code == 0
+    assert set(ran.outcomes().values()) == {"unchanged"}
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+    assert len(world.versions("main", "alpha-primary-key")) == 1
+
+
+def test_a_regenerated_primary_changes_exactly_one_secret(make_world: MakeWorld) -> None:
+    """Only the secret whose key changed gets a version."""
+    world = make_world("alpha", "beta")
+    world.configure(["alpha", "beta"])
+    world.sync()
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    outcomes = world.sync().outcomes()
+    assert outcomes.pop("main/alpha-primary-key") == "updated"
+    assert set(outcomes.values()) == {"unchanged"}
+    assert len(world.versions("main", "alpha-primary-key")) == 2
+    assert len(world.versions("main", "alpha-secondary-key")) == 1
+
+
+def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) -> None:
+    """A partial failure exits with 1, and the rest is done."""
+    world = make_world("alpha", {"name": "denied", "fault": "role_missing"}, "gamma")
+    world.configure(["alpha", "denied", "gamma"])
+    ran = world.sync()
+    assert ran.code == 1
+    outcomes = ran.outcomes()
+    assert {outcomes[f"main/{name}-{key}-key"] for name in ("alpha", "gamma") for key in ("primary", "secondary")} == {
+        "created"
+    }
+    failed = [item for item in ran.report["items"] if item["outcome"] == "failed"]
+    assert len(failed) == 2
+    assert failed[0]["error"]["http_status"] == 403
+    assert failed[0]["error"]["cloud_error"]["code"] == "AuthorizationFailed"
+    assert "Microsoft.Batch/batchAccounts/listKeys/action" in failed[0]["error"]["hint"]
+
+
+def test_a_hung_account_holds_up_nobody(make_world: MakeWorld) -> None:
+    """Others are written while one account never answers, which fails by its own deadline."""
+    world = make_world("alpha", {"name": "stuck", "fault": "hang"})
+    world.configure(["stuck", "alpha"], timeouts={"request": "400ms", "account": "1s", "collect": "300ms"})
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes()["main/alpha-primary-key"] == "created"
+    (error,) = {item["error"]["kind"] for item in ran.report["items"] if item["outcome"] == "failed"}
+    assert error == "timeout"
+
+
+def test_a_cloud_error_two_deep_is_in_the_log_whole(make_world: MakeWorld) -> None:
+    """Code, message, target and details of every level, with the three request ids."""
+    details = [
+        {
+            "code": "Outer",
+            "message": "m1",
+            "target": "t1",
+            "details": [{"code": "Inner", "message": "m2", "target": "t2"}],
+        }
+    ]
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    fault = Fault(
+        operation="listKeys", kind="status", status=409, code="ScopeLocked", message="locked", details=details
+    )
+    world.running.do(lambda azure: azure.faults.add(fault))
+    ran = world.sync()
+    line = next(line for line in ran.log if line["event"] == "secret.failed")
+    assert line["http_status"] == 409
+    assert line["cloud_error"]["code"] == "ScopeLocked"
+    assert line["cloud_error"]["details"][0]["target"] == "t1"
+    assert line["cloud_error"]["details"][0]["details"][0]["code"] == "Inner"
+    assert line["request_id"]
+    assert line["correlation_id"]
+    assert line["client_request_id"]
+    assert "lock" in line["hint"]
+
+
+def test_an_account_without_shared_key_is_a_state_of_its_own(make_world: MakeWorld) -> None:
+    """It is found by reading the account, and named so."""
+    world = make_world({"name": "entra", "allowed_authentication_modes": ["AAD"]})
+    world.configure(["entra"])
+    ran = world.sync()
+    assert ran.code == 1
+    assert {item["error"]["kind"] for item in ran.report["items"]} == {"shared_key_disabled"}
+
+
+def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWorld) -> None:
+    """`plan --exit-code` is 3 while something would change, and 0 afterwards."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.run("plan", "--exit-code", "--output", "json")
+    assert ran.code == 3
+    assert set(ran.outcomes().values()) == {"create"}
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+    world.sync()
+    assert world.run("plan", "--exit-code").code == 0
+
+
+def test_a_foreign_secret_is_never_overwritten(make_world: MakeWorld) -> None:
+    """A secret that somebody else made keeps its value, and the refusal says whose it is."""
+    world = make_world(
+        "alpha", vaults=({"name": "main", "secrets": [{"name": "alpha-primary-key", "value": "by-hand"}]},)
+    )
+    world.configure(["alpha"])
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes() == {"main/alpha-primary-key": "refused", "main/alpha-secondary-key": "created"}
+    assert [version.value for version in world.versions("main", "alpha-primary-key")] == ["by-hand"]
+
+
+def test_a_write_whose_reply_is_lost_makes_one_version(make_world: MakeWorld) -> None:
+    """The value is read back after an ambiguous failure, not written twice."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    fault = Fault(operation="setSecret", kind="reset", after=True, times=1)
+    world.running.do(lambda azure: azure.faults.add(fault))
+    ran = world.sync()
+    assert ran.code == 0, ran.out
+    assert len(world.versions("main", "alpha-primary-key")) == 1
+    assert len(world.versions("main", "alpha-secondary-key")) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"kind": "reset"},
+        {"kind": "status", "status": 502},
+        {"kind": "status", "status": 429, "code": "TooManyRequests"},
+        {"kind": "truncated", "status": 200},
+    ],
+    ids=lambda fault: f"{fault['kind']}-{fault.get('status', '')}",
+)
+def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld, fault: dict[str, Any]) -> None:
+    """A dropped connection, a 502 and a 429 without Retry-After cost a retry, not the account."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    world.running.do(lambda azure: azure.faults.add(Fault(operation="listKeys", times=1, **fault)))
+    assert world.sync().code == 0
+    assert world.running.do(lambda azure: azure.counts["listKeys"]) == 2
+
+
+def test_a_retry_after_of_twenty_minutes_gives_the_account_up(make_world: MakeWorld) -> None:
+    """The pass does not sleep for that long, and says so."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    fault = Fault(operation="listKeys", kind="status", status=429, code="TooManyRequests", retry_after="1200")
+    world.running.do(lambda azure: azure.faults.add(fault))
+    ran = world.sync()
+    assert ran.code == 1
+    assert {item["error"]["kind"] for item in ran.report["items"]} == {"throttled"}
+    assert "1200 s" in ran.report["items"][0]["reason"]
+    assert world.running.do(lambda azure: azure.counts["listKeys"]) == 1
+
+
+def test_null_keys_are_refused(make_world: MakeWorld) -> None:
+    """A reply without keys writes nothing."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    world.running.do(lambda azure: azure.faults.add(Fault(operation="listKeys", kind="null_keys")))
+    ran = world.sync()
+    assert ran.code == 1
+    assert set(ran.outcomes().values()) == {"refused"}
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+
+
+def test_limits_stop_before_any_write_and_accept_goes_on(make_world: MakeWorld) -> None:
+    """Exit code 4 with the numbers; `--accept` with that checksum writes, another does not."""
+    world = make_world("alpha")
+    world.configure(["alpha"], limits={"creates": 1})
+    stopped = world.sync()
+    assert stopped.code == 4
+    assert "2 secrets would be created" in stopped.report["stopped"]
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+    assert world.sync("--accept", "0123456789abcdef").code == 4
+    assert world.sync("--accept", stopped.report["checksum"]).code == 0
+
+
+def test_read_only_reports_and_writes_nothing(make_world: MakeWorld) -> None:
+    """KEYSYNC_READ_ONLY=1 makes outcomes those of a dry run, with exit code 0."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.sync(env={"KEYSYNC_READ_ONLY": "1"})
+    assert ran.code == 0
+    assert set(ran.outcomes().values()) == {"create"}
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_an_interrupted_sync_still_reports(make_world: MakeWorld, signum: signal.Signals, code: int) -> None:
+    """SIGTERM and SIGINT end the pass with a report of what was done."""
+    world = make_world("alpha", {"name": "stuck", "fault": "hang"})
+    world.configure(["alpha", "stuck"], timeouts={"collect": "100ms"})
+    command = [sys.executable, "-W", "error", "-m", "keysync", "sync", "-c", str(world.path), "--output", "json"]
+    process = subprocess.Popen(
+        command,
+        env={**clean_environment(), **world.running.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while world.running.do(lambda azure: azure.counts["setSecret"]) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == code, err
+    assert '"interrupted": true' in out
+    assert '"outcome": "failed"' in out
+
+
+def test_two_vaults_are_served_with_one_list_keys(make_world: MakeWorld) -> None:
+    """An account that serves two vaults is asked once; a vault that fails leaves the other served."""
+    world = make_world("alpha", vaults=("main", "spare"))
+    world.configure([{"name": "alpha", "vaults": ["main", "spare"]}])
+    fault = Fault(
+        operation="*", target="spare*", kind="status", status=403, code="Forbidden", inner_code="ForbiddenByFirewall"
+    )
+    world.running.do(lambda azure: azure.faults.add(fault))
+    ran = world.sync()
+    assert ran.code == 1
+    outcomes = ran.outcomes()
+    assert outcomes["main/alpha-primary-key"] == "created"
+    assert outcomes["spare/alpha-primary-key"] == "failed"
+    assert world.running.do(lambda azure: azure.counts["listKeys"]) == 1
+    assert any("firewall" in (item["error"] or {}).get("hint", "") for item in ran.report["items"] if item["error"])
+
+
+def test_many_accounts_ask_for_one_token_a_scope(make_world: MakeWorld) -> None:
+    """Thirty accounts cost one token for Resource Manager and one for the vault."""
+    names = [f"account{number}" for number in range(30)]
+    world = make_world(*names)
+    world.configure(names)
+    assert world.sync().code == 0
+    assert world.running.do(lambda azure: azure.counts["token"]) == 2
+
+
+def test_metrics_of_a_one_off_run_are_written(make_world: MakeWorld) -> None:
+    """The textfile has the contract's names."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    target = world.folder / "keysync.prom"
+    assert world.sync("--metrics-file", str(target)).code == 0
+    text = target.read_text()
+    assert 'keysync_runs_total{result="success"} 1.0' in text
+    assert 'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in text
+    assert 'operation="listKeys"' in text

@@ -1,0 +1,124 @@
+"""Faults aimed at operations, and the control address that sets them."""
+
+import asyncio
+import time
+
+import aiohttp
+import pytest
+from azure.core.exceptions import HttpResponseError, ServiceRequestError, ServiceResponseError
+
+from keysync.emulator import Emulator, Fault
+
+from .conftest import SUB, connect, sample
+
+KEYS = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/acct1/listKeys?api-version=2024-07-01"
+SECRET = "/secrets/many00?api-version=7.6"
+
+
+async def test_times_and_order(client, azure):
+    """The first fault that matches strikes, as often as it may, then the next."""
+    azure.faults.add(Fault(operation="listkeys", target="ACCT*", status=429, retry_after="7", times=1))
+    azure.faults.add(Fault(operation="*", target="acct1", status=503, times=1, headers={"x-more": "yes"}))
+    status, body, headers = await client.arm(KEYS, "POST")
+    assert (status, headers["Retry-After"], body["error"]["code"]) == (429, "7", "TooManyRequests")
+    status, body, headers = await client.arm(KEYS, "POST")
+    assert (status, headers["x-more"]) == (503, "yes")
+    assert (await client.arm(KEYS, "POST"))[0] == 200
+
+
+async def test_bodies(client, azure):
+    """HTML, an empty body, keys that are null, and any body at all."""
+    for fault, expected in [
+        (Fault(kind="html", status=200), (200, "<!DOCTYPE html>")),
+        (Fault(kind="html", status=502, body="<p>"), (502, "<p>")),
+        (Fault(kind="empty"), (200, None)),
+        (Fault(kind="body", body="{}"), (200, {})),
+        (Fault(kind="null_keys"), (200, {"accountName": "acct1", "primary": None, "secondary": None})),
+    ]:
+        azure.faults.clear()
+        azure.faults.add(fault.model_copy(update={"operation": "listKeys"}))
+        status, body, _ = await client.arm(KEYS, "POST")
+        if isinstance(body, str):
+            body = body[:15]
+        assert (status, body) == expected
+
+
+async def test_cut_off(client, azure):
+    """A reset and a truncated reply are errors of the connection."""
+    azure.faults.add(Fault(operation="getSecret", kind="reset"))
+    with pytest.raises((ServiceRequestError, ServiceResponseError)):
+        await client.secrets.get_secret("many00")
+    azure.faults.clear()
+    azure.faults.add(Fault(operation="getSecret", kind="truncated", times=1))
+    with pytest.raises(aiohttp.ClientPayloadError):
+        await client.vault(SECRET)
+    assert azure.requests[-1] == ("getSecret", "kv-a/many00", 0)
+
+
+@pytest.mark.parametrize("kind", ["status", "reset"])
+async def test_after_the_effect(client, azure, kind):
+    """With `after` the secret is set although the client is told otherwise."""
+    azure.faults.add(Fault(operation="setSecret", target="kv-a", kind=kind, after=True))
+    with pytest.raises((HttpResponseError, ServiceRequestError, ServiceResponseError)):
+        await client.secrets.set_secret("new", "x")
+    # aiohttp sends a PUT again when a connection that it kept alive is dropped: the second version is its doing.
+    assert len(azure.state.vault("kv-a").versions("new")) == (1 if kind == "status" else 2)
+
+
+async def test_inner_code(client, azure):
+    """Key Vault's faults carry an inner code."""
+    azure.faults.add(Fault(operation="getSecret", status=403, code="Forbidden", inner_code="ForbiddenByFirewall"))
+    with pytest.raises(HttpResponseError) as caught:
+        await client.secrets.get_secret("many00")
+    assert caught.value.error.innererror["code"] == "ForbiddenByFirewall"
+
+
+async def test_a_hang_does_not_delay_the_end():
+    """A call that hangs is dropped as soon as the server closes."""
+    async with Emulator(sample()) as azure, connect(azure) as client:
+        azure.faults.add(Fault(operation="listKeys", kind="hang"))
+        with pytest.raises(TimeoutError):
+            await client.arm(KEYS, "POST", timeout=aiohttp.ClientTimeout(total=0.05))
+        waiting = asyncio.create_task(client.arm(KEYS, "POST"))
+        while azure.counts["listKeys"] < 2:  # noqa: ASYNC110  # counts have no event to wait for
+            await asyncio.sleep(0.01)
+        start = time.monotonic()
+        await azure.__aexit__(None, None, None)
+        assert time.monotonic() - start < 1
+        with pytest.raises(aiohttp.ClientError):
+            await waiting
+
+
+async def test_latency():
+    """Each reply is late by what was asked for."""
+    async with Emulator(sample(), latency=0.1) as azure, connect(azure) as client:
+        await client.token(azure.endpoints.resource_manager)
+        start = time.monotonic()
+        await client.arm(KEYS, "POST")
+        assert time.monotonic() - start >= 0.1
+
+
+async def test_control(client, azure):
+    """Faults, rotations, counts and names over plain HTTP."""
+    base = azure.endpoints.control
+    assert base.startswith("http://127.0.0.1:")
+
+    async def ask(method, path, body=None):
+        async with client.session.request(method, f"{base}{path}", json=body) as reply:
+            return reply.status, await reply.json() if reply.status != 204 else None
+
+    assert "POST /faults" in (await ask("GET", "/"))[1]
+    assert (await ask("POST", "/faults", {"operation": "listKeys", "status": 418}))[0] == 204
+    assert {"operation": "listKeys", "status": 418} in (await ask("GET", "/faults"))[1]
+    assert (await ask("POST", "/faults", {"nonsense": 1}))[0] == 400
+    assert (await client.arm(KEYS, "POST"))[0] == 418
+    assert (await ask("GET", "/counts"))[1]["listKeys"] == 1
+    assert (await ask("DELETE", "/faults"))[0] == (await ask("DELETE", "/counts"))[0] == 204
+    assert not azure.requests
+    assert (await ask("POST", "/accounts/acct1/regenerate", {"keyName": "Secondary"}))[0] == 204
+    assert azure.state.keys("acct1")[1] != "s1"
+    assert (await ask("POST", "/accounts/nobody/regenerate", {"keyName": "Primary"}))[0] == 404
+    assert (await ask("POST", "/accounts/acct1/regenerate", {}))[0] == 400
+    _, listed = await ask("GET", "/vaults/kv-a/secrets")
+    assert {"name": "many00", "versions": 1, "tags": {}} in listed
+    assert (await ask("GET", "/nowhere"))[0] == 404
