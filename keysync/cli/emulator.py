@@ -111,7 +111,10 @@ def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
 def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
     ends = azure.endpoints
     yield f"export REQUESTS_CA_BUNDLE={quote(ends.ca_bundle)}"
-    yield f"az cloud register --name keysync --endpoint-resource-manager {ends.resource_manager}"
+    # az puts the suffix behind what --vault-name says; a slash leaves room for a host and a port.
+    yield (
+        f"az cloud register --name keysync --endpoint-resource-manager {ends.resource_manager} --suffix-keyvault-dns /"
+    )
     yield "az cloud set --name keysync"
     yield "az config set core.instance_discovery=false"
     yield (
@@ -125,5 +128,6 @@ def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
             f"--resource-group {quote(first.resource_group)} --name {first.name}"
         )
     for url in list(ends.vaults.values())[:1]:
-        yield f"az keyvault secret set --id {url}/secrets/hello --value world"
+        yield f"az keyvault secret set --vault-name {url.removeprefix('https://')} --name hello --value world"
+        yield f"az keyvault secret show --id {url}/secrets/hello"
         yield f"az keyvault secret list --id {url}"

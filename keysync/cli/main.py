@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -165,7 +166,7 @@ def demo(
     """Passes against the embedded Azure, on sample accounts whose keys keep being regenerated."""
     from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
 
-    options = _options(context, None, log_level, log_format, default_level="error")
+    options = _options(context, None, log_level, log_format, default_level="critical")
     raise typer.Exit(demonstration.run(options, once=once, every=every))
 
 
@@ -186,15 +187,21 @@ def _options(
     log_level: LogLevel | None,
     log_format: LogFormat | None,
     *,
-    default_level: str = "info",
+    default_level: str | None = None,
     **more: Any,  # noqa: ANN401  # fields of Options
 ) -> Options:
     from keysync.cli.one_off import Options  # noqa: PLC0415  # imports the SDKs
 
     level = log_level or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LogLevel) or default_level
+    level = level or ("critical" if _told_by_the_result(more) else "info")
     form = log_format or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LogFormat)
     fallback = "console" if sys.stderr.isatty() else "json"
     return Options(config=config, log_level=str(level), log_format=str(form or fallback), **more)  # type: ignore[arg-type]
+
+
+def _told_by_the_result(more: Mapping[str, object]) -> bool:
+    """On a terminal the table and its notes tell all that the log would, so the log waits until it is asked for."""
+    return more.get("output") == Output.text and sys.stderr.isatty() and sys.stdout.isatty()
 
 
 def _from_environment(name: str, kind: type[LogLevel | LogFormat]) -> LogLevel | LogFormat | None:

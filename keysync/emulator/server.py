@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import secrets
 import socket
@@ -10,7 +11,6 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +33,7 @@ from keysync.emulator.tls import Certificate
 from keysync.emulator.wire import Call, Refused, Reply, Route
 
 _LOOPBACK = "127.0.0.1"
+_TRIES = 20
 _PATIENCE = 0.5
 """Seconds that calls in flight get to finish when the server closes."""
 
@@ -171,13 +172,10 @@ class Emulator:
 
     async def _listen(self, runner: web.ServerRunner, certificate: Certificate | None, port: int) -> int:
         context = None if certificate is None else certificate.context
-        first = _bind(socket.AF_INET, _LOOPBACK, port)
-        await web.SockSite(runner, first, ssl_context=context, backlog=1024).start()
-        taken = int(first.getsockname()[1])
-        with suppress(OSError):  # no IPv6, or the port is taken there: clients fall back to 127.0.0.1
-            second = _bind(socket.AF_INET6, "::1", taken)
-            await web.SockSite(runner, second, ssl_context=context, backlog=1024).start()
-        return taken
+        listeners = _bind_both(port)
+        for listener in listeners:
+            await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
+        return int(listeners[0].getsockname()[1])
 
     async def _stop(self) -> None:
         self._closing.set()
@@ -239,6 +237,19 @@ class Emulator:
                 return await self._strike(request, call, route, fault)
             return self._send(call, route, _carry_out(route))
         return _response(call, "control", self._control.answer(call))
+
+
+def _bind_both(port: int) -> list[socket.socket]:
+    """Listeners on 127.0.0.1 and, where this machine has it, on the same port of ::1, as `localhost` may mean either."""
+    for _ in range(_TRIES):
+        first = _bind(socket.AF_INET, _LOOPBACK, port)
+        try:
+            return [first, _bind(socket.AF_INET6, "::1", int(first.getsockname()[1]))]
+        except OSError as failure:
+            if failure.errno != errno.EADDRINUSE or port:
+                return [first]
+            first.close()  # somebody else would answer on ::1; another free port will do
+    raise OSError(errno.EADDRINUSE, "no port is free on both 127.0.0.1 and ::1")
 
 
 def _bind(family: socket.AddressFamily, host: str, port: int) -> socket.socket:

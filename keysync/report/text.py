@@ -41,10 +41,12 @@ def print_report(console: Console, report: Report) -> None:
     shown = [result for result in report.results if len(report.results) <= _SHOW_ALL or not _plain(result)]
     if shown:
         console.print(_table(console, shown))
-    for lines in _notes(report.results):
-        console.print(lines, soft_wrap=True)
+        console.print()
+    for note in _notes(report.results):
+        # A terminal breaks at words; a pipe gets one line a sentence, for grep.
+        console.print(note, soft_wrap=not console.is_terminal)
     if report.stopped:
-        console.print(Text(f"stopped: {report.stopped}", style="bold red"), soft_wrap=True)
+        console.print(Text(f"stopped: {report.stopped}", style="bold red"), soft_wrap=not console.is_terminal)
     if report.interrupted:
         console.print(Text("interrupted: this is what was done until then", style="bold yellow"))
     console.print(_summary_line(report), soft_wrap=True)
