@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -21,6 +22,14 @@ from keysync.secret.value import SecretValue
 
 _Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
 _EARLY: Final = 300.0
+# What azure-identity takes from the environment and a reply could repeat.
+_SECRET_VARIABLES: Final = (
+    "AZURE_CLIENT_SECRET",
+    "AZURE_CLIENT_CERTIFICATE_PASSWORD",
+    "AZURE_PASSWORD",
+    "IDENTITY_HEADER",
+    "MSI_SECRET",
+)
 
 
 class SingleFlightCredential:
@@ -116,6 +125,10 @@ class Credentials:
         self._transport = transport
         self._scrubber = scrubber
         self._opened: dict[models.Credential, SingleFlightCredential] = {}
+        # The scrubber holds values weakly; these live as long as the credentials do.
+        self._kept: list[SecretValue] = []
+        for name in _SECRET_VARIABLES:
+            self._keep(os.environ.get(name, ""))
 
     async def open(self, wanted: models.Credential) -> AsyncTokenCredential:
         """The credential for `wanted`. Raises UsageError where a file that it names cannot be read."""
@@ -173,27 +186,22 @@ class Credentials:
 
     def _secret(self, wanted: models.ClientSecretCredential) -> str:
         if wanted.client_secret is not None:
-            secret = wanted.client_secret.get_secret_value()
-        else:
-            secret = _read(wanted.client_secret_file, "client_secret_file").decode().strip()
-        self._scrubber.remember(self._keep(secret))
-        return secret
+            return self._keep(wanted.client_secret.get_secret_value())
+        return self._keep(_read(wanted.client_secret_file, "client_secret_file").decode().strip())
 
     def _certificate(self, wanted: models.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
         given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
         if wanted.password_file is not None:
-            given["password"] = _read(wanted.password_file, "password_file").decode().strip()
-            self._scrubber.remember(self._keep(given["password"]))
+            given["password"] = self._keep(_read(wanted.password_file, "password_file").decode().strip())
         try:
             return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **given, **common)
         except ValueError as error:
             raise UsageError(f"credential: certificate_file: {wanted.certificate_file}: {error}") from error
 
-    def _keep(self, text: str) -> SecretValue:
-        # The scrubber holds values weakly; these live as long as the credentials do.
-        value = SecretValue(text)
-        self._stack.callback(lambda: value)
-        return value
+    def _keep(self, text: str) -> str:
+        """`text`, which from now on is masked wherever a service or an SDK repeats it."""
+        self._kept.append(self._scrubber.remember(SecretValue(text)))
+        return text
 
 
 def _set(given: dict[str, Any]) -> dict[str, Any]:

@@ -159,7 +159,7 @@ class FailureTranslator:
             correlation_id=self._header(headers, "x-ms-correlation-request-id"),
             client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
             retry_after=parse_retry_after(headers),
-            ambiguous=status is None or status >= 500 or status == 408 or status < 300,
+            ambiguous=_may_have_taken_effect(kind, status),
         )
 
     def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
@@ -225,7 +225,7 @@ class FailureTranslator:
                 kind, prefix, ambiguous = known
                 return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
         if isinstance(error, AzureError):
-            return FailureRecord(kind="connection", summary=text or type(error).__name__, ambiguous=True)
+            return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
         # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
         return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
 
@@ -252,10 +252,16 @@ def _number(text: str | None) -> float | None:
 def _seconds_until(http_date: str) -> float | None:
     try:
         when = parsedate_to_datetime(http_date)
-    except ValueError:
+        when = when if when.tzinfo else when.replace(tzinfo=UTC)
+        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _may_have_taken_effect(kind: Kind, status: int | None) -> bool:
+    if status is None:
+        return kind != "authentication"  # no token, no request
+    return status >= 500 or status == 408 or status < 300
 
 
 def _json_body(response: Any) -> object:  # noqa: ANN401
@@ -293,6 +299,7 @@ def _summary_of_status(kind: Kind, status: int | None, cloud_error: CloudError |
 
 
 def _join(prefix: str, text: str) -> str:
+    text = " ".join(text.split())
     return f"{prefix}: {text}" if prefix and text else prefix or text
 
 

@@ -86,7 +86,9 @@ def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
     yield "credential: {type: environment}"
     if ends.vaults:
         yield "vaults:"
-        yield from (f"  {name}: {{url: {url!r}}}" for name, url in ends.vaults.items())
+        yield from (
+            f"  {name}: {{url: {url!r}, verify_challenge_resource: false}}" for name, url in ends.vaults.items()
+        )
     if content.accounts and ends.vaults:
         names = list(ends.vaults)
         yield "accounts:"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -208,14 +209,19 @@ class Entra:
 
     def error(self, status: int, code: str, message: str | None, call: Call) -> Reply:
         """An error as the token endpoint tells it; `code` is one of AADSTS, or an OAuth error of its own."""
-        number = code.removeprefix("AADSTS")
-        told = message or _MESSAGES.get(code, "The request could not be processed.")
+        if not code.startswith("AADSTS"):
+            oauth, described = code, message or ""
+            found = re.match(r"AADSTS(\d+)", described)
+            number = found[1] if found else ""
+        else:
+            oauth = _OAUTH_ERRORS.get(code, "server_error" if status >= 500 else "invalid_request")
+            described, number = f"{code}: {message or _MESSAGES.get(code, _UNTOLD)}", code.removeprefix("AADSTS")
         stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._clock()))
         trace, correlation = str(uuid.uuid4()), call.headers.get("client-request-id") or str(uuid.uuid4())
-        described = f"{told} Trace ID: {trace} Correlation ID: {correlation} Timestamp: {stamp}"
+        described += f" Trace ID: {trace} Correlation ID: {correlation} Timestamp: {stamp}"
         body: Json = {
-            "error": _OAUTH_ERRORS.get(code, "server_error" if status >= 500 else "invalid_request"),
-            "error_description": f"{code}: {described}",
+            "error": oauth,
+            "error_description": described,
             "error_codes": [int(number)] if number.isdigit() else [],
             "timestamp": stamp,
             "trace_id": trace,
@@ -259,6 +265,7 @@ _OAUTH_ERRORS = {
     "AADSTS90033": "temporarily_unavailable",
 }
 
+_UNTOLD = "The request could not be processed."
 _MESSAGES = {
     "AADSTS7000215": "Invalid client secret provided.",
     "AADSTS7000222": (

@@ -145,8 +145,7 @@ class Emulator:
             port = await self._listen(azure, certificate, 0)
             self._by_port[port] = service
             self._by_host[f"{vault.name.lower()}.localhost"] = service
-            # By number: the SDKs take a challenge only from a host that has a dot in it (see key_vault).
-            vaults[vault.name] = f"https://{_LOOPBACK}:{port}"
+            vaults[vault.name] = f"https://localhost:{port}"
         control = f"http://{_LOOPBACK}:{await self._listen(await self._run(self._controlled), None, 0)}"
         return Endpoints(
             authority=authority,

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, write_to_textfile
 
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
-from keysync.sync.model import BAD, Report, Result
+from keysync.sync.model import BAD, WRITES, Report, Result
+
+# Read-only accounts have outcomes of a plan: what they name was not done.
+_OUT_OF_STEP: Final = BAD | WRITES | {"skipped"}
 
 
 class Metrics:
@@ -61,7 +65,7 @@ class Metrics:
         self._duration.observe(report.duration_seconds)
         if report.dry_run:
             return
-        behind = {result.ref.account for result in report.results if result.outcome in BAD | {"skipped"}}
+        behind = {result.ref.account for result in report.results if result.outcome in _OUT_OF_STEP}
         ended = report.started.timestamp() + report.duration_seconds
         for account in {result.ref.account for result in report.results} - behind:
             self._last_success.labels(account).set(ended)

@@ -46,4 +46,4 @@ class Fingerprinter:
 
     def of(self, value: SecretValue) -> Fingerprint:
         """The fingerprint of `value`, comparable only with others from this object."""
-        return Fingerprint(hashlib.blake2b(reveal(value).encode(), key=self._key).digest())
+        return Fingerprint(hashlib.blake2b(reveal(value).encode("utf-8", "surrogatepass"), key=self._key).digest())

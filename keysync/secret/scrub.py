@@ -15,6 +15,7 @@ from keysync.secret.value import MASK, SecretValue
 _LOOKS_SECRET: Final = re.compile(
     r"[A-Za-z0-9+/]{60,}={0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
 )
+_PATH: Final = re.compile(r"/(?:subscriptions|resourceGroups|providers|batchAccounts)/", re.IGNORECASE)
 _SHORTEST: Final = 8
 
 
@@ -34,15 +35,22 @@ class Scrubber:
 
     def scrub(self, text: str) -> str:
         """`text` without any remembered value and without anything that looks like a key or a token."""
-        for value in tuple(self._values):
-            for form in _forms(reveal(value)):
-                if form in text:
-                    text = text.replace(form, MASK)
-        return _LOOKS_SECRET.sub(MASK, text)
+        forms = {form for value in tuple(self._values) for form in _forms(reveal(value))}
+        # The longest first: a value that is a part of another must not break that one up.
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, MASK)
+        return _LOOKS_SECRET.sub(_mask_unless_path, text)
 
 
 def _forms(plain: str) -> tuple[str, ...]:
     # A very short "secret" would turn ordinary words into masks.
     if len(plain) < _SHORTEST:
         return ()
-    return (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
+    # A reply may hold half of a surrogate pair, which is text to Python and nothing to UTF-8.
+    encoded = base64.b64encode(plain.encode("utf-8", "surrogatepass")).decode()
+    return (plain, encoded, quote(plain, safe="", errors="surrogatepass"))
+
+
+def _mask_unless_path(found: re.Match[str]) -> str:
+    # An ARM id is made of letters and slashes too, where no name in it has a dash or a dot.
+    return found.group() if _PATH.search(found.group()) else MASK

@@ -80,9 +80,11 @@ def _foreign(seen: Seen, stored: Existing) -> Change:
             f"Choose another name in `secrets`, or remove it if nobody needs it"
         )
         return Change(ref, "refused", reason=reason, before=stored.version)
-    if seen.item.adopt:
+    unmarked = MANAGED_BY not in stored.tags
+    if seen.item.adopt and unmarked:
         return _write(seen.item, "adopt", stored)
-    reason = f"the value is right, but the secret is not marked as keysync's for this key ({owner}): set `adopt: true` to mark it"
+    cure = ": set `adopt: true` to mark it" if unmarked else ""
+    reason = f"the value is right, but the secret is not marked as keysync's for this key ({owner}){cure}"
     return Change(ref, "unchanged", reason=reason, before=stored.version)
 
 

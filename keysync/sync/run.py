@@ -16,7 +16,7 @@ from keysync.sync.apply import Applier, not_written, planned
 from keysync.sync.collect import AccountScope, Collected, Collector
 from keysync.sync.model import Plan, Report, Result, Unseen
 from keysync.sync.plan import make_plan
-from keysync.sync.safety import LimitsLike, breaches, checksum, refusal_of, stop_message
+from keysync.sync.safety import Breach, LimitsLike, breaches, checksum, refusal_of, stop_message
 
 
 class PassObserver(Protocol):
@@ -54,22 +54,19 @@ async def run_pass(job: Pass) -> Report:
     accounts = len({scope.account for scope in job.scopes})
     job.observer.started(run_id, len(job.scopes))
     results: list[Result] = []
-    changes = Plan(())
-    stopped: str | None = None
+    verdict = _Verdict(job)
     async for collected in _rounds(job, run_id):
         plan = make_plan(one for account in collected for one in account.observed)
-        changes = Plan((*changes.changes, *plan.changes))
-        stopped = stopped or _judge(job, changes)
-        results += await _carry_out(job, plan, collected, stopped)
+        results += await _carry_out(job, plan, collected, go=verdict.judge(plan))
     report = Report(
         run_id=run_id,
         dry_run=job.dry_run,
-        checksum=checksum(Plan(tuple(sorted(changes.changes, key=lambda change: change.ref)))),
+        checksum=verdict.checksum,
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
         accounts=accounts,
         results=tuple(sorted(results, key=lambda result: result.ref)),
-        stopped=stopped,
+        stopped=verdict.stopped,
         interrupted=job.stop.is_set(),
     )
     for result in report.results:
@@ -78,21 +75,51 @@ async def run_pass(job: Pass) -> Report:
     return report
 
 
-def _judge(job: Pass, changes: Plan) -> str | None:
-    if job.dry_run:
-        return None
-    actual = checksum(Plan(tuple(sorted(changes.changes, key=lambda change: change.ref))))
-    if job.accept is not None:
-        return None if job.accept == actual else refusal_of(job.accept, actual)
-    found = breaches(changes, job.limits)
-    return stop_message(found, actual) if found else None
+class _Verdict:
+    """Whether each round may be written, by the limits over all rounds together, or by the accepted checksum."""
+
+    def __init__(self, job: Pass) -> None:
+        self._job = job
+        self._let_through = Plan(())
+        self._held_back = Plan(())
+        self._breaches: tuple[Breach, ...] = ()
+        self._refusal: str | None = None
+
+    def judge(self, plan: Plan) -> bool:
+        """Whether `plan`, on top of the rounds before it, may be written; once one is held back, all later ones are."""
+        if self._job.accept is not None and self._job.accept != checksum(plan):
+            self._refusal = refusal_of(self._job.accept, checksum(plan))
+        elif self._job.accept is None and not self._job.dry_run and not self._breaches:
+            self._breaches = breaches(_joined(self._let_through, plan), self._job.limits)
+        go = not self._breaches and self._refusal is None
+        if go:
+            self._let_through = _joined(self._let_through, plan)
+        else:
+            self._held_back = _joined(self._held_back, plan)
+        return go
+
+    @property
+    def checksum(self) -> str:
+        """Of the whole plan, or where something was held back of just that: it is what the next pass would find to do."""
+        return checksum(self._held_back if self._breaches or self._refusal else self._let_through)
+
+    @property
+    def stopped(self) -> str | None:
+        """The error of a stopped pass."""
+        if self._breaches:
+            return stop_message(self._breaches, self.checksum, written=bool(self._let_through.writes))
+        return self._refusal
 
 
-async def _carry_out(job: Pass, plan: Plan, collected: Sequence[Collected], stopped: str | None) -> Sequence[Result]:
+def _joined(one: Plan, other: Plan) -> Plan:
+    return Plan(tuple(sorted((*one.changes, *other.changes), key=lambda change: change.ref)))
+
+
+async def _carry_out(job: Pass, plan: Plan, collected: Sequence[Collected], *, go: bool) -> Sequence[Result]:
     if job.dry_run:
         return [planned(change) for change in plan.changes]
-    if stopped is not None:
-        return not_written(plan, "a safety limit stopped the pass before any write")
+    if not go:
+        return not_written(plan, "a safety limit stopped the pass: not written")
     values = {ref: value for account in collected for ref, value in account.values.items()}
     return await job.applier.apply(plan, values)
 
@@ -106,10 +133,11 @@ async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Sequence[Collected]]:
     try:
         patience = None if job.dry_run or job.accept is not None else job.collect_seconds
         done, late = await _wait(set(tasks), job.stop, patience)
-        yield [task.result() for task in done] + _cut_short(job, tasks, late)
-        if late and not job.stop.is_set():
+        interrupted = job.stop.is_set()
+        yield [task.result() for task in done] + (_cut_short(tasks, late) if interrupted else [])
+        if late and not interrupted:
             done, late = await _wait(late, job.stop, None)
-            yield [task.result() for task in done] + _cut_short(job, tasks, late)
+            yield [task.result() for task in done] + _cut_short(tasks, late)
     finally:
         for task in tasks:
             task.cancel()
@@ -123,11 +151,9 @@ async def _collect(job: Pass, scope: AccountScope, run_id: str) -> Collected:
 
 
 def _cut_short(
-    job: Pass, tasks: Mapping[asyncio.Task[Collected], AccountScope], late: set[asyncio.Task[Collected]]
+    tasks: Mapping[asyncio.Task[Collected], AccountScope], late: set[asyncio.Task[Collected]]
 ) -> list[Collected]:
     """An interrupted pass still has one item for each that it should have served."""
-    if not job.stop.is_set():
-        return []
     record = FailureRecord(kind="timeout", summary="interrupted before the account answered")
     scopes = (tasks[task] for task in late)
     return [Collected(scope.account, tuple(Unseen(item, record) for item in scope.items)) for scope in scopes]

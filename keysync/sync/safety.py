@@ -71,10 +71,11 @@ def checksum(plan: Plan) -> str:
     return digest.hexdigest()[:16]
 
 
-def stop_message(found: tuple[Breach, ...], plan_checksum: str) -> str:
-    """The error of a stopped pass: the numbers, and how to go on."""
+def stop_message(found: tuple[Breach, ...], plan_checksum: str, *, written: bool) -> str:
+    """The error of a stopped pass: the numbers, whether accounts that answered sooner were `written`, and how to go on."""
     told = "; ".join(str(breach) for breach in found)
-    return f"{told}. Nothing was written. If this is meant: keysync sync --accept {plan_checksum}"
+    nothing = "Nothing more was written" if written else "Nothing was written"
+    return f"{told}. {nothing}. If this is meant: keysync sync --accept {plan_checksum}"
 
 
 def refusal_of(accepted: str, actual: str) -> str:

@@ -113,7 +113,10 @@ async def connect(azure: Emulator):
             credential_scopes=[f"{ends.resource_manager}/.default"],
             **wire,
         )
-        secrets = [SecretClient(ends.vaults[name], credential, **wire) for name in ("kv-a", "kv-denied")]
+        secrets = [
+            SecretClient(ends.vaults[name], credential, verify_challenge_resource=False, **wire)
+            for name in ("kv-a", "kv-denied")
+        ]
         yield Client(azure, session, credential, batch, *secrets)
 
 

@@ -48,6 +48,14 @@ async def test_an_expired_secret(client, azure):
         await client.token("https://management.azure.com")
 
 
+async def test_an_error_in_so_many_words(client, azure):
+    """A fault can also name the OAuth error, and bring Entra's number in its message."""
+    azure.faults.add(Fault(operation="token", status=401, code="invalid_client", message="AADSTS50034: gone"))
+    status, body = await ask(client)
+    assert (status, body["error"], body["error_codes"]) == (401, "invalid_client", [50034])
+    assert body["error_description"].startswith("AADSTS50034: gone")
+
+
 async def test_a_federated_assertion(client, azure):
     """Any assertion of the known client is as good as its secret."""
     ends = azure.endpoints

@@ -1,0 +1,165 @@
+"""Passes over accounts and vaults in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from keysync.azure.errors import FailureTranslator
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.scrub import Scrubber
+from keysync.sources.interface import KEY_NAMES, KeyName
+from keysync.sync.apply import Applier
+from keysync.sync.collect import AccountScope, Collected, Collector
+from keysync.sync.model import Item, ItemRef, Plan, Report, Result
+from keysync.sync.plan import make_plan
+from keysync.sync.run import Pass, run_pass
+from tests.support.memory import MemorySource, MemoryVault
+
+GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
+
+
+def key(text: str) -> str:
+    """A key of a Batch account, in base64, that `text` decides."""
+    return base64.b64encode((text * 64)[:64].encode()).decode()
+
+
+def ref(account: str, name: KeyName = "primary", vault: str = "main") -> ItemRef:
+    """The reference of an account's key under the usual name."""
+    return ItemRef(f"{GROUP}/{account}", name, vault, f"{account}-{name}-key")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one vault."""
+
+    creates: int = 500
+    update_percent: int = 100
+
+
+@dataclass
+class Watcher:
+    """A `PassObserver` that writes what it is told into `log`; `on_collected` is called for each account."""
+
+    log: list[str] = field(default_factory=list)
+    on_collected: Callable[[str], None] = lambda _account: None
+    results: list[Result] = field(default_factory=list)
+    reports: list[Report] = field(default_factory=list)
+
+    def started(self, run_id: str, scopes: int) -> None:
+        """Notes the start."""
+        self.log.append(f"started {scopes}")
+
+    def collected(self, run_id: str, account: str) -> None:
+        """Notes the account."""
+        self.log.append(f"collected {account.rsplit('/', 1)[-1]}")
+        self.on_collected(account.rsplit("/", 1)[-1])
+
+    def result(self, run_id: str, result: Result) -> None:
+        """Notes the result."""
+        self.results.append(result)
+
+    def finished(self, report: Report) -> None:
+        """Notes the report."""
+        self.reports.append(report)
+
+
+class World:
+    """Accounts (each with two keys made from its name) and vaults, and passes over them."""
+
+    def __init__(self, *accounts: str, vaults: Sequence[str] = ("main",)) -> None:
+        self.log: list[str] = []
+        self.fingerprinter = Fingerprinter()
+        self.translator = FailureTranslator(Scrubber())
+        self.vaults = {name: MemoryVault(self.fingerprinter, log=self.log) for name in vaults}
+        self.sources = {name: MemorySource(key(f"{name}-1"), key(f"{name}-2")) for name in accounts}
+        self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}
+        self.stop = asyncio.Event()
+        self.watcher = Watcher(self.log)
+
+    @property
+    def vault(self) -> MemoryVault:
+        """The vault named main."""
+        return self.vaults["main"]
+
+    def scopes(self) -> list[AccountScope]:
+        """One scope an account and vault, with `items` as the configuration of the account."""
+        return [
+            AccountScope(
+                f"{GROUP}/{name}",
+                source,
+                tuple(
+                    Item(ref(name, each, vault), **self.items[name])
+                    for each in KEY_NAMES
+                    if each in source.values or each in source.refused
+                ),
+            )
+            for vault in self.vaults
+            for name, source in self.sources.items()
+        ]
+
+    def collector(self, *, account_seconds: float = 5, patience_seconds: float = 5, concurrency: int = 8) -> Collector:
+        """A collector over the vaults."""
+        return Collector(
+            self.vaults,
+            self.fingerprinter,
+            self.translator,
+            concurrency=concurrency,
+            account_seconds=account_seconds,
+            patience_seconds=patience_seconds,
+        )
+
+    def applier(self, *, concurrency: int = 8, grace_seconds: float = 5) -> Applier:
+        """An applier over the vaults."""
+        return Applier(
+            self.vaults, self.translator, concurrency=concurrency, stop=self.stop, grace_seconds=grace_seconds
+        )
+
+    async def collect(self) -> list[Collected]:
+        """All accounts, as they are now."""
+        collector = self.collector()
+        return [await collector.collect(scope) for scope in self.scopes()]
+
+    async def plan(self) -> Plan:
+        """The plan for what is there now."""
+        return make_plan(one for account in await self.collect() for one in account.observed)
+
+    async def apply(self, **options: Any) -> tuple[Result, ...]:
+        """Plans and writes."""
+        collected = await self.collect()
+        plan = make_plan(one for account in collected for one in account.observed)
+        values = {ref: value for account in collected for ref, value in account.values.items()}
+        return await self.applier(**options).apply(plan, values)
+
+    async def run(
+        self,
+        *,
+        limits: Mapping[str, Limits] | None = None,
+        collect_seconds: float = 5,
+        dry_run: bool = False,
+        accept: str | None = None,
+        concurrency: int = 8,
+        **collecting: Any,
+    ) -> Report:
+        """One whole pass."""
+        return await run_pass(
+            Pass(
+                scopes=self.scopes(),
+                collector=self.collector(concurrency=concurrency, **collecting),
+                applier=self.applier(grace_seconds=0.02),
+                limits=limits or {},
+                observer=self.watcher,
+                stop=self.stop,
+                collect_seconds=collect_seconds,
+                dry_run=dry_run,
+                accept=accept,
+            )
+        )
+
+
+def outcomes(results: Sequence[Result]) -> dict[str, str]:
+    """Secret to outcome."""
+    return {result.ref.secret: result.outcome for result in results}

@@ -1,0 +1,312 @@
+"""Every failure becomes a record: whole where the service told a story, safe where it sent rubbish."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from typing import Any
+
+import aiohttp
+import pytest
+from azure.core.exceptions import (
+    ClientAuthenticationError,
+    DecodeError,
+    HttpResponseError,
+    ServiceRequestError,
+    ServiceResponseError,
+)
+from azure.identity import CredentialUnavailableError
+
+from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator, parse_retry_after
+from keysync.secret.scrub import Scrubber
+from keysync.secret.value import SecretValue
+from tests.support.replies import IDS, Reply, cloud_error, http_error
+
+SCOPE = "https://kv-render.vault.azure.net"
+KEY = "QUJD" * 21 + "QUI="
+
+
+def record_of(error: BaseException, operation: str = "getSecret", scope: str = SCOPE) -> FailureRecord:
+    return FailureTranslator(Scrubber()).record(error, operation=operation, scope=scope)
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
+def test_a_cloud_error_is_kept_whole(status: int):
+    """Each failing status keeps every level of its CloudError and all three ids."""
+    deepest = {"code": "Deepest", "message": "third", "target": "c"}
+    detail = {"code": "Detail", "message": "second", "target": "b", "details": [deepest]}
+    inner = {"code": "Inner", "innererror": {"code": "Innermost", "more": [1, True, None]}}
+    record = record_of(
+        http_error(status, cloud_error("Outer", "first", target="a", details=[detail], innererror=inner), IDS)
+    )
+    assert record.http_status == status
+    assert record.kind == ("throttled" if status == 429 else "cloud_error")
+    assert (record.request_id, record.correlation_id, record.client_request_id) == (
+        "request-1",
+        "correlation-1",
+        "client-1",
+    )
+    told = record.to_dict()
+    assert set(told) == {
+        "kind",
+        "http_status",
+        "cloud_error",
+        "request_id",
+        "correlation_id",
+        "client_request_id",
+        "hint",
+    }
+    none = {"details": [], "innererror": None}
+    assert told["cloud_error"] == {
+        "code": "Outer",
+        "message": "first",
+        "target": "a",
+        "details": [{**detail, "innererror": None, "details": [{**deepest, **none}]}],
+        "innererror": inner,
+    }
+    assert record.code == "Outer"
+    assert record.has_code("INNERMOST")
+    assert record.has_code("deepest")
+    assert not record.has_code("other")
+    assert str(status) in record.summary
+    assert "Outer: first" in record.summary
+    assert record.ambiguous is (status >= 500)
+
+
+def test_the_id_that_was_sent_stands_in_for_the_one_that_was_not_returned():
+    """The client's request id comes from the request where the reply leaves it out."""
+    reply = Reply(503, "", sent={"x-ms-client-request-id": "sent-1"})
+    assert record_of(HttpResponseError(response=reply)).client_request_id == "sent-1"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "",
+        "<html><body>502 Bad Gateway</body></html>",
+        '{"error": {"code": "Trunc',
+        "null",
+        "[]",
+        "42",
+        '"text"',
+        "{}",
+        '{"error": null}',
+        '{"error": []}',
+        '{"error": {}}',
+        "[" * 100_000,
+        "9" * 10_000,
+    ],
+    ids=[
+        "empty",
+        "html",
+        "truncated",
+        "null",
+        "list",
+        "number",
+        "string",
+        "object",
+        "null-error",
+        "list-error",
+        "empty-error",
+        "brackets",
+        "digits",
+    ],
+)
+def test_a_body_that_is_no_error_of_azure_is_not_quoted(body: str):
+    """Whatever a proxy sends, there is a record with the status, and nothing of the body in it."""
+    record = record_of(http_error(502, body, IDS))
+    assert record.kind == "http_error"
+    assert record.http_status == 502
+    assert record.cloud_error is None
+    assert record.request_id == "request-1"
+    assert "html" not in record.summary
+    assert "proxy" in (record.hint or "")
+
+
+def nested(levels: int, *, by: str) -> str:
+    opening, closing = ('"details":[', "]") if by == "details" else ('"innererror":', "")
+    return (
+        '{"error":' + f'{{"code":"c","message":"m",{opening}' * levels + '{"code":"e"}' + f"{closing}}}" * levels + "}"
+    )
+
+
+@pytest.mark.parametrize("by", ["details", "innererror"])
+@pytest.mark.parametrize("levels", [5, 50, 300, 1_000, 50_000])
+def test_nesting_without_end_ends(by: str, levels: int):
+    """A reply that nests on and on gives a record that can still be printed as JSON."""
+    record = record_of(http_error(400, nested(levels, by=by)))
+    assert len(json.dumps(record.to_dict())) < 10_000
+    if levels <= 50:
+        assert record.code == "c"
+
+
+def test_a_huge_reply_gives_a_small_record():
+    """Lists, mappings and texts are cut to a length that a log line can carry."""
+    body = cloud_error(
+        "c",
+        "m" * 1_000_000,
+        details=[{"code": "d"}] * 50_000,
+        innererror={"list": list(range(50_000)), **{f"k{index}": 1 for index in range(50_000)}},
+    )
+    assert len(json.dumps(record_of(http_error(400, body)).to_dict())) < 30_000
+
+
+@pytest.mark.parametrize("odd", [1, True, ["x"], {"y": 1}, None])
+def test_fields_of_the_wrong_type_are_told_as_text(odd: Any):
+    """A code that is a number, or a message that is a list, breaks nothing."""
+    record = record_of(http_error(400, {"error": {"code": odd, "message": odd, "details": odd, "innererror": odd}}))
+    json.dumps(record.to_dict())
+
+
+def test_secrets_are_scrubbed_at_every_level():
+    """A service that echoes what it was sent does not bring a key into the log."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue("hunter2-hunter2"))
+    echo = f"bad {KEY} and hunter2-hunter2"
+    body = cloud_error(echo, echo, target=echo, details=[{"code": echo}], innererror={echo: [echo]})
+    record = FailureTranslator(scrubber).record(
+        http_error(400, body, {"x-ms-request-id": echo}), operation="setSecret", scope=SCOPE
+    )
+    printed = f"{record} {json.dumps(record.to_dict())}"
+    assert KEY not in printed
+    assert "hunter2" not in printed
+    del value
+
+
+def test_a_summary_is_one_line():
+    """A message of several lines stands in the summary as one."""
+    record = record_of(http_error(403, cloud_error("Forbidden", "Caller is not authorized.\r\nAction: 'x'\n")))
+    assert len(record.summary.splitlines()) == 1
+
+
+ENTRA = {
+    "error": "invalid_client",
+    "error_description": "AADSTS7000222: The provided client secret keys are expired. Trace ID: t",
+    "error_codes": [7000222],
+}
+
+
+def test_an_error_of_entra_keeps_its_code():
+    """AADSTS… is the code, Entra's own word the target, and the cure of an expired secret is named."""
+    record = record_of(ClientAuthenticationError(response=Reply(401, ENTRA, IDS)))
+    assert record.kind == "authentication"
+    assert record.code == "AADSTS7000222"
+    assert record.cloud_error is not None
+    assert record.cloud_error.target == "invalid_client"
+    assert "AADSTS7000222" in record.summary
+    assert "expired" in (record.hint or "")
+
+
+def test_an_error_of_entra_without_a_reply_keeps_its_code():
+    """Where only the SDK's sentence is left, AADSTS… in it still finds its cure."""
+    record = record_of(ClientAuthenticationError(message="Authentication failed: AADSTS7000215: Invalid client secret"))
+    assert record.kind == "authentication"
+    assert "AADSTS7000215" in record.summary
+    assert "client secret is wrong" in (record.hint or "")
+
+
+def test_a_token_that_was_refused_leaves_no_doubt():
+    """Without a token nothing was sent, so nothing can have taken effect."""
+    assert not record_of(ClientAuthenticationError(message="DefaultAzureCredential failed")).ambiguous
+    assert not record_of(CredentialUnavailableError(message="no identity endpoint")).ambiguous
+
+
+class Host:
+    host, port, ssl, is_ssl = "kv.example", 443, True, True
+
+
+GAI = socket.gaierror(-2, "Name or service not known")
+CHAINS: dict[str, tuple[BaseException, str, bool]] = {
+    "dns": (ServiceRequestError("x", error=aiohttp.ClientConnectorDNSError(Host, GAI)), "dns", False),
+    "gaierror": (ServiceRequestError("x", error=GAI), "dns", False),
+    "tls": (
+        ServiceRequestError("x", error=aiohttp.ClientConnectorCertificateError(Host, ssl.SSLError())),
+        "tls",
+        False,
+    ),
+    "ssl": (ServiceRequestError("x", error=ssl.SSLCertVerificationError("self-signed")), "tls", False),
+    "refused": (
+        ServiceRequestError("x", error=aiohttp.ClientConnectorError(Host, ConnectionRefusedError())),
+        "connection",
+        False,
+    ),
+    "connect timeout": (ServiceRequestError("x", error=aiohttp.ConnectionTimeoutError()), "timeout", False),
+    "timeout": (TimeoutError(), "timeout", True),
+    "response timeout": (ServiceResponseError("x", error=TimeoutError()), "timeout", True),
+    "reset": (ServiceResponseError("x", error=ConnectionResetError()), "connection", True),
+    "disconnected": (ServiceResponseError("x", error=aiohttp.ServerDisconnectedError()), "connection", True),
+    "payload": (ServiceResponseError("x", error=aiohttp.ClientPayloadError()), "connection", True),
+    "unknown of the SDK": (ServiceRequestError("something"), "connection", True),
+    "json": (json.JSONDecodeError("x", "doc", 0), "invalid_response", True),
+    "decode": (DecodeError(response=Reply(200, "<html>")), "invalid_response", True),
+    "challenge": (
+        ValueError("The challenge resource 'evil.example' does not match the requested domain"),
+        "challenge",
+        False,
+    ),
+    "no credential": (CredentialUnavailableError(message="nothing here"), "credential_unavailable", False),
+    "value error": (ValueError("a local fault"), "internal", True),
+    "ours": (ZeroDivisionError("QUJD"), "internal", True),
+}
+
+
+@pytest.mark.parametrize(("error", "kind", "ambiguous"), CHAINS.values(), ids=CHAINS)
+def test_a_failure_without_a_reply_is_known_by_its_cause(error: BaseException, kind: str, ambiguous: bool):
+    """The kind comes from the cause, however the SDK wraps it, and so does whether the request may have had effect."""
+    record = record_of(error)
+    assert (record.kind, record.ambiguous) == (kind, ambiguous)
+    assert record.summary
+
+
+def test_a_fault_of_ours_is_told_by_type_alone():
+    """The text of an exception that nobody foresaw could hold anything."""
+    assert record_of(ZeroDivisionError("hunter2")).summary == "unexpected ZeroDivisionError"
+
+
+def test_causes_in_a_circle_end():
+    """An exception that is its own cause is looked at once."""
+    one, other = RuntimeError("a"), RuntimeError("b")
+    one.__cause__, other.__cause__ = other, one
+    assert record_of(one).kind == "internal"
+
+
+def test_a_record_that_was_made_stays():
+    """What is an AzureFailure already is not translated again."""
+    record = FailureRecord(kind="dns", summary="s")
+    assert record_of(AzureFailure(record)) is record
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({}, None),
+        ({"Retry-After": "7"}, 7),
+        ({"Retry-After": "0"}, 0),
+        ({"Retry-After": "1.5"}, 1.5),
+        ({"retry-after-ms": "250"}, 0.25),
+        ({"x-ms-retry-after-ms": "1500", "Retry-After": "9"}, 1.5),
+        ({"x-ms-retry-after-ms": "soon", "Retry-After": "9"}, 9),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00"}, 0),
+        ({"Retry-After": "-5"}, None),
+        ({"Retry-After": "nan"}, None),
+        ({"Retry-After": "inf"}, None),
+        ({"Retry-After": "1e999"}, None),
+        ({"Retry-After": "in a while"}, None),
+        ({"Retry-After": "Mon, 32 Foo 2015"}, None),
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 +99999999999999999"}, None),
+        ({"Retry-After": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, None),
+    ],
+)
+def test_what_a_reply_asks_to_wait_is_understood(headers: dict[str, str], seconds: float | None):
+    """Seconds, milliseconds and dates are read; rubbish counts as nothing said."""
+    assert parse_retry_after(headers) == seconds
+
+
+def test_a_date_ahead_is_the_time_until_then():
+    """An HTTP date gives the seconds that are left."""
+    until = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert 80 < (parse_retry_after({"Retry-After": until}) or 0) <= 90

@@ -1,0 +1,84 @@
+"""The command, as a process of its own."""
+
+import json
+import signal
+import stat
+import subprocess
+import sys
+import time
+from io import StringIO
+
+import pytest
+from ruamel.yaml import YAML
+
+from keysync.cli.emulator import _seconds
+from keysync.errors import UsageError
+
+from .conftest import SUB
+
+DATA = f"""
+accounts:
+  - {{subscription_id: {SUB}, resource_group: rg, name: one, fault: throttled}}
+  - {{subscription_id: {SUB}, resource_group: rg, name: two, fault: {{kind: html, status: 502}}}}
+vaults:
+  - name: kv-one
+    secrets: [{{name: there, value: x, tags: {{a: b}}}}]
+    deleted: [{{name: gone}}]
+"""
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "keysync", "emulator", *map(str, arguments)]
+
+
+def test_it_serves_until_sigterm(tmp_path):
+    """The ready file appears, the printed configuration says the same, and the end is a good one."""
+    data, ready = tmp_path / "data.yaml", tmp_path / "ready.json"
+    data.write_text(DATA)
+    arguments = command("--data", data, "--ready-file", ready, "--limits", "azure", "--latency", "1ms")
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 20
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        told = json.loads(ready.read_text())
+        process.send_signal(signal.SIGTERM)
+        printed, _ = process.communicate(timeout=10)
+    assert process.returncode == 0
+    assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+    assert set(told) == {
+        "authority",
+        "resource_manager",
+        "ca_bundle",
+        "tenant_id",
+        "client_id",
+        "client_secret",
+        "vaults",
+        "control",
+        "identity_endpoint",
+        "identity_header",
+    }
+    config = YAML(typ="safe").load(StringIO(printed.partition("\n\n")[0]))
+    assert config["cloud"] == {name: told[name] for name in ("authority", "resource_manager", "ca_bundle")}
+    assert config["vaults"] == {"kv-one": {"url": told["vaults"]["kv-one"], "verify_challenge_resource": False}}
+    assert [account["name"] for account in config["accounts"]] == ["one", "two"]
+    assert f"export AZURE_CLIENT_SECRET={told['client_secret']}" in printed
+
+
+@pytest.mark.parametrize(
+    "wrong", ["accounts: [{name: x}]", "vaults: [{name: kv-a}, {name: KV-A}]", "[]", "nonsense: 1"]
+)
+def test_a_wrong_file_is_told(tmp_path, wrong):
+    """What is wrong in the data file ends the command with 2, and the file is named."""
+    data = tmp_path / "data.yaml"
+    data.write_text(wrong)
+    done = subprocess.run(command("--data", data), capture_output=True, text=True, timeout=20, check=False)
+    assert done.returncode == 2
+    assert str(data) in done.stderr
+
+
+def test_latency():
+    """Milliseconds and seconds; anything else is a usage error."""
+    assert (_seconds("40ms"), _seconds("1.5s")) == (0.04, 1.5)
+    for wrong in ("40", "-1s", "1h", ""):
+        with pytest.raises(UsageError, match="--latency"):
+            _seconds(wrong)

@@ -1,0 +1,293 @@
+"""How a pass is told: to scripts, to people, to the log and to a scraper."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry, generate_latest
+
+from keysync.azure.errors import CloudError, FailureRecord
+from keysync.azure.retry import Operation
+from keysync.errors import UsageError
+from keysync.report import json as report_json
+from keysync.report.log import PassLog
+from keysync.report.metrics import Metrics
+from keysync.report.text import console_for, print_report
+from keysync.sync.model import Outcome, Report, Result
+from tests.support.passes import GROUP, ref
+
+ERROR = FailureRecord(
+    kind="cloud_error",
+    summary="HTTP 403: AuthorizationFailed: no",
+    http_status=403,
+    cloud_error=CloudError("AuthorizationFailed", "no", "t", (CloudError("Inner", "i"),), {"code": "Innermost"}),
+    request_id="request-1",
+    correlation_id="correlation-1",
+    client_request_id="client-1",
+    hint="the identity lacks the action x",
+)
+REPORT = Report(
+    run_id="run-1",
+    dry_run=False,
+    checksum="0123456789abcdef",
+    started=datetime(2026, 11, 24, 5, 22, tzinfo=UTC),
+    duration_seconds=0.41,
+    accounts=3,
+    results=(
+        Result(ref("alpha"), "created", version="v1"),
+        Result(ref("alpha", "secondary"), "unchanged", version="v2"),
+        Result(ref("beta"), "failed", reason=ERROR.summary, error=ERROR),
+        Result(ref("beta", "secondary"), "failed", reason=ERROR.summary, error=ERROR),
+        Result(ref("gamma"), "refused", reason="a certificate owns this name"),
+        Result(ref("gamma", "secondary"), "updated", version="v3", reason="the stored value is not the live key"),
+    ),
+)
+FAILURE_FIELDS = {"kind", "http_status", "cloud_error", "request_id", "correlation_id", "client_request_id", "hint"}
+
+
+def printed(report: Report) -> str:
+    stream = io.StringIO()
+    print_report(console_for(stream), report)
+    return stream.getvalue()
+
+
+def test_the_json_report_has_the_promised_fields():
+    """Scripts find exactly the fields of the contract, and those of a stopped or interrupted pass."""
+    told = json.loads(report_json.render(REPORT))
+    promised = {"run_id", "dry_run", "checksum", "started", "duration_seconds", "summary", "items"}
+    assert set(told) == promised | {"stopped", "interrupted"}
+    assert told["started"] == "2026-11-24T05:22:00Z"
+    assert told["summary"] == {"accounts": 3, "created": 1, "updated": 1, "unchanged": 1, "refused": 1, "failed": 2}
+    assert told["items"][0] == {
+        "account": f"{GROUP}/alpha",
+        "key": "primary",
+        "vault": "main",
+        "secret": "alpha-primary-key",
+        "outcome": "created",
+        "version": "v1",
+        "reason": None,
+        "error": None,
+    }
+    assert set(told["items"][2]["error"]) == FAILURE_FIELDS
+    assert told["items"][2]["error"]["cloud_error"] == {
+        "code": "AuthorizationFailed",
+        "message": "no",
+        "target": "t",
+        "details": [{"code": "Inner", "message": "i", "target": None, "details": [], "innererror": None}],
+        "innererror": {"code": "Innermost"},
+    }
+
+
+def test_a_summary_always_has_the_usual_counts():
+    """A script need not ask whether a count is there; a rarer outcome joins where it occurs."""
+    empty = replace(REPORT, results=(), accounts=0)
+    assert report_json.summary(empty) == {
+        "accounts": 0,
+        "created": 0,
+        "updated": 0,
+        "unchanged": 0,
+        "refused": 0,
+        "failed": 0,
+    }
+    rare = replace(REPORT, results=(Result(ref("alpha"), "unknown"),))
+    assert report_json.summary(rare)["unknown"] == 1
+
+
+def test_the_text_tells_outcome_hint_and_request():
+    """A person reads what became of each secret, what to do about a failure and which request to name to support."""
+    text = printed(REPORT)
+    for part in (
+        "alpha-primary-key",
+        "+ created",
+        "= unchanged",
+        "✗ failed",
+        "! refused",
+        "→ the identity lacks the action x",
+        "request request-1",
+        "a certificate owns this name",
+    ):
+        assert part in text
+    assert text.splitlines()[-1] == "3 accounts: 1 created, 1 updated, 1 unchanged, 1 refused, 2 failed in 0.41 s"
+
+
+def test_one_reason_is_told_once():
+    """The failure of an account stands there once, with the secrets it concerns."""
+    text = printed(REPORT)
+    assert text.count("AuthorizationFailed") == 1
+    assert "beta (beta-primary-key, beta-secondary-key)" in text
+
+
+def test_piped_text_is_plain():
+    """A pipe gets no colours and no lines broken in the middle of a reason."""
+    long = "word " * 200
+    text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason=long),)))
+    assert "\x1b" not in text
+    assert long.strip() in text
+
+
+def test_brackets_are_no_markup():
+    """What a service writes in brackets is shown as it stands."""
+    text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason="[red]x[/red] [bold]"),)))
+    assert "[red]x[/red] [bold]" in text
+
+
+def test_a_large_report_leaves_out_what_is_plainly_unchanged():
+    """Among hundreds of secrets those that need a look are seen."""
+    same = tuple(Result(ref(f"a{index:03}"), "unchanged", version="v") for index in range(100))
+    text = printed(replace(REPORT, results=(*same, Result(ref("zeta"), "refused", reason="r"))))
+    assert "a050" not in text
+    assert "zeta" in text
+    assert "100 unchanged" in text
+
+
+def test_a_plan_says_that_nothing_was_written_and_names_its_checksum():
+    """The line of a plan carries what `--accept` takes."""
+    line = printed(replace(REPORT, dry_run=True, results=(Result(ref("a"), "create"),))).splitlines()[-1]
+    assert "nothing was written" in line
+    assert "0123456789abcdef" in line
+
+
+def test_a_stop_and_an_interruption_are_told():
+    """A person sees that a pass did not come to its end."""
+    assert "stopped: too many" in printed(replace(REPORT, stopped="too many"))
+    assert "interrupted" in printed(replace(REPORT, interrupted=True))
+
+
+OUTCOMES: tuple[Outcome, ...] = (
+    "created", "updated", "adopted", "unchanged", "skipped", "refused", "failed", "unknown", "create", "update", "adopt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("outcome", OUTCOMES)
+def test_each_outcome_can_be_told_everywhere(outcome: Outcome):
+    """No outcome breaks the table, the JSON, the log or the metrics."""
+    report = replace(REPORT, results=(Result(ref("alpha"), outcome, reason="because"),))
+    assert outcome in printed(report)
+    assert outcome in report_json.render(report)
+    metrics = Metrics(CollectorRegistry())
+    with structlog.testing.capture_logs() as logs:
+        for observer in (PassLog(), metrics):
+            observer.result("run-1", report.results[0])
+            observer.finished(report)
+    assert [entry["event"] for entry in logs if entry["event"].startswith("secret.")] == (
+        [] if outcome == "unchanged" else [f"secret.{outcome}"]
+    )
+
+
+def logged(report: Report) -> list[Any]:
+    log = PassLog()
+    with structlog.testing.capture_logs() as logs:
+        for result in report.results:
+            log.result(report.run_id, result)
+        log.finished(report)
+    return list(logs)
+
+
+def test_the_log_has_one_event_a_change_and_one_summary():
+    """Events have stable names and levels that match; what is unchanged is no event."""
+    events = [(entry["event"], entry["log_level"]) for entry in logged(REPORT)]
+    assert events == [
+        ("secret.created", "info"),
+        ("secret.failed", "error"),
+        ("secret.failed", "error"),
+        ("secret.refused", "warning"),
+        ("secret.updated", "info"),
+        ("pass.finished", "warning"),
+    ]
+
+
+def test_a_failure_in_the_log_has_the_fields_of_the_report():
+    """A failure's fields stand at the top level, beside where it happened and the run."""
+    entry = logged(REPORT)[1]
+    assert entry["run_id"] == "run-1"
+    assert (entry["account"], entry["vault"], entry["secret"], entry["key"]) == (
+        f"{GROUP}/beta",
+        "main",
+        "beta-primary-key",
+        "primary",
+    )
+    assert {field: entry[field] for field in FAILURE_FIELDS} == ERROR.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("change", "event", "level"),
+    [
+        ({"results": ()}, "pass.finished", "info"),
+        ({"stopped": "too many"}, "pass.stopped", "error"),
+        ({"interrupted": True, "results": ()}, "pass.interrupted", "info"),
+    ],
+)
+def test_the_end_of_a_pass_has_its_own_event(change: dict[str, Any], event: str, level: str):
+    """A stop, an interruption and an ordinary end differ by name."""
+    entry = logged(replace(REPORT, **change))[-1]
+    assert (entry["event"], entry["log_level"], entry["run_id"]) == (event, level, "run-1")
+
+
+def exposition(metrics: Metrics, registry: CollectorRegistry) -> set[str]:
+    lines = generate_latest(registry).decode().splitlines()
+    return {line.split(" ")[0] for line in lines if line and not line.startswith("#") and "_created" not in line}
+
+
+def test_metrics_have_the_promised_names_and_labels():
+    """Dashboards find the contract's names, with its labels in their places."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.called(Operation("batch", "listKeys"), "429")
+    metrics.called(Operation("key_vault", "getSecret"), "200")
+    for result in REPORT.results:
+        metrics.result("run-1", result)
+    metrics.finished(REPORT)
+    series = exposition(metrics, registry)
+    assert {name.split("{")[0] for name in series} == {
+        "keysync_runs_total",
+        "keysync_run_duration_seconds_bucket",
+        "keysync_run_duration_seconds_count",
+        "keysync_run_duration_seconds_sum",
+        "keysync_secret_outcomes_total",
+        "keysync_account_last_success_timestamp_seconds",
+        "keysync_azure_requests_total",
+        "keysync_azure_throttled_total",
+    }
+    assert registry.get_sample_value("keysync_runs_total", {"result": "failed"}) == 1
+    assert registry.get_sample_value("keysync_secret_outcomes_total", {"vault": "main", "outcome": "failed"}) == 2
+    assert registry.get_sample_value("keysync_azure_throttled_total", {"service": "batch"}) == 1
+    labels = {"service": "batch", "operation": "listKeys", "status": "429"}
+    assert registry.get_sample_value("keysync_azure_requests_total", labels) == 1
+
+
+def test_only_accounts_wholly_in_step_are_marked():
+    """The time of the last success moves for accounts without any failure, refusal or skip, and not in a dry run."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    name = "keysync_account_last_success_timestamp_seconds"
+    metrics.finished(replace(REPORT, dry_run=True))
+    assert registry.get_sample_value(name, {"account": f"{GROUP}/alpha"}) is None
+    metrics.finished(REPORT)
+    assert registry.get_sample_value(name, {"account": f"{GROUP}/alpha"}) == REPORT.started.timestamp() + 0.41
+    assert registry.get_sample_value(name, {"account": f"{GROUP}/beta"}) is None
+    assert registry.get_sample_value(name, {"account": f"{GROUP}/gamma"}) is None
+
+
+def test_a_read_only_account_that_is_out_of_step_is_not_marked():
+    """An account whose keys would have to be written, and were not, is not in step."""
+    registry = CollectorRegistry()
+    Metrics(registry).finished(replace(REPORT, results=(Result(ref("alpha"), "update"),)))
+    name = "keysync_account_last_success_timestamp_seconds"
+    assert registry.get_sample_value(name, {"account": f"{GROUP}/alpha"}) is None
+
+
+def test_the_metrics_file_is_written_or_the_error_names_it(tmp_path: Path):
+    """A file for node_exporter appears; a folder that is missing is an error of use."""
+    metrics = Metrics(CollectorRegistry())
+    metrics.finished(REPORT)
+    metrics.write(tmp_path / "keysync.prom")
+    assert "keysync_runs_total" in (tmp_path / "keysync.prom").read_text()
+    with pytest.raises(UsageError, match="missing"):
+        metrics.write(tmp_path / "missing" / "keysync.prom")

@@ -1,0 +1,100 @@
+"""What is taken out of others' text, and what is left there."""
+
+from __future__ import annotations
+
+import base64
+import gc
+from urllib.parse import quote
+
+import pytest
+
+from keysync.secret.scrub import Scrubber
+from keysync.secret.value import MASK, SecretValue
+
+SECRET = "p4ss/word+with=odd&signs"
+KEY = base64.b64encode(bytes(range(64))).decode()
+TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
+
+
+@pytest.mark.parametrize(
+    "form", [SECRET, base64.b64encode(SECRET.encode()).decode(), quote(SECRET, safe="")], ids=["plain", "base64", "url"]
+)
+def test_a_remembered_value_is_masked_in_each_form(form: str):
+    """A value that keysync was told of is masked as it stands, in base64 and URL-encoded, wherever it occurs."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue(SECRET))
+    assert scrubber.scrub(f"a {form} b '{form}'") == f"a {MASK} b '{MASK}'"
+    del value
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        KEY,
+        f'{{"primary": "{KEY}"}}',
+        f"AccountKey={KEY};",
+        f"token {TOKEN}",
+        TOKEN.split(".", maxsplit=1)[0],
+        "Authorization: Bearer abcdefghijklmnop0123",
+        "authorization: bearer abcdefghijklmnop0123",
+    ],
+)
+def test_what_looks_secret_is_masked_unasked(text: str):
+    """A key or a token that nobody announced is masked too."""
+    scrubbed = Scrubber().scrub(text)
+    assert MASK in scrubbed
+    for secret in (KEY, TOKEN, "eyJhbGciOiJSUzI1NiJ9", "abcdefghijklmnop0123"):
+        assert secret not in scrubbed
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "11111111-2222-3333-4444-555555555555",
+        "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/render-group/providers/Microsoft.Batch/batchAccounts/sampleacct",
+        "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/renderfarmjapaneastproduction/providers/Microsoft.Batch/batchAccounts/sampleacct",
+        "https://kv-render.vault.azure.net/secrets/sampleacct-primary-key/0123456789abcdef0123456789abcdef",
+        "https://login.microsoftonline.com/11111111-2222-3333-4444-555555555555/oauth2/v2.0/token",
+        "Microsoft.KeyVault/vaults/secrets/getSecret/action",
+        "AADSTS7000222: The provided client secret keys for app '11111111-2222-3333-4444-555555555555' are expired.",
+        'Bearer authorization="https://login.microsoftonline.com/x", resource="https://vault.azure.net"',
+    ],
+)
+def test_what_an_operator_needs_is_left_alone(text: str):
+    """Ids, URLs, actions and messages come through untouched."""
+    assert Scrubber().scrub(text) == text
+
+
+def test_a_short_value_masks_nothing():
+    """A secret of a few letters would turn words into masks."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue("key"))
+    assert scrubber.scrub("the key of the account") == "the key of the account"
+    del value
+
+
+def test_a_value_that_nobody_holds_is_forgotten():
+    """The scrubber keeps no secret alive."""
+    scrubber = Scrubber()
+    scrubber.remember(SecretValue(SECRET))
+    gc.collect()
+    assert scrubber.scrub(SECRET) == SECRET
+
+
+def test_a_value_within_another_leaves_nothing_of_the_longer_one():
+    """Where one secret begins with another, no rest of the longer is left."""
+    for index in range(50):
+        scrubber = Scrubber()
+        short, rest = f"begin-{index:04}", f"the-rest-{index}"
+        kept = [scrubber.remember(SecretValue(text)) for text in (short, short + rest)]
+        assert rest not in scrubber.scrub(f"{short}{rest}")
+        del kept
+
+
+def test_text_that_is_no_unicode_stops_nothing():
+    """A remembered value with a lone surrogate, which JSON can carry, does not break the scrubbing of other text."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue("hostile-\ud800-value"))
+    assert scrubber.scrub("an error message") == "an error message"
+    del value

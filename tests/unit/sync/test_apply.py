@@ -1,0 +1,70 @@
+"""Writing: one result an item, whatever happens."""
+
+from __future__ import annotations
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.targets.errors import WriteConflict, WriteUnknown
+from tests.support.passes import World, outcomes, ref
+
+RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403)
+
+
+async def test_one_failure_does_not_stop_the_rest():
+    """A write that fails, of whatever kind, leaves all others to be made."""
+    world = World("a", "b", "c", "d", "e")
+    failing = {"a": AzureFailure(RECORD), "b": WriteUnknown(RECORD), "c": WriteConflict(RECORD), "d": RuntimeError("x")}
+    for account, error in failing.items():
+        world.vault.write_failures[ref(account).secret] = error
+    results = await world.apply(concurrency=2)
+    told = outcomes(results)
+    assert [told[ref(account).secret] for account in "abcde"] == ["failed", "unknown", "failed", "failed", "created"]
+    assert all(told[ref(account, "secondary").secret] == "created" for account in "abcde")
+    assert results[0].error is RECORD
+    assert results[0].reason == RECORD.summary
+
+
+async def test_results_carry_the_version_that_was_made():
+    """Each written item names its new version."""
+    world = World("a")
+    results = await world.apply()
+    assert [result.version for result in results] == [world.vault.latest(result.ref.secret).id for result in results]
+
+
+async def test_what_had_not_begun_at_the_stop_is_skipped():
+    """After a stop the write under way is finished, and no other begins."""
+    world = World("a", "b", "c")
+    world.vault.on_write = world.stop.set
+    results = await world.apply(concurrency=1)
+    assert [result.outcome for result in results] == ["created", *["skipped"] * 5]
+    assert len(world.log) == 1
+    assert all("interrupted" in (result.reason or "") for result in results[1:])
+
+
+async def test_a_stop_before_the_start_writes_nothing():
+    """A plan that is applied after the stop leaves the vault alone."""
+    world = World("a")
+    world.stop.set()
+    assert [result.outcome for result in await world.apply()] == ["skipped", "skipped"]
+    assert world.log == []
+
+
+async def test_a_write_that_was_cut_off_is_unknown():
+    """A write that outlasts the grace after a stop is neither a success nor a failure."""
+    world = World("a", "b")
+    world.vault.hanging.add(ref("a").secret)
+    world.vault.on_write = world.stop.set
+    results = await world.apply(concurrency=1, grace_seconds=0.02)
+    assert [result.outcome for result in results] == ["unknown", "skipped", "skipped", "skipped"]
+
+
+async def test_read_only_items_are_shown_and_not_written():
+    """A read-only item tells what it would be, and the vault is left alone."""
+    world = World("a", "b")
+    world.items["a"] = {"read_only": True}
+    assert outcomes(await world.apply()) == {
+        "a-primary-key": "create",
+        "a-secondary-key": "create",
+        "b-primary-key": "created",
+        "b-secondary-key": "created",
+    }
+    assert sorted(world.vault.history) == ["b-primary-key", "b-secondary-key"]

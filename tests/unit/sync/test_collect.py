@@ -1,0 +1,60 @@
+"""Each account's failure is its own."""
+
+from __future__ import annotations
+
+import asyncio
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.sync.model import KeyRefused, Seen, Unseen
+from tests.support.passes import World, ref
+
+
+async def test_a_source_that_fails_fails_each_of_its_items():
+    """Where the keys did not come, every item has the record of that failure."""
+    world, record = World("alpha"), FailureRecord(kind="dns", summary="s")
+    world.sources["alpha"].failure = AzureFailure(record)
+    (collected,) = await world.collect()
+    assert [one.error for one in collected.observed if isinstance(one, Unseen)] == [record, record]
+    assert collected.values == {}
+
+
+async def test_a_secret_that_fails_fails_alone():
+    """A read that fails leaves the account's other secret as it is."""
+    world = World("alpha")
+    world.vault.failures[ref("alpha").secret] = RuntimeError("hostile")
+    (collected,) = await world.collect()
+    assert [type(one) for one in collected.observed] == [Unseen, Seen]
+
+
+async def test_a_refused_key_is_told_as_such():
+    """One key that must not be written does not stop the other."""
+    world = World("alpha")
+    del world.sources["alpha"].values["primary"]
+    world.sources["alpha"].refused["primary"] = "no base64"
+    (collected,) = await world.collect()
+    assert [type(one) for one in collected.observed] == [KeyRefused, Seen]
+    assert list(collected.values) == [ref("alpha", "secondary")]
+
+
+async def test_accounts_that_hang_do_not_hold_up_others():
+    """However many hang, the others get their turn before any of the deadlines."""
+    world = World("a1", "a2", "a3", "good")
+    for name in ("a1", "a2", "a3"):
+        world.sources[name].hang()
+    collector = world.collector(concurrency=1, patience_seconds=0.005, account_seconds=30)
+    tasks = [asyncio.create_task(collector.collect(scope)) for scope in world.scopes()]
+    good = await asyncio.wait_for(tasks[-1], 5)
+    assert [type(one) for one in good.observed] == [Seen, Seen]
+    assert not any(task.done() for task in tasks[:-1])
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_deadline_that_passed_is_named():
+    """An account that does not answer in time fails with a timeout that names the setting."""
+    world = World("alpha")
+    world.sources["alpha"].hang()
+    collected = await world.collector(account_seconds=0.01).collect(world.scopes()[0])
+    assert [one.error.kind for one in collected.observed if isinstance(one, Unseen)] == ["timeout", "timeout"]
+    assert all("timeouts.account" in one.error.summary for one in collected.observed if isinstance(one, Unseen))

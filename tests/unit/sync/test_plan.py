@@ -1,0 +1,240 @@
+"""The plan: right for every state that a vault can be in, and told without any value."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keysync.azure.errors import FailureRecord
+from keysync.sources.interface import KEY_NAMES
+from keysync.sync.apply import planned
+from keysync.sync.model import Item, KeyRefused, Unseen
+from keysync.sync.plan import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, make_plan, own_tags
+from tests.support.passes import GROUP, World, key, ref
+
+ACCOUNTS = ("alpha", "beta", "gamma")
+STATES = (
+    "absent", "ours", "ours stale", "same by hand", "other by hand", "other's same", "other's", "managed", "disabled", "deleted",
+)  # fmt: skip
+NOT_OURS = {"other by hand", "other's same", "other's", "managed", "disabled", "deleted"}
+WORLDS = st.fixed_dictionaries({(account, name): st.sampled_from(STATES) for account in ACCOUNTS for name in KEY_NAMES})
+ADOPTS = st.fixed_dictionaries({account: st.booleans() for account in ACCOUNTS})
+
+
+def put(world: World, account: str, name: Any, state: str) -> None:
+    item = Item(ref(account, name))
+    right, wrong = world.sources[account].values[name], key("wrong")
+    secret, ours, others = item.ref.secret, own_tags(item), {MANAGED_BY: "terraform"}
+    match state:
+        case "ours":
+            world.vault.put(secret, right, ours)
+        case "ours stale":
+            world.vault.put(secret, wrong, ours)
+        case "same by hand":
+            world.vault.put(secret, right, {"team": "x"})
+        case "other by hand":
+            world.vault.put(secret, wrong)
+        case "other's same":
+            world.vault.put(secret, right, others)
+        case "other's":
+            world.vault.put(secret, wrong, others)
+        case "managed":
+            world.vault.put(secret, wrong, ours, managed=True)
+        case "disabled":
+            world.vault.put(secret, wrong, ours, enabled=False)
+        case "deleted":
+            world.vault.deleted.add(secret)
+
+
+def made(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
+    world = World(*ACCOUNTS)
+    for account, adopt in adopts.items():
+        world.items[account] = {"adopt": adopt}
+    for (account, name), state in states.items():
+        put(world, account, name, state)
+    return world
+
+
+@given(WORLDS, ADOPTS)
+@settings(max_examples=60, deadline=None)
+def test_what_was_applied_needs_nothing_more(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
+    """After a pass the next one finds nothing to write, and every secret that may be ours holds the live key."""
+
+    async def run() -> None:
+        world = made(states, adopts)
+        await world.apply()
+        assert (await world.plan()).writes == ()
+        for (account, name), state in states.items():
+            if state not in NOT_OURS:
+                assert world.vault.text(ref(account, name).secret) == world.sources[account].values[name]
+
+    asyncio.run(run())
+
+
+@given(WORLDS, ADOPTS)
+@settings(max_examples=60, deadline=None)
+def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
+    """No secret of somebody else, none of a certificate, none disabled or deleted gets a version or a tag."""
+
+    async def run() -> None:
+        world = made(states, adopts)
+        foreign = {ref(*each).secret for each, state in states.items() if state in NOT_OURS}
+        before = {name: list(versions) for name, versions in world.vault.history.items() if name in foreign}
+        await world.apply()
+        assert {name: versions for name, versions in world.vault.history.items() if name in foreign} == before
+
+    asyncio.run(run())
+
+
+@given(WORLDS, ADOPTS, st.randoms(use_true_random=False))
+@settings(max_examples=40, deadline=None)
+def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[str, bool], chance: Any):
+    """Whichever account answers first, the plan is the same."""
+
+    async def run() -> None:
+        observed = [one for account in await made(states, adopts).collect() for one in account.observed]
+        plan = make_plan(observed)
+        chance.shuffle(observed)
+        assert make_plan(observed) == plan
+        assert [change.ref for change in plan.changes] == sorted(change.ref for change in plan.changes)
+
+    asyncio.run(run())
+
+
+@given(WORLDS, ADOPTS)
+@settings(max_examples=30, deadline=None)
+def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
+    """Neither the plan, nor what was collected, nor a result shows a key in any printed form."""
+
+    async def run() -> None:
+        world = made(states, adopts)
+        collected, plan = await world.collect(), await world.plan()
+        results = [planned(change) for change in plan.changes] + list(await world.apply())
+        printed = f"{collected!r} {plan!r} {results!r} {json.dumps([result.to_dict() for result in results])}"
+        values = [value for source in world.sources.values() for value in source.values.values()]
+        assert not [value for value in [*values, key("wrong")] if value in printed]
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("state", "kind", "reason"),
+    [
+        ("absent", "create", None),
+        ("ours", "unchanged", None),
+        ("ours stale", "update", "not the live key"),
+        ("same by hand", "unchanged", "adopt: true"),
+        ("other by hand", "refused", "made by hand"),
+        ("other's", "refused", "terraform"),
+        ("managed", "refused", "certificate"),
+        ("disabled", "skipped", "--enabled true"),
+        ("deleted", "refused", "az keyvault secret recover"),
+    ],
+)
+async def test_each_state_has_its_change_and_says_why(state: str, kind: str, reason: str | None):
+    """What an item needs follows from what stands in the vault; whatever is not done says why, and what to do."""
+    world = World("alpha")
+    put(world, "alpha", "primary", state)
+    change = (await world.plan()).changes[0]
+    assert change.kind == kind
+    assert (reason is None and change.reason is None) or (reason or "") in (change.reason or "")
+
+
+async def test_adopting_marks_without_another_version():
+    """An unmarked secret with the right value gets tags, keeps its own, and keeps its version."""
+    world = World("alpha")
+    world.items["alpha"] = {"adopt": True, "tags": {"env": "prod"}}
+    put(world, "alpha", "primary", "same by hand")
+    results = await world.apply()
+    name = ref("alpha").secret
+    assert results[0].outcome == "adopted"
+    assert len(world.vault.history[name]) == 1
+    assert world.vault.latest(name).tags == {
+        "team": "x",
+        "env": "prod",
+        MANAGED_BY: KEYSYNC,
+        SOURCE: f"{GROUP}/alpha",
+        KEY: "primary",
+    }
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {MANAGED_BY: "terraform"},
+        {MANAGED_BY: KEYSYNC, SOURCE: f"{GROUP}/alpha", KEY: "primary", OWNER: "other"},
+        {MANAGED_BY: KEYSYNC, SOURCE: f"{GROUP}/beta", KEY: "primary", OWNER: "mine"},
+    ],
+    ids=["another tool", "another installation", "another account"],
+)
+async def test_what_is_marked_for_another_is_not_adopted(tags: dict[str, str]):
+    """`adopt` takes over unmarked secrets; one that carries another's mark stays theirs."""
+    world = World("alpha")
+    world.items["alpha"] = {"adopt": True, "owner": "mine"}
+    world.vault.put(ref("alpha").secret, world.sources["alpha"].values["primary"], tags)
+    change = (await world.plan()).changes[0]
+    assert change.kind in {"unchanged", "refused"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{MANAGED_BY: "x"}, {SOURCE: f"{GROUP}/beta"}, {KEY: "secondary"}, {OWNER: "other"}, {OWNER: ""}],
+)
+async def test_only_the_whole_mark_makes_a_secret_ours(change: dict[str, str]):
+    """A secret with one tag of another account, key, owner or tool is never overwritten."""
+    world = World("alpha")
+    world.items["alpha"] = {"owner": "mine"}
+    item = Item(ref("alpha"), owner="mine")
+    world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), **change})
+    assert (await world.plan()).changes[0].kind == "refused"
+
+
+async def test_arm_ids_compare_without_case():
+    """A source tag in other letters still marks the secret as ours."""
+    world = World("alpha")
+    item = Item(ref("alpha"))
+    world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), SOURCE: item.ref.account.upper()})
+    assert (await world.plan()).changes[0].kind == "update"
+
+
+async def test_an_update_carries_the_tags_of_others():
+    """Tags and content type that somebody added outlive a new version; our own and the user's win."""
+    world = World("alpha")
+    world.items["alpha"] = {"tags": {"env": "prod"}}
+    item = Item(ref("alpha"))
+    world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), "cost": "7", "env": "old"}, content_type="text/x")
+    await world.apply()
+    assert world.vault.latest(item.ref.secret).tags == {**own_tags(item), "cost": "7", "env": "prod"}
+    assert world.vault.latest(item.ref.secret).content_type == "text/x"
+    assert len(world.vault.history[item.ref.secret]) == 2
+
+
+@pytest.mark.parametrize(("others", "kind"), [(12, "update"), (13, "refused")])
+async def test_more_tags_than_a_vault_takes_are_refused(others: int, kind: str):
+    """Fifteen tags are written, a sixteenth is refused with both numbers."""
+    world = World("alpha")
+    item = Item(ref("alpha"))
+    tags = {**own_tags(item), **{f"t{index}": "x" for index in range(others)}}
+    world.vault.put(item.ref.secret, key("wrong"), tags)
+    change = (await world.plan()).changes[0]
+    assert change.kind == kind
+    if kind == "refused":
+        assert "16" in (change.reason or "")
+        assert "15" in (change.reason or "")
+
+
+def test_what_failed_or_was_refused_stays_in_the_plan():
+    """An item whose side did not answer, or whose key is not to be trusted, is one change with the reason."""
+    record = FailureRecord(kind="dns", summary="no such host")
+    plan = make_plan([Unseen(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")])
+    assert [(change.kind, change.reason) for change in plan.changes] == [
+        ("refused", "no base64"),
+        ("failed", "no such host"),
+    ]
+    assert plan.changes[1].error is record
+    assert plan.writes == ()

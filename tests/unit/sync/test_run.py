@@ -1,0 +1,200 @@
+"""A whole pass, from what both sides show to the report."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.sync.model import Item
+from keysync.sync.plan import own_tags
+from tests.support.passes import Limits, World, key, outcomes, ref
+
+
+async def test_a_pass_brings_everything_into_step():
+    """After a first pass all keys are there; the second finds nothing to do; a new key is followed."""
+    world = World("alpha", "beta", vaults=("main", "spare"))
+    report = await world.run()
+    assert {result.outcome for result in report.results} == {"created"}
+    assert (len(report.results), report.accounts) == (8, 2)
+    assert not report.failed
+    assert {result.outcome for result in (await world.run()).results} == {"unchanged"}
+    world.sources["alpha"].values["primary"] = key("regenerated")
+    report = await world.run()
+    assert [result.ref.secret for result in report.results if result.outcome == "updated"] == ["alpha-primary-key"] * 2
+    assert world.vaults["spare"].text("alpha-primary-key") == key("regenerated")
+
+
+async def test_the_observer_is_told_of_each_item_once():
+    """Start, accounts, one result an item, and the report reach who watches."""
+    world = World("alpha", "beta")
+    report = await world.run()
+    assert world.log[0] == "started 2"
+    assert tuple(world.watcher.results) == report.results
+    assert world.watcher.reports == [report]
+
+
+async def test_nothing_to_serve_is_a_pass_all_the_same():
+    """Without accounts the report is empty and nothing failed."""
+    report = await World().run()
+    assert (report.results, report.failed, report.stopped) == ((), False, None)
+
+
+async def test_a_hung_account_holds_up_nobody():
+    """One that hangs is failed by its deadline; the others are written before that."""
+    world = World("hung", "good")
+    world.sources["hung"].hang()
+    report = await world.run(account_seconds=0.1, patience_seconds=0.005, collect_seconds=0.02, concurrency=1)
+    assert outcomes(report.results) == {
+        "good-primary-key": "created",
+        "good-secondary-key": "created",
+        "hung-primary-key": "failed",
+        "hung-secondary-key": "failed",
+    }
+    assert world.log.index("write good-primary-key") < world.log.index("collected hung")
+    assert {result.error.kind for result in report.results if result.error} == {"timeout"}
+
+
+async def test_an_account_that_is_late_is_written_in_the_same_pass():
+    """Who answers after the first writing gets a second."""
+    world = World("late", "good")
+    gate = world.sources["late"].gate = asyncio.Event()
+    world.vault.on_write = gate.set
+    report = await world.run(collect_seconds=0.01)
+    assert {result.outcome for result in report.results} == {"created"}
+    assert world.log.index("write good-primary-key") < world.log.index("write late-primary-key")
+
+
+async def test_a_failed_account_has_an_item_for_each_key_it_should_have_served():
+    """Failures stand in the report with their record; the others are done."""
+    world = World("bad", "good")
+    record = FailureRecord(kind="cloud_error", summary="HTTP 403", http_status=403)
+    world.sources["bad"].failure = AzureFailure(record)
+    report = await world.run()
+    assert [result.error for result in report.results if result.outcome == "failed"] == [record, record]
+    assert report.failed
+
+
+async def test_a_limit_stops_the_pass_before_any_write():
+    """Beyond a limit nothing is written, and the report carries the numbers and the checksum that accepts them."""
+    world = World("alpha", "beta")
+    report = await world.run(limits={"main": Limits(creates=3)})
+    assert {result.outcome for result in report.results} == {"skipped"}
+    assert "4 secrets" in (report.stopped or "")
+    assert report.checksum in (report.stopped or "")
+    assert world.vault.history == {}
+    accepted = await world.run(limits={"main": Limits(creates=3)}, accept=report.checksum)
+    assert accepted.stopped is None
+    assert len(world.vault.history) == 4
+
+
+async def test_another_plan_than_the_accepted_one_stops():
+    """`--accept` of a plan that has changed since writes nothing, even within the limits, and names the new one."""
+    world = World("alpha")
+    report = await world.run(accept="0123456789abcdef")
+    assert "0123456789abcdef" in (report.stopped or "")
+    assert report.checksum in (report.stopped or "")
+    assert world.vault.history == {}
+    assert {result.outcome for result in report.results} == {"skipped"}
+
+
+async def test_a_limit_that_is_broken_late_does_not_deny_what_was_written():
+    """Where a late account breaks a limit after others were written, the stop does not claim that nothing was."""
+    world = World("late", "good")
+    gate = world.sources["late"].gate = asyncio.Event()
+    world.vault.on_write = gate.set
+    report = await world.run(collect_seconds=0.01, limits={"main": Limits(creates=2)})
+    assert report.stopped is not None
+    assert sorted(world.vault.history) == ["good-primary-key", "good-secondary-key"]
+    told = f"{report.stopped} {[result.reason for result in report.results]}"
+    assert "Nothing was written" not in told
+    assert "before any write" not in told
+
+
+async def test_a_limit_that_is_broken_late_can_be_accepted():
+    """The checksum that a late stop tells is that of what is left to write, so that `--accept` takes it."""
+    world = World("late", "good")
+    gate = world.sources["late"].gate = asyncio.Event()
+    world.vault.on_write = gate.set
+    report = await world.run(collect_seconds=0.01, limits={"main": Limits(creates=2)})
+    assert (await world.run(dry_run=True)).checksum in (report.stopped or "")
+
+
+async def test_a_dry_run_writes_nothing():
+    """A dry run tells what would be, in the words of a plan, whatever the limits."""
+    world = World("alpha", "beta")
+    world.vault.put(ref("beta").secret, key("old"), own_tags(Item(ref("beta"))))
+    report = await world.run(dry_run=True, limits={"main": Limits(creates=0)})
+    assert outcomes(report.results) == {
+        "alpha-primary-key": "create",
+        "alpha-secondary-key": "create",
+        "beta-primary-key": "update",
+        "beta-secondary-key": "create",
+    }
+    assert report.dry_run
+    assert report.stopped is None
+    assert report.has_changes
+    assert not [line for line in world.log if line.startswith(("write", "tag"))]
+
+
+async def test_a_dry_run_has_the_checksum_of_the_pass():
+    """What `plan` shows is what `--accept` takes."""
+    world = World("alpha")
+    assert (await world.run(dry_run=True)).checksum == (await world.run(limits={"main": Limits(creates=0)})).checksum
+
+
+async def test_read_only_accounts_are_observed():
+    """A read-only account is reported as a plan would, and not written."""
+    world = World("alpha")
+    world.items["alpha"] = {"read_only": True}
+    report = await world.run(limits={"main": Limits(creates=0)})
+    assert {result.outcome for result in report.results} == {"create"}
+    assert world.vault.history == {}
+
+
+ALL = {"good-primary-key", "good-secondary-key", "hung-primary-key", "hung-secondary-key"}
+
+
+async def test_a_pass_that_is_interrupted_while_it_collects_reports_each_item():
+    """What had not answered is failed, what had is skipped, and nothing is written."""
+    world = World("hung", "good")
+    world.sources["hung"].hang()
+    world.watcher.on_collected = lambda _account: world.stop.set()
+    report = await world.run()
+    assert report.interrupted
+    assert set(outcomes(report.results)) == ALL
+    assert len(report.results) == 4
+    assert outcomes(report.results)["hung-primary-key"] == "failed"
+    assert outcomes(report.results)["good-primary-key"] == "skipped"
+    assert world.vault.history == {}
+
+
+async def test_a_pass_that_is_interrupted_while_it_writes_reports_each_item():
+    """An account that was late when the first writing was interrupted is not missing from the report."""
+    world = World("hung", "good")
+    world.sources["hung"].hang()
+    world.vault.on_write = world.stop.set
+    report = await world.run(collect_seconds=0.01)
+    assert report.interrupted
+    assert set(outcomes(report.results)) == ALL
+    assert len(report.results) == 4
+
+
+async def test_a_pass_that_is_interrupted_while_it_waits_for_the_late_reports_each_item():
+    """An account that was waited for after the first writing is not missing, and stands there once."""
+    world = World("hung", "good")
+    world.sources["hung"].hang()
+    world.vault.on_write = lambda: asyncio.get_running_loop().call_later(0.02, world.stop.set)
+    report = await world.run(collect_seconds=0.01)
+    assert sorted(result.ref.secret for result in report.results) == sorted(ALL)
+    assert outcomes(report.results)["good-primary-key"] == "created"
+
+
+@pytest.mark.parametrize("hang", ["hung", "good"])
+async def test_a_pass_leaves_no_task_behind(hang: str):
+    """Once a pass has ended, nothing of it runs on."""
+    world = World("hung", "good")
+    world.sources[hang].hang()
+    await world.run(account_seconds=0.02)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
