@@ -13,7 +13,7 @@ from keysync.secret.value import MASK, SecretValue
 
 # A Batch key is 88 characters of base64 and a token starts with "eyJ": no word, path or id of Azure looks like these.
 _LOOKS_SECRET: Final = re.compile(
-    r"[A-Za-z0-9+/]{60,}={0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
+    r"(?:[A-Za-z0-9+/]|%2[BbFf]){60,}(?:=|%3[Dd]){0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
 )
 _PATH: Final = re.compile(r"/(?:subscriptions|resourceGroups|providers|batchAccounts)/", re.IGNORECASE)
 _SHORTEST: Final = 8

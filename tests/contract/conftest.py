@@ -1,0 +1,138 @@
+"""A vault and an account, in memory and behind the real SDKs, seen through one set of hands."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any, Protocol
+
+import pytest
+
+from keysync.cli.compose import wire
+from keysync.config.models import Config
+from keysync.emulator import Emulator
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.reveal import reveal
+from keysync.secret.scrub import Scrubber
+from keysync.sources.interface import KeySource
+from keysync.targets.interface import SecretTarget
+from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.memory import MemorySource, MemoryVault
+
+PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQ="
+SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudA=="
+
+
+class Side(Protocol):
+    """One implementation, and what somebody else does to what is behind it."""
+
+    target: SecretTarget
+    source: KeySource
+    fingerprinter: Fingerprinter
+
+    def put(self, name: str, value: str, tags: Mapping[str, str] | None = None, *, enabled: bool = True) -> str:
+        """Stores a version and returns its id."""
+        ...
+
+    def soft_delete(self, name: str) -> None:
+        """Deletes a secret so that it can be recovered."""
+        ...
+
+    def versions(self, name: str) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
+        """Value, tags and content type of each version, oldest first."""
+        ...
+
+
+class InMemory:
+    """The fakes that unit tests of the sync use."""
+
+    def __init__(self) -> None:
+        self.fingerprinter = Fingerprinter()
+        self.vault = MemoryVault(self.fingerprinter)
+        self.target: SecretTarget = self.vault
+        self.source: KeySource = MemorySource(PRIMARY, SECONDARY)
+
+    def put(self, name: str, value: str, tags: Mapping[str, str] | None = None, *, enabled: bool = True) -> str:
+        return self.vault.put(name, value, tags, enabled=enabled).id
+
+    def soft_delete(self, name: str) -> None:
+        del self.vault.history[name]
+        self.vault.deleted.add(name)
+
+    def versions(self, name: str) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
+        found = self.vault.history.get(name, [])
+        return [(reveal(version.value), version.tags, version.content_type) for version in found]
+
+
+class BehindTheSdks:
+    """The real thing against the embedded Azure."""
+
+    def __init__(self, azure: Emulator, target: SecretTarget, source: KeySource, fingerprinter: Fingerprinter) -> None:
+        self.azure = azure
+        self.target = target
+        self.source = source
+        self.fingerprinter = fingerprinter
+
+    def put(self, name: str, value: str, tags: Mapping[str, str] | None = None, *, enabled: bool = True) -> str:
+        _, made = self.azure.state.vault("main").add_version(name, value, tags=tags, enabled=enabled)
+        return made.version
+
+    def soft_delete(self, name: str) -> None:
+        self.azure.state.vault("main").delete(name)
+
+    def versions(self, name: str) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
+        found = self.azure.state.vault("main").versions(name)
+        return [(version.value, version.tags, version.content_type) for version in found]
+
+
+@asynccontextmanager
+async def _in_memory() -> AsyncIterator[InMemory]:
+    yield InMemory()
+
+
+@asynccontextmanager
+async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BehindTheSdks]:
+    """Composed as the command line composes it."""
+    account = {"name": "alpha", "primary": PRIMARY, "secondary": SECONDARY}
+    async with Emulator(data(account)) as azure:
+        ends = azure.endpoints
+        monkeypatch.setenv("AZURE_TENANT_ID", ends.tenant_id)
+        monkeypatch.setenv("AZURE_CLIENT_ID", ends.client_id)
+        monkeypatch.setenv("AZURE_CLIENT_SECRET", ends.client_secret)
+        for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        document: dict[str, Any] = {
+            "cloud": {
+                "authority": ends.authority,
+                "resource_manager": ends.resource_manager,
+                "ca_bundle": ends.ca_bundle,
+            },
+            "credential": {"type": "environment"},
+            "vaults": {"main": {"url": ends.vaults["main"], "verify_challenge_resource": False}},
+            "accounts": [
+                {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": "alpha", "vaults": ["main"]}
+            ],
+            "timeouts": {"request": "5s"},
+        }
+        config = Config.model_validate(document)
+        async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
+            (source,) = wired.sources.values()
+            yield BehindTheSdks(azure, wired.targets["main"], source, wired.fingerprinter)
+
+
+def _enter(kind: str, monkeypatch: pytest.MonkeyPatch) -> AbstractAsyncContextManager[Side]:
+    return _in_memory() if kind == "memory" else behind_the_sdks(monkeypatch)
+
+
+@pytest.fixture(params=["memory", "azure"])
+async def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
+    """Each implementation in turn."""
+    async with _enter(request.param, monkeypatch) as entered:
+        yield entered
+
+
+@pytest.fixture
+async def azure_side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BehindTheSdks]:
+    """The real one alone, for what only a network does."""
+    async with behind_the_sdks(monkeypatch) as entered:
+        yield entered

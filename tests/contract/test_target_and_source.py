@@ -1,0 +1,129 @@
+"""What the sync relies on, kept by the fake that its unit tests use and by the SDKs against the embedded Azure alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from keysync.azure.errors import AzureFailure
+from keysync.emulator import Fault
+from keysync.secret.value import SecretValue
+from keysync.targets.errors import WriteConflict
+from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
+from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks, Side
+
+NAME = "alpha-primary-key"
+MARKED = Metadata({"managed-by": "keysync", "team": "render"}, "text/plain")
+
+
+async def test_an_absent_secret_is_absent(side: Side) -> None:
+    """A free name is told as such, before and after a call to warm up."""
+    assert await side.target.read(NAME) == Absent()
+    await side.target.warm()
+    assert await side.target.read(NAME) == Absent()
+
+
+async def test_an_existing_secret_shows_version_tags_and_a_fingerprint(side: Side) -> None:
+    """The latest version counts, and the fingerprint equals that of the same text only."""
+    side.put(NAME, "old", {"a": "1"})
+    latest = side.put(NAME, PRIMARY, {"b": "2"})
+    found = await side.target.read(NAME)
+    assert isinstance(found, Existing)
+    assert (found.version, dict(found.tags), found.content_type, found.managed) == (latest, {"b": "2"}, None, False)
+    assert found.fingerprint == side.fingerprinter.of(SecretValue(PRIMARY))
+    assert found.fingerprint != side.fingerprinter.of(SecretValue("old"))
+
+
+async def test_a_disabled_secret_is_disabled(side: Side) -> None:
+    """The latest version decides, whatever stands before it."""
+    side.put(NAME, "old")
+    side.put(NAME, PRIMARY, enabled=False)
+    assert await side.target.read(NAME) == Disabled()
+
+
+async def test_a_soft_deleted_secret_is_not_a_free_name(side: Side) -> None:
+    """A deleted secret that still holds the name is told apart from none."""
+    side.put(NAME, PRIMARY)
+    side.soft_delete(NAME)
+    assert await side.target.read(NAME) == SoftDeleted()
+
+
+async def test_a_write_makes_one_version_with_its_metadata(side: Side) -> None:
+    """One version, whose id is returned and whose value, tags and content type are read back."""
+    made = await side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
+    found = await side.target.read(NAME)
+    assert found == Existing(made, side.fingerprinter.of(SecretValue(PRIMARY)), dict(MARKED.tags), "text/plain")
+
+
+async def test_a_second_write_keeps_the_first_version(side: Side) -> None:
+    """A change adds a version and leaves the old one as it was."""
+    first = await side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    second = await side.target.write(NAME, SecretValue(SECONDARY), Metadata({}, None), before=first)
+    assert second != first
+    assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain"), (SECONDARY, {}, None)]
+
+
+async def test_tagging_makes_no_version(side: Side) -> None:
+    """Tags and content type change in place; value and version stay."""
+    version = side.put(NAME, PRIMARY, {"a": "1"})
+    await side.target.tag(NAME, version, MARKED)
+    assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
+    found = await side.target.read(NAME)
+    assert isinstance(found, Existing)
+    assert found.version == version
+
+
+async def test_an_account_gives_both_keys(side: Side) -> None:
+    """Both keys, each with the content that the account has, and nothing refused."""
+    await side.source.probe()
+    keys = await side.source.get_keys()
+    assert dict(keys.refused) == {}
+    assert {name: side.fingerprinter.of(value) for name, value in keys.values.items()} == {
+        "primary": side.fingerprinter.of(SecretValue(PRIMARY)),
+        "secondary": side.fingerprinter.of(SecretValue(SECONDARY)),
+    }
+
+
+@pytest.mark.parametrize("kind", ["reset", "truncated", "html"])
+@pytest.mark.parametrize("existed", [False, True])
+async def test_a_write_whose_reply_is_lost_makes_one_version(
+    azure_side: BehindTheSdks, kind: str, existed: bool
+) -> None:
+    """The version that the lost reply told of is found by reading, not made a second time."""
+    before = azure_side.put(NAME, "old") if existed else None
+    azure_side.azure.faults.add(Fault(operation="setSecret", kind=kind, status=502, after=True, times=1))
+    made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
+    versions = azure_side.azure.state.vault("main").versions(NAME)
+    assert [version.value for version in versions] == (["old"] if existed else []) + [PRIMARY]
+    assert versions[-1].version == made
+    assert azure_side.azure.counts["setSecret"] == 1
+
+
+async def test_a_write_that_never_arrived_is_sent_again(azure_side: BehindTheSdks) -> None:
+    """A dropped connection before anything was written costs a second request, and still makes one version."""
+    azure_side.azure.faults.add(Fault(operation="setSecret", kind="reset", times=1))
+    await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert len(azure_side.versions(NAME)) == 1
+    assert azure_side.azure.counts["setSecret"] == 2
+
+
+async def test_a_value_of_somebody_else_is_not_overwritten_by_repeating(azure_side: BehindTheSdks) -> None:
+    """Where another value stands after a broken write, the write ends as a conflict and leaves it alone."""
+    before = azure_side.put(NAME, "old")
+    azure_side.put(NAME, "of somebody else")
+    azure_side.azure.faults.add(Fault(operation="setSecret", kind="reset", times=1))
+    with pytest.raises(WriteConflict):
+        await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
+    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of somebody else"]
+
+
+async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
+    """A refusal is final: no repetition, no version, and the record says which action is missing."""
+    fault = Fault(operation="setSecret", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
+    azure_side.azure.faults.add(fault)
+    with pytest.raises(AzureFailure) as caught:
+        await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert caught.value.record.http_status == 403
+    assert "setSecret" in (caught.value.record.hint or "")
+    assert azure_side.versions(NAME) == []
+    assert azure_side.azure.counts["setSecret"] == 1

@@ -1,0 +1,155 @@
+"""What is wrong with the input is told before the first request: where, what was found, what is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from keysync.config.loading import load_config
+from keysync.errors import ConfigError
+from tests.system.conftest import Ran, World
+
+MakeWorld = Callable[..., World]
+
+GUID = "00000000-0000-0000-0000-000000000000"
+RIGHT = f"""\
+vaults:
+  main: {{url: https://kv-render.vault.azure.net}}
+accounts:
+  - subscription_id: {GUID}
+    resource_group: default-azurebatch-japaneast
+    name: sampleacct
+    vaults: [main]
+"""
+AGAIN = f"""\
+  - subscription_id: {GUID}
+    resource_group: another
+    name: SAMPLEACCT
+    vaults: [main]
+"""
+SECRET = "hunter2-hunter2"
+
+# What is replaced, by what, the line, the key, and what else the message has to say.
+WRONG: dict[str, tuple[str, str, int, str, tuple[str, ...]]] = {
+    "unknown-key": ("name: s", "nmae: s", 6, "accounts[0].nmae", ("unknown key", "'name'")),
+    "guid": (GUID, "not-a-guid", 4, "accounts[0].subscription_id", ("found 'not-a-guid'", "expected a GUID")),
+    "account-name": ("sampleacct", "sample_acct", 6, "accounts[0].name", ("found 'sample_acct'", "letters and digits")),
+    "http-url": ("https:", "http:", 2, "vaults.main.url", ("found 'http://kv-render.vault.azure.net'", "https")),
+    "unknown-vault": ("[main]", "[mani]", 7, "accounts[0].vaults[0]", ("found 'mani'", "'main'")),
+}
+
+# What is added as line 8, its key, and what else the message has to say.
+ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "unknown-key": ("schedul: {every: 5m}", "schedul", ("unknown key", "'schedule'")),
+    "secret-name": (
+        "    secrets: {primary: 'a key'}",
+        "accounts[0].secrets.primary",
+        ("found 'a key'", "letters, digits and dashes"),
+    ),
+    "duration": ("timeouts: {request: soon}", "timeouts.request", ("found 'soon'", "expected a duration such as")),
+    "cron": ("schedule: {cron: '* * 32 * *'}", "schedule.cron", ("found '* * 32 * *'", "expected five fields")),
+    "variable": ("owner: ${KEYSYNC_NOWHERE}", "owner", ("KEYSYNC_NOWHERE is not set",)),
+    "literal-secret": (
+        f"credential: {{type: client_secret, tenant_id: t, client_id: c, client_secret: {SECRET}}}",
+        "credential.client_secret",
+        ("never stands in the file", "client_secret_file"),
+    ),
+    "yaml": ("limits: {creates: 1", "", ("not YAML", "expected")),
+    "twice": (AGAIN.rstrip(), "accounts[1]", ("SAMPLEACCT-primary-key", "accounts[0]", "accounts[1]", "both write")),
+}
+
+
+def told(text: str | None, tmp_path: Path) -> str:
+    """The message about a configuration of this text; about a file that is not there, for None."""
+    file = tmp_path / "keysync.yaml"
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, {})
+    assert caught.value.exit_code == 2
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_wrong_value_is_told_with_its_place(tmp_path: Path, case: str) -> None:
+    """File and line, key, what was found and what is meant."""
+    old, new, line, key, parts = WRONG[case]
+    message = told(RIGHT.replace(old, new, 1), tmp_path)
+    assert message.startswith(f"{tmp_path}/keysync.yaml:{line}:")
+    assert all(part in message for part in (f" {key}: ", *parts)), message
+
+
+@pytest.mark.parametrize("case", ADDED)
+def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, case: str) -> None:
+    """File and line, key, what was found and what is meant; a secret is not repeated."""
+    added, key, parts = ADDED[case]
+    message = told(RIGHT + added + "\n", tmp_path)
+    assert message.startswith(f"{tmp_path}/keysync.yaml:{9 if case == 'yaml' else 8}:")
+    assert all(part in message for part in (f" {key}: " if key else "", *parts)), message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "part"), [(None, "no such file"), ("", "the file is empty"), ("# nothing\n", "the file is empty")]
+)
+def test_a_file_without_content_is_told_by_its_name(tmp_path: Path, text: str | None, part: str) -> None:
+    """A missing and an empty file are named, with what is expected in it."""
+    message = told(text, tmp_path)
+    assert message.startswith(f"{tmp_path}/keysync.yaml: ")
+    assert part in message
+
+
+def refused(world: World, ran: Ran) -> str:
+    """The message of a command that ended before its first request."""
+    assert ran.code == 2, ran.err
+    assert "Traceback" not in ran.err
+    assert ran.out == ""
+    assert world.running.do(lambda azure: dict(azure.counts)) == {}
+    return ran.err
+
+
+def test_a_command_with_a_wrong_file_makes_no_request(make_world: MakeWorld) -> None:
+    """Exit code 2, all findings at once, no traceback, nothing on stdout and nothing asked of Azure."""
+    world = make_world("alpha")
+    world.configure(["alpha", "al-pha"], recuver="owned", timeouts={"request": "soon"})
+    message = refused(world, world.sync())
+    assert message.count(str(world.path)) == 3
+    assert all(key in message for key in ("accounts[1].name", "recuver", "timeouts.request"))
+    world.path.write_text("accounts: [\n")
+    assert "not YAML" in refused(world, world.run("check"))
+    world.path.unlink()
+    assert f"{world.path}: there is no such file" in refused(world, world.run("plan"))
+
+
+def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) -> None:
+    """An unknown account is told with those that there are, an unknown level with those that there are."""
+    world = make_world("alpha", "beta")
+    world.configure(["alpha", "beta"])
+    message = refused(world, world.sync("--account", "gamma"))
+    assert "gamma" in message
+    assert "alpha, beta" in message
+    message = refused(world, world.run("plan", "--log-level", "loud"))
+    assert "loud" in message
+    assert "debug" in message
+    message = refused(world, world.sync(env={"KEYSYNC_LOG_FORMAT": "xml"}))
+    assert "KEYSYNC_LOG_FORMAT='xml'" in message
+    message = refused(world, world.sync("--acount", "alpha"))
+    assert "--acount" in message
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"discover": [{"subscription_id": GUID, "vaults": ["main"]}]}, "discover"),
+        ({"recover": "owned"}, "recover: owned"),
+        ({"orphans": "delete"}, "orphans: delete"),
+    ],
+)
+def test_a_setting_that_is_not_supported_is_refused(make_world: MakeWorld, setting: dict[str, Any], name: str) -> None:
+    """What this version would ignore is refused by name, rather than ignored."""
+    world = make_world("alpha")
+    world.configure(["alpha"], **setting)
+    assert f"`{name}`" in refused(world, world.sync())

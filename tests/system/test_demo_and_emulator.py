@@ -1,0 +1,178 @@
+"""The commands that need no configuration: `demo`, `emulator`, `schema`, `--help` and `--version`."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import ssl
+import stat
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from keysync import __version__
+from tests.system.conftest import clean_environment, run_keysync
+
+READY_FIELDS = {
+    "authority",
+    "resource_manager",
+    "ca_bundle",
+    "tenant_id",
+    "client_id",
+    "client_secret",
+    "vaults",
+    "control",
+}
+
+
+@contextmanager
+def started(*arguments: str, temporary: Path) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until it is told to end; ended in any case."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-X", "dev", "-m", "keysync", *arguments],
+        env={**clean_environment(), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate(timeout=10)
+
+
+def ends(process: subprocess.Popen[str], signum: signal.Signals) -> tuple[int, str, str]:
+    """Code, stdout and stderr once the signal has done its work."""
+    process.send_signal(signum)
+    out, err = process.communicate(timeout=15)
+    return process.returncode, out, err
+
+
+def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
+    """Three passes show writes, refusals and failures, exit with 0, and leave nothing behind."""
+    began = time.monotonic()
+    ran = run_keysync("demo", "--once", "--every", "0.2", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert time.monotonic() - began < 20
+    assert "Traceback" not in ran.err
+    assert "created" in ran.out
+    assert "refused" in ran.out
+    assert "failed" in ran.out
+    assert ran.out.index("renderfarm-primary-key") < ran.out.index("renewed in Azure")
+    assert "updated" in ran.out
+    assert "3 passes" in ran.out
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
+    """At debug level neither a key, a token nor a sample's stored value is shown."""
+    ran = run_keysync("demo", "--once", "--every", "0.2", "--log-level", "debug", env={"TMPDIR": str(tmp_path)})
+    assert ran.code == 0, ran.err
+    assert "Request URL" in ran.err
+    everything = ran.out + ran.err
+    assert re.findall(r"[A-Za-z0-9+/]{60,}={0,2}|eyJ\w+|made by hand", everything) == []
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_ends_cleanly_when_told(tmp_path: Path, signum: signal.Signals) -> None:
+    """Ctrl-C is how a demo ends: exit code 0, a closing line, no traceback and no temporary files."""
+    with started("demo", "--every", "0.3", temporary=tmp_path) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "pass 2" in line:
+                break
+        code, out, err = ends(process, signum)
+    assert code == 0, err
+    assert "ended" in out
+    assert err == ""
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None:
+    """The ready file has the contract's fields, is for its owner only and is true; SIGTERM ends with 0."""
+    temporary, ready = tmp_path / "tmp", tmp_path / "ready.json"
+    temporary.mkdir()
+    with started("emulator", "--ready-file", str(ready), temporary=temporary) as process:
+        deadline = time.monotonic() + 15
+        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        told = json.loads(ready.read_text())
+        assert set(told) >= READY_FIELDS
+        assert stat.S_IMODE(ready.stat().st_mode) == 0o600
+        opener = urllib.request.build_opener(
+            urllib.request.ProxyHandler({}),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=told["ca_bundle"])),
+        )
+        for url in told["vaults"].values():
+            assert url.startswith("https://")
+        tenant = f"{told['authority']}/{told['tenant_id']}/v2.0/.well-known/openid-configuration"
+        with opener.open(tenant, timeout=5) as reply:
+            assert reply.status == 200
+        with opener.open(told["control"], timeout=5) as reply:
+            assert reply.status == 200
+        code, out, err = ends(process, signal.SIGTERM)
+    assert code == 0, err
+    assert err == ""
+    assert told["resource_manager"] in out
+    assert list(temporary.rglob("*")) == []
+
+
+def test_what_an_emulator_prints_is_a_configuration(tmp_path: Path) -> None:
+    """The printed configuration and variables are all that a first sync needs."""
+    data, ready, config = tmp_path / "data.yaml", tmp_path / "ready.json", tmp_path / "keysync.yaml"
+    account = {"subscription_id": "11111111-2222-3333-4444-555555555555", "resource_group": "group", "name": "alpha"}
+    data.write_text(json.dumps({"accounts": [account], "vaults": [{"name": "kv-alpha"}]}))
+    arguments = ["emulator", "--data", str(data), "--ready-file", str(ready), "--latency", "1ms", "--limits", "azure"]
+    with started(*arguments, temporary=tmp_path) as process:
+        assert process.stdout is not None
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if line.startswith("# Ctrl-C"):
+                break
+        config.write_text("".join(lines[: lines.index("# Environment\n")]))
+        variables = dict(re.findall(r"^export (AZURE_\w+)=(\S+)$", "".join(lines), re.MULTILINE))
+        ran = run_keysync("sync", "-c", str(config), "--output", "json", env=variables, cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        assert ran.outcomes() == {
+            "kv-alpha/alpha-primary-key": "created",
+            "kv-alpha/alpha-secondary-key": "created",
+        }
+        assert ends(process, signal.SIGINT)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "part"),
+    [
+        (["--latency", "soon"], "--latency is 'soon'"),
+        (["--data", "nowhere.yaml"], "nowhere.yaml"),
+        (["--port", "70000"], "65535"),
+    ],
+)
+def test_an_emulator_refuses_wrong_options(tmp_path: Path, arguments: list[str], part: str) -> None:
+    """Exit code 2 and what is wrong, before anything is served."""
+    ran = run_keysync("emulator", *arguments, cwd=tmp_path)
+    assert ran.code == 2
+    assert part in ran.err
+    assert "Traceback" not in ran.err
+
+
+def test_version_help_and_schema() -> None:
+    """The version is the package's, each command is in the help, and the schema is the file in the repository."""
+    assert run_keysync("--version").out == f"keysync {__version__}\n"
+    told = run_keysync("--help")
+    assert told.code == 0
+    for command in ("sync", "plan", "check", "demo", "emulator", "schema"):
+        assert command in told.out
+    schema = run_keysync("schema")
+    kept = Path(__file__).parents[2] / "config" / "keysync.schema.json"
+    assert (schema.code, schema.out) == (0, kept.read_text(encoding="utf-8"))

@@ -1,0 +1,320 @@
+"""No key, token or client secret in anything that a command prints or writes, however a call ends."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from keysync.emulator import EmulatorData, Fault
+from keysync.secret.scrub import Scrubber
+from tests.support.azure import GROUP, SUBSCRIPTION, running_azure
+from tests.system.conftest import Ran, World, clean_environment
+
+FOREIGN = "S3cr3t/of+Terraform=v1"
+"""A value that somebody else stored under a name that keysync would write."""
+CLIENT_SECRET = "cl13nt.S3cret~of-the_test"
+OTHER_SECRET = "0ther.S3cret~of-the_test"
+TIMEOUTS = {"request": "5s", "account": "8s", "collect": "200ms", "shutdown": "2s"}
+
+
+def forms(secret: str) -> Iterator[str]:
+    """Each way in which a secret could stand in a text, its beginning included."""
+    yield secret
+    yield base64.b64encode(secret.encode()).decode().rstrip("=")
+    yield quote(secret, safe="")
+    yield secret[:12]
+
+
+def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
+    """Which of `secrets` stand in `text`, and whether a token does."""
+    found = [name for name, secret in secrets.items() if any(form in text for form in forms(secret))]
+    return [*found, *(["a token"] if "eyJ" in text else [])]
+
+
+def places(ran: Ran, *folders: Path) -> Iterator[tuple[str, str]]:
+    """Everything that a command left: both streams and every file, by name."""
+    yield "stdout", ran.out
+    yield "stderr", ran.err
+    for folder in folders:
+        for file in sorted(folder.rglob("*")):
+            if file.is_file():
+                yield str(file), f"{file.name}\n{file.read_bytes().decode('utf-8', errors='replace')}"
+
+
+def shaped(key: str) -> str:
+    """A key in all of its forms, as a careless service might repeat it."""
+    return " | ".join((key, quote(key, safe=""), base64.b64encode(key.encode()).decode()))
+
+
+def echo(key: str, status: int = 409) -> dict[str, Any]:
+    """A CloudError that repeats the key at each of its levels."""
+    inner = {"code": "Inner", "message": f"bad value '{key}'", "target": key}
+    details = [{"code": "Outer", "message": key, "target": key, "details": [inner], "innererror": {"was": {"k": key}}}]
+    return {"kind": "status", "status": status, "code": "Odd", "message": f"got {key}!", "details": details}
+
+
+def deeds(key: str) -> dict[str, dict[str, Any]]:
+    """Every way in which a call can end badly, by a name for it."""
+    return {
+        "echo": echo(key),
+        "denied": echo(key, 403),
+        "gone": echo(key, 404),
+        "busy": {**echo(key, 429), "retry_after": "1200"},
+        "code": {"kind": "status", "status": 400, "code": key, "message": "no", "inner_code": key},
+        "header": {"kind": "status", "status": 409, "headers": {"x-ms-request-id": key, "WWW-Authenticate": key}},
+        "reset": {"kind": "reset"},
+        "truncated": {"kind": "truncated"},
+        "html": {"kind": "html", "status": 200, "body": f"<html><title>{key}</title>{key}</html>"},
+        "htmlerror": {"kind": "html", "status": 403, "body": f"<html><title>{key}</title>{key}</html>"},
+        "empty": {"kind": "empty"},
+        "nullkeys": {"kind": "null_keys"},
+        "body": {"kind": "body", "body": key},
+        "bodyerror": {"kind": "body", "body": key, "status": 400},
+        "bodytext": {"kind": "body", "body": json.dumps(key)},
+        "bodylist": {"kind": "body", "body": json.dumps([{"primary": key, "value": key}])},
+        "bodyodd": {"kind": "body", "body": json.dumps({"primary": [key], "value": {"x": key}, "id": key})},
+    }
+
+
+LATE = ("echo", "reset", "truncated", "html", "body")
+"""What may become of the reply to a write that has taken effect."""
+FAULTS = [
+    *((operation, deed) for operation in ("list", "get", "set") for deed in deeds("")),
+    *(("late", deed) for deed in LATE),
+]
+
+
+@dataclass
+class Planted:
+    """A world full of known secrets, and commands run in it."""
+
+    world: World
+    temporary: Path
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        """Runs a command at the most talkative level, its temporary files in a folder of the test."""
+        settings = {"TMPDIR": str(self.temporary), **(env or {})}
+        return self.world.run(command, "--log-level", "debug", *arguments, env=settings)
+
+    def search(self, ran: Ran) -> dict[str, list[str]]:
+        """Where something leaked, and what."""
+        everything = {name: leaks(text, self.secrets) for name, text in places(ran, self.world.folder, self.temporary)}
+        return {name: found for name, found in everything.items() if found}
+
+    def aim(self, faults: Iterable[Fault]) -> None:
+        """Puts `faults` in place of those in force."""
+        told = list(faults)
+
+        def replace(azure: Any) -> None:
+            azure.faults.clear()
+            for fault in told:
+                azure.faults.add(fault)
+
+        self.world.running.do(replace)
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
+    """Accounts by the operation that goes wrong for them and the way in which it does, and one that is fine."""
+    names = ["fine", "foreign", "stuck", *(f"{operation}0{deed}" for operation, deed in FAULTS)]
+    keys = {name: [base64.b64encode(os.urandom(64)).decode() for _ in range(2)] for name in names}
+    common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP}
+    accounts = [
+        {**common, "name": name, "primary": primary, "secondary": secondary}
+        for name, (primary, secondary) in keys.items()
+    ]
+    vault = {"name": "main", "secrets": [{"name": "foreign-primary-key", "value": FOREIGN}]}
+    content = EmulatorData.model_validate({"client_secret": CLIENT_SECRET, "accounts": accounts, "vaults": [vault]})
+    with ExitStack() as stack:
+        azure = stack.enter_context(running_azure(content))
+        folder, temporary = tmp_path_factory.mktemp("work"), tmp_path_factory.mktemp("tmp")
+        world = World(azure, folder)
+        world.configure([name for name in names if name != "stuck"], timeouts=TIMEOUTS)
+        planted = Planted(world, temporary)
+        for name, pair in keys.items():
+            planted.secrets |= dict(zip((f"{name} primary", f"{name} secondary"), pair, strict=True))
+        planted.secrets |= {"foreign": FOREIGN, "client secret": CLIENT_SECRET}
+        yield planted
+
+
+def every_fault(stage: Planted) -> Iterator[Fault]:
+    """One for each account that is to fail, aimed at the operation in its name."""
+    for operation, deed in FAULTS:
+        name = f"{operation}0{deed}"
+        key = stage.secrets[f"{name} primary"]
+        # Before a pass has seen a key, it can know it by its look only; and a header takes one word.
+        told = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
+        target = name if operation == "list" else f"main/{name}-primary-key"
+        called = {"list": "listKeys", "get": "getSecret"}.get(operation, "setSecret")
+        yield Fault(operation=called, target=target, after=operation == "late", **told)
+
+
+COMMANDS = {
+    "sync json": ("sync", ["--log-format", "json", "--output", "json"]),
+    "sync text": ("sync", ["--log-format", "console", "--output", "text"]),
+    "plan json": ("plan", ["--log-format", "console", "--output", "json"]),
+    "check text": ("check", ["--log-format", "json", "--output", "text"]),
+}
+
+
+@pytest.fixture(scope="module")
+def everything_failed(stage: Planted) -> dict[str, Ran]:
+    """Each command once amid all the faults; side by side, as most of their time is waiting between attempts."""
+    stage.aim(every_fault(stage))
+
+    def run(name: str) -> Ran:
+        command, arguments = COMMANDS[name]
+        metrics = ["--metrics-file", str(stage.world.folder / f"{name}.prom")] if command == "sync" else []
+        return stage.run(command, *arguments, *metrics)
+
+    with ThreadPoolExecutor() as pool:
+        return dict(zip(COMMANDS, pool.map(run, COMMANDS), strict=True))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[str, Ran], name: str) -> None:
+    """Whatever fails and however, neither the log at debug level, the report nor a file shows a secret."""
+    ran = everything_failed[name]
+    assert ran.code == 1, ran.err[-2000:]
+    assert "list0echo" in ran.out
+    assert "fine" in ran.out
+    assert "Request URL" in ran.err, "the SDK's own log is not on"
+    if name == "sync json":
+        listed = {where: outcome for where, outcome in ran.outcomes().items() if where.startswith("main/list0")}
+        assert len(listed) == 2 * len(deeds(""))
+        assert {outcome for where, outcome in listed.items() if "-primary-" in where} == {"failed", "refused"}
+    if name.startswith("sync"):
+        assert "keysync_secret_outcomes_total" in (stage.world.folder / f"{name}.prom").read_text()
+    assert stage.search(ran) == {}
+
+
+@pytest.mark.parametrize("code", ["AADSTS7000222", "AADSTS7000215"])
+def test_a_refused_token_request_shows_no_client_secret(stage: Planted, code: str) -> None:
+    """Entra's own code is told, the client secret that its message repeats is not."""
+    message = f"{code}: the client secret {CLIENT_SECRET} ({quote(CLIENT_SECRET, safe='')}) is not good."
+    told = {"kind": "status", "status": 401, "code": "invalid_client", "message": message}
+    stage.aim([Fault(operation="token", **told)])
+    ran = stage.run("sync", "--output", "json", "--account", "fine", "--account", "foreign")
+    assert ran.code == 1
+    assert code in ran.out
+    assert stage.search(ran) == {}
+
+
+def test_a_client_secret_from_a_file_is_not_shown(stage: Planted, tmp_path: Path) -> None:
+    """A secret of the configuration's own credential does not come back out of Entra's message."""
+    world = World(stage.world.running, tmp_path / "configured")
+    world.folder.mkdir()
+    mounted = tmp_path / "mounted"
+    mounted.write_text(OTHER_SECRET + "\n")
+    endpoints = world.running.azure.endpoints
+    credential = {"type": "client_secret", "tenant_id": endpoints.tenant_id, "client_id": endpoints.client_id}
+    world.configure(["fine"], timeouts=TIMEOUTS, credential={**credential, "client_secret_file": str(mounted)})
+    other = Planted(world, stage.temporary, {**stage.secrets, "other client secret": OTHER_SECRET})
+    message = f"AADSTS7000215: {shaped(OTHER_SECRET)} is wrong"
+    other.aim([Fault(operation="token", kind="status", status=401, code="invalid_client", message=message)])
+    ran = other.run("sync")
+    assert ran.code == 1
+    assert "AADSTS7000215" in ran.out
+    assert other.search(ran) == {}
+
+
+def test_an_interrupted_run_shows_no_secret(stage: Planted, tmp_path: Path) -> None:
+    """What is told of writes that were cut off is told without their values."""
+    world = World(stage.world.running, tmp_path / "interrupted")
+    world.folder.mkdir()
+    world.configure(["stuck"], timeouts={**TIMEOUTS, "shutdown": "500ms"})
+    other = Planted(world, stage.temporary, stage.secrets)
+    other.aim([Fault(operation="setSecret", target="main/stuck-*", kind="hang", after=True)])
+    before = world.running.do(lambda azure: azure.counts["setSecret"])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "keysync", "sync", "-c", str(world.path), "--log-level", "debug", "--output", "json"],
+        env={**clean_environment(), **world.running.environ, "TMPDIR": str(other.temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 10
+    while world.running.do(lambda azure: azure.counts["setSecret"]) < before + 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 143, err[-2000:]
+    assert '"interrupted": true' in out
+    assert '"outcome": "unknown"' in out
+    assert other.search(Ran(process.returncode, out, err)) == {}
+
+
+BROKEN = """
+import os, sys
+key = os.environ["A_KEY"]
+def fails(*_, **__):
+    local = key
+    raise RuntimeError(f"unexpected {local}") from ValueError(local)
+import keysync.cli.main, keysync.cli.one_off, keysync.sync.run, keysync.targets.key_vault as target
+{broken}
+keysync.cli.main.main()
+"""
+"""The command with a fault of its own."""
+
+
+@pytest.mark.parametrize(
+    "broken", ["target.KeyVault.read = fails", "keysync.cli.one_off._print = fails", "target.reveal = fails"]
+)
+def test_a_fault_of_keysync_shows_no_secret(stage: Planted, broken: str) -> None:
+    """An exception that nobody foresaw is told by its type and place, not by its text."""
+    stage.aim([])
+    key = stage.secrets["get0empty primary"]
+    stage.world.running.do(lambda azure: azure.state.regenerate("fine", "Primary"))
+    arguments = ["sync", "-c", str(stage.world.path), "--log-level", "debug", "--account", "fine"]
+    done = subprocess.run(
+        [sys.executable, "-c", BROKEN.replace("{broken}", broken), *arguments],
+        env={**clean_environment(), **stage.world.running.environ, "A_KEY": key, "TMPDIR": str(stage.temporary)},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    ran = Ran(done.returncode, done.stdout, done.stderr)
+    assert ran.code == 1
+    assert "RuntimeError" in ran.out + ran.err
+    assert "Traceback" not in ran.err
+    assert stage.search(ran) == {}
+
+
+def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
+    """A key that a service repeats before keysync got it is masked in each of its forms."""
+    key = base64.b64encode(os.urandom(31) + b"\xff\xef\xbe" * 11).decode()
+    text = Scrubber().scrub(f"before {shaped(key)} behind")
+    assert leaks(text, {"key": key}) == []
+    assert text.startswith("before ")
+    assert text.endswith(" behind")
+
+
+def test_the_search_finds_what_it_is_to_find(tmp_path: Path) -> None:
+    """In either stream and in a file of any depth, a secret in each of its forms is found, and so is a token."""
+    key = base64.b64encode(os.urandom(64)).decode()
+    planted = {"key": key, "foreign": FOREIGN}
+    for form in forms(key):
+        assert leaks(f"before {form} behind", planted) == ["key"]
+    assert leaks('{"authorization": "Bearer eyJ0eXAi"}', planted) == ["a token"]
+    assert leaks("nothing here", planted) == []
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "left.bin").write_bytes(b"\xff\x00" + quote(FOREIGN, safe="").encode())
+    found = {Path(name).name: leaks(text, planted) for name, text in places(Ran(0, key, f"x{key[:12]}x"), tmp_path)}
+    assert found == {"stdout": ["key"], "stderr": ["key"], "left.bin": ["foreign"]}
