@@ -51,7 +51,8 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    quiet = logging.DEBUG if level == "DEBUG" else logging.WARNING
+    # A logger's own level wins over the root's, so it must not fall below what was asked for.
+    quiet = logging.DEBUG if level == "DEBUG" else max(root.level, logging.WARNING)
     for name in _LIBRARIES:
         logging.getLogger(name).setLevel(quiet)
 
