@@ -14,6 +14,7 @@ import typer
 from keysync import __version__
 from keysync.cli.emulator import emulator
 from keysync.errors import KeysyncError
+from keysync.sync.shard import Shard
 
 if TYPE_CHECKING:
     from keysync.cli.one_off import Options
@@ -102,6 +103,9 @@ def sync(
     accept: Annotated[
         str | None, typer.Option("--accept", metavar="CHECKSUM", help="Go beyond the limits for just this plan.")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0.")
+    ] = None,
     metrics_file: Annotated[
         Path | None, typer.Option("--metrics-file", help="Write metrics for a textfile collector.")
     ] = None,
@@ -115,6 +119,7 @@ def sync(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=dry_run, accept=accept, metrics_file=metrics_file,
+        shard=None if shard is None else Shard.parse(shard),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 

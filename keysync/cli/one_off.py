@@ -15,13 +15,14 @@ from keysync.cli.compose import select_accounts, wire
 from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.loading import find_config, load_config
-from keysync.config.models import Config
+from keysync.config.models import Account, Config
 from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Report
 from keysync.sync.run import run_pass
+from keysync.sync.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,7 @@ class Options:
     accounts: tuple[str, ...] = ()
     dry_run: bool = False
     accept: str | None = None
+    shard: Shard | None = None
     metrics_file: Path | None = None
     exit_code_for_changes: bool = False
 
@@ -54,7 +56,7 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     metrics = Metrics(CollectorRegistry())
-    accounts = select_accounts(config, options.accounts)
+    accounts = [one for one in select_accounts(config, options.accounts) if _is_ours(options, one)]
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, metrics.called) as wired:
             observer = Observers((PassLog(), metrics, bar))
@@ -64,6 +66,10 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     if options.metrics_file is not None:
         metrics.write(options.metrics_file)
     return interruption.exit_code or _exit_code(options, report)
+
+
+def _is_ours(options: Options, account: Account) -> bool:
+    return options.shard is None or options.shard.has(account.resource_id)
 
 
 def _print(options: Options, report: Report) -> None:

@@ -285,3 +285,15 @@ def test_metrics_of_a_one_off_run_are_written(make_world: MakeWorld) -> None:
     assert 'keysync_runs_total{result="success"} 1.0' in text
     assert 'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in text
     assert 'operation="listKeys"' in text
+
+
+def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
+    """Two shards together serve each account once; a share that cannot be is a usage error."""
+    names = [f"account{number}" for number in range(8)]
+    world = make_world(*names)
+    world.configure(names)
+    first, second = world.sync("--shard", "0/2"), world.sync("--shard", "1/2")
+    assert (first.code, second.code) == (0, 0)
+    served = [*first.outcomes(), *second.outcomes()]
+    assert len(served) == len(set(served)) == 16
+    assert world.sync("--shard", "4/3").code == 2
