@@ -39,7 +39,7 @@ def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[_foreign],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, _foreign],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared[1:], renderer],
     )
     _install(formatter, level.upper())

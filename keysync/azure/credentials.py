@@ -39,9 +39,10 @@ class SingleFlightCredential:
     429 near five a second. A token is kept until five minutes before its end, or until its `refresh_on`.
     """
 
-    def __init__(self, inner: Any, name: str) -> None:  # noqa: ANN401  # the SDK's credentials share no base class
+    def __init__(self, inner: Any, name: str, *, timeout: float = 30.0) -> None:  # noqa: ANN401  # the SDK's credentials share no base class
         self._inner = inner
         self.name = name
+        self._timeout = timeout
         self._tokens: dict[_Key, AccessTokenInfo] = {}
         self._flights: dict[_Key, asyncio.Task[AccessTokenInfo]] = {}
 
@@ -81,14 +82,19 @@ class SingleFlightCredential:
         return AccessToken(token.token, token.expires_on)
 
     async def _request(self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
-        if hasattr(self._inner, "get_token_info"):
-            token: AccessTokenInfo = await self._inner.get_token_info(*scopes, options=options)
-        else:
-            plain = await self._inner.get_token(*scopes, **options)
-            token = AccessTokenInfo(plain.token, plain.expires_on)
+        # A deadline of its own: all who wait share this request, so a hung one would fail every later attempt too.
+        async with asyncio.timeout(self._timeout):
+            token = await self._ask(scopes, options)
         if not options.get("claims"):
             self._tokens[key] = token
         return token
+
+    async def _ask(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        if hasattr(self._inner, "get_token_info"):
+            token: AccessTokenInfo = await self._inner.get_token_info(*scopes, options=options)
+            return token
+        plain = await self._inner.get_token(*scopes, **options)
+        return AccessTokenInfo(plain.token, plain.expires_on)
 
     def _landed(self, key: _Key, flight: asyncio.Task[AccessTokenInfo]) -> None:
         self._flights.pop(key, None)
@@ -118,12 +124,19 @@ class Credentials:
     """Opens each configured credential once, on the stack handed in, and hands the same one to all who name it."""
 
     def __init__(
-        self, stack: AsyncExitStack, endpoints: Endpoints, transport: SharedTransport, scrubber: Scrubber
+        self,
+        stack: AsyncExitStack,
+        endpoints: Endpoints,
+        transport: SharedTransport,
+        scrubber: Scrubber,
+        *,
+        timeout: float,
     ) -> None:
         self._stack = stack
         self._endpoints = endpoints
         self._transport = transport
         self._scrubber = scrubber
+        self._timeout = timeout
         self._opened: dict[models.Credential, SingleFlightCredential] = {}
         # The scrubber holds values weakly; these live as long as the credentials do.
         self._kept: list[SecretValue] = []
@@ -133,7 +146,7 @@ class Credentials:
     async def open(self, wanted: models.Credential) -> AsyncTokenCredential:
         """The credential for `wanted`. Raises UsageError where a file that it names cannot be read."""
         if wanted not in self._opened:
-            credential = SingleFlightCredential(self._build(wanted), wanted.type)
+            credential = SingleFlightCredential(self._build(wanted), wanted.type, timeout=self._timeout)
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
 

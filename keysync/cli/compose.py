@@ -135,11 +135,12 @@ async def wire(
         endpoints = endpoints_of(config.cloud)
         transport = await open_transport(stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS)
         translator, fingerprinter = FailureTranslator(scrubber), Fingerprinter()
-        caller = Caller(translator, RetryPolicy(), timeout=config.timeouts.request.total_seconds(), observe=observe)
+        request_seconds = config.timeouts.request.total_seconds()
+        caller = Caller(translator, RetryPolicy(), timeout=request_seconds, observe=observe)
         opener = _Opener(
             stack=stack,
             config=config,
-            credentials=Credentials(stack, endpoints, transport, scrubber),
+            credentials=Credentials(stack, endpoints, transport, scrubber, timeout=request_seconds),
             clients=Clients(stack, endpoints, transport),
             caller=caller,
             fingerprinter=fingerprinter,

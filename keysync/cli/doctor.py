@@ -56,7 +56,13 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     accounts = select_accounts(config, options.accounts)
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, lambda _operation, _status: None) as wired:
-            found = [_configuration(wired), *await _examine(wired, interruption, bar)]
+            examination = asyncio.create_task(_examine(wired, interruption, bar))
+            stopped = asyncio.create_task(interruption.stop.wait())
+            await asyncio.wait((examination, stopped), return_when=asyncio.FIRST_COMPLETED)
+            for task in (examination, stopped):
+                task.cancel()
+            await asyncio.gather(examination, stopped, return_exceptions=True)
+            found = [_configuration(wired), *([] if examination.cancelled() else examination.result())]
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Mapping
@@ -220,10 +221,26 @@ def _from_environment(name: str, kind: type[LogLevel | LogFormat]) -> LogLevel |
         raise typer.BadParameter(f"{name}={value!r} is not one of {known}") from None
 
 
+def _settle_streams() -> None:
+    """A closed stdout, or one that cannot write every character, must not turn a pass that was done into an error."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Entry point of the console script; never ends with a traceback."""
+    _settle_streams()
     try:
         app()
+    except BrokenPipeError:
+        # Whoever read us has gone; what is still to be flushed goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(1)
     except KeysyncError as error:
         for line in str(error).splitlines():
             typer.echo(f"keysync: {line}", err=True)

@@ -16,6 +16,7 @@ from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config
+from keysync.errors import UsageError
 from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
@@ -49,9 +50,16 @@ def load(options: Options) -> Config:
 def run(options: Options) -> int:
     """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
+    _check_writable(options.metrics_file)
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
     return asyncio.run(_run(options, config, scrubber))
+
+
+def _check_writable(path: Path | None) -> None:
+    # Before the first request: afterwards "nothing was touched" would be a lie.
+    if path is not None and not (path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)):
+        raise UsageError(f"--metrics-file {path}: its folder is not there or cannot be written to")
 
 
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
@@ -62,9 +70,9 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
             observer = Observers((PassLog(), metrics, bar))
             job = wired.make_pass(observer, interruption.stop, dry_run=options.dry_run, accept=options.accept)
             report = await run_pass(job)
-    _print(options, report)
     if options.metrics_file is not None:
         metrics.write(options.metrics_file)
+    _print(options, report)
     return interruption.exit_code or _exit_code(options, report)
 
 

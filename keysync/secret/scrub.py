@@ -13,10 +13,11 @@ from keysync.secret.value import MASK, SecretValue
 
 # A Batch key is 88 characters of base64 and a token starts with "eyJ": no word, path or id of Azure looks like these.
 _LOOKS_SECRET: Final = re.compile(
-    r"(?:[A-Za-z0-9+/]|%2[BbFf]){60,}(?:=|%3[Dd]){0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
+    r"(?:[A-Za-z0-9+/]|%2[BbFf]|\\u002[BbFf]|\\/|&#4[37];|&#x2[BbFf];){60,}(?:=|%3[Dd]|\\u003[Dd]|&#61;){0,2}|eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})"
 )
 _PATH: Final = re.compile(r"/(?:subscriptions|resourceGroups|providers|batchAccounts)/", re.IGNORECASE)
 _SHORTEST: Final = 8
+_HEAD: Final = 12
 
 
 class Scrubber:
@@ -39,6 +40,8 @@ class Scrubber:
         # The longest first: a value that is a part of another must not break that one up.
         for form in sorted(forms, key=len, reverse=True):
             text = text.replace(form, MASK)
+        for value in tuple(self._values):
+            text = _without_beginning(text, reveal(value))
         return _LOOKS_SECRET.sub(_mask_unless_path, text)
 
 
@@ -49,6 +52,16 @@ def _forms(plain: str) -> tuple[str, ...]:
     # A reply may hold half of a surrogate pair, which is text to Python and nothing to UTF-8.
     encoded = base64.b64encode(plain.encode("utf-8", "surrogatepass")).decode()
     return (plain, encoded, quote(plain, safe="", errors="surrogatepass"))
+
+
+def _without_beginning(text: str, plain: str) -> str:
+    """A message may be cut off within a value: as much of it as stands there is masked."""
+    head = plain[:_HEAD]
+    if len(plain) < 2 * _HEAD or head not in text:
+        return text
+    before, _, after = text.partition(head)
+    same = next((at for at, (a, b) in enumerate(zip(after, plain[_HEAD:], strict=False)) if a != b), len(plain) - _HEAD)
+    return before + MASK + _without_beginning(after[same:], plain)
 
 
 def _mask_unless_path(found: re.Match[str]) -> str:

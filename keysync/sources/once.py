@@ -23,12 +23,14 @@ class OncePerPass:
         if self._call is None:
             self._call = asyncio.create_task(self._inner.get_keys())
         self._waiting += 1
+        call = self._call
         try:
-            return await asyncio.shield(self._call)
+            return await asyncio.shield(call)
         finally:
             self._waiting -= 1
-            if not self._waiting:
-                self._call.cancel()
+            if not self._waiting and not call.done():
+                call.cancel()
+                self._call = None  # whoever comes later asks anew
 
     async def probe(self) -> None:
         """Reads the account without its keys. Raises AzureFailure."""

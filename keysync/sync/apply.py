@@ -9,13 +9,14 @@ from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.secret.value import SecretValue
 from keysync.sync.model import DONE, WRITES, Change, ItemRef, Outcome, Plan, Result
 from keysync.targets.errors import WriteUnknown
-from keysync.targets.interface import SecretTarget
+from keysync.targets.interface import Absent, Existing, SecretTarget
 
+_CHANGED = "somebody changed the secret since it was compared: not written, the next pass judges it anew"
 _INTERRUPTED = "interrupted before it was written"
 
 
 class Applier:
-    """Writes plans, `concurrency` items at a time, until `stop` is set; then grants `grace_seconds` to writes under way."""
+    """Writes plans, `concurrency` items of a vault at a time, until `stop` is set; then grants `grace_seconds` to writes under way."""
 
     def __init__(
         self,
@@ -28,7 +29,8 @@ class Applier:
     ) -> None:
         self._targets = targets
         self._translator = translator
-        self._slots = asyncio.Semaphore(concurrency)
+        # One set of slots a vault: one that hangs takes no place of another's.
+        self._slots = {vault: asyncio.Semaphore(concurrency) for vault in targets}
         self._stop = stop
         self._grace_seconds = grace_seconds
 
@@ -54,7 +56,7 @@ class Applier:
 
     async def _write(self, change: Change, value: SecretValue) -> Result:
         try:
-            await self._slots.acquire()
+            await self._slots[change.ref.vault].acquire()
         except asyncio.CancelledError:
             return Result(change.ref, "skipped", reason=_INTERRUPTED)
         try:
@@ -62,10 +64,12 @@ class Applier:
                 return Result(change.ref, "skipped", reason=_INTERRUPTED)
             return await self._attempt(change, value)
         finally:
-            self._slots.release()
+            self._slots[change.ref.vault].release()
 
     async def _attempt(self, change: Change, value: SecretValue) -> Result:
         try:
+            if not await self._is_as_observed(change):
+                return Result(change.ref, "refused", reason=_CHANGED)
             version = await self._send(change, value)
         except asyncio.CancelledError:
             return Result(
@@ -76,6 +80,16 @@ class Applier:
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
         return Result(change.ref, DONE[change.kind], version=version, reason=change.reason)
+
+    async def _is_as_observed(self, change: Change) -> bool:
+        """Whether the vault still shows what the plan was made from: what was ours to write may be somebody's by now."""
+        match await self._targets[change.ref.vault].read(change.ref.secret):
+            case Existing(version=version):
+                return version == change.before
+            case Absent():
+                return change.before is None
+            case _:
+                return False
 
     async def _send(self, change: Change, value: SecretValue) -> str | None:
         target = self._targets[change.ref.vault]

@@ -107,9 +107,16 @@ class Collector:
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
         if isinstance(error, AzureFailure):
             return error.record
+        if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
+            return FailureRecord(kind="internal", summary="the call was given up by whoever shared it")
         if not isinstance(error, Exception):
-            raise error  # cancelled: the pass is being ended
+            raise error  # the pass is being ended
         return self._translator.record(error, operation=operation, scope=scope)
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 class _Once:

@@ -35,7 +35,7 @@ def is_ours(tags: Mapping[str, str], item: Item) -> bool:
         tags.get(MANAGED_BY) == KEYSYNC
         and tags.get(SOURCE, "").lower() == item.ref.account.lower()
         and tags.get(KEY) == item.ref.key
-        and (item.owner is None or tags.get(OWNER) == item.owner)
+        and tags.get(OWNER) == item.owner
     )
 
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
+
 from keysync.azure.errors import FailureRecord
 from keysync.sync.apply import Applier, not_written, planned
 from keysync.sync.collect import AccountScope, Collected, Collector
@@ -50,7 +52,14 @@ class Pass:
 
 async def run_pass(job: Pass) -> Report:
     """Runs one pass and returns its report; failures of Azure are in the report, never raised."""
-    run_id, started, watch = uuid.uuid4().hex, job.clock(), time.monotonic()
+    run_id = uuid.uuid4().hex
+    # So that what the SDKs log while it runs carries it too.
+    with structlog.contextvars.bound_contextvars(run_id=run_id):
+        return await _run(job, run_id)
+
+
+async def _run(job: Pass, run_id: str) -> Report:
+    started, watch = job.clock(), time.monotonic()
     accounts = len({scope.account for scope in job.scopes})
     job.observer.started(run_id, len(job.scopes))
     results: list[Result] = []

@@ -297,3 +297,54 @@ def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
     served = [*first.outcomes(), *second.outcomes()]
     assert len(served) == len(set(served)) == 16
     assert world.sync("--shard", "4/3").code == 2
+
+
+def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None:
+    """Its second vault asks anew after the first gave up; the pass goes on and reports each item."""
+    world = make_world({"name": "stuck", "fault": "hang"}, "alpha", vaults=("main", "spare"))
+    world.configure(
+        [{"name": "stuck", "vaults": ["main", "spare"]}, "alpha"],
+        concurrency=1,
+        timeouts={"request": "300ms", "account": "500ms", "collect": "2s"},
+    )
+    ran = world.sync()
+    assert ran.code == 1, ran.err
+    outcomes = ran.outcomes()
+    assert outcomes["main/alpha-primary-key"] == "created"
+    assert outcomes["spare/stuck-primary-key"] == "failed"
+
+
+def test_a_hung_token_request_costs_an_attempt_not_the_pass(make_world: MakeWorld) -> None:
+    """The request that all wait for has a deadline of its own, so that the next attempt makes another."""
+    world = make_world("alpha")
+    world.configure(["alpha"], timeouts={"request": "500ms"})
+    world.running.do(lambda azure: azure.faults.add(Fault(operation="token", kind="hang", times=1)))
+    assert world.sync().code == 0
+
+
+def test_a_metrics_file_that_cannot_be_written_is_told_first(make_world: MakeWorld) -> None:
+    """Exit code 2 means that nothing was touched."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.sync("--metrics-file", str(world.folder / "nowhere" / "keysync.prom"))
+    assert ran.code == 2
+    assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
+
+
+def test_a_check_that_is_interrupted_ends(make_world: MakeWorld) -> None:
+    """SIGINT ends the doctor while an account hangs."""
+    world = make_world({"name": "stuck", "fault": {"operation": "*", "kind": "hang"}})
+    world.configure(["stuck"])
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "keysync", "check", "-c", str(world.path)],
+        env={**clean_environment(), **world.running.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while not world.running.do(lambda azure: azure.counts["getAccount"]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=10)
+    assert process.returncode == 130
