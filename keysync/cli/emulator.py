@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from keysync.cli.options import FormatOption, LevelOption, VersionOption
 from keysync.errors import KeysyncError, UsageError
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ def emulator(
     state: Annotated[
         Path | None, typer.Option(help="Directory that keys and secrets are kept in; without it nothing is kept.")
     ] = None,
+    log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere; it logs nothing
+    log_format: FormatOption = None,  # noqa: ARG001
+    version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
     # Imported here, so that the help of every command comes without a web server and its certificates.

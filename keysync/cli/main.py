@@ -6,42 +6,28 @@ import io
 import os
 import sys
 from collections.abc import Mapping
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from keysync import __version__
 from keysync.cli.emulator import emulator
+from keysync.cli.options import (
+    AccountsOption,
+    ConfigOption,
+    FormatOption,
+    LevelOption,
+    LogFormat,
+    LogLevel,
+    Output,
+    OutputOption,
+    VersionOption,
+)
 from keysync.errors import KeysyncError
 from keysync.sync.shard import Shard
 
 if TYPE_CHECKING:
     from keysync.cli.one_off import Options
-
-
-class Output(StrEnum):
-    """How the result is printed."""
-
-    text = "text"
-    json = "json"
-
-
-class LogFormat(StrEnum):
-    """How the log is written."""
-
-    json = "json"
-    console = "console"
-
-
-class LogLevel(StrEnum):
-    """The least severe record that is written."""
-
-    debug = "debug"
-    info = "info"
-    warning = "warning"
-    error = "error"
 
 
 app = typer.Typer(
@@ -52,44 +38,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml."
-    ),
-]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.", case_sensitive=False)]
-LevelOption = Annotated[
-    LogLevel | None,
-    typer.Option("--log-level", help="Least severe record of the log (KEYSYNC_LOG_LEVEL).", case_sensitive=False),
-]
-FormatOption = Annotated[
-    LogFormat | None,
-    typer.Option(
-        "--log-format",
-        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON where stderr is no terminal.",
-        case_sensitive=False,
-    ),
-]
-AccountsOption = Annotated[
-    list[str] | None, typer.Option("--account", help="Only this account, by name or ARM id; repeatable.")
-]
-
-
-def _print_version(wanted: bool) -> None:  # typer's callback
-    if wanted:
-        typer.echo(f"keysync {__version__}")
-        raise typer.Exit
-
 
 @app.callback()
 def common(
     context: typer.Context,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
-    version: Annotated[  # noqa: ARG001  # the callback has done its work by then
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-    ] = False,
+    version: VersionOption = False,  # noqa: ARG001  # the callback has done its work by then
 ) -> None:
     """Keeps Azure Key Vault in step with the keys of Azure Batch accounts."""
     context.obj = {"log_level": log_level, "log_format": log_format}
@@ -113,6 +68,7 @@ def sync(
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """One pass: write the keys that changed, then exit (0 in step, 1 failed or refused, 2 usage, 4 safety stop)."""
     from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
@@ -134,6 +90,7 @@ def plan(
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """Show what a pass would change; write nothing."""
     from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
@@ -153,6 +110,7 @@ def check(
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
     from keysync.cli import doctor  # noqa: PLC0415  # imports the SDKs
@@ -168,6 +126,7 @@ def demo(
     every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between passes.")] = 3.0,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """Passes against the embedded Azure, on sample accounts whose keys keep being regenerated."""
     from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
@@ -177,7 +136,11 @@ def demo(
 
 
 @app.command()
-def schema() -> None:
+def schema(
+    log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere
+    log_format: FormatOption = None,  # noqa: ARG001
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
     """Print the JSON Schema of the configuration file."""
     from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic
 

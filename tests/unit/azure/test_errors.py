@@ -134,7 +134,7 @@ def nested(levels: int, *, by: str) -> str:
 
 
 @pytest.mark.parametrize("by", ["details", "innererror"])
-@pytest.mark.parametrize("levels", [5, 50, 300, 1_000, 50_000])
+@pytest.mark.parametrize("levels", [5, 50, 300, 50_000])
 def test_nesting_without_end_ends(by: str, levels: int):
     """A reply that nests on and on gives a record that can still be printed as JSON."""
     record = record_of(http_error(400, nested(levels, by=by)))
