@@ -6,7 +6,7 @@ import base64
 import re
 from typing import Final
 from urllib.parse import quote
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
 from keysync.secret.reveal import reveal
 from keysync.secret.value import MASK, SecretValue
@@ -27,21 +27,23 @@ class Scrubber:
     """
 
     def __init__(self) -> None:
-        self._values: WeakSet[SecretValue] = WeakSet()
+        # Each value's forms are made once: every string of every log line is searched for all of them.
+        self._forms: WeakKeyDictionary[SecretValue, tuple[str, ...]] = WeakKeyDictionary()
 
     def remember(self, value: SecretValue) -> SecretValue:
         """Masks `value` from now on; returns it, so that a value can be wrapped and remembered in one expression."""
-        self._values.add(value)
+        self._forms[value] = _forms(reveal(value))
         return value
 
     def scrub(self, text: str) -> str:
         """`text` without any remembered value and without anything that looks like a key or a token."""
-        forms = {form for value in tuple(self._values) for form in _forms(reveal(value))}
+        remembered = tuple(self._forms.values())
+        forms = {form for forms_of_one in remembered for form in forms_of_one}
         # The longest first: a value that is a part of another must not break that one up.
         for form in sorted(forms, key=len, reverse=True):
             text = text.replace(form, MASK)
-        for value in tuple(self._values):
-            text = _without_beginning(text, reveal(value))
+        for forms_of_one in remembered:
+            text = _without_beginning(text, forms_of_one[0]) if forms_of_one else text
         return _LOOKS_SECRET.sub(_mask_unless_path, text)
 
 

@@ -111,10 +111,10 @@ class Applier:
         return self._translator.record(error, operation="setSecret", scope=change.ref.vault)
 
 
-def planned(change: Change, *, reason: str | None = None) -> Result:
+def planned(change: Change) -> Result:
     """The result of a change that is not carried out: what it would be, or why it is nothing to carry out."""
     version = change.before if change.kind == "unchanged" else None
-    return Result(change.ref, change.kind, version=version, reason=reason or change.reason, error=change.error)
+    return Result(change.ref, change.kind, version=version, reason=change.reason, error=change.error)
 
 
 def not_written(plan: Plan, reason: str) -> tuple[Result, ...]:
