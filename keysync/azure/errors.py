@@ -34,6 +34,7 @@ Kind = Literal[
     "tls",
     "connection",
     "timeout",
+    "conflict",  # another writer overtook a write
     "internal",  # a fault of keysync
 ]
 

@@ -12,6 +12,7 @@ _KEY_VAULT_DENIED: Final = re.compile(r"Action: '(?P<action>[^']+)'")
 _BATCH_ACTIONS: Final = {
     "listKeys": "Microsoft.Batch/batchAccounts/listKeys/action",
     "getAccount": "Microsoft.Batch/batchAccounts/read",
+    "listAccounts": "Microsoft.Batch/batchAccounts/read",
 }
 _SECRET_ACTIONS: Final = {
     "getSecret": "Microsoft.KeyVault/vaults/secrets/getSecret/action",
@@ -20,7 +21,14 @@ _SECRET_ACTIONS: Final = {
     "listSecrets": "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
     "listVersions": "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
     "getDeletedSecret": "Microsoft.KeyVault/vaults/secrets/readMetadata/action",
+    "recoverSecret": "Microsoft.KeyVault/vaults/secrets/recover/action",
+    "deleteSecret": "Microsoft.KeyVault/vaults/secrets/delete",
 }
+
+_POLICY: Final = (
+    "an Azure Policy or access policy on {scope} denies this: where it demands a content type or an expiry, set `content_type` "
+    "or `expires_after` (such as 90d) on the vault in the configuration; the message says what it demands"
+)
 
 # By code, lower-cased; `{scope}` is the account's ARM id or the vault's URL.
 _BY_CODE: Final = {
@@ -37,10 +45,8 @@ _BY_CODE: Final = {
     "missingsubscriptionregistration": ("register the provider once: az provider register --namespace Microsoft.Batch"),
     "forbiddenbyfirewall": "the firewall of {scope} does not let this address in: add it, or use a private endpoint",
     "forbiddenbyconnection": "{scope} takes private endpoints only: run keysync inside that network",
-    "forbiddenbypolicy": "an access policy or Azure Policy denies this on {scope}: see the message for what it demands",
-    "governancepolicy": (
-        "an Azure Policy on {scope} demands something of a secret: set `content_type` on the vault, or exempt it"
-    ),
+    "forbiddenbypolicy": _POLICY,
+    "governancepolicy": _POLICY,
     "objectisdeletedbutrecoverable": (
         "a deleted secret holds this name: recover it (az keyvault secret recover) or let it be purged, then sync again"
     ),

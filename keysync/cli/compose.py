@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from urllib.parse import urlsplit
+
+from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
@@ -14,30 +16,24 @@ from keysync.azure.credentials import Credentials
 from keysync.azure.errors import FailureTranslator
 from keysync.azure.retry import Caller, CallObserver, RetryPolicy
 from keysync.azure.transport import open_transport
-from keysync.config.models import Account, Config, Vault
+from keysync.cli.coverage import items_of, limits_of, one_each, read_only_vaults, served_names
+from keysync.config.models import Account, Config, Credential
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.directory import BatchDirectory
 from keysync.sources.once import OncePerPass
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collector
-from keysync.sync.model import Item, ItemRef
+from keysync.sync.locks import SecretLocks
+from keysync.sync.model import Adoption
+from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
-from keysync.sync.safety import LimitsLike
 from keysync.targets.key_vault import KeyVault
 
 _CONNECT_SECONDS = 10.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """The limits in force in one vault."""
-
-    creates: int
-    update_percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +49,24 @@ class Wired:
     caller: Caller
     credentials: Credentials
     resource_manager_scope: str
+    batch_client: Callable[[str], Awaitable[BatchManagementClient]]
+    locks: SecretLocks = field(default_factory=SecretLocks)
 
     def make_pass(
-        self, observer: PassObserver, stop: asyncio.Event, *, dry_run: bool = False, accept: str | None = None
+        self,
+        observer: PassObserver,
+        stop: asyncio.Event,
+        *,
+        dry_run: bool = False,
+        accept: str | None = None,
+        adopt: Adoption | None = None,
+        orphans: OrphanSearch | None = None,
     ) -> Pass:
-        """One pass over every account."""
+        """One pass over every account; with `adopt`, over nothing but what is not ours yet."""
         timeouts = self.config.timeouts
         patience = timeouts.collect.total_seconds()
         return Pass(
-            scopes=self._scopes(),
+            scopes=self._scopes(adopt),
             collector=Collector(
                 self.targets,
                 self.fingerprinter,
@@ -76,21 +81,44 @@ class Wired:
                 concurrency=self.config.concurrency,
                 stop=stop,
                 grace_seconds=timeouts.shutdown.total_seconds(),
+                locks=self.locks,
             ),
-            limits={name: _limits(self.config, vault) for name, vault in self.config.vaults.items()},
+            limits={name: limits_of(self.config, vault) for name, vault in self.config.vaults.items()},
             observer=observer,
             stop=stop,
             collect_seconds=patience,
             dry_run=dry_run,
             accept=accept,
+            only_foreign=adopt is not None,
+            orphans=orphans,
+            orphans_seconds=timeouts.account.total_seconds(),
         )
 
-    def _scopes(self) -> tuple[AccountScope, ...]:
+    def orphan_search(
+        self, *, is_mine: Callable[[str], bool] = lambda _account: True, streaks: GoneStreaks | None = None
+    ) -> OrphanSearch | None:
+        """The search for orphans, None where they are kept; `streaks` is the daemon's memory."""
+        mode, owner = self.config.orphans, self.config.owner
+        if mode == "keep" or owner is None:
+            return None
+        return OrphanSearch(
+            targets=one_each(self.config, self.targets),
+            directory=BatchDirectory(self.batch_client, self.caller),
+            translator=self.translator,
+            mode=mode,
+            owner=owner,
+            served=served_names(self.config),
+            read_only=read_only_vaults(self.config),
+            is_mine=is_mine,
+            streaks=streaks,
+        )
+
+    def _scopes(self, adopt: Adoption | None) -> tuple[AccountScope, ...]:
         scopes: list[AccountScope] = []
         for account in self.accounts:
             source = OncePerPass(self.sources[account.resource_id])
             scopes += [
-                AccountScope(account.resource_id, source, _items(self.config, account, vault))
+                AccountScope(account.resource_id, source, items_of(self.config, account, vault, adopt))
                 for vault in account.vaults
             ]
         return tuple(scopes)
@@ -114,8 +142,6 @@ def refuse_what_is_not_built(config: Config) -> None:
     """Settings that a later version honours are refused: to ignore them silently would be worse. Raises UsageError."""
     asked = {
         "discover": bool(config.discover),
-        "recover: owned": config.recover == "owned",
-        f"orphans: {config.orphans}": config.orphans != "keep",
     }
     for setting, is_asked in asked.items():
         if is_asked:
@@ -147,6 +173,8 @@ async def wire(
             scrubber=scrubber,
         )
         used = {name for account in accounts for name in account.vaults}
+        if config.orphans != "keep":
+            used |= set(config.vaults)  # an account that is gone may have been the last of its vault
         targets = {name: await opener.vault(name) for name in config.vaults if name in used}
         sources = {account.resource_id: await opener.account(account) for account in accounts}
         yield Wired(
@@ -159,6 +187,7 @@ async def wire(
             caller,
             opener.credentials,
             endpoints.resource_manager_scope,
+            opener.subscription,
         )
 
 
@@ -190,39 +219,15 @@ class _Opener:
         self.stack.push_async_callback(vault.close)
         return vault
 
+    async def subscription(self, subscription_id: str) -> BatchManagementClient:
+        """A client for any subscription, with the credential that its configured accounts have, if there are any."""
+        same = (one for one in self.config.accounts if one.subscription_id.lower() == subscription_id.lower())
+        return await self._batch(next((one.credential for one in same), None), subscription_id)
+
+    async def _batch(self, credential: Credential | None, subscription_id: str) -> BatchManagementClient:
+        opened = await self.credentials.open(credential or self.config.credential)
+        return await self.clients.batch(opened, subscription_id, self.config.api_versions.batch)
+
     async def account(self, account: Account) -> BatchAccount:
-        credential = await self.credentials.open(account.credential or self.config.credential)
-        client = await self.clients.batch(credential, account.subscription_id, self.config.api_versions.batch)
+        client = await self._batch(account.credential, account.subscription_id)
         return BatchAccount(account, client, self.caller, fingerprinter=self.fingerprinter, scrubber=self.scrubber)
-
-
-def _items(config: Config, account: Account, vault: str) -> tuple[Item, ...]:
-    names = account.secret_names()
-    return tuple(
-        _item(config, account, vault, ItemRef(account.resource_id, key, vault, names[key]))
-        for key in KEY_NAMES
-        if key in names
-    )
-
-
-def _item(config: Config, account: Account, vault: str, ref: ItemRef) -> Item:
-    settings = config.vaults[vault]
-    return Item(
-        ref,
-        tags=settings.tags,
-        content_type=settings.content_type or _CONTENT_TYPE,
-        owner=config.owner,
-        adopt=config.adopt if account.adopt is None else account.adopt,
-        read_only=config.read_only or settings.read_only or account.read_only,
-    )
-
-
-# Tells a person who opens the vault what this is.
-_CONTENT_TYPE = "text/plain; azure-batch-account-key"
-
-
-def _limits(config: Config, vault: Vault) -> LimitsLike:
-    own = vault.limits
-    creates = own.creates if own is not None and own.creates is not None else config.limits.creates
-    updates = own.update_percent if own is not None and own.update_percent is not None else config.limits.update_percent
-    return Limits(creates, updates)

@@ -25,6 +25,7 @@ from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
 from keysync.sync.model import Result
 from keysync.sync.run import run_pass
+from keysync.sync.waiting import wait_for
 from keysync.targets.key_vault import KeyVault
 
 Level = Literal["ok", "warning", "problem"]
@@ -57,12 +58,13 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, lambda _operation, _status: None) as wired:
             examination = asyncio.create_task(_examine(wired, interruption, bar))
-            stopped = asyncio.create_task(interruption.stop.wait())
-            await asyncio.wait((examination, stopped), return_when=asyncio.FIRST_COMPLETED)
-            for task in (examination, stopped):
-                task.cancel()
-            await asyncio.gather(examination, stopped, return_exceptions=True)
-            found = [_configuration(wired), *([] if examination.cancelled() else examination.result())]
+            try:
+                await wait_for([examination], interruption.stop, None)
+                done = examination.done()
+            finally:
+                examination.cancel()
+                await asyncio.gather(examination, return_exceptions=True)
+            found = [_configuration(wired), *(examination.result() if done else [])]
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)
@@ -147,6 +149,9 @@ _EXPECTED: Final = {
     "create": "would be created",
     "update": "would be updated",
     "adopt": "would be marked as keysync's",
+    "recover": "would be recovered",
+    "disable": "would be disabled",
+    "delete": "would be deleted",
 }
 
 

@@ -103,6 +103,33 @@ def plan(
 
 
 @app.command()
+def adopt(
+    context: typer.Context,
+    config: ConfigOption = None,
+    account: AccountsOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what would be done.")] = False,
+    replace: Annotated[
+        bool,
+        typer.Option(
+            "--replace", help="Also where the value differs (it gets a new version) or somebody else's mark is."
+        ),
+    ] = False,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
+    """Take over secrets that are not keysync's yet: show what would be done, with --yes do it."""
+    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(
+        context, config, log_level, log_format,
+        output=output.value, accounts=tuple(account or ()), dry_run=not yes, adopt="replace" if replace else "unmarked",
+    )  # fmt: skip
+    raise typer.Exit(one_off.run(options))
+
+
+@app.command()
 def check(
     context: typer.Context,
     config: ConfigOption = None,

@@ -11,7 +11,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from keysync import logs
-from keysync.cli.compose import select_accounts, wire
+from keysync.cli.compose import Wired, select_accounts, wire
 from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.loading import find_config, load_config
@@ -21,7 +21,8 @@ from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
 from keysync.secret.scrub import Scrubber
-from keysync.sync.model import Report
+from keysync.sync.model import Adoption, Report
+from keysync.sync.orphans import OrphanSearch
 from keysync.sync.run import run_pass
 from keysync.sync.shard import Shard
 
@@ -40,6 +41,7 @@ class Options:
     shard: Shard | None = None
     metrics_file: Path | None = None
     exit_code_for_changes: bool = False
+    adopt: Adoption | None = None
 
 
 def load(options: Options) -> Config:
@@ -68,12 +70,27 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, metrics.called) as wired:
             observer = Observers((PassLog(), metrics, bar))
-            job = wired.make_pass(observer, interruption.stop, dry_run=options.dry_run, accept=options.accept)
+            job = wired.make_pass(
+                observer,
+                interruption.stop,
+                dry_run=options.dry_run,
+                accept=options.accept,
+                adopt=options.adopt,
+                orphans=_orphan_search(options, wired),
+            )
             report = await run_pass(job)
     if options.metrics_file is not None:
         metrics.write(options.metrics_file)
     _print(options, report)
     return interruption.exit_code or _exit_code(options, report)
+
+
+def _orphan_search(options: Options, wired: Wired) -> OrphanSearch | None:
+    """None in a run about some accounts only, or about taking secrets over."""
+    if options.accounts or options.adopt is not None:
+        return None
+    shard = options.shard
+    return wired.orphan_search() if shard is None else wired.orphan_search(is_mine=shard.has)
 
 
 def _is_ours(options: Options, account: Account) -> bool:

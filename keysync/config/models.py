@@ -313,7 +313,12 @@ class Limits(Strict):
     removal_percent: Percent = Field(
         default=10,
         description="Percent of the secrets that we manage in a vault which one pass may disable or delete. 10: an "
-        "account list that came back half empty stops here.",
+        "account list that came back half empty stops here. One may always go, unless this is 0.",
+    )
+    changes_per_day: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=50,
+        description="New versions of one secret in 24 hours, whoever made them, after which it is written no more. 50: "
+        "rotation every half hour fits, and two tools that overwrite each other are stopped within hours. Null: any number.",
     )
 
 
@@ -323,6 +328,9 @@ class VaultLimits(Strict):
     update_percent: Percent | None = Field(default=None, description="Percent that one pass may overwrite.")
     creates: Count | None = Field(default=None, description="Secrets that one pass may create.")
     removal_percent: Percent | None = Field(default=None, description="Percent that one pass may disable or delete.")
+    changes_per_day: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None, description="New versions of one secret in 24 hours. Null: the general number."
+    )
 
 
 class Vault(Strict):
@@ -343,6 +351,12 @@ class Vault(Strict):
     )
     content_type: Annotated[str, Field(max_length=255)] | None = Field(
         default=None, description="The content type of every secret written there, where a policy demands one."
+    )
+    expires_after: Duration | None = Field(
+        default=None,
+        description="How long after it was written a secret there expires, where a policy demands an expiry; renewed at half "
+        "time, without a new version. Null: none is set. Key Vault serves an expired secret all the same.",
+        examples=["90d"],
     )
     read_only: bool = Field(default=False, description="Observe and report, write nothing to this vault.")
     limits: VaultLimits | None = Field(default=None, description="Limits of this vault; they win.")
@@ -519,9 +533,15 @@ class Config(Strict):
         description="What to do with a soft-deleted namesake: report it, or recover it where it is ours. Report: "
         "somebody deleted it on purpose.",
     )
+    disabled: Literal["report", "enable"] = Field(
+        default="report",
+        description="What to do with a secret of ours that is disabled: report it, or enable it. Report: somebody disabled "
+        "it on purpose.",
+    )
     orphans: Literal["keep", "disable", "delete"] = Field(
         default="keep",
-        description="What to do with our secrets whose account is gone. Keep: consumers may still read them.",
+        description="What to do with our secrets whose account or mapping is gone. Keep: consumers may still read them. The "
+        "others need `owner`.",
     )
     limits: Limits = Field(default=Limits(), description="How much one pass may change in one vault.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How long things may take.")
@@ -562,7 +582,13 @@ class Config(Strict):
             made = handler(data)
         except ValidationError as error:
             raise faults([*known_faults(error), *unknown]) from None
-        found = [*unknown, *_nothing_to_do(made), *_repeated_accounts(made), *_collisions(made)]
+        found = [
+            *unknown,
+            *_nothing_to_do(made),
+            *_repeated_accounts(made),
+            *_collisions(made),
+            *_unowned_orphans(made),
+        ]
         if found:
             raise faults(found)
         return made
@@ -591,6 +617,12 @@ def _vault_references(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]
 def _nothing_to_do(config: Config) -> Iterator[Fault]:
     if not config.accounts and not config.discover:
         yield (), problem("accounts and discover are both empty", "list an account, or let accounts be discovered")
+
+
+def _unowned_orphans(config: Config) -> Iterator[Fault]:
+    if config.orphans != "keep" and config.owner is None:
+        what = f"orphans: {config.orphans} touches only what bears this installation's owner, and there is no owner"
+        yield ("orphans",), problem(what, "set `owner` to a name for this installation, or keep orphans")
 
 
 def _repeated_accounts(config: Config) -> Iterator[Fault]:

@@ -31,6 +31,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "items": [result.to_dict() for result in report.results],
         "stopped": report.stopped,
         "interrupted": report.interrupted,
+        "warnings": list(report.warnings),
     }
 
 

@@ -17,6 +17,8 @@ _LEVELS: Final = {
     "skipped": logging.WARNING,
 }
 
+_ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
+
 
 class PassLog:
     """Writes a pass to the log as it goes; a `PassObserver`."""
@@ -33,16 +35,21 @@ class PassLog:
         self._log.debug("account.collected", run_id=run_id, account=account)
 
     def result(self, run_id: str, result: Result) -> None:
-        """What became of an item; an unchanged one is no event."""
+        """What became of an item; an unchanged one is no event, but two keys that changed at once are one of their own."""
+        ref = result.ref
+        if result.verdict == "both_changed" and ref.key == "primary":
+            self._log.warning(
+                "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE
+            )
         if result.outcome == "unchanged":
             return
-        ref = result.ref
         fields: dict[str, Any] = {
             "run_id": run_id,
             "account": ref.account,
             "vault": ref.vault,
             "secret": ref.secret,
             "key": ref.key,
+            "verdict": result.verdict,
         }
         if result.version:
             fields["version"] = result.version
@@ -54,6 +61,8 @@ class PassLog:
 
     def finished(self, report: Report) -> None:
         """The summary, an error where a limit stopped the pass."""
+        for warning in report.warnings:
+            self._log.warning("pass.warning", run_id=report.run_id, reason=warning)
         fields = {"run_id": report.run_id, "dry_run": report.dry_run, "duration_seconds": report.duration_seconds}
         if report.stopped:
             self._log.error("pass.stopped", reason=report.stopped, checksum=report.checksum, **fields)

@@ -27,6 +27,18 @@ class Metrics:
         self._outcomes = Counter(
             "keysync_secret_outcomes", "Outcomes of items.", ["vault", "outcome"], registry=registry
         )
+        self._verdicts = Counter(
+            "keysync_secret_verdicts",
+            "How each item was found, against both live keys.",
+            ["vault", "verdict"],
+            registry=registry,
+        )
+        self._both_changed = Counter(
+            "keysync_both_keys_changed",
+            "Accounts whose keys had both changed since the last pass.",
+            ["vault"],
+            registry=registry,
+        )
         self._last_success = Gauge(
             "keysync_account_last_success_timestamp_seconds",
             "When every secret of the account was last seen in step or brought there.",
@@ -58,6 +70,9 @@ class Metrics:
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Counts one outcome."""
         self._outcomes.labels(result.ref.vault, result.outcome).inc()
+        self._verdicts.labels(result.ref.vault, result.verdict).inc()
+        if result.verdict == "both_changed" and result.ref.key == "primary":
+            self._both_changed.labels(result.ref.vault).inc()
 
     def finished(self, report: Report) -> None:
         """Counts the pass and marks each account that is wholly in step."""

@@ -16,10 +16,16 @@ from keysync.report.json import summary
 from keysync.sync.model import BAD, Report, Result
 
 _STYLES: Final = {
-    "created": "green", "updated": "green", "adopted": "green", "create": "cyan", "update": "cyan", "adopt": "cyan",
+    "created": "green", "updated": "green", "adopted": "green", "recovered": "green", "disabled": "magenta",
+    "deleted": "magenta", "create": "cyan", "update": "cyan", "adopt": "cyan", "recover": "cyan", "disable": "magenta",
+    "delete": "magenta",
     "unchanged": "dim", "skipped": "yellow", "refused": "bold yellow", "failed": "bold red", "unknown": "bold red",
 }  # fmt: skip
+# An update says why in its verdict.
+_PLAIN: Final = frozenset({"updated", "update"})
 _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "="}
+# Somebody did something that was not meant.
+_ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
 # A larger report shows only what is not plainly unchanged.
 _SHOW_ALL: Final = 40
 _PIPED_WIDTH: Final = 400
@@ -45,6 +51,8 @@ def print_report(console: Console, report: Report) -> None:
     for note in _notes(report.results):
         # A terminal breaks at words; a pipe gets one line a sentence, for grep.
         console.print(note, soft_wrap=not console.is_terminal)
+    for warning in report.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
     if report.stopped:
         console.print(Text(f"stopped: {report.stopped}", style="bold red"), soft_wrap=not console.is_terminal)
     if report.interrupted:
@@ -63,20 +71,27 @@ def _plain(result: Result) -> bool:
 
 def _table(console: Console, results: Iterable[Result]) -> Table:
     table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-    for heading in ("account", "key", "vault", "secret", "outcome"):
+    for heading in ("account", "key", "vault", "secret", "found", "outcome"):
         table.add_column(heading, no_wrap=not console.is_terminal, overflow="fold")
     for result in results:
         outcome = Text(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", style=_STYLES[result.outcome])
         ref = result.ref
-        table.add_row(escape(account_name(ref.account)), ref.key, escape(ref.vault), escape(ref.secret), outcome)
+        table.add_row(
+            escape(account_name(ref.account)), ref.key, escape(ref.vault), escape(ref.secret), _found(result), outcome
+        )
     return table
+
+
+def _found(result: Result) -> Text:
+    text = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
+    return Text(text, style="bold yellow" if result.verdict in _ALARMING else "dim")
 
 
 def _notes(results: Iterable[Result]) -> Iterable[Text]:
     """One note for each distinct reason of an account, however many of its items have it."""
     notes: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
-        if result.reason is not None and result.outcome not in {"updated", "update"}:
+        if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
             notes.setdefault((result.ref.account, result.outcome, result.reason), []).append(result)
     for (account, outcome, reason), group in notes.items():
         text = Text(f"{outcome} ", style=_STYLES[outcome])

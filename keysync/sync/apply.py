@@ -3,16 +3,40 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.secret.value import SecretValue
-from keysync.sync.model import DONE, WRITES, Change, ItemRef, Outcome, Plan, Result
+from keysync.sync.locks import SecretLocks
+from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ItemRef, Outcome, Plan, Result, Seen
+from keysync.sync.plan import judge
+from keysync.sync.refusals import changed_meanwhile
+from keysync.sync.waiting import wait_for
 from keysync.targets.errors import WriteUnknown
-from keysync.targets.interface import Absent, Existing, SecretTarget
+from keysync.targets.interface import Disabled, Existing, Observation, SecretTarget
 
-_CHANGED = "somebody changed the secret since it was compared: not written, the next pass judges it anew"
-_INTERRUPTED = "interrupted before it was written"
+FRESH_SECONDS: Final = 10.0
+"""The oldest observation that a write may rest on."""
+
+_INTERRUPTED: Final = "interrupted before it was written"
+_CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
+_ENOUGH_ROUNDS: Final = 3
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What the plan was made from and a write needs: observations, and values (masked in every printed form)."""
+
+    seen: Mapping[ItemRef, Seen] = field(default_factory=dict)
+    values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
 
 
 class Applier:
@@ -26,6 +50,9 @@ class Applier:
         concurrency: int,
         stop: asyncio.Event,
         grace_seconds: float,
+        locks: SecretLocks | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], datetime] = _utc_now,
     ) -> None:
         self._targets = targets
         self._translator = translator
@@ -33,72 +60,109 @@ class Applier:
         self._slots = {vault: asyncio.Semaphore(concurrency) for vault in targets}
         self._stop = stop
         self._grace_seconds = grace_seconds
+        self._locks = locks or SecretLocks()
+        self._clock = clock
+        self._now = now
 
-    async def apply(self, plan: Plan, values: Mapping[ItemRef, SecretValue]) -> tuple[Result, ...]:
-        """Writes what is to be written. A write that had to be cut off is `unknown`."""
-        to_write = [change for change in plan.writes if not change.read_only]
-        tasks = {change.ref: asyncio.create_task(self._write(change, values[change.ref])) for change in to_write}
+    async def apply(self, plan: Plan, material: Material, *, accepted: bool = False) -> tuple[Result, ...]:
+        """Writes what is to be written, what is held only if it was `accepted`. A write that had to be cut off is `unknown`."""
+        to_write = [change for change in plan.writes if not change.read_only and (accepted or not change.held)]
+        tasks = {change.ref: asyncio.create_task(self._write(change, material)) for change in to_write}
         await self._finish(list(tasks.values()))
         return tuple(tasks[change.ref].result() if change.ref in tasks else planned(change) for change in plan.changes)
 
     async def _finish(self, tasks: Sequence[asyncio.Task[Result]]) -> None:
-        if not tasks:
-            return
-        everything = asyncio.create_task(_wait_for(tasks))
-        stopped = asyncio.create_task(self._stop.wait())
         try:
-            await asyncio.wait((everything, stopped), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((everything,), timeout=self._grace_seconds)
+            await wait_for(tasks, self._stop, None)
+            pending = [task for task in tasks if not task.done()]
+            if pending:
+                await asyncio.wait(pending, timeout=self._grace_seconds)
         finally:
-            for task in (stopped, everything, *tasks):
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(stopped, everything, *tasks, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _write(self, change: Change, value: SecretValue) -> Result:
+    async def _write(self, change: Change, material: Material) -> Result:
+        result = Result(change.ref, "skipped", reason=_INTERRUPTED)
         try:
-            await self._slots[change.ref.vault].acquire()
+            async with self._slots[change.ref.vault], self._locks.writing(change.ref):
+                if not self._stop.is_set():
+                    result = await self._attempt(change, material)
         except asyncio.CancelledError:
-            return Result(change.ref, "skipped", reason=_INTERRUPTED)
-        try:
-            if self._stop.is_set():
-                return Result(change.ref, "skipped", reason=_INTERRUPTED)
-            return await self._attempt(change, value)
-        finally:
-            self._slots[change.ref.vault].release()
+            pass  # it was still waiting for its turn
+        return replace(result, verdict=change.verdict)
 
-    async def _attempt(self, change: Change, value: SecretValue) -> Result:
+    async def _attempt(self, change: Change, material: Material) -> Result:
         try:
-            if not await self._is_as_observed(change):
-                return Result(change.ref, "refused", reason=_CHANGED)
-            version = await self._send(change, value)
+            if change.kind in REMOVALS:
+                return await self._remove(change)
+            seen = await self._fresh(change, material.seen[change.ref])
+            return await self._carry_out(change, seen, material.values[change.ref])
         except asyncio.CancelledError:
-            return Result(
-                change.ref,
-                "unknown",
-                reason="cut off while the write was under way: the next pass will see",
-            )
+            return Result(change.ref, "unknown", reason=_CUT_OFF)
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
-        return Result(change.ref, DONE[change.kind], version=version, reason=change.reason)
 
-    async def _is_as_observed(self, change: Change) -> bool:
-        """Whether the vault still shows what the plan was made from: what was ours to write may be somebody's by now."""
-        match await self._targets[change.ref.vault].read(change.ref.secret):
-            case Existing(version=version):
-                return version == change.before
-            case Absent():
-                return change.before is None
-            case _:
-                return False
+    async def _fresh(self, change: Change, seen: Seen) -> Seen:
+        """The observation, made anew where it is too old to write upon.
 
-    async def _send(self, change: Change, value: SecretValue) -> str | None:
-        target = self._targets[change.ref.vault]
+        A name that was free is always looked at again: nothing but that look guards what somebody has just put there.
+        """
+        if change.kind != "create" and self._clock() - seen.at <= FRESH_SECONDS:
+            return seen
+        return await self._look(seen)
+
+    async def _look(self, seen: Seen) -> Seen:
+        at = self._clock()
+        stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret)
+        return replace(seen, stored=stored, at=at)
+
+    async def _carry_out(self, change: Change, seen: Seen, value: SecretValue) -> Result:
+        ref, target = change.ref, self._targets[change.ref.vault]
+        now = judge(seen, self._now())
+        if (now.kind, now.before) != (change.kind, change.before):
+            return _overtaken(change, now)
+        if change.kind == "recover":
+            await target.recover(ref.secret)
+            return await self._afterwards(change, await self._look(seen), value)
+        if now.fields == {"enabled"}:
+            await target.enable(ref.secret, now.before or "", enabled=True)
+            return await self._afterwards(change, await self._look(seen), value)
+        return Result(ref, DONE[change.kind], version=await self._send(now, value), reason=change.reason)
+
+    async def _afterwards(self, change: Change, seen: Seen, value: SecretValue, rounds: int = 1) -> Result:
+        """A secret that came back is judged like any other, and written if its value is not the live key."""
+        ref, now = change.ref, judge(seen, self._now())
+        if now.kind == "unchanged":
+            return Result(ref, DONE[change.kind], version=now.before, reason=change.reason)
+        if now.kind != "update" or rounds > _ENOUGH_ROUNDS:
+            return planned(replace(now, kind="refused" if now.kind in WRITES else now.kind))
+        if now.fields == {"enabled"}:
+            await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
+            return await self._afterwards(change, await self._look(seen), value, rounds + 1)
+        return Result(ref, DONE[change.kind], version=await self._send(now, value), reason=change.reason)
+
+    async def _send(self, change: Change, value: SecretValue) -> str:
+        target, secret = self._targets[change.ref.vault], change.ref.secret
         if change.metadata is None:
             raise AssertionError(f"a {change.kind} without metadata")
-        if change.kind == "adopt":
-            await target.tag(change.ref.secret, change.before or "", change.metadata)
-            return change.before
-        return await target.write(change.ref.secret, value, change.metadata, before=change.before)
+        if "value" in change.fields:
+            return await target.write(secret, value, change.metadata, before=change.before)
+        version = change.before or ""
+        await target.patch(secret, version, change.metadata)
+        return version
+
+    async def _remove(self, change: Change) -> Result:
+        """Disables or deletes an orphan that is still as it was when the plan was made."""
+        ref, target = change.ref, self._targets[change.ref.vault]
+        stored = await target.read(ref.secret)
+        if _version_of(stored) != change.before:
+            return Result(ref, "refused", reason=changed_meanwhile(ref))
+        if change.kind == "delete":
+            await target.delete(ref.secret)
+        else:
+            await target.enable(ref.secret, change.before or "", enabled=False)
+        return Result(ref, DONE[change.kind], version=change.before, reason=change.reason)
 
     def _failed(self, change: Change, error: Exception) -> Result:
         record = self._record(error, change)
@@ -114,18 +178,27 @@ class Applier:
 def planned(change: Change) -> Result:
     """The result of a change that is not carried out: what it would be, or why it is nothing to carry out."""
     version = change.before if change.kind == "unchanged" else None
-    return Result(change.ref, change.kind, version=version, reason=change.reason, error=change.error)
+    outcome, reason = change.kind, change.reason
+    if change.held and change.kind not in REMOVALS:
+        outcome, reason = "refused", change.held
+    return Result(change.ref, outcome, version, reason, change.error, change.verdict)
 
 
-def not_written(plan: Plan, reason: str) -> tuple[Result, ...]:
+def left_undone(plan: Plan, outcome: Outcome, reason: str) -> tuple[Result, ...]:
     """The results of a plan of which nothing was written, for `reason`."""
     return tuple(
-        Result(change.ref, "skipped", reason=reason) if change.kind in WRITES else planned(change)
+        replace(planned(change), outcome=outcome, reason=reason)
+        if change.kind in WRITES and not change.read_only
+        else planned(change)
         for change in plan.changes
     )
 
 
-async def _wait_for(tasks: Sequence[asyncio.Task[Result]]) -> bool:
-    # Unlike gather, its being cancelled leaves the tasks alone.
-    await asyncio.wait(tasks)
-    return True
+def _overtaken(change: Change, now: Change) -> Result:
+    if now.kind == "unchanged" and now.managed:
+        return Result(change.ref, "unchanged", version=now.before, reason="somebody brought it in step meanwhile")
+    return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
+
+
+def _version_of(stored: Observation) -> str | None:
+    return stored.version if isinstance(stored, (Existing, Disabled)) else None

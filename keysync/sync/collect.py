@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeySource
 from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
-from keysync.targets.interface import Observation, SecretTarget
+from keysync.sync.plan import may_need_a_version
+from keysync.targets.interface import Existing, Observation, SecretTarget
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Collector:
         concurrency: int,
         account_seconds: float,
         patience_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._targets = targets
         self._fingerprinter = fingerprinter
@@ -58,6 +61,7 @@ class Collector:
         self._slots = asyncio.Semaphore(concurrency)
         self._account_seconds = account_seconds
         self._patience_seconds = patience_seconds
+        self._clock = clock
 
     async def collect(self, scope: AccountScope) -> Collected:
         """Both sides of every item; never raises for a failure of Azure."""
@@ -82,10 +86,27 @@ class Collector:
             asyncio.gather(scope.source.get_keys(), return_exceptions=True),
             asyncio.gather(*(self._stored(item) for item in scope.items), return_exceptions=True),
         )
-        return self._paired(scope, keys[0], stored)
+        collected = self._paired(scope, keys[0], stored)
+        return replace(collected, observed=await self._with_histories(collected.observed))
+
+    async def _with_histories(self, observed: Sequence[Observed]) -> tuple[Observed, ...]:
+        return tuple(await asyncio.gather(*(self._with_history(one) for one in observed)))
+
+    async def _with_history(self, one: Observed) -> Observed:
+        if not isinstance(one, Seen) or not isinstance(one.stored, Existing) or not may_need_a_version(one):
+            return one
+        try:
+            history = await self._targets[one.item.ref.vault].history(one.item.ref.secret, one.stored.version)
+        except AzureFailure:
+            # An identity that may not list versions still keeps keys in step (docs/safety.md).
+            return one
+        return replace(one, history=history)
 
     def _paired(
-        self, scope: AccountScope, keys: AccountKeys | BaseException, stored: Sequence[Observation | BaseException]
+        self,
+        scope: AccountScope,
+        keys: AccountKeys | BaseException,
+        stored: Sequence[tuple[Observation, float] | BaseException],
     ) -> Collected:
         if isinstance(keys, BaseException):
             return _all_failed(scope, self._record(keys, "listKeys", scope.account))
@@ -94,15 +115,19 @@ class Collector:
         values = {item.ref: keys.values[item.ref.key] for item in scope.items if item.ref.key in keys.values}
         return Collected(scope.account, observed, values)
 
-    async def _stored(self, item: Item) -> Observation:
-        return await self._targets[item.ref.vault].read(item.ref.secret)
+    async def _stored(self, item: Item) -> tuple[Observation, float]:
+        # The time before the look: it is at least as old as that.
+        at = self._clock()
+        return await self._targets[item.ref.vault].read(item.ref.secret), at
 
-    def _observed(self, item: Item, keys: AccountKeys, stored: Observation | BaseException) -> Observed:
+    def _observed(self, item: Item, keys: AccountKeys, stored: tuple[Observation, float] | BaseException) -> Observed:
         if item.ref.key in keys.refused:
             return KeyRefused(item, keys.refused[item.ref.key])
         if isinstance(stored, BaseException):
             return Unseen(item, self._record(stored, "getSecret", item.ref.vault))
-        return Seen(item, self._fingerprinter.of(keys.values[item.ref.key]), stored)
+        prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
+        other = prints.get("secondary" if item.ref.key == "primary" else "primary")
+        return Seen(item, prints[item.ref.key], stored[0], other, stored[1])
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
         if isinstance(error, AzureFailure):

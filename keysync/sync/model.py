@@ -4,20 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal, TypeAlias
 
 from keysync.azure.errors import FailureRecord
 from keysync.secret.fingerprint import Fingerprint
 from keysync.sources.interface import KeyName
-from keysync.targets.interface import Metadata, Observation
+from keysync.targets.interface import History, Metadata, Observation
 
-ChangeKind: TypeAlias = Literal["create", "update", "adopt", "unchanged", "skipped", "refused", "failed"]
-WRITES: frozenset[ChangeKind] = frozenset({"create", "update", "adopt"})
+ChangeKind: TypeAlias = Literal[
+    "create", "update", "adopt", "recover", "disable", "delete", "unchanged", "skipped", "refused", "failed"
+]
+WRITES: frozenset[ChangeKind] = frozenset({"create", "update", "adopt", "recover", "disable", "delete"})
+REMOVALS: frozenset[ChangeKind] = frozenset({"disable", "delete"})
+Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
+Verdict: TypeAlias = Literal[
+    "in_sync",
+    "stale",
+    "swapped",
+    "duplicated",
+    "foreign",
+    "both_changed",
+    "missing",
+    "disabled",
+    "soft_deleted",
+    "orphaned",
+    "unknown",
+]
+"""How a stored secret stands to *both* live keys of its account.
+
+`in_sync`: it holds its own key. `stale`: ours, and it holds neither. `swapped`: it holds the other key. `duplicated`: so does
+the secret of that other key. `foreign`: not ours, and it does not hold its key. `both_changed`: ours, and neither of the
+two secrets holds either key, so both keys were regenerated since the last pass. `orphaned`: ours, and nothing in the
+configuration serves it any more. `unknown`: a side did not answer.
+"""
 Outcome: TypeAlias = Literal[
     "created",
     "updated",
     "adopted",
+    "recovered",
+    "disabled",
+    "deleted",
     "unchanged",
     "skipped",
     "refused",
@@ -26,8 +53,18 @@ Outcome: TypeAlias = Literal[
     "create",
     "update",
     "adopt",
+    "recover",
+    "disable",
+    "delete",
 ]
-DONE: Mapping[ChangeKind, Outcome] = {"create": "created", "update": "updated", "adopt": "adopted"}
+DONE: Mapping[ChangeKind, Outcome] = {
+    "create": "created",
+    "update": "updated",
+    "adopt": "adopted",
+    "recover": "recovered",
+    "disable": "disabled",
+    "delete": "deleted",
+}
 BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
 
 
@@ -41,25 +78,47 @@ class ItemRef:
     secret: str
 
 
+Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
+"""What may be taken over: nothing; what nobody has marked and already holds the key; or anything a certificate does not own."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A reference with what the configuration says of it. `tags` are the user's own, `content_type` what it is to have."""
+    """A reference with what the configuration says of it.
+
+    `tags` are the user's own; `content_type` and `expires_after` what the secret is to have, None where they are nobody's
+    concern; `enable` and `recover` say what is done with a secret of ours that is disabled or soft-deleted;
+    `changes_per_day` is how often it may change in 24 hours, None for any number of times; `vault_url` is for the commands
+    that a person is told.
+    """
 
     ref: ItemRef
     tags: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
+    expires_after: timedelta | None = None
     owner: str | None = None
-    adopt: bool = False
+    adopt: Adoption = "never"
+    enable: bool = False
+    recover: bool = False
     read_only: bool = False
+    changes_per_day: int | None = None
+    vault_url: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Both sides of an item answered."""
+    """Both sides of an item answered.
+
+    `other` is the account's other live key; `at` the monotonic time in seconds at which the vault was looked at;
+    `history` is there where a new version may be called for.
+    """
 
     item: Item
     wanted: Fingerprint
     stored: Observation
+    other: Fingerprint | None = None
+    at: float = 0.0
+    history: History | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,17 +142,26 @@ Observed: TypeAlias = Seen | KeyRefused | Unseen
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What one item needs. `before` is the version that was observed; `metadata` what a write sets beside the value."""
+    """What one item needs.
+
+    `before` is the version that was observed, `metadata` what a write sets beside the value, `fields` what would differ
+    afterwards; without ``value`` among them no version is made. `managed` says that the stored secret is ours already: what
+    limits are a share of. `foreign` says that there is one that is not. `held` is why it needs `--accept`, whatever the limits
+    are.
+    """
 
     ref: ItemRef
     kind: ChangeKind
+    verdict: Verdict = "unknown"
     reason: str | None = None
     before: str | None = None
     metadata: Metadata | None = None
+    fields: frozenset[Field] = frozenset()
     error: FailureRecord | None = None
     read_only: bool = False
     managed: bool = False
-    """Whether the stored secret is ours already: what limits are a share of."""
+    foreign: bool = False
+    held: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +175,11 @@ class Plan:
         """Those that would touch a vault."""
         return tuple(change for change in self.changes if change.kind in WRITES)
 
+    @property
+    def held(self) -> tuple[Change, ...]:
+        """Those that nobody makes before they were accepted."""
+        return tuple(change for change in self.writes if change.held)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -117,15 +190,17 @@ class Result:
     version: str | None = None
     reason: str | None = None
     error: FailureRecord | None = None
+    verdict: Verdict = "unknown"
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract's item."""
+        """The contract's item, and the verdict."""
         return {
             "account": self.ref.account,
             "key": self.ref.key,
             "vault": self.ref.vault,
             "secret": self.ref.secret,
             "outcome": self.outcome,
+            "verdict": self.verdict,
             "version": self.version,
             "reason": self.reason,
             "error": self.error.to_dict() if self.error else None,
@@ -134,7 +209,11 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One pass as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time."""
+    """One pass as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
+
+    `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
+    `warnings` are about no item: a vault that could not be searched for orphans, for one.
+    """
 
     run_id: str
     dry_run: bool
@@ -145,6 +224,7 @@ class Report:
     results: tuple[Result, ...]
     stopped: str | None = None
     interrupted: bool = False
+    warnings: tuple[str, ...] = ()
 
     @property
     def failed(self) -> bool:

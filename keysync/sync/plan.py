@@ -4,133 +4,156 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Final
 
-from keysync.sync.model import Change, Item, ItemRef, KeyRefused, Observed, Plan, Seen, Unseen
+from keysync.sync import refusals
+from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
+from keysync.sync.model import Change, ChangeKind, Field, Item, KeyRefused, Observed, Plan, Seen, Unseen, Verdict
+from keysync.sync.ownership import OWN, is_free, is_ours
+from keysync.sync.safety import held_back, nears_the_budget
+from keysync.sync.verdict import verdict_of
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
 
-MANAGED_BY: Final = "managed-by"
-KEYSYNC: Final = "keysync"
-SOURCE: Final = "keysync-source"
-KEY: Final = "keysync-key"
-OWNER: Final = "keysync-owner"
-
-_MOST_TAGS: Final = 15
-
-
-def make_plan(observed: Iterable[Observed]) -> Plan:
-    """What each item needs, in the order of references, whatever order the observations came in."""
-    return Plan(tuple(sorted((_change(one) for one in observed), key=lambda change: change.ref)))
+_WHY_UPDATED: Final[Mapping[Verdict, str]] = {
+    "stale": "the stored value is not the live key",
+    "swapped": "the secret held the account's other key",
+    "duplicated": "this secret and the one beside it both held the account's other key",
+    "both_changed": (
+        "both keys changed since the last pass: regenerate one at a time, so that those who use the other go on working"
+    ),
+}
+_VALUE: Final[frozenset[Field]] = frozenset({"value"})
 
 
-def own_tags(item: Item) -> dict[str, str]:
-    """The tags by which keysync knows a secret as its own."""
-    tags = {MANAGED_BY: KEYSYNC, SOURCE: item.ref.account, KEY: item.ref.key}
-    return tags if item.owner is None else {**tags, OWNER: item.owner}
+def make_plan(observed: Iterable[Observed], now: datetime) -> Plan:
+    """What each item needs at `now` (UTC), in the order of references, whatever order the observations came in."""
+    seen: dict[tuple[str, str, str], Observed] = {_place(one, one.item.ref.key): one for one in observed}
+    changes = [_judged(one, _sibling(one, seen), now) for one in seen.values()]
+    return Plan(tuple(sorted(changes, key=lambda change: change.ref)))
 
 
-def is_ours(tags: Mapping[str, str], item: Item) -> bool:
-    """Whether tags mark a secret as keysync's for just this account and key. ARM ids compare without case."""
-    return (
-        tags.get(MANAGED_BY) == KEYSYNC
-        and tags.get(SOURCE, "").lower() == item.ref.account.lower()
-        and tags.get(KEY) == item.ref.key
-        and tags.get(OWNER) == item.owner
-    )
+def judge(seen: Seen, now: datetime) -> Change:
+    """What one item needs, without regard to the secret beside it."""
+    return _judged(seen, None, now)
 
 
-def _change(observed: Observed) -> Change:
+def may_need_a_version(seen: Seen) -> bool:
+    """Whether the plan may call for a new version of a secret that is there: then it is worth knowing its history."""
+    stored = seen.stored
+    if not isinstance(stored, Existing) or stored.managed or stored.fingerprint == seen.wanted:
+        return False
+    return is_ours(stored.tags, seen.item)
+
+
+def _sibling(one: Observed, seen: Mapping[tuple[str, str, str], Observed]) -> Observed | None:
+    return seen.get(_place(one, "secondary" if one.item.ref.key == "primary" else "primary"))
+
+
+def _place(one: Observed, key: str) -> tuple[str, str, str]:
+    return one.item.ref.account.lower(), one.item.ref.vault, key
+
+
+def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Change:
+    verdict = verdict_of(observed, sibling)
     match observed:
         case Unseen(item, error):
-            return Change(item.ref, "failed", reason=error.summary, error=error)
+            change = Change(item.ref, "failed", reason=error.summary, error=error)
         case KeyRefused(item, reason):
-            return Change(item.ref, "refused", reason=reason)
+            change = Change(item.ref, "refused", reason=reason)
         case Seen():
-            return replace(_compare(observed), read_only=observed.item.read_only)
+            change = _compared(observed, verdict, now)
+    return replace(change, verdict=verdict, read_only=observed.item.read_only)
 
 
-def _compare(seen: Seen) -> Change:
-    ref = seen.item.ref
-    match seen.stored:
+def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:
+    item, stored = seen.item, seen.stored
+    match stored:
         case Absent():
-            return _write(seen.item, "create", None)
-        case Disabled():
-            return Change(ref, "skipped", reason=_disabled(ref))
+            metadata = wanted_metadata(item, None, now, new_version=True)
+            return _within_tags(Change(item.ref, "create", metadata=metadata, fields=_VALUE))
         case SoftDeleted():
-            return Change(ref, "refused", reason=_soft_deleted(ref))
-        case Existing() as stored if stored.managed:
-            return Change(
-                ref,
-                "refused",
-                reason="a certificate of the vault owns this name: choose another in `secrets`",
-            )
-        case Existing() as stored if is_ours(stored.tags, seen.item):
-            if stored.fingerprint == seen.wanted:
-                return Change(ref, "unchanged", before=stored.version, managed=True)
-            return replace(_write(seen.item, "update", stored), managed=True)
-        case Existing() as stored:
-            return _foreign(seen, stored)
+            return _soft_deleted(item, stored)
+        case Disabled() | Existing() if stored.managed:
+            return Change(item.ref, "refused", reason=refusals.CERTIFICATE, foreign=True)
+        case Disabled():
+            return _disabled(item, stored)
+        case Existing() if is_ours(stored.tags, item):
+            return _ours(seen, stored, verdict, now)
+        case Existing():
+            return _foreign(seen, stored, now)
 
 
-def _foreign(seen: Seen, stored: Existing) -> Change:
-    ref, owner = seen.item.ref, _owner_of(stored.tags)
-    if stored.fingerprint != seen.wanted:
-        reason = (
-            f"the secret holds another value and is not marked as keysync's for this key ({owner}): not overwritten. "
-            f"Choose another name in `secrets`, or remove it if nobody needs it"
-        )
-        return Change(ref, "refused", reason=reason, before=stored.version)
-    unmarked = MANAGED_BY not in stored.tags
-    if seen.item.adopt and unmarked:
-        return _write(seen.item, "adopt", stored)
-    cure = ": set `adopt: true` to mark it" if unmarked else ""
-    reason = f"the value is right, but the secret is not marked as keysync's for this key ({owner}){cure}"
-    return Change(ref, "unchanged", reason=reason, before=stored.version)
+def _ours(seen: Seen, stored: Existing, verdict: Verdict, now: datetime) -> Change:
+    item, differs = seen.item, stored.fingerprint != seen.wanted
+    metadata = _roomy(stored, wanted_metadata(item, stored, now, new_version=differs))
+    fields = changed_fields(stored, metadata)
+    if differs:
+        fields |= _VALUE
+    kind: ChangeKind = "update" if fields else "unchanged"
+    change = Change(item.ref, kind, before=stored.version, metadata=metadata, fields=fields, managed=True)
+    if not differs:
+        return replace(change, reason=_why_patched(fields)) if fields else replace(change, metadata=None)
+    return _with_history(replace(change, reason=_WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"])), seen, now)
 
 
-def _write(item: Item, kind: str, stored: Existing | None) -> Change:
-    carried = dict(stored.tags) if stored else {}
-    tags = {**carried, **item.tags, **own_tags(item)}
-    before = stored.version if stored else None
-    if len(tags) > _MOST_TAGS:
-        reason = f"it would have {len(tags)} tags, and Key Vault takes {_MOST_TAGS}: remove some from the secret or from `tags`"
-        return Change(item.ref, "refused", reason=reason, before=before)
-    content_type = item.content_type or (stored.content_type if stored else None)
-    metadata = Metadata(tags, content_type)
-    match kind:
-        case "create":
-            return Change(item.ref, "create", before=before, metadata=metadata)
-        case "adopt":
-            return Change(item.ref, "adopt", before=before, metadata=metadata)
-        case _:
-            return Change(
-                item.ref,
-                "update",
-                reason="the stored value is not the live key",
-                before=before,
-                metadata=metadata,
-            )
+def _roomy(stored: Existing, metadata: Metadata) -> Metadata:
+    """Without the user's tags that find no room: a late key is an outage, a missing tag is not."""
+    if len(metadata.tags) <= MOST_TAGS:
+        return metadata
+    kept = {name: value for name, value in metadata.tags.items() if name in stored.tags or name in OWN}
+    return replace(metadata, tags=kept)
 
 
-def _owner_of(tags: Mapping[str, str]) -> str:
-    if tags.get(MANAGED_BY) == KEYSYNC:
-        owner = f", owner {tags[OWNER]!r}" if OWNER in tags else ""
-        return (
-            f"it is keysync's for the {tags.get(KEY, 'unnamed')} key of {tags.get(SOURCE, 'an unnamed account')}{owner}"
-        )
-    manager = tags.get(MANAGED_BY)
-    return f"managed by {manager!r}" if manager else "made by hand, or by a tool that leaves no mark"
+def _why_patched(fields: frozenset[Field]) -> str:
+    named = ", ".join(sorted(field.replace("_", " ") for field in fields))
+    return f"the value is right, what differs is: {named}; no new version is made"
 
 
-def _disabled(ref: ItemRef) -> str:
-    return (
-        "the secret is disabled and stays so: enable it to have it synced "
-        f"(az keyvault secret set-attributes --name {ref.secret} --enabled true)"
+def _with_history(change: Change, seen: Seen, now: datetime) -> Change:
+    held = held_back(seen.history, seen.item.changes_per_day, now)
+    note = nears_the_budget(seen.history)
+    reason = f"{change.reason}; {note}" if note else change.reason
+    return replace(change, held=held, reason=reason)
+
+
+def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
+    item, differs = seen.item, stored.fingerprint != seen.wanted
+    allowed = item.adopt == "replace" or (item.adopt == "unmarked" and not differs and is_free(stored.tags, item))
+    if allowed:
+        metadata = wanted_metadata(item, stored, now, new_version=differs)
+        fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset())
+        reason = refusals.taken_over(stored.tags, differs=differs)
+        adopt = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
+        return replace(_within_tags(adopt), foreign=True)
+    kind: ChangeKind = "refused" if differs else "unchanged"
+    holds_other_key = stored.fingerprint == seen.other
+    reason = (
+        refusals.differs(item, stored.tags, holds_other_key=holds_other_key)
+        if differs
+        else refusals.not_marked(item, stored.tags)
     )
+    return Change(item.ref, kind, reason=reason, before=stored.version, foreign=True)
 
 
-def _soft_deleted(ref: ItemRef) -> str:
-    return (
-        "a deleted secret holds this name: recover it "
-        f"(az keyvault secret recover --name {ref.secret}), or purge it if nobody needs it"
-    )
+def _within_tags(change: Change) -> Change:
+    count = len(change.metadata.tags) if change.metadata else 0
+    if count <= MOST_TAGS:
+        return change
+    return Change(change.ref, "refused", reason=refusals.too_many_tags(count, MOST_TAGS), before=change.before)
+
+
+def _disabled(item: Item, stored: Disabled) -> Change:
+    ours = stored.tags is not None and is_ours(stored.tags, item)
+    if ours and item.enable and stored.version is not None:
+        reason = "somebody disabled the secret, and `disabled: enable` enables it"
+        fields: frozenset[Field] = frozenset({"enabled"})
+        return Change(item.ref, "update", reason=reason, before=stored.version, fields=fields, managed=True)
+    reason = refusals.disabled(item, stored.tags)
+    return Change(item.ref, "skipped", reason=reason, before=stored.version, managed=ours, foreign=not ours)
+
+
+def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
+    if item.recover and stored.tags is not None and is_ours(stored.tags, item):
+        return Change(item.ref, "recover", reason="a deleted secret of ours holds this name", managed=True)
+    return Change(item.ref, "refused", reason=refusals.soft_deleted(item, stored.tags))

@@ -6,7 +6,6 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
@@ -14,11 +13,14 @@ from typing import Protocol
 import structlog
 
 from keysync.azure.errors import FailureRecord
-from keysync.sync.apply import Applier, not_written, planned
+from keysync.sync.apply import Applier, Material, left_undone, planned
 from keysync.sync.collect import AccountScope, Collected, Collector
-from keysync.sync.model import Plan, Report, Result, Unseen
+from keysync.sync.gate import Gate
+from keysync.sync.model import Plan, Report, Result, Seen, Unseen
+from keysync.sync.orphans import Found, OrphanSearch
 from keysync.sync.plan import make_plan
-from keysync.sync.safety import Breach, LimitsLike, breaches, checksum, refusal_of, stop_message
+from keysync.sync.safety import LimitsLike
+from keysync.sync.waiting import wait_for
 
 
 class PassObserver(Protocol):
@@ -35,7 +37,8 @@ class Pass:
     """Everything that one pass needs.
 
     `collect_seconds` is how long the first writing waits for slow accounts: a later one is judged and written in a
-    second round of the pass. `accept` is the checksum of the plan that may go beyond the limits.
+    second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_foreign` leaves out
+    all but secrets that are not ours, for `adopt`. `orphans` searches for those, `orphans_seconds` at most.
     """
 
     scopes: Sequence[AccountScope]
@@ -47,7 +50,35 @@ class Pass:
     collect_seconds: float
     dry_run: bool = False
     accept: str | None = None
+    only_foreign: bool = False
+    orphans: OrphanSearch | None = None
+    orphans_seconds: float = 120.0
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
+
+    @property
+    def patience(self) -> float | None:
+        """How long slow accounts are waited for: without end where a plan is only shown, or goes as a whole."""
+        return None if self.dry_run or self.accept is not None else self.collect_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Accounts that are judged together, and the orphans found."""
+
+    collected: Sequence[Collected]
+    orphans: Found = field(default_factory=Found)
+
+    def plan(self, job: Pass) -> Plan:
+        """What is to be done for them."""
+        changes = make_plan((one for account in self.collected for one in account.observed), job.clock()).changes
+        kept = [change for change in changes if change.foreign or change.error or not job.only_foreign]
+        return Plan(tuple(sorted((*kept, *self.orphans.changes), key=lambda change: change.ref)))
+
+    def material(self) -> Material:
+        """What writing them takes."""
+        seen = {one.item.ref: one for account in self.collected for one in account.observed if isinstance(one, Seen)}
+        values = {ref: value for account in self.collected for ref, value in account.values.items()}
+        return Material(seen, values)
 
 
 async def run_pass(job: Pass) -> Report:
@@ -60,23 +91,24 @@ async def run_pass(job: Pass) -> Report:
 
 async def _run(job: Pass, run_id: str) -> Report:
     started, watch = job.clock(), time.monotonic()
-    accounts = len({scope.account for scope in job.scopes})
     job.observer.started(run_id, len(job.scopes))
+    gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run)
     results: list[Result] = []
-    verdict = _Verdict(job)
-    async for collected in _rounds(job, run_id):
-        plan = make_plan(one for account in collected for one in account.observed)
-        results += await _carry_out(job, plan, collected, go=verdict.judge(plan))
+    warnings: list[str] = []
+    async for part in _rounds(job, run_id):
+        results += await _carry_out(job, part, gate)
+        warnings += part.orphans.warnings
     report = Report(
         run_id=run_id,
         dry_run=job.dry_run,
-        checksum=verdict.checksum,
+        checksum=gate.checksum,
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
-        accounts=accounts,
-        results=tuple(sorted(results, key=lambda result: result.ref)),
-        stopped=verdict.stopped,
+        accounts=len({scope.account for scope in job.scopes}),
+        results=tuple(gate.told(result) for result in sorted(results, key=lambda result: result.ref)),
+        stopped=gate.stopped,
         interrupted=job.stop.is_set(),
+        warnings=tuple(warnings),
     )
     for result in report.results:
         job.observer.result(run_id, result)
@@ -84,73 +116,53 @@ async def _run(job: Pass, run_id: str) -> Report:
     return report
 
 
-class _Verdict:
-    """Whether each round may be written, by the limits over all rounds together, or by the accepted checksum."""
-
-    def __init__(self, job: Pass) -> None:
-        self._job = job
-        self._let_through = Plan(())
-        self._held_back = Plan(())
-        self._breaches: tuple[Breach, ...] = ()
-        self._refusal: str | None = None
-
-    def judge(self, plan: Plan) -> bool:
-        """Whether `plan`, on top of the rounds before it, may be written; once one is held back, all later ones are."""
-        if self._job.accept is not None and self._job.accept != checksum(plan):
-            self._refusal = refusal_of(self._job.accept, checksum(plan))
-        elif self._job.accept is None and not self._job.dry_run and not self._breaches:
-            self._breaches = breaches(_joined(self._let_through, plan), self._job.limits)
-        go = not self._breaches and self._refusal is None
-        if go:
-            self._let_through = _joined(self._let_through, plan)
-        else:
-            self._held_back = _joined(self._held_back, plan)
-        return go
-
-    @property
-    def checksum(self) -> str:
-        """Of the whole plan, or where something was held back of just that: it is what the next pass would find to do."""
-        return checksum(self._held_back if self._breaches or self._refusal else self._let_through)
-
-    @property
-    def stopped(self) -> str | None:
-        """The error of a stopped pass."""
-        if self._breaches:
-            return stop_message(self._breaches, self.checksum, written=bool(self._let_through.writes))
-        return self._refusal
-
-
-def _joined(one: Plan, other: Plan) -> Plan:
-    return Plan(tuple(sorted((*one.changes, *other.changes), key=lambda change: change.ref)))
-
-
-async def _carry_out(job: Pass, plan: Plan, collected: Sequence[Collected], *, go: bool) -> Sequence[Result]:
+async def _carry_out(job: Pass, part: Round, gate: Gate) -> Sequence[Result]:
+    plan = part.plan(job)
+    undone = gate.judge(plan)
     if job.dry_run:
         return [planned(change) for change in plan.changes]
-    if not go:
-        return not_written(plan, "a safety limit stopped the pass: not written")
-    values = {ref: value for account in collected for ref, value in account.values.items()}
-    return await job.applier.apply(plan, values)
+    if undone is not None:
+        return left_undone(plan, undone.outcome, undone.reason)
+    return await job.applier.apply(plan, part.material(), accepted=job.accept is not None)
 
 
-async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Sequence[Collected]]:
+async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
     """The accounts that answered in time, then those that were late; whole at once where a plan is only shown or accepted."""
     tasks = {
         asyncio.create_task(_collect(job, scope, run_id), name=f"collect {scope.account}"): scope
         for scope in job.scopes
     }
+    search = asyncio.create_task(_search(job), name="orphans")
     try:
-        patience = None if job.dry_run or job.accept is not None else job.collect_seconds
-        done, late = await _wait(set(tasks), job.stop, patience)
+        await wait_for([*tasks, search], job.stop, job.patience)
+        done, late = _parted(set(tasks))
         interrupted = job.stop.is_set()
-        yield [task.result() for task in done] + (_cut_short(tasks, late) if interrupted else [])
+        found = search.result() if search.done() else _not_searched(job)
+        yield Round([task.result() for task in done] + (_cut_short(tasks, late) if interrupted else []), found)
         if late and not interrupted:
-            done, late = await _wait(late, job.stop, None)
-            yield [task.result() for task in done] + _cut_short(tasks, late)
+            await wait_for(late, job.stop, None)
+            done, late = _parted(late)
+            yield Round([task.result() for task in done] + _cut_short(tasks, late))
     finally:
-        for task in tasks:
+        for task in (*tasks, search):
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, search, return_exceptions=True)
+
+
+def _parted(
+    tasks: set[asyncio.Task[Collected]],
+) -> tuple[set[asyncio.Task[Collected]], set[asyncio.Task[Collected]]]:
+    done = {task for task in tasks if task.done()}
+    return done, tasks - done
+
+
+def _not_searched(job: Pass) -> Found:
+    told = "orphans: the search was not done in time, nothing is removed in this pass"
+    return Found(warnings=(told,) if job.orphans is not None else ())
+
+
+async def _search(job: Pass) -> Found:
+    return await job.orphans.run(job.orphans_seconds) if job.orphans is not None else Found()
 
 
 async def _collect(job: Pass, scope: AccountScope, run_id: str) -> Collected:
@@ -166,19 +178,3 @@ def _cut_short(
     record = FailureRecord(kind="timeout", summary="interrupted before the account answered")
     scopes = (tasks[task] for task in late)
     return [Collected(scope.account, tuple(Unseen(item, record) for item in scope.items)) for scope in scopes]
-
-
-async def _wait(
-    tasks: set[asyncio.Task[Collected]], stop: asyncio.Event, seconds: float | None
-) -> tuple[set[asyncio.Task[Collected]], set[asyncio.Task[Collected]]]:
-    """Waits for all `tasks`, at most `seconds`, or until `stop` is set."""
-    stopped = asyncio.create_task(stop.wait())
-    everything = asyncio.ensure_future(asyncio.wait(tasks)) if tasks else None
-    if everything is not None:
-        await asyncio.wait({everything, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-    for helper in filter(None, (stopped, everything)):
-        helper.cancel()
-        with suppress(asyncio.CancelledError):
-            await helper
-    done = {task for task in tasks if task.done()}
-    return done, tasks - done

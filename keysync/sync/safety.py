@@ -6,11 +6,16 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keysync.sync.model import Plan
+from keysync.sync.model import REMOVALS, Change, Plan
+from keysync.targets.interface import History
 
 _FEWEST_FOR_A_SHARE: Final = 10
+# A secret of more than 500 versions cannot be backed up (docs/safety.md).
+_MANY_VERSIONS: Final = 300
+_TOO_MANY_VERSIONS: Final = 450
 
 
 class LimitsLike(Protocol):
@@ -20,6 +25,8 @@ class LimitsLike(Protocol):
     def creates(self) -> int: ...
     @property
     def update_percent(self) -> int: ...
+    @property
+    def removal_percent(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,30 +40,68 @@ class Breach:
         return f"vault {self.vault}: {self.text}"
 
 
+def held_back(history: History | None, changes_per_day: int | None, now: datetime) -> str | None:
+    """Why a secret with this history gets no new version unless somebody accepts it, or None where it may have one.
+
+    Without a history (the identity may not list versions) nothing is held back: a late key is an outage.
+    """
+    if history is None:
+        return None
+    if history.versions >= _TOO_MANY_VERSIONS:
+        return (
+            f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
+            "Let it be deleted and purged once, or use another name in `secrets`; to write it all the same"
+        )
+    today = sum(1 for created in history.recent if created > now - timedelta(days=1))
+    if changes_per_day is not None and today >= changes_per_day:
+        return (
+            f"the secret changed {today} times in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
+            "somebody else may be writing it too. Look at its versions; to write it all the same"
+        )
+    return None
+
+
+def nears_the_budget(history: History | None) -> str | None:
+    """A warning where a secret has so many versions that it should be renewed soon."""
+    if history is None or history.versions < _MANY_VERSIONS:
+        return None
+    return f"it has {history.versions} versions, at {_TOO_MANY_VERSIONS} keysync stops writing it"
+
+
 def breaches(plan: Plan, limits: Mapping[str, LimitsLike]) -> tuple[Breach, ...]:
-    """Which limits `plan` breaks, by vault. Read-only items count nothing: they are never written."""
-    creates: Counter[str] = Counter()
-    updates: Counter[str] = Counter()
-    managed: Counter[str] = Counter()
+    """Which limits `plan` breaks, by vault. What is not going to be written (read-only, held) counts nothing."""
+    by_vault: dict[str, list[Change]] = {vault: [] for vault in limits}
     for change in plan.changes:
-        managed[change.ref.vault] += change.managed
-        if not change.read_only:
-            creates[change.ref.vault] += change.kind == "create"
-            updates[change.ref.vault] += change.kind == "update"
-    found: list[Breach] = []
-    for vault, limit in sorted(limits.items()):
-        if creates[vault] > limit.creates:
-            found.append(Breach(vault, f"{creates[vault]} secrets would be created, limits.creates is {limit.creates}"))
-        share = 100 * updates[vault] / managed[vault] if managed[vault] else 0.0
-        if managed[vault] >= _FEWEST_FOR_A_SHARE and share > limit.update_percent:
-            found.append(
-                Breach(
-                    vault,
-                    f"{updates[vault]} of the {managed[vault]} secrets managed there ({share:.0f}%) would be updated, "
-                    f"limits.update_percent is {limit.update_percent}",
-                )
-            )
-    return tuple(found)
+        by_vault.get(change.ref.vault, []).append(change)
+    return tuple(
+        Breach(vault, text) for vault, limit in sorted(limits.items()) for text in _broken(by_vault[vault], limit)
+    )
+
+
+def _broken(changes: list[Change], limit: LimitsLike) -> list[str]:
+    managed = sum(change.managed for change in changes)
+    kinds = Counter(change.kind for change in changes if not change.read_only and not change.held)
+    creates, updates = kinds["create"] + kinds["recover"], kinds["update"]
+    removals = sum(kinds[kind] for kind in REMOVALS)
+    found: list[str] = []
+    if creates > limit.creates:
+        found.append(f"{creates} secrets would be created or recovered, limits.creates is {limit.creates}")
+    if managed >= _FEWEST_FOR_A_SHARE and 100 * updates > limit.update_percent * managed:
+        found.append(
+            f"{updates} of the {managed} secrets managed there ({100 * updates / managed:.0f}%) would be updated, "
+            f"limits.update_percent is {limit.update_percent}"
+        )
+    if removals > most_removals(managed, limit.removal_percent):
+        found.append(
+            f"{removals} of the {managed} secrets managed there would be disabled or deleted, "
+            f"limits.removal_percent is {limit.removal_percent}"
+        )
+    return found
+
+
+def most_removals(managed: int, percent: int) -> int:
+    """How many of `managed` secrets one pass may remove: at least one, or a small vault could lose none; none at 0 percent."""
+    return max(1, managed * percent // 100) if percent else 0
 
 
 def checksum(plan: Plan) -> str:
@@ -71,11 +116,19 @@ def checksum(plan: Plan) -> str:
     return digest.hexdigest()[:16]
 
 
-def stop_message(found: tuple[Breach, ...], plan_checksum: str, *, written: bool) -> str:
-    """The error of a stopped pass: the numbers, whether accounts that answered sooner were `written`, and how to go on."""
-    told = "; ".join(str(breach) for breach in found)
-    nothing = "Nothing more was written" if written else "Nothing was written"
-    return f"{told}. {nothing}. If this is meant: keysync sync --accept {plan_checksum}"
+def stop_message(found: tuple[Breach, ...], plan_checksum: str) -> str:
+    """The error of a stopped pass: the numbers, and how to go on."""
+    return f"{_told(found)}. Nothing was written. {_how_to_accept(plan_checksum)}"
+
+
+def late_message(found: tuple[Breach, ...]) -> str:
+    """Why accounts that were late are not written, where those that answered in time have been."""
+    return f"{_told(found)}: not written, since this account answered late and would go beyond the limit"
+
+
+def held_message(held: str, plan_checksum: str) -> str:
+    """Why a change was held back, and how to have it made."""
+    return f"{held}: keysync sync --accept {plan_checksum}"
 
 
 def refusal_of(accepted: str, actual: str) -> str:
@@ -84,3 +137,11 @@ def refusal_of(accepted: str, actual: str) -> str:
         f"--accept {accepted} is for another plan: the world has changed, the plan is now {actual}. "
         "Nothing was written. Look at it (keysync plan) before you accept it"
     )
+
+
+def _told(found: tuple[Breach, ...]) -> str:
+    return "; ".join(str(breach) for breach in found)
+
+
+def _how_to_accept(plan_checksum: str) -> str:
+    return f"Look at it (keysync plan); if it is meant: keysync sync --accept {plan_checksum}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol, TypeAlias
 
 from keysync.secret.fingerprint import Fingerprint
@@ -12,13 +13,14 @@ from keysync.secret.value import SecretValue
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """The latest version of a stored secret; `managed` says that a certificate owns it."""
+    """The latest version of a stored secret; `managed` says that a certificate owns it, `expires` is UTC."""
 
     version: str
     fingerprint: Fingerprint
     tags: Mapping[str, str]
     content_type: str | None = None
     managed: bool = False
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +30,18 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """The latest version is disabled: its value cannot be read."""
+    """The latest version is disabled: its value cannot be read. `tags` are None where this identity may not list."""
+
+    version: str | None = None
+    tags: Mapping[str, str] | None = None
+    managed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SoftDeleted:
-    """A deleted secret still holds the name."""
+    """A deleted secret still holds the name, and carried these tags."""
+
+    tags: Mapping[str, str] | None = None
 
 
 Observation: TypeAlias = Existing | Absent | Disabled | SoftDeleted
@@ -41,10 +49,29 @@ Observation: TypeAlias = Existing | Absent | Disabled | SoftDeleted
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a secret carries beside its value."""
+    """What a secret carries beside its value; `expires` is UTC."""
 
     tags: Mapping[str, str]
     content_type: str | None
+    expires: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """How many versions a secret has, and when those of the last 24 hours were made (UTC)."""
+
+    versions: int
+    recent: tuple[datetime, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """One secret as a listing of the vault shows it; no version, no value."""
+
+    name: str
+    tags: Mapping[str, str]
+    enabled: bool = True
+    managed: bool = False
 
 
 class SecretTarget(Protocol):
@@ -58,6 +85,14 @@ class SecretTarget(Protocol):
         """What stands under `name` now. Raises AzureFailure."""
         ...
 
+    async def history(self, name: str, latest: str) -> History:
+        """The versions of `name`, of which `latest` was seen to be the latest. Raises AzureFailure."""
+        ...
+
+    async def listing(self) -> tuple[Listed, ...]:
+        """Every secret of the vault, whole or not at all. Raises AzureFailure."""
+        ...
+
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version and returns its id; `before` is the version that was observed, None for none.
 
@@ -66,6 +101,18 @@ class SecretTarget(Protocol):
         """
         ...
 
-    async def tag(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags and content type of `version` without making another. Raises AzureFailure."""
+    async def patch(self, name: str, version: str, metadata: Metadata) -> None:
+        """Sets tags, content type and expiry of `version` without making another. Raises AzureFailure."""
+        ...
+
+    async def enable(self, name: str, version: str, *, enabled: bool) -> None:
+        """Enables or disables `version` without making another. Raises AzureFailure."""
+        ...
+
+    async def recover(self, name: str) -> None:
+        """Brings a soft-deleted secret back and returns once it can be read. Raises AzureFailure."""
+        ...
+
+    async def delete(self, name: str) -> None:
+        """Deletes `name` so that it can be recovered; never purges. Raises AzureFailure."""
         ...

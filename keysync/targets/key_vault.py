@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from azure.keyvault.secrets.aio import SecretClient
@@ -16,7 +17,17 @@ from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata, Observation, SoftDeleted
+from keysync.targets.interface import (
+    Absent,
+    Disabled,
+    Existing,
+    History,
+    Listed,
+    Metadata,
+    Observation,
+    SoftDeleted,
+)
+from keysync.targets.versions import Versions
 
 T = TypeVar("T")
 
@@ -24,12 +35,23 @@ GET_SECRET: Final = Operation("key_vault", "getSecret")
 SET_SECRET: Final = Operation("key_vault", "setSecret", repeatable=False)
 UPDATE_SECRET: Final = Operation("key_vault", "updateSecret")
 GET_DELETED_SECRET: Final = Operation("key_vault", "getDeletedSecret")
+LIST_SECRETS: Final = Operation("key_vault", "listSecrets")
+LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
+RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False)
+DELETE_SECRET: Final = Operation("key_vault", "deleteSecret", repeatable=False)
 
 _WRITE_ATTEMPTS: Final = 3
+# Recovery and deletion go on after the reply; this is how long, and how often, one pass looks whether they are done.
+_SETTLE_SECONDS: Final = 60.0
+_SETTLE_PAUSE: Final = 2.0
+# A read right after a write may still be answered from before it.
+_READ_BACKS: Final = 3
+_READ_BACK_PAUSE: Final = 0.5
 # A name that need not exist.
 _PROBE: Final = "keysync-first-call"
 # The SDK sends a set of None as an empty object; it checks nothing itself.
 _NO_VALUE: Final[Any] = None
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class KeyVault:
@@ -49,6 +71,7 @@ class KeyVault:
         self._caller = caller
         self._fingerprinter = fingerprinter
         self._scrubber = scrubber
+        self._versions = Versions()
         self._warmth: asyncio.Task[None] | None = None
 
     async def warm(self) -> None:
@@ -89,7 +112,7 @@ class KeyVault:
             if record.http_status == 404:
                 return await self._absent(name)
             if record.has_code("SecretDisabled"):
-                return Disabled()
+                return await self._disabled(name)
             raise
 
     async def probe_write(self) -> None:
@@ -113,23 +136,64 @@ class KeyVault:
             tags=dict(properties.tags or {}),
             content_type=properties.content_type,
             managed=bool(properties.managed),
+            expires=properties.expires_on,
         )
 
     async def _absent(self, name: str) -> Observation:
         """Tells a free name from one that a deleted secret holds; an identity that may not look learns it when it writes."""
         try:
-            await self._call(GET_DELETED_SECRET, lambda: self._client.get_deleted_secret(name))
+            gone = await self._call(GET_DELETED_SECRET, lambda: self._client.get_deleted_secret(name))
         except AzureFailure as failure:
             if failure.record.http_status in {403, 404}:
                 return Absent()
             raise
-        return SoftDeleted()
+        return SoftDeleted(dict(gone.properties.tags or {}))
+
+    async def _disabled(self, name: str) -> Disabled:
+        """A disabled secret with its tags, which only a listing shows; without them where the identity may not list."""
+        try:
+            listed = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+        except AzureFailure as failure:
+            if failure.record.http_status in {403, 404}:
+                return Disabled()
+            raise
+        # The order of a listing means nothing and times have whole seconds: a tie could be any of them.
+        newest = max((_time(each.created_on) for each in listed), default=None)
+        latest = [each for each in listed if _time(each.created_on) == newest and not each.enabled]
+        if len(latest) != 1:
+            return Disabled()
+        (found,) = latest
+        return Disabled(str(found.version), dict(found.tags or {}), bool(found.managed))
+
+    async def history(self, name: str, latest: str) -> History:
+        """How often a secret has changed, from this process's own knowledge where `latest` is what it wrote itself."""
+        known = self._versions.of(name, latest)
+        if known is None:
+            listed = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+            known = self._versions.learn(name, latest, [_time(each.created_on) for each in listed])
+        return known
+
+    async def _list_versions(self, name: str) -> list[Any]:
+        return [each async for each in self._client.list_properties_of_secret_versions(name)]
+
+    async def listing(self) -> tuple[Listed, ...]:
+        """Every secret of the vault; a page that fails fails the whole."""
+        await self.warm()
+        return await self._call(LIST_SECRETS, self._list)
+
+    async def _list(self) -> tuple[Listed, ...]:
+        return tuple(
+            [
+                Listed(str(each.name), dict(each.tags or {}), bool(each.enabled), bool(each.managed))
+                async for each in self._client.list_properties_of_secrets()
+            ]
+        )
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
         for attempt in range(1, _WRITE_ATTEMPTS + 1):
             try:
-                return await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
+                made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
             except AzureFailure as failure:
                 if not failure.record.ambiguous:
                     raise
@@ -138,13 +202,40 @@ class KeyVault:
                     return landed
                 if attempt == _WRITE_ATTEMPTS:
                     raise
+            else:
+                self._versions.add(name, before, made)
+                return await self._read_back(name, value, made, before)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
         written = await self._client.set_secret(
-            name, reveal(value), tags=dict(metadata.tags), content_type=metadata.content_type
+            name,
+            reveal(value),
+            tags=dict(metadata.tags),
+            content_type=metadata.content_type,
+            expires_on=metadata.expires,
         )
         return str(written.properties.version)
+
+    async def _read_back(self, name: str, value: SecretValue, made: str, before: str | None) -> str:
+        """Makes sure that the version just made is the latest, since no write of Key Vault is conditional.
+
+        Raises WriteConflict where another is. A look that fails changes nothing: the reply said that the write was done.
+        """
+        for attempt in range(1, _READ_BACKS + 1):
+            try:
+                now = await self.read(name)
+            except AzureFailure:
+                return made
+            # Another version of the same value is another keysync's, and what this one was to bring about.
+            if isinstance(now, Existing) and (now.version == made or now.fingerprint == self._fingerprinter.of(value)):
+                return made
+            old = now.version == before if isinstance(now, Existing) else isinstance(now, Absent) and before is None
+            if not old:
+                raise WriteConflict(_overtaken(name, self._url))
+            if attempt < _READ_BACKS:
+                await asyncio.sleep(_READ_BACK_PAUSE)
+        return made
 
     async def _landed(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str | None:
         """The version that a write of uncertain end has made, or None where it made none."""
@@ -162,14 +253,64 @@ class KeyVault:
             return now.version
         raise WriteConflict(_changed(record))
 
-    async def tag(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags and content type of one version by PATCH, which makes no other."""
+    async def patch(self, name: str, version: str, metadata: Metadata) -> None:
+        """Sets tags, content type and expiry of one version by PATCH, which makes no other."""
         await self._call(
             UPDATE_SECRET,
             lambda: self._client.update_secret_properties(
-                name, version, tags=dict(metadata.tags), content_type=metadata.content_type
+                name,
+                version,
+                tags=dict(metadata.tags),
+                content_type=metadata.content_type,
+                expires_on=metadata.expires,
             ),
         )
+
+    async def enable(self, name: str, version: str, *, enabled: bool) -> None:
+        """Enables or disables one version by PATCH."""
+        await self._call(UPDATE_SECRET, lambda: self._client.update_secret_properties(name, version, enabled=enabled))
+
+    async def recover(self, name: str) -> None:
+        """Recovers and waits, at most a minute, until the name can be read again. Raises AzureFailure."""
+        await self._settled(
+            name,
+            RECOVER_SECRET,
+            lambda: self._client.recover_deleted_secret(name),
+            done=lambda now: isinstance(now, (Existing, Disabled)),
+        )
+
+    async def delete(self, name: str) -> None:
+        """Deletes and waits, at most a minute, until the name is gone. Raises AzureFailure."""
+        await self._settled(
+            name,
+            DELETE_SECRET,
+            lambda: self._client.delete_secret(name),
+            done=lambda now: isinstance(now, (Absent, SoftDeleted)),
+        )
+
+    async def _settled(
+        self,
+        name: str,
+        operation: Operation,
+        send: Callable[[], Awaitable[object]],
+        *,
+        done: Callable[[Observation], bool],
+    ) -> None:
+        try:
+            # The SDK polls, for ever if need be: the deadline of a call ends it.
+            await self._call(operation, send)
+        except AzureFailure as failure:
+            if not failure.record.ambiguous:
+                raise
+            await self._wait_until(name, done, failure)
+
+    async def _wait_until(self, name: str, done: Callable[[Observation], bool], failure: AzureFailure) -> None:
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                while not done(await self.read(name)):  # noqa: ASYNC110  # the event is a vault's
+                    await asyncio.sleep(_SETTLE_PAUSE)
+        except TimeoutError:
+            raise failure from None
 
     async def _call(self, operation: Operation, send: Callable[[], Awaitable[T]]) -> T:
         return await self._caller.call(operation, self._url, send)
@@ -177,3 +318,15 @@ class KeyVault:
 
 def _changed(record: FailureRecord) -> FailureRecord:
     return replace(record, summary=f"somebody else changed the secret during the write ({record.summary})")
+
+
+def _overtaken(name: str, url: str) -> FailureRecord:
+    return FailureRecord(
+        kind="conflict",
+        summary=f"somebody else wrote {name} right after keysync did: two writers share this secret",
+        hint=f"find who else writes it (az keyvault secret list-versions --id {url}/secrets/{name}) and stop one of the two",
+    )
+
+
+def _time(moment: datetime | None) -> datetime:
+    return moment or _LONG_AGO

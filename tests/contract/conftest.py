@@ -56,11 +56,10 @@ class InMemory:
         return self.vault.put(name, value, tags, enabled=enabled).id
 
     def soft_delete(self, name: str) -> None:
-        del self.vault.history[name]
-        self.vault.deleted.add(name)
+        self.vault.remove(name)
 
     def versions(self, name: str) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
-        found = self.vault.history.get(name, [])
+        found = self.vault.history_of.get(name, [])
         return [(reveal(version.value), version.tags, version.content_type) for version in found]
 
 

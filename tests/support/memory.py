@@ -5,13 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata, Observation, SoftDeleted
+from keysync.targets.interface import (
+    Absent,
+    Disabled,
+    Existing,
+    History,
+    Listed,
+    Metadata,
+    Observation,
+    SoftDeleted,
+)
 
 T = TypeVar("T")
 
@@ -26,21 +36,26 @@ class Version:
     content_type: str | None = None
     enabled: bool = True
     managed: bool = False
+    expires: datetime | None = None
+    created: datetime = field(default_factory=lambda: datetime.now(UTC))
 
 
 class MemoryVault:
     """A `SecretTarget` that keeps every version.
 
     `failures` makes reads and writes of a name raise, `write_failures` its writes only; `hanging` holds the names whose
-    writes never end; `on_write` is called as each write begins. `log` receives ``write NAME`` and ``tag NAME``.
+    writes never end; `on_write` is called as each write begins. `log` receives ``write NAME``, ``patch NAME``,
+    ``enable NAME``, ``disable NAME``, ``recover NAME`` and ``delete NAME``. What is deleted stays in `deleted`.
     """
 
     def __init__(self, fingerprinter: Fingerprinter, *, log: list[str] | None = None) -> None:
         self._fingerprinter = fingerprinter
         self._made = 0
-        self.history: dict[str, list[Version]] = {}
-        self.deleted: set[str] = set()
+        self.reads = 0
+        self.history_of: dict[str, list[Version]] = {}
+        self.deleted: dict[str, list[Version]] = {}
         self.failures: dict[str, Exception] = {}
+        self.listing_failure: Exception | None = None
         self.write_failures: dict[str, Exception] = {}
         self.hanging: set[str] = set()
         self.on_write: Callable[[], None] = lambda: None
@@ -55,35 +70,61 @@ class MemoryVault:
         content_type: str | None = None,
         enabled: bool = True,
         managed: bool = False,
+        expires: datetime | None = None,
     ) -> Version:
         """What somebody else does: a new version, not logged as a write."""
-        return self._add(name, Version("", SecretValue(value), dict(tags or {}), content_type, enabled, managed))
+        version = Version("", SecretValue(value), dict(tags or {}), content_type, enabled, managed, expires)
+        return self._add(name, version)
+
+    def retag(self, name: str, tags: Mapping[str, str]) -> None:
+        """What somebody else does: other tags on the latest version."""
+        self.history_of[name][-1] = replace(self.latest(name), tags=dict(tags))
+
+    def remove(self, name: str) -> None:
+        """What somebody else does: deletes the secret."""
+        self.deleted[name] = self.history_of.pop(name)
 
     def text(self, name: str) -> str:
         """The plain text of the latest version."""
-        return reveal(self.history[name][-1].value)
+        return reveal(self.history_of[name][-1].value)
 
     def latest(self, name: str) -> Version:
         """The latest version."""
-        return self.history[name][-1]
+        return self.history_of[name][-1]
 
     async def warm(self) -> None:
         """Needs nothing."""
 
     async def read(self, name: str) -> Observation:
-        """What stands under `name`."""
+        """What stands under `name`; counted in `reads`."""
+        self.reads += 1
         await asyncio.sleep(0)
         if name in self.failures:
             raise self.failures[name]
         if name in self.deleted:
-            return SoftDeleted()
-        if name not in self.history:
+            return SoftDeleted(dict(self.deleted[name][-1].tags))
+        if name not in self.history_of:
             return Absent()
         found = self.latest(name)
         if not found.enabled:
-            return Disabled()
+            return Disabled(found.id, dict(found.tags), found.managed)
         fingerprint = self._fingerprinter.of(found.value)
-        return Existing(found.id, fingerprint, found.tags, found.content_type, found.managed)
+        return Existing(found.id, fingerprint, found.tags, found.content_type, found.managed, found.expires)
+
+    async def history(self, name: str, latest: str) -> History:
+        """All versions, with the times of every one."""
+        await asyncio.sleep(0)
+        assert self.latest(name).id == latest
+        versions = self.history_of[name]
+        return History(len(versions), tuple(version.created for version in versions))
+
+    async def listing(self) -> tuple[Listed, ...]:
+        """Every secret that is not deleted; `listing_failure` makes it raise."""
+        await asyncio.sleep(0)
+        if self.listing_failure is not None:
+            raise self.listing_failure
+        names = sorted(self.history_of)
+        return tuple(Listed(n, v.tags, v.enabled, v.managed) for n, v in ((n, self.latest(n)) for n in names))
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Adds a version; `before` has to be what is there."""
@@ -95,24 +136,49 @@ class MemoryVault:
         for failures in (self.failures, self.write_failures):
             if name in failures:
                 raise failures[name]
-        there = self.latest(name).id if name in self.history else None
+        there = self.latest(name).id if name in self.history_of else None
         assert before == there, f"{name}: planned for version {before}, found {there}"
-        return self._add(name, Version("", value, dict(metadata.tags), metadata.content_type)).id
+        return self._add(
+            name, Version("", value, dict(metadata.tags), metadata.content_type, expires=metadata.expires)
+        ).id
 
-    async def tag(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags and content type of the latest version in its place."""
-        self.log.append(f"tag {name}")
+    async def patch(self, name: str, version: str, metadata: Metadata) -> None:
+        """Sets what is beside the value of the latest version in its place."""
+        found = await self._in_place("patch", name, version)
+        self.history_of[name][-1] = replace(
+            found, tags=dict(metadata.tags), content_type=metadata.content_type, expires=metadata.expires
+        )
+
+    async def enable(self, name: str, version: str, *, enabled: bool) -> None:
+        """Enables or disables the latest version in its place."""
+        found = await self._in_place("enable" if enabled else "disable", name, version)
+        self.history_of[name][-1] = replace(found, enabled=enabled)
+
+    async def recover(self, name: str) -> None:
+        """Brings a deleted secret back."""
+        self.log.append(f"recover {name}")
+        await asyncio.sleep(0)
+        self.history_of[name] = self.deleted.pop(name)
+
+    async def delete(self, name: str) -> None:
+        """Deletes the secret, so that it can be recovered."""
+        self.log.append(f"delete {name}")
+        await asyncio.sleep(0)
+        self.remove(name)
+
+    async def _in_place(self, what: str, name: str, version: str) -> Version:
+        self.log.append(f"{what} {name}")
         await asyncio.sleep(0)
         if name in self.write_failures:
             raise self.write_failures[name]
         found = self.latest(name)
         assert found.id == version
-        self.history[name][-1] = replace(found, tags=dict(metadata.tags), content_type=metadata.content_type)
+        return found
 
     def _add(self, name: str, version: Version) -> Version:
         self._made += 1
         made = replace(version, id=f"v{self._made}")
-        self.history.setdefault(name, []).append(made)
+        self.history_of.setdefault(name, []).append(made)
         return made
 
 

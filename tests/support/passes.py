@@ -6,6 +6,7 @@ import asyncio
 import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from keysync.azure.errors import FailureTranslator
@@ -15,8 +16,8 @@ from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collected, Collector
 from keysync.sync.model import Item, ItemRef, Plan, Report, Result
-from keysync.sync.plan import make_plan
-from keysync.sync.run import Pass, run_pass
+from keysync.sync.orphans import OrphanSearch
+from keysync.sync.run import Pass, Round, run_pass
 from tests.support.memory import MemorySource, MemoryVault
 
 GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
@@ -38,6 +39,7 @@ class Limits:
 
     creates: int = 500
     update_percent: int = 100
+    removal_percent: int = 10
 
 
 @dataclass
@@ -79,6 +81,8 @@ class World:
         self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}
         self.stop = asyncio.Event()
         self.watcher = Watcher(self.log)
+        self.monotonic = 0.0
+        self.now = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 
     @property
     def vault(self) -> MemoryVault:
@@ -110,12 +114,19 @@ class World:
             concurrency=concurrency,
             account_seconds=account_seconds,
             patience_seconds=patience_seconds,
+            clock=lambda: self.monotonic,
         )
 
     def applier(self, *, concurrency: int = 8, grace_seconds: float = 5) -> Applier:
         """An applier over the vaults."""
         return Applier(
-            self.vaults, self.translator, concurrency=concurrency, stop=self.stop, grace_seconds=grace_seconds
+            self.vaults,
+            self.translator,
+            concurrency=concurrency,
+            stop=self.stop,
+            grace_seconds=grace_seconds,
+            clock=lambda: self.monotonic,
+            now=lambda: self.now,
         )
 
     async def collect(self) -> list[Collected]:
@@ -125,39 +136,44 @@ class World:
 
     async def plan(self) -> Plan:
         """The plan for what is there now."""
-        return make_plan(one for account in await self.collect() for one in account.observed)
+        return Round(await self.collect()).plan(self.job())
 
-    async def apply(self, **options: Any) -> tuple[Result, ...]:
+    async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
-        collected = await self.collect()
-        plan = make_plan(one for account in collected for one in account.observed)
-        values = {ref: value for account in collected for ref, value in account.values.items()}
-        return await self.applier(**options).apply(plan, values)
+        part = Round(await self.collect())
+        return await self.applier(**options).apply(part.plan(self.job()), part.material(), accepted=accepted)
 
-    async def run(
+    def job(
         self,
         *,
         limits: Mapping[str, Limits] | None = None,
         collect_seconds: float = 5,
         dry_run: bool = False,
         accept: str | None = None,
+        only_foreign: bool = False,
+        orphans: OrphanSearch | None = None,
         concurrency: int = 8,
         **collecting: Any,
-    ) -> Report:
-        """One whole pass."""
-        return await run_pass(
-            Pass(
-                scopes=self.scopes(),
-                collector=self.collector(concurrency=concurrency, **collecting),
-                applier=self.applier(grace_seconds=0.02),
-                limits=limits or {},
-                observer=self.watcher,
-                stop=self.stop,
-                collect_seconds=collect_seconds,
-                dry_run=dry_run,
-                accept=accept,
-            )
+    ) -> Pass:
+        """A pass over what is there."""
+        return Pass(
+            scopes=self.scopes(),
+            collector=self.collector(concurrency=concurrency, **collecting),
+            applier=self.applier(grace_seconds=0.02),
+            limits=limits or {},
+            observer=self.watcher,
+            stop=self.stop,
+            collect_seconds=collect_seconds,
+            dry_run=dry_run,
+            accept=accept,
+            only_foreign=only_foreign,
+            orphans=orphans,
+            clock=lambda: self.now,
         )
+
+    async def run(self, **options: Any) -> Report:
+        """One whole pass; `options` are those of `job`."""
+        return await run_pass(self.job(**options))
 
 
 def outcomes(results: Sequence[Result]) -> dict[str, str]:

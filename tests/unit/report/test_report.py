@@ -41,7 +41,7 @@ REPORT = Report(
     duration_seconds=0.41,
     accounts=3,
     results=(
-        Result(ref("alpha"), "created", version="v1"),
+        Result(ref("alpha"), "created", version="v1", verdict="missing"),
         Result(ref("alpha", "secondary"), "unchanged", version="v2"),
         Result(ref("beta"), "failed", reason=ERROR.summary, error=ERROR),
         Result(ref("beta", "secondary"), "failed", reason=ERROR.summary, error=ERROR),
@@ -62,7 +62,7 @@ def test_the_json_report_has_the_promised_fields():
     """Scripts find exactly the fields of the contract, and those of a stopped or interrupted pass."""
     told = json.loads(report_json.render(REPORT))
     promised = {"run_id", "dry_run", "checksum", "started", "duration_seconds", "summary", "items"}
-    assert set(told) == promised | {"stopped", "interrupted"}
+    assert set(told) == promised | {"stopped", "interrupted", "warnings"}
     assert told["started"] == "2026-11-24T05:22:00Z"
     assert told["summary"] == {"accounts": 3, "created": 1, "updated": 1, "unchanged": 1, "refused": 1, "failed": 2}
     assert told["items"][0] == {
@@ -71,6 +71,7 @@ def test_the_json_report_has_the_promised_fields():
         "vault": "main",
         "secret": "alpha-primary-key",
         "outcome": "created",
+        "verdict": "missing",
         "version": "v1",
         "reason": None,
         "error": None,
@@ -251,6 +252,7 @@ def test_metrics_have_the_promised_names_and_labels():
         "keysync_run_duration_seconds_count",
         "keysync_run_duration_seconds_sum",
         "keysync_secret_outcomes_total",
+        "keysync_secret_verdicts_total",
         "keysync_account_last_success_timestamp_seconds",
         "keysync_azure_requests_total",
         "keysync_azure_throttled_total",

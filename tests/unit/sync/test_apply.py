@@ -67,4 +67,4 @@ async def test_read_only_items_are_shown_and_not_written():
         "b-primary-key": "created",
         "b-secondary-key": "created",
     }
-    assert sorted(world.vault.history) == ["b-primary-key", "b-secondary-key"]
+    assert sorted(world.vault.history_of) == ["b-primary-key", "b-secondary-key"]

@@ -1,59 +1,87 @@
 """What changes between the comparison and the write."""
 
-import asyncio
+from __future__ import annotations
 
-from keysync.azure.errors import FailureTranslator
-from keysync.secret.fingerprint import Fingerprinter
+import pytest
+
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
-from keysync.sync.apply import Applier
-from keysync.sync.model import Change, Item, ItemRef, Plan, Seen
-from keysync.sync.plan import is_ours, make_plan, own_tags
-from keysync.targets.interface import Existing, Metadata
+from keysync.sync.model import Item
+from keysync.sync.ownership import own_tags
+from keysync.sync.run import Round
+from tests.support.passes import World, key, ref
 
-REF = ItemRef("/subscriptions/s/batchAccounts/a", "primary", "main", "a-primary-key")
-
-
-class Vault:
-    """Shows one secret, and counts writes."""
-
-    def __init__(self, shown):
-        self.shown, self.writes = shown, 0
-
-    async def warm(self):
-        """Nothing to warm."""
-
-    async def read(self, name):
-        return self.shown
-
-    async def write(self, name, value, metadata, *, before):
-        self.writes += 1
-        return "2"
-
-    async def tag(self, name, version, metadata):
-        self.writes += 1
+NAME = ref("alpha").secret
 
 
-async def test_a_secret_that_somebody_made_meanwhile_is_not_overwritten():
-    """A name that was free when compared and is taken when written is refused."""
-    vault = Vault(Existing("1", Fingerprinter().of(SecretValue("theirs")), {"managed-by": "terraform"}))
-    applier = Applier(
-        {"main": vault}, FailureTranslator(Scrubber()), concurrency=2, stop=asyncio.Event(), grace_seconds=1
-    )
-    plan = Plan((Change(REF, "create", metadata=Metadata({}, None)),))
-    (result,) = await applier.apply(plan, {REF: SecretValue("ours")})
-    assert result.outcome == "refused"
-    assert vault.writes == 0
+async def late(world: World, seconds: float, between: object = None) -> dict[str, str]:
+    """Plans, lets `seconds` go by, calls `between`, and applies what was planned."""
+    part = Round(await world.collect())
+    plan = part.plan(world.job())
+    world.monotonic += seconds
+    if callable(between):
+        between()
+    results = await world.applier().apply(plan, part.material())
+    return {result.ref.secret: result.outcome for result in results}
 
 
-def test_a_secret_of_another_installation_is_not_ours():
-    """Without an `owner` of its own, keysync leaves alone what an owner has marked."""
-    theirs = own_tags(Item(REF, owner="siteA"))
-    assert not is_ours(theirs, Item(REF))
-    fingerprinter = Fingerprinter()
-    stored = Existing("1", fingerprinter.of(SecretValue("old")), theirs)
-    (change,) = make_plan([Seen(Item(REF), fingerprinter.of(SecretValue("new")), stored)]).changes
-    assert change.kind == "refused"
+@pytest.mark.parametrize("seconds", [0, 60])
+async def test_a_secret_that_somebody_made_meanwhile_is_not_overwritten(seconds: float):
+    """A name that was free when compared and is taken when written is refused, however short the time between."""
+    world = World("alpha")
+    told = await late(world, seconds, lambda: world.vault.put(NAME, key("theirs"), {"managed-by": "terraform"}))
+    assert told[NAME] == "refused"
+    assert world.vault.text(NAME) == key("theirs")
+
+
+async def test_an_old_observation_is_made_anew():
+    """Ten seconds after the look, a secret that is no longer ours or has another version is refused, and left alone."""
+    for tags in ({"managed-by": "terraform"}, own_tags(Item(ref("alpha")))):
+        world = World("alpha")
+        world.vault.put(NAME, key("old"), own_tags(Item(ref("alpha"))))
+        told = await late(world, 10.1, lambda world=world, tags=tags: world.vault.put(NAME, key("theirs"), tags))
+        assert told[NAME] == "refused"
+        assert world.vault.text(NAME) == key("theirs")
+
+
+async def test_tags_that_were_patched_meanwhile_are_carried_forward():
+    """A look that is made anew brings the tags of that moment, though no version was made."""
+    world = World("alpha")
+    ours = own_tags(Item(ref("alpha")))
+    world.vault.put(NAME, key("old"), ours)
+    told = await late(world, 11, lambda: world.vault.retag(NAME, {**ours, "cost": "7"}))
+    assert told[NAME] == "updated"
+    assert world.vault.latest(NAME).tags == {**ours, "cost": "7"}
+
+
+async def test_a_secret_that_was_unmarked_meanwhile_is_not_overwritten():
+    """Whoever takes our tags off has taken the secret back, though its version is the same."""
+    world = World("alpha")
+    world.vault.put(NAME, key("old"), own_tags(Item(ref("alpha"))))
+    told = await late(world, 11, lambda: world.vault.retag(NAME, {}))
+    assert told[NAME] == "refused"
+    assert world.vault.text(NAME) == key("old")
+
+
+async def test_a_fresh_observation_is_not_made_twice():
+    """Within ten seconds an update rests on the look that it was planned on: it costs no further request."""
+    world = World("alpha")
+    for name in ("primary", "secondary"):
+        world.vault.put(ref("alpha", name).secret, key("old"), own_tags(Item(ref("alpha", name))))
+    reads = world.vault.reads
+    assert set((await late(world, 9.9)).values()) == {"updated"}
+    assert world.vault.reads == reads + 2
+
+
+async def test_what_somebody_else_brought_in_step_is_unchanged():
+    """Another keysync that was faster makes no failure of this one, and no second version."""
+    world = World("alpha")
+    ours = own_tags(Item(ref("alpha")))
+    world.vault.put(NAME, key("old"), ours)
+    live = world.sources["alpha"].values["primary"]
+    told = await late(world, 11, lambda: world.vault.put(NAME, live, ours))
+    assert told[NAME] == "unchanged"
+    assert len(world.vault.history_of[NAME]) == 2
 
 
 def test_a_value_cut_off_or_escaped_is_masked():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -14,9 +15,11 @@ from keysync.azure.errors import FailureRecord
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
 from keysync.sync.model import Item, KeyRefused, Unseen
-from keysync.sync.plan import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, make_plan, own_tags
+from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
+from keysync.sync.plan import make_plan
 from tests.support.passes import GROUP, World, key, ref
 
+NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ACCOUNTS = ("alpha", "beta", "gamma")
 STATES = (
     "absent", "ours", "ours stale", "same by hand", "other by hand", "other's same", "other's", "managed", "disabled", "deleted",
@@ -48,13 +51,14 @@ def put(world: World, account: str, name: Any, state: str) -> None:
         case "disabled":
             world.vault.put(secret, wrong, ours, enabled=False)
         case "deleted":
-            world.vault.deleted.add(secret)
+            world.vault.put(secret, wrong, {"team": "x"})
+            world.vault.remove(secret)
 
 
 def made(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
     world = World(*ACCOUNTS)
     for account, adopt in adopts.items():
-        world.items[account] = {"adopt": adopt}
+        world.items[account] = {"adopt": "unmarked" if adopt else "never"}
     for (account, name), state in states.items():
         put(world, account, name, state)
     return world
@@ -84,9 +88,9 @@ def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], ado
     async def run() -> None:
         world = made(states, adopts)
         foreign = {ref(*each).secret for each, state in states.items() if state in NOT_OURS}
-        before = {name: list(versions) for name, versions in world.vault.history.items() if name in foreign}
+        before = {name: list(versions) for name, versions in world.vault.history_of.items() if name in foreign}
         await world.apply()
-        assert {name: versions for name, versions in world.vault.history.items() if name in foreign} == before
+        assert {name: versions for name, versions in world.vault.history_of.items() if name in foreign} == before
 
     asyncio.run(run())
 
@@ -98,9 +102,9 @@ def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[
 
     async def run() -> None:
         observed = [one for account in await made(states, adopts).collect() for one in account.observed]
-        plan = make_plan(observed)
+        plan = make_plan(observed, NOW)
         chance.shuffle(observed)
-        assert make_plan(observed) == plan
+        assert make_plan(observed, NOW) == plan
         assert [change.ref for change in plan.changes] == sorted(change.ref for change in plan.changes)
 
     asyncio.run(run())
@@ -128,7 +132,7 @@ def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[
         ("absent", "create", None),
         ("ours", "unchanged", None),
         ("ours stale", "update", "not the live key"),
-        ("same by hand", "unchanged", "adopt: true"),
+        ("same by hand", "unchanged", "keysync adopt --account alpha --yes"),
         ("other by hand", "refused", "made by hand"),
         ("other's", "refused", "terraform"),
         ("managed", "refused", "certificate"),
@@ -148,12 +152,12 @@ async def test_each_state_has_its_change_and_says_why(state: str, kind: str, rea
 async def test_adopting_marks_without_another_version():
     """An unmarked secret with the right value gets tags, keeps its own, and keeps its version."""
     world = World("alpha")
-    world.items["alpha"] = {"adopt": True, "tags": {"env": "prod"}}
+    world.items["alpha"] = {"adopt": "unmarked", "tags": {"env": "prod"}}
     put(world, "alpha", "primary", "same by hand")
     results = await world.apply()
     name = ref("alpha").secret
     assert results[0].outcome == "adopted"
-    assert len(world.vault.history[name]) == 1
+    assert len(world.vault.history_of[name]) == 1
     assert world.vault.latest(name).tags == {
         "team": "x",
         "env": "prod",
@@ -175,7 +179,7 @@ async def test_adopting_marks_without_another_version():
 async def test_what_is_marked_for_another_is_not_adopted(tags: dict[str, str]):
     """`adopt` takes over unmarked secrets; one that carries another's mark stays theirs."""
     world = World("alpha")
-    world.items["alpha"] = {"adopt": True, "owner": "mine"}
+    world.items["alpha"] = {"adopt": "unmarked", "owner": "mine"}
     world.vault.put(ref("alpha").secret, world.sources["alpha"].values["primary"], tags)
     change = (await world.plan()).changes[0]
     assert change.kind in {"unchanged", "refused"}
@@ -211,16 +215,15 @@ async def test_an_update_carries_the_tags_of_others():
     await world.apply()
     assert world.vault.latest(item.ref.secret).tags == {**own_tags(item), "cost": "7", "env": "prod"}
     assert world.vault.latest(item.ref.secret).content_type == "text/x"
-    assert len(world.vault.history[item.ref.secret]) == 2
+    assert len(world.vault.history_of[item.ref.secret]) == 2
 
 
-@pytest.mark.parametrize(("others", "kind"), [(12, "update"), (13, "refused")])
-async def test_more_tags_than_a_vault_takes_are_refused(others: int, kind: str):
+@pytest.mark.parametrize(("others", "kind"), [(12, "adopt"), (13, "refused")])
+async def test_a_secret_without_room_for_our_tags_is_not_taken_over(others: int, kind: str):
     """Fifteen tags are written, a sixteenth is refused with both numbers."""
     world = World("alpha")
-    item = Item(ref("alpha"))
-    tags = {**own_tags(item), **{f"t{index}": "x" for index in range(others)}}
-    world.vault.put(item.ref.secret, key("wrong"), tags)
+    world.items["alpha"] = {"adopt": "replace"}
+    world.vault.put(ref("alpha").secret, key("wrong"), {f"t{index}": "x" for index in range(others)})
     change = (await world.plan()).changes[0]
     assert change.kind == kind
     if kind == "refused":
@@ -231,7 +234,7 @@ async def test_more_tags_than_a_vault_takes_are_refused(others: int, kind: str):
 def test_what_failed_or_was_refused_stays_in_the_plan():
     """An item whose side did not answer, or whose key is not to be trusted, is one change with the reason."""
     record = FailureRecord(kind="dns", summary="no such host")
-    plan = make_plan([Unseen(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")])
+    plan = make_plan([Unseen(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")], NOW)
     assert [(change.kind, change.reason) for change in plan.changes] == [
         ("refused", "no base64"),
         ("failed", "no such host"),

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from keysync.sync.model import Change, ChangeKind, Item, Plan
-from keysync.sync.plan import make_plan, own_tags
+from keysync.sync.ownership import own_tags
+from keysync.sync.plan import make_plan
 from keysync.sync.safety import breaches, checksum, refusal_of, stop_message
 from tests.support.passes import Limits, World, key, ref
 
@@ -61,7 +62,7 @@ def test_read_only_items_count_nothing():
 def test_a_stop_says_how_to_go_on():
     """The message holds the numbers and the command that accepts exactly this plan."""
     plan = Plan(tuple(changes("create", 2)))
-    message = stop_message(breaches(plan, {"main": Limits(creates=1)}), checksum(plan), written=False)
+    message = stop_message(breaches(plan, {"main": Limits(creates=1)}), checksum(plan))
     assert "2 secrets" in message
     assert f"keysync sync --accept {checksum(plan)}" in message
     assert "--accept old" in refusal_of("old", "new")
@@ -73,10 +74,10 @@ async def test_a_checksum_is_stable_under_order_and_follows_versions():
     world = World("alpha", "beta")
     world.vault.put(ref("alpha").secret, key("old"), own_tags(Item(ref("alpha"))))
     observed = [one for account in await world.collect() for one in account.observed]
-    before = checksum(make_plan(observed))
+    before = checksum(make_plan(observed, world.now))
     observed.reverse()
-    assert checksum(make_plan(observed)) == before
-    plan = make_plan(observed)
+    assert checksum(make_plan(observed, world.now)) == before
+    plan = make_plan(observed, world.now)
     assert checksum(Plan(tuple(replace(change, reason="other") for change in plan.changes))) == before
     world.vault.put(ref("alpha").secret, key("old"), own_tags(Item(ref("alpha"))))
     assert checksum(await world.plan()) != before

@@ -1,0 +1,89 @@
+"""From the configuration to what a pass is about: items, limits, and which names of a vault are served."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from keysync.config.models import Account, Config, Vault
+from keysync.sources.interface import KEY_NAMES
+from keysync.sync.model import Adoption, Item, ItemRef
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The limits in force in one vault."""
+
+    creates: int
+    update_percent: int
+    removal_percent: int
+
+
+def items_of(config: Config, account: Account, vault: str, adopt: Adoption | None) -> tuple[Item, ...]:
+    """What `account` should serve in `vault`; `adopt` takes the place of what the configuration says of it."""
+    names = account.secret_names()
+    return tuple(
+        _item(config, account, ItemRef(account.resource_id, key, vault, names[key]), adopt)
+        for key in KEY_NAMES
+        if key in names
+    )
+
+
+def _item(config: Config, account: Account, ref: ItemRef, adopt: Adoption | None) -> Item:
+    settings = config.vaults[ref.vault]
+    configured = config.adopt if account.adopt is None else account.adopt
+    return Item(
+        ref,
+        tags=settings.tags,
+        content_type=settings.content_type,
+        expires_after=settings.expires_after,
+        owner=config.owner,
+        adopt=adopt or ("unmarked" if configured else "never"),
+        enable=config.disabled == "enable",
+        recover=config.recover == "owned",
+        read_only=config.read_only or settings.read_only or account.read_only,
+        changes_per_day=_own(settings, "changes_per_day", config.limits.changes_per_day),
+        vault_url=settings.url,
+    )
+
+
+def limits_of(config: Config, vault: Vault) -> Limits:
+    """The limits in force in `vault`."""
+    general = config.limits
+    return Limits(
+        creates=_own(vault, "creates", general.creates),
+        update_percent=_own(vault, "update_percent", general.update_percent),
+        removal_percent=_own(vault, "removal_percent", general.removal_percent),
+    )
+
+
+def _own(vault: Vault, limit: str, general: T) -> T:
+    """A limit of one vault, which wins over the general one where it is set."""
+    own: T | None = getattr(vault.limits, limit) if vault.limits is not None else None
+    return general if own is None else own
+
+
+def served_names(config: Config) -> dict[str, frozenset[str]]:
+    """By vault, the names (lower case) that the whole configuration writes there, under whichever name it has the vault."""
+    by_url: dict[str, set[str]] = {}
+    for account in config.accounts:
+        for vault in account.vaults:
+            names = by_url.setdefault(config.vaults[vault].url, set())
+            names |= {name.lower() for name in account.secret_names().values()}
+    return {name: frozenset(by_url.get(vault.url, ())) for name, vault in config.vaults.items()}
+
+
+def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
+    """The vaults, each once though it may stand in the configuration under two names."""
+    first: dict[str, str] = {}
+    for name in targets:
+        first.setdefault(config.vaults[name].url, name)
+    return {name: targets[name] for name in first.values()}
+
+
+def read_only_vaults(config: Config) -> frozenset[str]:
+    """The vaults to which nothing is written."""
+    return frozenset(name for name, vault in config.vaults.items() if config.read_only or vault.read_only)

@@ -1,0 +1,69 @@
+"""Whether a Batch account exists: told only where a look at the account and a complete listing agree."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal
+
+from azure.mgmt.batch.aio import BatchManagementClient
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.retry import Caller, Operation
+from keysync.sources.azure_batch import GET_ACCOUNT
+
+LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
+
+_ARM_ID: Final = re.compile(
+    r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
+    r"/providers/Microsoft\.Batch/batchAccounts/(?P<name>[0-9a-z]{3,24})",
+    re.IGNORECASE,
+)
+# SubscriptionNotFound is none of them: it is also what an identity of another tenant is told.
+_PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound")
+
+
+class BatchDirectory:
+    """Answers for one pass: each subscription is listed once at most."""
+
+    def __init__(self, client_of: Callable[[str], Awaitable[BatchManagementClient]], caller: Caller) -> None:
+        self._client_of = client_of
+        self._caller = caller
+        self._listed: dict[str, frozenset[str]] = {}
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def presence(self, account: str) -> Literal["there", "gone"]:
+        """`gone` only on ARM's 404 for the account and its absence from a complete listing of its subscription.
+
+        ARM asks for permission before it looks, so an identity that may not read gets 403 here and never 404. Raises
+        AzureFailure where nobody can tell.
+        """
+        place = _ARM_ID.fullmatch(account)
+        if place is None:
+            raise AzureFailure(FailureRecord(kind="internal", summary=f"no ARM id of a Batch account: {account}"))
+        client = await self._client_of(place["subscription"])
+        if await self._answers(client, account, place["group"], place["name"]):
+            return "there"
+        return "there" if account.lower() in await self._listing(client, place["subscription"].lower()) else "gone"
+
+    async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
+        try:
+            await self._caller.call(GET_ACCOUNT, account, lambda: client.batch_account.get(group, name))
+        except AzureFailure as failure:
+            if failure.record.http_status == 404 and failure.record.has_code(*_PROOF):
+                return False
+            raise
+        return True
+
+    async def _listing(self, client: BatchManagementClient, subscription: str) -> frozenset[str]:
+        async with self._locks[subscription]:
+            if subscription not in self._listed:
+                scope = f"/subscriptions/{subscription}"
+                self._listed[subscription] = await self._caller.call(LIST_ACCOUNTS, scope, lambda: _ids(client))
+            return self._listed[subscription]
+
+
+async def _ids(client: Any) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
+    return frozenset([str(account.id).lower() async for account in client.batch_account.list()])

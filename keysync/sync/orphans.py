@@ -1,0 +1,198 @@
+"""Orphans: secrets of ours that nothing in the configuration serves any more, and the proof that it takes to touch one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal, Protocol, TypeAlias
+
+from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.sources.interface import KEY_NAMES, KeyName
+from keysync.sync.model import Change, ItemRef
+from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
+from keysync.targets.interface import Disabled, Existing, Listed, Observation, SecretTarget
+
+PROOF_PASSES: Final = 3
+"""How many passes of the daemon in a row have to find an account gone before its secrets are removed unasked."""
+
+Presence: TypeAlias = Literal["there", "gone"]
+
+
+class AccountDirectory(Protocol):
+    """Tells whether an account exists."""
+
+    async def presence(self, account: str) -> Presence:
+        """`gone` only on a 404 of the account *and* its absence from a complete listing. Raises AzureFailure otherwise."""
+        ...
+
+
+@dataclass(slots=True)
+class GoneStreaks:
+    """How many passes in a row each account was proven gone: the daemon's memory, which starts empty."""
+
+    _counts: dict[str, int] = field(default_factory=dict)
+
+    def note(self, gone: Collection[str]) -> None:
+        """One more pass: `gone` are the ARM ids that it proved gone; every other starts over."""
+        self._counts = {account.lower(): self._counts.get(account.lower(), 0) + 1 for account in gone}
+
+    def of(self, account: str) -> int:
+        """Passes in a row, the latest included."""
+        return self._counts.get(account.lower(), 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a search has shown: changes for the plan, and what could not be looked at."""
+
+    changes: tuple[Change, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def orphans_among(listed: Sequence[Listed], vault: str, served: Collection[str], owner: str) -> tuple[ItemRef, ...]:
+    """The secrets of `listed` that bear `owner` and our marks, and whose name (lower case) is none of `served`."""
+    refs = (_reference(each, vault) for each in listed if _may_be_orphan(each, served, owner))
+    return tuple(ref for ref in refs if ref is not None)
+
+
+def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
+    """Whether tags still mark the orphan `ref` as this installation's."""
+    marks = (tags.get(MANAGED_BY), tags.get(SOURCE, "").lower(), tags.get(KEY), tags.get(OWNER))
+    return marks == (KEYSYNC, ref.account.lower(), ref.key, owner)
+
+
+def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"], presence: Presence, streak: int | None) -> Change | None:  # fmt: skip
+    """What becomes of an orphan whose `stored` state was just read, None where there is nothing to do.
+
+    `streak` is how many passes of the daemon in a row proved its account gone, None in a one-off run. Without three of
+    them, and wherever only the mapping is gone, it takes `--accept`.
+    """
+    if not isinstance(stored, (Existing, Disabled)) or stored.managed or stored.version is None:
+        return None
+    if isinstance(stored, Disabled) and mode == "disable":
+        return None
+    why = (
+        "its account is gone"
+        if presence == "gone"
+        else "its account is there, but the configuration no longer maps it here"
+    )
+    change = Change(ref, mode, "orphaned", reason=f"orphaned: {why}", before=stored.version, managed=True)
+    if presence == "gone" and streak is not None:
+        if streak >= PROOF_PASSES:
+            return change
+        waiting = f"orphaned: {why}, seen in {streak} of the {PROOF_PASSES} passes in a row that it takes to {mode} it"
+        return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
+    return _held(change, f"orphaned: {why}. To {mode} it")
+
+
+def _held(change: Change, held: str) -> Change:
+    return Change(change.ref, change.kind, "orphaned", reason=held, before=change.before, managed=True, held=held)
+
+
+def _may_be_orphan(listed: Listed, served: Collection[str], owner: str) -> bool:
+    ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
+    return ours and not listed.managed and listed.name.lower() not in served
+
+
+def _reference(listed: Listed, vault: str) -> ItemRef | None:
+    source, key = listed.tags.get(SOURCE), _key(listed.tags.get(KEY))
+    return ItemRef(source, key, vault, listed.name) if source and key else None
+
+
+def _key(tag: str | None) -> KeyName | None:
+    return next((name for name in KEY_NAMES if name == tag), None)
+
+
+@dataclass(frozen=True, slots=True)
+class OrphanSearch:
+    """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
+
+    `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
+    about. `is_mine` leaves an orphan to the shard that has its account. `streaks` is the daemon's memory, None in a one-off
+    run.
+    """
+
+    targets: Mapping[str, SecretTarget]
+    directory: AccountDirectory
+    translator: FailureTranslator
+    mode: Literal["disable", "delete"]
+    owner: str
+    served: Mapping[str, Collection[str]]
+    read_only: Collection[str] = ()
+    is_mine: Callable[[str], bool] = lambda _account: True
+    streaks: GoneStreaks | None = None
+
+    async def run(self, deadline: float) -> Found:
+        """What is there to be removed, found within `deadline` seconds; never raises for a failure of Azure."""
+        gone: list[str] = []
+        try:
+            async with asyncio.timeout(deadline):
+                refs, warnings = await self._candidates()
+                presences, unproven = await self._presences({ref.account for ref in refs})
+                gone += [account for account, presence in presences.items() if presence == "gone"]
+        except TimeoutError:
+            return Found(warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this pass",))
+        finally:
+            # A search that was cut off proves nothing, so every streak starts over.
+            if self.streaks is not None:
+                self.streaks.note(gone)
+        judged = await asyncio.gather(*(self._judge(ref, presences) for ref in refs))
+        return Found(tuple(change for change in judged if change is not None), (*warnings, *unproven))
+
+    async def _candidates(self) -> tuple[list[ItemRef], list[str]]:
+        per_vault = await asyncio.gather(*(self._in_vault(vault) for vault in self.targets))
+        return [ref for found, _ in per_vault for ref in found], [warning for _, warning in per_vault if warning]
+
+    async def _in_vault(self, vault: str) -> tuple[tuple[ItemRef, ...], str | None]:
+        try:
+            listed = await self.targets[vault].listing()
+        except Exception as error:  # noqa: BLE001  # one vault's failure is one vault's
+            return (
+                (),
+                f"orphans: vault {vault} could not be listed, nothing is removed there ({self._told(error, vault)})",
+            )
+        refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
+        return tuple(ref for ref in refs if self.is_mine(ref.account)), None
+
+    async def _presences(self, accounts: Collection[str]) -> tuple[dict[str, Presence], list[str]]:
+        ordered = sorted(accounts)
+        answers = await asyncio.gather(*(self.directory.presence(each) for each in ordered), return_exceptions=True)
+        known: dict[str, Presence] = {}
+        unproven: list[str] = []
+        for account, answer in zip(ordered, answers, strict=True):
+            if isinstance(answer, Exception):
+                told = self._told(answer, account)
+                unproven.append(f"orphans: whether {account} is gone cannot be told, its secrets stay ({told})")
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                known[account] = answer
+        return known, unproven
+
+    async def _judge(self, ref: ItemRef, presences: Mapping[str, Presence]) -> Change | None:
+        if ref.account not in presences:
+            return None
+        try:
+            stored = await self.targets[ref.vault].read(ref.secret)
+        except Exception as error:  # noqa: BLE001  # one secret's failure is one secret's
+            record = self._record(error, ref.vault)
+            return Change(ref, "failed", "orphaned", reason=record.summary, error=record, managed=True)
+        tags = stored.tags if isinstance(stored, (Existing, Disabled)) else None
+        if tags is None or not is_ours_for(tags, ref, self.owner):
+            return None
+        streak = self.streaks.of(ref.account) if self.streaks is not None else None
+        change = removal(ref, stored, self.mode, presences[ref.account], streak)
+        if change is None or ref.vault not in self.read_only:
+            return change
+        return Change(
+            ref, self.mode, "orphaned", reason=change.reason, before=change.before, managed=True, read_only=True
+        )
+
+    def _told(self, error: Exception, scope: str) -> str:
+        return self._record(error, scope).summary
+
+    def _record(self, error: Exception, scope: str) -> FailureRecord:
+        if isinstance(error, AzureFailure):
+            return error.record
+        return self.translator.record(error, operation="listSecrets", scope=scope)

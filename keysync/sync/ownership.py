@@ -1,0 +1,57 @@
+"""Whose a secret is: judged by its tags alone, since the vault is the only state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from keysync.sync.model import Item
+
+MANAGED_BY: Final = "managed-by"
+KEYSYNC: Final = "keysync"
+SOURCE: Final = "keysync-source"
+KEY: Final = "keysync-key"
+OWNER: Final = "keysync-owner"
+OWN: Final = frozenset({MANAGED_BY, SOURCE, KEY, OWNER})
+"""Names of the tags that are keysync's: nobody else's survive a write."""
+
+
+def own_tags(item: Item) -> dict[str, str]:
+    """The tags by which keysync knows a secret as its own."""
+    tags = {MANAGED_BY: KEYSYNC, SOURCE: item.ref.account, KEY: item.ref.key}
+    return tags if item.owner is None else {**tags, OWNER: item.owner}
+
+
+def is_ours(tags: Mapping[str, str], item: Item) -> bool:
+    """Whether tags mark a secret as keysync's for just this account and key. ARM ids compare without case."""
+    return (
+        tags.get(MANAGED_BY) == KEYSYNC
+        and tags.get(SOURCE, "").lower() == item.ref.account.lower()
+        and tags.get(KEY) == item.ref.key
+        and tags.get(OWNER) == item.owner
+    )
+
+
+def is_unmarked(tags: Mapping[str, str]) -> bool:
+    """Whether nobody claims the secret by a tag that is known to be one."""
+    return not OWN & tags.keys()
+
+
+def is_free(tags: Mapping[str, str], item: Item) -> bool:
+    """Whether marking the secret takes it from nobody: it is unmarked, or ours but for an owner that nobody has named."""
+    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.owner or ""}, item))
+
+
+def owner_of(tags: Mapping[str, str]) -> str:
+    """Whose the secret is, as far as its tags tell."""
+    manager = tags.get(MANAGED_BY)
+    if manager == KEYSYNC:
+        owner = f", owner {tags[OWNER]!r}" if OWNER in tags else ", without an owner"
+        return (
+            f"it is keysync's for the {tags.get(KEY, 'unnamed')} key of {tags.get(SOURCE, 'an unnamed account')}{owner}"
+        )
+    if manager is not None:
+        return f"managed by {manager!r}"
+    if not is_unmarked(tags):
+        return "some of keysync's tags are there, but not `managed-by: keysync`"
+    return "made by hand, or by a tool that leaves no mark"
