@@ -1,0 +1,208 @@
+"""What the daemon knows at one moment, as frozen data that may be printed whole: nothing here holds a value of a secret.
+
+Every time is an aware datetime; in JSON it is text in UTC, to the second.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal, TypeAlias
+
+Verdict: TypeAlias = Literal[
+    "in_sync",  # the live key of this account and this name
+    "stale",  # an older value of ours
+    "swapped",  # the account's other key
+    "duplicated",  # one value under both names
+    "foreign",  # not marked as ours
+    "both_changed",  # the key was regenerated, and somebody wrote the secret too
+    "missing",
+    "disabled",
+    "soft_deleted",
+    "unknown",  # a side did not answer
+]
+AccountState: TypeAlias = Literal[
+    "in_step",
+    "changed",  # just written
+    "drift",  # seen to differ and not written: read-only, or a dry run
+    "refused",
+    "failing",
+    "held",  # a safety limit stopped the writing
+    "pending",  # not tried yet
+]
+VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
+Breaker: TypeAlias = Literal["closed", "open", "half_open"]
+PassResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
+Standing: TypeAlias = Literal["in_step", "behind", "pending"]
+
+_DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
+
+
+@dataclass(frozen=True, slots=True)
+class SecretStatus:
+    """One key in one vault. `outcome` is the last one, as in the report; `error` is the contract's error object."""
+
+    key: str
+    vault: str
+    secret: str
+    outcome: str | None = None
+    verdict: Verdict | None = None
+    version: str | None = None
+    reason: str | None = None
+    error: Mapping[str, Any] | None = None
+    changed_at: datetime | None = None
+
+    @property
+    def standing(self) -> Standing:
+        """Whether the vault holds what it should: the outcome tells, and before there is one the verdict."""
+        if self.outcome is not None:
+            return "in_step" if self.outcome in _DONE else "behind"
+        if self.verdict in (None, "unknown"):
+            return "pending"
+        return "in_step" if self.verdict == "in_sync" else "behind"
+
+
+@dataclass(frozen=True, slots=True)
+class AccountStatus:
+    """One account: `account` is its ARM id, `failures` how many tries failed in a row, `schedule` when it is tried, in words."""
+
+    account: str
+    name: str
+    resource_group: str
+    subscription_id: str
+    state: AccountState = "pending"
+    last_attempt: datetime | None = None
+    last_success: datetime | None = None
+    next_try: datetime | None = None
+    failures: int = 0
+    stale: bool = False
+    read_only: bool = False
+    busy: bool = False
+    schedule: str = ""
+    secrets: tuple[SecretStatus, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class VaultStatus:
+    """One vault, by the configuration's name. `behind` of its `secrets` are not in step."""
+
+    name: str
+    url: str
+    state: VaultState = "pending"
+    breaker: Breaker = "closed"
+    secrets: int = 0
+    behind: int = 0
+    error: Mapping[str, Any] | None = None
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WriteRecord:
+    """One write that was done: `account` is the ARM id, `outcome` as in the report."""
+
+    time: datetime
+    account: str
+    key: str
+    vault: str
+    secret: str
+    outcome: str
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassStatus:
+    """The last whole pass. `summary` is that of the report."""
+
+    run_id: str
+    started: datetime
+    duration_seconds: float
+    result: PassResult
+    summary: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many there are: every secret is one of in step, behind and pending."""
+
+    accounts: int
+    secrets: int
+    in_step: int
+    behind: int
+    pending: int
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything that a page or a probe tells.
+
+    `every` is the schedule in words, `stopped` the message of a safety stop with its numbers and the command that accepts
+    the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in step for too
+    long, `writes` the newest first. `ready` says that the first pass is done; `live` that the loop turns and passes start,
+    `live_reason` why not.
+    """
+
+    now: datetime
+    version: str
+    started: datetime
+    every: str
+    owner: str | None = None
+    read_only: bool = False
+    next_pass: datetime | None = None
+    last_pass: PassStatus | None = None
+    stopped: str | None = None
+    config_error: str | None = None
+    ready: bool = False
+    live: bool = True
+    live_reason: str | None = None
+    stale_accounts: tuple[str, ...] = ()
+    accounts: tuple[AccountStatus, ...] = ()
+    vaults: tuple[VaultStatus, ...] = ()
+    writes: tuple[WriteRecord, ...] = ()
+
+    def tally(self) -> Tally:
+        """Counts the accounts and their secrets."""
+        counts: dict[Standing, int] = {"in_step": 0, "behind": 0, "pending": 0}
+        for account in self.accounts:
+            for secret in account.secrets:
+                counts[secret.standing] += 1
+        return Tally(accounts=len(self.accounts), secrets=sum(counts.values()), **counts)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it as plain data for JSON, with `counts`: the tally."""
+        return {**_head(self), "accounts": _plain(self.accounts)}
+
+
+def render(status: Status) -> bytes:
+    """`to_dict` as one JSON document.
+
+    Account by account: one call for thousands of them would hold the interpreter for a tenth of a second, and from
+    a thread beside the event loop that is a pause of the loop too.
+    """
+    return "".join(_pieces(status)).encode()
+
+
+def _pieces(status: Status) -> Iterator[str]:
+    yield json.dumps(_head(status), ensure_ascii=False)[:-1]
+    yield ', "accounts": ['
+    for number, account in enumerate(status.accounts):
+        yield (", " if number else "") + json.dumps(_plain(account), ensure_ascii=False)
+    yield "]}"
+
+
+def _head(status: Status) -> dict[str, Any]:
+    told = {one.name: _plain(getattr(status, one.name)) for one in fields(status) if one.name != "accounts"}
+    return {**told, "counts": _plain(status.tally())}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return [_plain(item) for item in value]

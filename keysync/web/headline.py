@@ -1,0 +1,54 @@
+"""The one line that tells whether all is in step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from keysync.report.status import Status, Tally
+from keysync.web.query import NOT_RIGHT
+from keysync.web.words import count
+
+Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
+
+
+@dataclass(frozen=True, slots=True)
+class Headline:
+    """`text` for the page, `title` shorter for a browser's tab, `tone` for icon and colour."""
+
+    text: str
+    title: str
+    tone: Tone
+
+
+def headline(status: Status, tally: Tally) -> Headline:
+    """The worst that there is to say."""
+    if not status.live:
+        return Headline("keysync does not work", "not working", "bad")
+    if status.stopped is not None:
+        return Headline("Stopped by a safety limit", "stopped by a limit", "bad")
+    if tally.behind:
+        behind = f"{tally.behind:,} of {tally.secrets:,}"
+        return Headline(f"{behind} secrets behind", f"{behind} behind", "bad")
+    return _nothing_behind(status, tally)
+
+
+def _nothing_behind(status: Status, tally: Tally) -> Headline:
+    if not tally.accounts:
+        return Headline("No accounts to keep in step", "no accounts", "wait")
+    wrong = sum(account.state in NOT_RIGHT for account in status.accounts)
+    if wrong:
+        needs = f"{count(wrong, 'account')} {'needs' if wrong == 1 else 'need'} attention"
+        return Headline(needs, needs, "bad")
+    if status.stale_accounts:
+        stale = count(len(status.stale_accounts), "account")
+        return Headline(f"{stale} not seen in step for too long", f"{stale} stale", "warn")
+    if status.ready and not tally.secrets:
+        return Headline("No secrets to keep in step", "no secrets", "wait")
+    if not tally.in_step:
+        return Headline("The first pass is not done yet", "first pass", "wait")
+    if tally.pending:
+        seen = f"{tally.in_step:,} of {tally.secrets:,}"
+        return Headline(f"{seen} secrets in step, the others not looked at yet", f"{seen} in step so far", "wait")
+    everything = f"All {count(tally.secrets, 'secret')} in step" if tally.secrets > 1 else "The secret is in step"
+    return Headline(everything, everything.lower(), "good")

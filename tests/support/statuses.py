@@ -1,0 +1,187 @@
+"""Snapshots of a daemon, made up: what the page and the probes are to tell."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from keysync.azure.errors import CloudError, FailureRecord
+from keysync.report.status import (
+    AccountState,
+    AccountStatus,
+    PassStatus,
+    SecretStatus,
+    Status,
+    VaultStatus,
+    WriteRecord,
+)
+
+NOW = datetime(2026, 11, 24, 5, 22, 0, tzinfo=UTC)
+SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
+GROUP = "default-azurebatch-japaneast"
+DENIED = FailureRecord(
+    kind="cloud_error",
+    summary="HTTP 403: AuthorizationFailed: the client does not have authorization to perform listKeys",
+    http_status=403,
+    cloud_error=CloudError(
+        "AuthorizationFailed",
+        "The client with object id '22222222-0000-4000-8000-000000000000' does not have authorization to perform action "
+        "'Microsoft.Batch/batchAccounts/listKeys/action' over this scope.",
+    ),
+    request_id="0f1e2d3c-request",
+    correlation_id="0f1e2d3c-correlation",
+    client_request_id="0f1e2d3c-client",
+    hint="grant the identity Microsoft.Batch/batchAccounts/listKeys/action on the account; a new assignment takes minutes",
+)
+
+
+def ago(**length: float) -> datetime:
+    """A time before NOW."""
+    return NOW - timedelta(**length)
+
+
+def arm_id(name: str) -> str:
+    """The ARM id of an account."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
+def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
+    """A secret that is in step unless told otherwise."""
+    fields: dict[str, Any] = {
+        "vault": "main",
+        "outcome": "unchanged",
+        "verdict": "in_sync",
+        "version": "4f0c1d2e3b4a59687766554433221100",
+    }
+    return SecretStatus(**{"key": key, "secret": f"{account}-{key}-key", **fields, **more})
+
+
+def account(name: str, state: AccountState = "in_step", **more: Any) -> AccountStatus:
+    """An account with two secrets, which are in step unless `secrets` tells otherwise."""
+    fields: dict[str, Any] = {
+        "resource_group": GROUP,
+        "subscription_id": SUBSCRIPTION,
+        "last_attempt": ago(seconds=100),
+        "last_success": ago(seconds=100),
+        "next_try": NOW + timedelta(seconds=200),
+        "schedule": "every 5m",
+        "secrets": (secret(name), secret(name, "secondary")),
+    }
+    return AccountStatus(account=arm_id(name), name=name, state=state, **{**fields, **more})
+
+
+def failing(name: str, failures: int = 3, **more: Any) -> AccountStatus:
+    """An account whose keys cannot be listed."""
+    wrong: dict[str, Any] = {
+        "outcome": "failed",
+        "verdict": "unknown",
+        "reason": DENIED.summary,
+        "error": DENIED.to_dict(),
+    }
+    secrets = (secret(name, version=None, **wrong), secret(name, "secondary", version=None, **wrong))
+    fields = {"failures": failures, "last_success": ago(hours=5), "secrets": secrets, **more}
+    return account(name, "failing", **fields)
+
+
+def refused(name: str, reason: str) -> AccountStatus:
+    """An account one of whose secrets is somebody else's."""
+    wrong = secret(name, outcome="refused", verdict="foreign", reason=reason)
+    return account(name, "refused", secrets=(wrong, secret(name, "secondary")), last_success=None)
+
+
+def make_status(*accounts: AccountStatus, **more: Any) -> Status:
+    """A snapshot of a daemon that is well, with one vault."""
+    fields: dict[str, Any] = {
+        "now": NOW,
+        "version": "0.1.0",
+        "started": ago(days=3),
+        "every": "every 5m",
+        "next_pass": NOW + timedelta(seconds=200),
+        "last_pass": PassStatus(
+            "run-1", ago(seconds=101), 0.41, "success", {"accounts": len(accounts), "unchanged": 40}
+        ),
+        "ready": True,
+        "stale_accounts": tuple(one.account for one in accounts if one.stale),
+        "accounts": accounts,
+        "vaults": (VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=2 * len(accounts)),),
+    }
+    return Status(**{**fields, **more})
+
+
+def varied() -> Status:
+    """One account for each state that operators meet, two vaults, and some writes."""
+    foreign = (
+        "the secret holds another value and is not marked as keysync's for this key (managed by 'terraform'): "
+        "not overwritten. Choose another name in `secrets`, or remove it if nobody needs it"
+    )
+    written: dict[str, Any] = {"outcome": "updated", "verdict": "stale", "changed_at": ago(seconds=99)}
+    held: dict[str, Any] = {
+        "outcome": "skipped",
+        "verdict": "stale",
+        "reason": "a safety limit stopped the pass: not written",
+    }
+    drift: dict[str, Any] = {
+        "outcome": "update",
+        "verdict": "swapped",
+        "reason": "the stored value is not the live key",
+    }
+    both = tuple(
+        secret("renderfarm", key, vault=vault) for vault in ("main", "disaster") for key in ("primary", "secondary")
+    )
+    accounts = (
+        account("renderfarm", secrets=both),
+        account("simulation", "changed", secrets=(secret("simulation", **written), secret("simulation", "secondary"))),
+        refused("handmade", foreign),
+        failing("norole", stale=True),
+        failing("entraonly", failures=1_200, stale=True),
+        account("watched", "drift", secrets=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
+        account("waiting", "held", secrets=(secret("waiting", **held), secret("waiting", "secondary"))),
+        account("newcomer", "pending", last_success=None, last_attempt=None, busy=True, secrets=_unseen("newcomer")),
+        account("sampleacct"),
+        account("nightly", stale=True, last_success=ago(hours=30)),
+    )
+    throttled = FailureRecord(kind="throttled", summary="HTTP 429", http_status=429, hint="the vault asks for patience")
+    return make_status(
+        *accounts,
+        owner="tokyo",
+        vaults=(
+            VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=6),
+            VaultStatus(
+                "disaster",
+                "https://kv-render-dr.vault.azure.net",
+                "failing",
+                "open",
+                secrets=2,
+                error=throttled.to_dict(),
+                retry_at=NOW + timedelta(seconds=42),
+            ),
+        ),
+        writes=tuple(
+            WriteRecord(
+                ago(minutes=7 * n + 1),
+                arm_id("simulation"),
+                key,
+                "main",
+                f"simulation-{key}-key",
+                "updated",
+                f"{n:032x}",
+            )
+            for n, key in enumerate(("primary", "secondary", "primary"))
+        ),
+        last_pass=PassStatus(
+            "run-1",
+            ago(seconds=101),
+            0.41,
+            "failed",
+            {"accounts": 10, "updated": 1, "unchanged": 11, "refused": 1, "failed": 4},
+        ),
+    )
+
+
+def _unseen(name: str) -> tuple[SecretStatus, ...]:
+    return tuple(secret(name, key, outcome=None, verdict=None, version=None) for key in ("primary", "secondary"))
+
+
+def fleet(size: int) -> Status:
+    """Many accounts, a few of them failing."""
+    return make_status(*(failing(f"acct{n:05}") if n % 97 == 13 else account(f"acct{n:05}") for n in range(size)))

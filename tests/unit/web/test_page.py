@@ -1,0 +1,351 @@
+"""The page as a person, a screen reader and an attacker find it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import timedelta
+from html.parser import HTMLParser
+
+import pytest
+
+from keysync.report.status import SecretStatus, Status, VaultStatus, WriteRecord
+from keysync.web.page import Page
+from keysync.web.query import Query
+from tests.support.statuses import (
+    DENIED,
+    GROUP,
+    NOW,
+    SUBSCRIPTION,
+    account,
+    ago,
+    arm_id,
+    failing,
+    make_status,
+    refused,
+    secret,
+    varied,
+)
+
+from .conftest import Client, Source
+
+PAGE = Page()
+STOP = (
+    "vault main: 40 of the 42 secrets managed there (95%) would be updated, limits.update_percent is 50. "
+    "Nothing was written. If this is meant: keysync sync --accept 0123456789abcdef"
+)
+VOID = {"meta", "link", "input", "rect", "path", "circle", "use", "br"}
+
+
+class Document(HTMLParser):
+    """What is in a page: its elements, its text, and whether it is well nested."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert len({name for name, _ in attrs}) == len(attrs), (tag, attrs)
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join("".join(self.words).split())
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+def document(status: Status, **parameters: str) -> Document:
+    return Document(PAGE.render(status, Query.parse(parameters)))
+
+
+def headline_of(status: Status) -> tuple[str, str]:
+    html = PAGE.render(status, Query())
+    heading = re.search(r'<h1 id="headline" class="(\w+)">.*</svg>(.*)</h1>', html)
+    title = re.search(r"<title>(.*?)</title>", html)
+    assert heading
+    assert title
+    assert re.search(rf'<link rel="icon" [^>]*href="static/{heading[1]}\.svg">', html)
+    assert "keysync" in title[1]
+    return heading[1], heading[2]
+
+
+@pytest.mark.parametrize(
+    ("status", "tone", "text"),
+    [
+        (make_status(account("a"), account("b")), "good", "All 4 secrets in step"),
+        (make_status(account("a", secrets=(secret("a"),))), "good", "The secret is in step"),
+        (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets behind"),
+        (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets behind"),
+        (make_status(account("a"), stopped=STOP), "bad", "Stopped by a safety limit"),
+        (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync does not work"),
+        (make_status(account("a", stale=True)), "warn", "1 account not seen in step for too long"),
+        (make_status(account("a", "failing", secrets=())), "bad", "1 account needs attention"),
+        (make_status(), "wait", "No accounts to keep in step"),
+        (make_status(account("a", secrets=())), "wait", "No secrets to keep in step"),
+        (make_status(account("a", "pending", secrets=()), ready=False), "wait", "The first pass is not done yet"),
+    ],
+)
+def test_one_line_tells_whether_all_is_in_step(status: Status, tone: str, text: str):
+    """The worst is told, in words, by an icon and by the favicon."""
+    assert headline_of(status) == (tone, text)
+
+
+def test_half_a_first_pass_is_not_all():
+    """As long as something has not been looked at, the page does not say that all is well."""
+    unseen = SecretStatus("primary", "main", "b-primary-key")
+    status = make_status(account("a"), account("b", "pending", secrets=(unseen,)))
+    assert headline_of(status) == ("wait", "2 of 3 secrets in step, the others not looked at yet")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict", "standing"),
+    [
+        ("unchanged", "in_sync", "in_step"),
+        ("unchanged", "foreign", "in_step"),
+        ("updated", "stale", "in_step"),
+        ("created", "missing", "in_step"),
+        ("refused", "foreign", "behind"),
+        ("skipped", "disabled", "behind"),
+        ("failed", "unknown", "behind"),
+        ("unknown", "stale", "behind"),
+        ("update", "stale", "behind"),
+        (None, "in_sync", "in_step"),
+        (None, "swapped", "behind"),
+        (None, "unknown", "pending"),
+        (None, None, "pending"),
+    ],
+)
+def test_where_a_secret_stands(outcome: str | None, verdict: str | None, standing: str):
+    """What was done tells more than what was seen before it."""
+    assert secret("a", outcome=outcome, verdict=verdict).standing == standing
+
+
+def test_everything_that_an_operator_asks_is_there():
+    """State, verdicts, times, failures, reasons with their hints, vaults, writes, the schedule."""
+    text = document(varied()).text
+    for words in (
+        "7 of 21 secrets behind",
+        "foreign, refused",
+        "swapped, would be updated",
+        "stale, skipped",
+        "not looked at yet",
+        "5 h ago 00:22:00",
+        "in 3 min 05:25:20",
+        "1,200",
+        "HTTP 403 AuthorizationFailed",
+        "What to do: grant the identity Microsoft.Batch/batchAccounts/listKeys/action",
+        "0f1e2d3c-correlation",
+        "(managed by 'terraform')",
+        "Schedule",
+        "every 5m",
+        "failed in 0.41 s: 1 updated, 11 unchanged, 1 refused, 4 failed",
+        "https://kv-render-dr.vault.azure.net",
+        "calls paused, next try in 42 s",
+        "HTTP 429 throttled",
+        "simulation-primary-key",
+        "00000000000000000000000000000002",
+        "read-only",
+        "every 1h",
+        "at work",
+        "tokyo",
+    ):
+        assert words in text, words
+
+
+def test_one_cause_is_told_once():
+    """An account that cannot be read has the same reason for each secret; it stands there once."""
+    html = PAGE.render(make_status(failing("norole")), Query())
+    assert html.count("What to do:") == 1
+
+
+def test_a_safety_stop_is_told_with_its_numbers_and_the_command():
+    """The command stands apart, to be copied whole."""
+    status = make_status(account("a"), stopped=STOP)
+    html = PAGE.render(status, Query())
+    assert "40 of the 42 secrets managed there (95%)" in html
+    assert "<code>keysync sync --accept 0123456789abcdef</code>" in html
+    without = PAGE.render(replace(status, stopped="another checksum"), Query())
+    assert "<p>another checksum</p>" in without
+
+
+def test_a_refused_reload_is_told():
+    """With the lines of the error as they are."""
+    told = document(make_status(account("a"), config_error="keysync.yaml:7:5: vaults: found 'mian'\nand more"))
+    assert "The changed configuration was refused" in told.text
+    assert "keysync.yaml:7:5: vaults: found 'mian' and more" in told.text
+
+
+def test_a_daemon_that_hangs_says_why():
+    """The reason of the probe is on the page too."""
+    assert (
+        "no pass for 15 min" in document(make_status(account("a"), live=False, live_reason="no pass for 15 min")).text
+    )
+
+
+def test_times_are_for_people_and_for_machines():
+    """A time is told relative and absolute, in UTC, with its date where that is another day's."""
+    html = PAGE.render(make_status(account("a", last_success=ago(days=2, hours=1))), Query())
+    assert (
+        '<time datetime="2026-11-22T04:22:00Z"><span>2 d ago</span> <small>2026-11-22 04:22:00</small></time>' in html
+    )
+
+
+HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
+
+
+def hostile() -> Status:
+    """A snapshot each text of which tries to break out."""
+    error = {
+        "kind": HOSTILE,
+        "http_status": 403,
+        "cloud_error": {
+            "code": HOSTILE,
+            "message": HOSTILE,
+            "target": HOSTILE,
+            "details": [{"code": HOSTILE, "message": HOSTILE}],
+        },
+        "request_id": HOSTILE,
+        "correlation_id": HOSTILE,
+        "client_request_id": HOSTILE,
+        "hint": HOSTILE,
+    }
+    bad = SecretStatus(HOSTILE, HOSTILE, HOSTILE, "failed", "unknown", HOSTILE, HOSTILE, error)
+    one = account(
+        HOSTILE, "failing", resource_group=HOSTILE, subscription_id=HOSTILE, schedule=HOSTILE, secrets=(bad,) * 7
+    )
+    return make_status(
+        one,
+        account("other"),
+        owner=HOSTILE,
+        every=HOSTILE,
+        version=HOSTILE,
+        stopped=f"{HOSTILE} keysync sync --accept {HOSTILE}",
+        config_error=HOSTILE,
+        live_reason=HOSTILE,
+        live=False,
+        vaults=(VaultStatus(HOSTILE, HOSTILE, "failing", error=error),),
+        writes=(WriteRecord(NOW, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+    )
+
+
+async def test_no_text_of_others_becomes_markup(client: Client, source: Source):
+    """Names, reasons, hints, errors and the query itself are text, wherever they stand."""
+    source.current = hostile()
+    answer = await client.ask("/?q=%22%3E%3Cscript%3Ealert(3)%3C/script%3E&vault=%22%20onfocus=alert(4)&state=%3Cb%3E")
+    assert answer.status == 200
+    found = Document((await client.ask("/")).text)
+    searched = Document(answer.text)
+    for page in (found, searched):
+        assert page.all("script") == [{"src": "static/page.js", "defer": None}]
+        assert page.all("img") == []
+        assert not [name for _, attributes in page.elements for name in attributes if name.startswith(("on", "style"))]
+    assert found.text.count("<script>alert(1)</script>") > 20
+    assert "49" not in found.text
+    assert searched.all("input")[0]["value"] == '"><script>alert(3)</script>'
+
+
+@pytest.mark.parametrize("status", [varied(), make_status(), hostile()], ids=["varied", "empty", "hostile"])
+def test_the_markup_is_sound(status: Status):
+    """Well nested, one h1, named tables, named controls, no id twice, no file of others."""
+    page = document(status)
+    assert page.all("html")[0]["lang"] == "en"
+    assert len(page.all("h1")) == len(page.all("main")) == len(page.all("header")) == len(page.all("footer")) == 1
+    assert len(page.all("caption")) == len(page.all("table"))
+    assert all(cell.get("scope") in {"col", "row"} for cell in page.all("th"))
+    ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    marks = [attributes["data-mark"] for attributes in page.all("details")]
+    assert len(set(marks)) == len(marks)
+    assert len(page.all("label")) == len(page.all("select")) + 1
+    files = [
+        attributes.get("href") or attributes.get("src") or ""
+        for tag in ("link", "script")
+        for attributes in page.all(tag)
+    ]
+    assert files
+    assert all(name.startswith("static/") for name in files)
+    assert all("style" not in attributes for _, attributes in page.elements)
+    assert page.all("style") == []
+
+
+def test_refreshing_can_be_paused():
+    """With and without JavaScript; a filter keeps the pause."""
+    going = document(varied(), q="norole")
+    assert {"http-equiv": "refresh", "content": "10"} in going.all("meta")
+    assert going.all("body") == [{"data-refresh": "10"}]
+    assert {"href": "?q=norole&refresh=off"} in going.all("a")
+    paused = document(varied(), q="norole", refresh="off")
+    assert not [one for one in paused.all("meta") if "http-equiv" in one]
+    assert paused.all("script") == []
+    assert {"href": "?q=norole"} in paused.all("a")
+    assert {"type": "hidden", "name": "refresh", "value": "off"} in paused.all("input")
+
+
+def test_the_form_shows_what_is_in_force():
+    """Text, state, vault and order stand in their controls."""
+    page = document(varied(), q="sample", state="in_step", vault="main", sort="-name")
+    chosen = [one["value"] for one in page.all("option") if "selected" in one]
+    assert chosen == ["in_step", "main", "-name"]
+    assert page.all("input")[0]["value"] == "sample"
+    assert "Show all" in page.text
+
+
+def test_nothing_found_offers_the_way_back():
+    """An empty table would look like no accounts at all."""
+    page = document(varied(), q="no such thing")
+    assert "No account matches. Show all" in page.text
+    assert "covers no account" not in page.text
+
+
+def test_one_subscription_is_told_once_and_several_in_their_rows():
+    """An id of 36 characters in every row is noise where it is always the same."""
+    assert document(make_status(account("a"), account("b"))).text.count(SUBSCRIPTION) == 1
+    other = account("b", subscription_id=SUBSCRIPTION.replace("0", "9"))
+    two = document(make_status(account("a"), other)).text
+    assert f"{GROUP} {SUBSCRIPTION}" in two
+    assert f"{GROUP} {SUBSCRIPTION.replace('0', '9')}" in two
+
+
+def test_a_read_only_installation_says_so():
+    """Or nobody would know why nothing is written."""
+    assert "read-only: writes nothing" in document(make_status(account("a"), read_only=True)).text
+
+
+def test_an_error_of_a_vault_has_its_hint():
+    """A vault that fails tells what to do, like an account."""
+    vault = VaultStatus(
+        "main",
+        "https://kv-render.vault.azure.net",
+        "failing",
+        "half_open",
+        2,
+        2,
+        DENIED.to_dict(),
+        NOW + timedelta(seconds=5),
+    )
+    text = document(make_status(account("a"), vaults=(vault,))).text
+    assert "trying again, next try in 5 s" in text
+    assert "What to do: grant the identity" in text
+
+
+def test_a_snapshot_prints_whole():
+    """It holds no value, so its repr may be logged."""
+    assert arm_id("norole") in repr(varied())
