@@ -76,7 +76,7 @@ class Metrics:
 
     def finished(self, report: Report) -> None:
         """Counts the pass and marks each account that is wholly in step."""
-        self._runs.labels(_result_of(report)).inc()
+        self._runs.labels(result_of(report)).inc()
         self._duration.observe(report.duration_seconds)
         if report.dry_run:
             return
@@ -93,7 +93,7 @@ class Metrics:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
 
 
-def _result_of(report: Report) -> str:
+def result_of(report: Report) -> str:
     if report.stopped:
         return "stopped"
     if report.interrupted:

@@ -64,14 +64,33 @@ class Applier:
         self._clock = clock
         self._now = now
 
-    async def apply(self, plan: Plan, material: Material, *, accepted: bool = False) -> tuple[Result, ...]:
-        """Writes what is to be written, what is held only if it was `accepted`. A write that had to be cut off is `unknown`."""
-        to_write = [change for change in plan.writes if not change.read_only and (accepted or not change.held)]
-        tasks = {change.ref: asyncio.create_task(self._write(change, material)) for change in to_write}
-        await self._finish(list(tasks.values()))
-        return tuple(tasks[change.ref].result() if change.ref in tasks else planned(change) for change in plan.changes)
+    async def apply(
+        self,
+        plan: Plan,
+        material: Material,
+        *,
+        accepted: bool = False,
+        tell: Callable[[Result], None] = lambda _result: None,
+    ) -> tuple[Result, ...]:
+        """Writes what is to be written, what is held only if it was `accepted`. A write that had to be cut off is `unknown`.
 
-    async def _finish(self, tasks: Sequence[asyncio.Task[Result]]) -> None:
+        `tell` is given each result as soon as there is one, so that nobody waits for another's slow vault.
+        """
+        to_write = [change for change in plan.writes if not change.read_only and (accepted or not change.held)]
+        done = {change.ref: planned(change) for change in plan.changes}
+        for change in to_write:
+            del done[change.ref]
+        for result in done.values():
+            tell(result)
+
+        async def write(change: Change) -> None:
+            done[change.ref] = await self._write(change, material)
+            tell(done[change.ref])
+
+        await self._finish([asyncio.create_task(write(change)) for change in to_write])
+        return tuple(done[change.ref] for change in plan.changes)
+
+    async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         try:
             await wait_for(tasks, self._stop, None)
             pending = [task for task in tasks if not task.done()]

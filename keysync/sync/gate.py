@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from keysync.sync.model import Outcome, Plan, Result
+from keysync.sync.model import ItemRef, Outcome, Plan, Result
 from keysync.sync.safety import (
     Breach,
     LimitsLike,
@@ -42,6 +42,7 @@ class Gate:
         self._breaches: tuple[Breach, ...] = ()
         self._refusal: str | None = None
         self._late: str | None = None
+        self._held: dict[ItemRef, str] = {}
 
     def judge(self, plan: Plan) -> Undone | None:
         """None where `plan`, on top of the rounds before it, may be written; once one may not, no later one may."""
@@ -49,6 +50,8 @@ class Gate:
         undone = self._undone()
         if undone is None:
             self._let_through = _joined(self._let_through, plan)
+            if self._accept is None:
+                self._held |= {change.ref: change.held for change in plan.writes if change.held}
         else:
             self._left_undone = _joined(self._left_undone, plan)
         return undone
@@ -85,8 +88,7 @@ class Gate:
 
     def told(self, result: Result) -> Result:
         """The result, with the command that has a change made that was held back."""
-        needs_accepting = {change.ref: change.held for change in self._let_through.held}
-        held = needs_accepting.get(result.ref) if self._accept is None else None
+        held = self._held.get(result.ref)
         if held is not None:
             outcome = result.outcome if self._dry_run or result.outcome == "refused" else "skipped"
             return replace(result, outcome=outcome, reason=held_message(held, self.checksum))

@@ -212,7 +212,8 @@ class Report:
     """One pass as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
 
     `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
-    `warnings` are about no item: a vault that could not be searched for orphans, for one.
+    `warnings` are about no item: a vault that could not be searched for orphans, for one. `busy` accounts were left out,
+    since an earlier pass still waited for them.
     """
 
     run_id: str
@@ -225,6 +226,7 @@ class Report:
     stopped: str | None = None
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
+    busy: int = 0
 
     @property
     def failed(self) -> bool:

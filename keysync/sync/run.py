@@ -28,7 +28,10 @@ class PassObserver(Protocol):
 
     def started(self, run_id: str, scopes: int) -> None: ...
     def collected(self, run_id: str, account: str) -> None: ...
-    def result(self, run_id: str, result: Result) -> None: ...
+    def result(self, run_id: str, result: Result) -> None:
+        """Called once an item, as soon as its result is there, in no order."""
+        ...
+
     def finished(self, report: Report) -> None: ...
 
 
@@ -38,7 +41,8 @@ class Pass:
 
     `collect_seconds` is how long the first writing waits for slow accounts: a later one is judged and written in a
     second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_foreign` leaves out
-    all but secrets that are not ours, for `adopt`. `orphans` searches for those, `orphans_seconds` at most.
+    all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier pass still waits for
+    them. `orphans` searches for those, `orphans_seconds` at most.
     """
 
     scopes: Sequence[AccountScope]
@@ -51,6 +55,7 @@ class Pass:
     dry_run: bool = False
     accept: str | None = None
     only_foreign: bool = False
+    busy: int = 0
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
@@ -96,7 +101,7 @@ async def _run(job: Pass, run_id: str) -> Report:
     results: list[Result] = []
     warnings: list[str] = []
     async for part in _rounds(job, run_id):
-        results += await _carry_out(job, part, gate)
+        results += await _carry_out(job, part, gate, run_id)
         warnings += part.orphans.warnings
     report = Report(
         run_id=run_id,
@@ -109,21 +114,29 @@ async def _run(job: Pass, run_id: str) -> Report:
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
         warnings=tuple(warnings),
+        busy=job.busy,
     )
-    for result in report.results:
-        job.observer.result(run_id, result)
     job.observer.finished(report)
     return report
 
 
-async def _carry_out(job: Pass, part: Round, gate: Gate) -> Sequence[Result]:
+async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequence[Result]:
     plan = part.plan(job)
     undone = gate.judge(plan)
-    if job.dry_run:
-        return [planned(change) for change in plan.changes]
-    if undone is not None:
-        return left_undone(plan, undone.outcome, undone.reason)
-    return await job.applier.apply(plan, part.material(), accepted=job.accept is not None)
+
+    def tell(result: Result) -> None:
+        job.observer.result(run_id, gate.told(result))
+
+    if undone is None and not job.dry_run:
+        return await job.applier.apply(plan, part.material(), accepted=job.accept is not None, tell=tell)
+    results = (
+        [planned(change) for change in plan.changes]
+        if undone is None
+        else left_undone(plan, undone.outcome, undone.reason)
+    )
+    for result in results:
+        tell(result)
+    return results
 
 
 async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:

@@ -1,0 +1,208 @@
+"""What the daemon knows of each account: filled by passes as they go, shown by the page, the probes and the metrics."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Final
+
+from keysync.azure.errors import FailureRecord
+from keysync.config.models import Account
+from keysync.report.json import summary
+from keysync.report.metrics import result_of
+from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
+from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
+
+_HISTORY: Final = 200
+_STALE_INTERVALS: Final = 3
+_WRITTEN: Final = frozenset(DONE.values())
+
+
+@dataclass(slots=True)
+class Entry:
+    """One account. `due` are items of a pass under way that have no result yet; `interval` is how often it is looked at."""
+
+    account: Account
+    schedule: str
+    interval: timedelta
+    read_only: bool
+    due: set[ItemRef] = field(default_factory=set)
+    results: dict[ItemRef, Result] = field(default_factory=dict)
+    changed: dict[ItemRef, datetime] = field(default_factory=dict)
+    current: dict[ItemRef, Result] = field(default_factory=dict)
+    last_attempt: datetime | None = None
+    last_success: datetime | None = None
+    failures: int = 0
+    held: bool = False
+
+    def worst(self) -> FailureRecord | None:
+        """The failure that speaks for the account, if its latest look had any."""
+        return next((result.error for result in self.results.values() if result.error is not None), None)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether the latest look found or brought every secret in step."""
+        return bool(self.results) and all(result.outcome in _WRITTEN | {"unchanged"} for result in self.results.values())
+
+
+class Ledger:
+    """Accounts by ARM id in lower case, the recent writes, and the last pass; a `PassObserver`.
+
+    `settled` is called whenever an account has its last result of a pass.
+    """
+
+    def __init__(self, now: Callable[[], datetime], settled: Callable[[Entry], None] = lambda _entry: None) -> None:
+        self._now = now
+        self.settled = settled
+        self.entries: dict[str, Entry] = {}
+        self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
+        self.last_pass: PassStatus | None = None
+        self.stopped: str | None = None
+        self.revision = 0
+        """Grows with every change: what is shown is made anew only when it has."""
+
+    def cover(self, entries: Mapping[str, Entry]) -> None:
+        """Takes the accounts of a configuration; those that were there before keep what is known of them."""
+        for name, entry in entries.items():
+            known = self.entries.get(name)
+            if known is not None:
+                known.account, known.schedule = entry.account, entry.schedule
+                known.interval, known.read_only = entry.interval, entry.read_only
+        self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
+        self.revision += 1
+
+    def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
+        """Those of `accounts` that no pass is busy with."""
+        return tuple(account for account in accounts if not self._busy(account))
+
+    def _busy(self, account: Account) -> bool:
+        entry = self.entries.get(account.resource_id.lower())
+        return entry is not None and bool(entry.due)
+
+    def begin(self, refs: Collection[ItemRef]) -> None:
+        """A pass begins that is to have a result for each of `refs`."""
+        for ref in refs:
+            entry = self.entries.get(ref.account.lower())
+            if entry is not None:
+                entry.due.add(ref)
+        self.revision += 1
+
+    def end(self, refs: Collection[ItemRef]) -> None:
+        """The pass has ended, however it did: nothing of it is waited for any more."""
+        for ref in refs:
+            entry = self.entries.get(ref.account.lower())
+            if entry is not None:
+                entry.due.discard(ref)
+        self.revision += 1
+
+    # The observer
+
+    def started(self, run_id: str, scopes: int) -> None:
+        """Accounts are told by `begin`."""
+
+    def collected(self, run_id: str, account: str) -> None:
+        """Only results count."""
+
+    def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
+        """Notes what became of an item; with its last one the account has settled."""
+        self.revision += 1
+        now = self._now()
+        if result.outcome in _WRITTEN:
+            self.writes.appendleft(_write_record(result, now))
+        entry = self.entries.get(result.ref.account.lower())
+        if entry is None or result.ref not in entry.due:
+            return
+        entry.due.discard(result.ref)
+        entry.current[result.ref] = result
+        if result.outcome in _WRITTEN:
+            entry.changed[result.ref] = now
+        if not entry.due:
+            self._settle(entry, now)
+
+    def _settle(self, entry: Entry, now: datetime) -> None:
+        entry.results, entry.current = entry.current, {}
+        entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in entry.results}
+        entry.last_attempt = now
+        entry.held = False
+        if entry.in_step:
+            entry.last_success = now
+        failed = any(result.outcome in {"failed", "unknown"} for result in entry.results.values())
+        entry.failures = entry.failures + 1 if failed else 0
+        self.settled(entry)
+
+    def finished(self, report: Report) -> None:
+        """Notes the pass, and whether a limit stopped it."""
+        self.revision += 1
+        self.stopped = report.stopped
+        self.last_pass = PassStatus(
+            report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
+        )
+        if report.stopped is not None:
+            for result in report.results:
+                entry = self.entries.get(result.ref.account.lower())
+                if entry is not None and result.outcome == "skipped":
+                    entry.held = True
+
+
+def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datetime) -> AccountStatus:
+    """An account as the page has it."""
+    account = entry.account
+    return AccountStatus(
+        account=account.resource_id,
+        name=account.name,
+        resource_group=account.resource_group,
+        subscription_id=account.subscription_id,
+        state=_state(entry),
+        last_attempt=entry.last_attempt,
+        last_success=entry.last_success,
+        next_try=next_try,
+        failures=entry.failures,
+        stale=is_stale(entry, now, started),
+        read_only=entry.read_only,
+        busy=bool(entry.due),
+        schedule=entry.schedule,
+        secrets=tuple(_secret(entry, ref) for ref in sorted(entry.results)),
+    )
+
+
+def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
+    """Whether three intervals have gone by since the account was in step, or since the start if it never was."""
+    return now - (entry.last_success or started) > _STALE_INTERVALS * entry.interval
+
+
+def _state(entry: Entry) -> AccountState:
+    outcomes = {result.outcome for result in entry.results.values()}
+    if not outcomes:
+        return "pending"
+    if outcomes & {"failed", "unknown"}:
+        return "failing"
+    if entry.held:
+        return "held"
+    if outcomes & BAD:
+        return "refused"
+    if outcomes & (WRITES | {"skipped"}):
+        return "drift"
+    return "changed" if outcomes & _WRITTEN else "in_step"
+
+
+def _secret(entry: Entry, ref: ItemRef) -> SecretStatus:
+    result = entry.results[ref]
+    verdict = "in_sync" if result.outcome in _WRITTEN else result.verdict
+    return SecretStatus(
+        key=ref.key,
+        vault=ref.vault,
+        secret=ref.secret,
+        outcome=result.outcome,
+        verdict=verdict,
+        version=result.version,
+        reason=result.reason,
+        error=result.error.to_dict() if result.error else None,
+        changed_at=entry.changed.get(ref),
+    )
+
+
+def _write_record(result: Result, now: datetime) -> WriteRecord:
+    ref = result.ref
+    return WriteRecord(now, ref.account, ref.key, ref.vault, ref.secret, result.outcome, result.version)
