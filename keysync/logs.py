@@ -13,7 +13,7 @@ LogFormat = Literal["json", "console"]
 Scrub = Callable[[str], str]
 
 # Chatty below WARNING, and of no use to an operator unless asked for.
-_LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3")
+_LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3", "opentelemetry")
 
 
 def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:

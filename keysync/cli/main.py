@@ -65,6 +65,14 @@ def sync(
     metrics_file: Annotated[
         Path | None, typer.Option("--metrics-file", help="Write metrics for a textfile collector.")
     ] = None,
+    push_gateway: Annotated[
+        str | None,
+        typer.Option(
+            "--push-gateway",
+            metavar="URL",
+            help="Push metrics to a Pushgateway; a failure is a warning in the log and leaves the exit code alone.",
+        ),
+    ] = None,
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
@@ -76,7 +84,7 @@ def sync(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=dry_run, accept=accept, metrics_file=metrics_file,
-        shard=None if shard is None else Shard.parse(shard),
+        push_gateway=push_gateway, shard=None if shard is None else Shard.parse(shard),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 

@@ -20,6 +20,7 @@ from keysync.errors import UsageError
 from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
+from keysync.report.push import check_gateway, grouping_of, push
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Adoption, Report
 from keysync.sync.orphans import OrphanSearch
@@ -40,6 +41,7 @@ class Options:
     accept: str | None = None
     shard: Shard | None = None
     metrics_file: Path | None = None
+    push_gateway: str | None = None
     exit_code_for_changes: bool = False
     adopt: Adoption | None = None
 
@@ -53,6 +55,8 @@ def run(options: Options) -> int:
     """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
     _check_writable(options.metrics_file)
+    if options.push_gateway is not None:
+        check_gateway(options.push_gateway)
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
     return asyncio.run(_run(options, config, scrubber))
@@ -65,7 +69,8 @@ def _check_writable(path: Path | None) -> None:
 
 
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
-    metrics = Metrics(CollectorRegistry())
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
     accounts = [one for one in select_accounts(config, options.accounts) if _is_ours(options, one)]
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, metrics.called) as wired:
@@ -82,6 +87,11 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     if options.metrics_file is not None:
         metrics.write(options.metrics_file)
     _print(options, report)
+    if options.push_gateway is not None:
+        # Whoever reads the result need not wait for a gateway that is slow.
+        sys.stdout.flush()
+        shard = None if options.shard is None else f"{options.shard.index}/{options.shard.count}"
+        await push(registry, options.push_gateway, grouping_of(config.owner, shard))
     return interruption.exit_code or _exit_code(options, report)
 
 

@@ -14,6 +14,7 @@ _PLACES = (Path("keysync.yaml"), Path("/etc/keysync/keysync.yaml"))
 _FILES = {
     "credential": ("token_file", "client_secret_file", "certificate_file", "password_file"),
     "cloud": ("ca_bundle",),
+    "notify": ("secret_file",),
 }
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
 
@@ -76,7 +77,7 @@ def _resolve_files(document: Document, folder: Path) -> None:
 
 
 def _holders(where: Location, value: object) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Every mapping of the document whose keys may name files: credentials, and the cloud."""
+    """Every mapping of the document whose keys may name files: credentials, the cloud, the webhook."""
     if not isinstance(value, dict):
         return
     for key in _FILES:

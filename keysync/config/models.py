@@ -42,6 +42,7 @@ from keysync.config.values import (
     Percent,
     ResourceGroup,
     VaultUrl,
+    WebhookUrl,
     check_cron,
     check_room,
     check_timezone,
@@ -143,23 +144,31 @@ class ManagedIdentityCredential(Strict):
 
 
 _SECRET_REFUSED = "a secret never stands in the file itself"  # noqa: S105
-_SECRET_HINT = "write ${NAME} for an environment variable, or use client_secret_file"  # noqa: S105
+_SECRET_SCHEMA = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
 
 
-def _from_environment(value: object) -> object:
-    if isinstance(value, str) and not (isinstance(value, FromEnvironment) and value.whole):
-        raise problem(_SECRET_REFUSED, _SECRET_HINT)
-    if value == "":
-        raise problem("the environment variable is empty, expected a client secret")
-    return value
+def _from_environment(what: str, file_key: str) -> BeforeValidator:
+    """Lets `what` come from an environment variable only; `file_key` is the other way, for the hint."""
+
+    def check(value: object) -> object:
+        if isinstance(value, str) and not (isinstance(value, FromEnvironment) and value.whole):
+            raise problem(_SECRET_REFUSED, f"write ${{NAME}} for an environment variable, or use {file_key}")
+        if value == "":
+            raise problem(f"the environment variable is empty, expected {what}")
+        return value
+
+    return BeforeValidator(check)
 
 
-EnvironmentSecret = Annotated[
-    SecretStr,
-    BeforeValidator(_from_environment),
-    WithJsonSchema({"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}),
+ClientSecret = Annotated[
+    SecretStr, _from_environment("a client secret", "client_secret_file"), WithJsonSchema(_SECRET_SCHEMA)
 ]
-"""A secret that comes from an environment variable and from nowhere else."""
+"""A client secret that comes from an environment variable and from nowhere else."""
+
+SigningSecret = Annotated[
+    SecretStr, _from_environment("a secret to sign with", "secret_file"), WithJsonSchema(_SECRET_SCHEMA)
+]
+"""A secret to sign with that comes from an environment variable and from nowhere else."""
 
 
 class ClientSecretCredential(Strict):
@@ -169,7 +178,7 @@ class ClientSecretCredential(Strict):
     tenant_id: Identifier = Field(description="The tenant of the service principal.")
     client_id: Identifier = Field(description="The application of the service principal.")
     client_secret_file: Path | None = Field(default=None, description="A mounted file that holds the secret.")
-    client_secret: EnvironmentSecret | None = Field(
+    client_secret: ClientSecret | None = Field(
         default=None, description="${NAME} of an environment variable that holds the secret, never the secret itself."
     )
 
@@ -484,6 +493,35 @@ class Timeouts(Strict):
     )
 
 
+NotifyEvent = Literal["changed", "failed", "recovered", "stopped"]
+
+
+class Notify(Strict):
+    """A webhook that is told of changes; exactly one of `secret_file` and `secret` is set."""
+
+    url: WebhookUrl = Field(description="Where events are posted; https only, redirects are not followed.")
+    secret_file: Path | None = Field(
+        default=None, description="A mounted file with the secret that signs each request."
+    )
+    secret: SigningSecret | None = Field(
+        default=None, description="${NAME} of an environment variable with that secret, never the secret itself."
+    )
+    events: Annotated[List[NotifyEvent], Field(min_length=1)] = Field(
+        default=("changed", "failed", "recovered", "stopped"),
+        description="Which events are sent. `stopped` brings `released` with it, which tells its end.",
+    )
+    timeout: Duration = Field(
+        default=timedelta(seconds=10),
+        description="One request, its answer included. 10s: a receiver only has to store.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.secret_file is None) == (self.secret is None):
+            raise problem("expected exactly one of secret_file and secret")
+        return self
+
+
 class ApiVersions(Strict):
     """Versions of Azure's interfaces, to pin where a cloud does not know the newest."""
 
@@ -550,6 +588,9 @@ class Config(Strict):
     )
     listen: Annotated[str, AfterValidator(_listen)] = Field(
         default="127.0.0.1:8080", description="Where `run` serves its status page and metrics; only this machine."
+    )
+    notify: Notify | None = Field(
+        default=None, description="A webhook that is told of changes, failures and stops; `run` only. Null: none."
     )
     api_versions: ApiVersions = Field(default=ApiVersions(), description="Versions of Azure's interfaces to pin.")
 

@@ -165,6 +165,23 @@ HttpsUrl = Annotated[str, AfterValidator(_https_url), WithJsonSchema(_URL_SCHEMA
 """An https address without a slash at the end once read."""
 
 
+def _webhook_url(value: str) -> str:
+    wanted = "an https URL such as https://hooks.example.com/keysync"
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018 - a property that raises
+    except ValueError:
+        raise expected(wanted) from None
+    bare = re.fullmatch(r"[!-~]+", value) and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme != "https" or not parts.hostname or not bare or "\\" in value:
+        raise expected(wanted, "only https is allowed" if parts.scheme == "http" else None)
+    return value
+
+
+WebhookUrl = Annotated[str, AfterValidator(_webhook_url), WithJsonSchema(_URL_SCHEMA)]
+"""An https address exactly as written: to a receiver, a slash at the end and a query mean something."""
+
+
 def _name_pattern(value: str) -> str:
     for name in _PLACEHOLDER.findall(value):
         if name not in PLACEHOLDERS:

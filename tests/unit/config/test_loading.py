@@ -15,7 +15,7 @@ from keysync.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "config"
 NAMES = ["minimal.yaml", "full.yaml", "sovereign.yaml"]
-ENVIRON = {"KEYSYNC_AUDITED_SECRET": "from-the-environment"}
+ENVIRON = {"KEYSYNC_AUDITED_SECRET": "from-the-environment", "KEYSYNC_NOTIFY_SECRET": "from-the-environment-too"}
 CERTIFICATE = "credential: {type: client_certificate, tenant_id: t, client_id: c, certificate_file: cert.pem}\n"
 RIGHT = (EXAMPLES / "minimal.yaml").read_text(encoding="utf-8")
 
@@ -94,6 +94,8 @@ def test_the_full_example_has_every_key():
     places = {"Vault": data["vaults"]["audited"], "Account": data["accounts"][1], "Discover": data["discover"][0]}
     for name, written in places.items():
         assert set(written) == set(schema["$defs"][name]["properties"])
+    # One of the two sources of the secret can stand there, not both.
+    assert {*data["notify"], "secret_file"} == set(schema["$defs"]["Notify"]["properties"])
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,68 @@ def test_a_client_secret_has_one_source(findings):
     assert "variable is empty" in empty.message
 
 
+NOTIFY = RIGHT + "notify: {url: 'https://hooks.example.com/a/?b=c', secret: '${S}'}\n"
+
+
+def test_a_webhook_is_optional_and_has_defaults(load):
+    """Without one nobody is told; with one, everything is, to the address exactly as written."""
+    assert load().notify is None
+    notify = load(NOTIFY, {"S": "hunter2"}).notify
+    assert notify.url == "https://hooks.example.com/a/?b=c"
+    assert notify.events == ("changed", "failed", "recovered", "stopped")
+    assert notify.timeout == timedelta(seconds=10)
+    assert notify.secret == SecretStr("hunter2")
+    assert "hunter2" not in repr(notify)
+
+
+def test_the_secret_of_a_webhook_may_be_a_file(load, tmp_path):
+    """A relative path starts at the folder of the configuration, as everywhere."""
+    (tmp_path / "hook-secret").touch()
+    assert (
+        load(NOTIFY.replace("secret: '${S}'", "secret_file: hook-secret")).notify.secret_file
+        == tmp_path / "hook-secret"
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message", "hint"),
+    [
+        ("https://", "http://", "notify.url", "the value of ${U}, expected an https URL", "only https"),
+        ("https://", "https://me:x@", "notify.url", "expected an https URL", ""),
+        ("/a/?b=c", "/a#b", "notify.url", "expected an https URL", ""),
+    ],
+)
+def test_an_address_that_events_cannot_go_to_is_an_error(findings, old, new, key, message, hint):
+    """Only https, with no user in it; an address from the environment, which may hold a token, is not shown."""
+    url = "https://receiver.example.net/a/?b=c"
+    text = RIGHT + "notify: {url: '${U}', secret: '${S}'}\n"
+    (one,) = findings(text, {"S": "hunter2", "U": url.replace(old, new)})
+    assert one.key == key
+    assert message in one.message
+    assert hint in (one.hint or "")
+    assert "receiver" not in str(one)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        (", secret: '${S}'", "", "notify", "exactly one of secret_file and secret"),
+        ("'${S}'", "hunter2", "notify.secret", "never stands in the file itself"),
+        ("secret: '${S}'", "secret_file: nope", "notify.secret_file", "expected a file that exists"),
+        ("secret:", "events: [], secret:", "notify.events", "at least 1"),
+        ("secret:", "events: [changd], secret:", "notify.events[0]", "'changed', 'failed', 'recovered' or 'stopped'"),
+        ("secret:", "timeout: 0s, secret:", "notify.timeout", "above 0s"),
+    ],
+)
+def test_each_wrong_piece_of_a_webhook_is_named(findings, old, new, key, message):
+    """What is wrong stands in the finding, and the secret never does."""
+    (one,) = findings(NOTIFY.replace(old, new), {"S": "hunter2"})
+    assert (one.line, one.key) == (8, key)
+    assert message in one.message
+    assert "hunter2" not in str(one)
+    assert key != "notify.secret" or "use secret_file" in (one.hint or "")
+
+
 def test_vaults_and_accounts_may_have_their_own_credential(load):
     """A credential further down is of the kind that its type says."""
     text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")

@@ -1,0 +1,197 @@
+"""Tells a webhook what changed between passes. It never holds a pass up, and never fails one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Final, Protocol, Self
+
+import structlog
+
+from keysync.report.events import Event, State, describe, stop_transitions, transitions
+from keysync.report.webhook import Delivery, Webhook
+from keysync.sync.model import BAD, ItemRef, Report, Result
+
+_BATCH: Final = 100
+
+
+class NotifyObserver(Protocol):
+    """Told how many events were sent, were given up (with the reason), or were dropped unsent."""
+
+    def sent(self, events: int) -> None: ...
+    def failed(self, events: int, reason: str) -> None: ...
+    def dropped(self, events: int) -> None: ...
+
+
+class EventQueue:
+    """Events that wait, at most `capacity` of them; they come out in order, in batches."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._waiting: deque[dict[str, Any]] = deque()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, events: Iterable[dict[str, Any]]) -> int:
+        """Adds `events` at the end; returns how many, the oldest, had to go for them."""
+        self._waiting.extend(events)
+        excess = max(0, len(self._waiting) - self._capacity)
+        for _ in range(excess):
+            self._waiting.popleft()
+        return excess
+
+    def take(self) -> list[dict[str, Any]]:
+        """Takes the oldest events out, as many as one request may hold."""
+        return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
+
+
+class Notifier:
+    """A `PassObserver` that queues the events of each pass, and a context in which a task of its own sends them.
+
+    `wanted` are the configured events; ``stopped`` brings ``released`` with it. `capacity` bounds the events that wait: beyond
+    it the oldest are dropped. On leaving the context, what is still queued has `drain_seconds` to be sent.
+    """
+
+    def __init__(
+        self,
+        webhook: Webhook,
+        *,
+        wanted: Collection[str],
+        installation: str | None,
+        scrub: Callable[[str], str],
+        drain_seconds: float,
+        observer: NotifyObserver | None = None,
+        capacity: int = 1000,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        logger: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
+    ) -> None:
+        self._webhook = webhook
+        self._wanted = frozenset(wanted) | ({"released"} if "stopped" in wanted else set())
+        self._installation = installation
+        self._scrub = scrub
+        self._drain_seconds = drain_seconds
+        self._observer = observer
+        self._queue = EventQueue(capacity)
+        self._clock = clock
+        self._log = logger or structlog.get_logger("keysync")
+        self._states: Mapping[ItemRef, State] = {}
+        self._held_back: str | None = None
+        self._sending = 0
+        self._closing = False
+        self._filled = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._work(), name="notify")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._closing = True
+        self._filled.set()
+        if self._task is not None:
+            try:
+                await asyncio.wait({self._task}, timeout=self._drain_seconds)
+            finally:
+                self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+        self._dropped(self._sending + len(self._queue), "shutdown")
+
+    def started(self, run_id: str, scopes: int) -> None:
+        """Nothing is told until a pass has ended."""
+
+    def collected(self, run_id: str, account: str) -> None:
+        """Nothing is told until a pass has ended."""
+
+    def result(self, run_id: str, result: Result) -> None:
+        """Nothing is told until a pass has ended."""
+
+    def finished(self, report: Report) -> None:
+        """Queues what changed by this pass; returns at once and raises nothing."""
+        if report.dry_run:
+            return
+        try:
+            self._enqueue(report)
+        except Exception as error:  # noqa: BLE001  # a fault here must not become one of the pass
+            self._log.warning(
+                "notify.failed", run_id=report.run_id, events=0, reason=f"unexpected {type(error).__name__}"
+            )
+
+    def _enqueue(self, report: Report) -> None:
+        moment = self._clock()
+        wanted = [event for event in self._events(report) if event.name in self._wanted]
+        self._dropped(self._queue.put(self._described(event, report, moment) for event in wanted), "queue_full")
+        if self._queue:
+            self._filled.set()
+
+    def _described(self, event: Event, report: Report, moment: datetime) -> dict[str, Any]:
+        told = describe(
+            event,
+            identity=str(uuid.uuid4()),
+            moment=moment,
+            run_id=report.run_id,
+            installation=self._installation,
+        )
+        # Scrubbed now, not when it is sent: the scrubber forgets a value that nobody holds any more.
+        return {key: _scrubbed(value, self._scrub) for key, value in told.items()}
+
+    def _events(self, report: Report) -> Iterator[Event]:
+        items, self._states = transitions(self._states, _conclusive(report))
+        stops, self._held_back = stop_transitions(self._held_back, report)
+        yield from items
+        yield from stops
+
+    async def _work(self) -> None:
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._queue:
+                await self._send(self._queue.take())
+            if self._closing:
+                return
+
+    async def _send(self, batch: Sequence[dict[str, Any]]) -> None:
+        self._sending = len(batch)
+        try:
+            # Escaped to ASCII: a service's text may hold half a surrogate pair, which UTF-8 has no bytes for.
+            delivery = await self._webhook.post(json.dumps({"events": batch}, separators=(",", ":")).encode("ascii"))
+        except Exception as error:  # noqa: BLE001  # the task must outlive what nobody foresaw
+            delivery = Delivery(f"unexpected {type(error).__name__}", 1)
+        self._sending = 0
+        self._told(len(batch), delivery)
+
+    def _told(self, events: int, delivery: Delivery) -> None:
+        fields: dict[str, Any] = {"events": events, "attempts": delivery.attempts, "http_status": delivery.http_status}
+        if delivery.reason is None:
+            self._log.debug("notify.sent", **fields)
+            if self._observer is not None:
+                self._observer.sent(events)
+            return
+        self._log.warning("notify.failed", reason=delivery.reason, **fields)
+        if self._observer is not None:
+            self._observer.failed(events, delivery.reason)
+
+    def _dropped(self, events: int, reason: str) -> None:
+        if events <= 0:
+            return
+        self._log.warning("notify.dropped", events=events, reason=reason)
+        if self._observer is not None:
+            self._observer.dropped(events)
+
+
+def _conclusive(report: Report) -> Iterator[Result]:
+    """An interrupted pass fails whatever it did not get to, which says nothing of that; the next pass will."""
+    return (result for result in report.results if not (report.interrupted and result.outcome in BAD))
+
+
+def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:  # noqa: ANN401  # JSON of any shape
+    if isinstance(value, dict):
+        return {key: _scrubbed(item, scrub) for key, item in value.items()}
+    return scrub(value) if isinstance(value, str) else value

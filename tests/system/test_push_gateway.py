@@ -1,0 +1,57 @@
+"""`sync --push-gateway`: a one-off run leaves its metrics behind, and its own result is what counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.receiver import Receiver, receiving_in_a_thread
+from tests.system.conftest import World
+
+MakeWorld = Callable[..., World]
+
+
+@pytest.fixture
+def gateway() -> Iterator[Receiver]:
+    with receiving_in_a_thread() as receiver:
+        yield receiver
+
+
+def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway: Receiver) -> None:
+    """What the textfile would hold is pushed, in a group of the installation and its share."""
+    world = make_world("alpha")
+    world.configure(["alpha"], owner="prod")
+    ran = world.sync("--push-gateway", gateway.base, "--shard", "0/1")
+    assert ran.code == 0, ran.err
+    (pushed,) = gateway.received
+    assert pushed.path.startswith("/metrics/job/keysync/owner/prod/shard@base64/")
+    assert b'keysync_runs_total{result="success"} 1.0' in pushed.body
+    assert b'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in pushed.body
+    live = world.running.do(lambda azure: azure.state.keys("alpha"))
+    assert not any(value.encode() in pushed.body for value in live)
+
+
+def test_a_gateway_that_refuses_changes_nothing_but_the_log(make_world: MakeWorld, gateway: Receiver) -> None:
+    """The report is complete, the exit code that of the sync, and a warning says what became of the metrics."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    gateway.answers = [503]
+    ran = world.sync("--push-gateway", gateway.base)
+    assert ran.code == 0, ran.err
+    assert set(ran.outcomes().values()) == {"created"}
+    (told,) = [line for line in ran.log if line["event"] == "metrics.push_failed"]
+    assert (told["level"], told["reason"]) == ("warning", "HTTP 503")
+    assert all(line.startswith("{") for line in ran.err.splitlines())
+
+
+def test_a_wrong_address_is_told_before_anything_is_touched(make_world: MakeWorld) -> None:
+    """Exit code 2, no request, and the password that somebody put into the URL is not shown."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    world.running.do(lambda azure: azure.counts.clear())
+    ran = world.sync("--push-gateway", "http://me:hunter2@pushgateway")
+    assert ran.code == 2
+    assert "a user or a password in the URL is refused" in ran.err
+    assert "hunter2" not in ran.err + ran.out
+    assert world.running.do(lambda azure: sum(azure.counts.values())) == 0

@@ -1,0 +1,162 @@
+"""What is told of a pass: each change of state once, and nothing that stays as it was."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keysync.azure.errors import CloudError, FailureRecord
+from keysync.report.events import ItemEvent, State, StopEvent, describe, stop_transitions, transitions
+from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
+from tests.support.passes import GROUP, ref
+
+OUTCOMES: tuple[Outcome, ...] = ("unchanged", "skipped", "create", "update", *sorted(DONE.values()), *sorted(BAD))
+PASSED = Report("run-1", False, "c0ffee", datetime(2026, 11, 24, tzinfo=UTC), 1.0, 1, ())
+ERROR = FailureRecord(
+    kind="cloud_error",
+    summary="HTTP 403: AuthorizationFailed: no",
+    http_status=403,
+    cloud_error=CloudError("AuthorizationFailed", "no"),
+    request_id="request-1",
+    correlation_id="correlation-1",
+    hint="the identity lacks the action x",
+)
+
+
+def names(outcomes: Sequence[Outcome]) -> list[str]:
+    """The events of one item that has these outcomes in turn, one a pass."""
+    states: Mapping[ItemRef, State] = {}
+    told: list[str] = []
+    for outcome in outcomes:
+        events, states = transitions(states, [Result(ref("alpha"), outcome)])
+        told += [event.name for event in events]
+    return told
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "told"),
+    [
+        (["unchanged", "unchanged"], []),
+        (["failed", "failed", "failed"], ["failed"]),
+        (["refused", "failed", "unknown"], ["failed"]),
+        (["unchanged", "failed", "unchanged", "unchanged"], ["failed", "recovered"]),
+        (["failed", "updated"], ["failed", "recovered", "changed"]),
+        (["created", "updated", "adopted"], ["changed", "changed", "changed"]),
+        (["failed", "skipped", "failed"], ["failed"]),
+        (["failed", "update", "unchanged"], ["failed", "recovered"]),
+        (["skipped", "create"], []),
+    ],
+)
+def test_a_change_of_state_is_told_once(outcomes: list[Outcome], told: list[str]) -> None:
+    """Failing and recovering are told when they happen, each write is told, and a skipped item stays what it was."""
+    assert names(outcomes) == told
+
+
+@given(st.lists(st.sampled_from(OUTCOMES), max_size=30))
+def test_failed_and_recovered_take_turns(outcomes: list[Outcome]) -> None:
+    """However an item goes back and forth, it never fails twice in a row, nor recovers from what was not told."""
+    told = [name for name in names(outcomes) if name != "changed"]
+    assert told == [("failed", "recovered")[place % 2] for place in range(len(told))]
+
+
+PASSES = st.lists(
+    st.dictionaries(st.sampled_from(["a", "b", "c"]), st.sampled_from(OUTCOMES), min_size=1), min_size=1, max_size=12
+)
+
+
+@given(PASSES)
+def test_items_do_not_touch_each_other(passes: list[dict[str, Outcome]]) -> None:
+    """What is told of an item depends on nothing but its own outcomes, whichever others share its passes or are left out."""
+    states: Mapping[ItemRef, State] = {}
+    told: dict[str, list[str]] = defaultdict(list)
+    for outcomes in passes:
+        events, states = transitions(states, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
+        for event in events:
+            told[event.result.ref.account.removeprefix(f"{GROUP}/")].append(event.name)
+    for name in ("a", "b", "c"):
+        assert told[name] == names([outcomes[name] for outcomes in passes if name in outcomes])
+
+
+@given(PASSES)
+def test_the_states_before_are_left_alone(passes: list[dict[str, Outcome]]) -> None:
+    """The function keeps nothing and changes nothing that it is given."""
+    states: Mapping[ItemRef, State] = {}
+    for outcomes in passes:
+        results = [Result(ref(name), outcome) for name, outcome in outcomes.items()]
+        before = dict(states)
+        first = transitions(states, results)
+        assert states == before
+        assert transitions(states, results) == first
+        states = first[1]
+
+
+def stop(checksum: str) -> Report:
+    return replace(PASSED, checksum=checksum, stopped=f"too much, accept {checksum}")
+
+
+@pytest.mark.parametrize(
+    ("reports", "told"),
+    [
+        ([PASSED, PASSED], []),
+        ([stop("a"), stop("a"), stop("a")], ["stopped a"]),
+        ([stop("a"), stop("b"), stop("b"), stop("a")], ["stopped a", "stopped b", "stopped a"]),
+        ([stop("a"), PASSED, PASSED], ["stopped a", "released a"]),
+        ([stop("a"), PASSED, stop("a")], ["stopped a", "released a", "stopped a"]),
+        ([stop("a"), replace(PASSED, interrupted=True), stop("a"), PASSED], ["stopped a", "released a"]),
+    ],
+)
+def test_a_stop_is_told_once_for_each_plan_and_when_it_is_over(reports: list[Report], told: list[str]) -> None:
+    """The same plan held back again is no news; another plan is, and so is the end; an interrupted pass shows no end."""
+    held: str | None = None
+    found: list[str] = []
+    for report in reports:
+        events, held = stop_transitions(held, report)
+        found += [f"{event.name} {event.checksum}" for event in events]
+    assert found == told
+
+
+def test_an_event_of_an_item_has_the_documented_fields() -> None:
+    """Whoever reads the body finds the item, its outcome, and the failure without the service's whole reply."""
+    event = ItemEvent("failed", Result(ref("alpha"), "failed", reason=ERROR.summary, error=ERROR))
+    told = describe(
+        event, identity="id-1", moment=datetime(2026, 11, 24, 5, 22, tzinfo=UTC), run_id="run-1", installation="prod"
+    )
+    verdict = told.pop("verdict")
+    assert verdict is None or isinstance(verdict, str)
+    assert told == {
+        "id": "id-1",
+        "time": "2026-11-24T05:22:00Z",
+        "event": "failed",
+        "installation": "prod",
+        "run_id": "run-1",
+        "account": f"{GROUP}/alpha",
+        "vault": "main",
+        "secret": "alpha-primary-key",
+        "key": "primary",
+        "outcome": "failed",
+        "reason": "HTTP 403: AuthorizationFailed: no",
+        "error": {
+            "kind": "cloud_error",
+            "http_status": 403,
+            "code": "AuthorizationFailed",
+            "request_id": "request-1",
+            "hint": "the identity lacks the action x",
+        },
+    }
+
+
+def test_an_event_of_a_stop_has_the_same_fields_and_its_checksum() -> None:
+    """A receiver need not tell two shapes apart: what belongs to no item is null."""
+    moment = datetime(2026, 11, 24, tzinfo=UTC)
+    item, stopped = (
+        describe(event, identity="i", moment=moment, run_id="r", installation=None)
+        for event in (ItemEvent("changed", Result(ref("alpha"), "created")), StopEvent("stopped", "c0ffee", "too much"))
+    )
+    assert set(stopped) == {*item, "checksum"}
+    assert (stopped["checksum"], stopped["reason"], stopped["account"]) == ("c0ffee", "too much", None)

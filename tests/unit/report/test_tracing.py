@@ -1,0 +1,267 @@
+"""One trace a pass, azure-core's own spans within it, and no secret in any of them."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+pytest.importorskip("opentelemetry.sdk", reason="the extra `tracing` is not installed")
+
+from azure.core import instrumentation
+from azure.core.exceptions import HttpResponseError
+from azure.core.settings import settings
+from opentelemetry import trace
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.util._once import Once
+
+from keysync import __version__
+from keysync.azure.clients import Clients
+from keysync.azure.clouds import Endpoints
+from keysync.azure.credentials import Credentials
+from keysync.azure.tracing import NO_TRACER, Tracer
+from keysync.azure.transport import open_transport
+from keysync.config.models import EnvironmentCredential
+from keysync.emulator import Emulator
+from keysync.report.tracing import ACCOUNT, PASS, SECRET, open_tracing
+from keysync.secret.scrub import Scrubber
+from keysync.secret.value import MASK, SecretValue
+from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.receiver import Receiver, receiving
+
+
+@pytest.fixture(autouse=True)
+def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """OpenTelemetry's provider can be set once a process, and azure-core keeps what it got: each test starts anew."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER", None)
+    monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
+    instrumentation._get_tracer_cached.cache_clear()
+    yield
+    instrumentation._get_tracer_cached.cache_clear()
+
+
+@dataclass
+class Stage:
+    """Real clients of the embedded Azure."""
+
+    azure: Emulator
+    batch: Any
+    secrets: Any
+
+    async def list_keys(self, account: str = "alpha") -> Any:
+        return await self.batch.batch_account.get_keys(GROUP, account)
+
+
+@asynccontextmanager
+async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, scrubber: Scrubber) -> AsyncIterator[Stage]:
+    async with Emulator(data("alpha", {"name": "denied", "fault": "role_missing"})) as azure, AsyncExitStack() as stack:
+        found = azure.endpoints
+        for name in ("tenant_id", "client_id", "client_secret"):
+            monkeypatch.setenv(f"AZURE_{name.upper()}", getattr(found, name))
+        bundle, manager = Path(found.ca_bundle), found.resource_manager
+        endpoints = Endpoints(found.authority, manager, f"{manager}/.default", bundle, known=False)
+        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5)
+        credentials = Credentials(stack, endpoints, transport, scrubber, timeout=20)
+        credential = await credentials.open(EnvironmentCredential(type="environment"))
+        clients = Clients(stack, endpoints, transport, tracing=tracer.enabled)
+        batch = await clients.batch(credential, SUBSCRIPTION, None)
+        secrets = await clients.secrets(credential, found.vaults["main"], verify_challenge=False, api_version=None)
+        yield Stage(azure, batch, secrets)
+
+
+def texts(spans: list[ReadableSpan]) -> str:
+    """All that a collector would see of these spans."""
+    return "\n".join(span.to_json() for span in spans)
+
+
+def attributes(span: ReadableSpan) -> dict[str, Any]:
+    return dict(span.attributes or {})
+
+
+async def a_pass(stage: Stage, tracer: Tracer) -> None:
+    """What a pass does with a tracer: an account in a task of its own, its secrets in tasks below that."""
+
+    async def secret(name: str, value: str) -> None:
+        with tracer.span(SECRET, {"secret": name}):
+            await stage.secrets.set_secret(name, value)
+
+    async def account() -> None:
+        with tracer.span(ACCOUNT, {"account": "alpha"}):
+            keys = await stage.list_keys()
+            async with asyncio.TaskGroup() as group:
+                group.create_task(secret("one", keys.primary))
+                group.create_task(secret("two", keys.secondary))
+
+    with tracer.span(PASS, {"run_id": "run-1"}):
+        await asyncio.create_task(account())
+
+
+async def test_a_pass_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Account below pass, secret below account, the SDK's operation below them and its request at the leaf, across tasks."""
+    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    async with (
+        open_tracing(scrubber.scrub, exporter=exporter) as tracer,
+        staged(monkeypatch, tracer, scrubber) as stage,
+    ):
+        await a_pass(stage, tracer)
+        live = stage.azure.state.keys("alpha")
+        client_secret = stage.azure.endpoints.client_secret
+    spans = list(exporter.get_finished_spans())
+    assert len({span.context.trace_id for span in spans}) == 1
+    parents = {span.context.span_id: span for span in spans}
+
+    def line(span: ReadableSpan) -> list[str]:
+        above = parents.get(span.parent.span_id) if span.parent else None
+        return [*(line(above) if above else []), span.name]
+
+    lines = [line(span) for span in spans]
+    assert [PASS] in lines
+    assert [PASS, ACCOUNT] in lines
+    assert lines.count([PASS, ACCOUNT, SECRET]) == 2
+    assert [PASS, ACCOUNT, "BatchAccountOperations.get_keys", "POST"] in lines
+    assert [PASS, ACCOUNT, SECRET, "SecretClient.set_secret", "PUT"] in lines
+    seen = texts(spans)
+    assert "/providers/Microsoft.Batch/batchAccounts/alpha/listKeys" in seen
+    for hidden in (*live, client_secret, "Bearer", "?"):
+        assert hidden not in seen
+
+
+async def test_a_failure_is_marked_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A span that failed says so and by which kind of error; what the service wrote stays in the report."""
+    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    async with (
+        open_tracing(scrubber.scrub, exporter=exporter) as tracer,
+        staged(monkeypatch, tracer, scrubber) as stage,
+    ):
+        with pytest.raises(HttpResponseError), tracer.span(ACCOUNT, {"account": "denied"}):
+            await stage.list_keys("denied")
+    spans = {span.name: span for span in exporter.get_finished_spans()}
+    for name in (ACCOUNT, "BatchAccountOperations.get_keys"):
+        assert not spans[name].status.is_ok
+        assert spans[name].status.description is None
+        assert "HttpResponseError" in attributes(spans[name])["error.type"]
+        assert not spans[name].events
+    assert attributes(spans["POST"])["http.response.status_code"] == 403
+    assert "AuthorizationFailed" not in texts(list(spans.values()))
+
+
+async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> None:
+    """Attributes pass the scrubber when the span ends, queries of URLs never go out, and exceptions leave no text."""
+    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    value = scrubber.remember(SecretValue("short-but-secret"))
+    async with open_tracing(scrubber.scrub, exporter=exporter) as tracer:
+        with pytest.raises(ValueError, match="secret"), tracer.span("short-but-secret", {"a": "x short-but-secret y"}):
+            raise ValueError("short-but-secret")
+        with tracer.span("foreign", {"url.full": "https://host/path?sig=abc"}):
+            current = trace.get_current_span()
+            current.set_attribute("many", ["short-but-secret", "b"])
+            current.set_attribute("count", 3)
+            current.add_event("short-but-secret")
+        del value
+    first, second = exporter.get_finished_spans()
+    assert (first.name, attributes(first)) == (MASK, {"a": f"x {MASK} y", "error.type": "ValueError"})
+    assert attributes(second) == {"url.full": "https://host/path", "many": [MASK, "b"], "count": 3}
+    assert "short-but-secret" not in texts([first, second])
+
+
+async def test_clients_made_without_traces_have_no_policy_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trimmed pipeline pays for the SDK's policy only where something is traced: its requests make no spans."""
+    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    async with staged(monkeypatch, NO_TRACER, scrubber) as stage, open_tracing(scrubber.scrub, exporter=exporter):
+        await stage.list_keys()
+    requests = [
+        attributes(span).get("url.full", "") for span in exporter.get_finished_spans() if span.name in {"GET", "POST"}
+    ]
+    assert requests
+    assert not [url for url in requests if "listKeys" in url]
+
+
+async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once it is closed, azure-core makes no more spans."""
+    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    async with open_tracing(scrubber.scrub, exporter=exporter) as tracer:
+        assert settings.tracing_enabled()
+    async with staged(monkeypatch, tracer, scrubber) as stage:
+        await stage.list_keys()
+    assert not settings.tracing_enabled()
+    assert exporter.get_finished_spans() == ()
+
+
+async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the standard variables, over OTLP/HTTP, with the name of the service; what is buffered at the end is sent."""
+    scrubber = Scrubber()
+    async with receiving() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
+        async with open_tracing(scrubber.scrub, close_seconds=20) as tracer:
+            assert tracer.enabled
+            async with staged(monkeypatch, tracer, scrubber) as stage:
+                await a_pass(stage, tracer)
+                live = stage.azure.state.keys("alpha")
+    names, resource = exported(collector)
+    assert {PASS, ACCOUNT, SECRET, "BatchAccountOperations.get_keys", "SecretClient.set_secret"} <= set(names)
+    assert resource["service.name"] == "keysync"
+    assert resource["deployment.environment"] == "test"
+    assert {one.path for one in collector.received} == {"/v1/traces"}
+    assert not any(key.encode() in one.body for one in collector.received for key in live)
+
+
+async def test_the_service_may_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_SERVICE_NAME wins over ours."""
+    async with receiving() as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.base}/elsewhere")
+        monkeypatch.setenv("OTEL_SERVICE_NAME", "keys-of-production")
+        async with open_tracing(str, close_seconds=20) as tracer:
+            with tracer.span(PASS, {}):
+                pass
+    assert exported(collector) == ([PASS], {"service.name": "keys-of-production", "service.version": __version__})
+    assert [one.path for one in collector.received] == ["/elsewhere"]
+
+
+def exported(collector: Receiver) -> tuple[list[str], dict[str, str]]:
+    """The names of the spans that arrived, and the attributes of the service."""
+    names: list[str] = []
+    resource: dict[str, str] = {}
+    for one in collector.received:
+        packed = one.headers.get("Content-Encoding") == "gzip"
+        sent = ExportTraceServiceRequest.FromString(gzip.decompress(one.body) if packed else one.body)
+        for group in sent.resource_spans:
+            resource |= {pair.key: pair.value.string_value for pair in group.resource.attributes}
+            names += [span.name for scope in group.scope_spans for span in scope.spans]
+    return names, resource
+
+
+async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not take in time is given up, with a warning."""
+    async with receiving() as collector:
+        collector.answers = ["hang"]
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        # So that the SDK's thread, which nobody waits for any more, ends soon as well.
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
+        with structlog.testing.capture_logs() as logged:
+            async with open_tracing(str, close_seconds=0.3) as tracer:
+                with tracer.span(PASS, {}):
+                    pass
+    assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.cut_short", "warning")]
+
+
+async def test_somebody_elses_provider_is_left_alone() -> None:
+    """Spans of a provider that was there before would go out unscrubbed: there are none then, and a warning."""
+    trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
+    with structlog.testing.capture_logs() as logged:
+        async with open_tracing(str, exporter=InMemorySpanExporter()) as tracer:
+            assert tracer is NO_TRACER
+            assert not settings.tracing_enabled()
+    assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.disabled", "warning")]

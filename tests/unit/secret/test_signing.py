@@ -1,0 +1,74 @@
+"""What a signature is made of, and that the secret behind it stays hidden."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import hmac
+import pickle
+from pathlib import Path
+
+import pytest
+
+from keysync.errors import UsageError
+from keysync.secret.scrub import Scrubber
+from keysync.secret.signing import Signer, signer_from
+from keysync.secret.value import MASK, SecretValue
+
+SECRET = "correct-horse-battery-staple"
+
+
+def test_a_signature_is_the_mac_of_time_and_body() -> None:
+    """The documented scheme, computed a second time by hand; fractions of a second are cut off."""
+    mac = hmac.new(SECRET.encode(), b'1800000000.{"a":1}', hashlib.sha256).hexdigest()
+    assert Signer(SecretValue(SECRET)).sign(b'{"a":1}', 1_800_000_000.9) == f"t=1800000000,v1={mac}"
+
+
+def test_time_body_and_secret_all_count() -> None:
+    """Whatever differs, the signature does."""
+    signer = Signer(SecretValue(SECRET))
+    made = {
+        signer.sign(b"a", 1.0),
+        signer.sign(b"b", 1.0),
+        signer.sign(b"a", 2.0).replace("t=2", "t=1"),
+        Signer(SecretValue(SECRET + "x")).sign(b"a", 1.0),
+    }
+    assert len(made) == 4
+
+
+def test_no_printed_form_shows_the_secret() -> None:
+    """A signer in a log, an error or a dump tells nothing of its secret."""
+    signer = Signer(SecretValue(SECRET))
+    for shown in (repr(signer), str(signer), f"{[signer]}", repr(copy.copy(signer))):
+        assert SECRET not in shown
+    with pytest.raises(TypeError):
+        pickle.dumps(signer)
+
+
+def test_a_secret_comes_from_a_file_without_its_newline(tmp_path: Path) -> None:
+    """What an editor adds at the end of a mounted file is no part of the secret."""
+    file = tmp_path / "secret"
+    file.write_text(f"{SECRET}\n")
+    expected = Signer(SecretValue(SECRET)).sign(b"x", 1.0)
+    assert signer_from(file, None, Scrubber()).sign(b"x", 1.0) == expected
+    assert signer_from(None, SECRET, Scrubber()).sign(b"x", 1.0) == expected
+
+
+def test_a_loaded_secret_is_masked_for_as_long_as_its_signer_lives() -> None:
+    """Should anything repeat it, the log does not."""
+    scrubber = Scrubber()
+    signer = signer_from(None, SECRET, scrubber)
+    assert scrubber.scrub(f"refused: {SECRET}") == f"refused: {MASK}"
+    assert signer.sign(b"", 0.0).startswith("t=0,v1=")
+
+
+@pytest.mark.parametrize("content", [None, b"", b" \n", b"hunter2\xff"])
+def test_a_file_without_a_secret_is_told_without_its_content(tmp_path: Path, content: bytes | None) -> None:
+    """A missing, empty or binary file is an error of use that names the key and the file, and shows nothing of it."""
+    file = tmp_path / "secret"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(UsageError, match=r"notify\.secret_file: .*secret") as caught:
+        signer_from(file, None, Scrubber())
+    assert "hunter2" not in str(caught.value)
+    assert caught.value.__cause__ is None
