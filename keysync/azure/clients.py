@@ -13,6 +13,7 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
+from keysync.azure.pace import PaceHeaders
 from keysync.azure.transport import SharedTransport
 
 
@@ -53,6 +54,7 @@ class Clients:
                     RequestIdPolicy(),
                     UserAgentPolicy(base_user_agent=f"keysync/{__version__}"),
                     AsyncARMChallengeAuthenticationPolicy(credential, scope),
+                    PaceHeaders(),
                     *([DistributedTracingPolicy()] if self._tracing else []),
                     HttpLoggingPolicy(),
                 ],

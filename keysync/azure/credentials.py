@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
-from azure.core.credentials_async import AsyncTokenCredential
 from azure.identity import aio as identity
 
 from keysync.azure.clouds import Endpoints
@@ -143,10 +142,13 @@ class Credentials:
         for name in _SECRET_VARIABLES:
             self._keep(os.environ.get(name, ""))
 
-    async def open(self, wanted: models.Credential) -> AsyncTokenCredential:
+    async def open(self, wanted: models.Credential) -> SingleFlightCredential:
         """The credential for `wanted`. Raises UsageError where a file that it names cannot be read."""
         if wanted not in self._opened:
-            credential = SingleFlightCredential(self._build(wanted), wanted.type, timeout=self._timeout)
+            # Numbered from the second of a kind on, as the log, the doctor and the breakers tell them apart by it.
+            same = sum(known.type == wanted.type for known in self._opened)
+            name = f"{wanted.type} {same + 1}" if same else wanted.type
+            credential = SingleFlightCredential(self._build(wanted), name, timeout=self._timeout)
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
 

@@ -8,15 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.hints import hint_for
+from keysync.azure.pace import TURN, ArmPace, Turn
 
 T = TypeVar("T")
 
 _TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
+_TOO_MANY: Final = 429
+# How Resource Manager says that it is the bucket of subscription and principal that is empty
+# (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling).
+_OF_THE_SUBSCRIPTION: Final = ("SubscriptionRequestsThrottled", "TenantRequestsThrottled")
 _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_response"})
 
 
@@ -62,16 +68,62 @@ class RetryPolicy:
         return record.retry_after + self.uniform(0.0, self.base)
 
 
+class Ticket(Protocol):
+    """One call that a guard has let through."""
+
+    def ended(self, record: FailureRecord | None) -> None:
+        """The call is over; `record` is None where it succeeded."""
+        ...
+
+    def gave_up(self) -> None:
+        """The call was cancelled: nothing is known of it."""
+        ...
+
+
+class Guard(Protocol):
+    """Stands before the calls to one vault, or with one credential."""
+
+    def admit(self) -> Ticket:
+        """Lets one call through. Raises AzureFailure where none may be made now."""
+        ...
+
+
 class Caller:
-    """Makes calls, each attempt within `timeout` seconds, and raises AzureFailure when they fail for good."""
+    """Makes calls, each attempt within `timeout` seconds, and raises AzureFailure when they fail for good.
+
+    `guard` lets calls through or refuses them; with `pace` each attempt waits for its turn in the bucket `pace_key`.
+    """
 
     def __init__(
-        self, translator: FailureTranslator, policy: RetryPolicy, *, timeout: float, observe: CallObserver
+        self,
+        translator: FailureTranslator,
+        policy: RetryPolicy,
+        *,
+        timeout: float,
+        observe: CallObserver,
+        guard: Guard | None = None,
+        pace: ArmPace | None = None,
+        pace_key: Hashable = None,
     ) -> None:
         self._translator = translator
         self._policy = policy
         self._timeout = timeout
         self._observe = observe
+        self._guard = guard
+        self._pace = pace
+        self._pace_key = pace_key
+
+    def behind(self, guard: Guard | None, *, pace: ArmPace | None = None, pace_key: Hashable = None) -> Caller:
+        """The same caller behind a guard, and at a pace."""
+        return Caller(
+            self._translator,
+            self._policy,
+            timeout=self._timeout,
+            observe=self._observe,
+            guard=guard,
+            pace=pace,
+            pace_key=pace_key,
+        )
 
     async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         """What `send` returns, after as many attempts as the policy grants.
@@ -79,12 +131,29 @@ class Caller:
         An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
         connection, 429); otherwise AzureFailure carries a record with `ambiguous` set, and the caller has to look.
         """
+        ticket = self._guard.admit() if self._guard is not None else None
+        try:
+            result = await self._attempts(operation, scope, send)
+        except AzureFailure as failure:
+            if ticket is not None:
+                ticket.ended(failure.record)
+            raise
+        except BaseException:
+            if ticket is not None:
+                ticket.gave_up()
+            raise
+        if ticket is not None:
+            ticket.ended(None)
+        return result
+
+    async def _attempts(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         attempt = 0
         while True:
             attempt += 1
             try:
-                async with asyncio.timeout(self._timeout):
-                    result = await send()
+                result = await self._in_turn(scope, send)
+            except AzureFailure:
+                raise
             except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
                 record = self._translator.record(error, operation=operation.name, scope=scope)
             else:
@@ -92,6 +161,30 @@ class Caller:
                 return result
             self._observe(operation, str(record.http_status or record.kind))
             await self._wait_or_raise(operation, attempt, record)
+
+    async def _in_turn(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
+        if self._pace is None:
+            async with asyncio.timeout(self._timeout):
+                return await send()
+        held = self._pace.held_for(self._pace_key)
+        if held > self._policy.retry_after_cap:
+            raise AzureFailure(_still_held(scope, held))
+        # Waiting for a turn is no part of the deadline of a request.
+        async with self._pace.acquire(self._pace_key) as turn, asyncio.timeout(self._timeout):
+            token = TURN.set(turn)
+            try:
+                return await send()
+            except Exception as error:
+                self._note_throttling(turn, self._translator.record(error, operation="", scope=scope))
+                raise
+            finally:
+                TURN.reset(token)
+
+    @staticmethod
+    def _note_throttling(turn: Turn, record: FailureRecord) -> None:
+        # A 429 of one account (its provider's) is that account's; only the subscription's own holds up the others.
+        if record.http_status == _TOO_MANY and record.has_code(*_OF_THE_SUBSCRIPTION):
+            turn.refused(record.retry_after)
 
     async def _wait_or_raise(self, operation: Operation, attempt: int, record: FailureRecord) -> None:
         blind = record.ambiguous and not operation.repeatable
@@ -108,6 +201,12 @@ class Caller:
             f"Azure asks to wait {wait:.0f} s, longer than the {self._policy.retry_after_cap:.0f} s that one pass waits"
         )
         return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this pass)")
+
+
+def _still_held(scope: str, seconds: float) -> FailureRecord:
+    told = f"Resource Manager has asked this identity to wait {seconds:.0f} s more: {scope} is not asked in this pass"
+    hint = hint_for(kind="throttled", codes=(), message="", operation="", scope=scope)
+    return FailureRecord(kind="throttled", summary=told, http_status=429, hint=hint, retry_after=seconds)
 
 
 def _transient(record: FailureRecord) -> bool:

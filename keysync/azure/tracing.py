@@ -22,6 +22,11 @@ class Tracer(Protocol):
         ...
 
 
+PASS: Final = "keysync.pass"  # noqa: S105  # a span's name
+ACCOUNT: Final = "keysync.account"
+SECRET: Final = "keysync.secret"  # noqa: S105  # a span's name
+
+
 class _NoTracer:
     """Makes no spans, at the cost of a call."""
 

@@ -12,10 +12,12 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials
+from keysync.azure.credentials import Credentials, SingleFlightCredential
 from keysync.azure.errors import FailureTranslator
-from keysync.azure.retry import Caller, CallObserver, RetryPolicy
-from keysync.azure.transport import open_transport
+from keysync.azure.pace import ArmPace
+from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
+from keysync.azure.tracing import NO_TRACER, Tracer
+from keysync.azure.transport import SharedTransport, open_transport
 from keysync.cli.coverage import items_of, limits_of, one_each, read_only_vaults, served_names
 from keysync.config.models import Account, Config, Credential
 from keysync.errors import UsageError
@@ -50,7 +52,9 @@ class Wired:
     credentials: Credentials
     resource_manager_scope: str
     batch_client: Callable[[str], Awaitable[BatchManagementClient]]
-    locks: SecretLocks = field(default_factory=SecretLocks)
+    transport: SharedTransport
+    locks: SecretLocks
+    tracer: Tracer
 
     def make_pass(
         self,
@@ -61,12 +65,14 @@ class Wired:
         accept: str | None = None,
         adopt: Adoption | None = None,
         orphans: OrphanSearch | None = None,
+        accounts: Sequence[Account] | None = None,
+        busy: int = 0,
     ) -> Pass:
-        """One pass over every account; with `adopt`, over nothing but what is not ours yet."""
+        """One pass over every account, or over `accounts`; with `adopt`, over nothing but what is not ours yet."""
         timeouts = self.config.timeouts
         patience = timeouts.collect.total_seconds()
         return Pass(
-            scopes=self._scopes(adopt),
+            scopes=self._scopes(self.accounts if accounts is None else accounts, adopt),
             collector=Collector(
                 self.targets,
                 self.fingerprinter,
@@ -82,6 +88,7 @@ class Wired:
                 stop=stop,
                 grace_seconds=timeouts.shutdown.total_seconds(),
                 locks=self.locks,
+                tracer=self.tracer,
             ),
             limits={name: limits_of(self.config, vault) for name, vault in self.config.vaults.items()},
             observer=observer,
@@ -92,6 +99,8 @@ class Wired:
             only_foreign=adopt is not None,
             orphans=orphans,
             orphans_seconds=timeouts.account.total_seconds(),
+            busy=busy,
+            tracer=self.tracer,
         )
 
     def orphan_search(
@@ -113,9 +122,9 @@ class Wired:
             streaks=streaks,
         )
 
-    def _scopes(self, adopt: Adoption | None) -> tuple[AccountScope, ...]:
+    def _scopes(self, accounts: Sequence[Account], adopt: Adoption | None) -> tuple[AccountScope, ...]:
         scopes: list[AccountScope] = []
-        for account in self.accounts:
+        for account in accounts:
             source = OncePerPass(self.sources[account.resource_id])
             scopes += [
                 AccountScope(account.resource_id, source, items_of(self.config, account, vault, adopt))
@@ -148,15 +157,25 @@ def refuse_what_is_not_built(config: Config) -> None:
             raise UsageError(f"configuration: `{setting}` is not supported by this version of keysync: take it out")
 
 
+@dataclass(frozen=True, slots=True)
+class Extras:
+    """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, locks that outlive it."""
+
+    guard: Callable[[Sequence[str]], Guard | None] = lambda _keys: None
+    tracer: Tracer = NO_TRACER
+    locks: SecretLocks = field(default_factory=SecretLocks)
+
+
 @asynccontextmanager
 async def wire(
-    config: Config, accounts: Sequence[Account], scrubber: Scrubber, observe: CallObserver
+    config: Config, accounts: Sequence[Account], scrubber: Scrubber, observe: CallObserver, extras: Extras | None = None
 ) -> AsyncIterator[Wired]:
     """Opens session, credentials and clients for `accounts`, and closes them in the opposite order.
 
     No request is made. Raises UsageError for what the configuration names and this machine has not.
     """
     refuse_what_is_not_built(config)
+    extras = extras or Extras()
     async with AsyncExitStack() as stack:
         endpoints = endpoints_of(config.cloud)
         transport = await open_transport(stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS)
@@ -167,8 +186,10 @@ async def wire(
             stack=stack,
             config=config,
             credentials=Credentials(stack, endpoints, transport, scrubber, timeout=request_seconds),
-            clients=Clients(stack, endpoints, transport),
+            clients=Clients(stack, endpoints, transport, tracing=extras.tracer.enabled),
             caller=caller,
+            guard=extras.guard,
+            pace=ArmPace(),
             fingerprinter=fingerprinter,
             scrubber=scrubber,
         )
@@ -188,6 +209,9 @@ async def wire(
             opener.credentials,
             endpoints.resource_manager_scope,
             opener.subscription,
+            transport,
+            extras.locks,
+            extras.tracer,
         )
 
 
@@ -198,12 +222,14 @@ class _Opener:
     credentials: Credentials
     clients: Clients
     caller: Caller
+    guard: Callable[[Sequence[str]], Guard | None]
+    pace: ArmPace
     fingerprinter: Fingerprinter
     scrubber: Scrubber
 
     async def vault(self, name: str) -> KeyVault:
         settings = self.config.vaults[name]
-        credential = await self.credentials.open(settings.credential or self.config.credential)
+        credential = await self._credential(settings.credential)
         try:
             client = await self.clients.secrets(
                 credential,
@@ -215,19 +241,40 @@ class _Opener:
             )
         except NotImplementedError as error:
             raise UsageError(f"api_versions.secrets: {error}") from error
-        vault = KeyVault(settings.url, client, self.caller, fingerprinter=self.fingerprinter, scrubber=self.scrubber)
+        guard = self.guard((f"vault:{name}", _breaker_key(credential)))
+        vault = KeyVault(
+            settings.url,
+            client,
+            self.caller.behind(guard),
+            fingerprinter=self.fingerprinter,
+            scrubber=self.scrubber,
+        )
         self.stack.push_async_callback(vault.close)
         return vault
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """A client for any subscription, with the credential that its configured accounts have, if there are any."""
         same = (one for one in self.config.accounts if one.subscription_id.lower() == subscription_id.lower())
-        return await self._batch(next((one.credential for one in same), None), subscription_id)
+        credential = next((one.credential for one in same), None)
+        return await self._batch(await self._credential(credential), subscription_id)
 
-    async def _batch(self, credential: Credential | None, subscription_id: str) -> BatchManagementClient:
-        opened = await self.credentials.open(credential or self.config.credential)
-        return await self.clients.batch(opened, subscription_id, self.config.api_versions.batch)
+    async def _credential(self, credential: Credential | None) -> SingleFlightCredential:
+        return await self.credentials.open(credential or self.config.credential)
+
+    async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
+        return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
     async def account(self, account: Account) -> BatchAccount:
-        client = await self._batch(account.credential, account.subscription_id)
-        return BatchAccount(account, client, self.caller, fingerprinter=self.fingerprinter, scrubber=self.scrubber)
+        credential = await self._credential(account.credential)
+        client = await self._batch(credential, account.subscription_id)
+        # Resource Manager counts calls by subscription and principal.
+        caller = self.caller.behind(
+            self.guard((_breaker_key(credential),)),
+            pace=self.pace,
+            pace_key=(account.subscription_id.lower(), _breaker_key(credential)),
+        )
+        return BatchAccount(account, client, caller, fingerprinter=self.fingerprinter, scrubber=self.scrubber)
+
+
+def _breaker_key(credential: SingleFlightCredential) -> str:
+    return f"credential:{credential.name}"

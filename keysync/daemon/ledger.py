@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -44,7 +44,9 @@ class Entry:
     @property
     def in_step(self) -> bool:
         """Whether the latest look found or brought every secret in step."""
-        return bool(self.results) and all(result.outcome in _WRITTEN | {"unchanged"} for result in self.results.values())
+        return bool(self.results) and all(
+            result.outcome in _WRITTEN | {"unchanged"} for result in self.results.values()
+        )
 
 
 class Ledger:
@@ -59,9 +61,14 @@ class Ledger:
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
         self.last_pass: PassStatus | None = None
-        self.stopped: str | None = None
+        self._stops: dict[frozenset[str], str] = {}
         self.revision = 0
         """Grows with every change: what is shown is made anew only when it has."""
+
+    @property
+    def stopped(self) -> str | None:
+        """The safety stops in force, None where there is none."""
+        return " ".join(self._stops.values()) or None
 
     def cover(self, entries: Mapping[str, Entry]) -> None:
         """Takes the accounts of a configuration; those that were there before keep what is known of them."""
@@ -135,7 +142,11 @@ class Ledger:
     def finished(self, report: Report) -> None:
         """Notes the pass, and whether a limit stopped it."""
         self.revision += 1
-        self.stopped = report.stopped
+        accounts = frozenset(result.ref.account.lower() for result in report.results)
+        # A pass over other accounts says nothing of a stop, one that has any of its accounts releases it.
+        self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
+        if report.stopped is not None:
+            self._stops[accounts] = report.stopped
         self.last_pass = PassStatus(
             report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
         )

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, writ
 
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
+from keysync.report.status import PassResult
 from keysync.sync.model import BAD, WRITES, Report, Result
 
 # Read-only accounts have outcomes of a plan: what they name was not done.
@@ -93,7 +94,8 @@ class Metrics:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
 
 
-def result_of(report: Report) -> str:
+def result_of(report: Report) -> PassResult:
+    """How a pass ended, in one word."""
     if report.stopped:
         return "stopped"
     if report.interrupted:

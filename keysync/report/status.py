@@ -11,18 +11,8 @@ from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal, TypeAlias
 
-Verdict: TypeAlias = Literal[
-    "in_sync",  # the live key of this account and this name
-    "stale",  # an older value of ours
-    "swapped",  # the account's other key
-    "duplicated",  # one value under both names
-    "foreign",  # not marked as ours
-    "both_changed",  # the key was regenerated, and somebody wrote the secret too
-    "missing",
-    "disabled",
-    "soft_deleted",
-    "unknown",  # a side did not answer
-]
+from keysync.sync.model import Verdict
+
 AccountState: TypeAlias = Literal[
     "in_step",
     "changed",  # just written

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
     from keysync.report.otel import SdkTracer
 
-PASS: Final = "keysync.pass"  # noqa: S105  # a span's name
-ACCOUNT: Final = "keysync.account"
-SECRET: Final = "keysync.secret"  # noqa: S105  # a span's name
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ItemRef, Outcome, Plan, Result, Seen
@@ -51,6 +52,7 @@ class Applier:
         stop: asyncio.Event,
         grace_seconds: float,
         locks: SecretLocks | None = None,
+        tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
@@ -61,6 +63,7 @@ class Applier:
         self._stop = stop
         self._grace_seconds = grace_seconds
         self._locks = locks or SecretLocks()
+        self._tracer = tracer
         self._clock = clock
         self._now = now
 
@@ -106,7 +109,8 @@ class Applier:
         try:
             async with self._slots[change.ref.vault], self._locks.writing(change.ref):
                 if not self._stop.is_set():
-                    result = await self._attempt(change, material)
+                    with self._tracer.span(SECRET, _attributes(change)):
+                        result = await self._attempt(change, material)
         except asyncio.CancelledError:
             pass  # it was still waiting for its turn
         return replace(result, verdict=change.verdict)
@@ -217,6 +221,12 @@ def _overtaken(change: Change, now: Change) -> Result:
     if now.kind == "unchanged" and now.managed:
         return Result(change.ref, "unchanged", version=now.before, reason="somebody brought it in step meanwhile")
     return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
+
+
+def _attributes(change: Change) -> dict[str, str]:
+    ref = change.ref
+    named = {"account": ref.account, "key": ref.key, "vault": ref.vault, "secret": ref.secret, "change": change.kind}
+    return {f"keysync.{name}": value for name, value in named.items()}
 
 
 def _version_of(stored: Observation) -> str | None:

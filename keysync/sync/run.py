@@ -13,6 +13,7 @@ from typing import Protocol
 import structlog
 
 from keysync.azure.errors import FailureRecord
+from keysync.azure.tracing import ACCOUNT, NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, planned
 from keysync.sync.collect import AccountScope, Collected, Collector
 from keysync.sync.gate import Gate
@@ -58,6 +59,7 @@ class Pass:
     busy: int = 0
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
+    tracer: Tracer = NO_TRACER
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     @property
@@ -90,7 +92,7 @@ async def run_pass(job: Pass) -> Report:
     """Runs one pass and returns its report; failures of Azure are in the report, never raised."""
     run_id = uuid.uuid4().hex
     # So that what the SDKs log while it runs carries it too.
-    with structlog.contextvars.bound_contextvars(run_id=run_id):
+    with structlog.contextvars.bound_contextvars(run_id=run_id), job.tracer.span(PASS, {"keysync.run_id": run_id}):
         return await _run(job, run_id)
 
 
@@ -179,7 +181,8 @@ async def _search(job: Pass) -> Found:
 
 
 async def _collect(job: Pass, scope: AccountScope, run_id: str) -> Collected:
-    collected = await job.collector.collect(scope)
+    with job.tracer.span(ACCOUNT, {"keysync.account": scope.account}):
+        collected = await job.collector.collect(scope)
     job.observer.collected(run_id, scope.account)
     return collected
 

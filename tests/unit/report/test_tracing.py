@@ -28,11 +28,11 @@ from keysync import __version__
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
-from keysync.azure.tracing import NO_TRACER, Tracer
+from keysync.azure.tracing import ACCOUNT, NO_TRACER, PASS, SECRET, Tracer
 from keysync.azure.transport import open_transport
 from keysync.config.models import EnvironmentCredential
 from keysync.emulator import Emulator
-from keysync.report.tracing import ACCOUNT, PASS, SECRET, open_tracing
+from keysync.report.tracing import open_tracing
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import MASK, SecretValue
 from tests.support.azure import GROUP, SUBSCRIPTION, data

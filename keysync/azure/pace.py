@@ -1,0 +1,165 @@
+"""Spaces out calls before Azure Resource Manager has to refuse them, by what it says is left.
+
+Resource Manager counts calls of a subscription and principal in token buckets: writes, as which the POST of listKeys
+very likely counts, 200 refilled at 10 a second, and says in each reply what is left
+(learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling). Nothing here knows of HTTP
+but the names of those headers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, Self
+
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+# Which of them a call spends is documented nowhere, so the smallest is what counts.
+_REMAINING: Final = (
+    "x-ms-ratelimit-remaining-subscription-writes",
+    "x-ms-ratelimit-remaining-subscription-global-writes",
+    "x-ms-ratelimit-remaining-subscription-resource-requests",
+)
+_NUMBER: Final = re.compile(r"\d{1,9}\s*$")
+
+
+@dataclass(frozen=True, slots=True)
+class PacePolicy:
+    """Bounds of pacing. `capacity` and `rate` (a second) are Resource Manager's own numbers.
+
+    `floor` is what is left for others of the same principal, and for replies that overtake one another: above it calls
+    go as they come, at it one by one at `rate`. `refused_seconds` is how long a 429 without Retry-After holds;
+    `longest_hold` is an hour, above the 45 minutes that have been seen: no reply may shut a bucket for good.
+    `sleep` and `monotonic` (seconds) are handed in so that tests control time.
+    """
+
+    capacity: float = 200.0
+    rate: float = 10.0
+    floor: float = 20.0
+    refused_seconds: float = 1.0
+    longest_hold: float = 3600.0
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+
+
+class _Bucket:
+    """What is known of one bucket, and the queue before it."""
+
+    def __init__(self, policy: PacePolicy) -> None:
+        self._policy = policy
+        self._queue = asyncio.Lock()  # fair: first come, first served
+        self._left: float | None = None  # None: no reply has said so far
+        self._counted_at = float("-inf")
+        self._granted_at = float("-inf")
+        self._in_flight = 0
+        self.held_until = float("-inf")
+
+    async def wait(self) -> None:
+        # Who is first in the queue waits for the bucket, all others for him: so there is one timer, and no stampede.
+        async with self._queue:
+            while (pause := self._pause()) > 0:
+                await self._policy.sleep(pause)
+            self._granted_at = self._policy.monotonic()
+            self._in_flight += 1
+            if self._left is not None:
+                self._left -= 1
+
+    def over(self) -> None:
+        self._in_flight -= 1
+
+    def count(self, left: float) -> None:
+        now = self._policy.monotonic()
+        if now >= self.held_until:
+            # The calls under way, but for the one that this is the reply to, may not be in the number yet.
+            self._left, self._counted_at = left - (self._in_flight - 1), now
+
+    def hold(self, retry_after: float | None) -> None:
+        seconds = self._policy.refused_seconds if retry_after is None else min(retry_after, self._policy.longest_hold)
+        self.held_until = max(self.held_until, self._policy.monotonic() + seconds)
+        # Empty when the wait is over, so that those who waited come one by one and not all at once.
+        self._left, self._counted_at = 0.0, self.held_until
+
+    def _pause(self) -> float:
+        now = self._policy.monotonic()
+        if now < self.held_until:
+            return self.held_until - now
+        left = self._refilled(now)
+        if left is None or left - 1 >= self._policy.floor:
+            return 0.0
+        return self._granted_at + 1 / self._policy.rate - now
+
+    def _refilled(self, now: float) -> float | None:
+        if self._left is not None and now > self._counted_at:
+            self._left = min(self._policy.capacity, self._left + (now - self._counted_at) * self._policy.rate)
+            self._counted_at = now
+        return self._left
+
+
+class Turn:
+    """A call that may be made once the block is entered. Leaving it says that the call is over, whatever came of it."""
+
+    def __init__(self, bucket: _Bucket) -> None:
+        self._bucket = bucket
+
+    async def __aenter__(self) -> Self:
+        await self._bucket.wait()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bucket.over()
+
+    def replied(self, headers: Mapping[str, str]) -> None:
+        """There is a reply, whatever its status; header names are read without regard to case."""
+        left = _least_left(headers)
+        if left is not None:
+            self._bucket.count(left)
+
+    def refused(self, retry_after: float | None) -> None:
+        """The reply was 429, and asked to wait `retry_after` seconds."""
+        self._bucket.hold(retry_after)
+
+
+class ArmPace:
+    """One bucket a key (subscription and principal); for one event loop."""
+
+    def __init__(self, policy: PacePolicy | None = None) -> None:
+        self._policy = policy or PacePolicy()
+        self._buckets: dict[Hashable, _Bucket] = {}
+
+    def acquire(self, key: Hashable) -> Turn:
+        """``async with pace.acquire(key) as turn:`` waits until a call may be made; a cancelled wait costs no turn."""
+        return Turn(self._buckets.setdefault(key, _Bucket(self._policy)))
+
+    def held_for(self, key: Hashable) -> float:
+        """Seconds for which a Retry-After still holds this bucket; 0 where none does. To give up rather than wait."""
+        bucket = self._buckets.get(key)
+        return max(0.0, bucket.held_until - self._policy.monotonic()) if bucket else 0.0
+
+
+def _least_left(headers: Mapping[str, str]) -> float | None:
+    """The smallest of the numbers of what is left; a number may come after a name and a semicolon."""
+    lowered = {name.lower(): value for name, value in headers.items()}
+    found = [_NUMBER.search(lowered[name]) for name in _REMAINING if name in lowered]
+    return min((float(number.group()) for number in found if number is not None), default=None)
+
+
+TURN: Final[ContextVar[Turn | None]] = ContextVar("turn", default=None)
+"""The turn of the call that this task makes: where the pipeline of a client leaves what a reply says is left."""
+
+
+class PaceHeaders(SansIOHTTPPolicy[Any, Any]):
+    """A policy of a client's pipeline that hands the headers of each reply to the turn of its call."""
+
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
+        """Looks at one reply, whatever its status."""
+        turn = TURN.get()
+        if turn is not None:
+            turn.replied(response.http_response.headers)

@@ -1,0 +1,109 @@
+"""How long an account that keeps failing is left out of passes: pure, on seconds of a monotonic clock."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from random import Random
+from typing import Final, Generic, TypeVar
+
+from keysync.azure.errors import FailureRecord, Kind
+
+K = TypeVar("K", bound=Hashable)
+
+# Until somebody acts, the next try meets them again.
+_LASTING_KINDS: Final[frozenset[Kind]] = frozenset(
+    {"authentication", "credential_unavailable", "shared_key_disabled", "challenge"}
+)
+_PASSING_STATUS: Final = frozenset({408, 429})
+
+
+def lasts(record: FailureRecord) -> bool:
+    """Whether the failure stays until somebody acts: a role, a name, a lock, a credential.
+
+    What passes by itself (429, 408, 5xx, time-outs, the network) is no reason to leave the account out: the next pass
+    may well succeed, and what troubles a whole vault or credential is for the circuit breaker.
+    """
+    status = record.http_status
+    if status is not None and (status >= 500 or status in _PASSING_STATUS):
+        return False
+    if record.kind in _LASTING_KINDS:
+        return True
+    return record.kind in {"cloud_error", "http_error"} and status is not None and status >= 400
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffPolicy:
+    """How long to leave out; seconds throughout.
+
+    After the first lasting failure in a row nothing: the next try is in the next ordinary pass. After the n-th it is
+    a time drawn evenly from nothing to `base` doubled n - 2 times, `cap` at most; then the next ordinary pass tries
+    again. So no try comes before its schedule, and what was repaired is noticed within the cap and one interval.
+
+    `cap` is 15 minutes: consumers stay locked out until a repaired account is noticed, and all that leaving it out
+    saves is failed sign-ins and a few of the 10 calls a second that Resource Manager grants. `base` is 30 seconds, so
+    that with passes every 5 minutes the first five tries are all on time: a new role takes minutes to be felt.
+    `retry_after_cap` is an hour: Resource Manager has been seen to ask for 45 minutes (msrestazure-for-python#128), and
+    a call before that would be refused again; who asks for more is not taken at his word.
+    """
+
+    base: float = 30.0
+    cap: float = 15 * 60.0
+    retry_after_cap: float = 60 * 60.0
+
+    def longest(self, failures: int) -> float:
+        """The upper end of what is drawn after `failures` lasting failures in a row."""
+        if failures < 2:
+            return 0.0
+        return min(self.cap, self.base * 2.0 ** min(failures - 2, 64))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """An account that failed: how many lasting failures in a row, and from when on it is tried again."""
+
+    failures: int
+    retry_at: float
+
+
+class Backoff(Generic[K]):
+    """Who is left out, and until when. Whoever has not failed is always ready."""
+
+    def __init__(self, random: Random, policy: BackoffPolicy | None = None) -> None:
+        self._random = random
+        self._policy = policy or BackoffPolicy()
+        self._standing: dict[K, Standing] = {}
+
+    def ready(self, key: K, now: float) -> bool:
+        """Whether `key` takes part in a pass that starts at `now`."""
+        standing = self._standing.get(key)
+        return standing is None or now >= standing.retry_at
+
+    def failed(self, key: K, record: FailureRecord, now: float) -> Standing:
+        """Notes that `key` failed at `now`. One that passes counts for nothing, but its Retry-After is kept to."""
+        before = self._standing.get(key)
+        failures = (before.failures if before else 0) + lasts(record)
+        asked = min(record.retry_after or 0.0, self._policy.retry_after_cap)
+        drawn = self._random.uniform(0.0, self._policy.longest(failures)) if lasts(record) else 0.0
+        standing = Standing(failures, now + max(asked, drawn))
+        self._standing[key] = standing
+        return standing
+
+    def succeeded(self, key: K) -> None:
+        """Notes that `key` is well: it begins from nothing when it fails again."""
+        self._standing.pop(key, None)
+
+    def retry_now(self, key: K | None = None) -> None:
+        """Lets `key`, or everyone, take part in the next pass; how often they failed is not forgotten."""
+        for one, standing in list(self._standing.items()):
+            if key is None or one == key:
+                self._standing[one] = Standing(standing.failures, 0.0)
+
+    def keep(self, keys: Iterable[K]) -> None:
+        """Forgets whoever is not among `keys`, as after a reload."""
+        kept = set(keys)
+        self._standing = {key: standing for key, standing in self._standing.items() if key in kept}
+
+    def standings(self) -> dict[K, Standing]:
+        """Everyone who failed last time."""
+        return dict(self._standing)

@@ -1,0 +1,182 @@
+"""The supervisor: passes over the accounts that are due, each account in one pass at a time, none waiting for another."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any, Protocol
+
+import structlog
+
+from keysync.config.models import Account, Config
+from keysync.daemon.backoff import Backoff
+from keysync.daemon.health import Health, Instant
+from keysync.daemon.ledger import Entry, Ledger
+from keysync.daemon.schedule import Group
+from keysync.sync.run import Pass, run_pass
+
+
+class Generation(Protocol):
+    """One configuration, opened. It is closed once the last pass that began in it has ended."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def accounts(self) -> tuple[Account, ...]: ...
+
+    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+        """A pass over `accounts`; `busy` others are left out."""
+        ...
+
+    async def close(self) -> None:
+        """Closes sessions and clients."""
+        ...
+
+
+class Supervisor:
+    """Starts passes when they are due and keeps the books; never raises for what becomes of one.
+
+    An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier pass still waits for
+    is left out and counted. `monotonic` is in seconds.
+    """
+
+    def __init__(
+        self,
+        generation: Generation,
+        ledger: Ledger,
+        health: Health,
+        *,
+        stop: asyncio.Event,
+        random: Random | None = None,
+        monotonic: Callable[[], float] = time.monotonic,
+        log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
+    ) -> None:
+        self._generation = generation
+        self._ledger = ledger
+        self._health = health
+        self._stop = stop
+        self._monotonic = monotonic
+        self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
+        self._passes: dict[asyncio.Task[None], Generation] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+        self._log = log or structlog.get_logger("keysync")
+        ledger.settled = self._settled
+
+    @property
+    def generation(self) -> Generation:
+        """The one in force."""
+        return self._generation
+
+    def due(self, groups: Iterable[Group[Account]]) -> None:
+        """The start of `groups` has come: begins one pass over those of their accounts that can take part."""
+        if self._stop.is_set():
+            return
+        accounts = [account for group in groups for account in group.members]
+        ready = [account for account in accounts if self._backoff.ready(_key(account), self._monotonic())]
+        free = self._ledger.free(ready)
+        busy = len(ready) - len(free)
+        if not free and accounts:
+            # Nothing is wrong with the clockwork: everybody is busy, or waits to be tried again.
+            self._log.info("pass.left_out", busy=busy, backing_off=len(accounts) - len(ready))
+            self._heard()
+            return
+        self._begin(free, busy)
+
+    def sync_now(self) -> None:
+        """Lets whoever was left out take part in the pass that is to come."""
+        self._backoff.retry_now()
+
+    def retry_at(self, account: Account) -> float | None:
+        """The monotonic time in seconds until which `account` is left out, None where it is not."""
+        standing = self._backoff.standings().get(_key(account))
+        return standing.retry_at if standing is not None and standing.retry_at > self._monotonic() else None
+
+    def replace(self, generation: Generation) -> None:
+        """Puts another configuration in force; the one before is closed when its passes have ended."""
+        before, self._generation = self._generation, generation
+        self._backoff.keep(_key(account) for account in generation.accounts)
+        task = asyncio.create_task(self._close_when_idle(before), name="close the configuration before")
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    async def drain(self) -> None:
+        """Waits for the passes under way, which end soon once the stop is set, then closes every generation."""
+        if self._passes:
+            await asyncio.wait(list(self._passes))
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._generation.close()
+
+    def _begin(self, accounts: Sequence[Account], busy: int) -> None:
+        generation = self._generation
+        job = generation.make_pass(accounts, busy=busy)
+        task = asyncio.create_task(self._pass(job, generation.config), name="pass")
+        self._passes[task] = generation
+        task.add_done_callback(self._passes.pop)
+
+    def _heard(self) -> None:
+        key = object()
+        self._health.pass_started(key, Instant.now(), 0.0)
+        self._health.pass_ended(key)
+
+    async def _pass(self, job: Pass, config: Config) -> None:
+        refs = [item.ref for scope in job.scopes for item in scope.items]
+        key = object()
+        self._health.pass_started(key, Instant.now(), _deadline(config))
+        self._ledger.begin(refs)
+        try:
+            await run_pass(job)
+        except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
+            self._log.error("pass.crashed", exception=type(error).__name__, place=_place(error))
+        finally:
+            self._ledger.end(refs)
+            self._health.pass_ended(key)
+
+    def _settled(self, entry: Entry) -> None:
+        record = entry.worst()
+        if record is None:
+            self._backoff.succeeded(_key(entry.account))
+        else:
+            self._backoff.failed(_key(entry.account), record, self._monotonic())
+
+    async def _close_when_idle(self, generation: Generation) -> None:
+        mine = [task for task, theirs in self._passes.items() if theirs is generation]
+        if mine:
+            await asyncio.wait(mine)
+        await generation.close()
+
+
+def entries_of(config: Config, accounts: Iterable[Account], every: Callable[[Account], tuple[str, timedelta]]) -> Mapping[str, Entry]:  # fmt: skip
+    """The accounts as the ledger keeps them; `every` gives an account's schedule in words and its interval."""
+    return {
+        _key(account): Entry(account, *every(account), read_only=config.read_only or account.read_only)
+        for account in accounts
+    }
+
+
+def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:
+    """When an account is tried next: at its schedule's next `start`, but not before `retry_at`."""
+    if retry_at is None:
+        return start
+    moment = now + timedelta(seconds=retry_at - monotonic)
+    return moment if start is None else max(start, moment)
+
+
+def _key(account: Account) -> str:
+    return account.resource_id.lower()
+
+
+def _deadline(config: Config) -> float:
+    """Seconds in which even a pass that meets nothing but slowness is over: collecting, then writing with every repetition."""
+    timeouts = config.timeouts
+    return timeouts.account.total_seconds() * 2 + timeouts.request.total_seconds() * 40
+
+
+def _place(error: BaseException) -> str:
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""

@@ -1,0 +1,150 @@
+"""An account that keeps failing is tried less often, and soon again once somebody has acted."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from keysync.azure.errors import CloudError, FailureRecord, Kind
+from keysync.daemon.backoff import Backoff, BackoffPolicy, Standing, lasts
+from tests.support.virtual_clock import seeded
+
+INTERVAL = 300.0
+
+
+def record(
+    kind: Kind, status: int | None = None, *, code: str | None = None, retry_after: float | None = None
+) -> FailureRecord:
+    return FailureRecord(kind, "s", status, CloudError(code, "m") if code else None, retry_after=retry_after)
+
+
+FORBIDDEN = record("cloud_error", 403, code="AuthorizationFailed")
+LASTING = [
+    FORBIDDEN,
+    record("cloud_error", 404, code="ResourceNotFound"),
+    record("cloud_error", 409, code="ScopeLocked"),
+    record("cloud_error", 400, code="BadRequest"),
+    record("http_error", 403),
+    record("authentication", 401, code="AADSTS7000215"),
+    record("authentication"),
+    record("credential_unavailable"),
+    record("shared_key_disabled", 403),
+    record("challenge"),
+]
+PASSING = [
+    record("throttled", 429),
+    record("throttled", 503),
+    record("cloud_error", 500, code="InternalServerError"),
+    record("http_error", 502),
+    record("http_error", 408),
+    record("authentication", 503),
+    record("timeout"),
+    record("connection"),
+    record("dns"),
+    record("tls"),
+    record("invalid_response", 200),
+    record("internal"),
+]
+
+
+@pytest.mark.parametrize("failure", LASTING, ids=str)
+def test_what_lasts(failure: FailureRecord):
+    """Roles, names, locks and credentials stay wrong until somebody acts."""
+    assert lasts(failure)
+
+
+@pytest.mark.parametrize("failure", PASSING, ids=str)
+def test_what_passes(failure: FailureRecord):
+    """Trouble of the network or the service is no reason to leave an account out."""
+    assert not lasts(failure)
+    backoff = Backoff[str](seeded())
+    for _ in range(50):
+        assert backoff.failed("a", failure, 100.0) == Standing(0, 100.0)
+
+
+def test_one_failure_changes_nothing():
+    """The next try is in the next ordinary pass."""
+    backoff = Backoff[str](seeded())
+    assert backoff.failed("a", FORBIDDEN, 100.0) == Standing(1, 100.0)
+    assert backoff.ready("a", 100.0)
+    assert backoff.ready("another", 100.0)
+
+
+def test_the_first_five_tries_at_five_minutes_are_on_time():
+    """Somebody who has just given a role does not wait for a back-off to end."""
+    policy = BackoffPolicy()
+    assert [policy.longest(failures) for failures in range(1, 6)] == [0.0, 30.0, 60.0, 120.0, 240.0]
+    assert policy.longest(5) < INTERVAL < policy.longest(6)
+    assert policy.longest(10_000) == policy.cap == 900.0
+
+
+@given(st.integers(2, 5000), st.integers(0, 999))
+def test_a_repaired_account_is_noticed_within_the_cap_and_one_interval(failures: int, seed: int):
+    """However long it failed, it is never left out for longer than the cap."""
+    backoff = Backoff[str](seeded(seed), BackoffPolicy(base=30.0, cap=900.0))
+    now = 1000.0
+    for _ in range(min(failures, 40)):
+        standing = backoff.failed("a", FORBIDDEN, now)
+        assert now <= standing.retry_at <= now + min(900.0, 30.0 * 2 ** max(0, standing.failures - 2))
+        assert not backoff.ready("a", standing.retry_at - 1e-6) or standing.retry_at == now
+        assert backoff.ready("a", standing.retry_at)
+        now = standing.retry_at + INTERVAL
+
+
+def test_many_that_fail_together_do_not_come_back_together():
+    """Chance spreads them over the whole of the time."""
+    backoff = Backoff[int](seeded())
+    for key in range(200):
+        for _ in range(12):
+            backoff.failed(key, FORBIDDEN, 0.0)
+    thirds = {int(standing.retry_at // 300) for standing in backoff.standings().values()}
+    assert thirds == {0, 1, 2}
+
+
+def test_success_resets():
+    """Who was well once begins from nothing."""
+    backoff = Backoff[str](seeded())
+    for _ in range(9):
+        backoff.failed("a", FORBIDDEN, 0.0)
+    backoff.succeeded("a")
+    backoff.succeeded("never failed")
+    assert backoff.standings() == {}
+    assert backoff.failed("a", FORBIDDEN, 0.0) == Standing(1, 0.0)
+
+
+def test_retry_now_lets_them_in_and_forgets_nothing():
+    """SIGUSR1 tries all; one that fails again is not at its beginning."""
+    backoff = Backoff[str](seeded())
+    for key in "ab":
+        for _ in range(9):
+            backoff.failed(key, FORBIDDEN, 1000.0)
+    assert not backoff.ready("a", 1000.0)
+    backoff.retry_now("a")
+    assert (backoff.ready("a", 1000.0), backoff.ready("b", 1000.0)) == (True, False)
+    backoff.retry_now()
+    assert backoff.ready("b", 1000.0)
+    assert backoff.failed("a", FORBIDDEN, 1000.0).failures == 10
+
+
+@pytest.mark.parametrize(("asked", "kept"), [(1200.0, 1200.0), (1e9, 3600.0), (None, 0.0)])
+def test_retry_after_is_kept_to_within_reason(asked: float | None, kept: float):
+    """A call before Azure's own time would only be refused again; a year is nobody's time."""
+    backoff = Backoff[str](seeded())
+    assert backoff.failed("a", record("throttled", 429, retry_after=asked), 10.0).retry_at == 10.0 + kept
+
+
+def test_trouble_in_between_does_not_reset_what_lasts():
+    """A time-out between two refusals is no success."""
+    backoff = Backoff[str](seeded())
+    counts = [backoff.failed("a", failure, 0.0).failures for failure in (FORBIDDEN, record("timeout"), FORBIDDEN)]
+    assert counts == [1, 1, 2]
+
+
+def test_a_reload_forgets_who_is_gone():
+    """An account that comes back later begins from nothing."""
+    backoff = Backoff[str](seeded())
+    backoff.failed("a", FORBIDDEN, 0.0)
+    backoff.failed("b", FORBIDDEN, 0.0)
+    backoff.keep(["b", "c"])
+    assert set(backoff.standings()) == {"b"}

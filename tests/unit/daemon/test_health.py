@@ -1,0 +1,267 @@
+"""Alive means that the loop turns and passes start; slow is not dead, and waking up is not either."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from structlog.testing import capture_logs
+
+from keysync.daemon.health import Health, Instant, Verdict, Watchdog, stack_of
+from keysync.daemon.timetable import Timetable
+
+START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday
+FIVE = Timetable(timedelta(minutes=5))
+LIVE = Verdict(True)
+MINUTE, HOUR = 60.0, 3600.0
+
+
+def later(instant: Instant, seconds: float, *, suspended: float = 0.0) -> Instant:
+    """`seconds` later on both clocks, and `suspended` more on the wall's."""
+    return Instant(instant.wall + timedelta(seconds=seconds + suspended), instant.monotonic + seconds)
+
+
+class World:
+    def __init__(self, *timetables: Timetable) -> None:
+        self.now = START
+        self.health = Health(timetables or (FIVE,), START)
+
+    def passes(self, seconds: float) -> Verdict:
+        """Time goes by with the loop turning; the last verdict."""
+        end = self.now.monotonic + seconds
+        while self.now.monotonic < end:
+            self.now = later(self.now, min(5.0, end - self.now.monotonic))
+            self.health.beat(self.now)
+        return self.health.verdict(self.now)
+
+
+def test_a_loop_that_has_not_beaten_is_not_alive():
+    """Fifteen seconds are a busy loop, more is a dead task."""
+    health = Health((FIVE,), START)
+    assert health.verdict(later(START, 15)) == LIVE
+    assert health.verdict(later(START, 16)) == Verdict(False, "the loop's own task has not run for 16 s")
+
+
+def test_three_intervals_without_a_start_are_not_alive():
+    """The third start that is missing is what fails."""
+    world = World()
+    assert world.passes(15 * MINUTE) == LIVE
+    live, reason = world.passes(1)
+    assert not live
+    assert reason == "no pass has started for 901 s; three intervals are 900 s"
+    world.health.pass_started("p", world.now, 60.0)
+    world.health.pass_ended("p")
+    assert world.passes(15 * MINUTE) == LIVE
+    assert not world.passes(1).live
+
+
+def test_jitter_is_granted():
+    """What the schedule itself delays is no failure."""
+    world = World(Timetable(timedelta(minutes=5), timedelta(minutes=2)))
+    assert world.passes(17 * MINUTE) == LIVE
+    assert not world.passes(1).live
+
+
+def test_the_soonest_timetable_counts():
+    """A nightly group does not excuse one that runs every five minutes."""
+    world = World(Timetable(None, timedelta(0), "0 3 * * *"), FIVE)
+    assert world.passes(15 * MINUTE) == LIVE
+    assert not world.passes(1).live
+
+
+def test_a_crontab_is_silent_over_the_weekend():
+    """Its own next times are what is waited for, not an average."""
+    office = Timetable(None, timedelta(0), "0 9,12 * * mon-fri")
+    world = World(office)
+    until_tuesday = 4 * 24 * HOUR - 3 * HOUR  # Monday at 9, Monday at 12, Tuesday at 9
+    assert world.passes(until_tuesday) == LIVE
+    assert not world.passes(1).live
+
+
+def test_a_crontab_that_never_comes_is_no_failure():
+    """Where no pass is to start, none is missing."""
+    assert World(Timetable(None, timedelta(0), "0 0 30 2 *")).passes(HOUR) == LIVE
+
+
+def test_a_pass_that_is_slow_is_alive_until_its_deadline():
+    """It is Azure that is slow; beyond its deadline it is keysync."""
+    world = World()
+    world.health.pass_started("p", world.now, 2 * HOUR)
+    assert world.passes(2 * HOUR) == LIVE
+    live, reason = world.passes(16)
+    assert not live
+    assert reason == "a pass has run for 7216 s; its deadline is 7200 s"
+    world.health.pass_ended("p")
+    world.health.pass_ended("p")
+    world.health.pass_started("q", world.now, 60.0)
+    assert world.passes(MINUTE) == LIVE
+
+
+def test_a_stuck_pass_is_not_hidden_by_others():
+    """Starts of one group do not excuse what hangs in another."""
+    world = World()
+    world.health.pass_started("stuck", world.now, MINUTE)
+    for _ in range(2):
+        world.health.pass_started("fine", world.now, MINUTE)
+        world.passes(40)
+        world.health.pass_ended("fine")
+    assert "its deadline is 60 s" in (world.health.verdict(world.now).reason or "")
+
+
+def test_after_a_suspend_one_interval_is_granted():
+    """The wall clock has gone on for a night; nothing is late on the monotonic one, and the first start may come."""
+    world = World()
+    world.passes(14 * MINUTE)
+    world.now = later(world.now, 1, suspended=8 * HOUR)
+    assert world.health.verdict(world.now) == LIVE
+    world.health.beat(world.now)
+    assert world.passes(5 * MINUTE - 5) == LIVE
+    assert not world.passes(10).live
+
+
+def test_after_a_freeze_the_time_frozen_does_not_count():
+    """A process that was stopped for an hour finds its passes an hour older, and none of it is their fault."""
+    world = World()
+    world.health.pass_started("p", world.now, 10 * MINUTE)
+    world.passes(9 * MINUTE)
+    world.now = later(world.now, HOUR)
+    assert not world.health.verdict(world.now).live
+    world.health.beat(world.now)
+    assert world.health.verdict(world.now) == LIVE
+    world.health.pass_ended("p")
+    assert world.passes(6 * MINUTE) == LIVE
+    assert not world.passes(MINUTE).live
+
+
+def test_a_clock_that_is_set_excuses_nothing_for_long():
+    """Liveness goes by the monotonic clock; the leniency is one interval whatever the jump."""
+    world = World()
+    world.now = later(world.now, 1, suspended=-8 * HOUR)
+    world.health.beat(world.now)
+    assert world.passes(14 * MINUTE) == LIVE
+    assert not world.passes(2 * MINUTE).live
+
+
+def test_a_reload_begins_anew():
+    """New timetables are given their own three intervals, from the reload on."""
+    world = World()
+    world.passes(14 * MINUTE)
+    world.health.replace([Timetable(timedelta(hours=1))], world.now)
+    assert world.passes(3 * HOUR) == LIVE
+    assert not world.passes(1).live
+    world.health.replace([], world.now)
+    assert world.passes(24 * HOUR) == LIVE
+
+
+class Ticks:
+    def __init__(self) -> None:
+        self.time = 100.0
+
+    def __call__(self) -> float:
+        return self.time
+
+
+class Watched:
+    """A watchdog whose thread's steps are taken by hand."""
+
+    def __init__(self) -> None:
+        self.ticks = Ticks()
+        self.dog = Watchdog(stall=10.0, tick=1.0, monotonic=self.ticks)
+
+    def passes(self, seconds: int, *, beating: bool) -> None:
+        for _ in range(seconds):
+            self.ticks.time += 1.0
+            if beating:
+                self.dog.beat()
+            self.dog.check()
+
+
+def test_a_stall_is_told_once_and_its_end_as_well():
+    """One event a stall, however long, and another when the loop turns again."""
+    world = Watched()
+    with capture_logs() as logs:
+        world.passes(60, beating=True)
+        world.passes(10, beating=False)
+        assert logs == []
+        world.passes(100, beating=False)
+        assert [(log["event"], log["seconds"]) for log in logs] == [("loop.stuck", 11.0)]
+        world.passes(5, beating=True)
+        world.passes(11, beating=False)
+    told = [(log["event"], log["seconds"]) for log in logs]
+    assert told == [("loop.stuck", 11.0), ("loop.resumed", 111.0), ("loop.stuck", 11.0)]
+
+
+def test_a_freeze_of_the_whole_process_is_no_stall():
+    """The watchdog stood still as well; the loop gets its time to turn again."""
+    world = Watched()
+    with capture_logs() as logs:
+        world.passes(5, beating=True)
+        world.ticks.time += 3600.0
+        world.dog.check()
+        world.passes(10, beating=False)
+        assert logs == []
+        world.passes(1, beating=False)
+    assert [log["event"] for log in logs] == ["loop.stuck"]
+
+
+def test_a_stack_names_places_and_no_values():
+    """What stands in a variable, or in a line of source, is not in it."""
+    secret, ready, done = "QUJDREVGRw==", threading.Event(), threading.Event()
+
+    def inner(key: str) -> None:
+        ready.set()
+        done.wait()
+        assert key
+
+    thread = threading.Thread(target=inner, args=(secret,))
+    thread.start()
+    ready.wait()
+    stack = stack_of(thread.ident or 0)
+    done.set()
+    thread.join()
+    assert any(line.endswith(":inner") and __file__ in line for line in stack)
+    assert secret not in "".join(stack)
+    assert all(len(line.rsplit(":", 2)) == 3 and line.rsplit(":", 2)[1].isdigit() for line in stack)
+    assert stack_of(-1) == []
+
+
+class Recorder:
+    """A log that sets an event with each line."""
+
+    def __init__(self) -> None:
+        self.stacks: list[list[str]] = []
+        self.told = threading.Event()
+
+    def error(self, event: str, *, seconds: float, stack: list[str]) -> None:
+        assert event == "loop.stuck"
+        self.stacks.append(stack)
+        self.told.set()
+
+    def warning(self, event: str, *, seconds: float) -> None:
+        assert event == "loop.resumed"
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    recorder = Recorder()
+    dog = Watchdog(stall=0.2, tick=0.01, log=recorder)
+    dog.start()
+    yield recorder
+    dog.close()
+    dog.close()
+    assert not any(thread.name == "watchdog" for thread in threading.enumerate())
+
+
+def test_the_thread_tells_where_the_other_one_hangs(recorder: Recorder):
+    """This very function waits without a beat, and its own name is told."""
+    assert recorder.told.wait(30)
+    assert any("test_the_thread_tells_where_the_other_one_hangs" in line for line in recorder.stacks[0])
+
+
+def test_a_watchdog_that_never_started_can_be_closed():
+    """A start-up that fails half way closes what it has."""
+    dog = Watchdog()
+    dog.close()
+    assert not any(thread.name == "watchdog" for thread in threading.enumerate())
