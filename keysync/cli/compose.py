@@ -34,6 +34,7 @@ from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
 from keysync.targets.key_vault import KeyVault
 
+_GRACE = 0.8
 _CONNECT_SECONDS = 10.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -86,7 +87,8 @@ class Wired:
                 self.translator,
                 concurrency=self.config.concurrency,
                 stop=stop,
-                grace_seconds=timeouts.shutdown.total_seconds(),
+                # The rest is for closing sessions.
+                grace_seconds=timeouts.shutdown.total_seconds() * _GRACE,
                 locks=self.locks,
                 tracer=self.tracer,
             ),
@@ -102,6 +104,11 @@ class Wired:
             busy=busy,
             tracer=self.tracer,
         )
+
+    @property
+    def breaker_keys(self) -> tuple[str, ...]:
+        """The keys by which guards know the credentials in use."""
+        return tuple(_breaker_key(credential) for credential in self.credentials.opened)
 
     def orphan_search(
         self, *, is_mine: Callable[[str], bool] = lambda _account: True, streaks: GoneStreaks | None = None

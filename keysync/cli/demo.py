@@ -8,26 +8,21 @@ import random
 import sys
 import time
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Final
 
-from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.text import Text
 
 from keysync import logs
-from keysync.cli.compose import Wired, wire
+from keysync.cli.daemon import serve
 from keysync.cli.one_off import Options
-from keysync.cli.progress import Observers
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
-from keysync.daemon.schedule import run_every
 from keysync.emulator import Emulator, EmulatorData
-from keysync.report.log import PassLog
-from keysync.report.metrics import Metrics
 from keysync.report.text import account_name, console_for, print_report
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import BAD, ItemRef, Report, Result
-from keysync.sync.run import run_pass
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"
 _GROUP: Final = "default-azurebatch-japaneast"
@@ -73,13 +68,9 @@ async def _run(scrubber: Scrubber, *, once: bool, every: float) -> int:
                 AZURE_CLIENT_ID=azure.endpoints.client_id,
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
-            config = _config(azure)
-            metrics = Metrics(CollectorRegistry())
-            async with wire(config, config.accounts, scrubber, metrics.called) as wired:
-                show = _Show(console_for(sys.stdout), azure, wired, metrics, interruption, once=once)
-                show.opening()
-                await run_every(every, show.one_pass, interruption.stop)
-                show.closing()
+            show = _Show(console_for(sys.stdout), azure, interruption, once=once)
+            await serve(_config(azure, every), scrubber, interruption, observers=[show], announce=show.opening)
+            show.closing()
     return 0
 
 
@@ -93,7 +84,7 @@ def _data() -> EmulatorData:
     )
 
 
-def _config(azure: Emulator) -> Config:
+def _config(azure: Emulator, every: float) -> Config:
     return Config.model_validate(
         {
             "cloud": {
@@ -113,35 +104,28 @@ def _config(azure: Emulator) -> Config:
                 }
                 for account in _ACCOUNTS
             ],
+            "schedule": {"every": timedelta(seconds=max(every, 1.0))},
             "timeouts": {"collect": "5s"},
+            # Keys are renewed here far more often than anywhere else.
+            "limits": {"changes_per_day": None},
+            "listen": "127.0.0.1:0",
         }
     )
 
 
 class _Show:
-    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass."""
+    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass; a `PassObserver`."""
 
-    def __init__(
-        self,
-        console: Console,
-        azure: Emulator,
-        wired: Wired,
-        metrics: Metrics,
-        interruption: Interruption,
-        *,
-        once: bool,
-    ) -> None:
+    def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
         self._console = console
         self._azure = azure
-        self._wired = wired
-        self._observer = Observers((PassLog(), metrics))
         self._interruption = interruption
         self._once = once
         self._passes = 0
         self._last: dict[ItemRef, str] = {}
         self._random = random.Random(_SEED)  # noqa: S311  # which account's key is renewed next is no secret
 
-    def opening(self) -> None:
+    def opening(self, url: str) -> None:
         """Says what is about to happen."""
         endpoints = self._azure.endpoints
         self._say(
@@ -149,6 +133,7 @@ class _Show:
             f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}",
         )
         self._say("accounts", ", ".join(str(account["name"]) for account in _ACCOUNTS))
+        self._say("the daemon's page", url)
         if not self._once:
             self._say("to end", "Ctrl-C")
 
@@ -160,15 +145,23 @@ class _Show:
             f"{self._passes} passes, {versions} versions of secrets in the vault, each written once for one new key",
         )
 
-    async def one_pass(self) -> None:
-        """One pass of the real sync, with a key renewed before each but the first."""
-        if self._passes:
-            self._renew()
-        report = await run_pass(self._wired.make_pass(self._observer, self._interruption.stop))
+    def started(self, run_id: str, scopes: int) -> None:
+        """Told by the report."""
+
+    def collected(self, run_id: str, account: str) -> None:
+        """Told by the report."""
+
+    def result(self, run_id: str, result: Result) -> None:
+        """Told by the report."""
+
+    def finished(self, report: Report) -> None:
+        """Tells of the pass, and renews a key so that the next one has something to do."""
         self._passes += 1
         self._tell(report)
         if self._once and self._passes >= _PASSES_ONCE:
             self._interruption.stop.set()
+        else:
+            self._renew()
 
     def _renew(self) -> None:
         name = self._random.choice(["renderfarm", "simulation"])
@@ -184,7 +177,7 @@ class _Show:
                 if self._is_new(result):
                     self._line(result)
             self._quiet_line(report)
-        self._last = {result.ref: result.outcome for result in report.results}
+        self._last |= {result.ref: result.outcome for result in report.results}
 
     def _is_new(self, result: Result) -> bool:
         return result.outcome != "unchanged" and (

@@ -110,6 +110,21 @@ def plan(
     raise typer.Exit(one_off.run(options))
 
 
+@app.command(name="run")
+def run_daemon(
+    context: typer.Context,
+    config: ConfigOption = None,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
+    """The daemon: passes on schedule, with a status page, probes and metrics; ends with 0 on SIGINT and SIGTERM."""
+    from keysync.cli import daemon  # noqa: PLC0415  # imports the SDKs
+
+    options = _options(context, config, log_level, log_format)
+    raise typer.Exit(daemon.run(options))
+
+
 @app.command()
 def adopt(
     context: typer.Context,
@@ -158,12 +173,12 @@ def check(
 def demo(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="End by itself after a few passes.")] = False,
-    every: Annotated[float, typer.Option("--every", min=0.1, help="Seconds between passes.")] = 3.0,
+    every: Annotated[float, typer.Option("--every", min=1.0, help="Seconds between passes.")] = 3.0,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
-    """Passes against the embedded Azure, on sample accounts whose keys keep being regenerated."""
+    """The daemon against the embedded Azure, on sample accounts whose keys keep being regenerated."""
     from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
 
     options = _options(context, None, log_level, log_format, default_level="critical")

@@ -38,24 +38,27 @@ class BackoffPolicy:
 
     After the first lasting failure in a row nothing: the next try is in the next ordinary pass. After the n-th it is
     a time drawn evenly from nothing to `base` doubled n - 2 times, `cap` at most; then the next ordinary pass tries
-    again. So no try comes before its schedule, and what was repaired is noticed within the cap and one interval.
+    again. So no try comes before its schedule.
 
-    `cap` is 15 minutes: consumers stay locked out until a repaired account is noticed, and all that leaving it out
-    saves is failed sign-ins and a few of the 10 calls a second that Resource Manager grants. `base` is 30 seconds, so
-    that with passes every 5 minutes the first five tries are all on time: a new role takes minutes to be felt.
-    `retry_after_cap` is an hour: Resource Manager has been seen to ask for 45 minutes (msrestazure-for-python#128), and
-    a call before that would be refused again; who asks for more is not taken at his word.
+    `cap` is in intervals of the account, just below two: one pass is left out, never two in a row. Consumers stay
+    locked out until a repaired account is noticed, and all that leaving it out saves is failed sign-ins and a few of the 10
+    calls a second that Resource Manager grants. The same bounds what one account's Retry-After asks for; that of a whole
+    subscription is kept to in full by `azure.pace`. `base` is 30 seconds, so that with passes every 5 minutes the first
+    four tries are all on time: a new role takes minutes to be felt.
     """
 
     base: float = 30.0
-    cap: float = 15 * 60.0
-    retry_after_cap: float = 60 * 60.0
+    cap: float = 1.95
 
-    def longest(self, failures: int) -> float:
-        """The upper end of what is drawn after `failures` lasting failures in a row."""
+    def longest(self, failures: int, interval: float) -> float:
+        """The upper end of what is drawn after `failures` lasting failures in a row of an account tried every `interval` s."""
         if failures < 2:
             return 0.0
-        return min(self.cap, self.base * 2.0 ** min(failures - 2, 64))
+        return min(self.bound(interval), self.base * 2.0 ** min(failures - 2, 64))
+
+    def bound(self, interval: float) -> float:
+        """The longest time for which an account tried every `interval` seconds is ever left out."""
+        return self.cap * interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,12 +82,15 @@ class Backoff(Generic[K]):
         standing = self._standing.get(key)
         return standing is None or now >= standing.retry_at
 
-    def failed(self, key: K, record: FailureRecord, now: float) -> Standing:
-        """Notes that `key` failed at `now`. One that passes counts for nothing, but its Retry-After is kept to."""
+    def failed(self, key: K, record: FailureRecord, now: float, interval: float) -> Standing:
+        """Notes that `key`, tried every `interval` seconds, failed at `now`.
+
+        A failure that passes counts for nothing, but its Retry-After is kept to, within the bound.
+        """
         before = self._standing.get(key)
         failures = (before.failures if before else 0) + lasts(record)
-        asked = min(record.retry_after or 0.0, self._policy.retry_after_cap)
-        drawn = self._random.uniform(0.0, self._policy.longest(failures)) if lasts(record) else 0.0
+        asked = min(record.retry_after or 0.0, self._policy.bound(interval))
+        drawn = self._random.uniform(0.0, self._policy.longest(failures, interval)) if lasts(record) else 0.0
         standing = Standing(failures, now + max(asked, drawn))
         self._standing[key] = standing
         return standing

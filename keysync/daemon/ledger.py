@@ -211,6 +211,7 @@ def _secret(entry: Entry, ref: ItemRef) -> SecretStatus:
         reason=result.reason,
         error=result.error.to_dict() if result.error else None,
         changed_at=entry.changed.get(ref),
+        since=result.since or entry.changed.get(ref),
     )
 
 

@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
-from apscheduler.triggers.interval import IntervalTrigger
 
 from keysync.config.models import Schedule
 from keysync.daemon.timetable import NEVER, Agenda, Timetable
@@ -171,34 +170,3 @@ class Clockwork(Generic[T]):
                     await told
             except Exception as error:  # noqa: BLE001  # whatever a start meets, the next one must come
                 self._log.error("schedule.failed", exception=type(error).__name__)
-
-
-async def run_every(seconds: float, job: Callable[[], Awaitable[None]], stop: asyncio.Event) -> None:
-    """Runs `job` now and every `seconds`, never two at a time, until `stop` is set; then lets the one under way end.
-
-    APScheduler's `shutdown` cancels running jobs even when told to wait, so the job is drained before it is called, and
-    its misfire grace of one second would leave a late run out silently, so it is lifted.
-    """
-    idle = asyncio.Lock()
-
-    async def guarded() -> None:
-        async with idle:
-            if not stop.is_set():
-                await job()
-
-    scheduler = AsyncIOScheduler(timezone=UTC)
-    scheduler.add_job(
-        guarded,
-        IntervalTrigger(seconds=seconds, timezone=UTC),
-        next_run_time=datetime.now(UTC),
-        max_instances=1,
-        coalesce=True,
-        misfire_grace_time=None,
-    )
-    scheduler.start()
-    try:
-        await stop.wait()
-        async with idle:
-            pass
-    finally:
-        scheduler.shutdown(wait=False)

@@ -110,6 +110,13 @@ class Supervisor:
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._generation.close()
 
+    async def abandon(self) -> None:
+        """Ends the passes under way at once, and closes what is open: for when there is no time left."""
+        for task in (*self._passes, *self._closing):
+            task.cancel()
+        await asyncio.gather(*self._passes, *self._closing, return_exceptions=True)
+        await self._generation.close()
+
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
         job = generation.make_pass(accounts, busy=busy)
@@ -140,7 +147,8 @@ class Supervisor:
         if record is None:
             self._backoff.succeeded(_key(entry.account))
         else:
-            self._backoff.failed(_key(entry.account), record, self._monotonic())
+            interval = entry.interval.total_seconds()
+            self._backoff.failed(_key(entry.account), record, self._monotonic(), interval)
 
     async def _close_when_idle(self, generation: Generation) -> None:
         mine = [task for task, theirs in self._passes.items() if theirs is generation]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import structlog
 
 from keysync.report.json import summary
-from keysync.sync.model import Report, Result
+from keysync.sync.model import ItemRef, Report, Result
 
 _LEVELS: Final = {
     "failed": logging.ERROR,
@@ -20,11 +20,18 @@ _LEVELS: Final = {
 _ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
 
 
+_Identity: TypeAlias = tuple[object, ...]
+
+
 class PassLog:
-    """Writes a pass to the log as it goes; a `PassObserver`."""
+    """Writes passes to the log as they go; a `PassObserver`.
+
+    What is as bad as in the pass before is counted and not told again; the line that ends it says how often it was.
+    """
 
     def __init__(self, logger: Any = None) -> None:  # noqa: ANN401  # structlog's proxy has no type of its own
         self._log = logger or structlog.get_logger("keysync")
+        self._told: dict[ItemRef, tuple[_Identity, int]] = {}
 
     def started(self, run_id: str, scopes: int) -> None:
         """A pass begins."""
@@ -41,7 +48,8 @@ class PassLog:
             self._log.warning(
                 "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE
             )
-        if result.outcome == "unchanged":
+        repeated = self._repeated(result)
+        if repeated is None:
             return
         fields: dict[str, Any] = {
             "run_id": run_id,
@@ -57,12 +65,30 @@ class PassLog:
             fields["reason"] = result.reason
         if result.error is not None:
             fields |= result.error.to_dict()
-        self._log.log(_LEVELS.get(result.outcome, logging.INFO), f"secret.{result.outcome}", **fields)
+        if repeated:
+            fields["times_before"] = repeated
+        event = "secret.in_step" if result.outcome == "unchanged" else f"secret.{result.outcome}"
+        self._log.log(_LEVELS.get(result.outcome, logging.INFO), event, **fields)
+
+    def _repeated(self, result: Result) -> int | None:
+        """How often what this result ends had been met in a row; None where there is nothing to tell."""
+        before, times = self._told.get(result.ref, ((), 0))
+        now = _identity(result)
+        if result.outcome not in _LEVELS:
+            self._told.pop(result.ref, None)
+            return None if result.outcome == "unchanged" and not times else times
+        if now == before:
+            self._told[result.ref] = (now, times + 1)
+            return None
+        self._told[result.ref] = (now, 1)
+        return times
 
     def finished(self, report: Report) -> None:
         """The summary, an error where a limit stopped the pass."""
         for warning in report.warnings:
             self._log.warning("pass.warning", run_id=report.run_id, reason=warning)
+        if report.busy:
+            self._log.info("pass.left_out", run_id=report.run_id, busy=report.busy)
         fields = {"run_id": report.run_id, "dry_run": report.dry_run, "duration_seconds": report.duration_seconds}
         if report.stopped:
             self._log.error("pass.stopped", reason=report.stopped, checksum=report.checksum, **fields)
@@ -70,3 +96,12 @@ class PassLog:
         level = logging.WARNING if report.failed else logging.INFO
         event = "pass.interrupted" if report.interrupted else "pass.finished"
         self._log.log(level, event, **summary(report), **fields)
+
+
+def _identity(result: Result) -> _Identity:
+    """What makes two results the same trouble: codes, never messages, which carry times and ids of requests."""
+    error = result.error
+    if error is None:
+        return (result.outcome, result.verdict)
+    codes = tuple(error.cloud_error.codes()) if error.cloud_error else ()
+    return (result.outcome, error.kind, error.http_status, codes)

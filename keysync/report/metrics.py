@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, write_to_textfile
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, write_to_textfile
 
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.report.status import PassResult
 from keysync.sync.model import BAD, WRITES, Report, Result
+
+# A second series beside each counter, which tells when the process began to count, is of no use to anybody here.
+disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type for it
 
 # Read-only accounts have outcomes of a plan: what they name was not done.
 _OUT_OF_STEP: Final = BAD | WRITES | {"skipped"}
@@ -40,6 +43,9 @@ class Metrics:
             ["vault"],
             registry=registry,
         )
+        self._notifications = Counter(
+            "keysync_notifications", "Events for the webhook: sent, failed or dropped.", ["result"], registry=registry
+        )
         self._last_success = Gauge(
             "keysync_account_last_success_timestamp_seconds",
             "When every secret of the account was last seen in step or brought there.",
@@ -61,6 +67,18 @@ class Metrics:
         self._requests.labels(operation.service, operation.name, status).inc()
         if status == "429":
             self._throttled.labels(operation.service).inc()
+
+    def sent(self, events: int) -> None:
+        """The webhook took `events`."""
+        self._notifications.labels("sent").inc(events)
+
+    def failed(self, events: int, reason: str) -> None:  # noqa: ARG002  # the observer's signature
+        """The webhook did not take `events`."""
+        self._notifications.labels("failed").inc(events)
+
+    def dropped(self, events: int) -> None:
+        """`events` were never sent."""
+        self._notifications.labels("dropped").inc(events)
 
     def started(self, run_id: str, scopes: int) -> None:
         """Nothing is counted until a pass has ended."""

@@ -43,6 +43,8 @@ class SecretStatus:
     reason: str | None = None
     error: Mapping[str, Any] | None = None
     changed_at: datetime | None = None
+    since: datetime | None = None
+    """When the version that stands there was made."""
 
     @property
     def standing(self) -> Standing:

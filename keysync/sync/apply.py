@@ -204,7 +204,7 @@ def planned(change: Change) -> Result:
     outcome, reason = change.kind, change.reason
     if change.held and change.kind not in REMOVALS:
         outcome, reason = "refused", change.held
-    return Result(change.ref, outcome, version, reason, change.error, change.verdict)
+    return Result(change.ref, outcome, version, reason, change.error, change.verdict, change.since)
 
 
 def left_undone(plan: Plan, outcome: Outcome, reason: str) -> tuple[Result, ...]:

@@ -162,6 +162,8 @@ class Change:
     managed: bool = False
     foreign: bool = False
     held: str | None = None
+    since: datetime | None = None
+    """When the observed version was made, UTC."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,8 @@ class Result:
     reason: str | None = None
     error: FailureRecord | None = None
     verdict: Verdict = "unknown"
+    since: datetime | None = None
+    """When the version that was found was made, UTC; None for one that this pass made."""
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's item, and the verdict."""

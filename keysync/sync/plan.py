@@ -63,7 +63,8 @@ def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Chan
             change = Change(item.ref, "refused", reason=reason)
         case Seen():
             change = _compared(observed, verdict, now)
-    return replace(change, verdict=verdict, read_only=observed.item.read_only)
+    since = observed.stored.created if isinstance(observed, Seen) and isinstance(observed.stored, Existing) else None
+    return replace(change, verdict=verdict, read_only=observed.item.read_only, since=since)
 
 
 def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:

@@ -13,7 +13,7 @@ from keysync.secret.value import SecretValue
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """The latest version of a stored secret; `managed` says that a certificate owns it, `expires` is UTC."""
+    """The latest version of a stored secret; `managed` says that a certificate owns it; times are UTC."""
 
     version: str
     fingerprint: Fingerprint
@@ -21,6 +21,7 @@ class Existing:
     content_type: str | None = None
     managed: bool = False
     expires: datetime | None = None
+    created: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

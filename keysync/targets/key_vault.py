@@ -137,6 +137,7 @@ class KeyVault:
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
+            created=properties.created_on,
         )
 
     async def _absent(self, name: str) -> Observation:

@@ -1,0 +1,349 @@
+"""`run`: the daemon put together, from the first pass to the last write."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from random import Random
+from typing import Any, Final
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from keysync import logs
+from keysync.azure.retry import CallObserver
+from keysync.azure.tracing import Tracer
+from keysync.azure.transport import open_transport
+from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.one_off import Options
+from keysync.cli.progress import Observers
+from keysync.cli.signals import Interruption, interruptible
+from keysync.config.loading import find_config, load_config
+from keysync.config.models import Account, Config
+from keysync.daemon.board import Board, interval_of, words_of
+from keysync.daemon.breaker import BreakerPolicy, Breakers
+from keysync.daemon.guard import BreakerGuard
+from keysync.daemon.health import Health, Instant, Watchdog
+from keysync.daemon.ledger import Ledger
+from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused
+from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
+from keysync.daemon.supervisor import Supervisor, entries_of
+from keysync.errors import ConfigError, UsageError
+from keysync.report.log import PassLog
+from keysync.report.metrics import Metrics
+from keysync.report.notify import Notifier
+from keysync.report.status_metrics import StatusCollector
+from keysync.report.tracing import open_tracing
+from keysync.report.webhook import Webhook
+from keysync.secret.scrub import Scrubber
+from keysync.secret.signing import signer_from
+from keysync.sync.locks import SecretLocks
+from keysync.sync.orphans import GoneStreaks
+from keysync.sync.run import Pass, PassObserver
+from keysync.web.app import make_app
+from keysync.web.server import open_server
+
+_BEAT_SECONDS: Final = 1.0
+_CONNECT_SECONDS: Final = 10.0
+_NEEDS_RESTART: Final = ("listen", "notify")
+
+
+def run(options: Options) -> int:
+    """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
+    path = find_config(options.config, os.environ)
+    watch = ConfigWatch(path, lambda place: load_config(place, os.environ))
+    config = watch.read()
+    scrubber = Scrubber()
+    logs.configure(options.log_level, options.log_format, scrubber.scrub)
+    asyncio.run(_run(config, watch, scrubber))
+    return 0
+
+
+async def _run(config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
+    with interruptible() as interruption:
+        await serve(config, scrubber, interruption, watch=watch)
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """One configuration, opened for the daemon: a `Generation`."""
+
+    wired: Wired
+    stack: AsyncExitStack
+    observer: PassObserver
+    stop: asyncio.Event
+    streaks: GoneStreaks
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.wired.config
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All that it covers."""
+        return self.wired.accounts
+
+    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+        """A pass over `accounts`; orphans are searched where it is over all of them."""
+        whole = len(accounts) == len(self.accounts)
+        search = self.wired.orphan_search(streaks=self.streaks) if whole else None
+        return self.wired.make_pass(self.observer, self.stop, accounts=accounts, busy=busy, orphans=search)
+
+    async def close(self) -> None:
+        """Closes what was opened."""
+        await self.stack.aclose()
+
+
+@dataclass(slots=True)
+class Shop:
+    """What outlives a configuration, and opens the next one."""
+
+    scrubber: Scrubber
+    observer: PassObserver
+    stop: asyncio.Event
+    called: CallObserver
+    tracer: Tracer
+    breakers: Breakers
+    locks: SecretLocks = field(default_factory=SecretLocks)
+    streaks: GoneStreaks = field(default_factory=GoneStreaks)
+
+    async def open(self, config: Config) -> Opened:
+        """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
+        async with AsyncExitStack() as stack:
+            extras = Extras(self._guard, self.tracer, self.locks)
+            wired = await stack.enter_async_context(wire(config, config.accounts, self.scrubber, self.called, extras))
+            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks)
+        raise AssertionError("unreachable: the block returns or raises")
+
+    def _guard(self, keys: Sequence[str]) -> BreakerGuard:
+        return BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
+
+
+async def serve(
+    config: Config,
+    scrubber: Scrubber,
+    interruption: Interruption,
+    *,
+    watch: ConfigWatch | None = None,
+    observers: Sequence[PassObserver] = (),
+    announce: Callable[[str], None] = lambda _url: None,
+) -> None:
+    """The daemon over `config` until `interruption`; `watch` brings later configurations, `announce` is told the page's URL.
+
+    Raises UsageError where the start fails.
+    """
+    log = structlog.get_logger("keysync")
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    ledger = Ledger(utc_now)
+    async with AsyncExitStack() as stack:
+        tracer = await stack.enter_async_context(open_tracing(scrubber.scrub))
+        notifier = await _open_notifier(stack, config, scrubber, metrics)
+        told = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
+        breakers = Breakers(time.monotonic, Random(), _breaker_policy(config))  # noqa: S311  # when to try again is no secret
+        shop = Shop(scrubber, told, interruption.stop, metrics.called, tracer, breakers)
+        opened = await shop.open(config)
+        daemon = _Daemon(shop, opened, ledger, interruption, log)
+        try:
+            registry.register(StatusCollector(daemon.board.status))
+            bound = await stack.enter_async_context(
+                open_server(make_app(daemon.board, registry), config.listen_host, config.listen_port)
+            )
+            log.info("daemon.started", url=bound.url, accounts=len(opened.accounts), vaults=len(config.vaults))
+            announce(bound.url)
+            await daemon.work(watch)
+        finally:
+            await daemon.end()
+    log.info("daemon.ended", signal=interruption.signum)
+
+
+async def _open_notifier(
+    stack: AsyncExitStack, config: Config, scrubber: Scrubber, metrics: Metrics
+) -> Notifier | None:
+    wanted = config.notify
+    if wanted is None:
+        return None
+    # A session of its own: what tells of failures must not share the fate of the calls that fail.
+    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS)
+    text = wanted.secret.get_secret_value() if wanted.secret is not None else None
+    webhook = Webhook(
+        transport.session,
+        wanted.url,
+        signer_from(wanted.secret_file, text, scrubber),
+        timeout=wanted.timeout.total_seconds(),
+        proxy=transport.proxy_for(wanted.url),
+    )
+    notifier = Notifier(
+        webhook,
+        wanted=wanted.events,
+        installation=config.owner,
+        scrub=scrubber.scrub,
+        drain_seconds=config.timeouts.shutdown.total_seconds() / 4,
+        observer=metrics,
+    )
+    return await stack.enter_async_context(notifier)
+
+
+class _Daemon:
+    """The parts at work: clock, supervisor, health, and what signals and a changed file ask for."""
+
+    def __init__(self, shop: Shop, opened: Opened, ledger: Ledger, interruption: Interruption, log: Any) -> None:  # noqa: ANN401
+        self._shop = shop
+        self._ledger = ledger
+        self._interruption = interruption
+        self._log = log
+        groups = _groups(opened)
+        self._health = Health([group.timetable for group in groups], Instant.now())
+        self._watchdog = Watchdog()
+        self._supervisor = Supervisor(opened, ledger, self._health, stop=interruption.stop)
+        self._clockwork: Clockwork[Account] = Clockwork(groups, self._supervisor.due)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+        self._ended = False
+        self.board = Board(
+            ledger,
+            self._supervisor,
+            self._health,
+            shop.breakers,
+            lambda: self._clockwork.next_starts,
+            datetime.now(UTC),
+        )
+        self._cover(opened)
+
+    async def work(self, watch: ConfigWatch | None) -> None:
+        """Passes, until the stop."""
+        self._watchdog.start()
+        self._task(self._beat())
+        if watch is not None:
+            self._task(self._follow(watch))
+        with _signals({signal.SIGUSR1: self._sync_now, signal.SIGHUP: lambda: self._hang_up(watch)}):
+            self._clockwork.start()
+            await self._interruption.stop.wait()
+
+    async def end(self) -> None:
+        """No new pass; writes under way finish; sessions close. Within `timeouts.shutdown`, or it is cut short."""
+        if self._ended:
+            return
+        self._ended = True
+        self._interruption.stop.set()
+        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds()
+        for task in self._tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._clockwork.close()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self._supervisor.drain()
+        except TimeoutError:
+            self._log.warning("daemon.cut_short", seconds=seconds)
+            await self._supervisor.abandon()
+        finally:
+            self._watchdog.close()
+
+    def _task(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat(Instant.now())
+            self._watchdog.beat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    def _sync_now(self) -> None:
+        self._log.info("daemon.sync_now")
+        self._supervisor.sync_now()
+        self._clockwork.trigger_now()
+
+    # Another configuration
+
+    def _hang_up(self, watch: ConfigWatch | None) -> None:
+        if watch is None:
+            self._sync_now()
+        else:
+            self._task(self._read_again(watch))
+
+    async def _read_again(self, watch: ConfigWatch) -> None:
+        try:
+            config = await asyncio.to_thread(watch.read)
+        except ConfigError as error:
+            self._refuse(str(error))
+        else:
+            await self._take(config)
+
+    async def _follow(self, watch: ConfigWatch) -> None:
+        async for change in watch.changes():
+            match change:
+                case Changed(config):
+                    await self._take(config)
+                case Refused(findings):
+                    self._refuse("\n".join(str(finding) for finding in findings))
+                case Lost(path, reason):
+                    self._refuse(f"{path}: {reason}")
+
+    def _refuse(self, told: str) -> None:
+        self._log.error("config.refused", reason=told, hint="the configuration before stays in force")
+        self.board.config_error = told
+        self.board.changed()
+
+    async def _take(self, config: Config) -> None:
+        async with self._reloading:
+            before = self._supervisor.generation.config
+            try:
+                opened = await self._shop.open(config)
+            except UsageError as error:
+                self._refuse(str(error))
+                return
+            self._supervisor.replace(opened)
+            self._cover(opened)
+            groups = _groups(opened)
+            self._health.replace([group.timetable for group in groups], Instant.now())
+            self._clockwork.replace(groups)
+            self.board.config_error = None
+            self.board.changed()
+            restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
+            self._log.info("config.reloaded", accounts=len(opened.accounts), needs_restart=restart)
+            # What was mended in the file should not wait for its turn.
+            self._sync_now()
+
+    def _cover(self, opened: Opened) -> None:
+        config, now = opened.config, utc_now()
+
+        def every(account: Account) -> tuple[str, timedelta]:
+            schedule = account.schedule or config.schedule
+            return words_of(schedule), interval_of(schedule, now)
+
+        self._ledger.cover(entries_of(config, opened.accounts, every))
+        self._shop.breakers.keep([*(f"vault:{name}" for name in config.vaults), *opened.wired.breaker_keys])
+
+
+def _breaker_policy(config: Config) -> BreakerPolicy:
+    """Never open for longer than the time between two passes: what is well again is noticed by the next but one at the latest."""
+    policy = BreakerPolicy()
+    interval = interval_of(config.schedule, utc_now()).total_seconds()
+    return replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))
+
+
+def _groups(opened: Opened) -> tuple[Group[Account], ...]:
+    return group_by_schedule(opened.accounts, lambda account: account.schedule or opened.config.schedule)
+
+
+@contextmanager
+def _signals(handlers: dict[signal.Signals, Callable[[], None]]) -> Iterator[None]:
+    loop = asyncio.get_running_loop()
+    for signum, handler in handlers.items():
+        loop.add_signal_handler(signum, handler)
+    try:
+        yield
+    finally:
+        for signum in handlers:
+            with suppress(RuntimeError):
+                loop.remove_signal_handler(signum)

@@ -1,0 +1,146 @@
+"""The board: everything that the daemon knows, as the snapshot that the page, the probes and the metrics are made from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from keysync import __version__
+from keysync.config.models import Account, Config, Schedule
+from keysync.config.values import format_duration
+from keysync.daemon.breaker import Breakers, Standing
+from keysync.daemon.health import Health, Instant
+from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
+from keysync.daemon.supervisor import Supervisor, next_try
+from keysync.daemon.timetable import NEVER, Timetable
+from keysync.report.status import Status, VaultState, VaultStatus
+from keysync.sync.model import DONE, Result
+
+_FRESH_SECONDS = 1.0
+_IN_STEP = frozenset(DONE.values()) | {"unchanged"}
+
+
+def words_of(schedule: Schedule) -> str:
+    """A schedule as a person says it."""
+    if schedule.every is not None:
+        return f"every {format_duration(schedule.every)}{_jitter(schedule)}"
+    return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){_jitter(schedule)}"
+
+
+def interval_of(schedule: Schedule, now: datetime) -> timedelta:
+    """How long it is from one start to the next; for a crontab, from the next to the one after it."""
+    if schedule.every is not None:
+        return schedule.every
+    timetable = Timetable.of(schedule)
+    first, second = timetable.following(now), timetable.following(now, 2)
+    return timedelta(days=366) if NEVER in {first, second} else second - first
+
+
+def _jitter(schedule: Schedule) -> str:
+    return f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
+
+
+@dataclass(slots=True)
+class Board:
+    """Makes the snapshot, anew at most once a second and only where something has changed or time has gone by."""
+
+    ledger: Ledger
+    supervisor: Supervisor
+    health: Health
+    breakers: Breakers
+    next_starts: Callable[[], Mapping[Timetable, datetime]]
+    started: datetime
+    clock: Callable[[], Instant] = Instant.now
+    config_error: str | None = None
+    _made: tuple[float, int, Status] | None = field(default=None)
+
+    def status(self) -> Status:
+        """What is known now."""
+        now = self.clock()
+        if self._made is not None and self._made[1] == self.ledger.revision:
+            age = now.monotonic - self._made[0]
+            if 0 <= age < _FRESH_SECONDS:
+                return self._made[2]
+        made = self._make(now)
+        self._made = (now.monotonic, self.ledger.revision, made)
+        return made
+
+    def changed(self) -> None:
+        """Something beside the ledger has changed."""
+        self._made = None
+
+    def _make(self, now: Instant) -> Status:
+        config = self.supervisor.generation.config
+        entries = list(self.ledger.entries.values())
+        starts = self.next_starts()
+        live, reason = self.health.verdict(now)
+        ready = all(entry.last_attempt is not None for entry in entries) if not self._was_ready else True
+        self._was_ready = ready
+        return Status(
+            now=now.wall,
+            version=__version__,
+            started=self.started,
+            every=words_of(config.schedule),
+            owner=config.owner,
+            read_only=config.read_only,
+            next_pass=min((start for start in starts.values() if start != NEVER), default=None),
+            last_pass=self.ledger.last_pass,
+            stopped=self.ledger.stopped,
+            config_error=self.config_error,
+            ready=ready,
+            live=live,
+            live_reason=reason,
+            stale_accounts=tuple(
+                entry.account.resource_id for entry in entries if is_stale(entry, now.wall, self.started)
+            ),
+            accounts=tuple(
+                shown(entry, now.wall, self._next_try(entry.account, config, starts, now), self.started)
+                for entry in entries
+            ),
+            vaults=self._vaults(config, entries, now),
+            writes=tuple(self.ledger.writes),
+        )
+
+    def _next_try(
+        self, account: Account, config: Config, starts: Mapping[Timetable, datetime], now: Instant
+    ) -> datetime | None:
+        start = starts.get(Timetable.of(account.schedule or config.schedule))
+        known = None if start is None or start == NEVER else start
+        return next_try(known, self.supervisor.retry_at(account), now.wall, now.monotonic)
+
+    def _vaults(self, config: Config, entries: Sequence[Entry], now: Instant) -> tuple[VaultStatus, ...]:
+        by_vault: defaultdict[str, list[Result]] = defaultdict(list)
+        for entry in entries:
+            for result in entry.results.values():
+                by_vault[result.ref.vault].append(result)
+        standings = self.breakers.states()
+        return tuple(
+            _vault(name, config, by_vault[name], standings.get(f"vault:{name}"), now) for name in config.vaults
+        )
+
+    _was_ready: bool = False
+
+
+def _vault(
+    name: str, config: Config, results: Sequence[Result], standing: Standing | None, now: Instant
+) -> VaultStatus:
+    settings = config.vaults[name]
+    is_open = standing is not None and standing.state != "closed"
+    failed = [result for result in results if result.outcome in {"failed", "unknown"}]
+    error = next((result.error for result in failed if result.error is not None), None)
+    failing = is_open or (bool(results) and len(failed) == len(results))
+    read_only = config.read_only or settings.read_only
+    state: VaultState = "failing" if failing else "pending" if not results else "read_only" if read_only else "ok"
+    retry_at = standing.retry_at if standing is not None else None
+    return VaultStatus(
+        name=name,
+        url=settings.url,
+        state=state,
+        breaker=standing.state if standing is not None else "closed",
+        secrets=len(results),
+        behind=sum(result.outcome not in _IN_STEP for result in results),
+        error=error.to_dict() if failing and error is not None else None,
+        retry_at=None if retry_at is None else now.wall + timedelta(seconds=max(0.0, retry_at - now.monotonic)),
+    )
