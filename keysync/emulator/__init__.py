@@ -3,8 +3,21 @@
 It shares no code with the clients it stands in for, so that a misreading of Azure cannot hide in both.
 """
 
-from keysync.emulator.data import AccountData, EmulatorData, SecretData, VaultData, load_data
+from keysync.emulator.data import AccountData, EmulatorData, PolicyData, SecretData, VaultData, load_data
 from keysync.emulator.faults import Fault
 from keysync.emulator.server import Emulator, Endpoints
+from keysync.emulator.watch import OnRequest, Stage
 
-__all__ = ["AccountData", "Emulator", "EmulatorData", "Endpoints", "Fault", "SecretData", "VaultData", "load_data"]
+__all__ = [
+    "AccountData",
+    "Emulator",
+    "EmulatorData",
+    "Endpoints",
+    "Fault",
+    "OnRequest",
+    "PolicyData",
+    "SecretData",
+    "Stage",
+    "VaultData",
+    "load_data",
+]

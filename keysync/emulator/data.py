@@ -82,10 +82,19 @@ class SecretData(_Model):
     updated: int | None = None
 
 
+class PolicyData(_Model):
+    """What an Azure Policy asks of each secret that is set or updated; a secret without an expiry has no validity."""
+
+    content_type_required: bool = False
+    expiry_required: bool = False
+    max_validity_days: int | None = Field(default=None, ge=1)
+
+
 class VaultData(_Model):
     """One vault. `deleted` are secrets that are soft-deleted; `denied` names operations that no role allows.
 
-    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion shows.
+    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion shows. `read_only` is the state
+    of a vault after a failover to the paired region: reads go on, and what would change anything is turned down.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -93,6 +102,8 @@ class VaultData(_Model):
     secrets: list[SecretData] = []
     deleted: list[SecretData] = []
     denied: list[str] = []
+    policy: PolicyData | None = None
+    read_only: bool = False
     recover_delay: float = Field(default=0.3, ge=0)
     delete_delay: float = Field(default=0.0, ge=0)
 

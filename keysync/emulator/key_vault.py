@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from keysync.emulator.entra import BadToken, Entra, Token
 from keysync.emulator.paging import seal, unseal
+from keysync.emulator.policy import denial
 from keysync.emulator.state import KEEP_DELETED_DAYS, DeletedSecret, Secret, SecretVersion, Vault
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
 from keysync.emulator.wire import Call, Json, Refused, Reply, Route, error, json_body
@@ -34,6 +36,14 @@ _ACTIONS = {
     "recoverSecret": "recover/action",
     "purgeSecret": "purge/action",
 }
+_WRITES = {
+    "setSecret": "SecretSet",
+    "updateSecret": "SecretUpdate",
+    "deleteSecret": "SecretDelete",
+    "recoverSecret": "SecretRecover",
+    "purgeSecret": "SecretPurge",
+}
+"""What changes a vault, as the service names it in its messages and logs."""
 
 
 class KeyVault:
@@ -114,6 +124,8 @@ class KeyVault:
             return error(400, "BadParameter", told)
         if operation in self._vault.denied:
             return self._no_role(call, token, operation, name)
+        if self._vault.read_only and operation in _WRITES:
+            return _read_only(operation)
         return None
 
     def _challenge(self, call: Call, message: str) -> Reply:
@@ -192,6 +204,7 @@ class KeyVault:
         if existing is not None and existing.managed:
             told = "Operation set is not allowed on this secret, since it is associated with a certificate."
             return error(403, "Forbidden", told)
+        self._check_policy({**wanted, "created": int(self._clock())})
         secret, made = self._vault.add_version(name, value)
         _apply(made, wanted)
         return Reply(200, {"value": value, **_bundle(call, secret, made)})
@@ -212,6 +225,11 @@ class KeyVault:
             inner = "ObjectIsDeletedButRecoverable"
         raise Refused(error(409, "Conflict", told, inner=inner))
 
+    def _check_policy(self, version: Mapping[str, object]) -> None:
+        told = denial(self._vault.policy, version) if self._vault.policy is not None else None
+        if told is not None:
+            raise Refused(error(403, "Forbidden", told, inner="ForbiddenByPolicy"))
+
     def _update(self, call: Call, name: str, version: str | None) -> Reply:
         secret = self._secret(name)
         found = _version(secret, version)
@@ -219,6 +237,7 @@ class KeyVault:
         if secret.managed:
             told = "Operation update is not allowed on this secret, since it is associated with a certificate."
             return error(403, "Forbidden", told)
+        self._check_policy({**asdict(found), **wanted})
         _apply(found, wanted)
         self._vault.touch(found)
         return Reply(200, _bundle(call, secret, found))
@@ -279,6 +298,12 @@ def _resource(call: Call) -> str:
 
 def _bad(message: str) -> Reply:
     return error(400, "BadParameter", message)
+
+
+def _read_only(operation: str) -> Reply:
+    """What a vault answers to writes after a failover: seen in Azure/azure-cli#25693 and MSEndpointMgr/CloudLAPS#70."""
+    told = f'Operation "{_WRITES[operation]}" is unavailable: the service is currently in a read-only state.'
+    return error(503, "ServiceUnavailable", told)
 
 
 def _check_name(name: str) -> None:

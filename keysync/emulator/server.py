@@ -30,6 +30,7 @@ from keysync.emulator.state import State
 from keysync.emulator.strike import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
+from keysync.emulator.watch import Watch
 from keysync.emulator.wire import Call, Refused, Reply, Route
 
 _LOOPBACK = "127.0.0.1"
@@ -92,6 +93,7 @@ class Emulator:
         for fault in (*(account.aimed_fault() for account in self._data.accounts), *self._data.faults):
             if fault is not None:
                 self.faults.add(fault)
+        self.watch = Watch()
         self._served = Counts()
         self._entra = Entra(self._data, self.state.tenants(), clock)
         self._by_port: dict[int, KeyVault] = {}
@@ -187,9 +189,15 @@ class Emulator:
     async def _azure(self, request: web.BaseRequest) -> web.StreamResponse:
         call = await _call(request, "https")
         route = self._route(call, request)
+        operation = "challenge" if route.service == "vault" and call.bearer is None else route.operation
+        took_effect = await self.watch.arrived(operation, route.target)
+        response = await self._answer(request, call, route, operation)
+        await took_effect()
+        return response
+
+    async def _answer(self, request: web.BaseRequest, call: Call, route: Route, operation: str) -> web.StreamResponse:
         refusal = route.gate()
         if refusal is not None:
-            operation = "challenge" if route.service == "vault" and call.bearer is None else route.operation
             return self._send(call, route, refusal, operation=operation)
         fault = self.faults.take(route.operation, route.target)
         if self._latency:

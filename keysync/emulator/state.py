@@ -134,12 +134,17 @@ class SecretTable:
 
 
 class Vault:
-    """A key vault. Methods raise `KeyError` for a name that is not there; what is allowed is for the caller to ask."""
+    """A key vault. Methods raise `KeyError` for a name that is not there; what is allowed is for the caller to ask.
+
+    `policy` and `read_only` may be changed at any time.
+    """
 
     def __init__(self, data: VaultData, tenant_id: str, clock: Clock) -> None:
         self.name = data.name
         self.tenant_id = data.tenant_id or tenant_id
         self.denied = frozenset(data.denied)
+        self.policy = data.policy
+        self.read_only = data.read_only
         self._recover_delay = data.recover_delay
         self._delete_delay = data.delete_delay
         self._clock = clock

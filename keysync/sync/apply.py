@@ -13,7 +13,7 @@ from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ItemRef, Outcome, Plan, Result, Seen
+from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
 from keysync.sync.plan import judge
 from keysync.sync.refusals import changed_meanwhile
 from keysync.sync.waiting import wait_for
@@ -25,6 +25,7 @@ FRESH_SECONDS: Final = 10.0
 
 _INTERRUPTED: Final = "interrupted before it was written"
 _CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
+_CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
 _ENOUGH_ROUNDS: Final = 3
 
 
@@ -143,6 +144,10 @@ class Applier:
     async def _carry_out(self, change: Change, seen: Seen, value: SecretValue) -> Result:
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
+        if now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}:
+            # Our own secret has come back: a recovery that began earlier ended between the look and now.
+            came_back = replace(change, kind=_CAME_BACK[change.kind], fields=frozenset())
+            return await self._afterwards(came_back, seen, value)
         if (now.kind, now.before) != (change.kind, change.before):
             return _overtaken(change, now)
         if change.kind == "recover":
@@ -157,7 +162,9 @@ class Applier:
         """A secret that came back is judged like any other, and written if its value is not the live key."""
         ref, now = change.ref, judge(seen, self._now())
         if now.kind == "unchanged":
-            return Result(ref, DONE[change.kind], version=now.before, reason=change.reason)
+            by_itself = change.kind == "update" and not change.fields
+            outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
+            return Result(ref, outcome, version=now.before, reason=change.reason)
         if now.kind != "update" or rounds > _ENOUGH_ROUNDS:
             return planned(replace(now, kind="refused" if now.kind in WRITES else now.kind))
         if now.fields == {"enabled"}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
 
@@ -21,7 +21,7 @@ class Existing:
     content_type: str | None = None
     managed: bool = False
     expires: datetime | None = None
-    created: datetime | None = None
+    created: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

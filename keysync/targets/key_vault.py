@@ -301,7 +301,9 @@ class KeyVault:
             # The SDK polls, for ever if need be: the deadline of a call ends it.
             await self._call(operation, send)
         except AzureFailure as failure:
-            if not failure.record.ambiguous:
+            # 404 to a recovery: one that began earlier has just come to its end.
+            over = operation is RECOVER_SECRET and failure.record.http_status == 404
+            if not failure.record.ambiguous and not over:
                 raise
             await self._wait_until(name, done, failure)
 

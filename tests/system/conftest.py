@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure, data, running_azure
+from tests.support.warm import WarmKeysync, warm_keysync
 
 
 @dataclass(frozen=True)
@@ -113,3 +114,10 @@ def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
             return World(azure, folder)
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def keysync() -> Iterator[WarmKeysync]:
+    """Starts keysync without the half second that its imports take."""
+    with warm_keysync(clean_environment()) as warm:
+        yield warm

@@ -1,0 +1,226 @@
+"""Worlds that a pass is killed in: what they hold, how they are stopped, and what must be true once they are healed."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple, Self
+
+from keysync.emulator import Emulator, Stage
+from keysync.emulator.state import DeletedSecret, Secret, SecretVersion
+from tests.support.azure import RunningAzure
+
+
+class Moment(NamedTuple):
+    """The `nth` request (from 0) of an operation, before it had its effect or after."""
+
+    operation: str
+    nth: int
+    stage: Stage
+
+
+class Stopper:
+    """Follows the requests, and at one moment stops the world: that request, and all that come after it, are held.
+
+    With `hold` false it only tells that the moment has come, and the world goes on.
+    """
+
+    def __init__(self, azure: RunningAzure, moment: Moment | int | None, *, hold: bool = True) -> None:
+        self._azure = azure
+        self._moment = moment
+        self._hold = hold
+        self._counts: Counter[tuple[str, Stage]] = Counter()
+        self._held = 0
+        self.moments: list[Moment] = []
+        self.came = threading.Event()
+        self.free = threading.Event()
+        self.free.set()
+
+    def __enter__(self) -> Self:
+        self._azure.do(lambda azure: azure.watch.begin(self._told))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._azure.do(lambda azure: azure.watch.begin(None))
+
+    async def _told(self, _index: int, operation: str, _target: str, stage: Stage) -> None:
+        moment = Moment(operation, self._counts[operation, stage], stage)
+        self._counts[operation, stage] += 1
+        if self._moment in (moment, len(self.moments)):
+            self.came.set()
+        self.moments.append(moment)
+        if self._hold and self.came.is_set():
+            await self._until_the_client_goes()
+
+    async def _until_the_client_goes(self) -> None:
+        self._held += 1
+        self.free.clear()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self._held -= 1
+            if not self._held:
+                self.free.set()
+
+
+@dataclass(frozen=True)
+class Contents:
+    """All that a vault holds, copied: secrets and deleted secrets by name in lower case."""
+
+    secrets: dict[str, Secret]
+    deleted: dict[str, DeletedSecret]
+
+    def versions(self, name: str) -> list[SecretVersion]:
+        """The versions of a secret, deleted or not, oldest first."""
+        found, gone = self.secrets.get(name.lower()), self.deleted.get(name.lower())
+        return found.versions if found else gone.secret.versions if gone else []
+
+    def of(self, name: str) -> Any:
+        """Every field of every version of a name, deleted or not; None where nothing has it."""
+        key = name.lower()
+        found = self.secrets.get(key) or self.deleted.get(key)
+        return None if found is None else asdict(found)
+
+    @property
+    def names(self) -> set[str]:
+        """Every name that is taken."""
+        return {*self.secrets, *self.deleted}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The keys of all accounts and the contents of all vaults, by name."""
+
+    keys: dict[str, tuple[str, str]]
+    vaults: dict[str, Contents]
+
+    @classmethod
+    def of(cls, running: RunningAzure) -> Snapshot:
+        """A copy of what is there now."""
+        return running.do(cls._taken)
+
+    @classmethod
+    def _taken(cls, azure: Emulator) -> Snapshot:
+        keys = {account.name: (account.primary, account.secondary) for account in azure.state.accounts.values()}
+        vaults: dict[str, Contents] = {}
+        for vault in azure.state.vaults:
+            secrets, deleted = copy.deepcopy(vault.export())
+            vaults[vault.name] = Contents(
+                {one.name.lower(): one for one in secrets}, {one.secret.name.lower(): one for one in deleted}
+            )
+        return cls(keys, vaults)
+
+    def put_back(self, running: RunningAzure) -> None:
+        """Makes the world what it was."""
+        running.do(self._restore)
+
+    def _restore(self, azure: Emulator) -> None:
+        for name, keys in self.keys.items():
+            account = azure.state.account(name)
+            account.primary, account.secondary = keys
+        for name, contents in self.vaults.items():
+            own = copy.deepcopy(contents)
+            azure.state.vault(name).restore(own.secrets.values(), own.deleted.values())
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A secret that the configuration would write; `marks` are the tags that make it keysync's.
+
+    `mine` tells what must become of it: True is written, False never is, None is written once it carries the marks.
+    `patched` says that its latest version may be changed where it stands, as when it is marked or enabled.
+    """
+
+    vault: str
+    secret: str
+    account: str
+    key: str
+    marks: dict[str, str]
+    mine: bool | None = True
+    patched: bool = False
+
+    @property
+    def place(self) -> tuple[str, str]:
+        """The vault, and the secret's name in lower case."""
+        return self.vault, self.secret.lower()
+
+    def __str__(self) -> str:
+        return f"{self.vault}/{self.secret}"
+
+
+@dataclass
+class Story:
+    """A world from one convergence to the next: how it began, and every value that each key has had since."""
+
+    running: RunningAzure
+    slots: Sequence[Slot]
+    before: Snapshot
+    lived: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+
+    def regenerate(self, account: str, key: str) -> None:
+        """Gives a key a new value."""
+        self.running.do(lambda azure: azure.state.regenerate(account, key.capitalize()))
+        primary, secondary = self.running.do(lambda azure: azure.state.keys(account))
+        self.values(account, key).append(primary if key == "primary" else secondary)
+
+    def values(self, account: str, key: str) -> list[str]:
+        """The values that a key has had since the story began, the live one last."""
+        first = self.before.keys[account][0 if key == "primary" else 1]
+        return self.lived.setdefault((account, key), [first])
+
+    def check(self) -> int:
+        """Asserts all that must hold after a whole pass; returns the exit code that this pass must have had."""
+        now = Snapshot.of(self.running)
+        refused = [slot for slot in self.slots if self._is_refused(slot, now)]
+        for name, after in now.vaults.items():
+            before, named = self.before.vaults[name], {slot.place for slot in self.slots}
+            written = {slot.secret.lower() for slot in self.slots if slot.vault == name and slot.mine}
+            assert after.names == before.names | written, f"{name}: secrets came or went"
+            for secret in after.names:
+                untouched = (name, secret) in named or after.of(secret) == before.of(secret)
+                assert untouched, f"{name}/{secret}: not in the configuration, and touched"
+        return 1 if refused else 0
+
+    def _is_refused(self, slot: Slot, now: Snapshot) -> bool:
+        before, after = self.before.vaults[slot.vault], now.vaults[slot.vault]
+        if slot.mine or (slot.mine is None and slot.marks.items() <= after.versions(slot.secret)[-1].tags.items()):
+            assert slot.secret.lower() in after.secrets, f"{slot}: not there"
+            self._check_mine(slot, before.versions(slot.secret), after.versions(slot.secret))
+            return False
+        assert after.of(slot.secret) == before.of(slot.secret), f"{slot}: not keysync's, and touched"
+        return self._stands_in_the_way(slot, after)
+
+    def _stands_in_the_way(self, slot: Slot, after: Contents) -> bool:
+        found = after.secrets.get(slot.secret.lower())
+        if found is None or found.managed:
+            return True
+        return found.latest.enabled and found.latest.value != self.values(slot.account, slot.key)[-1]
+
+    def _check_mine(self, slot: Slot, before: list[SecretVersion], after: list[SecretVersion]) -> None:
+        made = after[len(before) :]
+        kept = [asdict(version) for version in after[: len(before)]]
+        if slot.patched:
+            kept[-1] |= {name: getattr(before[-1], name) for name in ("tags", "enabled", "updated")}
+        assert kept == [asdict(version) for version in before], f"{slot}: what was there has changed"
+        old = before[-1] if before else None
+        self._check_values(slot, old, [version.value for version in made])
+        for version in [after[-1], *made]:
+            assert version.enabled, f"{slot}: a version is disabled"
+            assert version.tags == {**(old.tags if old else {}), **slot.marks}, f"{slot}: wrong tags"
+            kind = old.content_type if old else made[0].content_type
+            assert version.content_type == kind, f"{slot}: wrong content type"
+
+    def _check_values(self, slot: Slot, old: SecretVersion | None, made: list[str]) -> None:
+        lived = self.values(slot.account, slot.key)
+        history = [*([old.value] if old else []), *made]
+        assert history[-1] == lived[-1], f"{slot}: not the live key"
+        assert all(one != other for one, other in itertools.pairwise(history)), f"{slot}: a value twice in a row"
+        assert len(set(made)) == len(made), f"{slot}: two versions of one value"
+        assert set(made) <= set(lived), f"{slot}: a value that was never the key"
+        changes = len(lived) - (old is not None and old.value == lived[0])
+        assert len(made) <= changes, f"{slot}: {len(made)} versions for {changes} changes"

@@ -1,0 +1,108 @@
+"""keysync in processes of its own that start in no time: forked from one that has imported everything already."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+_PATIENCE = 60.0
+"""Seconds that one pass may take."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command returned and printed."""
+
+    code: int
+    out: str
+    err: str
+
+
+class WarmKeysync:
+    """Starts `keysync` one at a time, and kills it if it is told to."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._unread = b""
+        self._pid: int | None = None
+
+    def start(self, arguments: Sequence[str], *, env: Mapping[str, str], out: Path, err: Path) -> None:
+        """Starts a command; its output goes to the files `out` and `err`."""
+        assert self._process.stdin is not None
+        assert self._pid is None
+        order = {"arguments": list(arguments), "env": dict(env), "out": str(out), "err": str(err)}
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        self._process.stdin.flush()
+        self._pid = int(self._line())
+
+    def run(self, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Done:
+        """A command to its end."""
+        out, err = folder / "stdout", folder / "stderr"
+        self.start(arguments, env=env, out=out, err=err)
+        return Done(self.wait(), out.read_text(), err.read_text())
+
+    def kill(self) -> None:
+        """SIGKILL; harmless if the command has just ended, as its number is free only once `wait` has returned."""
+        assert self._pid is not None
+        os.kill(self._pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """The exit code, negative for a signal."""
+        self._tell("reap")
+        code = int(self._line())
+        self._pid = None
+        return code
+
+    def has_ended(self) -> bool:
+        """Whether the command is over."""
+        self._tell("look")
+        return self._line() == b"over"
+
+    def _tell(self, word: str) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(word).encode() + b"\n")
+        self._process.stdin.flush()
+
+    def _line(self) -> bytes:
+        assert self._process.stdout is not None
+        until = time.monotonic() + _PATIENCE
+        while b"\n" not in self._unread:
+            ready, _, _ = select.select([self._process.stdout], [], [], max(0.0, until - time.monotonic()))
+            assert ready, "keysync did not end in time"
+            chunk = os.read(self._process.stdout.fileno(), 4096)
+            assert chunk, "the warm process is gone"
+            self._unread += chunk
+        line, _, self._unread = self._unread.partition(b"\n")
+        return line
+
+    def close(self) -> None:
+        """Ends the command that still runs, if any, and the process behind it."""
+        if self._pid is not None:
+            self.kill()
+        self._process.communicate(timeout=20)
+
+
+@contextmanager
+def warm_keysync(env: Mapping[str, str]) -> Iterator[WarmKeysync]:
+    """A warm process with the environment `env`, warnings being errors as in every run of the suite."""
+    process = subprocess.Popen(
+        # -P: the folder of the program has an azure.py, which is not the SDKs'.
+        [sys.executable, "-P", "-W", "error", str(Path(__file__).with_name("warm_server.py"))],
+        env=dict(env),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    warm = WarmKeysync(process)
+    try:
+        yield warm
+    finally:
+        warm.close()

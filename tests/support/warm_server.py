@@ -1,0 +1,63 @@
+"""The program behind `WarmKeysync`: imports keysync and its libraries, then forks a child for each command that it reads.
+
+It opens nothing and starts neither a thread nor an event loop, so that a child is as good as a process begun from nothing.
+"""
+
+import gc
+import json
+import os
+import sys
+
+import keysync.cli.compose  # a command would import it, and the SDKs with it
+import keysync.cli.one_off  # noqa: F401  # as above
+from keysync.cli.main import main
+
+
+def serve() -> None:
+    """Reads orders from stdin until it is closed: a command to start, or a word about the one that was started."""
+    gc.freeze()
+    pid = 0
+    for line in sys.stdin.buffer:
+        order = json.loads(line)
+        if order == "reap":
+            say(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        elif order == "look":
+            ended = os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            say("running" if ended is None else "over")
+        else:
+            pid = os.fork()
+            if pid == 0:
+                become(**order)
+            say(pid)
+
+
+def say(word: object) -> None:
+    """Answers with one line; what is in no buffer cannot be written twice by a child."""
+    os.write(1, f"{word}\n".encode())
+
+
+def become(arguments: list[str], env: dict[str, str], out: str, err: str) -> None:
+    """Turns this child into the command; never returns."""
+    code: object = 70
+    try:
+        os.environ.clear()
+        os.environ.update(env)
+        for descriptor, path, flags in (
+            (0, os.devnull, os.O_RDONLY),
+            (1, out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+            (2, err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),
+        ):
+            os.dup2(os.open(path, flags, 0o600), descriptor)
+        sys.argv = ["keysync", *arguments]
+        main()
+        code = 0
+    except SystemExit as end:
+        code = 0 if end.code is None else end.code
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+
+if __name__ == "__main__":
+    serve()

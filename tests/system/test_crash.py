@@ -1,0 +1,250 @@
+"""keysync killed at any point: the next pass finds the world as it is and sets it right, with no version too many.
+
+A process that is killed leaves the vault as it was before one of its writes or after it. So each request of a pass is
+stopped, once before it took effect and once after, and the process killed while it waits (`Stopper`); then chance is
+asked, in worlds by chance.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+import pytest
+
+from keysync.emulator import Stage
+from keysync.emulator.data import new_account_key
+from tests.support.crash import Moment, Slot, Snapshot, Stopper, Story
+from tests.support.random_worlds import LONG_AGO, marks_of, random_world
+from tests.support.warm import Done, WarmKeysync
+from tests.system.conftest import World, clean_environment
+
+MakeWorld = Callable[..., World]
+
+KEYS = ("primary", "secondary")
+WRITES = {"setSecret", "updateSecret", "recoverSecret"}
+SIGKILLED = -9
+SYNC = ("sync", "--output", "json")
+CHUNKS, KILLS_IN_A_CHUNK = 12, 25
+
+
+class Passes:
+    """Passes over one world by processes that can be killed."""
+
+    def __init__(self, world: World, keysync: WarmKeysync) -> None:
+        self.world = world
+        self.keysync = keysync
+        self._out, self._err = world.folder / "stdout", world.folder / "stderr"
+        self._environment = {**clean_environment(), **world.running.environ, "KEYSYNC_CONFIG": str(world.path)}
+
+    def _start(self) -> None:
+        self.keysync.start(SYNC, env=self._environment, out=self._out, err=self._err)
+
+    def whole(self) -> Done:
+        """A pass to its end."""
+        return self.keysync.run(SYNC, env=self._environment, folder=self.world.folder)
+
+    def killed_at(self, moment: Moment | int) -> bool:
+        """A pass that is killed while the world stands still at a moment; false where the moment never came."""
+        with Stopper(self.world.running, moment) as stopper:
+            self._start()
+            while not stopper.came.wait(0.02) and not self.keysync.has_ended():
+                pass
+            self.keysync.kill()
+            code = self.keysync.wait()
+            assert stopper.free.wait(10), "a request outlived its client"
+        return code == SIGKILLED
+
+    def killed_after(self, event: int, seconds: float) -> bool:
+        """A pass that is killed some time after its `event`-th arrival or reply, while the world goes on."""
+        with Stopper(self.world.running, event, hold=False) as stopper:
+            self._start()
+            while not stopper.came.wait(0.02) and not self.keysync.has_ended():
+                pass
+            time.sleep(seconds)
+            self.keysync.kill()
+            return self.keysync.wait() == SIGKILLED
+
+    def moments(self) -> list[Moment]:
+        """Every moment of a whole pass."""
+        with Stopper(self.world.running, None) as stopper:
+            self.whole()
+            return stopper.moments
+
+
+def small_world(make_world: MakeWorld) -> tuple[World, list[Slot]]:
+    """One account whose keys have both changed, one whose secret is not there yet, and one whose secret is to be adopted."""
+    others = {"team": "render", "cost-centre": "17"}
+    accounts = [
+        {"name": name, "primary": new_account_key(), "secondary": new_account_key()}
+        for name in ("alpha", "beta", "gamma")
+    ]
+    alpha = [
+        {
+            "name": f"alpha-{key}-key",
+            "value": new_account_key(),
+            "tags": {**others, **marks_of("alpha", key)},
+            "content_type": "text/plain",
+            "created": LONG_AGO,
+        }
+        for key in KEYS
+    ]
+    gamma = {"name": "gamma-primary-key", "value": accounts[2]["primary"], "tags": others, "created": LONG_AGO}
+    world = make_world(*accounts, vaults=({"name": "main", "secrets": [*alpha, gamma]},))
+    primary_only = {"secrets": {"secondary": None}}
+    world.configure(["alpha", {"name": "beta", **primary_only}, {"name": "gamma", "adopt": True, **primary_only}])
+    alpha_slots = [Slot("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key)) for key in KEYS]
+    beta_slot = Slot("main", "beta-primary-key", "beta", "primary", marks_of("beta", "primary"))
+    gamma_slot = Slot("main", "gamma-primary-key", "gamma", "primary", marks_of("gamma", "primary"), None, patched=True)
+    return world, [*alpha_slots, beta_slot, gamma_slot]
+
+
+def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[World, list[Slot]]:
+    """One account whose secrets are out of date, and on top of it one is soft-deleted and one disabled.
+
+    `recover_delay` is the seconds that a recovery takes.
+    """
+    live = {key: new_account_key() for key in KEYS}
+    stored = {
+        key: {
+            "name": f"alpha-{key}-key",
+            "value": new_account_key(),
+            "tags": {"team": "render", **marks_of("alpha", key)},
+            "content_type": "text/plain",
+            "created": LONG_AGO,
+        }
+        for key in KEYS
+    }
+    vault = {
+        "name": "main",
+        "secrets": [{**stored["secondary"], "enabled": False}],
+        "deleted": [stored["primary"]],
+        "recover_delay": recover_delay,
+    }
+    world = make_world({"name": "alpha", **live}, vaults=(vault,))
+    world.configure(["alpha"], recover="owned", disabled="enable")
+    slots = [Slot("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key), patched=True) for key in KEYS]
+    return world, slots
+
+
+def heal(passes: Passes, story: Story, how: str) -> None:
+    """The next pass: it converges, and says so. `how` tells what came before it."""
+    done = passes.whole()
+    told = f"{how}\n{done.out}\n{done.err}"
+    try:
+        code = story.check()
+    except AssertionError as failure:
+        raise AssertionError(f"{failure}\n{told}") from failure
+    assert code == done.code, told
+
+
+def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
+    """Kills a pass at each chosen moment of it, and heals; returns how many there were."""
+    passes, start = Passes(world, keysync), Snapshot.of(world.running)
+    moments = passes.moments()
+    assert {moment.operation for moment in moments} >= {"setSecret", "updateSecret", "listKeys", "getSecret"}
+    killed = 0
+    for moment in filter(chosen, moments):
+        start.put_back(world.running)
+        assert passes.killed_at(moment), f"{moment} never came"
+        killed += 1
+        heal(passes, Story(world.running, slots, start), f"killed at {moment}")
+    return killed
+
+
+def test_a_pass_killed_at_any_of_its_writes_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
+    """Both keys changed, one secret to create, one to adopt: four writes, each stopped before and after its effect."""
+    assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation in WRITES) == 8
+
+
+def test_a_pass_killed_at_any_of_its_requests_is_healed_by_the_next(
+    make_world: MakeWorld, keysync: WarmKeysync
+) -> None:
+    """The same for the requests that only read or sign in."""
+    assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation not in WRITES) > 20
+
+
+@pytest.mark.parametrize("recover_delay", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
+def test_a_pass_killed_while_it_brings_secrets_back_is_healed_by_the_next(
+    make_world: MakeWorld, keysync: WarmKeysync, recover_delay: float
+) -> None:
+    """Recovering (which goes on after the kill) and enabling leave an old value: it is written by the next pass."""
+    world, slots = world_to_bring_back(make_world, recover_delay)
+    assert kill_at_each(world, slots, keysync, lambda moment: moment.operation in WRITES) >= 8
+
+
+@pytest.mark.parametrize("operation", ["getDeletedSecret", "recoverSecret"])
+def test_a_recovery_that_ends_while_the_next_pass_looks_is_no_failure(
+    make_world: MakeWorld, keysync: WarmKeysync, operation: str
+) -> None:
+    """A killed pass began it, so the name may be free, deleted and there again between two requests of the next."""
+    world, slots = world_to_bring_back(make_world, 3600)
+    start = Snapshot.of(world.running)
+    vault = world.running.azure.state.vault("main")
+    world.running.do(lambda _azure: vault.recover("alpha-primary-key"))
+
+    async def end_it(_index: int, asked: str, _target: str, _stage: Stage) -> None:
+        under_way = vault.find_deleted("alpha-primary-key")
+        if asked == operation and under_way is not None:
+            under_way.recovered_at = 0
+
+    world.running.do(lambda azure: azure.watch.begin(end_it))
+    heal(Passes(world, keysync), Story(world.running, slots, start), f"recovered as {operation} came")
+    assert vault.find_deleted("alpha-primary-key") is None
+
+
+def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_world: MakeWorld) -> None:
+    """Once without any short cut: the command as it is started everywhere, in a fresh interpreter."""
+    world, slots = small_world(make_world)
+    start = Snapshot.of(world.running)
+    command = [sys.executable, "-m", "keysync", "sync", "-c", str(world.path)]
+    with Stopper(world.running, Moment("setSecret", 1, "after")) as stopper:
+        with subprocess.Popen(command, env={**clean_environment(), **world.running.environ}) as process:
+            assert stopper.came.wait(30)
+            process.kill()
+        assert process.returncode == SIGKILLED
+        assert stopper.free.wait(10)
+    ran = world.sync()
+    assert Story(world.running, slots, start).check() == ran.code, ran.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_passes_killed_at_random_are_healed_by_the_next(
+    make_world: MakeWorld, keysync: WarmKeysync, chunk: int
+) -> None:
+    """300 kills in all, in a world by chance a chunk; KEYSYNC_CRASH_SEED repeats a run."""
+    seed = f"{os.environ.get('KEYSYNC_CRASH_SEED') or time.time_ns()}"
+    print(f"KEYSYNC_CRASH_SEED={seed}")  # noqa: T201  # shown by pytest if the test fails
+    rng = Random(f"{seed} {chunk}")  # noqa: S311  # nothing is kept secret by it
+    content = random_world(rng)
+    world = make_world(*content.accounts, vaults=tuple(content.vaults))
+    world.configure(content.configured, **content.settings)
+    passes, start = Passes(world, keysync), Snapshot.of(world.running)
+    count, kills = len(passes.moments()), 0
+    while kills < KILLS_IN_A_CHUNK:
+        start.put_back(world.running)
+        story = Story(world.running, content.slots, start)
+        for _ in range(rng.choice([1, 1, 1, 2])):
+            regenerate_some(rng, story, content.accounts)
+            kills += kill_somewhere(rng, passes, count)
+        heal(passes, story, f"KEYSYNC_CRASH_SEED={seed}")
+
+
+def regenerate_some(rng: Random, story: Story, accounts: list[dict[str, Any]]) -> None:
+    """Each key changes with an even chance."""
+    for account in accounts:
+        for key in KEYS:
+            if rng.random() < 0.5:
+                story.regenerate(account["name"], key)
+
+
+def kill_somewhere(rng: Random, passes: Passes, count: int) -> bool:
+    """Kills a pass within its first `count` arrivals and replies, in a world that stands still or goes on."""
+    event = rng.randrange(count)
+    return passes.killed_at(event) if rng.random() < 0.5 else passes.killed_after(event, rng.uniform(0.0, 0.004))

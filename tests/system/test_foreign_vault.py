@@ -1,0 +1,199 @@
+"""What is not keysync's stays as it is, whatever stands under the names that the configuration would write.
+
+One vault holds nothing but such secrets: by value and by mark, each of them is almost keysync's. A command that may not
+touch them is an `Attempt`; all of them are made again and again, and every field of every version compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import pytest
+
+from keysync.emulator import Emulator
+from keysync.emulator.data import new_account_key
+from tests.support.crash import Snapshot
+from tests.support.random_worlds import LONG_AGO, marks_of
+from tests.support.warm import WarmKeysync
+from tests.system.conftest import World, clean_environment
+
+OWNER = "blue"
+KEYS = ("primary", "secondary")
+WRITES = {"setSecret", "updateSecret", "deleteSecret", "recoverSecret", "purgeSecret"}
+FULL = {f"tag-{number}": "x" * 256 for number in range(15)}
+
+Tags = Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Stranger:
+    """One way not to be keysync's. `tags` are made from the marks that would make it so."""
+
+    tags: Callable[[dict[str, str]], Tags] = lambda _marks: {}
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    deleted: bool = False
+    older: Callable[[dict[str, str]], Tags] | None = None
+    """Tags of a version before the one that counts."""
+
+
+def without(*names: str) -> Callable[[dict[str, str]], Tags]:
+    return lambda marks: {name: value for name, value in marks.items() if name not in names}
+
+
+def with_(**changed: str) -> Callable[[dict[str, str]], Tags]:
+    return lambda marks: {**marks, **{name.replace("_", "-"): value for name, value in changed.items()}}
+
+
+def renamed(old: str, new: str) -> Callable[[dict[str, str]], Tags]:
+    return lambda marks: {new if name == old else name: value for name, value in marks.items()}
+
+
+def other_key(marks: dict[str, str]) -> Tags:
+    return {**marks, "keysync-key": "secondary" if marks["keysync-key"] == "primary" else "primary"}
+
+
+def other_account(marks: dict[str, str]) -> Tags:
+    return {**marks, "keysync-source": f"{marks['keysync-source']}2"}
+
+
+def exactly(marks: dict[str, str]) -> Tags:
+    return marks
+
+
+STRANGERS: dict[str, Stranger] = {
+    "unmarked": Stranger(),
+    "withtags": Stranger(lambda _marks: {"team": "render"}, {"content_type": "text/plain"}),
+    "full": Stranger(lambda _marks: FULL),
+    "terraform": Stranger(lambda _marks: {"managed-by": "terraform"}),
+    "terraformed": Stranger(with_(managed_by="terraform")),
+    "nomanager": Stranger(without("managed-by")),
+    "nosource": Stranger(without("keysync-source")),
+    "nokey": Stranger(without("keysync-key")),
+    "noowner": Stranger(without("keysync-owner")),
+    "manageronly": Stranger(lambda _marks: {"managed-by": "keysync"}),
+    "otherowner": Stranger(with_(keysync_owner="green")),
+    "ownercase": Stranger(with_(keysync_owner="Blue")),
+    "otherkey": Stranger(other_key),
+    "keycase": Stranger(lambda marks: {**marks, "keysync-key": marks["keysync-key"].title()}),
+    "otheraccount": Stranger(other_account),
+    "longersource": Stranger(lambda marks: {**marks, "keysync-source": f"{marks['keysync-source']}/"}),
+    "valuecase": Stranger(with_(managed_by="Keysync")),
+    "valuespace": Stranger(with_(managed_by="keysync ")),
+    "namecase": Stranger(renamed("managed-by", "Managed-By")),
+    "nameunderscore": Stranger(renamed("managed-by", "managed_by")),
+    "onceours": Stranger(older=exactly),
+    "disabled": Stranger(fields={"enabled": False}),
+    "disabledof": Stranger(other_account, {"enabled": False}),
+    "expired": Stranger(fields={"expires": LONG_AGO + 1, "not_before": LONG_AGO}),
+    "certificate": Stranger(fields={"managed": True}),
+    "certmarked": Stranger(exactly, {"managed": True}),
+    "deleted": Stranger(deleted=True),
+    "deletedof": Stranger(other_account, deleted=True),
+    "UPPERCASE": Stranger(),
+}
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A command that must leave all of it alone: how it is called, settings, and the exit code that it has to have."""
+
+    arguments: Sequence[str]
+    code: int
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def make(self, world: World, keysync: WarmKeysync) -> None:
+        """Runs the command once."""
+        environment = {**clean_environment(), **world.running.environ, "KEYSYNC_CONFIG": str(world.path)}
+        done = keysync.run(self.arguments, env=environment, folder=world.folder)
+        assert done.code == self.code, f"{done.out}\n{done.err}"
+
+
+ATTEMPTS = [
+    pytest.param(Attempt(["sync"], 1), id="sync"),
+    pytest.param(Attempt(["sync"], 1, {"adopt": False, "recover": "report", "orphans": "keep"}), id="said out loud"),
+    pytest.param(Attempt(["sync"], 1, {"limits": {"update_percent": 100, "creates": 10_000}}), id="wide limits"),
+    pytest.param(Attempt(["sync"], 1, {"recover": "owned", "disabled": "enable"}), id="brings back its own"),
+    pytest.param(Attempt(["sync"], 1, {"orphans": "delete", "limits": {"removal_percent": 100}}), id="removes orphans"),
+    pytest.param(Attempt(["sync", "--dry-run"], 1), id="dry run"),
+    pytest.param(Attempt(["plan"], 1), id="plan"),
+]
+
+
+def foreign_world(make_world: Callable[..., World]) -> World:
+    """A vault full of strangers: the primary's holds another value, the secondary's just the right one."""
+    accounts = [
+        {"name": name, "primary": new_account_key(), "secondary": new_account_key()}
+        for name in (kind.lower() for kind in STRANGERS)
+    ]
+    vault: dict[str, Any] = {"name": "main", "secrets": [], "deleted": []}
+    for (kind, stranger), account in zip(STRANGERS.items(), accounts, strict=True):
+        for key in KEYS:
+            value = account["secondary"] if key == "secondary" else new_account_key()
+            vault["deleted" if stranger.deleted else "secrets"].append(_secret(kind, stranger, key, value))
+    world = make_world(*accounts, vaults=(vault,))
+    for kind, stranger in STRANGERS.items():
+        if stranger.older is not None:
+            for key in KEYS:
+                _put_a_version_on_top(world, f"{kind}-{key}-key")
+    return world
+
+
+def _secret(kind: str, stranger: Stranger, key: str, value: str) -> dict[str, Any]:
+    marks = marks_of(kind.lower(), key, OWNER)
+    tags = stranger.older or stranger.tags
+    name = f"{kind}-{key}-key"
+    return {
+        "name": name.upper() if kind.isupper() else name,
+        "value": value,
+        "tags": dict(tags(marks)),
+        "created": LONG_AGO,
+        **stranger.fields,
+    }
+
+
+def _put_a_version_on_top(world: World, name: str) -> None:
+    value = world.versions("main", name)[-1].value
+    world.running.do(lambda azure: azure.state.vault("main").add_version(name, value))
+
+
+def regenerate(world: World, account: str) -> None:
+    """Gives both keys of an account a new value."""
+    for key in ("Primary", "Secondary"):
+        world.running.do(partial(_regenerate, account, key))
+
+
+def _regenerate(account: str, key: str, azure: Emulator) -> None:
+    azure.state.regenerate(account, key)
+
+
+@pytest.mark.parametrize("attempt", ATTEMPTS)
+def test_nothing_foreign_is_ever_touched(
+    make_world: Callable[..., World], keysync: WarmKeysync, attempt: Attempt
+) -> None:
+    """Every field of every version is as it was, after each of several passes with keys regenerated in between."""
+    world = foreign_world(make_world)
+    names = [kind.lower() for kind in STRANGERS]
+    world.configure(names, **{"owner": OWNER, **attempt.settings})
+    before = Snapshot.of(world.running).vaults["main"]
+    assert len(before.names) == 2 * len(STRANGERS)
+    for regenerated in ([], names, names[::2]):
+        for name in regenerated:
+            regenerate(world, name)
+        attempt.make(world, keysync)
+        after = Snapshot.of(world.running).vaults["main"]
+        assert sorted(name for name in before.names | after.names if after.of(name) != before.of(name)) == []
+        assert after == before
+    assert world.running.do(lambda azure: WRITES & azure.counts.keys()) == set()
+
+
+def test_a_stranger_is_one_step_from_being_ours(make_world: Callable[..., World], keysync: WarmKeysync) -> None:
+    """The marks that the strangers are made from are the true ones: with them whole, the same secret is written."""
+    live = {"primary": new_account_key(), "secondary": new_account_key()}
+    ours = _secret("ours", Stranger(exactly), "primary", new_account_key())
+    world = make_world({"name": "ours", **live}, vaults=({"name": "main", "secrets": [ours]},))
+    world.configure(["ours"], owner=OWNER)
+    Attempt(["sync"], 0).make(world, keysync)
+    assert [version.value for version in world.versions("main", "ours-primary-key")] == [ours["value"], live["primary"]]
