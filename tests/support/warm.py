@@ -50,10 +50,10 @@ class WarmKeysync:
         self.start(arguments, env=env, out=out, err=err)
         return Done(self.wait(), out.read_text(), err.read_text())
 
-    def kill(self) -> None:
-        """SIGKILL; harmless if the command has just ended, as its number is free only once `wait` has returned."""
+    def kill(self, signum: int = signal.SIGKILL) -> None:
+        """Sends a signal; harmless if the command has just ended, as its number is free only once `wait` has returned."""
         assert self._pid is not None
-        os.kill(self._pid, signal.SIGKILL)
+        os.kill(self._pid, signum)
 
     def wait(self) -> int:
         """The exit code, negative for a signal."""

@@ -6,6 +6,8 @@ touch them is an `Attempt`; all of them are made again and again, and every fiel
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +17,7 @@ import pytest
 
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
+from keysync.sync.orphans import PROOF_PASSES
 from tests.support.crash import Snapshot
 from tests.support.random_worlds import LONG_AGO, marks_of
 from tests.support.warm import WarmKeysync
@@ -96,6 +99,9 @@ STRANGERS: dict[str, Stranger] = {
 }
 
 
+_SLOW = pytest.mark.slow
+
+
 @dataclass(frozen=True)
 class Attempt:
     """A command that must leave all of it alone: how it is called, settings, and the exit code that it has to have."""
@@ -111,6 +117,26 @@ class Attempt:
         assert done.code == self.code, f"{done.out}\n{done.err}"
 
 
+class Daemon(Attempt):
+    """The daemon, until it has finished as many passes as an orphan's proof takes, and one more."""
+
+    def make(self, world: World, keysync: WarmKeysync) -> None:
+        """Runs it, and ends it as a system would."""
+        environment = {**clean_environment(), **world.running.environ, "KEYSYNC_CONFIG": str(world.path)}
+        out, log = world.folder / "stdout", world.folder / "stderr"
+        log.write_text("")
+        keysync.start(["run"], env=environment, out=out, err=log)
+        until = time.monotonic() + 30
+        while log.read_text().count('"pass.finished"') <= PROOF_PASSES:
+            assert time.monotonic() < until, log.read_text()
+            assert not keysync.has_ended(), log.read_text()
+            time.sleep(0.05)
+        keysync.kill(signal.SIGTERM)
+        assert keysync.wait() == self.code
+
+
+_OFTEN = {"schedule": {"every": "1s"}, "listen": "127.0.0.1:0"}
+
 ATTEMPTS = [
     pytest.param(Attempt(["sync"], 1), id="sync"),
     pytest.param(Attempt(["sync"], 1, {"adopt": False, "recover": "report", "orphans": "keep"}), id="said out loud"),
@@ -119,6 +145,13 @@ ATTEMPTS = [
     pytest.param(Attempt(["sync"], 1, {"orphans": "delete", "limits": {"removal_percent": 100}}), id="removes orphans"),
     pytest.param(Attempt(["sync", "--dry-run"], 1), id="dry run"),
     pytest.param(Attempt(["plan"], 1), id="plan"),
+    pytest.param(Attempt(["adopt", "--replace"], 1), id="adopt without --yes"),
+    pytest.param(Daemon(["run"], 0, {**_OFTEN, "recover": "owned", "disabled": "enable"}), id="daemon", marks=_SLOW),
+    pytest.param(
+        Daemon(["run"], 0, {**_OFTEN, "orphans": "delete", "limits": {"removal_percent": 100}}),
+        id="daemon that removes orphans",
+        marks=_SLOW,
+    ),
 ]
 
 
