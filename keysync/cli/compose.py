@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -68,10 +69,14 @@ class Wired:
         orphans: OrphanSearch | None = None,
         accounts: Sequence[Account] | None = None,
         busy: int = 0,
+        patience: float | None = None,
     ) -> Pass:
-        """One pass over every account, or over `accounts`; with `adopt`, over nothing but what is not ours yet."""
+        """One pass over every account, or over `accounts`; with `adopt`, over nothing but what is not ours yet.
+
+        `patience` is in seconds how long the limits wait for slow accounts, if that is to be less than configured.
+        """
         timeouts = self.config.timeouts
-        patience = timeouts.collect.total_seconds()
+        patience = min(timeouts.collect.total_seconds(), patience or math.inf)
         return Pass(
             scopes=self._scopes(self.accounts if accounts is None else accounts, adopt),
             collector=Collector(
@@ -81,6 +86,7 @@ class Wired:
                 concurrency=self.config.concurrency,
                 account_seconds=timeouts.account.total_seconds(),
                 patience_seconds=patience,
+                tracer=self.tracer,
             ),
             applier=Applier(
                 self.targets,
@@ -134,7 +140,12 @@ class Wired:
         for account in accounts:
             source = OncePerPass(self.sources[account.resource_id])
             scopes += [
-                AccountScope(account.resource_id, source, items_of(self.config, account, vault, adopt))
+                AccountScope(
+                    account.resource_id,
+                    source,
+                    items_of(self.config, account, vault, adopt),
+                    group=account.subscription_id.lower(),
+                )
                 for vault in account.vaults
             ]
         return tuple(scopes)

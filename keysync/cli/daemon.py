@@ -51,6 +51,7 @@ from keysync.web.server import open_server
 
 _BEAT_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
+_LEAST_PATIENCE: Final = 0.5
 _NEEDS_RESTART: Final = ("listen", "notify")
 
 
@@ -94,7 +95,14 @@ class Opened:
         """A pass over `accounts`; orphans are searched where it is over all of them."""
         whole = len(accounts) == len(self.accounts)
         search = self.wired.orphan_search(streaks=self.streaks) if whole else None
-        return self.wired.make_pass(self.observer, self.stop, accounts=accounts, busy=busy, orphans=search)
+        return self.wired.make_pass(
+            self.observer, self.stop, accounts=accounts, busy=busy, orphans=search, patience=self._patience(accounts)
+        )
+
+    def _patience(self, accounts: Sequence[Account]) -> float:
+        """A tenth of the shortest interval: one account that hangs must not make others late."""
+        intervals = {interval_of(account.schedule or self.config.schedule, utc_now()) for account in accounts}
+        return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 10, _LEAST_PATIENCE)
 
     async def close(self) -> None:
         """Closes what was opened."""

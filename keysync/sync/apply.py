@@ -134,11 +134,12 @@ class Applier:
         """
         if change.kind != "create" and self._clock() - seen.at <= FRESH_SECONDS:
             return seen
-        return await self._look(seen)
+        # A deleted namesake need not be looked for again: Key Vault itself refuses to write over one.
+        return await self._look(seen, deleted=change.kind != "create")
 
-    async def _look(self, seen: Seen) -> Seen:
+    async def _look(self, seen: Seen, *, deleted: bool = True) -> Seen:
         at = self._clock()
-        stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret)
+        stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret, deleted=deleted)
         return replace(seen, stored=stored, at=at)
 
     async def _carry_out(self, change: Change, seen: Seen, value: SecretValue) -> Result:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeySource
 from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
 from keysync.sync.plan import may_need_a_version
-from keysync.targets.interface import Existing, Observation, SecretTarget
+from keysync.targets.interface import Existing, Observation, SecretTarget, Survey
+
+_FEWEST_SLOTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class AccountScope:
     account: str
     source: KeySource
     items: tuple[Item, ...]
+    group: Hashable = None
+    """Whom Azure throttles together: scopes of one group never take the turns of another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +45,7 @@ class Collected:
 
 
 class Collector:
-    """Collects accounts, `concurrency` at a time.
+    """Collects accounts, `concurrency` at a time, shared out among their groups.
 
     `account_seconds` is the deadline of one account. One that takes longer than `patience_seconds` no longer counts
     against `concurrency`: however many hang, the others get their turn.
@@ -54,20 +61,41 @@ class Collector:
         account_seconds: float,
         patience_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._targets = targets
         self._fingerprinter = fingerprinter
         self._translator = translator
-        self._slots = asyncio.Semaphore(concurrency)
+        self._concurrency = concurrency
+        self._vault_slots = {
+            vault: asyncio.Semaphore(max(_FEWEST_SLOTS, concurrency // len(targets))) for vault in targets
+        }
         self._account_seconds = account_seconds
         self._patience_seconds = patience_seconds
         self._clock = clock
+        self._tracer = tracer
+        self._surveys: dict[str, Survey] = {}
+
+    def begin(self, scopes: Sequence[AccountScope], told: Callable[[str], None] = lambda _account: None) -> Harvest:
+        """Begins to collect `scopes`; `told` is given each account that is done."""
+        names: dict[str, list[str]] = {}
+        for scope in scopes:
+            for item in scope.items:
+                names.setdefault(item.ref.vault, []).append(item.ref.secret)
+        # What can be known of a vault as a whole need not be asked one by one.
+        self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
+        return Harvest(self, scopes, self._concurrency, self._patience_seconds, told)
+
+    async def end(self) -> None:
+        """Ends what `begin` began."""
+        await asyncio.gather(*(survey.close() for survey in self._surveys.values()))
 
     async def collect(self, scope: AccountScope) -> Collected:
         """Both sides of every item; never raises for a failure of Azure."""
-        await self._slots.acquire()
-        release = _Once(self._slots)
-        impatience = asyncio.get_running_loop().call_later(self._patience_seconds, release)
+        with self._tracer.span(ACCOUNT, {"keysync.account": scope.account}):
+            return await self._collect(scope)
+
+    async def _collect(self, scope: AccountScope) -> Collected:
         try:
             async with asyncio.timeout(self._account_seconds):
                 return await self._both_sides(scope)
@@ -76,9 +104,6 @@ class Collector:
             return _all_failed(scope, FailureRecord(kind="timeout", summary=told))
         except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
             return _all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
-        finally:
-            impatience.cancel()
-            release()
 
     async def _both_sides(self, scope: AccountScope) -> Collected:
         # Outcomes rather than exceptions: a vault that fails says nothing of the keys, and neither ends the other.
@@ -116,9 +141,14 @@ class Collector:
         return Collected(scope.account, observed, values)
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
-        # The time before the look: it is at least as old as that.
-        at = self._clock()
-        return await self._targets[item.ref.vault].read(item.ref.secret), at
+        survey = self._surveys.get(item.ref.vault)
+        recalled = await survey.recall(item.ref.secret) if survey is not None else None
+        if recalled is not None:
+            return recalled
+        async with self._vault_slots[item.ref.vault]:
+            # The time before the look: it is at least as old as that.
+            at = self._clock()
+            return await self._targets[item.ref.vault].read(item.ref.secret), at
 
     def _observed(self, item: Item, keys: AccountKeys, stored: tuple[Observation, float] | BaseException) -> Observed:
         if item.ref.key in keys.refused:
@@ -137,6 +167,84 @@ class Collector:
         if not isinstance(error, Exception):
             raise error  # the pass is being ended
         return self._translator.record(error, operation=operation, scope=scope)
+
+
+class Harvest:
+    """Scopes being collected: few tasks at a time, whatever their number, and what is done can be taken at any time."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        scopes: Sequence[AccountScope],
+        concurrency: int,
+        patience_seconds: float,
+        told: Callable[[str], None],
+    ) -> None:
+        self._collector = collector
+        self._patience_seconds = patience_seconds
+        self._told = told
+        self._pending = dict(enumerate(scopes))
+        self._done: list[Collected] = []
+        groups: dict[Hashable, deque[int]] = {}
+        for number, scope in self._pending.items():
+            groups.setdefault(scope.group, deque()).append(number)
+        width = max(_FEWEST_SLOTS, concurrency // max(1, len(groups)))
+        self._running: set[asyncio.Task[None]] = set()
+        self._feeders = [asyncio.create_task(self._feed(queue, width), name="collect") for queue in groups.values()]
+
+    @property
+    def tasks(self) -> Sequence[asyncio.Task[None]]:
+        """What is to be waited for: all done once these are."""
+        return self._feeders
+
+    @property
+    def is_over(self) -> bool:
+        """Whether everything was collected, and taken."""
+        return not self._pending and not self._done
+
+    def give_up(self) -> Sequence[AccountScope]:
+        """Those that have not answered yet, and are waited for no more."""
+        given_up, self._pending = tuple(self._pending.values()), {}
+        return given_up
+
+    def take(self) -> list[Collected]:
+        """What was done since the last time."""
+        taken, self._done = self._done, []
+        return taken
+
+    async def close(self) -> None:
+        """Ends what still runs."""
+        for task in (*self._feeders, *self._running):
+            task.cancel()
+        await asyncio.gather(*self._feeders, *self._running, return_exceptions=True)
+        await self._collector.end()
+
+    async def _feed(self, queue: deque[int], width: int) -> None:
+        slots = asyncio.Semaphore(width)
+        mine: set[asyncio.Task[None]] = set()
+        while queue:
+            await slots.acquire()
+            task = asyncio.create_task(self._one(queue.popleft(), slots))
+            for tasks in (mine, self._running):
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+        if mine:
+            await asyncio.wait(mine)
+
+    async def _one(self, number: int, slots: asyncio.Semaphore) -> None:
+        release = _Once(slots)
+        impatience = asyncio.get_running_loop().call_later(self._patience_seconds, release)
+        try:
+            scope = self._pending.get(number)
+            if scope is None:
+                return  # given up before its turn
+            collected = await self._collector.collect(scope)
+            if self._pending.pop(number, None) is not None:
+                self._done.append(collected)
+                self._told(scope.account)
+        finally:
+            impatience.cancel()
+            release()
 
 
 def _is_being_cancelled() -> bool:

@@ -13,9 +13,9 @@ from typing import Protocol
 import structlog
 
 from keysync.azure.errors import FailureRecord
-from keysync.azure.tracing import ACCOUNT, NO_TRACER, PASS, Tracer
+from keysync.azure.tracing import NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, planned
-from keysync.sync.collect import AccountScope, Collected, Collector
+from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
 from keysync.sync.gate import Gate
 from keysync.sync.model import Plan, Report, Result, Seen, Unseen
 from keysync.sync.orphans import Found, OrphanSearch
@@ -142,33 +142,30 @@ async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequenc
 
 
 async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
-    """The accounts that answered in time, then those that were late; whole at once where a plan is only shown or accepted."""
-    tasks = {
-        asyncio.create_task(_collect(job, scope, run_id), name=f"collect {scope.account}"): scope
-        for scope in job.scopes
-    }
+    """The accounts that answered in time, then again and again those that were late; whole at once where a plan is only shown or accepted."""
+    harvest = job.collector.begin(job.scopes, lambda account: job.observer.collected(run_id, account))
     search = asyncio.create_task(_search(job), name="orphans")
     try:
-        await wait_for([*tasks, search], job.stop, job.patience)
-        done, late = _parted(set(tasks))
-        interrupted = job.stop.is_set()
-        found = search.result() if search.done() else _not_searched(job)
-        yield Round([task.result() for task in done] + (_cut_short(tasks, late) if interrupted else []), found)
-        if late and not interrupted:
-            await wait_for(late, job.stop, None)
-            done, late = _parted(late)
-            yield Round([task.result() for task in done] + _cut_short(tasks, late))
+        await wait_for([*harvest.tasks, search], job.stop, job.patience)
+        yield _taken(job, harvest, search.result() if search.done() else _not_searched(job))
+        while not harvest.is_over and not job.stop.is_set():
+            await wait_for(harvest.tasks, job.stop, job.patience)
+            late = _taken(job, harvest, Found())
+            if late.collected:
+                yield late
+        # Stopped while an earlier round was being written: what was not taken yet has its items too.
+        last = _taken(job, harvest, Found())
+        if last.collected:
+            yield last
     finally:
-        for task in (*tasks, search):
-            task.cancel()
-        await asyncio.gather(*tasks, search, return_exceptions=True)
+        search.cancel()
+        await asyncio.gather(search, return_exceptions=True)
+        await harvest.close()
 
 
-def _parted(
-    tasks: set[asyncio.Task[Collected]],
-) -> tuple[set[asyncio.Task[Collected]], set[asyncio.Task[Collected]]]:
-    done = {task for task in tasks if task.done()}
-    return done, tasks - done
+def _taken(job: Pass, harvest: Harvest, found: Found) -> Round:
+    done = harvest.take()
+    return Round(done + (_cut_short(harvest.give_up()) if job.stop.is_set() else []), found)
 
 
 def _not_searched(job: Pass) -> Found:
@@ -180,17 +177,7 @@ async def _search(job: Pass) -> Found:
     return await job.orphans.run(job.orphans_seconds) if job.orphans is not None else Found()
 
 
-async def _collect(job: Pass, scope: AccountScope, run_id: str) -> Collected:
-    with job.tracer.span(ACCOUNT, {"keysync.account": scope.account}):
-        collected = await job.collector.collect(scope)
-    job.observer.collected(run_id, scope.account)
-    return collected
-
-
-def _cut_short(
-    tasks: Mapping[asyncio.Task[Collected], AccountScope], late: set[asyncio.Task[Collected]]
-) -> list[Collected]:
+def _cut_short(scopes: Sequence[AccountScope]) -> list[Collected]:
     """An interrupted pass still has one item for each that it should have served."""
     record = FailureRecord(kind="timeout", summary="interrupted before the account answered")
-    scopes = (tasks[task] for task in late)
     return [Collected(scope.account, tuple(Unseen(item, record) for item in scope.items)) for scope in scopes]

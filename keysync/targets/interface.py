@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol, TypeAlias
@@ -67,23 +67,53 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One secret as a listing of the vault shows it; no version, no value."""
+    """One secret as a listing of the vault shows it; no version, no value. Times are UTC, in whole seconds."""
 
     name: str
     tags: Mapping[str, str]
     enabled: bool = True
     managed: bool = False
+    content_type: str | None = None
+    expires: datetime | None = None
+    updated: datetime | None = None
+
+
+class Survey(Protocol):
+    """One pass's look at a vault as a whole, which may spare it reads."""
+
+    async def recall(self, name: str) -> tuple[Existing, float] | None:
+        """What stands under `name` and the monotonic time of the look, where that is certain without reading it."""
+        ...
+
+    async def close(self) -> None:
+        """Ends the look."""
+        ...
+
+
+class NoSurvey:
+    """Spares nothing."""
+
+    async def recall(self, name: str) -> tuple[Existing, float] | None:  # noqa: ARG002  # the protocol's signature
+        """Nothing is certain."""
+        return None
+
+    async def close(self) -> None:
+        """There is nothing to end."""
 
 
 class SecretTarget(Protocol):
     """One vault."""
 
+    def survey(self, names: Collection[str]) -> Survey:
+        """Begins a look at the vault for a pass over `names`."""
+        ...
+
     async def warm(self) -> None:
         """Makes the first call that a vault has to have before many. Raises AzureFailure."""
         ...
 
-    async def read(self, name: str) -> Observation:
-        """What stands under `name` now. Raises AzureFailure."""
+    async def read(self, name: str, *, deleted: bool = True) -> Observation:
+        """What stands under `name` now; without `deleted` a soft-deleted secret is not told from none. Raises AzureFailure."""
         ...
 
     async def history(self, name: str, latest: str) -> History:

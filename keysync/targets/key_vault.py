@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Final, TypeVar
 
+from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.reply import reply_date
 from keysync.azure.retry import Caller, Operation
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
@@ -27,6 +31,8 @@ from keysync.targets.interface import (
     Observation,
     SoftDeleted,
 )
+from keysync.targets.recall import PAGE, Memory
+from keysync.targets.survey import ListingSurvey, Pages
 from keysync.targets.versions import Versions
 
 T = TypeVar("T")
@@ -65,6 +71,7 @@ class KeyVault:
         *,
         fingerprinter: Fingerprinter,
         scrubber: Scrubber,
+        verify_seconds: float = 3600.0,
     ) -> None:
         self._url = url
         self._client = client
@@ -72,6 +79,8 @@ class KeyVault:
         self._fingerprinter = fingerprinter
         self._scrubber = scrubber
         self._versions = Versions()
+        self._memory = Memory(verify_seconds, time.monotonic)
+        self._pages = Pages()
         self._warmth: asyncio.Task[None] | None = None
 
     async def warm(self) -> None:
@@ -102,15 +111,16 @@ class KeyVault:
             self._warmth.cancel()
             await asyncio.gather(self._warmth, return_exceptions=True)
 
-    async def read(self, name: str) -> Observation:
+    async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """What stands under `name` now: a secret, nothing, a disabled or a deleted one. Raises AzureFailure."""
         await self.warm()
+        self._memory.forget(name)
         try:
             return await self._call(GET_SECRET, lambda: self._get(name))
         except AzureFailure as failure:
             record = failure.record
             if record.http_status == 404:
-                return await self._absent(name)
+                return await self._absent(name) if deleted else Absent()
             if record.has_code("SecretDisabled"):
                 return await self._disabled(name)
             raise
@@ -128,9 +138,10 @@ class KeyVault:
                 raise
 
     async def _get(self, name: str) -> Existing:
-        secret = await self._client.get_secret(name)
+        with reply_date() as answered:
+            secret = await self._client.get_secret(name)
         properties = secret.properties
-        return Existing(
+        stored = Existing(
             version=str(properties.version),
             fingerprint=self._fingerprinter.of(self._scrubber.remember(SecretValue(secret.value or ""))),
             tags=dict(properties.tags or {}),
@@ -139,6 +150,8 @@ class KeyVault:
             expires=properties.expires_on,
             created=properties.created_on,
         )
+        self._memory.keep(name, stored, properties.updated_on, answered())
+        return stored
 
     async def _absent(self, name: str) -> Observation:
         """Tells a free name from one that a deleted secret holds; an identity that may not look learns it when it writes."""
@@ -177,18 +190,31 @@ class KeyVault:
     async def _list_versions(self, name: str) -> list[Any]:
         return [each async for each in self._client.list_properties_of_secret_versions(name)]
 
+    def survey(self, names: Collection[str]) -> ListingSurvey:
+        """Begins a listing, where it is worth more than reading `names` one by one."""
+        return ListingSurvey(names, self._memory, self._pages, self._listed_pages)
+
     async def listing(self) -> tuple[Listed, ...]:
         """Every secret of the vault; a page that fails fails the whole."""
-        await self.warm()
-        return await self._call(LIST_SECRETS, self._list)
+        return tuple([listed async for page in self._listed_pages() for listed in page])
 
-    async def _list(self) -> tuple[Listed, ...]:
-        return tuple(
-            [
-                Listed(str(each.name), dict(each.tags or {}), bool(each.enabled), bool(each.managed))
-                async for each in self._client.list_properties_of_secrets()
-            ]
-        )
+    async def _listed_pages(self) -> AsyncIterator[Sequence[Listed]]:
+        await self.warm()
+        url: str | None = f"/secrets?maxresults={PAGE}"
+        while url is not None:
+            body = await self._call(LIST_SECRETS, partial(self._page, url))
+            url = body.get("nextLink")
+            if url is not None and not url.lower().startswith(f"{self._url.lower()}/"):
+                # The token goes with the request: never to another host.
+                raise AzureFailure(FailureRecord(kind="invalid_response", summary="a page of another host follows"))
+            yield [listed_of(item) for item in body.get("value") or ()]
+
+    async def _page(self, url: str) -> dict[str, Any]:
+        """One page as plain data: the SDK's models of a page cost many times what they hold."""
+        response = await self._client.send_request(HttpRequest("GET", url))
+        response.raise_for_status()
+        body: dict[str, Any] = response.json()
+        return body
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
@@ -329,6 +355,24 @@ def _overtaken(name: str, url: str) -> FailureRecord:
         summary=f"somebody else wrote {name} right after keysync did: two writers share this secret",
         hint=f"find who else writes it (az keyvault secret list-versions --id {url}/secrets/{name}) and stop one of the two",
     )
+
+
+def listed_of(item: dict[str, Any]) -> Listed:
+    """One entry of a page of the listing (SecretItem of the service's description)."""
+    attributes = item.get("attributes") or {}
+    return Listed(
+        name=str(item["id"]).partition("/secrets/")[2].partition("/")[0],
+        tags=item.get("tags") or {},
+        enabled=bool(attributes.get("enabled", True)),
+        managed=bool(item.get("managed")),
+        content_type=item.get("contentType"),
+        expires=_moment(attributes.get("exp")),
+        updated=_moment(attributes.get("updated")),
+    )
+
+
+def _moment(seconds: int | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _time(moment: datetime | None) -> datetime:

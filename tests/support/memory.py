@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import TypeVar
@@ -19,8 +19,10 @@ from keysync.targets.interface import (
     History,
     Listed,
     Metadata,
+    NoSurvey,
     Observation,
     SoftDeleted,
+    Survey,
 )
 
 T = TypeVar("T")
@@ -95,7 +97,11 @@ class MemoryVault:
     async def warm(self) -> None:
         """Needs nothing."""
 
-    async def read(self, name: str) -> Observation:
+    def survey(self, names: Collection[str]) -> Survey:  # the protocol's signature
+        """Spares nothing."""
+        return NoSurvey()
+
+    async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """What stands under `name`; counted in `reads`."""
         self.reads += 1
         await asyncio.sleep(0)

@@ -1,0 +1,92 @@
+"""What this process last read of each secret, and when a listing of the vault is proof enough that it still stands.
+
+A listing shows no version and no value, but the time of the last update in whole seconds and the tags
+(learn.microsoft.com/rest/api/keyvault/secrets/get-secrets). So a value read once need not be read again for as long as
+both are as they were, unless it was read in the very second of an update: another one may have followed within it.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Final
+
+from keysync.targets.interface import Existing, Listed
+
+PAGE: Final = 25
+"""The most secrets that a page of a listing holds."""
+
+_SETTLED: Final = timedelta(seconds=2)
+_READS_AT_ONCE: Final = 64
+_READS_A_SECOND: Final = 400  # what Key Vault grants for long: 4,000 in 10 seconds
+_BURST: Final = 4000
+_ALWAYS_FINE_SECONDS: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One secret as it was read: `good_until` in monotonic seconds; `settled` says that a later update shows."""
+
+    stored: Existing
+    updated: datetime
+    settled: bool
+    good_until: float
+
+
+@dataclass(slots=True)
+class Memory:
+    """Secrets by name without regard to case. Every value is read again within `verify_seconds`, each at a time of its own."""
+
+    verify_seconds: float
+    clock: Callable[[], float]
+    uniform: Callable[[float, float], float] = random.uniform
+    _known: dict[str, Remembered] = field(default_factory=dict)
+
+    def keep(self, name: str, stored: Existing, updated: datetime | None, answered: datetime | None) -> None:
+        """Keeps what was read; `answered` is the service's own clock at the reply, None where it did not say."""
+        if updated is None:
+            self.forget(name)
+            return
+        settled = answered is not None and answered - updated >= _SETTLED
+        # Spread, so that a fleet's values are not all due in one pass.
+        good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
+        self._known[name.lower()] = Remembered(stored, updated, settled, good_until)
+
+    def forget(self, name: str) -> None:
+        """What stands there is not known any more."""
+        self._known.pop(name.lower(), None)
+
+    def can_recall(self, name: str) -> bool:
+        """Whether a listing could spare the reading of `name`."""
+        known = self._known.get(name.lower())
+        return known is not None and known.settled and self.clock() < known.good_until
+
+    def recall(self, listed: Listed) -> Existing | None:
+        """What was read, if `listed` shows that it still stands."""
+        known = self._known.get(listed.name.lower())
+        if known is None or not self.can_recall(listed.name):
+            return None
+        stored = known.stored
+        same = (
+            listed.enabled
+            and listed.updated == known.updated
+            and listed.managed == stored.managed
+            and listed.content_type == stored.content_type
+            and listed.expires == stored.expires
+            and dict(listed.tags) == dict(stored.tags)
+        )
+        return stored if same else None
+
+
+def most_pages(ours: int, page_seconds: float) -> int:
+    """How many pages a listing may have to be worth more than reading `ours` secrets one by one.
+
+    It must save requests, and must not take much longer: its pages follow one another, reads go side by side until Key
+    Vault throttles them. `page_seconds` is what one page takes.
+    """
+    reading = max(math.ceil(ours / _READS_AT_ONCE) * page_seconds, (ours - _BURST) / _READS_A_SECOND)
+    in_time = max(_ALWAYS_FINE_SECONDS, 4 * reading) / max(page_seconds, 0.001)
+    return min(max(ours - 1, 0), int(in_time))

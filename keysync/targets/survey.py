@@ -1,0 +1,87 @@
+"""A listing of a vault during a pass: fetched page by page beside everything else, and given up where it does not pay."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+
+from keysync.azure.errors import AzureFailure
+from keysync.targets.interface import Existing, Listed
+from keysync.targets.recall import Memory, most_pages
+
+
+class Pages:
+    """What is known of a vault's listings: how long a page takes, and how many there were at least (0: never listed)."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.05
+        self.count = 0
+
+    def took(self, seconds: float) -> None:
+        """One more page; the latest count most."""
+        self.seconds += 0.3 * (seconds - self.seconds)
+
+
+class ListingSurvey:
+    """A `Survey` by a listing, which goes on in a task of its own; whoever asks for a name waits for its page at most."""
+
+    def __init__(
+        self,
+        names: Collection[str],
+        memory: Memory,
+        pages: Pages,
+        fetch: Callable[[], AsyncIterator[Sequence[Listed]]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._wanted = {name.lower() for name in names if memory.can_recall(name)}
+        self._memory = memory
+        self._pages = pages
+        self._fetch = fetch
+        self._clock = clock
+        self._found: dict[str, tuple[Existing, float]] = {}
+        self._seen: set[str] = set()
+        self._next_page: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._most = most_pages(len(self._wanted), pages.seconds)
+        pays = 0 < max(pages.count, 1) <= self._most
+        self._task = asyncio.create_task(self._run(), name="survey") if pays else None
+
+    async def recall(self, name: str) -> tuple[Existing, float] | None:
+        """What the listing proves; None where it shows something new, has not the name, failed, or was given up."""
+        wanted = name.lower()
+        if self._task is None or wanted not in self._wanted:
+            return None
+        while wanted not in self._seen and not self._task.done():
+            await asyncio.wait({self._task, self._next_page}, return_when=asyncio.FIRST_COMPLETED)
+        return self._found.get(wanted)
+
+    async def close(self) -> None:
+        """Ends the listing, if it goes on."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        count, began = 0, self._clock()
+        try:
+            async for page in self._fetch():
+                count += 1
+                self._pages.took(self._clock() - began)
+                self._take(page, began)
+                if count >= self._most:
+                    # Longer than it is worth: the rest is read one by one, and the next pass knows.
+                    self._pages.count = max(self._pages.count, count + 1)
+                    return
+                began = self._clock()
+        except AzureFailure:
+            return  # what was not listed is read
+        self._pages.count = count
+
+    def _take(self, page: Sequence[Listed], at: float) -> None:
+        for listed in page:
+            self._seen.add(listed.name.lower())
+            stored = self._memory.recall(listed) if listed.name.lower() in self._wanted else None
+            if stored is not None:
+                self._found[listed.name.lower()] = (stored, at)
+        before, self._next_page = self._next_page, asyncio.get_running_loop().create_future()
+        before.set_result(None)

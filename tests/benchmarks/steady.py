@@ -1,0 +1,100 @@
+"""How long a pass takes, what it costs and what it asks of Azure: `python -m tests.benchmarks.steady --help`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import resource
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from keysync.cli.compose import Wired, wire
+from keysync.report.metrics import Metrics
+from keysync.secret.scrub import Scrubber
+from keysync.sync.run import run_pass
+from tests.benchmarks.azure import Fleet, Running, running
+
+_UNTIL_STEADY = 3
+"""Passes before the first that is measured: one that writes, and two after which every value is known for sure."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One pass: wall and CPU seconds, requests by operation."""
+
+    wall: float
+    cpu: float
+    requests: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """All requests."""
+        return sum(self.requests.values())
+
+
+async def one_pass(wired: Wired, azure: Running) -> Measured:
+    """Runs and measures a pass."""
+    before = azure.counts()
+    wall, cpu = time.perf_counter(), time.process_time()
+    report = await run_pass(wired.make_pass(Metrics(CollectorRegistry()), asyncio.Event()))
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    if report.failed:
+        raise RuntimeError(next(result.reason for result in report.results if result.outcome != "unchanged"))
+    after = azure.counts()
+    return Measured(
+        wall, cpu, {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+    )
+
+
+def tell(name: str, measured: Sequence[Measured], accounts: int) -> None:
+    """Prints medians."""
+    wall = statistics.median(one.wall for one in measured)
+    cpu = statistics.median(one.cpu for one in measured)
+    total = statistics.median(one.total for one in measured)
+    print(
+        f"{name:24} {wall:7.3f} s  {total:6.0f} requests ({total / accounts:.2f} an account)  "
+        f"{cpu:6.3f} s CPU ({1000 * cpu / accounts:.2f} ms an account)  {measured[-1].requests}"
+    )
+
+
+async def measure(azure: Running, passes: int) -> None:
+    """The first pass, steady ones, and ones after every key has changed."""
+    config = azure.config()
+    accounts = len(config.accounts)
+    async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
+        tell("first (creates)", [await one_pass(wired, azure)], accounts)
+        for _ in range(_UNTIL_STEADY - 1):
+            await asyncio.sleep(2.1)
+            await one_pass(wired, azure)
+        tell("steady", [await one_pass(wired, azure) for _ in range(passes)], accounts)
+        for name in ("every key changed", "every key changed again"):
+            for account in config.accounts:
+                for key in ("Primary", "Secondary"):
+                    azure.control("POST", f"/accounts/{account.name}/regenerate", {"keyName": key})
+            tell(name, [await one_pass(wired, azure)], accounts)
+            await asyncio.sleep(2.1)
+    print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+
+
+def main() -> None:
+    """Reads the command line and measures."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--accounts", type=int, default=200)
+    parser.add_argument("--vaults", type=int, default=4)
+    parser.add_argument("--subscriptions", type=int, default=1)
+    parser.add_argument("--strangers", type=int, default=0)
+    parser.add_argument("--latency", default="40ms")
+    parser.add_argument("--limits", default="off")
+    parser.add_argument("--passes", type=int, default=5)
+    given = parser.parse_args()
+    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, given.strangers)
+    with running(fleet, "--latency", given.latency, "--limits", given.limits) as azure:
+        asyncio.run(measure(azure, given.passes))
+
+
+if __name__ == "__main__":
+    main()
