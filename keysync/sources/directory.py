@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
 
+from azure.core.exceptions import DecodeError
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
@@ -66,4 +67,8 @@ class BatchDirectory:
 
 
 async def _ids(client: Any) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
-    return frozenset([str(account.id).lower() async for account in client.batch_account.list()])
+    ids = [account.id async for account in client.batch_account.list()]
+    if not all(isinstance(each, str) for each in ids):
+        # A reply with less than accounts in it must not read as a listing without the account.
+        raise DecodeError("the listing holds accounts without an id")
+    return frozenset(each.lower() for each in ids)

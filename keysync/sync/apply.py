@@ -14,8 +14,9 @@ from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
+from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
-from keysync.sync.refusals import changed_meanwhile
+from keysync.sync.refusals import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import WriteUnknown
 from keysync.targets.interface import Disabled, Existing, Observation, SecretTarget
@@ -23,6 +24,8 @@ from keysync.targets.interface import Disabled, Existing, Observation, SecretTar
 FRESH_SECONDS: Final = 10.0
 """The oldest observation that a write may rest on."""
 
+# Longer than a pass takes from its first look to its last write.
+_REMEMBERED_SECONDS: Final = 600.0
 _INTERRUPTED: Final = "interrupted before it was written"
 _CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
 _CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
@@ -112,6 +115,8 @@ class Applier:
                 if not self._stop.is_set():
                     with self._tracer.span(SECRET, _attributes(change)):
                         result = await self._attempt(change, material)
+                    at = self._clock()
+                    self._locks.touched(change.ref, at, forget_before=at - _REMEMBERED_SECONDS)
         except asyncio.CancelledError:
             pass  # it was still waiting for its turn
         return replace(result, verdict=change.verdict)
@@ -120,32 +125,37 @@ class Applier:
         try:
             if change.kind in REMOVALS:
                 return await self._remove(change)
-            seen = await self._fresh(change, material.seen[change.ref])
-            return await self._carry_out(change, seen, material.values[change.ref])
+            compared = material.seen[change.ref]
+            overtaken = self._locks.touched_since(change.ref, compared.at)
+            if overtaken or not self._is_fresh(change, compared):
+                # A deleted namesake need not be looked for again: Key Vault itself refuses to write over one.
+                seen = await self._look(compared, deleted=change.kind != "create")
+            else:
+                seen = compared
+            return await self._carry_out(change, seen, material.values[change.ref], overtaken=overtaken)
         except asyncio.CancelledError:
             return Result(change.ref, "unknown", reason=_CUT_OFF)
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
 
-    async def _fresh(self, change: Change, seen: Seen) -> Seen:
-        """The observation, made anew where it is too old to write upon.
+    def _is_fresh(self, change: Change, seen: Seen) -> bool:
+        """Whether the observation is young enough to write upon.
 
         A name that was free is always looked at again: nothing but that look guards what somebody has just put there.
         """
-        if change.kind != "create" and self._clock() - seen.at <= FRESH_SECONDS:
-            return seen
-        # A deleted namesake need not be looked for again: Key Vault itself refuses to write over one.
-        return await self._look(seen, deleted=change.kind != "create")
+        return change.kind != "create" and self._clock() - seen.at <= FRESH_SECONDS
 
     async def _look(self, seen: Seen, *, deleted: bool = True) -> Seen:
         at = self._clock()
         stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret, deleted=deleted)
         return replace(seen, stored=stored, at=at)
 
-    async def _carry_out(self, change: Change, seen: Seen, value: SecretValue) -> Result:
+    async def _carry_out(self, change: Change, seen: Seen, value: SecretValue, *, overtaken: bool) -> Result:
+        """Writes; `overtaken` says that another pass of this process has since, which may have known a newer key."""
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
-        if now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}:
+        came = now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}
+        if came and not overtaken:
             # Our own secret has come back: a recovery that began earlier ended between the look and now.
             came_back = replace(change, kind=_CAME_BACK[change.kind], fields=frozenset())
             return await self._afterwards(came_back, seen, value)
@@ -167,7 +177,7 @@ class Applier:
             outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
             return Result(ref, outcome, version=now.before, reason=change.reason)
         if now.kind != "update" or rounds > _ENOUGH_ROUNDS:
-            return planned(replace(now, kind="refused" if now.kind in WRITES else now.kind))
+            return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else planned(now)
         if now.fields == {"enabled"}:
             await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
             return await self._afterwards(change, await self._look(seen), value, rounds + 1)
@@ -187,8 +197,8 @@ class Applier:
         """Disables or deletes an orphan that is still as it was when the plan was made."""
         ref, target = change.ref, self._targets[change.ref.vault]
         stored = await target.read(ref.secret)
-        if _version_of(stored) != change.before:
-            return Result(ref, "refused", reason=changed_meanwhile(ref))
+        if not _is_still_orphan(stored, change):
+            return Result(ref, "refused", reason=orphan_changed_meanwhile(ref))
         if change.kind == "delete":
             await target.delete(ref.secret)
         else:
@@ -237,5 +247,8 @@ def _attributes(change: Change) -> dict[str, str]:
     return {f"keysync.{name}": value for name, value in named.items()}
 
 
-def _version_of(stored: Observation) -> str | None:
-    return stored.version if isinstance(stored, (Existing, Disabled)) else None
+def _is_still_orphan(stored: Observation, change: Change) -> bool:
+    if not isinstance(stored, (Existing, Disabled)) or stored.managed or stored.version != change.before:
+        return False
+    # Tags change without a version: whoever retagged the secret has taken it.
+    return change.owner is not None and is_ours_for(stored.tags or {}, change.ref, change.owner)

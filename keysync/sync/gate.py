@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from keysync.sync.model import ItemRef, Outcome, Plan, Result
+from keysync.sync.model import Change, ItemRef, Outcome, Plan, Result
 from keysync.sync.safety import (
     Breach,
     LimitsLike,
@@ -62,7 +62,7 @@ class Gate:
                 self._refusal = refusal_of(self._accept, checksum(plan))
         elif not self._dry_run and not self._breaches:
             self._breaches = breaches(_joined(self._let_through, plan), self._limits)
-            if self._breaches and self._let_through.writes:
+            if self._breaches and any(_is_written(change) for change in self._let_through.writes):
                 self._late = late_message(self._breaches)
 
     def _undone(self) -> Undone | None:
@@ -75,9 +75,10 @@ class Gate:
     @property
     def checksum(self) -> str:
         """Of the whole plan or, where something was left undone, of just that: it is what the next pass would find to do."""
-        held = Plan(self._let_through.held if self._accept is None else ())
-        undone = _joined(self._left_undone, held)
-        return checksum(undone if undone.writes and not self._dry_run else self._let_through)
+        kept = [change for change in self._let_through.writes if self._accept is None and not _is_written(change)]
+        undone = _joined(self._left_undone, Plan(tuple(kept)))
+        waits = any(not change.read_only for change in undone.writes)
+        return checksum(undone if waits and not self._dry_run else self._let_through)
 
     @property
     def stopped(self) -> str | None:
@@ -95,6 +96,10 @@ class Gate:
         if self._late is not None and result.reason == self._late:
             return replace(result, reason=held_message(self._late, self.checksum))
         return result
+
+
+def _is_written(change: Change) -> bool:
+    return not change.read_only and not change.held
 
 
 def _joined(one: Plan, other: Plan) -> Plan:

@@ -35,8 +35,8 @@ def changed_fields(stored: Existing, wanted: Metadata) -> frozenset[Field]:
 
 
 def _tags(item: Item, stored: Existing | None) -> dict[str, str]:
-    others = {name: value for name, value in stored.tags.items() if name not in OWN} if stored else {}
-    return {**others, **item.tags, **own_tags(item)}
+    carried = {**(stored.tags if stored else {}), **item.tags}
+    return {**{name: value for name, value in carried.items() if name not in OWN}, **own_tags(item)}
 
 
 def _content_type(item: Item, stored: Existing | None) -> str | None:

@@ -147,7 +147,7 @@ class Change:
     `before` is the version that was observed, `metadata` what a write sets beside the value, `fields` what would differ
     afterwards; without ``value`` among them no version is made. `managed` says that the stored secret is ours already: what
     limits are a share of. `foreign` says that there is one that is not. `held` is why it needs `--accept`, whatever the limits
-    are.
+    are. `owner` is whose mark the secret has to bear still when it is removed.
     """
 
     ref: ItemRef
@@ -162,6 +162,7 @@ class Change:
     managed: bool = False
     foreign: bool = False
     held: str | None = None
+    owner: str | None = None
     since: datetime | None = None
     """When the observed version was made, UTC."""
 

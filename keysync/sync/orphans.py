@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
@@ -183,11 +183,11 @@ class OrphanSearch:
             return None
         streak = self.streaks.of(ref.account) if self.streaks is not None else None
         change = removal(ref, stored, self.mode, presences[ref.account], streak)
-        if change is None or ref.vault not in self.read_only:
-            return change
-        return Change(
-            ref, self.mode, "orphaned", reason=change.reason, before=change.before, managed=True, read_only=True
-        )
+        if change is None:
+            return None
+        if ref.vault in self.read_only:
+            return replace(change, held=None, read_only=True)
+        return replace(change, owner=self.owner)
 
     def _told(self, error: Exception, scope: str) -> str:
         return self._record(error, scope).summary

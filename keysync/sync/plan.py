@@ -64,7 +64,10 @@ def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Chan
         case Seen():
             change = _compared(observed, verdict, now)
     since = observed.stored.created if isinstance(observed, Seen) and isinstance(observed.stored, Existing) else None
-    return replace(change, verdict=verdict, read_only=observed.item.read_only, since=since)
+    read_only = observed.item.read_only
+    # Nothing waits for a person where accepting it would write nothing.
+    held = None if read_only else change.held
+    return replace(change, verdict=verdict, read_only=read_only, held=held, since=since)
 
 
 def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:

@@ -78,5 +78,10 @@ def changed_meanwhile(ref: ItemRef) -> str:
     )
 
 
+def orphan_changed_meanwhile(ref: ItemRef) -> str:
+    """An orphan that was not as it had been when it was to be removed; no configured account has it."""
+    return f"somebody changed {ref.secret} since it was looked at: left alone. The next pass judges it anew; now: keysync sync"
+
+
 def _secret(item: Item) -> str:
     return f"{item.vault_url}/secrets/{item.ref.secret}"

@@ -41,4 +41,5 @@ def _holds_neither(sibling: Observed | None) -> bool:
     if not isinstance(sibling, Seen) or not isinstance(sibling.stored, Existing):
         return False
     stored = sibling.stored
-    return is_ours(stored.tags, sibling.item) and stored.fingerprint not in {sibling.wanted, sibling.other}
+    ours = is_ours(stored.tags, sibling.item) and not stored.managed
+    return ours and stored.fingerprint not in {sibling.wanted, sibling.other}

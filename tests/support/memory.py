@@ -12,6 +12,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName
+from keysync.sync.orphans import Presence
 from keysync.targets.interface import (
     Absent,
     Disabled,
@@ -39,19 +40,26 @@ class Version:
     enabled: bool = True
     managed: bool = False
     expires: datetime | None = None
-    created: datetime = field(default_factory=lambda: datetime.now(UTC))
+    created: datetime | None = None
 
 
 class MemoryVault:
     """A `SecretTarget` that keeps every version.
 
     `failures` makes reads and writes of a name raise, `write_failures` its writes only; `hanging` holds the names whose
-    writes never end; `on_write` is called as each write begins. `log` receives ``write NAME``, ``patch NAME``,
-    ``enable NAME``, ``disable NAME``, ``recover NAME`` and ``delete NAME``. What is deleted stays in `deleted`.
+    writes never end; `on_write` is called as each write begins, `on_recover` with the name as a secret comes back; `clock`
+    tells when a version is made. `log` receives ``write NAME``, ``patch NAME``, ``enable NAME``, ``disable NAME``, ``recover NAME`` and ``delete NAME``. What is deleted stays in `deleted`.
     """
 
-    def __init__(self, fingerprinter: Fingerprinter, *, log: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        fingerprinter: Fingerprinter,
+        *,
+        log: list[str] | None = None,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         self._fingerprinter = fingerprinter
+        self._clock = clock
         self._made = 0
         self.reads = 0
         self.history_of: dict[str, list[Version]] = {}
@@ -61,6 +69,7 @@ class MemoryVault:
         self.write_failures: dict[str, Exception] = {}
         self.hanging: set[str] = set()
         self.on_write: Callable[[], None] = lambda: None
+        self.on_recover: Callable[[str], None] = lambda _name: None
         self.log: list[str] = [] if log is None else log
 
     def put(
@@ -73,9 +82,10 @@ class MemoryVault:
         enabled: bool = True,
         managed: bool = False,
         expires: datetime | None = None,
+        created: datetime | None = None,
     ) -> Version:
         """What somebody else does: a new version, not logged as a write."""
-        version = Version("", SecretValue(value), dict(tags or {}), content_type, enabled, managed, expires)
+        version = Version("", SecretValue(value), dict(tags or {}), content_type, enabled, managed, expires, created)
         return self._add(name, version)
 
     def retag(self, name: str, tags: Mapping[str, str]) -> None:
@@ -122,7 +132,7 @@ class MemoryVault:
         await asyncio.sleep(0)
         assert self.latest(name).id == latest
         versions = self.history_of[name]
-        return History(len(versions), tuple(version.created for version in versions))
+        return History(len(versions), tuple(version.created for version in versions if version.created))
 
     async def listing(self) -> tuple[Listed, ...]:
         """Every secret that is not deleted; `listing_failure` makes it raise."""
@@ -165,6 +175,7 @@ class MemoryVault:
         self.log.append(f"recover {name}")
         await asyncio.sleep(0)
         self.history_of[name] = self.deleted.pop(name)
+        self.on_recover(name)
 
     async def delete(self, name: str) -> None:
         """Deletes the secret, so that it can be recovered."""
@@ -183,7 +194,7 @@ class MemoryVault:
 
     def _add(self, name: str, version: Version) -> Version:
         self._made += 1
-        made = replace(version, id=f"v{self._made}")
+        made = replace(version, id=f"v{self._made}", created=version.created or self._clock())
         self.history_of.setdefault(name, []).append(made)
         return made
 
@@ -219,3 +230,23 @@ class MemorySource:
             await self.gate.wait()
         if self.failure is not None:
             raise self.failure
+
+
+class MemoryDirectory:
+    """An `AccountDirectory`: an account is there unless it is among `gone`; `failures` makes it raise, `hang` never answer."""
+
+    def __init__(self, *gone: str) -> None:
+        self.gone = set(gone)
+        self.failures: dict[str, Exception] = {}
+        self.hang = False
+        self.asked: list[str] = []
+
+    async def presence(self, account: str) -> Presence:
+        """As the directory is set."""
+        self.asked.append(account)
+        await asyncio.sleep(0)
+        if self.hang:
+            await asyncio.Event().wait()
+        if account in self.failures:
+            raise self.failures[account]
+        return "gone" if account in self.gone else "there"

@@ -7,7 +7,7 @@ import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from keysync.azure.errors import FailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
@@ -15,10 +15,11 @@ from keysync.secret.scrub import Scrubber
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collected, Collector
+from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemRef, Plan, Report, Result
-from keysync.sync.orphans import OrphanSearch
+from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, Round, run_pass
-from tests.support.memory import MemorySource, MemoryVault
+from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
 
 GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
 
@@ -76,10 +77,11 @@ class World:
         self.log: list[str] = []
         self.fingerprinter = Fingerprinter()
         self.translator = FailureTranslator(Scrubber())
-        self.vaults = {name: MemoryVault(self.fingerprinter, log=self.log) for name in vaults}
+        self.vaults = {name: MemoryVault(self.fingerprinter, log=self.log, clock=lambda: self.now) for name in vaults}
         self.sources = {name: MemorySource(key(f"{name}-1"), key(f"{name}-2")) for name in accounts}
         self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}
         self.stop = asyncio.Event()
+        self.locks = SecretLocks()
         self.watcher = Watcher(self.log)
         self.monotonic = 0.0
         self.now = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -125,6 +127,7 @@ class World:
             concurrency=concurrency,
             stop=self.stop,
             grace_seconds=grace_seconds,
+            locks=self.locks,
             clock=lambda: self.monotonic,
             now=lambda: self.now,
         )
@@ -142,6 +145,25 @@ class World:
         """Plans and writes."""
         part = Round(await self.collect())
         return await self.applier(**options).apply(part.plan(self.job()), part.material(), accepted=accepted)
+
+    def orphans(
+        self,
+        directory: MemoryDirectory,
+        *,
+        mode: Literal["disable", "delete"] = "delete",
+        owner: str = "mine",
+        read_only: Sequence[str] = (),
+        streaks: GoneStreaks | None = None,
+    ) -> OrphanSearch:
+        """A search of all vaults for what none of the accounts is served by; with `streaks` it is the daemon's."""
+        served = {vault: {item.ref.secret for scope in self.scopes() for item in scope.items} for vault in self.vaults}
+        return OrphanSearch(
+            self.vaults, directory, self.translator, mode, owner, served, read_only=read_only, streaks=streaks
+        )
+
+    def writes(self) -> list[str]:
+        """The log without what is no call to a vault."""
+        return [line for line in self.log if not line.startswith(("started", "collected"))]
 
     def job(
         self,

@@ -1,0 +1,48 @@
+"""Single looks at the two secrets of one account, for the pure functions of the sync."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+from keysync.secret.fingerprint import Fingerprint, Fingerprinter
+from keysync.secret.value import SecretValue
+from keysync.sources.interface import KeyName
+from keysync.sync.model import Item, Seen
+from keysync.sync.ownership import own_tags
+from keysync.targets.interface import Existing, History, Observation
+from tests.support.passes import key, ref
+
+OTHER: Final[dict[KeyName, KeyName]] = {"primary": "secondary", "secondary": "primary"}
+_PRINTS: Final = Fingerprinter()
+
+
+def print_of(text: str) -> Fingerprint:
+    """The fingerprint of the key that `text` decides."""
+    return _PRINTS.of(SecretValue(key(text)))
+
+
+def item(name: KeyName = "primary", account: str = "alpha", **settings: Any) -> Item:
+    """One key of an account, with `settings` as the configuration."""
+    return Item(ref(account, name), **settings)
+
+
+def stored(text: str, tags: dict[str, str] | None = None, **more: Any) -> Existing:
+    """A secret that holds the key of `text`: ``primary`` and ``secondary`` are the live ones, anything else is neither."""
+    return Existing("v1", print_of(text), tags or {}, **more)
+
+
+def ours(text: str, name: KeyName = "primary", **more: Any) -> Existing:
+    """The same, marked as keysync's for the key `name` of alpha."""
+    return stored(text, own_tags(item(name)), **more)
+
+
+def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Seen:
+    """What a pass knows of `one` whose secret is as in `observation`."""
+    name = one.ref.key
+    return Seen(one, print_of(name), observation, print_of(OTHER[name]), at, history)
+
+
+def long_history(versions: int, *recent: datetime) -> History:
+    """A secret with so many versions, the named ones of them of late."""
+    return History(versions, recent)

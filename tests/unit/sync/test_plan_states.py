@@ -1,0 +1,233 @@
+"""What a plan makes of each state of a secret: fields apart, disabled and deleted ones, and who may be taken over."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from keysync.sync.model import Adoption, Change, ChangeKind, Field
+from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
+from keysync.sync.plan import judge, make_plan
+from keysync.targets.interface import Absent, Disabled, Observation, SoftDeleted
+from tests.support.looks import item, long_history, look, ours, stored
+from tests.support.passes import World, key, outcomes, ref
+
+NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
+PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
+
+
+def in_step(world: World, **more: Any) -> None:
+    """Both secrets of alpha as a pass leaves them."""
+    for name, value in world.sources["alpha"].values.items():
+        tags = own_tags(item(name)) | more.get("tags", {})
+        world.vault.put(ref("alpha", name).secret, value, tags, content_type=more.get("content_type"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "field"),
+    [({"tags": {"env": "prod"}}, "tags"), ({"content_type": "text/x"}, "content type"), ({"expires_after": timedelta(days=9)}, "expires")],
+)  # fmt: skip
+async def test_metadata_alone_makes_no_version(settings: dict[str, Any], field: str) -> None:
+    """Where the value is right, what is beside it is patched in place, and the reason names what."""
+    world = World("alpha")
+    in_step(world)
+    world.items["alpha"] = settings
+    report = await world.run()
+    assert outcomes(report.results) == {PRIMARY: "updated", SECONDARY: "updated"}
+    assert world.writes() == [f"patch {PRIMARY}", f"patch {SECONDARY}"]
+    assert len(world.vault.history_of[PRIMARY]) == 1
+    assert f"what differs is: {field}; no new version" in (report.results[0].reason or "")
+    assert {result.outcome for result in (await world.run()).results} == {"unchanged"}
+
+
+async def test_value_and_metadata_together_make_one_version() -> None:
+    """A new key and a new tag come with a single write, which carries everything."""
+    world = World("alpha")
+    in_step(world, tags={"cost": "7"})
+    world.items["alpha"] = {"tags": {"env": "prod"}, "content_type": "text/x"}
+    world.sources["alpha"].values["primary"] = key("regenerated")
+    await world.run()
+    assert sorted(world.writes()) == [f"patch {SECONDARY}", f"write {PRIMARY}"]
+    latest = world.vault.latest(PRIMARY)
+    assert (latest.tags, latest.content_type) == ({**own_tags(item()), "cost": "7", "env": "prod"}, "text/x")
+
+
+async def test_a_secret_of_ours_without_room_for_a_tag_still_gets_its_key() -> None:
+    """A key that is late is an outage, a tag that finds no room is not: it is left out, and nothing is patched for it."""
+    world = World("alpha")
+    others = {f"t{index}": "x" for index in range(12)}
+    in_step(world, tags=others)
+    world.items["alpha"] = {"tags": {"env": "prod", "t3": "y"}}
+    world.sources["alpha"].values["primary"] = key("regenerated")
+    await world.run()
+    assert world.vault.text(PRIMARY) == key("regenerated")
+    assert world.vault.latest(PRIMARY).tags == {**own_tags(item()), **others, "t3": "y"}
+    assert {result.outcome for result in (await world.run()).results} == {"unchanged"}
+
+
+@pytest.mark.parametrize(
+    ("observation", "enable", "kind", "fields"),
+    [
+        (Disabled("v1", own_tags(item())), True, "update", {"enabled"}),
+        (Disabled("v1", own_tags(item())), False, "skipped", set()),
+        (Disabled("v1", {}), True, "skipped", set()),
+        (Disabled("v1", {MANAGED_BY: "terraform"}), True, "skipped", set()),
+        (Disabled("v1", own_tags(item("secondary"))), True, "skipped", set()),
+        (Disabled("v1", own_tags(item(owner="them"))), True, "skipped", set()),
+        (Disabled("v1", None), True, "skipped", set()),
+        (Disabled(None, own_tags(item())), True, "skipped", set()),
+        (Disabled("v1", own_tags(item()), managed=True), True, "refused", set()),
+    ],
+    ids=["ours", "ours, report", "by hand", "tool", "other key", "other owner", "tags unknown", "version unknown", "certificate"],
+)  # fmt: skip
+def test_only_a_disabled_secret_of_ours_is_enabled(
+    observation: Disabled, enable: bool, kind: ChangeKind, fields: set[Field]
+) -> None:
+    """`disabled: enable` enables what is known to be ours; anything else stays disabled and is reported."""
+    change = judge(look(item(enable=enable), observation), NOW)
+    assert (change.kind, change.verdict) == (kind, "disabled")
+    assert set(change.fields) == fields
+    assert change.reason
+
+
+@pytest.mark.parametrize(
+    ("tags", "recover", "kind"),
+    [
+        (own_tags(item()), True, "recover"),
+        (own_tags(item()), False, "refused"),
+        ({}, True, "refused"),
+        (None, True, "refused"),
+        ({MANAGED_BY: "terraform"}, True, "refused"),
+        (own_tags(item("secondary")), True, "refused"),
+        (own_tags(item(owner="them")), True, "refused"),
+    ],
+    ids=["ours", "ours, report", "by hand", "unknown", "tool", "other key", "other owner"],
+)
+def test_only_a_deleted_secret_of_ours_is_recovered(
+    tags: dict[str, str] | None, recover: bool, kind: ChangeKind
+) -> None:
+    """`recover: owned` recovers what was ours; for anything else both ways out are told, and neither is taken."""
+    change = judge(look(item(recover=recover), SoftDeleted(tags)), NOW)
+    assert (change.kind, change.verdict) == (kind, "soft_deleted")
+    if kind == "refused":
+        assert "secret recover" in (change.reason or "")
+        assert "secret purge" in (change.reason or "")
+
+
+MINE = item(owner="mine")
+THEIRS = own_tags(item(owner="them"))
+UNOWNED = own_tags(item())
+TOOL = {MANAGED_BY: "terraform"}
+HALF = {SOURCE: "somewhere"}
+_ALWAYS: dict[str, tuple[Observation, ChangeKind]] = {
+    "absent": (Absent(), "create"),
+    "ours": (stored("primary", own_tags(MINE)), "unchanged"),
+    "ours, stale": (stored("gone", own_tags(MINE)), "update"),
+    "certificate": (stored("primary", own_tags(MINE), managed=True), "refused"),
+    "certificate, stale": (stored("gone", {}, managed=True), "refused"),
+    "certificate, disabled": (Disabled("v1", {}, managed=True), "refused"),
+    "disabled": (Disabled("v1", {}), "skipped"),
+    "deleted": (SoftDeleted({}), "refused"),
+}
+_BY_ADOPTION: dict[str, tuple[Observation, tuple[ChangeKind, ChangeKind, ChangeKind]]] = {
+    "by hand": (stored("primary", {"team": "x"}), ("unchanged", "adopt", "adopt")),
+    "by hand, differs": (stored("gone", {"team": "x"}), ("refused", "refused", "adopt")),
+    "tool": (stored("primary", TOOL), ("unchanged", "unchanged", "adopt")),
+    "tool, differs": (stored("gone", TOOL), ("refused", "refused", "adopt")),
+    "half a mark": (stored("primary", HALF), ("unchanged", "unchanged", "adopt")),
+    "other owner": (stored("primary", THEIRS), ("unchanged", "unchanged", "adopt")),
+    "other owner, differs": (stored("gone", THEIRS), ("refused", "refused", "adopt")),
+    "ours but for the owner": (stored("primary", UNOWNED), ("unchanged", "adopt", "adopt")),
+    "ours but for the owner, differs": (stored("gone", UNOWNED), ("refused", "refused", "adopt")),
+}
+ADOPTIONS: tuple[Adoption, ...] = ("never", "unmarked", "replace")
+
+
+def adopted(observation: Observation, adopt: Adoption) -> Change:
+    return judge(look(item(owner="mine", adopt=adopt), observation), NOW)
+
+
+@pytest.mark.parametrize("adopt", ADOPTIONS)
+@pytest.mark.parametrize("state", _ALWAYS)
+def test_adoption_changes_nothing_of_what_is_ours_or_nobodys(state: str, adopt: Adoption) -> None:
+    """Ours stays ours, a certificate's is never written, and what cannot be read is not taken over."""
+    observation, kind = _ALWAYS[state]
+    assert adopted(observation, adopt).kind == kind
+
+
+@pytest.mark.parametrize(("place", "adopt"), list(enumerate(ADOPTIONS)))
+@pytest.mark.parametrize("state", _BY_ADOPTION)
+def test_adoption_takes_what_it_was_told_to(state: str, place: int, adopt: Adoption) -> None:
+    """`adopt` takes what nobody has marked and already holds the key, `--replace` anything; each refusal says how."""
+    observation, kinds = _BY_ADOPTION[state]
+    change = adopted(observation, adopt)
+    assert change.kind == kinds[place]
+    if change.kind == "adopt":
+        assert ("value" in change.fields) == state.endswith("differs")
+        assert change.metadata is not None
+        assert own_tags(MINE).items() <= change.metadata.tags.items()
+    else:
+        assert "keysync adopt --account alpha" in (change.reason or "")
+
+
+@pytest.mark.parametrize("state", _BY_ADOPTION)
+@pytest.mark.parametrize("adopt", ADOPTIONS[:2])
+def test_the_command_that_is_told_does_it(state: str, adopt: Adoption) -> None:
+    """Where a reason names `keysync adopt` with or without `--replace`, just that makes the next plan take the secret."""
+    observation = _BY_ADOPTION[state][0]
+    reason = adopted(observation, adopt).reason or ""
+    if "keysync adopt" in reason:
+        told: Adoption = "replace" if "--replace" in reason else "unmarked"
+        assert adopted(observation, told).kind == "adopt"
+
+
+def test_a_secret_with_an_owner_is_foreign_to_who_has_none() -> None:
+    """Without an `owner` of one's own, another's secret is not ours, and plain adoption does not take it."""
+    change = judge(look(item(adopt="unmarked"), stored("primary", THEIRS)), NOW)
+    assert (change.kind, change.foreign) == ("unchanged", True)
+    assert "owner 'them'" in (change.reason or "")
+
+
+@pytest.mark.parametrize("versions", [299, 300, 449, 450])
+def test_a_secret_of_many_versions_warns_and_then_waits(versions: int) -> None:
+    """From 300 versions on an update says so; from 450 on it waits for somebody to accept it."""
+    change = judge(look(item(), ours("gone"), history=long_history(versions)), NOW)
+    assert change.kind == "update"
+    assert (f"{versions} versions" in (change.reason or "")) == (versions >= 300)
+    assert (change.held is not None) == (versions >= 450)
+
+
+def test_a_read_only_secret_waits_for_nobody() -> None:
+    """What accepting would not write either is shown as what it would be, and holds up no checksum."""
+    change = judge(look(item(read_only=True), ours("gone"), history=long_history(450)), NOW)
+    assert (change.kind, change.read_only, change.held) == ("update", True, None)
+
+
+def test_metadata_alone_is_not_held_back() -> None:
+    """What makes no version neither spends the budget of versions nor waits for anybody."""
+    change = judge(look(item(tags={"env": "x"}), ours("primary"), history=long_history(499, NOW)), NOW)
+    assert (change.kind, change.held) == ("update", None)
+
+
+@pytest.mark.parametrize(("held", "told"), [("secondary", "secondary key"), ("gone", "another value")])
+def test_a_foreign_secret_says_what_it_holds(held: str, told: str) -> None:
+    """A refusal tells whether the other live key stands there, who owns the secret and how to go on."""
+    reason = judge(look(item(), stored(held, {MANAGED_BY: KEYSYNC, SOURCE: "elsewhere", KEY: "primary", OWNER: "them"})), NOW).reason  # fmt: skip
+    assert told in (reason or "")
+    assert "owner 'them'" in (reason or "")
+    assert "choose another name in `secrets`" in (reason or "")
+
+
+def test_verdicts_give_the_reason_of_an_update() -> None:
+    """A swap, a copy in both and two regenerated keys are told apart in the reason of the write."""
+    pairs = {
+        "held the account's other key": ("secondary", "primary"),
+        "both held": ("secondary", "secondary"),
+        "regenerate one at a time": ("gone", "gone"),
+    }
+    for told, (first, second) in pairs.items():
+        plan = make_plan([look(item(), ours(first)), look(item("secondary"), ours(second, "secondary"))], NOW)
+        assert told in (plan.changes[0].reason or "")
+        assert plan.changes[0].kind == "update"
