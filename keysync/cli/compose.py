@@ -19,7 +19,15 @@ from keysync.azure.pace import ArmPace
 from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
 from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.azure.transport import SharedTransport, open_transport
-from keysync.cli.coverage import items_of, limits_of, one_each, read_only_vaults, served_names
+from keysync.cli.coverage import (
+    Asked,
+    items_of,
+    limits_of,
+    one_each,
+    read_only_accounts,
+    read_only_vaults,
+    served_names,
+)
 from keysync.config.models import Account, Config, Credential
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -30,7 +38,6 @@ from keysync.sources.once import OncePerPass
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collector
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Adoption
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
 from keysync.targets.key_vault import KeyVault
@@ -65,20 +72,20 @@ class Wired:
         *,
         dry_run: bool = False,
         accept: str | None = None,
-        adopt: Adoption | None = None,
+        asked: Asked | None = None,
         orphans: OrphanSearch | None = None,
         accounts: Sequence[Account] | None = None,
         busy: int = 0,
         patience: float | None = None,
     ) -> Pass:
-        """One pass over every account, or over `accounts`; with `adopt`, over nothing but what is not ours yet.
+        """One pass over every account, or over `accounts`; with `asked.adopt`, over nothing but what is not ours yet.
 
         `patience` is in seconds how long the limits wait for slow accounts, if that is to be less than configured.
         """
-        timeouts = self.config.timeouts
+        timeouts, asked = self.config.timeouts, asked or Asked()
         patience = min(timeouts.collect.total_seconds(), patience or math.inf)
         return Pass(
-            scopes=self._scopes(self.accounts if accounts is None else accounts, adopt),
+            scopes=self._scopes(self.accounts if accounts is None else accounts, asked),
             collector=Collector(
                 self.targets,
                 self.fingerprinter,
@@ -104,7 +111,8 @@ class Wired:
             collect_seconds=patience,
             dry_run=dry_run,
             accept=accept,
-            only_foreign=adopt is not None,
+            only_foreign=asked.adopt is not None,
+            options=asked.options,
             orphans=orphans,
             orphans_seconds=timeouts.account.total_seconds(),
             busy=busy,
@@ -131,22 +139,25 @@ class Wired:
             owner=owner,
             served=served_names(self.config),
             read_only=read_only_vaults(self.config),
+            read_only_accounts=read_only_accounts(self.config),
             is_mine=is_mine,
             streaks=streaks,
         )
 
-    def _scopes(self, accounts: Sequence[Account], adopt: Adoption | None) -> tuple[AccountScope, ...]:
+    def _scopes(self, accounts: Sequence[Account], asked: Asked) -> tuple[AccountScope, ...]:
         scopes: list[AccountScope] = []
         for account in accounts:
             source = OncePerPass(self.sources[account.resource_id])
+            items = {vault: items_of(self.config, account, vault, asked) for vault in account.vaults}
             scopes += [
                 AccountScope(
                     account.resource_id,
                     source,
-                    items_of(self.config, account, vault, adopt),
+                    items[vault],
                     group=account.subscription_id.lower(),
                 )
                 for vault in account.vaults
+                if items[vault]
             ]
         return tuple(scopes)
 

@@ -22,17 +22,31 @@ class Limits:
     removal_percent: int
 
 
-def items_of(config: Config, account: Account, vault: str, adopt: Adoption | None) -> tuple[Item, ...]:
-    """What `account` should serve in `vault`; `adopt` takes the place of what the configuration says of it."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What the command line asks beside the configuration.
+
+    `adopt` takes the place of what the configuration says of it; `secrets` (vault/name, lower case) are those that it is about,
+    all if empty; `options`, such as ``-c FILE``, go into the commands that are told.
+    """
+
+    adopt: Adoption | None = None
+    secrets: frozenset[str] = frozenset()
+    options: str = ""
+
+    def is_about(self, ref: ItemRef) -> bool:
+        """Whether the run is about the secret of `ref`."""
+        return not self.secrets or f"{ref.vault}/{ref.secret}".lower() in self.secrets
+
+
+def items_of(config: Config, account: Account, vault: str, asked: Asked) -> tuple[Item, ...]:
+    """What `account` should serve in `vault`."""
     names = account.secret_names()
-    return tuple(
-        _item(config, account, ItemRef(account.resource_id, key, vault, names[key]), adopt)
-        for key in KEY_NAMES
-        if key in names
-    )
+    refs = [ItemRef(account.resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
+    return tuple(_item(config, account, ref, asked) for ref in refs if asked.is_about(ref))
 
 
-def _item(config: Config, account: Account, ref: ItemRef, adopt: Adoption | None) -> Item:
+def _item(config: Config, account: Account, ref: ItemRef, asked: Asked) -> Item:
     settings = config.vaults[ref.vault]
     configured = config.adopt if account.adopt is None else account.adopt
     return Item(
@@ -41,12 +55,13 @@ def _item(config: Config, account: Account, ref: ItemRef, adopt: Adoption | None
         content_type=settings.content_type,
         expires_after=settings.expires_after,
         owner=config.owner,
-        adopt=adopt or ("unmarked" if configured else "never"),
+        adopt=asked.adopt or ("unmarked" if configured else "never"),
         enable=config.disabled == "enable",
         recover=config.recover == "owned",
         read_only=config.read_only or settings.read_only or account.read_only,
         changes_per_day=_own(settings, "changes_per_day", config.limits.changes_per_day),
         vault_url=settings.url,
+        options=asked.options,
     )
 
 
@@ -82,6 +97,11 @@ def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
     for name in targets:
         first.setdefault(config.vaults[name].url, name)
     return {name: targets[name] for name in first.values()}
+
+
+def read_only_accounts(config: Config) -> frozenset[str]:
+    """The accounts, by ARM id in lower case, for which nothing is written."""
+    return frozenset(account.resource_id.lower() for account in config.accounts if account.read_only)
 
 
 def read_only_vaults(config: Config) -> frozenset[str]:

@@ -21,6 +21,7 @@ from keysync.azure.retry import CallObserver
 from keysync.azure.tracing import Tracer
 from keysync.azure.transport import open_transport
 from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.coverage import Asked
 from keysync.cli.one_off import Options
 from keysync.cli.progress import Observers
 from keysync.cli.signals import Interruption, interruptible
@@ -62,13 +63,13 @@ def run(options: Options) -> int:
     config = watch.read()
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
-    asyncio.run(_run(config, watch, scrubber))
+    asyncio.run(_run(options, config, watch, scrubber))
     return 0
 
 
-async def _run(config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
+async def _run(options: Options, config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
     with interruptible() as interruption:
-        await serve(config, scrubber, interruption, watch=watch)
+        await serve(config, scrubber, interruption, watch=watch, told=options.told)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Opened:
     observer: PassObserver
     stop: asyncio.Event
     streaks: GoneStreaks
+    told: str = ""
 
     @property
     def config(self) -> Config:
@@ -96,7 +98,13 @@ class Opened:
         whole = len(accounts) == len(self.accounts)
         search = self.wired.orphan_search(streaks=self.streaks) if whole else None
         return self.wired.make_pass(
-            self.observer, self.stop, accounts=accounts, busy=busy, orphans=search, patience=self._patience(accounts)
+            self.observer,
+            self.stop,
+            asked=Asked(options=self.told),
+            accounts=accounts,
+            busy=busy,
+            orphans=search,
+            patience=self._patience(accounts),
         )
 
     def _patience(self, accounts: Sequence[Account]) -> float:
@@ -119,6 +127,7 @@ class Shop:
     called: CallObserver
     tracer: Tracer
     breakers: Breakers
+    told: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
     streaks: GoneStreaks = field(default_factory=GoneStreaks)
 
@@ -127,7 +136,7 @@ class Shop:
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
             wired = await stack.enter_async_context(wire(config, config.accounts, self.scrubber, self.called, extras))
-            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks)
+            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks, self.told)
         raise AssertionError("unreachable: the block returns or raises")
 
     def _guard(self, keys: Sequence[str]) -> BreakerGuard:
@@ -142,8 +151,11 @@ async def serve(
     watch: ConfigWatch | None = None,
     observers: Sequence[PassObserver] = (),
     announce: Callable[[str], None] = lambda _url: None,
+    told: str = "",
 ) -> None:
     """The daemon over `config` until `interruption`; `watch` brings later configurations, `announce` is told the page's URL.
+
+    `told` are options, such as ``-c FILE``, for the commands that are told.
 
     Raises UsageError where the start fails.
     """
@@ -154,9 +166,9 @@ async def serve(
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracing(scrubber.scrub))
         notifier = await _open_notifier(stack, config, scrubber, metrics)
-        told = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
+        observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, Random(), _breaker_policy(config))  # noqa: S311  # when to try again is no secret
-        shop = Shop(scrubber, told, interruption.stop, metrics.called, tracer, breakers)
+        shop = Shop(scrubber, observer, interruption.stop, metrics.called, tracer, breakers, told)
         opened = await shop.open(config)
         daemon = _Daemon(shop, opened, ledger, interruption, log)
         try:

@@ -131,6 +131,9 @@ def adopt(
     config: ConfigOption = None,
     account: AccountsOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what would be done.")] = False,
+    secret: Annotated[
+        list[str] | None, typer.Option("--secret", metavar="VAULT/NAME", help="Only this secret; repeatable.")
+    ] = None,
     replace: Annotated[
         bool,
         typer.Option(
@@ -148,6 +151,7 @@ def adopt(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=not yes, adopt="replace" if replace else "unmarked",
+        secrets=tuple(secret or ()),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 

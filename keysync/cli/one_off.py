@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from keysync import logs
 from keysync.cli.compose import Wired, select_accounts, wire
+from keysync.cli.coverage import Asked
 from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.loading import find_config, load_config
@@ -24,6 +27,7 @@ from keysync.report.push import check_gateway, grouping_of, push
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Adoption, Report
 from keysync.sync.orphans import OrphanSearch
+from keysync.sync.refusals import command
 from keysync.sync.run import run_pass
 from keysync.sync.shard import Shard
 
@@ -44,6 +48,17 @@ class Options:
     push_gateway: str | None = None
     exit_code_for_changes: bool = False
     adopt: Adoption | None = None
+    secrets: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """The options that a command which is told needs, to be about what this run is about."""
+        words = ["-c", str(self.config)] if self.config is not None else []
+        for name in self.accounts:
+            words += ["--account", name]
+        if self.shard is not None:
+            words += ["--shard", str(self.shard)]
+        return shlex.join(words)
 
 
 def load(options: Options) -> Config:
@@ -72,6 +87,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     accounts = [one for one in select_accounts(config, options.accounts) if _is_ours(options, one)]
+    _check_secrets(options, accounts)
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, metrics.called) as wired:
             observer = Observers((PassLog(), metrics, bar))
@@ -80,7 +96,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
                 interruption.stop,
                 dry_run=options.dry_run,
                 accept=options.accept,
-                adopt=options.adopt,
+                asked=Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told),
                 orphans=_orphan_search(options, wired),
             )
             report = await run_pass(job)
@@ -97,7 +113,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
 
 def _orphan_search(options: Options, wired: Wired) -> OrphanSearch | None:
     """None in a run about some accounts only, or about taking secrets over."""
-    if options.accounts or options.adopt is not None:
+    if options.accounts or options.secrets or options.adopt is not None:
         return None
     shard = options.shard
     return wired.orphan_search() if shard is None else wired.orphan_search(is_mine=shard.has)
@@ -111,7 +127,28 @@ def _print(options: Options, report: Report) -> None:
     if options.output == "json":
         sys.stdout.write(json.render(report) + "\n")
     else:
-        text.print_report(text.console_for(sys.stdout), report)
+        console = text.console_for(sys.stdout)
+        text.print_report(console, report, accepted_by=None if options.adopt else "checksum")
+        if options.adopt is not None and options.dry_run and report.has_changes:
+            text.print_told(console, f"This is what would be done. To do it: {_adopt_command(options)}")
+
+
+def _adopt_command(options: Options) -> str:
+    named = [word for name in options.secrets for word in ("--secret", name)]
+    replace = ["--replace"] if options.adopt == "replace" else []
+    return command("adopt", " ".join(filter(None, (options.told, shlex.join([*named, *replace, "--yes"])))))
+
+
+def _check_secrets(options: Options, accounts: Sequence[Account]) -> None:
+    """Raises UsageError for a `--secret` that no selected account has."""
+    known = {
+        f"{vault}/{name}".lower() for one in accounts for vault in one.vaults for name in one.secret_names().values()
+    }
+    for name in options.secrets:
+        if name.lower() not in known:
+            raise UsageError(
+                f"--secret {name}: the configuration writes no such secret; write VAULT/NAME, such as {min(known)}"
+            )
 
 
 def _exit_code(options: Options, report: Report) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from textwrap import shorten
 from typing import Final, TextIO
@@ -12,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from keysync.azure.errors import FailureRecord
 from keysync.report.json import summary
 from keysync.sync.model import BAD, Report, Result
 
@@ -23,14 +25,17 @@ _STYLES: Final = {
 }  # fmt: skip
 # An update says why in its verdict.
 _PLAIN: Final = frozenset({"updated", "update"})
-_MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "="}
+_MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "=", "disable": "x", "disabled": "x",
+          "delete": "x", "deleted": "x"}  # fmt: skip
 # Somebody did something that was not meant.
 _ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
 # A larger report shows only what is not plainly unchanged.
 _SHOW_ALL: Final = 40
 _PIPED_WIDTH: Final = 400
+# A command that a sentence tells stands behind a colon, and goes to the end of the sentence or to a semicolon.
+_COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
-_LONGEST_REASON: Final = 220
+_LONGEST_REASON: Final = 1000
 
 
 def console_for(stream: TextIO) -> Console:
@@ -42,22 +47,42 @@ def console_for(stream: TextIO) -> Console:
     )
 
 
-def print_report(console: Console, report: Report) -> None:
-    """Prints table, failures with their hints, a stop if there was one, and the summary line."""
+def print_report(console: Console, report: Report, *, accepted_by: str | None = "checksum") -> None:
+    """Prints table, failures with their hints, a stop if there was one, and the summary line.
+
+    `accepted_by` is what a plan shows for a later `--accept`, None where nothing takes it.
+    """
     shown = [result for result in report.results if len(report.results) <= _SHOW_ALL or not _plain(result)]
     if shown:
         console.print(_table(console, shown))
         console.print()
-    for note in _notes(report.results):
-        # A terminal breaks at words; a pipe gets one line a sentence, for grep.
-        console.print(note, soft_wrap=not console.is_terminal)
+    for head, reason, tail in _notes(report.results, cut=console.is_terminal):
+        print_told(console, reason, head)
+        if tail.plain:
+            console.print(tail, soft_wrap=not console.is_terminal)
     for warning in report.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
+        print_told(console, warning, Text("warning: ", style="yellow"))
     if report.stopped:
-        console.print(Text(f"stopped: {report.stopped}", style="bold red"), soft_wrap=not console.is_terminal)
+        print_told(console, report.stopped, Text("stopped: ", style="bold red"))
     if report.interrupted:
         console.print(Text("interrupted: this is what was done until then", style="bold yellow"))
-    console.print(_summary_line(report), soft_wrap=True)
+    console.print(_summary_line(report, accepted_by), soft_wrap=True)
+
+
+def print_told(console: Console, sentence: str, head: Text | None = None) -> None:
+    """Prints a sentence; on a terminal each command that it tells stands whole on a line of its own, to be copied."""
+    text = (head or Text()).copy()
+    if not console.is_terminal:
+        # A pipe gets one line a sentence, for grep.
+        console.print(text.append(sentence, style="none"), soft_wrap=True)
+        return
+    parts = _COMMAND.split(sentence)
+    for words, told in zip(parts[::2], [*parts[1::2], ""], strict=True):
+        if text.plain or words.strip("; "):
+            console.print(text.append(words.strip("; "), style="none"))
+        if told:
+            console.print(Text(f"    {told}", style="cyan"), soft_wrap=True)
+        text = Text()
 
 
 def account_name(resource_id: str) -> str:
@@ -87,27 +112,30 @@ def _found(result: Result) -> Text:
     return Text(text, style="bold yellow" if result.verdict in _ALARMING else "dim")
 
 
-def _notes(results: Iterable[Result]) -> Iterable[Text]:
-    """One note for each distinct reason of an account, however many of its items have it."""
+def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[Text, str, Text]]:
+    """One note for each distinct reason of an account, however many of its items have it: whom, what, and what to do."""
     notes: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
             notes.setdefault((result.ref.account, result.outcome, result.reason), []).append(result)
     for (account, outcome, reason), group in notes.items():
-        text = Text(f"{outcome} ", style=_STYLES[outcome])
-        text.append(
-            f"{account_name(account)} ({', '.join(sorted({result.ref.secret for result in group}))}): ", style="bold"
-        )
-        text.append(shorten(reason, _LONGEST_REASON, placeholder=" …") if group[0].error else reason, style="none")
+        head = Text(f"{outcome} ", style=_STYLES[outcome])
+        secrets = ", ".join(sorted({result.ref.secret for result in group}))
+        head.append(f"{account_name(account)} ({secrets}): ", style="bold")
         error = group[0].error
-        if error is not None and error.hint:
-            text.append(f"\n    → {error.hint}", style="cyan")
-        if error is not None and error.request_id:
-            text.append(f"\n    request {error.request_id}", style="dim")
-        yield text
+        yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if error and cut else reason, _cure(error)
 
 
-def _summary_line(report: Report) -> Text:
+def _cure(error: FailureRecord | None) -> Text:
+    lines = []
+    if error is not None and error.hint:
+        lines.append(Text(f"    → {error.hint}", style="cyan"))
+    if error is not None and error.request_id:
+        lines.append(Text(f"    request {error.request_id}", style="dim"))
+    return Text("\n").join(lines)
+
+
+def _summary_line(report: Report, accepted_by: str | None) -> Text:
     counts = summary(report)
     accounts = counts.pop("accounts")
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
@@ -115,6 +143,6 @@ def _summary_line(report: Report) -> Text:
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
     noun = "account" if accounts == 1 else "accounts"
     line = Text(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style=style)
-    if report.has_changes and report.dry_run:
-        line.append(f"  checksum {report.checksum}", style="dim")
+    if report.has_changes and report.dry_run and accepted_by is not None:
+        line.append(f"  {accepted_by} {report.checksum}", style="dim")
     return line

@@ -13,9 +13,9 @@ from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
+from keysync.sync.model import BAD, DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
 from keysync.sync.orphans import is_ours_for
-from keysync.sync.plan import judge
+from keysync.sync.plan import judge, may_need_a_version
 from keysync.sync.refusals import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import WriteUnknown
@@ -26,6 +26,8 @@ FRESH_SECONDS: Final = 10.0
 
 # Longer than a pass takes from its first look to its last write.
 _REMEMBERED_SECONDS: Final = 600.0
+_READ_ONLY: Final = "read_only is set here: not written"
+_SPARED: Final = "its account's other secrets were not all written in this pass: it stays until they are"
 _INTERRUPTED: Final = "interrupted before it was written"
 _CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
 _CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
@@ -38,10 +40,14 @@ def _utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """What the plan was made from and a write needs: observations, and values (masked in every printed form)."""
+    """What the plan was made from and a write needs: observations, and values (masked in every printed form).
+
+    `accepted` says that a person has accepted the plan with all that is held in it.
+    """
 
     seen: Mapping[ItemRef, Seen] = field(default_factory=dict)
     values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
+    accepted: bool = False
 
 
 class Applier:
@@ -76,14 +82,14 @@ class Applier:
         plan: Plan,
         material: Material,
         *,
-        accepted: bool = False,
         tell: Callable[[Result], None] = lambda _result: None,
     ) -> tuple[Result, ...]:
-        """Writes what is to be written, what is held only if it was `accepted`. A write that had to be cut off is `unknown`.
+        """Writes what is to be written, what is held only if it was accepted. A write that had to be cut off is `unknown`.
 
-        `tell` is given each result as soon as there is one, so that nobody waits for another's slow vault.
+        `tell` is given each result as soon as there is one, so that nobody waits for another's slow vault. Removals come
+        last, and only of accounts whose writes all succeeded: a renamed secret goes once its new name stands.
         """
-        to_write = [change for change in plan.writes if not change.read_only and (accepted or not change.held)]
+        to_write = [change for change in plan.writes if not change.read_only and (material.accepted or not change.held)]
         done = {change.ref: planned(change) for change in plan.changes}
         for change in to_write:
             del done[change.ref]
@@ -91,10 +97,16 @@ class Applier:
             tell(result)
 
         async def write(change: Change) -> None:
-            done[change.ref] = await self._write(change, material)
+            spared = change.kind in REMOVALS and change.ref.account.lower() in behind
+            result = Result(change.ref, "skipped", reason=_SPARED, verdict=change.verdict) if spared else None
+            done[change.ref] = result or await self._write(change, material)
             tell(done[change.ref])
 
-        await self._finish([asyncio.create_task(write(change)) for change in to_write])
+        behind: set[str] = set()
+        removals = [change for change in to_write if change.kind in REMOVALS]
+        for those in ([change for change in to_write if change.kind not in REMOVALS], removals):
+            await self._finish([asyncio.create_task(write(change)) for change in those])
+            behind = {ref.account.lower() for ref, result in done.items() if _is_behind(result)}
         return tuple(done[change.ref] for change in plan.changes)
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
@@ -132,7 +144,7 @@ class Applier:
                 seen = await self._look(compared, deleted=change.kind != "create")
             else:
                 seen = compared
-            return await self._carry_out(change, seen, material.values[change.ref], overtaken=overtaken)
+            return await self._carry_out(change, seen, material, overtaken=overtaken)
         except asyncio.CancelledError:
             return Result(change.ref, "unknown", reason=_CUT_OFF)
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
@@ -150,7 +162,7 @@ class Applier:
         stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret, deleted=deleted)
         return replace(seen, stored=stored, at=at)
 
-    async def _carry_out(self, change: Change, seen: Seen, value: SecretValue, *, overtaken: bool) -> Result:
+    async def _carry_out(self, change: Change, seen: Seen, material: Material, *, overtaken: bool) -> Result:
         """Writes; `overtaken` says that another pass of this process has since, which may have known a newer key."""
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
@@ -158,20 +170,33 @@ class Applier:
         if came and not overtaken:
             # Our own secret has come back: a recovery that began earlier ended between the look and now.
             came_back = replace(change, kind=_CAME_BACK[change.kind], fields=frozenset())
-            return await self._afterwards(came_back, seen, value)
+            return await self._afterwards(came_back, seen, material)
         if (now.kind, now.before) != (change.kind, change.before):
             return _overtaken(change, now)
         if change.kind == "recover":
             await target.recover(ref.secret)
-            return await self._afterwards(change, await self._look(seen), value)
+            return await self._afterwards(change, await self._look(seen), material)
         if now.fields == {"enabled"}:
             await target.enable(ref.secret, now.before or "", enabled=True)
-            return await self._afterwards(change, await self._look(seen), value)
-        return Result(ref, DONE[change.kind], version=await self._send(now, value), reason=change.reason)
+            return await self._afterwards(change, await self._look(seen), material)
+        return Result(ref, DONE[change.kind], version=await self._send(now, material.values[ref]), reason=change.reason)
 
-    async def _afterwards(self, change: Change, seen: Seen, value: SecretValue, rounds: int = 1) -> Result:
+    async def _with_history(self, seen: Seen) -> Seen:
+        """A secret that was not readable when it was compared has a budget of versions too."""
+        if not isinstance(seen.stored, Existing) or not may_need_a_version(seen):
+            return seen
+        try:
+            history = await self._targets[seen.item.ref.vault].history(seen.item.ref.secret, seen.stored.version)
+        except AzureFailure:
+            return seen  # as when comparing: an identity that may not list versions still keeps keys in step
+        return replace(seen, history=history)
+
+    async def _afterwards(self, change: Change, seen: Seen, material: Material, rounds: int = 1) -> Result:
         """A secret that came back is judged like any other, and written if its value is not the live key."""
-        ref, now = change.ref, judge(seen, self._now())
+        ref = change.ref
+        now = judge(await self._with_history(seen), self._now())
+        if now.held and not material.accepted:
+            return Result(ref, "refused", reason=f"{now.held}, accept what the next pass tells")
         if now.kind == "unchanged":
             by_itself = change.kind == "update" and not change.fields
             outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
@@ -180,8 +205,8 @@ class Applier:
             return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else planned(now)
         if now.fields == {"enabled"}:
             await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
-            return await self._afterwards(change, await self._look(seen), value, rounds + 1)
-        return Result(ref, DONE[change.kind], version=await self._send(now, value), reason=change.reason)
+            return await self._afterwards(change, await self._look(seen), material, rounds + 1)
+        return Result(ref, DONE[change.kind], version=await self._send(now, material.values[ref]), reason=change.reason)
 
     async def _send(self, change: Change, value: SecretValue) -> str:
         target, secret = self._targets[change.ref.vault], change.ref.secret
@@ -216,12 +241,18 @@ class Applier:
         return self._translator.record(error, operation="setSecret", scope=change.ref.vault)
 
 
+def _is_behind(result: Result) -> bool:
+    return result.outcome in BAD or (result.outcome == "skipped" and result.verdict != "disabled")
+
+
 def planned(change: Change) -> Result:
     """The result of a change that is not carried out: what it would be, or why it is nothing to carry out."""
     version = change.before if change.kind == "unchanged" else None
     outcome, reason = change.kind, change.reason
     if change.held and change.kind not in REMOVALS:
         outcome, reason = "refused", change.held
+    elif change.read_only and change.kind in WRITES:
+        reason = f"{reason}; {_READ_ONLY}" if reason else _READ_ONLY
     return Result(change.ref, outcome, version, reason, change.error, change.verdict, change.since)
 
 

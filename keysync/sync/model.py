@@ -88,8 +88,8 @@ class Item:
 
     `tags` are the user's own; `content_type` and `expires_after` what the secret is to have, None where they are nobody's
     concern; `enable` and `recover` say what is done with a secret of ours that is disabled or soft-deleted;
-    `changes_per_day` is how often it may change in 24 hours, None for any number of times; `vault_url` is for the commands
-    that a person is told.
+    `changes_per_day` is how often it may change in 24 hours, None for any number of times; `vault_url`, and the `options`
+    of this run such as ``-c FILE``, are for the commands that a person is told.
     """
 
     ref: ItemRef
@@ -103,6 +103,7 @@ class Item:
     read_only: bool = False
     changes_per_day: int | None = None
     vault_url: str = ""
+    options: str = ""
 
 
 @dataclass(frozen=True, slots=True)

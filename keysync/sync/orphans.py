@@ -83,11 +83,7 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
             return change
         waiting = f"orphaned: {why}, seen in {streak} of the {PROOF_PASSES} passes in a row that it takes to {mode} it"
         return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
-    return _held(change, f"orphaned: {why}. To {mode} it")
-
-
-def _held(change: Change, held: str) -> Change:
-    return Change(change.ref, change.kind, "orphaned", reason=held, before=change.before, managed=True, held=held)
+    return replace(change, held=f"orphaned: {why}. To {mode} it")
 
 
 def _may_be_orphan(listed: Listed, served: Collection[str], owner: str) -> bool:
@@ -109,7 +105,7 @@ class OrphanSearch:
     """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
 
     `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
-    about. `is_mine` leaves an orphan to the shard that has its account. `streaks` is the daemon's memory, None in a one-off
+    about. `read_only` are vaults, `read_only_accounts` ARM ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is the daemon's memory, None in a one-off
     run.
     """
 
@@ -120,6 +116,7 @@ class OrphanSearch:
     owner: str
     served: Mapping[str, Collection[str]]
     read_only: Collection[str] = ()
+    read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
     streaks: GoneStreaks | None = None
 
@@ -185,7 +182,7 @@ class OrphanSearch:
         change = removal(ref, stored, self.mode, presences[ref.account], streak)
         if change is None:
             return None
-        if ref.vault in self.read_only:
+        if ref.vault in self.read_only or ref.account.lower() in self.read_only_accounts:
             return replace(change, held=None, read_only=True)
         return replace(change, owner=self.owner)
 

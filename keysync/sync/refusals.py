@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keysync.sync.model import Item, ItemRef
-from keysync.sync.ownership import is_free, owner_of
+from keysync.sync.ownership import is_free, is_ours, owner_of
 
 CERTIFICATE = (
     "a certificate of the vault owns this name, so its secret is never written: choose another name in `secrets`"
 )
-
-
-def name_of(account: str) -> str:
-    """The last part of an ARM id."""
-    return account.rsplit("/", 1)[-1]
 
 
 def differs(item: Item, tags: Mapping[str, str], *, holds_other_key: bool) -> str:
@@ -26,8 +21,8 @@ def differs(item: Item, tags: Mapping[str, str], *, holds_other_key: bool) -> st
     )
     return (
         f"the secret holds {what} and is not marked as keysync's for this key ({owner_of(tags)}): not overwritten. "
-        f"To replace it for good: keysync adopt --account {name_of(item.ref.account)} --replace --yes; "
-        f"to keep it: choose another name in `secrets`"
+        f"To keep it, choose another name in `secrets`. "
+        f"To replace it for good: {_adopt(item, '--replace --yes')}"
     )
 
 
@@ -36,7 +31,7 @@ def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     flags = "--yes" if is_free(tags, item) else "--replace --yes"
     return (
         f"the value is right, but the secret is not marked as keysync's for this key ({owner_of(tags)}): it will not be kept "
-        f"in step. To mark it: keysync adopt --account {name_of(item.ref.account)} {flags}"
+        f"in step. To mark it: {_adopt(item, flags)}"
     )
 
 
@@ -50,7 +45,7 @@ def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
     """A secret that somebody disabled."""
     whose = f" ({owner_of(tags)})" if tags is not None else ""
     return (
-        f"somebody disabled the secret{whose}, and it stays so. To have it synced: "
+        f"somebody disabled the secret{whose}, and it stays so{_then_adopt(item, tags)}. To enable it: "
         f"az keyvault secret set-attributes --enabled true --id {_secret(item)}"
     )
 
@@ -60,7 +55,7 @@ def soft_deleted(item: Item, tags: Mapping[str, str] | None) -> str:
     whose = f" ({owner_of(tags)})" if tags is not None else ""
     place = f"{item.vault_url}/deletedsecrets/{item.ref.secret}"
     return (
-        f"a deleted secret holds this name{whose}. To bring it back: az keyvault secret recover --id {place}; "
+        f"a deleted secret holds this name{whose}{_then_adopt(item, tags)}. To bring it back: az keyvault secret recover --id {place}; "
         f"to give it up for good: az keyvault secret purge --id {place}"
     )
 
@@ -70,17 +65,35 @@ def too_many_tags(count: int, most: int) -> str:
     return f"it would have {count} tags, and Key Vault takes {most}: remove some from the secret, or from `tags` of the vault"
 
 
-def changed_meanwhile(ref: ItemRef) -> str:
+def changed_meanwhile(ref: ItemRef, options: str = "") -> str:
     """A secret that was not as it had been compared when it was to be written."""
     return (
-        f"somebody changed {ref.secret} since it was compared: not written. The next pass judges it anew; now: keysync sync "
-        f"--account {name_of(ref.account)}"
+        f"somebody changed {ref.secret} since it was compared: not written. The next pass judges it anew. To do so now: "
+        f"{command('sync', options)}"
     )
 
 
 def orphan_changed_meanwhile(ref: ItemRef) -> str:
-    """An orphan that was not as it had been when it was to be removed; no configured account has it."""
-    return f"somebody changed {ref.secret} since it was looked at: left alone. The next pass judges it anew; now: keysync sync"
+    """An orphan that was not as it had been found when it was to be removed."""
+    return (
+        f"somebody changed {ref.secret} since it was found to be an orphan: not removed. The next pass judges it anew. To do so "
+        "now: keysync sync"
+    )
+
+
+def command(name: str, options: str) -> str:
+    """A command of keysync's with the options of this run."""
+    return " ".join(filter(None, ("keysync", name, options)))
+
+
+def _adopt(item: Item, flags: str) -> str:
+    # By vault and name: the account has other secrets, and another account may have its name.
+    return f"{command('adopt', item.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
+
+
+def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
+    foreign = tags is not None and not is_ours(tags, item)
+    return "; since it is not keysync's for this key, it has to be adopted afterwards" if foreign else ""
 
 
 def _secret(item: Item) -> str:

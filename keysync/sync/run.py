@@ -43,7 +43,7 @@ class Pass:
     `collect_seconds` is how long the first writing waits for slow accounts: a later one is judged and written in a
     second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_foreign` leaves out
     all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier pass still waits for
-    them. `orphans` searches for those, `orphans_seconds` at most.
+    them. `options`, such as ``-c FILE``, go into the commands that are told. `orphans` searches for those, `orphans_seconds` at most.
     """
 
     scopes: Sequence[AccountScope]
@@ -57,6 +57,7 @@ class Pass:
     accept: str | None = None
     only_foreign: bool = False
     busy: int = 0
+    options: str = ""
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
     tracer: Tracer = NO_TRACER
@@ -81,11 +82,11 @@ class Round:
         kept = [change for change in changes if change.foreign or change.error or not job.only_foreign]
         return Plan(tuple(sorted((*kept, *self.orphans.changes), key=lambda change: change.ref)))
 
-    def material(self) -> Material:
+    def material(self, *, accepted: bool = False) -> Material:
         """What writing them takes."""
         seen = {one.item.ref: one for account in self.collected for one in account.observed if isinstance(one, Seen)}
         values = {ref: value for account in self.collected for ref, value in account.values.items()}
-        return Material(seen, values)
+        return Material(seen, values, accepted)
 
 
 async def run_pass(job: Pass) -> Report:
@@ -99,12 +100,15 @@ async def run_pass(job: Pass) -> Report:
 async def _run(job: Pass, run_id: str) -> Report:
     started, watch = job.clock(), time.monotonic()
     job.observer.started(run_id, len(job.scopes))
-    gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run)
+    gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run, options=job.options)
     results: list[Result] = []
     warnings: list[str] = []
     async for part in _rounds(job, run_id):
         results += await _carry_out(job, part, gate, run_id)
         warnings += part.orphans.warnings
+    gate.settle(results)
+    for result in filter(gate.waits, results):
+        job.observer.result(run_id, gate.told(result))
     report = Report(
         run_id=run_id,
         dry_run=job.dry_run,
@@ -115,7 +119,7 @@ async def _run(job: Pass, run_id: str) -> Report:
         results=tuple(gate.told(result) for result in sorted(results, key=lambda result: result.ref)),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
-        warnings=tuple(warnings),
+        warnings=(*gate.warnings, *warnings),
         busy=job.busy,
     )
     job.observer.finished(report)
@@ -127,10 +131,11 @@ async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequenc
     undone = gate.judge(plan)
 
     def tell(result: Result) -> None:
-        job.observer.result(run_id, gate.told(result))
+        if not gate.waits(result):
+            job.observer.result(run_id, result)
 
     if undone is None and not job.dry_run:
-        return await job.applier.apply(plan, part.material(), accepted=job.accept is not None, tell=tell)
+        return await job.applier.apply(plan, part.material(accepted=job.accept is not None), tell=tell)
     results = (
         [planned(change) for change in plan.changes]
         if undone is None

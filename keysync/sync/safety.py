@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keysync.sync.model import REMOVALS, Change, Plan
+from keysync.sync.model import REMOVALS, Change, ChangeKind, Plan
 from keysync.targets.interface import History
 
 _FEWEST_FOR_A_SHARE: Final = 10
@@ -55,10 +55,14 @@ def held_back(history: History | None, changes_per_day: int | None, now: datetim
     today = sum(1 for created in history.recent if created > now - timedelta(days=1))
     if changes_per_day is not None and today >= changes_per_day:
         return (
-            f"the secret changed {today} times in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
+            f"the secret changed {_times(today)} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
             "somebody else may be writing it too. Look at its versions; to write it all the same"
         )
     return None
+
+
+def _times(count: int) -> str:
+    return "once" if count == 1 else f"{count} times"
 
 
 def nears_the_budget(history: History | None) -> str | None:
@@ -116,32 +120,34 @@ def checksum(plan: Plan) -> str:
     return digest.hexdigest()[:16]
 
 
-def stop_message(found: tuple[Breach, ...], plan_checksum: str) -> str:
-    """The error of a stopped pass: the numbers, and how to go on."""
-    return f"{_told(found)}. Nothing was written. {_how_to_accept(plan_checksum)}"
+def stop_message(found: tuple[Breach, ...], accept: str) -> str:
+    """The error of a stopped pass: the numbers, and the command to go on."""
+    return f"{_told(found)}. Nothing was written. Look at the plan; if it is meant: {accept}"
+
+
+def plan_warning(found: tuple[Breach, ...], accept: str) -> str:
+    """What a plan tells of the limits that it is beyond."""
+    return f"{_told(found)}: a sync would stop here and write nothing. If it is meant: {accept}"
 
 
 def late_message(found: tuple[Breach, ...]) -> str:
     """Why accounts that were late are not written, where those that answered in time have been."""
-    return f"{_told(found)}: not written, since this account answered late and would go beyond the limit"
+    return f"{_told(found)}: not written, since this account answered late and would go beyond the limit. To write it all the same"
 
 
-def held_message(held: str, plan_checksum: str) -> str:
-    """Why a change was held back, and how to have it made."""
-    return f"{held}: keysync sync --accept {plan_checksum}"
+def held_message(held: str, others: Mapping[ChangeKind, int], accept: str) -> str:
+    """Why a change was held back, and the command that has it made, together with `others` that wait: kinds to numbers."""
+    with_it = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
+    return f"{held} (with all that waits: {with_it}): {accept}" if with_it else f"{held}: {accept}"
 
 
-def refusal_of(accepted: str, actual: str) -> str:
+def refusal_of(accepted: str, actual: str, accept: str) -> str:
     """The error where the plan is not the one that was accepted."""
     return (
-        f"--accept {accepted} is for another plan: the world has changed, the plan is now {actual}. "
-        "Nothing was written. Look at it (keysync plan) before you accept it"
+        f"--accept {accepted} is not for the plan as it is now, which is {actual}: the world has changed, the checksum was shown "
+        f"for other options, or it is mistyped. Nothing was written. Look at the plan; if it is meant: {accept}"
     )
 
 
 def _told(found: tuple[Breach, ...]) -> str:
     return "; ".join(str(breach) for breach in found)
-
-
-def _how_to_accept(plan_checksum: str) -> str:
-    return f"Look at it (keysync plan); if it is meant: keysync sync --accept {plan_checksum}"

@@ -27,6 +27,10 @@ class Shard:
             )
         return cls(int(found[1]), int(found[2]))
 
+    def __str__(self) -> str:
+        """As `parse` reads it."""
+        return f"{self.index}/{self.count}"
+
     def has(self, resource_id: str) -> bool:
         """Whether the account of this ARM id (without regard to case) is in the share; each is in exactly one."""
         return max(range(self.count), key=lambda index: _weight(resource_id.lower(), index)) == self.index

@@ -144,7 +144,7 @@ class World:
     async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
         part = Round(await self.collect())
-        return await self.applier(**options).apply(part.plan(self.job()), part.material(), accepted=accepted)
+        return await self.applier(**options).apply(part.plan(self.job()), part.material(accepted=accepted))
 
     def orphans(
         self,

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure, data, running_azure
+from tests.support.forked import Forks
 from tests.support.warm import WarmKeysync, warm_keysync
 
 
@@ -63,10 +64,11 @@ def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path
 class World:
     """An embedded Azure and a configuration for it in a folder of the test's own."""
 
-    def __init__(self, azure: RunningAzure, folder: Path) -> None:
+    def __init__(self, azure: RunningAzure, folder: Path, forks: Forks | None = None) -> None:
         self.running = azure
         self.folder = folder
         self.path = folder / "keysync.yaml"
+        self._forks = forks
 
     def configure(self, accounts: Sequence[str | dict[str, Any]], **more: Any) -> None:
         """Writes the configuration; JSON is YAML."""
@@ -88,10 +90,11 @@ class World:
         self.path.write_text(json.dumps(document, indent=1))
 
     def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
-        """Runs a command with this configuration."""
-        return run_keysync(
-            command, "-c", str(self.path), *arguments, env={**self.running.environ, **(env or {})}, cwd=self.folder
-        )
+        """Runs a command with this configuration, which stands in the folder that it runs in."""
+        own = {**self.running.environ, **(env or {})}
+        if self._forks is not None:
+            return Ran(*self._forks.run([command, *arguments], {**clean_environment(), **own}, self.folder))
+        return run_keysync(command, "-c", str(self.path), *arguments, env=own, cwd=self.folder)
 
     def sync(self, *arguments: str, **more: Any) -> Ran:
         """`keysync sync --output json`."""
@@ -100,6 +103,25 @@ class World:
     def versions(self, vault: str, secret: str) -> list[Any]:
         """The versions of a secret, oldest first."""
         return self.running.do(lambda azure: list(azure.state.vault(vault).versions(secret)))
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Runs keysync in processes that are quick to start."""
+    with Forks(tmp_path_factory.mktemp("forks")) as forks:
+        yield forks
+
+
+@pytest.fixture
+def make_quick_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., World]]:
+    """Like `make_world`, for tests that run keysync often."""
+    with ExitStack() as stack:
+
+        def make(*accounts: Any, vaults: tuple[Any, ...] = ("main",), **options: Any) -> World:
+            azure = stack.enter_context(running_azure(data(*accounts, vaults=vaults), **options))
+            return World(azure, tmp_path, forks)
+
+        yield make
 
 
 @pytest.fixture

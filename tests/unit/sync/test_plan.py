@@ -132,7 +132,7 @@ def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[
         ("absent", "create", None),
         ("ours", "unchanged", None),
         ("ours stale", "update", "not the live key"),
-        ("same by hand", "unchanged", "keysync adopt --account alpha --yes"),
+        ("same by hand", "unchanged", "keysync adopt --secret main/alpha-primary-key --yes"),
         ("other by hand", "refused", "made by hand"),
         ("other's", "refused", "terraform"),
         ("managed", "refused", "certificate"),

@@ -169,7 +169,7 @@ def test_adoption_takes_what_it_was_told_to(state: str, place: int, adopt: Adopt
         assert change.metadata is not None
         assert own_tags(MINE).items() <= change.metadata.tags.items()
     else:
-        assert "keysync adopt --account alpha" in (change.reason or "")
+        assert "keysync adopt --secret main/alpha-primary-key" in (change.reason or "")
 
 
 @pytest.mark.parametrize("state", _BY_ADOPTION)

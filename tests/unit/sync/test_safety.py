@@ -62,11 +62,11 @@ def test_read_only_items_count_nothing():
 def test_a_stop_says_how_to_go_on():
     """The message holds the numbers and the command that accepts exactly this plan."""
     plan = Plan(tuple(changes("create", 2)))
-    message = stop_message(breaches(plan, {"main": Limits(creates=1)}), checksum(plan))
+    message = stop_message(breaches(plan, {"main": Limits(creates=1)}), f"keysync sync --accept {checksum(plan)}")
     assert "2 secrets" in message
     assert f"keysync sync --accept {checksum(plan)}" in message
-    assert "--accept old" in refusal_of("old", "new")
-    assert "new" in refusal_of("old", "new")
+    assert "--accept old" in refusal_of("old", "new", "keysync sync --accept new")
+    assert "new" in refusal_of("old", "new", "keysync sync --accept new")
 
 
 async def test_a_checksum_is_stable_under_order_and_follows_versions():

@@ -1,0 +1,113 @@
+"""What other people and tools do to an embedded Azure, and the marks by which keysync knows a secret as its own."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from typing import Any, Final
+
+from azure.identity import ClientSecretCredential
+from azure.keyvault.secrets import SecretClient
+
+from keysync.emulator import Emulator, Fault
+from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure
+
+DAY: Final = 86_400
+
+
+def arm_id(account: str) -> str:
+    """The ARM id of an account in the embedded Azure."""
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{account}"
+
+
+def marks(account: str, key: str = "primary", owner: str | None = None) -> dict[str, str]:
+    """The tags of keysync's own secret for a key of an account."""
+    tags = {"managed-by": "keysync", "keysync-source": arm_id(account), "keysync-key": key}
+    return tags if owner is None else {**tags, "keysync-owner": owner}
+
+
+def secret(account: str, key: str = "primary", **more: Any) -> dict[str, Any]:
+    """A secret under the usual name for the data of a vault, `by-hand` and without marks unless told otherwise."""
+    return {"name": f"{account}-{key}-key", "value": "by-hand", **more}
+
+
+def remove_account(azure: Emulator, name: str) -> None:
+    """Deletes a Batch account, as somebody with the right to would; to be run by `RunningAzure.do`."""
+    state = azure.state
+    account = state.account(name)
+    del state.accounts[account.id.lower()]
+    state.by_group[account.subscription_id.lower(), account.resource_group.lower()].remove(account)
+    state.by_subscription[account.subscription_id.lower()].remove(account)
+
+
+def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int = 2 * DAY) -> None:
+    """Gives a secret so many versions in all, the new ones `age` seconds old, the tags those of the latest."""
+    stored = azure.state.vault(vault)
+    while len(stored.versions(name)) < total:
+        _, made = stored.add_version(name, "old", tags=stored.versions(name)[-1].tags)
+        made.created -= age
+
+
+def add_version(azure: Emulator, target: str, value: str, tags: dict[str, str]) -> None:
+    """Somebody's own write of `target`, which is ``vault/secret``."""
+    vault, _, name = target.partition("/")
+    azure.state.vault(vault).add_version(name, value, tags=tags)
+
+
+def before(azure: Emulator, call: tuple[str, str], action: Callable[[Emulator, str], None], *, which: int = 1) -> None:
+    """Does `action` just before request number `which` for this operation and target is answered, and once only."""
+    take, seen = azure.faults.take, [0]
+
+    def acting(operation: str, target: str) -> Fault | None:
+        seen[0] += (operation, target) == call
+        if (operation, target) == call and seen[0] == which:
+            action(azure, target)
+        return take(operation, target)
+
+    azure.faults.take = acting  # type: ignore[method-assign]
+
+
+def overtake(azure: Emulator, vault: str, value: str, tags: dict[str, str]) -> None:
+    """From now on, each write in the vault is followed by one of somebody else before its reply is sent."""
+    stored = azure.state.vault(vault)
+    first = stored.add_version
+
+    def both(name: str, *args: Any, **more: Any) -> Any:
+        made = first(name, *args, **more)
+        first(name, value, tags=tags)
+        return made
+
+    stored.add_version = both  # type: ignore[method-assign]
+
+
+def commands(text: str) -> list[str]:
+    """The commands that a sentence tells, whole: each stands behind a colon, to the end of the clause."""
+    return [found.strip() for found in re.findall(r": ((?:keysync|az) [^;,:]*(?:https://[^;, ]+)?[^;, ]*)", text)]
+
+
+def az_keyvault(azure: RunningAzure, command: str) -> None:
+    """Does what `az keyvault secret ...` with an `--id` would do, through the SDK that `az` itself uses."""
+    words = shlex.split(command)
+    assert words[:3] == ["az", "keyvault", "secret"], command
+    url, _, name = words[words.index("--id") + 1].rsplit("/", 2)
+    endpoints = azure.azure.endpoints
+    trust = {"connection_verify": endpoints.ca_bundle}
+    credential = ClientSecretCredential(
+        endpoints.tenant_id,
+        endpoints.client_id,
+        endpoints.client_secret,
+        authority=endpoints.authority,
+        disable_instance_discovery=True,
+        **trust,
+    )
+    with credential, SecretClient(url, credential, verify_challenge_resource=False, **trust) as client:
+        match words[3]:
+            case "set-attributes":
+                client.update_secret_properties(name, enabled=words[words.index("--enabled") + 1] == "true")
+            case "recover":
+                client.begin_recover_deleted_secret(name, _polling_interval=0.05).wait()
+            case "purge":
+                client.purge_deleted_secret(name)
+            case other:
+                raise AssertionError(f"az keyvault secret {other}")

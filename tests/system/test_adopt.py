@@ -1,0 +1,194 @@
+"""`keysync adopt` and the setting `adopt`, as a user runs them: what is taken over, and what nothing is done to."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.support.hands import arm_id, commands, marks, secret
+from tests.support.passes import key
+from tests.system.conftest import Ran, World
+
+MakeWorld = Callable[..., World]
+
+LIVE = {"primary": key("p"), "secondary": key("s")}
+ALPHA = {"name": "alpha", **LIVE}
+NAME = "main/alpha-primary-key"
+
+
+def holding(*secrets: dict[str, Any]) -> tuple[dict[str, Any], ...]:
+    """One vault that holds these secrets."""
+    return ({"name": "main", "secrets": list(secrets)},)
+
+
+def adopt(world: World, *arguments: str) -> Ran:
+    """`keysync adopt --output json`."""
+    return world.run("adopt", "--output", "json", *arguments)
+
+
+def writes(world: World) -> int:
+    """How many requests could have changed a vault."""
+    changing = ("setSecret", "updateSecret", "deleteSecret", "recoverSecret", "purgeSecret")
+    return world.running.do(lambda azure: sum(azure.counts[name] for name in changing))
+
+
+def test_adopt_shows_first_and_sets_only_tags_where_the_value_is_right(make_quick_world: MakeWorld) -> None:
+    """Without --yes nothing is written; with it the secret has its one version, our marks and all that it carried."""
+    there = secret(
+        "alpha", value=LIVE["primary"], tags={"team": "render"}, content_type="text/x", expires=4_000_000_000
+    )
+    world = make_quick_world(ALPHA, vaults=holding(there))
+    world.configure(["alpha"])
+    shown = adopt(world)
+    assert (shown.code, shown.outcomes()) == (0, {NAME: "adopt"})
+    assert shown.report["dry_run"] is True
+    assert writes(world) == 0
+    done = adopt(world, "--yes")
+    assert (done.code, done.outcomes()) == (0, {NAME: "adopted"})
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert version.tags == {"team": "render", **marks("alpha")}
+    assert (version.value, version.content_type, version.expires) == (LIVE["primary"], "text/x", 4_000_000_000)
+    assert done.report["items"][0]["version"] == version.version
+    (line,) = [line for line in done.log if line["event"] == "secret.adopted"]
+    assert "only tags are set" in line["reason"]
+    assert (adopt(world).code, adopt(world).outcomes()) == (0, {})
+
+
+def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None:
+    """`adopt` alone shows whose it is and refuses; `--replace` shows, and with `--yes` makes one version."""
+    world = make_quick_world(ALPHA, vaults=holding(secret("alpha", tags={"team": "render"})))
+    world.configure(["alpha"])
+    for arguments in ((), ("--yes",)):
+        refused = adopt(world, *arguments)
+        assert (refused.code, refused.outcomes()) == (1, {NAME: "refused"})
+        (item,) = refused.report["items"]
+        assert item["verdict"] == "foreign"
+        assert commands(item["reason"]) == ["keysync adopt --secret main/alpha-primary-key --replace --yes"]
+    shown = adopt(world, "--replace")
+    assert (shown.code, shown.outcomes()) == (0, {NAME: "adopt"})
+    assert "replaced by a new version" in shown.report["items"][0]["reason"]
+    assert writes(world) == 0
+    assert adopt(world, "--replace", "--yes").outcomes() == {NAME: "adopted"}
+    old, new = world.versions("main", "alpha-primary-key")
+    assert (old.value, old.tags) == ("by-hand", {"team": "render"})
+    assert (new.value, new.tags) == (LIVE["primary"], {"team": "render", **marks("alpha")})
+
+
+@pytest.mark.parametrize(
+    ("tags", "whose"),
+    [
+        ({"managed-by": "terraform"}, "managed by 'terraform'"),
+        (marks("alpha", owner="other-team"), "owner 'other-team'"),
+        (marks("beta"), f"the primary key of {arm_id('beta')}"),
+        ({"keysync-key": "primary"}, "some of keysync's tags"),
+    ],
+    ids=["terraform", "another-owner", "another-account", "half-marked"],
+)
+def test_somebody_elses_mark_takes_replace_though_the_value_is_right(
+    make_quick_world: MakeWorld, tags: dict[str, str], whose: str
+) -> None:
+    """A right value does not make somebody else's secret ours; the note names the flag that does, without a version."""
+    world = make_quick_world(ALPHA, vaults=holding(secret("alpha", value=LIVE["primary"], tags=tags)))
+    world.configure(["alpha"])
+    told = adopt(world, "--yes")
+    assert (told.code, told.outcomes()) == (0, {NAME: "unchanged"})
+    reason = told.report["items"][0]["reason"]
+    assert whose in reason
+    assert writes(world) == 0
+    (command,) = commands(reason)
+    assert command == "keysync adopt --secret main/alpha-primary-key --replace --yes"
+    assert world.run(*shlex.split(command)[1:]).code == 0
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert version.tags == marks("alpha")
+
+
+def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
+    """No secret is created, brought in step, enabled, recovered or removed beside what is taken over."""
+    gone = secret("gamma", tags=marks("gamma", owner="us"))
+    theirs = secret("alpha", value=LIVE["primary"])
+    stale = secret("alpha", "secondary", value="stale", tags=marks("alpha", "secondary", owner="us"))
+    off = secret("beta", enabled=False, tags=marks("beta", owner="us"))
+    deleted = secret("beta", "secondary", tags=marks("beta", "secondary", owner="us"))
+    world = make_quick_world(
+        ALPHA, "beta", "delta", vaults=({"name": "main", "secrets": [gone, theirs, stale, off], "deleted": [deleted]},)
+    )
+    world.configure(["alpha", "beta", "delta"], owner="us", orphans="delete", recover="owned", disabled="enable")
+    done = adopt(world, "--replace", "--yes")
+    assert (done.code, done.outcomes()) == (0, {NAME: "adopted"})
+    assert writes(world) == 1
+    assert world.versions("main", "delta-primary-key") == []
+    assert world.versions("main", "alpha-secondary-key")[-1].value == "stale"
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert version.tags == marks("alpha", owner="us")
+
+
+def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_quick_world: MakeWorld) -> None:
+    """`adopt: true` on one account adopts there in a sync, never what differs or is marked, and not for another account."""
+    mine = secret("alpha", value=LIVE["primary"])
+    wrong = secret("alpha", "secondary")
+    others = secret("beta", value=LIVE["primary"])
+    marked = secret("delta", value=LIVE["primary"], tags={"managed-by": "terraform"})
+    beta, delta = ({"name": name, **LIVE} for name in ("beta", "delta"))
+    world = make_quick_world(ALPHA, beta, delta, vaults=holding(mine, wrong, others, marked))
+    only_primary = {"secrets": {"secondary": None}}
+    world.configure(
+        [
+            {"name": "alpha", "adopt": True},
+            {"name": "beta", "adopt": False, **only_primary},
+            {"name": "delta", **only_primary},
+        ],
+        adopt=True,
+    )
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes() == {
+        NAME: "adopted",
+        "main/alpha-secondary-key": "refused",
+        "main/beta-primary-key": "unchanged",
+        "main/delta-primary-key": "unchanged",
+    }
+    assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
+    assert [version.value for version in world.versions("main", "alpha-secondary-key")] == ["by-hand"]
+    assert world.versions("main", "beta-primary-key")[0].tags == {}
+    assert world.sync().outcomes()[NAME] == "unchanged"
+
+
+def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world: MakeWorld) -> None:
+    """Secrets from before `owner` was set are kept and noted; `adopt --yes` names the owner without a version."""
+    world = make_quick_world(ALPHA)
+    world.configure(["alpha"])
+    assert world.sync().code == 0
+    world.configure(["alpha"], owner="us")
+    ran = world.sync()
+    assert ran.code == 0
+    told = [command for item in ran.report["items"] for command in commands(item["reason"])]
+    assert told == [f"keysync adopt --secret main/alpha-{key}-key --yes" for key in ("primary", "secondary")]
+    for command in told:
+        assert world.run(*shlex.split(command)[1:]).code == 0
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert version.tags == marks("alpha", owner="us")
+    assert {item["reason"] for item in world.sync().report["items"]} == {None}
+
+
+def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> None:
+    """Even `--replace --yes` leaves it; another name in `secrets`, as the refusal says, serves the account."""
+    world = make_quick_world(ALPHA, vaults=holding(secret("alpha", managed=True)))
+    world.configure(["alpha"])
+    told = adopt(world, "--replace", "--yes")
+    assert (told.code, told.outcomes()) == (1, {NAME: "refused"})
+    assert "another name in `secrets`" in told.report["items"][0]["reason"]
+    assert writes(world) == 0
+    world.configure([{"name": "alpha", "secrets": {"primary": "alpha-one", "secondary": "alpha-two"}}])
+    assert world.sync().outcomes() == {"main/alpha-one": "created", "main/alpha-two": "created"}
+
+
+def test_read_only_holds_for_adopt(make_quick_world: MakeWorld) -> None:
+    """The kill switch wins over --yes."""
+    world = make_quick_world(ALPHA, vaults=holding(secret("alpha")))
+    world.configure(["alpha"], read_only=True)
+    told = adopt(world, "--replace", "--yes")
+    assert (told.code, told.outcomes()) == (0, {NAME: "adopt"})
+    assert writes(world) == 0

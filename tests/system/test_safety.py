@@ -1,0 +1,982 @@
+"""The safety rules as a user meets them: report, exit code, log and vault; and each command that a refusal tells is run."""
+
+from __future__ import annotations
+
+import functools
+import shlex
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from keysync.emulator import Emulator, Fault
+from tests.support.hands import (
+    DAY,
+    add_version,
+    add_versions,
+    arm_id,
+    az_keyvault,
+    before,
+    commands,
+    marks,
+    overtake,
+    remove_account,
+    secret,
+)
+from tests.support.passes import key
+from tests.system.conftest import Ran, World
+
+MakeWorld = Callable[..., World]
+
+LIVE = {"primary": key("p"), "secondary": key("s")}
+ALPHA = {"name": "alpha", **LIVE}
+NAME = "main/alpha-primary-key"
+ONLY_PRIMARY = {"secrets": {"secondary": None}}
+PRIMARY = {"name": "alpha", **ONLY_PRIMARY}
+
+# As Azure Policy denies a secret that has not what it demands.
+DENIAL = Fault(
+    operation="setSecret",
+    kind="status",
+    status=403,
+    code="Forbidden",
+    inner_code="ForbiddenByPolicy",
+    message="Operation is not allowed by policy. PolicyAssignmentId: /providers/microsoft.management/managementgroups/corp/"
+    "providers/microsoft.authorization/policyassignments/kv-secrets, Effect: Deny, Reason: secrets should have a content "
+    "type and an expiration date set.",
+    times=1,
+)
+
+
+def holding(*secrets: dict[str, Any], **more: Any) -> dict[str, Any]:
+    """A vault `main` that holds these secrets."""
+    return {"name": "main", "secrets": list(secrets), **more}
+
+
+def ours(value: str = "old", account: str = "alpha", name: str = "primary", **more: Any) -> dict[str, Any]:
+    """A secret that keysync made for a key, with this value."""
+    return secret(account, name, value=value, tags=marks(account, name), **more)
+
+
+def item(ran: Ran, name: str = NAME) -> dict[str, Any]:
+    """The item of a report for one secret."""
+    found: list[dict[str, Any]] = [one for one in ran.report["items"] if f"{one['vault']}/{one['secret']}" == name]
+    assert len(found) == 1, ran.report["items"]
+    return found[0]
+
+
+def count(world: World, *operations: str) -> int:
+    """How many requests of these operations there were."""
+    return world.running.do(lambda azure: sum(azure.counts[name] for name in operations))
+
+
+def writes(world: World) -> int:
+    """How many requests could have changed a vault."""
+    return count(world, "setSecret", "updateSecret", "deleteSecret", "recoverSecret", "purgeSecret")
+
+
+def with_vaults(world: World, **settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration's `vaults`, with more settings for those that are named."""
+    urls = world.running.azure.endpoints.vaults
+    plain = {"verify_challenge_resource": False}
+    return {name: {"url": url, **plain, **settings.get(name, {})} for name, url in urls.items()}
+
+
+def follow(world: World, command: str) -> Ran:
+    """Runs a command of keysync's as it was told."""
+    program, *words = shlex.split(command)
+    assert program == "keysync"
+    return world.run(words[0], "--output", "json", *words[1:])
+
+
+def only_command(text: str) -> str:
+    """The one command that a text tells."""
+    (found,) = commands(text)
+    return found
+
+
+# 1: ownership
+
+
+def test_a_foreign_secret_is_refused_with_its_owner_and_the_way_out(make_quick_world: MakeWorld) -> None:
+    """Whoever owns it is named in report and log; the command that is told replaces it, and no other account's."""
+    tags: dict[str, dict[str, str]] = {
+        "hand": {"team": "render"},
+        "terraform": {"managed-by": "terraform"},
+        "owner": marks("owner", owner="other-team"),
+        "account": marks("alpha"),
+    }
+    whose = ("made by hand", "managed by 'terraform'", "owner 'other-team'", f"primary key of {arm_id('alpha')}")
+    world = make_quick_world(*tags, vaults=(holding(*(secret(name, tags=tag) for name, tag in tags.items())),))
+    world.configure([{"name": name, **ONLY_PRIMARY} for name in tags], owner="us")
+    ran = world.sync()
+    assert ran.code == 1
+    assert set(ran.outcomes().values()) == {"refused"}
+    assert writes(world) == 0
+    for name, owner in zip(tags, whose, strict=True):
+        told = item(ran, f"main/{name}-primary-key")
+        assert (told["verdict"], told["error"]) == ("foreign", None)
+        assert owner in told["reason"]
+        assert "not overwritten" in told["reason"]
+        (line,) = [line for line in ran.log if line.get("secret") == told["secret"]]
+        assert (line["event"], line["level"], line["reason"]) == ("secret.refused", "warning", told["reason"])
+    command = only_command(item(ran, "main/terraform-primary-key")["reason"])
+    done = follow(world, command)
+    assert (done.code, done.outcomes()) == (0, {"main/terraform-primary-key": "adopted"})
+    after = world.sync().outcomes()
+    assert after.pop("main/terraform-primary-key") == "unchanged"
+    assert set(after.values()) == {"refused"}
+    assert [version.value for version in world.versions("main", "hand-primary-key")] == ["by-hand"]
+
+
+def test_a_right_value_without_our_marks_is_unchanged_with_a_note(make_quick_world: MakeWorld) -> None:
+    """Exit code 0 and a note; the command in it marks the secret, which is kept in step from then on."""
+    world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", value=LIVE["primary"])),))
+    world.configure([PRIMARY])
+    ran = world.sync()
+    assert (ran.code, ran.outcomes(), writes(world)) == (0, {NAME: "unchanged"}, 0)
+    text = world.run("sync").out
+    assert "not be kept in step" in text
+    assert follow(world, only_command(item(ran)["reason"])).outcomes() == {NAME: "adopted"}
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    assert world.sync().outcomes() == {NAME: "updated"}
+
+
+def test_a_certificates_secret_is_refused(make_quick_world: MakeWorld) -> None:
+    """Marks and a right value make no difference to it."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours(LIVE["primary"], managed=True)),))
+    world.configure([PRIMARY], adopt=True, disabled="enable")
+    ran = world.sync()
+    assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
+    assert "certificate" in item(ran)["reason"]
+    assert "another name in `secrets`" in item(ran)["reason"]
+
+
+def test_our_tags_are_not_the_users_to_set(make_quick_world: MakeWorld) -> None:
+    """`tags` of a vault that would override a mark end the command before the first request."""
+    world = make_quick_world("alpha")
+    for tag in ("managed-by", "keysync-owner", "Keysync-Source"):
+        world.configure(["alpha"], vaults=with_vaults(world, main={"tags": {tag: "x"}}))
+        ran = world.sync()
+        assert ran.code == 2
+        assert f"vaults.main.tags.{tag}" in ran.err
+    assert count(world, "token", "getSecret") == 0
+
+
+def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world: MakeWorld) -> None:
+    """A name that was free is looked at again; the command that is told judges it anew, and refuses it as foreign."""
+    world = make_quick_world(ALPHA)
+    world.configure([PRIMARY])
+    put = functools.partial(add_version, value="by-hand", tags={})
+    world.running.do(lambda azure: before(azure, ("getSecret", NAME), put, which=2))
+    ran = world.sync()
+    assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
+    assert "somebody changed alpha-primary-key" in item(ran)["reason"]
+    anew = follow(world, only_command(item(ran)["reason"]))
+    assert (anew.code, item(anew)["verdict"]) == (1, "foreign")
+    assert [version.value for version in world.versions("main", "alpha-primary-key")] == ["by-hand"]
+
+
+def test_the_command_of_a_refusal_takes_over_no_other_accounts_secret(make_quick_world: MakeWorld) -> None:
+    """Two accounts of one name in two groups: what is told for one leaves the other's secret as it is."""
+    twin = {"name": "alpha", "resource_group": "other-group"}
+    world = make_quick_world("alpha", twin, vaults=(holding(secret("alpha"), secret("twin")),))
+    world.configure([PRIMARY, {**twin, "secrets": {"primary": "twin-primary-key", "secondary": None}}])
+    ran = world.sync()
+    follow(world, only_command(item(ran)["reason"]))
+    assert [version.value for version in world.versions("main", "twin-primary-key")] == ["by-hand"]
+
+
+def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_world: MakeWorld) -> None:
+    """A command that is told for a secret of one vault replaces nothing in another."""
+    other = {"name": "other", "secrets": [secret("alpha", value="precious", tags={"managed-by": "terraform"})]}
+    world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")), other))
+    world.configure([{**PRIMARY, "vaults": ["main", "other"]}])
+    follow(world, only_command(item(world.sync())["reason"]))
+    assert [version.value for version in world.versions("other", "alpha-primary-key")] == ["precious"]
+
+
+# 3: verdicts
+
+
+def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
+    """In sync, stale, swapped, duplicated, both changed and foreign, each told by the four that tell anything."""
+    p, s = LIVE["primary"], LIVE["secondary"]
+    held = {
+        "steady": (p, s),
+        "stale": ("old", s),
+        "swapped": (s, p),
+        "doubled": (s, s),
+        "both": ("old", "older"),
+        "missing": None,
+    }
+    stored = [
+        ours(value, name, which)
+        for name, values in held.items()
+        if values
+        for which, value in zip(LIVE, values, strict=True)
+    ]
+    names = [*held, "foreign"]
+    world = make_quick_world(
+        *({"name": name, **LIVE} for name in names), vaults=(holding(*stored, secret("foreign", value="x")),)
+    )
+    world.configure(names)
+    expected = {
+        "steady": ("in_sync", "in_sync"),
+        "stale": ("stale", "in_sync"),
+        "swapped": ("swapped", "swapped"),
+        "doubled": ("duplicated", "in_sync"),
+        "both": ("both_changed", "both_changed"),
+        "missing": ("missing", "missing"),
+        "foreign": ("foreign", "missing"),
+    }
+    table = world.run("plan").out
+    ran = world.sync("--metrics-file", str(world.folder / "keysync.prom"))
+    for name, verdicts in expected.items():
+        for which, verdict in zip(LIVE, verdicts, strict=True):
+            assert item(ran, f"main/{name}-{which}-key")["verdict"] == verdict
+            (row,) = [line for line in table.splitlines() if f"main   {name}-{which}-key" in line]
+            assert verdict.replace("_", " ") in row
+    written = {line["secret"]: line["verdict"] for line in ran.log if line["event"] == "secret.updated"}
+    assert written["swapped-primary-key"] == "swapped"
+    assert written["both-primary-key"] == written["both-secondary-key"] == "both_changed"
+    (warning,) = [line for line in ran.log if line["event"] == "account.both_keys_changed"]
+    assert (warning["level"], warning["account"], warning["vault"]) == ("warning", arm_id("both"), "main")
+    assert "one key at a time" in warning["hint"]
+    metrics = (world.folder / "keysync.prom").read_text()
+    assert 'keysync_both_keys_changed_total{vault="main"} 1.0' in metrics
+    assert 'keysync_secret_verdicts_total{vault="main",verdict="duplicated"} 1.0' in metrics
+    assert 'keysync_secret_verdicts_total{vault="main",verdict="foreign"} 1.0' in metrics
+    assert {one["verdict"] for one in world.sync().report["items"]} == {"in_sync", "foreign"}
+
+
+@pytest.mark.parametrize("kept", ["primary", "secondary"])
+def test_one_key_that_changed_alone_is_no_warning(make_quick_world: MakeWorld, kept: str) -> None:
+    """The procedure that people should follow raises nothing."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old"), ours("old", name="secondary")),))
+    world.running.do(lambda azure: setattr(azure.state.vault("main").find(f"alpha-{kept}-key").latest, "value", LIVE[kept]))  # type: ignore[union-attr]  # fmt: skip
+    world.configure(["alpha"])
+    ran = world.sync()
+    assert not [line for line in ran.log if line["event"] == "account.both_keys_changed"]
+    assert sorted(ran.outcomes().values()) == ["unchanged", "updated"]
+
+
+# 4: fields apart
+
+
+def test_metadata_alone_is_patched_and_a_new_value_carries_it(make_quick_world: MakeWorld) -> None:
+    """Content type, expiry and tags that are set later make no version; the next value has them, and others' tags too."""
+    tags = {**marks("alpha"), "team": "render"}
+    world = make_quick_world(ALPHA, vaults=(holding({**ours(LIVE["primary"]), "tags": tags}),))
+    settings = {"content_type": "text/x-key", "expires_after": "90d", "tags": {"cost-center": "4711"}}
+    world.configure([PRIMARY], vaults=with_vaults(world, main=settings))
+    ran = world.sync()
+    assert (ran.code, ran.outcomes()) == (0, {NAME: "updated"})
+    assert "no new version" in item(ran)["reason"]
+    assert (count(world, "setSecret"), count(world, "updateSecret")) == (0, 1)
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert item(ran)["version"] == version.version
+    assert version.tags == {**tags, "cost-center": "4711"}
+    assert version.content_type == "text/x-key"
+    ninety_days = (datetime.now(UTC) + timedelta(days=90)).timestamp()
+    assert abs(version.expires - ninety_days) < DAY
+    assert world.sync().outcomes() == {NAME: "unchanged"}
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    assert world.sync().outcomes() == {NAME: "updated"}
+    new = world.versions("main", "alpha-primary-key")[-1]
+    assert new.value == world.running.do(lambda azure: azure.state.keys("alpha"))[0]
+    assert (new.tags, new.content_type) == (version.tags, "text/x-key")
+    assert abs(new.expires - ninety_days) < DAY
+
+
+@pytest.mark.parametrize(("days", "outcome"), [(10, "updated"), (60, "unchanged"), (400, "updated")])
+def test_an_expiry_is_renewed_at_half_time(make_quick_world: MakeWorld, days: int, outcome: str) -> None:
+    """By PATCH, and only where less than half of it is left or more than all of it."""
+    soon = int(datetime.now(UTC).timestamp()) + days * DAY
+    world = make_quick_world(ALPHA, vaults=(holding(ours(LIVE["primary"], expires=soon)),))
+    world.configure([PRIMARY], vaults=with_vaults(world, main={"expires_after": "90d"}))
+    assert world.sync().outcomes() == {NAME: outcome}
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert abs(version.expires - soon - (90 - days) * DAY) < DAY if outcome == "updated" else version.expires == soon
+
+
+def test_a_denial_by_policy_is_explained(make_quick_world: MakeWorld) -> None:
+    """The hint names the settings that satisfy the policy; with them the write is let through."""
+    world = make_quick_world(ALPHA)
+    world.configure([PRIMARY])
+    world.running.do(lambda azure: azure.faults.add(DENIAL))
+    ran = world.sync()
+    assert (ran.code, ran.outcomes()) == (1, {NAME: "failed"})
+    error = item(ran)["error"]
+    assert (error["http_status"], error["cloud_error"]["innererror"]["code"]) == (403, "ForbiddenByPolicy")
+    assert "`content_type`" in error["hint"]
+    assert "`expires_after`" in error["hint"]
+    assert "Reason: secrets should have" in error["cloud_error"]["message"]
+    world.configure([PRIMARY], vaults=with_vaults(world, main={"content_type": "text/plain", "expires_after": "90d"}))
+    assert world.sync().outcomes() == {NAME: "created"}
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert version.content_type == "text/plain"
+    assert version.expires
+
+
+def test_what_a_policy_demands_is_in_the_text(make_quick_world: MakeWorld) -> None:
+    """The hint says that the message tells what is demanded, so the message has to be there whole."""
+    world = make_quick_world(ALPHA)
+    world.configure([PRIMARY])
+    world.running.do(lambda azure: azure.faults.add(DENIAL))
+    assert "an expiration date set" in world.run("sync").out
+
+
+def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_world: MakeWorld) -> None:
+    """It is reported and left; after the command that is told, it is brought in step."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old", enabled=False)),))
+    world.configure([PRIMARY])
+    ran = world.sync()
+    assert (ran.code, ran.outcomes(), writes(world)) == (0, {NAME: "skipped"}, 0)
+    assert item(ran)["verdict"] == "disabled"
+    assert [line["event"] for line in ran.log if line.get("secret")] == ["secret.skipped"]
+    az_keyvault(world.running, only_command(item(ran)["reason"]))
+    assert world.sync().outcomes() == {NAME: "updated"}
+    assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
+
+
+def test_disabled_enable_brings_ours_back_and_in_step(make_quick_world: MakeWorld) -> None:
+    """Ours are enabled, without a version where the value is right and with one where it is not; another's stay off."""
+    theirs = secret("beta", enabled=False, tags={"managed-by": "terraform"})
+    stored = (ours(LIVE["primary"], enabled=False), ours("old", name="secondary", enabled=False), theirs)
+    world = make_quick_world(ALPHA, "beta", vaults=(holding(*stored),))
+    world.configure(["alpha", {"name": "beta", **ONLY_PRIMARY}], disabled="enable")
+    ran = world.sync()
+    assert ran.outcomes() == {
+        NAME: "updated",
+        "main/alpha-secondary-key": "updated",
+        "main/beta-primary-key": "skipped",
+    }
+    assert "terraform" in item(ran, "main/beta-primary-key")["reason"]
+    (right,) = world.versions("main", "alpha-primary-key")
+    assert (right.value, right.enabled) == (LIVE["primary"], True)
+    assert [version.value for version in world.versions("main", "alpha-secondary-key")] == ["old", LIVE["secondary"]]
+    assert all(version.enabled for version in world.versions("main", "alpha-secondary-key"))
+    assert world.versions("main", "beta-primary-key")[-1].enabled is False
+
+
+# 5: soft-deleted namesakes
+
+
+@pytest.mark.parametrize(("way", "outcome"), [(0, "updated"), (1, "created")], ids=["recover", "purge"])
+def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: MakeWorld, way: int, outcome: str) -> None:
+    """keysync neither recovers nor purges by itself; each of the two commands lets the next pass write."""
+    world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], recover_delay=0),))
+    world.configure([PRIMARY])
+    ran = world.sync()
+    assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
+    assert item(ran)["verdict"] == "soft_deleted"
+    told = commands(item(ran)["reason"])
+    assert len(told) == 2
+    az_keyvault(world.running, told[way])
+    after = world.sync()
+    assert (after.code, after.outcomes()) == (0, {NAME: outcome})
+    assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
+
+
+def test_recover_owned_brings_ours_back_and_nobody_elses(make_quick_world: MakeWorld) -> None:
+    """Ours is recovered, and written where the key has changed; another's deleted secret stays, and nothing is purged."""
+    right, old = ours(LIVE["primary"]), ours("old", name="secondary")
+    theirs = secret("beta", tags={"managed-by": "terraform"})
+    other_owner = secret("beta", "secondary", tags=marks("beta", "secondary", owner="them"))
+    world = make_quick_world(
+        ALPHA, "beta", vaults=(holding(deleted=[right, old, theirs, other_owner], recover_delay=0.1),)
+    )
+    world.configure(["alpha", "beta"], recover="owned")
+    assert world.run("plan", "--output", "json").outcomes()[NAME] == "recover"
+    assert writes(world) == 0
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes() == {
+        NAME: "recovered",
+        "main/alpha-secondary-key": "recovered",
+        "main/beta-primary-key": "refused",
+        "main/beta-secondary-key": "refused",
+    }
+    assert [version.value for version in world.versions("main", "alpha-primary-key")] == [LIVE["primary"]]
+    assert [version.value for version in world.versions("main", "alpha-secondary-key")] == ["old", LIVE["secondary"]]
+    assert count(world, "purgeSecret") == 0
+    assert len(world.running.do(lambda azure: azure.state.vault("main").deleted_secrets())) == 2
+
+
+def test_a_recovery_that_is_not_allowed_names_the_action(make_quick_world: MakeWorld) -> None:
+    """An identity without the right to recover fails for that secret, and learns which right it is."""
+    world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], denied=["recoverSecret"]),))
+    world.configure([PRIMARY], recover="owned")
+    ran = world.sync()
+    assert (ran.code, ran.outcomes()) == (1, {NAME: "failed"})
+    assert "Microsoft.KeyVault/vaults/secrets/recover/action" in item(ran)["error"]["hint"]
+
+
+# 6: limits
+
+
+def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick_world: MakeWorld) -> None:
+    """Exit code 4 with the numbers in error and log; the command in it writes exactly the plan that was shown."""
+    world = make_quick_world("alpha", "beta", vaults=("main", "spare"))
+    both = [{"name": name, "vaults": ["main", "spare"]} for name in ("alpha", "beta")]
+    world.configure(both, vaults=with_vaults(world, spare={"limits": {"creates": 3}}))
+    stopped = world.sync()
+    assert (stopped.code, writes(world)) == (4, 0)
+    assert stopped.report["stopped"].startswith("vault spare: 4 secrets would be created")
+    assert "limits.creates is 3" in stopped.report["stopped"]
+    assert set(stopped.outcomes().values()) == {"skipped"}
+    (line,) = [line for line in stopped.log if line["event"] == "pass.stopped"]
+    assert (line["level"], line["reason"]) == ("error", stopped.report["stopped"])
+    assert world.run("plan", "--output", "json").report["checksum"] == stopped.report["checksum"]
+    done = follow(world, only_command(stopped.report["stopped"]))
+    assert (done.code, set(done.outcomes().values())) == (0, {"created"})
+    assert count(world, "setSecret") == 8
+
+
+def test_a_world_that_changed_is_not_what_was_accepted(make_quick_world: MakeWorld) -> None:
+    """Another key than that of the plan that was shown stops the run: exit code 4, and nothing is written."""
+    stored = [ours("old", account) for account in ("alpha", "beta")]
+    world = make_quick_world("alpha", "beta", vaults=(holding(*stored),))
+    world.configure(["alpha", "beta"], limits={"creates": 1})
+    shown = world.sync()
+    assert shown.code == 4
+    world.running.do(lambda azure: azure.state.vault("main").add_version("beta-primary-key", "x", tags=marks("beta")))
+    refused = world.sync("--accept", shown.report["checksum"])
+    assert (refused.code, writes(world)) == (4, 0)
+    assert refused.report["checksum"] != shown.report["checksum"]
+    assert refused.report["checksum"] in refused.report["stopped"]
+    assert world.sync("--accept", refused.report["checksum"]).code == 0
+
+
+def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWorld) -> None:
+    """`update_percent` of a vault wins over the general one, and counts what is managed there."""
+    names = [f"account{number}" for number in range(5)]
+    stored = [ours("old", name, which) for name in names for which in LIVE]
+    world = make_quick_world(*names, vaults=(holding(*stored),))
+    world.configure(names, vaults=with_vaults(world, main={"limits": {"update_percent": 50}}))
+    stopped = world.sync()
+    assert (stopped.code, writes(world)) == (4, 0)
+    assert "10 of the 10 secrets managed there (100%) would be updated" in stopped.report["stopped"]
+    world.configure(
+        names, limits={"update_percent": 50}, vaults=with_vaults(world, main={"limits": {"update_percent": 100}})
+    )
+    assert world.sync().code == 0
+
+
+def test_a_slow_account_is_written_in_a_later_round(make_quick_world: MakeWorld) -> None:
+    """The limits wait for it only so long: others are written first, and it in the same pass."""
+    slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
+    world = make_quick_world("alpha", slow)
+    world.configure(["alpha", "slow"], timeouts={"collect": "300ms"})
+    ran = world.sync()
+    assert (ran.code, set(ran.outcomes().values())) == (0, {"created"})
+    requests = world.running.do(lambda azure: [(one.operation, one.target) for one in azure.requests])
+    written = [target for operation, target in requests if operation == "setSecret"]
+    assert {target.partition("/")[2].partition("-")[0] for target in written[:2]} == {"alpha"}
+    keys = [place for place, (operation, target) in enumerate(requests) if (operation, target) == ("listKeys", "slow")]
+    assert keys[-1] > requests.index(("setSecret", written[1]))
+
+
+def test_a_late_account_beyond_the_limit_is_refused_with_its_command(make_quick_world: MakeWorld) -> None:
+    """Those in time are written; the late one is told how it is written, and is."""
+    slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
+    world = make_quick_world("alpha", slow)
+    world.configure(["alpha", "slow"], timeouts={"collect": "300ms"}, limits={"creates": 2})
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes()[NAME] == "created"
+    assert ran.outcomes()["main/slow-primary-key"] == "refused"
+    command = only_command(item(ran, "main/slow-primary-key")["reason"])
+    assert follow(world, command).outcomes()["main/slow-primary-key"] == "created"
+
+
+def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -> None:
+    """It fails by its own deadline, and the limits count what did answer."""
+    world = make_quick_world("alpha", {"name": "stuck", "fault": "hang"})
+    world.configure(["alpha", "stuck"], timeouts={"collect": "1s", "request": "700ms", "account": "1500ms"})
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes()[NAME] == "created"
+    assert item(ran, "main/stuck-primary-key")["error"]["kind"] == "timeout"
+
+
+def test_the_accept_that_is_told_holds_for_the_accounts_of_the_run(make_quick_world: MakeWorld) -> None:
+    """A run about one account that stops tells a command about just that account."""
+    world = make_quick_world("alpha", "beta")
+    world.configure(["alpha", "beta"], limits={"creates": 1})
+    stopped = world.sync("--account", "alpha")
+    done = follow(world, only_command(stopped.report["stopped"]))
+    assert done.code == 0, done.report["stopped"]
+
+
+def test_a_command_that_is_told_names_the_file_of_the_run(make_quick_world: MakeWorld) -> None:
+    """A run with `-c FILE` tells a command for that file, not for the one that is found without."""
+    world = make_quick_world("alpha")
+    world.configure(["alpha"], limits={"creates": 1})
+    world.path.rename(world.folder / "other.yaml")
+    stopped = world.sync("-c", "other.yaml")
+    assert follow(world, only_command(stopped.report["stopped"])).code == 0
+
+
+def test_a_plan_tells_that_a_limit_would_stop_it(make_quick_world: MakeWorld) -> None:
+    """Whoever looks before they sync learns there what the sync will say."""
+    world = make_quick_world("alpha")
+    world.configure(["alpha"], limits={"creates": 1})
+    assert "limits.creates is 1" in world.run("plan").out
+
+
+# 7: orphans
+
+
+def orphaned(world: World, **settings: Any) -> None:
+    """Configures `alpha` alone: whatever else is ours in the vault is an orphan."""
+    world.configure(["alpha"], **{"owner": "us", **settings})
+
+
+def orphan_world(make: MakeWorld, *, gone: bool = True, **options: Any) -> World:
+    """In step, but for the secrets of `beta`, whose account is gone, and those of another owner."""
+    secrets = [
+        secret("alpha", which, value=value, tags=marks("alpha", which, owner="us"), content_type="x")
+        for which, value in LIVE.items()
+    ]
+    orphans = [secret("beta", which, tags=marks("beta", which, owner="us")) for which in LIVE]
+    others = [
+        secret("gamma", tags=marks("gamma", owner="them")),
+        secret("delta", tags=marks("delta")),
+        secret("epsilon", tags={"managed-by": "terraform", "keysync-owner": "us"}),
+    ]
+    world = make(ALPHA, "beta", vaults=(holding(*secrets, *orphans, *others),), **options)
+    if gone:
+        world.running.do(lambda azure: remove_account(azure, "beta"))
+    return world
+
+
+BETA = ("main/beta-primary-key", "main/beta-secondary-key")
+
+
+def test_orphans_are_kept_unless_told_otherwise(make_quick_world: MakeWorld) -> None:
+    """The default looks for none."""
+    world = orphan_world(make_quick_world)
+    orphaned(world)
+    assert set(world.sync().outcomes().values()) == {"unchanged"}
+    assert count(world, "listSecrets", "listAccounts") + writes(world) == 0
+
+
+@pytest.mark.parametrize("gone", [True, False], ids=["account-gone", "mapping-gone"])
+@pytest.mark.parametrize(("mode", "done"), [("disable", "disabled"), ("delete", "deleted")])
+def test_orphans_are_removed_by_the_accept_that_was_shown(
+    make_quick_world: MakeWorld, mode: str, done: str, *, gone: bool
+) -> None:
+    """A plan shows them; a sync leaves them with the command in the reason; the command removes just them, recoverably."""
+    world = orphan_world(make_quick_world, gone=gone)
+    orphaned(world, orphans=mode)
+    shown = world.run("plan", "--output", "json")
+    assert {name: shown.outcomes()[name] for name in BETA} == dict.fromkeys(BETA, mode)
+    assert {item(shown, name)["verdict"] for name in BETA} == {"orphaned"}
+    left = world.sync()
+    assert (left.code, writes(world)) == (0, 0)
+    assert {left.outcomes()[name] for name in BETA} == {"skipped"}
+    reason = item(left, BETA[0])["reason"]
+    assert ("its account is gone" if gone else "no longer maps it") in reason
+    command = only_command(reason)
+    assert command == f"keysync sync --accept {shown.report['checksum']}"
+    ran = follow(world, command)
+    assert (ran.code, {ran.outcomes()[name] for name in BETA}) == (0, {done})
+    assert item(ran, BETA[0])["reason"].endswith("its account is gone" if gone else "no longer maps it here")
+    stored = world.running.do(lambda azure: azure.state.vault("main"))
+    if mode == "delete":
+        assert stored.find("beta-primary-key") is None
+        assert len(stored.deleted_secrets()) == 2
+        assert count(world, "purgeSecret") == 0
+    else:
+        (version,) = world.versions("main", "beta-primary-key")
+        assert (version.enabled, version.value) == (False, "by-hand")
+    for name in ("gamma", "delta", "epsilon"):
+        (kept,) = world.versions("main", f"{name}-primary-key")
+        assert kept.enabled
+    assert not set(BETA) & set(world.sync().outcomes())
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"operation": "getAccount", "target": "beta", "status": 403, "code": "AuthorizationFailed"},
+        {"operation": "listAccounts", "status": 403, "code": "AuthorizationFailed"},
+        {"operation": "listAccounts", "kind": "truncated", "status": 200},
+        {"operation": "getAccount", "target": "beta", "status": 404, "code": "SubscriptionNotFound"},
+    ],
+    ids=["account-403", "listing-403", "listing-cut", "subscription-404"],
+)
+def test_without_proof_nothing_is_removed(make_quick_world: MakeWorld, fault: dict[str, Any]) -> None:
+    """Whatever leaves it open whether the account is gone is a warning, in report and log, and no removal."""
+    world = orphan_world(make_quick_world)
+    orphaned(world, orphans="delete")
+    checksum = world.run("plan", "--output", "json").report["checksum"]
+    world.running.do(lambda azure: azure.faults.add(Fault(**fault)))
+    ran = world.sync("--accept", checksum)
+    assert (ran.code, writes(world)) == (4, 0)
+    assert not set(BETA) & set(ran.outcomes())
+    (warning,) = ran.report["warnings"]
+    assert arm_id("beta") in warning
+    assert "its secrets stay" in warning
+    assert [line["reason"] for line in ran.log if line["event"] == "pass.warning"] == [warning]
+
+
+def test_a_warning_of_the_search_is_no_failure(make_quick_world: MakeWorld) -> None:
+    """An identity that may not read the account keeps all else in step; the warning stands under the table."""
+    world = orphan_world(make_quick_world)
+    orphaned(world, orphans="delete")
+    denial = Fault(operation="getAccount", target="beta", status=403, code="AuthorizationFailed")
+    world.running.do(lambda azure: azure.faults.add(denial))
+    ran = world.run("sync")
+    assert ran.code == 0
+    assert "warning: orphans: whether " in ran.out
+    assert writes(world) == 0
+
+
+def test_a_page_of_the_vault_that_fails_removes_nothing(make_quick_world: MakeWorld) -> None:
+    """Orphans on the first page stay where the second one cannot be had."""
+    many = [secret(f"a{number:02}", tags={"managed-by": "terraform"}) for number in range(30)]
+    orphan = secret("a00", "orphan", tags=marks("gone", owner="us"))
+    world = make_quick_world(ALPHA, vaults=(holding(*many, orphan),))
+    world.configure(["alpha"], owner="us", orphans="delete")
+    assert world.run("plan", "--output", "json").outcomes()["main/a00-orphan-key"] == "delete"
+    pages = Fault(operation="listSecrets", kind="status", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
+    arm = functools.partial(_arm, fault=pages)
+    world.running.do(lambda azure: before(azure, ("listSecrets", "main"), arm, which=2))
+    ran = world.sync()
+    assert "main/a00-orphan-key" not in ran.outcomes()
+    (warning,) = ran.report["warnings"]
+    assert "vault main could not be listed" in warning
+    assert count(world, "deleteSecret") == 0
+
+
+def _arm(azure: Emulator, _target: str, fault: Fault) -> None:
+    azure.faults.add(fault)
+
+
+def test_an_orphan_that_is_handed_over_between_listing_and_look_stays(make_quick_world: MakeWorld) -> None:
+    """What is removed bears our marks at the last look, not only in the listing."""
+    world = orphan_world(make_quick_world)
+    orphaned(world, orphans="delete")
+    retag = functools.partial(add_version, value="theirs", tags=marks("beta", owner="them"))
+    world.running.do(lambda azure: before(azure, ("getSecret", BETA[0]), retag))
+    shown = world.run("plan", "--output", "json")
+    assert BETA[0] not in shown.outcomes()
+    assert shown.outcomes()[BETA[1]] == "delete"
+
+
+def test_a_run_about_one_account_looks_for_no_orphans(make_quick_world: MakeWorld) -> None:
+    """`--account` neither searches nor removes."""
+    world = orphan_world(make_quick_world)
+    orphaned(world, orphans="delete")
+    ran = world.sync("--account", "alpha")
+    assert set(ran.outcomes().values()) == {"unchanged"}
+    assert count(world, "listSecrets", "listAccounts") + writes(world) == 0
+
+
+def test_an_orphan_that_changed_since_it_was_shown_stays(make_quick_world: MakeWorld) -> None:
+    """The checksum covers its version, so what somebody wrote since then is not deleted."""
+    world = orphan_world(make_quick_world)
+    orphaned(world, orphans="delete")
+    checksum = world.run("plan", "--output", "json").report["checksum"]
+    tags = marks("beta", owner="us")
+    world.running.do(lambda azure: azure.state.vault("main").add_version("beta-primary-key", "new", tags=tags))
+    assert world.sync("--accept", checksum).code == 4
+    assert writes(world) == 0
+
+
+def test_the_command_for_one_secret_says_what_else_it_removes(make_quick_world: MakeWorld) -> None:
+    """Whoever only wants a late key written learns from the same sentence that orphans go with it."""
+    late = secret("alpha", value="old", tags=marks("alpha", owner="us"))
+    orphan = secret("beta", tags=marks("beta", owner="us"))
+    world = make_quick_world(ALPHA, vaults=(holding(late, orphan),))
+    world.configure([PRIMARY], owner="us", orphans="delete", limits={"changes_per_day": 1})
+    reason = item(world.sync())["reason"]
+    done = follow(world, only_command(reason))
+    removed = "deleted" in done.outcomes().values()
+    assert "delete" in reason if removed else "delete" not in reason
+
+
+def test_a_renamed_secret_outlives_a_failed_write_of_its_new_name(make_quick_world: MakeWorld) -> None:
+    """The old name goes only once the new one stands: else whoever reads either has no key."""
+    world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", tags=marks("alpha", owner="us"))),))
+    world.configure([{"name": "alpha", "secrets": {"primary": "new", "secondary": None}}], owner="us", orphans="delete")
+    checksum = world.run("plan", "--output", "json").report["checksum"]
+    world.running.do(lambda azure: azure.faults.add(DENIAL))
+    ran = world.sync("--accept", checksum)
+    assert ran.outcomes()["main/new"] == "failed"
+    assert count(world, "deleteSecret") == 0
+
+
+# 8: the kill switch
+
+
+@pytest.mark.parametrize("switch", ["global", "vault", "account", "environment"])
+def test_a_kill_switch_reports_what_would_be_done(make_quick_world: MakeWorld, switch: str) -> None:
+    """Outcomes as in a dry run and exit code 0; no secret is written, adopted, enabled, recovered or removed."""
+    stored = [
+        ours("old"),
+        secret("beta", tags=marks("beta"), enabled=False),
+        secret("gone", tags=marks("gone", owner="us")),
+    ]
+    for one in stored[:2]:
+        one["tags"]["keysync-owner"] = "us"
+    deleted = secret("beta", "secondary", tags=marks("beta", "secondary", owner="us"))
+    world = make_quick_world(ALPHA, "beta", vaults=(holding(*stored, deleted=[deleted]),))
+    settings: dict[str, Any] = {"owner": "us", "orphans": "delete", "recover": "owned", "disabled": "enable"}
+    accounts = [{"name": name, "read_only": switch == "account"} for name in ("alpha", "beta")]
+    world.configure(
+        accounts,
+        **settings,
+        read_only=switch == "global",
+        vaults=with_vaults(world, main={"read_only": switch == "vault"}),
+    )
+    env = {"KEYSYNC_READ_ONLY": "1"} if switch == "environment" else {}
+    ran = world.sync(env=env)
+    outcomes = ran.outcomes()
+    # An orphan is of no configured account: only the others can keep it, beside the --accept that it takes.
+    assert outcomes.pop("main/gone-primary-key") == ("skipped" if switch == "account" else "delete")
+    assert outcomes == {
+        NAME: "update",
+        "main/alpha-secondary-key": "create",
+        "main/beta-primary-key": "update",
+        "main/beta-secondary-key": "recover",
+    }
+    assert (ran.code, ran.report["stopped"], writes(world)) == (0, None, 0)
+    if switch != "account":
+        assert item(ran, "main/gone-primary-key")["reason"].startswith("orphaned: its account is gone; read_only")
+        assert world.sync("--accept", ran.report["checksum"], env=env).code == 0
+        assert writes(world) == 0
+
+
+def test_a_read_only_account_keeps_its_orphans(make_quick_world: MakeWorld) -> None:
+    """Secrets of a read-only account whose names were changed in the configuration stay, whatever is accepted."""
+    world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", tags=marks("alpha", owner="us"))),))
+    names = {"secrets": {"primary": "renamed", "secondary": None}}
+    world.configure([{"name": "alpha", "read_only": True, **names}], owner="us", orphans="delete")
+    checksum = world.run("plan", "--output", "json").report["checksum"]
+    world.sync("--accept", checksum)
+    assert writes(world) == 0
+
+
+def test_a_read_only_pass_says_so(make_quick_world: MakeWorld) -> None:
+    """A person who sees `update` after a sync is told that nothing was written, and by which switch."""
+    world = make_quick_world(ALPHA)
+    world.configure([PRIMARY], read_only=True)
+    assert "read_only" in world.run("sync").out
+
+
+def test_a_read_only_pass_tells_no_command_in_vain(make_quick_world: MakeWorld) -> None:
+    """No `--accept` writes to a read-only vault, so none is told."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
+    world.configure([PRIMARY], read_only=True, limits={"changes_per_day": 1})
+    assert "--accept" not in (item(world.sync())["reason"] or "")
+
+
+def test_a_read_only_pass_still_fails_for_what_is_refused(make_quick_world: MakeWorld) -> None:
+    """Exit code 1 where something is foreign; no limit stops what is not going to be written."""
+    world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")),))
+    world.configure(["alpha"], limits={"creates": 0})
+    ran = world.sync(env={"KEYSYNC_READ_ONLY": "1"})
+    assert (ran.code, ran.outcomes()) == (1, {NAME: "refused", "main/alpha-secondary-key": "create"})
+
+
+def test_a_read_only_vault_leaves_the_other_written(make_quick_world: MakeWorld) -> None:
+    """The switch of one vault is that vault's."""
+    world = make_quick_world(ALPHA, vaults=("main", "spare"))
+    world.configure([{**PRIMARY, "vaults": ["main", "spare"]}], vaults=with_vaults(world, spare={"read_only": True}))
+    assert world.sync().outcomes() == {NAME: "created", "spare/alpha-primary-key": "create"}
+    assert world.versions("spare", "alpha-primary-key") == []
+
+
+# 9: one writer a secret
+
+
+def test_a_writer_that_overtakes_is_a_conflict(make_quick_world: MakeWorld) -> None:
+    """What is read back is not what was written: that is told once, and not fought."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
+    world.configure([PRIMARY])
+    world.running.do(lambda azure: overtake(azure, "main", "theirs", {"managed-by": "terraform"}))
+    ran = world.sync()
+    assert (ran.code, ran.outcomes()) == (1, {NAME: "failed"})
+    error = item(ran)["error"]
+    assert error["kind"] == "conflict"
+    assert "two writers share this secret" in item(ran)["reason"]
+    assert "az keyvault secret list-versions --id https://" in error["hint"]
+    assert [version.value for version in world.versions("main", "alpha-primary-key")] == [
+        "old",
+        LIVE["primary"],
+        "theirs",
+    ]
+    (line,) = [line for line in ran.log if line["event"] == "secret.failed"]
+    assert (line["level"], line["hint"]) == ("error", error["hint"])
+    assert world.sync().outcomes() == {NAME: "refused"}
+    assert count(world, "setSecret") == 1
+
+
+def test_many_versions_are_a_warning_and_then_a_refusal(make_quick_world: MakeWorld) -> None:
+    """At 300 the secret is written with a note, at 450 only by the command that is told."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
+    world.configure([PRIMARY])
+    world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 300))
+    warned = world.sync()
+    assert warned.outcomes() == {NAME: "updated"}
+    assert "it has 300 versions" in item(warned)["reason"]
+    assert "at 450" in next(line["reason"] for line in warned.log if line["event"] == "secret.updated")
+    world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 450))
+    refused = world.sync()
+    assert (refused.code, count(world, "setSecret")) == (1, 1)
+    assert refused.outcomes() == {NAME: "refused"}
+    assert "450 versions" in item(refused)["reason"]
+    done = follow(world, only_command(item(refused)["reason"]))
+    assert (done.code, done.outcomes()) == (0, {NAME: "updated"})
+    assert len(world.versions("main", "alpha-primary-key")) == 451
+
+
+@pytest.mark.parametrize("beside", ["failed", "read-only"])
+def test_a_held_secret_can_be_accepted_beside_others_that_wait(make_quick_world: MakeWorld, beside: str) -> None:
+    """The command that is told works though another secret of the pass failed, or stands in a read-only account."""
+    world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
+    beta = {"name": "beta", **ONLY_PRIMARY, "read_only": beside == "read-only"}
+    world.configure([PRIMARY, beta], limits={"changes_per_day": 1})
+    if beside == "failed":
+        world.running.do(lambda azure: azure.faults.add(DENIAL))
+    held = world.sync()
+    assert held.outcomes()[NAME] == "refused"
+    done = follow(world, only_command(item(held)["reason"]))
+    assert done.outcomes()[NAME] == "updated", done.report["stopped"]
+
+
+def test_an_identity_that_may_not_list_versions_keeps_keys_in_step(make_quick_world: MakeWorld) -> None:
+    """Neither breaker nor budget holds back a late key for want of a permission."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old"), denied=["listVersions"]),))
+    world.configure([PRIMARY], limits={"changes_per_day": 1})
+    assert world.sync().outcomes() == {NAME: "updated"}
+
+
+@pytest.mark.parametrize("state", ["deleted", "disabled"])
+def test_the_version_budget_holds_for_what_comes_back(make_quick_world: MakeWorld, state: str) -> None:
+    """A secret with 450 versions that is recovered or enabled gets no other one unless somebody accepts it."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old"), recover_delay=0),))
+    world.configure([PRIMARY], recover="owned", disabled="enable")
+    world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 450))
+    world.running.do(lambda azure: _take_away(azure, state))
+    world.sync()
+    assert count(world, "setSecret") == 0
+
+
+def _take_away(azure: Any, state: str) -> None:
+    vault = azure.state.vault("main")
+    latest = vault.versions("alpha-primary-key")[-1]
+    latest.created += 3 * DAY
+    if state == "deleted":
+        vault.delete("alpha-primary-key")
+    else:
+        latest.enabled = False
+
+
+@pytest.mark.parametrize("place", ["general", "vault"])
+def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: MakeWorld, place: str) -> None:
+    """The limit of the vault wins; the others of the pass are written, and the command writes this one too."""
+    world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
+    own, general = ({}, 2) if place == "general" else ({"limits": {"changes_per_day": 2}}, 50)
+    world.configure(
+        [PRIMARY, {"name": "beta", **ONLY_PRIMARY}],
+        limits={"changes_per_day": general},
+        vaults=with_vaults(world, main=own),
+    )
+    world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 2, age=3600))
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes() == {NAME: "refused", "main/beta-primary-key": "created"}
+    assert "changed 2 times in 24 hours" in item(ran)["reason"]
+    assert "limits.changes_per_day is 2" in item(ran)["reason"]
+    assert len(world.versions("main", "alpha-primary-key")) == 2
+    assert follow(world, only_command(item(ran)["reason"])).outcomes()[NAME] == "updated"
+    assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
+
+
+def test_changes_of_yesterday_do_not_count(make_quick_world: MakeWorld) -> None:
+    """The breaker looks at 24 hours."""
+    world = make_quick_world(ALPHA, vaults=(holding(ours("old", created=1)),))
+    world.configure([PRIMARY], limits={"changes_per_day": 2})
+    world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 9))
+    assert world.sync().outcomes() == {NAME: "updated"}
+
+
+# All of it at once: nothing of somebody else's is touched
+
+
+def test_a_vault_of_clashing_foreign_secrets_stays_byte_for_byte(make_quick_world: MakeWorld) -> None:
+    """Whatever the settings and commands short of `adopt --replace`, what is not ours stays exactly as it was."""
+    foreign = [
+        secret("alpha", tags={"managed-by": "terraform"}),
+        secret("alpha", "secondary", tags={}),
+        secret("beta", tags=marks("beta", owner="them"), enabled=False),
+        secret("beta", "secondary", tags=marks("alpha", owner="us")),
+        secret("gamma", tags={"managed-by": "KEYSYNC", "keysync-owner": "us"}),
+        secret("gamma", "secondary", managed=True, tags=marks("gamma", "secondary", owner="us")),
+        secret("other", tags=marks("other", owner="Us")),
+    ]
+    deleted = [secret("delta", tags=marks("delta", owner="them")), secret("delta", "secondary", tags={})]
+    world = make_quick_world("alpha", "beta", "gamma", "delta", vaults=(holding(*foreign, deleted=deleted),))
+    world.configure(
+        ["alpha", "beta", "gamma", "delta"],
+        owner="us",
+        adopt=True,
+        orphans="delete",
+        recover="owned",
+        disabled="enable",
+        vaults=with_vaults(world, main={"expires_after": "90d", "content_type": "x", "tags": {"a": "b"}}),
+    )
+    before = world.running.do(lambda azure: repr(azure.state.vault("main").export()) + _values(azure))
+    checksum = world.run("plan", "--output", "json").report["checksum"]
+    for arguments in (("sync",), ("sync", "--accept", checksum), ("adopt", "--yes")):
+        world.run(*arguments)
+    assert world.running.do(lambda azure: repr(azure.state.vault("main").export()) + _values(azure)) == before
+    assert writes(world) == 0
+
+
+def _values(azure: Any) -> str:
+    secrets, deleted = azure.state.vault("main").export()
+    every = [*secrets, *(gone.secret for gone in deleted)]
+    return repr([(one.name, [version.value for version in one.versions]) for one in every])
+
+
+# The settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "place", "part"),
+    [
+        ({"disabled": "maybe"}, "disabled", "report"),
+        ({"recover": "always"}, "recover", "owned"),
+        ({"orphans": "purge"}, "orphans", "delete"),
+        ({"orphans": "delete"}, "orphans", "`owner`"),
+        ({"limits": {"changes_per_day": 0}}, "limits.changes_per_day", "1"),
+        ({"limits": {"changes_per_day": "often"}}, "limits.changes_per_day", "number"),
+        ({"limits": {"removal_percent": 101}}, "limits.removal_percent", "100"),
+        ({"main": {"expires_after": "0s"}}, "vaults.main.expires_after", "duration"),
+        ({"main": {"expires_after": "-1d"}}, "vaults.main.expires_after", "duration"),
+        ({"main": {"content_type": "x" * 256}}, "vaults.main.content_type", "255"),
+        ({"main": {"limits": {"changes_per_day": 0}}}, "vaults.main.limits.changes_per_day", "1"),
+        ({"owner": ""}, "owner", "1"),
+        ({"adopt": "yes please"}, "adopt", "true"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_a_wrong_setting_touches_nothing(
+    make_quick_world: MakeWorld, settings: dict[str, Any], place: str, part: str
+) -> None:
+    """Exit code 2, the place and what is meant, before the first request."""
+    world = make_quick_world("alpha")
+    general = {name: value for name, value in settings.items() if name != "main"}
+    world.configure(["alpha"], **{"vaults": with_vaults(world, main=settings.get("main", {})), **general})
+    ran = world.sync()
+    assert (ran.code, ran.out) == (2, "")
+    assert f" {place}: " in ran.err
+    assert part in ran.err
+    assert world.running.do(lambda azure: dict(azure.counts)) == {}
