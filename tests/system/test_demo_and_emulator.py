@@ -60,7 +60,7 @@ def ends(process: subprocess.Popen[str], signum: signal.Signals) -> tuple[int, s
 def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
     """Three passes show writes, refusals and failures, exit with 0, and leave nothing behind."""
     began = time.monotonic()
-    ran = run_keysync("demo", "--once", "--every", "0.2", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
+    ran = run_keysync("demo", "--once", "--every", "1", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
     assert ran.code == 0, ran.err
     assert time.monotonic() - began < 20
     assert "Traceback" not in ran.err
@@ -75,7 +75,7 @@ def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
 
 def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
     """At debug level neither a key, a token nor a sample's stored value is shown."""
-    ran = run_keysync("demo", "--once", "--every", "0.2", "--log-level", "debug", env={"TMPDIR": str(tmp_path)})
+    ran = run_keysync("demo", "--once", "--every", "1", "--log-level", "debug", env={"TMPDIR": str(tmp_path)})
     assert ran.code == 0, ran.err
     assert "Request URL" in ran.err
     everything = ran.out + ran.err
@@ -85,7 +85,7 @@ def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_ends_cleanly_when_told(tmp_path: Path, signum: signal.Signals) -> None:
     """Ctrl-C is how a demo ends: exit code 0, a closing line, no traceback and no temporary files."""
-    with started("demo", "--every", "0.3", temporary=tmp_path) as process:
+    with started("demo", "--every", "1", temporary=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if "pass 2" in line:
