@@ -120,6 +120,11 @@ class Wired:
         )
 
     @property
+    def credential_names(self) -> tuple[str, ...]:
+        """The credentials in use, as the log, the doctor and the page name them."""
+        return tuple(credential.name for credential in self.credentials.opened)
+
+    @property
     def breaker_keys(self) -> tuple[str, ...]:
         """The keys by which guards know the credentials in use."""
         return tuple(_breaker_key(credential) for credential in self.credentials.opened)

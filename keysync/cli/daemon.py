@@ -14,10 +14,9 @@ from random import Random
 from typing import Any, Final
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from keysync import logs
-from keysync.azure.retry import CallObserver
 from keysync.azure.tracing import Tracer
 from keysync.azure.transport import open_transport
 from keysync.cli.compose import Extras, Wired, wire
@@ -39,7 +38,6 @@ from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
-from keysync.report.status_metrics import StatusCollector
 from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.scrub import Scrubber
@@ -124,7 +122,7 @@ class Shop:
     scrubber: Scrubber
     observer: PassObserver
     stop: asyncio.Event
-    called: CallObserver
+    metrics: Metrics
     tracer: Tracer
     breakers: Breakers
     told: str = ""
@@ -135,7 +133,9 @@ class Shop:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
-            wired = await stack.enter_async_context(wire(config, config.accounts, self.scrubber, self.called, extras))
+            wired = await stack.enter_async_context(
+                wire(config, config.accounts, self.scrubber, self.metrics.called, extras)
+            )
             return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks, self.told)
         raise AssertionError("unreachable: the block returns or raises")
 
@@ -162,17 +162,17 @@ async def serve(
     log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)
+    ProcessCollector(registry=registry)  # memory, descriptors, time: what any process tells
     ledger = Ledger(utc_now)
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracing(scrubber.scrub))
         notifier = await _open_notifier(stack, config, scrubber, metrics)
         observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, Random(), _breaker_policy(config))  # noqa: S311  # when to try again is no secret
-        shop = Shop(scrubber, observer, interruption.stop, metrics.called, tracer, breakers, told)
+        shop = Shop(scrubber, observer, interruption.stop, metrics, tracer, breakers, told)
         opened = await shop.open(config)
         daemon = _Daemon(shop, opened, ledger, interruption, log)
         try:
-            registry.register(StatusCollector(daemon.board.status))
             bound = await stack.enter_async_context(
                 open_server(make_app(daemon.board, registry), config.listen_host, config.listen_port)
             )
@@ -222,7 +222,9 @@ class _Daemon:
         groups = _groups(opened)
         self._health = Health([group.timetable for group in groups], Instant.now())
         self._watchdog = Watchdog()
-        self._supervisor = Supervisor(opened, ledger, self._health, stop=interruption.stop)
+        self._supervisor = Supervisor(
+            opened, ledger, self._health, stop=interruption.stop, left_out=shop.metrics.left_out
+        )
         self._clockwork: Clockwork[Account] = Clockwork(groups, self._supervisor.due)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
@@ -311,6 +313,7 @@ class _Daemon:
 
     def _refuse(self, told: str) -> None:
         self._log.error("config.refused", reason=told, hint="the configuration before stays in force")
+        self._shop.metrics.reloaded(taken=False)
         self.board.config_error = told
         self.board.changed()
 
@@ -327,6 +330,7 @@ class _Daemon:
             groups = _groups(opened)
             self._health.replace([group.timetable for group in groups], Instant.now())
             self._clockwork.replace(groups)
+            self._shop.metrics.reloaded(taken=True)
             self.board.config_error = None
             self.board.changed()
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
@@ -342,7 +346,10 @@ class _Daemon:
             return words_of(schedule), interval_of(schedule, now)
 
         self._ledger.cover(entries_of(config, opened.accounts, every))
-        self._shop.breakers.keep([*(f"vault:{name}" for name in config.vaults), *opened.wired.breaker_keys])
+        # Credentials are told apart by their order, which a reload may change: they begin anew.
+        self._shop.breakers.keep([f"vault:{name}" for name in config.vaults])
+        self._shop.metrics.cover((account.resource_id for account in opened.accounts), config.vaults)
+        self.board.credentials = opened.wired.credential_names
 
 
 def _breaker_policy(config: Config) -> BreakerPolicy:

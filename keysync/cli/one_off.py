@@ -88,6 +88,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     metrics = Metrics(registry)
     accounts = [one for one in select_accounts(config, options.accounts) if _is_ours(options, one)]
     _check_secrets(options, accounts)
+    metrics.cover((account.resource_id for account in accounts), config.vaults)
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, accounts, scrubber, metrics.called) as wired:
             observer = Observers((PassLog(), metrics, bar))

@@ -15,7 +15,7 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
-from keysync.report.status import Status, VaultState, VaultStatus
+from keysync.report.status import CredentialStatus, Status, VaultState, VaultStatus
 from keysync.sync.model import DONE, Result
 
 _FRESH_SECONDS = 1.0
@@ -44,7 +44,10 @@ def _jitter(schedule: Schedule) -> str:
 
 @dataclass(slots=True)
 class Board:
-    """Makes the snapshot, anew at most once a second and only where something has changed or time has gone by."""
+    """Makes the snapshot, anew at most once a second and only where something has changed or time has gone by.
+
+    `credentials` are the names of those in use. To be asked on the event loop only, where what it reads is written.
+    """
 
     ledger: Ledger
     supervisor: Supervisor
@@ -54,6 +57,7 @@ class Board:
     started: datetime
     clock: Callable[[], Instant] = Instant.now
     config_error: str | None = None
+    credentials: tuple[str, ...] = ()
     _made: tuple[float, int, Status] | None = field(default=None)
 
     def status(self) -> Status:
@@ -100,6 +104,7 @@ class Board:
                 for entry in entries
             ),
             vaults=self._vaults(config, entries, now),
+            credentials=self._credentials(now),
             writes=tuple(self.ledger.writes),
         )
 
@@ -120,6 +125,10 @@ class Board:
             _vault(name, config, by_vault[name], standings.get(f"vault:{name}"), now) for name in config.vaults
         )
 
+    def _credentials(self, now: Instant) -> tuple[CredentialStatus, ...]:
+        standings = self.breakers.states()
+        return tuple(_credential(name, standings.get(f"credential:{name}"), now) for name in self.credentials)
+
     _was_ready: bool = False
 
 
@@ -133,7 +142,6 @@ def _vault(
     failing = is_open or (bool(results) and len(failed) == len(results))
     read_only = config.read_only or settings.read_only
     state: VaultState = "failing" if failing else "pending" if not results else "read_only" if read_only else "ok"
-    retry_at = standing.retry_at if standing is not None else None
     return VaultStatus(
         name=name,
         url=settings.url,
@@ -142,5 +150,17 @@ def _vault(
         secrets=len(results),
         behind=sum(result.outcome not in _IN_STEP for result in results),
         error=error.to_dict() if failing and error is not None else None,
-        retry_at=None if retry_at is None else now.wall + timedelta(seconds=max(0.0, retry_at - now.monotonic)),
+        retry_at=_retry_at(standing, now),
     )
+
+
+def _credential(name: str, standing: Standing | None, now: Instant) -> CredentialStatus:
+    if standing is None:
+        return CredentialStatus(name)
+    return CredentialStatus(name, standing.state, _retry_at(standing, now))
+
+
+def _retry_at(standing: Standing | None, now: Instant) -> datetime | None:
+    if standing is None or standing.retry_at is None:
+        return None
+    return now.wall + timedelta(seconds=max(0.0, standing.retry_at - now.monotonic))

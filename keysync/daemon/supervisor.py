@@ -37,6 +37,12 @@ class Generation(Protocol):
         ...
 
 
+class LeftOut(Protocol):
+    """Told how many accounts were due and take no part in a pass, and why."""
+
+    def __call__(self, *, busy: int, backing_off: int) -> None: ...
+
+
 class Supervisor:
     """Starts passes when they are due and keeps the books; never raises for what becomes of one.
 
@@ -53,6 +59,7 @@ class Supervisor:
         stop: asyncio.Event,
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
+        left_out: LeftOut | None = None,
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._generation = generation
@@ -60,6 +67,7 @@ class Supervisor:
         self._health = health
         self._stop = stop
         self._monotonic = monotonic
+        self._left_out = left_out
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
         self._passes: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
@@ -78,10 +86,12 @@ class Supervisor:
         accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(_key(account), self._monotonic())]
         free = self._ledger.free(ready)
-        busy = len(ready) - len(free)
+        busy, backing_off = len(ready) - len(free), len(accounts) - len(ready)
+        if self._left_out is not None:
+            self._left_out(busy=busy, backing_off=backing_off)
         if not free and accounts:
             # Nothing is wrong with the clockwork: everybody is busy, or waits to be tried again.
-            self._log.info("pass.left_out", busy=busy, backing_off=len(accounts) - len(ready))
+            self._log.info("pass.left_out", busy=busy, backing_off=backing_off)
             self._heard()
             return
         self._begin(free, busy)

@@ -1,12 +1,15 @@
-"""Metrics of passes and calls, for a registry that is handed in."""
+"""Metrics of passes and calls, for a registry that is handed in. docs/observability.md lists them, and a test compares."""
 
 from __future__ import annotations
 
+import platform
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, write_to_textfile
 
+from keysync import __version__
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.report.status import PassResult
@@ -18,16 +21,42 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 # Read-only accounts have outcomes of a plan: what they name was not done.
 _OUT_OF_STEP: Final = BAD | WRITES | {"skipped"}
 
+# From a pass that finds nothing to do to one that waits for an account until its deadline (`timeouts.account`) and writes then.
+_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
+
+# A series that is there before it counts lets a rate see the first event; labels that a reader can know are given at once.
+_RUNS: Final[tuple[PassResult, ...]] = ("success", "failed", "stopped", "interrupted")
+_NOTIFICATIONS: Final = ("sent", "failed", "dropped")
+_SERVICES: Final = ("batch", "key_vault")
+_LEFT_OUT: Final = ("busy", "backing_off")
+_RELOADS: Final = ("taken", "refused")
+
 
 class Metrics:
-    """The contract's metrics; a `PassObserver` and, by `called`, a `CallObserver`."""
+    """The contract's metrics; a `PassObserver`, a `NotifyObserver` and, by `called`, a `CallObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._accounts: frozenset[str] | None = None
+        self._vaults: frozenset[str] | None = None
+        self._of_passes(registry)
+        self._of_calls(registry)
+        self._of_the_daemon(registry)
+
+    def _of_passes(self, registry: CollectorRegistry) -> None:
         self._runs = Counter(
             "keysync_runs", "Passes by result: success, failed, stopped or interrupted.", ["result"], registry=registry
         )
-        self._duration = Histogram("keysync_run_duration_seconds", "Wall time of a pass.", registry=registry)
+        _begin(self._runs, _RUNS)
+        self._last_run = Gauge(
+            "keysync_last_run_timestamp_seconds",
+            "When a pass last ended with this result.",
+            ["result"],
+            registry=registry,
+        )
+        self._duration = Histogram(
+            "keysync_run_duration_seconds", "Wall time of a pass.", buckets=_SECONDS, registry=registry
+        )
         self._outcomes = Counter(
             "keysync_secret_outcomes", "Outcomes of items.", ["vault", "outcome"], registry=registry
         )
@@ -43,15 +72,14 @@ class Metrics:
             ["vault"],
             registry=registry,
         )
-        self._notifications = Counter(
-            "keysync_notifications", "Events for the webhook: sent, failed or dropped.", ["result"], registry=registry
-        )
         self._last_success = Gauge(
             "keysync_account_last_success_timestamp_seconds",
             "When every secret of the account was last seen in step or brought there.",
             ["account"],
             registry=registry,
         )
+
+    def _of_calls(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
             "keysync_azure_requests",
             "Calls to Azure, each attempt.",
@@ -61,12 +89,58 @@ class Metrics:
         self._throttled = Counter(
             "keysync_azure_throttled", "Calls that Azure answered with 429.", ["service"], registry=registry
         )
+        _begin(self._throttled, _SERVICES)
+
+    def _of_the_daemon(self, registry: CollectorRegistry) -> None:
+        self._left_out = Counter(
+            "keysync_accounts_left_out",
+            "Accounts that were due and left out of a pass: busy with an earlier one, or backing off after failures.",
+            ["reason"],
+            registry=registry,
+        )
+        _begin(self._left_out, _LEFT_OUT)
+        self._reloads = Counter(
+            "keysync_config_reloads",
+            "Changed configurations that were taken or refused.",
+            ["result"],
+            registry=registry,
+        )
+        _begin(self._reloads, _RELOADS)
+        self._notifications = Counter(
+            "keysync_notifications", "Events for the webhook: sent, failed or dropped.", ["result"], registry=registry
+        )
+        _begin(self._notifications, _NOTIFICATIONS)
+        build = Gauge(
+            "keysync_build_info", "The versions that run; always 1.", ["version", "python"], registry=registry
+        )
+        build.labels(__version__, platform.python_version()).set(1)
+
+    # What is counted, and for whom
+
+    def cover(self, accounts: Iterable[str], vaults: Iterable[str]) -> None:
+        """From now on `accounts` (ARM ids) and `vaults` are all that there is: series of others go, and do not come again.
+
+        Until it is called everything is counted.
+        """
+        self._accounts, self._vaults = frozenset(accounts), frozenset(vaults)
+        _keep(self._last_success, "account", self._accounts)
+        for metric in (self._outcomes, self._verdicts, self._both_changed):
+            _keep(metric, "vault", self._vaults)
 
     def called(self, operation: Operation, status: str) -> None:
         """One attempt of a call ended with `status`."""
         self._requests.labels(operation.service, operation.name, status).inc()
         if status == "429":
             self._throttled.labels(operation.service).inc()
+
+    def left_out(self, *, busy: int, backing_off: int) -> None:
+        """So many accounts were due and take no part in the pass."""
+        self._left_out.labels("busy").inc(busy)
+        self._left_out.labels("backing_off").inc(backing_off)
+
+    def reloaded(self, *, taken: bool) -> None:
+        """A changed configuration was put in force, or refused."""
+        self._reloads.labels("taken" if taken else "refused").inc()
 
     def sent(self, events: int) -> None:
         """The webhook took `events`."""
@@ -88,21 +162,27 @@ class Metrics:
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Counts one outcome."""
-        self._outcomes.labels(result.ref.vault, result.outcome).inc()
-        self._verdicts.labels(result.ref.vault, result.verdict).inc()
+        vault = result.ref.vault
+        if not _is_covered(vault, self._vaults):
+            return  # of a pass that began under the configuration before
+        self._outcomes.labels(vault, result.outcome).inc()
+        self._verdicts.labels(vault, result.verdict).inc()
         if result.verdict == "both_changed" and result.ref.key == "primary":
-            self._both_changed.labels(result.ref.vault).inc()
+            self._both_changed.labels(vault).inc()
 
     def finished(self, report: Report) -> None:
         """Counts the pass and marks each account that is wholly in step."""
+        ended = report.started.timestamp() + report.duration_seconds
         self._runs.labels(result_of(report)).inc()
+        self._last_run.labels(result_of(report)).set(ended)
         self._duration.observe(report.duration_seconds)
         if report.dry_run:
             return
         behind = {result.ref.account for result in report.results if result.outcome in _OUT_OF_STEP}
-        ended = report.started.timestamp() + report.duration_seconds
         for account in {result.ref.account for result in report.results} - behind:
-            self._last_success.labels(account).set(ended)
+            # Nor an account whose orphaned secrets were removed: nothing serves it any more.
+            if _is_covered(account, self._accounts):
+                self._last_success.labels(account).set(ended)
 
     def write(self, path: Path) -> None:
         """Writes a file for node_exporter's textfile collector, whole or not at all. Raises UsageError."""
@@ -119,3 +199,20 @@ def result_of(report: Report) -> PassResult:
     if report.interrupted:
         return "interrupted"
     return "failed" if report.failed else "success"
+
+
+def _begin(counter: Counter, values: Iterable[str]) -> None:
+    for value in values:
+        counter.labels(value)
+
+
+def _is_covered(name: str, covered: Collection[str] | None) -> bool:
+    return covered is None or name in covered
+
+
+def _keep(metric: Counter | Gauge, label: str, kept: Collection[str]) -> None:
+    """Removes the series whose `label` is none of `kept`."""
+    found = [sample.labels for family in metric.collect() for sample in family.samples]
+    for labels in found:
+        if labels[label] not in kept:
+            metric.remove(*labels.values())

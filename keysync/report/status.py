@@ -91,6 +91,15 @@ class VaultStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class CredentialStatus:
+    """One credential, by its type; the second of a type is numbered. `retry_at` is when a token is asked for again."""
+
+    name: str
+    breaker: Breaker = "closed"
+    retry_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRecord:
     """One write that was done: `account` is the ARM id, `outcome` as in the report."""
 
@@ -151,6 +160,7 @@ class Status:
     stale_accounts: tuple[str, ...] = ()
     accounts: tuple[AccountStatus, ...] = ()
     vaults: tuple[VaultStatus, ...] = ()
+    credentials: tuple[CredentialStatus, ...] = ()
     writes: tuple[WriteRecord, ...] = ()
 
     def tally(self) -> Tally:

@@ -1,34 +1,35 @@
-"""Metrics of what is known at the moment of a scrape, from the same snapshot as the page."""
+"""Metrics of what is known at the moment of a scrape, from the same snapshot as the page. docs/observability.md lists them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final, get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from keysync.report.status import AccountStatus, Status
+from keysync.report.status import AccountState, AccountStatus, Status
+from keysync.sync.model import Verdict
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
+_STATES: Final[tuple[AccountState, ...]] = get_args(AccountState)
+_VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 
 class StatusCollector(Collector):
-    """Makes gauges of a snapshot. Labels are names of the configuration, so their number is bounded by it."""
+    """Makes gauges of one snapshot. Labels are names of the configuration, so their number is bounded by it."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
+    def __init__(self, status: Status) -> None:
         self._status = status
 
-    def describe(self) -> Iterator[GaugeMetricFamily]:
-        """Nothing beforehand: registering must not ask for a snapshot."""
-        return iter(())
-
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All gauges, now."""
-        status = self._status()
+        """All gauges."""
+        status = self._status
         yield from _of_the_whole(status)
         yield from _of_accounts(status)
         yield from _of_vaults(status)
+        yield _of_credentials(status)
 
 
 def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
@@ -38,13 +39,21 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
         secrets.add_metric([standing], getattr(tally, standing))
     yield secrets
     yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)
+    states = Counter(account.state for account in status.accounts)
+    by_state = GaugeMetricFamily(
+        "keysync_accounts_by_state", "Accounts by the state that the page shows.", labels=["state"]
+    )
+    for state in _STATES:
+        by_state.add_metric([state], states[state])
+    yield by_state
+    planned = GaugeMetricFamily("keysync_next_pass_timestamp_seconds", "When the next pass is planned.", labels=[])
+    if status.next_pass is not None:
+        planned.add_metric([], status.next_pass.timestamp())
+    yield planned
     stopped = "Whether a safety limit keeps passes from writing."
     yield GaugeMetricFamily("keysync_safety_stop", stopped, int(status.stopped is not None))
     refused = "Whether the configuration in force is the one of the file."
     yield GaugeMetricFamily("keysync_config_current", refused, int(status.config_error is None))
-    build = GaugeMetricFamily("keysync_build_info", "The version that runs.", labels=["version"])
-    build.add_metric([status.version], 1)
-    yield build
 
 
 def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
@@ -76,11 +85,36 @@ def _add_ages(age: GaugeMetricFamily, account: AccountStatus) -> None:
 
 
 def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
+    secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were looked at.", labels=["vault"])
     behind = GaugeMetricFamily("keysync_vault_secrets_behind", "Secrets that are not in step.", labels=["vault"])
     breaker = GaugeMetricFamily(
         "keysync_vault_breaker", "State of the vault's breaker: 0 closed, 1 half open, 2 open.", labels=["vault"]
     )
     for vault in status.vaults:
+        secrets.add_metric([vault.name], vault.secrets)
         behind.add_metric([vault.name], vault.behind)
         breaker.add_metric([vault.name], _BREAKER[vault.breaker])
-    yield from (behind, breaker)
+    yield from (secrets, behind, breaker, _by_verdict(status))
+
+
+def _by_verdict(status: Status) -> GaugeMetricFamily:
+    """What drifted, and how: a counter of verdicts cannot tell whether it still does."""
+    found = Counter((one.vault, one.verdict) for account in status.accounts for one in account.secrets)
+    family = GaugeMetricFamily(
+        "keysync_secrets_by_verdict", "Secrets by how they stand to both live keys.", labels=["vault", "verdict"]
+    )
+    for vault in status.vaults:
+        for verdict in _VERDICTS:
+            family.add_metric([vault.name, verdict], found[vault.name, verdict])
+    return family
+
+
+def _of_credentials(status: Status) -> GaugeMetricFamily:
+    breaker = GaugeMetricFamily(
+        "keysync_credential_breaker",
+        "State of the credential's breaker: 0 closed, 1 half open, 2 open.",
+        labels=["credential"],
+    )
+    for credential in status.credentials:
+        breaker.add_metric([credential.name], _BREAKER[credential.breaker])
+    return breaker

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
 
 from keysync.report.status import Status, render
+from keysync.report.status_metrics import StatusCollector
 from keysync.web.guard import add_headers, guard
 from keysync.web.page import Page
 from keysync.web.query import Query
@@ -32,7 +35,10 @@ class StatusSource(Protocol):
 
 
 def make_app(source: StatusSource, registry: CollectorRegistry) -> web.Application:
-    """The application that `open_server` serves: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`."""
+    """The application that `open_server` serves: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`.
+
+    `/metrics` is what `registry` holds, and gauges of the snapshot (`StatusCollector`).
+    """
     served = _Routes(source, registry)
     app = web.Application(middlewares=[guard], client_max_size=1024)
     app.on_response_prepare.append(add_headers)
@@ -76,9 +82,10 @@ class _Routes:
         return _probe(ok=status.ready, body={"ready": status.ready, "reason": reason, "stale_accounts": stale})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """The registry in the format that the scraper prefers."""
+        """The registry, and what the snapshot tells, in the format that the scraper prefers."""
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
-        body = await asyncio.to_thread(encode, self._registry)
+        # The snapshot is made here, not in the thread: what it is made from changes on the loop.
+        body = await asyncio.to_thread(encode, _Scrape(self._registry, self._source.status()))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def static(self, request: web.Request) -> web.Response:
@@ -87,6 +94,16 @@ class _Routes:
         if name not in self._static:
             raise web.HTTPNotFound
         return web.Response(body=self._static[name], content_type=_STATIC[name], charset="utf-8")
+
+
+class _Scrape(Collector):
+    def __init__(self, registry: CollectorRegistry, status: Status) -> None:
+        self._registry = registry
+        self._status = status
+
+    def collect(self) -> Iterator[Metric]:
+        yield from self._registry.collect()
+        yield from StatusCollector(self._status).collect()
 
 
 def _probe(*, ok: bool, body: dict[str, Any]) -> web.Response:

@@ -9,6 +9,7 @@ from keysync.azure.errors import CloudError, FailureRecord
 from keysync.report.status import (
     AccountState,
     AccountStatus,
+    CredentialStatus,
     PassStatus,
     SecretStatus,
     Status,
@@ -52,6 +53,7 @@ def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
         "outcome": "unchanged",
         "verdict": "in_sync",
         "version": "4f0c1d2e3b4a59687766554433221100",
+        "since": ago(days=40),
     }
     return SecretStatus(**{"key": key, "secret": f"{account}-{key}-key", **fields, **more})
 
@@ -104,6 +106,7 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
         "stale_accounts": tuple(one.account for one in accounts if one.stale),
         "accounts": accounts,
         "vaults": (VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=2 * len(accounts)),),
+        "credentials": (CredentialStatus("workload_identity"),),
     }
     return Status(**{**fields, **more})
 
@@ -155,6 +158,10 @@ def varied() -> Status:
                 error=throttled.to_dict(),
                 retry_at=NOW + timedelta(seconds=42),
             ),
+        ),
+        credentials=(
+            CredentialStatus("workload_identity"),
+            CredentialStatus("client_secret", "open", NOW + timedelta(seconds=42)),
         ),
         writes=tuple(
             WriteRecord(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import aiohttp
@@ -20,8 +20,10 @@ class Source:
     """Gives the snapshot that it was handed, or raises what it was handed."""
 
     current: Status | Exception = field(default_factory=varied)
+    made: Callable[[], None] = lambda: None
 
     def status(self) -> Status:
+        self.made()
         if isinstance(self.current, Exception):
             raise self.current
         return self.current

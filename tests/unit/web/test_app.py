@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from dataclasses import replace
 
 import pytest
@@ -145,7 +146,20 @@ async def test_metrics_are_the_registry_that_was_handed_in(
     assert any(line.startswith(last) for line in answer.text.splitlines())
 
 
-@pytest.mark.parametrize("path", ["/", "/api/status", "/healthz", "/readyz"])
+async def test_metrics_tell_of_the_same_snapshot_as_the_page(client: Client, source: Source):
+    """It is made on the event loop, where what it is made from changes, and each scrape has a new one."""
+    made_in: list[int] = []
+    source.made = lambda: made_in.append(threading.get_ident())
+    for status, stopped in ((varied(), 0), (replace(varied(), stopped="too much"), 1)):
+        source.current = status
+        text = (await client.ask("/metrics")).text
+        assert f"keysync_safety_stop {stopped}.0" in text
+        assert 'keysync_credential_breaker{credential="client_secret"} 2.0' in text
+        assert 'keysync_accounts_by_state{state="refused"} 1.0' in text
+    assert made_in == [threading.get_ident()] * 2
+
+
+@pytest.mark.parametrize("path", ["/", "/api/status", "/healthz", "/readyz", "/metrics"])
 async def test_a_fault_of_ours_tells_nothing(client: Client, source: Source, path: str):
     """The text of an exception could hold anything: the reply has none of it, the log its type."""
     source.current = RuntimeError("plaintext of something")

@@ -1,0 +1,135 @@
+"""A real Prometheus, as Debian packages it, on loopback; found by PATH."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_PATIENCE = 60.0
+_TRIES = 5
+# A proxy of the environment has no business between processes of one machine.
+_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+def find_tool(name: str) -> str:
+    """The path of ``prometheus`` or ``promtool``. Skips the test where there is none, and fails it where CI is true."""
+    found = shutil.which(name)
+    if found is not None:
+        return found
+    message = f"no {name}: Debian has it in the package prometheus"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
+
+
+def fetch(url: str) -> str:
+    """The body of a reply of 200. Raises OSError where there is none."""
+    with _direct.open(url, timeout=10) as reply:
+        text: str = reply.read().decode()
+        return text
+
+
+def lint(exposition: str) -> tuple[int, str]:
+    """What `promtool check metrics` returns and says of `exposition`."""
+    done = subprocess.run(
+        [find_tool("promtool"), "check", "metrics"],
+        input=exposition,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+@dataclass(frozen=True)
+class Prometheus:
+    """A server that scrapes."""
+
+    url: str
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The instant vector of `expression`, which is empty where nothing was scraped yet."""
+        asked = urllib.parse.urlencode({"query": expression})
+        told = json.loads(fetch(f"{self.url}/api/v1/query?{asked}"))
+        assert told["status"] == "success", told
+        result: list[dict[str, Any]] = told["data"]["result"]
+        return result
+
+    def first(self, expression: str) -> list[dict[str, Any]]:
+        """The same, once there is something in it."""
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            found = self.query(expression)
+            if found:
+                return found
+            time.sleep(0.1)  # a scrape is nothing that a client can wait for
+        pytest.fail(f"Prometheus has nothing for {expression}")
+
+
+@contextmanager
+def prometheus_of(target: str, folder: Path) -> Iterator[Prometheus]:
+    """A server that scrapes `target` (host:port) every second and keeps what it finds in `folder`; ended with the block."""
+    binary = find_tool("prometheus")
+    config = folder / "prometheus.yml"
+    # JSON is YAML.
+    scrape = {"job_name": "keysync", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
+    config.write_text(json.dumps({"scrape_configs": [scrape]}))
+    for number in range(_TRIES):
+        port, log = _free_port(), folder / f"prometheus{number}.log"
+        with log.open("w") as stream:
+            process = subprocess.Popen(
+                [
+                    binary,
+                    f"--config.file={config}",
+                    f"--storage.tsdb.path={folder / 'storage'}",
+                    f"--web.listen-address=127.0.0.1:{port}",
+                ],
+                cwd=folder,
+                stdout=stream,
+                stderr=stream,
+                env={name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")},
+            )
+        try:
+            if _is_ready(process, f"http://127.0.0.1:{port}"):
+                yield Prometheus(f"http://127.0.0.1:{port}")
+                return
+            # Somebody may have taken the port between the two of us.
+            assert "address already in use" in log.read_text(), log.read_text()
+        finally:
+            process.kill()
+            process.wait(20)
+    pytest.fail("Prometheus found no free port")
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        port: int = found.getsockname()[1]
+        return port
+
+
+def _is_ready(process: subprocess.Popen[bytes], url: str) -> bool:
+    until = time.monotonic() + _PATIENCE
+    while process.poll() is None:
+        try:
+            fetch(f"{url}/-/ready")
+        except OSError:
+            assert time.monotonic() < until, "Prometheus does not get ready"
+            time.sleep(0.05)
+        else:
+            return True
+    return False

@@ -1,0 +1,181 @@
+"""A real Prometheus scrapes a real daemon, and its own linter finds nothing to complain about."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.prometheus import fetch, find_tool, lint, prometheus_of
+from tests.system.conftest import World, clean_environment
+
+pytestmark = pytest.mark.slow
+
+MakeWorld = Callable[..., World]
+_PATIENCE = 30.0
+ALERTS = Path(__file__).parents[2] / "docs" / "observability.md"
+
+
+@dataclass(frozen=True)
+class Daemon:
+    """A running `keysync run`; `url` is the address of its page."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+
+    def scrape(self) -> str:
+        """What a scraper gets."""
+        return fetch(f"{self.url}/metrics")
+
+    def scrape_with(self, line: str) -> str:
+        """The same, once `line` is in it."""
+        until = time.monotonic() + _PATIENCE
+        while time.monotonic() < until:
+            found = self.scrape()
+            if line in found.splitlines():
+                return found
+            time.sleep(0.05)
+        pytest.fail(f"no {line} in {self.scrape()}")
+
+
+@contextmanager
+def running(world: World) -> Iterator[Daemon]:
+    """`keysync run`, whose first pass is done."""
+    log = world.folder / "daemon.log"
+    with log.open("w") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-X", "dev", "-m", "keysync", "run", "-c", str(world.path)],
+            env={**clean_environment(), **world.running.environ},
+            cwd=world.folder,
+            stdout=stream,
+            stderr=stream,
+        )
+    try:
+        yield Daemon(_ready(process, log), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0, log.read_text()
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait(10)
+
+
+def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
+    until, url = time.monotonic() + _PATIENCE, None
+    while time.monotonic() < until and process.poll() is None:
+        try:
+            url = url or _address(log.read_text())
+            if url is not None:
+                fetch(f"{url}/readyz")
+                return url
+        except OSError:
+            pass  # 503: the first pass is not done
+        time.sleep(0.05)
+    pytest.fail(f"keysync run does not get ready: {log.read_text()}")
+
+
+def _address(log: str) -> str | None:
+    lines = [json.loads(line) for line in log.splitlines(keepends=True) if line.startswith("{") and line.endswith("\n")]
+    return next((str(line["url"]) for line in lines if line["event"] == "daemon.started"), None)
+
+
+@pytest.fixture
+def tools() -> None:
+    """Skips, or fails in CI, before anything is started."""
+    find_tool("prometheus")
+    find_tool("promtool")
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """A fleet in which something of everything happens: writes, a refusal, a failure, throttling."""
+    throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
+    made = make_world(
+        "alpha",
+        {"name": "norole", "fault": "role_missing"},
+        {"name": "busy", "fault": {**throttled, "retry_after": "1200"}},
+        "handmade",
+        vaults=({"name": "main", "secrets": [{"name": "handmade-primary-key", "value": "made by hand"}]}, "other"),
+    )
+    made.configure(
+        [{"name": "alpha", "vaults": ["main", "other"]}, "norole", "busy", "handmade"],
+        schedule={"every": "1s"},
+        listen="127.0.0.1:0",
+    )
+    return made
+
+
+@pytest.mark.usefixtures("tools")
+def test_promtool_has_nothing_against_a_scrape(world: World) -> None:
+    """Names, types, units and help texts are as Prometheus wants them: exit code 0, not a word."""
+    with running(world) as daemon:
+        scrape = daemon.scrape()
+    for name in ("keysync_runs_total", "keysync_secrets", "keysync_credential_breaker", "process_open_fds"):
+        assert f"\n{name}" in scrape
+    assert lint(scrape) == (0, "")
+
+
+@pytest.mark.usefixtures("tools")
+def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path) -> None:
+    """node_exporter refuses a file that is malformed, and with it all others."""
+    path = tmp_path / "keysync.prom"
+    assert world.sync("--metrics-file", str(path)).code == 1
+    assert lint(path.read_text()) == (0, "")
+
+
+@pytest.mark.usefixtures("tools")
+def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
+    """Passes, failures and the state of each account are there to be asked for."""
+    with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
+        (passes,) = prometheus.first("sum(keysync_runs_total) > 0")
+        assert float(passes["value"][1]) >= 1
+        assert prometheus.query('up{job="keysync"}')[0]["value"][1] == "1"
+        assert prometheus.first('keysync_accounts_left_out_total{reason="backing_off"} > 0')
+        (denied,) = prometheus.first('keysync_azure_requests_total{operation="listKeys",status="403"}')
+        assert denied["metric"]["service"] == "batch"
+        assert float(prometheus.query('keysync_azure_throttled_total{service="batch"}')[0]["value"][1]) > 0
+        states = prometheus.query("keysync_accounts_by_state > 0")
+        assert {one["metric"]["state"]: one["value"][1] for one in states}.items() >= {
+            ("failing", "2"),
+            ("refused", "1"),
+        }
+        seen = prometheus.query("time() - keysync_account_last_success_timestamp_seconds")
+        assert [one["metric"]["account"].rsplit("/", 1)[-1] for one in seen] == ["alpha"]
+
+
+@pytest.mark.usefixtures("tools")
+def test_the_alerts_of_the_document_are_expressions(world: World, tmp_path: Path) -> None:
+    """Prometheus understands each of them, and what is wrong in this fleet is found."""
+    rows = [line for line in ALERTS.read_text().splitlines() if line.startswith("|") and "keysync_" in line]
+    expressions = [re.findall(r"`([^`]+)` \|$", row)[0] for row in rows if re.search(r"[<>=] \d[^`]*` \|$", row)]
+    with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
+        prometheus.first("keysync_build_info")
+        fired = {expression for expression in expressions if prometheus.query(expression)}
+    assert len(expressions) == 9
+    assert 'sum by (vault) (keysync_secrets_by_verdict{verdict="foreign"}) > 0' in fired
+    assert "keysync_config_current == 0" not in fired
+
+
+def test_what_a_reload_takes_out_is_gone_from_the_metrics(world: World) -> None:
+    """No series of an account that nobody watches any more stays behind to raise an alarm."""
+    with running(world) as daemon:
+        before = daemon.scrape()
+        document = json.loads(world.path.read_text())
+        document["accounts"] = [one for one in document["accounts"] if one["name"] == "handmade"]
+        del document["vaults"]["other"]
+        world.path.write_text(json.dumps(document))
+        daemon.process.send_signal(signal.SIGHUP)
+        after = daemon.scrape_with('keysync_config_reloads_total{result="taken"} 1.0')
+    for gone in ("batchAccounts/alpha", 'vault="other"'):
+        assert gone in before
+        assert gone not in after
+    assert "batchAccounts/handmade" in after

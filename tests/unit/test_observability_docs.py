@@ -1,0 +1,309 @@
+"""docs/observability.md says what the code does: both ways, so that neither drifts."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import structlog
+from prometheus_client import CollectorRegistry, Metric
+
+import keysync
+from keysync.azure.retry import Operation
+from keysync.azure.tracing import ACCOUNT, PASS, SECRET
+from keysync.report.log import PassLog
+from keysync.report.metrics import Metrics
+from keysync.report.status import AccountState, PassResult, Standing
+from keysync.report.status_metrics import StatusCollector
+from keysync.sync.model import Change, Outcome, Report, Result
+from keysync.web.app import make_app
+from keysync.web.query import SORTS, Query
+from tests.support.passes import ref
+from tests.support.statuses import DENIED, varied
+
+TEXT = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
+CODE = Path(keysync.__file__).parent
+LEVELS = ("debug", "info", "warning", "error", "critical")
+DOTTED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
+
+
+def rows(first: str) -> list[dict[str, str]]:
+    """The rows of every table whose first column is called `first`, by the names of the columns."""
+    found: list[dict[str, str]] = []
+    columns: list[str] = []
+    for line in TEXT.splitlines():
+        cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
+        if not line.startswith("|"):
+            columns = []
+        elif not columns:
+            columns = cells
+        elif columns[0] == first and set(line) - set("|- "):
+            found.append(dict(zip(columns, cells, strict=True)))
+    assert found, f"no table of {first}"
+    return found
+
+
+def named(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def name(cell: str) -> str:
+    (only,) = named(cell)
+    return only
+
+
+@dataclass
+class Logged:
+    """What the code logs under one name. `open_ended` says that some fields are known only when it runs."""
+
+    levels: set[str] = field(default_factory=set)
+    fields: set[str] = field(default_factory=set)
+    open_ended: bool = False
+
+
+def calls(method: str) -> Iterator[tuple[ast.Call, ast.AST]]:
+    """Every call of a method of this name in the code, with the function around it."""
+    for path in sorted(CODE.rglob("*.py")):
+        for around in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(around, ast.FunctionDef | ast.AsyncFunctionDef):
+                for node in ast.walk(around):
+                    if isinstance(node, ast.Call) and getattr(node.func, "attr", None) == method:
+                        yield node, around
+
+
+def literals(node: ast.AST, around: ast.AST) -> set[str]:
+    """What an expression may be: its constants, a formatted text with a star for each gap, a variable by what it is given."""
+    if isinstance(node, ast.Constant):
+        return {node.value} if isinstance(node.value, str) else set()
+    if isinstance(node, ast.JoinedStr):
+        return {"".join(str(part.value) if isinstance(part, ast.Constant) else "*" for part in node.values)}
+    if isinstance(node, ast.IfExp):
+        return literals(node.body, around) | literals(node.orelse, around)
+    if isinstance(node, ast.Name):
+        given = [one for one in ast.walk(around) if isinstance(one, ast.Assign)]
+        mine = [one.value for one in given if any(getattr(to, "id", None) == node.id for to in one.targets)]
+        return {text for value in mine for text in literals(value, around)}
+    return set()
+
+
+@cache
+def logged_in_code() -> dict[str, Logged]:
+    """Events that are logged at a level that stands in the code."""
+    found: defaultdict[str, Logged] = defaultdict(Logged)
+    for level in LEVELS:
+        for call, around in calls(level):
+            for event in literals(call.args[0], around) if call.args else ():
+                if DOTTED.fullmatch(event):
+                    told = found[event]
+                    told.levels.add(level)
+                    told.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
+                    told.open_ended |= any(keyword.arg is None for keyword in call.keywords)
+    return dict(found)
+
+
+def patterns_in_code() -> set[str]:
+    """Events of `log(level, event)`, whose level is known only when it runs."""
+    found = (literals(call.args[1], around) for call, around in calls("log") if len(call.args) == 2)
+    return {event for events in found for event in events}
+
+
+REPORT = Report("run-1", False, "0123", datetime(2026, 11, 24, tzinfo=UTC), 0.4, 1, ())
+
+
+@cache
+def logged_by_passes() -> dict[str, Logged]:
+    """What passes log in truth, whatever becomes of their items."""
+    good, bad = Result(ref("alpha"), "unchanged"), Result(ref("alpha"), "failed", error=DENIED)
+    found: defaultdict[str, Logged] = defaultdict(Logged)
+    with structlog.testing.capture_logs() as lines:
+        for outcome in get_args(Outcome):
+            log = PassLog()
+            error = DENIED if outcome in {"failed", "unknown"} else None
+            result = Result(ref("alpha"), outcome, version="1", reason="because", error=error, verdict="stale")
+            for one in (bad, good, replace(result, verdict="both_changed")):
+                log.result("run-1", one)
+        for report in (REPORT, replace(REPORT, results=(bad,))):
+            for more in ({}, {"interrupted": True}, {"stopped": "too much"}, {"busy": 1}, {"warnings": ("one",)}):
+                PassLog().finished(replace(report, **more))
+    for line in lines:
+        told = found[str(line["event"])]
+        told.levels.add(line["log_level"])
+        told.fields |= set(line) - {"event", "log_level"}
+    return dict(found)
+
+
+def documented_fields(row: dict[str, str]) -> set[str]:
+    """The fields of an event, with those that the document has a word for."""
+    words = {
+        "the item": r"^The item: (.*?)\. The failure",
+        "the failure": r"The failure: (.*?)\. The\ncounts",
+        "the counts": r"^counts: (.*?),? and rarer",
+    }
+    found = set(named(row["fields"]))
+    cell = "the counts, `run_id`, `dry_run`, `duration_seconds`" if row["fields"] == "as above" else row["fields"]
+    found |= set(named(cell))
+    for word, pattern in words.items():
+        if word in cell:
+            said = re.search(pattern, TEXT, re.MULTILINE | re.DOTALL)
+            assert said, word
+            found |= set(named(said[1]))
+    return found
+
+
+EVENTS = {name(row["event"]): row for row in rows("event")}
+
+
+def test_the_document_has_exactly_the_events_of_the_code() -> None:
+    """Neither an event that nobody documented nor one that is gone."""
+    direct, patterns, told = logged_in_code(), patterns_in_code(), logged_by_passes()
+    assert {"secret.*", "secret.in_step", "pass.finished", "pass.interrupted"} <= patterns
+    by_level_at_run_time = {event for event in told if any(fnmatchcase(event, pattern) for pattern in patterns)}
+    for pattern in patterns:
+        assert any(fnmatchcase(event, pattern) for event in told), pattern
+    # The one name that is made of another library's.
+    (foreign,) = (call for call in re.findall(r'f"(library\.)\{', (CODE / "logs.py").read_text()))
+    assert set(EVENTS) == set(direct) | by_level_at_run_time | {f"{foreign}*"}
+
+
+def test_each_event_has_its_levels() -> None:
+    """The level by which operators filter is the one that the code logs at."""
+    direct, told = logged_in_code(), logged_by_passes()
+    code = {event: direct.get(event, Logged()).levels | told.get(event, Logged()).levels for event in {*direct, *told}}
+    documented = {event: set(row["level"].split(", ")) for event, row in EVENTS.items() if event != "library.*"}
+    assert documented == code
+
+
+@pytest.mark.parametrize("event", sorted(set(EVENTS) - {"library.*"}))
+def test_each_event_has_its_fields(event: str) -> None:
+    """Whoever parses a line finds what is documented, and what is there is documented."""
+    documented = documented_fields(EVENTS[event])
+    direct, told = logged_in_code().get(event, Logged()), logged_by_passes().get(event, Logged())
+    assert direct.fields | told.fields <= documented
+    if not direct.open_ended and event not in logged_by_passes():
+        assert documented == direct.fields
+
+
+def families() -> list[Metric]:
+    """All metrics, each with a series."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.called(Operation("batch", "listKeys"), "429")
+    metrics.result("run-1", Result(ref("alpha"), "updated", verdict="both_changed"))
+    metrics.finished(replace(REPORT, results=(Result(ref("alpha"), "unchanged"),)))
+    return [*registry.collect(), *StatusCollector(varied()).collect()]
+
+
+def exposed(family: Metric) -> str:
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def test_the_document_has_exactly_the_metrics_of_the_code() -> None:
+    """Name, type and labels, and whether a one-off run has it too."""
+    of_status = {family.name for family in StatusCollector(varied()).collect()}
+    code = {
+        exposed(family): (
+            family.type,
+            {label for sample in family.samples for label in sample.labels} - {"le"},
+            "`run`" if family.name in of_status else "everywhere",
+        )
+        for family in families()
+    }
+    documented = {name(row["metric"]): (row["type"], set(named(row["labels"])), row["where"]) for row in rows("metric")}
+    assert documented == code
+
+
+def test_every_metric_of_the_code_has_help_and_a_series() -> None:
+    """A family without a series would be compared without its labels."""
+    for family in families():
+        assert family.documentation
+        assert family.samples, family.name
+
+
+def test_alerts_name_metrics_that_there_are() -> None:
+    """An expression on a metric that is gone would never fire."""
+    known = {exposed(family) for family in families()}
+    for row in rows("alert"):
+        used = set(re.findall(r"keysync_\w+", name(row["expression"])))
+        assert used
+        assert used <= known
+
+
+def paths(value: Any, at: str = "") -> Iterator[str]:
+    """The path of every field; of free objects only their own."""
+    if isinstance(value, dict) and not at.endswith((".error", ".summary")):
+        for key, inner in value.items():
+            path = f"{at}.{key}" if at else key
+            yield path
+            yield from paths(inner, path)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from paths(inner, f"{at}[]")
+
+
+def test_the_document_has_exactly_the_fields_of_the_status() -> None:
+    """`/api/status`, field by field."""
+    documented = [name(row["field"]) for row in rows("field")]
+    assert len(documented) == len(set(documented))
+    assert set(documented) == set(paths(varied().to_dict()))
+
+
+@pytest.mark.parametrize(
+    ("table", "of", "kind"),
+    [
+        ("field", "accounts[].state", AccountState),
+        ("field", "last_pass.result", PassResult),
+        ("metric", "keysync_accounts_by_state", AccountState),
+        ("metric", "keysync_runs_total", PassResult),
+        ("metric", "keysync_secrets", Standing),
+    ],
+)
+def test_the_values_are_those_of_the_code(table: str, of: str, kind: Any) -> None:
+    """A list of values is whole."""
+    (row,) = (row for row in rows(table) if name(row[table]) == of)
+    assert set(named(row["meaning"])) == set(get_args(kind))
+
+
+def test_the_document_has_exactly_the_paths_that_are_served() -> None:
+    """What an address answers, and nothing that it does not."""
+
+    class Nothing:
+        status = staticmethod(varied)
+
+    served = {
+        route.resource.canonical for route in make_app(Nothing(), CollectorRegistry()).router.routes() if route.resource
+    }
+    assert {name(row["path"]) for row in rows("path") if "serves" in row} == served
+
+
+def test_the_document_has_exactly_the_parameters_of_the_page() -> None:
+    """A link that somebody makes by hand selects what it says."""
+    asked = Query.parse({"q": "a", "state": "stale", "vault": "b", "sort": "name", "page": "2", "refresh": "off"})
+    documented = {name(row["parameter"]): row["selects"] for row in rows("parameter")}
+    assert set(documented) == set(re.findall(r"[?&](\w+)=", asked.href()))
+    assert set(named(documented["sort"])) - {"-"} == set(SORTS)
+
+
+def test_the_document_has_exactly_the_spans_of_the_code() -> None:
+    """Names and attributes of what is traced."""
+    made = {"PASS": PASS, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
+    code: dict[str, set[str]] = {}
+    for call, _ in calls("span"):
+        span, attributes = call.args
+        if isinstance(span, ast.Name):
+            assert span.id in made
+            keys = attributes.keys if isinstance(attributes, ast.Dict) else []
+            code[made[span.id]] = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+    from keysync.sync.apply import _attributes  # noqa: PLC0415  # what the one span without literal names is given
+
+    code[SECRET] = set(_attributes(Change(ref("alpha"), "update")))
+    assert {name(row["span"]): set(named(row["attributes"])) for row in rows("span")} == code
