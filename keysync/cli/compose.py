@@ -124,11 +124,6 @@ class Wired:
         """The credentials in use, as the log, the doctor and the page name them."""
         return tuple(credential.name for credential in self.credentials.opened)
 
-    @property
-    def breaker_keys(self) -> tuple[str, ...]:
-        """The keys by which guards know the credentials in use."""
-        return tuple(_breaker_key(credential) for credential in self.credentials.opened)
-
     def orphan_search(
         self, *, is_mine: Callable[[str], bool] = lambda _account: True, streaks: GoneStreaks | None = None
     ) -> OrphanSearch | None:
