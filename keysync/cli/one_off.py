@@ -13,7 +13,7 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from keysync import logs
-from keysync.cli.compose import Wired, select_accounts, wire
+from keysync.cli.compose import Extras, Wired, select_accounts, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.signals import interruptible
@@ -24,6 +24,7 @@ from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
+from keysync.report.tracing import open_tracing
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Adoption, Report
 from keysync.sync.orphans import OrphanSearch
@@ -90,7 +91,10 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     _check_secrets(options, accounts)
     metrics.cover((account.resource_id for account in accounts), config.vaults)
     with interruptible() as interruption, ProgressBar() as bar:
-        async with wire(config, accounts, scrubber, metrics.called) as wired:
+        async with (
+            open_tracing(scrubber.scrub) as tracer,
+            wire(config, accounts, scrubber, metrics.called, Extras(tracer=tracer)) as wired,
+        ):
             observer = Observers((PassLog(), metrics, bar))
             job = wired.make_pass(
                 observer,
