@@ -16,6 +16,7 @@ from azure.keyvault.secrets.aio import SecretClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.reply import reply_date
 from keysync.azure.retry import Caller, Operation
+from keysync.azure.window import WindowLimit
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
@@ -46,6 +47,12 @@ LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
 RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False)
 DELETE_SECRET: Final = Operation("key_vault", "deleteSecret", repeatable=False)
 
+# What a vault grants in 10 seconds: new versions of secrets, and everything else
+# (learn.microsoft.com/azure/key-vault/general/service-limits).
+_WINDOWS: Final = {"creates": 300, "others": 4000}
+_WINDOW_SECONDS: Final = 10.0
+_TOO_MANY: Final = 429
+_LONGEST_HOLD: Final = 30.0
 _WRITE_ATTEMPTS: Final = 3
 # Recovery and deletion go on after the reply; this is how long, and how often, one pass looks whether they are done.
 _SETTLE_SECONDS: Final = 60.0
@@ -81,6 +88,7 @@ class KeyVault:
         self._versions = Versions()
         self._memory = Memory(verify_seconds, time.monotonic)
         self._pages = Pages()
+        self._windows = {kind: WindowLimit(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
         self._warmth: asyncio.Task[None] | None = None
 
     async def warm(self) -> None:
@@ -342,7 +350,14 @@ class KeyVault:
             raise failure from None
 
     async def _call(self, operation: Operation, send: Callable[[], Awaitable[T]]) -> T:
-        return await self._caller.call(operation, self._url, send)
+        window = self._windows["creates" if operation is SET_SECRET else "others"]
+        await window.take()
+        try:
+            return await self._caller.call(operation, self._url, send)
+        except AzureFailure as failure:
+            if failure.record.http_status == _TOO_MANY:
+                window.hold(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
+            raise
 
 
 def _changed(record: FailureRecord) -> FailureRecord:
