@@ -31,7 +31,7 @@ from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.ledger import Ledger
-from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused
+from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
 from keysync.daemon.supervisor import Supervisor, entries_of
 from keysync.errors import ConfigError, UsageError
@@ -51,6 +51,8 @@ from keysync.web.server import open_server
 _BEAT_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
 _LEAST_PATIENCE: Final = 0.5
+# Shares of `timeouts.shutdown`, one after the other: passes and their writes, the webhook's last events, the last spans.
+_PASSES, _EVENTS, _SPANS = 0.85, 0.1, 0.05
 _NEEDS_RESTART: Final = ("listen", "notify")
 
 
@@ -92,9 +94,8 @@ class Opened:
         return self.wired.accounts
 
     def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
-        """A pass over `accounts`; orphans are searched where it is over all of them."""
-        whole = len(accounts) == len(self.accounts)
-        search = self.wired.orphan_search(streaks=self.streaks) if whole else None
+        """A pass over `accounts`; orphans are searched in those of the general schedule."""
+        search = self.wired.orphan_search(streaks=self.streaks) if self._is_general(accounts) else None
         return self.wired.make_pass(
             self.observer,
             self.stop,
@@ -104,6 +105,10 @@ class Opened:
             orphans=search,
             patience=self._patience(accounts),
         )
+
+    def _is_general(self, accounts: Sequence[Account]) -> bool:
+        nobody = all(account.schedule is not None for account in self.accounts)
+        return nobody or any(account.schedule is None for account in accounts)
 
     def _patience(self, accounts: Sequence[Account]) -> float:
         """A tenth of the shortest interval: one account that hangs must not make others late."""
@@ -164,8 +169,13 @@ async def serve(
     metrics = Metrics(registry)
     ProcessCollector(registry=registry)  # memory, descriptors, time: what any process tells
     ledger = Ledger(utc_now)
+    grace = config.timeouts.shutdown.total_seconds()
+    asked = _Asked()
     async with AsyncExitStack() as stack:
-        tracer = await stack.enter_async_context(open_tracing(scrubber.scrub))
+        # For as long as anything is open: before the daemon works and while it ends, they must not kill the process.
+        handlers = {signal.SIGUSR1: lambda: asked.sync_now(), signal.SIGHUP: lambda: asked.reload()}  # noqa: PLW0108  # as they are then
+        stack.enter_context(_signals(handlers))
+        tracer = await stack.enter_async_context(open_tracing(scrubber.scrub, close_seconds=grace * _SPANS))
         notifier = await _open_notifier(stack, config, scrubber, metrics)
         observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, Random(), _breaker_policy(config))  # noqa: S311  # when to try again is no secret
@@ -178,7 +188,7 @@ async def serve(
             )
             log.info("daemon.started", url=bound.url, accounts=len(opened.accounts), vaults=len(config.vaults))
             announce(bound.url)
-            await daemon.work(watch)
+            await daemon.work(watch, asked)
         finally:
             await daemon.end()
     log.info("daemon.ended", signal=interruption.signum)
@@ -205,10 +215,22 @@ async def _open_notifier(
         wanted=wanted.events,
         installation=config.owner,
         scrub=scrubber.scrub,
-        drain_seconds=config.timeouts.shutdown.total_seconds() / 4,
+        drain_seconds=config.timeouts.shutdown.total_seconds() * _EVENTS,
         observer=metrics,
     )
     return await stack.enter_async_context(notifier)
+
+
+def _nothing() -> None:
+    """The first pass is about to start, or no other will."""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """What SIGUSR1 and SIGHUP call."""
+
+    sync_now: Callable[[], None] = _nothing
+    reload: Callable[[], None] = _nothing
 
 
 class _Daemon:
@@ -239,15 +261,18 @@ class _Daemon:
         )
         self._cover(opened)
 
-    async def work(self, watch: ConfigWatch | None) -> None:
-        """Passes, until the stop."""
+    async def work(self, watch: ConfigWatch | None, asked: _Asked) -> None:
+        """Passes, until the stop; `asked` is answered meanwhile."""
         self._watchdog.start()
         self._task(self._beat())
         if watch is not None:
             self._task(self._follow(watch))
-        with _signals({signal.SIGUSR1: self._sync_now, signal.SIGHUP: lambda: self._hang_up(watch)}):
-            self._clockwork.start()
+        self._clockwork.start()
+        asked.sync_now, asked.reload = self._sync_now, lambda: self._hang_up(watch)
+        try:
             await self._interruption.stop.wait()
+        finally:
+            asked.sync_now = asked.reload = _nothing
 
     async def end(self) -> None:
         """No new pass; writes under way finish; sessions close. Within `timeouts.shutdown`, or it is cut short."""
@@ -255,7 +280,7 @@ class _Daemon:
             return
         self._ended = True
         self._interruption.stop.set()
-        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds()
+        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _PASSES
         for task in self._tasks:
             task.cancel()
         try:
@@ -283,6 +308,7 @@ class _Daemon:
     def _sync_now(self) -> None:
         self._log.info("daemon.sync_now")
         self._supervisor.sync_now()
+        self._shop.breakers.retry_now()
         self._clockwork.trigger_now()
 
     # Another configuration
@@ -310,11 +336,18 @@ class _Daemon:
                     self._refuse("\n".join(str(finding) for finding in findings))
                 case Lost(path, reason):
                     self._refuse(f"{path}: {reason}")
+                case Restored():
+                    self._log.info("config.restored")
+                    self._clear_error()
 
     def _refuse(self, told: str) -> None:
         self._log.error("config.refused", reason=told, hint="the configuration before stays in force")
         self._shop.metrics.reloaded(taken=False)
         self.board.config_error = told
+        self.board.changed()
+
+    def _clear_error(self) -> None:
+        self.board.config_error = None
         self.board.changed()
 
     async def _take(self, config: Config) -> None:
@@ -331,8 +364,7 @@ class _Daemon:
             self._health.replace([group.timetable for group in groups], Instant.now())
             self._clockwork.replace(groups)
             self._shop.metrics.reloaded(taken=True)
-            self.board.config_error = None
-            self.board.changed()
+            self._clear_error()
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
             self._log.info("config.reloaded", accounts=len(opened.accounts), needs_restart=restart)
             # What was mended in the file should not wait for its turn.

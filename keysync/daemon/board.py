@@ -44,7 +44,7 @@ def _jitter(schedule: Schedule) -> str:
 
 @dataclass(slots=True)
 class Board:
-    """Makes the snapshot, anew at most once a second and only where something has changed or time has gone by.
+    """Makes the snapshot; the same one is handed out until something changes, for a second at most.
 
     `credentials` are the names of those in use. To be asked on the event loop only, where what it reads is written.
     """

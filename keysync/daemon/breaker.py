@@ -106,6 +106,7 @@ class _Breaker:
     opened: int = 0  # times in a row; 0 is closed
     until: float = 0.0  # open until then, or the probe's time is up
     probe: int | None = None  # out right now
+    last: FailureRecord | None = None  # the latest that counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +152,7 @@ class Breakers:
         """
         counts = counts_against_vault if key.startswith("vault:") else counts_against_credential
         if counts(record):
-            self._count(key, probe)
+            self._count(key, record, probe)
         elif _shows_health(key, record):
             self.success(key)
         else:
@@ -163,6 +164,15 @@ class Breakers:
         if breaker is not None and probe is not None and breaker.probe == probe:
             breaker.probe, breaker.until = None, self._monotonic()
 
+    def last(self, key: str) -> FailureRecord | None:
+        """The latest failure that counted against `key`, None while it is well."""
+        breaker = self._breakers.get(key)
+        return breaker.last if breaker is not None else None
+
+    def retry_now(self) -> None:
+        """Closes every breaker: somebody has mended something, and wants all of it tried."""
+        self._breakers.clear()
+
     def keep(self, keys: Iterable[str]) -> None:
         """Forgets every other key, as after a reload."""
         kept = set(keys)
@@ -173,8 +183,9 @@ class Breakers:
         now = self._monotonic()
         return {key: _standing(breaker, now) for key, breaker in self._breakers.items()}
 
-    def _count(self, key: str, probe: int | None) -> None:
+    def _count(self, key: str, record: FailureRecord, probe: int | None) -> None:
         breaker = self._breakers.setdefault(key, _Breaker())
+        breaker.last = record
         if breaker.opened:
             # A straggler that was sent before it opened says nothing new: only the probe's failure opens it again.
             if probe is not None and breaker.probe == probe:

@@ -23,7 +23,6 @@ class BreakerGuard:
         self._keys = tuple(keys)
         self._monotonic = monotonic
         self._now = now
-        self._last: FailureRecord | None = None
 
     def admit(self) -> BreakerTicket:
         """A ticket for one call. Raises AzureFailure, with the failure that opened the breaker, where none may be made."""
@@ -35,32 +34,26 @@ class BreakerGuard:
                     self._breakers.gave_up(other, probe)
                 raise AzureFailure(self._refusal(key, verdict.retry_at or 0.0))
             probes[key] = verdict.probe
-        return BreakerTicket(self, self._breakers, probes)
-
-    def failed(self, record: FailureRecord) -> None:
-        """Keeps the failure, so that whoever is refused learns of it."""
-        self._last = record
+        return BreakerTicket(self._breakers, probes)
 
     def _refusal(self, key: str, retry_at: float) -> FailureRecord:
         moment = self._now() + timedelta(seconds=max(0.0, retry_at - self._monotonic()))
         told = f"{key.replace(':', ' ', 1)} failed again and again and is not asked before {moment:%H:%M:%S} UTC"
-        if self._last is None:
+        last = self._breakers.last(key)
+        if last is None:
             return FailureRecord(kind="connection", summary=told)
-        return replace(self._last, summary=f"{told} (last: {self._last.summary})", ambiguous=False, retry_after=None)
+        return replace(last, summary=f"{told} (last: {last.summary})", ambiguous=False, retry_after=None)
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerTicket:
     """One call that was let through, with the probes that it makes."""
 
-    guard: BreakerGuard
     breakers: Breakers
     probes: dict[str, int | None]
 
     def ended(self, record: FailureRecord | None) -> None:
         """Closes the breakers, or counts the failure against those that it speaks of."""
-        if record is not None:
-            self.guard.failed(record)
         for key, probe in self.probes.items():
             if record is None:
                 self.breakers.success(key)

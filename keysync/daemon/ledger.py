@@ -78,6 +78,8 @@ class Ledger:
                 known.account, known.schedule = entry.account, entry.schedule
                 known.interval, known.read_only = entry.interval, entry.read_only
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
+        # A stop of accounts that are all gone can be released by no pass.
+        self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
         self.revision += 1
 
     def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
@@ -102,6 +104,8 @@ class Ledger:
             entry = self.entries.get(ref.account.lower())
             if entry is not None:
                 entry.due.discard(ref)
+                # Of a pass that crashed: the rest of it never came, so it is no look at the account.
+                entry.current.pop(ref, None)
         self.revision += 1
 
     # The observer

@@ -48,7 +48,12 @@ class Lost:
     reason: str
 
 
-Change = Changed | Refused | Lost
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """What was refused or lost has been taken back: the file holds the configuration in force again."""
+
+
+Change = Changed | Refused | Lost | Restored
 
 _Snapshot = dict[Path, bytes]
 
@@ -97,6 +102,7 @@ class ConfigWatch:
         self._told: _Snapshot | None = None  # what the last Refused or Lost was about
         self._refused: tuple[Finding, ...] = ()
         self._looks = 0
+        self._faulty = False  # whether the last word of it was that the file is no good
 
     def read(self) -> Config:
         """The configuration as it is now, which is in force from here on. Raises ConfigError; then nothing changes.
@@ -105,6 +111,7 @@ class ConfigWatch:
         """
         with self._lock:
             found = self._snapshot(self._also)
+            self._faulty = True
             config = self._load(self._path)
             if self._snapshot(self._also) != found:
                 found, config = self._snapshot(self._also), self._load(self._path)
@@ -127,7 +134,8 @@ class ConfigWatch:
     def _look(self, found: _Snapshot) -> Change | None:
         if found == self._in_force:
             self._candidate, self._told = None, None
-            return None
+            restored, self._faulty = self._faulty, False
+            return Restored() if restored else None
         if found != self._candidate:
             self._candidate, self._looks = found, 0
             return None
@@ -137,7 +145,10 @@ class ConfigWatch:
             return None
         known = self._refused if found == self._told else ()
         self._told = found
-        return lost if lost is not None else self._take(found, known)
+        if lost is not None:
+            self._faulty = True
+            return lost
+        return self._take(found, known)
 
     def _take(self, found: _Snapshot, known: tuple[Finding, ...]) -> Change | None:
         try:
@@ -149,7 +160,7 @@ class ConfigWatch:
             self._candidate = self._told = None
             return None
         if isinstance(loaded, ConfigError):
-            self._refused = loaded.findings
+            self._refused, self._faulty = loaded.findings, True
             return Refused(loaded.findings) if loaded.findings != known else None
         self._in_force_now(loaded, found)
         return Changed(loaded)
@@ -159,6 +170,7 @@ class ConfigWatch:
         self._also = tuple(self._files(config))
         self._in_force = {**self._snapshot(self._also), self._path: found[self._path]}
         self._candidate = self._told = None
+        self._faulty = False
 
     def _lost(self) -> Lost | None:
         try:

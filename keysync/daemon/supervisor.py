@@ -17,6 +17,7 @@ from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger
 from keysync.daemon.schedule import Group
+from keysync.sync.model import ItemRef
 from keysync.sync.run import Pass, run_pass
 
 
@@ -71,6 +72,8 @@ class Supervisor:
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
         self._passes: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
+        self._owed: set[str] = set()
+        self._paying: asyncio.Handle | None = None
         self._log = log or structlog.get_logger("keysync")
         ledger.settled = self._settled
 
@@ -97,8 +100,14 @@ class Supervisor:
         self._begin(free, busy)
 
     def sync_now(self) -> None:
-        """Lets whoever was left out take part in the pass that is to come."""
+        """Lets whoever was left out take part in the pass that is to come.
+
+        An account that is busy may have been read before what somebody wants to be seen: it has one more pass as soon as
+        it is free.
+        """
         self._backoff.retry_now()
+        free = set(map(_key, self._ledger.free(self._generation.accounts)))
+        self._owed |= set(map(_key, self._generation.accounts)) - free
 
     def retry_at(self, account: Account) -> float | None:
         """The monotonic time in seconds until which `account` is left out, None where it is not."""
@@ -109,6 +118,7 @@ class Supervisor:
         """Puts another configuration in force; the one before is closed when its passes have ended."""
         before, self._generation = self._generation, generation
         self._backoff.keep(_key(account) for account in generation.accounts)
+        self._owed &= set(map(_key, generation.accounts))
         task = asyncio.create_task(self._close_when_idle(before), name="close the configuration before")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -122,6 +132,7 @@ class Supervisor:
 
     async def abandon(self) -> None:
         """Ends the passes under way at once, and closes what is open: for when there is no time left."""
+        self._owed.clear()
         for task in (*self._passes, *self._closing):
             task.cancel()
         await asyncio.gather(*self._passes, *self._closing, return_exceptions=True)
@@ -129,8 +140,12 @@ class Supervisor:
 
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
+        self._owed -= set(map(_key, accounts))
         job = generation.make_pass(accounts, busy=busy)
-        task = asyncio.create_task(self._pass(job, generation.config), name="pass")
+        refs = [item.ref for scope in job.scopes for item in scope.items]
+        # At once and not when the task gets its turn: another start in between must find them busy.
+        self._ledger.begin(refs)
+        task = asyncio.create_task(self._pass(job, refs, generation.config), name="pass")
         self._passes[task] = generation
         task.add_done_callback(self._passes.pop)
 
@@ -139,11 +154,9 @@ class Supervisor:
         self._health.pass_started(key, Instant.now(), 0.0)
         self._health.pass_ended(key)
 
-    async def _pass(self, job: Pass, config: Config) -> None:
-        refs = [item.ref for scope in job.scopes for item in scope.items]
+    async def _pass(self, job: Pass, refs: Sequence[ItemRef], config: Config) -> None:
         key = object()
         self._health.pass_started(key, Instant.now(), _deadline(config))
-        self._ledger.begin(refs)
         try:
             await run_pass(job)
         except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
@@ -151,6 +164,18 @@ class Supervisor:
         finally:
             self._ledger.end(refs)
             self._health.pass_ended(key)
+            self._pay_soon()
+
+    def _pay_soon(self) -> None:
+        # In the next turn of the loop: those that become free together have one pass.
+        if self._owed and self._paying is None:
+            self._paying = asyncio.get_running_loop().call_soon(self._pay)
+
+    def _pay(self) -> None:
+        self._paying = None
+        accounts = self._ledger.free(account for account in self._generation.accounts if _key(account) in self._owed)
+        if accounts and not self._stop.is_set():
+            self._begin(accounts, busy=0)
 
     def _settled(self, entry: Entry) -> None:
         record = entry.worst()
@@ -159,12 +184,16 @@ class Supervisor:
         else:
             interval = entry.interval.total_seconds()
             self._backoff.failed(_key(entry.account), record, self._monotonic(), interval)
+        if _key(entry.account) in self._owed:
+            self._pay_soon()
 
     async def _close_when_idle(self, generation: Generation) -> None:
         mine = [task for task, theirs in self._passes.items() if theirs is generation]
-        if mine:
-            await asyncio.wait(mine)
-        await generation.close()
+        try:
+            if mine:
+                await asyncio.wait(mine)
+        finally:
+            await generation.close()
 
 
 def entries_of(config: Config, accounts: Iterable[Account], every: Callable[[Account], tuple[str, timedelta]]) -> Mapping[str, Entry]:  # fmt: skip

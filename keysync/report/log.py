@@ -8,7 +8,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from keysync.report.json import summary
-from keysync.sync.model import ItemRef, Report, Result
+from keysync.sync.model import WRITES, ItemRef, Report, Result
 
 _LEVELS: Final = {
     "failed": logging.ERROR,
@@ -16,6 +16,9 @@ _LEVELS: Final = {
     "refused": logging.WARNING,
     "skipped": logging.WARNING,
 }
+
+# What stays as it is until somebody acts; of a read-only vault that is also what would be done.
+_LASTING: Final = frozenset(_LEVELS) | WRITES
 
 _ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
 
@@ -44,13 +47,13 @@ class PassLog:
     def result(self, run_id: str, result: Result) -> None:
         """What became of an item; an unchanged one is no event, but two keys that changed at once are one of their own."""
         ref = result.ref
+        repeated = self._repeated(result)
+        if repeated is None:
+            return
         if result.verdict == "both_changed" and ref.key == "primary":
             self._log.warning(
                 "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE
             )
-        repeated = self._repeated(result)
-        if repeated is None:
-            return
         fields: dict[str, Any] = {
             "run_id": run_id,
             "account": ref.account,
@@ -74,7 +77,7 @@ class PassLog:
         """How often what this result ends had been met in a row; None where there is nothing to tell."""
         before, times = self._told.get(result.ref, ((), 0))
         now = _identity(result)
-        if result.outcome not in _LEVELS:
+        if result.outcome not in _LASTING:
             self._told.pop(result.ref, None)
             return None if result.outcome == "unchanged" and not times else times
         if now == before:

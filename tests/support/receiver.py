@@ -9,8 +9,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
+import trustme
 from aiohttp import web
 
 
@@ -71,15 +73,25 @@ async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver
         await runner.cleanup()
 
 
+def loopback_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
+    """A server's TLS context for `localhost`, and the file of the CA that vouches for it."""
+    authority = trustme.CA()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    bundle = folder / "receiver-ca.pem"
+    authority.cert_pem.write_to_path(str(bundle))
+    return context, bundle
+
+
 @contextmanager
-def receiving_in_a_thread() -> Iterator[Receiver]:
-    """Serves plain HTTP from a thread of its own, for callers that block theirs."""
+def receiving_in_a_thread(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """Serves from a thread of its own, for callers that block theirs."""
     box: dict[str, Any] = {}
     started = threading.Event()
 
     async def serve() -> None:
         try:
-            async with receiving() as receiver:
+            async with receiving(tls) as receiver:
                 box.update(receiver=receiver, loop=asyncio.get_running_loop(), stop=asyncio.Event())
                 started.set()
                 await box["stop"].wait()

@@ -44,6 +44,11 @@ class WarmKeysync:
         self._process.stdin.flush()
         self._pid = int(self._line())
 
+    @property
+    def pid(self) -> int | None:
+        """The process of the command, until `wait` has returned."""
+        return self._pid
+
     def run(self, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Done:
         """A command to its end."""
         out, err = folder / "stdout", folder / "stderr"

@@ -9,6 +9,7 @@ import os
 import sys
 
 import keysync.cli.compose  # a command would import it, and the SDKs with it
+import keysync.cli.daemon  # as above
 import keysync.cli.one_off  # noqa: F401  # as above
 from keysync.cli.main import main
 

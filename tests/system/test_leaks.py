@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -19,15 +21,18 @@ from urllib.parse import quote
 
 import pytest
 
-from keysync.emulator import EmulatorData, Fault
+from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.secret.scrub import Scrubber
 from tests.support.azure import GROUP, SUBSCRIPTION, running_azure
+from tests.support.daemon import running
+from tests.support.receiver import Receiver, loopback_tls, receiving_in_a_thread
 from tests.system.conftest import Ran, World, clean_environment
 
 FOREIGN = "S3cr3t/of+Terraform=v1"
 """A value that somebody else stored under a name that keysync would write."""
 CLIENT_SECRET = "cl13nt.S3cret~of-the_test"
 OTHER_SECRET = "0ther.S3cret~of-the_test"
+SIGNING_SECRET = "s1gning.S3cret~of-the_webhook"
 TIMEOUTS = {"request": "5s", "account": "8s", "collect": "200ms", "shutdown": "2s"}
 
 
@@ -295,6 +300,102 @@ def test_a_fault_of_keysync_shows_no_secret(stage: Planted, broken: str) -> None
     assert "RuntimeError" in ran.out + ran.err
     assert "Traceback" not in ran.err
     assert stage.search(ran) == {}
+
+
+PAGES = ("/", "/?state=failing&sort=-name", "/api/status", "/metrics", "/healthz", "/readyz", "/static/page.js")
+
+
+@dataclass
+class Left:
+    """All that a daemon said amid the faults, by where, and its exit code."""
+
+    said: dict[str, str]
+    code: int
+
+
+def bodies(receiver: Receiver, read: Callable[[bytes], str]) -> str:
+    """What a receiver was sent, headers included, unpacked and read."""
+    told = []
+    for one in list(receiver.received):
+        body = gzip.decompress(one.body) if one.headers.get("Content-Encoding") == "gzip" else one.body
+        told.append(f"{one.headers}\n{read(body)}")
+    return "\n".join(told)
+
+
+def spans(body: bytes) -> str:
+    """Traces as text: between the bytes of the wire a key's name may look like the beginning of a token."""
+    otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
+    return str(otlp.ExportTraceServiceRequest.FromString(body))
+
+
+def renewed(stage: Planted, names: Sequence[str]) -> dict[str, str]:
+    """Gives each account another secondary key; the new ones."""
+
+    def renew(azure: Emulator) -> dict[str, str]:
+        for name in names:
+            azure.state.regenerate(name, "Secondary")
+        return {f"{name} secondary, renewed": azure.state.keys(name)[1] for name in names}
+
+    return stage.world.running.do(renew)
+
+
+@pytest.fixture(scope="module")
+def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """The daemon over a pass in which everything fails, and one that writes new keys, at the most talkative level."""
+    pytest.importorskip("opentelemetry.sdk", reason="the extra `tracing` is not installed")
+    folder = tmp_path_factory.mktemp("daemon")
+    world = World(stage.world.running, folder)
+    context, bundle = loopback_tls(folder)
+    signing = folder / "signing"
+    signing.write_text(SIGNING_SECRET)
+    names = [name.split()[0] for name in stage.secrets if name.endswith(" primary") and not name.startswith("stuck")]
+    with receiving_in_a_thread(context) as hook, receiving_in_a_thread() as collector:
+        world.configure(
+            names,
+            timeouts=TIMEOUTS,
+            schedule={"every": "1h"},
+            listen="127.0.0.1:0",
+            notify={"url": f"{hook.base}/hook", "secret_file": str(signing)},
+        )
+        env = {
+            **clean_environment(),
+            **world.running.environ,
+            "TMPDIR": str(stage.temporary),
+            "SSL_CERT_FILE": str(bundle),
+            "OTEL_EXPORTER_OTLP_ENDPOINT": collector.base,
+        }
+        stage.aim(every_fault(stage))
+        with running(world.path, env, "--log-level", "debug") as daemon:
+            daemon.until_event("pass.finished")
+            said = {f"amid {path}": daemon.get(path).text for path in PAGES}
+            stage.aim([])
+            stage.secrets |= renewed(stage, names)
+            daemon.sync()
+            said |= {f"after {path}": daemon.get(path).text for path in PAGES}
+            code = daemon.end()
+            said["log"] = daemon.err
+        said |= {"webhook": bodies(hook, bytes.decode), "traces": bodies(collector, spans)}
+    signing.unlink()
+    return Left(said, code)
+
+
+def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left: Left) -> None:
+    """Log, page, API, probes, metrics, webhook and traces have much to tell, and none of it is a secret."""
+    said = daemon_left.said
+    assert daemon_left.code == 0, said["log"][-2000:]
+    assert "Request URL" in said["log"], "the SDK's own log is not on"
+    assert "list0echo" in said["amid /"]
+    for account in json.loads(said["amid /api/status"])["accounts"]:
+        expected = {"in_step", "changed"} if account["name"] == "fine" else {"failing", "refused", "changed", "in_step"}
+        assert account["state"] in expected
+    assert "keysync_account_failures" in said["amid /metrics"]
+    assert {'"failed"', '"changed"', '"recovered"'} <= set(
+        re.findall(r'"(?:failed|changed|recovered)"', said["webhook"])
+    )
+    assert "keysync.account" in said["traces"]
+    secrets = {**stage.secrets, "signing secret": SIGNING_SECRET}
+    found = {where: leaks(text, secrets) for where, text in said.items()}
+    assert {where: names for where, names in found.items() if names} == {}
 
 
 def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from keysync.config.loading import load_config
 from keysync.config.models import Config
-from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, named_files
+from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError
 
 GOOD = """
@@ -153,13 +153,30 @@ def test_a_bad_file_is_told_once_with_its_findings_and_changes_nothing(watch: Co
     assert name_of(looks(watch, 2)[1]) == "two"
 
 
-def test_a_bad_file_that_is_taken_back_is_no_change(watch: ConfigWatch, file: Path):
-    """The configuration in force came back, so there is nothing to do; the same mistake later is told again."""
+def test_a_bad_file_that_is_taken_back_is_told_once(watch: ConfigWatch, file: Path):
+    """The configuration in force came back, so what was said against it is over; the same mistake later is told again."""
     for _ in range(2):
         file.write_text(BAD)
         assert isinstance(looks(watch, 2)[1], Refused)
         file.write_text(good("one"))
-        assert looks(watch, 3) == [None] * 3
+        assert looks(watch, 3) == [Restored(), None, None]
+
+
+def test_a_file_that_was_lost_and_is_back_is_told_once(watch: ConfigWatch, file: Path):
+    """The same for a file that was gone for longer than a moment."""
+    file.unlink()
+    assert isinstance(looks(watch, 2)[1], Lost)
+    file.write_text(good("one"))
+    assert looks(watch, 3) == [Restored(), None, None]
+
+
+def test_what_reading_at_once_refused_may_be_taken_back_too(watch: ConfigWatch, file: Path):
+    """SIGHUP told its error, so the next look tells that it is over."""
+    file.write_text(BAD)
+    with pytest.raises(ConfigError):
+        watch.read()
+    file.write_text(good("one"))
+    assert looks(watch, 3) == [Restored(), None, None]
 
 
 def test_a_file_that_vanishes_for_a_moment_is_not_missed(watch: ConfigWatch, file: Path):

@@ -1,0 +1,378 @@
+"""`keysync run` for tests: as a process of its own, or served in the test's own loop, where files are looked at often."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import aiohttp
+from structlog.testing import capture_logs
+
+from keysync.cli.daemon import serve
+from keysync.cli.signals import Interruption
+from keysync.config.loading import load_config
+from keysync.daemon.reload import ConfigWatch
+from keysync.secret.scrub import Scrubber
+from keysync.sync.model import Report, Result
+from tests.support.azure import RunningAzure
+from tests.support.warm import WarmKeysync
+
+PATIENCE = 20.0
+"""Seconds that anything may take before the test gives up; nothing is asserted of how long it took."""
+_LOOK = 0.03
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the daemon answered."""
+
+    status: int
+    text: str
+    headers: Mapping[str, str]
+
+    def json(self) -> Any:
+        """The body, parsed."""
+        return json.loads(self.text)
+
+
+class Process(Protocol):
+    """A process that a test has started."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def has_ended(self) -> bool: ...
+
+    def wait(self) -> int:
+        """The exit code."""
+        ...
+
+
+class Cold:
+    """A process of its own."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self.pid = process.pid
+
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self._process.poll() is not None
+
+    def wait(self) -> int:
+        """The exit code."""
+        return self._process.wait(PATIENCE)
+
+
+class Warm:
+    """The command that a warm process has forked; its exit code is kept."""
+
+    def __init__(self, warm: WarmKeysync) -> None:
+        assert warm.pid is not None
+        self._warm = warm
+        self._code: int | None = None
+        self.pid = warm.pid
+
+    def has_ended(self) -> bool:
+        """Whether it is over."""
+        return self._code is not None or self._warm.has_ended()
+
+    def wait(self) -> int:
+        """The exit code."""
+        if self._code is None:
+            self._code = self._warm.wait()
+        return self._code
+
+
+class Daemon:
+    """A running `keysync run`; `pid` is the daemon's own, also where another process stands before it."""
+
+    def __init__(self, process: Process, err: Path) -> None:
+        self._process = process
+        self._err = err
+        self.pid = process.pid
+        self.url = ""
+
+    @property
+    def err(self) -> str:
+        """All that it wrote to stderr so far."""
+        return self._err.read_text()
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """The log so far, whole lines only."""
+        lines = self.err.split("\n")[:-1] if self._err.exists() else []
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    @property
+    def stray(self) -> list[str]:
+        """What stands on stderr and is no line of the log, such as a traceback."""
+        return [line for line in self.err.splitlines() if line and not line.startswith("{")]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Every line of one event, in order."""
+        return [line for line in self.log if line["event"] == name]
+
+    def get(self, path: str, *, method: str = "GET") -> Reply:
+        """One request."""
+        request = urllib.request.Request(self.url + path, method=method)  # noqa: S310  # loopback
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request, timeout=PATIENCE) as reply:
+                return Reply(reply.status, reply.read().decode(), dict(reply.headers))
+        except urllib.error.HTTPError as error:
+            with error:
+                return Reply(error.code, error.read().decode(), dict(error.headers))
+
+    def status(self) -> dict[str, Any]:
+        """`/api/status`."""
+        found: dict[str, Any] = self.get("/api/status").json()
+        return found
+
+    def account(self, name: str) -> dict[str, Any]:
+        """One account of `/api/status`."""
+        return next(one for one in self.status()["accounts"] if one["name"] == name)
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Waits until `condition` holds."""
+        deadline = time.monotonic() + PATIENCE
+        while not condition():
+            assert not self._process.has_ended(), f"it has ended\n{self.err[-3000:]}"
+            assert time.monotonic() < deadline, f"it never came\n{self.err[-3000:]}"
+            time.sleep(_LOOK)
+
+    def until_event(self, name: str, count: int = 1) -> list[dict[str, Any]]:
+        """Waits until an event was logged `count` times."""
+        self.until(lambda: len(self.events(name)) >= count)
+        return self.events(name)
+
+    def until_passes(self, more: int) -> None:
+        """Waits until `more` passes have ended."""
+        before = len(self.events("pass.finished"))
+        self.until(lambda: len(self.events("pass.finished")) >= before + more)
+
+    def sync(self, times: int = 1) -> None:
+        """Asks for passes, one after the other, by SIGUSR1; none may be under way."""
+        for _ in range(times):
+            before = self._ended()
+            self.send(signal.SIGUSR1)
+            self.until(lambda: self._ended() > before)  # noqa: B023  # it is asked within this turn
+
+    def _ended(self) -> int:
+        return len(self.events("pass.finished")) + len(self.events("pass.stopped"))
+
+    def until_state(self, name: str, *states: str) -> None:
+        """Waits until an account is in one of `states`."""
+        self.until(lambda: self.account(name)["state"] in states)
+
+    def send(self, signum: signal.Signals) -> None:
+        """Sends a signal."""
+        os.kill(self.pid, signum)
+
+    def end(self, signum: signal.Signals = signal.SIGTERM, *, within: float = PATIENCE) -> int:
+        """Asks it to end; the exit code. Fails where that takes longer than `within` seconds."""
+        self.send(signum)
+        return self.ended(within)
+
+    def ended(self, within: float = PATIENCE) -> int:
+        """Waits for its end; the exit code."""
+        deadline = time.monotonic() + within
+        while not self._process.has_ended():
+            assert time.monotonic() < deadline, f"it does not end\n{self.err[-3000:]}"
+            time.sleep(_LOOK)
+        return self._process.wait()
+
+    def kill(self) -> None:
+        """Ends what may still run."""
+        if not self._process.has_ended():
+            os.kill(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+
+
+@contextmanager
+def running(
+    config: Path,
+    env: Mapping[str, str],
+    *arguments: str,
+    before: Sequence[str] = (),
+    warm: WarmKeysync | None = None,
+) -> Iterator[Daemon]:
+    """`keysync run` until the block ends, serving; forked by `warm` if there is one. `before` is a command that runs it."""
+    out, err = config.parent / "stdout", config.parent / "stderr"
+    command = ["run", "-c", str(config), *arguments]
+    process: Process
+    if warm is not None:
+        warm.start(command, env=env, out=out, err=err)
+        process = Warm(warm)
+    else:
+        command = [*before, sys.executable, "-W", "error", "-m", "keysync", *command]
+        with err.open("wb") as stream:
+            started = subprocess.Popen(command, env=dict(env), stdout=subprocess.DEVNULL, stderr=stream)
+        process = Cold(started)
+    daemon = Daemon(process, err)
+    try:
+        daemon.url = daemon.until_event("daemon.started")[0]["url"]
+        yield daemon
+    finally:
+        daemon.kill()
+
+
+@dataclass
+class Watcher:
+    """A `PassObserver` that keeps the reports."""
+
+    reports: list[Report] = field(default_factory=list)
+
+    def started(self, run_id: str, scopes: int) -> None: ...
+
+    def collected(self, run_id: str, account: str) -> None: ...
+
+    def result(self, run_id: str, result: Result) -> None: ...
+
+    def finished(self, report: Report) -> None:
+        """Keeps it."""
+        self.reports.append(report)
+
+
+class Served:
+    """The daemon in the test's own loop."""
+
+    def __init__(self, session: aiohttp.ClientSession, log: list[Any], interruption: Interruption) -> None:
+        self._session = session
+        self.log = log
+        self.interruption = interruption
+        self.watcher = Watcher()
+        self.url = ""
+
+    def events(self, name: str) -> list[Any]:
+        """Every line of one event, in order."""
+        return [line for line in self.log if line["event"] == name]
+
+    async def get(self, path: str) -> Reply:
+        """One request."""
+        async with self._session.get(self.url + path) as reply:
+            return Reply(reply.status, await reply.text(), reply.headers)
+
+    async def status(self) -> dict[str, Any]:
+        """`/api/status`."""
+        found: dict[str, Any] = (await self.get("/api/status")).json()
+        return found
+
+    async def states(self) -> dict[str, str]:
+        """The state of each account."""
+        return {one["name"]: one["state"] for one in (await self.status())["accounts"]}
+
+    async def until(self, condition: Callable[[], object]) -> None:
+        """Waits until `condition` holds."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition():  # noqa: ASYNC110  # nobody tells when it holds
+                await asyncio.sleep(_LOOK / 3)
+
+    async def until_status(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Waits until the snapshot is as wanted, and returns it."""
+        async with asyncio.timeout(PATIENCE):
+            while not condition(found := await self.status()):  # noqa: ASYNC110  # as above
+                await asyncio.sleep(_LOOK / 3)
+        return found
+
+    async def sync(self, times: int = 1) -> list[Report]:
+        """Asks for passes, one after the other, by SIGUSR1; none may be under way. Their reports."""
+        found: list[Report] = []
+        for _ in range(times):
+            before = len(self.watcher.reports)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await self.until(lambda: len(self.watcher.reports) > before)  # noqa: B023  # it is asked within this turn
+            found += self.watcher.reports[before:]
+        return found
+
+    async def first_pass(self) -> None:
+        """Waits for the pass at the start."""
+        await self.until(lambda: self.watcher.reports)
+
+    async def until_passes(self, more: int) -> list[Report]:
+        """Waits until `more` passes have ended; their reports."""
+        before = len(self.watcher.reports)
+        await self.until(lambda: len(self.watcher.reports) >= before + more)
+        return self.watcher.reports[before : before + more]
+
+
+@asynccontextmanager
+async def serving(config: Path, *, interval: float = 0.02) -> AsyncIterator[Served]:
+    """Serves `config` until the block ends; its files are looked at every `interval` seconds. Nothing may be left behind."""
+    watch = ConfigWatch(config, lambda place: load_config(place, {}), interval=interval)
+    loaded = await asyncio.to_thread(watch.read)
+    interruption = Interruption()
+    before = asyncio.all_tasks()
+    with capture_logs() as log:
+        async with aiohttp.ClientSession(trust_env=False) as session:
+            served = Served(session, log, interruption)
+            url: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+            task = asyncio.create_task(
+                serve(
+                    loaded,
+                    Scrubber(),
+                    interruption,
+                    watch=watch,
+                    observers=[served.watcher],
+                    announce=url.set_result,
+                )
+            )
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    while not url.done() and not task.done():  # noqa: ASYNC110  # either of them
+                        await asyncio.sleep(0)
+                if task.done():
+                    await task
+                served.url = url.result()
+                yield served
+            finally:
+                interruption.stop.set()
+                async with asyncio.timeout(PATIENCE):
+                    await task
+    assert asyncio.all_tasks() - before == set()
+
+
+class Holding:
+    """Keeps requests of one operation waiting before they have an effect, until `let_go`."""
+
+    def __init__(self, azure: RunningAzure, operation: str) -> None:
+        self._azure = azure
+        self._operation = operation
+        self._free: asyncio.Event | None = None
+        self.came = threading.Event()
+
+    def __enter__(self) -> Self:
+        def begin(azure: Any) -> None:
+            self._free = asyncio.Event()
+            azure.watch.begin(self._told)
+
+        self._azure.do(begin)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.let_go()
+        self._azure.do(lambda azure: azure.watch.begin(None))
+
+    def let_go(self) -> None:
+        """Lets those go on that wait, and all that come."""
+        free = self._free
+        assert free is not None
+        self._azure.do(lambda _azure: free.set())
+
+    async def _told(self, _index: int, operation: str, _target: str, stage: str) -> None:
+        if operation == self._operation and stage == "before" and self._free is not None:
+            self.came.set()
+            await self._free.wait()

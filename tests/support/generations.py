@@ -1,0 +1,105 @@
+"""A configuration of the daemon over accounts and vaults in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from keysync.config.models import Account, Config
+from keysync.daemon.ledger import Entry
+from keysync.sync.run import Pass, PassObserver
+from tests.support.passes import World
+
+SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
+_TURNS = 200
+
+
+def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str, Any] | None = None, **more: Any) -> Config:  # fmt: skip
+    """A configuration of the accounts of `tests.support.passes`; `accounts` adds fields to each of them."""
+    common = {"subscription_id": SUBSCRIPTION, "resource_group": "g", "vaults": list(vaults), **(accounts or {})}
+    return Config.model_validate(
+        {
+            "vaults": {name: {"url": f"https://{name}.vault.azure.net"} for name in vaults},
+            "accounts": [{**common, "name": name} for name in names],
+            **more,
+        }
+    )
+
+
+def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[str, Entry]:
+    """The accounts of `config` as a ledger takes them."""
+    return {
+        one.resource_id.lower(): Entry(one, "every 5m", interval, read_only=config.read_only or one.read_only)
+        for one in config.accounts
+    }
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Lets the loop turn until `condition` holds, which it must within ten seconds."""
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110  # nobody tells when it holds
+            await asyncio.sleep(0)
+
+
+async def turns() -> None:
+    """Lets everything go on that waits for nothing."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
+
+
+class MemoryGeneration:
+    """A `Generation` over a world in memory: `made` is who took part in each pass, with the number of the busy ones.
+
+    `breaks` makes the next pass crash once it is under way; `on_close` is called as it is closed.
+    """
+
+    def __init__(self, world: World, config: Config, observer: PassObserver) -> None:
+        self.world = world
+        self.config = config
+        self.observer = observer
+        self.made: list[tuple[tuple[str, ...], int]] = []
+        self.closed = 0
+        self.breaks: Exception | None = None
+        self.on_close: Callable[[], None] = lambda: None
+        self.pass_options: dict[str, Any] = {"collect_seconds": 0.01}
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All of the configuration."""
+        return self.config.accounts
+
+    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+        """A pass over `accounts`."""
+        self.made.append((tuple(account.name for account in accounts), busy))
+        names = {account.resource_id.lower() for account in accounts}
+        job = self.world.job(**self.pass_options)
+        observer: PassObserver = self.observer
+        if self.breaks is not None:
+            observer, self.breaks = _Breaking(self.observer, self.breaks), None
+        scopes = [scope for scope in job.scopes if scope.account.lower() in names]
+        return replace(job, scopes=scopes, observer=observer, busy=busy)
+
+    async def close(self) -> None:
+        """Counts."""
+        self.on_close()
+        self.closed += 1
+
+
+class _Breaking:
+    """An observer that raises when the pass tells of its end."""
+
+    def __init__(self, inner: PassObserver, error: Exception) -> None:
+        self._inner = inner
+        self._error = error
+        self.started = inner.started
+        self.collected = inner.collected
+
+    def result(self, *_: object) -> None:
+        """Raises: a fault of ours in the middle of a pass."""
+        raise self._error
+
+    def finished(self, *_: object) -> None:
+        """Never reached."""

@@ -1,0 +1,262 @@
+"""The snapshot: what the page, the probes and the metrics are made from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
+from keysync.config.models import Schedule
+from keysync.daemon.board import Board, interval_of, words_of
+from keysync.daemon.breaker import Breakers
+from keysync.daemon.health import Health, Instant
+from keysync.daemon.ledger import Ledger
+from keysync.daemon.schedule import Group
+from keysync.daemon.supervisor import Supervisor
+from keysync.daemon.timetable import NEVER, Timetable
+from keysync.report.status import AccountStatus, VaultStatus
+from tests.support.generations import MemoryGeneration, config_of, entries, until
+from tests.support.passes import World
+from tests.support.virtual_clock import seeded
+
+NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
+FIVE = Timetable(timedelta(minutes=5))
+DOWN = FailureRecord("dns", "no such host")
+DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no"))
+
+
+class Stage:
+    """A board over a supervisor with accounts in memory; `clock` holds wall time and monotonic seconds together."""
+
+    def __init__(self, *names: str, vaults: tuple[str, ...] = ("main",), **more: Any) -> None:
+        self.seconds = 1000.0
+        self.world = World(*names, vaults=vaults)
+        self.ledger = Ledger(lambda: self.instant().wall)
+        self.health = Health([FIVE], self.instant())
+        self.breakers = Breakers(lambda: self.seconds, seeded())
+        self.config = config_of(*names, vaults=vaults, **more)
+        self.generation = MemoryGeneration(self.world, self.config, self.ledger)
+        self.supervisor = Supervisor(
+            self.generation,
+            self.ledger,
+            self.health,
+            stop=self.world.stop,
+            random=seeded(),
+            monotonic=lambda: self.seconds,
+        )
+        self.ledger.cover(entries(self.config))
+        self.starts = {FIVE: NOW + timedelta(seconds=200)}
+        self.board = Board(
+            self.ledger, self.supervisor, self.health, self.breakers, lambda: self.starts, NOW, self.instant
+        )
+
+    def instant(self) -> Instant:
+        return Instant(NOW + timedelta(seconds=self.seconds - 1000.0), self.seconds)
+
+    def wait(self, seconds: float) -> None:
+        self.seconds += seconds
+        self.health.beat(self.instant())
+
+    async def passed(self) -> None:
+        """One pass, to its end."""
+        self.supervisor.due([Group(FIVE, self.config.accounts)])
+        await until(lambda: not self.supervisor._passes)
+
+    def account(self, name: str) -> AccountStatus:
+        return next(one for one in self.board.status().accounts if one.name == name)
+
+    def vault(self, name: str = "main") -> VaultStatus:
+        return next(one for one in self.board.status().vaults if one.name == name)
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    made = Stage("alpha", "beta")
+    yield made
+    await made.supervisor.abandon()
+
+
+async def test_the_snapshot_is_made_anew_only_where_something_may_have_changed(stage: Stage):
+    """A result, a second gone by, or a word: else it is the same object."""
+    first = stage.board.status()
+    stage.seconds += 0.9
+    assert stage.board.status() is first
+    stage.seconds += 0.2
+    second = stage.board.status()
+    assert second is not first
+    assert second.now == NOW + timedelta(seconds=1.1)
+    stage.board.config_error = "line 3: unknown key"
+    assert stage.board.status() is second
+    stage.board.changed()
+    assert stage.board.status().config_error == "line 3: unknown key"
+    third = stage.board.status()
+    await stage.passed()
+    assert stage.board.status() is not third
+    assert {one.state for one in stage.board.status().accounts} == {"changed"}
+
+
+async def test_a_clock_that_goes_back_does_not_freeze_the_snapshot(stage: Stage):
+    """A cached one from the future is none."""
+    first = stage.board.status()
+    stage.seconds -= 50
+    assert stage.board.status() is not first
+
+
+async def test_it_is_ready_after_the_first_pass_for_good(stage: Stage):
+    """An account that comes with a reload does not take readiness away."""
+    assert not stage.board.status().ready
+    await stage.passed()
+    assert stage.board.status().ready
+    stage.ledger.cover(entries(config_of("alpha", "beta", "gamma")))
+    assert stage.account("gamma").state == "pending"
+    assert stage.board.status().ready
+
+
+async def test_it_is_not_ready_while_an_account_was_never_looked_at(stage: Stage):
+    """One that hangs holds readiness up until its deadline, and only its first time."""
+    stage.world.sources["beta"].hang()
+    stage.supervisor.due([Group(FIVE, stage.config.accounts)])
+    await until(lambda: stage.account("alpha").state == "changed")
+    assert not stage.board.status().ready
+    assert stage.account("beta").busy
+
+
+async def test_the_schedule_is_told_in_words_and_by_the_next_start(stage: Stage):
+    """The soonest of all timetables; a day that never comes is none."""
+    never = Timetable(None, cron="0 0 30 2 *")
+    stage.starts |= {never: NEVER, Timetable(timedelta(hours=1)): NOW + timedelta(seconds=900)}
+    status = stage.board.status()
+    assert (status.every, status.next_pass) == ("every 5m", NOW + timedelta(seconds=200))
+    stage.starts = {never: NEVER}
+    stage.board.changed()
+    assert stage.board.status().next_pass is None
+
+
+async def test_each_account_has_its_next_try():
+    """By its own schedule, and later where it is left out for a while."""
+    stage = Stage("alpha", "beta", accounts={"schedule": {"every": "1h"}})
+    hourly = Timetable(timedelta(hours=1))
+    stage.starts = {FIVE: NOW + timedelta(seconds=10), hourly: NOW + timedelta(seconds=20)}
+    assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
+    stage.world.sources["beta"].failure = AzureFailure(DENIED)
+    for _ in range(50):
+        await stage.passed()
+        retry_at = stage.supervisor.retry_at(stage.config.accounts[1])
+        if retry_at is not None and retry_at > stage.seconds + 20:
+            break
+    assert retry_at is not None
+    assert stage.account("beta").next_try == stage.instant().wall + timedelta(seconds=retry_at - stage.seconds)
+    assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
+    stage.starts = {}
+    stage.board.changed()
+    assert stage.account("alpha").next_try is None
+    await stage.supervisor.abandon()
+
+
+async def test_stale_accounts_are_named(stage: Stage):
+    """Those that were not in step for three intervals, by ARM id."""
+    stage.world.sources["beta"].failure = AzureFailure(DENIED)
+    await stage.passed()
+    assert stage.board.status().stale_accounts == ()
+    stage.wait(14 * 60)
+    stage.supervisor.sync_now()
+    await stage.passed()
+    stage.wait(2 * 60)
+    status = stage.board.status()
+    assert status.stale_accounts == (stage.config.accounts[1].resource_id,)
+    assert [(one.name, one.stale) for one in status.accounts] == [("alpha", False), ("beta", True)]
+
+
+async def test_a_vault_is_failing_when_all_of_it_fails():
+    """One secret of it that fails is that secret's; the error is told where it is the vault's."""
+    stage = Stage("alpha", "beta", vaults=("main", "other"))
+    assert [(one.name, one.state, one.secrets) for one in stage.board.status().vaults] == [
+        ("main", "pending", 0),
+        ("other", "pending", 0),
+    ]
+    main = stage.world.vaults["main"]
+    main.failures = {f"{name}-{key}-key": AzureFailure(DOWN) for name in ("alpha", "beta") for key in ("primary", "secondary")}  # fmt: skip
+    await stage.passed()
+    failing, well = stage.vault("main"), stage.vault("other")
+    assert (failing.state, failing.secrets, failing.behind) == ("failing", 4, 4)
+    assert failing.error == DOWN.to_dict()
+    assert (well.state, well.behind, well.error, well.breaker) == ("ok", 0, None, "closed")
+    del main.failures["alpha-primary-key"]
+    await stage.passed()
+    partly = stage.vault("main")
+    assert (partly.state, partly.behind, partly.error) == ("ok", 3, None)
+    await stage.supervisor.abandon()
+
+
+async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage):
+    """Open until then, half open from then on, and no trace of it once it is closed."""
+    await stage.passed()
+    for _ in range(5):
+        stage.breakers.failure("vault:main", DOWN)
+    stage.board.changed()
+    shown = stage.vault()
+    retry_at = stage.breakers.states()["vault:main"].retry_at
+    assert retry_at is not None
+    assert (shown.state, shown.breaker) == ("failing", "open")
+    assert shown.retry_at == NOW + timedelta(seconds=retry_at - stage.seconds)
+    stage.wait(200)
+    assert (stage.vault().breaker, stage.vault().retry_at) == ("half_open", stage.instant().wall)
+    stage.breakers.success("vault:main")
+    stage.board.changed()
+    assert (stage.vault().state, stage.vault().breaker, stage.vault().retry_at) == ("ok", "closed", None)
+
+
+async def test_read_only_is_told_of_the_whole_of_vaults_and_of_accounts():
+    """Each where it was set."""
+    stage = Stage("alpha", read_only=True, owner="tokyo")
+    await stage.passed()
+    status = stage.board.status()
+    assert (status.read_only, status.owner) == (True, "tokyo")
+    assert stage.vault().state == "read_only"
+    assert status.accounts[0].read_only
+    await stage.supervisor.abandon()
+
+
+async def test_liveness_and_its_reason_are_those_of_the_health_check(stage: Stage):
+    """The snapshot only hands them on."""
+    assert (stage.board.status().live, stage.board.status().live_reason) == (True, None)
+    stage.seconds += 60
+    status = stage.board.status()
+    assert not status.live
+    assert status.live_reason == "the loop's own task has not run for 60 s"
+
+
+async def test_stop_and_writes_are_those_of_the_books(stage: Stage):
+    """Newest first."""
+    await stage.passed()
+    status = stage.board.status()
+    assert status.stopped is None
+    assert {one.outcome for one in status.writes} == {"created"}
+    assert len(status.writes) == 4
+    assert status.last_pass is not None
+    assert status.last_pass.result == "success"
+
+
+@pytest.mark.parametrize(
+    ("schedule", "words"),
+    [
+        (Schedule(every=timedelta(minutes=5)), "every 5m"),
+        (Schedule(every=timedelta(seconds=90), jitter=timedelta(seconds=10)), "every 1m30s, up to 10s later"),
+        (Schedule(cron="*/5 * * * *"), "cron */5 * * * * (UTC)"),
+        (Schedule(cron="0 3 * * *", timezone="Asia/Tokyo"), "cron 0 3 * * * (Asia/Tokyo)"),
+    ],
+)
+def test_a_schedule_in_words(schedule: Schedule, words: str):
+    """As an operator says it."""
+    assert words_of(schedule) == words
+
+
+def test_the_interval_of_a_schedule():
+    """Of a crontab, from its next time to the one after it; a day that never comes is longer than a year."""
+    assert interval_of(Schedule(every=timedelta(seconds=7)), NOW) == timedelta(seconds=7)
+    assert interval_of(Schedule(cron="*/10 * * * *"), NOW) == timedelta(minutes=10)
+    assert interval_of(Schedule(cron="0 3 * * *"), NOW) == timedelta(days=1)
+    assert interval_of(Schedule(cron="0 0 30 2 *"), NOW) == timedelta(days=366)

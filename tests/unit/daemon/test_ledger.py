@@ -1,0 +1,292 @@
+"""The books: what is known of each account after any course of passes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from keysync.azure.errors import FailureRecord
+from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
+from keysync.report.status import AccountState, AccountStatus
+from keysync.sync.model import ItemRef, Outcome, Report, Result
+from tests.support.generations import config_of, entries
+from tests.support.passes import ref
+
+NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+DENIED = FailureRecord("cloud_error", "no role", 403)
+
+
+class Books:
+    """A ledger over accounts, and passes as they are told to it."""
+
+    def __init__(self, *names: str) -> None:
+        self.now = NOW
+        self.settled: list[str] = []
+        self.ledger = Ledger(lambda: self.now, lambda entry: self.settled.append(entry.account.name))
+        self.cover(*names)
+
+    def cover(self, *names: str, **more: Any) -> None:
+        """A configuration of these accounts."""
+        self.ledger.cover(entries(config_of(*names, **more)))
+
+    def entry(self, name: str) -> Entry:
+        return self.ledger.entries[ref(name).account.lower()]
+
+    def shown(self, name: str) -> AccountStatus:
+        return shown(self.entry(name), self.now, None, NOW)
+
+    def results(self, *results: Result, stopped: str | None = None) -> Report:
+        """One pass with these results."""
+        refs = [result.ref for result in results]
+        self.ledger.begin(refs)
+        for result in results:
+            self.ledger.result("run", result)
+        report = Report("run", False, "sum", self.now, 0.5, len(refs), results, stopped=stopped)
+        self.ledger.finished(report)
+        self.ledger.end(refs)
+        return report
+
+
+def result(name: str, outcome: Outcome, key: Any = "primary", **more: Any) -> Result:
+    return Result(ref(name, key), outcome, **more)
+
+
+def pair(name: str, first: Outcome, second: Outcome = "unchanged") -> tuple[Result, Result]:
+    return result(name, first), result(name, second, "secondary")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "state"),
+    [
+        (("unchanged", "unchanged"), "in_step"),
+        (("created", "unchanged"), "changed"),
+        (("adopted", "recovered"), "changed"),
+        (("failed", "updated"), "failing"),
+        (("unknown", "unchanged"), "failing"),
+        (("failed", "refused"), "failing"),
+        (("refused", "unchanged"), "refused"),
+        (("refused", "update"), "refused"),
+        (("update", "unchanged"), "drift"),
+        (("skipped", "unchanged"), "drift"),
+    ],
+)
+def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome], state: AccountState):
+    """A failure before a refusal, that before a drift; what was written shows until the next pass."""
+    books = Books("alpha")
+    assert books.shown("alpha").state == "pending"
+    books.results(*pair("alpha", *outcomes))
+    assert books.shown("alpha").state == state
+    books.results(*pair("alpha", "unchanged"))
+    assert books.shown("alpha").state == "in_step"
+
+
+def test_success_and_attempt_are_told_apart_and_failures_in_a_row_are_counted():
+    """A refusal is no success and no failure in a row; one success begins the count anew."""
+    books = Books("alpha")
+    entry = books.entry("alpha")
+    assert (entry.last_attempt, entry.last_success, entry.failures) == (None, None, 0)
+    seen = []
+    for outcome in ("created", "failed", "unknown", "refused", "failed", "update", "unchanged"):
+        books.now += MINUTE
+        books.results(*pair("alpha", outcome))
+        assert entry.last_attempt == books.now
+        seen.append((outcome, entry.last_success == books.now, entry.failures))
+    assert seen == [
+        ("created", True, 0),
+        ("failed", False, 1),
+        ("unknown", False, 2),
+        ("refused", False, 0),
+        ("failed", False, 1),
+        ("update", False, 0),
+        ("unchanged", True, 0),
+    ]
+
+
+def test_an_account_settles_with_its_last_result():
+    """Until then it is busy, and what is known stays what it was."""
+    books = Books("alpha", "beta")
+    books.results(*pair("alpha", "unchanged"))
+    assert books.settled == ["alpha"]
+    first, second = pair("alpha", "failed", "failed")
+    books.ledger.begin([first.ref, second.ref])
+    free = [one.name for one in books.ledger.free(entry.account for entry in books.ledger.entries.values())]
+    assert free == ["beta"]
+    books.ledger.result("run", first)
+    assert books.shown("alpha").busy
+    assert books.shown("alpha").state == "in_step"
+    books.ledger.result("run", second)
+    assert books.settled == ["alpha", "alpha"]
+    assert not books.shown("alpha").busy
+    assert books.shown("alpha").state == "failing"
+
+
+def test_the_worst_speaks_for_the_account():
+    """The failure that decides when it is tried again."""
+    books = Books("alpha")
+    assert books.entry("alpha").worst() is None
+    books.results(result("alpha", "unchanged"), result("alpha", "failed", "secondary", error=DENIED))
+    assert books.entry("alpha").worst() == DENIED
+    assert not books.entry("alpha").in_step
+    assert not Books("alpha").entry("alpha").in_step
+
+
+def test_a_result_that_nobody_waits_for_changes_no_account():
+    """A secret of an account that is no longer covered is written down all the same."""
+    books = Books("alpha")
+    revision = books.ledger.revision
+    books.ledger.result("run", result("orphan", "deleted"))
+    books.ledger.result("run", result("alpha", "updated"))
+    assert books.entry("alpha").results == {}
+    assert [(one.account, one.outcome) for one in books.ledger.writes] == [
+        (ref("alpha").account, "updated"),
+        (ref("orphan").account, "deleted"),
+    ]
+    assert books.ledger.revision > revision
+
+
+def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
+    """Half a look is no look: neither then nor when the next one is complete."""
+    books = Books("alpha")
+    books.results(*pair("alpha", "unchanged"))
+    renamed = ItemRef(ref("alpha").account, "primary", "main", "another-name")
+    refs = [renamed, ref("alpha", "secondary")]
+    books.ledger.begin(refs)
+    books.ledger.result("run", Result(renamed, "failed"))
+    books.ledger.end(refs)
+    assert not books.entry("alpha").due
+    assert books.shown("alpha").state == "in_step"
+    books.results(*pair("alpha", "unchanged"))
+    assert set(books.entry("alpha").results) == {ref("alpha"), ref("alpha", "secondary")}
+
+
+def test_a_pass_over_some_accounts_says_nothing_of_the_others():
+    """The last pass is told whole, the others keep what is known of them."""
+    books = Books("alpha", "beta")
+    books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
+    books.now += MINUTE
+    books.results(*pair("alpha", "unchanged"))
+    assert books.shown("beta").state == "failing"
+    assert books.entry("beta").last_attempt == NOW
+    last = books.ledger.last_pass
+    assert last is not None
+    assert (last.started, last.result, last.summary["unchanged"]) == (books.now, "success", 2)
+
+
+def test_the_history_is_the_newest_two_hundred_writes():
+    """Newest first; what changed nothing is not in it."""
+    books = Books("alpha")
+    for number in range(205):
+        books.now = NOW + number * MINUTE
+        books.results(result("alpha", "updated", version=f"v{number}"), result("alpha", "unchanged", "secondary"))
+    assert len(books.ledger.writes) == 200
+    assert [one.version for one in books.ledger.writes][:2] == ["v204", "v203"]
+    newest = books.ledger.writes[0]
+    assert (newest.time, newest.key, newest.vault, newest.secret) == (books.now, "primary", "main", "alpha-primary-key")
+
+
+def test_what_was_written_is_in_step_from_then_on():
+    """Its verdict, its age and when it changed; what the vault tells of the age comes first."""
+    books = Books("alpha")
+    books.results(result("alpha", "updated", verdict="stale"), result("alpha", "update", "secondary", verdict="stale"))
+    written, drifting = books.shown("alpha").secrets
+    assert (written.verdict, written.changed_at, written.since) == ("in_sync", NOW, NOW)
+    assert (drifting.verdict, drifting.changed_at) == ("stale", None)
+    books.now += MINUTE
+    made = NOW - MINUTE
+    books.results(
+        result("alpha", "unchanged", verdict="in_sync", since=made), result("alpha", "unchanged", "secondary")
+    )
+    later = books.shown("alpha").secrets[0]
+    assert (later.changed_at, later.since) == (NOW, made)
+
+
+def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
+    """Its message is there until a pass over any of its accounts is not stopped."""
+    books = Books("alpha", "beta")
+    told: list[str | None] = []
+    books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="too many: --accept abc")
+    told.append(books.ledger.stopped)
+    assert [books.shown(name).state for name in ("alpha", "beta")] == ["held", "in_step"]
+    assert books.ledger.last_pass is not None
+    assert books.ledger.last_pass.result == "stopped"
+    books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="still: --accept abc")
+    told.append(books.ledger.stopped)
+    books.results(*pair("alpha", "updated"), *pair("beta", "unchanged"))
+    told.append(books.ledger.stopped)
+    assert told == ["too many: --accept abc", "still: --accept abc", None]
+    assert books.shown("alpha").state == "changed"
+
+
+def test_stops_are_held_and_released_account_by_account():
+    """A pass over other accounts releases nothing, and two schedules may be stopped at once."""
+    books = Books("alpha", "beta", "gamma")
+    books.results(*pair("alpha", "skipped"), stopped="first")
+    books.results(*pair("beta", "skipped"), stopped="second")
+    books.results(*pair("gamma", "unchanged"))
+    assert books.ledger.stopped == "first second"
+    books.results(*pair("alpha", "unchanged"))
+    assert books.ledger.stopped == "second"
+    assert books.shown("beta").state == "held"
+
+
+def test_a_stop_of_accounts_that_are_gone_is_over():
+    """No pass will ever be over them again."""
+    books = Books("alpha", "beta")
+    books.results(*pair("alpha", "skipped"), stopped="too many")
+    books.cover("beta")
+    assert books.ledger.stopped is None
+    books.results(*pair("beta", "skipped"), stopped="too many")
+    books.cover("beta", "gamma")
+    assert books.ledger.stopped == "too many"
+
+
+def test_a_reload_keeps_what_is_known():
+    """Accounts that stay keep their books under the new schedule; others go, new ones come with empty ones."""
+    books = Books("alpha", "beta")
+    books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
+    kept = books.entry("alpha")
+    revision = books.ledger.revision
+    books.ledger.cover(
+        {
+            name: replace(entry, schedule="every 1h", interval=60 * MINUTE)
+            for name, entry in entries(config_of("alpha", "gamma", read_only=True)).items()
+        }
+    )
+    assert books.ledger.revision > revision
+    assert books.entry("alpha") is kept
+    assert (kept.schedule, kept.interval, kept.read_only) == ("every 1h", 60 * MINUTE, True)
+    assert kept.last_success == NOW
+    assert [entry.account.name for entry in books.ledger.entries.values()] == ["alpha", "gamma"]
+    assert books.shown("gamma").state == "pending"
+
+
+def test_an_account_that_a_pass_is_busy_with_stays_so_over_a_reload():
+    """Two configurations never work on one account at a time."""
+    books = Books("alpha")
+    books.ledger.begin([ref("alpha")])
+    books.cover("alpha", "beta")
+    assert [one.name for one in books.ledger.free(config_of("alpha", "beta").accounts)] == ["beta"]
+    books.ledger.end([ref("alpha")])
+    assert [one.name for one in books.ledger.free(config_of("alpha").accounts)] == ["alpha"]
+
+
+def test_an_account_is_stale_after_three_intervals():
+    """Counted from its last success, or from the start if it never had one."""
+    entry = Books("alpha").entry("alpha")
+    assert not is_stale(entry, NOW + 15 * MINUTE, NOW)
+    assert is_stale(entry, NOW + 15 * MINUTE + timedelta(seconds=1), NOW)
+    entry.last_success = NOW + 10 * MINUTE
+    assert not is_stale(entry, NOW + 25 * MINUTE, NOW)
+    assert is_stale(entry, NOW + 26 * MINUTE, NOW)
+
+
+def test_a_failure_is_shown_as_in_the_report():
+    """With the contract's error object."""
+    books = Books("alpha")
+    books.results(result("alpha", "failed", error=DENIED, reason="no role"))
+    (secret,) = books.shown("alpha").secrets
+    assert (secret.outcome, secret.reason, secret.error) == ("failed", "no role", DENIED.to_dict())

@@ -1,0 +1,365 @@
+"""Passes start on time for whoever is free, and one that hangs, fails or crashes is nobody else's trouble."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
+from keysync.config.models import Account
+from keysync.daemon.backoff import BackoffPolicy
+from keysync.daemon.health import Health, Instant
+from keysync.daemon.ledger import Ledger
+from keysync.daemon.schedule import Group
+from keysync.daemon.supervisor import Supervisor, entries_of, next_try
+from keysync.daemon.timetable import Timetable
+from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
+from tests.support.passes import World, outcomes
+from tests.support.virtual_clock import seeded
+
+FIVE = Timetable(timedelta(minutes=5))
+NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
+DENIED = AzureFailure(FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no")))
+
+
+class Stage:
+    """A supervisor over accounts in memory; `clock` is its monotonic time in seconds."""
+
+    def __init__(self, *names: str) -> None:
+        self.world = World(*names)
+        self.clock = 1000.0
+        self.ledger = Ledger(lambda: self.world.now)
+        self.health = Health([FIVE], Instant.now())
+        self.generation = self.make(*names)
+        self.stop = self.world.stop
+        self.supervisor = Supervisor(
+            self.generation,
+            self.ledger,
+            self.health,
+            stop=self.stop,
+            random=seeded(),
+            monotonic=lambda: self.clock,
+        )
+        self.ledger.cover(entries(self.generation.config))
+
+    def make(self, *names: str) -> MemoryGeneration:
+        """Another configuration of the same world."""
+        return MemoryGeneration(self.world, config_of(*names), self.ledger)
+
+    def due(self) -> None:
+        """The start of everybody's schedule has come."""
+        self.supervisor.due([Group(FIVE, self.supervisor.generation.accounts)])
+
+    async def idle(self) -> None:
+        """Waits until no pass is under way."""
+        await until(lambda: not self.supervisor._passes)
+
+    async def passed(self) -> None:
+        """One start, to its end."""
+        self.due()
+        await self.idle()
+
+    def account(self, name: str) -> Account:
+        return next(one for one in self.generation.accounts if one.name == name)
+
+    def entry(self, name: str) -> Any:
+        return self.ledger.entries[self.account(name).resource_id.lower()]
+
+    def hang(self, name: str) -> None:
+        self.world.sources[name].hang()
+
+    def let_go(self, name: str) -> None:
+        gate = self.world.sources[name].gate
+        assert gate is not None
+        gate.set()
+        self.world.sources[name].gate = None
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    """Two accounts; what a test leaves under way is ended."""
+    made = Stage("fine", "slow")
+    yield made
+    await made.supervisor.abandon()
+
+
+async def test_a_start_makes_one_pass_over_all_that_are_due(stage: Stage):
+    """Every account is in step after it, and the next pass finds nothing to do."""
+    await stage.passed()
+    await stage.passed()
+    assert stage.generation.made == [(("fine", "slow"), 0)] * 2
+    assert {name: stage.entry(name).in_step for name in ("fine", "slow")} == {"fine": True, "slow": True}
+    assert stage.world.log.count("write fine-primary-key") == 1
+
+
+async def test_two_starts_at_the_same_moment_make_one_pass(stage: Stage):
+    """Not even the turn of the loop in which a pass begins is a gap for another."""
+    stage.due()
+    stage.due()
+    await stage.idle()
+    assert stage.generation.made == [(("fine", "slow"), 0)]
+
+
+async def test_a_hung_account_is_left_out_and_counted_and_the_others_go_on(stage: Stage):
+    """No account is in two passes at a time, and none waits for the one that hangs."""
+    await stage.passed()
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    assert stage.entry("slow").due
+    stage.world.sources["fine"].values["primary"] = stage.world.sources["slow"].values["primary"]
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    assert stage.world.log.count("write fine-primary-key") == 2
+    stage.due()
+    await turns()
+    assert stage.generation.made == [(("fine", "slow"), 0)] * 2 + [(("fine",), 1)] * 2
+    calls = stage.world.sources["slow"].calls
+    stage.let_go("slow")
+    await stage.idle()
+    assert stage.world.sources["slow"].calls == calls
+    await stage.passed()
+    assert stage.generation.made[-1] == (("fine", "slow"), 0)
+
+
+async def test_where_everybody_is_busy_no_pass_begins_and_it_is_no_sign_of_death(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+):
+    """It is told with the numbers; the health check hears of it as of a start."""
+    for name in ("fine", "slow"):
+        stage.hang(name)
+    stage.due()
+    await turns()
+    heard: list[float] = []
+    monkeypatch.setattr(stage.health, "pass_started", lambda _key, _now, deadline: heard.append(deadline))
+    with capture_logs() as logged:
+        stage.due()
+    assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("pass.left_out", 2, 0)]
+    assert heard == [0.0]
+    assert len(stage.generation.made) == 1
+    for name in ("fine", "slow"):
+        stage.let_go(name)
+
+
+async def test_an_account_that_keeps_failing_is_left_out_for_a_while(stage: Stage):
+    """Never before its time, never for longer than the bound, and at once when somebody asks."""
+    stage.world.sources["slow"].failure = DENIED
+    longest = BackoffPolicy().bound(300.0)
+    for _ in range(12):
+        await stage.passed()
+        retry_at = stage.supervisor.retry_at(stage.account("slow"))
+        if retry_at is not None:
+            break
+    assert retry_at is not None
+    assert stage.clock < retry_at <= stage.clock + longest
+    assert stage.supervisor.retry_at(stage.account("fine")) is None
+    stage.generation.made.clear()
+    await stage.passed()
+    stage.clock = retry_at
+    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    await stage.passed()
+    assert stage.generation.made == [(("fine",), 0), (("fine", "slow"), 0)]
+
+
+async def test_somebody_who_asks_has_all_tried_at_once(stage: Stage):
+    """SIGUSR1 and a reload; the first success ends the leaving out for good."""
+    stage.world.sources["slow"].failure = DENIED
+    while stage.supervisor.retry_at(stage.account("slow")) is None:
+        await stage.passed()
+    stage.supervisor.sync_now()
+    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    stage.world.sources["slow"].failure = None
+    await stage.passed()
+    assert stage.generation.made[-1] == (("fine", "slow"), 0)
+    assert stage.entry("slow").in_step
+    assert stage.supervisor._backoff.standings() == {}
+
+
+async def test_who_is_busy_when_somebody_asks_has_one_more_pass_when_free(stage: Stage):
+    """The pass under way may have looked before what is to be seen; and one more is all, however often it was asked."""
+    await stage.passed()
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    for _ in range(3):
+        stage.supervisor.sync_now()
+        stage.due()
+        await until(lambda: not stage.entry("fine").due)
+    stage.generation.made.clear()
+    stage.let_go("slow")
+    await stage.idle()
+    await turns()
+    await stage.idle()
+    assert stage.generation.made == [(("slow",), 0)]
+    await turns()
+    assert stage.generation.made == [(("slow",), 0)]
+
+
+async def test_who_becomes_free_does_not_wait_for_who_hangs(stage: Stage):
+    """Nor for the end of the pass in which both were."""
+    await stage.passed()
+    for name in ("fine", "slow"):
+        stage.hang(name)
+    stage.generation.pass_options["collect_seconds"] = 0.05
+    stage.due()
+    stage.supervisor.sync_now()
+    stage.let_go("fine")
+    await until(lambda: stage.generation.made[-1] == (("fine",), 0))
+    assert stage.entry("slow").due
+    stage.let_go("slow")
+    await until(lambda: stage.generation.made[-1] == (("slow",), 0))
+
+
+async def test_nothing_is_owed_after_a_crash_a_reload_or_the_stop(stage: Stage):
+    """A crash frees as an end does; an account that is gone is owed nothing, and the stop ends all."""
+    stage.generation.breaks = RuntimeError("a fault of ours")
+    stage.due()
+    stage.supervisor.sync_now()
+    await stage.idle()
+    await turns()
+    await stage.idle()
+    assert stage.generation.made == [(("fine", "slow"), 0)] * 2
+    stage.hang("slow")
+    stage.due()
+    stage.supervisor.sync_now()
+    other = stage.make("fine")
+    stage.supervisor.replace(other)
+    stage.let_go("slow")
+    await stage.idle()
+    await turns()
+    await stage.idle()
+    assert other.made == [(("fine",), 0)]
+    stage.due()
+    stage.supervisor.sync_now()
+    stage.stop.set()
+    await stage.supervisor.drain()
+    await turns()
+    assert other.made == [(("fine",), 0)] * 2
+
+
+async def test_a_pass_that_crashes_frees_its_accounts_and_shows_no_value(stage: Stage):
+    """A fault of ours is told by type and place; the next pass is as if nothing had been."""
+    await stage.passed()
+    secret = stage.world.sources["fine"].values["primary"]
+    stage.generation.breaks = RuntimeError(secret)
+    with capture_logs() as logged:
+        await stage.passed()
+    crash = next(one for one in logged if one["event"] == "pass.crashed")
+    assert (crash["exception"], crash["log_level"]) == ("RuntimeError", "error")
+    assert crash["place"].startswith("generations.py:")
+    assert secret not in repr(logged)
+    assert not any(entry.due for entry in stage.ledger.entries.values())
+    await stage.passed()
+    assert stage.generation.made[-1] == (("fine", "slow"), 0)
+    assert all(entry.in_step for entry in stage.ledger.entries.values())
+
+
+async def test_the_configuration_before_is_closed_when_its_last_pass_has_ended(stage: Stage):
+    """Passes of the new one do not wait for that."""
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    other = stage.make("fine", "slow")
+    stage.supervisor.replace(other)
+    await turns()
+    assert stage.generation.closed == 0
+    stage.due()
+    await until(lambda: len(stage.supervisor._passes) == 1)
+    assert other.made == [(("fine",), 1)]
+    passes_at_close: list[int] = []
+    stage.generation.on_close = lambda: passes_at_close.append(len(stage.supervisor._passes))
+    stage.let_go("slow")
+    await until(lambda: stage.generation.closed == 1)
+    assert passes_at_close == [0]
+    assert other.closed == 0
+    await stage.supervisor.drain()
+    assert (stage.generation.closed, other.closed) == (1, 1)
+
+
+async def test_a_reload_forgets_how_often_removed_accounts_failed(stage: Stage):
+    """An account that comes back begins from nothing."""
+    stage.world.sources["slow"].failure = DENIED
+    await stage.passed()
+    stage.supervisor.replace(stage.make("fine"))
+    assert stage.supervisor._backoff.standings() == {}
+    await turns()
+
+
+async def test_the_end_waits_for_the_passes_under_way(stage: Stage):
+    """Nothing begins any more, and an account that hangs ends with the stop."""
+    await stage.passed()
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    stage.stop.set()
+    stage.due()
+    await stage.supervisor.drain()
+    assert len(stage.generation.made) == 2
+    assert not stage.supervisor._passes
+    assert stage.generation.closed == 1
+
+
+async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
+    """It is written once, and its result is in the books."""
+    began = asyncio.Event()
+    stage.world.vault.on_write = began.set
+    stage.due()
+    await began.wait()
+    stage.stop.set()
+    await stage.supervisor.drain()
+    written = [name for name in stage.world.vault.history_of if stage.world.vault.history_of[name]]
+    assert written
+    assert {record.secret for record in stage.ledger.writes} == set(written)
+    assert all(len(versions) == 1 for versions in stage.world.vault.history_of.values())
+
+
+async def test_where_no_time_is_left_everything_is_closed_at_once(stage: Stage):
+    """Also the configuration before, whose pass still hung."""
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: not stage.entry("fine").due)
+    other = stage.make("fine", "slow")
+    stage.supervisor.replace(other)
+    await turns()
+    await stage.supervisor.abandon()
+    assert not stage.supervisor._passes
+    assert stage.generation.closed == 1
+    assert other.closed >= 1
+    assert not any(entry.due for entry in stage.ledger.entries.values())
+
+
+def test_the_next_try_is_the_schedule_s_next_start_but_not_before_the_wait_is_over():
+    """Where the schedule never starts again, the wait alone tells."""
+    start = NOW + timedelta(seconds=200)
+    assert next_try(start, None, NOW, 50.0) == start
+    assert next_try(None, None, NOW, 50.0) is None
+    assert next_try(start, 60.0, NOW, 50.0) == start
+    assert next_try(start, 350.0, NOW, 50.0) == NOW + timedelta(seconds=300)
+    assert next_try(None, 60.0, NOW, 50.0) == NOW + timedelta(seconds=10)
+
+
+def test_entries_know_their_schedule_and_whether_they_are_only_watched():
+    """By ARM id in lower case."""
+    config = config_of("one", "two", accounts={"read_only": True})
+    made = entries_of(config, config.accounts, lambda account: (f"of {account.name}", timedelta(seconds=7)))
+    assert [(entry.schedule, entry.interval.seconds, entry.read_only) for entry in made.values()] == [
+        ("of one", 7, True),
+        ("of two", 7, True),
+    ]
+    assert all(name == entry.account.resource_id.lower() for name, entry in made.items())
+    plain = config_of("one")
+    assert not next(iter(entries_of(plain, plain.accounts, lambda _: ("", FIVE.every or NOW - NOW)).values())).read_only
+
+
+async def test_results_reach_the_observer_as_they_come(stage: Stage):
+    """The supervisor adds nothing and takes nothing away."""
+    await stage.passed()
+    found = {ref.secret: result for entry in stage.ledger.entries.values() for ref, result in entry.results.items()}
+    assert outcomes(list(found.values())) == dict.fromkeys(
+        [f"{name}-{key}-key" for name in ("fine", "slow") for key in ("primary", "secondary")], "created"
+    )

@@ -1,0 +1,104 @@
+"""What the log of a daemon tells once, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from structlog.testing import capture_logs
+
+from keysync.azure.errors import CloudError, FailureRecord
+from keysync.report.log import PassLog
+from keysync.sync.model import Report, Result
+from tests.support.passes import ref
+
+NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
+
+
+def failure(status: int, code: str, message: str = "no") -> FailureRecord:
+    return FailureRecord("cloud_error", message, status, CloudError(code, message), request_id=message)
+
+
+def failed(status: int = 403, code: str = "Forbidden", message: str = "no") -> Result:
+    return Result(ref("alpha"), "failed", error=failure(status, code, message))
+
+
+def logged(*passes: Sequence[Result]) -> list[list[tuple[str, int | None]]]:
+    """For each pass the events of items, with how often what they end had been met."""
+    log, told = PassLog(), []
+    for results in passes:
+        with capture_logs() as lines:
+            for result in results:
+                log.result("run", result)
+        told.append([(line["event"], line.get("times_before")) for line in lines])
+    return told
+
+
+def test_the_same_failure_is_told_once_and_counted_until_it_changes():
+    """By status and codes: a message has times and ids in it."""
+    told = logged(
+        [failed(message="at 1")],
+        [failed(message="at 2")],
+        [failed(message="at 3")],
+        [failed(code="Throttled")],
+        [failed(404, "Throttled")],
+        [Result(ref("alpha"), "updated")],
+        [Result(ref("alpha"), "unchanged")],
+        [failed()],
+    )
+    assert told == [
+        [("secret.failed", None)],
+        [],
+        [],
+        [("secret.failed", 3)],
+        [("secret.failed", 1)],
+        [("secret.updated", 1)],
+        [],
+        [("secret.failed", None)],
+    ]
+
+
+def test_a_failure_that_goes_away_by_itself_has_an_end_too():
+    """Somebody else may have put the secret in step."""
+    told = logged([failed()], [failed()], [Result(ref("alpha"), "unchanged")], [Result(ref("alpha"), "unchanged")])
+    assert told == [[("secret.failed", None)], [], [("secret.in_step", 2)], []]
+
+
+def test_drift_that_is_only_watched_is_told_once():
+    """A read-only daemon does not write the same lines pass by pass."""
+    drift = Result(ref("alpha"), "update", verdict="stale")
+    told = logged(
+        [drift], [drift], [Result(ref("alpha"), "update", verdict="swapped")], [Result(ref("alpha"), "unchanged")]
+    )
+    assert told == [[("secret.update", None)], [], [("secret.update", 2)], [("secret.in_step", 1)]]
+
+
+def test_two_keys_that_changed_at_once_are_warned_of_once():
+    """For the account, not for each key; and not pass by pass where nothing may be written."""
+    both = [Result(ref("alpha", key), "update", verdict="both_changed") for key in ("primary", "secondary")]
+    told = logged(both, both)
+    assert told == [
+        [("account.both_keys_changed", None), ("secret.update", None), ("secret.update", None)],
+        [],
+    ]
+
+
+def test_writes_are_told_each_time():
+    """Two in a row are two changes."""
+    assert logged(*[[Result(ref("alpha"), "updated")]] * 2) == [[("secret.updated", None)]] * 2
+
+
+def test_each_secret_is_counted_for_itself():
+    """One account's trouble says nothing of another's."""
+    other = Result(ref("beta"), "failed", error=failure(403, "Forbidden"))
+    assert logged([failed()], [failed(), other]) == [[("secret.failed", None)], [("secret.failed", None)]]
+
+
+def test_a_pass_that_left_accounts_out_says_how_many():
+    """Beside its summary."""
+    report = Report("run", False, "sum", NOW, 0.5, 1, (), busy=2, warnings=("look at this",))
+    with capture_logs() as lines:
+        PassLog().finished(report)
+    told: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
+    assert told == [("pass.warning", "look at this"), ("pass.left_out", 2), ("pass.finished", None)]
