@@ -54,7 +54,9 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     # A logger's own level wins over the root's, so it must not fall below what was asked for.
     quiet = logging.DEBUG if level == "DEBUG" else max(root.level, logging.WARNING)
     for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(quiet)
+        # What the SDKs warn of is in the failure's own record, and would be told again with each attempt.
+        told_already = name == "azure" and level != "DEBUG"
+        logging.getLogger(name).setLevel(max(quiet, logging.ERROR) if told_already else quiet)
 
 
 def _foreign(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -83,8 +83,8 @@ class Ticket(Protocol):
 class Guard(Protocol):
     """Stands before the calls to one vault, or with one credential."""
 
-    def admit(self) -> Ticket:
-        """Lets one call through. Raises AzureFailure where none may be made now."""
+    async def admit(self) -> Ticket:
+        """Lets one call through, perhaps after another has shown that it may. Raises AzureFailure where none may be made now."""
         ...
 
 
@@ -131,22 +131,26 @@ class Caller:
         An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
         connection, 429); otherwise AzureFailure carries a record with `ambiguous` set, and the caller has to look.
         """
-        ticket = self._guard.admit() if self._guard is not None else None
+        ticket = await self._guard.admit() if self._guard is not None else None
+        failed: list[FailureRecord] = []
         try:
-            result = await self._attempts(operation, scope, send)
+            result = await self._attempts(operation, scope, send, failed)
         except AzureFailure as failure:
             if ticket is not None:
                 ticket.ended(failure.record)
             raise
         except BaseException:
             if ticket is not None:
-                ticket.gave_up()
+                # Whoever has waited long enough for it has learnt something of it, unless not one attempt had ended.
+                ticket.ended(failed[-1]) if failed else ticket.gave_up()
             raise
         if ticket is not None:
             ticket.ended(None)
         return result
 
-    async def _attempts(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
+    async def _attempts(
+        self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]], failed: list[FailureRecord]
+    ) -> T:
         attempt = 0
         while True:
             attempt += 1
@@ -156,6 +160,7 @@ class Caller:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
                 record = self._translator.record(error, operation=operation.name, scope=scope)
+                failed.append(record)
             else:
                 self._observe(operation, "200")
                 return result

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from random import Random
 from typing import Any, Final
 
@@ -25,7 +26,7 @@ from keysync.cli.one_off import Options
 from keysync.cli.progress import Observers
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
-from keysync.config.models import Account, Config
+from keysync.config.models import Account, Config, Schedule
 from keysync.daemon.board import Board, interval_of, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.guard import BreakerGuard
@@ -111,9 +112,9 @@ class Opened:
         return nobody or any(account.schedule is None for account in accounts)
 
     def _patience(self, accounts: Sequence[Account]) -> float:
-        """A tenth of the shortest interval: one account that hangs must not make others late."""
+        """A twentieth of the shortest interval: one account that hangs must not make others late."""
         intervals = {interval_of(account.schedule or self.config.schedule, utc_now()) for account in accounts}
-        return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 10, _LEAST_PATIENCE)
+        return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 20, _LEAST_PATIENCE)
 
     async def close(self) -> None:
         """Closes what was opened."""
@@ -130,6 +131,7 @@ class Shop:
     metrics: Metrics
     tracer: Tracer
     breakers: Breakers
+    random: Random
     told: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
     streaks: GoneStreaks = field(default_factory=GoneStreaks)
@@ -157,13 +159,15 @@ async def serve(
     observers: Sequence[PassObserver] = (),
     announce: Callable[[str], None] = lambda _url: None,
     told: str = "",
+    random: Random | None = None,
 ) -> None:
     """The daemon over `config` until `interruption`; `watch` brings later configurations, `announce` is told the page's URL.
 
-    `told` are options, such as ``-c FILE``, for the commands that are told.
+    `told` are options, such as ``-c FILE``, for the commands that are told. `random` is what jitter and backoff draw from.
 
     Raises UsageError where the start fails.
     """
+    random = random or Random()  # noqa: S311  # when to try again is no secret
     log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -178,8 +182,8 @@ async def serve(
         tracer = await stack.enter_async_context(open_tracing(scrubber.scrub, close_seconds=grace * _SPANS))
         notifier = await _open_notifier(stack, config, scrubber, metrics)
         observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
-        breakers = Breakers(time.monotonic, Random(), _breaker_policy(config))  # noqa: S311  # when to try again is no secret
-        shop = Shop(scrubber, observer, interruption.stop, metrics, tracer, breakers, told)
+        breakers = Breakers(time.monotonic, random, _breaker_policy(config))
+        shop = Shop(scrubber, observer, interruption.stop, metrics, tracer, breakers, random, told)
         opened = await shop.open(config)
         daemon = _Daemon(shop, opened, ledger, interruption, log)
         try:
@@ -245,9 +249,14 @@ class _Daemon:
         self._health = Health([group.timetable for group in groups], Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
-            opened, ledger, self._health, stop=interruption.stop, left_out=shop.metrics.left_out
+            opened,
+            ledger,
+            self._health,
+            stop=interruption.stop,
+            random=shop.random,
+            left_out=shop.metrics.left_out,
         )
-        self._clockwork: Clockwork[Account] = Clockwork(groups, self._supervisor.due)
+        self._clockwork: Clockwork[Account] = Clockwork(groups, self._supervisor.due, random=shop.random)
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._ended = False
@@ -373,8 +382,9 @@ class _Daemon:
     def _cover(self, opened: Opened) -> None:
         config, now = opened.config, utc_now()
 
-        def every(account: Account) -> tuple[str, timedelta]:
-            schedule = account.schedule or config.schedule
+        # Once a schedule, not once an account: a crontab takes a while to tell.
+        @cache
+        def every(schedule: Schedule) -> tuple[str, timedelta]:
             return words_of(schedule), interval_of(schedule, now)
 
         self._ledger.cover(entries_of(config, opened.accounts, every))

@@ -40,7 +40,8 @@ class BackoffPolicy:
     a time drawn evenly from nothing to `base` doubled n - 2 times, `cap` at most; then the next ordinary pass tries
     again. So no try comes before its schedule.
 
-    `cap` is in intervals of the account, just below two: one pass is left out, never two in a row. Consumers stay
+    `cap` is in intervals of the account, counted from when its schedule last began a pass, just below two: one pass is left
+    out, never two in a row, however late that pass, or one that was asked for after it, has failed. Consumers stay
     locked out until a repaired account is noticed, and all that leaving it out saves is failed sign-ins and a few of the 10
     calls a second that Resource Manager grants. The same bounds what one account's Retry-After asks for; that of a whole
     subscription is kept to in full by `azure.pace`. `base` is 30 seconds, so that with passes every 5 minutes the first
@@ -82,16 +83,19 @@ class Backoff(Generic[K]):
         standing = self._standing.get(key)
         return standing is None or now >= standing.retry_at
 
-    def failed(self, key: K, record: FailureRecord, now: float, interval: float) -> Standing:
-        """Notes that `key`, tried every `interval` seconds, failed at `now`.
+    def failed(
+        self, key: K, record: FailureRecord, now: float, interval: float, *, since: float | None = None
+    ) -> Standing:
+        """Notes that `key`, tried every `interval` seconds, failed at `now`; its schedule began at `since` (None: just now).
 
         A failure that passes counts for nothing, but its Retry-After is kept to, within the bound.
         """
         before = self._standing.get(key)
         failures = (before.failures if before else 0) + lasts(record)
-        asked = min(record.retry_after or 0.0, self._policy.bound(interval))
+        asked = record.retry_after or 0.0
         drawn = self._random.uniform(0.0, self._policy.longest(failures, interval)) if lasts(record) else 0.0
-        standing = Standing(failures, now + max(asked, drawn))
+        latest = (now if since is None else since) + self._policy.bound(interval)
+        standing = Standing(failures, min(now + max(asked, drawn), latest))
         self._standing[key] = standing
         return standing
 

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from keysync import __version__
 from keysync.config.models import Account, Config, Schedule
@@ -19,6 +20,7 @@ from keysync.report.status import CredentialStatus, Status, VaultState, VaultSta
 from keysync.sync.model import DONE, Result
 
 _FRESH_SECONDS = 1.0
+_STARTS_LOOKED_AT = 12
 _IN_STEP = frozenset(DONE.values()) | {"unchanged"}
 
 
@@ -30,12 +32,15 @@ def words_of(schedule: Schedule) -> str:
 
 
 def interval_of(schedule: Schedule, now: datetime) -> timedelta:
-    """How long it is from one start to the next; for a crontab, from the next to the one after it."""
+    """How long it is from one start to the next; for a crontab, the shortest of the times between those that come next."""
     if schedule.every is not None:
         return schedule.every
     timetable = Timetable.of(schedule)
-    first, second = timetable.following(now), timetable.following(now, 2)
-    return timedelta(days=366) if NEVER in {first, second} else second - first
+    starts = [timetable.following(now)]
+    while starts[-1] != NEVER and len(starts) < _STARTS_LOOKED_AT:
+        starts.append(timetable.following(starts[-1]))
+    gaps = [later - sooner for sooner, later in pairwise(starts) if later != NEVER]
+    return min(gaps, default=timedelta(days=366))
 
 
 def _jitter(schedule: Schedule) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal
@@ -92,12 +94,14 @@ class BreakerPolicy:
 class Verdict:
     """Whether a call may be made; `retry_at` (monotonic seconds) is when to ask again where it may not.
 
-    `probe` is the number of the one call that a half-open breaker lets through: hand it back with the outcome.
+    `probe` is the number of the one call that a half-open breaker lets through: hand it back with the outcome. `probing`
+    says that such a call is out: `probed` waits for its end.
     """
 
     allowed: bool
     retry_at: float | None = None
     probe: int | None = None
+    probing: bool = False
 
 
 @dataclass(slots=True)
@@ -127,6 +131,7 @@ class Breakers:
         self._policy = policy or BreakerPolicy()
         self._breakers: dict[str, _Breaker] = {}
         self._probes = 0
+        self._heard: dict[str, asyncio.Event] = {}
 
     def allow(self, key: str) -> Verdict:
         """Whether a call may be made now. Where it may, tell of its end: `success`, `failure` or `gave_up`."""
@@ -135,15 +140,29 @@ class Breakers:
             return Verdict(allowed=True)
         now = self._monotonic()
         if now < breaker.until:
-            return Verdict(allowed=False, retry_at=breaker.until)
+            return Verdict(allowed=False, retry_at=breaker.until, probing=breaker.probe is not None)
         self._probes += 1
         breaker.probe = self._probes
         breaker.until = now + self._policy.probe_seconds
         return Verdict(allowed=True, probe=breaker.probe)
 
+    async def probed(self, key: str) -> None:
+        """Waits until something is known of the probe that is out, or its time is up; then ask `allow` again.
+
+        Whoever is refused while it is out would have to wait for its next pass, though the vault may be well.
+        """
+        breaker = self._breakers.get(key)
+        if breaker is None or breaker.probe is None:
+            return
+        heard = self._heard.setdefault(key, asyncio.Event())
+        with suppress(TimeoutError):
+            async with asyncio.timeout(breaker.until - self._monotonic()):
+                await heard.wait()
+
     def success(self, key: str) -> None:
         """A call got through, whoever made it: the breaker closes."""
         self._breakers.pop(key, None)
+        self._hear(key)
 
     def failure(self, key: str, record: FailureRecord, probe: int | None = None) -> None:
         """A call failed; `probe` is what `allow` gave it, None for a call made while the breaker was closed.
@@ -163,6 +182,7 @@ class Breakers:
         breaker = self._breakers.get(key)
         if breaker is not None and probe is not None and breaker.probe == probe:
             breaker.probe, breaker.until = None, self._monotonic()
+            self._hear(key)
 
     def last(self, key: str) -> FailureRecord | None:
         """The latest failure that counted against `key`, None while it is well."""
@@ -177,6 +197,8 @@ class Breakers:
         """Forgets every other key, as after a reload."""
         kept = set(keys)
         self._breakers = {key: breaker for key, breaker in self._breakers.items() if key in kept}
+        for key in self._heard.keys() - kept:
+            self._hear(key)
 
     def states(self) -> dict[str, Standing]:
         """Every key that has failed since it last was well."""
@@ -190,10 +212,16 @@ class Breakers:
             # A straggler that was sent before it opened says nothing new: only the probe's failure opens it again.
             if probe is not None and breaker.probe == probe:
                 self._open(breaker)
+                self._hear(key)
             return
         breaker.failures += 1
         if breaker.failures >= self._policy.threshold:
             self._open(breaker)
+
+    def _hear(self, key: str) -> None:
+        heard = self._heard.pop(key, None)
+        if heard is not None:
+            heard.set()
 
     def _open(self, breaker: _Breaker) -> None:
         breaker.opened += 1

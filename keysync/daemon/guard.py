@@ -24,17 +24,27 @@ class BreakerGuard:
         self._monotonic = monotonic
         self._now = now
 
-    def admit(self) -> BreakerTicket:
-        """A ticket for one call. Raises AzureFailure, with the failure that opened the breaker, where none may be made."""
+    async def admit(self) -> BreakerTicket:
+        """A ticket for one call, once the call that probes a breaker, if any does, has told how it stands.
+
+        Raises AzureFailure, with the failure that opened the breaker, where none may be made.
+        """
         probes: dict[str, int | None] = {}
-        for key in self._keys:
-            verdict = self._breakers.allow(key)
-            if not verdict.allowed:
-                for other, probe in probes.items():
-                    self._breakers.gave_up(other, probe)
-                raise AzureFailure(self._refusal(key, verdict.retry_at or 0.0))
-            probes[key] = verdict.probe
+        try:
+            for key in self._keys:
+                probes[key] = await self._admitted(key)
+        except BaseException:
+            for key, probe in probes.items():
+                self._breakers.gave_up(key, probe)
+            raise
         return BreakerTicket(self._breakers, probes)
+
+    async def _admitted(self, key: str) -> int | None:
+        while (verdict := self._breakers.allow(key)).probing:
+            await self._breakers.probed(key)
+        if not verdict.allowed:
+            raise AzureFailure(self._refusal(key, verdict.retry_at or 0.0))
+        return verdict.probe
 
     def _refusal(self, key: str, retry_at: float) -> FailureRecord:
         moment = self._now() + timedelta(seconds=max(0.0, retry_at - self._monotonic()))

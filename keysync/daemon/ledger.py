@@ -10,6 +10,7 @@ from typing import Final
 
 from keysync.azure.errors import FailureRecord
 from keysync.config.models import Account
+from keysync.daemon.timetable import Timetable
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
@@ -22,7 +23,10 @@ _WRITTEN: Final = frozenset(DONE.values())
 
 @dataclass(slots=True)
 class Entry:
-    """One account. `due` are items of a pass under way that have no result yet; `interval` is how often it is looked at."""
+    """One account. `due` are items of a pass under way that have no result yet.
+
+    `interval` is how often it is looked at, at the busiest; `timetable`, for a crontab, says exactly when.
+    """
 
     account: Account
     schedule: str
@@ -36,10 +40,21 @@ class Entry:
     last_success: datetime | None = None
     failures: int = 0
     held: bool = False
+    timetable: Timetable | None = None
+    _stale_at: tuple[datetime, datetime] | None = None
 
     def worst(self) -> FailureRecord | None:
         """The failure that speaks for the account, if its latest look had any."""
         return next((result.error for result in self.results.values() if result.error is not None), None)
+
+    def stale_at(self, started: datetime) -> datetime:
+        """When three intervals will have gone by since the account was in step, or since `started` if it never was."""
+        since = self.last_success or started
+        if self.timetable is None or self.timetable.every is not None:
+            return since + _STALE_INTERVALS * self.interval
+        if self._stale_at is None or self._stale_at[0] != since:
+            self._stale_at = since, self.timetable.following(since, _STALE_INTERVALS)
+        return self._stale_at[1]
 
     @property
     def in_step(self) -> bool:
@@ -77,6 +92,7 @@ class Ledger:
             if known is not None:
                 known.account, known.schedule = entry.account, entry.schedule
                 known.interval, known.read_only = entry.interval, entry.read_only
+                known.timetable = entry.timetable
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
         # A stop of accounts that are all gone can be released by no pass.
         self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
@@ -184,7 +200,7 @@ def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datet
 
 def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
     """Whether three intervals have gone by since the account was in step, or since the start if it never was."""
-    return now - (entry.last_success or started) > _STALE_INTERVALS * entry.interval
+    return now > entry.stale_at(started)
 
 
 def _state(entry: Entry) -> AccountState:

@@ -12,11 +12,12 @@ from typing import Any, Protocol
 
 import structlog
 
-from keysync.config.models import Account, Config
+from keysync.config.models import Account, Config, Schedule
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger
 from keysync.daemon.schedule import Group
+from keysync.daemon.timetable import Timetable
 from keysync.sync.model import ItemRef
 from keysync.sync.run import Pass, run_pass
 
@@ -70,6 +71,8 @@ class Supervisor:
         self._monotonic = monotonic
         self._left_out = left_out
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
+        self._since: dict[str, float] = {}  # when the schedule last began a pass over each account
+        self._asked = False  # whether the pass to come is one that somebody asked for
         self._passes: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._owed: set[str] = set()
@@ -86,6 +89,7 @@ class Supervisor:
         """The start of `groups` has come: begins one pass over those of their accounts that can take part."""
         if self._stop.is_set():
             return
+        asked, self._asked = self._asked, False
         accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(_key(account), self._monotonic())]
         free = self._ledger.free(ready)
@@ -97,15 +101,18 @@ class Supervisor:
             self._log.info("pass.left_out", busy=busy, backing_off=backing_off)
             self._heard()
             return
+        if not asked:
+            self._since |= dict.fromkeys(map(_key, free), self._monotonic())
         self._begin(free, busy)
 
     def sync_now(self) -> None:
-        """Lets whoever was left out take part in the pass that is to come.
+        """Lets whoever was left out take part in the pass that is to come, which is not the schedule's.
 
         An account that is busy may have been read before what somebody wants to be seen: it has one more pass as soon as
         it is free.
         """
         self._backoff.retry_now()
+        self._asked = True
         free = set(map(_key, self._ledger.free(self._generation.accounts)))
         self._owed |= set(map(_key, self._generation.accounts)) - free
 
@@ -117,8 +124,10 @@ class Supervisor:
     def replace(self, generation: Generation) -> None:
         """Puts another configuration in force; the one before is closed when its passes have ended."""
         before, self._generation = self._generation, generation
-        self._backoff.keep(_key(account) for account in generation.accounts)
-        self._owed &= set(map(_key, generation.accounts))
+        kept = {_key(account) for account in generation.accounts}
+        self._backoff.keep(kept)
+        self._owed &= kept
+        self._since = {key: since for key, since in self._since.items() if key in kept}
         task = asyncio.create_task(self._close_when_idle(before), name="close the configuration before")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
@@ -183,7 +192,9 @@ class Supervisor:
             self._backoff.succeeded(_key(entry.account))
         else:
             interval = entry.interval.total_seconds()
-            self._backoff.failed(_key(entry.account), record, self._monotonic(), interval)
+            # From the schedule's own start: a pass that was asked for in between must not cost two of the schedule's.
+            since = self._since.get(_key(entry.account))
+            self._backoff.failed(_key(entry.account), record, self._monotonic(), interval, since=since)
         if _key(entry.account) in self._owed:
             self._pay_soon()
 
@@ -196,12 +207,17 @@ class Supervisor:
             await generation.close()
 
 
-def entries_of(config: Config, accounts: Iterable[Account], every: Callable[[Account], tuple[str, timedelta]]) -> Mapping[str, Entry]:  # fmt: skip
-    """The accounts as the ledger keeps them; `every` gives an account's schedule in words and its interval."""
-    return {
-        _key(account): Entry(account, *every(account), read_only=config.read_only or account.read_only)
-        for account in accounts
-    }
+def entries_of(
+    config: Config, accounts: Iterable[Account], every: Callable[[Schedule], tuple[str, timedelta]]
+) -> Mapping[str, Entry]:
+    """The accounts as the ledger keeps them; `every` gives a schedule in words, and its interval."""
+    return {_key(account): _entry(config, account, every) for account in accounts}
+
+
+def _entry(config: Config, account: Account, every: Callable[[Schedule], tuple[str, timedelta]]) -> Entry:
+    schedule = account.schedule or config.schedule
+    read_only = config.read_only or account.read_only
+    return Entry(account, *every(schedule), read_only=read_only, timetable=Timetable.of(schedule))
 
 
 def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:

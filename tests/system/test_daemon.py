@@ -617,7 +617,6 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
         )
 
 
-@pytest.mark.xfail(strict=True, reason="a call that the account's deadline cancels counts for no breaker")
 async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(world_of: MakeWorld) -> None:
     """As with 30 s a request and 2 m an account: four attempts and their pauses are longer than the account's deadline."""
     world = world_of("alpha", "beta", "gamma")

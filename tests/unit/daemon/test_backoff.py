@@ -152,3 +152,11 @@ def test_a_reload_forgets_who_is_gone():
     backoff.failed("b", FORBIDDEN, 0.0, INTERVAL)
     backoff.keep(["b", "c"])
     assert set(backoff.standings()) == {"b"}
+
+
+@pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])
+def test_a_pass_that_took_long_to_fail_costs_no_second_one(took: float):
+    """The bound counts from the start of the pass: the next but one is never left out, whatever Azure asked for."""
+    backoff: Backoff[str] = Backoff(seeded())
+    standing = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
+    assert standing.retry_at < 1000.0 + 2 * INTERVAL

@@ -189,7 +189,7 @@ def test_one_probe_at_a_time():
     world.opened()
     verdict = world.probe()
     refused = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert refused == [Verdict(allowed=False, retry_at=world.clock.time + 60.0)] * 100
+    assert refused == [Verdict(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.success(VAULT)
     assert world.breakers.allow(VAULT) == Verdict(allowed=True)

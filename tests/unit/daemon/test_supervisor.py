@@ -346,10 +346,10 @@ def test_the_next_try_is_the_schedule_s_next_start_but_not_before_the_wait_is_ov
 def test_entries_know_their_schedule_and_whether_they_are_only_watched():
     """By ARM id in lower case."""
     config = config_of("one", "two", accounts={"read_only": True})
-    made = entries_of(config, config.accounts, lambda account: (f"of {account.name}", timedelta(seconds=7)))
+    made = entries_of(config, config.accounts, lambda schedule: (f"every {schedule.every}", timedelta(seconds=7)))
     assert [(entry.schedule, entry.interval.seconds, entry.read_only) for entry in made.values()] == [
-        ("of one", 7, True),
-        ("of two", 7, True),
+        ("every 0:05:00", 7, True),
+        ("every 0:05:00", 7, True),
     ]
     assert all(name == entry.account.resource_id.lower() for name, entry in made.items())
     plain = config_of("one")
