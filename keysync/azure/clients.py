@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from azure.core.credentials_async import AsyncTokenCredential
 from azure.core.pipeline.policies import DistributedTracingPolicy, HttpLoggingPolicy, RequestIdPolicy, UserAgentPolicy
@@ -16,9 +16,13 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
+from keysync.azure.listing import GuardedLists
 from keysync.azure.pace import PaceHeaders
 from keysync.azure.reply import ReplyDate
 from keysync.azure.transport import SharedTransport
+
+if TYPE_CHECKING:
+    from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 
 
 class Clients:
@@ -36,6 +40,7 @@ class Clients:
         self._transport = transport
         self._tracing = tracing
         self._batch: dict[tuple[int, str], BatchManagementClient] = {}
+        self._graph: dict[int, ResourceGraphClient] = {}
 
     async def batch(
         self, credential: AsyncTokenCredential, subscription_id: str, api_version: str | None
@@ -47,18 +52,41 @@ class Clients:
         """
         key = (id(credential), subscription_id)
         if key not in self._batch:
-            scope = self._endpoints.resource_manager_scope
             client = BatchManagementClient(
                 credential,
                 subscription_id,
                 base_url=self._endpoints.resource_manager,
-                credential_scopes=[scope],
+                credential_scopes=[self._endpoints.resource_manager_scope],
                 transport=self._transport,
-                policies=self._policies(AsyncARMChallengeAuthenticationPolicy(credential, scope), PaceHeaders()),
+                policies=self._resource_manager_policies(credential),
                 **_given(api_version),
             )
             self._batch[key] = await self._stack.enter_async_context(client)
         return self._batch[key]
+
+    async def resource_graph(self, credential: AsyncTokenCredential) -> ResourceGraphClient:
+        """The Resource Graph client that sees with one credential; its pipeline is that of the Batch clients.
+
+        Raises ImportError where the extra ``resource-graph`` is not installed.
+        """
+        from azure.mgmt.resourcegraph.aio import ResourceGraphClient  # noqa: PLC0415  # an extra
+
+        key = id(credential)
+        if key not in self._graph:
+            client = ResourceGraphClient(
+                credential,
+                base_url=self._endpoints.resource_manager,
+                credential_scopes=[self._endpoints.resource_manager_scope],
+                transport=self._transport,
+                policies=self._resource_manager_policies(credential),
+            )
+            self._graph[key] = await self._stack.enter_async_context(client)
+        return self._graph[key]
+
+    def _resource_manager_policies(self, credential: AsyncTokenCredential) -> list[Any]:
+        scope = self._endpoints.resource_manager_scope
+        policies = self._policies(AsyncARMChallengeAuthenticationPolicy(credential, scope), PaceHeaders())
+        return [GuardedLists(self._endpoints.resource_manager), *policies]
 
     def _policies(self, authentication: Any, headers: Any) -> list[Any]:  # noqa: ANN401  # policies share no base class
         """No redirects, since one could carry the token elsewhere, and no retries: those are `keysync.azure.retry`'s."""

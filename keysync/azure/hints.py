@@ -13,6 +13,8 @@ _BATCH_ACTIONS: Final = {
     "listKeys": "Microsoft.Batch/batchAccounts/listKeys/action",
     "getAccount": "Microsoft.Batch/batchAccounts/read",
     "listAccounts": "Microsoft.Batch/batchAccounts/read",
+    # Resource Graph shows what the identity may read anyway.
+    "queryResources": "Microsoft.Batch/batchAccounts/read",
 }
 _SECRET_ACTIONS: Final = {
     "getSecret": "Microsoft.KeyVault/vaults/secrets/getSecret/action",

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from azure.mgmt.batch.aio import BatchManagementClient
@@ -28,28 +30,39 @@ from keysync.cli.coverage import (
     read_only_vaults,
     served_names,
 )
-from keysync.config.models import Account, Config, Credential
+from keysync.cli.resolve import Coverage
+from keysync.config.models import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
+from keysync.sources.batch_list import BatchRoute
 from keysync.sources.directory import BatchDirectory
+from keysync.sources.discovery import Discovery
 from keysync.sources.once import OncePerPass
+from keysync.sources.rows import Route
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collector
 from keysync.sync.locks import SecretLocks
+from keysync.sync.model import Beforehand
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
 from keysync.targets.key_vault import KeyVault
+
+if TYPE_CHECKING:
+    from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 
 _GRACE = 0.8
 _CONNECT_SECONDS = 10.0
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Wired:
-    """A configuration with everything opened: ready for passes, and for the doctor."""
+    """A configuration with everything opened: ready for passes, and for the doctor.
+
+    `accounts` are those that passes are about, with a source each by ARM id; `cover` brings others.
+    """
 
     config: Config
     accounts: tuple[Account, ...]
@@ -64,6 +77,24 @@ class Wired:
     transport: SharedTransport
     locks: SecretLocks
     tracer: Tracer
+    discovery: Discovery
+    opener: _Opener
+
+    async def cover(self, accounts: Sequence[Account]) -> None:
+        """From now on passes are about `accounts`: opens what is missing, and forgets sources that nobody needs any more.
+
+        No request is made, and passes under way are not disturbed. Raises UsageError as `wire` does.
+        """
+        for name in dict.fromkeys(name for account in accounts for name in account.vaults):
+            if name not in self.targets:
+                self.targets[name] = await self.opener.vault(name)
+        for account in accounts:
+            known = self.sources.get(account.resource_id)
+            if known is None or known.account.credential != account.credential:
+                self.sources[account.resource_id] = await self.opener.account(account)
+        self.accounts = tuple(accounts)
+        for gone in self.sources.keys() - {account.resource_id for account in accounts}:
+            del self.sources[gone]
 
     def make_pass(
         self,
@@ -77,6 +108,7 @@ class Wired:
         accounts: Sequence[Account] | None = None,
         busy: int = 0,
         patience: float | None = None,
+        beforehand: Beforehand | None = None,
     ) -> Pass:
         """One pass over every account, or over `accounts`; with `asked.adopt`, over nothing but what is not ours yet.
 
@@ -116,6 +148,7 @@ class Wired:
             orphans=orphans,
             orphans_seconds=timeouts.account.total_seconds(),
             busy=busy,
+            beforehand=beforehand or Beforehand(),
             tracer=self.tracer,
         )
 
@@ -125,23 +158,33 @@ class Wired:
         return tuple(credential.name for credential in self.credentials.opened)
 
     def orphan_search(
-        self, *, is_mine: Callable[[str], bool] = lambda _account: True, streaks: GoneStreaks | None = None
+        self,
+        *,
+        coverage: Coverage | None = None,
+        is_mine: Callable[[str], bool] = lambda _account: True,
+        streaks: GoneStreaks | None = None,
     ) -> OrphanSearch | None:
-        """The search for orphans, None where they are kept; `streaks` is the daemon's memory."""
+        """The search for orphans, None where they are kept; `streaks` is the daemon's memory.
+
+        `coverage` is all that the configuration covers, of other shards too; with `discover` nothing is removed without it.
+        """
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None
+        covered = coverage or Coverage(self.config.accounts, complete=not self.config.discover)
         return OrphanSearch(
             targets=one_each(self.config, self.targets),
             directory=BatchDirectory(self.batch_client, self.caller),
             translator=self.translator,
             mode=mode,
             owner=owner,
-            served=served_names(self.config),
+            served=served_names(self.config, covered.accounts),
             read_only=read_only_vaults(self.config),
-            read_only_accounts=read_only_accounts(self.config),
+            read_only_accounts=read_only_accounts(covered.accounts),
             is_mine=is_mine,
             streaks=streaks,
+            spared=frozenset(one.resource_id.lower() for one in covered.left_out),
+            withheld=None if covered.complete else "not every account could be listed",
         )
 
     def _scopes(self, accounts: Sequence[Account], asked: Asked) -> tuple[AccountScope, ...]:
@@ -162,30 +205,6 @@ class Wired:
         return tuple(scopes)
 
 
-def select_accounts(config: Config, names: Sequence[str]) -> tuple[Account, ...]:
-    """The configured accounts named by `--account`, by name or ARM id, all where none is named. Raises UsageError."""
-    if not names:
-        return config.accounts
-    wanted = {name.lower() for name in names}
-    found = tuple(one for one in config.accounts if {one.name.lower(), one.resource_id.lower()} & wanted)
-    known = {name for one in found for name in (one.name.lower(), one.resource_id.lower())}
-    missing = [name for name in names if name.lower() not in known]
-    if missing:
-        configured = ", ".join(sorted(one.name for one in config.accounts))
-        raise UsageError(f"--account {missing[0]}: no such account in the configuration, which has {configured}")
-    return found
-
-
-def refuse_what_is_not_built(config: Config) -> None:
-    """Settings that a later version honours are refused: to ignore them silently would be worse. Raises UsageError."""
-    asked = {
-        "discover": bool(config.discover),
-    }
-    for setting, is_asked in asked.items():
-        if is_asked:
-            raise UsageError(f"configuration: `{setting}` is not supported by this version of keysync: take it out")
-
-
 @dataclass(frozen=True, slots=True)
 class Extras:
     """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, locks that outlive it."""
@@ -201,9 +220,9 @@ async def wire(
 ) -> AsyncIterator[Wired]:
     """Opens session, credentials and clients for `accounts`, and closes them in the opposite order.
 
-    No request is made. Raises UsageError for what the configuration names and this machine has not.
+    Accounts that are discovered come later, by `Wired.discovery` and `Wired.cover`. No request is made. Raises UsageError for
+    what the configuration names and this machine has not.
     """
-    refuse_what_is_not_built(config)
     extras = extras or Extras()
     async with AsyncExitStack() as stack:
         endpoints = endpoints_of(config.cloud)
@@ -222,15 +241,12 @@ async def wire(
             fingerprinter=fingerprinter,
             scrubber=scrubber,
         )
-        used = {name for account in accounts for name in account.vaults}
-        if config.orphans != "keep":
-            used |= set(config.vaults)  # an account that is gone may have been the last of its vault
-        targets = {name: await opener.vault(name) for name in config.vaults if name in used}
-        sources = {account.resource_id: await opener.account(account) for account in accounts}
-        yield Wired(
+        # An account that is gone may have been the last of its vault.
+        targets = {name: await opener.vault(name) for name in config.vaults} if config.orphans != "keep" else {}
+        wired = Wired(
             config,
-            tuple(accounts),
-            sources,
+            (),
+            {},
             targets,
             fingerprinter,
             translator,
@@ -241,7 +257,38 @@ async def wire(
             transport,
             extras.locks,
             extras.tracer,
+            await _open_discovery(config, opener, translator),
+            opener,
         )
+        await wired.cover(accounts)
+        yield wired
+
+
+async def _open_discovery(config: Config, opener: _Opener, translator: FailureTranslator) -> Discovery:
+    for entry in config.discover:
+        await opener.credential(entry.credential)  # a file that cannot be read is told before the first request
+    return Discovery(
+        config.discover,
+        _routes(config.discover, opener),
+        translator,
+        listed=config.accounts,
+        vaults={name: vault.url for name, vault in config.vaults.items()},
+        seconds=config.timeouts.account.total_seconds(),
+        concurrency=config.concurrency,
+    )
+
+
+def _routes(entries: Iterable[Discover], opener: _Opener) -> Mapping[str, Route]:
+    routes: dict[str, Route] = {"list": BatchRoute(opener.batch_list)}
+    for index, entry in enumerate(entries):
+        if entry.via == "resource_graph" and entry.via not in routes:
+            try:
+                from keysync.sources.resource_graph import GraphRoute  # noqa: PLC0415  # an extra
+            except ImportError:
+                told = f"discover[{index}].via: resource_graph needs an extra: pip install 'keysync[resource-graph]'"
+                raise UsageError(told) from None
+            routes[entry.via] = GraphRoute(opener.resource_graph)
+    return routes
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +305,7 @@ class _Opener:
 
     async def vault(self, name: str) -> KeyVault:
         settings = self.config.vaults[name]
-        credential = await self._credential(settings.credential)
+        credential = await self.credential(settings.credential)
         try:
             client = await self.clients.secrets(
                 credential,
@@ -283,18 +330,35 @@ class _Opener:
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """A client for any subscription, with the credential that its configured accounts have, if there are any."""
-        same = (one for one in self.config.accounts if one.subscription_id.lower() == subscription_id.lower())
-        credential = next((one.credential for one in same), None)
-        return await self._batch(await self._credential(credential), subscription_id)
+        wanted = subscription_id.lower()
+        listed = (one.credential for one in self.config.accounts if one.subscription_id == wanted)
+        found = (entry.credential for entry in self.config.discover if wanted in entry.scopes)
+        credential = next(chain(listed, found, (None,)))
+        return await self._batch(await self.credential(credential), subscription_id)
 
-    async def _credential(self, credential: Credential | None) -> SingleFlightCredential:
+    async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
+        """What it takes to list one subscription for an entry."""
+        credential = await self.credential(entry.credential)
+        return await self._batch(credential, subscription_id), self._lister(credential)
+
+    async def resource_graph(self, entry: Discover) -> tuple[ResourceGraphClient, Caller]:
+        """What it takes to list by Resource Graph for an entry."""
+        credential = await self.credential(entry.credential)
+        return await self.clients.resource_graph(credential), self._lister(credential)
+
+    def _lister(self, credential: SingleFlightCredential) -> Caller:
+        # Without a pace: that one counts writes, and a list spends reads.
+        return self.caller.behind(self.guard((_breaker_key(credential),)))
+
+    async def credential(self, credential: Credential | None) -> SingleFlightCredential:
+        """The credential asked for, or else the general one. Raises UsageError."""
         return await self.credentials.open(credential or self.config.credential)
 
     async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
         return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
     async def account(self, account: Account) -> BatchAccount:
-        credential = await self._credential(account.credential)
+        credential = await self.credential(account.credential)
         client = await self._batch(credential, account.subscription_id)
         # Resource Manager counts calls by subscription and principal.
         caller = self.caller.behind(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -81,10 +81,10 @@ def _own(vault: Vault, limit: str, general: T) -> T:
     return general if own is None else own
 
 
-def served_names(config: Config) -> dict[str, frozenset[str]]:
-    """By vault, the names (lower case) that the whole configuration writes there, under whichever name it has the vault."""
+def served_names(config: Config, accounts: Sequence[Account]) -> dict[str, frozenset[str]]:
+    """By vault, the names (lower case) that are written there for `accounts`, under whichever name it has the vault."""
     by_url: dict[str, set[str]] = {}
-    for account in config.accounts:
+    for account in accounts:
         for vault in account.vaults:
             names = by_url.setdefault(config.vaults[vault].url, set())
             names |= {name.lower() for name in account.secret_names().values()}
@@ -99,9 +99,9 @@ def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
     return {name: targets[name] for name in first.values()}
 
 
-def read_only_accounts(config: Config) -> frozenset[str]:
-    """The accounts, by ARM id in lower case, for which nothing is written."""
-    return frozenset(account.resource_id.lower() for account in config.accounts if account.read_only)
+def read_only_accounts(accounts: Sequence[Account]) -> frozenset[str]:
+    """Those, by ARM id in lower case, for which nothing is written."""
+    return frozenset(account.resource_id.lower() for account in accounts if account.read_only)
 
 
 def read_only_vaults(config: Config) -> frozenset[str]:

@@ -138,6 +138,10 @@ class Shop:
 
     async def open(self, config: Config) -> Opened:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
+        if config.discover:
+            raise UsageError(
+                "configuration: `discover` is not supported by `run` yet: list the accounts, or run `sync`"
+            )
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
             wired = await stack.enter_async_context(

@@ -14,9 +14,10 @@ from rich.text import Text
 from keysync import logs
 from keysync.azure.errors import AzureFailure
 from keysync.azure.retry import Operation
-from keysync.cli.compose import Wired, select_accounts, wire
+from keysync.cli.compose import Wired, wire
 from keysync.cli.one_off import Options, load
 from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
 from keysync.report.text import account_name, console_for
@@ -54,9 +55,10 @@ def run(options: Options) -> int:
 
 
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
-    accounts = select_accounts(config, options.accounts)
     with interruptible() as interruption, ProgressBar() as bar:
-        async with wire(config, accounts, scrubber, lambda _operation, _status: None) as wired:
+        async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
+            coverage = await resolve(config, wired.discovery, interruption.stop)
+            await wired.cover(selected(coverage, options.accounts))
             examination = asyncio.create_task(_examine(wired, interruption, bar))
             try:
                 await wait_for([examination], interruption.stop, None)
@@ -64,7 +66,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
             finally:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
-            found = [_configuration(wired), *(examination.result() if done else [])]
+            found = [_configuration(wired), *_discovery(coverage), *(examination.result() if done else [])]
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)
@@ -86,6 +88,20 @@ def _configuration(wired: Wired) -> Diagnosis:
     return Diagnosis(
         "ok", "configuration", f"{len(wired.accounts)} accounts, {len(wired.targets)} vaults, no name twice"
     )
+
+
+def _discovery(coverage: Coverage) -> Iterable[Diagnosis]:
+    """What the listing of accounts had to say; accounts that give no keys are no fault of anybody's."""
+    for problem in coverage.problems:
+        subject = f"discover[{problem.entry}] {problem.scope}"
+        yield Diagnosis("problem", subject, f"was not listed whole: {problem.record.summary}", problem.record.hint)
+    for warning in coverage.warnings:
+        subject, _, told = warning.partition(": ")
+        yield Diagnosis("warning", subject, told, "check it against the accounts that `keysync accounts` lists")
+    for one in coverage.left_out:
+        level: Level = "problem" if one.refused else "warning"
+        word = "is refused" if one.refused else "is left out"
+        yield Diagnosis(level, f"account {account_name(one.resource_id)}", f"{word}: {one.reason}")
 
 
 async def _token(wired: Wired, number: int) -> Diagnosis:

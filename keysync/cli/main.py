@@ -175,6 +175,21 @@ def check(
 
 
 @app.command()
+def accounts(
+    context: typer.Context,
+    config: ConfigOption = None,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,
+    log_format: FormatOption = None,
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
+    """List the accounts that the configuration covers, those that are discovered included; reads no key."""
+    from keysync.cli import accounts as listing  # noqa: PLC0415  # imports the SDKs
+
+    raise typer.Exit(listing.run(_options(context, config, log_level, log_format, output=output.value)))
+
+
+@app.command()
 def demo(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="End by itself after a few passes.")] = False,

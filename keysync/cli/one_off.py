@@ -13,9 +13,10 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 
 from keysync import logs
-from keysync.cli.compose import Extras, Wired, select_accounts, wire
+from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config
@@ -87,22 +88,26 @@ def _check_writable(path: Path | None) -> None:
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    accounts = [one for one in select_accounts(config, options.accounts) if _is_ours(options, one)]
-    _check_secrets(options, accounts)
-    metrics.cover((account.resource_id for account in accounts), config.vaults)
+    asked = Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told)
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
             open_tracing(scrubber.scrub) as tracer,
-            wire(config, accounts, scrubber, metrics.called, Extras(tracer=tracer)) as wired,
+            wire(config, (), scrubber, metrics.called, Extras(tracer=tracer)) as wired,
         ):
+            coverage = await resolve(config, wired.discovery, interruption.stop)
+            accounts = selected(coverage, options.accounts, options.shard)
+            _check_secrets(options, coverage, accounts)
+            metrics.cover((account.resource_id for account in accounts), config.vaults)
+            await wired.cover(accounts)
             observer = Observers((PassLog(), metrics, bar))
             job = wired.make_pass(
                 observer,
                 interruption.stop,
                 dry_run=options.dry_run,
                 accept=options.accept,
-                asked=Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told),
-                orphans=_orphan_search(options, wired),
+                asked=asked,
+                orphans=_orphan_search(options, wired, coverage),
+                beforehand=beforehand(coverage, options.accounts, options.shard, asked.is_about),
             )
             report = await run_pass(job)
     if options.metrics_file is not None:
@@ -116,16 +121,14 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     return interruption.exit_code or _exit_code(options, report)
 
 
-def _orphan_search(options: Options, wired: Wired) -> OrphanSearch | None:
+def _orphan_search(options: Options, wired: Wired, coverage: Coverage) -> OrphanSearch | None:
     """None in a run about some accounts only, or about taking secrets over."""
     if options.accounts or options.secrets or options.adopt is not None:
         return None
     shard = options.shard
-    return wired.orphan_search() if shard is None else wired.orphan_search(is_mine=shard.has)
-
-
-def _is_ours(options: Options, account: Account) -> bool:
-    return options.shard is None or options.shard.has(account.resource_id)
+    if shard is None:
+        return wired.orphan_search(coverage=coverage)
+    return wired.orphan_search(coverage=coverage, is_mine=shard.has)
 
 
 def _print(options: Options, report: Report) -> None:
@@ -144,16 +147,18 @@ def _adopt_command(options: Options) -> str:
     return command("adopt", " ".join(filter(None, (options.told, shlex.join([*named, *replace, "--yes"])))))
 
 
-def _check_secrets(options: Options, accounts: Sequence[Account]) -> None:
-    """Raises UsageError for a `--secret` that no selected account has."""
+def _check_secrets(options: Options, coverage: Coverage, accounts: Sequence[Account]) -> None:
+    """Raises UsageError for a `--secret` that no selected account has, unless not all could be listed."""
+    if not coverage.complete:
+        return
+    accounts = [*accounts, *(one.account for one in coverage.refused if one.account is not None)]
     known = {
         f"{vault}/{name}".lower() for one in accounts for vault in one.vaults for name in one.secret_names().values()
     }
     for name in options.secrets:
         if name.lower() not in known:
-            raise UsageError(
-                f"--secret {name}: the configuration writes no such secret; write VAULT/NAME, such as {min(known)}"
-            )
+            example = f", such as {min(known)}" if known else ""
+            raise UsageError(f"--secret {name}: the configuration writes no such secret; write VAULT/NAME{example}")
 
 
 def _exit_code(options: Options, report: Report) -> int:

@@ -83,7 +83,7 @@ def _holders(where: Location, value: object) -> Iterator[tuple[Location, dict[st
     for key in _FILES:
         if isinstance(value.get(key), dict):
             yield (*where, key), value[key]
-    for key in ("accounts", "vaults") if not where else ():
+    for key in ("accounts", "discover", "vaults") if not where else ():
         entries = value.get(key)
         pairs = (
             entries.items() if isinstance(entries, dict) else enumerate(entries if isinstance(entries, list) else ())

@@ -449,32 +449,132 @@ class Account(Strict):
 
 
 class Discover(Strict):
-    """Batch accounts that are found by listing a subscription; what is listed under `accounts` wins."""
+    """Batch accounts that are found by listing; what is listed under `accounts` wins. One of `subscription_id` and
+    `subscriptions` is set, and `vaults` unless `vaults_by_tag` is."""
 
-    subscription_id: Guid = Field(description="The subscription to list, a GUID.")
+    subscription_id: Guid | None = Field(default=None, description="The subscription to list, a GUID.")
+    subscriptions: List[Guid] = Field(
+        default=(), description="Several subscriptions to list, GUIDs, in place of `subscription_id`."
+    )
     resource_groups: List[ResourceGroup] = Field(
         default=(), description="Only these groups. Empty: the whole subscription."
     )
-    name: Text = Field(default="*", description="Only accounts whose name matches; * and ? stand for any characters.")
+    name: Text = Field(
+        default="*",
+        description="Only accounts whose name matches, without regard to case; * stands for any characters, ? for one.",
+    )
     tags: dict[Text, str] = Field(
         default_factory=dict,
-        description="Only accounts with all of these tags.",
+        description="Only accounts with all of these tags; the case of a tag's name does not count, that of its value does.",
         json_schema_extra={"default": {}},
     )
     exclude: List[Text] = Field(default=(), description="Never accounts whose name matches one of these.")
-    vaults: VaultNames = Field(description="The vaults that get their keys, by their names under `vaults`.")
+    vaults: Annotated[tuple[str, ...], BeforeValidator(_list)] = Field(
+        default=(),
+        description="The vaults that get their keys, by their names under `vaults`. With `vaults_by_tag`: those of "
+        "accounts without that tag; unless set, such accounts are left out.",
+        json_schema_extra={"minItems": 1},
+    )
+    vaults_by_tag: Text | None = Field(
+        default=None,
+        description="A tag of the account that names its vaults, by their names under `vaults`, with commas or spaces between. "
+        "An account whose tag names an unknown vault is refused. Whoever may tag an account then chooses among the vaults.",
+        examples=["keysync-vault"],
+    )
     secrets: SecretNames = Field(default_factory=SecretNames, description="How their secrets are named.")
+    credential: Credential | None = Field(
+        default=None, description="Lists them and reads their keys. Unless set: the general credential."
+    )
+    schedule: Schedule | None = Field(
+        default=None, description="Takes the place of the whole general schedule. Unless set: the general one."
+    )
+    read_only: bool = Field(default=False, description="Observe and report, write nothing for these accounts.")
+    adopt: bool | None = Field(default=None, description="Unless set: the general `adopt`.")
+    every: Duration | None = Field(
+        default=None,
+        description="The time between two listings, at least 1s; `run` only. Null: anew at each pass, so that a new account is "
+        "served by the next one.",
+    )
+    via: Literal["list", "resource_graph"] = Field(
+        default="list",
+        description="How they are listed: by Batch itself, one subscription or group at a time, or by Azure Resource Graph, "
+        "many subscriptions in one query, which may lag by minutes and needs the extra keysync[resource-graph].",
+    )
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "allOf": [
+                {
+                    "oneOf": [
+                        {"required": ["subscription_id"], "properties": {"subscription_id": {"type": "string"}}},
+                        {"required": ["subscriptions"], "properties": {"subscriptions": {"minItems": 1}}},
+                    ]
+                },
+                {
+                    "anyOf": [
+                        {"required": ["vaults"]},
+                        {"required": ["vaults_by_tag"], "properties": {"vaults_by_tag": {"type": "string"}}},
+                    ]
+                },
+            ]
+        }
+    )
+
+    @field_validator("every")
+    @classmethod
+    def _not_too_often(cls, value: timedelta | None) -> timedelta | None:
+        if value is not None and value < timedelta(seconds=1):
+            raise expected("a duration of 1s or more")
+        return value
+
+    @field_validator("vaults")
+    @classmethod
+    def _not_empty(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        # The default is not validated: what is empty here was written so.
+        if not value:
+            raise problem(
+                "found no vault, expected one or more", "leave `vaults` out where `vaults_by_tag` says it all"
+            )
+        return value
 
     @model_validator(mode="after")
-    def _a_name_each(self) -> Self:
-        shared = [
-            (("secrets", key), expected("a pattern with {account}, since all accounts found would write one secret"))
-            for key, pattern in self.secrets.patterns().items()
-            if "{account}" not in pattern
-        ]
-        if shared:
-            raise faults(shared)
+    def _whole(self) -> Self:
+        found = [*self._scope_faults(), *self._vault_faults(), *self._name_faults()]
+        if found:
+            raise faults(found)
         return self
+
+    def _scope_faults(self) -> Iterator[Fault]:
+        if self.subscription_id is None and not self.subscriptions:
+            yield ("subscription_id",), PydanticCustomError("missing", "Field required")
+        if self.subscription_id is not None and self.subscriptions:
+            yield (
+                ("subscriptions",),
+                problem("found both subscription_id and subscriptions, expected one of them", "remove one"),
+            )
+        for place, one in enumerate(self.subscriptions):
+            if one in self.subscriptions[:place]:
+                yield ("subscriptions", place), problem("this subscription stands here twice", "remove one")
+
+    def _vault_faults(self) -> Iterator[Fault]:
+        if not self.vaults and self.vaults_by_tag is None:
+            yield ("vaults",), PydanticCustomError("missing", "Field required")
+
+    def _name_faults(self) -> Iterator[Fault]:
+        patterns = self.secrets.patterns()
+        for key, pattern in patterns.items():
+            if "{account}" not in pattern:
+                told = "a pattern with {account}, since all accounts found would write one secret"
+                yield ("secrets", key), expected(told)
+        # A vault compares names without case.
+        if len(patterns) > len({pattern.lower() for pattern in patterns.values()}):
+            told = "both keys of each account found would be written to one secret"
+            yield ("secrets", "secondary"), problem(told, "give the two keys different names")
+
+    @property
+    def scopes(self) -> tuple[str, ...]:
+        """The subscriptions to list."""
+        return self.subscriptions if self.subscription_id is None else (self.subscription_id,)
 
 
 class Timeouts(Strict):
@@ -628,6 +728,7 @@ class Config(Strict):
             *_nothing_to_do(made),
             *_repeated_accounts(made),
             *_collisions(made),
+            *_one_vault_twice(made),
             *_unowned_orphans(made),
         ]
         if found:
@@ -691,6 +792,18 @@ def _collisions(config: Config) -> Iterator[Fault]:
                         "give one of them other names under secrets",
                     ),
                 )
+
+
+def _one_vault_twice(config: Config) -> Iterator[Fault]:
+    """Two names of one vault in a `discover` entry, which would write each secret twice; `accounts` have `_collisions`."""
+    for index, entry in enumerate(config.discover):
+        seen: dict[str, str] = {}
+        for place, name in enumerate(entry.vaults):
+            url = config.vaults[name].url if name in config.vaults else name
+            first = seen.setdefault(url, name)
+            if place and first in entry.vaults[:place]:
+                told = f"{name!r} is the vault {first!r} again, and each secret would be written there twice"
+                yield ("discover", index, "vaults", place), problem(told, "remove one")
 
 
 def _targets(config: Config, account: Account) -> Iterator[tuple[str, str, str]]:

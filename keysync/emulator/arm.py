@@ -7,9 +7,10 @@ from collections.abc import Callable
 from functools import partial
 
 from keysync.emulator.entra import BadToken, Entra, Token
+from keysync.emulator.graph import ResourceGraph, table_of
 from keysync.emulator.paging import seal, unseal
 from keysync.emulator.state import Account, State
-from keysync.emulator.throttle import ARM_READS, ARM_WRITES, TokenBuckets
+from keysync.emulator.throttle import ARM_READS, ARM_WRITES, GRAPH_QUERIES, TokenBuckets
 from keysync.emulator.wire import Call, Json, Refused, Reply, Route, error, json_body
 
 BATCH_VERSIONS = ("2023-11-01", "2024-02-01", "2024-07-01", "2025-06-01")
@@ -33,13 +34,21 @@ class ResourceManager:
     """The operations of ARM on `state`."""
 
     def __init__(
-        self, state: State, entra: Entra, *, vault_suffix: str, page_size: int, buckets: TokenBuckets | None
+        self,
+        state: State,
+        entra: Entra,
+        *,
+        vault_suffix: str,
+        page_size: int,
+        graph_page_size: int,
+        buckets: TokenBuckets | None,
     ) -> None:
         self._state = state
         self._entra = entra
         self._vault_suffix = vault_suffix
         self._page_size = page_size
         self._buckets = buckets
+        self._graph = ResourceGraph(state, account_body, page_size=graph_page_size)
 
     def route(self, call: Call) -> Route:
         """What a call asks of ARM."""
@@ -61,6 +70,8 @@ class ResourceManager:
         match lower:
             case ["tenants"]:
                 return "listTenants", "", self._tenants
+            case ["providers", "microsoft.resourcegraph", "resources"] if call.method == "POST":
+                return "queryResources", table_of(call), lambda: self._graph.query(call)
             case ["subscriptions"]:
                 return "listSubscriptions", "", self._subscriptions
             case ["subscriptions", _]:
@@ -121,10 +132,14 @@ class ResourceManager:
         return token
 
     def _limit(self, call: Call, subscription: str, headers: dict[str, str]) -> Reply | None:
-        if self._buckets is None or not subscription:
+        if self._buckets is None:
             return None
         token = self._token(call)
         caller = token.object_id if isinstance(token, Token) else ""
+        if "microsoft.resourcegraph" in call.raw_path.lower():
+            return self._graph_limit(self._buckets, caller, headers)
+        if not subscription:
+            return None
         kind, limit = ("reads", ARM_READS) if call.method in {"GET", "HEAD"} else ("writes", ARM_WRITES)
         verdict = self._buckets.take((kind, subscription, caller), limit)
         headers[f"x-ms-ratelimit-remaining-subscription-{kind}"] = str(verdict.remaining)
@@ -136,6 +151,16 @@ class ResourceManager:
         )
         wait = {"Retry-After": str(verdict.retry_after), **headers}
         return error(429, "SubscriptionRequestsThrottled", told, headers=wait)
+
+    def _graph_limit(self, buckets: TokenBuckets, caller: str, headers: dict[str, str]) -> Reply | None:
+        verdict = buckets.take(("graph", caller), GRAPH_QUERIES)
+        headers["x-ms-user-quota-remaining"] = str(verdict.remaining)
+        headers["x-ms-user-quota-resets-after"] = "00:00:05"
+        if verdict.allowed:
+            return None
+        told = "Client application has been throttled and should not attempt to repeat the request until an amount of time."
+        wait = {"Retry-After": str(verdict.retry_after), **headers}
+        return error(429, "RateLimiting", told, headers=wait)
 
     def _metadata(self, call: Call) -> Reply:
         if not call.query.get("api-version"):
@@ -226,7 +251,7 @@ class ResourceManager:
             raise Refused(error(400, "InvalidSkipToken", "The skip token is not one of this service."))
         first = int(start or 0)
         last = first + self._page_size
-        told: Json = {"value": [_account_body(account) for account in accounts[first:last]]}
+        told: Json = {"value": [account_body(account) for account in accounts[first:last]]}
         if last < len(accounts):
             version = call.query["api-version"]
             told["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={seal(str(last))}"
@@ -247,7 +272,7 @@ class ResourceManager:
         if operation in account.denied:
             return self._no_role(call, operation, account)
         if operation == "getAccount":
-            return Reply(200, _account_body(account))
+            return Reply(200, account_body(account))
         return _keys_refused(account) or _keys(call, operation, account)
 
     def _no_role(self, call: Call, operation: str, account: Account) -> Reply:
@@ -285,7 +310,8 @@ def _keys(call: Call, operation: str, account: Account) -> Reply:
     return Reply(200, {"accountName": account.name, "primary": account.primary, "secondary": account.secondary})
 
 
-def _account_body(account: Account) -> Json:
+def account_body(account: Account) -> Json:
+    """An account as Batch management and Resource Graph show it."""
     host = f"{account.name}.{account.location}.batch.azure.com"
     return {
         "id": account.id,
@@ -297,7 +323,7 @@ def _account_body(account: Account) -> Json:
         "properties": {
             "accountEndpoint": host,
             "nodeManagementEndpoint": f"{account.name}.{account.location}.service.batch.azure.com",
-            "provisioningState": "Succeeded",
+            "provisioningState": account.provisioning_state,
             "poolAllocationMode": account.pool_allocation_mode,
             "publicNetworkAccess": "Enabled",
             "networkProfile": {"accountAccess": {"defaultAction": "Allow"}},

@@ -40,6 +40,7 @@ class AccountData(_Model):
     tags: dict[str, str] = {}
     allowed_authentication_modes: list[AuthenticationMode] = ["SharedKey", "AAD", "TaskAuthenticationToken"]
     pool_allocation_mode: Literal["BatchService", "UserSubscription"] = "BatchService"
+    provisioning_state: Literal["Succeeded", "Creating", "Deleting", "Failed", "Cancelled", "Invalid"] = "Succeeded"
     lock: Literal["ReadOnly", "CanNotDelete"] | None = None
     denied: bool | list[Literal["getAccount", "listKeys", "regenerateKeys"]] = False
     tenant_id: str | None = None
@@ -109,13 +110,17 @@ class VaultData(_Model):
 
 
 class EmulatorData(_Model):
-    """All that the embedded Azure starts with. Without a `client_secret` one is made up."""
+    """All that the embedded Azure starts with. Without a `client_secret` one is made up.
+
+    `page_size` is that of lists of Resource Manager, `graph_page_size` the most rows of a page of Resource Graph.
+    """
 
     tenant_id: str = TENANT_ID
     client_id: str = CLIENT_ID
     client_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(30))
     token_lifetime: int = Field(default=3600, ge=1)
     page_size: int = Field(default=50, ge=1)
+    graph_page_size: int = Field(default=1000, ge=1, le=1000)
     subscriptions: list[str] = []
     accounts: list[AccountData] = []
     vaults: list[VaultData] = []

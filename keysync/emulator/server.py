@@ -139,6 +139,7 @@ class Emulator:
             self._entra,
             vault_suffix=f"localhost:{main}",
             page_size=self._data.page_size,
+            graph_page_size=self._data.graph_page_size,
             buckets=self._buckets,
         )
         vaults: dict[str, str] = {}

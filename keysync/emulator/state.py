@@ -28,6 +28,7 @@ class Account:
     tags: dict[str, str]
     authentication_modes: list[str]
     pool_allocation_mode: str
+    provisioning_state: str
     lock: str | None
     denied: frozenset[str]
     tenant_id: str
@@ -336,6 +337,7 @@ def _account_of(data: AccountData, tenant_id: str) -> Account:
         tags=dict(data.tags),
         authentication_modes=modes,
         pool_allocation_mode=data.pool_allocation_mode,
+        provisioning_state=data.provisioning_state,
         lock="ReadOnly" if data.fault == "locked" else data.lock,
         denied=frozenset(denied),
         tenant_id=data.tenant_id or tenant_id,

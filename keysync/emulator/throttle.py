@@ -22,6 +22,8 @@ ARM_WRITES = Limit(200, 10)
 # Key Vault counts within windows of 10 s; a bucket that refills at the same mean rate is as strict over time.
 VAULT_CREATES = Limit(300, 30)
 VAULT_OTHERS = Limit(4000, 400)
+# Resource Graph counts queries of a user within windows of 5 s.
+GRAPH_QUERIES = Limit(15, 3)
 
 
 @dataclass(frozen=True)

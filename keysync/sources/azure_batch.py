@@ -39,6 +39,11 @@ class BatchAccount:
         self._fingerprinter = fingerprinter
         self._scrubber = scrubber
 
+    @property
+    def account(self) -> Account:
+        """The account as it was configured."""
+        return self._account
+
     async def get_keys(self) -> AccountKeys:
         """Both keys, each usable or refused with the reason.
 

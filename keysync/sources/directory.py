@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, Literal
@@ -13,15 +12,11 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
+from keysync.sources.arm_id import AccountId
 from keysync.sources.azure_batch import GET_ACCOUNT
 
 LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 
-_ARM_ID: Final = re.compile(
-    r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
-    r"/providers/Microsoft\.Batch/batchAccounts/(?P<name>[0-9a-z]{3,24})",
-    re.IGNORECASE,
-)
 # SubscriptionNotFound is none of them: it is also what an identity of another tenant is told.
 _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound")
 
@@ -41,13 +36,13 @@ class BatchDirectory:
         ARM asks for permission before it looks, so an identity that may not read gets 403 here and never 404. Raises
         AzureFailure where nobody can tell.
         """
-        place = _ARM_ID.fullmatch(account)
+        place = AccountId.parse(account)
         if place is None:
             raise AzureFailure(FailureRecord(kind="internal", summary=f"no ARM id of a Batch account: {account}"))
-        client = await self._client_of(place["subscription"])
-        if await self._answers(client, account, place["group"], place["name"]):
+        client = await self._client_of(place.subscription)
+        if await self._answers(client, account, place.group, place.name):
             return "there"
-        return "there" if account.lower() in await self._listing(client, place["subscription"].lower()) else "gone"
+        return "there" if account.lower() in await self._listing(client, place.subscription.lower()) else "gone"
 
     async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
         try:

@@ -214,12 +214,25 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Beforehand:
+    """What was known before a pass of accounts that are no part of it.
+
+    `results` are items that were refused already, `warnings` are about no item, and `incomplete` says that accounts are
+    missing that should have been covered.
+    """
+
+    results: tuple[Result, ...] = ()
+    warnings: tuple[str, ...] = ()
+    incomplete: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """One pass as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
 
     `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
     `warnings` are about no item: a vault that could not be searched for orphans, for one. `busy` accounts were left out,
-    since an earlier pass still waited for them.
+    since an earlier pass still waited for them. `incomplete` says that accounts are missing that should have been covered.
     """
 
     run_id: str
@@ -233,11 +246,12 @@ class Report:
     interrupted: bool = False
     warnings: tuple[str, ...] = ()
     busy: int = 0
+    incomplete: bool = False
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed, was refused, or has an unknown end."""
-        return any(result.outcome in BAD for result in self.results)
+        """Whether anything failed, was refused, has an unknown end, or could not even be looked at."""
+        return self.incomplete or any(result.outcome in BAD for result in self.results)
 
     @property
     def has_changes(self) -> bool:

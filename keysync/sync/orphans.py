@@ -105,8 +105,10 @@ class OrphanSearch:
     """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
 
     `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
-    about. `read_only` are vaults, `read_only_accounts` ARM ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is the daemon's memory, None in a one-off
-    run.
+    about. `spared` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans.
+    With `withheld`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
+    ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is
+    the daemon's memory, None in a one-off run.
     """
 
     targets: Mapping[str, SecretTarget]
@@ -119,10 +121,17 @@ class OrphanSearch:
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
     streaks: GoneStreaks | None = None
+    spared: Collection[str] = frozenset()
+    withheld: str | None = None
 
     async def run(self, deadline: float) -> Found:
         """What is there to be removed, found within `deadline` seconds; never raises for a failure of Azure."""
         gone: list[str] = []
+        if self.withheld is not None:
+            # What was not looked at proves nothing either.
+            if self.streaks is not None:
+                self.streaks.note(gone)
+            return Found(warnings=(f"orphans: {self.withheld}: nothing is removed in this pass",))
         try:
             async with asyncio.timeout(deadline):
                 refs, warnings = await self._candidates()
@@ -150,7 +159,8 @@ class OrphanSearch:
                 f"orphans: vault {vault} could not be listed, nothing is removed there ({self._told(error, vault)})",
             )
         refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
-        return tuple(ref for ref in refs if self.is_mine(ref.account)), None
+        mine = (ref for ref in refs if ref.account.lower() not in self.spared and self.is_mine(ref.account))
+        return tuple(mine), None
 
     async def _presences(self, accounts: Collection[str]) -> tuple[dict[str, Presence], list[str]]:
         ordered = sorted(accounts)

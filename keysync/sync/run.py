@@ -17,7 +17,7 @@ from keysync.azure.tracing import NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, planned
 from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
 from keysync.sync.gate import Gate
-from keysync.sync.model import Plan, Report, Result, Seen, Unseen
+from keysync.sync.model import Beforehand, Plan, Report, Result, Seen, Unseen
 from keysync.sync.orphans import Found, OrphanSearch
 from keysync.sync.plan import make_plan
 from keysync.sync.safety import LimitsLike
@@ -44,6 +44,7 @@ class Pass:
     second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_foreign` leaves out
     all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier pass still waits for
     them. `options`, such as ``-c FILE``, go into the commands that are told. `orphans` searches for those, `orphans_seconds` at most.
+    `beforehand` goes into the report as it is.
     """
 
     scopes: Sequence[AccountScope]
@@ -60,6 +61,7 @@ class Pass:
     options: str = ""
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
+    beforehand: Beforehand = field(default_factory=Beforehand)
     tracer: Tracer = NO_TRACER
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
@@ -102,7 +104,9 @@ async def _run(job: Pass, run_id: str) -> Report:
     job.observer.started(run_id, len(job.scopes))
     gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run, options=job.options)
     results: list[Result] = []
-    warnings: list[str] = []
+    warnings = list(job.beforehand.warnings)
+    for result in job.beforehand.results:
+        job.observer.result(run_id, result)
     async for part in _rounds(job, run_id):
         results += await _carry_out(job, part, gate, run_id)
         warnings += part.orphans.warnings
@@ -116,11 +120,12 @@ async def _run(job: Pass, run_id: str) -> Report:
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
         accounts=len({scope.account for scope in job.scopes}),
-        results=tuple(gate.told(result) for result in sorted(results, key=lambda result: result.ref)),
+        results=tuple(sorted((*job.beforehand.results, *map(gate.told, results)), key=lambda result: result.ref)),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
         warnings=(*gate.warnings, *warnings),
         busy=job.busy,
+        incomplete=job.beforehand.incomplete,
     )
     job.observer.finished(report)
     return report

@@ -139,13 +139,6 @@ def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) ->
     assert "--acount" in message
 
 
-def test_a_setting_that_is_not_supported_is_refused(make_world: MakeWorld) -> None:
-    """What this version would ignore is refused by name, rather than ignored."""
-    world = make_world("alpha")
-    world.configure(["alpha"], discover=[{"subscription_id": GUID, "vaults": ["main"]}])
-    assert "`discover`" in refused(world, world.sync())
-
-
 @pytest.mark.parametrize("mode", ["disable", "delete"])
 def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: str) -> None:
     """Whose secrets may be removed has to be said before any is."""

@@ -150,6 +150,60 @@ def test_without_accounts_there_is_nothing_to_do(findings):
     assert "accounts and discover are both empty" in one.message
 
 
+DISCOVERED = [
+    # what stands in the entry, the key and a part of the message of each finding
+    ("{subscription_id: GUID}", [("discover[0].vaults", "the key is required and missing")]),
+    ("{vaults: [main]}", [("discover[0].subscription_id", "the key is required and missing")]),
+    ("{subscriptions: [], vaults: [main]}", [("discover[0].subscription_id", "the key is required and missing")]),
+    ("{subscription_id: GUID, subscriptions: [GUID], vaults: [main]}", [("discover[0].subscriptions", "found both")]),
+    ("{subscriptions: [GUID, GUID], vaults: [main]}", [("discover[0].subscriptions[1]", "stands here twice")]),
+    ("{subscriptions: [GUID, x], vaults: [main]}", [("discover[0].subscriptions[1]", "expected a GUID")]),
+    ("{subscription_id: GUID, vaults: []}", [("discover[0].vaults", "found no vault")]),
+    ("{subscription_id: GUID, vaults: [mian]}", [("discover[0].vaults[0]", "the name of a vault: main")]),
+    ("{subscription_id: GUID, vaults: [main, main]}", [("discover[0].vaults[1]", "is the vault 'main' again")]),
+    ("{subscription_id: GUID, vaults_by_tag: ''}", [("discover[0].vaults_by_tag", "")]),
+    ("{subscription_id: GUID, vaults: [main], every: 500ms}", [("discover[0].every", "1s or more")]),
+    ("{subscription_id: GUID, vaults: [main], every: often}", [("discover[0].every", "a duration such as")]),
+    ("{subscription_id: GUID, vaults: [main], via: graph}", [("discover[0].via", "list")]),
+    ("{subscription_id: GUID, vaults: [main], schedule: {every: 1s, cron: '* * * * *'}}", [("discover[0].schedule.cron", "both")]),
+    ("{subscription_id: GUID, vaults: [main], credential: {type: clii}}", [("discover[0].credential.type", "one of")]),
+    ("{subscription_id: GUID, vaults: [main], secrets: {secondary: '{account}-PRIMARY-key'}}",
+     [("discover[0].secrets.secondary", "both keys of each account")]),
+    ("{subscription_id: GUID, vaults: [main], tag: {a: b}}", [("discover[0].tag", "unknown key")]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("entry", "expected"), DISCOVERED)
+def test_each_wrong_entry_of_discover_is_named_at_its_place(findings, entry, expected):
+    """Every key of an entry is checked before the first request, with its line and column."""
+    found = findings(RIGHT + f"discover: [{entry.replace('GUID', GUID)}]\n")
+    assert [one.key for one in found] == [key for key, _ in expected]
+    for one, (_, message) in zip(found, expected, strict=True):
+        assert message in one.message
+        assert one.line == 8
+        assert one.column is not None
+
+
+def test_an_entry_of_discover_may_name_vaults_by_tag_alone(load):
+    """One subscription or several; a tag or vaults; whatever is not set has its default."""
+    text = (
+        RIGHT
+        + f"discover: [{{subscriptions: [{GUID}], vaults_by_tag: kv}}, {{subscription_id: {GUID}, vaults: [main]}}]\n"
+    )
+    first, second = load(text).discover
+    assert first.scopes == second.scopes == (GUID,)
+    assert (first.vaults, first.vaults_by_tag, first.every, first.via) == ((), "kv", None, "list")
+    assert (second.credential, second.schedule, second.read_only, second.adopt) == (None, None, False, None)
+
+
+def test_a_file_that_a_credential_of_discover_names_has_to_be_there(findings):
+    """Paths of an entry's credential start at the configuration's folder, as all others do."""
+    entry = f"{{subscription_id: {GUID}, vaults: [main], credential: {{type: workload_identity, token_file: nope}}}}"
+    (one,) = findings(RIGHT + f"discover: [{entry}]\n")
+    assert one.key == "discover[0].credential.token_file"
+    assert "a file that exists" in one.message
+
+
 def test_a_discovery_that_gives_all_accounts_one_secret_is_an_error(findings):
     """What is found needs a name each."""
     (one,) = findings(RIGHT + DISCOVER + "secrets: {primary: fixed}}]\n")

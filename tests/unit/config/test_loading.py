@@ -14,6 +14,7 @@ from keysync.config.schema import json_schema, render_schema
 from keysync.errors import ConfigError
 
 EXAMPLES = Path(__file__).parents[3] / "config"
+GUID = "00000000-0000-0000-0000-000000000000"
 NAMES = ["minimal.yaml", "full.yaml", "sovereign.yaml"]
 ENVIRON = {"KEYSYNC_AUDITED_SECRET": "from-the-environment", "KEYSYNC_NOTIFY_SECRET": "from-the-environment-too"}
 CERTIFICATE = "credential: {type: client_certificate, tenant_id: t, client_id: c, certificate_file: cert.pem}\n"
@@ -93,13 +94,25 @@ def test_the_full_example_has_every_key():
     assert set(data) == set(schema["properties"])
     places = {"Vault": data["vaults"]["audited"], "Account": data["accounts"][1], "Discover": data["discover"][0]}
     for name, written in places.items():
-        assert set(written) == set(schema["$defs"][name]["properties"])
+        # One of the two ways to name subscriptions can stand there, not both.
+        assert set(written) == set(schema["$defs"][name]["properties"]) - {"subscriptions"}
+    assert set(data["discover"][1]) == {"subscriptions", "vaults_by_tag"}
     # One of the two sources of the secret can stand there, not both.
     assert {*data["notify"], "secret_file"} == set(schema["$defs"]["Notify"]["properties"])
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"schedule": {"every": 5}}, {"recuver": "owned"}, {"concurrency": 0}, {"vaults": {}}]
+    "wrong",
+    [
+        {"schedule": {"every": 5}},
+        {"recuver": "owned"},
+        {"concurrency": 0},
+        {"vaults": {}},
+        {"discover": [{"vaults": ["main"]}]},
+        {"discover": [{"subscription_id": GUID}]},
+        {"discover": [{"subscription_id": GUID, "subscriptions": [GUID], "vaults": ["main"]}]},
+        {"discover": [{"subscription_id": GUID, "vaults": ["main"], "via": "graph"}]},
+    ],
 )
 def test_the_schema_refuses_what_loading_refuses(wrong):
     """An editor that knows the schema shows the mistake."""

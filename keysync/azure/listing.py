@@ -1,0 +1,62 @@
+"""Guards the lists of Resource Manager: a page that is none is not taken for an empty one, and no link leads away."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from azure.core.exceptions import DecodeError
+from azure.core.pipeline import PipelineRequest, PipelineResponse
+from azure.core.pipeline.policies import SansIOHTTPPolicy
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+
+RAW: Final[ContextVar[list[Any] | None]] = ContextVar("raw", default=None)
+"""Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""
+
+_LIST: Final = "/providers/microsoft.batch/batchaccounts"
+
+
+class GuardedLists(SansIOHTTPPolicy[Any, Any]):
+    """A policy of a client's pipeline, in front of the one that adds the token.
+
+    The SDK follows a `nextLink` wherever it leads, token included, and reads a reply without a `value` as a list without
+    accounts, after which everything would seem to be gone.
+    """
+
+    def __init__(self, resource_manager: str) -> None:
+        self._origin = resource_manager.rstrip("/") + "/"
+        self._host = urlsplit(resource_manager).hostname or ""
+        self._port = urlsplit(resource_manager).port or 443
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        """Raises AzureFailure for a request that would go to another service than Resource Manager."""
+        url: str = request.http_request.url
+        if not url.startswith(self._origin) and not self._is_ours(url):
+            told = f"a link to the next page leads to {urlsplit(url).hostname}, which is not Resource Manager: not followed"
+            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
+        """Raises DecodeError for a list of accounts that is none, and what parsing raises where it is no JSON."""
+        reply = response.http_response
+        if request.http_request.method != "GET" or reply.status_code != 200 or not _is_list(request.http_request.url):
+            return
+        body = reply.json()
+        if not isinstance(body, dict) or not isinstance(body.get("value"), list):
+            raise DecodeError("a list of accounts has no `value`", response=reply)
+        raw = RAW.get()
+        if raw is not None:
+            raw += body["value"]
+            body["value"] = []  # the SDK reads the same object next, and has no models to make then
+
+    def _is_ours(self, url: str) -> bool:
+        parts = urlsplit(url)
+        host = parts.hostname or ""
+        # A region of Resource Manager may link to itself.
+        same = host == self._host or host.endswith(f".{self._host}")
+        return parts.scheme == "https" and same and (parts.port or 443) == self._port
+
+
+def _is_list(url: str) -> bool:
+    return urlsplit(url).path.rstrip("/").lower().endswith(_LIST)

@@ -1,0 +1,153 @@
+"""`accounts`: what a configuration covers, without reading a key."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from rich import box
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from keysync import logs
+from keysync.cli.compose import wire
+from keysync.cli.one_off import Options, load
+from keysync.cli.resolve import Coverage, resolve
+from keysync.cli.signals import interruptible
+from keysync.config.models import Account, Config
+from keysync.report.text import account_name, console_for
+from keysync.secret.scrub import Scrubber
+from keysync.sources.discovery import Problem
+
+State = Literal["served", "left_out", "refused"]
+
+_STYLES: Final = {"served": "green", "left_out": "yellow", "refused": "bold red"}
+_WORDS: Final = {"served": "served", "left_out": "left out", "refused": "refused"}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One account. `source` is ``listed`` or ``discover[N]``; vaults and secrets are empty where they cannot be told."""
+
+    account: str
+    source: str
+    vaults: tuple[str, ...]
+    secrets: Mapping[str, str]
+    state: State
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it stands in the JSON."""
+        return {
+            "account": self.account,
+            "source": self.source,
+            "vaults": list(self.vaults),
+            "secrets": dict(self.secrets),
+            "state": self.state,
+            "reason": self.reason,
+        }
+
+
+def run(options: Options) -> int:
+    """Prints the accounts; 0, or 1 where they could not all be listed or one is refused. Raises KeysyncError."""
+    config = load(options)
+    scrubber = Scrubber()
+    # What went wrong stands in the result; the log would say it twice.
+    logs.configure("critical" if options.log_level == "info" else options.log_level, options.log_format, scrubber.scrub)
+    return asyncio.run(_run(options, config, scrubber))
+
+
+async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
+    with interruptible() as interruption:
+        async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
+            coverage = await resolve(config, wired.discovery, interruption.stop)
+    lines = list(_lines(coverage))
+    if options.output == "json":
+        sys.stdout.write(json.dumps(_to_dict(coverage, lines), ensure_ascii=False, indent=2) + "\n")
+    else:
+        _print(console_for(sys.stdout), coverage, lines)
+    return interruption.exit_code or int(not coverage.complete or bool(coverage.refused))
+
+
+def _lines(coverage: Coverage) -> Iterator[Line]:
+    for account in coverage.accounts:
+        yield _line(account, coverage.origins.get(account.resource_id), "served", None)
+    for one in coverage.left_out:
+        state: State = "refused" if one.refused else "left_out"
+        if one.account is not None:
+            yield _line(one.account, one.entry, state, one.reason)
+        else:
+            yield Line(one.resource_id, f"discover[{one.entry}]", (), {}, state, one.reason)
+
+
+def _line(account: Account, entry: int | None, state: State, reason: str | None) -> Line:
+    source = "listed" if entry is None else f"discover[{entry}]"
+    return Line(account.resource_id, source, account.vaults, account.secret_names(), state, reason)
+
+
+def _to_dict(coverage: Coverage, lines: list[Line]) -> dict[str, Any]:
+    return {
+        "complete": coverage.complete,
+        "summary": {state: sum(line.state == state for line in lines) for state in _STYLES},
+        "accounts": [line.to_dict() for line in lines],
+        "problems": [_problem(problem) for problem in coverage.problems],
+        "warnings": list(coverage.warnings),
+    }
+
+
+def _problem(problem: Problem) -> dict[str, Any]:
+    told = {"source": f"discover[{problem.entry}]", "scope": problem.scope, "reason": problem.record.summary}
+    return {**told, "error": problem.record.to_dict()}
+
+
+def _print(console: Console, coverage: Coverage, lines: list[Line]) -> None:
+    if lines:
+        console.print(_table(console, lines))
+        console.print()
+    for line in lines:
+        if line.reason:
+            note = Text(f"{_WORDS[line.state]} ", style=_STYLES[line.state]).append(
+                account_name(line.account), style="bold"
+            )
+            console.print(note.append(f": {line.reason}", style="none"), soft_wrap=not console.is_terminal)
+    for problem in coverage.problems:
+        told = Text("not listed whole ", style="bold red").append(
+            f"discover[{problem.entry}] {problem.scope}: ", style="bold"
+        )
+        told.append(problem.record.summary, style="none")
+        if problem.record.hint:
+            told.append(f"\n    → {problem.record.hint}", style="cyan")
+        console.print(told, soft_wrap=not console.is_terminal)
+    for warning in coverage.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
+    console.print(_summary(coverage, lines), soft_wrap=True)
+
+
+def _table(console: Console, lines: list[Line]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
+    for heading in ("account", "subscription", "group", "source", "vaults", "secrets", "state"):
+        table.add_column(heading, no_wrap=not console.is_terminal, overflow="fold")
+    for line in lines:
+        parts = line.account.split("/")
+        state = Text(_WORDS[line.state], style=_STYLES[line.state])
+        cells = (account_name(line.account), parts[2], parts[4], line.source, _all(line.vaults))
+        table.add_row(*(escape(cell) for cell in cells), escape(_all(line.secrets.values())), state)
+    return table
+
+
+def _all(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
+def _summary(coverage: Coverage, lines: list[Line]) -> Text:
+    counts = {state: sum(line.state == state for line in lines) for state in _STYLES}
+    told = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
+    partly = "" if coverage.complete else "; not all could be listed"
+    bad = not coverage.complete or counts["refused"]
+    return Text(f"accounts: {told}{partly}", style="bold red" if bad else "bold green")

@@ -1,0 +1,183 @@
+"""Which accounts a configuration covers: those that are listed there, and those that discovery finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from keysync.azure.errors import FailureRecord
+from keysync.config.models import Account, Config
+from keysync.errors import UsageError
+from keysync.sources.discovery import Discovery, Listing, Problem
+from keysync.sources.interface import KEY_NAMES
+from keysync.sources.sieve import LeftOut
+from keysync.sync.model import Beforehand, ItemRef, Result
+from keysync.sync.shard import Shard
+from keysync.sync.waiting import wait_for
+
+_NAMED: Final = 20  # accounts in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """Every account that a configuration means, whichever shard it is in.
+
+    `origins` has the index of the `discover` entry for each account that was found by one, by its ARM id. Where not
+    `complete`, nothing is to be taken as gone.
+    """
+
+    accounts: tuple[Account, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    complete: bool = True
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[str, ...] = ()
+    origins: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> tuple[LeftOut, ...]:
+        """Accounts that somebody has to do something about."""
+        return tuple(one for one in self.left_out if one.refused)
+
+
+async def resolve(config: Config, discovery: Discovery, stop: asyncio.Event | None = None) -> Coverage:
+    """What `config` covers now: lists anew what is due, and logs what went wrong. Never raises for a failure of Azure.
+
+    A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
+    """
+    if not config.discover:
+        return Coverage(config.accounts)
+    listing = await _listed(discovery, stop)
+    coverage = Coverage(
+        accounts=(*config.accounts, *listing.accounts),
+        left_out=listing.left_out,
+        complete=listing.complete,
+        problems=listing.problems,
+        warnings=listing.warnings,
+        origins=listing.origins,
+    )
+    _log(coverage)
+    return coverage
+
+
+async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
+    if stop is None:
+        return await discovery.list()
+    listing = asyncio.create_task(discovery.list(), name="discovery")
+    try:
+        await wait_for([listing], stop, None)
+        if listing.done():
+            return listing.result()
+    finally:
+        listing.cancel()
+        await asyncio.gather(listing, return_exceptions=True)
+    record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
+    return Listing(complete=False, problems=(Problem("discover", record, 0),))
+
+
+def _log(coverage: Coverage) -> None:
+    log: Any = structlog.get_logger("keysync")
+    for problem in coverage.problems:
+        log.error(
+            "discovery.failed",
+            entry=problem.entry,
+            scope=problem.scope,
+            kept=problem.kept,
+            reason=problem.record.summary,
+            **problem.record.to_dict(),
+        )
+    for one in coverage.left_out:
+        # Those that were refused are in the report, and so in the log of the pass.
+        log.debug(
+            "discovery.left_out", account=one.resource_id, entry=one.entry, refused=one.refused, reason=one.reason
+        )
+
+
+def selected(coverage: Coverage, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:
+    """The accounts named by `--account` (name or ARM id; all where none is named) that are in `shard`.
+
+    Raises UsageError for a name that nobody has; where not all could be listed, `beforehand` tells of it instead.
+    """
+    for name in _unknown(coverage, names) if coverage.complete else ():
+        raise UsageError(_no_such_account(coverage, name))
+    mine = _Mine(names, shard)
+    return tuple(account for account in coverage.accounts if mine.has(account.resource_id))
+
+
+def beforehand(
+    coverage: Coverage,
+    names: Sequence[str] = (),
+    shard: Shard | None = None,
+    is_about: Callable[[ItemRef], bool] = lambda _ref: True,
+) -> Beforehand:
+    """What the report of a pass over `selected` has to say of the accounts that are no part of it.
+
+    `is_about` tells the secrets that the run is about.
+    """
+    mine = _Mine(names, shard)
+    refused = [one for one in coverage.refused if mine.has(one.resource_id)]
+    bare = [f"{one.resource_id} was refused: {one.reason}" for one in refused if one.account is None]
+    lost = [f"--account {name}: not found, and not all accounts could be listed" for name in _unknown(coverage, names)]
+    return Beforehand(
+        results=tuple(result for one in refused for result in _results(one) if is_about(result.ref)),
+        warnings=(*(_told(problem) for problem in coverage.problems), *lost, *bare, *coverage.warnings),
+        incomplete=not coverage.complete or bool(bare),
+    )
+
+
+class _Mine:
+    """What `--account` and `--shard` leave."""
+
+    def __init__(self, names: Sequence[str], shard: Shard | None) -> None:
+        self._names = {name.lower() for name in names}
+        self._shard = shard
+
+    def has(self, resource_id: str) -> bool:
+        named = not self._names or not self._names.isdisjoint(_names(resource_id))
+        return named and (self._shard is None or self._shard.has(resource_id))
+
+
+def _names(resource_id: str) -> tuple[str, str]:
+    lowered = resource_id.lower()
+    return lowered, lowered.rsplit("/", 1)[-1]
+
+
+def _unknown(coverage: Coverage, names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    there = [*(one.resource_id for one in coverage.accounts), *(one.resource_id for one in coverage.refused)]
+    known = {name for resource_id in there for name in _names(resource_id)}
+    return [name for name in names if name.lower() not in known]
+
+
+def _no_such_account(coverage: Coverage, name: str) -> str:
+    for one in coverage.left_out:
+        if name.lower() in _names(one.resource_id):
+            return f"--account {name}: discover[{one.entry}] finds it and leaves it out: {one.reason}"
+    there = sorted(account.name for account in coverage.accounts)
+    more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
+    told = ", ".join(there[:_NAMED]) + more if there else "none"
+    return f"--account {name}: no such account in the configuration, which has {told}"
+
+
+def _results(one: LeftOut) -> Iterator[Result]:
+    account = one.account
+    if account is None:
+        return
+    names = account.secret_names()
+    for vault in account.vaults:
+        for key in KEY_NAMES:
+            if key in names:
+                yield Result(ItemRef(account.resource_id, key, vault, names[key]), "refused", reason=one.reason)
+
+
+def _told(problem: Problem) -> str:
+    kept = f"; {problem.kept} that only an earlier listing found count as there" if problem.kept else ""
+    hint = f" ({problem.record.hint})" if problem.record.hint else ""
+    return (
+        f"discover[{problem.entry}]: {problem.scope} was not listed whole: {problem.record.summary}{hint}. What was found is "
+        f"served, and nothing is taken as gone{kept}"
+    )

@@ -1,0 +1,68 @@
+"""Accounts that would write one secret: those that were discovered are refused, those that are listed are served."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from keysync.config.models import Account
+from keysync.sources.sieve import LeftOut
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """One account that would write a secret; `entry` is the index of the entry that found it, None for a listed one."""
+
+    account: Account
+    entry: int | None
+
+
+def settle(
+    listed: Sequence[Account], found: Sequence[tuple[int, Account]], vaults: Mapping[str, str]
+) -> tuple[tuple[Account, ...], tuple[LeftOut, ...]]:
+    """Those of `found` (entry index, account; each account once) that may be served, and those that are refused.
+
+    Vaults are compared by their URL (`vaults`: name to URL), names without case. One that is refused counts all the same
+    for others, so that who is refused depends on no order.
+    """
+    every = [*(Writer(account, None) for account in listed), *(Writer(account, entry) for entry, account in found)]
+    by_secret: defaultdict[tuple[str, str], list[Writer]] = defaultdict(list)
+    for writer in every:
+        for place in _secrets(writer.account, vaults):
+            by_secret[place].append(writer)
+    refused: dict[int, str] = {}
+    for (url, secret), writers in by_secret.items():
+        if len(writers) > 1:
+            for writer in writers:
+                if writer.entry is not None:
+                    refused.setdefault(id(writer.account), _reason(writer, writers, f"the secret {secret!r} of {url}"))
+    return (
+        tuple(account for _, account in found if id(account) not in refused),
+        tuple(
+            LeftOut(account.resource_id, refused[id(account)], entry, refused=True, account=account)
+            for entry, account in found
+            if id(account) in refused
+        ),
+    )
+
+
+def _secrets(account: Account, vaults: Mapping[str, str]) -> list[tuple[str, str]]:
+    names = [name.lower() for name in account.secret_names().values()]
+    return [(vaults[vault], name) for vault in account.vaults for name in names]
+
+
+def _reason(writer: Writer, writers: Sequence[Writer], secret: str) -> str:
+    others = [each for each in writers if each.account is not writer.account]
+    if not others:
+        return f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
+    told = next((each for each in others if each.entry is None), others[0])
+    if told.entry is None:
+        return (
+            f"{secret} is written for {told.account.resource_id}, which stands under `accounts` and wins: not served. "
+            "Give this account other names, in an entry of its own"
+        )
+    return (
+        f"{told.account.resource_id} (discover[{told.entry}]) would write {secret} too: neither is served. "
+        "Give them different names, for one with {subscription_id} or {resource_group} under `secrets`"
+    )

@@ -1,0 +1,89 @@
+"""What a listing tells of an account, and how a listing is made: by scopes, each page by page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.config.models import Discover
+from keysync.sources.arm_id import AccountId
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One account as a listing shows it. `modes` are the authentication modes in lower case, None where they are not told."""
+
+    id: AccountId
+    tags: Mapping[str, str] = field(default_factory=dict)
+    modes: frozenset[str] | None = None
+    pool_mode: str = ""
+    state: str = ""
+
+    @property
+    def key(self) -> str:
+        """What two spellings of one account have in common."""
+        return self.id.resource_id.lower()
+
+    @classmethod
+    def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> Row:
+        """A row of what a service sent. Raises AzureFailure where it is no account."""
+        place = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
+        if place is None:
+            told = "the list has an entry without the id of a Batch account"
+            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+        return cls(
+            place,
+            {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {},
+            frozenset(_text(mode).lower() for mode in modes) if isinstance(modes, (list, tuple)) else None,
+            _text(pool_mode),
+            _text(state),
+        )
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """Why a scope was not listed whole; with a `subscription` (in lower case), only that one of it was not."""
+
+    scope: str
+    record: FailureRecord
+    subscription: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Accounts, and what of the scope could not be seen."""
+
+    rows: Sequence[Row] = ()
+    unlisted: Sequence[Unlisted] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is listed in one go. `pages` may be called again and again; it raises AzureFailure where it cannot go on.
+
+    `subscriptions` and `groups` (none for all) are in lower case.
+    """
+
+    name: str
+    subscriptions: frozenset[str]
+    groups: frozenset[str]
+    pages: Callable[[], AsyncGenerator[Page, None]]
+
+    def covers(self, place: AccountId) -> bool:
+        """Whether an account at that place would be found here."""
+        there = not self.groups or place.group.lower() in self.groups
+        return there and place.subscription.lower() in self.subscriptions
+
+
+class Route(Protocol):
+    """A way to list."""
+
+    def scopes(self, entry: Discover) -> Sequence[Scope]:
+        """What an entry asks to be listed, in parts that fail apart from one another."""
+        ...

@@ -1,0 +1,157 @@
+"""Which accounts an entry of `discover` means, and what becomes of each: served with these vaults and names, or left out."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from keysync.config.document import nearest
+from keysync.config.models import Account, Discover
+from keysync.config.values import SECRET_NAME
+from keysync.sources.rows import Row
+
+_SPLIT: Final = re.compile(r"[,\s]+")
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An account that an entry means and that is not served. `entry` is the entry's index.
+
+    `refused` says that somebody has to do something about it; `account` is what it would have been, where that can be told.
+    """
+
+    resource_id: str
+    reason: str
+    entry: int
+    refused: bool = False
+    account: Account | None = None
+
+
+def pattern_of(text: str) -> re.Pattern[str]:
+    """A pattern of names with ``*`` and ``?``, and nothing else that has a meaning, to be matched in full."""
+    parts = {"*": ".*", "?": "."}
+    return re.compile("".join(parts.get(each) or re.escape(each) for each in text), re.IGNORECASE | re.DOTALL)
+
+
+class Sieve:
+    """The filters of one entry."""
+
+    def __init__(self, entry: Discover) -> None:
+        self._name = pattern_of(entry.name)
+        self._exclude = [(text, pattern_of(text)) for text in entry.exclude]
+        self._tags = [(name, name.lower(), value) for name, value in entry.tags.items()]
+        self._entry = entry
+
+    def takes(self, row: Row, counts: Counter[str] | None = None) -> bool:
+        """Whether the entry means the account; `counts` learns which filters it passed, for `warnings`."""
+        counts = Counter() if counts is None else counts
+        counts["seen"] += 1
+        excluded = [text for text, pattern in self._exclude if pattern.fullmatch(row.id.name)]
+        counts.update(f"exclude {text}" for text in excluded)
+        if not self._name.fullmatch(row.id.name):
+            return False
+        counts["name"] += 1
+        if not self._has_tags(row, counts):
+            return False
+        counts["tags"] += 1
+        return not excluded
+
+    def _has_tags(self, row: Row, counts: Counter[str]) -> bool:
+        if not self._tags:
+            return True
+        folded = {name.lower(): value for name, value in row.tags.items()}
+        had = [name for name, lower, value in self._tags if folded.get(lower) == value]
+        counts.update(f"tag {name}" for name in had)
+        return len(had) == len(self._tags)
+
+    def warnings(self, counts: Counter[str], index: int) -> Iterator[str]:
+        """What of the entry is likely a slip of the pen: filters to which a whole listing had no match."""
+        where, seen = f"discover[{index}]", counts["seen"]
+        if not seen:
+            yield f"{where}: there is no Batch account in {_places(self._entry)}"
+            return
+        if not counts["name"]:
+            yield f"{where}.name: {self._entry.name!r} matches none of the {seen} accounts there"
+        elif not counts["tags"]:
+            missing = [f"{name}={value!r}" for name, _, value in self._tags if not counts[f"tag {name}"]]
+            told = " and ".join(missing) or "all of the tags at once"
+            yield f"{where}.tags: none of the {counts['name']} accounts whose name matches has {told}"
+        for text, _ in self._exclude:
+            if not counts[f"exclude {text}"]:
+                yield f"{where}.exclude: {text!r} matches none of the {seen} accounts there"
+
+
+def _places(entry: Discover) -> str:
+    scopes = ", ".join(entry.scopes[:3]) + (", …" if len(entry.scopes) > 3 else "")
+    return f"{', '.join(entry.resource_groups)} of {scopes}" if entry.resource_groups else scopes
+
+
+def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> Account | LeftOut:
+    """The account that the entry makes of a row it means; `vaults` are the configured ones, name to URL."""
+    resource_id = row.id.resource_id
+    unusable = _unusable(row)
+    if unusable is not None:
+        return LeftOut(resource_id, unusable, index)
+    chosen = _vaults(row, entry, vaults)
+    if isinstance(chosen, str):
+        return LeftOut(resource_id, chosen, index, refused=_tagged(row, entry) is not None)
+    names = entry.secrets.render(row.id.name, subscription_id=row.id.subscription, resource_group=row.id.group)
+    for key, name in names.items():
+        if not re.fullmatch(SECRET_NAME, name):
+            told = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
+            return LeftOut(resource_id, told, index, refused=True)
+    return Account(
+        subscription_id=row.id.subscription,
+        resource_group=row.id.group,
+        name=row.id.name,
+        vaults=chosen,
+        secrets=entry.secrets,
+        credential=entry.credential,
+        schedule=entry.schedule,
+        read_only=entry.read_only,
+        adopt=entry.adopt,
+    )
+
+
+def _unusable(row: Row) -> str | None:
+    """Why an account has no keys to give."""
+    if row.state and row.state.lower() != "succeeded":
+        return f"it is not provisioned: its state is {row.state}"
+    if row.pool_mode.lower() == "usersubscription":
+        return "its pools are in UserSubscription mode, so it has no shared keys"
+    if row.modes is not None and "sharedkey" not in row.modes:
+        return "it does not allow SharedKey, so it gives no keys"
+    return None
+
+
+def _tagged(row: Row, entry: Discover) -> str | None:
+    """The value of the tag that names the vaults; None where the entry knows none, or the account has it not."""
+    wanted = entry.vaults_by_tag
+    if wanted is None:
+        return None
+    return next((value for name, value in row.tags.items() if name.lower() == wanted.lower()), None)
+
+
+def _vaults(row: Row, entry: Discover, vaults: Mapping[str, str]) -> Sequence[str] | str:
+    """The names of the account's vaults, or why it has none."""
+    value = _tagged(row, entry)
+    if value is None:
+        return (
+            entry.vaults or f"it has no tag {entry.vaults_by_tag}, which names its vault, and the entry has no `vaults`"
+        )
+    names = tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
+    if not names:
+        return f"its tag {entry.vaults_by_tag} is empty, and should name a vault"
+    for name in names:
+        if name not in vaults:
+            meant = nearest(name, vaults)
+            hint = f"did you mean {meant!r}?" if meant else "there are " + ", ".join(vaults)
+            return (
+                f"its tag {entry.vaults_by_tag} names the vault {name!r}, which the configuration does not have: {hint}"
+            )
+    if len({vaults[name] for name in names}) < len(names):
+        return f"its tag {entry.vaults_by_tag} names one vault twice, by two names that have the same URL"
+    return names

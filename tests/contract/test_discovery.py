@@ -1,0 +1,312 @@
+"""Both ways to list, through the SDKs against the embedded Azure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from keysync.cli.compose import Wired, wire
+from keysync.config.models import Config
+from keysync.emulator import Emulator, EmulatorData, Fault
+from keysync.secret.scrub import Scrubber
+from keysync.sources.discovery import Listing
+
+A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
+NOBODYS = "cccccccc-2222-3333-4444-555555555555"
+ROUTES = ("list", "resource_graph")
+
+
+@dataclass
+class World:
+    """An Azure, and a configuration opened against it."""
+
+    azure: Emulator
+    wired: Wired
+
+    async def list(self) -> Listing:
+        return await self.wired.discovery.list()
+
+
+Opener = Callable[..., AbstractAsyncContextManager[World]]
+
+
+def accounts() -> list[dict[str, Any]]:
+    return [
+        *({"subscription_id": A, "resource_group": "rg-west", "name": f"west{n}"} for n in range(5)),
+        {"subscription_id": A, "resource_group": "RG-north", "name": "north", "tags": {"Keysync": "yes"}},
+        {"subscription_id": A, "resource_group": "RG-north", "name": "nokeys", "allowed_authentication_modes": ["AAD"]},
+        {"subscription_id": B, "resource_group": "rg", "name": "users", "pool_allocation_mode": "UserSubscription"},
+        {"subscription_id": B, "resource_group": "rg", "name": "young", "provisioning_state": "Creating"},
+        {"subscription_id": B, "resource_group": "rg", "name": "beta", "tags": {"vault": "second"}},
+    ]
+
+
+@pytest.fixture
+def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
+    @asynccontextmanager
+    async def opened(*entries: dict[str, Any], **more: Any) -> AsyncIterator[World]:
+        content = {
+            "accounts": accounts(),
+            "vaults": [{"name": "main"}, {"name": "second"}],
+            "page_size": 2,
+            "graph_page_size": 2,
+        }
+        async with Emulator(EmulatorData.model_validate(content)) as azure:
+            ends = azure.endpoints
+            for name, value in (
+                ("AZURE_TENANT_ID", ends.tenant_id),
+                ("AZURE_CLIENT_ID", ends.client_id),
+                ("AZURE_CLIENT_SECRET", ends.client_secret),
+            ):
+                monkeypatch.setenv(name, value)
+            for name in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+                monkeypatch.delenv(name, raising=False)
+            document = {
+                "cloud": {
+                    "authority": ends.authority,
+                    "resource_manager": ends.resource_manager,
+                    "ca_bundle": ends.ca_bundle,
+                },
+                "credential": {"type": "environment"},
+                "vaults": {name: {"url": url} for name, url in ends.vaults.items()},
+                "discover": [{"subscriptions": [A, B], "vaults": ["main"], **entry} for entry in entries],
+                "timeouts": {"request": "2s", "account": "20s"},
+                **more,
+            }
+            config = Config.model_validate(document)
+            async with wire(config, (), Scrubber(), lambda _operation, _status: None) as wired:
+                yield World(azure, wired)
+
+    return opened
+
+
+def names(listing: Listing) -> list[str]:
+    return [account.name for account in listing.accounts]
+
+
+@pytest.mark.parametrize("via", ROUTES)
+async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
+    """Over pages and subscriptions; those without keys are told with the reason; nothing but lists is asked for."""
+    async with open_world({"via": via, "vaults_by_tag": "Vault"}) as world:
+        listing = await world.list()
+        assert names(listing) == ["north", "west0", "west1", "west2", "west3", "west4", "beta"]
+        assert [one.resource_id.rsplit("/", 1)[-1] for one in listing.left_out] == ["nokeys", "users", "young"]
+        assert not any(one.refused for one in listing.left_out)
+        assert listing.complete
+        assert listing.accounts[0].resource_group == "RG-north"
+        assert [account.vaults for account in listing.accounts[-2:]] == [("main",), ("second",)]
+        asked = {"list": {"token", "listAccounts"}, "resource_graph": {"token", "queryResources"}}
+        assert set(world.azure.counts) <= asked[via]
+        assert world.azure.counts["listAccounts"] == (6 if via == "list" else 0)
+
+
+@pytest.mark.parametrize("via", ROUTES)
+async def test_groups_names_and_tags_narrow_it(open_world: Opener, via: str) -> None:
+    """Groups are asked of the service, one at a time or in the query; the rest is filtered here."""
+    west = {
+        "via": via,
+        "subscriptions": [A],
+        "resource_groups": ["RG-WEST"],
+        "name": "west?",
+        "exclude": ["*0", "west1"],
+    }
+    async with open_world(west, {"via": via, "tags": {"keysync": "yes"}, "exclude": []}) as world:
+        listing = await world.list()
+        assert sorted(names(listing)) == ["north", "west2", "west3", "west4"]
+        assert listing.complete
+        assert listing.warnings == ()
+
+
+def from_request(azure: Emulator, number: int, fault: Fault) -> None:
+    """Puts `fault` in force when the list request of that number (from 0) comes."""
+    seen = 0
+
+    async def arrived(_index: int, operation: str, _target: str, stage: str) -> None:
+        nonlocal seen
+        if stage == "before" and operation in {"listAccounts", "queryResources"}:
+            if seen == number:
+                azure.faults.add(fault)
+            seen += 1
+
+    azure.watch.begin(arrived)
+
+
+DENIED = {"status": 403, "code": "AuthorizationFailed", "message": "The client may not."}
+
+
+@pytest.mark.parametrize("via", ROUTES)
+async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str) -> None:
+    """From the second page on there are only failures: what came before is served, with the CloudError."""
+    async with open_world({"via": via, "subscriptions": [A]}) as world:
+        from_request(world.azure, 1, Fault.model_validate(DENIED))
+        listing = await world.list()
+        assert 0 < len(listing.accounts) <= 2
+        assert not listing.complete
+        (problem,) = listing.problems
+        assert problem.record.http_status == 403
+        assert problem.record.cloud_error is not None
+        assert problem.record.cloud_error.code == "AuthorizationFailed"
+        assert "Microsoft.Batch/batchAccounts/read" in (problem.record.hint or "")
+        world.azure.faults.clear()
+        world.azure.watch.begin(None)
+        assert len((whole := await world.list()).accounts) == 6
+        assert whole.complete
+        world.azure.faults.add(Fault.model_validate(DENIED))
+        kept = await world.list()
+        assert names(kept) == names(whole)
+        assert not kept.complete
+        assert kept.problems[0].kept == 7  # the one without keys is known as well
+
+
+async def test_one_subscription_without_rights_is_its_own_failure(open_world: Opener) -> None:
+    """The other one is listed; so it is with a subscription and a group that are not there."""
+    async with open_world(
+        {}, {"subscriptions": [NOBODYS]}, {"subscriptions": [A], "resource_groups": ["nope"]}
+    ) as world:
+        world.azure.faults.add(Fault.model_validate({**DENIED, "operation": "listAccounts", "target": B}))
+        listing = await world.list()
+        assert "west0" in names(listing)
+        assert "beta" not in names(listing)
+        assert not listing.complete
+        codes = {(problem.entry, problem.scope): problem.record.code for problem in listing.problems}
+        assert codes == {
+            (0, f"/subscriptions/{B}"): "AuthorizationFailed",
+            (1, f"/subscriptions/{NOBODYS}"): "SubscriptionNotFound",
+            (2, f"/subscriptions/{A}/resourceGroups/nope"): "ResourceGroupNotFound",
+        }
+
+
+async def test_resource_graph_does_not_hide_a_subscription_that_it_cannot_see(open_world: Opener) -> None:
+    """It leaves such a one out without a word, so keysync asks which it can see."""
+    async with open_world({"via": "resource_graph", "subscriptions": [A, NOBODYS]}) as world:
+        listing = await world.list()
+        assert len(listing.accounts) == 6
+        assert not listing.complete
+        (problem,) = listing.problems
+        assert problem.scope == f"/subscriptions/{NOBODYS}"
+        assert "shows nothing" in problem.record.summary
+        assert NOBODYS in (problem.record.hint or "")
+
+
+async def test_resource_graph_believes_that_a_subscription_is_empty_where_it_can_see_it(open_world: Opener) -> None:
+    """No rows, but visible: that is a whole listing."""
+    async with open_world({"via": "resource_graph", "resource_groups": ["rg"]}) as world:
+        listing = await world.list()
+        assert names(listing) == ["beta"]
+        assert listing.complete
+
+
+def graph(**more: Any) -> str:
+    ids = f"/subscriptions/{A}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts"
+    rows = [{"id": f"{ids}/one"}, {"id": f"{ids}/two"}]
+    return json.dumps({"totalRecords": 2, "count": 2, "resultTruncated": "false", "data": rows, **more})
+
+
+@pytest.mark.parametrize(
+    ("body", "found", "summary"),
+    [
+        (graph(resultTruncated="true"), 2, "gave 2 of 2 rows"),
+        (graph(totalRecords=3), 2, "gave 2 of 3 rows"),
+        (graph(**{"$skipToken": "round"}), 2, "does not end"),
+        (graph(data={"columns": [], "rows": []}), 0, "has no rows"),
+        (graph(data=[{"id": "/subscriptions/x"}]), 0, "without the id of a Batch account"),
+        ("{}", 0, "has no rows"),
+        ("[]", 0, ""),
+    ],
+)
+async def test_a_reply_of_resource_graph_that_is_not_whole_is_not_taken_for_whole(
+    open_world: Opener, body: str, found: int, summary: str
+) -> None:
+    """Truncated, too short, without an end, or no result at all."""
+    async with open_world({"via": "resource_graph", "subscriptions": [A]}) as world:
+        world.azure.faults.add(Fault(operation="queryResources", kind="body", body=body))
+        listing = await world.list()
+        assert len(listing.accounts) == found
+        assert not listing.complete
+        assert summary in listing.problems[0].record.summary
+
+
+@pytest.mark.parametrize(
+    ("fault", "summary"),
+    [
+        ({"kind": "body", "body": "{}"}, "the body of the reply could not be understood"),
+        ({"kind": "body", "body": '{"value": null}'}, "the body of the reply could not be understood"),
+        ({"kind": "body", "body": '{"value": {"a": 1}}'}, "the body of the reply could not be understood"),
+        ({"kind": "body", "body": '{"value": [null]}'}, "without the id of a Batch account"),
+        ({"kind": "body", "body": '{"value": [{"name": "x"}]}'}, "without the id of a Batch account"),
+    ],
+)
+async def test_a_list_that_is_none_is_not_an_empty_one(open_world: Opener, fault: dict[str, Any], summary: str) -> None:
+    """Otherwise every account would be gone at once."""
+    async with open_world({"subscriptions": [A]}) as world:
+        await world.list()
+        world.azure.faults.add(Fault.model_validate({**fault, "operation": "listAccounts"}))
+        listing = await world.list()
+        assert len(listing.accounts) == 6
+        assert not listing.complete
+        assert summary in listing.problems[0].record.summary
+
+
+async def test_a_first_page_that_is_no_json_is_asked_for_again(open_world: Opener) -> None:
+    """The SDK's own pager would take it for the last one."""
+    async with open_world({"subscriptions": [A]}) as world:
+        world.azure.faults.add(Fault(operation="listAccounts", kind="html", status=200, times=1))
+        listing = await world.list()
+        assert len(listing.accounts) == 6
+        assert listing.complete
+
+
+@pytest.mark.parametrize("link", ["https://localhost:1/steal", "https://evil.example/x", "http://localhost/x"])
+async def test_a_link_to_another_service_is_not_followed(open_world: Opener, link: str) -> None:
+    """The token would go with the request."""
+    async with open_world({"subscriptions": [A]}) as world:
+        body = json.dumps({"value": [], "nextLink": link})
+        world.azure.faults.add(Fault(operation="listAccounts", kind="body", body=body))
+        listing = await world.list()
+        assert not listing.complete
+        assert "not Resource Manager: not followed" in listing.problems[0].record.summary
+
+
+async def test_links_that_go_round_in_a_circle_come_to_an_end(open_world: Opener) -> None:
+    """A service that repeats itself is found out."""
+    async with open_world({"subscriptions": [A]}) as world:
+        link = f"{world.azure.endpoints.resource_manager}/subscriptions/{A}/providers/Microsoft.Batch/batchAccounts"
+        body = json.dumps({"value": [], "nextLink": f"{link}?api-version=2024-07-01&$skiptoken=x"})
+        world.azure.faults.add(Fault(operation="listAccounts", kind="body", body=body))
+        listing = await world.list()
+        assert "does not end" in listing.problems[0].record.summary
+        assert world.azure.counts["listAccounts"] == 2
+
+
+async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> None:
+    """The other subscription is served meanwhile."""
+    timeouts = {"request": "30s", "account": "500ms"}
+    async with open_world({}, timeouts=timeouts) as world:
+        world.azure.faults.add(Fault(operation="listAccounts", target=B, kind="hang"))
+        listing = await world.list()
+        assert len(listing.accounts) == 6
+        assert listing.problems[0].record.kind == "timeout"
+
+
+async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
+    """Sources and vaults are opened when an account asks for them, and a source is forgotten when none does."""
+    async with open_world({"vaults_by_tag": "vault"}) as world:
+        wired, listing = world.wired, await world.list()
+        assert (wired.accounts, wired.sources, wired.targets) == ((), {}, {})
+        west = [account for account in listing.accounts if account.name.startswith("west")]
+        await wired.cover(west)
+        assert set(wired.targets) == {"main"}
+        before = dict(wired.sources)
+        await wired.cover(listing.accounts)
+        assert set(wired.targets) == {"main", "second"}
+        assert all(wired.sources[resource_id] is source for resource_id, source in before.items())
+        (beta,) = (account for account in listing.accounts if account.name == "beta")
+        keys = await wired.sources[beta.resource_id].get_keys()
+        assert set(keys.values) == {"primary", "secondary"}
+        await wired.cover([beta])
+        assert set(wired.sources) == {beta.resource_id}

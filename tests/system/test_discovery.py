@@ -1,0 +1,337 @@
+"""`discover` by the commands: `accounts`, `sync`, `plan`, `check`, `adopt`."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+
+from keysync.emulator import Fault
+from tests.support.azure import GROUP, SUBSCRIPTION
+from tests.support.warm import WarmKeysync
+from tests.system.conftest import Ran, World, clean_environment
+
+MakeWorld = Callable[..., World]
+
+OTHER = "22222222-2222-3333-4444-555555555555"
+NOBODYS = "99999999-2222-3333-4444-555555555555"
+DENIED = {"operation": "listAccounts", "status": 403, "code": "AuthorizationFailed"}
+
+
+class WarmWorld(World):
+    """A world whose commands start in no time."""
+
+    def __init__(self, world: World, keysync: WarmKeysync) -> None:
+        super().__init__(world.running, world.folder)
+        self._keysync = keysync
+
+    def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
+        """Runs a command with this configuration."""
+        done = self._keysync.run(
+            [command, "-c", str(self.path), *arguments],
+            env={**clean_environment(), **self.running.environ, **(env or {})},
+            folder=self.folder,
+        )
+        return Ran(done.code, done.out, done.err)
+
+
+@pytest.fixture
+def make_world(make_world: MakeWorld, keysync: WarmKeysync) -> MakeWorld:
+    """Makes warm worlds."""
+    return lambda *accounts, **options: WarmWorld(make_world(*accounts, **options), keysync)
+
+
+def resource_id(name: str, subscription: str = SUBSCRIPTION) -> str:
+    return f"/subscriptions/{subscription}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
+def discover(*subscriptions: str, **more: Any) -> dict[str, Any]:
+    return {"subscriptions": list(subscriptions or (SUBSCRIPTION,)), "vaults": ["main"], **more}
+
+
+def aim(world: World, **fault: Any) -> None:
+    world.running.do(lambda azure: azure.faults.add(Fault.model_validate({**DENIED, **fault})))
+
+
+def states(ran: Ran) -> dict[str, str]:
+    return {one["account"]: f"{one['source']} {one['state']}" for one in ran.report["accounts"]}
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Two subscriptions with one name in common, and accounts that have no keys to give."""
+    made = make_world(
+        "alpha",
+        "beta",
+        "twin",
+        {"name": "nokeys", "allowed_authentication_modes": ["AAD"]},
+        {"name": "young", "provisioning_state": "Creating"},
+        {"name": "lost", "tags": {"vault": "nope"}},
+        {"name": "twin", "subscription_id": OTHER},
+        {"name": "gamma", "subscription_id": OTHER, "tags": {"Vault": "second"}},
+        vaults=("main", "second"),
+    )
+    made.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault")])
+    return made
+
+
+@pytest.mark.parametrize("via", ["list", "resource_graph"])
+def test_accounts_lists_what_is_covered(world: World, via: str) -> None:
+    """Each account with its source and state; refused ones make it 1; no key is asked for."""
+    world.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault", via=via)])
+    ran = world.run("accounts", "--output", "json")
+    assert ran.code == 1
+    assert states(ran) == {
+        resource_id("alpha"): "listed served",
+        resource_id("beta"): "discover[0] served",
+        resource_id("gamma", OTHER): "discover[0] served",
+        resource_id("twin"): "discover[0] refused",
+        resource_id("twin", OTHER): "discover[0] refused",
+        resource_id("lost"): "discover[0] refused",
+        resource_id("nokeys"): "discover[0] left_out",
+        resource_id("young"): "discover[0] left_out",
+    }
+    gamma = next(one for one in ran.report["accounts"] if one["account"] == resource_id("gamma", OTHER))
+    assert gamma["vaults"] == ["second"]
+    assert gamma["secrets"] == {"primary": "gamma-primary-key", "secondary": "gamma-secondary-key"}
+    assert ran.report["complete"] is True
+    assert ran.report["summary"] == {"served": 3, "left_out": 2, "refused": 3}
+    assert ran.err == ""
+    assert world.running.do(lambda azure: azure.counts["listKeys"]) == 0
+
+
+def test_accounts_as_a_table(world: World) -> None:
+    """One line an account, one a reason, and a summary."""
+    ran = world.run("accounts")
+    assert ran.code == 1
+    lines = ran.out.splitlines()
+    assert [word for line in lines if line.startswith("gamma") for word in line.split()] == [
+        "gamma", OTHER, GROUP, "discover[0]", "second", "gamma-primary-key,", "gamma-secondary-key", "served",
+    ]  # fmt: skip
+    assert any(line.startswith("left out young: it is not provisioned") for line in lines)
+    assert any(line.startswith("refused lost: its tag vault names the vault 'nope'") for line in lines)
+    assert lines[-1] == "accounts: 3 served, 2 left out, 3 refused"
+
+
+def test_accounts_without_discovery_asks_nobody(make_world: MakeWorld) -> None:
+    """What is listed is covered, and that is 0."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.run("accounts", "--output", "json")
+    assert (ran.code, states(ran)) == (0, {resource_id("alpha"): "listed served"})
+    assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
+    world.path.write_text("accounts: [")
+    assert world.run("accounts").code == 2
+
+
+def test_a_pass_serves_what_was_discovered_and_refuses_collisions(world: World) -> None:
+    """New accounts come with the next pass; refused ones are items with the reason."""
+    ran = world.sync()
+    assert ran.code == 1
+    outcomes = ran.outcomes()
+    assert outcomes["main/alpha-primary-key"] == outcomes["main/beta-secondary-key"] == "created"
+    assert outcomes["second/gamma-primary-key"] == "created"
+    refused = [item for item in ran.report["items"] if item["outcome"] == "refused"]
+    assert {item["account"] for item in refused} == {resource_id("twin"), resource_id("twin", OTHER)}
+    assert all("neither is served" in item["reason"] for item in refused)
+    (warning,) = ran.report["warnings"]
+    assert warning.startswith(f"{resource_id('lost')} was refused: its tag vault names the vault 'nope'")
+    assert world.versions("main", "twin-primary-key") == []
+    assert "nokeys" not in ran.out
+    assert world.running.do(lambda azure: azure.counts["listKeys"]) == 3
+
+
+def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> None:
+    """`plan --exit-code` finds what a new account needs; `--account` and `--shard` narrow discovered ones too."""
+    world = make_world("alpha", "beta", "gamma")
+    world.configure([], discover=[discover()])
+    plan = world.run("plan", "--exit-code", "--output", "json", "--account", "BETA")
+    assert (plan.code, set(plan.outcomes().values())) == (3, {"create"})
+    assert len(plan.report["items"]) == 2
+    parts = [world.sync("--shard", f"{index}/2") for index in range(2)]
+    assert [part.code for part in parts] == [0, 0]
+    done = [item["account"] for part in parts for item in part.report["items"]]
+    assert sorted(done) == sorted(2 * [resource_id(name) for name in ("alpha", "beta", "gamma")])
+    assert world.sync().report["summary"]["unchanged"] == 6
+    adopt = world.run("adopt", "--output", "json")
+    assert (adopt.code, adopt.report["items"]) == (0, [])
+    missing = world.sync("--account", "delta")
+    assert missing.code == 2
+    assert "--account delta: no such account in the configuration, which has alpha, beta, gamma" in missing.err
+
+
+def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
+    """Exit 1, the CloudError in the log, a warning with the scope and the cure; the rest is done."""
+    aim(world, target=OTHER)
+    ran = world.sync()
+    assert ran.code == 1
+    assert ran.outcomes()["main/beta-primary-key"] == "created"
+    assert ran.outcomes()["main/twin-primary-key"] == "created"
+    (warning,) = [one for one in ran.report["warnings"] if OTHER in one]
+    assert "was not listed whole" in warning
+    assert "Microsoft.Batch/batchAccounts/read" in warning
+    (record,) = [line for line in ran.log if line["event"] == "discovery.failed"]
+    assert (record["level"], record["http_status"]) == ("error", 403)
+    assert record["cloud_error"]["code"] == "AuthorizationFailed"
+    assert record["scope"] == f"/subscriptions/{OTHER}"
+    listed = world.run("accounts", "--output", "json")
+    assert (listed.code, listed.report["complete"]) == (1, False)
+    assert listed.report["problems"][0]["error"]["cloud_error"]["code"] == "AuthorizationFailed"
+    assert "; not all could be listed" in world.run("accounts").out
+    unsure = world.sync("--account", "gamma")
+    assert unsure.code == 1
+    assert any("--account gamma: not found" in one for one in unsure.report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("entry", "scope", "code"),
+    [
+        (discover(NOBODYS), f"/subscriptions/{NOBODYS}", "SubscriptionNotFound"),
+        (
+            discover(resource_groups=["nope"]),
+            f"/subscriptions/{SUBSCRIPTION}/resourceGroups/nope",
+            "ResourceGroupNotFound",
+        ),
+        (discover(NOBODYS, via="resource_graph"), f"/subscriptions/{NOBODYS}", "BadRequest"),
+    ],
+)
+def test_what_is_not_there_is_that_entrys_failure(make_world: MakeWorld, entry: Any, scope: str, code: str) -> None:
+    """Other entries, and what is listed, are served all the same."""
+    world = make_world("alpha", "beta")
+    world.configure(["alpha"], discover=[entry, discover(name="b*")])
+    ran = world.sync()
+    assert ran.code == 1
+    assert set(ran.outcomes().values()) == {"created"}
+    assert len(ran.outcomes()) == 4
+    (record,) = [line for line in ran.log if line["event"] == "discovery.failed"]
+    assert (record["entry"], record["scope"], record["cloud_error"]["code"]) == (0, scope, code)
+
+
+def test_a_filter_that_matches_nothing_is_a_warning_that_names_it(make_world: MakeWorld) -> None:
+    """All is served that there is, so it is 0."""
+    world = make_world("alpha")
+    world.configure(["alpha"], discover=[discover(name="x*"), discover(tags={"a": "b"}), discover(exclude=["y?"])])
+    ran = world.sync()
+    assert ran.code == 0
+    assert [warning.partition(":")[0] for warning in ran.report["warnings"]] == [
+        "discover[0].name", "discover[1].tags", "discover[2].exclude",
+    ]  # fmt: skip
+    assert "discover[0].name: 'x*' matches none of the 1 accounts there" in world.run("accounts").out
+
+
+def test_the_doctor_says_what_discovery_found(world: World) -> None:
+    """Accounts that were refused, and scopes that cannot be listed, are problems; those without keys are not."""
+    aim(world, target=OTHER)
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    found = {(one["level"], one["subject"]): one for one in ran.report["findings"]}
+    failed = found["problem", f"discover[0] /subscriptions/{OTHER}"]
+    assert "Microsoft.Batch/batchAccounts/read" in failed["cure"]
+    assert ("problem", "account lost") in found
+    assert ("warning", "account nokeys") in found
+    assert ("ok", "account beta") in found
+
+
+def orphan_rules(**more: Any) -> dict[str, Any]:
+    return {"owner": "here", "orphans": "delete", "limits": {"removal_percent": 100}, **more}
+
+
+def test_nothing_is_removed_while_a_listing_is_not_whole(make_world: MakeWorld) -> None:
+    """Not even what is proven gone: the other subscription could not be listed."""
+    world = make_world("alpha", "beta", {"name": "gamma", "subscription_id": OTHER})
+    entries = {"discover": [discover(SUBSCRIPTION, OTHER)]}
+    world.configure([], **entries, **orphan_rules())
+    assert world.sync().code == 0
+    world.running.do(lambda azure: azure.state.by_subscription[SUBSCRIPTION].pop())
+    world.running.do(lambda azure: azure.state.accounts.pop(resource_id("beta").lower()))
+    aim(world, target=OTHER)
+    ran = world.sync()
+    assert ran.code == 1
+    assert not {"delete", "deleted", "failed"} & set(ran.outcomes().values())
+    assert any(
+        "orphans: not every account could be listed: nothing is removed" in one for one in ran.report["warnings"]
+    )
+    world.running.do(lambda azure: azure.faults.clear())
+    plan = world.run("plan", "--output", "json")
+    assert plan.outcomes()["main/beta-primary-key"] == "delete"
+    assert plan.outcomes()["main/gamma-primary-key"] == "unchanged"
+
+
+def test_secrets_of_accounts_that_are_left_out_are_no_orphans(make_world: MakeWorld) -> None:
+    """Neither of one that gives no keys any more, nor of two that collide since yesterday; of one that is excluded they are."""
+    world = make_world("alpha", "beta", "gamma", {"name": "delta", "subscription_id": OTHER})
+    world.configure([], discover=[discover(SUBSCRIPTION, OTHER)], **orphan_rules())
+    assert world.sync().code == 0
+    world.running.do(lambda azure: setattr(azure.state.account("alpha"), "pool_allocation_mode", "UserSubscription"))
+    names = {"primary": "{account}-primary-key", "secondary": None}
+    world.configure(
+        [{"name": "other", "secrets": {"primary": "delta-primary-key", "secondary": None}}],
+        discover=[discover(SUBSCRIPTION, OTHER, exclude=["gamma"], secrets=names)],
+        **orphan_rules(),
+    )
+    plan = world.run("plan", "--output", "json")
+    removed = {secret for secret, outcome in plan.outcomes().items() if outcome == "delete"}
+    assert removed == {"main/beta-secondary-key", "main/gamma-primary-key", "main/gamma-secondary-key"}
+
+
+def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld) -> None:
+    """Told before the first request, with what to install; the other way needs no extra."""
+    world = make_world("alpha")
+    world.configure([], discover=[discover(), discover(via="resource_graph")])
+    start = "import sys; sys.modules['azure.mgmt.resourcegraph'] = None; from keysync.cli.main import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", start, "sync", "-c", str(world.path)],
+        env={**clean_environment(), **world.running.environ},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "discover[1].via: resource_graph needs an extra: pip install 'keysync[resource-graph]'" in done.stderr
+    assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
+
+
+def test_the_daemon_does_not_half_obey(make_world: MakeWorld) -> None:
+    """`run` with `discover` is refused by name until it honours it."""
+    world = make_world("alpha")
+    world.configure(["alpha"], discover=[discover()])
+    ran = world.run("run")
+    assert ran.code == 2
+    assert "`discover`" in ran.err
+
+
+@pytest.mark.parametrize("command", ["sync", "accounts"])
+def test_an_interrupted_listing_ends_the_command(make_world: MakeWorld, command: str) -> None:
+    """SIGINT while a list hangs: 130, with a report that says that not everything was seen."""
+    world = make_world("alpha")
+    world.configure([], discover=[discover()])
+    aim(world, kind="hang")
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "keysync", command, "-c", str(world.path), "--output", "json"],
+        env={**clean_environment(), **world.running.environ},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 20
+    while not world.running.do(lambda azure: azure.counts["listAccounts"]) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "interrupted before the accounts were listed" in out
+
+
+def test_no_key_is_in_any_output_of_a_listing(world: World) -> None:
+    """Neither as a table nor as JSON, nor in the log at its most talkative."""
+    keys = [key for name in ("alpha", "beta", "gamma") for key in world.running.do(lambda azure, name=name: azure.state.keys(name))]  # fmt: skip
+    for arguments in (("accounts", "--output", "json"), ("accounts",), ("sync", "--output", "json")):
+        ran = world.run(*arguments, "--log-level", "debug")
+        assert "beta" in ran.out
+        assert not any(key in ran.out + ran.err for key in keys)

@@ -1,0 +1,54 @@
+"""Where a list may lead."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from keysync.azure.errors import AzureFailure
+from keysync.azure.listing import GuardedLists
+
+
+@dataclass
+class Sent:
+    """As much of a pipeline's request as the policy reads."""
+
+    url: str
+
+    @property
+    def http_request(self) -> Sent:
+        return self
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://management.azure.com/subscriptions?api-version=1",
+        "https://MANAGEMENT.azure.com/subscriptions",
+        "https://management.azure.com:443/subscriptions",
+        "https://westeurope.management.azure.com/subscriptions",
+    ],
+)
+def test_resource_manager_and_its_regions_are_asked(url: str) -> None:
+    """However the link is spelt."""
+    GuardedLists("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://management.azure.com.evil.example/",
+        "https://evilmanagement.azure.com/",
+        "https://management.azure.com@evil.example/",
+        "https://management.azure.com:8443/",
+        "http://management.azure.com/",
+        "https://graph.microsoft.com/",
+        "//evil.example/x",
+    ],
+)
+def test_nobody_else_gets_the_token(url: str) -> None:
+    """A request to another host, port or scheme is not made."""
+    with pytest.raises(AzureFailure, match="not followed") as caught:
+        GuardedLists("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
+    assert caught.value.record.kind == "invalid_response"

@@ -1,0 +1,97 @@
+"""Two accounts that would write one secret."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from keysync.config.models import Account, SecretNames
+from keysync.sources.collisions import settle
+
+VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
+
+
+def account(
+    name: str, subscription: int = 0, vaults: tuple[str, ...] = ("main",), pattern: str = "{account}"
+) -> Account:
+    return Account(
+        subscription_id=f"00000000-0000-0000-0000-{subscription:012}",
+        resource_group="rg",
+        name=name,
+        vaults=vaults,
+        secrets=SecretNames(primary=pattern, secondary=None),
+    )
+
+
+def test_two_discovered_accounts_are_both_refused_and_name_each_other() -> None:
+    """Neither is more right than the other; a third one is served."""
+    one, two, three = account("alpha", 1), account("ALPHA", 2), account("beta", 1)
+    kept, refused = settle((), [(0, one), (1, two), (1, three)], VAULTS)
+    assert kept == (three,)
+    assert {each.resource_id: each.entry for each in refused} == {one.resource_id: 0, two.resource_id: 1}
+    for each, other in zip(refused, (two, one), strict=True):
+        assert each.refused
+        assert other.resource_id in each.reason
+        assert "https://a.vault.azure.net" in each.reason
+        assert each.account is not None
+
+
+def test_a_listed_account_wins() -> None:
+    """Whoever wrote it down meant it."""
+    listed, found = account("alpha", 1), account("alpha", 2)
+    kept, (refused,) = settle([listed], [(0, found)], VAULTS)
+    assert kept == ()
+    assert listed.resource_id in refused.reason
+    assert "stands under `accounts` and wins" in refused.reason
+
+
+def test_vaults_are_compared_by_their_url() -> None:
+    """Two names of one vault are one vault; two vaults are two."""
+    assert settle((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("twin",)))], VAULTS)[0] == ()
+    assert len(settle((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("west",)))], VAULTS)[0]) == 2
+
+
+def test_an_account_that_would_overwrite_itself_is_refused() -> None:
+    """Two names of one vault make one secret be written twice."""
+    kept, (refused,) = settle((), [(0, account("alpha", vaults=("main", "twin")))], VAULTS)
+    assert kept == ()
+    assert "two of its keys" in refused.reason
+
+
+accounts = st.builds(
+    account,
+    st.sampled_from(["abc", "ABC", "abd", "xyz"]),
+    st.integers(0, 4),
+    st.sampled_from([("main",), ("west",), ("main", "west"), ("twin", "west")]),
+    st.sampled_from(["{account}", "k-{account}", "{account}-{subscription_id}"]),
+)
+
+
+def unique(found: list[Account]) -> list[Account]:
+    return list({each.resource_id.lower(): each for each in found}.values())
+
+
+@settings(deadline=None)
+@given(st.lists(accounts, max_size=8).map(unique), st.integers(0, 2), st.randoms())
+def test_no_secret_has_two_writers_and_order_decides_nothing(everyone: list[Account], listed: int, random: object) -> None:  # fmt: skip
+    """Of those served each secret has one writer; who is refused shares one with somebody; any order gives the same."""
+    fixed, found = everyone[:listed], [(0, each) for each in everyone[listed:]]
+    kept, refused = settle(fixed, found, VAULTS)
+    assert {each.resource_id for each in kept} | {each.resource_id for each in refused} == {
+        each.resource_id for _, each in found
+    }
+
+    def places(each: Account) -> set[tuple[str, str]]:
+        return {(VAULTS[vault], name.lower()) for vault in each.vaults for name in each.secret_names().values()}
+
+    written = sorted(place for each in kept for place in places(each))
+    assert all(one != two for one, two in pairwise(written))
+    assert not set(written) & {place for each in fixed for place in places(each)}
+    for each in refused:
+        assert each.account is not None
+        others = [other for other in everyone if other is not each.account]
+        assert any(places(each.account) & places(other) for other in others)
+    again = settle(fixed, list(reversed(found)), VAULTS)
+    assert {each.resource_id for each in again[0]} == {each.resource_id for each in kept}

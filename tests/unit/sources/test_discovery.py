@@ -1,0 +1,305 @@
+"""Listings that are whole, that fail, and what is remembered of earlier ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.config.models import Account, Discover
+from keysync.secret.scrub import Scrubber
+from keysync.sources.arm_id import AccountId
+from keysync.sources.discovery import Discovery, Listing
+from keysync.sources.rows import Page, Row, Scope, Unlisted
+
+A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
+VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net"}
+
+
+@dataclass
+class MemoryRoute:
+    """Subscriptions with pages of accounts; an exception among the pages is raised there."""
+
+    pages: dict[str, list[list[Row] | Exception]] = field(default_factory=dict)
+    listed: list[str] = field(default_factory=list)
+    unlisted: Sequence[Unlisted] = ()
+    hang: asyncio.Event | None = None
+    hanging: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def put(self, subscription: str, *pages: list[str] | Exception, **more: Any) -> None:
+        self.pages[subscription] = [
+            page if isinstance(page, Exception) else [Row(AccountId(subscription, "rg", name), **more) for name in page]
+            for page in pages
+        ]
+
+    def scopes(self, entry: Discover) -> Sequence[Scope]:
+        groups = frozenset(group.lower() for group in entry.resource_groups)
+        return [
+            Scope(f"/subscriptions/{one}", frozenset({one}), groups, lambda one=one: self._pages(one))  # type: ignore[misc]
+            for one in entry.scopes
+        ]
+
+    async def _pages(self, subscription: str) -> AsyncGenerator[Page, None]:
+        self.listed.append(subscription)
+        for page in self.pages[subscription]:
+            if isinstance(page, Exception):
+                raise page
+            yield Page(page, self.unlisted)
+        if self.hang is not None:
+            self.hanging.set()
+            await self.hang.wait()
+
+
+DOWN = AzureFailure(FailureRecord(kind="cloud_error", summary="HTTP 403: AuthorizationFailed: no", http_status=403))
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def entry(*subscriptions: str, **more: Any) -> Discover:
+    return Discover.model_validate({"subscriptions": list(subscriptions), "vaults": ["main"], **more})
+
+
+def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
+    return Discovery(
+        entries, {"list": route}, FailureTranslator(Scrubber()), listed=listed, vaults=VAULTS, **{"seconds": 5, **more}
+    )
+
+
+def names(listing: Listing) -> list[str]:
+    return [account.name for account in listing.accounts]
+
+
+async def test_all_pages_of_all_subscriptions_come_together() -> None:
+    """Accounts of each, in the order of their ids, with the entry that found them."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"], ["beta"])
+    route.put(B, ["gamma"])
+    listing = await make(route, entry(B), entry(A)).list()
+    assert names(listing) == ["alpha", "beta", "gamma"]
+    assert [listing.origins[account.resource_id] for account in listing.accounts] == [1, 1, 0]
+    assert listing.complete
+    assert (listing.problems, listing.warnings, listing.left_out) == ((), (), ())
+
+
+async def test_a_failing_page_leaves_what_was_found_and_says_so() -> None:
+    """The other subscription is not touched, and the listing is not complete."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"], DOWN)
+    route.put(B, ["gamma"])
+    listing = await make(route, entry(A, B)).list()
+    assert names(listing) == ["alpha", "gamma"]
+    assert not listing.complete
+    (problem,) = listing.problems
+    assert (problem.scope, problem.record, problem.entry, problem.kept) == (f"/subscriptions/{A}", DOWN.record, 0, 0)
+
+
+async def test_what_an_earlier_listing_found_stays_while_a_later_one_is_not_whole() -> None:
+    """Of the subscription that failed nothing is taken as gone; of the other one it is; then all is as Azure says."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"], ["beta"])
+    route.put(B, ["gamma", "delta"])
+    discovery = make(route, entry(A, B))
+    await discovery.list()
+    route.put(A, ["alpha", "epsilon"], DOWN)
+    route.put(B, ["gamma"])
+    for _ in range(2):
+        listing = await discovery.list()
+        assert names(listing) == ["alpha", "beta", "epsilon", "gamma"]
+        assert not listing.complete
+        assert listing.problems[0].kept == 1
+    route.put(A, ["alpha"])
+    listing = await discovery.list()
+    assert names(listing) == ["alpha", "gamma"]
+    assert listing.complete
+
+
+async def test_nobody_waits_for_a_listing_that_hangs() -> None:
+    """What came before the deadline counts, and the record says that it was the deadline."""
+    route = MemoryRoute(hang=asyncio.Event())
+    route.put(A, ["alpha"])
+    listing = await make(route, entry(A), seconds=0.05).list()
+    assert names(listing) == ["alpha"]
+    assert not listing.complete
+    assert listing.problems[0].record.kind == "timeout"
+
+
+async def test_a_listing_that_is_cancelled_ends_its_calls() -> None:
+    """No task is left behind."""
+    route = MemoryRoute(hang=asyncio.Event())
+    route.put(A, ["alpha"])
+    task = asyncio.create_task(make(route, entry(A)).list())
+    await route.hanging.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_whatever_a_reply_makes_go_wrong_is_one_scopes_failure() -> None:
+    """An exception that nobody foresaw is a record too."""
+    route = MemoryRoute()
+    route.put(A, TypeError("surprise"))
+    route.put(B, ["gamma"])
+    listing = await make(route, entry(A, B)).list()
+    assert names(listing) == ["gamma"]
+    assert listing.problems[0].record.kind == "internal"
+    assert "surprise" not in listing.problems[0].record.summary
+
+
+async def test_an_entry_with_its_own_interval_is_listed_when_it_is_due() -> None:
+    """Without one at each pass; with one when it is over, or at once where the last listing was not whole."""
+    route, clock = MemoryRoute(), Clock()
+    route.put(A, ["alpha"])
+    route.put(B, ["gamma"])
+    discovery = make(route, entry(A, every="10m"), entry(B), monotonic=clock)
+
+    async def listed() -> list[str]:
+        route.listed.clear()
+        await discovery.list()
+        return sorted(route.listed)
+
+    assert await listed() == [A, B]
+    clock.now = 300
+    assert await listed() == [B]
+    clock.now = 599
+    assert await listed() == [A, B]
+    route.put(A, DOWN)
+    clock.now = 1200
+    assert await listed() == [A, B]
+    clock.now = 1201
+    assert await listed() == [A, B]
+    route.put(A, ["alpha"])
+    clock.now = 1202
+    assert await listed() == [A, B]
+    clock.now = 1203
+    assert await listed() == [B]
+
+
+async def test_a_listed_account_is_not_discovered_again() -> None:
+    """What stands under `accounts` wins, however its id is spelt."""
+    route = MemoryRoute()
+    route.put(A, ["Alpha", "beta"])
+    mine = Account(subscription_id=A, resource_group="RG", name="alpha", vaults=("west",))
+    listing = await make(route, entry(A), listed=[mine]).list()
+    assert names(listing) == ["beta"]
+    assert not listing.left_out
+
+
+async def test_the_first_entry_that_finds_an_account_has_it() -> None:
+    """Two entries that mean one account are no collision."""
+    route = MemoryRoute()
+    route.put(A, ["alpha", "beta"])
+    listing = await make(route, entry(A, name="b*", vaults=["west"]), entry(A)).list()
+    assert {account.name: account.vaults for account in listing.accounts} == {"alpha": ("main",), "beta": ("west",)}
+
+
+@pytest.mark.parametrize(
+    ("first", "vault"),
+    [
+        ({}, "west"),
+        ({"name": "b*"}, "main"),
+        ({"resource_groups": ["RG"]}, "west"),
+        ({"resource_groups": ["x"]}, "main"),
+    ],
+)
+async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[str, Any], vault: str) -> None:
+    """An account that an earlier entry would have found is its, even in the first listing, when that one failed."""
+    down, up = MemoryRoute(), MemoryRoute()
+    down.put(A, DOWN)
+    up.put(A, ["alpha"])
+    entries = [entry(A, vaults=["west"], **first), entry(A, via="resource_graph")]
+    routes = {"list": down, "resource_graph": up}
+    listing = await Discovery(entries, routes, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS).list()
+    assert [account.vaults for account in listing.accounts] == [(vault,)]
+
+
+async def test_collisions_across_entries_are_refused() -> None:
+    """Whoever found them, both are left out, and an account without keys is left out beside them."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"])
+    route.put(B, ["alpha"])
+    discovery = make(route, entry(A), entry(B))
+    listing = await discovery.list()
+    assert listing.accounts == ()
+    assert [(one.entry, one.refused) for one in listing.left_out] == [(0, True), (1, True)]
+    assert listing.complete
+    route.put(B, ["alpha"], pool_mode="UserSubscription")
+    listing = await discovery.list()
+    assert names(listing) == ["alpha"]
+    assert [(one.entry, one.refused) for one in listing.left_out] == [(1, False)]
+
+
+async def test_an_account_that_did_not_change_is_the_same_object_under_the_same_spelling() -> None:
+    """Resource Manager spells ids now this way, now that; the first spelling stays."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"])
+    discovery = make(route, entry(A))
+    (first,) = (await discovery.list()).accounts
+    assert (await discovery.list()).accounts[0] is first
+    route.pages[A] = [[Row(AccountId(A.upper(), "RG", "Alpha"))]]
+    (again,) = (await discovery.list()).accounts
+    assert again.resource_id == first.resource_id
+    route.pages[A] = [[Row(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
+    assert (await discovery.list()).accounts == ()
+
+
+async def test_another_configuration_takes_over_what_the_earlier_one_knew() -> None:
+    """Of an entry that is still the same, wherever it stands now; all of it is listed anew, and then Azure's word counts."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"])
+    route.put(B, ["beta"])
+    earlier = make(route, entry(A, every="1h"), entry(B))
+    await earlier.list()
+    route.put(A, DOWN)
+    route.put(B, DOWN)
+    later = make(route, entry(B, name="b*"), entry(A, every="1h"))
+    later.inherit(earlier)
+    listing = await later.list()
+    assert names(listing) == ["alpha"]
+    assert listing.complete is False
+    route.put(A, [])
+    route.put(B, [])
+    listing = await later.list()
+    assert (names(listing), listing.complete) == ([], True)
+
+
+async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() -> None:
+    """Where a scope is of several, and says which of them it could not see."""
+    route = MemoryRoute()
+    both = Scope("both", frozenset({A, B}), frozenset(), lambda: route._pages("both"))
+    rows = [Row(AccountId(A, "rg", "alpha")), Row(AccountId(B, "rg", "beta"))]
+
+    class OneScope:
+        def scopes(self, _entry: Discover) -> Sequence[Scope]:
+            return [both]
+
+    entries = [entry(A, B)]
+    discovery = Discovery(entries, {"list": OneScope()}, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS)
+    route.pages["both"] = [rows]
+    await discovery.list()
+    route.pages["both"] = [[]]
+    route.unlisted = [Unlisted(f"/subscriptions/{B}", DOWN.record, B)]
+    listing = await discovery.list()
+    assert names(listing) == ["beta"]
+    assert not listing.complete
+
+
+async def test_filters_without_a_match_warn_only_where_the_listing_is_whole() -> None:
+    """What nobody saw may well be there."""
+    route = MemoryRoute()
+    route.put(A, ["alpha"])
+    route.put(B, [])
+    discovery = make(route, entry(A, B, name="x*"))
+    assert (await discovery.list()).warnings == ("discover[0].name: 'x*' matches none of the 1 accounts there",)
+    route.put(B, DOWN)
+    assert (await discovery.list()).warnings == ()

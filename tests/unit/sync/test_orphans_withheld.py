@@ -1,0 +1,57 @@
+"""When orphans are not searched, and whose secrets are none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keysync.sync.orphans import GoneStreaks, OrphanSearch, Presence
+from tests.support.passes import GROUP, World, key
+
+
+class EverythingIsGone:
+    """A directory in which no account is there."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+
+    async def presence(self, account: str) -> Presence:
+        self.asked.append(account)
+        return "gone"
+
+
+def search(world: World, directory: EverythingIsGone, **more: Any) -> OrphanSearch:
+    return OrphanSearch(world.vaults, directory, world.translator, "delete", "here", served={}, **more)
+
+
+def world_with_orphans(*names: str) -> World:
+    world = World()
+    for name in names:
+        tags = {
+            "managed-by": "keysync",
+            "keysync-source": f"{GROUP}/{name}",
+            "keysync-key": "primary",
+            "keysync-owner": "here",
+        }
+        world.vault.put(f"{name}-primary-key", key(name), tags)
+    return world
+
+
+async def test_where_it_is_withheld_nothing_is_looked_at_and_every_streak_starts_over() -> None:
+    """What was not looked at proves nothing, and the warning says why."""
+    world, directory, streaks = world_with_orphans("alpha"), EverythingIsGone(), GoneStreaks()
+    for _ in range(2):
+        await search(world, directory, streaks=streaks).run(5)
+    assert streaks.of(f"{GROUP}/alpha") == 2
+    directory.asked.clear()
+    found = await search(world, directory, streaks=streaks, withheld="not every account could be listed").run(5)
+    assert found.changes == ()
+    assert found.warnings == ("orphans: not every account could be listed: nothing is removed in this pass",)
+    assert directory.asked == []
+    assert streaks.of(f"{GROUP}/alpha") == 0
+
+
+async def test_an_account_that_is_spared_has_no_orphans() -> None:
+    """Compared without case; the other one's are found."""
+    world, directory = world_with_orphans("alpha", "beta"), EverythingIsGone()
+    found = await search(world, directory, spared={f"{GROUP}/ALPHA".lower()}).run(5)
+    assert [change.ref.secret for change in found.changes] == ["beta-primary-key"]
