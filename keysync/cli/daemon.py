@@ -24,6 +24,7 @@ from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.one_off import Options
 from keysync.cli.progress import Observers
+from keysync.cli.resolve import Coverage, beforehand, resolve
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config, Schedule
@@ -35,6 +36,7 @@ from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
 from keysync.daemon.supervisor import Supervisor, entries_of
+from keysync.daemon.timetable import Timetable
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
@@ -73,7 +75,7 @@ async def _run(options: Options, config: Config, watch: ConfigWatch, scrubber: S
         await serve(config, scrubber, interruption, watch=watch, told=options.told)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened:
     """One configuration, opened for the daemon: a `Generation`."""
 
@@ -83,6 +85,7 @@ class Opened:
     stop: asyncio.Event
     streaks: GoneStreaks
     told: str = ""
+    coverage: Coverage = field(default_factory=lambda: Coverage(()))
 
     @property
     def config(self) -> Config:
@@ -96,7 +99,8 @@ class Opened:
 
     def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
         """A pass over `accounts`; orphans are searched in those of the general schedule."""
-        search = self.wired.orphan_search(streaks=self.streaks) if self._is_general(accounts) else None
+        general = self._is_general(accounts)
+        search = self.wired.orphan_search(coverage=self.coverage, streaks=self.streaks) if general else None
         return self.wired.make_pass(
             self.observer,
             self.stop,
@@ -104,12 +108,13 @@ class Opened:
             accounts=accounts,
             busy=busy,
             orphans=search,
+            beforehand=beforehand(self.coverage) if general else None,
             patience=self._patience(accounts),
         )
 
     def _is_general(self, accounts: Sequence[Account]) -> bool:
         nobody = all(account.schedule is not None for account in self.accounts)
-        return nobody or any(account.schedule is None for account in accounts)
+        return nobody or not accounts or any(account.schedule is None for account in accounts)
 
     def _patience(self, accounts: Sequence[Account]) -> float:
         """A twentieth of the shortest interval: one account that hangs must not make others late."""
@@ -138,16 +143,13 @@ class Shop:
 
     async def open(self, config: Config) -> Opened:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
-        if config.discover:
-            raise UsageError(
-                "configuration: `discover` is not supported by `run` yet: list the accounts, or run `sync`"
-            )
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
             wired = await stack.enter_async_context(
                 wire(config, config.accounts, self.scrubber, self.metrics.called, extras)
             )
-            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks, self.told)
+            covered = Coverage(config.accounts, complete=not config.discover)
+            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks, self.told, covered)
         raise AssertionError("unreachable: the block returns or raises")
 
     def _guard(self, keys: Sequence[str]) -> BreakerGuard:
@@ -249,6 +251,7 @@ class _Daemon:
         self._ledger = ledger
         self._interruption = interruption
         self._log = log
+        self._opened = opened
         groups = _groups(opened)
         self._health = Health([group.timetable for group in groups], Instant.now())
         self._watchdog = Watchdog()
@@ -260,7 +263,9 @@ class _Daemon:
             random=shop.random,
             left_out=shop.metrics.left_out,
         )
-        self._clockwork: Clockwork[Account] = Clockwork(groups, self._supervisor.due, random=shop.random)
+        self._clockwork: Clockwork[Account] = Clockwork(groups, self._due, random=shop.random)
+        self._list_now = asyncio.Event()
+        self._told: set[tuple[object, ...]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._ended = False
@@ -278,6 +283,7 @@ class _Daemon:
         """Passes, until the stop; `asked` is answered meanwhile."""
         self._watchdog.start()
         self._task(self._beat())
+        self._task(self._discover())
         if watch is not None:
             self._task(self._follow(watch))
         self._clockwork.start()
@@ -324,6 +330,41 @@ class _Daemon:
         self._shop.breakers.retry_now()
         self._clockwork.trigger_now()
 
+    def _due(self, groups: tuple[Group[Account], ...]) -> None:
+        self._list_now.set()
+        self._supervisor.due(groups)
+
+    # Accounts that are found
+
+    async def _discover(self) -> None:
+        """Lists anew whenever a pass begins; what is new has a pass at once, and no pass waits for a listing."""
+        while True:
+            await self._list_now.wait()
+            self._list_now.clear()
+            opened = self._opened
+            if not opened.config.discover:
+                continue
+            coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
+            async with self._reloading:
+                if self._opened is opened:
+                    await self._covered(opened, coverage)
+
+    async def _covered(self, opened: Opened, coverage: Coverage) -> None:
+        before = {account.resource_id.lower() for account in opened.accounts}
+        if (coverage.accounts, coverage.refused) != (opened.accounts, opened.coverage.refused):
+            try:
+                await opened.wired.cover(coverage.accounts)
+            except UsageError as error:
+                self._refuse(str(error))
+                return
+            opened.coverage = coverage
+            self._cover(opened)
+            self._clockwork.replace(_groups(opened))
+            found = [account for account in opened.accounts if account.resource_id.lower() not in before]
+            self._log.info("discovery.changed", accounts=len(opened.accounts), found=len(found))
+            self._supervisor.begin(found)
+        opened.coverage = coverage
+
     # Another configuration
 
     def _hang_up(self, watch: ConfigWatch | None) -> None:
@@ -368,11 +409,15 @@ class _Daemon:
             before = self._supervisor.generation.config
             try:
                 opened = await self._shop.open(config)
+                await self._list_first(opened)
             except UsageError as error:
                 self._refuse(str(error))
                 return
+            self._opened = opened
             self._supervisor.replace(opened)
             self._cover(opened)
+            # Credentials are told apart by their order, which a reload may change: they begin anew.
+            self._shop.breakers.keep([f"vault:{name}" for name in config.vaults])
             groups = _groups(opened)
             self._health.replace([group.timetable for group in groups], Instant.now())
             self._clockwork.replace(groups)
@@ -383,6 +428,14 @@ class _Daemon:
             # What was mended in the file should not wait for its turn.
             self._sync_now()
 
+    async def _list_first(self, opened: Opened) -> None:
+        """So that what is known of accounts outlives a reload, they are listed before it is in force."""
+        opened.wired.discovery.inherit(self._opened.wired.discovery)
+        if opened.config.discover:
+            coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
+            await opened.wired.cover(coverage.accounts)
+            opened.coverage = coverage
+
     def _cover(self, opened: Opened) -> None:
         config, now = opened.config, utc_now()
 
@@ -391,10 +444,10 @@ class _Daemon:
         def every(schedule: Schedule) -> tuple[str, timedelta]:
             return words_of(schedule), interval_of(schedule, now)
 
-        self._ledger.cover(entries_of(config, opened.accounts, every))
-        # Credentials are told apart by their order, which a reload may change: they begin anew.
-        self._shop.breakers.keep([f"vault:{name}" for name in config.vaults])
-        self._shop.metrics.cover((account.resource_id for account in opened.accounts), config.vaults)
+        refused = [one.account for one in opened.coverage.refused if one.account is not None]
+        accounts = [*opened.accounts, *refused]
+        self._ledger.cover(entries_of(config, accounts, every))
+        self._shop.metrics.cover((account.resource_id for account in accounts), config.vaults)
         self.board.credentials = opened.wired.credential_names
 
 
@@ -406,7 +459,13 @@ def _breaker_policy(config: Config) -> BreakerPolicy:
 
 
 def _groups(opened: Opened) -> tuple[Group[Account], ...]:
-    return group_by_schedule(opened.accounts, lambda account: account.schedule or opened.config.schedule)
+    config = opened.config
+    groups = group_by_schedule(opened.accounts, lambda account: account.schedule or config.schedule)
+    general = Timetable.of(config.schedule)
+    if config.discover and all(group.timetable != general for group in groups):
+        # A pass with nobody in it still lists the accounts, and shows that the daemon lives.
+        groups = (*groups, Group(general, ()))
+    return groups
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import structlog
 
@@ -19,6 +19,7 @@ from keysync.sync.model import Beforehand, ItemRef, Result
 from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for
 
+_Trouble: TypeAlias = tuple[object, ...]
 _NAMED: Final = 20  # accounts in a message
 
 
@@ -43,10 +44,12 @@ class Coverage:
         return tuple(one for one in self.left_out if one.refused)
 
 
-async def resolve(config: Config, discovery: Discovery, stop: asyncio.Event | None = None) -> Coverage:
+async def resolve(
+    config: Config, discovery: Discovery, stop: asyncio.Event | None = None, told: set[_Trouble] | None = None
+) -> Coverage:
     """What `config` covers now: lists anew what is due, and logs what went wrong. Never raises for a failure of Azure.
 
-    A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
+    `told` remembers from one listing to the next what has been logged, so that it is not told again. A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
     """
     if not config.discover:
         return Coverage(config.accounts)
@@ -59,7 +62,7 @@ async def resolve(config: Config, discovery: Discovery, stop: asyncio.Event | No
         warnings=listing.warnings,
         origins=listing.origins,
     )
-    _log(coverage)
+    _log(coverage, told)
     return coverage
 
 
@@ -78,9 +81,15 @@ async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
     return Listing(complete=False, problems=(Problem("discover", record, 0),))
 
 
-def _log(coverage: Coverage) -> None:
+def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
     log: Any = structlog.get_logger("keysync")
+    before, now = told or set(), {_trouble(problem) for problem in coverage.problems}
+    if told is not None:
+        told.clear()
+        told |= now
     for problem in coverage.problems:
+        if _trouble(problem) in before:
+            continue
         log.error(
             "discovery.failed",
             entry=problem.entry,
@@ -94,6 +103,12 @@ def _log(coverage: Coverage) -> None:
         log.debug(
             "discovery.left_out", account=one.resource_id, entry=one.entry, refused=one.refused, reason=one.reason
         )
+
+
+def _trouble(problem: Problem) -> _Trouble:
+    record = problem.record
+    codes = tuple(record.cloud_error.codes()) if record.cloud_error else ()
+    return (problem.entry, problem.scope, record.kind, record.http_status, codes)
 
 
 def selected(coverage: Coverage, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:

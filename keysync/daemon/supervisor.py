@@ -105,6 +105,12 @@ class Supervisor:
             self._since |= dict.fromkeys(map(_key, free), self._monotonic())
         self._begin(free, busy)
 
+    def begin(self, accounts: Sequence[Account]) -> None:
+        """Begins a pass over `accounts` before their start has come, as for those that were just found."""
+        free = self._ledger.free(accounts)
+        if free and not self._stop.is_set():
+            self._begin(free, busy=0)
+
     def sync_now(self) -> None:
         """Lets whoever was left out take part in the pass that is to come, which is not the schedule's.
 
@@ -151,7 +157,10 @@ class Supervisor:
         generation = self._generation
         self._owed -= set(map(_key, accounts))
         job = generation.make_pass(accounts, busy=busy)
-        refs = [item.ref for scope in job.scopes for item in scope.items]
+        refs = [
+            *(item.ref for scope in job.scopes for item in scope.items),
+            *(one.ref for one in job.beforehand.results),
+        ]
         # At once and not when the task gets its turn: another start in between must find them busy.
         self._ledger.begin(refs)
         task = asyncio.create_task(self._pass(job, refs, generation.config), name="pass")

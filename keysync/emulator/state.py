@@ -280,6 +280,10 @@ class State:
             self._add(_account_of(told, data.tenant_id))
         self._vaults = {told.name.lower(): Vault(told, data.tenant_id, clock) for told in data.vaults}
 
+    def add_account(self, told: AccountData) -> None:
+        """One more account, as if somebody had just made it."""
+        self._add(_account_of(told, self.tenant_id))
+
     def _add(self, account: Account) -> None:
         self.accounts[account.id.lower()] = account
         self._by_name.setdefault(account.name.lower(), account)

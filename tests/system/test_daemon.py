@@ -21,6 +21,7 @@ import pytest
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION, data, running_azure
 from tests.support.daemon import Daemon, Holding, running, serving
+from tests.support.hands import remove_account
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
@@ -410,6 +411,52 @@ def world_of(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorl
         return world
 
     return make
+
+
+async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) -> None:
+    """A new account of the subscription is served, one that was deleted is gone from the page, and its secrets stay."""
+    late = {"name": "late", "tags": {"keysync": "yes"}}
+    world = world_of({"name": "alpha", "tags": {"keysync": "yes"}}, {"name": "other"})
+    found = {"subscription_id": SUBSCRIPTION, "tags": {"keysync": "yes"}, "vaults": ["main"]}
+    world.configure([], discover=[found], schedule={"every": "1s"})
+    async with serving(world.path) as daemon:
+        await daemon.until(lambda: world.versions("main", "alpha-secondary-key"))
+        world.running.do(lambda azure: azure.state.add_account(data(late).accounts[0]))
+        await daemon.until(lambda: world.versions("main", "late-secondary-key"))
+        world.running.do(lambda azure: remove_account(azure, "alpha"))
+        told = await daemon.until_status(lambda told: len(told["accounts"]) == 1)
+        assert [one["name"] for one in told["accounts"]] == ["late"]
+    assert len(world.versions("main", "alpha-primary-key")) == 1
+    assert not world.versions("main", "other-primary-key")
+
+
+async def test_a_listing_that_fails_takes_nobody_away(world_of: MakeWorld) -> None:
+    """Accounts that were found stay served while they cannot be listed; the log says so once."""
+    world = world_of("alpha")
+    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], schedule={"every": "1s"})
+    async with serving(world.path) as daemon:
+        await daemon.until(lambda: world.versions("main", "alpha-secondary-key"))
+        world.running.do(
+            lambda azure: azure.faults.add(Fault(operation="listAccounts", status=403, code="AuthorizationFailed"))
+        )
+        await daemon.until(lambda: daemon.events("discovery.failed"))
+        world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+        await daemon.until(lambda: len(world.versions("main", "alpha-primary-key")) == 2)
+        assert [one["name"] for one in (await daemon.status())["accounts"]] == ["alpha"]
+        assert len(daemon.events("discovery.failed")) == 1
+
+
+async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(world_of: MakeWorld) -> None:
+    """Whoever looks at the page sees that neither is served, and why."""
+    world = world_of("twin", {"name": "twin", "resource_group": "elsewhere"})
+    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], schedule={"every": "1s"})
+    async with serving(world.path) as daemon:
+        told = await daemon.until_status(lambda told: [one["state"] for one in told["accounts"]] == ["refused"] * 2)
+        assert all(
+            "elsewhere" in one["secrets"][0]["reason"] or "twin" in one["secrets"][0]["reason"]
+            for one in told["accounts"]
+        )
+    assert not world.versions("main", "twin-primary-key")
 
 
 async def test_accounts_come_and_go_with_the_file(world_of: MakeWorld) -> None:

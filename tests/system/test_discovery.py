@@ -297,15 +297,6 @@ def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld
     assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
 
 
-def test_the_daemon_does_not_half_obey(make_world: MakeWorld) -> None:
-    """`run` with `discover` is refused by name until it honours it."""
-    world = make_world("alpha")
-    world.configure(["alpha"], discover=[discover()])
-    ran = world.run("run")
-    assert ran.code == 2
-    assert "`discover`" in ran.err
-
-
 @pytest.mark.parametrize("command", ["sync", "accounts"])
 def test_an_interrupted_listing_ends_the_command(make_world: MakeWorld, command: str) -> None:
     """SIGINT while a list hangs: 130, with a report that says that not everything was seen."""
