@@ -52,7 +52,9 @@ DELETE_SECRET: Final = Operation("key_vault", "deleteSecret", repeatable=False)
 _WINDOWS: Final = {"creates": 300, "others": 4000}
 _WINDOW_SECONDS: Final = 10.0
 _TOO_MANY: Final = 429
-_LONGEST_HOLD: Final = 30.0
+# How a vault says that its own limit is reached, not that of one secret or of something in between.
+_OF_THE_VAULT: Final = "Throttled"
+_LONGEST_HOLD: Final = _WINDOW_SECONDS
 _WRITE_ATTEMPTS: Final = 3
 # Recovery and deletion go on after the reply; this is how long, and how often, one pass looks whether they are done.
 _SETTLE_SECONDS: Final = 60.0
@@ -355,7 +357,7 @@ class KeyVault:
         try:
             return await self._caller.call(operation, self._url, send)
         except AzureFailure as failure:
-            if failure.record.http_status == _TOO_MANY:
+            if failure.record.http_status == _TOO_MANY and failure.record.has_code(_OF_THE_VAULT):
                 window.hold(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
             raise
 
