@@ -64,11 +64,14 @@ def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path
 class World:
     """An embedded Azure and a configuration for it in a folder of the test's own."""
 
-    def __init__(self, azure: RunningAzure, folder: Path, forks: Forks | None = None) -> None:
+    def __init__(
+        self, azure: RunningAzure, folder: Path, forks: Forks | None = None, *, by_path: bool = False
+    ) -> None:
         self.running = azure
         self.folder = folder
         self.path = folder / "keysync.yaml"
         self._forks = forks
+        self._named = ["-c", str(self.path)] if by_path or forks is None else []
 
     def configure(self, accounts: Sequence[str | dict[str, Any]], **more: Any) -> None:
         """Writes the configuration; JSON is YAML."""
@@ -93,8 +96,9 @@ class World:
         """Runs a command with this configuration, which stands in the folder that it runs in."""
         own = {**self.running.environ, **(env or {})}
         if self._forks is not None:
+            arguments = (*self._named, *arguments)
             return Ran(*self._forks.run([command, *arguments], {**clean_environment(), **own}, self.folder))
-        return run_keysync(command, "-c", str(self.path), *arguments, env=own, cwd=self.folder)
+        return run_keysync(command, *self._named, *arguments, env=own, cwd=self.folder)
 
     def sync(self, *arguments: str, **more: Any) -> Ran:
         """`keysync sync --output json`."""
@@ -125,15 +129,15 @@ def make_quick_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., Wor
 
 
 @pytest.fixture
-def make_world(tmp_path: Path) -> Iterator[Callable[..., World]]:
-    """Makes worlds, and ends them with the test."""
+def make_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., World]]:
+    """Makes worlds, each with a folder of its own that `-c` names, and ends them with the test."""
     with ExitStack() as stack:
 
         def make(*accounts: Any, vaults: tuple[Any, ...] = ("main",), **options: Any) -> World:
             azure = stack.enter_context(running_azure(data(*accounts, vaults=vaults), **options))
             folder = tmp_path / f"world{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-            return World(azure, folder)
+            return World(azure, folder, forks, by_path=True)
 
         yield make
 
