@@ -372,6 +372,8 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
             stage.secrets |= renewed(stage, names)
             daemon.sync()
             said |= {f"after {path}": daemon.get(path).text for path in PAGES}
+            # What is not sent before the end has a moment at the end only, which a busy machine may not keep.
+            daemon.until(lambda: '"recovered"' in bodies(hook, bytes.decode))
             code = daemon.end()
             said["log"] = daemon.err
         said |= {"webhook": bodies(hook, bytes.decode), "traces": bodies(collector, spans)}
