@@ -324,6 +324,7 @@ class _Opener:
             self.caller.behind(guard),
             fingerprinter=self.fingerprinter,
             scrubber=self.scrubber,
+            verify_seconds=self.config.verify_every.total_seconds() if self.config.verify_every else 0.0,
         )
         self.stack.push_async_callback(vault.close)
         return vault

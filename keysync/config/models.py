@@ -683,6 +683,11 @@ class Config(Strict):
     )
     limits: Limits = Field(default=Limits(), description="How much one pass may change in one vault.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How long things may take.")
+    verify_every: Duration | None = Field(
+        default=timedelta(hours=1),
+        description="How often each stored value is read again though a listing of its vault shows no change, by `run`. Null: in "
+        "each pass, and no vault is listed.",
+    )
     concurrency: Concurrency = Field(
         default=64, description="Requests in flight at once. 64: above it a pass gets no faster."
     )

@@ -128,3 +128,33 @@ async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
     assert "setSecret" in (caught.value.record.hint or "")
     assert azure_side.versions(NAME) == []
     assert azure_side.azure.counts["setSecret"] == 1
+
+
+async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks) -> None:
+    """A listing spares the reading of a value that stands, never of one that was overwritten, in whichever second."""
+    vault = azure_side.azure.state.vault("main")
+    names = [f"kept-{number}" for number in range(6)]
+    for name in names:
+        _, made = vault.add_version(name, PRIMARY, tags=dict(MARKED.tags))
+        made.created = made.updated = made.updated - 60
+
+    async def one_by_one() -> list[str]:
+        """The names that had to be read, as a pass would."""
+        survey = azure_side.target.survey(names)
+        read = [name for name in names if await survey.recall(name) is None]
+        await survey.close()
+        for name in read:
+            await azure_side.target.read(name)
+        return read
+
+    assert await one_by_one() == names  # nothing is known yet
+    assert await one_by_one() == []
+    vault.add_version("kept-2", SECONDARY, tags=dict(MARKED.tags))
+    assert await one_by_one() == ["kept-2"]
+    # In the very second of that update, somebody else again: the time of the last update is the same.
+    _, made = vault.add_version("kept-2", "of somebody else", tags=dict(MARKED.tags))
+    made.created = made.updated = vault.versions("kept-2")[-2].updated
+    assert await one_by_one() == ["kept-2"]
+    found = await azure_side.target.read("kept-2")
+    assert isinstance(found, Existing)
+    assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of somebody else"))

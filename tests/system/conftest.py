@@ -64,9 +64,7 @@ def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path
 class World:
     """An embedded Azure and a configuration for it in a folder of the test's own."""
 
-    def __init__(
-        self, azure: RunningAzure, folder: Path, forks: Forks | None = None, *, by_path: bool = False
-    ) -> None:
+    def __init__(self, azure: RunningAzure, folder: Path, forks: Forks | None = None, *, by_path: bool = False) -> None:
         self.running = azure
         self.folder = folder
         self.path = folder / "keysync.yaml"
