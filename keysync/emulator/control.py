@@ -18,6 +18,7 @@ _OFFERS = {
     "DELETE /faults": "lift every fault",
     "POST /accounts/NAME/regenerate": 'replace a key: {"keyName": "Primary"}',
     "GET /counts": "requests by operation",
+    "GET /statuses": "replies by status",
     "DELETE /counts": "count from nought",
     "GET /vaults/NAME/secrets": "names, versions and tags; no values",
     "GET /msi/token": "a managed identity's endpoint (IDENTITY_ENDPOINT)",
@@ -66,6 +67,8 @@ class Control:
                 return lambda: self._regenerate(call, name)
             case ("GET", "counts"):
                 return lambda: Reply(200, dict(self._counts.by_operation))
+            case ("GET", "statuses"):
+                return lambda: Reply(200, dict(self._counts.by_status))
             case ("DELETE", "counts"):
                 return lambda: _done(self._counts.clear)
             case ("GET", "vaults", name, "secrets"):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,18 +17,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from keysync.config.models import Config
+from keysync.sources.interface import KEY_NAMES
+from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, SOURCE
 
 GROUP = "fleet"
+_LONG_AGO = 1_700_000_000
 
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault."""
+    """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault.
+
+    With `in_step` the vaults hold every key already, as after an earlier pass.
+    """
 
     accounts: int
     vaults: int
     subscriptions: int = 1
     strangers: int = 0
+    in_step: bool = False
 
     def subscription(self, number: int) -> str:
         """The id of one subscription."""
@@ -35,14 +43,33 @@ class Fleet:
 
     def data(self) -> dict[str, Any]:
         """The data file of the embedded Azure."""
-        secrets = [{"name": f"stranger-{number}", "value": "x"} for number in range(self.strangers)]
-        return {
-            "accounts": [
-                {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": f"acct{number:06d}"}
-                for number in range(self.accounts)
-            ],
-            "vaults": [{"name": f"vault-{number}", "secrets": secrets} for number in range(self.vaults)],
+        accounts = [self._account(number) for number in range(self.accounts)]
+        strangers = [{"name": f"stranger-{number}", "value": "x"} for number in range(self.strangers)]
+        vaults = [{"name": f"vault-{number}", "secrets": list(strangers)} for number in range(self.vaults)]
+        for number, account in enumerate(accounts if self.in_step else ()):
+            vaults[number % self.vaults]["secrets"] += _stored(account)
+        return {"accounts": accounts, "vaults": vaults}
+
+    def _account(self, number: int) -> dict[str, Any]:
+        name = f"acct{number:06d}"
+        keys = {key: base64.b64encode(f"{key}-{name}".encode().ljust(64, b".")).decode() for key in KEY_NAMES}
+        return {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": name, **keys}
+
+
+def _stored(account: Mapping[str, Any]) -> list[dict[str, Any]]:
+    place = (
+        f"/subscriptions/{account['subscription_id']}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts"
+    )
+    marks = {MANAGED_BY: KEYSYNC, SOURCE: f"{place}/{account['name']}"}
+    return [
+        {
+            "name": f"{account['name']}-{key}-key",
+            "value": account[key],
+            "tags": {**marks, KEY: key},
+            "created": _LONG_AGO,
         }
+        for key in KEY_NAMES
+    ]
 
 
 @dataclass(frozen=True)
@@ -72,6 +99,11 @@ class Running:
     def counts(self) -> dict[str, int]:
         """Requests so far, by operation."""
         found: dict[str, int] = self.control("GET", "/counts")
+        return found
+
+    def statuses(self) -> dict[str, int]:
+        """Replies so far, by status."""
+        found: dict[str, int] = self.control("GET", "/statuses")
         return found
 
     def control(self, method: str, path: str, body: object = None) -> Any:
