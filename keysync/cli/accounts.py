@@ -67,12 +67,14 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     with interruptible() as interruption:
         async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
             coverage = await resolve(config, wired.discovery, interruption.stop)
-    lines = list(_lines(coverage))
+    shard = options.shard
+    lines = [line for line in _lines(coverage) if shard is None or shard.has(line.account)]
     if options.output == "json":
         sys.stdout.write(json.dumps(_to_dict(coverage, lines), ensure_ascii=False, indent=2) + "\n")
     else:
         _print(console_for(sys.stdout), coverage, lines)
-    return interruption.exit_code or int(not coverage.complete or bool(coverage.refused))
+    refused = any(line.state == "refused" for line in lines)
+    return interruption.exit_code or int(not coverage.complete or refused)
 
 
 def _lines(coverage: Coverage) -> Iterator[Line]:

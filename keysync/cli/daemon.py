@@ -18,13 +18,15 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from keysync import logs
+from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
 from keysync.azure.transport import open_transport
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
+from keysync.cli.election import Election, open_election
 from keysync.cli.one_off import Options
 from keysync.cli.progress import Observers
-from keysync.cli.resolve import Coverage, beforehand, resolve
+from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config, Schedule
@@ -32,6 +34,7 @@ from keysync.daemon.board import Board, interval_of, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.health import Health, Instant, Watchdog
+from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
@@ -45,9 +48,11 @@ from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.scrub import Scrubber
 from keysync.secret.signing import signer_from
+from keysync.sources.sieve import LeftOut
 from keysync.sync.locks import SecretLocks
-from keysync.sync.orphans import GoneStreaks
+from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
+from keysync.sync.shard import Shard
 from keysync.web.app import make_app
 from keysync.web.server import open_server
 
@@ -56,7 +61,7 @@ _CONNECT_SECONDS: Final = 10.0
 _LEAST_PATIENCE: Final = 0.5
 # Shares of `timeouts.shutdown`, one after the other: passes and their writes, the webhook's last events, the last spans.
 _PASSES, _EVENTS, _SPANS = 0.85, 0.1, 0.05
-_NEEDS_RESTART: Final = ("listen", "notify")
+_NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
 
 def run(options: Options) -> int:
@@ -72,18 +77,22 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
     with interruptible() as interruption:
-        await serve(config, scrubber, interruption, watch=watch, told=options.told)
+        await serve(config, scrubber, interruption, watch=watch, told=options.told, shard=options.shard)
 
 
 @dataclass(slots=True)
 class Opened:
-    """One configuration, opened for the daemon: a `Generation`."""
+    """One configuration, opened for the daemon: a `Generation`.
+
+    `stop` gives the one for a pass that begins now. `coverage` is whole, `accounts` are those of the `shard`.
+    """
 
     wired: Wired
     stack: AsyncExitStack
     observer: PassObserver
-    stop: asyncio.Event
+    stop: Callable[[], asyncio.Event]
     streaks: GoneStreaks
+    shard: Shard | None = None
     told: str = ""
     coverage: Coverage = field(default_factory=lambda: Coverage(()))
 
@@ -94,23 +103,48 @@ class Opened:
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """All that it covers."""
+        """All that passes are about."""
         return self.wired.accounts
+
+    @property
+    def refused(self) -> tuple[LeftOut, ...]:
+        """Accounts of the shard that somebody has to do something about."""
+        return self._refused(self.coverage)
+
+    def _refused(self, coverage: Coverage) -> tuple[LeftOut, ...]:
+        return tuple(one for one in coverage.refused if self._has(one.resource_id))
+
+    def _has(self, resource_id: str) -> bool:
+        return self.shard is None or self.shard.has(resource_id)
+
+    def differs(self, coverage: Coverage) -> bool:
+        """Whether what is served or refused in the shard is another by `coverage`."""
+        served = selected(coverage, (), self.shard)
+        return (served, self._refused(coverage)) != (self.accounts, self.refused)
+
+    async def cover(self, coverage: Coverage) -> None:
+        """Serves the shard of `coverage` from now on. Raises UsageError; then all stays as it was."""
+        await self.wired.cover(selected(coverage, (), self.shard))
+        self.coverage = coverage
 
     def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
         """A pass over `accounts`; orphans are searched in those of the general schedule."""
         general = self._is_general(accounts)
-        search = self.wired.orphan_search(coverage=self.coverage, streaks=self.streaks) if general else None
+        search = self._orphan_search() if general else None
         return self.wired.make_pass(
             self.observer,
-            self.stop,
+            self.stop(),
             asked=Asked(options=self.told),
             accounts=accounts,
             busy=busy,
             orphans=search,
-            beforehand=beforehand(self.coverage) if general else None,
+            beforehand=beforehand(self.coverage, (), self.shard) if general else None,
             patience=self._patience(accounts),
         )
+
+    def _orphan_search(self) -> OrphanSearch | None:
+        # Of all secrets there are, those whose account would be in the shard.
+        return self.wired.orphan_search(coverage=self.coverage, is_mine=self._has, streaks=self.streaks)
 
     def _is_general(self, accounts: Sequence[Account]) -> bool:
         nobody = all(account.schedule is not None for account in self.accounts)
@@ -132,11 +166,13 @@ class Shop:
 
     scrubber: Scrubber
     observer: PassObserver
-    stop: asyncio.Event
+    stop: Callable[[], asyncio.Event]
     metrics: Metrics
     tracer: Tracer
     breakers: Breakers
     random: Random
+    leadership: Leadership | None = None
+    shard: Shard | None = None
     told: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
     streaks: GoneStreaks = field(default_factory=GoneStreaks)
@@ -145,15 +181,16 @@ class Shop:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
-            wired = await stack.enter_async_context(
-                wire(config, config.accounts, self.scrubber, self.metrics.called, extras)
-            )
-            covered = Coverage(config.accounts, complete=not config.discover)
-            return Opened(wired, stack.pop_all(), self.observer, self.stop, self.streaks, self.told, covered)
+            wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
+            opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
+            await opened.cover(Coverage(config.accounts, complete=not config.discover))
+            opened.stack = stack.pop_all()
+            return opened
         raise AssertionError("unreachable: the block returns or raises")
 
-    def _guard(self, keys: Sequence[str]) -> BreakerGuard:
-        return BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
+    def _guard(self, keys: Sequence[str]) -> Guard:
+        guard = BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
+        return guard if self.leadership is None else self.leadership.guard(guard)
 
 
 async def serve(
@@ -165,11 +202,13 @@ async def serve(
     observers: Sequence[PassObserver] = (),
     announce: Callable[[str], None] = lambda _url: None,
     told: str = "",
+    shard: Shard | None = None,
     random: Random | None = None,
 ) -> None:
     """The daemon over `config` until `interruption`; `watch` brings later configurations, `announce` is told the page's URL.
 
-    `told` are options, such as ``-c FILE``, for the commands that are told. `random` is what jitter and backoff draw from.
+    `told` are options, such as ``-c FILE``, for the commands that are told. Only the accounts of `shard` are served. `random`
+    is what jitter and backoff draw from.
 
     Raises UsageError where the start fails.
     """
@@ -189,14 +228,26 @@ async def serve(
         notifier = await _open_notifier(stack, config, scrubber, metrics)
         observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, random, _breaker_policy(config))
-        shop = Shop(scrubber, observer, interruption.stop, metrics, tracer, breakers, random, told)
+        election = open_election(config.leader_election, shard)
+        leadership = None if election is None else election.leadership
+
+        def stop() -> asyncio.Event:
+            return interruption.stop if leadership is None else leadership.term
+
+        shop = Shop(scrubber, observer, stop, metrics, tracer, breakers, random, leadership, shard, told)
         opened = await shop.open(config)
-        daemon = _Daemon(shop, opened, ledger, interruption, log)
+        daemon = _Daemon(shop, opened, ledger, interruption, election, log)
         try:
             bound = await stack.enter_async_context(
                 open_server(make_app(daemon.board, registry), config.listen_host, config.listen_port)
             )
-            log.info("daemon.started", url=bound.url, accounts=len(opened.accounts), vaults=len(config.vaults))
+            log.info(
+                "daemon.started",
+                url=bound.url,
+                accounts=len(opened.accounts),
+                vaults=len(config.vaults),
+                shard=None if shard is None else str(shard),
+            )
             announce(bound.url)
             await daemon.work(watch, asked)
         finally:
@@ -246,10 +297,20 @@ class _Asked:
 class _Daemon:
     """The parts at work: clock, supervisor, health, and what signals and a changed file ask for."""
 
-    def __init__(self, shop: Shop, opened: Opened, ledger: Ledger, interruption: Interruption, log: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        shop: Shop,
+        opened: Opened,
+        ledger: Ledger,
+        interruption: Interruption,
+        election: Election | None,
+        log: Any,  # noqa: ANN401  # structlog's proxy has no type of its own
+    ) -> None:
         self._shop = shop
         self._ledger = ledger
         self._interruption = interruption
+        self._election = election
+        self._giving_way: set[asyncio.Task[None]] = set()
         self._log = log
         self._opened = opened
         groups = _groups(opened)
@@ -260,6 +321,7 @@ class _Daemon:
             ledger,
             self._health,
             stop=interruption.stop,
+            leads=self._leads,
             random=shop.random,
             left_out=shop.metrics.left_out,
         )
@@ -276,6 +338,7 @@ class _Daemon:
             shop.breakers,
             lambda: self._clockwork.next_starts,
             datetime.now(UTC),
+            leads=None if election is None else self._leads,
         )
         self._cover(opened)
 
@@ -288,6 +351,10 @@ class _Daemon:
             self._task(self._follow(watch))
         self._clockwork.start()
         asked.sync_now, asked.reload = self._sync_now, lambda: self._hang_up(watch)
+        if self._election is not None:
+            leadership = self._election.leadership
+            leadership.elected, leadership.lost = self._elected, self._lost
+            self._election.candidate.start()
         try:
             await self._interruption.stop.wait()
         finally:
@@ -299,6 +366,8 @@ class _Daemon:
             return
         self._ended = True
         self._interruption.stop.set()
+        if self._election is not None:
+            self._election.leadership.term.set()  # no write begins; the lease is held until those under way have ended
         seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _PASSES
         for task in self._tasks:
             task.cancel()
@@ -307,10 +376,15 @@ class _Daemon:
                 await self._clockwork.close()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 await self._supervisor.drain()
+                await asyncio.gather(*self._giving_way)
+            await self._release()
         except TimeoutError:
             self._log.warning("daemon.cut_short", seconds=seconds)
             await self._supervisor.abandon()
         finally:
+            if self._election is not None:
+                self._election.abandon()
+            await asyncio.gather(*self._giving_way)
             self._watchdog.close()
 
     def _task(self, work: Awaitable[None]) -> None:
@@ -331,8 +405,40 @@ class _Daemon:
         self._clockwork.trigger_now()
 
     def _due(self, groups: tuple[Group[Account], ...]) -> None:
-        self._list_now.set()
+        if self._leads():
+            self._list_now.set()
         self._supervisor.due(groups)
+
+    # The lead
+
+    def _leads(self) -> bool:
+        return self._election is None or self._election.leadership.leads()
+
+    def _elected(self) -> None:
+        self.board.changed()
+        if not self._ended:
+            self._sync_now()
+
+    def _lost(self) -> None:
+        self.board.changed()
+        task = asyncio.create_task(self._give_way(), name="give way to another leader")
+        self._giving_way.add(task)
+        task.add_done_callback(self._giving_way.discard)
+
+    async def _give_way(self) -> None:
+        if self._election is None:
+            return
+        await self._supervisor.give_way(self._election.leadership.grace())
+        if not self._leads():
+            # What others do from now on is not seen here: nothing that was known may be held for true later.
+            self._ledger.forget()
+            self._shop.streaks.forget()
+            opened = self._opened
+            opened.coverage = replace(opened.coverage, complete=not opened.config.discover)
+
+    async def _release(self) -> None:
+        if self._election is not None and self._leads():
+            await self._election.release()
 
     # Accounts that are found
 
@@ -346,18 +452,18 @@ class _Daemon:
                 continue
             coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
             async with self._reloading:
-                if self._opened is opened:
+                # A standby that is elected later must not take what was found long before for all that there is.
+                if self._opened is opened and self._leads():
                     await self._covered(opened, coverage)
 
     async def _covered(self, opened: Opened, coverage: Coverage) -> None:
         before = {account.resource_id.lower() for account in opened.accounts}
-        if (coverage.accounts, coverage.refused) != (opened.accounts, opened.coverage.refused):
+        if opened.differs(coverage):
             try:
-                await opened.wired.cover(coverage.accounts)
+                await opened.cover(coverage)
             except UsageError as error:
                 self._refuse(str(error))
                 return
-            opened.coverage = coverage
             self._cover(opened)
             self._clockwork.replace(_groups(opened))
             found = [account for account in opened.accounts if account.resource_id.lower() not in before]
@@ -431,10 +537,9 @@ class _Daemon:
     async def _list_first(self, opened: Opened) -> None:
         """So that what is known of accounts outlives a reload, they are listed before it is in force."""
         opened.wired.discovery.inherit(self._opened.wired.discovery)
-        if opened.config.discover:
+        if opened.config.discover and self._leads():
             coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
-            await opened.wired.cover(coverage.accounts)
-            opened.coverage = coverage
+            await opened.cover(coverage)
 
     def _cover(self, opened: Opened) -> None:
         config, now = opened.config, utc_now()
@@ -444,7 +549,7 @@ class _Daemon:
         def every(schedule: Schedule) -> tuple[str, timedelta]:
             return words_of(schedule), interval_of(schedule, now)
 
-        refused = [one.account for one in opened.coverage.refused if one.account is not None]
+        refused = [one.account for one in opened.refused if one.account is not None]
         accounts = [*opened.accounts, *refused]
         self._ledger.cover(entries_of(config, accounts, every))
         self._shop.metrics.cover((account.resource_id for account in accounts), config.vaults)
@@ -462,8 +567,8 @@ def _groups(opened: Opened) -> tuple[Group[Account], ...]:
     config = opened.config
     groups = group_by_schedule(opened.accounts, lambda account: account.schedule or config.schedule)
     general = Timetable.of(config.schedule)
-    if config.discover and all(group.timetable != general for group in groups):
-        # A pass with nobody in it still lists the accounts, and shows that the daemon lives.
+    if (config.discover or opened.shard is not None) and all(group.timetable != general for group in groups):
+        # A pass with nobody in it still lists the accounts, searches for orphans, and shows that the daemon lives.
         groups = (*groups, Group(general, ()))
     return groups
 

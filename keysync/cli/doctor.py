@@ -58,7 +58,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
         async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
             coverage = await resolve(config, wired.discovery, interruption.stop)
-            await wired.cover(selected(coverage, options.accounts))
+            await wired.cover(selected(coverage, options.accounts, options.shard))
             examination = asyncio.create_task(_examine(wired, interruption, bar))
             try:
                 await wait_for([examination], interruption.stop, None)

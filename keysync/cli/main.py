@@ -21,10 +21,12 @@ from keysync.cli.options import (
     LogLevel,
     Output,
     OutputOption,
+    ShardOption,
+    ShardsOption,
     VersionOption,
 )
+from keysync.cli.sharing import shard_of
 from keysync.errors import KeysyncError
-from keysync.sync.shard import Shard
 
 if TYPE_CHECKING:
     from keysync.cli.one_off import Options
@@ -60,9 +62,8 @@ def sync(
     accept: Annotated[
         str | None, typer.Option("--accept", metavar="CHECKSUM", help="Go beyond the limits for just this plan.")
     ] = None,
-    shard: Annotated[
-        str | None, typer.Option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0.")
-    ] = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     metrics_file: Annotated[
         Path | None, typer.Option("--metrics-file", help="Write metrics for a textfile collector.")
     ] = None,
@@ -85,7 +86,7 @@ def sync(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=dry_run, accept=accept, metrics_file=metrics_file,
-        push_gateway=push_gateway, shard=None if shard is None else Shard.parse(shard),
+        push_gateway=push_gateway, shard=shard_of(shard, shards, os.environ),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 
@@ -95,6 +96,8 @@ def plan(
     context: typer.Context,
     config: ConfigOption = None,
     account: AccountsOption = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 if there are changes.")] = False,
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
@@ -107,6 +110,7 @@ def plan(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=True, exit_code_for_changes=exit_code,
+        shard=shard_of(shard, shards, os.environ),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 
@@ -115,6 +119,8 @@ def plan(
 def run_daemon(
     context: typer.Context,
     config: ConfigOption = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
     version: VersionOption = False,  # noqa: ARG001
@@ -122,7 +128,7 @@ def run_daemon(
     """The daemon: passes on schedule, with a status page, probes and metrics; ends with 0 on SIGINT and SIGTERM."""
     from keysync.cli import daemon  # noqa: PLC0415  # imports the SDKs
 
-    options = _options(context, config, log_level, log_format)
+    options = _options(context, config, log_level, log_format, shard=shard_of(shard, shards, os.environ))
     raise typer.Exit(daemon.run(options))
 
 
@@ -131,6 +137,8 @@ def adopt(
     context: typer.Context,
     config: ConfigOption = None,
     account: AccountsOption = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without, only show what would be done.")] = False,
     secret: Annotated[
         list[str] | None, typer.Option("--secret", metavar="VAULT/NAME", help="Only this secret; repeatable.")
@@ -152,7 +160,7 @@ def adopt(
     options = _options(
         context, config, log_level, log_format,
         output=output.value, accounts=tuple(account or ()), dry_run=not yes, adopt="replace" if replace else "unmarked",
-        secrets=tuple(secret or ()),
+        secrets=tuple(secret or ()), shard=shard_of(shard, shards, os.environ),
     )  # fmt: skip
     raise typer.Exit(one_off.run(options))
 
@@ -162,6 +170,8 @@ def check(
     context: typer.Context,
     config: ConfigOption = None,
     account: AccountsOption = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
@@ -170,7 +180,10 @@ def check(
     """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
     from keysync.cli import doctor  # noqa: PLC0415  # imports the SDKs
 
-    options = _options(context, config, log_level, log_format, output=output.value, accounts=tuple(account or ()))
+    options = _options(
+        context, config, log_level, log_format, output=output.value, accounts=tuple(account or ()),
+        shard=shard_of(shard, shards, os.environ),
+    )  # fmt: skip
     raise typer.Exit(doctor.run(options))
 
 
@@ -178,6 +191,8 @@ def check(
 def accounts(
     context: typer.Context,
     config: ConfigOption = None,
+    shard: ShardOption = None,
+    shards: ShardsOption = None,
     output: OutputOption = Output.text,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
@@ -186,7 +201,10 @@ def accounts(
     """List the accounts that the configuration covers, those that are discovered included; reads no key."""
     from keysync.cli import accounts as listing  # noqa: PLC0415  # imports the SDKs
 
-    raise typer.Exit(listing.run(_options(context, config, log_level, log_format, output=output.value)))
+    options = _options(
+        context, config, log_level, log_format, output=output.value, shard=shard_of(shard, shards, os.environ)
+    )
+    raise typer.Exit(listing.run(options))
 
 
 @app.command()

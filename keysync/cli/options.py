@@ -56,6 +56,18 @@ FormatOption = Annotated[
 AccountsOption = Annotated[
     list[str] | None, typer.Option("--account", help="Only this account, by name or ARM id; repeatable.")
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."),
+]
+ShardsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--shards",
+        metavar="N",
+        help="The number of shares (KEYSYNC_SHARDS), where a Job or StatefulSet of Kubernetes tells which one this is.",
+    ),
+]
 
 
 def _print_version(wanted: bool) -> None:  # typer's callback

@@ -622,6 +622,53 @@ class Notify(Strict):
         return self
 
 
+class LeaderElection(Strict):
+    """One of several replicas of `run` works and the others stand by, by a Lease of Kubernetes; a standby takes over at
+    most `lease_duration` and twice `retry_period` after the leader was lost."""
+
+    lease: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")] = Field(
+        default="keysync", description="The name of the Lease; a shard adds its number: keysync-0."
+    )
+    namespace: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = Field(
+        default=None, description="The namespace of the Lease. Null: the pod's own."
+    )
+    identity: Text | None = Field(
+        default=None,
+        description="A name that no other replica has. Null: HOSTNAME with something random, new with each start.",
+    )
+    lease_duration: Duration = Field(
+        default=timedelta(seconds=10),
+        description="How long others leave a leader alone that renews no more; whole seconds. 10s: with two tries that miss, "
+        "a standby takes over within 15 s.",
+    )
+    renew_deadline: Duration = Field(
+        default=timedelta(seconds=7),
+        description="After this time without a renewal a leader begins no write; the rest of `lease_duration` is for those "
+        "under way.",
+    )
+    retry_period: Duration = Field(
+        default=timedelta(seconds=2),
+        description="The time between two renewals, and between two looks of a standby; 1s or more.",
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        found: list[Fault] = []
+        if self.lease_duration % timedelta(seconds=1):
+            found.append((("lease_duration",), expected("whole seconds")))
+        if self.retry_period < timedelta(seconds=1):
+            found.append((("retry_period",), expected("a duration of 1s or more")))
+        if self.renew_deadline < self.retry_period * 1.5:
+            found.append(
+                (("renew_deadline",), expected("a renew_deadline of one and a half times retry_period or more"))
+            )
+        if self.lease_duration < self.renew_deadline + timedelta(milliseconds=500):
+            found.append((("renew_deadline",), expected("a renew_deadline of 500ms or more below lease_duration")))
+        if found:
+            raise faults(found)
+        return self
+
+
 class ApiVersions(Strict):
     """Versions of Azure's interfaces, to pin where a cloud does not know the newest."""
 
@@ -696,6 +743,10 @@ class Config(Strict):
     )
     notify: Notify | None = Field(
         default=None, description="A webhook that is told of changes, failures and stops; `run` only. Null: none."
+    )
+    leader_election: LeaderElection | None = Field(
+        default=None,
+        description="Several replicas of which one works, on Kubernetes; `run` only. Needs the extra `kubernetes`. Null: none.",
     )
     api_versions: ApiVersions = Field(default=ApiVersions(), description="Versions of Azure's interfaces to pin.")
 

@@ -51,7 +51,7 @@ def _jitter(schedule: Schedule) -> str:
 class Board:
     """Makes the snapshot; the same one is handed out until something changes, for a second at most.
 
-    `credentials` are the names of those in use. To be asked on the event loop only, where what it reads is written.
+    `credentials` are the names of those in use, `leads` is None where nobody is elected. To be asked on the event loop only, where what it reads is written.
     """
 
     ledger: Ledger
@@ -61,6 +61,7 @@ class Board:
     next_starts: Callable[[], Mapping[Timetable, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
+    leads: Callable[[], bool] | None = None
     config_error: str | None = None
     credentials: tuple[str, ...] = ()
     _made: tuple[float, int, Status] | None = field(default=None)
@@ -85,7 +86,11 @@ class Board:
         entries = list(self.ledger.entries.values())
         starts = self.next_starts()
         live, reason = self.health.verdict(now)
-        ready = all(entry.last_attempt is not None for entry in entries) if not self._was_ready else True
+        leader = None if self.leads is None else self.leads()
+        stands_by = leader is False
+        # A standby is ready to take over, and looks at nothing: neither is anything stale by its own fault.
+        ready = self._was_ready or stands_by or all(entry.last_attempt is not None for entry in entries)
+        started = now.wall if stands_by else self.started
         self._was_ready = ready
         return Status(
             now=now.wall,
@@ -94,18 +99,22 @@ class Board:
             every=words_of(config.schedule),
             owner=config.owner,
             read_only=config.read_only,
-            next_pass=min((start for start in starts.values() if start != NEVER), default=None),
+            next_pass=None if stands_by else min((start for start in starts.values() if start != NEVER), default=None),
             last_pass=self.ledger.last_pass,
             stopped=self.ledger.stopped,
             config_error=self.config_error,
+            leader=leader,
             ready=ready,
             live=live,
             live_reason=reason,
-            stale_accounts=tuple(
-                entry.account.resource_id for entry in entries if is_stale(entry, now.wall, self.started)
-            ),
+            stale_accounts=tuple(entry.account.resource_id for entry in entries if is_stale(entry, now.wall, started)),
             accounts=tuple(
-                shown(entry, now.wall, self._next_try(entry.account, config, starts, now), self.started)
+                shown(
+                    entry,
+                    now.wall,
+                    None if stands_by else self._next_try(entry.account, config, starts, now),
+                    started,
+                )
                 for entry in entries
             ),
             vaults=self._vaults(config, entries, now),

@@ -98,6 +98,15 @@ class Ledger:
         self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
         self.revision += 1
 
+    def forget(self) -> None:
+        """Takes every account as not looked at yet: another process has looked at it since, or will. Writes stay."""
+        for name, entry in self.entries.items():
+            self.entries[name] = Entry(
+                entry.account, entry.schedule, entry.interval, entry.read_only, timetable=entry.timetable
+            )
+        self._stops = {}
+        self.revision += 1
+
     def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
         """Those of `accounts` that no pass is busy with."""
         return tuple(account for account in accounts if not self._busy(account))

@@ -49,7 +49,7 @@ class Supervisor:
     """Starts passes when they are due and keeps the books; never raises for what becomes of one.
 
     An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier pass still waits for
-    is left out and counted. `monotonic` is in seconds.
+    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds.
     """
 
     def __init__(
@@ -59,6 +59,7 @@ class Supervisor:
         health: Health,
         *,
         stop: asyncio.Event,
+        leads: Callable[[], bool] = lambda: True,
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         left_out: LeftOut | None = None,
@@ -68,6 +69,7 @@ class Supervisor:
         self._ledger = ledger
         self._health = health
         self._stop = stop
+        self._leads = leads
         self._monotonic = monotonic
         self._left_out = left_out
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
@@ -89,6 +91,10 @@ class Supervisor:
         """The start of `groups` has come: begins one pass over those of their accounts that can take part."""
         if self._stop.is_set():
             return
+        if not self._leads():
+            # Nothing is wrong with the clockwork: it is another's turn.
+            self._heard()
+            return
         asked, self._asked = self._asked, False
         accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(_key(account), self._monotonic())]
@@ -108,7 +114,7 @@ class Supervisor:
     def begin(self, accounts: Sequence[Account]) -> None:
         """Begins a pass over `accounts` before their start has come, as for those that were just found."""
         free = self._ledger.free(accounts)
-        if free and not self._stop.is_set():
+        if free and self._may_begin():
             self._begin(free, busy=0)
 
     def sync_now(self) -> None:
@@ -153,6 +159,15 @@ class Supervisor:
         await asyncio.gather(*self._passes, *self._closing, return_exceptions=True)
         await self._generation.close()
 
+    async def give_way(self, seconds: float) -> None:
+        """Waits for the passes under way, whose stop is set, and ends those that have not ended after `seconds`."""
+        passes = list(self._passes)
+        if passes:
+            _, late = await asyncio.wait(passes, timeout=seconds)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
         self._owed -= set(map(_key, accounts))
@@ -192,8 +207,11 @@ class Supervisor:
     def _pay(self) -> None:
         self._paying = None
         accounts = self._ledger.free(account for account in self._generation.accounts if _key(account) in self._owed)
-        if accounts and not self._stop.is_set():
+        if accounts and self._may_begin():
             self._begin(accounts, busy=0)
+
+    def _may_begin(self) -> bool:
+        return self._leads() and not self._stop.is_set()
 
     def _settled(self, entry: Entry) -> None:
         record = entry.worst()

@@ -141,7 +141,7 @@ class Status:
     `every` is the schedule in words, `stopped` the message of a safety stop with its numbers and the command that accepts
     the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in step for too
     long, `writes` the newest first. `ready` says that the first pass is done; `live` that the loop turns and passes start,
-    `live_reason` why not.
+    `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
     """
 
     now: datetime
@@ -154,6 +154,7 @@ class Status:
     last_pass: PassStatus | None = None
     stopped: str | None = None
     config_error: str | None = None
+    leader: bool | None = None
     ready: bool = False
     live: bool = True
     live_reason: str | None = None

@@ -52,6 +52,10 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     yield planned
     stopped = "Whether a safety limit keeps passes from writing."
     yield GaugeMetricFamily("keysync_safety_stop", stopped, int(status.stopped is not None))
+    leader = GaugeMetricFamily("keysync_leader", "Whether this process leads; absent where none is elected.", labels=[])
+    if status.leader is not None:
+        leader.add_metric([], int(status.leader))
+    yield leader
     refused = "Whether the configuration in force is the one of the file."
     yield GaugeMetricFamily("keysync_config_current", refused, int(status.config_error is None))
 

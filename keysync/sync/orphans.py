@@ -37,6 +37,10 @@ class GoneStreaks:
         """One more pass: `gone` are the ARM ids that it proved gone; every other starts over."""
         self._counts = {account.lower(): self._counts.get(account.lower(), 0) + 1 for account in gone}
 
+    def forget(self) -> None:
+        """Every account starts over: passes were made elsewhere."""
+        self._counts = {}
+
     def of(self, account: str) -> int:
         """Passes in a row, the latest included."""
         return self._counts.get(account.lower(), 0)

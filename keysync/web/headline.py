@@ -25,6 +25,8 @@ def headline(status: Status, tally: Tally) -> Headline:
     """The worst that there is to say."""
     if not status.live:
         return Headline("keysync does not work", "not working", "bad")
+    if status.leader is False:
+        return Headline("Standing by: another replica leads", "standing by", "wait")
     if status.stopped is not None:
         return Headline("Stopped by a safety limit", "stopped by a limit", "bad")
     if tally.behind:

@@ -27,6 +27,7 @@ from keysync.config.loading import load_config
 from keysync.daemon.reload import ConfigWatch
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Report, Result
+from keysync.sync.shard import Shard
 from tests.support.azure import RunningAzure
 from tests.support.warm import WarmKeysync
 
@@ -310,7 +311,7 @@ class Served:
 
 
 @asynccontextmanager
-async def serving(config: Path, *, interval: float = 0.02) -> AsyncIterator[Served]:
+async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None = None) -> AsyncIterator[Served]:
     """Serves `config` until the block ends; its files are looked at every `interval` seconds. Nothing may be left behind."""
     watch = ConfigWatch(config, lambda place: load_config(place, {}), interval=interval)
     loaded = await asyncio.to_thread(watch.read)
@@ -328,6 +329,7 @@ async def serving(config: Path, *, interval: float = 0.02) -> AsyncIterator[Serv
                     watch=watch,
                     observers=[served.watcher],
                     announce=url.set_result,
+                    shard=shard,
                 )
             )
             try:

@@ -147,6 +147,7 @@ def varied() -> Status:
     return make_status(
         *accounts,
         owner="tokyo",
+        leader=True,
         vaults=(
             VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=6),
             VaultStatus(

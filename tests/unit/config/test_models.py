@@ -222,3 +222,31 @@ def test_a_duration_is_written_as_it_is_read(milliseconds):
     """Formatting and parsing are each other's inverse."""
     span = timedelta(milliseconds=milliseconds)
     assert parse_duration(format_duration(span)) == span
+
+
+ELECTION = RIGHT + "leader_election: {lease: keysync, renew_deadline: 7s}\n"
+
+
+def test_an_election_is_optional_and_has_defaults(load):
+    """A standby takes over within fifteen seconds: the lease, and a look that just missed it on either side."""
+    assert load().leader_election is None
+    election = load(ELECTION).leader_election
+    assert (election.lease, election.namespace, election.identity) == ("keysync", None, None)
+    assert election.lease_duration + 2 * election.retry_period < timedelta(seconds=15)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "message"),
+    [
+        ("keysync,", "Keysync,", "leader_election.lease", "text that matches"),
+        ("7s", "7s, lease_duration: 10500ms", "leader_election.lease_duration", "whole seconds"),
+        ("7s", "9800ms", "leader_election.renew_deadline", "500ms or more below lease_duration"),
+        ("7s", "7s, retry_period: 500ms", "leader_election.retry_period", "1s or more"),
+        ("7s", "2s", "leader_election.renew_deadline", "one and a half times retry_period"),
+    ],
+)
+def test_times_of_an_election_that_cannot_work_are_named(findings, old, new, key, message):
+    """Before the library sees them, which would end the process."""
+    (one,) = findings(ELECTION.replace(old, new))
+    assert one.key == key
+    assert message in one.message

@@ -260,3 +260,22 @@ def test_the_interval_of_a_schedule():
     assert interval_of(Schedule(cron="*/10 * * * *"), NOW) == timedelta(minutes=10)
     assert interval_of(Schedule(cron="0 3 * * *"), NOW) == timedelta(days=1)
     assert interval_of(Schedule(cron="0 0 30 2 *"), NOW) == timedelta(days=366)
+
+
+async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage):
+    """It has looked at nothing, for however long; when it leads, what it has not seen is not ready."""
+    assert stage.board.status().leader is None
+    leads = False
+    stage.board.leads = lambda: leads
+    stage.board._was_ready = False
+    stage.wait(100_000)
+    stage.board.changed()
+    status = stage.board.status()
+    assert (status.leader, status.ready, status.next_pass, status.stale_accounts) == (False, True, None, ())
+    assert not any(account.stale or account.next_try for account in status.accounts)
+    leads = True
+    stage.board.changed()
+    status = stage.board.status()
+    assert status.leader
+    assert status.next_pass is not None
+    assert status.stale_accounts

@@ -290,3 +290,16 @@ def test_a_failure_is_shown_as_in_the_report():
     books.results(result("alpha", "failed", error=DENIED, reason="no role"))
     (secret,) = books.shown("alpha").secrets
     assert (secret.outcome, secret.reason, secret.error) == ("failed", "no role", DENIED.to_dict())
+
+
+def test_what_is_forgotten_is_as_never_looked_at():
+    """Another process looks at it now; the writes of this one stay, and passes begin anew."""
+    books = Books("alpha", "beta")
+    books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
+    books.ledger.forget()
+    assert {books.shown(name).state for name in ("alpha", "beta")} == {"pending"}
+    assert (books.entry("alpha").last_attempt, books.entry("alpha").schedule) == (None, "every 5m")
+    assert books.ledger.stopped is None
+    assert len(books.ledger.writes) == 1
+    books.results(*pair("alpha", "unchanged"))
+    assert books.shown("alpha").state == "in_step"

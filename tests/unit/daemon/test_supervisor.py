@@ -37,11 +37,13 @@ class Stage:
         self.health = Health([FIVE], Instant.now())
         self.generation = self.make(*names)
         self.stop = self.world.stop
+        self.leads = True
         self.supervisor = Supervisor(
             self.generation,
             self.ledger,
             self.health,
             stop=self.stop,
+            leads=lambda: self.leads,
             random=seeded(),
             monotonic=lambda: self.clock,
         )
@@ -363,3 +365,45 @@ async def test_results_reach_the_observer_as_they_come(stage: Stage):
     assert outcomes(list(found.values())) == dict.fromkeys(
         [f"{name}-{key}-key" for name in ("fine", "slow") for key in ("primary", "secondary")], "created"
     )
+
+
+async def test_a_standby_begins_no_pass_and_is_alive(stage: Stage):
+    """Neither when it is due, nor for what was found, nor for who is owed one."""
+    stage.hang("slow")
+    stage.due()
+    await until(lambda: stage.entry("fine").last_attempt is not None)
+    stage.supervisor.sync_now()
+    stage.leads = False
+    with capture_logs() as log:
+        stage.let_go("slow")
+        await stage.idle()
+        await turns()
+        stage.due()
+        stage.supervisor.begin(stage.generation.accounts)
+        await turns()
+    assert len(stage.generation.made) == 1
+    assert not stage.supervisor._passes
+    assert [line for line in log if line["event"] == "pass.left_out"] == []
+    assert stage.health.verdict(Instant.now()).live
+    stage.leads = True
+    await stage.passed()
+    assert len(stage.generation.made) == 2
+
+
+async def test_passes_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stage):
+    """Those that end by themselves may; what hangs is cut off, and its accounts are free."""
+    stage.hang("slow")
+    stage.due()
+    await turns()
+    assert not stage.ledger.free([stage.account("slow")])
+    await stage.supervisor.give_way(0.0)
+    assert not stage.supervisor._passes
+    assert len(stage.ledger.free(stage.generation.accounts)) == 2
+
+
+async def test_a_pass_that_ends_in_time_is_not_cut_off(stage: Stage):
+    """Its report is whole."""
+    stage.due()
+    await stage.supervisor.give_way(20.0)
+    assert stage.ledger.last_pass is not None
+    assert stage.ledger.last_pass.result == "success"

@@ -1,6 +1,8 @@
 """Shares of accounts."""
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from keysync.errors import UsageError
 from keysync.sync.shard import Shard
@@ -27,6 +29,29 @@ def test_one_more_shard_moves_only_its_own_share():
     moved = [one for one in IDS if owner(one, 4) != owner(one, 5)]
     assert {owner(one, 5) for one in moved} == {4}
     assert 60 < len(moved) < 180
+
+
+NAMES = st.text("abcdefghijklmnopqrstuvwxyz0123456789", min_size=3, max_size=24)
+ARM_IDS = st.builds("/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Batch/batchAccounts/{}".format, NAMES, NAMES, NAMES)  # fmt: skip
+
+
+@given(ARM_IDS, st.integers(1, 40))
+def test_of_any_number_of_shares_exactly_one_has_an_account(resource_id, count):
+    """And one more share leaves it where it was, or gives it to the new one."""
+    before, after = owner(resource_id, count), owner(resource_id.swapcase(), count + 1)
+    assert after in {before, count}
+
+
+@given(st.builds(lambda seed: [f"{one}{seed}" for one in IDS], st.integers(0, 2**32)), st.integers(2, 9))
+@settings(max_examples=10, deadline=None)
+def test_shares_are_alike_and_one_more_takes_its_part_of_all(ids, count):
+    """Within what chance allows: one in a million would be further off."""
+    even = len(ids) / (count + 1)
+    slack = 5 * (even * (1 - 1 / (count + 1))) ** 0.5
+    sizes = [sum(owner(one, count + 1) == index for one in ids) for index in range(count + 1)]
+    assert all(abs(size - even) < slack for size in sizes)
+    moved = sum(owner(one, count) != owner(one, count + 1) for one in ids)
+    assert moved == sizes[count]
 
 
 @pytest.mark.parametrize("text", ["4/3", "3/3", "1", "a/b", "-1/3", "0/0", ""])

@@ -127,6 +127,15 @@ async def test_readyz_waits_for_the_first_pass(client: Client, source: Source):
     assert (await client.ask("/")).status == 200
 
 
+async def test_a_standby_is_ready_and_says_so(client: Client, source: Source):
+    """On the page too; a roll-out that waits for readiness would otherwise wait for ever."""
+    source.current = make_status(account("alpha", "pending"), leader=False, next_pass=None)
+    answer = await client.ask("/readyz")
+    assert answer.status == 200
+    assert json.loads(answer.text)["reason"] == "standing by: another replica leads"
+    assert "Standing by: another replica leads" in (await client.ask("/")).text
+
+
 @pytest.mark.parametrize(
     ("accept", "content_type", "last"),
     [

@@ -1,0 +1,141 @@
+"""The lead on the event loop: terms that begin and end, and the end of a term that comes by time alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.retry import Guard, Ticket
+from keysync.daemon.tenure import Change, Tenure, Terms
+
+
+class Term(asyncio.Event):
+    """The stop of the passes of one term. It counts as set as soon as the lead has ended, also where nobody has set it yet:
+    a process that was frozen must not begin a write before its timers have had their turn."""
+
+    def __init__(self, leads: Callable[[], bool]) -> None:
+        super().__init__()
+        self._leads = leads
+
+    def is_set(self) -> bool:
+        """Whether no write may begin any more."""
+        return super().is_set() or not self._leads()
+
+
+def _nothing() -> None:
+    """Nobody waits for it."""
+
+
+class Leadership:
+    """Told by an election (`daemon.leases`) what became of the lease; tells `elected` and `lost`. On the event loop only.
+
+    `lease` and `identity` are for the log; `clock` is monotonic, in seconds, and the loop's timers run by it.
+    """
+
+    def __init__(
+        self,
+        terms: Terms,
+        *,
+        lease: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+        log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
+    ) -> None:
+        self._tenure = Tenure(terms)
+        self._clock = clock
+        self._log = log or structlog.get_logger("keysync")
+        self._lease = lease
+        self._identity = identity
+        self._timer: asyncio.TimerHandle | None = None
+        self._holder: str | None = None
+        self._failure: tuple[str, int | None] | None = None
+        self.elected: Callable[[], None] = _nothing
+        self.lost: Callable[[], None] = _nothing
+        self.term = Term(self.leads)
+
+    def leads(self) -> bool:
+        """Whether passes and writes may begin."""
+        return self._tenure.leads(self._clock())
+
+    def grace(self) -> float:
+        """Seconds for which what is under way may go on."""
+        return self._tenure.grace(self._clock())
+
+    def guard(self, inner: Guard) -> Guard:
+        """A guard that lets nothing through once the time of grace is over, and before that what `inner` does."""
+        return _TermGuard(lambda: self._tenure.admits(self._clock()), inner)
+
+    def close(self) -> None:
+        """No news any more."""
+        self.elected = self.lost = _nothing
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # What an election tells
+
+    def renewed(self, sent: float) -> None:
+        """The lease is ours, written by a request that was sent at `sent`."""
+        self._failure = None
+        self._carry_out(self._tenure.renewed(sent, self._clock()), "it was not renewed in time")
+        self._set_timer()
+
+    def held_by(self, holder: str) -> None:
+        """Somebody else has the lease."""
+        self._failure = None
+        self._carry_out(self._tenure.taken(self._clock()), "another replica holds it")
+        if holder != self._holder:
+            self._holder = holder
+            self._log.info("leader.standing_by", lease=self._lease, identity=self._identity, holder=holder)
+
+    def failed(self, reason: str, http_status: int | None) -> None:
+        """The lease could not be read or written; told once as long as the reason stays the same."""
+        if self._failure != (reason, http_status):
+            self._failure = (reason, http_status)
+            self._log.warning(
+                "leader.failed", lease=self._lease, identity=self._identity, reason=reason, http_status=http_status
+            )
+
+    def _set_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None
+        if self.leads():
+            delay = self._tenure.until - self._clock()
+            self._timer = asyncio.get_running_loop().call_later(delay, self._time_is_up)
+
+    def _time_is_up(self) -> None:
+        self._timer = None
+        self._carry_out(self._tenure.look(self._clock()), "it was not renewed in time")
+        self._set_timer()  # a timer may ring a moment early
+
+    def _carry_out(self, changes: tuple[Change, ...], reason: str) -> None:
+        for change in changes:
+            if change == "elected":
+                self._holder = None
+                self.term = Term(self.leads)
+                self._log.info("leader.elected", lease=self._lease, identity=self._identity)
+                self.elected()
+            else:
+                self.term.set()
+                self._log.warning("leader.lost", lease=self._lease, identity=self._identity, reason=reason)
+                self.lost()
+
+
+class _TermGuard:
+    def __init__(self, admits: Callable[[], bool], inner: Guard) -> None:
+        self._admits = admits
+        self._inner = inner
+
+    async def admit(self) -> Ticket:
+        ticket = await self._inner.admit()
+        if self._admits():
+            return ticket
+        ticket.gave_up()
+        raise AzureFailure(
+            FailureRecord(kind="timeout", summary="this replica does not lead any more: nothing is sent")
+        )

@@ -1,0 +1,96 @@
+"""Shares of accounts: every command takes one, and the daemon serves one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from keysync.sync.shard import Shard
+from tests.support.azure import GROUP, SUBSCRIPTION
+from tests.support.daemon import serving
+from tests.support.hands import remove_account
+from tests.system.conftest import World
+
+NAMES = [f"account{number}" for number in range(8)]
+OPTIONS: dict[str, Any] = {"schedule": {"every": "1h"}, "listen": "127.0.0.1:0"}
+MakeWorld = Callable[..., World]
+
+
+def resource_id(name: str) -> str:
+    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
+def signed_in(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """With this process's environment as a daemon's would be."""
+    for name, value in world.running.environ.items():
+        monkeypatch.setenv(name, value)
+    return world
+
+
+def share(index: int, count: int = 2) -> set[str]:
+    return {name for name in NAMES if Shard(index, count).has(resource_id(name))}
+
+
+def test_each_command_keeps_to_its_share(make_quick_world: MakeWorld) -> None:
+    """By option or by environment; commands that are told name the share."""
+    world = make_quick_world(*NAMES)
+    world.configure(NAMES)
+    indexed = {"KEYSYNC_SHARDS": "2", "JOB_COMPLETION_INDEX": "1"}
+    listed = json.loads(world.run("accounts", "--output", "json", env=indexed).out)["accounts"]
+    assert {one["account"].rpartition("/")[2] for one in listed} == share(1)
+    plan = world.run("plan", "--output", "json", "--shards", "2", env={"HOSTNAME": "keysync-1"})
+    assert plan.outcomes().keys() == {f"main/{name}-{key}-key" for name in share(1) for key in ("primary", "secondary")}
+    assert world.sync(env=indexed).outcomes().keys() == plan.outcomes().keys()
+    check = json.loads(world.run("check", "--output", "json", "--shard", "0/2").out)["findings"]
+    looked_at = {one["subject"].removeprefix("account ") for one in check if one["subject"].startswith("account ")}
+    assert looked_at == share(0)
+    adopt = world.run("adopt", "--output", "json", "--shard", "0/2")
+    assert (adopt.code, adopt.report["items"]) == (0, [])
+
+
+@pytest.mark.parametrize("command", ["run", "sync", "plan", "check", "accounts", "adopt"])
+def test_a_wrong_share_is_a_usage_error_of_each_command(make_quick_world: MakeWorld, command: str) -> None:
+    """Before anything is touched, and it names the variable."""
+    world = make_quick_world("account0")
+    world.configure(["account0"])
+    ran = world.run(command, env={"KEYSYNC_SHARDS": "2", "JOB_COMPLETION_INDEX": "2"})
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err == "keysync: JOB_COMPLETION_INDEX=2: KEYSYNC_SHARDS=2 has the shards 0 to 1\n"
+
+
+@pytest.mark.parametrize("found", [False, True])
+async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+    """Of what is listed and of what is found; the page shows nobody else's."""
+    world = signed_in(make_world(*NAMES), monkeypatch)
+    discover = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
+    world.configure([] if found else NAMES, **OPTIONS, **({"discover": discover} if found else {}))
+    async with serving(world.path, shard=Shard(0, 2)) as daemon:
+        status = await daemon.until_status(lambda status: status["counts"]["in_step"] == 2 * len(share(0)))
+        assert {one["name"] for one in status["accounts"]} == share(0)
+    assert {name for name in NAMES if world.versions("main", f"{name}-primary-key")} == share(0)
+
+
+async def test_orphans_are_those_of_the_share_whoever_else_there_is(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What other shards serve is nobody's orphan, what they would remove is left to them; also by a shard that has no account."""
+    world = signed_in(make_world(*NAMES), monkeypatch)
+    safe = {"owner": "tokyo", "limits": {"removal_percent": 100}}
+    world.configure(NAMES, **OPTIONS, **safe)
+    assert world.sync().code == 0
+    gone = [min(share(index)) for index in range(2)]
+    for name in gone:
+        world.running.do(lambda azure, name=name: remove_account(azure, name))
+    kept = [name for name in NAMES if name in share(1) and name not in gone]
+    world.configure(kept, **OPTIONS, **safe, orphans="disable")
+    enabled = lambda name: world.versions("main", f"{name}-primary-key")[-1].enabled  # noqa: E731
+    async with serving(world.path, shard=Shard(0, 2)) as daemon:
+        for _ in range(8):
+            await daemon.sync()
+        assert (await daemon.status())["accounts"] == []
+        assert (await daemon.get("/readyz")).status == 200
+    assert [enabled(name) for name in gone] == [False, True]
+    assert all(enabled(name) for name in kept)

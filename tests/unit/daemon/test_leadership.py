@@ -1,0 +1,176 @@
+"""A term begins and ends on the loop, also where no news comes at all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from keysync.azure.errors import AzureFailure
+from keysync.daemon.leadership import Leadership
+from keysync.daemon.tenure import Terms
+from tests.support.warp import Warp, WarpLoop
+
+TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+
+
+class Ticket:
+    """Notes that the call was not made."""
+
+    def __init__(self) -> None:
+        self.given_up = False
+
+    def ended(self, record: object) -> None: ...
+
+    def gave_up(self) -> None:
+        self.given_up = True
+
+
+class Open:
+    """A guard that lets everything through."""
+
+    def __init__(self) -> None:
+        self.tickets: list[Ticket] = []
+
+    async def admit(self) -> Ticket:
+        self.tickets.append(Ticket())
+        return self.tickets[-1]
+
+
+class Stage:
+    """A lead on a clock that is moved, with what was told of it."""
+
+    def __init__(self, warp: Warp) -> None:
+        self.warp = warp
+        self.told: list[tuple[float, str]] = []
+        self.lead = Leadership(TERMS, lease="render/keysync", identity="me", clock=warp.monotonic)
+        self.lead.elected = lambda: self.told.append((warp.monotonic(), "elected"))
+        self.lead.lost = lambda: self.told.append((warp.monotonic(), "lost"))
+
+
+Script = Callable[[Stage], Awaitable[None]]
+
+
+@pytest.fixture
+def play() -> Callable[[Script], list[Any]]:
+    """Runs a script on a loop whose time passes only when nobody has anything to do; what was logged."""
+
+    def run(script: Script) -> list[Any]:
+        warp = Warp()
+
+        async def main() -> None:
+            stage = Stage(warp)
+            try:
+                await script(stage)
+            finally:
+                stage.lead.close()
+
+        with capture_logs() as log, asyncio.Runner(loop_factory=lambda: WarpLoop(warp)) as runner:
+            runner.run(main())
+        return log
+
+    return run
+
+
+def test_without_news_the_term_ends_at_the_deadline(play: Callable[[Script], list[Any]]) -> None:
+    """By a timer, and its stop is set; the log says why, and with which lease."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.renewed(0.0)
+        term = stage.lead.term
+        assert not term.is_set()
+        await asyncio.sleep(2)
+        stage.lead.renewed(2.0)
+        assert stage.lead.term is term
+        await asyncio.wait_for(term.wait(), 60)
+        assert stage.told == [(0.0, "elected"), (pytest.approx(9.0), "lost")]
+        assert 0 < stage.lead.grace() < 3
+
+    lines = play(script)
+    assert [line["event"] for line in lines] == ["leader.elected", "leader.lost"]
+    assert lines[1] == {
+        "event": "leader.lost",
+        "log_level": "warning",
+        "lease": "render/keysync",
+        "identity": "me",
+        "reason": "it was not renewed in time",
+    }
+
+
+def test_a_frozen_process_finds_its_term_over_before_any_timer(play: Callable[[Script], list[Any]]) -> None:
+    """What it does first when it goes on must not be a write."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.renewed(0.0)
+        stage.warp.advance(30)
+        assert stage.lead.term.is_set()
+        assert not stage.lead.leads()
+        assert stage.told == [(0.0, "elected")]
+
+    play(script)
+
+
+def test_another_holder_ends_it_at_once(play: Callable[[Script], list[Any]]) -> None:
+    """With no time for what is under way; who it is is told once."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.renewed(0.0)
+        stage.lead.held_by("you")
+        assert stage.lead.term.is_set()
+        assert stage.lead.grace() == 0
+        stage.lead.held_by("you")
+
+    lines = play(script)
+    assert [line["event"] for line in lines] == ["leader.elected", "leader.lost", "leader.standing_by"]
+    assert lines[2]["holder"] == "you"
+
+
+def test_the_next_term_has_a_stop_of_its_own(play: Callable[[Script], list[Any]]) -> None:
+    """The passes of the one before stay stopped."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.renewed(0.0)
+        before = stage.lead.term
+        await asyncio.sleep(8)
+        stage.lead.renewed(8.0)
+        assert stage.lead.term is not before
+        assert not stage.lead.term.is_set()
+        assert asyncio.Event.is_set(before)
+        assert [word for _, word in stage.told] == ["elected", "lost", "elected"]
+
+    play(script)
+
+
+def test_a_failure_is_told_once_until_it_changes(play: Callable[[Script], list[Any]]) -> None:
+    """A role that is missing would otherwise be told every two seconds."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.failed("Kubernetes answered 403 Forbidden", 403)
+        stage.lead.failed("Kubernetes answered 403 Forbidden", 403)
+        stage.lead.failed("no answer from Kubernetes: MaxRetryError", None)
+        stage.lead.renewed(0.0)
+        stage.lead.failed("no answer from Kubernetes: MaxRetryError", None)
+
+    lines = play(script)
+    assert [line["http_status"] for line in lines if line["event"] == "leader.failed"] == [403, None, None]
+
+
+def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[Any]]) -> None:
+    """Until then what was under way goes on; afterwards the breaker behind is told that no call was made."""
+
+    async def script(stage: Stage) -> None:
+        inner = Open()
+        guard = stage.lead.guard(inner)
+        stage.lead.renewed(0.0)
+        await guard.admit()
+        await asyncio.sleep(7.5)
+        await guard.admit()
+        await asyncio.sleep(2.4)
+        with pytest.raises(AzureFailure, match="does not lead"):
+            await guard.admit()
+        assert [ticket.given_up for ticket in inner.tickets] == [False, False, True]
+
+    play(script)

@@ -1,0 +1,251 @@
+"""The library's election on a Lease, against a server that answers, refuses, loses and hangs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kubernetes.leaderelection.leaderelection import LeaderElection
+
+from keysync.daemon import leases
+from keysync.daemon.leases import Candidate, connect, namespace_of_pod
+from keysync.daemon.tenure import Terms
+from keysync.errors import UsageError
+from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
+from tests.support.receiver import loopback_tls
+
+TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+
+
+class Told:
+    """Keeps the news; the candidate's monotonic clock is `now`."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.news: list[tuple[Any, ...]] = []
+
+    def renewed(self, sent: float) -> None:
+        self.news.append(("renewed", sent))
+
+    def held_by(self, holder: str) -> None:
+        self.news.append(("held_by", holder))
+
+    def failed(self, reason: str, http_status: int | None) -> None:
+        self.news.append(("failed", reason, http_status))
+
+    def taken(self) -> list[tuple[Any, ...]]:
+        """The news since the last look."""
+        news, self.news = self.news, []
+        return news
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Kubernetes]:
+    with running_kubernetes() as running:
+        yield running
+
+
+@pytest.fixture
+def kubernetes(server: Kubernetes) -> Kubernetes:
+    """The server, with nothing in it."""
+    server.leases.clear()
+    server.faults.clear()
+    server.writes.clear()
+    return server
+
+
+class Replica:
+    """A candidate whose turns the test makes, and not its thread."""
+
+    def __init__(self, kubernetes: Kubernetes, folder: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = kubernetes.kubeconfig(folder, name)
+        for module in ("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",):
+            monkeypatch.setattr(module, str(path))
+        self.told = Told()
+        self.candidate = Candidate(
+            connect(in_cluster=False),
+            namespace=namespace_of_pod(in_cluster=False),
+            lease="keysync",
+            identity=name,
+            terms=TERMS,
+            told=self.told,
+            post=lambda call, *arguments: call(*arguments),
+            monotonic=lambda: self.told.now,
+        )
+        self.candidate._lock._api.seconds = 0.2
+        self._election = LeaderElection(self.candidate._election)
+
+    def turn(self, now: float) -> list[tuple[Any, ...]]:
+        """One look, as it is made every `retry_period`; the news of it."""
+        # The wall clock stands still: by itself the library would not take over, nor think that a clock was set.
+        self.candidate._lock._offset += self.told.now - now
+        self.told.now = now
+        self._election.try_acquire_or_renew()
+        return self.told.taken()
+
+    def let_wall_clock_pass(self) -> None:
+        """By the library's clock the lease that it saw has run out."""
+        self._election.observed_time_milliseconds = 0
+
+
+@pytest.fixture
+def make(kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Replica]]:
+    made: list[Replica] = []
+
+    def make_one(name: str) -> Replica:
+        made.append(Replica(kubernetes, tmp_path, name, monkeypatch))
+        return made[-1]
+
+    yield make_one
+    for one in made:
+        one.candidate.abandon()
+
+
+def test_the_first_makes_the_lease_and_renews_it(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
+    """The time that counts is the one before the request."""
+    one = make("one")
+    assert one.turn(100.0) == [("renewed", 100.0)]
+    assert one.turn(102.0) == [("renewed", 102.0)]
+    assert kubernetes.holder() == "one"
+    assert kubernetes.leases["keysync"]["spec"]["leaseDurationSeconds"] == 10
+    assert kubernetes.leases["keysync"]["metadata"]["namespace"] == NAMESPACE
+
+
+def test_the_second_stands_by_until_the_lease_was_still_for_its_time(
+    kubernetes: Kubernetes, make: Callable[[str], Replica]
+) -> None:
+    """By its own monotonic clock: a wall clock that jumps is no reason to take over."""
+    one, two = make("one"), make("two")
+    one.turn(100.0)
+    assert two.turn(500.0) == [("held_by", "one")]
+    two.let_wall_clock_pass()
+    assert two.turn(509.0) == [("held_by", "one")]
+    assert kubernetes.holder() == "one"
+    assert two.turn(510.0) == [("held_by", "one"), ("renewed", 510.0)]
+    assert kubernetes.holder() == "two"
+    assert one.turn(103.0) == [("held_by", "two")]
+
+
+def test_a_write_to_a_lease_that_has_changed_has_no_effect(
+    kubernetes: Kubernetes, make: Callable[[str], Replica]
+) -> None:
+    """Of two that try at once one is told of a conflict, which is no failure."""
+    one, two = make("one"), make("two")
+    lock, other = one.candidate._lock, two.candidate._lock
+    one.turn(100.0)
+    one.candidate.release()
+    two.turn(500.0)
+    assert kubernetes.holder() == "two"
+    three = make("three")
+    found, record = three.candidate._lock.get("keysync", NAMESPACE)
+    assert found
+    two.turn(502.0)
+    three.told.now = 600.0
+    three.candidate._lock._offset -= 500.0
+    assert not three.candidate._lock.update("keysync", NAMESPACE, record)
+    assert three.told.taken() == [("held_by", "two")]
+    assert kubernetes.holder() == "two"
+    assert lock.ended.is_set()
+    assert not other.ended.is_set()
+
+
+def test_a_released_lease_is_taken_at_once(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
+    """And whoever released it writes nothing any more."""
+    one, two = make("one"), make("two")
+    one.turn(100.0)
+    assert two.turn(500.0) == [("held_by", "one")]
+    one.candidate.release()
+    assert kubernetes.holder() is None
+    assert two.turn(502.0) == [("renewed", 502.0)]
+    with pytest.raises(leases._Ended):
+        one.turn(102.0)
+
+
+def test_a_lease_of_another_is_not_released(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
+    """It is not one's own to give back."""
+    one, two = make("one"), make("two")
+    one.turn(100.0)
+    two.turn(500.0)
+    two.candidate.release()
+    assert kubernetes.holder() == "one"
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason", "status"),
+    [("forbidden", "Kubernetes answered 403", 403), ("html", "Kubernetes answered 502", 502), ("hang", "no answer from Kubernetes", None)],
+)  # fmt: skip
+def test_what_goes_wrong_is_told_and_no_lead(
+    kubernetes: Kubernetes, make: Callable[[str], Replica], fault: Any, reason: str, status: int | None
+) -> None:
+    """A missing role, a proxy in between, a network that is gone: each is tried again, and none ends the election."""
+    one = make("one")
+    one.turn(100.0)
+    kubernetes.faults["one"] = fault
+    ((name, told, http_status),) = one.turn(102.0)
+    assert (name, http_status) == ("failed", status)
+    assert told.startswith(reason)
+    kubernetes.faults.clear()
+    assert one.turn(104.0) == [("renewed", 104.0)]
+
+
+def test_a_renewal_whose_answer_was_lost_does_not_count(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
+    """It may have had an effect, and the next look tells."""
+    one = make("one")
+    one.turn(100.0)
+    kubernetes.faults["one"] = "lose_reply"
+    assert [news[0] for news in one.turn(102.0)] == ["failed"]
+    assert len(kubernetes.writes) == 2
+    kubernetes.faults.clear()
+    assert one.turn(104.0) == [("renewed", 104.0)]
+
+
+def test_a_wall_clock_that_was_set_begins_the_election_anew(make: Callable[[str], Replica]) -> None:
+    """The library counts by it; what it has counted so far would keep a standby waiting for hours."""
+    one = make("one")
+    one.turn(100.0)
+    one.candidate._lock._offset += 3600
+    with pytest.raises(leases._ClockSet):
+        one.turn(102.0)
+    assert one.turn(104.0) == [("renewed", 104.0)]
+
+
+def test_in_a_pod_it_is_the_pods_own_account_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the mounted token, authority and namespace, where Kubernetes puts them."""
+    context, authority = loopback_tls(tmp_path)
+    token, namespace = tmp_path / "token", tmp_path / "namespace"
+    token.write_text("of-the-pod")
+    namespace.write_text(f"{NAMESPACE}\n")
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
+    monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(authority))
+    monkeypatch.setattr(leases, "_NAMESPACE_FILE", str(namespace))
+    told = Told()
+    with running_kubernetes(context) as kubernetes:
+        port = kubernetes.url.rpartition(":")[2]
+        for name, value in {"KUBERNETES_SERVICE_HOST": "localhost", "KUBERNETES_SERVICE_PORT": port}.items():
+            monkeypatch.setenv(name, value)
+        candidate = Candidate(
+            connect(in_cluster=True),
+            namespace=namespace_of_pod(in_cluster=True),
+            lease="keysync",
+            identity="pod",
+            terms=TERMS,
+            told=told,
+            post=lambda call, *arguments: call(*arguments),
+        )
+        LeaderElection(candidate._election).try_acquire_or_renew()
+        assert [news[0] for news in told.taken()] == ["renewed"]
+        assert kubernetes.holder() == "pod"
+        assert kubernetes.tokens == {"bearer of-the-pod"}
+        candidate.release()
+        assert kubernetes.holder() is None
+
+
+def test_without_a_cluster_it_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told before the daemon serves."""
+    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="leader_election: no way to Kubernetes"):
+        connect(in_cluster=False)
+    with pytest.raises(UsageError, match=r"leader_election\.namespace: not to be found out"):
+        namespace_of_pod(in_cluster=False)
