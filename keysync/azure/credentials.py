@@ -202,12 +202,12 @@ class Credentials:
     def _secret(self, wanted: models.ClientSecretCredential) -> str:
         if wanted.client_secret is not None:
             return self._keep(wanted.client_secret.get_secret_value())
-        return self._keep(_read(wanted.client_secret_file, "client_secret_file").decode().strip())
+        return self._keep(_text(wanted.client_secret_file, "client_secret_file"))
 
     def _certificate(self, wanted: models.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
         given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
         if wanted.password_file is not None:
-            given["password"] = self._keep(_read(wanted.password_file, "password_file").decode().strip())
+            given["password"] = self._keep(_text(wanted.password_file, "password_file"))
         try:
             return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **given, **common)
         except ValueError as error:
@@ -228,3 +228,11 @@ def _read(path: Path | None, key: str) -> bytes:
         return path.read_bytes() if path else b""
     except OSError as error:
         raise UsageError(f"credential: {key}: {path} cannot be read ({error.strerror})") from error
+
+
+def _text(path: Path | None, key: str) -> str:
+    try:
+        return _read(path, key).decode().strip()
+    except UnicodeDecodeError:
+        # Without its cause, which shows the bytes.
+        raise UsageError(f"credential: {key}: {path} is not text in UTF-8") from None

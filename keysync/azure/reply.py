@@ -39,6 +39,6 @@ def reply_date() -> Iterator[Callable[[], datetime | None]]:
 def _parsed(text: str) -> datetime | None:
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else None

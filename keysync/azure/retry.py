@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
@@ -33,6 +34,29 @@ class Operation:
     service: str
     name: str
     repeatable: bool = True
+    changes: bool = False
+    """Whether it changes what it is about: then it is sent only while the look that it rests on is fresh."""
+
+
+class Outdated(AzureFailure):
+    """A change was not sent (any more), since the look that it rests on had grown too old."""
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """Until when, by `clock` in seconds, changes may be sent; `once` says that each may be sent a single time only."""
+
+    until: float
+    clock: Callable[[], float]
+    once: bool = False
+
+    def allows(self, attempt: int) -> bool:
+        """Whether `attempt` (from 1) may be sent now."""
+        return self.clock() <= self.until and not (self.once and attempt > 1)
+
+
+FRESHNESS: Final[ContextVar[Freshness | None]] = ContextVar("freshness", default=None)
+"""What this task's changes rest on; None where nobody has looked and nobody asks."""
 
 
 class CallObserver(Protocol):
@@ -154,6 +178,7 @@ class Caller:
         attempt = 0
         while True:
             attempt += 1
+            self._check_fresh(operation, attempt, failed)
             try:
                 result = await self._in_turn(scope, send)
             except AzureFailure:
@@ -166,6 +191,14 @@ class Caller:
                 return result
             self._observe(operation, str(record.http_status or record.kind))
             await self._wait_or_raise(operation, attempt, record)
+
+    @staticmethod
+    def _check_fresh(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
+        freshness = FRESHNESS.get()
+        if operation.changes and freshness is not None and not freshness.allows(attempt):
+            told = "it could not be written while what it was judged by was fresh"
+            last = failed[-1] if failed else FailureRecord(kind="throttled", summary="it had to wait for its turn")
+            raise Outdated(replace(last, summary=f"{told} ({last.summary})", ambiguous=False))
 
     async def _in_turn(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         if self._pace is None:

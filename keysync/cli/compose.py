@@ -150,6 +150,7 @@ class Wired:
             busy=busy,
             beforehand=beforehand or Beforehand(),
             tracer=self.tracer,
+            scrub=self.opener.scrubber.scrub,
         )
 
     @property

@@ -36,9 +36,9 @@ from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Ledger
-from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
+from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
-from keysync.daemon.supervisor import Supervisor, entries_of
+from keysync.daemon.supervisor import Supervisor, entries_of, place_of
 from keysync.daemon.timetable import Timetable
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
@@ -67,7 +67,7 @@ _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
     path = find_config(options.config, os.environ)
-    watch = ConfigWatch(path, lambda place: load_config(place, os.environ))
+    watch = ConfigWatch(path, lambda place: load_config(regular(place), os.environ))
     config = watch.read()
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
@@ -179,6 +179,7 @@ class Shop:
 
     async def open(self, config: Config) -> Opened:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
+        self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
         async with AsyncExitStack() as stack:
             extras = Extras(self._guard, self.tracer, self.locks)
             wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
@@ -390,7 +391,22 @@ class _Daemon:
     def _task(self, work: Awaitable[None]) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        # Retrieved here: asyncio itself would print an exception with its values.
+        if not task.cancelled() and task.exception() is not None:
+            with self._surviving("daemon"):
+                task.result()
+
+    @contextmanager
+    def _surviving(self, part: str) -> Iterator[None]:
+        """Whatever goes wrong within ends neither the daemon nor the loop around it, and is told without a value."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # a fault of ours in one part must not end the others
+            self._log.error("daemon.fault", part=part, exception=type(error).__name__, place=place_of(error))
 
     async def _beat(self) -> None:
         while True:
@@ -450,11 +466,12 @@ class _Daemon:
             opened = self._opened
             if not opened.config.discover:
                 continue
-            coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
-            async with self._reloading:
-                # A standby that is elected later must not take what was found long before for all that there is.
-                if self._opened is opened and self._leads():
-                    await self._covered(opened, coverage)
+            with self._surviving("discovery"):
+                coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
+                async with self._reloading:
+                    # A standby that is elected later must not take what was found long before for all that there is.
+                    if self._opened is opened and self._leads():
+                        await self._covered(opened, coverage)
 
     async def _covered(self, opened: Opened, coverage: Coverage) -> None:
         before = {account.resource_id.lower() for account in opened.accounts}
@@ -489,16 +506,20 @@ class _Daemon:
 
     async def _follow(self, watch: ConfigWatch) -> None:
         async for change in watch.changes():
-            match change:
-                case Changed(config):
-                    await self._take(config)
-                case Refused(findings):
-                    self._refuse("\n".join(str(finding) for finding in findings))
-                case Lost(path, reason):
-                    self._refuse(f"{path}: {reason}")
-                case Restored():
-                    self._log.info("config.restored")
-                    self._clear_error()
+            with self._surviving("reload"):
+                await self._followed(change)
+
+    async def _followed(self, change: Change) -> None:
+        match change:
+            case Changed(config):
+                await self._take(config)
+            case Refused(findings):
+                self._refuse("\n".join(str(finding) for finding in findings))
+            case Lost(path, reason):
+                self._refuse(f"{path}: {reason}")
+            case Restored():
+                self._log.info("config.restored")
+                self._clear_error()
 
     def _refuse(self, told: str) -> None:
         self._log.error("config.refused", reason=told, hint="the configuration before stays in force")

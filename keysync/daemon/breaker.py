@@ -192,6 +192,8 @@ class Breakers:
     def retry_now(self) -> None:
         """Closes every breaker: somebody has mended something, and wants all of it tried."""
         self._breakers.clear()
+        for key in tuple(self._heard):
+            self._hear(key)
 
     def keep(self, keys: Iterable[str]) -> None:
         """Forgets every other key, as after a reload."""

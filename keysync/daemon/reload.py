@@ -72,6 +72,14 @@ def named_files(config: Config) -> Iterator[Path]:
             models.extend(one for one in inner if isinstance(one, BaseModel))
 
 
+def regular(path: Path) -> Path:
+    """`path`, unless what stands there could keep a reader waiting for ever. Raises ConfigError."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        told = "found something that is no regular file, such as a pipe: the daemon reads its configuration again and again"
+        raise ConfigError([Finding(str(path), None, None, "", told)])
+    return path
+
+
 class ConfigWatch:
     """Hands over what becomes of the configuration at `path`, each change once.
 
@@ -184,6 +192,9 @@ class ConfigWatch:
 
     def _digest(self, path: Path) -> bytes:
         try:
+            if not path.is_file():
+                path.stat()  # raises where there is nothing at all
+                return b"no regular file"
             return blake2b(path.read_bytes(), key=self._key).digest()
         except OSError as error:
             return f"errno {error.errno}".encode()

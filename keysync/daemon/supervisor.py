@@ -193,7 +193,7 @@ class Supervisor:
         try:
             await run_pass(job)
         except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
-            self._log.error("pass.crashed", exception=type(error).__name__, place=_place(error))
+            self._log.error("pass.crashed", exception=type(error).__name__, place=place_of(error))
         finally:
             self._ledger.end(refs)
             self._health.pass_ended(key)
@@ -265,7 +265,8 @@ def _deadline(config: Config) -> float:
     return timeouts.account.total_seconds() * 2 + timeouts.request.total_seconds() * 40
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
+    """Where an exception was raised: file and line, and no value."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

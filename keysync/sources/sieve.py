@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from pydantic import ValidationError
+
 from keysync.config.document import nearest
 from keysync.config.models import Account, Discover
 from keysync.config.values import SECRET_NAME
@@ -103,17 +105,20 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
         if not re.fullmatch(SECRET_NAME, name):
             told = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
             return LeftOut(resource_id, told, index, refused=True)
-    return Account(
-        subscription_id=row.id.subscription,
-        resource_group=row.id.group,
-        name=row.id.name,
-        vaults=chosen,
-        secrets=entry.secrets,
-        credential=entry.credential,
-        schedule=entry.schedule,
-        read_only=entry.read_only,
-        adopt=entry.adopt,
-    )
+    try:
+        return Account(
+            subscription_id=row.id.subscription,
+            resource_group=row.id.group,
+            name=row.id.name,
+            vaults=chosen,
+            secrets=entry.secrets,
+            credential=entry.credential,
+            schedule=entry.schedule,
+            read_only=entry.read_only,
+            adopt=entry.adopt,
+        )
+    except ValidationError:
+        return LeftOut(resource_id, "its id is none that Azure gives to a Batch account", index, refused=True)
 
 
 def _unusable(row: Row) -> str | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.retry import FRESHNESS, Freshness, Outdated
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
@@ -31,6 +33,8 @@ _SPARED: Final = "its account's other secrets were not all written in this pass:
 _INTERRUPTED: Final = "interrupted before it was written"
 _CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
 _CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
+# Beyond what the clocks of a machine and a service differ by.
+_LONG_BEFORE: Final = timedelta(minutes=2)
 _ENOUGH_ROUNDS: Final = 3
 
 
@@ -135,20 +139,36 @@ class Applier:
 
     async def _attempt(self, change: Change, material: Material) -> Result:
         try:
-            if change.kind in REMOVALS:
-                return await self._remove(change)
-            compared = material.seen[change.ref]
-            overtaken = self._locks.touched_since(change.ref, compared.at)
-            if overtaken or not self._is_fresh(change, compared):
-                # A deleted namesake need not be looked for again: Key Vault itself refuses to write over one.
-                seen = await self._look(compared, deleted=change.kind != "create")
-            else:
-                seen = compared
-            return await self._carry_out(change, seen, material, overtaken=overtaken)
+            for number in range(_ENOUGH_ROUNDS - 1):
+                with suppress(Outdated):
+                    return await self._once(change, material, again=number > 0)
+            return await self._once(change, material, again=True)
         except asyncio.CancelledError:
             return Result(change.ref, "unknown", reason=_CUT_OFF)
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
+
+    async def _once(self, change: Change, material: Material, *, again: bool) -> Result:
+        """One look, where one is due or it is done `again`, and the write that rests on it. Raises Outdated where it could not be sent in time."""
+        if change.kind in REMOVALS:
+            return await self._remove(change)
+        compared = material.seen[change.ref]
+        overtaken = self._locks.touched_since(change.ref, compared.at)
+        if again or overtaken or not self._is_fresh(change, compared):
+            # A deleted namesake need not be looked for again: Key Vault itself refuses to write over one.
+            seen = await self._look(compared, deleted=change.kind != "create")
+        else:
+            seen = compared
+        return await self._carry_out(change, seen, material, overtaken=overtaken)
+
+    @contextmanager
+    def _resting_on(self, at: float, *, once: bool = False) -> Iterator[None]:
+        """Changes within are sent only while the look at `at` is fresh, and with `once` a single time each."""
+        token = FRESHNESS.set(Freshness(at + FRESH_SECONDS, self._clock, once=once))
+        try:
+            yield
+        finally:
+            FRESHNESS.reset(token)
 
     def _is_fresh(self, change: Change, seen: Seen) -> bool:
         """Whether the observation is young enough to write upon.
@@ -167,19 +187,28 @@ class Applier:
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
         came = now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}
-        if came and not overtaken:
+        if came and not overtaken and (change.kind == "recover" or self._is_older(now)):
             # Our own secret has come back: a recovery that began earlier ended between the look and now.
             came_back = replace(change, kind=_CAME_BACK[change.kind], fields=frozenset())
             return await self._afterwards(came_back, seen, material)
         if (now.kind, now.before) != (change.kind, change.before):
             return _overtaken(change, now)
         if change.kind == "recover":
-            await target.recover(ref.secret)
+            with self._resting_on(seen.at, once=True):
+                await target.recover(ref.secret)
             return await self._afterwards(change, await self._look(seen), material)
         if now.fields == {"enabled"}:
-            await target.enable(ref.secret, now.before or "", enabled=True)
+            with self._resting_on(seen.at):
+                await target.enable(ref.secret, now.before or "", enabled=True)
             return await self._afterwards(change, await self._look(seen), material)
-        return Result(ref, DONE[change.kind], version=await self._send(now, material.values[ref]), reason=change.reason)
+        # Where the name was free nothing but the look guards it, so each attempt takes a look of its own.
+        with self._resting_on(seen.at, once=now.kind == "create"):
+            version = await self._send(now, material.values[ref])
+        return Result(ref, DONE[change.kind], version=version, reason=change.reason)
+
+    def _is_older(self, now: Change) -> bool:
+        """Whether the version that stands where nothing stood was made long before: it was brought back, not written anew."""
+        return now.since is not None and now.since < self._now() - _LONG_BEFORE
 
     async def _with_history(self, seen: Seen) -> Seen:
         """A secret that was not readable when it was compared has a budget of versions too."""
@@ -204,9 +233,12 @@ class Applier:
         if now.kind != "update" or rounds > _ENOUGH_ROUNDS:
             return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else planned(now)
         if now.fields == {"enabled"}:
-            await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
+            with self._resting_on(seen.at):
+                await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
             return await self._afterwards(change, await self._look(seen), material, rounds + 1)
-        return Result(ref, DONE[change.kind], version=await self._send(now, material.values[ref]), reason=change.reason)
+        with self._resting_on(seen.at):
+            version = await self._send(now, material.values[ref])
+        return Result(ref, DONE[change.kind], version=version, reason=change.reason)
 
     async def _send(self, change: Change, value: SecretValue) -> str:
         target, secret = self._targets[change.ref.vault], change.ref.secret
@@ -221,13 +253,15 @@ class Applier:
     async def _remove(self, change: Change) -> Result:
         """Disables or deletes an orphan that is still as it was when the plan was made."""
         ref, target = change.ref, self._targets[change.ref.vault]
+        at = self._clock()
         stored = await target.read(ref.secret)
         if not _is_still_orphan(stored, change):
             return Result(ref, "refused", reason=orphan_changed_meanwhile(ref))
-        if change.kind == "delete":
-            await target.delete(ref.secret)
-        else:
-            await target.enable(ref.secret, change.before or "", enabled=False)
+        with self._resting_on(at, once=True):
+            if change.kind == "delete":
+                await target.delete(ref.secret)
+            else:
+                await target.enable(ref.secret, change.before or "", enabled=False)
         return Result(ref, DONE[change.kind], version=change.before, reason=change.reason)
 
     def _failed(self, change: Change, error: Exception) -> Result:

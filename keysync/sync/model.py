@@ -166,6 +166,8 @@ class Change:
     owner: str | None = None
     since: datetime | None = None
     """When the observed version was made, UTC."""
+    proof: str = ""
+    """What makes an orphan one: whether its account is gone, or only its mapping."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
@@ -29,13 +30,23 @@ class AccountDirectory(Protocol):
 
 @dataclass(slots=True)
 class GoneStreaks:
-    """How many passes in a row each account was proven gone: the daemon's memory, which starts empty."""
+    """How many passes in a row each account was proven gone: the daemon's memory, which starts empty.
 
+    A pass counts only `least_seconds` after the one before that did: passes that somebody asks for prove nothing faster.
+    """
+
+    least_seconds: float = 0.0
+    clock: Callable[[], float] = time.monotonic
     _counts: dict[str, int] = field(default_factory=dict)
+    _counted_at: float = float("-inf")
 
     def note(self, gone: Collection[str]) -> None:
-        """One more pass: `gone` are the ARM ids that it proved gone; every other starts over."""
-        self._counts = {account.lower(): self._counts.get(account.lower(), 0) + 1 for account in gone}
+        """One more pass: `gone` are the ARM ids that it proved gone; every other starts over, whenever the pass was."""
+        now = self.clock()
+        counts = now - self._counted_at >= self.least_seconds
+        if counts:
+            self._counted_at = now
+        self._counts = {account.lower(): self._counts.get(account.lower(), 0) + counts for account in gone}
 
     def forget(self) -> None:
         """Every account starts over: passes were made elsewhere."""
@@ -81,7 +92,9 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
         if presence == "gone"
         else "its account is there, but the configuration no longer maps it here"
     )
-    change = Change(ref, mode, "orphaned", reason=f"orphaned: {why}", before=stored.version, managed=True)
+    change = Change(
+        ref, mode, "orphaned", reason=f"orphaned: {why}", before=stored.version, managed=True, proof=presence
+    )
     if presence == "gone" and streak is not None:
         if streak >= PROOF_PASSES:
             return change

@@ -6,7 +6,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -63,6 +63,7 @@ class Pass:
     orphans_seconds: float = 120.0
     beforehand: Beforehand = field(default_factory=Beforehand)
     tracer: Tracer = NO_TRACER
+    scrub: Callable[[str], str] = str
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     @property
@@ -112,7 +113,7 @@ async def _run(job: Pass, run_id: str) -> Report:
         warnings += part.orphans.warnings
     gate.settle(results)
     for result in filter(gate.waits, results):
-        job.observer.result(run_id, gate.told(result))
+        job.observer.result(run_id, _scrubbed(job, gate.told(result)))
     report = Report(
         run_id=run_id,
         dry_run=job.dry_run,
@@ -120,7 +121,12 @@ async def _run(job: Pass, run_id: str) -> Report:
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
         accounts=len({scope.account for scope in job.scopes}),
-        results=tuple(sorted((*job.beforehand.results, *map(gate.told, results)), key=lambda result: result.ref)),
+        results=tuple(
+            sorted(
+                (*job.beforehand.results, *(_scrubbed(job, gate.told(one)) for one in results)),
+                key=lambda result: result.ref,
+            )
+        ),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
         warnings=(*gate.warnings, *warnings),
@@ -131,13 +137,18 @@ async def _run(job: Pass, run_id: str) -> Report:
     return report
 
 
+def _scrubbed(job: Pass, result: Result) -> Result:
+    """A reason repeats tags, and whoever may tag a secret may write anything there."""
+    return result if result.reason is None else replace(result, reason=job.scrub(result.reason))
+
+
 async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequence[Result]:
     plan = part.plan(job)
     undone = gate.judge(plan)
 
     def tell(result: Result) -> None:
         if not gate.waits(result):
-            job.observer.result(run_id, result)
+            job.observer.result(run_id, _scrubbed(job, result))
 
     if undone is None and not job.dry_run:
         return await job.applier.apply(plan, part.material(accepted=job.accept is not None), tell=tell)

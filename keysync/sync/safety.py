@@ -109,13 +109,12 @@ def most_removals(managed: int, percent: int) -> int:
 
 
 def checksum(plan: Plan) -> str:
-    """Names exactly this plan: its references, kinds of change and observed versions; never anything of a value."""
+    """Names exactly this plan: its references, kinds of change, fields and observed versions; never anything of a value."""
     digest = hashlib.sha256()
     for change in plan.writes:
         ref = change.ref
-        line = "\0".join(
-            (ref.account.lower(), ref.key, ref.vault, ref.secret.lower(), change.kind, change.before or "")
-        )
+        what = (change.kind, change.before or "", ",".join(sorted(change.fields)), change.proof)
+        line = "\0".join((ref.account.lower(), ref.key, ref.vault, ref.secret.lower(), *what))
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:16]
 

@@ -127,7 +127,8 @@ class SecretTarget(Protocol):
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version and returns its id; `before` is the version that was observed, None for none.
 
-        After an ambiguous failure it reads back rather than writing twice. Raises AzureFailure, or WriteUnknown where
+        After an ambiguous failure it reads back rather than writing twice. Raises AzureFailure, Outdated where nothing was
+        written and another look is due, WriteUnknown where
         nobody can tell whether the value was written, or WriteConflict where somebody else wrote meanwhile.
         """
         ...

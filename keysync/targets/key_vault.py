@@ -15,7 +15,7 @@ from azure.keyvault.secrets.aio import SecretClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.reply import reply_date
-from keysync.azure.retry import Caller, Operation
+from keysync.azure.retry import Caller, Operation, Outdated
 from keysync.azure.window import WindowLimit
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
@@ -39,13 +39,13 @@ from keysync.targets.versions import Versions
 T = TypeVar("T")
 
 GET_SECRET: Final = Operation("key_vault", "getSecret")
-SET_SECRET: Final = Operation("key_vault", "setSecret", repeatable=False)
-UPDATE_SECRET: Final = Operation("key_vault", "updateSecret")
+SET_SECRET: Final = Operation("key_vault", "setSecret", repeatable=False, changes=True)
+UPDATE_SECRET: Final = Operation("key_vault", "updateSecret", changes=True)
 GET_DELETED_SECRET: Final = Operation("key_vault", "getDeletedSecret")
 LIST_SECRETS: Final = Operation("key_vault", "listSecrets")
 LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
-RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False)
-DELETE_SECRET: Final = Operation("key_vault", "deleteSecret", repeatable=False)
+RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False, changes=True)
+DELETE_SECRET: Final = Operation("key_vault", "deleteSecret", repeatable=False, changes=True)
 
 # What a vault grants in 10 seconds: new versions of secrets, and everything else
 # (learn.microsoft.com/azure/key-vault/general/service-limits).
@@ -55,7 +55,6 @@ _TOO_MANY: Final = 429
 # How a vault says that its own limit is reached, not that of one secret or of something in between.
 _OF_THE_VAULT: Final = "Throttled"
 _LONGEST_HOLD: Final = _WINDOW_SECONDS
-_WRITE_ATTEMPTS: Final = 3
 # Recovery and deletion go on after the reply; this is how long, and how often, one pass looks whether they are done.
 _SETTLE_SECONDS: Final = 60.0
 _SETTLE_PAUSE: Final = 2.0
@@ -228,21 +227,18 @@ class KeyVault:
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
-        for attempt in range(1, _WRITE_ATTEMPTS + 1):
-            try:
-                made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
-            except AzureFailure as failure:
-                if not failure.record.ambiguous:
-                    raise
-                landed = await self._landed(name, value, before, failure.record)
-                if landed is not None:
-                    return landed
-                if attempt == _WRITE_ATTEMPTS:
-                    raise
-            else:
-                self._versions.add(name, before, made)
-                return await self._read_back(name, value, made, before)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+        try:
+            made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
+        except AzureFailure as failure:
+            if not failure.record.ambiguous:
+                raise
+            landed = await self._landed(name, value, before, failure.record)
+            if landed is None:
+                # Not sent again from here: somebody may have retagged the secret meanwhile, which makes no version.
+                raise Outdated(replace(failure.record, ambiguous=False)) from failure
+            return landed
+        self._versions.add(name, before, made)
+        return await self._read_back(name, value, made, before)
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
         written = await self._client.set_secret(

@@ -5,10 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from typing import Final
 
 from keysync.azure.errors import AzureFailure
 from keysync.targets.interface import Existing, Listed
 from keysync.targets.recall import Memory, most_pages
+
+_LEAST_PATIENCE: Final = 2.0
+_PASSES_WITHOUT: Final = 5
 
 
 class Pages:
@@ -17,6 +21,18 @@ class Pages:
     def __init__(self) -> None:
         self.seconds = 0.05
         self.count = 0
+        self._left_out = 0
+
+    def failed(self) -> None:
+        """A listing failed or hung: the next passes do without."""
+        self._left_out = _PASSES_WITHOUT
+
+    def may_try(self) -> bool:
+        """Whether a listing may be tried in this pass."""
+        if self._left_out:
+            self._left_out -= 1
+            return False
+        return True
 
     def took(self, seconds: float) -> None:
         """One more page; the latest count most."""
@@ -43,7 +59,7 @@ class ListingSurvey:
         self._seen: set[str] = set()
         self._next_page: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._most = most_pages(len(self._wanted), pages.seconds)
-        pays = 0 < max(pages.count, 1) <= self._most
+        pays = pages.may_try() and 0 < max(pages.count, 1) <= self._most
         self._task = asyncio.create_task(self._run(), name="survey") if pays else None
 
     async def recall(self, name: str) -> tuple[Existing, float] | None:
@@ -52,7 +68,15 @@ class ListingSurvey:
         if self._task is None or wanted not in self._wanted:
             return None
         while wanted not in self._seen and not self._task.done():
-            await asyncio.wait({self._task, self._next_page}, return_when=asyncio.FIRST_COMPLETED)
+            patience = max(_LEAST_PATIENCE, 4 * self._pages.seconds)
+            done, _ = await asyncio.wait(
+                {self._task, self._next_page}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                # Reading may work where listing hangs: nobody is to wait for it, in this pass or the next ones.
+                self._pages.failed()
+                self._task.cancel()
+                return None
         return self._found.get(wanted)
 
     async def close(self) -> None:
@@ -74,6 +98,7 @@ class ListingSurvey:
                     return
                 began = self._clock()
         except AzureFailure:
+            self._pages.failed()
             return  # what was not listed is read
         self._pages.count = count
 

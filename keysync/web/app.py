@@ -85,7 +85,9 @@ class _Routes:
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The registry, and what the snapshot tells, in the format that the scraper prefers."""
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
+        # What is no ASCII is no media type, and the library would fail on it.
+        accept = request.headers.get("Accept", "")
+        encode, content_type = choose_encoder(accept if accept.isascii() else "")
         # The snapshot is made here, not in the thread: what it is made from changes on the loop.
         body = await asyncio.to_thread(encode, _Scrape(self._registry, self._source.status()))
         return web.Response(body=body, headers={"Content-Type": content_type})

@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -20,6 +20,7 @@ from keysync.web.guard import LOOPBACK_ONLY
 
 _TRIES: Final = 20
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
+_MOST_CONNECTIONS: Final = 128
 _PATIENCE: Final = 2.0
 """Seconds that replies in flight get when the server closes."""
 
@@ -47,16 +48,54 @@ async def open_server(app: web.Application, host: str, port: int) -> AsyncIterat
     listeners = await _bind(host, port)
     bound = Bound(host, int(listeners[0].getsockname()[1]))
     app[LOOPBACK_ONLY] = all(ipaddress.ip_address(one.getsockname()[0]).is_loopback for one in listeners)
+    servers: list[asyncio.Server] = []
     runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=_PATIENCE)
     try:
         await runner.setup()
-        for listener in listeners:
-            await web.SockSite(runner, listener).start()
+        crowd = _Crowd(runner.server)
+        create = asyncio.get_running_loop().create_server
+        servers += [await create(crowd, sock=listener, backlog=128) for listener in listeners]
         yield bound
     finally:
+        for server in servers:
+            server.close()
         await runner.cleanup()
         for listener in listeners:
             listener.close()
+
+
+class _Crowd:
+    """Makes the protocols of connections, of which so many are open at most: one more, and the oldest has to go.
+
+    Whoever opens connections and says nothing must not use up the files that the calls to Azure need.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.Protocol] | None) -> None:
+        if make is None:
+            raise AssertionError("the runner was not set up")
+        self._make = make
+        self._open: dict[asyncio.Protocol, bool] = {}  # whether it was seen connected
+
+    def __call__(self) -> asyncio.Protocol:
+        for protocol, connected in list(self._open.items()):
+            if _transport_of(protocol) is not None:
+                self._open[protocol] = True
+            elif connected:
+                del self._open[protocol]
+        while len(self._open) >= _MOST_CONNECTIONS:
+            oldest = next(iter(self._open))
+            del self._open[oldest]
+            transport = _transport_of(oldest)
+            if transport is not None:
+                transport.abort()
+        made = self._make()
+        self._open[made] = False
+        return made
+
+
+def _transport_of(protocol: asyncio.Protocol) -> asyncio.Transport | None:
+    transport: asyncio.Transport | None = getattr(protocol, "transport", None)
+    return None if transport is None or transport.is_closing() else transport
 
 
 def _logger() -> logging.Logger:

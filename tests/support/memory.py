@@ -46,7 +46,7 @@ class Version:
 class MemoryVault:
     """A `SecretTarget` that keeps every version.
 
-    `failures` makes reads and writes of a name raise, `write_failures` its writes only; `hanging` holds the names whose
+    `failing_once` makes the next write of a name raise after what somebody does meanwhile; `failures` makes reads and writes of a name raise, `write_failures` its writes only; `hanging` holds the names whose
     writes never end; `on_write` is called as each write begins, `on_recover` with the name as a secret comes back; `clock`
     tells when a version is made. `log` receives ``write NAME``, ``patch NAME``, ``enable NAME``, ``disable NAME``, ``recover NAME`` and ``delete NAME``. What is deleted stays in `deleted`.
     """
@@ -67,6 +67,7 @@ class MemoryVault:
         self.failures: dict[str, Exception] = {}
         self.listing_failure: Exception | None = None
         self.write_failures: dict[str, Exception] = {}
+        self.failing_once: dict[str, tuple[Exception, Callable[[], None]]] = {}
         self.hanging: set[str] = set()
         self.on_write: Callable[[], None] = lambda: None
         self.on_recover: Callable[[str], None] = lambda _name: None
@@ -147,6 +148,10 @@ class MemoryVault:
         self.log.append(f"write {name}")
         self.on_write()
         await asyncio.sleep(0)
+        if name in self.failing_once:
+            failure, meanwhile = self.failing_once.pop(name)
+            meanwhile()
+            raise failure
         if name in self.hanging:
             await asyncio.Event().wait()
         for failures in (self.failures, self.write_failures):

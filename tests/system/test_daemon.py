@@ -787,11 +787,11 @@ def is_enabled(world: World) -> bool:
 async def test_an_orphan_is_removed_after_three_passes_that_prove_it(world_of: MakeWorld) -> None:
     """ARM says 404 and the listing lacks the account in each of them; the first two only tell."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
-    world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
+    world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
         await daemon.first_pass()
-        await daemon.sync(3)
-        reports = daemon.watcher.reports
+        await daemon.until_passes(3)
+        reports = daemon.watcher.reports[:4]
     found = [
         [result.outcome for result in report.results if result.ref.secret == "ghost-primary-key"] for report in reports
     ]
@@ -799,23 +799,30 @@ async def test_an_orphan_is_removed_after_three_passes_that_prove_it(world_of: M
     assert not is_enabled(world)
 
 
-async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld) -> None:
-    """A 404 alone proves nothing; the pass warns and serves the accounts, and the count begins anew."""
+async def test_passes_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld) -> None:
+    """Three signals within a moment are not three passes of the schedule."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
         await daemon.first_pass()
-        await daemon.sync()
+        await daemon.sync(4)
+        assert is_enabled(world)
+
+
+async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld) -> None:
+    """A 404 alone proves nothing; the pass warns and serves the accounts, and the count begins anew."""
+    world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
+    world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
+    async with serving(world.path) as daemon:
+        await daemon.first_pass()
         aim(world, {"operation": "listAccounts", **DENIED})
-        reports = await daemon.sync(3)
+        await daemon.until_passes(1)  # it may have begun before
+        reports = await daemon.until_passes(3)
         assert is_enabled(world)
         assert all("cannot be told" in " ".join(report.warnings) for report in reports)
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
         aim(world)
-        await daemon.sync(2)
-        assert is_enabled(world)
-        await daemon.sync()
-        assert not is_enabled(world)
+        await daemon.until(lambda: not is_enabled(world))
         told = [line for line in daemon.events("secret.disabled") if line["secret"] == "ghost-primary-key"]
         assert len(told) == 1
 
