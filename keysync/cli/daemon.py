@@ -253,7 +253,7 @@ async def serve(
             await daemon.work(watch, asked)
         finally:
             await daemon.end()
-    log.info("daemon.ended", signal=interruption.signum)
+    log.info("daemon.ended", signal=None if interruption.signum is None else int(interruption.signum))
 
 
 async def _open_notifier(

@@ -29,6 +29,7 @@ _GROUP: Final = "default-azurebatch-japaneast"
 _PASSES_ONCE: Final = 3
 _SEED: Final = 7
 
+_WELL: Final = 2
 # Two that are fine, one whose secret's name is taken, and one for each state that operators meet.
 _ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
     {"name": "renderfarm"},
@@ -132,7 +133,9 @@ class _Show:
             "the embedded Azure is up",
             f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}",
         )
-        self._say("accounts", ", ".join(str(account["name"]) for account in _ACCOUNTS))
+        names = [str(account["name"]) for account in _ACCOUNTS]
+        faulty = ", ".join(names[_WELL:])
+        self._say("accounts", f"{', '.join(names[:_WELL])}; with a fault that is meant: {faulty}")
         self._say("the daemon's page", url)
         if not self._once:
             self._say("to end", "Ctrl-C")

@@ -15,12 +15,13 @@ from keysync import logs
 from keysync.azure.errors import AzureFailure
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
+from keysync.cli.coverage import Asked
 from keysync.cli.one_off import Options, load
 from keysync.cli.progress import Observers, ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
-from keysync.report.text import account_name, console_for
+from keysync.report.text import account_name, console_for, print_told
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
@@ -45,6 +46,9 @@ class Diagnosis:
     cure: str | None = None
 
 
+_INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tried")
+
+
 def run(options: Options) -> int:
     """Prints the findings; 0 where there is no problem, else 1. Raises KeysyncError before the first request."""
     config = load(options)
@@ -59,20 +63,20 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
         async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
             coverage = await resolve(config, wired.discovery, interruption.stop)
             await wired.cover(selected(coverage, options.accounts, options.shard))
-            examination = asyncio.create_task(_examine(wired, interruption, bar))
+            examination = asyncio.create_task(_examine(options, wired, interruption, bar))
             try:
                 await wait_for([examination], interruption.stop, None)
                 done = examination.done()
             finally:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
-            found = [_configuration(wired), *_discovery(coverage), *(examination.result() if done else [])]
+            found = [_configuration(wired), *_discovery(coverage), *(examination.result() if done else [_INTERRUPTED])]
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)
 
 
-async def _examine(wired: Wired, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
+async def _examine(options: Options, wired: Wired, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
     probes = [
         *(_token(wired, number) for number in range(len(wired.credentials.opened))),
         *(_account(source, name) for name, source in wired.sources.items()),
@@ -80,14 +84,18 @@ async def _examine(wired: Wired, interruption: Interruption, bar: ProgressBar) -
         *(_vault_write(wired, vault, name) for name, vault in wired.targets.items()),
     ]
     found = list(await asyncio.gather(*probes))
-    report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True))
+    asked = Asked(options=options.told)  # so that the commands of cures are about the same file and accounts
+    report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
     return [*found, *_secrets(report.results)]
 
 
 def _configuration(wired: Wired) -> Diagnosis:
-    return Diagnosis(
-        "ok", "configuration", f"{len(wired.accounts)} accounts, {len(wired.targets)} vaults, no name twice"
-    )
+    told = f"{_many(len(wired.accounts), 'account')}, {_many(len(wired.targets), 'vault')}, no name twice"
+    return Diagnosis("ok", "configuration", told)
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def _discovery(coverage: Coverage) -> Iterable[Diagnosis]:
@@ -179,9 +187,14 @@ def _print(options: Options, found: list[Diagnosis]) -> None:
     for one in found:
         mark, style = _STYLES[one.level]
         line = Text(f"{mark} ", style=style).append(one.subject, style="bold").append(f": {one.message}", style="none")
-        if one.cure:
-            line.append(f"\n    → {one.cure}", style="cyan")
         console.print(line, soft_wrap=True)
+        if one.cure:
+            print_told(console, one.cure, Text("    → ", style="cyan"))
     counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
     style = "bold red" if counts["problem"] else "bold green"
-    console.print(Text(f"{counts['ok']} ok, {counts['warning']} warnings, {counts['problem']} problems", style=style))
+    console.print(
+        Text(
+            f"{counts['ok']} ok, {_many(counts['warning'], 'warning')}, {_many(counts['problem'], 'problem')}",
+            style=style,
+        )
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 from collections.abc import Iterator
@@ -31,17 +32,21 @@ class LimitMode(StrEnum):
 
 
 def emulator(
-    port: Annotated[int, typer.Option(help="Port of Entra and ARM; 0 takes a free one.", min=0, max=65535)] = 0,
+    port: Annotated[
+        int, typer.Option(metavar="PORT", help="Port of Entra and ARM; 0 takes a free one.", min=0, max=65535)
+    ] = 0,
     data: Annotated[
-        Path | None, typer.Option(help="YAML with accounts and vaults; without it, a small sample.")
+        Path | None, typer.Option(metavar="FILE", help="YAML with accounts and vaults; without it, a small sample.")
     ] = None,
     ready_file: Annotated[
-        Path | None, typer.Option(help="Written once it serves: where everything is, and what to sign in with.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Written once it serves: where everything is, and what to sign in with."),
     ] = None,
-    latency: Annotated[str, typer.Option(help="How late each reply is, such as 40ms or 1s.")] = "0ms",
+    latency: Annotated[str, typer.Option(metavar="TIME", help="How late each reply is, such as 40ms or 1s.")] = "0ms",
     limits: Annotated[LimitMode, typer.Option(help="Throttle as Azure documents it, or not at all.")] = LimitMode.off,
     state: Annotated[
-        Path | None, typer.Option(help="Directory that keys and secrets are kept in; without it nothing is kept.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder that keys and secrets are kept in; without it nothing is kept."),
     ] = None,
     log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere; it logs nothing
     log_format: FormatOption = None,  # noqa: ARG001
@@ -51,6 +56,7 @@ def emulator(
     # Imported here, so that the help of every command comes without a web server and its certificates.
     from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415
 
+    _check_writable(ready_file)
     content = EmulatorData.sample() if data is None else load_data(data, os.environ)
     azure = Emulator(
         content, port=port, latency=_seconds(latency), limits=limits is LimitMode.azure, state_directory=state
@@ -58,7 +64,16 @@ def emulator(
     try:
         asyncio.run(_serve(azure, content, ready_file))
     except OSError as failure:
-        raise KeysyncError(f"the emulator cannot serve: {failure}") from failure
+        if failure.errno == errno.EADDRINUSE:
+            raise UsageError(f"--port {port}: something else listens there; 0 takes a free one") from failure
+        raise KeysyncError(f"the emulator cannot serve: {failure.strerror or failure}") from failure
+
+
+def _check_writable(ready_file: Path | None) -> None:
+    if ready_file is not None and not (
+        ready_file.absolute().parent.is_dir() and os.access(ready_file.absolute().parent, os.W_OK)
+    ):
+        raise UsageError(f"--ready-file {ready_file}: its folder is not there or cannot be written to")
 
 
 def _seconds(text: str) -> float:

@@ -53,7 +53,7 @@ def common(
     context.obj = {"log_level": log_level, "log_format": log_format}
 
 
-@app.command()
+@app.command(short_help="One pass: write what changed, then exit.")
 def sync(
     context: typer.Context,
     config: ConfigOption = None,
@@ -65,7 +65,8 @@ def sync(
     shard: ShardOption = None,
     shards: ShardsOption = None,
     metrics_file: Annotated[
-        Path | None, typer.Option("--metrics-file", help="Write metrics for a textfile collector.")
+        Path | None,
+        typer.Option("--metrics-file", metavar="FILE", help="Write metrics for a textfile collector; ends in .prom."),
     ] = None,
     push_gateway: Annotated[
         str | None,
@@ -115,7 +116,7 @@ def plan(
     raise typer.Exit(one_off.run(options))
 
 
-@app.command(name="run")
+@app.command(name="run", short_help="The daemon: passes on schedule, and a page.")
 def run_daemon(
     context: typer.Context,
     config: ConfigOption = None,
@@ -132,7 +133,7 @@ def run_daemon(
     raise typer.Exit(daemon.run(options))
 
 
-@app.command()
+@app.command(short_help="Take over secrets that are not keysync's yet.")
 def adopt(
     context: typer.Context,
     config: ConfigOption = None,
@@ -165,7 +166,7 @@ def adopt(
     raise typer.Exit(one_off.run(options))
 
 
-@app.command()
+@app.command(short_help="The doctor: try all, write nothing, tell cures.")
 def check(
     context: typer.Context,
     config: ConfigOption = None,
@@ -187,7 +188,7 @@ def check(
     raise typer.Exit(doctor.run(options))
 
 
-@app.command()
+@app.command(short_help="List the accounts that are covered.")
 def accounts(
     context: typer.Context,
     config: ConfigOption = None,
@@ -207,11 +208,11 @@ def accounts(
     raise typer.Exit(listing.run(options))
 
 
-@app.command()
+@app.command(short_help="The daemon against the embedded Azure.")
 def demo(
     context: typer.Context,
     once: Annotated[bool, typer.Option("--once", help="End by itself after a few passes.")] = False,
-    every: Annotated[float, typer.Option("--every", min=1.0, help="Seconds between passes.")] = 3.0,
+    every: Annotated[float, typer.Option("--every", min=1.0, metavar="SECONDS", help="Time between passes.")] = 3.0,
     log_level: LevelOption = None,
     log_format: FormatOption = None,
     version: VersionOption = False,  # noqa: ARG001
@@ -235,7 +236,7 @@ def schema(
     typer.echo(render_schema(), nl=False)
 
 
-app.command()(emulator)
+app.command(short_help="Serve the embedded Azure for tests of your own.")(emulator)
 
 
 def _options(

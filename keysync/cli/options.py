@@ -37,7 +37,10 @@ class LogLevel(StrEnum):
 ConfigOption = Annotated[
     Path | None,
     typer.Option(
-        "--config", "-c", help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml."
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml.",
     ),
 ]
 OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.", case_sensitive=False)]
@@ -54,7 +57,8 @@ FormatOption = Annotated[
     ),
 ]
 AccountsOption = Annotated[
-    list[str] | None, typer.Option("--account", help="Only this account, by name or ARM id; repeatable.")
+    list[str] | None,
+    typer.Option("--account", metavar="NAME", help="Only this account, by name or ARM id; repeatable."),
 ]
 ShardOption = Annotated[
     str | None,

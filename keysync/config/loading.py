@@ -54,7 +54,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     document = read_document(path, environ=environ)
     switch = environ.get("KEYSYNC_READ_ONLY", "").lower()
     if switch not in ("", *_SWITCH):
-        message = "found another value than expected in the environment: 1, true, 0 or false"
+        message = "expected 1, true, 0 or false (or leave the variable unset)"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
     _resolve_files(document, path.parent)
     config = document.validate(Config)

@@ -115,7 +115,11 @@ async def _bind(host: str, port: int) -> list[socket.socket]:
         addresses = list(dict.fromkeys((family, address[0]) for family, _, _, _, address in found))
         return _bind_all([(family, str(address)) for family, address in addresses], port)
     except OSError as error:
-        raise UsageError(f"listen {host}:{port}: {error.strerror or error}") from error
+        if error.errno == errno.EADDRINUSE:
+            told = "Address already in use: end what listens there, or set `listen` to another port"
+        else:
+            told = error.strerror or str(error)
+        raise UsageError(f"listen {host}:{port}: {told}") from error
 
 
 def _bind_all(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
