@@ -15,7 +15,7 @@ from rich.text import Text
 
 from keysync.azure.errors import FailureRecord
 from keysync.report.json import summary
-from keysync.sync.model import BAD, Report, Result
+from keysync.sync.model import BAD, WRITES, Report, Result
 
 _STYLES: Final = {
     "created": "green", "updated": "green", "adopted": "green", "recovered": "green", "disabled": "magenta",
@@ -139,7 +139,9 @@ def _summary_line(report: Report, accepted_by: str | None) -> Text:
     counts = summary(report)
     accounts = counts.pop("accounts")
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
-    plan = " (nothing was written)" if report.dry_run else ""
+    left = sum(result.outcome in WRITES for result in report.results)
+    held_back = f" (read-only: {left} {'change was' if left == 1 else 'changes were'} not written)" if left else ""
+    plan = " (nothing was written)" if report.dry_run else held_back
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
     noun = "account" if accounts == 1 else "accounts"
     line = Text(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style=style)

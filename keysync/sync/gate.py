@@ -15,6 +15,7 @@ from keysync.sync.safety import (
     checksum,
     held_message,
     late_message,
+    nothing_to_accept,
     plan_warning,
     refusal_of,
     stop_message,
@@ -69,7 +70,9 @@ class Gate:
 
     def _look_at(self, plan: Plan) -> None:
         if self._accept is not None:
-            if self._accept != checksum(plan):
+            if self._accept != checksum(plan) and not plan.writes:
+                self._refusal = nothing_to_accept(self._accept)
+            elif self._accept != checksum(plan):
                 self._refusal = refusal_of(self._accept, checksum(plan), self._command(checksum(plan)))
         elif not self._breaches:
             self._breaches = breaches(_joined(self._let_through, plan), self._limits)

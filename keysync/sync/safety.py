@@ -148,5 +148,10 @@ def refusal_of(accepted: str, actual: str, accept: str) -> str:
     )
 
 
+def nothing_to_accept(accepted: str) -> str:
+    """The error where the plan has nothing in it that could be accepted."""
+    return f"--accept {accepted}: nothing is to be changed now, so there is nothing to accept"
+
+
 def _told(found: tuple[Breach, ...]) -> str:
     return "; ".join(str(breach) for breach in found)

@@ -197,6 +197,34 @@ def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_w
     assert [version.value for version in world.versions("other", "alpha-primary-key")] == ["precious"]
 
 
+# 1 again: what a write waits for
+
+
+@pytest.mark.parametrize("existed", [False, True])
+def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWorld, existed: bool) -> None:
+    """Between a lost write and the next somebody takes the name, or takes the mark off: theirs stays as it is."""
+    stored = (secret("alpha", value="old", tags=marks("alpha")),) if existed else ()
+    world = make_quick_world(ALPHA, vaults=(holding(*stored),))
+    world.configure([PRIMARY])
+
+    def take(azure: Emulator, _target: str) -> None:
+        vault = azure.state.vault("main")
+        if existed:
+            vault.versions("alpha-primary-key")[-1].tags = {"who": "them"}
+        else:
+            vault.add_version("alpha-primary-key", "theirs", tags={"who": "them"})
+
+    fault = Fault(operation="setSecret", kind="reset", times=1)
+    world.running.do(lambda azure: azure.faults.add(fault))
+    # The comparison, the look before a free name is taken, the look for the lost write, and then the one that counts.
+    which = 3 if existed else 4
+    world.running.do(lambda azure: before(azure, ("getSecret", NAME), take, which=which))
+    ran = world.sync()
+    assert ran.outcomes()[NAME] == "refused"
+    (version,) = world.versions("main", "alpha-primary-key")
+    assert (version.value, version.tags) == ("old" if existed else "theirs", {"who": "them"})
+
+
 # 3: verdicts
 
 

@@ -85,7 +85,7 @@ async def test_orphans_are_those_of_the_share_whoever_else_there_is(
     for name in gone:
         world.running.do(lambda azure, name=name: remove_account(azure, name))
     kept = [name for name in NAMES if name in share(1) and name not in gone]
-    world.configure(kept, **OPTIONS, **safe, orphans="disable")
+    world.configure(kept, **{**OPTIONS, "schedule": {"every": "1s"}}, **safe, orphans="disable")
     enabled = lambda name: world.versions("main", f"{name}-primary-key")[-1].enabled  # noqa: E731
     async with serving(world.path, shard=Shard(0, 2)) as daemon:
         for _ in range(8):
