@@ -88,8 +88,7 @@ async def test_orphans_are_those_of_the_share_whoever_else_there_is(
     world.configure(kept, **{**OPTIONS, "schedule": {"every": "1s"}}, **safe, orphans="disable")
     enabled = lambda name: world.versions("main", f"{name}-primary-key")[-1].enabled  # noqa: E731
     async with serving(world.path, shard=Shard(0, 2)) as daemon:
-        for _ in range(8):
-            await daemon.sync()
+        await daemon.until(lambda: not enabled(gone[0]))
         assert (await daemon.status())["accounts"] == []
         assert (await daemon.get("/readyz")).status == 200
     assert [enabled(name) for name in gone] == [False, True]
