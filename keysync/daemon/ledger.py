@@ -32,7 +32,7 @@ class Entry:
     schedule: str
     interval: timedelta
     read_only: bool
-    due: set[ItemRef] = field(default_factory=set)
+    due: dict[ItemRef, object] = field(default_factory=dict)
     results: dict[ItemRef, Result] = field(default_factory=dict)
     changed: dict[ItemRef, datetime] = field(default_factory=dict)
     current: dict[ItemRef, Result] = field(default_factory=dict)
@@ -115,20 +115,25 @@ class Ledger:
         entry = self.entries.get(account.resource_id.lower())
         return entry is not None and bool(entry.due)
 
-    def begin(self, refs: Collection[ItemRef]) -> None:
-        """A pass begins that is to have a result for each of `refs`."""
+    def begin(self, refs: Collection[ItemRef]) -> object:
+        """A pass begins that is to have a result for each of `refs`; returns what `end` is to be told."""
+        turn = object()
         for ref in refs:
             entry = self.entries.get(ref.account.lower())
             if entry is not None:
-                entry.due.add(ref)
+                entry.due[ref] = turn
         self.revision += 1
+        return turn
 
-    def end(self, refs: Collection[ItemRef]) -> None:
-        """The pass has ended, however it did: nothing of it is waited for any more."""
+    def end(self, refs: Collection[ItemRef], turn: object) -> None:
+        """The pass of that `turn` has ended, however it did: nothing of it is waited for any more.
+
+        An account that was done with it long before may be in another pass by now, which still waits for it.
+        """
         for ref in refs:
             entry = self.entries.get(ref.account.lower())
-            if entry is not None:
-                entry.due.discard(ref)
+            if entry is not None and all(theirs is turn for theirs in entry.due.values()):
+                entry.due.pop(ref, None)
                 # Of a pass that crashed: the rest of it never came, so it is no look at the account.
                 entry.current.pop(ref, None)
         self.revision += 1
@@ -150,7 +155,7 @@ class Ledger:
         entry = self.entries.get(result.ref.account.lower())
         if entry is None or result.ref not in entry.due:
             return
-        entry.due.discard(result.ref)
+        del entry.due[result.ref]
         entry.current[result.ref] = result
         if result.outcome in _WRITTEN:
             entry.changed[result.ref] = now

@@ -177,8 +177,8 @@ class Supervisor:
             *(one.ref for one in job.beforehand.results),
         ]
         # At once and not when the task gets its turn: another start in between must find them busy.
-        self._ledger.begin(refs)
-        task = asyncio.create_task(self._pass(job, refs, generation.config), name="pass")
+        turn = self._ledger.begin(refs)
+        task = asyncio.create_task(self._pass(job, refs, turn, generation.config), name="pass")
         self._passes[task] = generation
         task.add_done_callback(self._passes.pop)
 
@@ -187,7 +187,7 @@ class Supervisor:
         self._health.pass_started(key, Instant.now(), 0.0)
         self._health.pass_ended(key)
 
-    async def _pass(self, job: Pass, refs: Sequence[ItemRef], config: Config) -> None:
+    async def _pass(self, job: Pass, refs: Sequence[ItemRef], turn: object, config: Config) -> None:
         key = object()
         self._health.pass_started(key, Instant.now(), _deadline(config))
         try:
@@ -195,7 +195,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
             self._log.error("pass.crashed", exception=type(error).__name__, place=place_of(error))
         finally:
-            self._ledger.end(refs)
+            self._ledger.end(refs, turn)
             self._health.pass_ended(key)
             self._pay_soon()
 

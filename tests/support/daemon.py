@@ -31,7 +31,7 @@ from keysync.sync.shard import Shard
 from tests.support.azure import RunningAzure
 from tests.support.warm import WarmKeysync
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds that anything may take before the test gives up; nothing is asserted of how long it took."""
 _LOOK = 0.03
 

@@ -160,7 +160,7 @@ def test_the_alerts_of_the_document_are_expressions(world: World, tmp_path: Path
     with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
         prometheus.first("keysync_build_info")
         fired = {expression for expression in expressions if prometheus.query(expression)}
-    assert len(expressions) == 9
+    assert len(expressions) == 10
     assert 'sum by (vault) (keysync_secrets_by_verdict{verdict="foreign"}) > 0' in fired
     assert "keysync_config_current == 0" not in fired
 

@@ -42,12 +42,12 @@ class Books:
     def results(self, *results: Result, stopped: str | None = None) -> Report:
         """One pass with these results."""
         refs = [result.ref for result in results]
-        self.ledger.begin(refs)
+        turn = self.ledger.begin(refs)
         for result in results:
             self.ledger.result("run", result)
         report = Report("run", False, "sum", self.now, 0.5, len(refs), results, stopped=stopped)
         self.ledger.finished(report)
-        self.ledger.end(refs)
+        self.ledger.end(refs, turn)
         return report
 
 
@@ -154,9 +154,9 @@ def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
     books.results(*pair("alpha", "unchanged"))
     renamed = ItemRef(ref("alpha").account, "primary", "main", "another-name")
     refs = [renamed, ref("alpha", "secondary")]
-    books.ledger.begin(refs)
+    turn = books.ledger.begin(refs)
     books.ledger.result("run", Result(renamed, "failed"))
-    books.ledger.end(refs)
+    books.ledger.end(refs, turn)
     assert not books.entry("alpha").due
     assert books.shown("alpha").state == "in_step"
     books.results(*pair("alpha", "unchanged"))
@@ -267,10 +267,10 @@ def test_a_reload_keeps_what_is_known():
 def test_an_account_that_a_pass_is_busy_with_stays_so_over_a_reload():
     """Two configurations never work on one account at a time."""
     books = Books("alpha")
-    books.ledger.begin([ref("alpha")])
+    turn = books.ledger.begin([ref("alpha")])
     books.cover("alpha", "beta")
     assert [one.name for one in books.ledger.free(config_of("alpha", "beta").accounts)] == ["beta"]
-    books.ledger.end([ref("alpha")])
+    books.ledger.end([ref("alpha")], turn)
     assert [one.name for one in books.ledger.free(config_of("alpha").accounts)] == ["alpha"]
 
 
@@ -303,3 +303,18 @@ def test_what_is_forgotten_is_as_never_looked_at():
     assert len(books.ledger.writes) == 1
     books.results(*pair("alpha", "unchanged"))
     assert books.shown("alpha").state == "in_step"
+
+
+def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
+    """An account that was done early is in the next pass when the first one, which waited for somebody else, ends."""
+    books = Books("alpha", "hung")
+    alpha, hung = ref("alpha"), ref("hung")
+    first = books.ledger.begin([alpha, hung])
+    books.ledger.result("run-1", Result(alpha, "unchanged"))
+    second = books.ledger.begin([alpha])
+    books.ledger.end([alpha, hung], first)
+    assert [account.name for account in books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))] == [
+        "hung"
+    ]
+    books.ledger.end([alpha], second)
+    assert len(books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
