@@ -97,6 +97,11 @@ class FailureRecord:
     retry_after: float | None = field(default=None, compare=False)
     ambiguous: bool = field(default=False, compare=False)
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """Every code of the service, from the outside to the inside; none where it named none."""
+        return tuple(self.cloud_error.codes()) if self.cloud_error else ()
+
     def to_dict(self) -> dict[str, Any]:
         """The contract's `error` object."""
         return {
@@ -344,7 +349,7 @@ def _kind_of_cause(cause: BaseException) -> tuple[Kind, str, bool] | None:
 
 
 def _with_hint(record: FailureRecord, *, operation: str, scope: str) -> FailureRecord:
-    codes = tuple(record.cloud_error.codes()) if record.cloud_error else ()
+    codes = record.codes
     message = (record.cloud_error.message if record.cloud_error else record.summary) or ""
     hint = hint_for(kind=record.kind, codes=codes, message=message, operation=operation, scope=scope)
     if hint is None:

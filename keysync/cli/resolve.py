@@ -107,8 +107,7 @@ def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
 
 def _trouble(problem: Problem) -> _Trouble:
     record = problem.record
-    codes = tuple(record.cloud_error.codes()) if record.cloud_error else ()
-    return (problem.entry, problem.scope, record.kind, record.http_status, codes)
+    return (problem.entry, problem.scope, record.kind, record.http_status, record.codes)
 
 
 def selected(coverage: Coverage, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:

@@ -106,5 +106,4 @@ def _identity(result: Result) -> _Identity:
     error = result.error
     if error is None:
         return (result.outcome, result.verdict)
-    codes = tuple(error.cloud_error.codes()) if error.cloud_error else ()
-    return (result.outcome, error.kind, error.http_status, codes)
+    return (result.outcome, error.kind, error.http_status, error.codes)

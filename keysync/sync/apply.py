@@ -14,10 +14,11 @@ from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.retry import FRESHNESS, Freshness, Outdated
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.secret.value import SecretValue
+from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import BAD, DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
 from keysync.sync.orphans import is_ours_for
-from keysync.sync.plan import judge, may_need_a_version
+from keysync.sync.plan import judge
 from keysync.sync.refusals import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import WriteUnknown
@@ -210,20 +211,10 @@ class Applier:
         """Whether the version that stands where nothing stood was made long before: it was brought back, not written anew."""
         return now.since is not None and now.since < self._now() - _LONG_BEFORE
 
-    async def _with_history(self, seen: Seen) -> Seen:
-        """A secret that was not readable when it was compared has a budget of versions too."""
-        if not isinstance(seen.stored, Existing) or not may_need_a_version(seen):
-            return seen
-        try:
-            history = await self._targets[seen.item.ref.vault].history(seen.item.ref.secret, seen.stored.version)
-        except AzureFailure:
-            return seen  # as when comparing: an identity that may not list versions still keeps keys in step
-        return replace(seen, history=history)
-
     async def _afterwards(self, change: Change, seen: Seen, material: Material, rounds: int = 1) -> Result:
         """A secret that came back is judged like any other, and written if its value is not the live key."""
         ref = change.ref
-        now = judge(await self._with_history(seen), self._now())
+        now = judge(await with_history(self._targets[ref.vault], seen), self._now())
         if now.held and not material.accepted:
             return Result(ref, "refused", reason=f"{now.held}, accept what the next pass tells")
         if now.kind == "unchanged":

@@ -14,9 +14,9 @@ from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeySource
+from keysync.sync.history import with_history
 from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
-from keysync.sync.plan import may_need_a_version
-from keysync.targets.interface import Existing, Observation, SecretTarget, Survey
+from keysync.targets.interface import Observation, SecretTarget, Survey
 
 _FEWEST_SLOTS: Final = 4
 
@@ -118,14 +118,7 @@ class Collector:
         return tuple(await asyncio.gather(*(self._with_history(one) for one in observed)))
 
     async def _with_history(self, one: Observed) -> Observed:
-        if not isinstance(one, Seen) or not isinstance(one.stored, Existing) or not may_need_a_version(one):
-            return one
-        try:
-            history = await self._targets[one.item.ref.vault].history(one.item.ref.secret, one.stored.version)
-        except AzureFailure:
-            # An identity that may not list versions still keeps keys in step (docs/safety.md).
-            return one
-        return replace(one, history=history)
+        return await with_history(self._targets[one.item.ref.vault], one) if isinstance(one, Seen) else one
 
     def _paired(
         self,
