@@ -76,8 +76,11 @@ def _without_traceback(_logger: object, _name: str, event: structlog.typing.Even
 def _scrubbed(value: Any, scrub: Scrub) -> Any:  # noqa: ANN401  # a field may be of any shape
     if isinstance(value, str):
         return scrub(value)
-    if isinstance(value, Mapping):
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    # A dict first: whether something else is a Mapping is asked of every class of the SDKs that could make it one.
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101
         return {key: _scrubbed(item, scrub) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_scrubbed(item, scrub) for item in value]
-    return value if value is None or isinstance(value, bool | int | float) else scrub(repr(value))
+    return scrub(repr(value))

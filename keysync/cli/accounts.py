@@ -17,7 +17,7 @@ from rich.text import Text
 
 from keysync import logs
 from keysync.cli.compose import wire
-from keysync.cli.one_off import Options, load
+from keysync.cli.invocation import Options, load
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
 from keysync.config.models import Account, Config

@@ -24,8 +24,8 @@ from keysync.azure.transport import open_transport
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.election import Election, open_election
-from keysync.cli.one_off import Options
-from keysync.cli.progress import Observers
+from keysync.cli.invocation import Options
+from keysync.cli.observers import Observers
 from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from keysync import logs
 from keysync.cli.daemon import serve
-from keysync.cli.one_off import Options
+from keysync.cli.invocation import Options
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
 from keysync.emulator import Emulator, EmulatorData

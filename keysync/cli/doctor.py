@@ -16,8 +16,9 @@ from keysync.azure.errors import AzureFailure
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
 from keysync.cli.coverage import Asked
-from keysync.cli.one_off import Options, load
-from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.invocation import Options, load
+from keysync.cli.observers import Observers
+from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config

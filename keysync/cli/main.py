@@ -27,9 +27,10 @@ from keysync.cli.options import (
 )
 from keysync.cli.sharing import shard_of
 from keysync.errors import KeysyncError
+from keysync.startup import importing
 
 if TYPE_CHECKING:
-    from keysync.cli.one_off import Options
+    from keysync.cli.invocation import Options
 
 
 app = typer.Typer(
@@ -82,7 +83,8 @@ def sync(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """One pass: write the keys that changed, then exit (0 in step, 1 failed or refused, 2 usage, 4 safety stop)."""
-    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
 
     options = _options(
         context, config, log_level, log_format,
@@ -106,7 +108,8 @@ def plan(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """Show what a pass would change; write nothing."""
-    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
 
     options = _options(
         context, config, log_level, log_format,
@@ -127,7 +130,8 @@ def run_daemon(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """The daemon: passes on schedule, with a status page, probes and metrics; ends with 0 on SIGINT and SIGTERM."""
-    from keysync.cli import daemon  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import daemon  # noqa: PLC0415  # imports the SDKs
 
     options = _options(context, config, log_level, log_format, shard=shard_of(shard, shards, os.environ))
     raise typer.Exit(daemon.run(options))
@@ -156,7 +160,8 @@ def adopt(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """Take over secrets that are not keysync's yet: show what would be done, with --yes do it."""
-    from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import one_off  # noqa: PLC0415  # imports the SDKs
 
     options = _options(
         context, config, log_level, log_format,
@@ -179,7 +184,8 @@ def check(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
-    from keysync.cli import doctor  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import doctor  # noqa: PLC0415  # imports the SDKs
 
     options = _options(
         context, config, log_level, log_format, output=output.value, accounts=tuple(account or ()),
@@ -200,7 +206,8 @@ def accounts(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """List the accounts that the configuration covers, those that are discovered included; reads no key."""
-    from keysync.cli import accounts as listing  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import accounts as listing  # noqa: PLC0415  # imports the SDKs
 
     options = _options(
         context, config, log_level, log_format, output=output.value, shard=shard_of(shard, shards, os.environ)
@@ -218,7 +225,8 @@ def demo(
     version: VersionOption = False,  # noqa: ARG001
 ) -> None:
     """The daemon against the embedded Azure, on sample accounts whose keys keep being regenerated."""
-    from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
+    with importing():
+        from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
 
     options = _options(context, None, log_level, log_format, default_level="critical")
     raise typer.Exit(demonstration.run(options, once=once, every=every))
@@ -248,7 +256,7 @@ def _options(
     default_level: str | None = None,
     **more: Any,  # noqa: ANN401  # fields of Options
 ) -> Options:
-    from keysync.cli.one_off import Options  # noqa: PLC0415  # imports the SDKs
+    from keysync.cli.invocation import Options  # noqa: PLC0415  # imports the SDKs
 
     level = log_level or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LogLevel) or default_level
     level = level or ("critical" if _told_by_the_result(more) else "info")

@@ -7,76 +7,41 @@ import os
 import shlex
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING
 
 from keysync import logs
+from keysync.azure.retry import Operation
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
-from keysync.cli.progress import Observers, ProgressBar
+from keysync.cli.invocation import Options, load
+from keysync.cli.observers import Observers
+from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
-from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config
 from keysync.errors import UsageError
-from keysync.report import json, text
+from keysync.report import json
 from keysync.report.log import PassLog
-from keysync.report.metrics import Metrics
-from keysync.report.push import check_gateway, grouping_of, push
 from keysync.report.tracing import open_tracing
 from keysync.secret.scrub import Scrubber
-from keysync.sync.model import Adoption, Report
+from keysync.sync.model import Report
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.refusals import command
 from keysync.sync.run import run_pass
-from keysync.sync.shard import Shard
 
-
-@dataclass(frozen=True, slots=True)
-class Options:
-    """What the command line says of one pass."""
-
-    config: Path | None
-    log_level: str
-    log_format: logs.LogFormat
-    output: str = "text"
-    accounts: tuple[str, ...] = ()
-    dry_run: bool = False
-    accept: str | None = None
-    shard: Shard | None = None
-    metrics_file: Path | None = None
-    push_gateway: str | None = None
-    exit_code_for_changes: bool = False
-    adopt: Adoption | None = None
-    secrets: tuple[str, ...] = ()
-
-    @property
-    def told(self) -> str:
-        """The options that a command which is told needs, to be about what this run is about."""
-        words = ["-c", str(self.config)] if self.config is not None else []
-        for name in self.accounts:
-            words += ["--account", name]
-        if self.shard is not None:
-            words += ["--shard", str(self.shard)]
-        return shlex.join(words)
-
-
-def load(options: Options) -> Config:
-    """The configuration that the options and the environment name. Raises ConfigError."""
-    return load_config(find_config(options.config, os.environ), os.environ)
+if TYPE_CHECKING:
+    from keysync.cli.measured import Measured
 
 
 def run(options: Options) -> int:
     """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
     _check_writable(options.metrics_file)
-    if options.push_gateway is not None:
-        check_gateway(options.push_gateway)
+    measured = _measured(options)
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
-    return asyncio.run(_run(options, config, scrubber))
+    return asyncio.run(_run(options, config, scrubber, measured))
 
 
 def _check_writable(path: Path | None) -> None:
@@ -85,21 +50,35 @@ def _check_writable(path: Path | None) -> None:
         raise UsageError(f"--metrics-file {path}: its folder is not there or cannot be written to")
 
 
-async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
+def _measured(options: Options) -> Measured | None:
+    """None where nobody asked for metrics: their library takes its time to come. Raises UsageError."""
+    if options.metrics_file is None and options.push_gateway is None:
+        return None
+    from keysync.cli.measured import Measured  # noqa: PLC0415  # as above
+
+    return Measured(options)
+
+
+def _uncounted(operation: Operation, status: str) -> None:
+    """A call that no metric counts."""
+
+
+async def _run(options: Options, config: Config, scrubber: Scrubber, measured: Measured | None) -> int:
     asked = Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told)
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
             open_tracing(scrubber.scrub) as tracer,
-            wire(config, (), scrubber, metrics.called, Extras(tracer=tracer)) as wired,
+            wire(
+                config, (), scrubber, measured.metrics.called if measured else _uncounted, Extras(tracer=tracer)
+            ) as wired,
         ):
             coverage = await resolve(config, wired.discovery, interruption.stop)
             accounts = selected(coverage, options.accounts, options.shard)
             _check_secrets(options, coverage, accounts)
-            metrics.cover((account.resource_id for account in accounts), config.vaults)
+            if measured:
+                measured.metrics.cover((account.resource_id for account in accounts), config.vaults)
             await wired.cover(accounts)
-            observer = Observers((PassLog(), metrics, bar))
+            observer = Observers((PassLog(), *((measured.metrics,) if measured else ()), bar))
             job = wired.make_pass(
                 observer,
                 interruption.stop,
@@ -110,14 +89,13 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
                 beforehand=beforehand(coverage, options.accounts, options.shard, asked.is_about),
             )
             report = await run_pass(job)
-    if options.metrics_file is not None:
-        metrics.write(options.metrics_file)
+    if measured:
+        measured.write()
     _print(options, report)
-    if options.push_gateway is not None:
+    if measured:
         # Whoever reads the result need not wait for a gateway that is slow.
         sys.stdout.flush()
-        shard = None if options.shard is None else f"{options.shard.index}/{options.shard.count}"
-        await push(registry, options.push_gateway, grouping_of(config.owner, shard))
+        await measured.push(config.owner)
     return interruption.exit_code or _exit_code(options, report)
 
 
@@ -135,6 +113,8 @@ def _print(options: Options, report: Report) -> None:
     if options.output == "json":
         sys.stdout.write(json.render(report) + "\n")
     else:
+        from keysync.report import text  # noqa: PLC0415  # imports rich, which JSON does without
+
         console = text.console_for(sys.stdout)
         text.print_report(console, report, accepted_by=None if options.adopt else "checksum")
         if options.adopt is not None and options.dry_run and report.has_changes:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from functools import cache
+from typing import TYPE_CHECKING
 
 from keysync.report.status import Status
 from keysync.web.query import Query
 from keysync.web.view import MOST_SECRETS, make_view
+
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 REFRESH_SECONDS = 10
 
@@ -14,18 +18,23 @@ REFRESH_SECONDS = 10
 class Page:
     """Renders the page, from any thread."""
 
-    def __init__(self) -> None:
-        environment = Environment(
-            loader=PackageLoader("keysync.web"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            auto_reload=False,
-        )
-        self._template = environment.get_template("page.html")
-
     def render(self, status: Status, query: Query) -> str:
         """The whole document."""
         view = make_view(status, query)
-        return self._template.render(view=view, seconds=REFRESH_SECONDS, most_secrets=MOST_SECRETS)
+        return _template().render(view=view, seconds=REFRESH_SECONDS, most_secrets=MOST_SECRETS)
+
+
+@cache
+def _template() -> Template:
+    # Imported when somebody looks for the first time: nobody does at most daemons, which probes and Prometheus ask only.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+
+    environment = Environment(
+        loader=PackageLoader("keysync.web"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    return environment.get_template("page.html")

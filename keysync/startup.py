@@ -1,0 +1,55 @@
+"""How a command begins and ends quickly, and in little memory."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Imports what a command needs, in about two thirds of the time.
+
+    Importing makes hundreds of thousands of objects of which hardly one is garbage, and the collector would look through all
+    of them time and again; afterwards it never needs to look at them any more. structlog would bring all of rich for
+    tracebacks that show local variables, which the log must never have.
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        with _without("rich"):
+            import structlog  # noqa: F401, PLC0415
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()
+
+
+@contextmanager
+def _without(module: str) -> Iterator[None]:
+    """Has `import` find no such module, unless it is there already."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # as the language has it: "not to be found"
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process at once with `code`, after what was printed is out.
+
+    Taking a thousand modules apart takes as long as a pass over one account, and the system takes the memory back anyway.
+    Whatever has to be closed has been closed by then; a thread that hangs, such as one that resolves a name, holds nobody up.
+    Raises OSError where stdout cannot take what was printed.
+    """
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
