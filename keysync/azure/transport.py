@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from asyncio import sslproto
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +16,8 @@ from azure.core.pipeline.transport import AioHttpTransport
 from keysync.errors import UsageError
 
 _LINK_LOCAL: Final = "169.254."
+# Twice what the largest TLS record holds (RFC 8446, 5.2: 16 KiB and a little).
+_READ_BYTES: Final = 32 * 1024
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
@@ -83,12 +86,23 @@ async def _no_silent_repeat(
         raise ReplyLost(str(error) or type(error).__name__) from error
 
 
+def _spare_read_buffers() -> None:
+    """Has each TLS connection of this process keep 32 KiB for what it reads.
+
+    asyncio takes 256 KiB for each, all of it resident, whether or not anything is ever read: more than all else that a fleet's
+    accounts need. This attribute of the class is the only way to say so; a version without it takes what it takes.
+    """
+    if hasattr(sslproto.SSLProtocol, "max_size"):
+        sslproto.SSLProtocol.max_size = _READ_BYTES
+
+
 async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float) -> SharedTransport:
     """Opens the shared session on `stack`, which closes it.
 
     The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
     limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
     """
+    _spare_read_buffers()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=15),
         cookie_jar=aiohttp.DummyCookieJar(),
