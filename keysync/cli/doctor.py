@@ -22,6 +22,7 @@ from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
+from keysync.config.permissions import is_written
 from keysync.report.text import account_name, console_for, print_told
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
@@ -139,8 +140,8 @@ async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
 
 
 async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
-    if wired.config.read_only or wired.config.vaults[name].read_only:
-        return Diagnosis("ok", f"vault {name}", "is read-only by the configuration: writing was not tried")
+    if not is_written(wired.config, name):
+        return Diagnosis("ok", f"vault {name}", "gets no key written by the configuration: writing was not tried")
     return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
 
 

@@ -215,6 +215,28 @@ def accounts(
     raise typer.Exit(listing.run(options))
 
 
+@app.command(short_help="Print the roles that keysync needs.")
+def role(
+    config: ConfigOption = None,
+    principal_id: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--principal-id",
+            metavar="ID",
+            help="Object id of the identity; repeatable, in the order in which identities are told.",
+        ),
+    ] = None,
+    output: OutputOption = Output.text,
+    log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere
+    log_format: FormatOption = None,  # noqa: ARG001
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
+    """Print the least-privilege roles and assignments that the configuration needs, as a shell script; asks nobody."""
+    from keysync.cli import role as roles  # noqa: PLC0415  # imports pydantic
+
+    raise typer.Exit(roles.run(config, output.value, tuple(principal_id or ())))
+
+
 @app.command(short_help="The daemon against the embedded Azure.")
 def demo(
     context: typer.Context,

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# keysync as a plain container, anywhere: bash docker-run.sh sync
+#
+# Arguments are keysync's own (run, unless given). It signs in as an app registration: AZURE_TENANT_ID, AZURE_CLIENT_ID and
+# AZURE_CLIENT_SECRET are handed over from the environment, and no value stands on a command line.
+#
+#   IMAGE    the image (keysync:0.1.0)
+#   CONFIG   the configuration, with `credential: {type: environment}` (keysync.yaml)
+#   DOCKER   the program (docker); podman takes the same options
+set -euo pipefail
+
+: "${AZURE_TENANT_ID:?}" "${AZURE_CLIENT_ID:?}" "${AZURE_CLIENT_SECRET:?}"
+CONFIG="$(realpath -- "${CONFIG:-keysync.yaml}")"
+
+options=(
+    --rm --init
+    --user 65532:65532 --read-only --cap-drop=ALL --security-opt no-new-privileges
+    --memory 256m --pids-limit 64
+    --env AZURE_TENANT_ID --env AZURE_CLIENT_ID --env AZURE_CLIENT_SECRET
+    --volume "$CONFIG:/etc/keysync/keysync.yaml:ro"
+)
+exec "${DOCKER:-docker}" run "${options[@]}" "${IMAGE:-keysync:0.1.0}" "${@:-run}"

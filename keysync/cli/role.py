@@ -1,0 +1,31 @@
+"""`role`: the least that a configuration has to be allowed. It asks nobody."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from keysync.config.loading import find_config, load_config
+from keysync.config.values import GUID
+from keysync.errors import UsageError
+from keysync.report.role_script import render_script
+from keysync.report.roles import plan_roles, render
+
+
+def run(config: Path | None, output: str, object_ids: Sequence[str]) -> int:
+    """Prints roles and assignments; returns 0. Raises ConfigError, and UsageError for object ids that cannot be."""
+    loaded = load_config(find_config(config, os.environ), os.environ)
+    for given in object_ids:
+        if not re.fullmatch(GUID, given):
+            raise UsageError(f"--principal-id {given!r}: expected the object id of an identity, a GUID")
+    there = len(plan_roles(loaded).principals)
+    if len(object_ids) > there:
+        raise UsageError(
+            f"--principal-id: given {len(object_ids)} times, but the configuration has identities: {there}"
+        )
+    plan = plan_roles(loaded, object_ids)
+    sys.stdout.write(render(plan) if output == "json" else render_script(plan))
+    return 0

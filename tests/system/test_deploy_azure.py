@@ -1,0 +1,268 @@
+"""The files in deploy/azure: the roles are keysync's, the templates hold together, and each script is run."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from keysync.config.loading import load_config
+from keysync.config.permissions import ROLES, Role
+from keysync.report.roles import Definition
+from tests.support.az import run_with_az
+from tests.system.conftest import World
+
+MakeWorld = Callable[..., World]
+
+AZURE = Path(__file__).parents[2] / "deploy" / "azure"
+TEMPLATES = ["workload-identity.json", "container-apps-job.json"]
+PRINCIPAL, CLIENT = "22222222-0000-0000-0000-000000000000", "11111111-0000-0000-0000-000000000000"
+
+
+def yaml(path: Path) -> Any:
+    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+
+
+def template(name: str) -> Any:
+    return json.loads((AZURE / name).read_text(encoding="utf-8"))
+
+
+# Roles
+
+
+def test_each_role_has_a_file_and_each_file_its_role() -> None:
+    """The same definition as `keysync role` makes, with a scope to be filled in."""
+    wanted = {f"{role.title.lower().replace(' ', '-')}.json": key for key, role in ROLES.items()}
+    assert {path.name for path in (AZURE / "roles").iterdir()} == set(wanted)
+    for name, key in wanted.items():
+        found = json.loads((AZURE / "roles" / name).read_text(encoding="utf-8"))
+        made = Definition(key, f"keysync {ROLES[key].title}", None, (), ())
+        assert found == made.body(found["AssignableScopes"])
+        assert found["AssignableScopes"] == [
+            "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/YOUR-GROUP"
+        ]
+
+
+def test_the_template_defines_the_same_roles() -> None:
+    """By their titles, actions and descriptions."""
+    by_title = {role.title: role for role in ROLES.values()}
+    found: dict[str, Role] = {}
+    for one in template("workload-identity.json")["resources"]:
+        if one["type"] == "Microsoft.Authorization/roleDefinitions":
+            told = one["properties"]
+            (title,) = re.findall(r"format\('keysync (.*) \(\{0\}\)', parameters\('owner'\)\)", told["roleName"])
+            found[title] = by_title[title]
+            (permissions,) = told["permissions"]
+            assert permissions == {
+                "actions": list(by_title[title].actions),
+                "notActions": [],
+                "dataActions": list(by_title[title].data_actions),
+                "notDataActions": [],
+            }
+            assert told["description"] == f"keysync: {by_title[title].description}"
+            assert told["assignableScopes"] == ["[subscription().id]"]
+            assert ("condition" in one) == by_title[title].for_orphans
+    assert {"Batch keys", "sync secrets", "see Batch accounts", "delete orphans"} == set(found)
+
+
+# Templates
+
+
+def expressions(value: object) -> Iterator[str]:
+    """The expressions of a template, those of nested templates left out: they have parameters of their own."""
+    if isinstance(value, str) and value.startswith("[") and not value.startswith("[["):
+        assert value.endswith("]")
+        yield value
+    elif isinstance(value, list):
+        for one in value:
+            yield from expressions(one)
+    elif isinstance(value, dict):
+        for name, one in value.items():
+            yield from expressions(name)
+            if name != "template" or "$schema" not in one:
+                yield from expressions(one)
+
+
+def nested(value: object) -> Iterator[Any]:
+    """A template and those within."""
+    if isinstance(value, dict):
+        if "$schema" in value:
+            yield value
+        for one in value.values():
+            yield from nested(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from nested(one)
+
+
+def deployments(one: Any) -> Iterator[Any]:
+    for resource in one["resources"]:
+        if resource["type"] == "Microsoft.Resources/deployments":
+            yield resource["properties"]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_reference_of_a_template_resolves(name: str) -> None:
+    """Each parameter and variable is there, and used; in nested templates too, which are given what they take."""
+    for one in nested(template(name)):
+        texts = " ".join(expressions({key: value for key, value in one.items() if key != "$schema"}))
+        assert set(re.findall(r"parameters\('(\w+)'\)", texts)) == set(one.get("parameters", {}))
+        assert set(re.findall(r"variables\('(\w+)'\)", texts)) == set(one.get("variables", {}))
+        for variable, part in re.findall(r"variables\('(\w+)'\)\.(\w+)", texts):
+            assert part in one["variables"][variable]
+        for deployment in deployments(one):
+            assert deployment["expressionEvaluationOptions"] == {"scope": "inner"}
+            assert set(deployment["parameters"]) == set(deployment["template"]["parameters"])
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_every_resource_of_a_template_is_whole(name: str) -> None:
+    """It has a version of its interface and a name, its parentheses close, and it waits for what there is."""
+    for one in nested(template(name)):
+        assert re.fullmatch(
+            r"https://schema\.management\.azure\.com/schemas/20\d\d-\d\d-\d\d/\w+\.json#", one["$schema"]
+        )
+        assert one["contentVersion"] == "1.0.0.0"
+        names = {resource["name"] for resource in one["resources"]}
+        assert len(names) == len(one["resources"])
+        for resource in one["resources"]:
+            assert re.fullmatch(r"20\d\d-\d\d-\d\d", resource["apiVersion"])
+            for waited in resource.get("dependsOn", ()):
+                assert waited in names or waited.startswith(("[subscriptionResourceId(", "[resourceId("))
+        for text in expressions(one):
+            plain = re.sub(r"'[^']*'", "", text)
+            assert (plain.count("("), plain.count("[")) == (plain.count(")"), plain.count("]"))
+
+
+def test_parameters_of_templates_are_described_and_shown_as_they_are() -> None:
+    """And the page gives each that has no default."""
+    page = (AZURE / "README.md").read_text(encoding="utf-8")
+    for name in TEMPLATES:
+        told = template(name)["parameters"]
+        assert all(one["metadata"]["description"] for one in told.values())
+        (command,) = re.findall(
+            rf"az deployment \w+ create (?:(?!az deployment).)*?{re.escape(name)}.*?(?=\n[a`])", page, re.DOTALL
+        )
+        assert set(re.findall(r"(?<![\w-])(\w+)=", command)) - set(told) == set()
+        assert {name for name, one in told.items() if "defaultValue" not in one} <= set(re.findall(r"(\w+)=", command))
+
+
+# Configurations
+
+
+@pytest.mark.parametrize("name", ["docker-run.yaml", "managed-identity.yaml"])
+def test_configurations_are_valid(name: str) -> None:
+    """And need no file and no variable."""
+    assert load_config(AZURE / name, {}).accounts
+
+
+def test_the_container_instance_holds_its_configuration() -> None:
+    """In base64, word for word, where keysync looks for it; and its probe is where keysync listens."""
+    group = yaml(AZURE / "container-instance.yaml")["properties"]
+    (volume,), (container,) = group["volumes"], group["containers"]
+    text = base64.b64decode(volume["secret"]["keysync.yaml"], validate=True).decode()
+    assert text == (AZURE / "managed-identity.yaml").read_text(encoding="utf-8")
+    assert container["properties"]["volumeMounts"] == [
+        {"name": volume["name"], "mountPath": "/etc/keysync", "readOnly": True}
+    ]
+    assert (
+        container["properties"]["livenessProbe"]["httpGet"]["port"]
+        == load_config(AZURE / "managed-identity.yaml", {}).listen_port
+    )
+
+
+def test_the_job_ends_before_the_next_one_and_mounts_its_configuration() -> None:
+    """Five minutes, 270 seconds, and the file where keysync looks for it."""
+    (job,) = template("container-apps-job.json")["resources"]
+    settings, pod = job["properties"]["configuration"], job["properties"]["template"]
+    assert settings["triggerType"] == "Schedule"
+    assert settings["replicaTimeout"] < 300
+    assert template("container-apps-job.json")["parameters"]["schedule"]["defaultValue"] == "*/5 * * * *"
+    (secret,), (volume,), (container,) = settings["secrets"], pod["volumes"], pod["containers"]
+    assert volume["secrets"] == [{"secretRef": secret["name"], "path": "keysync.yaml"}]
+    assert container["volumeMounts"] == [{"volumeName": volume["name"], "mountPath": "/etc/keysync"}]
+    assert container["args"][0] == "sync"
+
+
+# Scripts
+
+
+def programs(folder: Path, name: str, text: str) -> str:
+    """A program on a PATH of its own."""
+    place = folder / "programs"
+    place.mkdir(exist_ok=True)
+    (place / name).write_text(text)
+    (place / name).chmod(0o755)
+    return str(place)
+
+
+def test_the_identity_is_made_and_gets_what_the_configuration_needs(make_world: MakeWorld, tmp_path: Path) -> None:
+    """The federated credential names the service account, and `keysync role` has the last word."""
+    world = make_world("alpha")
+    world.configure(["alpha"], owner="us")
+    place = programs(tmp_path, "keysync", f'#!/bin/sh\nexec {sys.executable} -m keysync "$@"\n')
+    folder = tmp_path / "az"
+    folder.mkdir()
+    vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
+    # The `az` of the run comes first on PATH, and then this.
+    path = os.pathsep.join((str(folder), place, os.environ["PATH"]))
+    given = {
+        "RESOURCE_GROUP": "render group",
+        "CLUSTER": "aks",
+        "NAMESPACE": "batch",
+        "CONFIG": str(world.path),
+        "VAULT_ID_1": vault,
+    }
+    ran = run_with_az((AZURE / "workload-identity.sh").read_text(), folder, program="bash", PATH=path, **given)
+    assert (ran.code, ran.err) == (0, "")
+    assert CLIENT in ran.out
+    assert ran.of("identity", "create") == [
+        ["--name", "keysync", "--resource-group", "render group", "--output", "none"]
+    ]
+    (federated,) = ran.of("identity", "federated-credential", "create")
+    assert federated[federated.index("--subject") + 1] == "system:serviceaccount:batch:keysync"
+    assert federated[federated.index("--issuer") + 1] == "https://issuer.example/c"
+    assert [call[1] for call in ran.of("role", "assignment", "create")] == [PRINCIPAL, PRINCIPAL]
+
+
+def test_docker_run_serves_with_the_configuration_that_comes_with_it(make_world: MakeWorld, tmp_path: Path) -> None:
+    """What docker would be given: no root, nothing to write to, no value of a secret; and a pass with just that."""
+    world = make_world("sampleacct")
+    world.configure(["sampleacct"])
+    mine, theirs = json.loads(world.path.read_text()), yaml(AZURE / "docker-run.yaml")
+    # Addresses and ids are the reader's to set; all else is as it comes.
+    assert {key for key in theirs if key not in mine} == {"listen"}
+    theirs |= {key: mine[key] for key in ("cloud", "vaults", "accounts")}
+    world.path.write_text(json.dumps(theirs))
+    docker = programs(tmp_path, "docker", "#!/bin/sh\nfor word; do printf '%s\\n' \"$word\"; done\n")
+    folder = tmp_path / "az"
+    folder.mkdir()
+    script = AZURE / "docker-run.sh"
+    path = os.pathsep.join((docker, os.environ["PATH"]))
+    ran = run_with_az(
+        f'bash "{script}" sync --output json',
+        folder,
+        program="bash",
+        PATH=path,
+        CONFIG=str(world.path),
+        **world.running.environ,
+    )
+    assert (ran.code, ran.err) == (0, "")
+    words = ran.out.splitlines()
+    at = words.index("keysync:0.1.0")
+    assert {"--read-only", "--cap-drop=ALL", "65532:65532", "no-new-privileges"} <= set(words[:at])
+    assert world.running.environ["AZURE_CLIENT_SECRET"] not in ran.out
+    assert f"{world.path}:/etc/keysync/keysync.yaml:ro" in words
+    named = [words[number + 1] for number, word in enumerate(words[:at]) if word == "--env"]
+    assert sorted(named) == sorted(world.running.environ)
+    done = world.run(words[at + 1], *words[at + 2 :], env={name: world.running.environ[name] for name in named})
+    assert done.code == 0, done.err
+    assert set(done.outcomes().values()) == {"created"}

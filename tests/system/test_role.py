@@ -1,0 +1,254 @@
+"""`role` as a user runs it, and whether what it grants is exactly what keysync asks of Azure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.az import run_with_az
+from tests.support.azure import GROUP, SUBSCRIPTION
+from tests.support.hands import arm_id, remove_account
+from tests.system.conftest import Ran, World
+
+MakeWorld = Callable[..., World]
+
+WHO = "99999999-0000-0000-0000-000000000000"
+WHOLE = f"/subscriptions/{SUBSCRIPTION}"
+SECRETS = "Microsoft.KeyVault/vaults/secrets/"
+BATCH = "Microsoft.Batch/batchAccounts/"
+
+# What Azure asks for each operation (learn.microsoft.com/azure/role-based-access-control/permissions), written down here
+# once more, so that it is not keysync's own table that is compared with itself.
+ACTIONS = {
+    "getAccount": f"{BATCH}read",
+    "listAccounts": f"{BATCH}read",
+    "listKeys": f"{BATCH}listKeys/action",
+    "getSecret": f"{SECRETS}getSecret/action",
+    "setSecret": f"{SECRETS}setSecret/action",
+    "updateSecret": f"{SECRETS}update/action",
+    "listSecrets": f"{SECRETS}readMetadata/action",
+    "listVersions": f"{SECRETS}readMetadata/action",
+    "getDeletedSecret": f"{SECRETS}readMetadata/action",
+    "listDeletedSecrets": f"{SECRETS}readMetadata/action",
+    "recoverSecret": f"{SECRETS}recover/action",
+    "deleteSecret": f"{SECRETS}delete",
+    "purgeSecret": f"{SECRETS}purge/action",
+}
+UNGUARDED = {"token", "challenge", "queryResources"}
+"""What takes no action of its own; Resource Graph shows what the identity may read."""
+
+
+def granted(world: World) -> dict[str, set[str]]:
+    """By scope (a vault's is its URL), the actions that `keysync role` grants with the configuration as it is now."""
+    ran = world.run("role", "--output", "json")
+    assert ran.code == 0, ran.err
+    roles = {one["role"]: one["definition"] for one in ran.report["roles"]}
+    found: dict[str, set[str]] = {}
+    for one in ran.report["assignments"]:
+        role = roles[one["role"]]
+        found.setdefault(one["scope"] or one["vault"], set()).update(role["Actions"], role["DataActions"])
+    return found
+
+
+def asked(world: World) -> set[tuple[str, str]]:
+    """Every place and action that was asked for since the embedded Azure began; a place is a URL or an ARM id."""
+    urls = world.running.azure.endpoints.vaults
+    requests = world.running.do(lambda azure: [(one.operation, one.target) for one in azure.requests])
+    found = set()
+    for operation, target in requests:
+        if operation in UNGUARDED:
+            continue
+        vault = target.partition("/")[0]
+        if operation == "listAccounts":
+            place = WHOLE if target == SUBSCRIPTION else f"{WHOLE}/resourceGroups/{target}"
+        else:
+            place = urls[vault] if ACTIONS[operation].startswith(SECRETS) else arm_id(target)
+        found.add((place, ACTIONS[operation]))
+    return found
+
+
+def is_within(place: str, scope: str) -> bool:
+    return f"{place}/".startswith(f"{scope}/")
+
+
+def compare(world: World, grants: dict[str, set[str]]) -> None:
+    """Nothing that was asked for is missing, and nothing is granted that was not asked for."""
+    done = asked(world)
+    missing = {
+        (place, action)
+        for place, action in done
+        if not any(is_within(place, scope) and action in actions for scope, actions in grants.items())
+    }
+    assert missing == set()
+    unused = {
+        (scope, action)
+        for scope, actions in grants.items()
+        for action in actions - {"Microsoft.Resources/subscriptions/read"}
+        if not any(is_within(place, scope) and action == used for place, used in done)
+    }
+    assert unused == set()
+
+
+def deny_the_rest(world: World, grants: dict[str, set[str]]) -> None:
+    """From now on each vault refuses what its roles do not grant, as Azure would."""
+    for name, url in world.running.azure.endpoints.vaults.items():
+        denied = frozenset(
+            operation
+            for operation, action in ACTIONS.items()
+            if action.startswith(SECRETS) and action not in grants.get(url, set())
+        )
+        world.running.do(lambda azure, name=name, denied=denied: setattr(azure.state.vault(name), "denied", denied))
+
+
+def fine(ran: Ran) -> None:
+    assert ran.code == 0, (ran.out, ran.err)
+
+
+def a_life(world: World, configure: Callable[..., None]) -> None:
+    """What happens to secrets in the course of time, as far as keysync may: made, retagged, written anew."""
+    fine(world.run("check"))
+    fine(world.sync())
+    configure(tags={"team": "render"})
+    fine(world.sync())
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    fine(world.sync())
+
+
+@pytest.mark.parametrize("recover", ["report", "owned"])
+def test_what_a_pass_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld, recover: str) -> None:
+    """One account, one vault; `recover: owned` takes one action more, and that one is used."""
+    world = make_quick_world("alpha")
+    vaults = world.running.azure.endpoints.vaults
+
+    def configure(**more: Any) -> None:
+        world.configure(["alpha"], recover=recover, vaults={"main": {"url": vaults["main"], **more}})
+
+    configure()
+    grants = granted(world)
+    deny_the_rest(world, grants)
+    a_life(world, configure)
+    if recover == "owned":
+        world.running.do(lambda azure: azure.state.vault("main").delete("alpha-primary-key"))
+        assert world.sync().outcomes()["main/alpha-primary-key"] == "recovered"
+    compare(world, grants)
+    assert (f"{SECRETS}recover/action" in grants[vaults["main"]]) == (recover == "owned")
+
+
+@pytest.mark.parametrize("where", ["all", "vault", "account"])
+def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where: str) -> None:
+    """Neither a pass nor the doctor, however it was said."""
+    world = make_quick_world("alpha")
+    url = world.running.azure.endpoints.vaults["main"]
+    world.configure(
+        [{"name": "alpha", "read_only": where == "account"}],
+        vaults={"main": {"url": url, "read_only": where == "vault"}},
+        read_only=where == "all",
+    )
+    grants = granted(world)
+    deny_the_rest(world, grants)
+    fine(world.run("check"))
+    fine(world.sync())
+    compare(world, grants)
+    assert grants[url] == {f"{SECRETS}getSecret/action", f"{SECRETS}readMetadata/action"}
+
+
+@pytest.mark.parametrize("mode", ["disable", "delete"])
+def test_removal_of_orphans_asks_for_what_its_roles_grant(make_quick_world: MakeWorld, mode: str) -> None:
+    """In a vault that is still written, and in one that nothing is written to any more."""
+    world = make_quick_world("alpha", "beta", vaults=("main", "old"))
+    more: dict[str, Any] = {"owner": "us", "orphans": mode, "limits": {"removal_percent": 100}}
+    world.configure(["alpha", {"name": "beta", "vaults": ["main", "old"]}], owner="us")
+    fine(world.sync())
+    world.running.do(lambda azure: remove_account(azure, "beta"))
+    world.running.do(lambda azure: azure.requests.clear())
+    urls = world.running.azure.endpoints.vaults
+
+    def configure(**tags: Any) -> None:
+        vaults = {"main": {"url": urls["main"], **tags}, "old": {"url": urls["old"]}}
+        world.configure(["alpha"], vaults=vaults, **more)
+
+    configure()
+    grants = granted(world)
+    deny_the_rest(world, grants)
+    fine(world.run("check"))
+    checksum = json.loads(world.run("plan", "--output", "json").out)["checksum"]
+    assert sorted(world.sync("--accept", checksum).outcomes().values()).count(f"{mode}d") == 4
+    a_life(world, configure)
+    compare(world, grants)
+    assert grants[WHOLE] == {f"{BATCH}read"}
+
+
+@pytest.mark.parametrize("more", [{}, {"resource_groups": [GROUP]}, {"via": "resource_graph"}])
+def test_discovery_asks_for_what_the_role_grants(make_quick_world: MakeWorld, more: dict[str, Any]) -> None:
+    """By subscription, by group, and by Resource Graph."""
+    world = make_quick_world("alpha", "beta")
+    url = world.running.azure.endpoints.vaults["main"]
+
+    def configure(**tags: Any) -> None:
+        entry = {"subscription_id": SUBSCRIPTION, "vaults": ["main"], **more}
+        world.configure(["alpha"], discover=[entry], vaults={"main": {"url": url, **tags}})
+
+    configure()
+    grants = granted(world)
+    deny_the_rest(world, grants)
+    a_life(world, configure)
+    compare(world, grants)
+    scope = f"{WHOLE}/resourceGroups/{GROUP}" if "resource_groups" in more else WHOLE
+    assert set(grants) == {scope, url}
+
+
+# The command
+
+
+def test_role_asks_nobody(make_world: MakeWorld, tmp_path: Path) -> None:
+    """A script to stdout, nothing to stderr, and not a request."""
+    world = make_world("alpha")
+    world.configure(["alpha"], owner="us")
+    ran = world.run("role", "--principal-id", WHO)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith("#!/bin/sh\n")
+    assert world.running.do(lambda azure: len(azure.requests)) == 0
+    folder = tmp_path / "az"
+    folder.mkdir()
+    done = run_with_az(
+        ran.out, folder, VAULT_ID_1="/subscriptions/t/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
+    )
+    assert (done.code, done.err) == (0, "")
+    assert [call[1] for call in done.of("role", "assignment", "create")] == [WHO, WHO]
+
+
+@pytest.mark.parametrize(("arguments", "told"), [
+    (["--principal-id", "me"], "--principal-id 'me': expected the object id of an identity, a GUID"),
+    (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
+    (["--output", "yaml"], "yaml"),
+])  # fmt: skip
+def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: list[str], told: str) -> None:
+    """With what is wrong on stderr, and nothing on stdout."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.run("role", *arguments)
+    assert (ran.code, ran.out) == (2, "")
+    assert told in ran.err
+
+
+def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
+    """With file and place, as everywhere."""
+    world = make_world("alpha")
+    world.configure(["alpha"], owmer="us")
+    ran = world.run("role")
+    assert (ran.code, ran.out) == (2, "")
+    assert "did you mean 'owner'?" in ran.err
+
+
+def test_the_kill_switch_takes_the_writing_roles_away(make_world: MakeWorld) -> None:
+    """KEYSYNC_READ_ONLY counts as it does for a pass, and the output says so."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.run("role", env={"KEYSYNC_READ_ONLY": "1"})
+    assert ran.code == 0
+    assert "setSecret" not in ran.out
+    assert "read_only is in force" in ran.out
