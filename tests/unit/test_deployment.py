@@ -1,0 +1,272 @@
+"""The manifests in deploy/kubernetes and the schema of the chart's values fit the program. What needs Helm is in .ci/chart."""
+
+from __future__ import annotations
+
+import json
+import re
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from jsonschema import Draft7Validator
+from prometheus_client import CollectorRegistry
+from ruamel.yaml import YAML
+from typer.main import get_command
+
+from keysync.cli.main import app
+from keysync.cli.sharing import shard_of
+from keysync.config.loading import load_config
+from keysync.config.models import Config
+from keysync.daemon import leases
+from keysync.sync.shard import Shard
+from keysync.web.app import make_app
+
+ROOT = Path(__file__).parents[2]
+MANIFESTS = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
+SCHEMA = ROOT / "deploy" / "helm" / "keysync" / "values.schema.json"
+WORKLOADS = {"Deployment", "StatefulSet", "CronJob"}
+DAEMONS = [path for path in MANIFESTS if path.stem != "cronjob"]
+VERBS = {"read": "get", "create": "create", "replace": "update", "patch": "patch", "delete": "delete", "list": "list"}
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    return [one for one in YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8")) if one]
+
+
+def of_kind(path: Path, *kinds: str) -> dict[str, Any]:
+    (one,) = (document for document in read(path) if document["kind"] in kinds)
+    return one
+
+
+def workload(path: Path) -> dict[str, Any]:
+    """The spec of what runs the pods."""
+    spec: dict[str, Any] = of_kind(path, *WORKLOADS)["spec"]
+    return spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
+
+
+def pod(path: Path) -> dict[str, Any]:
+    template: dict[str, Any] = workload(path)["template"]
+    return template
+
+
+def container(path: Path) -> dict[str, Any]:
+    (one,) = pod(path)["spec"]["containers"]
+    return dict(one)
+
+
+def variables(path: Path) -> dict[str, str]:
+    """What the container's environment sets by value."""
+    return {one["name"]: one["value"] for one in container(path)["env"] if "value" in one}
+
+
+def config_of(path: Path, folder: Path) -> Config:
+    """The configuration as it is mounted, read as the pod reads it."""
+    (mounted,) = of_kind(path, "ConfigMap")["data"].items()
+    (folder / mounted[0]).write_text(mounted[1], encoding="utf-8")
+    (mount,) = (one for one in container(path)["volumeMounts"] if one["name"] == "config")
+    assert variables(path)["KEYSYNC_CONFIG"] == f"{mount['mountPath']}/{mounted[0]}"
+    return load_config(folder / mounted[0], variables(path))
+
+
+def validator(schema: dict[str, Any]) -> Draft7Validator:
+    Draft7Validator.check_schema(schema)
+    return Draft7Validator(schema)
+
+
+@pytest.fixture(scope="module")
+def chart() -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return found
+
+
+def of_config(chart: dict[str, Any]) -> Draft7Validator:
+    """What the chart demands of `config`."""
+    return validator({**chart["properties"]["config"], "definitions": chart["definitions"]})
+
+
+def test_there_is_a_manifest_for_each_mode() -> None:
+    """And for a standby."""
+    assert sorted(path.stem for path in MANIFESTS) == ["cronjob", "daemon", "daemon-standby", "sharded"]
+
+
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
+class TestEachManifest:
+    """What holds for all of them."""
+
+    def test_the_configuration_loads(self, path: Path, tmp_path: Path) -> None:
+        """Placeholders and all, and signs in as the service account."""
+        config = config_of(path, tmp_path)
+        assert config.accounts
+        assert config.credential.type == "workload_identity"
+        assert pod(path)["metadata"]["labels"]["azure.workload.identity/use"] == "true"
+        assert pod(path)["spec"]["serviceAccountName"] == of_kind(path, "ServiceAccount")["metadata"]["name"]
+
+    def test_the_command_is_one_of_keysync(self, path: Path) -> None:
+        """Its options too."""
+        name, *options = container(path)["args"]
+        assert name == ("sync" if path.stem == "cronjob" else "run")
+        command = get_command(app).commands[name]  # type: ignore[attr-defined]  # a group
+        command.make_context(name, options)
+
+    def test_nothing_is_killed_while_it_writes(self, path: Path, tmp_path: Path) -> None:
+        """Kubernetes is more patient than keysync."""
+        patience = pod(path)["spec"]["terminationGracePeriodSeconds"]
+        assert patience > config_of(path, tmp_path).timeouts.shutdown.total_seconds()
+
+    def test_a_token_for_kubernetes_is_there_for_the_lease_only(self, path: Path, tmp_path: Path) -> None:
+        """Whoever breaks in finds none else."""
+        elects = config_of(path, tmp_path).leader_election is not None
+        assert pod(path)["spec"]["automountServiceAccountToken"] is elects
+        assert of_kind(path, "ServiceAccount")["automountServiceAccountToken"] is False
+        assert any(document["kind"] == "Role" for document in read(path)) is elects
+
+    def test_only_who_elects_has_replicas(self, path: Path, tmp_path: Path) -> None:
+        """Otherwise all of them would write, for a moment at least."""
+        spec = of_kind(path, *WORKLOADS)["spec"]
+        if config_of(path, tmp_path).leader_election is not None:
+            assert spec["replicas"] > 1
+        elif "concurrencyPolicy" in spec:
+            assert spec["concurrencyPolicy"] == "Forbid"
+        elif "serviceName" not in spec:
+            assert spec["replicas"] == 1
+            assert spec["strategy"] == {"type": "Recreate"}
+
+    def test_what_selects_finds_the_pods(self, path: Path) -> None:
+        """A selector with another label would find none."""
+        labels = pod(path)["metadata"]["labels"].items()
+        for document in read(path):
+            spec = document.get("spec", {})
+            chosen = spec.get("podSelector", spec.get("selector", {}))
+            assert chosen.get("matchLabels", chosen).items() <= labels, document["kind"]
+
+
+@pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
+def test_everybody_agrees_on_the_port(path: Path, tmp_path: Path) -> None:
+    """The configuration, the container, the service and the policy."""
+    config = config_of(path, tmp_path)
+    assert config.listen_host == "0.0.0.0"  # noqa: S104  # within the pod
+    (port,) = container(path)["ports"]
+    assert port["containerPort"] == config.listen_port
+    (served,) = of_kind(path, "Service")["spec"]["ports"]
+    assert served["targetPort"] == port["name"]
+    (ingress,) = of_kind(path, "NetworkPolicy")["spec"]["ingress"]
+    assert ingress["ports"] == [{"port": port["name"], "protocol": "TCP"}]
+
+
+@pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
+def test_the_probes_ask_what_is_served(path: Path) -> None:
+    """At the named port, each with time for an answer."""
+    served = {str(one.get_info().get("path")) for one in routes()}
+    for name, asked in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
+        probe = container(path)[name]
+        assert probe["httpGet"] == {"path": asked, "port": "http"}
+        assert probe["timeoutSeconds"] == 5
+        assert asked in served
+
+
+def routes() -> list[web.AbstractResource]:
+    return list(make_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # nobody asks it
+
+
+def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:
+    """Otherwise some accounts would be nobody's."""
+    path = ROOT / "deploy" / "kubernetes" / "sharded.yaml"
+    assert of_kind(path, "StatefulSet")["spec"]["serviceName"] == of_kind(path, "Service")["metadata"]["name"]
+    (index,) = (one for one in container(path)["env"] if "valueFrom" in one)
+    assert index["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
+    count = workload(path)["replicas"]
+    found = [shard_of(None, None, {**variables(path), index["name"]: str(number)}) for number in range(count)]
+    assert found == [Shard(number, count) for number in range(count)]
+
+
+def test_the_role_grants_what_the_election_asks() -> None:
+    """The three calls, on the configured Lease, and nothing else."""
+    path = ROOT / "deploy" / "kubernetes" / "daemon-standby.yaml"
+    calls = {name.split("_")[0] for name in vars(leases._Api) if name.endswith("_namespaced_lease")}
+    create, others = of_kind(path, "Role")["rules"]
+    assert {*create["verbs"], *others["verbs"]} == {VERBS[call] for call in calls}
+    for rule in (create, others):
+        assert (rule["apiGroups"], rule["resources"]) == (["coordination.k8s.io"], ["leases"])
+    # A name cannot be asked of what does not exist yet.
+    assert create == {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}
+    mounted = YAML(typ="safe", pure=True).load(of_kind(path, "ConfigMap")["data"]["keysync.yaml"])
+    assert others["resourceNames"] == [mounted["leader_election"]["lease"]]
+    binding = of_kind(path, "RoleBinding")
+    assert binding["roleRef"]["name"] == of_kind(path, "Role")["metadata"]["name"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", "name": pod(path)["spec"]["serviceAccountName"]}]
+
+
+def test_a_pass_by_cron_is_over_before_the_next() -> None:
+    """And one that failed is left to the next."""
+    path = ROOT / "deploy" / "kubernetes" / "cronjob.yaml"
+    assert of_kind(path, "CronJob")["spec"]["schedule"] == "*/5 * * * *"
+    assert workload(path)["activeDeadlineSeconds"] < 300
+    assert workload(path)["backoffLimit"] == 0
+
+
+def test_the_schema_of_the_chart_is_made_from_the_models() -> None:
+    """So that it refuses what keysync would refuse."""
+    module = runpy.run_path(str(ROOT / "deploy" / "helm" / "schema.py"))
+    assert SCHEMA.read_text(encoding="utf-8") == module["render"](), "run bash .ci/chart --write"
+
+
+@pytest.mark.parametrize("name", ["minimal", "full", "sovereign"])
+def test_the_chart_takes_every_sample_configuration(name: str, chart: dict[str, Any]) -> None:
+    """They show all there is."""
+    document = YAML(typ="safe", pure=True).load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert not [error.message for error in of_config(chart).iter_errors(document)]
+
+
+def minimal() -> dict[str, Any]:
+    account = {
+        "subscription_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12,
+        "resource_group": "süd",
+        "name": "sampleacct",
+    }
+    return {
+        "vaults": {"main": {"url": "https://kv-render.vault.azure.net"}},
+        "accounts": [{**account, "vaults": ["main"]}],
+    }
+
+
+@pytest.mark.parametrize("every", ["5m", "1h30m", "500ms", "1d2h3m4s5ms", "1m1ms", "${INTERVAL}"])
+def test_the_chart_takes_durations(every: str, chart: dict[str, Any]) -> None:
+    """As keysync does, or from a variable."""
+    assert of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
+
+
+@pytest.mark.parametrize("every", ["", "5", "m", "5 m", "5s1m", "5msx", "1ms5s", "-5m", "$INTERVAL", 300])
+def test_the_chart_refuses_what_is_no_duration(every: object, chart: dict[str, Any]) -> None:
+    """Though its pattern has no look-ahead, which Go does not know."""
+    assert of_config(chart).is_valid(minimal())
+    assert not of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
+
+
+def test_every_default_of_the_chart_is_valid_but_that_there_is_no_configuration(chart: dict[str, Any]) -> None:
+    """For which there is no default."""
+    values = YAML(typ="safe", pure=True).load((SCHEMA.parent / "values.yaml").read_text(encoding="utf-8"))
+    assert set(values) | {"global"} == set(chart["properties"])
+    assert not validator(chart).is_valid(values)
+    assert validator(chart).is_valid({**values, "config": minimal()})
+
+
+def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """As Helm merges: mappings key by key, all else as a whole."""
+    both = {**values, **over}
+    for key in values.keys() & over.keys():
+        if isinstance(values[key], dict) and isinstance(over[key], dict):
+            both[key] = merged(values[key], over[key])
+    return both
+
+
+def test_the_values_in_the_document_are_valid(chart: dict[str, Any]) -> None:
+    """Somebody copies them."""
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert len(blocks) > 5
+    defaults = YAML(typ="safe", pure=True).load((SCHEMA.parent / "values.yaml").read_text(encoding="utf-8"))
+    for block in blocks:
+        values = merged({**defaults, "config": minimal()}, YAML(typ="safe", pure=True).load(block))
+        assert not [error.message for error in validator(chart).iter_errors(values)], block
