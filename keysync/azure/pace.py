@@ -57,27 +57,33 @@ class _Bucket:
         self._left: float | None = None  # None: no reply has said so far
         self._counted_at = float("-inf")
         self._granted_at = float("-inf")
-        self._in_flight = 0
+        self._granted = 0
+        self._in_flight: set[int] = set()
         self.held_until = float("-inf")
 
-    async def wait(self) -> None:
+    async def wait(self) -> int:
+        """Returns the number of the turn, by which it is told and ended."""
         # Who is first in the queue waits for the bucket, all others for him: so there is one timer, and no stampede.
         async with self._queue:
             while (pause := self._pause()) > 0:
                 await self._policy.sleep(pause)
             self._granted_at = self._policy.monotonic()
-            self._in_flight += 1
+            self._granted += 1
+            self._in_flight.add(self._granted)
             if self._left is not None:
                 self._left -= 1
+            return self._granted
 
-    def over(self) -> None:
-        self._in_flight -= 1
+    def over(self, number: int) -> None:
+        self._in_flight.discard(number)
 
-    def count(self, left: float) -> None:
+    def count(self, number: int, left: float) -> None:
         now = self._policy.monotonic()
         if now >= self.held_until:
-            # The calls under way, but for the one that this is the reply to, may not be in the number yet.
-            self._left, self._counted_at = left - (self._in_flight - 1), now
+            # What may not be in `left` yet: calls from before that are still under way, and all since, since replies overtake
+            # one another: a call that was made later and has been answered may still have been counted later.
+            uncounted = self._granted - number + sum(one < number for one in self._in_flight)
+            self._left, self._counted_at = left - uncounted, now
 
     def hold(self, retry_after: float | None) -> None:
         seconds = self._policy.refused_seconds if retry_after is None else min(retry_after, self._policy.longest_hold)
@@ -106,21 +112,22 @@ class Turn:
 
     def __init__(self, bucket: _Bucket) -> None:
         self._bucket = bucket
+        self._number = 0
 
     async def __aenter__(self) -> Self:
-        await self._bucket.wait()
+        self._number = await self._bucket.wait()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bucket.over()
+        self._bucket.over(self._number)
 
     def replied(self, headers: Mapping[str, str]) -> None:
         """There is a reply, whatever its status; header names are read without regard to case."""
         left = _least_left(headers)
         if left is not None:
-            self._bucket.count(left)
+            self._bucket.count(self._number, left)
 
     def refused(self, retry_after: float | None) -> None:
         """The reply was 429, and asked to wait `retry_after` seconds."""
