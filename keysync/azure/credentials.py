@@ -6,12 +6,14 @@ import asyncio
 import os
 import time
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.identity import aio as identity
 
+from keysync.azure.certificate import expiry_of
 from keysync.azure.clouds import Endpoints
 from keysync.azure.transport import SharedTransport
 from keysync.config import models
@@ -38,9 +40,18 @@ class SingleFlightCredential:
     429 near five a second. A token is kept until five minutes before its end, or until its `refresh_on`.
     """
 
-    def __init__(self, inner: Any, name: str, *, timeout: float = 30.0) -> None:  # noqa: ANN401  # the SDK's credentials share no base class
+    def __init__(
+        self,
+        inner: Any,  # noqa: ANN401  # the SDK's credentials share no base class
+        name: str,
+        *,
+        timeout: float = 30.0,
+        expires_at: datetime | None = None,
+    ) -> None:
         self._inner = inner
         self.name = name
+        self.expires_at = expires_at
+        """When what it signs in with expires, where that can be told."""
         self._timeout = timeout
         self._tokens: dict[_Key, AccessTokenInfo] = {}
         self._flights: dict[_Key, asyncio.Task[AccessTokenInfo]] = {}
@@ -148,7 +159,8 @@ class Credentials:
             # Numbered from the second of a kind on, as the log, the doctor and the breakers tell them apart by it.
             same = sum(known.type == wanted.type for known in self._opened)
             name = f"{wanted.type} {same + 1}" if same else wanted.type
-            credential = SingleFlightCredential(self._build(wanted), name, timeout=self._timeout)
+            inner = self._build(wanted)
+            credential = SingleFlightCredential(inner, name, timeout=self._timeout, expires_at=_expiry(wanted))
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
 
@@ -217,6 +229,29 @@ class Credentials:
         """`text`, which from now on is masked wherever a service or an SDK repeats it."""
         self._kept.append(self._scrubber.remember(SecretValue(text)))
         return text
+
+
+def _expiry(wanted: models.Credential) -> datetime | None:
+    """When a certificate expires. What else one signs in with does not tell, or is renewed by itself."""
+    match wanted:
+        case models.ClientCertificateCredential(certificate_file=path, password_file=password_file):
+            password = _read(password_file, "password_file").strip() or None
+            return expiry_of(_read(path, "certificate_file"), password)
+        case models.EnvironmentCredential() if not os.environ.get("AZURE_CLIENT_SECRET"):
+            return _expiry_in_environment()
+        case _:
+            return None
+
+
+def _expiry_in_environment() -> datetime | None:
+    path, password = (
+        os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH"),
+        os.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD"),
+    )
+    try:
+        return expiry_of(Path(path).read_bytes(), password.encode() if password else None) if path else None
+    except OSError:
+        return None  # azure-identity says so when it is asked for a token
 
 
 def _set(given: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import chain
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -157,6 +158,12 @@ class Wired:
     def credential_names(self) -> tuple[str, ...]:
         """The credentials in use, as the log, the doctor and the page name them."""
         return tuple(credential.name for credential in self.credentials.opened)
+
+    @property
+    def credential_expiries(self) -> dict[str, datetime]:
+        """When those of them expire that are known to, by their names."""
+        opened = self.credentials.opened
+        return {one.name: one.expires_at for one in opened if one.expires_at is not None}
 
     def orphan_search(
         self,

@@ -30,7 +30,7 @@ from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config, Schedule
-from keysync.daemon.board import Board, interval_of, words_of
+from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.health import Health, Instant, Watchdog
@@ -39,7 +39,7 @@ from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
 from keysync.daemon.supervisor import Supervisor, entries_of, place_of
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.timetable import Timetable, interval_of
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
@@ -217,6 +217,7 @@ async def serve(
     log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)
+    metrics.divided(shard)
     ProcessCollector(registry=registry)  # memory, descriptors, time: what any process tells
     ledger = Ledger(utc_now)
     grace = config.timeouts.shutdown.total_seconds()
@@ -340,6 +341,7 @@ class _Daemon:
             lambda: self._clockwork.next_starts,
             datetime.now(UTC),
             leads=None if election is None else self._leads,
+            shard=None if shop.shard is None else str(shop.shard),
         )
         self._cover(opened)
 
@@ -431,7 +433,7 @@ class _Daemon:
         return self._election is None or self._election.leadership.leads()
 
     def _elected(self) -> None:
-        self.board.changed()
+        self.board.elected()
         if not self._ended:
             self._sync_now()
 
@@ -487,6 +489,7 @@ class _Daemon:
             self._log.info("discovery.changed", accounts=len(opened.accounts), found=len(found))
             self._supervisor.begin(found)
         opened.coverage = coverage
+        self._tell_completeness(opened)
 
     # Another configuration
 
@@ -572,9 +575,18 @@ class _Daemon:
 
         refused = [one.account for one in opened.refused if one.account is not None]
         accounts = [*opened.accounts, *refused]
-        self._ledger.cover(entries_of(config, accounts, every))
+        entries = entries_of(config, accounts, every)
+        self._ledger.cover(entries)
+        intervals = (entry.interval for entry in entries.values())
+        self._shop.metrics.scheduled(min(intervals, default=every(config.schedule)[1]).total_seconds())
+        self._shop.metrics.credentials(opened.wired.credential_expiries)
         self._shop.metrics.cover((account.resource_id for account in accounts), config.vaults)
         self.board.credentials = opened.wired.credential_names
+        self._tell_completeness(opened)
+
+    def _tell_completeness(self, opened: Opened) -> None:
+        self.board.discovery_complete = opened.coverage.complete if opened.config.discover else None
+        self.board.changed()
 
 
 def _breaker_policy(config: Config) -> BreakerPolicy:

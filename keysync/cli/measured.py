@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from prometheus_client import CollectorRegistry
 
 from keysync.cli.invocation import Options
+from keysync.config.models import Config
+from keysync.daemon.ledger import STALE_INTERVALS
+from keysync.daemon.timetable import Timetable, interval_of
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
 
@@ -12,21 +17,26 @@ from keysync.report.push import check_gateway, grouping_of, push
 class Measured:
     """Where a run is counted, and where that goes afterwards. Raises UsageError where it could not go there."""
 
-    def __init__(self, options: Options) -> None:
+    def __init__(self, options: Options, config: Config) -> None:
         self._options = options
+        self._config = config
         if options.push_gateway is not None:
             check_gateway(options.push_gateway)
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry)
+        self.metrics.divided(options.shard)
+        self.metrics.scheduled(interval_of(config.schedule, datetime.now(UTC)).total_seconds())
 
-    def write(self) -> None:
-        """Writes `--metrics-file`, if it was asked for."""
+    def finish(self) -> None:
+        """Says when the next run is overdue, and writes `--metrics-file` if it was asked for."""
+        overdue = Timetable.of(self._config.schedule).following(datetime.now(UTC), STALE_INTERVALS)
+        self.metrics.overdue(overdue, self._options.shard)
         if self._options.metrics_file is not None:
             self.metrics.write(self._options.metrics_file)
 
-    async def push(self, owner: str | None) -> None:
+    async def push(self) -> None:
         """Pushes to `--push-gateway`, if it was asked for; a failure is a warning in the log."""
         shard = self._options.shard
         if self._options.push_gateway is not None:
             of_shard = None if shard is None else f"{shard.index}/{shard.count}"
-            await push(self._registry, self._options.push_gateway, grouping_of(owner, of_shard))
+            await push(self._registry, self._options.push_gateway, grouping_of(self._config.owner, of_shard))

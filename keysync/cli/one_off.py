@@ -38,7 +38,7 @@ def run(options: Options) -> int:
     """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
     _check_writable(options.metrics_file)
-    measured = _measured(options)
+    measured = _measured(options, config)
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
     return asyncio.run(_run(options, config, scrubber, measured))
@@ -50,13 +50,13 @@ def _check_writable(path: Path | None) -> None:
         raise UsageError(f"--metrics-file {path}: its folder is not there or cannot be written to")
 
 
-def _measured(options: Options) -> Measured | None:
+def _measured(options: Options, config: Config) -> Measured | None:
     """None where nobody asked for metrics: their library takes its time to come. Raises UsageError."""
     if options.metrics_file is None and options.push_gateway is None:
         return None
     from keysync.cli.measured import Measured  # noqa: PLC0415  # as above
 
-    return Measured(options)
+    return Measured(options, config)
 
 
 def _uncounted(operation: Operation, status: str) -> None:
@@ -78,6 +78,8 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
             if measured:
                 measured.metrics.cover((account.resource_id for account in accounts), config.vaults)
             await wired.cover(accounts)
+            if measured:
+                measured.metrics.credentials(wired.credential_expiries)
             observer = Observers((PassLog(), *((measured.metrics,) if measured else ()), bar))
             job = wired.make_pass(
                 observer,
@@ -90,12 +92,12 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
             )
             report = await run_pass(job)
     if measured:
-        measured.write()
+        measured.finish()
     _print(options, report)
     if measured:
         # Whoever reads the result need not wait for a gateway that is slow.
         sys.stdout.flush()
-        await measured.push(config.owner)
+        await measured.push()
     return interruption.exit_code or _exit_code(options, report)
 
 

@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import pairwise
 
 from keysync import __version__
 from keysync.config.models import Account, Config, Schedule
@@ -20,7 +19,6 @@ from keysync.report.status import CredentialStatus, Status, VaultState, VaultSta
 from keysync.sync.model import DONE, Result
 
 _FRESH_SECONDS = 1.0
-_STARTS_LOOKED_AT = 12
 _IN_STEP = frozenset(DONE.values()) | {"unchanged"}
 
 
@@ -31,18 +29,6 @@ def words_of(schedule: Schedule) -> str:
     return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){_jitter(schedule)}"
 
 
-def interval_of(schedule: Schedule, now: datetime) -> timedelta:
-    """How long it is from one start to the next; for a crontab, the shortest of the times between those that come next."""
-    if schedule.every is not None:
-        return schedule.every
-    timetable = Timetable.of(schedule)
-    starts = [timetable.following(now)]
-    while starts[-1] != NEVER and len(starts) < _STARTS_LOOKED_AT:
-        starts.append(timetable.following(starts[-1]))
-    gaps = [later - sooner for sooner, later in pairwise(starts) if later != NEVER]
-    return min(gaps, default=timedelta(days=366))
-
-
 def _jitter(schedule: Schedule) -> str:
     return f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
 
@@ -51,7 +37,8 @@ def _jitter(schedule: Schedule) -> str:
 class Board:
     """Makes the snapshot; the same one is handed out until something changes, for a second at most.
 
-    `credentials` are the names of those in use, `leads` is None where nobody is elected. To be asked on the event loop only, where what it reads is written.
+    `credentials` are the names of those in use, `leads` is None where nobody is elected, `discovery_complete` is None without
+    `discover`. To be asked on the event loop only, where what it reads is written.
     """
 
     ledger: Ledger
@@ -64,6 +51,8 @@ class Board:
     leads: Callable[[], bool] | None = None
     config_error: str | None = None
     credentials: tuple[str, ...] = ()
+    shard: str | None = None
+    discovery_complete: bool | None = None
     _made: tuple[float, int, Status] | None = field(default=None)
 
     def status(self) -> Status:
@@ -81,6 +70,11 @@ class Board:
         """Something beside the ledger has changed."""
         self._made = None
 
+    def elected(self) -> None:
+        """It leads from now on: what it has not looked at since cannot be stale yet."""
+        self._elected = self.clock().wall
+        self.changed()
+
     def _make(self, now: Instant) -> Status:
         config = self.supervisor.generation.config
         entries = list(self.ledger.entries.values())
@@ -90,7 +84,7 @@ class Board:
         stands_by = leader is False
         # A standby is ready to take over, and looks at nothing: neither is anything stale by its own fault.
         ready = self._was_ready or stands_by or all(entry.last_attempt is not None for entry in entries)
-        started = now.wall if stands_by else self.started
+        started = now.wall if stands_by else self._elected or self.started
         self._was_ready = ready
         return Status(
             now=now.wall,
@@ -104,6 +98,9 @@ class Board:
             stopped=self.ledger.stopped,
             config_error=self.config_error,
             leader=leader,
+            shard=self.shard,
+            overdue=None if stands_by else self.health.overdue(now),
+            discovery_complete=None if stands_by else self.discovery_complete,
             ready=ready,
             live=live,
             live_reason=reason,
@@ -144,6 +141,7 @@ class Board:
         return tuple(_credential(name, standings.get(f"credential:{name}"), now) for name in self.credentials)
 
     _was_ready: bool = False
+    _elected: datetime | None = None
 
 
 def _vault(

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import FrameType
 from typing import Any, Final, NamedTuple
 
@@ -94,6 +94,14 @@ class Health:
         if self._was_away(now):
             return Verdict(True)
         return self._verdict_on_passes(now.monotonic)
+
+    def overdue(self, now: Instant) -> datetime | None:
+        """From when on `verdict` will say that passes have stopped, unless one starts or ends until then; None for never."""
+        if self._running:
+            at = min(running.since + running.seconds for running in self._running.values()) + self._beat_seconds
+        else:
+            at = max(self._started + self._allowed, self._lenient_until)
+        return None if at == float("inf") else now.wall + timedelta(seconds=at - now.monotonic)
 
     def _verdict_on_passes(self, now: float) -> Verdict:
         for running in self._running.values():

@@ -17,7 +17,7 @@ from keysync.report.status import AccountState, AccountStatus, PassStatus, Secre
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
 
 _HISTORY: Final = 200
-_STALE_INTERVALS: Final = 3
+STALE_INTERVALS: Final = 3
 _WRITTEN: Final = frozenset(DONE.values())
 
 
@@ -51,9 +51,9 @@ class Entry:
         """When three intervals will have gone by since the account was in step, or since `started` if it never was."""
         since = self.last_success or started
         if self.timetable is None or self.timetable.every is not None:
-            return since + _STALE_INTERVALS * self.interval
+            return since + STALE_INTERVALS * self.interval
         if self._stale_at is None or self._stale_at[0] != since:
-            self._stale_at = since, self.timetable.following(since, _STALE_INTERVALS)
+            self._stale_at = since, self.timetable.following(since, STALE_INTERVALS)
         return self._stale_at[1]
 
     @property

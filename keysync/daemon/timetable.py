@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
@@ -20,6 +21,8 @@ NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _NO_TIME: Final = timedelta(0)
 _SECOND: Final = timedelta(seconds=1)
+
+_STARTS_LOOKED_AT: Final = 12
 
 # Where the search for a next time ends: up to the year 9999 a day that never comes takes CronTrigger half a second.
 _END: Final = datetime(2200, 1, 1, tzinfo=UTC)
@@ -103,6 +106,18 @@ class Timetable:
             return slot
         room = min(self.jitter, self.following(slot) - slot)
         return slot + random.random() * room
+
+
+def interval_of(schedule: Schedule, now: datetime) -> timedelta:
+    """How long it is from one start to the next; for a crontab, the shortest of the times between those that come next."""
+    if schedule.every is not None:
+        return schedule.every
+    timetable = Timetable.of(schedule)
+    starts = [timetable.following(now)]
+    while starts[-1] != NEVER and len(starts) < _STARTS_LOOKED_AT:
+        starts.append(timetable.following(starts[-1]))
+    gaps = [later - sooner for sooner, later in pairwise(starts) if later != NEVER]
+    return min(gaps, default=timedelta(days=366))
 
 
 @lru_cache(maxsize=64)

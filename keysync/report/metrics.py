@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Collection, Iterable
+from collections import Counter as TallyOf
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,12 +16,16 @@ from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.report.status import PassResult
 from keysync.sync.model import BAD, WRITES, Report, Result
+from keysync.sync.shard import Shard
 
 # A second series beside each counter, which tells when the process began to count, is of no use to anybody here.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type for it
 
 # Read-only accounts have outcomes of a plan: what they name was not done.
 _OUT_OF_STEP: Final = BAD | WRITES | {"skipped"}
+
+OVERDUE: Final = "keysync_pass_overdue_timestamp_seconds"
+OVERDUE_HELP: Final = "From when on a pass is overdue: three intervals after the latest, or past its deadline."
 
 # From a pass that finds nothing to do to one that waits for an account until its deadline (`timeouts.account`) and writes then.
 _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -31,6 +37,8 @@ _SERVICES: Final = ("batch", "key_vault")
 _LEFT_OUT: Final = ("busy", "backing_off")
 _RELOADS: Final = ("taken", "refused")
 
+_REMOVED: Final = frozenset({"disabled", "deleted"})
+
 
 class Metrics:
     """The contract's metrics; a `PassObserver`, a `NotifyObserver` and, by `called`, a `CallObserver`."""
@@ -41,6 +49,7 @@ class Metrics:
         self._vaults: frozenset[str] | None = None
         self._of_passes(registry)
         self._of_calls(registry)
+        self._of_the_configuration(registry)
         self._of_the_daemon(registry)
 
     def _of_passes(self, registry: CollectorRegistry) -> None:
@@ -78,6 +87,12 @@ class Metrics:
             ["account"],
             registry=registry,
         )
+        self._orphans = Gauge(
+            "keysync_orphans",
+            "Secrets that nothing serves any more and that wait to be removed, by the latest whole search.",
+            ["vault"],
+            registry=registry,
+        )
 
     def _of_calls(self, registry: CollectorRegistry) -> None:
         self._requests = Counter(
@@ -90,6 +105,22 @@ class Metrics:
             "keysync_azure_throttled", "Calls that Azure answered with 429.", ["service"], registry=registry
         )
         _begin(self._throttled, _SERVICES)
+
+    def _of_the_configuration(self, registry: CollectorRegistry) -> None:
+        self._interval = Gauge(
+            "keysync_schedule_interval_seconds",
+            "The shortest time between two planned starts of passes.",
+            registry=registry,
+        )
+        self._shards = Gauge(
+            "keysync_shards", "Into how many shares the accounts are divided.", ["shard"], registry=registry
+        )
+        self._expiry = Gauge(
+            "keysync_credential_expiry_timestamp_seconds",
+            "When the certificate of a credential expires; a client secret does not tell.",
+            ["credential"],
+            registry=registry,
+        )
 
     def _of_the_daemon(self, registry: CollectorRegistry) -> None:
         self._left_out = Counter(
@@ -126,6 +157,27 @@ class Metrics:
         _keep(self._last_success, "account", self._accounts)
         for metric in (self._outcomes, self._verdicts, self._both_changed):
             _keep(metric, "vault", self._vaults)
+        _begin(self._both_changed, self._vaults)
+        self._orphans.clear()  # what waited may be served again, and may be nothing to remove: the next search tells
+
+    def scheduled(self, interval_seconds: float) -> None:
+        """The shortest time between two planned starts, by the configuration."""
+        self._interval.set(interval_seconds)
+
+    def divided(self, shard: Shard | None) -> None:
+        """Which share of the accounts is served here; None: all of them."""
+        self._shards.labels(str(shard or "")).set(1 if shard is None else shard.count)
+
+    def credentials(self, expiries: Mapping[str, datetime]) -> None:
+        """When the credentials in use expire, by their names, where that can be told."""
+        _keep(self._expiry, "credential", expiries)
+        for name, moment in expiries.items():
+            self._expiry.labels(name).set(moment.timestamp())
+
+    def overdue(self, moment: datetime, shard: Shard | None) -> None:
+        """A one-off run says until when the next one has to have ended; the daemon tells it at each scrape."""
+        gauge = Gauge(OVERDUE, OVERDUE_HELP, ["shard"], registry=self._registry)
+        gauge.labels(str(shard or "")).set(moment.timestamp())
 
     def called(self, operation: Operation, status: str) -> None:
         """One attempt of a call ended with `status`."""
@@ -183,6 +235,16 @@ class Metrics:
             # Nor an account whose orphaned secrets were removed: nothing serves it any more.
             if _is_covered(account, self._accounts):
                 self._last_success.labels(account).set(ended)
+        self._note_orphans(report)
+
+    def _note_orphans(self, report: Report) -> None:
+        if not report.orphans_searched:
+            return
+        orphans = [one for one in report.results if one.verdict == "orphaned" and one.outcome not in _REMOVED]
+        waiting = dict.fromkeys(self._vaults or (), 0) | TallyOf(one.ref.vault for one in orphans)
+        for vault, count in waiting.items():
+            if _is_covered(vault, self._vaults):
+                self._orphans.labels(vault).set(count)
 
     def write(self, path: Path) -> None:
         """Writes a file for node_exporter's textfile collector, whole or not at all. Raises UsageError."""

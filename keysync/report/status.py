@@ -142,6 +142,9 @@ class Status:
     the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in step for too
     long, `writes` the newest first. `ready` says that the first pass is done; `live` that the loop turns and passes start,
     `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
+    `shard` is the share of the accounts that is served, None for all. `overdue` is from when on the process is not live unless a
+    pass starts, or the one under way ends; None for a standby, and where no start is planned. `discovery_complete` says whether
+    the latest listing of `discover` was whole, None without any and for a standby.
     """
 
     now: datetime
@@ -155,6 +158,9 @@ class Status:
     stopped: str | None = None
     config_error: str | None = None
     leader: bool | None = None
+    shard: str | None = None
+    overdue: datetime | None = None
+    discovery_complete: bool | None = None
     ready: bool = False
     live: bool = True
     live_reason: str | None = None

@@ -9,6 +9,7 @@ from typing import Final, get_args
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from keysync.report.metrics import OVERDUE, OVERDUE_HELP
 from keysync.report.status import AccountState, AccountStatus, Status
 from keysync.sync.model import Verdict
 
@@ -50,6 +51,16 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     if status.next_pass is not None:
         planned.add_metric([], status.next_pass.timestamp())
     yield planned
+    overdue = GaugeMetricFamily(OVERDUE, OVERDUE_HELP, labels=["shard"])
+    if status.overdue is not None:
+        overdue.add_metric([status.shard or ""], status.overdue.timestamp())
+    yield overdue
+    whole = GaugeMetricFamily(
+        "keysync_discovery_complete", "Whether the latest listing of `discover` was whole.", labels=[]
+    )
+    if status.discovery_complete is not None:
+        whole.add_metric([], int(status.discovery_complete))
+    yield whole
     stopped = "Whether a safety limit keeps passes from writing."
     yield GaugeMetricFamily("keysync_safety_stop", stopped, int(status.stopped is not None))
     leader = GaugeMetricFamily("keysync_leader", "Whether this process leads; absent where none is elected.", labels=[])
@@ -77,7 +88,9 @@ def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
         if account.last_attempt is not None:
             attempt.add_metric([account.account], account.last_attempt.timestamp())
         failures.add_metric([account.account], account.failures)
-        stale.add_metric([account.account], int(account.stale))
+        # Not known of one that was not looked at since the start, nor by a standby: neither must end an alert.
+        if status.leader is not False and (account.stale or account.last_success is not None):
+            stale.add_metric([account.account], int(account.stale))
         _add_ages(age, account)
     yield from (attempt, failures, stale, age)
 

@@ -235,6 +235,7 @@ class Report:
     `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
     `warnings` are about no item: a vault that could not be searched for orphans, for one. `busy` accounts were left out,
     since an earlier pass still waited for them. `incomplete` says that accounts are missing that should have been covered.
+    `orphans_searched` says that orphans were searched for, in every vault and with success.
     """
 
     run_id: str
@@ -249,6 +250,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     busy: int = 0
     incomplete: bool = False
+    orphans_searched: bool = False
 
     @property
     def failed(self) -> bool:

@@ -105,12 +105,12 @@ async def _run(job: Pass, run_id: str) -> Report:
     job.observer.started(run_id, len(job.scopes))
     gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run, options=job.options)
     results: list[Result] = []
-    warnings = list(job.beforehand.warnings)
+    warnings, about_orphans = list(job.beforehand.warnings), list[str]()
     for result in job.beforehand.results:
         job.observer.result(run_id, result)
     async for part in _rounds(job, run_id):
         results += await _carry_out(job, part, gate, run_id)
-        warnings += part.orphans.warnings
+        about_orphans += part.orphans.warnings
     gate.settle(results)
     for result in filter(gate.waits, results):
         job.observer.result(run_id, _scrubbed(job, gate.told(result)))
@@ -129,9 +129,10 @@ async def _run(job: Pass, run_id: str) -> Report:
         ),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
-        warnings=(*gate.warnings, *warnings),
+        warnings=(*gate.warnings, *warnings, *about_orphans),
         busy=job.busy,
         incomplete=job.beforehand.incomplete,
+        orphans_searched=job.orphans is not None and not about_orphans,
     )
     job.observer.finished(report)
     return report

@@ -63,15 +63,21 @@ class Prometheus:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The instant vector of `expression`, which is empty where nothing was scraped yet."""
-        asked = urllib.parse.urlencode({"query": expression})
-        told = json.loads(fetch(f"{self.url}/api/v1/query?{asked}"))
-        assert told["status"] == "success", told
-        result: list[dict[str, Any]] = told["data"]["result"]
+        result: list[dict[str, Any]] = self.get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")[
+            "result"
+        ]
         return result
 
-    def first(self, expression: str) -> list[dict[str, Any]]:
-        """The same, once there is something in it."""
-        until = time.monotonic() + _PATIENCE
+    def get(self, path: str) -> dict[str, Any]:
+        """The data of a successful answer of its API."""
+        told = json.loads(fetch(f"{self.url}{path}"))
+        assert told["status"] == "success", told
+        data: dict[str, Any] = told["data"]
+        return data
+
+    def first(self, expression: str, patience: float = _PATIENCE) -> list[dict[str, Any]]:
+        """The same, once there is something in it; waits `patience` seconds at most."""
+        until = time.monotonic() + patience
         while time.monotonic() < until:
             found = self.query(expression)
             if found:
@@ -81,13 +87,17 @@ class Prometheus:
 
 
 @contextmanager
-def prometheus_of(target: str, folder: Path) -> Iterator[Prometheus]:
-    """A server that scrapes `target` (host:port) every second and keeps what it finds in `folder`; ended with the block."""
+def prometheus_of(target: str, folder: Path, rules: Path | None = None) -> Iterator[Prometheus]:
+    """A server that scrapes `target` (host:port) and evaluates the file `rules` every second; ended with the block.
+
+    It keeps what it finds in `folder`.
+    """
     binary = find_tool("prometheus")
     config = folder / "prometheus.yml"
     # JSON is YAML.
     scrape = {"job_name": "keysync", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
-    config.write_text(json.dumps({"scrape_configs": [scrape]}))
+    more = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)]} if rules is not None else {}
+    config.write_text(json.dumps({"scrape_configs": [scrape], **more}))
     for number in range(_TRIES):
         port, log = _free_port(), folder / f"prometheus{number}.log"
         with log.open("w") as stream:

@@ -148,6 +148,9 @@ def varied() -> Status:
         *accounts,
         owner="tokyo",
         leader=True,
+        shard="0/3",
+        overdue=NOW + timedelta(seconds=800),
+        discovery_complete=True,
         vaults=(
             VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=6),
             VaultStatus(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -28,6 +29,11 @@ def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway:
     assert pushed.path.startswith("/metrics/job/keysync/owner/prod/shard@base64/")
     assert b'keysync_runs_total{result="success"} 1.0' in pushed.body
     assert b'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in pushed.body
+    assert b'keysync_shards{shard="0/1"} 1.0' in pushed.body
+    assert b"keysync_schedule_interval_seconds 300.0" in pushed.body
+    (overdue,) = re.findall(rb'^keysync_pass_overdue_timestamp_seconds{shard="0/1"} (.*)$', pushed.body, re.MULTILINE)
+    (ended,) = re.findall(rb'^keysync_last_run_timestamp_seconds{result="success"} (.*)$', pushed.body, re.MULTILINE)
+    assert float(overdue) >= float(ended) + 900
     live = world.running.do(lambda azure: azure.state.keys("alpha"))
     assert not any(value.encode() in pushed.body for value in live)
 

@@ -10,13 +10,13 @@ import pytest
 
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
 from keysync.config.models import Schedule
-from keysync.daemon.board import Board, interval_of, words_of
+from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import Breakers
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Ledger
 from keysync.daemon.schedule import Group
 from keysync.daemon.supervisor import Supervisor
-from keysync.daemon.timetable import NEVER, Timetable
+from keysync.daemon.timetable import NEVER, Timetable, interval_of
 from keysync.report.status import AccountStatus, VaultStatus
 from tests.support.generations import MemoryGeneration, config_of, entries, until
 from tests.support.passes import World
@@ -279,3 +279,30 @@ async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage
     assert status.leader
     assert status.next_pass is not None
     assert status.stale_accounts
+
+
+async def test_who_is_elected_calls_nothing_stale_that_it_has_not_had_the_time_to_look_at(stage: Stage):
+    """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
+    leads = False
+    stage.board.leads = lambda: leads
+    stage.wait(100_000)
+    leads = True
+    stage.board.elected()
+    assert stage.board.status().stale_accounts == ()
+    stage.wait(901)
+    stage.board.changed()
+    assert len(stage.board.status().stale_accounts) == 2
+
+
+async def test_it_says_from_when_on_a_pass_is_overdue(stage: Stage):
+    """Three intervals after the latest start; of a standby nobody expects any."""
+    assert stage.board.status().overdue == NOW + timedelta(minutes=15)
+    stage.wait(60)
+    stage.health.pass_started("p", stage.instant(), 60.0)
+    stage.health.pass_ended("p")
+    stage.board.changed()
+    assert stage.board.status().overdue == NOW + timedelta(minutes=16)
+    stage.board.leads = lambda: False
+    stage.board.discovery_complete = True
+    stage.board.changed()
+    assert (stage.board.status().overdue, stage.board.status().discovery_complete) == (None, None)

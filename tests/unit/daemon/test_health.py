@@ -99,6 +99,22 @@ def test_a_pass_that_is_slow_is_alive_until_its_deadline():
     assert world.passes(MINUTE) == LIVE
 
 
+def test_it_says_beforehand_when_passes_will_have_stopped():
+    """The moment at which the verdict turns, whatever is under way; none where no pass is to start."""
+    world = World()
+    assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
+    world.passes(MINUTE)
+    assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
+    world.health.pass_started("p", world.now, 10 * MINUTE)
+    assert world.health.overdue(world.now) == START.wall + timedelta(minutes=11, seconds=15)
+    world.health.pass_ended("p")
+    assert world.health.overdue(world.now) == START.wall + timedelta(minutes=16)
+    assert world.passes(15 * MINUTE) == LIVE
+    assert not world.passes(1).live
+    assert world.health.overdue(world.now) == world.now.wall - timedelta(seconds=1)
+    assert World(Timetable(None, timedelta(0), "0 0 30 2 *")).health.overdue(START) is None
+
+
 def test_a_stuck_pass_is_not_hidden_by_others():
     """Starts of one group do not excuse what hangs in another."""
     world = World()

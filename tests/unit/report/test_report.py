@@ -19,9 +19,13 @@ from keysync.errors import UsageError
 from keysync.report import json as report_json
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
+from keysync.report.status import Status
+from keysync.report.status_metrics import StatusCollector
 from keysync.report.text import console_for, print_report
 from keysync.sync.model import Outcome, Report, Result
+from keysync.sync.shard import Shard
 from tests.support.passes import GROUP, ref
+from tests.support.statuses import account, make_status
 
 ERROR = FailureRecord(
     kind="cloud_error",
@@ -321,6 +325,71 @@ def test_an_orphan_is_no_account_in_step():
     metrics.finished(replace(REPORT, results=(gone, Result(ref("alpha"), "unchanged"))))
     assert success_of(registry, "alpha") is not None
     assert success_of(registry, "gone") is None
+
+
+def test_orphans_that_wait_are_told_until_a_search_finds_none():
+    """A pass without a search leaves the number as it is, another configuration makes it unknown."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.cover([f"{GROUP}/alpha"], ["main", "other"])
+    waits = Result(ref("gone"), "skipped", verdict="orphaned")
+    removed = Result(ref("gone", "secondary"), "deleted", verdict="orphaned")
+
+    def told() -> list[float | None]:
+        return [registry.get_sample_value("keysync_orphans", {"vault": vault}) for vault in ("main", "other")]
+
+    assert told() == [None, None]
+    metrics.finished(replace(REPORT, results=(waits, removed), orphans_searched=True))
+    assert told() == [1, 0]
+    metrics.finished(replace(REPORT, results=()))
+    assert told() == [1, 0]
+    metrics.finished(replace(REPORT, results=(), orphans_searched=True))
+    assert told() == [0, 0]
+    metrics.cover([f"{GROUP}/alpha"], ["main"])
+    assert told() == [None, None]
+
+
+def test_what_the_configuration_says_is_told():
+    """Interval, share, and when certificates expire; a credential that is gone has no series."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.scheduled(300.0)
+    metrics.divided(Shard(1, 3))
+    value = registry.get_sample_value
+    assert value("keysync_schedule_interval_seconds") == 300
+    assert value("keysync_shards", {"shard": "1/3"}) == 3
+    name, moment = "keysync_credential_expiry_timestamp_seconds", REPORT.started
+    metrics.credentials({"client_certificate": moment, "environment": moment})
+    metrics.credentials({"client_certificate": moment})
+    assert value(name, {"credential": "client_certificate"}) == moment.timestamp()
+    assert value(name, {"credential": "environment"}) is None
+    metrics.overdue(moment, Shard(1, 3))
+    assert value("keysync_pass_overdue_timestamp_seconds", {"shard": "1/3"}) == moment.timestamp()
+
+
+def test_the_first_time_that_both_keys_change_can_be_seen_by_a_rate():
+    """Each vault that is covered has its series before."""
+    registry = CollectorRegistry()
+    Metrics(registry).cover([], ["main"])
+    assert registry.get_sample_value("keysync_both_keys_changed_total", {"vault": "main"}) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "told"),
+    [
+        (
+            make_status(account("a", last_success=None), account("b"), account("c", last_success=None, stale=True)),
+            {"b": 0, "c": 1},
+        ),
+        (make_status(account("b"), leader=False), {}),
+    ],
+)
+def test_staleness_is_told_where_it_is_known(status: Status, told: dict[str, int]):
+    """Neither of an account that was not looked at since the start, nor by a standby."""
+    registry = CollectorRegistry()
+    registry.register(StatusCollector(status))
+    samples = [one for family in registry.collect() if family.name == "keysync_account_stale" for one in family.samples]
+    assert {one.labels["account"].rsplit("/", 1)[-1]: one.value for one in samples} == told
 
 
 def test_counters_begin_at_zero():

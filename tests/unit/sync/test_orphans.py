@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import pytest
@@ -154,6 +155,16 @@ async def test_the_daemon_removes_in_the_third_pass(mode: Mode, done: str) -> No
     assert left.world.writes()[-1] == f"{mode} {NAME}"
     versions = left.world.vault.deleted[NAME] if mode == "delete" else left.world.vault.history_of[NAME]
     assert [version.enabled for version in versions] == [mode == "delete"]
+
+
+async def test_a_pass_says_whether_it_has_searched() -> None:
+    """Only then does it tell anything that it found no orphan: not without a search, and not where one failed."""
+    left = Left()
+    assert (await left.world.run(orphans=left.search(), limits=NO_LIMIT)).orphans_searched
+    assert not (await left.world.run(limits=NO_LIMIT)).orphans_searched
+    assert not (
+        await left.world.run(orphans=replace(left.search(), withheld="not listed"), limits=NO_LIMIT)
+    ).orphans_searched
 
 
 async def test_a_one_off_run_removes_nothing_unasked() -> None:

@@ -1,0 +1,142 @@
+"""Alerts, dashboard and runbook as they stand in the tree, and the metrics of the code to compare them with."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Metric, ProcessCollector
+from ruamel.yaml import YAML
+
+from keysync.azure.retry import Operation
+from keysync.report.metrics import Metrics
+from keysync.report.status_metrics import StatusCollector
+from keysync.sync.model import Report, Result
+from keysync.sync.shard import Shard
+from tests.support.passes import ref
+from tests.support.statuses import NOW, varied
+
+ROOT: Final = Path(__file__).parents[2]
+RULES: Final = ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"
+DASHBOARD: Final = ROOT / "deploy" / "helm" / "keysync" / "files" / "dashboard.json"
+CASES: Final = sorted((ROOT / "tests" / "alerts").glob("*.yaml"))
+RUNBOOK: Final = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
+
+REPORT: Final = Report("run-1", False, "0123", datetime(2026, 11, 24, tzinfo=UTC), 0.4, 1, ())
+# What Prometheus, or the group at a Pushgateway, adds to each series.
+TARGET_LABELS: Final = frozenset({"cluster", "namespace", "job", "instance", "owner", "shard"})
+
+
+def load(path: Path) -> Any:
+    """A YAML file, or a JSON one, which is YAML."""
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+
+
+def families() -> list[Metric]:
+    """All metrics of keysync, each with a series."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.cover([ref("alpha").account], ["main"])
+    metrics.divided(Shard(0, 3))
+    metrics.scheduled(300.0)
+    metrics.credentials({"client_certificate": NOW})
+    metrics.overdue(NOW, None)
+    metrics.called(Operation("batch", "listKeys"), "429")
+    metrics.result("run-1", Result(ref("alpha"), "unchanged", verdict="both_changed"))
+    metrics.finished(replace(REPORT, results=(Result(ref("alpha"), "unchanged"),), orphans_searched=True))
+    return [*registry.collect(), *StatusCollector(varied()).collect()]
+
+
+def exposed(family: Metric) -> str:
+    """The name by which a family is asked for."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+@cache
+def series() -> dict[str, dict[str, set[str]]]:
+    """By the name of a series, its labels and the values that they have in an example; those of the process as well."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    found: dict[str, dict[str, set[str]]] = {"up": {}, "ALERTS": {"alertname": set(), "alertstate": set()}}
+    for family in (*families(), *registry.collect()):
+        for sample in family.samples:
+            values = found.setdefault(sample.name, {})
+            for label, value in sample.labels.items():
+                values.setdefault(label, set()).add(value)
+    return found
+
+
+@dataclass(frozen=True)
+class Selector:
+    """One vector selector of an expression: `matchers` are (label, operator, value)."""
+
+    metric: str
+    matchers: tuple[tuple[str, str, str], ...]
+
+
+def selectors(expression: str) -> list[Selector]:
+    """Every selector of `expression`."""
+    bare = re.sub(r'"[^"]*"', '""', re.sub(r"\b(?:by|on|group_left|group_right|without)\s*\([^)]*\)", "", expression))
+    named = set(re.findall(r"\b(?:keysync_\w+|process_\w+|up|ALERTS)\b", bare))
+    with_braces = re.findall(r"\b(\w+)\{([^}]*)\}", expression)
+    found = [Selector(name, tuple(re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', inside))) for name, inside in with_braces]
+    return [*found, *(Selector(name, ()) for name in named)]
+
+
+def grouped_by(expression: str) -> set[str]:
+    """The labels in every ``by``, ``on`` and ``group_left`` of `expression`."""
+    lists = re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", expression)
+    return {label.strip() for one in lists for label in one.split(",") if label.strip()}
+
+
+def complaints(expression: str) -> list[str]:
+    """What `expression` names that the code does not have: a metric, a label, or a value of a label."""
+    known, wrong = series(), []
+    labels = {label for values in known.values() for label in values} | TARGET_LABELS
+    for selector in selectors(expression):
+        if selector.metric not in known:
+            wrong.append(f"no metric {selector.metric}")
+            continue
+        mine = known[selector.metric]
+        for label, operator, value in selector.matchers:
+            if label not in mine and label not in TARGET_LABELS:
+                wrong.append(f"{selector.metric} has no label {label}")
+            elif operator in {"=", "!=", "=~"} and label in {
+                "state",
+                "verdict",
+                "result",
+                "standing",
+                "outcome",
+                "reason",
+            }:
+                wrong += [f"{label} is never {one}" for one in value.split("|") if one not in mine[label]]
+    return [*wrong, *(f"no label {label}" for label in grouped_by(expression) - labels)]
+
+
+def rules() -> dict[str, dict[str, Any]]:
+    """Each alert by its name."""
+    found = [rule for group in load(RULES)["groups"] for rule in group["rules"]]
+    named = {rule["alert"]: rule for rule in found}
+    assert len(named) == len(found)
+    return named
+
+
+def panels() -> list[dict[str, Any]]:
+    """The panels of the dashboard, rows among them."""
+    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return found
+
+
+def queries() -> list[tuple[str, str]]:
+    """Title and expression of each target of the dashboard, as Grafana would send it with everything selected."""
+    return [(panel["title"], _as_sent(target["expr"])) for panel in panels() for target in panel.get("targets", ())]
+
+
+def _as_sent(expression: str) -> str:
+    sent = expression.replace("$__rate_interval", "1m")
+    return re.sub(r"\$(job|instance|vault|account)\b", ".*", sent)

@@ -1,0 +1,103 @@
+"""promtool runs the tests of the alerts, and a real Prometheus fires them at what a real daemon tells."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.alerts import CASES, RULES, queries, rules
+from tests.support.prometheus import find_tool, prometheus_of
+from tests.system.conftest import World
+from tests.system.test_prometheus import MakeWorld, running
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tools")]
+
+
+@pytest.fixture
+def tools() -> None:
+    """Skips, or fails in CI, before anything is started."""
+    find_tool("prometheus")
+    find_tool("promtool")
+
+
+def promtool(*arguments: str) -> str:
+    """What it says. Fails the test where it ends badly."""
+    done = subprocess.run([find_tool("promtool"), *arguments], capture_output=True, text=True, timeout=300, check=False)
+    told = done.stdout + done.stderr
+    assert done.returncode == 0, told
+    return told
+
+
+def test_promtool_takes_the_rules() -> None:
+    """Expressions and templates alike; all are found."""
+    assert f"{len(rules())} rules found" in promtool("check", "rules", str(RULES))
+
+
+@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+def test_the_alerts_fire_when_they_should(path: Path) -> None:
+    """On made-up series, minute by minute: restarts, takeovers, reloads and all."""
+    assert "SUCCESS" in promtool("test", "rules", str(path))
+
+
+@pytest.fixture
+def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A fleet with one of everything that goes wrong by itself, and a webhook that nobody listens at."""
+    throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
+    made = make_world(
+        "alpha",
+        {"name": "norole", "fault": "role_missing"},
+        {"name": "busy", "fault": {**throttled, "retry_after": "1"}},
+        "handmade",
+        vaults=({"name": "main", "secrets": [{"name": "handmade-primary-key", "value": "made by hand"}]}, "other"),
+    )
+    made.configure(
+        [{"name": "alpha", "vaults": ["main", "other"]}, "norole", "busy", "handmade"],
+        schedule={"every": "1s"},
+        listen="127.0.0.1:0",
+        notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"},
+    )
+    monkeypatch.setenv("NOTIFY_SECRET", "signs what is sent")
+    return made
+
+
+def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) -> None:
+    """The rules as they are, with their own `for`: each account that fails is named, what is well is not.
+
+    The same server is asked what the dashboard asks, so that a minute is waited for once.
+    """
+    with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path, RULES) as prometheus:
+        stale = prometheus.first('ALERTS{alertname="KeysyncAccountStale", alertstate="firing"}', patience=150)
+        prometheus.first('ALERTS{alertname="KeysyncAccountFailing", alertstate="firing"}')
+        fired = prometheus.get("/api/v1/alerts")["alerts"]
+        answers = [(title, prometheus.query(expression)) for title, expression in queries()]
+    assert {name_of(one["metric"]) for one in stale} <= {"norole", "busy", "handmade"}
+    by_name = by_alert(fired)
+    assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountStale"]}
+    assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountFailing"]}
+    assert {one["state"] for one in by_name["KeysyncAccountRefused"]} == {"pending"}
+    (told,) = (one for one in by_name["KeysyncAccountStale"] if name_of(one["labels"]) == "norole")
+    assert told["state"] == "firing"
+    assert told["annotations"]["summary"].endswith("batchAccounts/norole")
+    assert told["annotations"]["runbook_url"] == "docs/runbook.md#keysyncaccountstale"
+    assert not {"alpha"} & {name_of(one["labels"]) for one in fired if "account" in one["labels"]}
+    assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoPass", "KeysyncRunFailed", "KeysyncNoLeader"}
+    assert {title for title, found in answers if not found} <= {
+        "Held back and waiting",
+        "Who leads, and shards",
+        "Configuration and notifications",
+        "Certificate expires in",
+    }
+
+
+def name_of(labels: dict[str, str]) -> str:
+    return labels["account"].rsplit("/", 1)[-1]
+
+
+def by_alert(fired: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in fired:
+        found.setdefault(one["labels"]["alertname"], []).append(one)
+    return found

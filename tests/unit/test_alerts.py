@@ -1,0 +1,307 @@
+"""Alerts, dashboard and runbook say what the code does, and belong together."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from typing import Any
+
+import pytest
+from typer.main import get_command
+
+from keysync.cli.main import app
+from tests.support.alerts import (
+    CASES,
+    DASHBOARD,
+    ROOT,
+    RUNBOOK,
+    TARGET_LABELS,
+    complaints,
+    exposed,
+    families,
+    grouped_by,
+    load,
+    panels,
+    queries,
+    rules,
+    selectors,
+    series,
+)
+
+OBSERVABILITY = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
+SEVERITIES = {"critical", "warning", "info"}
+
+
+def anchors(text: str) -> list[str]:
+    """The anchors that GitHub gives the headings of a page."""
+    found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found]
+
+
+# The rules
+
+
+@pytest.mark.parametrize("alert", sorted(rules()))
+def test_an_alert_asks_for_what_there_is(alert: str) -> None:
+    """Metric, labels and their values: an expression on anything else would never fire."""
+    assert complaints(rules()[alert]["expr"]) == []
+
+
+@pytest.mark.parametrize("alert", sorted(rules()))
+def test_an_alert_tells_what_whom_and_where_to_read_on(alert: str) -> None:
+    """Severity, one line, what to do first, and the runbook's entry; its templates name labels that it has."""
+    rule = rules()[alert]
+    assert rule["labels"]["severity"] in SEVERITIES
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
+    assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
+    used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"] + rule["annotations"]["description"]))
+    # Without an aggregation around it a series keeps all its labels.
+    assert used <= (grouped_by(rule["expr"]) or TARGET_LABELS)
+
+
+def test_an_installation_is_told_apart_by_the_same_labels_everywhere() -> None:
+    """Two installations in one Prometheus never hide or cause each other's alerts."""
+    for alert, rule in rules().items():
+        for labels in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", rule["expr"]):
+            assert labels.startswith("cluster, namespace, job"), alert
+
+
+def test_the_checks_find_what_is_wrong() -> None:
+    """A metric, a label, a value and a grouping that do not exist."""
+    assert complaints("sum by (cluster) (keysync_acounts) > 0") == ["no metric keysync_acounts"]
+    assert complaints('keysync_vault_breaker{account="a"}') == ["keysync_vault_breaker has no label account"]
+    assert complaints('keysync_runs_total{result=~"failed|lost"}') == ["result is never lost"]
+    assert complaints("max by (acount) (keysync_accounts)") == ["no label acount"]
+    assert complaints('time() - max by (shard) (keysync_pass_overdue_timestamp_seconds{shard=~"0.*"}) > 0') == []
+
+
+# Their tests
+
+
+def cases() -> list[tuple[str, list[Any]]]:
+    """Every expression that is tested with promtool, and the samples that it is to have."""
+    return [
+        (one["expr"], one.get("exp_samples", []))
+        for path in CASES
+        for test in load(path)["tests"]
+        for one in test["promql_expr_test"]
+    ]
+
+
+def fires_in(samples: list[Any], alert: str) -> bool:
+    return any(f'alertname="{alert}"' in sample["labels"] and sample["value"] for sample in samples)
+
+
+@pytest.mark.parametrize("alert", sorted(rules()))
+def test_an_alert_is_seen_to_fire_and_to_be_silent(alert: str) -> None:
+    """tests/alerts has both for each."""
+    asked = [(expression, samples) for expression, samples in cases() if asks_for(expression, alert)]
+    assert any(fires_in(samples, alert) for _, samples in asked)
+    assert any(not samples for _, samples in asked)
+
+
+def asks_for(expression: str, alert: str) -> bool:
+    found = re.search(r'alertname=(~?)"([^"]*)"', expression)
+    assert found, expression
+    return bool(re.fullmatch(found[2], alert)) if found[1] else found[2] == alert
+
+
+def test_the_tests_are_of_the_rules_in_the_tree() -> None:
+    """And nothing in them names an alert, a metric or a label that is gone."""
+    for path in CASES:
+        document = load(path)
+        assert [(path.parent / one).resolve() for one in document["rule_files"]] == [
+            ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"
+        ]
+        for test in document["tests"]:
+            for one in test["input_series"]:
+                if not one["series"].startswith("up{"):
+                    assert complaints(one["series"]) == [], path
+    told = {
+        name
+        for _, samples in cases()
+        for sample in samples
+        for name in re.findall(r'alertname="(\w+)"', sample["labels"])
+    }
+    assert told == set(rules())
+
+
+# The runbook
+
+
+def entries() -> dict[str, str]:
+    """Each `### ` heading of the runbook with its text."""
+    parts = re.split(r"^### (.*)$", RUNBOOK, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
+    """Neither an alert that leads nowhere nor an entry for one that is gone."""
+    told = [heading for heading in entries() if heading.startswith("Keysync")]
+    assert sorted(told) == sorted(rules())
+    assert {rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules().values()} <= set(anchors(RUNBOOK))
+
+
+@pytest.mark.parametrize("alert", sorted(rules()))
+def test_an_entry_says_what_to_do(alert: str) -> None:
+    """What it means, what it costs, what to look at, what to do, and when it ends."""
+    text = " ".join(entries()[alert].split()).lower()
+    for word in ("**means**", "**costs", "**resolves**"):
+        assert word in text
+    assert "**do" in text or "**look for**" in text or "**costs** and **do**" in text
+
+
+def test_links_within_the_runbook_lead_somewhere() -> None:
+    """Also those that name a heading of another page."""
+    for page, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", RUNBOOK):
+        text = RUNBOOK if not page else (ROOT / "docs" / page).read_text(encoding="utf-8")
+        assert anchor in anchors(text), anchor
+
+
+def code_of(text: str) -> list[str]:
+    """What stands in backticks, in a line or as a block."""
+    blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    lines = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
+    return [*blocks, *lines]
+
+
+EVENTS = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (?:debug|info|warning|error)", OBSERVABILITY, re.MULTILINE))
+FIELDS = set(
+    re.findall(r"`([a-z_]+)`", OBSERVABILITY[OBSERVABILITY.index("## The log") : OBSERVABILITY.index("## Metrics")])
+)
+TOLD = [*code_of(RUNBOOK), *(text for rule in rules().values() for text in code_of(rule["annotations"]["description"]))]
+
+
+def test_events_and_metrics_that_are_named_exist() -> None:
+    """In the runbook and in what the alerts themselves say."""
+    kinds = {event.partition(".")[0] for event in EVENTS}
+    named = {one for text in TOLD for one in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
+    named = {one for one in named if one.partition(".")[0] in kinds and one not in {"config.yaml", "schedule.every"}}
+    assert len(named) > 15
+    assert named <= EVENTS
+    metrics = {one for text in TOLD for one in re.findall(r"\bkeysync_\w+", text)}
+    assert len(metrics) > 5
+    assert metrics <= {exposed(family) for family in families()}
+
+
+def test_commands_and_options_that_are_named_exist() -> None:
+    """Whoever is woken at night can paste them."""
+    command: Any = get_command(app)
+    options = {name: {text for one in sub.params for text in one.opts} for name, sub in command.commands.items()}
+    used = [
+        found
+        for text in TOLD
+        for found in re.findall(r"(?:^|[\s`])keysync ([a-z]+)((?: [^\n`|;]*)?)", text, re.MULTILINE)
+    ]
+    assert len(used) > 15
+    for name, rest in used:
+        assert name in options, name
+        assert set(re.findall(r"(?<=\s)(--?[a-z][\w-]*)", rest)) <= options[name] | {"-c"}, (name, rest)
+
+
+def test_jq_asks_for_fields_of_the_log() -> None:
+    """A misspelt field is null, and an empty answer at three in the morning reads as all is well."""
+    filters = [text for block in code_of(RUNBOOK) for text in re.findall(r"jq (?:-\w+ )?'([^']+)' keysync\.log", block)]
+    assert len(filters) > 6
+    for text in filters:
+        bare = re.sub(r'"[^"]*"', "", text)
+        asked = set(re.findall(r"\.([a-z_]+)", bare)) | set(re.findall(r"[{,]\s*([a-z_]+)(?=\s*[,}])", bare))
+        assert asked <= FIELDS | {"code"}, text
+        assert set(re.findall(r'\.event == "([^"]+)"', text)) <= EVENTS
+
+
+def test_states_that_the_page_is_asked_for_exist() -> None:
+    """`?state=` in a link."""
+    states = series()["keysync_accounts_by_state"]["state"] | {"attention", "stale"}
+    told = [one for text in [*TOLD, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
+    assert told
+    assert set(told) <= states
+
+
+def test_the_table_of_set_ups_names_alerts_that_hold_there() -> None:
+    """Those whose rule says so are those of the table."""
+    text = (ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml").read_text(encoding="utf-8")
+    said = set(re.findall(r"- alert: (\w+)\n\s+# Holds for one-off runs", text))
+    (row,) = re.findall(r"^\| CronJob with `sync --push-gateway` \|(.*)\|(?:.*)\|$", RUNBOOK, re.MULTILINE)
+    certificates = {"KeysyncCredentialExpiring", "KeysyncCredentialExpiresSoon"}
+    assert said == set(re.findall(r"`(Keysync\w+)`", row)) | certificates
+
+
+# The dashboard
+
+
+@pytest.mark.parametrize(("title", "expression"), queries(), ids=lambda value: value[:40])
+def test_a_panel_asks_for_what_there_is(title: str, expression: str) -> None:
+    """As an alert does."""
+    assert complaints(expression) == [], title
+
+
+def test_each_metric_is_on_the_dashboard_or_left_out_on_purpose() -> None:
+    """What nobody looks at is either not needed or forgotten."""
+    shown = {selector.metric for _, expression in queries() for selector in selectors(expression)}
+    shown = {re.sub(r"_(bucket|sum|count)$", "", one) for one in shown}
+    left_out = {
+        "keysync_secret_verdicts_total",  # keysync_secrets_by_verdict says how they stand now
+        "keysync_account_last_attempt_timestamp_seconds",  # failures in a row say more
+    }
+    assert {exposed(family) for family in families()} - shown == left_out
+
+
+def test_the_dashboard_can_be_drawn() -> None:
+    """Ids are unique, nothing overlaps or is wider than the page, and all ask the data source that is chosen."""
+    source = {"type": "prometheus", "uid": "${datasource}"}
+    found = panels()
+    assert len({panel["id"] for panel in found}) == len(found)
+    for panel in found:
+        place = panel["gridPos"]
+        assert place["x"] >= 0
+        assert place["w"] > 0
+        assert place["h"] > 0
+        assert place["x"] + place["w"] <= 24, panel["title"]
+        assert panel["title"]
+        if panel["type"] == "row":
+            continue
+        assert panel["datasource"] == source
+        assert panel["description"]
+        references = [target["refId"] for target in panel["targets"]]
+        assert references
+        assert len(set(references)) == len(references)
+        assert all(target["datasource"] == source for target in panel["targets"])
+    for one, other in combinations(found, 2):
+        assert not overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
+
+
+def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
+    return (
+        one["x"] < other["x"] + other["w"]
+        and other["x"] < one["x"] + one["w"]
+        and one["y"] < other["y"] + other["h"]
+        and other["y"] < one["y"] + one["h"]
+    )
+
+
+def test_the_variables_of_the_dashboard_are_those_that_it_uses() -> None:
+    """And their own queries ask for what there is."""
+    document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
+    variables = {one["name"]: one for one in document["templating"]["list"]}
+    text = json.dumps(document["panels"])
+    used = set(re.findall(r"\$\{?([a-z]\w*)", text)) - {"__rate_interval"}
+    assert used == set(variables)
+    assert document["schemaVersion"] >= 39
+    for name, variable in variables.items():
+        if variable["type"] == "query":
+            asked = re.fullmatch(r"label_values\((.*), (\w+)\)", variable["query"]["query"])
+            assert asked, name
+            assert asked[2] == name
+            assert name in series()[selectors(asked[1])[0].metric] or name in TARGET_LABELS
+            assert complaints(asked[1]) == []
+    assert variables["datasource"]["query"] == "prometheus"
+
+
+def test_both_files_can_be_indented() -> None:
+    """A chart embeds them line by line: no tab, and each line has its end."""
+    for path in (DASHBOARD, ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"):
+        text = path.read_text(encoding="utf-8")
+        assert "\t" not in text
+        assert text.endswith("\n")
