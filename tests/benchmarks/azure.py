@@ -2,74 +2,32 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from keysync.config.models import Config
-from keysync.sources.interface import KEY_NAMES
-from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, SOURCE
+from tests.benchmarks.fleets import Fleet
 
-GROUP = "fleet"
-_LONG_AGO = 1_700_000_000
+_SECONDS = {"ms": 0.001, "s": 1.0}
 
 
-@dataclass(frozen=True)
-class Fleet:
-    """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault.
-
-    With `in_step` the vaults hold every key already, as after an earlier pass.
-    """
-
-    accounts: int
-    vaults: int
-    subscriptions: int = 1
-    strangers: int = 0
-    in_step: bool = False
-
-    def subscription(self, number: int) -> str:
-        """The id of one subscription."""
-        return f"5b000000-0000-4000-8000-{number % self.subscriptions:012d}"
-
-    def data(self) -> dict[str, Any]:
-        """The data file of the embedded Azure."""
-        accounts = [self._account(number) for number in range(self.accounts)]
-        strangers = [{"name": f"stranger-{number}", "value": "x"} for number in range(self.strangers)]
-        vaults = [{"name": f"vault-{number}", "secrets": list(strangers)} for number in range(self.vaults)]
-        for number, account in enumerate(accounts if self.in_step else ()):
-            vaults[number % self.vaults]["secrets"] += _stored(account)
-        return {"accounts": accounts, "vaults": vaults}
-
-    def _account(self, number: int) -> dict[str, Any]:
-        name = f"acct{number:06d}"
-        keys = {key: base64.b64encode(f"{key}-{name}".encode().ljust(64, b".")).decode() for key in KEY_NAMES}
-        return {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": name, **keys}
-
-
-def _stored(account: Mapping[str, Any]) -> list[dict[str, Any]]:
-    place = (
-        f"/subscriptions/{account['subscription_id']}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts"
-    )
-    marks = {MANAGED_BY: KEYSYNC, SOURCE: f"{place}/{account['name']}"}
-    return [
-        {
-            "name": f"{account['name']}-{key}-key",
-            "value": account[key],
-            "tags": {**marks, KEY: key},
-            "created": _LONG_AGO,
-        }
-        for key in KEY_NAMES
-    ]
+def duration(text: str) -> float:
+    """Seconds from such as 40ms or 1s. Raises ValueError."""
+    told = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    if told is None:
+        raise ValueError(f"{text}: expected such as 40ms or 1s")
+    return float(told[1]) * _SECONDS[told[2]]
 
 
 @dataclass(frozen=True)
@@ -79,22 +37,18 @@ class Running:
     fleet: Fleet
     ready: dict[str, Any]
 
-    def config(self, **more: Any) -> Config:
-        """A configuration for the whole fleet."""
-        names = list(self.ready["vaults"])
+    def document(self, *, discover: bool = False, **more: Any) -> dict[str, Any]:
+        """A configuration for the whole fleet, its accounts listed or discovered."""
         vaults = {name: {"url": url, "verify_challenge_resource": False} for name, url in self.ready["vaults"].items()}
-        accounts = [
-            {
-                "subscription_id": account["subscription_id"],
-                "resource_group": GROUP,
-                "name": account["name"],
-                "vaults": [names[number % len(names)]],
-            }
-            for number, account in enumerate(self.fleet.data()["accounts"])
-        ]
         cloud = {name: self.ready[name] for name in ("authority", "resource_manager", "ca_bundle")}
-        given = {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, "accounts": accounts}
-        return Config.model_validate({**given, "limits": {"creates": 1_000_000, "changes_per_day": None}, **more})
+        accounts = {"discover": self.fleet.discovered()} if discover else {"accounts": self.fleet.listed()}
+        given = {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, **accounts}
+        # Every key changes within minutes here, many times.
+        return {**given, "limits": {"creates": 1_000_000, "changes_per_day": None}, **more}
+
+    def config(self, **more: Any) -> Config:
+        """The same, checked; accounts are listed."""
+        return Config.model_validate(self.document(**more))
 
     def counts(self) -> dict[str, int]:
         """Requests so far, by operation."""
@@ -106,23 +60,41 @@ class Running:
         found: dict[str, int] = self.control("GET", "/statuses")
         return found
 
+    def regenerate(self) -> None:
+        """Replaces every key."""
+        for number in range(self.fleet.accounts):
+            for key in ("Primary", "Secondary"):
+                self.control("POST", f"/accounts/{self.fleet.name(number)}/regenerate", {"keyName": key})
+
+    def versions(self) -> int:
+        """How many versions all secrets have together."""
+        return sum(
+            one["versions"] for name in self.ready["vaults"] for one in self.control("GET", f"/vaults/{name}/secrets")
+        )
+
     def control(self, method: str, path: str, body: object = None) -> Any:
         """Asks the control address."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.ready["control"] + path, data, method=method)  # noqa: S310
-        with urllib.request.urlopen(request) as reply:  # noqa: S310  # loopback
+        with _DIRECT.open(request) as reply:
             text = reply.read()
         return json.loads(text) if text else None
 
 
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on loopback
+
+
 @contextmanager
-def running(fleet: Fleet, *arguments: str) -> Iterator[Running]:
-    """Starts it with further `arguments` of `keysync emulator`, sets the credential's environment, and ends it."""
+def running(fleet: Fleet, *, latency: float = 0.0, limits: bool = False) -> Iterator[Running]:
+    """Starts it with `latency` in seconds, sets the credential's environment, and ends it."""
     with TemporaryDirectory() as folder:
-        data, ready = Path(folder, "data.json"), Path(folder, "ready.json")
-        data.write_text(json.dumps(fleet.data()))  # JSON is YAML too, and quicker to write
-        command = [sys.executable, "-m", "keysync", "emulator", "--data", str(data), "--ready-file", str(ready)]
-        process = subprocess.Popen([*command, *arguments], stdout=subprocess.DEVNULL)
+        ready = Path(folder, "ready.json")
+        command = [sys.executable, "-m", "tests.benchmarks.server", json.dumps(asdict(fleet)), str(ready)]
+        process = subprocess.Popen(
+            [*command, "--latency", str(latency), *(["--limits"] if limits else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+        )
         try:
             while not ready.exists():
                 if process.poll() is not None:
@@ -133,5 +105,4 @@ def running(fleet: Fleet, *arguments: str) -> Iterator[Running]:
             os.environ["AZURE_CLIENT_SECRET"] = told["client_secret"]
             yield Running(fleet, told)
         finally:
-            process.terminate()
-            process.wait()
+            process.communicate()

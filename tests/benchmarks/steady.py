@@ -16,7 +16,8 @@ from keysync.cli.compose import Wired, wire
 from keysync.report.metrics import Metrics
 from keysync.secret.scrub import Scrubber
 from keysync.sync.run import run_pass
-from tests.benchmarks.azure import Fleet, Running, running
+from tests.benchmarks.azure import Running, duration, running
+from tests.benchmarks.fleets import Fleet
 
 _UNTIL_STEADY = 3
 """Passes before the first that is measured: one that writes, and two after which every value is known for sure."""
@@ -72,9 +73,7 @@ async def measure(azure: Running, passes: int) -> None:
             await one_pass(wired, azure)
         tell("steady", [await one_pass(wired, azure) for _ in range(passes)], accounts)
         for name in ("every key changed", "every key changed again"):
-            for account in config.accounts:
-                for key in ("Primary", "Secondary"):
-                    azure.control("POST", f"/accounts/{account.name}/regenerate", {"keyName": key})
+            azure.regenerate()
             tell(name, [await one_pass(wired, azure)], accounts)
             await asyncio.sleep(2.1)
     print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
@@ -87,12 +86,12 @@ def main() -> None:
     parser.add_argument("--vaults", type=int, default=4)
     parser.add_argument("--subscriptions", type=int, default=1)
     parser.add_argument("--strangers", type=int, default=0)
-    parser.add_argument("--latency", default="40ms")
-    parser.add_argument("--limits", default="off")
+    parser.add_argument("--latency", type=duration, default=0.04)
+    parser.add_argument("--limits", action="store_true")
     parser.add_argument("--passes", type=int, default=5)
     given = parser.parse_args()
     fleet = Fleet(given.accounts, given.vaults, given.subscriptions, given.strangers)
-    with running(fleet, "--latency", given.latency, "--limits", given.limits) as azure:
+    with running(fleet, latency=given.latency, limits=given.limits) as azure:
         asyncio.run(measure(azure, given.passes))
 
 

@@ -5,37 +5,47 @@ from __future__ import annotations
 import argparse
 import asyncio
 import resource
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from keysync.cli.compose import wire
 from keysync.secret.scrub import Scrubber
-from tests.benchmarks.azure import Fleet, Running, running
+from tests.benchmarks.azure import Running, duration, running
+from tests.benchmarks.bounds import list_keys, refill_seconds
+from tests.benchmarks.fleets import Fleet
 from tests.benchmarks.steady import one_pass
+from tests.benchmarks.tables import machine, table, told
 
-_BURST, _RATE = 200, 10
-"""What Resource Manager grants a subscription and principal: 200 writes, and 10 more each second."""
-
-
-def least_seconds(fleet: Fleet) -> float:
-    """The time below which no client can have asked for every account's keys."""
-    largest = -(-fleet.accounts // fleet.subscriptions)
-    return max(0.0, (largest - _BURST) / _RATE)
+_PASSES = ("first: every value is read", "steady: the vaults are listed")
 
 
-async def measure(azure: Running) -> None:
+async def measure(azure: Running) -> Sequence[Sequence[str]]:
     """Two passes in which nothing changes, each with full buckets: one that reads every value, one that lists the vaults."""
     config = azure.config(timeouts={"collect": "5m", "account": "15m"})
-    least = least_seconds(azure.fleet)
+    least = list_keys(azure.fleet)
+    rows = []
     async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-        for name in ("first (reads values)", "second (lists)"):
-            before = azure.statuses()
+        for name in _PASSES:
+            before = azure.statuses().get("429", 0)
             measured = await one_pass(wired, azure)
-            refused = azure.statuses().get("429", 0) - before.get("429", 0)
-            print(
-                f"{name:20} {measured.wall:7.1f} s (bound by listKeys: {least:.1f} s)  {measured.total} requests, "
-                f"{refused} answered with 429, {measured.cpu:.1f} s CPU"
-            )
-            await asyncio.sleep(_BURST / _RATE)
-    print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
+            refused = azure.statuses().get("429", 0) - before
+            resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+            over = f" ({measured.wall / least:.2f} of the bound)" if least else ""
+            each = f" ({measured.total / azure.fleet.accounts:.2f} an account)"
+            cells = (f"{measured.wall:.1f} s{over}", f"{measured.total:,}{each}", f"{refused:,}")
+            rows.append((name, *cells, f"{measured.cpu:.1f} s", f"{resident:.0f} MB"))
+            print(*rows[-1], sep="  ", file=sys.stderr)
+            await asyncio.sleep(refill_seconds(azure.fleet))
+    return rows
+
+
+def report(fleet: Fleet, latency: float, rows: Sequence[Sequence[str]]) -> str:
+    """All of it, in Markdown."""
+    what = f"{fleet.accounts:,} accounts in {fleet.subscriptions} subscriptions and {fleet.vaults} vaults"
+    bound = f"{1000 * latency:.0f} ms latency; Azure's bound is {list_keys(fleet):.0f} s; {machine()}."
+    head = ("pass", "time", "requests", "answered with 429", "CPU", "memory")
+    return f"{what}, {bound}\n\n{table(head, rows)}"
 
 
 def main() -> None:
@@ -44,11 +54,13 @@ def main() -> None:
     parser.add_argument("--accounts", type=int, default=10_000)
     parser.add_argument("--vaults", type=int, default=20)
     parser.add_argument("--subscriptions", type=int, default=10)
-    parser.add_argument("--latency", default="40ms")
+    parser.add_argument("--latency", type=duration, default=0.04)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     given = parser.parse_args()
     fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_step=True)
-    with running(fleet, "--latency", given.latency, "--limits", "azure") as azure:
-        asyncio.run(measure(azure))
+    with running(fleet, latency=given.latency, limits=True) as azure:
+        rows = asyncio.run(measure(azure))
+    told("throttled", report(fleet, given.latency, rows), given.write)
 
 
 if __name__ == "__main__":

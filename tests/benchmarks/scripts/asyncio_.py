@@ -1,0 +1,116 @@
+"""The aio SDKs with 64 calls in flight."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+from contextlib import AsyncExitStack
+from typing import TypeVar
+
+from azure.core.exceptions import ResourceNotFoundError
+from azure.identity.aio import EnvironmentCredential
+from azure.keyvault.secrets import KeyVaultSecret
+from azure.keyvault.secrets.aio import SecretClient
+from azure.mgmt.batch.aio import BatchManagementClient
+
+from tests.benchmarks.scripts.stages import (
+    KEYS,
+    Account,
+    Stopwatch,
+    Work,
+    in_steps,
+    ready,
+    told_to_go_on,
+    work_from_command_line,
+)
+
+IN_FLIGHT = 64
+
+T = TypeVar("T")
+
+
+class Clients:
+    """A client for each subscription and for each vault."""
+
+    def __init__(self, batch: Mapping[str, BatchManagementClient], vaults: Mapping[str, SecretClient]) -> None:
+        self._batch = batch
+        self._vaults = vaults
+        self._slots = asyncio.Semaphore(IN_FLIGHT)
+
+    async def sync(self, account: Account) -> int:
+        """Compares both keys of one account with what its vault has, and writes what differs; how many it wrote."""
+        batch = self._batch[account.subscription_id].batch_account
+        keys, stored = await asyncio.gather(
+            self._call(batch.get_keys(account.resource_group, account.name)),
+            asyncio.gather(*(self._stored(account, key) for key in KEYS)),
+        )
+        different = [
+            (key, before)
+            for key, before in zip(KEYS, stored, strict=True)
+            if before is None or before.value != getattr(keys, key)
+        ]
+        await asyncio.gather(*(self._write(account, key, getattr(keys, key), before) for key, before in different))
+        return len(different)
+
+    async def _write(self, account: Account, key: str, value: str, before: KeyVaultSecret | None) -> None:
+        # A new version takes nothing over from the one before.
+        tags = None if before is None else before.properties.tags
+        await self._call(self._vaults[account.vault].set_secret(account.secrets()[key], value, tags=tags))
+
+    async def _stored(self, account: Account, key: str) -> KeyVaultSecret | None:
+        try:
+            return await self._call(self._vaults[account.vault].get_secret(account.secrets()[key]))
+        except ResourceNotFoundError:
+            return None
+
+    async def _call(self, call: Awaitable[T]) -> T:
+        async with self._slots:
+            return await call
+
+
+async def open_clients(stack: AsyncExitStack, work: Work) -> Clients:
+    """Opens them for as long as `stack`."""
+    credential = await stack.enter_async_context(
+        EnvironmentCredential(authority=work.authority, disable_instance_discovery=True)
+    )
+    batch = {
+        subscription: await stack.enter_async_context(
+            BatchManagementClient(
+                credential, subscription, base_url=work.resource_manager, credential_scopes=[work.scope]
+            )
+        )
+        for subscription in work.subscriptions
+    }
+    vaults = {
+        url: await stack.enter_async_context(SecretClient(url, credential, verify_challenge_resource=False))
+        for url in work.vaults
+    }
+    return Clients(batch, vaults)
+
+
+async def one_pass(clients: Clients, work: Work) -> int:
+    """All accounts; how many secrets were written."""
+    return sum(await asyncio.gather(*(clients.sync(account) for account in work.accounts)))
+
+
+async def run() -> None:
+    """One pass, or as many as are asked for."""
+    work = work_from_command_line()
+    async with AsyncExitStack() as stack:
+        clients = await open_clients(stack, work)
+        await one_pass(clients, work)
+        if not in_steps():
+            return
+        ready()
+        while await told_to_go_on():
+            watch = Stopwatch()
+            watch.stop(await one_pass(clients, work)).tell()
+
+
+def main() -> None:
+    """One pass, or as many as are asked for."""
+    asyncio.run(run())
+
+
+if __name__ == "__main__":
+    main()
