@@ -4,8 +4,6 @@ Strict: a field that Kubernetes does not know is an error, and so is a kind, but
 are looked at for what keysync's chart writes. Ends with 1 where anything is wrong.
 """
 
-# ruff: noqa: INP001  # a script
-
 from __future__ import annotations
 
 import sys

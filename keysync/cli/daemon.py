@@ -213,7 +213,7 @@ async def serve(
 
     Raises UsageError where the start fails.
     """
-    random = random or Random()  # noqa: S311  # when to try again is no secret
+    random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
     log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)

@@ -124,7 +124,7 @@ class _Show:
         self._once = once
         self._passes = 0
         self._last: dict[ItemRef, str] = {}
-        self._random = random.Random(_SEED)  # noqa: S311  # which account's key is renewed next is no secret
+        self._random = random.Random(_SEED)  # noqa: S311  # nosec B311  # which account's key is renewed next is no secret
 
     def opening(self, url: str) -> None:
         """Says what is about to happen."""

@@ -143,7 +143,7 @@ class ManagedIdentityCredential(Strict):
     )
 
 
-_SECRET_REFUSED = "a secret never stands in the file itself"  # noqa: S105
+_SECRET_REFUSED = "a secret never stands in the file itself"  # noqa: S105  # nosec B105  # a sentence about one
 _SECRET_SCHEMA = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
 
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, Wi
 from keysync.config.document import expected, problem
 
 ACCOUNT_NAME = r"^[a-zA-Z0-9]{3,24}$"
-SECRET_NAME = r"^[0-9a-zA-Z-]{1,127}$"  # noqa: S105 - a pattern of names
+SECRET_NAME = r"^[0-9a-zA-Z-]{1,127}$"  # noqa: S105  # nosec B105  # a pattern of names
 GUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 RESOURCE_GROUP = r"^[\w.()-]{0,89}[\w()-]$"
 DURATION = r"^(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m(?!s))?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"

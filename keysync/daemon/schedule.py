@@ -68,7 +68,7 @@ class Clockwork(Generic[T]):
         self._now = now
         self._look_seconds = look.total_seconds()
         self._log = log or structlog.get_logger("keysync")
-        self._agenda = Agenda(random or Random())  # noqa: S311  # jitter is no secret
+        self._agenda = Agenda(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._groups: dict[Timetable, Group[T]] = {}
         self._waiting: dict[Timetable, None] = {}

@@ -72,7 +72,7 @@ class Supervisor:
         self._leads = leads
         self._monotonic = monotonic
         self._left_out = left_out
-        self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # when to try again is no secret
+        self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # nosec B311  # when to try again is no secret
         self._since: dict[str, float] = {}  # when the schedule last began a pass over each account
         self._asked = False  # whether the pass to come is one that somebody asked for
         self._passes: dict[asyncio.Task[None], Generation] = {}

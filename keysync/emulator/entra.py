@@ -172,7 +172,7 @@ class Entra:
         audience = wanted.split()[0].removesuffix("/.default") if v2 else wanted
         lifetime = self._data.token_lifetime
         told: Json = {
-            "token_type": "Bearer",
+            "token_type": "Bearer",  # nosec B105  # the kind of a token
             "expires_in": lifetime if v2 else str(lifetime),
             "ext_expires_in": lifetime if v2 else str(lifetime),
             "access_token": self.issue(tenant, audience, f"{call.base}/{tenant}/"),
@@ -248,7 +248,7 @@ class Entra:
                 "access_token": self.issue(tenant, resource, f"{call.base}/{tenant}/"),
                 "expires_on": str(int(self._clock()) + self._data.token_lifetime),
                 "resource": resource,
-                "token_type": "Bearer",
+                "token_type": "Bearer",  # nosec B105  # the kind of a token
                 "client_id": client,
             },
         )

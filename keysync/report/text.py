@@ -8,8 +8,9 @@ from textwrap import shorten
 from typing import Final, TextIO
 
 from rich import box
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
@@ -36,14 +37,25 @@ _PIPED_WIDTH: Final = 400
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
 _LONGEST_REASON: Final = 1000
+# What commands a terminal or turns the direction of writing around: all controls but newline and tab.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+class _Terminal(Console):
+    """A console whose text commands no terminal: a secret's tags and a service's words are anybody's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments to print; a control character within a text becomes U+FFFD."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=_CONTROLS.sub("\ufffd", segment.text))
 
 
 def console_for(stream: TextIO) -> Console:
     """A console that is plain and does not wrap where `stream` is no terminal; NO_COLOR is rich's own affair."""
     return (
-        Console(file=stream, highlight=False)
+        _Terminal(file=stream, highlight=False)
         if stream.isatty()
-        else Console(file=stream, highlight=False, width=_PIPED_WIDTH)
+        else _Terminal(file=stream, highlight=False, width=_PIPED_WIDTH)
     )
 
 

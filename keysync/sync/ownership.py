@@ -46,12 +46,17 @@ def owner_of(tags: Mapping[str, str]) -> str:
     """Whose the secret is, as far as its tags tell."""
     manager = tags.get(MANAGED_BY)
     if manager == KEYSYNC:
-        owner = f", owner {tags[OWNER]!r}" if OWNER in tags else ", without an owner"
-        return (
-            f"it is keysync's for the {tags.get(KEY, 'unnamed')} key of {tags.get(SOURCE, 'an unnamed account')}{owner}"
-        )
+        owner = f", owner {_quoted(tags[OWNER])}" if OWNER in tags else ", without an owner"
+        key = _quoted(tags[KEY]) if KEY in tags else "unnamed"
+        account = _quoted(tags[SOURCE]) if SOURCE in tags else "an unnamed account"
+        return f"it is keysync's for the {key} key of {account}{owner}"
     if manager is not None:
-        return f"managed by {manager!r}"
+        return f"managed by {_quoted(manager)}"
     if not is_unmarked(tags):
         return "some of keysync's tags are there, but not `managed-by: keysync`"
     return "made by hand, or by a tool that leaves no mark"
+
+
+def _quoted(text: str) -> str:
+    """The words of whoever may tag the secret: as such in quotes, and never as one of our sentences that tells a command."""
+    return repr(text).replace(": ", ":")

@@ -82,7 +82,7 @@ def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None
     [
         ({"managed-by": "terraform"}, "managed by 'terraform'"),
         (marks("alpha", owner="other-team"), "owner 'other-team'"),
-        (marks("beta"), f"the primary key of {arm_id('beta')}"),
+        (marks("beta"), f"the 'primary' key of '{arm_id('beta')}'"),
         ({"keysync-key": "primary"}, "some of keysync's tags"),
     ],
     ids=["terraform", "another-owner", "another-account", "half-marked"],

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import re
+import unicodedata
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,6 +56,14 @@ REPORT = Report(
     ),
 )
 FAILURE_FIELDS = {"kind", "http_status", "cloud_error", "request_id", "correlation_id", "client_request_id", "hint"}
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Yes."""
+        return True
 
 
 def printed(report: Report) -> str:
@@ -135,6 +145,26 @@ def test_piped_text_is_plain():
     text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason=long),)))
     assert "\x1b" not in text
     assert long.strip() in text
+
+
+HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\x9b31m\u202ec\rd\x7f"
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_the_words_of_others_command_no_terminal(terminal: bool):
+    """A tag or a service's message that holds escape sequences is shown without their effect, on a terminal and in a pipe."""
+    error = replace(ERROR, summary=HOSTILE, hint=HOSTILE, request_id=HOSTILE)
+    results = (
+        Result(
+            replace(ref("alpha"), secret=HOSTILE), "refused", reason=f"marked by {HOSTILE}: keysync adopt {HOSTILE}"
+        ),
+        Result(ref("beta"), "failed", reason=HOSTILE, error=error),
+    )
+    stream = Terminal() if terminal else io.StringIO()
+    print_report(console_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # rich's own colours
+    assert "]0;title" in text  # it is still told
+    assert not [each for each in text if unicodedata.category(each) in {"Cc", "Cf"} and each != "\n"]
 
 
 def test_brackets_are_no_markup():

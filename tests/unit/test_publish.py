@@ -1,0 +1,138 @@
+"""What .ci/publish refuses, and what it would do: tried in a repository of its own, where nothing is built or sent."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+VERSION = "1.2.3"
+CHANGELOG = f"# Changelog\n\n## [{VERSION}] - 2026-11-24\n"
+IDENTITY = ["-c", "user.name=t", "-c", "user.email=t@invalid", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false"]
+
+pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not here")
+
+
+class Tree:
+    """A repository with all that a release needs, at a tag."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / ".ci").mkdir()
+        shutil.copy(ROOT / ".ci" / "publish", folder / ".ci")
+        (folder / "keysync").mkdir()
+        (folder / "keysync" / "__init__.py").write_text(f'__version__ = "{VERSION}"\n', encoding="utf-8")
+        (folder / "CHANGELOG.md").write_text(CHANGELOG, encoding="utf-8")
+        self.git("init", "--quiet")
+        self.commit()
+        self.git("tag", f"v{VERSION}")
+
+    def git(self, *arguments: str) -> None:
+        """Runs git here, whatever the user's settings are."""
+        subprocess.run(["git", *IDENTITY, *arguments], cwd=self.folder, check=True, capture_output=True)
+
+    def commit(self) -> None:
+        """Commits everything."""
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--allow-empty", "--message", "x")
+
+    def publish(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Runs the script without cosign, podman or an index within reach."""
+        command = ["bash", ".ci/publish", *arguments]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "TMPDIR": str(self.folder.parent)}
+        return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    """A repository that may be published."""
+    (tmp_path / "tree").mkdir()
+    return Tree(tmp_path / "tree")
+
+
+def test_a_dry_run_shows_everything_and_does_nothing(tree: Tree) -> None:
+    """Each command is printed, from the build to the signature, and no file appears."""
+    shown = tree.publish("--dry-run")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for part in (
+        "-m build",
+        "twine check",
+        ".ci/sbom",
+        "cosign sign-blob",
+        "twine upload",
+        "podman push",
+        "cosign attest",
+    ):
+        assert part in shown.stdout
+    assert not (tree.folder / "dist").exists()
+
+
+def test_one_stage_is_that_stage_alone(tree: Tree) -> None:
+    """A workflow gives each job one stage."""
+    shown = tree.publish("--dry-run", "sign").stdout
+    assert shown.count("cosign sign-blob") == 3
+    assert "twine" not in shown
+    assert "podman" not in shown
+
+
+def test_a_check_alone_runs_nothing(tree: Tree) -> None:
+    """`check` is what every run begins with; alone it ends there."""
+    assert tree.publish("check").stdout == f"keysync {VERSION}: committed, tagged, and in the changelog\n"
+
+
+def uncommitted(tree: Tree) -> None:
+    """A file that is in no commit."""
+    (tree.folder / "new.txt").write_text("x", encoding="utf-8")
+
+
+def untagged(tree: Tree) -> None:
+    """A commit after the tag."""
+    tree.commit()
+
+
+def tag_of_another_version(tree: Tree) -> None:
+    """The version went on, the tag is of the old one."""
+    (tree.folder / "keysync" / "__init__.py").write_text('__version__ = "1.2.4"\n', encoding="utf-8")
+    tree.commit()
+    tree.git("tag", "--force", f"v{VERSION}")
+
+
+def not_in_the_changelog(tree: Tree) -> None:
+    """The changelog still says Unreleased."""
+    (tree.folder / "CHANGELOG.md").write_text(
+        CHANGELOG.replace(f"[{VERSION}] - 2026-11-24", "[Unreleased]"), encoding="utf-8"
+    )
+    tree.commit()
+    tree.git("tag", "--force", f"v{VERSION}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (uncommitted, "not committed"),
+        (untagged, f"not tagged v{VERSION}"),
+        (tag_of_another_version, "not tagged v1.2.4"),
+        (not_in_the_changelog, "CHANGELOG.md has no line"),
+    ],
+)
+@pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("sign",)])
+def test_what_is_no_release_is_refused(
+    tree: Tree, spoil: Callable[[Tree], None], told: str, arguments: tuple[str, ...]
+) -> None:
+    """Nothing is begun unless tree, tag and changelog agree."""
+    spoil(tree)
+    refused = tree.publish(*arguments)
+    assert refused.returncode == 1
+    assert told in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_an_unknown_stage_is_refused(tree: Tree) -> None:
+    """A slip of the pen publishes nothing, and is told what there is."""
+    refused = tree.publish("--dryrun")
+    assert refused.returncode == 2
+    assert "--dry-run" in refused.stderr
