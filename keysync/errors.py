@@ -3,8 +3,9 @@
     KeysyncError                    exit code 1 unless a subclass says otherwise
     ├── UsageError                  2   the command line asks for something that cannot be
     ├── ConfigError                 2   a file that was read is wrong; carries every Finding in it
-    ├── SafetyStop                  4   a limit, or another checksum than the accepted one (keysync.sync.safety)
     └── AzureFailure                1   a call to Azure failed; carries a FailureRecord (keysync.azure.errors)
+
+A safety limit raises nothing: its stop is part of the report, and the command then ends with 4.
 
 A message is for the person who runs keysync: it says what was found, what was expected and what to do. No
 message holds a value of a secret.

@@ -154,8 +154,9 @@ class Credentials:
             self._keep(os.environ.get(name, ""))
 
     async def open(self, wanted: models.Credential) -> SingleFlightCredential:
-        """The credential for `wanted`. Raises UsageError where a file that it names cannot be read."""
+        """The credential for `wanted`. Raises UsageError where a file or a variable that it needs cannot be read."""
         if wanted not in self._opened:
+            check_environment(wanted)
             # Numbered from the second of a kind on, as the log, the doctor and the breakers tell them apart by it.
             same = sum(known.type == wanted.type for known in self._opened)
             name = f"{wanted.type} {same + 1}" if same else wanted.type
@@ -252,6 +253,20 @@ def _expiry_in_environment() -> datetime | None:
         return expiry_of(Path(path).read_bytes(), password.encode() if password else None) if path else None
     except OSError:
         return None  # azure-identity says so when it is asked for a token
+
+
+def check_environment(wanted: models.Credential) -> None:
+    """Raises UsageError with the variables that a credential of type `environment` lacks; the others say so themselves."""
+    if not isinstance(wanted, models.EnvironmentCredential):
+        return
+    proofs = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
+    missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
+    if not any(os.environ.get(name) for name in proofs):
+        missing.append(f"{proofs[0]} (or {proofs[1]})")
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        told = f"credential: environment: {', '.join(missing)} {verb} not set"
+        raise UsageError(f"{told}; set what is missing, or choose another `type` under `credential`")
 
 
 def _set(given: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,7 +16,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials, SingleFlightCredential
+from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
 from keysync.azure.errors import FailureTranslator
 from keysync.azure.pace import ArmPace
 from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
@@ -232,6 +232,9 @@ async def wire(
     what the configuration names and this machine has not.
     """
     extras = extras or Extras()
+    # Accounts that are listed are covered before the first request; what is discovered comes after some.
+    for credential in _in_use(config) if config.discover else ():
+        check_environment(credential)
     async with AsyncExitStack() as stack:
         endpoints = endpoints_of(config.cloud)
         transport = await open_transport(stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS)
@@ -270,6 +273,16 @@ async def wire(
         )
         await wired.cover(accounts)
         yield wired
+
+
+def _in_use(config: Config) -> Iterator[Credential]:
+    """The credentials that something names, and the general one if anything relies on it."""
+    own = (
+        *(vault.credential for vault in config.vaults.values()),
+        *(account.credential for account in config.accounts),
+        *(entry.credential for entry in config.discover),
+    )
+    yield from (one or config.credential for one in own)
 
 
 async def _open_discovery(config: Config, opener: _Opener, translator: FailureTranslator) -> Discovery:

@@ -18,6 +18,7 @@ from keysync import logs
 from keysync.cli.daemon import serve
 from keysync.cli.invocation import Options
 from keysync.cli.signals import Interruption, interruptible
+from keysync.cli.stdout import reader_is_gone
 from keysync.config.models import Config
 from keysync.emulator import Emulator, EmulatorData
 from keysync.report.text import account_name, console_for, print_report
@@ -206,3 +207,5 @@ class _Show:
         line = Text(time.strftime("%H:%M:%S "), style="dim")
         self._console.print(line.append(what, style=style).append(f": {text}", style="none"), soft_wrap=True)
         self._console.file.flush()
+        if reader_is_gone():
+            self._interruption.stop.set()

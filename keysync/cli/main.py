@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Mapping
@@ -26,8 +25,9 @@ from keysync.cli.options import (
     VersionOption,
 )
 from keysync.cli.sharing import shard_of
+from keysync.cli.stdout import settle_streams, settled
 from keysync.errors import KeysyncError
-from keysync.startup import importing
+from keysync.startup import importing, leave
 
 if TYPE_CHECKING:
     from keysync.cli.invocation import Options
@@ -303,34 +303,35 @@ def _from_environment(name: str, kind: type[LogLevel | LogFormat]) -> LogLevel |
         raise typer.BadParameter(f"{name}={value!r} is not one of {known}") from None
 
 
-def _settle_streams() -> None:
-    """A closed stdout, or one that cannot write every character, must not turn a pass that was done into an error."""
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
 def main() -> None:
-    """Entry point of the console script; never ends with a traceback."""
-    _settle_streams()
+    """Entry point of the console script: runs the command line, and ends the process."""
+    leave(invoke())
+
+
+def invoke() -> int:
+    """Runs the command line; the exit code. Never ends with a traceback."""
+    settle_streams()
+    code, told = settled(_command())
+    if told is not None:
+        typer.echo(f"keysync: {told}", err=True)
+    return code
+
+
+def _command() -> int:
+    """Runs the command that was asked for; its exit code."""
     try:
         app()
-    except BrokenPipeError:
-        # Whoever read us has gone; what is still to be flushed goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        sys.exit(1)
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeysyncError as error:
         for line in str(error).splitlines():
             typer.echo(f"keysync: {line}", err=True)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f" in {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
         typer.echo(f"keysync: internal error: {type(error).__name__}{where}; please report it", err=True)
-        sys.exit(1)
+        return 1
+    return 0

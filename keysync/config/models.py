@@ -760,6 +760,15 @@ class Config(Strict):
         },
     )
 
+    @field_validator("vaults", mode="before")
+    @classmethod
+    def _some_vault(cls, value: object) -> object:
+        if value is None or value == {}:
+            raise problem(
+                "found no vault, expected one or more", "such as main: {url: https://kv-render.vault.azure.net}"
+            )
+        return value
+
     @property
     def listen_host(self) -> str:
         """The address of `listen`, without brackets."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord, FailureTranslator
+from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.config.models import Account, Discover
 from keysync.sources.collisions import settle
 from keysync.sources.rows import Route, Row, Scope, Unlisted
@@ -186,8 +187,8 @@ class Discovery:
         if heard.whole:
             return heard
         if not heard.unlisted:
-            told = f"the listing was not done within {self._seconds:g} s"
-            record = FailureRecord(kind="timeout", summary=told)
+            told = f"the listing was not done within {self._seconds:g} s (timeouts.account)"
+            record = FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT)
             heard.unlisted.append(Unlisted(self._parts[number].scope.name, record))
         dark = {unlisted.subscription for unlisted in heard.unlisted}
         before = {

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
@@ -101,7 +102,7 @@ class Collector:
                 return await self._both_sides(scope)
         except TimeoutError:
             told = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
-            return _all_failed(scope, FailureRecord(kind="timeout", summary=told))
+            return _all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT))
         except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
             return _all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
 

@@ -14,6 +14,9 @@ import time
 import urllib.request
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from tests.support import walkthrough
+
 SUBSCRIPTION = "5b000000-0000-4000-8000-000000000001"
 GROUP = "rg-render"
 ACCOUNT = "renderwest"
@@ -23,9 +26,9 @@ class Az:
     """The CLI with a configuration of its own."""
 
     def __init__(self, program, directory, ready):
-        self._program = program
+        self.program = program
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ARM_"))}
-        self._environ = kept | {
+        self.environ = kept | {
             "AZURE_CONFIG_DIR": str(directory),
             "AZURE_CORE_COLLECT_TELEMETRY": "false",
             "REQUESTS_CA_BUNDLE": ready["ca_bundle"],
@@ -34,8 +37,8 @@ class Az:
 
     def run(self, *arguments, fails=None):
         """The command's output, parsed; with `fails`, that text must be in the errors of a command that fails."""
-        words = [self._program, *arguments, "--output", "json"]
-        done = subprocess.run(words, env=self._environ, capture_output=True, text=True, timeout=120, check=False)
+        words = [self.program, *arguments, "--output", "json"]
+        done = subprocess.run(words, env=self.environ, capture_output=True, text=True, timeout=120, check=False)
         step = "az " + " ".join(word for word in arguments if not word.startswith("--password"))
         if fails is not None:
             check(f"{step} is refused: {fails}", done.returncode != 0 and fails in done.stderr, done.stderr)
@@ -106,6 +109,28 @@ def key_vault(az, ready):
     check("it is back", az.run("keyvault", "secret", "show", *secret)["value"] == "again")
 
 
+def rotation(az, ready, directory):
+    """The commands of docs/rotation.md, run as they stand."""
+    vault = ready["vaults"]["kv-render"]
+    account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT, "vaults": ["main"]}
+    config = {
+        "cloud": {name: ready[name] for name in ("authority", "resource_manager", "ca_bundle")},
+        "credential": {"type": "environment"},
+        "vaults": {"main": {"url": vault, "verify_challenge_resource": False}},
+        "accounts": [account],
+    }
+    (directory / "keysync.yaml").write_text(json.dumps(config))
+    signed_in = {f"AZURE_{name.upper()}": ready[name] for name in ("tenant_id", "client_id", "client_secret")}
+    path = f"{walkthrough.programs(directory / 'bin', az.program)}{os.pathsep}{os.environ['PATH']}"
+    environ = {**az.environ, **signed_in, "PATH": path}
+    names = f"account={ACCOUNT} group={GROUP} vault={vault.removeprefix('https://')}\n"
+    guide = [*walkthrough.blocks("rotation.md", "walk")[1:], *walkthrough.blocks("rotation.md", "by hand")[1:]]
+    for block in ["keysync sync", *guide]:
+        done = walkthrough.run(names + block, environ, directory)
+        step = " / ".join(line for line in block.splitlines() if line)
+        check(f"the guide: {step}", done.returncode == 0, done.stdout + done.stderr)
+
+
 def main(program):
     """Start the emulator, go through the steps, stop it."""
     with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
@@ -129,6 +154,7 @@ def main(program):
             az.run("account", "set", "--subscription", SUBSCRIPTION)
             batch(az, ready)
             key_vault(az, ready)
+            rotation(az, ready, directory)
         finally:
             server.terminate()
             code = server.wait(10)

@@ -60,19 +60,19 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 def _serve() -> None:
     """Forks for each line of stdin, until there is none."""
     import keysync.cli.one_off  # noqa: F401, PLC0415  # what each command would import
-    from keysync.cli.main import main  # noqa: PLC0415  # this file's process only
+    from keysync.cli.main import invoke  # noqa: PLC0415  # this file's process only
 
     gc.freeze()
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            _be(main, json.loads(line))
+            _be(invoke, json.loads(line))
         _, status = os.waitpid(child, 0)
         sys.stdout.write(f"{os.waitstatus_to_exitcode(status)}\n")
         sys.stdout.flush()
 
 
-def _be(main: Callable[[], None], asked: Mapping[str, Any]) -> NoReturn:
+def _be(invoke: Callable[[], int], asked: Mapping[str, Any]) -> NoReturn:
     signal.alarm(_TIME)
     for number, place in enumerate((os.devnull, asked["out"], asked["err"])):
         opened = os.open(place, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -82,11 +82,7 @@ def _be(main: Callable[[], None], asked: Mapping[str, Any]) -> NoReturn:
     os.environ.update(asked["env"])
     os.chdir(asked["cwd"])
     sys.argv = ["keysync", *asked["arguments"]]
-    code = 0
-    try:
-        main()
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    code = invoke()
     gc.collect()  # what was left open warns now
     sys.stdout.flush()
     sys.stderr.flush()

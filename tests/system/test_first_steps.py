@@ -1,0 +1,103 @@
+"""What a new user runs into first: each is told in words that say what to do, before anything was touched."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from keysync.config.loading import load_config
+from keysync.errors import ConfigError
+from tests.system.conftest import World, clean_environment
+
+MakeWorld = Callable[..., World]
+
+LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
+    "all": (
+        {},
+        "AZURE_TENANT_ID, AZURE_CLIENT_ID, AZURE_CLIENT_SECRET (or AZURE_CLIENT_CERTIFICATE_PATH) are not set",
+    ),
+    "one": ({"AZURE_TENANT_ID": "t", "AZURE_CLIENT_SECRET": "s"}, "AZURE_CLIENT_ID is not set"),
+    "empty": (
+        {"AZURE_TENANT_ID": "t", "AZURE_CLIENT_ID": "c", "AZURE_CLIENT_SECRET": ""},
+        "AZURE_CLIENT_SECRET (or AZURE_CLIENT_CERTIFICATE_PATH) is not set",
+    ),
+}
+
+
+@pytest.mark.parametrize("vaults", ["{}", ""])
+def test_no_vault_is_told_with_an_example(tmp_path: Path, vaults: str) -> None:
+    """`vaults` without anything in it names what may stand there."""
+    file = tmp_path / "keysync.yaml"
+    file.write_text(f"vaults: {vaults}\naccounts: []\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(file, {})
+    (told, *_) = str(caught.value).splitlines()
+    assert told == (
+        f"{file}:1:1: vaults: found no vault, expected one or more (such as main: {{url: https://kv-render.vault.azure.net}})"
+    )
+
+
+@pytest.mark.parametrize("case", LEFT_OUT)
+@pytest.mark.parametrize("command", ["sync", "check", "run"])
+def test_a_variable_that_is_missing_is_named_before_the_first_request(
+    make_world: MakeWorld, command: str, case: str
+) -> None:
+    """Exit code 2, and which of Azure's variables it is."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    given, part = LEFT_OUT[case]
+    world.running.do(lambda azure: azure.counts.clear())
+    ran = world.run(command, env={**dict.fromkeys(world.running.environ, ""), **given})
+    assert ran.code == 2
+    assert f"credential: environment: {part}" in ran.err
+    assert world.running.do(lambda azure: dict(azure.counts)) == {}
+
+
+def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_world: MakeWorld) -> None:
+    """Discovery may sign in otherwise, and would be done before the vault is opened."""
+    world = make_world("alpha")
+    secret = {"type": "client_secret", "tenant_id": "t", "client_id": "c", "client_secret": "${PROOF}"}
+    entry = {"subscription_id": "11111111-2222-3333-4444-555555555555", "vaults": ["main"], "credential": secret}
+    world.configure([], discover=[entry])
+    ran = world.run("sync", env={**dict.fromkeys(world.running.environ, ""), "PROOF": "x"})
+    assert ran.code == 2
+    assert "AZURE_TENANT_ID" in ran.err
+    assert world.running.do(lambda azure: dict(azure.counts)) == {}
+
+
+def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world: MakeWorld) -> None:
+    """The hint names the cure, as for one request that takes too long."""
+    world = make_world({"name": "stuck", "fault": "hang"})
+    world.configure(["stuck"], timeouts={"request": "30s", "account": "300ms", "collect": "100ms"})
+    ran = world.sync()
+    assert ran.code == 1
+    for item in ran.report["items"]:
+        assert item["error"]["kind"] == "timeout"
+        assert "raise timeouts.account" in item["error"]["hint"]
+
+
+def test_a_pass_whose_reader_has_gone_is_done_all_the_same(make_world: MakeWorld) -> None:
+    """`keysync sync | head -1` writes every secret and ends with the code of the pass."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    reading, writing = os.pipe()
+    os.close(reading)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-m", "keysync", "sync", "-c", str(world.path), "--log-level", "error"],
+            env={**clean_environment(), **world.running.environ},
+            stdout=writing,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        os.close(writing)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(world.versions("main", "alpha-secondary-key")) == 1

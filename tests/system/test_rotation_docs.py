@@ -1,0 +1,102 @@
+"""The commands of docs/rotation.md, run as they stand: an application that follows the guide is never without a live key."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support import walkthrough
+from tests.support.azure import RunningAzure
+from tests.system.conftest import World, clean_environment
+
+ACCOUNT, GROUP, VAULT = "sampleacct", "default-azurebatch-japaneast", "kv-render"
+KEYS = {"primary": 0, "secondary": 1}
+
+Walk = Callable[[str], str]
+
+
+@pytest.fixture
+def world(make_world: Callable[..., World]) -> World:
+    """The account and the vault that the guide names, in step."""
+    world = make_world({"name": ACCOUNT, "resource_group": GROUP}, vaults=(VAULT,))
+    world.configure([{"name": ACCOUNT, "resource_group": GROUP, "vaults": [VAULT]}])
+    assert world.sync().code == 0
+    return world
+
+
+@pytest.fixture
+def walk(world: World, tmp_path: Path) -> Walk:
+    """Runs one block of the guide, which has to succeed, and returns what it printed."""
+    ready = tmp_path / "ready.json"
+    ready.write_bytes(world.running.azure.endpoints.ready_file())
+    environ = {
+        **clean_environment(),
+        **world.running.environ,
+        "PATH": f"{walkthrough.programs(tmp_path / 'bin')}{os.pathsep}{os.environ['PATH']}",
+        "KEYSYNC_CONFIG": str(world.path),
+        "AZ_READY_FILE": str(ready),
+    }
+
+    def run(block: str) -> str:
+        done = walkthrough.run(f"account={ACCOUNT} group={GROUP} vault={VAULT}\n{block}", environ, tmp_path)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    return run
+
+
+def live(azure: RunningAzure, key: str) -> str:
+    return azure.do(lambda emulator: emulator.state.keys(ACCOUNT))[KEYS[key]]
+
+
+def stored(world: World, key: str) -> str:
+    value: str = world.versions(VAULT, f"{ACCOUNT}-{key}-key")[-1].value
+    return value
+
+
+def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world: World, walk: Walk) -> None:
+    """Both keys are new at the end, each written once, and none was regenerated while it was read."""
+    names, begin, secondary, switch, primary, end = walkthrough.blocks("rotation.md", "walk")
+    assert names.strip() == f"account={ACCOUNT} group={GROUP}"
+    before = {key: live(world.running, key) for key in KEYS}
+    walk(begin)
+    held = stored(world, "primary")
+    assert "updated" in walk(secondary)
+    assert held == live(world.running, "primary")
+    walk(switch)
+    held = stored(world, "secondary")
+    assert held == live(world.running, "secondary") != before["secondary"]
+    assert "updated" in walk(primary)
+    assert held == live(world.running, "secondary")
+    walk(end)
+    assert stored(world, "primary") == live(world.running, "primary") != before["primary"]
+    assert [len(world.versions(VAULT, f"{ACCOUNT}-{key}-key")) for key in KEYS] == [2, 2]
+
+
+def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) -> None:
+    """The part of the guide for a time without keysync ends with a secret that is keysync's again."""
+    names, by_hand, give_back = walkthrough.blocks("rotation.md", "by hand")
+    assert names.strip() == f"account={ACCOUNT} group={GROUP} vault={VAULT}"
+    world.running.do(lambda azure: azure.state.regenerate(ACCOUNT, "Secondary"))
+    walk(by_hand)
+    assert stored(world, "secondary") == live(world.running, "secondary")
+    assert world.sync().outcomes()[f"{VAULT}/{ACCOUNT}-secondary-key"] == "unchanged"
+    assert "adopted" in walk(give_back)
+    assert len(world.versions(VAULT, f"{ACCOUNT}-secondary-key")) == 2
+    world.running.do(lambda azure: azure.state.regenerate(ACCOUNT, "Secondary"))
+    assert world.sync().outcomes()[f"{VAULT}/{ACCOUNT}-secondary-key"] == "updated"
+
+
+def test_a_leaked_key_dies_and_its_successor_is_written_in_one_line(world: World, walk: Walk) -> None:
+    """The command of the emergency."""
+    (line,) = (
+        block
+        for block in walkthrough.shell((walkthrough.ROOT / "docs" / "rotation.md").read_text(encoding="utf-8"))
+        if "&& keysync sync" in block
+    )
+    before = live(world.running, "primary")
+    walk(line)
+    assert stored(world, "primary") == live(world.running, "primary") != before
