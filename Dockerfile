@@ -1,25 +1,65 @@
-# Build:  docker build -t keysync .
-# Run:    docker run --rm -v "$PWD/keysync.yaml:/etc/keysync/keysync.yaml:ro" keysync sync
+# The image of keysync; docs/container.md says how to build and to run it.
+#
+# BASE has Python 3.11 or newer with venv. It is a tag, so that each build gets its security fixes. For a build that can be
+# repeated, pin its digest, which `docker buildx imagetools inspect python:3.11-slim` prints:
+#   docker build --build-arg BASE=python:3.11-slim@sha256:DIGEST .
+# RUNTIME_BASE is what the image itself starts from. It may be smaller, down to one with nothing but Python: no shell, venv or pip
+# is needed there. Its Python has to be the same version at the same place, and its user root.
 ARG BASE=python:3.11-slim
+ARG RUNTIME_BASE=${BASE}
 
-# The wheel: its build backend is pinned by hash like all else.
-FROM ${BASE} AS wheel
+# pip, for the stages that build.
+FROM ${BASE} AS tools
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+RUN ["python3", "-m", "venv", "/tools"]
+
+# The wheel. Its build backend is pinned by hash like all else. The secrets are for a package index of one's own, and may be missing.
+FROM tools AS wheel
 WORKDIR /src
-COPY requirements/dev.txt requirements/
-RUN pip install --no-cache-dir --require-hashes -r requirements/dev.txt
+COPY requirements/build.txt requirements/
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=pip-cert \
+    ["/tools/bin/pip", "install", "--quiet", "--require-hashes", "--only-binary=:all:", "-r", "requirements/build.txt"]
 COPY pyproject.toml README.md LICENSE ./
 COPY keysync/ keysync/
-RUN pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels .
+RUN ["/tools/bin/pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "/wheels", "."]
 
-# What runs: the pinned packages and the wheel, compiled to bytecode, since the user below cannot write it later.
-FROM ${BASE} AS packages
-COPY requirements/runtime.txt /tmp/
-RUN python -m venv /opt/keysync && /opt/keysync/bin/pip install --no-cache-dir --require-hashes -r /tmp/runtime.txt
+# What runs: the pinned packages and the wheel, in an environment without pip.
+FROM tools AS packages
+# requirements/runtime.txt leaves out the extras: leader election, traces, discovery by Resource Graph.
+ARG REQUIREMENTS=requirements/image.txt
+COPY ${REQUIREMENTS} /tmp/requirements.txt
+RUN ["python3", "-m", "venv", "--without-pip", "/opt/keysync"]
+RUN --mount=type=secret,id=pip.conf,target=/etc/pip.conf --mount=type=secret,id=pip-cert \
+    ["/tools/bin/pip", "--python", "/opt/keysync/bin/python3", "install", "--quiet", "--no-compile", "--require-hashes", "--only-binary=:all:", "-r", "/tmp/requirements.txt"]
 COPY --from=wheel /wheels/ /wheels/
-RUN /opt/keysync/bin/pip install --no-cache-dir --no-deps /wheels/*.whl
+RUN ["/tools/bin/pip", "--python", "/opt/keysync/bin/python3", "install", "--quiet", "--no-compile", "--no-deps", "--no-index", "--find-links", "/wheels", "keysync"]
+COPY deploy/container/tidy.py /container/
+RUN ["python3", "/container/tidy.py", "packages", "/opt/keysync"]
 
-FROM ${BASE}
+FROM ${RUNTIME_BASE}
 COPY --from=packages /opt/keysync /opt/keysync
-ENV PATH=/opt/keysync/bin:$PATH PYTHONDONTWRITEBYTECODE=1
+# The base's own pip goes too.
+RUN --mount=type=bind,from=packages,source=/container,target=/container ["python3", "-B", "/container/tidy.py", "base"]
+
+# Only where the configuration does not set `listen`. A container has a network of its own: what may reach it is said outside.
+ENV PATH=/opt/keysync/bin:$PATH PYTHONDONTWRITEBYTECODE=1 KEYSYNC_LISTEN=0.0.0.0:8080
+EXPOSE 8080
 USER 65532:65532
-ENTRYPOINT ["keysync"]
+HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["/opt/keysync/bin/keysync", "health"]
+ENTRYPOINT ["/opt/keysync/bin/keysync"]
+CMD ["run"]
+
+# Last, since they change with each build. CREATED is SOURCE_DATE_EPOCH as RFC 3339 has it.
+ARG RUNTIME_BASE
+ARG SOURCE=""
+ARG VERSION="0.1.0"
+ARG REVISION=""
+ARG CREATED=""
+LABEL org.opencontainers.image.title="keysync" \
+      org.opencontainers.image.description="Keeps Azure Key Vault in step with the keys of Azure Batch accounts" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.base.name="${RUNTIME_BASE}" \
+      org.opencontainers.image.source="${SOURCE}" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

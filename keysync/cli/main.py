@@ -254,6 +254,19 @@ def demo(
     raise typer.Exit(demonstration.run(options, once=once, every=every))
 
 
+@app.command(short_help="Ask the daemon on this machine whether it works.")
+def health(
+    config: ConfigOption = None,
+    log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere; it logs nothing
+    log_format: FormatOption = None,  # noqa: ARG001
+    version: VersionOption = False,  # noqa: ARG001
+) -> None:
+    """Ask the daemon where `listen` says, on this machine; exit with 0 if it works, with 1 if not: for a health check."""
+    from keysync.cli import health as asking  # noqa: PLC0415  # imports pydantic
+
+    raise typer.Exit(asking.run(config))
+
+
 @app.command()
 def schema(
     log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere

@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pydantic_core import PydanticCustomError
+
 from keysync.config.document import Document, Location, read_document
 from keysync.config.models import Config
+from keysync.config.values import split_listen
 from keysync.errors import ConfigError, Finding
 
 _PLACES = (Path("keysync.yaml"), Path("/etc/keysync/keysync.yaml"))
@@ -47,7 +50,7 @@ def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
-    """The configuration in `path`; KEYSYNC_READ_ONLY wins over its `read_only`.
+    """The configuration in `path`; KEYSYNC_READ_ONLY wins over its `read_only`, its `listen` wins over KEYSYNC_LISTEN.
 
     Paths in it start at its folder, and must exist. Raises ConfigError with every finding.
     """
@@ -56,9 +59,42 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     if switch not in ("", *_SWITCH):
         message = "expected 1, true, 0 or false (or leave the variable unset)"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
+    _listen_from(environ, document)
     _resolve_files(document, path.parent)
     config = document.validate(Config)
     return config.model_copy(update={"read_only": _SWITCH[switch]}) if switch else config
+
+
+def load_listen(path: Path, environ: Mapping[str, str]) -> str:
+    """Where `run` listens by `path` and KEYSYNC_LISTEN, as ``host:port``, with no look at the rest of the file.
+
+    Raises ConfigError where the file cannot be read. What is returned need not be an address that can be.
+    """
+    default = default_listen(environ)
+    try:
+        if b"listen" not in path.read_bytes():
+            return default  # at once: to parse thousands of accounts takes seconds
+    except (OSError, ValueError):
+        pass  # reading it below says why not
+    return str(read_document(path, environ=environ).value.get("listen", default))
+
+
+def default_listen(environ: Mapping[str, str]) -> str:
+    """Where `run` listens unless its configuration says."""
+    return environ.get("KEYSYNC_LISTEN") or str(Config.model_fields["listen"].default)
+
+
+def _listen_from(environ: Mapping[str, str], document: Document) -> None:
+    given = environ.get("KEYSYNC_LISTEN")
+    if not given or "listen" in document.value:
+        return
+    try:
+        split_listen(given)
+    except PydanticCustomError:
+        message = f"found {given!r}, expected an address and a port such as 0.0.0.0:8080"
+        document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
+    else:
+        document.value["listen"] = given
 
 
 def _resolve_files(document: Document, folder: Path) -> None:

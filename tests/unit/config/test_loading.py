@@ -55,6 +55,25 @@ def test_another_value_of_read_only_is_an_error(findings):
     assert one.key == "KEYSYNC_READ_ONLY"
 
 
+@pytest.mark.parametrize(
+    ("in_file", "given", "expected"),
+    [
+        ("", "0.0.0.0:8080", "0.0.0.0:8080"),
+        ("listen: 127.0.0.1:9090\n", "0.0.0.0:8080", "127.0.0.1:9090"),
+        ("", "", "127.0.0.1:8080"),
+    ],
+)
+def test_the_environment_says_where_to_listen_unless_the_file_does(load, in_file, given, expected):
+    """An image has a default of its own, and what an operator wrote wins over it."""
+    assert load(RIGHT + in_file, {"KEYSYNC_LISTEN": given}).listen == expected
+
+
+def test_a_bad_address_in_the_environment_is_a_finding(findings):
+    """It names the variable, since no line of the file is wrong."""
+    (one,) = findings(RIGHT, {"KEYSYNC_LISTEN": "8080"})
+    assert (one.file, one.key) == ("environment", "KEYSYNC_LISTEN")
+
+
 def test_a_relative_file_starts_at_the_folder_of_the_configuration(load, tmp_path):
     """Where keysync was started from makes no difference."""
     (tmp_path / "cert.pem").touch()

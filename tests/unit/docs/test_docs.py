@@ -45,6 +45,12 @@ FOREIGN: Final = {
     "--over-budget": "considered and left, docs/decisions/0005",
     "--build-arg": "docker",
     "--publish": "docker",
+    "--format docker": "podman and buildah",
+    "--network=host": "docker",
+    "--init": "docker",
+    "--stop-timeout 30": "docker",
+    "--no-healthcheck": "docker",
+    "--require-hashes": "pip",
     "--wait": "helm",
     "--output none": "az",
 }

@@ -4,6 +4,7 @@ import asyncio
 import json
 import ssl
 import stat
+import tempfile
 from pathlib import Path
 
 import aiohttp
@@ -29,6 +30,20 @@ def test_nothing_stays_behind():
 
 def _content(path):
     return Path(path).read_text()
+
+
+async def test_no_place_to_write_is_needed(monkeypatch, tmp_path):
+    """In a container whose root is read-only, and without a volume, the CA is a file in memory."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    async with Emulator() as azure:
+        bundle = azure.endpoints.ca_bundle
+        assert _content(bundle) == azure.endpoints.ca_pem
+        context = ssl.create_default_context(cafile=bundle)
+        async with aiohttp.ClientSession() as session, session.get(azure.endpoints.authority, ssl=context) as reply:
+            assert reply.status == 401
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError):
+        _content(bundle)
 
 
 async def test_state_is_kept_when_asked(tmp_path):

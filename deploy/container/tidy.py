@@ -1,0 +1,81 @@
+# ruff: noqa: INP001 - a script, part of no package
+"""Takes out of an image what nobody runs there, and compiles the rest; the Dockerfile calls it while it builds.
+
+``tidy.py packages FOLDER`` is for the virtual environment in FOLDER, ``tidy.py base`` for the Python that runs this.
+"""
+
+import compileall
+import re
+import shutil
+import site
+import sys
+import sysconfig
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from py_compile import PycInvalidationMode
+
+_INSTALLERS = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "easy_install", "distutils-precedence")
+_OF_INSTALLERS = re.compile(rf"({'|'.join(_INSTALLERS)})([-.].*)?")
+_THEIR_SCRIPTS = re.compile(r"(pip|wheel|easy_install)([-\d.]*)")
+_SCRIPTS_KEPT = re.compile(r"keysync|python[\d.]*")
+# Of the standard library: nothing imports them, and they are a good part of it.
+_NOT_IN_BASE = re.compile(r"/(test|tests|idlelib|lib2to3|turtledemo|site-packages|dist-packages)/")
+# Of Kubernetes' client keysync uses one of hundreds of modules, and that is read in 0.04 s as it is; all compiled are 24 MB.
+_NOT_IN_PACKAGES = re.compile(r"/kubernetes/client/(api|models)/")
+# The client's twin for asyncio is 68 MB, and nothing here uses it.
+_UNUSED = ("kubernetes/aio", "**/tests", "**/test", "**/*_test.py", "**/test_*.py", "**/__pycache__")
+
+
+def tidy_packages(folder: Path) -> None:
+    """Leaves the packages and what starts keysync."""
+    _remove(path for path in (folder / "bin").iterdir() if not _SCRIPTS_KEPT.fullmatch(path.name))
+    packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}, scheme="venv"))
+    for pattern in _UNUSED:
+        _remove(packages.glob(pattern))
+    _compile(packages, _NOT_IN_PACKAGES)
+
+
+def tidy_base() -> None:
+    """Takes away what installs packages, and gives the standard library the bytecode that slim images leave out."""
+    _remove(_installers())
+    _compile(Path(sysconfig.get_path("stdlib")), _NOT_IN_BASE)
+
+
+def _installers() -> Iterator[Path]:
+    # Debian's packages are in a folder of their own, and its venv has the wheel of pip in another.
+    folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
+    for folder in (Path(name) for name in (*folders, "/usr/lib/python3/dist-packages")):
+        yield from (path for path in _children(folder) if _OF_INSTALLERS.fullmatch(path.name))
+    for folder in (Path(sysconfig.get_path("scripts")), Path("/usr/bin")):
+        yield from (path for path in _children(folder) if _THEIR_SCRIPTS.fullmatch(path.name))
+    yield Path(sysconfig.get_path("stdlib"), "ensurepip")
+    yield Path("/usr/share/python-wheels")
+
+
+def _children(folder: Path) -> list[Path]:
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in list(paths):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _compile(folder: Path, left_out: re.Pattern[str]) -> None:
+    # Unchecked: nothing changes a file of an image later, and a time of modification would make each build differ.
+    mode = PycInvalidationMode.UNCHECKED_HASH
+    if not compileall.compile_dir(folder, maxlevels=99, quiet=2, rx=left_out, invalidation_mode=mode):
+        sys.exit(f"not everything in {folder} could be compiled")
+
+
+if __name__ == "__main__":
+    match sys.argv[1:]:
+        case ["packages", folder]:
+            tidy_packages(Path(folder))
+        case ["base"]:
+            tidy_base()
+        case _:
+            sys.exit(__doc__)
