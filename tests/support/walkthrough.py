@@ -71,7 +71,7 @@ class Az:
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
             request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=10, context=self._context) as reply:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=10, context=self._context) as reply:  # noqa: S310  # nosec B310
             return json.load(reply)
 
     def _token(self, resource: str) -> str:

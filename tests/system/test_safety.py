@@ -107,7 +107,7 @@ def test_a_foreign_secret_is_refused_with_its_owner_and_the_way_out(make_quick_w
         "owner": marks("owner", owner="other-team"),
         "account": marks("alpha"),
     }
-    whose = ("made by hand", "managed by 'terraform'", "owner 'other-team'", f"primary key of {arm_id('alpha')}")
+    whose = ("made by hand", "managed by 'terraform'", "owner 'other-team'", f"'primary' key of '{arm_id('alpha')}'")
     world = make_quick_world(*tags, vaults=(holding(*(secret(name, tags=tag) for name, tag in tags.items())),))
     world.configure([{"name": name, **ONLY_PRIMARY} for name in tags], owner="us")
     ran = world.sync()

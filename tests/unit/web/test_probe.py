@@ -45,7 +45,7 @@ def saying(answer: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
     return reply
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104  # what it may listen on
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104  # nosec B104  # what it may listen on
 async def test_a_daemon_that_lives_is_well(client: Client, host: str) -> None:
     """Where it listens on every address, it is asked on this machine's own."""
     assert await asked(port_of(client), host) is None
