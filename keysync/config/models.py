@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
+from sys import intern
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -441,7 +442,7 @@ class Account(Strict):
     def resource_id(self) -> str:
         """The id that Azure Resource Manager knows the account by."""
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
-        return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")  # it is kept in many places
 
     def secret_names(self) -> dict[str, str]:
         """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from sys import intern
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -194,7 +195,7 @@ def _name_pattern(value: str) -> str:
 
 def render_name(pattern: str, values: dict[str, str]) -> str:
     """A pattern with its placeholders replaced."""
-    return _PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern)
+    return intern(_PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern))  # it is kept in many places
 
 
 NamePattern = Annotated[

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import base64
 import re
+import weakref
+from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import quote
-from weakref import WeakKeyDictionary
 
 from keysync.secret.reveal import reveal
 from keysync.secret.value import MASK, SecretValue
@@ -20,31 +21,61 @@ _SHORTEST: Final = 8
 _HEAD: Final = 12
 
 
+class _Held(weakref.ref[SecretValue]):
+    """A remembered value, held weakly, and the beginnings that it is found by."""
+
+    __slots__ = ("beginnings",)
+    beginnings: frozenset[str]
+
+
 class Scrubber:
     """Masks every value that it was told of, as it stands, in base64 and URL-encoded, and what looks like a secret.
 
-    Values are held weakly: once nobody else has one, it is forgotten.
+    Values are held weakly: once nobody else has one, it is forgotten. A string is looked through once, however many values are
+    remembered: each form of a value is found by its first characters.
     """
 
     def __init__(self) -> None:
-        # Each value's forms are made once: every string of every log line is searched for all of them.
-        self._forms: WeakKeyDictionary[SecretValue, tuple[str, ...]] = WeakKeyDictionary()
+        # Tuples that are replaced, never changed: another thread may be looking through one.
+        self._by_beginning: dict[str, tuple[_Held, ...]] = {}
 
     def remember(self, value: SecretValue) -> SecretValue:
         """Masks `value` from now on; returns it, so that a value can be wrapped and remembered in one expression."""
-        self._forms[value] = _forms(reveal(value))
+        beginnings = frozenset(form[:_SHORTEST] for form in _forms(reveal(value)))
+        known = next(iter(beginnings), "")
+        if any(held() is value for held in self._by_beginning.get(known, ())):
+            return value
+        held = _Held(value, self._forget)
+        held.beginnings = beginnings
+        for beginning in beginnings:
+            others = self._by_beginning.get(beginning, ())
+            self._by_beginning[beginning] = (*(one for one in others if one() is not None), held)
         return value
 
     def scrub(self, text: str) -> str:
         """`text` without any remembered value and without anything that looks like a key or a token."""
-        remembered = tuple(self._forms.values())
-        forms = {form for forms_of_one in remembered for form in forms_of_one}
-        # The longest first: a value that is a part of another must not break that one up.
-        for form in sorted(forms, key=len, reverse=True):
-            text = text.replace(form, MASK)
-        for forms_of_one in remembered:
-            text = _without_beginning(text, forms_of_one[0]) if forms_of_one else text
-        return _LOOKS_SECRET.sub(_mask_unless_path, text)
+        return _LOOKS_SECRET.sub(_mask_unless_path, _masked(text, self._found(text)))
+
+    def _forget(self, gone: weakref.ref[SecretValue]) -> None:
+        for beginning in gone.beginnings if isinstance(gone, _Held) else ():
+            left = tuple(held for held in self._by_beginning.get(beginning, ()) if held is not gone)
+            if left:
+                self._by_beginning[beginning] = left
+            else:
+                self._by_beginning.pop(beginning, None)
+
+    def _found(self, text: str) -> Iterator[tuple[int, int]]:
+        """Where something remembered begins and ends, in the order of the beginnings."""
+        if not self._by_beginning:
+            return
+        for at in range(len(text) - _SHORTEST + 1):
+            for held in self._by_beginning.get(text[at : at + _SHORTEST], ()):
+                value = held()
+                length = (
+                    0 if value is None else max((_shown(text, at, form) for form in _forms(reveal(value))), default=0)
+                )
+                if length:
+                    yield at, at + length
 
 
 def _forms(plain: str) -> tuple[str, ...]:
@@ -56,14 +87,28 @@ def _forms(plain: str) -> tuple[str, ...]:
     return (plain, encoded, quote(plain, safe="", errors="surrogatepass"))
 
 
-def _without_beginning(text: str, plain: str) -> str:
-    """A message may be cut off within a value: as much of it as stands there is masked."""
-    head = plain[:_HEAD]
-    if len(plain) < 2 * _HEAD or head not in text:
-        return text
-    before, _, after = text.partition(head)
-    same = next((at for at, (a, b) in enumerate(zip(after, plain[_HEAD:], strict=False)) if a != b), len(plain) - _HEAD)
-    return before + MASK + _without_beginning(after[same:], plain)
+def _shown(text: str, at: int, form: str) -> int:
+    """How many characters of `form` stand in `text` from `at` on; 0 if too few to tell anything.
+
+    A message may be cut off within a value: as much of it as stands there is to be masked.
+    """
+    if text.startswith(form, at):
+        return len(form)
+    if len(form) < 2 * _HEAD or not text.startswith(form[:_HEAD], at):
+        return 0
+    pairs = zip(text[at : at + len(form)], form, strict=False)
+    return next((same for same, (a, b) in enumerate(pairs) if a != b), len(text) - at)
+
+
+def _masked(text: str, found: Iterable[tuple[int, int]]) -> str:
+    """`text` with a mask for each stretch of it that is covered; where two overlap, neither leaves a rest."""
+    parts: list[str] = []
+    done = 0
+    for begin, end in found:
+        if begin >= done:
+            parts += [text[done:begin], MASK]
+        done = max(done, end)
+    return "".join([*parts, text[done:]]) if parts else text
 
 
 def _mask_unless_path(found: re.Match[str]) -> str:

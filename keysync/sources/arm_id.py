@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from sys import intern
 from typing import Final, Self
 
 _ARM_ID: Final = re.compile(
@@ -25,10 +26,11 @@ class AccountId:
     def parse(cls, text: str) -> Self | None:
         """The id that `text` is, None where it is no Batch account's."""
         found = _ARM_ID.fullmatch(text)
-        return None if found is None else cls(found["subscription"], found["group"], found["name"])
+        # A fleet has few subscriptions and groups, and each account's id is in many places: one string does for all of them.
+        return None if found is None else cls(intern(found["subscription"]), intern(found["group"]), found["name"])
 
     @property
     def resource_id(self) -> str:
         """The id in one piece."""
         group = f"/subscriptions/{self.subscription.lower()}/resourceGroups/{self.group}"
-        return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Protocol
 
 from keysync.azure.errors import AzureFailure, FailureRecord
@@ -35,10 +36,12 @@ class Row:
             raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
         return cls(
             place,
-            {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {},
-            frozenset(_text(mode).lower() for mode in modes) if isinstance(modes, (list, tuple)) else None,
-            _text(pool_mode),
-            _text(state),
+            {intern(str(name)): intern(str(value)) for name, value in tags.items()}
+            if isinstance(tags, Mapping)
+            else {},
+            frozenset(intern(_text(mode).lower()) for mode in modes) if isinstance(modes, (list, tuple)) else None,
+            intern(_text(pool_mode)),
+            intern(_text(state)),
         )
 
 

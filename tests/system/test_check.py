@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]
@@ -127,6 +129,7 @@ def test_one_account_can_be_checked_alone(make_world: MakeWorld) -> None:
     assert not any("norole" in one["subject"] for one in findings(ran))
 
 
+@pytest.mark.slow  # it waits for real time to pass
 def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world: MakeWorld) -> None:
     """It is told as a matter of DNS with its host, by `check` and by `sync`, and the other vault gets its secrets."""
     world = make_world("alpha")

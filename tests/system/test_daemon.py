@@ -646,6 +646,7 @@ async def test_a_vault_that_is_not_found_opens_its_breaker_and_closes_it_again(
     assert newest(world, "gamma-primary-key", "lost") == live(world, "gamma")[0]
 
 
+@pytest.mark.slow  # it waits for real time to pass
 async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of: MakeWorld) -> None:
     """The other vault's secrets are not held up meanwhile."""
     world = world_of("alpha", "beta", "gamma", vaults=("main", "stuck"))
@@ -809,6 +810,7 @@ async def test_passes_that_are_asked_for_prove_nothing_faster(world_of: MakeWorl
         assert is_enabled(world)
 
 
+@pytest.mark.slow  # it waits for real time to pass
 async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld) -> None:
     """A 404 alone proves nothing; the pass warns and serves the accounts, and the count begins anew."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
@@ -822,7 +824,7 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
         assert all("cannot be told" in " ".join(report.warnings) for report in reports)
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
         aim(world)
-        await daemon.until(lambda: not is_enabled(world))
+        await daemon.until(lambda: not is_enabled(world) and bool(daemon.events("secret.disabled")))
         told = [line for line in daemon.events("secret.disabled") if line["secret"] == "ghost-primary-key"]
         assert len(told) == 1
 

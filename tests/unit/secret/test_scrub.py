@@ -7,6 +7,8 @@ import gc
 from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import MASK, SecretValue
@@ -98,3 +100,58 @@ def test_text_that_is_no_unicode_stops_nothing():
     value = scrubber.remember(SecretValue("hostile-\ud800-value"))
     assert scrubber.scrub("an error message") == "an error message"
     del value
+
+
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8, max_size=40)
+
+
+@given(st.lists(PLAIN, min_size=1, max_size=6), st.lists(st.text(max_size=5), min_size=7, max_size=7))
+def test_wherever_values_stand_and_however_they_overlap_none_is_left(plains: list[str], words: list[str]):
+    """Each form of each value, one behind the other: no whole one is in what comes out."""
+    scrubber = Scrubber()
+    kept = [scrubber.remember(SecretValue(plain)) for plain in plains]
+    forms = [
+        form for plain in plains for form in (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
+    ]
+    told = scrubber.scrub("".join(word + form for word, form in zip(words * 3, forms, strict=False)) + "".join(forms))
+    assert not [form for form in forms if form in told]
+    del kept
+
+
+@given(st.lists(PLAIN, max_size=4), st.text(max_size=60))
+def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
+    """Remembered values take nothing else out."""
+    scrubber = Scrubber()
+    kept = [scrubber.remember(SecretValue(plain)) for plain in plains]
+    forms = [
+        form for plain in plains for form in (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
+    ]
+    if not any(form[:8] in text for form in forms):
+        assert scrubber.scrub(text) == Scrubber().scrub(text)
+    del kept
+
+
+@pytest.mark.parametrize(
+    "form", [KEY, base64.b64encode(KEY.encode()).decode(), quote(KEY, safe="")], ids=["plain", "base64", "url"]
+)
+def test_what_was_cut_off_is_masked_as_far_as_it_goes(form: str):
+    """A service that cuts its message in the middle of a value leaves no half of it."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue(KEY))
+    assert scrubber.scrub(f"could not parse {form[:20]}") == f"could not parse {MASK}"
+    assert scrubber.scrub(f"could not parse {form[:20]}… (cut)") == f"could not parse {MASK}… (cut)"
+    del value
+
+
+def test_a_value_remembered_twice_is_forgotten_once():
+    """Nothing stays behind in what values are found by, also where others begin alike."""
+    scrubber = Scrubber()
+    first, second = SecretValue(SECRET + "1"), SecretValue(SECRET + "2")
+    for value in (first, second, first):
+        scrubber.remember(value)
+    del value, first
+    gc.collect()
+    assert scrubber.scrub(f"{SECRET}2") == MASK
+    del second
+    gc.collect()
+    assert scrubber._by_beginning == {}
