@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from random import Random
@@ -18,28 +18,23 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from keysync import logs
-from keysync.azure.retry import Guard
-from keysync.azure.tracing import Tracer
 from keysync.azure.transport import open_transport
-from keysync.cli.compose import Extras, Wired, wire
-from keysync.cli.coverage import Asked
 from keysync.cli.election import Election, open_election
 from keysync.cli.invocation import Options
 from keysync.cli.observers import Observers
-from keysync.cli.resolve import Coverage, beforehand, resolve, selected
+from keysync.cli.resolve import Coverage, resolve
+from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
 from keysync.config.models import Account, Config, Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
-from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.health import Health, Instant, Watchdog
-from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
-from keysync.daemon.schedule import Clockwork, Group, group_by_schedule, utc_now
+from keysync.daemon.schedule import Clockwork, Group, utc_now
 from keysync.daemon.supervisor import Supervisor, entries_of, place_of
-from keysync.daemon.timetable import Timetable, interval_of
+from keysync.daemon.timetable import interval_of
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
@@ -48,17 +43,13 @@ from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.scrub import Scrubber
 from keysync.secret.signing import signer_from
-from keysync.sources.sieve import LeftOut
-from keysync.sync.locks import SecretLocks
-from keysync.sync.orphans import GoneStreaks, OrphanSearch
-from keysync.sync.run import Pass, PassObserver
+from keysync.sync.run import PassObserver
 from keysync.sync.shard import Shard
 from keysync.web.app import make_app
 from keysync.web.server import open_server
 
 _BEAT_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
-_LEAST_PATIENCE: Final = 0.5
 # Shares of `timeouts.shutdown`, one after the other: passes and their writes, the webhook's last events, the last spans.
 _PASSES, _EVENTS, _SPANS = 0.85, 0.1, 0.05
 _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
@@ -78,120 +69,6 @@ def run(options: Options) -> int:
 async def _run(options: Options, config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
     with interruptible() as interruption:
         await serve(config, scrubber, interruption, watch=watch, told=options.told, shard=options.shard)
-
-
-@dataclass(slots=True)
-class Opened:
-    """One configuration, opened for the daemon: a `Generation`.
-
-    `stop` gives the one for a pass that begins now. `coverage` is whole, `accounts` are those of the `shard`.
-    """
-
-    wired: Wired
-    stack: AsyncExitStack
-    observer: PassObserver
-    stop: Callable[[], asyncio.Event]
-    streaks: GoneStreaks
-    shard: Shard | None = None
-    told: str = ""
-    coverage: Coverage = field(default_factory=lambda: Coverage(()))
-
-    @property
-    def config(self) -> Config:
-        """The configuration."""
-        return self.wired.config
-
-    @property
-    def accounts(self) -> tuple[Account, ...]:
-        """All that passes are about."""
-        return self.wired.accounts
-
-    @property
-    def refused(self) -> tuple[LeftOut, ...]:
-        """Accounts of the shard that somebody has to do something about."""
-        return self._refused(self.coverage)
-
-    def _refused(self, coverage: Coverage) -> tuple[LeftOut, ...]:
-        return tuple(one for one in coverage.refused if self._has(one.resource_id))
-
-    def _has(self, resource_id: str) -> bool:
-        return self.shard is None or self.shard.has(resource_id)
-
-    def differs(self, coverage: Coverage) -> bool:
-        """Whether what is served or refused in the shard is another by `coverage`."""
-        served = selected(coverage, (), self.shard)
-        return (served, self._refused(coverage)) != (self.accounts, self.refused)
-
-    async def cover(self, coverage: Coverage) -> None:
-        """Serves the shard of `coverage` from now on. Raises UsageError; then all stays as it was."""
-        await self.wired.cover(selected(coverage, (), self.shard))
-        self.coverage = coverage
-
-    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
-        """A pass over `accounts`; orphans are searched in those of the general schedule."""
-        general = self._is_general(accounts)
-        search = self._orphan_search() if general else None
-        return self.wired.make_pass(
-            self.observer,
-            self.stop(),
-            asked=Asked(options=self.told),
-            accounts=accounts,
-            busy=busy,
-            orphans=search,
-            beforehand=beforehand(self.coverage, (), self.shard) if general else None,
-            patience=self._patience(accounts),
-        )
-
-    def _orphan_search(self) -> OrphanSearch | None:
-        # Of all secrets there are, those whose account would be in the shard.
-        return self.wired.orphan_search(coverage=self.coverage, is_mine=self._has, streaks=self.streaks)
-
-    def _is_general(self, accounts: Sequence[Account]) -> bool:
-        nobody = all(account.schedule is not None for account in self.accounts)
-        return nobody or not accounts or any(account.schedule is None for account in accounts)
-
-    def _patience(self, accounts: Sequence[Account]) -> float:
-        """A twentieth of the shortest interval: one account that hangs must not make others late."""
-        intervals = {interval_of(account.schedule or self.config.schedule, utc_now()) for account in accounts}
-        return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 20, _LEAST_PATIENCE)
-
-    async def close(self) -> None:
-        """Closes what was opened."""
-        await self.stack.aclose()
-
-
-@dataclass(slots=True)
-class Shop:
-    """What outlives a configuration, and opens the next one."""
-
-    scrubber: Scrubber
-    observer: PassObserver
-    stop: Callable[[], asyncio.Event]
-    metrics: Metrics
-    tracer: Tracer
-    breakers: Breakers
-    random: Random
-    leadership: Leadership | None = None
-    shard: Shard | None = None
-    told: str = ""
-    locks: SecretLocks = field(default_factory=SecretLocks)
-    streaks: GoneStreaks = field(default_factory=GoneStreaks)
-
-    async def open(self, config: Config) -> Opened:
-        """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
-        self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
-        async with AsyncExitStack() as stack:
-            extras = Extras(self._guard, self.tracer, self.locks)
-            wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
-            opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
-            await opened.cover(Coverage(config.accounts, complete=not config.discover))
-            opened.stack = stack.pop_all()
-            return opened
-        raise AssertionError("unreachable: the block returns or raises")
-
-    def _guard(self, keys: Sequence[str]) -> Guard:
-        guard = BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
-        return guard if self.leadership is None else self.leadership.guard(guard)
 
 
 async def serve(
@@ -315,7 +192,7 @@ class _Daemon:
         self._giving_way: set[asyncio.Task[None]] = set()
         self._log = log
         self._opened = opened
-        groups = _groups(opened)
+        groups = groups_of(opened)
         self._health = Health([group.timetable for group in groups], Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
@@ -484,7 +361,7 @@ class _Daemon:
                 self._refuse(str(error))
                 return
             self._cover(opened)
-            self._clockwork.replace(_groups(opened))
+            self._clockwork.replace(groups_of(opened))
             found = [account for account in opened.accounts if account.resource_id.lower() not in before]
             self._log.info("discovery.changed", accounts=len(opened.accounts), found=len(found))
             self._supervisor.begin(found)
@@ -548,7 +425,7 @@ class _Daemon:
             self._cover(opened)
             # Credentials are told apart by their order, which a reload may change: they begin anew.
             self._shop.breakers.keep([f"vault:{name}" for name in config.vaults])
-            groups = _groups(opened)
+            groups = groups_of(opened)
             self._health.replace([group.timetable for group in groups], Instant.now())
             self._clockwork.replace(groups)
             self._shop.metrics.reloaded(taken=True)
@@ -594,16 +471,6 @@ def _breaker_policy(config: Config) -> BreakerPolicy:
     policy = BreakerPolicy()
     interval = interval_of(config.schedule, utc_now()).total_seconds()
     return replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))
-
-
-def _groups(opened: Opened) -> tuple[Group[Account], ...]:
-    config = opened.config
-    groups = group_by_schedule(opened.accounts, lambda account: account.schedule or config.schedule)
-    general = Timetable.of(config.schedule)
-    if (config.discover or opened.shard is not None) and all(group.timetable != general for group in groups):
-        # A pass with nobody in it still lists the accounts, searches for orphans, and shows that the daemon lives.
-        groups = (*groups, Group(general, ()))
-    return groups
 
 
 @contextmanager

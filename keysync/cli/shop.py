@@ -1,0 +1,158 @@
+"""What serves under one configuration of the daemon, and what outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import timedelta
+from random import Random
+from typing import Final
+
+from keysync.azure.retry import Guard
+from keysync.azure.tracing import Tracer
+from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.coverage import Asked
+from keysync.cli.resolve import Coverage, beforehand, selected
+from keysync.config.models import Account, Config
+from keysync.daemon.breaker import Breakers
+from keysync.daemon.guard import BreakerGuard
+from keysync.daemon.leadership import Leadership
+from keysync.daemon.schedule import Group, group_by_schedule, utc_now
+from keysync.daemon.timetable import Timetable, interval_of
+from keysync.report.metrics import Metrics
+from keysync.secret.scrub import Scrubber
+from keysync.sources.sieve import LeftOut
+from keysync.sync.locks import SecretLocks
+from keysync.sync.orphans import GoneStreaks, OrphanSearch
+from keysync.sync.run import Pass, PassObserver
+from keysync.sync.shard import Shard
+
+_LEAST_PATIENCE: Final = 0.5
+
+
+@dataclass(slots=True)
+class Opened:
+    """One configuration, opened for the daemon: a `Generation`.
+
+    `stop` gives the one for a pass that begins now. `coverage` is whole, `accounts` are those of the `shard`.
+    """
+
+    wired: Wired
+    stack: AsyncExitStack
+    observer: PassObserver
+    stop: Callable[[], asyncio.Event]
+    streaks: GoneStreaks
+    shard: Shard | None = None
+    told: str = ""
+    coverage: Coverage = field(default_factory=lambda: Coverage(()))
+
+    @property
+    def config(self) -> Config:
+        """The configuration."""
+        return self.wired.config
+
+    @property
+    def accounts(self) -> tuple[Account, ...]:
+        """All that passes are about."""
+        return self.wired.accounts
+
+    @property
+    def refused(self) -> tuple[LeftOut, ...]:
+        """Accounts of the shard that somebody has to do something about."""
+        return self._refused(self.coverage)
+
+    def _refused(self, coverage: Coverage) -> tuple[LeftOut, ...]:
+        return tuple(one for one in coverage.refused if self._has(one.resource_id))
+
+    def _has(self, resource_id: str) -> bool:
+        return self.shard is None or self.shard.has(resource_id)
+
+    def differs(self, coverage: Coverage) -> bool:
+        """Whether what is served or refused in the shard is another by `coverage`."""
+        served = selected(coverage, (), self.shard)
+        return (served, self._refused(coverage)) != (self.accounts, self.refused)
+
+    async def cover(self, coverage: Coverage) -> None:
+        """Serves the shard of `coverage` from now on. Raises UsageError; then all stays as it was."""
+        await self.wired.cover(selected(coverage, (), self.shard))
+        self.coverage = coverage
+
+    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+        """A pass over `accounts`; orphans are searched in those of the general schedule."""
+        general = self._is_general(accounts)
+        search = self._orphan_search() if general else None
+        return self.wired.make_pass(
+            self.observer,
+            self.stop(),
+            asked=Asked(options=self.told),
+            accounts=accounts,
+            busy=busy,
+            orphans=search,
+            beforehand=beforehand(self.coverage, (), self.shard) if general else None,
+            patience=self._patience(accounts),
+        )
+
+    def _orphan_search(self) -> OrphanSearch | None:
+        # Of all secrets there are, those whose account would be in the shard.
+        return self.wired.orphan_search(coverage=self.coverage, is_mine=self._has, streaks=self.streaks)
+
+    def _is_general(self, accounts: Sequence[Account]) -> bool:
+        nobody = all(account.schedule is not None for account in self.accounts)
+        return nobody or not accounts or any(account.schedule is None for account in accounts)
+
+    def _patience(self, accounts: Sequence[Account]) -> float:
+        """A twentieth of the shortest interval: one account that hangs must not make others late."""
+        intervals = {interval_of(account.schedule or self.config.schedule, utc_now()) for account in accounts}
+        return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 20, _LEAST_PATIENCE)
+
+    async def close(self) -> None:
+        """Closes what was opened."""
+        await self.stack.aclose()
+
+
+@dataclass(slots=True)
+class Shop:
+    """What outlives a configuration, and opens the next one."""
+
+    scrubber: Scrubber
+    observer: PassObserver
+    stop: Callable[[], asyncio.Event]
+    metrics: Metrics
+    tracer: Tracer
+    breakers: Breakers
+    random: Random
+    leadership: Leadership | None = None
+    shard: Shard | None = None
+    told: str = ""
+    locks: SecretLocks = field(default_factory=SecretLocks)
+    streaks: GoneStreaks = field(default_factory=GoneStreaks)
+
+    async def open(self, config: Config) -> Opened:
+        """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
+        self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
+        async with AsyncExitStack() as stack:
+            extras = Extras(self._guard, self.tracer, self.locks)
+            wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
+            opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
+            await opened.cover(Coverage(config.accounts, complete=not config.discover))
+            opened.stack = stack.pop_all()
+            return opened
+        raise AssertionError("unreachable: the block returns or raises")
+
+    def _guard(self, keys: Sequence[str]) -> Guard:
+        guard = BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
+        return guard if self.leadership is None else self.leadership.guard(guard)
+
+
+def groups_of(opened: Opened) -> tuple[Group[Account], ...]:
+    """Its accounts by their schedules."""
+    config = opened.config
+    groups = group_by_schedule(opened.accounts, lambda account: account.schedule or config.schedule)
+    general = Timetable.of(config.schedule)
+    if (config.discover or opened.shard is not None) and all(group.timetable != general for group in groups):
+        # A pass with nobody in it still lists the accounts, searches for orphans, and shows that the daemon lives.
+        groups = (*groups, Group(general, ()))
+    return groups
