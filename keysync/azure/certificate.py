@@ -5,7 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs12
+
+UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
+"""What cryptography raises for a file that is no certificate, or none that it knows."""
 
 
 def expiry_of(data: bytes, password: bytes | None) -> datetime | None:
@@ -17,6 +21,6 @@ def expiry_of(data: bytes, password: bytes | None) -> datetime | None:
         if b"-----BEGIN" in data:
             return x509.load_pem_x509_certificate(data).not_valid_after_utc
         certificate = pkcs12.load_key_and_certificates(data, password)[1]
-    except ValueError:
+    except UNREADABLE:
         return None
     return None if certificate is None else certificate.not_valid_after_utc

@@ -13,7 +13,7 @@ from typing import Any, Final, Self, TypeAlias
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
 from azure.identity import aio as identity
 
-from keysync.azure.certificate import expiry_of
+from keysync.azure.certificate import UNREADABLE, expiry_of
 from keysync.azure.clouds import Endpoints
 from keysync.azure.transport import SharedTransport
 from keysync.config import models
@@ -223,7 +223,7 @@ class Credentials:
             given["password"] = self._keep(_text(wanted.password_file, "password_file"))
         try:
             return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **given, **common)
-        except ValueError as error:
+        except UNREADABLE as error:
             raise UsageError(f"credential: certificate_file: {wanted.certificate_file}: {error}") from error
 
     def _keep(self, text: str) -> str:
@@ -250,7 +250,9 @@ def _expiry_in_environment() -> datetime | None:
         os.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD"),
     )
     try:
-        return expiry_of(Path(path).read_bytes(), password.encode() if password else None) if path else None
+        # A pipe would be waited for, and could be read by nobody else.
+        there = path is not None and Path(path).is_file()
+        return expiry_of(Path(path or "").read_bytes(), password.encode() if password else None) if there else None
     except OSError:
         return None  # azure-identity says so when it is asked for a token
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from keysync.cli.invocation import Options, load
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
 from keysync.config.models import Account, Config
+from keysync.report.controls import to_json
 from keysync.report.text import account_name, console_for
 from keysync.secret.scrub import Scrubber
 from keysync.sources.discovery import Problem
@@ -70,7 +70,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     shard = options.shard
     lines = [line for line in _lines(coverage) if shard is None or shard.has(line.account)]
     if options.output == "json":
-        sys.stdout.write(json.dumps(_to_dict(coverage, lines), ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(to_json(_to_dict(coverage, lines)) + "\n")
     else:
         _print(console_for(sys.stdout), coverage, lines)
     refused = any(line.state == "refused" for line in lines)

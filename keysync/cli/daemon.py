@@ -101,7 +101,11 @@ async def serve(
     asked = _Asked()
     async with AsyncExitStack() as stack:
         # For as long as anything is open: before the daemon works and while it ends, they must not kill the process.
-        handlers = {signal.SIGUSR1: lambda: asked.sync_now(), signal.SIGHUP: lambda: asked.reload()}  # noqa: PLW0108  # as they are then
+        handlers: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGUSR1: lambda: asked.sync_now(),  # noqa: PLW0108  # as it is then
+            # Without a file there is nothing to reload: it is the demo, whose terminal has been closed.
+            signal.SIGHUP: (lambda: asked.reload()) if watch else (lambda: interruption(signal.SIGHUP)),  # noqa: PLW0108  # as it is then
+        }
         stack.enter_context(_signals(handlers))
         tracer = await stack.enter_async_context(open_tracing(scrubber.scrub, close_seconds=grace * _SPANS))
         notifier = await _open_notifier(stack, config, scrubber, metrics)

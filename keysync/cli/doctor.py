@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import sys
 from collections.abc import Awaitable, Iterable
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
 from keysync.config.permissions import is_written
+from keysync.report.controls import to_json
 from keysync.report.text import account_name, console_for, print_told
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
@@ -183,7 +183,7 @@ _EXPECTED: Final = {
 
 def _print(options: Options, found: list[Diagnosis]) -> None:
     if options.output == "json":
-        sys.stdout.write(json.dumps({"findings": [asdict(one) for one in found]}, ensure_ascii=False, indent=2) + "\n")
+        sys.stdout.write(to_json({"findings": [asdict(one) for one in found]}) + "\n")
         return
     console = console_for(sys.stdout)
     for one in found:

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import re
+import signal
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -87,7 +88,7 @@ async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None
     from keysync.cli.signals import interruptible  # noqa: PLC0415
     from keysync.emulator.store import write_private  # noqa: PLC0415
 
-    with interruptible() as interruption:
+    with interruptible(signal.SIGHUP) as interruption:  # a terminal that is closed leaves nothing behind
         async with azure:
             typer.echo("\n".join(_guide(azure, content)))
             if ready_file is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Interruption:
-    """`stop` is set by SIGINT or SIGTERM; `signum` is the first that came."""
+    """`stop` is set by SIGINT, SIGTERM and what else was asked for; `signum` is the first that came."""
 
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     signum: int | None = None
@@ -27,13 +27,14 @@ class Interruption:
 
 
 @contextmanager
-def interruptible() -> Iterator[Interruption]:
-    """Takes SIGINT and SIGTERM for as long as the block runs; needs a running loop."""
+def interruptible(*more: signal.Signals) -> Iterator[Interruption]:
+    """Takes SIGINT, SIGTERM and `more` for as long as the block runs; needs a running loop."""
     loop, interruption = asyncio.get_running_loop(), Interruption()
-    for signum in (signal.SIGINT, signal.SIGTERM):
+    taken = (signal.SIGINT, signal.SIGTERM, *more)
+    for signum in taken:
         loop.add_signal_handler(signum, interruption, signum)
     try:
         yield interruption
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM):
+        for signum in taken:
             loop.remove_signal_handler(signum)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,8 +50,8 @@ def settle_streams() -> None:
 
 
 def reader_is_gone() -> bool:
-    """Whether stdout is a pipe that nobody reads any more, as far as writing has shown."""
-    return isinstance(_failure(), BrokenPipeError)
+    """Whether stdout is a pipe that nobody reads any more, or a terminal that was closed, as far as writing has shown."""
+    return _is_gone(_failure())
 
 
 def settled(code: int) -> tuple[int, str | None]:
@@ -59,10 +61,17 @@ def settled(code: int) -> tuple[int, str | None]:
     """
     sys.stdout.flush()
     failure = _failure()
-    if failure is None or isinstance(failure, BrokenPipeError):
+    if failure is None or _is_gone(failure):
         return code, None
     told = f"the result could not be written to stdout: {failure.strerror}"
     return (1 if code in (0, 3) else code), told
+
+
+def _is_gone(failure: OSError | None) -> bool:
+    # EIO is what a terminal says whose other end has gone, and a disk that is broken.
+    return isinstance(failure, BrokenPipeError) or (
+        failure is not None and failure.errno == errno.EIO and stat.S_ISCHR(os.fstat(_STDOUT).st_mode)
+    )
 
 
 def _failure() -> OSError | None:

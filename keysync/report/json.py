@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from typing import Any, Final
 
+from keysync.report.controls import to_json
 from keysync.sync.model import Report
 
 # Always there, so that a script need not ask; other outcomes join when they occur.
@@ -37,4 +37,4 @@ def to_dict(report: Report) -> dict[str, Any]:
 
 def render(report: Report) -> str:
     """The report as one JSON document."""
-    return json.dumps(to_dict(report), ensure_ascii=False, indent=2)
+    return to_json(to_dict(report))

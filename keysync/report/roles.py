@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from urllib.parse import urlsplit
 
 from keysync.config.models import CloudMapping, Config
 from keysync.config.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
+from keysync.report.controls import to_json
 
 # What a filter of az and of Resource Manager takes without harm; a name has 512 characters at most.
 _NAME_REFUSED: Final = re.compile(r"[^0-9a-zA-Z ._()-]+")
@@ -147,10 +147,16 @@ def _padded(identities: Sequence[Identity], object_ids: Sequence[str]) -> Iterab
     return zip(identities, [*object_ids, *[None] * (len(identities) - len(object_ids))], strict=True)
 
 
+# Key Vault's own rule, so that no name is taken for an option.
+_VAULT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]")
+
+
 def _place(config: Config, url: str, number: int) -> VaultPlace:
     names = tuple(name for name, vault in config.vaults.items() if vault.url == url)
     label, _, domain = urlsplit(url).netloc.partition(".")
-    return VaultPlace(url, names, f"VAULT_ID_{number}", label if domain in _VAULT_DOMAINS else None)
+    return VaultPlace(
+        url, names, f"VAULT_ID_{number}", label if domain in _VAULT_DOMAINS and _VAULT_NAME.fullmatch(label) else None
+    )
 
 
 def _definitions(owner: str | None, grants: Sequence[Grant]) -> tuple[Definition, ...]:
@@ -226,7 +232,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
 
 def render(plan: Plan) -> str:
     """The JSON as text, with a newline at its end."""
-    return json.dumps(to_dict(plan), ensure_ascii=False, indent=2) + "\n"
+    return to_json(to_dict(plan)) + "\n"
 
 
 def _identity(principal: Principal) -> Mapping[str, Any]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keysync.azure.errors import FailureRecord
+from keysync.report.controls import without_controls
 from keysync.report.json import summary
 from keysync.sync.model import BAD, WRITES, Report, Result
 
@@ -37,8 +38,6 @@ _PIPED_WIDTH: Final = 400
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
 _LONGEST_REASON: Final = 1000
-# What commands a terminal or turns the direction of writing around: all controls but newline and tab.
-_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 class _Terminal(Console):
@@ -47,7 +46,7 @@ class _Terminal(Console):
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments to print; a control character within a text becomes U+FFFD."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=_CONTROLS.sub("\ufffd", segment.text))
+            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
 
 
 def console_for(stream: TextIO) -> Console:

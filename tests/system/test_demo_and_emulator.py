@@ -82,9 +82,9 @@ def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
     assert re.findall(r"[A-Za-z0-9+/]{60,}={0,2}|eyJ\w+|made by hand", everything) == []
 
 
-@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_ends_cleanly_when_told(tmp_path: Path, signum: signal.Signals) -> None:
-    """Ctrl-C is how a demo ends: exit code 0, a closing line, no traceback and no temporary files."""
+    """Ctrl-C is how a demo ends, or closing its terminal: exit code 0, a closing line, no traceback and no temporary files."""
     with started("demo", "--every", "1", temporary=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:

@@ -257,9 +257,18 @@ def test_whatever_the_configuration_holds_it_reaches_az_as_it_is(owner: str, hos
         reject()  # no such host
     plan = plan_roles(made, [WHO])
     with tempfile.TemporaryDirectory() as folder:
-        ran = run_with_az(render_script(plan), Path(folder), program=shell)
+        # Asked for where the host's first label is no vault's name.
+        vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/main"
+        ran = run_with_az(render_script(plan), Path(folder), program=shell, VAULT_ID_1=vault)
         assert [path.name for path in Path(folder).iterdir()] == ["az"]
     assert (ran.code, ran.err, ran.out) == (0, "", "")
     shown = ran.of("keyvault", "show")
     assert [call[1] for call in shown] == [plan.vaults[0].azure_name] if plan.vaults[0].azure_name else shown == []
     assert set(definitions(ran)) == {one["role"] for one in to_dict(plan)["roles"]}
+
+
+@pytest.mark.parametrize("host", ["--help", "-n", "a'b", "1main", "main-"])
+def test_no_host_is_taken_for_an_option(host: str) -> None:
+    """What cannot be a vault's name is not given to az as one."""
+    plan = plan_roles(config(vaults={"main": {"url": f"https://{host}.vault.azure.net"}}), [WHO])
+    assert plan.vaults[0].azure_name is None

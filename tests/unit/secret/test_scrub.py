@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import gc
+import sys
+import threading
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -155,3 +158,51 @@ def test_a_value_remembered_twice_is_forgotten_once():
     del second
     gc.collect()
     assert scrubber._by_beginning == {}
+
+
+SPELLINGS = {
+    "as .NET has it in JSON": lambda key: key.replace("+", "\\u002b").replace("/", "\\u002f").replace("=", "\\u003d"),
+    "URL in lower case": lambda key: (
+        quote(key, safe="").replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d")
+    ),
+    "escaped slashes": lambda key: key.replace("/", "\\/"),
+    "XML": lambda key: key.replace("+", "&#43;").replace("/", "&#47;").replace("=", "&#61;"),
+    "wrapped": lambda key: key[:64] + "\n" + key[64:],
+    "wrapped, in JSON": lambda key: key[:76] + "\\r\\n" + key[76:],
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
+@given(key=st.binary(min_size=64, max_size=64).map(lambda data: base64.b64encode(data).decode()))
+def test_a_key_is_masked_whole_however_a_service_spells_it(spelling: Callable[[str], str], key: str):
+    """A mask over the beginning that is known must not hide from the rest what it belongs to."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue(key))
+    spelt = spelling(key)
+    told = scrubber.scrub(f"bad value {spelt} in the body")
+    assert not [at for at in range(len(spelt) - 7) if spelt[at : at + 8] in told and not spelt[at : at + 8].isspace()]
+    del value
+
+
+def test_threads_that_remember_and_forget_lose_nothing():
+    """A value that begins as one that is forgotten in another thread stays known."""
+    scrubber = Scrubber()
+    kept = [scrubber.remember(SecretValue(SECRET)) for _ in range(3)]
+
+    def churn() -> None:
+        for _ in range(500):
+            scrubber.remember(SecretValue(SECRET))
+
+    threads = [threading.Thread(target=churn) for _ in range(3)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        mine = [scrubber.remember(SecretValue(SECRET)) for _ in range(500)]
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    known = {id(held()) for held in scrubber._by_beginning[SECRET[:8]]}
+    assert {id(value) for value in (*kept, *mine)} <= known

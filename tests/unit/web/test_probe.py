@@ -86,6 +86,32 @@ async def test_somebody_else_on_the_port_is_not_taken_for_keysync(answer: bytes)
         assert (await asked(port) or "").startswith("what answers there is no keysync")
 
 
+async def test_a_byte_now_and_then_is_no_answer() -> None:
+    """Each step of it is in time, and all of them together would go on for ever."""
+    over, ended = asyncio.Event(), asyncio.Event()
+
+    async def drip(writer: asyncio.StreamWriter) -> None:
+        while not over.is_set():
+            writer.write(b"x")
+            await asyncio.sleep(0.01)
+        writer.close()
+        await writer.wait_closed()
+        ended.set()
+
+    async with answering(drip) as port:
+        told = await asked(port, seconds=0.1)
+        over.set()
+        await ended.wait()
+    assert told == "no answer within 0.1 s"
+
+
+async def test_what_answers_commands_no_terminal() -> None:
+    """It may be anybody."""
+    body = b'{"live": false, "reason": "\\u001b]0;owned\\u0007\\u009b2J"}'
+    async with answering(saying(b"HTTP/1.1 503 No\r\n\r\n" + body)) as port:
+        assert await asked(port) == "\ufffd]0;owned\ufffd\ufffd2J"
+
+
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n"])
 async def test_what_is_no_http_is_told_apart(answer: bytes) -> None:
     """No answer, and one that is none of HTTP's, raise nothing."""
