@@ -126,6 +126,17 @@ def _pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
+ELSEWHERE = (
+    ("chromium", "the page's tests look at it in a browser", "Debian"),
+    ("prometheus, promtool", "scrape the metrics, and test the alerts", "Debian"),
+    ("buildah, podman, crun, catatonit", "build and run the image", "Debian"),
+    ("mmdebstrap", "makes the base that the image is built on", "Debian"),
+    ("iproute2", "brings loopback up where the image runs without a network", "Debian"),
+    ("actionlint", "faults in workflows; version 1.7.12, by Go's checksum database", "Go's module proxy"),
+)
+"""Programs that no package index for Python has: name, reason, source."""
+
+
 class Page:
     """The page's text, and what is wrong with what it would say."""
 
@@ -175,7 +186,7 @@ class Page:
         yield ""
         yield "## For developing and testing"
         yield ""
-        yield "None of it is in the wheel or the image."
+        yield "None of it is in the wheel; the image has what is an extra too, and nothing else of it."
         yield ""
         yield from self._table(direct("dev"))
         yield ""
@@ -188,6 +199,12 @@ class Page:
                 yield f"| {one.name} | {self._reason(one, f'requirements/{file.name}')} | {file.stem} |"
         for name in locked(ROOT / "requirements" / "dev.txt"):
             self._licence(name)
+        yield ""
+        yield "What CI takes from elsewhere, in the version that is there on the day:"
+        yield ""
+        yield "| program | why | from |"
+        yield "|---|---|---|"
+        yield from (f"| {name} | {why} | {source} |" for name, why, source in ELSEWHERE)
 
     def _rules(self) -> Iterator[str]:
         yield ""

@@ -13,7 +13,7 @@ set -euo pipefail
 CONFIG="$(realpath -- "${CONFIG:-keysync.yaml}")"
 
 options=(
-    --rm --init
+    --rm
     --user 65532:65532 --read-only --cap-drop=ALL --security-opt no-new-privileges
     --memory 256m --pids-limit 64
     --env AZURE_TENANT_ID --env AZURE_CLIENT_ID --env AZURE_CLIENT_SECRET

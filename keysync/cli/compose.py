@@ -306,7 +306,9 @@ def _routes(entries: Iterable[Discover], opener: _Opener) -> Mapping[str, Route]
             try:
                 from keysync.sources.resource_graph import GraphRoute  # noqa: PLC0415  # an extra
             except ImportError:
-                told = f"discover[{index}].via: resource_graph needs an extra: pip install 'keysync[resource-graph]'"
+                told = (
+                    f"discover[{index}].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'"
+                )
                 raise UsageError(told) from None
             routes[entry.via] = GraphRoute(opener.resource_graph)
     return routes

@@ -54,7 +54,7 @@ def open_election(
     try:
         from keysync.daemon import leases  # noqa: PLC0415  # an extra, and 0.4 s
     except ImportError:
-        raise UsageError("leader_election: needs an extra: pip install 'keysync[kubernetes]'") from None
+        raise UsageError("leader_election: needs an extra: in a clone, pip install '.[kubernetes]'") from None
     in_cluster = bool(environ.get("KUBERNETES_SERVICE_HOST"))
     namespace = wanted.namespace or leases.namespace_of_pod(in_cluster=in_cluster)
     lease = wanted.lease if shard is None else f"{wanted.lease}-{shard.index}"

@@ -56,7 +56,7 @@ def _make(scrub: Callable[[str], str], exporter: SpanExporter | None) -> SdkTrac
     try:
         from keysync.report.otel import SdkTracer  # noqa: PLC0415  # an extra
     except ImportError:
-        reason = "the environment asks for traces, and OpenTelemetry is missing: pip install 'keysync[tracing]'"
+        reason = "the environment asks for traces, and OpenTelemetry is missing: in a clone, pip install '.[tracing]'"
         log.warning("tracing.disabled", reason=reason)
         return None
     tracer = SdkTracer.make(scrub, exporter)

@@ -125,4 +125,4 @@ def _looking_secret(text: str) -> Iterator[tuple[int, int]]:
     for found in _LOOKS_SECRET.finditer(text):
         # An ARM id is made of letters and slashes too, where no name in it has a dash or a dot.
         if not _PATH.search(found.group()):
-            yield found.span()
+            yield found.start(), found.end()

@@ -1,4 +1,4 @@
-"""Every call of `az` that the deployment files and `keysync role` make or show: `python tests/az_cli/snippets.py FILE`.
+"""Every call of `az` that the deployment files and `keysync role` make, and that the documents show: `python tests/az_cli/snippets.py FILE`.
 
 Scripts are run, with an `az` that only notes its words; what is shown in a page or a comment is taken as it stands there. FILE is
 what tests/az_cli/parse.py reads.
@@ -49,6 +49,24 @@ def shown_in(text):
         yield shlex.split(line)[1:]
 
 
+def documented(text):
+    """The calls in a page's blocks of shell, those within others included, and those in its sentences that have an option."""
+    text = re.sub(r"\\\n\s*", " ", text)
+    sentences = re.findall(r"`(az [^`]* -{1,2}[^`]*)`", text)
+    for piece in (*re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE), *sentences):
+        rest = piece.replace("\n", " ") if piece in sentences else piece
+        while within := re.search(r'"?\$\(([^()]*)\)"?', rest):
+            yield from calls_in(within[1])
+            rest = rest[: within.start()] + "X" + rest[within.end() :]
+        yield from calls_in(rest)
+
+
+def calls_in(piece):
+    """The calls of a piece of shell in which nothing is nested; a file that a value would be read from is not there."""
+    for call in re.findall(r"(?:^|[\s=|&;])(az [a-z][^\n|;&#<>]*)", piece, re.MULTILINE):
+        yield [re.sub(r"^@.*", "X", word) for word in shlex.split(call)[1:]]
+
+
 def main(file):
     """Write every call once."""
     keysync = Path(sys.executable).with_name("keysync")
@@ -62,8 +80,9 @@ def main(file):
     os.environ.update(place)
     script = (AZURE / "workload-identity.sh").read_text(encoding="utf-8")
     calls += calls_of(script, **identity, CONFIG=place["CONFIG"])
-    for page in (AZURE / "README.md", AZURE / "container-instance.yaml"):
-        calls += shown_in(page.read_text(encoding="utf-8"))
+    calls += shown_in((AZURE / "container-instance.yaml").read_text(encoding="utf-8"))
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))):
+        calls += documented(page.read_text(encoding="utf-8"))
     Path(file).write_text("\0\0".join("\0".join(call) for call in calls), encoding="utf-8")
 
 

@@ -155,7 +155,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, default=200)
     parser.add_argument("--vaults", type=int, default=4)
-    parser.add_argument("--subscriptions", type=int, default=1)
+    parser.add_argument("--subscriptions", type=int, default=10)
     parser.add_argument("--latency", type=duration, default=0.04)
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document")

@@ -293,7 +293,7 @@ def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld
         check=False,
     )
     assert (done.returncode, done.stdout) == (2, "")
-    assert "discover[1].via: resource_graph needs an extra: pip install 'keysync[resource-graph]'" in done.stderr
+    assert "discover[1].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'" in done.stderr
     assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
 
 

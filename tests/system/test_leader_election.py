@@ -314,7 +314,9 @@ async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyP
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "keysync.daemon.leases", raising=False)
     monkeypatch.delattr("keysync.daemon.leases", raising=False)
-    with pytest.raises(UsageError, match=r"leader_election: needs an extra: pip install 'keysync\[kubernetes\]'"):
+    with pytest.raises(
+        UsageError, match=r"leader_election: needs an extra: in a clone, pip install '\.\[kubernetes\]'"
+    ):
         open_election(LeaderElection(), None, {})
 
 
