@@ -8,12 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
 from keysync import logs
 from keysync.cli.compose import wire
 from keysync.cli.invocation import Options, load
@@ -21,7 +15,8 @@ from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
 from keysync.config.models import Account, Config
 from keysync.report.controls import to_json
-from keysync.report.text import account_name, console_for
+from keysync.report.paper import Paper, Part, paper_for
+from keysync.report.text import account_name
 from keysync.secret.scrub import Scrubber
 from keysync.sources.discovery import Problem
 
@@ -72,7 +67,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(coverage, lines)) + "\n")
     else:
-        _print(console_for(sys.stdout), coverage, lines)
+        _print(paper_for(sys.stdout), coverage, lines)
     refused = any(line.state == "refused" for line in lines)
     return interruption.exit_code or int(not coverage.complete or refused)
 
@@ -108,48 +103,46 @@ def _problem(problem: Problem) -> dict[str, Any]:
     return {**told, "error": problem.record.to_dict()}
 
 
-def _print(console: Console, coverage: Coverage, lines: list[Line]) -> None:
+def _print(paper: Paper, coverage: Coverage, lines: list[Line]) -> None:
     if lines:
-        console.print(_table(console, lines))
-        console.print()
+        paper.table(_HEADINGS, [_row(line) for line in lines])
     for line in lines:
         if line.reason:
-            note = Text(f"{_WORDS[line.state]} ", style=_STYLES[line.state]).append(
-                account_name(line.account), style="bold"
-            )
-            console.print(note.append(f": {line.reason}", style="none"), soft_wrap=not console.is_terminal)
+            head = Part(f"{_WORDS[line.state]} ", _STYLES[line.state]), Part(account_name(line.account), "bold")
+            paper.line(*head, Part(f": {line.reason}"))
     for problem in coverage.problems:
-        told = Text("not listed whole ", style="bold red").append(
-            f"discover[{problem.entry}] {problem.scope}: ", style="bold"
-        )
-        told.append(problem.record.summary, style="none")
+        where = Part(f"discover[{problem.entry}] {problem.scope}: ", "bold")
+        paper.line(Part("not listed whole ", "bold red"), where, Part(problem.record.summary))
         if problem.record.hint:
-            told.append(f"\n    → {problem.record.hint}", style="cyan")
-        console.print(told, soft_wrap=not console.is_terminal)
+            paper.line(Part(f"    → {problem.record.hint}", "cyan"))
     for warning in coverage.warnings:
-        console.print(Text(f"warning: {warning}", style="yellow"), soft_wrap=not console.is_terminal)
-    console.print(_summary(coverage, lines), soft_wrap=True)
+        paper.line(Part(f"warning: {warning}", "yellow"))
+    paper.line(_summary(coverage, lines), whole=True)
 
 
-def _table(console: Console, lines: list[Line]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-    for heading in ("account", "subscription", "group", "source", "vaults", "secrets", "state"):
-        table.add_column(heading, no_wrap=not console.is_terminal, overflow="fold")
-    for line in lines:
-        parts = line.account.split("/")
-        state = Text(_WORDS[line.state], style=_STYLES[line.state])
-        cells = (account_name(line.account), parts[2], parts[4], line.source, _all(line.vaults))
-        table.add_row(*(escape(cell) for cell in cells), escape(_all(line.secrets.values())), state)
-    return table
+_HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
+
+
+def _row(line: Line) -> tuple[Part, ...]:
+    parts = line.account.split("/")
+    cells = (
+        account_name(line.account),
+        parts[2],
+        parts[4],
+        line.source,
+        _all(line.vaults),
+        _all(line.secrets.values()),
+    )
+    return (*(Part(cell) for cell in cells), Part(_WORDS[line.state], _STYLES[line.state]))
 
 
 def _all(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _summary(coverage: Coverage, lines: list[Line]) -> Text:
+def _summary(coverage: Coverage, lines: list[Line]) -> Part:
     counts = {state: sum(line.state == state for line in lines) for state in _STYLES}
     told = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
     partly = "" if coverage.complete else "; not all could be listed"
     bad = not coverage.complete or counts["refused"]
-    return Text(f"accounts: {told}{partly}", style="bold red" if bad else "bold green")
+    return Part(f"accounts: {told}{partly}", "bold red" if bad else "bold green")

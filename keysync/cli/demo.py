@@ -11,9 +11,6 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Final
 
-from rich.console import Console
-from rich.text import Text
-
 from keysync import logs
 from keysync.cli.daemon import serve
 from keysync.cli.invocation import Options
@@ -21,7 +18,8 @@ from keysync.cli.signals import Interruption, interruptible
 from keysync.cli.stdout import reader_is_gone
 from keysync.config.models import Config
 from keysync.emulator import Emulator, EmulatorData
-from keysync.report.text import account_name, console_for, print_report
+from keysync.report.paper import Paper, Part, paper_for
+from keysync.report.text import account_name, print_report
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
@@ -70,7 +68,7 @@ async def _run(scrubber: Scrubber, *, once: bool, every: float) -> int:
                 AZURE_CLIENT_ID=azure.endpoints.client_id,
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
-            show = _Show(console_for(sys.stdout), azure, interruption, once=once)
+            show = _Show(paper_for(sys.stdout), azure, interruption, once=once)
             await serve(_config(azure, every), scrubber, interruption, observers=[show], announce=show.opening)
             show.closing()
     return 0
@@ -118,8 +116,8 @@ def _config(azure: Emulator, every: float) -> Config:
 class _Show:
     """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass; a `PassObserver`."""
 
-    def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
-        self._console = console
+    def __init__(self, paper: Paper, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
+        self._paper = paper
         self._azure = azure
         self._interruption = interruption
         self._once = once
@@ -177,7 +175,7 @@ class _Show:
         new = [result for result in report.results if self._is_new(result)]
         self._last |= {result.ref: result.outcome for result in report.results}
         if self._passes == 1:
-            print_report(self._console, report)
+            print_report(self._paper, report)
             return
         for result in new:
             self._line(result)
@@ -204,8 +202,8 @@ class _Show:
         self._say(f"pass {self._passes}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
 
     def _say(self, what: str, text: str, style: str = "bold") -> None:
-        line = Text(time.strftime("%H:%M:%S "), style="dim")
-        self._console.print(line.append(what, style=style).append(f": {text}", style="none"), soft_wrap=True)
-        self._console.file.flush()
+        now = Part(time.strftime("%H:%M:%S "), "dim")
+        self._paper.line(now, Part(what, style), Part(f": {text}"), whole=True)
+        sys.stdout.flush()
         if reader_is_gone():
             self._interruption.stop.set()

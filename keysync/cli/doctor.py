@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Final, Literal
 
-from rich.text import Text
-
 from keysync import logs
 from keysync.azure.errors import AzureFailure
 from keysync.azure.retry import Operation
@@ -23,7 +21,8 @@ from keysync.cli.signals import Interruption, interruptible
 from keysync.config.models import Config
 from keysync.config.permissions import is_written
 from keysync.report.controls import to_json
-from keysync.report.text import account_name, console_for, print_told
+from keysync.report.paper import Part, paper_for
+from keysync.report.text import account_name, print_told
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
@@ -185,18 +184,12 @@ def _print(options: Options, found: list[Diagnosis]) -> None:
     if options.output == "json":
         sys.stdout.write(to_json({"findings": [asdict(one) for one in found]}) + "\n")
         return
-    console = console_for(sys.stdout)
+    paper = paper_for(sys.stdout)
     for one in found:
         mark, style = _STYLES[one.level]
-        line = Text(f"{mark} ", style=style).append(one.subject, style="bold").append(f": {one.message}", style="none")
-        console.print(line, soft_wrap=True)
+        paper.line(Part(f"{mark} ", style), Part(one.subject, "bold"), Part(f": {one.message}"), whole=True)
         if one.cure:
-            print_told(console, one.cure, Text("    → ", style="cyan"))
+            print_told(paper, one.cure, Part("    → ", "cyan"))
     counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
-    style = "bold red" if counts["problem"] else "bold green"
-    console.print(
-        Text(
-            f"{counts['ok']} ok, {_many(counts['warning'], 'warning')}, {_many(counts['problem'], 'problem')}",
-            style=style,
-        )
-    )
+    told = f"{counts['ok']} ok, {_many(counts['warning'], 'warning')}, {_many(counts['problem'], 'problem')}"
+    paper.line(Part(told, "bold red" if counts["problem"] else "bold green"))

@@ -21,8 +21,9 @@ from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
 from keysync.config.models import Account, Config
 from keysync.errors import UsageError
-from keysync.report import json
+from keysync.report import json, text
 from keysync.report.log import PassLog
+from keysync.report.paper import paper_for
 from keysync.report.tracing import open_tracing
 from keysync.secret.scrub import Scrubber
 from keysync.sync.model import Report
@@ -115,12 +116,10 @@ def _print(options: Options, report: Report) -> None:
     if options.output == "json":
         sys.stdout.write(json.render(report) + "\n")
     else:
-        from keysync.report import text  # noqa: PLC0415  # imports rich, which JSON does without
-
-        console = text.console_for(sys.stdout)
-        text.print_report(console, report, accepted_by=None if options.adopt else "checksum")
+        paper = paper_for(sys.stdout)
+        text.print_report(paper, report, accepted_by=None if options.adopt else "checksum")
         if options.adopt is not None and options.dry_run and report.has_changes:
-            text.print_told(console, f"This is what would be done. To do it: {_adopt_command(options)}")
+            text.print_told(paper, f"This is what would be done. To do it: {_adopt_command(options)}")
 
 
 def _adopt_command(options: Options) -> str:

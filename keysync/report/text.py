@@ -5,18 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from textwrap import shorten
-from typing import Final, TextIO
-
-from rich import box
-from rich.console import Console, ConsoleOptions, RenderableType
-from rich.markup import escape
-from rich.segment import Segment
-from rich.table import Table
-from rich.text import Text
+from typing import Final
 
 from keysync.azure.errors import FailureRecord
-from keysync.report.controls import without_controls
 from keysync.report.json import summary
+from keysync.report.paper import Paper, Part
 from keysync.sync.model import BAD, WRITES, Report, Result
 
 _STYLES: Final = {
@@ -33,67 +26,46 @@ _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-"
 _ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
 # A larger report shows only what is not plainly unchanged.
 _SHOW_ALL: Final = 40
-_PIPED_WIDTH: Final = 400
 # A command that a sentence tells stands behind a colon, and goes to the end of the sentence or to a semicolon.
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
 _LONGEST_REASON: Final = 1000
 
 
-class _Terminal(Console):
-    """A console whose text commands no terminal: a secret's tags and a service's words are anybody's."""
-
-    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments to print; a control character within a text becomes U+FFFD."""
-        for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
-
-
-def console_for(stream: TextIO) -> Console:
-    """A console that is plain and does not wrap where `stream` is no terminal; NO_COLOR is rich's own affair."""
-    return (
-        _Terminal(file=stream, highlight=False)
-        if stream.isatty()
-        else _Terminal(file=stream, highlight=False, width=_PIPED_WIDTH)
-    )
-
-
-def print_report(console: Console, report: Report, *, accepted_by: str | None = "checksum") -> None:
+def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "checksum") -> None:
     """Prints table, failures with their hints, a stop if there was one, and the summary line.
 
     `accepted_by` is what a plan shows for a later `--accept`, None where nothing takes it.
     """
     shown = [result for result in report.results if len(report.results) <= _SHOW_ALL or not _plain(result)]
     if shown:
-        console.print(_table(console, shown))
-        console.print()
-    for head, reason, tail in _notes(report.results, cut=console.is_terminal):
-        print_told(console, reason, head)
-        if tail.plain:
-            console.print(tail, soft_wrap=not console.is_terminal)
+        paper.table(_HEADINGS, [_row(result) for result in shown])
+    for head, reason, cure in _notes(report.results, cut=paper.is_terminal):
+        print_told(paper, reason, *head)
+        for part in cure:
+            paper.line(part)
     for warning in report.warnings:
-        print_told(console, warning, Text("warning: ", style="yellow"))
+        print_told(paper, warning, Part("warning: ", "yellow"))
     if report.stopped:
-        print_told(console, report.stopped, Text("stopped: ", style="bold red"))
+        print_told(paper, report.stopped, Part("stopped: ", "bold red"))
     if report.interrupted:
-        console.print(Text("interrupted: this is what was done until then", style="bold yellow"))
-    console.print(_summary_line(report, accepted_by), soft_wrap=True)
+        paper.line(Part("interrupted: this is what was done until then", "bold yellow"))
+    paper.line(*_summary_line(report, accepted_by), whole=True)
 
 
-def print_told(console: Console, sentence: str, head: Text | None = None) -> None:
+def print_told(paper: Paper, sentence: str, *head: Part) -> None:
     """Prints a sentence; on a terminal each command that it tells stands whole on a line of its own, to be copied."""
-    text = (head or Text()).copy()
-    if not console.is_terminal:
+    if not paper.is_terminal:
         # A pipe gets one line a sentence, for grep.
-        console.print(text.append(sentence, style="none"), soft_wrap=True)
+        paper.line(*head, Part(sentence))
         return
     parts = _COMMAND.split(sentence)
     for words, told in zip(parts[::2], [*parts[1::2], ""], strict=True):
-        if text.plain or words.strip("; "):
-            console.print(text.append(words.strip("; "), style="none"))
+        if head or words.strip("; "):
+            paper.line(*head, Part(words.strip("; ")))
         if told:
-            console.print(Text(f"    {told}", style="cyan"), soft_wrap=True)
-        text = Text()
+            paper.line(Part(f"    {told}", "cyan"), whole=True)
+        head = ()
 
 
 def account_name(resource_id: str) -> str:
@@ -105,48 +77,47 @@ def _plain(result: Result) -> bool:
     return result.outcome == "unchanged" and result.reason is None
 
 
-def _table(console: Console, results: Iterable[Result]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False, show_edge=False)
-    for heading in ("account", "key", "vault", "secret", "found", "outcome"):
-        table.add_column(heading, no_wrap=not console.is_terminal, overflow="fold")
-    for result in results:
-        outcome = Text(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", style=_STYLES[result.outcome])
-        ref = result.ref
-        table.add_row(
-            escape(account_name(ref.account)), ref.key, escape(ref.vault), escape(ref.secret), _found(result), outcome
-        )
-    return table
+_HEADINGS: Final = ("account", "key", "vault", "secret", "found", "outcome")
 
 
-def _found(result: Result) -> Text:
+def _row(result: Result) -> tuple[Part, ...]:
+    outcome = Part(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", _STYLES[result.outcome])
+    ref = result.ref
+    return (
+        *(Part(cell) for cell in (account_name(ref.account), ref.key, ref.vault, ref.secret)),
+        _found(result),
+        outcome,
+    )
+
+
+def _found(result: Result) -> Part:
     text = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
-    return Text(text, style="bold yellow" if result.verdict in _ALARMING else "dim")
+    return Part(text, "bold yellow" if result.verdict in _ALARMING else "dim")
 
 
-def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[Text, str, Text]]:
+def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part, ...], str, tuple[Part, ...]]]:
     """One note for each distinct reason of an account, however many of its items have it: whom, what, and what to do."""
     notes: dict[tuple[str, str, str], list[Result]] = {}
     for result in results:
         if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
             notes.setdefault((result.ref.account, result.outcome, result.reason), []).append(result)
     for (account, outcome, reason), group in notes.items():
-        head = Text(f"{outcome} ", style=_STYLES[outcome])
         secrets = ", ".join(sorted({result.ref.secret for result in group}))
-        head.append(f"{account_name(account)} ({secrets}): ", style="bold")
+        head = (Part(f"{outcome} ", _STYLES[outcome]), Part(f"{account_name(account)} ({secrets}): ", "bold"))
         error = group[0].error
         yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if error and cut else reason, _cure(error)
 
 
-def _cure(error: FailureRecord | None) -> Text:
+def _cure(error: FailureRecord | None) -> tuple[Part, ...]:
     lines = []
     if error is not None and error.hint:
-        lines.append(Text(f"    → {error.hint}", style="cyan"))
+        lines.append(Part(f"    → {error.hint}", "cyan"))
     if error is not None and error.request_id:
-        lines.append(Text(f"    request {error.request_id}", style="dim"))
-    return Text("\n").join(lines)
+        lines.append(Part(f"    request {error.request_id}", "dim"))
+    return tuple(lines)
 
 
-def _summary_line(report: Report, accepted_by: str | None) -> Text:
+def _summary_line(report: Report, accepted_by: str | None) -> tuple[Part, ...]:
     counts = summary(report)
     accounts = counts.pop("accounts")
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
@@ -155,7 +126,7 @@ def _summary_line(report: Report, accepted_by: str | None) -> Text:
     plan = " (nothing was written)" if report.dry_run else held_back
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
     noun = "account" if accounts == 1 else "accounts"
-    line = Text(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style=style)
+    line = Part(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style)
     if report.has_changes and report.dry_run and accepted_by is not None:
-        line.append(f"  {accepted_by} {report.checksum}", style="dim")
-    return line
+        return (line, Part(f"  {accepted_by} {report.checksum}", "dim"))
+    return (line,)

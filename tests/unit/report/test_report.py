@@ -21,9 +21,10 @@ from keysync.errors import UsageError
 from keysync.report import json as report_json
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
+from keysync.report.paper import paper_for
 from keysync.report.status import Status
 from keysync.report.status_metrics import StatusCollector
-from keysync.report.text import console_for, print_report
+from keysync.report.text import print_report
 from keysync.sync.model import Outcome, Report, Result
 from keysync.sync.shard import Shard
 from tests.support.passes import GROUP, ref
@@ -68,7 +69,7 @@ class Terminal(io.StringIO):
 
 def printed(report: Report) -> str:
     stream = io.StringIO()
-    print_report(console_for(stream), report)
+    print_report(paper_for(stream), report)
     return stream.getvalue()
 
 
@@ -161,7 +162,7 @@ def test_the_words_of_others_command_no_terminal(terminal: bool):
         Result(ref("beta"), "failed", reason=HOSTILE, error=error),
     )
     stream = Terminal() if terminal else io.StringIO()
-    print_report(console_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
+    print_report(paper_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # rich's own colours
     assert "]0;title" in text  # it is still told
     assert not [each for each in text if unicodedata.category(each) in {"Cc", "Cf"} and each != "\n"]

@@ -1,0 +1,66 @@
+"""What is printed for a person: lines and tables of styled parts; plain where nobody looks at a terminal."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, TextIO
+
+from keysync.report.controls import without_controls
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A piece of text; `style` is words of rich's, such as ``bold red``, which only a terminal shows."""
+
+    text: str
+    style: str = ""
+
+
+class Paper(Protocol):
+    """Where lines and tables are printed. What is printed commands no terminal, whoever wrote it."""
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether lines are wrapped, and styles shown."""
+        ...
+
+    def line(self, *parts: Part, whole: bool = False) -> None:
+        """One line, or more where a part has line breaks; on a terminal wrapped at words unless it is to stay `whole`."""
+        ...
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
+        """A table with a heading, and an empty line after it."""
+        ...
+
+
+class Plain:
+    """A `Paper` for a file or a pipe: a line stays one line, for grep, and columns stand below one another."""
+
+    is_terminal = False
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def line(self, *parts: Part, whole: bool = False) -> None:  # noqa: ARG002  # nothing is ever wrapped
+        """Writes it."""
+        self._stream.write(without_controls("".join(part.text for part in parts)) + "\n")
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
+        """Writes each row on a line of its own."""
+        cells = [list(headings), *([without_controls(part.text) for part in row] for row in rows)]
+        widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+        for row in cells:
+            words = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            self._stream.write("  ".join(words).rstrip() + "\n")
+        self._stream.write("\n")
+
+
+def paper_for(stream: TextIO) -> Paper:
+    """A terminal's own where `stream` is one, or FORCE_COLOR says that it is to be taken for one; NO_COLOR is heeded there."""
+    if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
+        return Plain(stream)
+    from keysync.report.terminal import Terminal  # noqa: PLC0415  # imports rich, which cron jobs do without
+
+    return Terminal(stream)

@@ -1,0 +1,48 @@
+"""Lines and tables on a terminal, by rich."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TextIO
+
+from rich import box
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
+from rich.table import Table
+from rich.text import Text
+
+from keysync.report.controls import without_controls
+from keysync.report.paper import Part
+
+
+class _Console(Console):
+    """A console whose text commands no terminal: a secret's tags and a service's words are anybody's."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """The segments to print; a control character within a text becomes U+FFFD."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
+
+
+class Terminal:
+    """A `Paper` for a terminal."""
+
+    is_terminal = True
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = _Console(file=stream, highlight=False)
+
+    def line(self, *parts: Part, whole: bool = False) -> None:
+        """Prints it, styled."""
+        text = Text.assemble(*((part.text, part.style) for part in parts))
+        self._console.print(text, soft_wrap=whole)
+
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
+        """Prints it with a rule below the heading; long cells are folded."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(part.text, style=part.style) for part in row))
+        self._console.print(table)
+        self._console.print()
