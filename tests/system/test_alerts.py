@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.alerts import CASES, RULES, queries, rules
 from tests.support.prometheus import find_tool, prometheus_of
+from tests.support.troubled import troubled
 from tests.system.conftest import World
 from tests.system.test_prometheus import MakeWorld, running
 
@@ -45,22 +46,8 @@ def test_the_alerts_fire_when_they_should(path: Path) -> None:
 @pytest.fixture
 def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fleet with one of everything that goes wrong by itself, and a webhook that nobody listens at."""
-    throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
-    made = make_world(
-        "alpha",
-        {"name": "norole", "fault": "role_missing"},
-        {"name": "busy", "fault": {**throttled, "retry_after": "1"}},
-        "handmade",
-        vaults=({"name": "main", "secrets": [{"name": "handmade-primary-key", "value": "made by hand"}]}, "other"),
-    )
-    made.configure(
-        [{"name": "alpha", "vaults": ["main", "other"]}, "norole", "busy", "handmade"],
-        schedule={"every": "1s"},
-        listen="127.0.0.1:0",
-        notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"},
-    )
     monkeypatch.setenv("NOTIFY_SECRET", "signs what is sent")
-    return made
+    return troubled(make_world, retry_after=1, notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"})
 
 
 def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.prometheus import fetch, find_tool, lint, prometheus_of
+from tests.support.troubled import troubled
 from tests.system.conftest import World, clean_environment
 
 pytestmark = pytest.mark.slow
@@ -96,20 +97,7 @@ def tools() -> None:
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     """A fleet in which something of everything happens: writes, a refusal, a failure, throttling."""
-    throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
-    made = make_world(
-        "alpha",
-        {"name": "norole", "fault": "role_missing"},
-        {"name": "busy", "fault": {**throttled, "retry_after": "1200"}},
-        "handmade",
-        vaults=({"name": "main", "secrets": [{"name": "handmade-primary-key", "value": "made by hand"}]}, "other"),
-    )
-    made.configure(
-        [{"name": "alpha", "vaults": ["main", "other"]}, "norole", "busy", "handmade"],
-        schedule={"every": "1s"},
-        listen="127.0.0.1:0",
-    )
-    return made
+    return troubled(make_world, retry_after=1200)
 
 
 @pytest.mark.usefixtures("tools")
