@@ -10,7 +10,8 @@
 set -euo pipefail
 
 : "${AZURE_TENANT_ID:?}" "${AZURE_CLIENT_ID:?}" "${AZURE_CLIENT_SECRET:?}"
-CONFIG="$(realpath -- "${CONFIG:-keysync.yaml}")"
+# A file that is not there would be mounted as an empty folder.
+CONFIG="$(realpath -e -- "${CONFIG:-keysync.yaml}")"
 
 options=(
     --rm

@@ -160,7 +160,7 @@ class Credentials:
             # Numbered from the second of a kind on, as the log, the doctor and the breakers tell them apart by it.
             same = sum(known.type == wanted.type for known in self._opened)
             name = f"{wanted.type} {same + 1}" if same else wanted.type
-            inner = self._build(wanted)
+            inner = self._built(wanted)
             credential = SingleFlightCredential(inner, name, timeout=self._timeout, expires_at=_expiry(wanted))
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
@@ -169,6 +169,13 @@ class Credentials:
     def opened(self) -> tuple[SingleFlightCredential, ...]:
         """Those opened so far, each once."""
         return tuple(self._opened.values())
+
+    def _built(self, wanted: models.Credential) -> Any:  # noqa: ANN401  # one class a kind
+        try:
+            return self._build(wanted)
+        except (*UNREADABLE, OSError) as error:
+            # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
+            raise UsageError(f"credential: {wanted.type}: {error}") from error
 
     def _build(self, wanted: models.Credential) -> Any:  # noqa: ANN401  # one return a kind
         common = self._common()
@@ -184,10 +191,7 @@ class Credentials:
                     "client_id": wanted.client_id,
                     "token_file_path": str(wanted.token_file) if wanted.token_file else None,
                 }
-                try:
-                    return identity.WorkloadIdentityCredential(**_set(given), **common)
-                except ValueError as error:
-                    raise UsageError(f"credential: workload_identity: {error}") from error
+                return identity.WorkloadIdentityCredential(**_set(given), **common)
             case models.ManagedIdentityCredential():
                 return identity.ManagedIdentityCredential(**_set({"client_id": wanted.client_id}), **self._managed())
             case models.ClientSecretCredential():
@@ -215,7 +219,10 @@ class Credentials:
     def _secret(self, wanted: models.ClientSecretCredential) -> str:
         if wanted.client_secret is not None:
             return self._keep(wanted.client_secret.get_secret_value())
-        return self._keep(_text(wanted.client_secret_file, "client_secret_file"))
+        text = _text(wanted.client_secret_file, "client_secret_file")
+        if not text:
+            raise UsageError(f"credential: client_secret_file: {wanted.client_secret_file} is empty")
+        return self._keep(text)
 
     def _certificate(self, wanted: models.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
         given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
@@ -265,6 +272,9 @@ def check_environment(wanted: models.Credential) -> None:
     missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
     if not any(os.environ.get(name) for name in proofs):
         missing.append(f"{proofs[0]} (or {proofs[1]})")
+    elif os.environ.get(proofs[0]) == "":
+        # azure-identity goes by whether it is set.
+        raise UsageError(f"credential: environment: {proofs[0]} is set and empty; unset it to sign in with {proofs[1]}")
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         told = f"credential: environment: {', '.join(missing)} {verb} not set"

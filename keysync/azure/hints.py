@@ -74,7 +74,7 @@ _BY_KIND: Final = {
         "the vault asks for a token of another domain than its own: check the URL, or set "
         "verify_challenge_resource: false if you trust that host"
     ),
-    "credential_unavailable": "no credential of the configured type is at hand here: check `credential` and its environment",
+    "credential_unavailable": "no credential of the configured type is at hand here: check `credential` and its environment; for `azure_cli`, install az and run az login",
     "throttled": "Azure limits the rate of calls: spread accounts over subscriptions or vaults, or sync less often",
     "timeout": "{scope} did not answer in time: check the network, or raise timeouts.request",
     "http_error": "the reply came from something other than Azure (a proxy?): check HTTPS_PROXY and NO_PROXY",

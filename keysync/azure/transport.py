@@ -16,6 +16,8 @@ from azure.core.pipeline.transport import AioHttpTransport
 from keysync.errors import UsageError
 
 _LINK_LOCAL: Final = "169.254."
+# Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.
+_KEPT_SECONDS: Final = 5.0
 # Twice what the largest TLS record holds (RFC 8446, 5.2: 16 KiB and a little).
 _READ_BYTES: Final = 32 * 1024
 
@@ -104,7 +106,7 @@ async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, conne
     """
     _spare_read_buffers()
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=15),
+        connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEPT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,

@@ -102,7 +102,7 @@ def _principal(principal: Principal) -> str:
 
 def _tenant(tenant: str) -> str:
     # The quotes belong to the query; a tenant's id has none in it.
-    query = f"[?tenantId=='{tenant}'] | [0].id"
+    query = f"[?tenantId=='{tenant}' || tenantDefaultDomain=='{tenant}'] | [0].id"
     find = _CURRENT.format(query=shlex.quote(query))
     return (
         _comment(f"In the tenant {tenant}, to which az has to be signed in as well.")
@@ -114,7 +114,10 @@ def _vault(plan: Plan, vault: VaultPlace) -> str:
     name, names = vault.variable, ", ".join(vault.names)
     if vault.find is not None:
         told = f"Where: the vault {names}, {vault.url}. It is looked for in the subscription that az is in; else set {name} to its ARM id."
-        text = _comment(told) + f'{name}="${{{name}:-$({shlex.join(vault.find)})}}"\n'
+        text = (
+            _comment(told)
+            + f'{name}="${{{name}:-$({shlex.join(vault.find)})}}"\n: "${{{name}:?was not found: set it to the ARM id of the vault}}"\n'
+        )
     else:
         told = (
             f"Where: the vault {names}, {vault.url}, whose name in Azure this URL does not tell. {name} is its ARM id."

@@ -171,3 +171,12 @@ def test_a_certificate_that_is_not_trusted_is_told_as_such(make_world: MakeWorld
     assert "Traceback" not in ran.err
     assert {item["error"]["kind"] for item in ran.report["items"]} == {"tls"}
     assert world.running.do(lambda azure: dict(azure.counts)) == {}
+
+
+def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) -> None:
+    """Entra's refusal is a 400 too, and says nothing about the vault."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    found = findings(world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"}))
+    assert "AADSTS" in json.dumps(found)
+    assert [one["level"] for one in found if one["subject"] == "vault main"] == ["problem", "problem"]

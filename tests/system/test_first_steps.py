@@ -58,6 +58,46 @@ def test_a_variable_that_is_missing_is_named_before_the_first_request(
     assert world.running.do(lambda azure: dict(azure.counts)) == {}
 
 
+IDENTITY = {"AZURE_TENANT_ID": "7e000000-0000-4000-8000-00000000007e", "AZURE_CLIENT_ID": "c"}
+UNFIT: dict[str, tuple[dict[str, str], str]] = {
+    "tenant": ({**IDENTITY, "AZURE_TENANT_ID": "no tenant", "AZURE_CLIENT_SECRET": "s"}, "tenant"),
+    "certificate": (
+        {**IDENTITY, "AZURE_CLIENT_SECRET": "", "AZURE_CLIENT_CERTIFICATE_PATH": "/x"},
+        "AZURE_CLIENT_SECRET is set and empty",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNFIT)
+@pytest.mark.parametrize("command", ["plan", "check", "run"])
+def test_what_the_sdk_will_not_take_is_told_as_such(make_world: MakeWorld, command: str, case: str) -> None:
+    """It is no fault of keysync's, and none to report: exit code 2."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    given, part = UNFIT[case]
+    ran = world.run(command, env={**dict.fromkeys(world.running.environ, ""), **given})
+    assert (ran.code, ran.out) == (2, "")
+    assert ran.err.startswith("keysync: credential: environment: ")
+    assert part in ran.err
+
+
+def test_a_secret_file_that_is_empty_is_told(make_world: MakeWorld, tmp_path: Path) -> None:
+    """As a mount is before its Secret has come."""
+    empty = tmp_path / "empty"
+    empty.touch()
+    world = make_world("alpha")
+    credential = {
+        "type": "client_secret",
+        "tenant_id": IDENTITY["AZURE_TENANT_ID"],
+        "client_id": "c",
+        "client_secret_file": str(empty),
+    }
+    world.configure(["alpha"], credential=credential)
+    ran = world.run("plan")
+    assert ran.code == 2
+    assert f"credential: client_secret_file: {empty} is empty" in ran.err
+
+
 def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_world: MakeWorld) -> None:
     """Discovery may sign in otherwise, and would be done before the vault is opened."""
     world = make_world("alpha")

@@ -109,7 +109,9 @@ def test_each_tenant_has_roles_of_its_own(tmp_path: Path) -> None:
     made = config(vaults={"main": {"url": URL}, "theirs": {"url": "https://kv-2.vault.azure.net", "credential": mine}}, discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["theirs"]}])  # fmt: skip
     ran = run_with_az(render_script(plan_roles(made)), tmp_path, PRINCIPAL_ID=WHO)
     assert (ran.code, ran.err) == (0, "")
-    assert ran.of("account", "list") == [["--query", f"[?tenantId=='{other}'] | [0].id", "--output", "tsv"]]
+    assert ran.of("account", "list") == [
+        ["--query", f"[?tenantId=='{other}' || tenantDefaultDomain=='{other}'] | [0].id", "--output", "tsv"]
+    ]
     assert ran.of("account", "set") == [["--subscription", "some-subscription"]]
     assert set(definitions(ran)) == {
         "keysync Batch keys (us)",
