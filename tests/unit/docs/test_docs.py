@@ -289,6 +289,15 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
                 assert found == own or page.path != ROOT / "README.md", f"{page}: {own - found} is missing"
 
 
+@pytest.mark.parametrize("page", named(PAGES))
+def test_every_table_that_a_command_writes_has_been_written(page: Page) -> None:
+    """A sentence that ends with a colon and nothing behind it tells nobody anything."""
+    text = page.path.read_text(encoding="utf-8")
+    tables = re.findall(r"^<!-- table: (\S+) -->\n(.*?)^<!-- /table -->", text, re.DOTALL | re.MULTILINE)
+    assert [name for name, table in tables if "| --- |" not in table] == []
+    assert len(tables) == text.count("<!-- table: ")
+
+
 def test_every_metric_that_is_named_is_one_that_there_is() -> None:
     """observability.md lists them, and is compared with the code."""
     listed = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
