@@ -60,7 +60,7 @@ async def test_a_missing_extra_is_told_and_is_no_error(monkeypatch: pytest.Monke
             assert tracer is NO_TRACER
     (one,) = logged
     assert (one["event"], one["log_level"]) == ("tracing.disabled", "warning")
-    assert "keysync[tracing]" in one["reason"]
+    assert "pip install '.[tracing]'" in one["reason"]
 
 
 def test_what_is_not_asked_for_is_not_imported() -> None:
