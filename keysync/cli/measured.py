@@ -38,5 +38,5 @@ class Measured:
         """Pushes to `--push-gateway`, if it was asked for; a failure is a warning in the log."""
         shard = self._options.shard
         if self._options.push_gateway is not None:
-            of_shard = None if shard is None else f"{shard.index}/{shard.count}"
+            of_shard = None if shard is None else str(shard)
             await push(self._registry, self._options.push_gateway, grouping_of(self._config.owner, of_shard))
