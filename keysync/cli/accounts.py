@@ -13,7 +13,7 @@ from keysync.cli.compose import wire
 from keysync.cli.invocation import Options, load
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.report.controls import to_json
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name

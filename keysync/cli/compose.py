@@ -32,7 +32,7 @@ from keysync.cli.coverage import (
     served_names,
 )
 from keysync.cli.resolve import Coverage
-from keysync.config.models import Account, Config, Credential, Discover
+from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber

@@ -26,7 +26,7 @@ from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.loading import find_config, load_config
-from keysync.config.models import Account, Config, Schedule
+from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.health import Health, Instant, Watchdog

@@ -16,7 +16,7 @@ from keysync.cli.daemon import serve
 from keysync.cli.invocation import Options
 from keysync.cli.signals import Interruption, interruptible
 from keysync.cli.stdout import reader_is_gone
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name, print_report

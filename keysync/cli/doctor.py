@@ -18,8 +18,8 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
-from keysync.config.models import Config
 from keysync.config.permissions import is_written
+from keysync.config.settings import Config
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from keysync.config.models import LeaderElection
+from keysync.config.settings import LeaderElection
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.tenure import Terms
 from keysync.errors import UsageError

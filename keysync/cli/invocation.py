@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from keysync.config.loading import find_config, load_config
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.logs import LogFormat
 from keysync.sync.model import Adoption
 from keysync.sync.shard import Shard

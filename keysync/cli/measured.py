@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from keysync.cli.invocation import Options
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.daemon.ledger import STALE_INTERVALS
 from keysync.daemon.timetable import Timetable, interval_of
 from keysync.report.metrics import Metrics

@@ -19,7 +19,7 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.report import json, text
 from keysync.report.log import PassLog

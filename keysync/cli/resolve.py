@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from keysync.azure.errors import FailureRecord
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.sources.discovery import Discovery, Listing, Problem
 from keysync.sources.interface import KEY_NAMES

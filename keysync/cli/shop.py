@@ -16,7 +16,7 @@ from keysync.azure.tracing import Tracer
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.resolve import Coverage, beforehand, selected
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.daemon.breaker import Breakers
 from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.leadership import Leadership

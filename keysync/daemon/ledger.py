@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
-from keysync.config.models import Account
+from keysync.config.settings import Account
 from keysync.daemon.timetable import Timetable
 from keysync.report.json import summary
 from keysync.report.metrics import result_of

@@ -18,7 +18,7 @@ from typing import Final
 
 from pydantic import BaseModel
 
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.errors import ConfigError, Finding
 
 _RETRY_LOOKS: Final = (

@@ -14,7 +14,7 @@ import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
-from keysync.config.models import Schedule
+from keysync.config.settings import Schedule
 from keysync.daemon.timetable import NEVER, Agenda, Timetable
 
 T = TypeVar("T")

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import structlog
 
-from keysync.config.models import Account, Config, Schedule
+from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger

@@ -11,7 +11,7 @@ from random import Random
 from typing import TYPE_CHECKING, Final
 from zoneinfo import ZoneInfo
 
-from keysync.config.models import Schedule
+from keysync.config.settings import Schedule
 
 if TYPE_CHECKING:
     from apscheduler.triggers.cron import CronTrigger

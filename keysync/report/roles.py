@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.config.models import CloudMapping, Config
 from keysync.config.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
+from keysync.config.settings import CloudMapping, Config
 from keysync.report.controls import to_json
 
 # What a filter of az and of Resource Manager takes without harm; a name has 512 characters at most.

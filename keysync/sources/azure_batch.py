@@ -10,7 +10,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.hints import hint_for
 from keysync.azure.retry import Caller, Operation
-from keysync.config.models import Account
+from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from keysync.config.models import Account
+from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
 
 

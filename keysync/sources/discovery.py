@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
-from keysync.config.models import Account, Discover
+from keysync.config.settings import Account, Discover
 from keysync.sources.collisions import settle
 from keysync.sources.rows import Route, Row, Scope, Unlisted
 from keysync.sources.sieve import LeftOut, Sieve, judge

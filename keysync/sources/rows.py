@@ -8,7 +8,7 @@ from sys import intern
 from typing import Protocol
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.config.models import Discover
+from keysync.config.settings import Discover
 from keysync.sources.arm_id import AccountId
 
 

@@ -11,7 +11,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from keysync.config.document import nearest
-from keysync.config.models import Account, Discover
+from keysync.config.settings import Account, Discover
 from keysync.config.values import SECRET_NAME
 from keysync.sources.rows import Row
 
