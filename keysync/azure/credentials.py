@@ -16,7 +16,7 @@ from azure.identity import aio as identity
 from keysync.azure.certificate import UNREADABLE, expiry_of
 from keysync.azure.clouds import Endpoints
 from keysync.azure.transport import SharedTransport
-from keysync.config import models
+from keysync.config import settings
 from keysync.errors import UsageError
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
@@ -147,13 +147,13 @@ class Credentials:
         self._transport = transport
         self._scrubber = scrubber
         self._timeout = timeout
-        self._opened: dict[models.Credential, SingleFlightCredential] = {}
+        self._opened: dict[settings.Credential, SingleFlightCredential] = {}
         # The scrubber holds values weakly; these live as long as the credentials do.
         self._kept: list[SecretValue] = []
         for name in _SECRET_VARIABLES:
             self._keep(os.environ.get(name, ""))
 
-    async def open(self, wanted: models.Credential) -> SingleFlightCredential:
+    async def open(self, wanted: settings.Credential) -> SingleFlightCredential:
         """The credential for `wanted`. Raises UsageError where a file or a variable that it needs cannot be read."""
         if wanted not in self._opened:
             check_environment(wanted)
@@ -170,37 +170,37 @@ class Credentials:
         """Those opened so far, each once."""
         return tuple(self._opened.values())
 
-    def _built(self, wanted: models.Credential) -> Any:  # noqa: ANN401  # one class a kind
+    def _built(self, wanted: settings.Credential) -> Any:  # noqa: ANN401  # one class a kind
         try:
             return self._build(wanted)
         except (*UNREADABLE, OSError) as error:
             # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
             raise UsageError(f"credential: {wanted.type}: {error}") from error
 
-    def _build(self, wanted: models.Credential) -> Any:  # noqa: ANN401  # one return a kind
+    def _build(self, wanted: settings.Credential) -> Any:  # noqa: ANN401  # one return a kind
         common = self._common()
         match wanted:
-            case models.DefaultCredential():
+            case settings.DefaultCredential():
                 # A developer's own tools answer last and only if nothing else does.
                 return identity.DefaultAzureCredential(exclude_interactive_browser_credential=True, **common)
-            case models.EnvironmentCredential():
+            case settings.EnvironmentCredential():
                 return identity.EnvironmentCredential(**common)
-            case models.WorkloadIdentityCredential():
+            case settings.WorkloadIdentityCredential():
                 given = {
                     "tenant_id": wanted.tenant_id,
                     "client_id": wanted.client_id,
                     "token_file_path": str(wanted.token_file) if wanted.token_file else None,
                 }
                 return identity.WorkloadIdentityCredential(**_set(given), **common)
-            case models.ManagedIdentityCredential():
+            case settings.ManagedIdentityCredential():
                 return identity.ManagedIdentityCredential(**_set({"client_id": wanted.client_id}), **self._managed())
-            case models.ClientSecretCredential():
+            case settings.ClientSecretCredential():
                 return identity.ClientSecretCredential(
                     wanted.tenant_id, wanted.client_id, self._secret(wanted), **common
                 )
-            case models.ClientCertificateCredential():
+            case settings.ClientCertificateCredential():
                 return self._certificate(wanted, common)
-            case models.AzureCliCredential():
+            case settings.AzureCliCredential():
                 return identity.AzureCliCredential(**_set({"tenant_id": wanted.tenant_id}))
 
     def _common(self) -> dict[str, Any]:
@@ -216,15 +216,15 @@ class Credentials:
     def _managed(self) -> dict[str, Any]:
         return {"transport": self._transport, "retry_total": 0}
 
-    def _secret(self, wanted: models.ClientSecretCredential) -> str:
+    def _secret(self, wanted: settings.ClientSecretCredential) -> str:
         if wanted.client_secret is not None:
-            return self._keep(wanted.client_secret.get_secret_value())
+            return self._keep(wanted.client_secret.read())
         text = _text(wanted.client_secret_file, "client_secret_file")
         if not text:
             raise UsageError(f"credential: client_secret_file: {wanted.client_secret_file} is empty")
         return self._keep(text)
 
-    def _certificate(self, wanted: models.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _certificate(self, wanted: settings.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
         given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
         if wanted.password_file is not None:
             given["password"] = self._keep(_text(wanted.password_file, "password_file"))
@@ -239,13 +239,13 @@ class Credentials:
         return text
 
 
-def _expiry(wanted: models.Credential) -> datetime | None:
+def _expiry(wanted: settings.Credential) -> datetime | None:
     """When a certificate expires. What else one signs in with does not tell, or is renewed by itself."""
     match wanted:
-        case models.ClientCertificateCredential(certificate_file=path, password_file=password_file):
+        case settings.ClientCertificateCredential(certificate_file=path, password_file=password_file):
             password = _read(password_file, "password_file").strip() or None
             return expiry_of(_read(path, "certificate_file"), password)
-        case models.EnvironmentCredential() if not os.environ.get("AZURE_CLIENT_SECRET"):
+        case settings.EnvironmentCredential() if not os.environ.get("AZURE_CLIENT_SECRET"):
             return _expiry_in_environment()
         case _:
             return None
@@ -264,9 +264,9 @@ def _expiry_in_environment() -> datetime | None:
         return None  # azure-identity says so when it is asked for a token
 
 
-def check_environment(wanted: models.Credential) -> None:
+def check_environment(wanted: settings.Credential) -> None:
     """Raises UsageError with the variables that a credential of type `environment` lacks; the others say so themselves."""
-    if not isinstance(wanted, models.EnvironmentCredential):
+    if not isinstance(wanted, settings.EnvironmentCredential):
         return
     proofs = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
     missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]

@@ -25,7 +25,8 @@ from keysync.cli.observers import Observers
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
-from keysync.config.loading import find_config, load_config
+from keysync.config.places import find_config
+from keysync.config.reader import read_config
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import BreakerPolicy, Breakers
@@ -58,7 +59,7 @@ _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
     path = find_config(options.config, os.environ)
-    watch = ConfigWatch(path, lambda place: load_config(regular(place), os.environ))
+    watch = ConfigWatch(path, lambda place: read_config(regular(place)))
     config = watch.read()
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
@@ -146,7 +147,7 @@ async def _open_notifier(
         return None
     # A session of its own: what tells of failures must not share the fate of the calls that fail.
     transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS)
-    text = wanted.secret.get_secret_value() if wanted.secret is not None else None
+    text = wanted.secret.read() if wanted.secret is not None else None
     webhook = Webhook(
         transport.session,
         wanted.url,

@@ -16,6 +16,7 @@ from keysync.cli.daemon import serve
 from keysync.cli.invocation import Options
 from keysync.cli.signals import Interruption, interruptible
 from keysync.cli.stdout import reader_is_gone
+from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
 from keysync.report.paper import Paper, Part, paper_for
@@ -85,7 +86,7 @@ def _data() -> EmulatorData:
 
 
 def _config(azure: Emulator, every: float) -> Config:
-    return Config.model_validate(
+    return models.Config.model_validate(
         {
             "cloud": {
                 "authority": azure.endpoints.authority,
@@ -110,7 +111,7 @@ def _config(azure: Emulator, every: float) -> Config:
             "limits": {"changes_per_day": None},
             "listen": "127.0.0.1:0",
         }
-    )
+    ).plain()
 
 
 class _Show:

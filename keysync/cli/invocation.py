@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from keysync.config.loading import find_config, load_config
+from keysync.config.reader import Reading
 from keysync.config.settings import Config
 from keysync.logs import LogFormat
 from keysync.sync.model import Adoption
@@ -16,7 +15,7 @@ from keysync.sync.shard import Shard
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of one run."""
+    """What the command line says of one run. `reading` is the configuration that it names, None for a command that needs none."""
 
     config: Path | None
     log_level: str
@@ -31,6 +30,7 @@ class Options:
     exit_code_for_changes: bool = False
     adopt: Adoption | None = None
     secrets: tuple[str, ...] = ()
+    reading: Reading | None = None
 
     @property
     def told(self) -> str:
@@ -45,4 +45,5 @@ class Options:
 
 def load(options: Options) -> Config:
     """The configuration that the options and the environment name. Raises ConfigError."""
-    return load_config(find_config(options.config, os.environ), os.environ)
+    reading = options.reading or Reading.begin(options.config)
+    return reading.result()

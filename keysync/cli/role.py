@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keysync.config.loading import find_config, load_config
-from keysync.config.values import GUID
+from keysync.config.forms import GUID
+from keysync.config.loading import load_config
+from keysync.config.places import find_config
 from keysync.errors import UsageError
 from keysync.report.role_script import render_script
 from keysync.report.roles import plan_roles, render

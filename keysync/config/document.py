@@ -7,7 +7,6 @@ added here, so that no validator can let a secret slip into a message.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from keysync.config.forms import nearest
 from keysync.errors import ConfigError, Finding
 
 M = TypeVar("M", bound=BaseModel)
@@ -46,16 +46,16 @@ _PLAIN_TAGS = frozenset(
 
 
 class FromEnvironment(str):
-    """Text that holds the value of an environment variable. `whole` says that it holds nothing else."""
+    """Text that holds the value of an environment variable. Where it holds nothing else, `variable` is its name."""
 
-    __slots__ = ("whole",)
+    __slots__ = ("variable",)
 
-    def __new__(cls, text: str, *, whole: bool) -> Self:
+    def __new__(cls, text: str, *, variable: str | None) -> Self:
         made = super().__new__(cls, text)
-        made.whole = whole
+        made.variable = variable
         return made
 
-    whole: bool
+    variable: str | None
 
 
 def expected(what: str, hint: str | None = None) -> PydanticCustomError:
@@ -80,13 +80,6 @@ def known_faults(error: ValidationError) -> list[tuple[Location, PydanticCustomE
         (part["loc"], PydanticCustomError(part["type"], _literal(part["msg"]), part.get("ctx")))
         for part in error.errors(include_url=False, include_input=False)
     ]
-
-
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that was probably meant, for a hint."""
-    by_fold = {name.casefold(): name for name in known}
-    close = difflib.get_close_matches(word.casefold(), list(by_fold), n=1, cutoff=0.6)
-    return by_fold[close[0]] if close else None
 
 
 def dotted(where: Location) -> str:
@@ -361,7 +354,7 @@ class _Builder:
         spot.variables = tuple(names)
         if not names:
             return made
-        return FromEnvironment(made, whole=text == f"${{{names[0]}}}")
+        return FromEnvironment(made, variable=names[0] if text == f"${{{names[0]}}}" else None)
 
     def _variable(self, where: Location, names: list[str], name: str, *, closed: bool) -> str:
         cure = "write $${ where the text itself is meant"

@@ -1,52 +1,24 @@
-"""Finds the configuration file, and reads it together with what the environment says."""
+"""Reads the configuration file together with what the environment says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import PydanticCustomError
-
+from keysync.config import models
 from keysync.config.document import Document, Location, read_document
-from keysync.config.models import Config
-from keysync.config.values import split_listen
-from keysync.errors import ConfigError, Finding
+from keysync.config.forms import split_listen
+from keysync.config.settings import Config
+from keysync.errors import Finding
 
-_PLACES = (Path("keysync.yaml"), Path("/etc/keysync/keysync.yaml"))
 _FILES = {
     "credential": ("token_file", "client_secret_file", "certificate_file", "password_file"),
     "cloud": ("ca_bundle",),
     "notify": ("secret_file",),
 }
 _SWITCH = {"1": True, "true": True, "0": False, "false": False}
-
-
-def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
-    """The file to read: `explicit`, else KEYSYNC_CONFIG, else ./keysync.yaml, else /etc/keysync/keysync.yaml.
-
-    A file that was named is not looked for elsewhere. Raises ConfigError that says where it looked.
-    """
-    if explicit is not None:
-        return explicit
-    if environ.get("KEYSYNC_CONFIG"):
-        return Path(environ["KEYSYNC_CONFIG"])
-    for place in _PLACES:
-        if place.is_file():
-            return place
-    looked = ", ".join(f"./{place}" if not place.is_absolute() else str(place) for place in _PLACES)
-    raise ConfigError(
-        [
-            Finding(
-                str(_PLACES[0]),
-                None,
-                None,
-                "",
-                f"found no configuration; looked at KEYSYNC_CONFIG (not set), {looked}",
-                "name a file with -c FILE, or write one; `keysync demo` needs none",
-            )
-        ]
-    )
 
 
 def load_config(path: Path, environ: Mapping[str, str]) -> Config:
@@ -61,8 +33,8 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
     _listen_from(environ, document)
     _resolve_files(document, path.parent)
-    config = document.validate(Config)
-    return config.model_copy(update={"read_only": _SWITCH[switch]}) if switch else config
+    config = document.validate(models.Config).plain()
+    return replace(config, read_only=_SWITCH[switch]) if switch else config
 
 
 def load_listen(path: Path, environ: Mapping[str, str]) -> str:
@@ -81,7 +53,7 @@ def load_listen(path: Path, environ: Mapping[str, str]) -> str:
 
 def default_listen(environ: Mapping[str, str]) -> str:
     """Where `run` listens unless its configuration says."""
-    return environ.get("KEYSYNC_LISTEN") or str(Config.model_fields["listen"].default)
+    return environ.get("KEYSYNC_LISTEN") or str(models.Config.model_fields["listen"].default)
 
 
 def _listen_from(environ: Mapping[str, str], document: Document) -> None:
@@ -90,7 +62,7 @@ def _listen_from(environ: Mapping[str, str], document: Document) -> None:
         return
     try:
         split_listen(given)
-    except PydanticCustomError:
+    except ValueError:
         message = f"found {given!r}, expected an address and a port such as 0.0.0.0:8080"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
     else:

@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
-from sys import intern
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
@@ -20,7 +19,7 @@ from pydantic import (
     Discriminator,
     Field,
     ModelWrapValidatorHandler,
-    SecretStr,
+    PlainValidator,
     Tag,
     ValidationError,
     WithJsonSchema,
@@ -29,9 +28,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, nearest, problem
+from keysync.config import settings
+from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, problem
+from keysync.config.forms import SECRET_NAME, nearest
 from keysync.config.values import (
-    SECRET_NAME,
     AccountName,
     Concurrency,
     Count,
@@ -45,12 +45,11 @@ from keysync.config.values import (
     VaultUrl,
     WebhookUrl,
     check_cron,
+    check_listen,
     check_room,
     check_timezone,
     kind_of,
-    render_name,
     reserved,
-    split_listen,
 )
 
 Fault = tuple[Location, PydanticCustomError]
@@ -62,7 +61,30 @@ _OWN_TAGS = 11  # of the 15 that a secret may have; the others are keysync's
 class Strict(BaseModel):
     """What all models share: an unknown key is an error, nothing changes later, no value is in an error's text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
+    )
+
+    def plain(self) -> Any:  # noqa: ANN401  # the class of the same name in `settings`
+        """What it means, without anything of the file that it stood in."""
+        return _plain(self, {})
+
+
+def _plain(value: object, known: dict[object, object]) -> Any:  # noqa: ANN401
+    """`value` in the classes of `settings`; equal ones, such as the names of a subscription's accounts, are one object."""
+    if isinstance(value, Strict):
+        kind = getattr(settings, type(value).__name__)
+        made = kind(**{name: _plain(getattr(value, name), known) for name in type(value).model_fields})
+    elif isinstance(value, dict):
+        return {name: _plain(one, known) for name, one in value.items()}
+    elif isinstance(value, tuple):
+        made = tuple(_plain(one, known) for one in value)
+    else:
+        made = value
+    try:
+        return known.setdefault((type(made), made), made)
+    except TypeError:
+        return made  # what holds a mapping has no hash, and there are few of them
 
 
 def _list(value: object) -> object:
@@ -148,26 +170,32 @@ _SECRET_REFUSED = "a secret never stands in the file itself"  # noqa: S105  # no
 _SECRET_SCHEMA = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"}
 
 
-def _from_environment(what: str, file_key: str) -> BeforeValidator:
+def _from_environment(what: str, file_key: str) -> PlainValidator:
     """Lets `what` come from an environment variable only; `file_key` is the other way, for the hint."""
 
-    def check(value: object) -> object:
-        if isinstance(value, str) and not (isinstance(value, FromEnvironment) and value.whole):
+    def check(value: object) -> settings.EnvironmentVariable:
+        if isinstance(value, settings.EnvironmentVariable):
+            return value
+        if not isinstance(value, FromEnvironment) or value.variable is None:
             raise problem(_SECRET_REFUSED, f"write ${{NAME}} for an environment variable, or use {file_key}")
         if value == "":
             raise problem(f"the environment variable is empty, expected {what}")
-        return value
+        return settings.EnvironmentVariable(value.variable)
 
-    return BeforeValidator(check)
+    return PlainValidator(check)
 
 
 ClientSecret = Annotated[
-    SecretStr, _from_environment("a client secret", "client_secret_file"), WithJsonSchema(_SECRET_SCHEMA)
+    settings.EnvironmentVariable,
+    _from_environment("a client secret", "client_secret_file"),
+    WithJsonSchema(_SECRET_SCHEMA),
 ]
 """A client secret that comes from an environment variable and from nowhere else."""
 
 SigningSecret = Annotated[
-    SecretStr, _from_environment("a secret to sign with", "secret_file"), WithJsonSchema(_SECRET_SCHEMA)
+    settings.EnvironmentVariable,
+    _from_environment("a secret to sign with", "secret_file"),
+    WithJsonSchema(_SECRET_SCHEMA),
 ]
 """A secret to sign with that comes from an environment variable and from nowhere else."""
 
@@ -397,16 +425,6 @@ class SecretNames(Strict):
             raise problem("primary and secondary are both null, so there is nothing to keep in step")
         return self
 
-    def patterns(self) -> dict[str, str]:
-        """Key ("primary", "secondary") to pattern, without the keys that are left out."""
-        both = {"primary": self.primary, "secondary": self.secondary}
-        return {key: pattern for key, pattern in both.items() if pattern is not None}
-
-    def render(self, account: str, *, subscription_id: str = "", resource_group: str = "") -> dict[str, str]:
-        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
-        values = {"account": account, "subscription_id": subscription_id, "resource_group": resource_group}
-        return {key: render_name(pattern, values) for key, pattern in self.patterns().items()}
-
 
 VaultNames = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_list)]
 """Names of vaults, one at least."""
@@ -431,22 +449,12 @@ class Account(Strict):
     def _names_that_a_vault_takes(self) -> Self:
         wrong = [
             (("secrets", key), problem(f"it gives the name {name!r}, expected 1 to 127 letters, digits and dashes"))
-            for key, name in self.secret_names().items()
+            for key, name in self.plain().secret_names().items()
             if not re.fullmatch(SECRET_NAME, name)
         ]
         if wrong:
             raise faults(wrong)
         return self
-
-    @property
-    def resource_id(self) -> str:
-        """The id that Azure Resource Manager knows the account by."""
-        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
-        return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")  # it is kept in many places
-
-    def secret_names(self) -> dict[str, str]:
-        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
-        return self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
 
 
 class Discover(Strict):
@@ -562,7 +570,7 @@ class Discover(Strict):
             yield ("vaults",), PydanticCustomError("missing", "Field required")
 
     def _name_faults(self) -> Iterator[Fault]:
-        patterns = self.secrets.patterns()
+        patterns = self.secrets.plain().patterns()
         for key, pattern in patterns.items():
             if "{account}" not in pattern:
                 told = "a pattern with {account}, since all accounts found would write one secret"
@@ -571,11 +579,6 @@ class Discover(Strict):
         if len(patterns) > len({pattern.lower() for pattern in patterns.values()}):
             told = "both keys of each account found would be written to one secret"
             yield ("secrets", "secondary"), problem(told, "give the two keys different names")
-
-    @property
-    def scopes(self) -> tuple[str, ...]:
-        """The subscriptions to list."""
-        return self.subscriptions if self.subscription_id is None else (self.subscription_id,)
 
 
 class Timeouts(Strict):
@@ -594,9 +597,6 @@ class Timeouts(Strict):
     )
 
 
-NotifyEvent = Literal["changed", "failed", "recovered", "stopped"]
-
-
 class Notify(Strict):
     """A webhook that is told of changes; exactly one of `secret_file` and `secret` is set."""
 
@@ -607,7 +607,7 @@ class Notify(Strict):
     secret: SigningSecret | None = Field(
         default=None, description="${NAME} of an environment variable with that secret, never the secret itself."
     )
-    events: Annotated[List[NotifyEvent], Field(min_length=1)] = Field(
+    events: Annotated[List[settings.NotifyEvent], Field(min_length=1)] = Field(
         default=("changed", "failed", "recovered", "stopped"),
         description="Which events are sent. `stopped` brings `released` with it, which tells its end.",
     )
@@ -681,11 +681,6 @@ class ApiVersions(Strict):
     )
 
 
-def _listen(value: str) -> str:
-    split_listen(value)
-    return value
-
-
 class Config(Strict):
     """The configuration of keysync: which Batch accounts are kept in step with which vaults, and how carefully."""
 
@@ -739,7 +734,7 @@ class Config(Strict):
     concurrency: Concurrency = Field(
         default=64, description="Requests in flight at once. 64: above it a pass gets no faster."
     )
-    listen: Annotated[str, AfterValidator(_listen)] = Field(
+    listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default="127.0.0.1:8080", description="Where `run` serves its status page and metrics; only this machine."
     )
     notify: Notify | None = Field(
@@ -770,15 +765,10 @@ class Config(Strict):
             )
         return value
 
-    @property
-    def listen_host(self) -> str:
-        """The address of `listen`, without brackets."""
-        return split_listen(self.listen)[0]
-
-    @property
-    def listen_port(self) -> int:
-        """The port of `listen`; 0 lets the system choose one."""
-        return split_listen(self.listen)[1]
+    def plain(self) -> settings.Config:
+        """What it means."""
+        meant: settings.Config = super().plain()
+        return meant
 
     @model_validator(mode="wrap")
     @classmethod
@@ -789,13 +779,14 @@ class Config(Strict):
             made = handler(data)
         except ValidationError as error:
             raise faults([*known_faults(error), *unknown]) from None
+        meant = made.plain()
         found = [
             *unknown,
-            *_nothing_to_do(made),
-            *_repeated_accounts(made),
-            *_collisions(made),
-            *_one_vault_twice(made),
-            *_unowned_orphans(made),
+            *_nothing_to_do(meant),
+            *_repeated_accounts(meant),
+            *_collisions(meant),
+            *_one_vault_twice(meant),
+            *_unowned_orphans(meant),
         ]
         if found:
             raise faults(found)
@@ -822,18 +813,18 @@ def _vault_references(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]
                 yield (key, index, "vaults", place), name
 
 
-def _nothing_to_do(config: Config) -> Iterator[Fault]:
+def _nothing_to_do(config: settings.Config) -> Iterator[Fault]:
     if not config.accounts and not config.discover:
         yield (), problem("accounts and discover are both empty", "list an account, or let accounts be discovered")
 
 
-def _unowned_orphans(config: Config) -> Iterator[Fault]:
+def _unowned_orphans(config: settings.Config) -> Iterator[Fault]:
     if config.orphans != "keep" and config.owner is None:
         what = f"orphans: {config.orphans} touches only what bears this installation's owner, and there is no owner"
         yield ("orphans",), problem(what, "set `owner` to a name for this installation, or keep orphans")
 
 
-def _repeated_accounts(config: Config) -> Iterator[Fault]:
+def _repeated_accounts(config: settings.Config) -> Iterator[Fault]:
     seen: dict[str, int] = {}
     for index, account in enumerate(config.accounts):
         first = seen.setdefault(account.resource_id.lower(), index)
@@ -841,7 +832,7 @@ def _repeated_accounts(config: Config) -> Iterator[Fault]:
             yield ("accounts", index, "name"), problem(f"this is the account of accounts[{first}] again", "remove one")
 
 
-def _collisions(config: Config) -> Iterator[Fault]:
+def _collisions(config: settings.Config) -> Iterator[Fault]:
     """Two keys that would be written to one secret; an account that stands there twice has a finding already."""
     writers: dict[tuple[str, str], tuple[str, str]] = {}
     for index, account in enumerate(config.accounts):
@@ -860,7 +851,7 @@ def _collisions(config: Config) -> Iterator[Fault]:
                 )
 
 
-def _one_vault_twice(config: Config) -> Iterator[Fault]:
+def _one_vault_twice(config: settings.Config) -> Iterator[Fault]:
     """Two names of one vault in a `discover` entry, which would write each secret twice; `accounts` have `_collisions`."""
     for index, entry in enumerate(config.discover):
         seen: dict[str, str] = {}
@@ -872,7 +863,7 @@ def _one_vault_twice(config: Config) -> Iterator[Fault]:
                 yield ("discover", index, "vaults", place), problem(told, "remove one")
 
 
-def _targets(config: Config, account: Account) -> Iterator[tuple[str, str, str]]:
+def _targets(config: settings.Config, account: settings.Account) -> Iterator[tuple[str, str, str]]:
     for vault in account.vaults:
         if vault in config.vaults:
             for key, secret in account.secret_names().items():

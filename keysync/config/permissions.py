@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
-from keysync.config.models import Account, Config, Credential, Discover
+from keysync.config.settings import Account, Config, Credential, Discover
 
 RoleKey: TypeAlias = Literal[
     "batch_keys",

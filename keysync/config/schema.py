@@ -9,8 +9,8 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
+from keysync.config.forms import format_duration
 from keysync.config.models import Config
-from keysync.config.values import format_duration
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from sys import intern
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -16,18 +15,21 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from keysync.config.document import expected, problem
+from keysync.config.forms import (
+    ACCOUNT_NAME,
+    DURATION,
+    GUID,
+    PLACEHOLDER,
+    PLACEHOLDERS,
+    RESOURCE_GROUP,
+    SECRET_NAME,
+    UNITS,
+    format_duration,
+    render_name,
+    split_listen,
+)
 
-ACCOUNT_NAME = r"^[a-zA-Z0-9]{3,24}$"
-SECRET_NAME = r"^[0-9a-zA-Z-]{1,127}$"  # noqa: S105  # nosec B105  # a pattern of names
-GUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-RESOURCE_GROUP = r"^[\w.()-]{0,89}[\w()-]$"
-DURATION = r"^(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m(?!s))?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
-_UNITS = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}  # in milliseconds
 _LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
-PLACEHOLDERS = ("account", "subscription_id", "resource_group")
-"""What a pattern of a secret's name may hold in braces."""
-
 _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
 
 
@@ -40,20 +42,10 @@ def parse_duration(value: object) -> timedelta:
     if not isinstance(value, str) or not re.fullmatch(DURATION, value):
         raise expected(_DURATION_EXPECTED)
     parts = re.findall(r"([0-9]+)(ms|[dhms])", value)
-    total = sum(int(count) * _UNITS[unit] for count, unit in parts)
+    total = sum(int(count) * UNITS[unit] for count, unit in parts)
     if total > _LONGEST / timedelta(milliseconds=1):
         raise expected("a duration of 366d or less")
     return timedelta(milliseconds=total)
-
-
-def format_duration(value: timedelta) -> str:
-    """A timedelta as `parse_duration` reads it: ``1h30m``."""
-    rest = round(value / timedelta(milliseconds=1))
-    text = ""
-    for unit, size in _UNITS.items():
-        count, rest = divmod(rest, size)
-        text += f"{count}{unit}" if count else ""
-    return text or "0s"
 
 
 def _above_zero(value: timedelta) -> timedelta:
@@ -184,18 +176,13 @@ WebhookUrl = Annotated[str, AfterValidator(_webhook_url), WithJsonSchema(_URL_SC
 
 
 def _name_pattern(value: str) -> str:
-    for name in _PLACEHOLDER.findall(value):
+    for name in PLACEHOLDER.findall(value):
         if name not in PLACEHOLDERS:
             allowed = ", ".join(f"{{{known}}}" for known in PLACEHOLDERS)
             raise expected(f"a pattern whose placeholders are among {allowed}")
     if not re.fullmatch(SECRET_NAME, render_name(value, dict.fromkeys(PLACEHOLDERS, "a"))):
         raise expected("a pattern that gives 1 to 127 letters, digits and dashes, such as {account}-primary-key")
     return value
-
-
-def render_name(pattern: str, values: dict[str, str]) -> str:
-    """A pattern with its placeholders replaced."""
-    return intern(_PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern))  # it is kept in many places
 
 
 NamePattern = Annotated[
@@ -227,12 +214,13 @@ def check_timezone(name: str) -> str:
     return name
 
 
-def split_listen(value: str) -> tuple[str, int]:
-    """``127.0.0.1:8080`` or ``[::1]:8080`` as a host and a port; port 0 lets the system choose one."""
-    match = re.fullmatch(r"(\[[0-9a-fA-F:.]+\]|[0-9a-zA-Z._-]+):([0-9]{1,5})", value)
-    if not match or int(match.group(2)) > 65_535:
-        raise expected("an address and a port such as 127.0.0.1:8080")
-    return match.group(1).strip("[]"), int(match.group(2))
+def check_listen(value: str) -> str:
+    """An address and a port."""
+    try:
+        split_listen(value)
+    except ValueError:
+        raise expected("an address and a port such as 127.0.0.1:8080") from None
+    return value
 
 
 def check_room(tags: dict[str, str], room: int) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from keysync import __version__
+from keysync.config.forms import format_duration
 from keysync.config.settings import Account, Config, Schedule
-from keysync.config.values import format_duration
 from keysync.daemon.breaker import Breakers, Standing
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown

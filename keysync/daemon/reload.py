@@ -11,12 +11,10 @@ import asyncio
 import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Final
-
-from pydantic import BaseModel
+from typing import Any, Final
 
 from keysync.config.settings import Config
 from keysync.errors import ConfigError, Finding
@@ -63,13 +61,14 @@ def named_files(config: Config) -> Iterator[Path]:
 
     Without `token_file`: azure-identity reads it anew for each token, and Kubernetes renews it all the time.
     """
-    models: list[BaseModel] = [config]
-    while models:
-        for name, value in models.pop():
+    parts: list[Any] = [config]
+    while parts:
+        part = parts.pop()
+        for name, value in ((one.name, getattr(part, one.name)) for one in fields(part)):
             if isinstance(value, Path) and name != "token_file":
                 yield value
             inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-            models.extend(one for one in inner if isinstance(one, BaseModel))
+            parts.extend(one for one in inner if is_dataclass(one))
 
 
 def regular(path: Path) -> Path:

@@ -8,11 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from pydantic import ValidationError
-
-from keysync.config.document import nearest
+from keysync.config.forms import ACCOUNT_NAME, GUID, RESOURCE_GROUP, SECRET_NAME, nearest
 from keysync.config.settings import Account, Discover
-from keysync.config.values import SECRET_NAME
 from keysync.sources.rows import Row
 
 _SPLIT: Final = re.compile(r"[,\s]+")
@@ -105,20 +102,25 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
         if not re.fullmatch(SECRET_NAME, name):
             told = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
             return LeftOut(resource_id, told, index, refused=True)
-    try:
-        return Account(
-            subscription_id=row.id.subscription,
-            resource_group=row.id.group,
-            name=row.id.name,
-            vaults=chosen,
-            secrets=entry.secrets,
-            credential=entry.credential,
-            schedule=entry.schedule,
-            read_only=entry.read_only,
-            adopt=entry.adopt,
-        )
-    except ValidationError:
+    if not _can_be(row):
         return LeftOut(resource_id, "its id is none that Azure gives to a Batch account", index, refused=True)
+    return Account(
+        subscription_id=row.id.subscription.lower(),
+        resource_group=row.id.group,
+        name=row.id.name,
+        vaults=tuple(chosen),
+        secrets=entry.secrets,
+        credential=entry.credential,
+        schedule=entry.schedule,
+        read_only=entry.read_only,
+        adopt=entry.adopt,
+    )
+
+
+def _can_be(row: Row) -> bool:
+    """Whether an account that stands in the configuration could have such an id."""
+    group = re.fullmatch(RESOURCE_GROUP, row.id.group)
+    return bool(group and re.fullmatch(GUID, row.id.subscription) and re.fullmatch(ACCOUNT_NAME, row.id.name))
 
 
 def _unusable(row: Row) -> str | None:

@@ -16,8 +16,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from tests.benchmarks.fleets import Fleet
+from tests.support.settings import config_of
 
 _SECONDS = {"ms": 0.001, "s": 1.0}
 
@@ -48,7 +49,7 @@ class Running:
 
     def config(self, **more: Any) -> Config:
         """The same, checked; accounts are listed."""
-        return Config.model_validate(self.document(**more))
+        return config_of(self.document(**more))
 
     def counts(self) -> dict[str, int]:
         """Requests so far, by operation."""

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import pytest
 
 from keysync.cli.compose import wire
-from keysync.config.models import Config
 from keysync.emulator import Emulator
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
@@ -18,6 +17,7 @@ from keysync.sources.interface import KeySource
 from keysync.targets.interface import SecretTarget
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.memory import MemorySource, MemoryVault
+from tests.support.settings import config_of
 
 PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQ="
 SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudA=="
@@ -113,7 +113,7 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
             ],
             "timeouts": {"request": "5s"},
         }
-        config = Config.model_validate(document)
+        config = config_of(document)
         async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
             (source,) = wired.sources.values()
             yield BehindTheSdks(azure, wired.targets["main"], source, wired.fingerprinter)

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from keysync.cli.compose import Wired, wire
-from keysync.config.models import Config
 from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.secret.scrub import Scrubber
 from keysync.sources.discovery import Listing
+from tests.support.settings import config_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
 NOBODYS = "cccccccc-2222-3333-4444-555555555555"
@@ -78,7 +78,7 @@ def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
                 "timeouts": {"request": "2s", "account": "20s"},
                 **more,
             }
-            config = Config.model_validate(document)
+            config = config_of(document)
             async with wire(config, (), Scrubber(), lambda _operation, _status: None) as wired:
                 yield World(azure, wired)
 

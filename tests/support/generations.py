@@ -8,10 +8,11 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.daemon.ledger import Entry
 from keysync.sync.run import Pass, PassObserver
 from tests.support.passes import World
+from tests.support.settings import config_of as settled
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 _TURNS = 200
@@ -20,7 +21,7 @@ _TURNS = 200
 def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str, Any] | None = None, **more: Any) -> Config:  # fmt: skip
     """A configuration of the accounts of `tests.support.passes`; `accounts` adds fields to each of them."""
     common = {"subscription_id": SUBSCRIPTION, "resource_group": "g", "vaults": list(vaults), **(accounts or {})}
-    return Config.model_validate(
+    return settled(
         {
             "vaults": {name: {"url": f"https://{name}.vault.azure.net"} for name in vaults},
             "accounts": [{**common, "name": name} for name in names],

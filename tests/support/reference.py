@@ -15,8 +15,8 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
+from keysync.config.forms import ACCOUNT_NAME, DURATION, GUID, RESOURCE_GROUP
 from keysync.config.schema import json_schema
-from keysync.config.values import ACCOUNT_NAME, DURATION, GUID, RESOURCE_GROUP
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "docs" / "configuration.md"

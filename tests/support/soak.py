@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import logs
-from keysync.config.models import Account, Config
+from keysync.config.settings import Account, Config
 from keysync.daemon.timetable import Timetable
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault

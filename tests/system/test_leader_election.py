@@ -17,11 +17,11 @@ from typing import Any
 import pytest
 
 from keysync.cli.election import open_election
-from keysync.config.models import LeaderElection
 from keysync.errors import UsageError
 from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
+from tests.support.settings import election_of
 from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
@@ -317,7 +317,7 @@ async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyP
     with pytest.raises(
         UsageError, match=r"leader_election: needs an extra: in a clone, pip install '\.\[kubernetes\]'"
     ):
-        open_election(LeaderElection(), None, {})
+        open_election(election_of(), None, {})
 
 
 def test_without_a_way_to_kubernetes_the_start_fails(make_world: MakeWorld, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ import pytest
 from keysync.cli.daemon import serve
 from keysync.cli.signals import interruptible
 from keysync.config.loading import load_config
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.daemon.reload import ConfigWatch
 from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault

@@ -9,8 +9,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from keysync.cli.sharing import shard_of
-from keysync.config.models import LeaderElection
 from keysync.sync.shard import Shard
+from tests.support.settings import election_of
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
 
@@ -55,7 +55,7 @@ def test_the_shards_of_a_stateful_set_are_as_many_as_its_replicas() -> None:
 def test_the_role_is_for_the_lease_of_the_configuration() -> None:
     """And for nothing else."""
     (document,) = (one for one in snippets() if "leader_election" in one)
-    lease = LeaderElection.model_validate(document["leader_election"]).lease
+    lease = election_of(**document["leader_election"]).lease
     rules = of_kind("Role")["rules"]
     assert {(*rule["apiGroups"], *rule["resources"]) for rule in rules} == {("coordination.k8s.io", "leases")}
     assert [rule["verbs"] for rule in rules] == [["create"], ["get", "update"]]
@@ -65,7 +65,7 @@ def test_the_role_is_for_the_lease_of_the_configuration() -> None:
 
 def test_the_times_in_the_text_are_those_of_the_defaults() -> None:
     """Somebody relies on them."""
-    election = LeaderElection()
+    election = election_of()
     lease, deadline, retry = (
         getattr(election, name).total_seconds() for name in ("lease_duration", "renew_deadline", "retry_period")
     )

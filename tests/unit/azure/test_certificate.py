@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from keysync.azure.certificate import expiry_of
 from keysync.azure.credentials import _expiry
-from keysync.config import models
+from keysync.config import settings
 
 END = datetime(2027, 3, 1, 12, tzinfo=UTC)
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -63,9 +63,9 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
     path = tmp_path / "sp.pem"
     path.write_bytes(PRIVATE + pem(END))
     same = {"tenant_id": "t", "client_id": "c"}
-    told = models.ClientCertificateCredential(type="client_certificate", certificate_file=path, **same)
+    told = settings.ClientCertificateCredential(certificate_file=path, password_file=None, **same)
     assert _expiry(told) == END
-    environment = models.EnvironmentCredential(type="environment")
+    environment = settings.EnvironmentCredential()
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
     assert _expiry(environment) == END
@@ -73,4 +73,4 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
     assert _expiry(environment) is None
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
     assert _expiry(environment) is None
-    assert _expiry(models.DefaultCredential()) is None
+    assert _expiry(settings.DefaultCredential()) is None

@@ -9,7 +9,7 @@ import pytest
 
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.transport import SharedTransport, tls_context
-from keysync.config.models import CloudMapping
+from keysync.config.settings import CloudMapping
 from keysync.errors import UsageError
 
 PROXY = "http://proxy.example:3128"
@@ -103,10 +103,10 @@ def test_each_named_cloud_has_its_endpoints(cloud: str, authority: str, resource
 def test_a_mapping_gives_its_own_endpoints():
     """A cloud by its addresses: the scope is the endpoint's unless set, and Entra is not asked about the authority."""
     mapping = {"authority": "https://login.local/", "resource_manager": "https://arm.local/"}
-    endpoints = endpoints_of(CloudMapping.model_validate(mapping))
+    endpoints = endpoints_of(CloudMapping(**mapping, resource_manager_scope=None, ca_bundle=None))
     assert endpoints.authority == "https://login.local"
     assert endpoints.resource_manager == "https://arm.local"
     assert endpoints.resource_manager_scope == "https://arm.local/.default"
     assert not endpoints.known
-    own = CloudMapping.model_validate({**mapping, "resource_manager_scope": "https://other/.default"})
+    own = CloudMapping(**mapping, resource_manager_scope="https://other/.default", ca_bundle=None)
     assert endpoints_of(own).resource_manager_scope == "https://other/.default"

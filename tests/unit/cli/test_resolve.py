@@ -8,7 +8,7 @@ import pytest
 
 from keysync.azure.errors import FailureRecord
 from keysync.cli.resolve import Coverage, beforehand, selected
-from keysync.config.models import Account
+from keysync.config.settings import Account
 from keysync.errors import UsageError
 from keysync.sources.discovery import Problem
 from keysync.sources.sieve import LeftOut

@@ -9,7 +9,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from keysync.config.loading import find_config, load_config
+from keysync.config.loading import load_config
+from keysync.config.places import find_config
 from keysync.config.schema import json_schema, render_schema
 from keysync.errors import ConfigError
 
@@ -34,7 +35,7 @@ def test_the_file_is_found_in_the_documented_order(tmp_path, monkeypatch):
 def test_without_a_file_the_user_learns_where_it_was_looked_for(tmp_path, monkeypatch):
     """Nothing found is an error that names each place."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keysync.config.loading._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr("keysync.config.places._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
     with pytest.raises(ConfigError, match=r"KEYSYNC_CONFIG .*\./keysync\.yaml, .*etc\.yaml"):
         find_config(None, {})
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, fields
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
+from keysync.config import models, settings
+from keysync.config.forms import format_duration
 from keysync.config.models import (
     Account,
-    ClientSecretCredential,
-    CloudMapping,
     Config,
-    DefaultCredential,
-    ManagedIdentityCredential,
     SecretNames,
     Vault,
 )
-from keysync.config.values import format_duration, parse_duration
+from keysync.config.values import parse_duration
 
 RIGHT = """\
 vaults:
@@ -36,7 +35,7 @@ def test_the_defaults_are_those_of_the_contract(load):
     """What is not written has the documented default."""
     config = load()
     assert config.cloud == "public"
-    assert config.credential == DefaultCredential()
+    assert config.credential == settings.DefaultCredential()
     assert (config.schedule.every, config.schedule.jitter) == (timedelta(minutes=5), timedelta(0))
     assert (config.limits.update_percent, config.limits.creates, config.limits.removal_percent) == (100, 500, 10)
     seconds = [config.timeouts.request, config.timeouts.account, config.timeouts.collect, config.timeouts.shutdown]
@@ -63,7 +62,7 @@ def test_an_account_knows_its_id_and_its_secrets(load):
 
 def test_null_leaves_a_key_out():
     """A key whose name is null is not kept in step."""
-    names = SecretNames(primary="{resource_group}-{account}", secondary=None)
+    names = SecretNames(primary="{resource_group}-{account}", secondary=None).plain()
     assert names.render("acct", resource_group="rg") == {"primary": "rg-acct"}
 
 
@@ -84,16 +83,16 @@ def test_a_guid_is_read_in_lower_case():
 def test_a_cloud_can_be_a_mapping(load):
     """A cloud without a name is given by its addresses."""
     cloud = load(RIGHT + "cloud: {authority: https://login.x/, resource_manager: https://arm.x:8443}\n").cloud
-    assert isinstance(cloud, CloudMapping)
+    assert isinstance(cloud, settings.CloudMapping)
     assert (cloud.authority, cloud.resource_manager) == ("https://login.x", "https://arm.x:8443")
 
 
 def test_a_client_secret_comes_from_the_environment(load):
-    """The value of ${NAME} is kept as a secret, which its repr does not show."""
+    """What is kept is the name of the variable, so that no configuration holds a secret."""
     text = RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n"
     credential = load(text, {"S": "hunter2"}).credential
-    assert isinstance(credential, ClientSecretCredential)
-    assert credential.client_secret == SecretStr("hunter2")
+    assert isinstance(credential, settings.ClientSecretCredential)
+    assert credential.client_secret == settings.EnvironmentVariable("S")
     assert "hunter2" not in repr(credential)
 
 
@@ -127,7 +126,7 @@ def test_a_webhook_is_optional_and_has_defaults(load):
     assert notify.url == "https://hooks.example.com/a/?b=c"
     assert notify.events == ("changed", "failed", "recovered", "stopped")
     assert notify.timeout == timedelta(seconds=10)
-    assert notify.secret == SecretStr("hunter2")
+    assert notify.secret == settings.EnvironmentVariable("S")
     assert "hunter2" not in repr(notify)
 
 
@@ -182,12 +181,12 @@ def test_each_wrong_piece_of_a_webhook_is_named(findings, old, new, key, message
 def test_vaults_and_accounts_may_have_their_own_credential(load):
     """A credential further down is of the kind that its type says."""
     text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")
-    assert isinstance(load(text).vaults["main"].credential, ManagedIdentityCredential)
+    assert isinstance(load(text).vaults["main"].credential, settings.ManagedIdentityCredential)
 
 
 def test_a_configuration_does_not_change(load):
     """What is loaded stays as it is."""
-    with pytest.raises(ValidationError):
+    with pytest.raises(FrozenInstanceError):
         load().owner = "x"
 
 
@@ -250,3 +249,14 @@ def test_times_of_an_election_that_cannot_work_are_named(findings, old, new, key
     (one,) = findings(ELECTION.replace(old, new))
     assert one.key == key
     assert message in one.message
+
+
+@pytest.mark.parametrize(
+    "model", [one for one in vars(models).values() if isinstance(one, type) and issubclass(one, models.Strict)]
+)
+def test_settings_have_the_fields_of_their_model(model):
+    """What may stand in a file means something, and nothing is meant that no file can say."""
+    if model is not models.Strict:
+        meant = getattr(settings, model.__name__)
+        assert {one.name for one in fields(meant)} == set(model.model_fields)
+        assert meant.__dictoffset__ == 0, "a dict for each object is what slots spare"

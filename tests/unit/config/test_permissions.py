@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -10,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.azure import hints
-from keysync.config.models import Account, Config, Discover
 from keysync.config.permissions import ROLES, Grant, covering, is_written, permissions_of
+from keysync.config.settings import Account, Config, Discover
+from tests.support.settings import config_of
 
 SUBSCRIPTIONS = [f"{digit * 8}-0000-0000-0000-000000000000" for digit in "12"]
 GROUPS = ["render", "Render.East", "other"]
@@ -23,7 +25,7 @@ SECRETS = "Microsoft.KeyVault/vaults/secrets/"
 
 def config(**more: Any) -> Config:
     account = {"subscription_id": SUBSCRIPTIONS[0], "resource_group": "render", "name": "alpha", "vaults": ["main"]}
-    return Config.model_validate({"vaults": {"main": {"url": URL}}, "accounts": [account], **more})
+    return config_of({"vaults": {"main": {"url": URL}}, "accounts": [account], **more})
 
 
 def told(made: Config) -> set[tuple[str, str, str]]:
@@ -48,10 +50,12 @@ def test_a_plain_configuration_needs_two_roles() -> None:
 def test_what_is_read_only_is_read(where: str) -> None:
     """However it is said: keys are still compared, and nothing lets keysync write, nor recover."""
     made = config(recover="owned")
-    document = made.model_dump(mode="python")
-    place = {"all": document, "vault": document["vaults"]["main"], "account": document["accounts"][0]}[where]
-    place["read_only"] = True
-    assert told(Config.model_validate(document)) == {
+    places = {
+        "all": {"read_only": True},
+        "vault": {"vaults": {"main": replace(made.vaults["main"], read_only=True)}},
+        "account": {"accounts": (replace(made.accounts[0], read_only=True),)},
+    }
+    assert told(replace(made, **places[where])) == {
         ("credential", "batch_keys", ALPHA),
         ("credential", "read_secrets", URL),
     }
@@ -171,7 +175,7 @@ VAULTS = st.fixed_dictionaries({"credential": st.sampled_from(CREDENTIALS), "rea
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
     accounts = draw(st.lists(ACCOUNTS, max_size=5, unique_by=lambda one: (one["subscription_id"], one["name"])))
-    return Config.model_validate({
+    return config_of({
         "vaults": {"main": {"url": URL, **draw(VAULTS)}, "second": {"url": "https://kv-2.vault.azure.net", **draw(VAULTS)}},
         "accounts": accounts,
         "discover": draw(st.lists(ENTRIES, min_size=0 if accounts else 1, max_size=3)),

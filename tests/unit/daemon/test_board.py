@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
-from keysync.config.models import Schedule
+from keysync.config.settings import Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import Breakers
 from keysync.daemon.health import Health, Instant

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.config.models import Schedule
+from keysync.config.settings import Schedule
 from keysync.daemon.schedule import Clockwork, Group, group_by_schedule
 from keysync.daemon.timetable import Timetable
 from tests.support.virtual_clock import seeded
@@ -52,7 +52,7 @@ async def running(due: Callable[..., Any], wall: Wall, *groups: Group[str]) -> A
 
 def test_accounts_with_the_same_schedule_start_together():
     """One timetable for each schedule that differs, in the order in which they come."""
-    five, hour = Schedule(), Schedule(cron="0 * * * *")
+    five, hour = Schedule(every=5 * MINUTE), Schedule(cron="0 * * * *")
     schedules = {"a": five, "b": hour, "c": Schedule(every=5 * MINUTE)}
     assert group_by_schedule("abc", schedules.__getitem__) == (
         Group(Timetable(5 * MINUTE), ("a", "c")),

@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
-from keysync.config.models import Account
+from keysync.config.settings import Account
 from keysync.daemon.backoff import BackoffPolicy
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Ledger

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.config.models import Schedule
+from keysync.config.settings import Schedule
 from keysync.daemon.timetable import NEVER, Agenda, Due, Start, Timetable
 from tests.support.virtual_clock import seeded
 
@@ -52,7 +52,7 @@ def test_a_schedule_of_the_configuration_is_taken_over_whole():
     """Nothing of a schedule gets lost on the way."""
     assert Timetable.of(Schedule(every=HOUR, jitter=MINUTE)) == Timetable(HOUR, MINUTE, None, None)
     assert Timetable.of(Schedule(cron="0 3 * * *", timezone="Asia/Tokyo")) == cron("0 3 * * *", "Asia/Tokyo")
-    assert Timetable.of(Schedule()) == FIVE
+    assert Timetable.of(Schedule(every=5 * MINUTE)) == FIVE
 
 
 @given(timetables, seeds)

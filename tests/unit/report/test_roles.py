@@ -12,10 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.report.role_script import render_script
 from keysync.report.roles import MOST_SCOPES, plan_roles, render, to_dict
 from tests.support.az import AzRun, run_with_az
+from tests.support.settings import config_of
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 GROUP = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/render"
@@ -29,7 +30,7 @@ SHELLS = [shell for shell in ("sh", "bash", "dash") if shutil.which(shell)]
 
 def config(**more: Any) -> Config:
     account = {"subscription_id": SUBSCRIPTION, "resource_group": "render", "name": "alpha", "vaults": ["main"]}
-    return Config.model_validate({"vaults": {"main": {"url": URL}}, "accounts": [account], "owner": "us", **more})
+    return config_of({"vaults": {"main": {"url": URL}}, "accounts": [account], "owner": "us", **more})
 
 
 def definitions(ran: AzRun) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
 from keysync.azure.tracing import ACCOUNT, NO_TRACER, PASS, SECRET, Tracer
 from keysync.azure.transport import open_transport
-from keysync.config.models import EnvironmentCredential
+from keysync.config.settings import EnvironmentCredential
 from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
 from keysync.secret.scrub import Scrubber

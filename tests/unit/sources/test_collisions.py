@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.config.models import Account, SecretNames
+from keysync.config.settings import Account, SecretNames
 from keysync.sources.collisions import settle
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}

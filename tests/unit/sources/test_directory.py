@@ -12,11 +12,11 @@ import pytest
 from keysync.azure.errors import AzureFailure, FailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.cli.compose import wire
-from keysync.config.models import Config
 from keysync.emulator import Emulator, Fault
 from keysync.secret.scrub import Scrubber
 from keysync.sources.directory import BatchDirectory
 from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.settings import config_of
 
 OTHER_SUBSCRIPTION = "99999999-2222-3333-4444-555555555555"
 
@@ -72,7 +72,7 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
         cloud = {"authority": ends.authority, "resource_manager": ends.resource_manager, "ca_bundle": ends.ca_bundle}
         account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": "alpha", "vaults": ["main"]}
         vaults = {"main": {"url": ends.vaults["main"]}}
-        config = Config.model_validate(
+        config = config_of(
             {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, "accounts": [account]}
         )
         caller = Caller(FailureTranslator(Scrubber()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None)

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
-from keysync.config.models import Account, Discover
+from keysync.config.settings import Account, Discover
 from keysync.secret.scrub import Scrubber
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
 from keysync.sources.rows import Page, Row, Scope, Unlisted
+from tests.support.settings import discover_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net"}
@@ -66,7 +67,7 @@ class Clock:
 
 
 def entry(*subscriptions: str, **more: Any) -> Discover:
-    return Discover.model_validate({"subscriptions": list(subscriptions), "vaults": ["main"], **more})
+    return discover_of(**{"subscriptions": list(subscriptions), "vaults": ["main"], **more})
 
 
 def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:

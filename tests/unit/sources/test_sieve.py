@@ -10,10 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.config.models import Account, Discover
+from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
 from keysync.sources.rows import Row
 from keysync.sources.sieve import LeftOut, Sieve, judge, pattern_of
+from tests.support.settings import discover_of
 
 SUB = "11111111-2222-3333-4444-555555555555"
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
@@ -25,7 +26,7 @@ def row(name: str = "renderwest", *, group: str = "rg", **more: Any) -> Row:
 
 def entry(**more: Any) -> Discover:
     given: dict[str, Any] = {"subscription_id": SUB, "vaults": ["main"], **more}
-    return Discover.model_validate({key: value for key, value in given.items() if value is not None})
+    return discover_of(**{key: value for key, value in given.items() if value is not None})
 
 
 def judged(found: Row, **more: Any) -> Account | LeftOut:

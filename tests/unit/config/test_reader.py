@@ -1,0 +1,123 @@
+"""A configuration that is read in a process of its own is the same one, and so is all that is wrong with it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from keysync.config import reader
+from keysync.config.loading import load_config
+from keysync.config.reader import Reading, processors, read_config
+from keysync.errors import ConfigError
+from tests.unit.config.conftest import RIGHT
+
+SECRET = "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${PLANTED}'}\n"
+PLANTED = "8Z-planted-client-secret-0001"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    file = tmp_path / "keysync.yaml"
+    file.write_text(RIGHT, encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As in a process that has not loaded what reads a file."""
+    monkeypatch.delitem(sys.modules, "keysync.config.loading")
+    yield
+    monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("apart")
+def test_another_process_reads_the_same(path: Path) -> None:
+    """Every setting, and nothing of what read it comes into this process."""
+    path.write_text(RIGHT + "owner: us\nschedule: {every: 90s}\n", encoding="utf-8")
+    config = read_config(path)
+    assert "keysync.config.loading" not in sys.modules
+    assert config == load_config(path, os.environ)
+    assert (config.owner, config.accounts[0].name) == ("us", "sampleacct")
+
+
+@pytest.mark.usefixtures("apart")
+def test_another_process_finds_the_same(path: Path) -> None:
+    """Each finding with its place."""
+    path.write_text(RIGHT + "owner: 5\nshedule: {}\n", encoding="utf-8")
+    with pytest.raises(ConfigError) as there:
+        read_config(path)
+    with pytest.raises(ConfigError) as here:
+        load_config(path, os.environ)
+    assert there.value.findings == here.value.findings
+    assert len(there.value.findings) == 2
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_process_that_dies_does_no_harm(path: Path) -> None:
+    """Then this one reads the file itself."""
+    reading = Reading(path, apart=True)
+    process = reading._process
+    assert process is not None
+    process.send_signal(signal.SIGKILL)
+    assert reading.result().accounts[0].name == "sampleacct"
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_pipe_is_read_by_the_process_that_has_it(tmp_path: Path) -> None:
+    """Another one could not open it, or would take what is meant for this one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reading = Reading(pipe, apart=True)
+    assert reading._process is None
+    with subprocess.Popen([sys.executable, "-c", f"open({str(pipe)!r}, 'w').write({RIGHT!r})"]):
+        assert reading.result().accounts[0].name == "sampleacct"
+
+
+def test_no_secret_passes_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of the environment stays there; what passes has the variable's name."""
+    monkeypatch.setenv("PLANTED", PLANTED)
+    path.write_text(RIGHT + SECRET, encoding="utf-8")
+    process = reader._started(path)
+    assert process is not None
+    passed, _ = process.communicate()
+    assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # made by this very test
+    assert b"PLANTED" in passed
+    assert PLANTED.encode() not in passed
+    assert PLANTED[:8].encode() not in passed
+
+
+def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of the name of a library must not run because keysync was started beside it."""
+    (path.parent / "pydantic.py").write_text("raise SystemExit(7)", encoding="utf-8")
+    monkeypatch.chdir(path.parent)
+    process = reader._started(path)
+    assert process is not None
+    process.communicate()
+    assert process.returncode == 0
+
+
+def test_the_daemon_needs_nothing_of_what_reads_its_file() -> None:
+    """It is what a daemon is spared; a single import anywhere would bring it back."""
+    code = "import sys, keysync.cli.main, keysync.cli.daemon, keysync.cli.one_off; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert {"keysync.cli.daemon", "azure.mgmt.batch"} <= set(loaded)
+    assert [one for one in loaded if one.partition(".")[0] in {"pydantic", "pydantic_core", "ruamel"}] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "most"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("100000 0", None)]
+)
+def test_a_containers_quota_counts(tmp_path: Path, text: str, most: float | None) -> None:
+    """Half a processor has no room for two processes; without a quota all that there are count."""
+    quota = tmp_path / "cpu.max"
+    quota.write_text(text, encoding="ascii")
+    there = processors(tmp_path / "none")
+    assert there >= 1
+    assert processors(quota) == (there if most is None else min(there, most))
