@@ -8,14 +8,13 @@ import os
 import re
 import signal
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Any
 
-import typer
+import click
 
-from keysync.cli.options import FormatOption, LevelOption, VersionOption
+from keysync.cli.options import FILE, choice, global_options
 from keysync.errors import KeysyncError, UsageError
 
 if TYPE_CHECKING:
@@ -25,33 +24,40 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0}
 
 
-class LimitMode(StrEnum):
-    """Whether calls are throttled."""
-
-    azure = "azure"
-    off = "off"
-
-
+@click.command(short_help="Serve the embedded Azure for tests of your own.", context_settings={"show_default": True})
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65_535),
+    default=0,
+    metavar="PORT",
+    help="Port of Entra and ARM; 0 takes a free one.",
+)
+@click.option("--data", type=FILE, metavar="FILE", help="YAML with accounts and vaults; without it, a small sample.")
+@click.option(
+    "--ready-file",
+    type=FILE,
+    metavar="FILE",
+    help="Written once it serves: where everything is, and what to sign in with.",
+)
+@click.option("--latency", default="0ms", metavar="TIME", help="How late each reply is, such as 40ms or 1s.")
+@click.option(
+    "--limits", type=choice("azure", "off"), default="off", help="Throttle as Azure documents it, or not at all."
+)
+@click.option(
+    "--state",
+    type=FILE,
+    metavar="FOLDER",
+    help="Folder that keys and secrets are kept in; without it nothing is kept.",
+)
+@global_options
 def emulator(
-    port: Annotated[
-        int, typer.Option(metavar="PORT", help="Port of Entra and ARM; 0 takes a free one.", min=0, max=65535)
-    ] = 0,
-    data: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="YAML with accounts and vaults; without it, a small sample.")
-    ] = None,
-    ready_file: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Written once it serves: where everything is, and what to sign in with."),
-    ] = None,
-    latency: Annotated[str, typer.Option(metavar="TIME", help="How late each reply is, such as 40ms or 1s.")] = "0ms",
-    limits: Annotated[LimitMode, typer.Option(help="Throttle as Azure documents it, or not at all.")] = LimitMode.off,
-    state: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="Folder that keys and secrets are kept in; without it nothing is kept."),
-    ] = None,
-    log_level: LevelOption = None,  # noqa: ARG001  # global options are taken everywhere; it logs nothing
-    log_format: FormatOption = None,  # noqa: ARG001
-    version: VersionOption = False,  # noqa: ARG001
+    port: int,
+    data: Path | None,
+    ready_file: Path | None,
+    latency: str,
+    limits: str,
+    state: Path | None,
+    **_given: Any,  # noqa: ANN401  # global options are taken everywhere; it logs nothing
 ) -> None:
     """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
     # Imported here, so that the help of every command comes without a web server and its certificates.
@@ -59,9 +65,7 @@ def emulator(
 
     _check_writable(ready_file)
     content = EmulatorData.sample() if data is None else load_data(data, os.environ)
-    azure = Emulator(
-        content, port=port, latency=_seconds(latency), limits=limits is LimitMode.azure, state_directory=state
-    )
+    azure = Emulator(content, port=port, latency=_seconds(latency), limits=limits == "azure", state_directory=state)
     try:
         asyncio.run(_serve(azure, content, ready_file))
     except OSError as failure:
@@ -90,7 +94,7 @@ async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None
 
     with interruptible(signal.SIGHUP) as interruption:  # a terminal that is closed leaves nothing behind
         async with azure:
-            typer.echo("\n".join(_guide(azure, content)))
+            click.echo("\n".join(_guide(azure, content)))
             if ready_file is not None:
                 write_private(ready_file, azure.endpoints.ready_file())
             await interruption.stop.wait()

@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import typer
-from pydantic_core import PydanticCustomError
+import click
 
-from keysync.config.loading import default_listen, find_config, load_listen
-from keysync.config.values import split_listen
+from keysync.config.forms import split_listen
+from keysync.config.loading import default_listen, load_listen
+from keysync.config.places import find_config
 from keysync.errors import ConfigError
 from keysync.web.probe import why_unwell
 
@@ -19,7 +19,7 @@ def run(config: Path | None) -> int:
     """Prints what the daemon says of itself; returns 0 if it is well and 1 if not, or if it cannot be asked."""
     listen = _listen(config, os.environ)
     reason = _reason(listen)
-    typer.echo(f"healthy: {listen}" if reason is None else f"unhealthy: {listen}: {reason}")
+    click.echo(f"healthy: {listen}" if reason is None else f"unhealthy: {listen}: {reason}")
     return 0 if reason is None else 1
 
 
@@ -34,7 +34,7 @@ def _listen(config: Path | None, environ: Mapping[str, str]) -> str:
 def _reason(listen: str) -> str | None:
     try:
         host, port = split_listen(listen)
-    except PydanticCustomError:
+    except ValueError:
         return "this is no address and port"
     if port == 0:
         return "with port 0 the system chose one, and only the daemon's log tells which"

@@ -2,84 +2,70 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Any, Final, TypeAlias, TypeVar
 
-import typer
+import click
 
 from keysync import __version__
 
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+Option: TypeAlias = Callable[[Decorated], Decorated]
 
-class Output(StrEnum):
-    """How the result is printed."""
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+"""The least severe record that is written."""
 
-    text = "text"
-    json = "json"
+LOG_FORMATS: Final = ("json", "console")
+"""How the log is written."""
 
-
-class LogFormat(StrEnum):
-    """How the log is written."""
-
-    json = "json"
-    console = "console"
+FILE: Final = click.Path(path_type=Path)
 
 
-class LogLevel(StrEnum):
-    """The least severe record that is written."""
+def several(*options: Option[Any]) -> Option[Any]:
+    """One decorator for all of `options`, told in this order."""
 
-    debug = "debug"
-    info = "info"
-    warning = "warning"
-    error = "error"
+    def decorate(command: Decorated) -> Decorated:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config",
-        "-c",
-        metavar="FILE",
-        help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml.",
-    ),
-]
-OutputOption = Annotated[Output, typer.Option("--output", "-o", help="How to print the result.", case_sensitive=False)]
-LevelOption = Annotated[
-    LogLevel | None,
-    typer.Option("--log-level", help="Least severe record of the log (KEYSYNC_LOG_LEVEL).", case_sensitive=False),
-]
-FormatOption = Annotated[
-    LogFormat | None,
-    typer.Option(
-        "--log-format",
-        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON where stderr is no terminal.",
-        case_sensitive=False,
-    ),
-]
-AccountsOption = Annotated[
-    list[str] | None,
-    typer.Option("--account", metavar="NAME", help="Only this account, by name or ARM id; repeatable."),
-]
-ShardOption = Annotated[
-    str | None,
-    typer.Option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."),
-]
-ShardsOption = Annotated[
-    int | None,
-    typer.Option(
+def choice(*known: str) -> click.Choice[str]:
+    """One of the words, in whatever case."""
+    return click.Choice(known, case_sensitive=False)
+
+
+config_option: Final = click.option(
+    "--config",
+    "-c",
+    type=FILE,
+    metavar="FILE",
+    help="Configuration file; else KEYSYNC_CONFIG, ./keysync.yaml, /etc/keysync/keysync.yaml.",
+)
+output_option: Final = click.option(
+    "--output", "-o", type=choice("text", "json"), default="text", show_default=True, help="How to print the result."
+)
+accounts_option: Final = click.option(
+    "--account", multiple=True, metavar="NAME", help="Only this account, by name or ARM id; repeatable."
+)
+shard_options: Final = several(
+    click.option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."),
+    click.option(
         "--shards",
+        type=int,
         metavar="N",
         help="The number of shares (KEYSYNC_SHARDS), where a Job or StatefulSet of Kubernetes tells which one this is.",
     ),
-]
-
-
-def _print_version(wanted: bool) -> None:  # typer's callback
-    if wanted:
-        typer.echo(f"keysync {__version__}")
-        raise typer.Exit
-
-
-VersionOption = Annotated[
-    bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
-]
+)
+global_options: Final = several(
+    click.option("--log-level", type=choice(*LOG_LEVELS), help="Least severe record of the log (KEYSYNC_LOG_LEVEL)."),
+    click.option(
+        "--log-format",
+        type=choice(*LOG_FORMATS),
+        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON where stderr is no terminal.",
+    ),
+    click.version_option(__version__, message="keysync %(version)s", help="Print the version and exit."),
+)

@@ -8,7 +8,6 @@ from itertools import combinations
 from typing import Any
 
 import pytest
-from typer.main import get_command
 
 from keysync.cli.main import app
 from tests.support.alerts import (
@@ -187,7 +186,7 @@ def test_events_and_metrics_that_are_named_exist() -> None:
 
 def test_commands_and_options_that_are_named_exist() -> None:
     """Whoever is woken at night can paste them."""
-    command: Any = get_command(app)
+    command: Any = app
     options = {name: {text for one in sub.params for text in one.opts} for name, sub in command.commands.items()}
     used = [
         found

@@ -39,13 +39,13 @@ def test_the_page_says_what_is_true() -> None:
 def test_a_dependency_without_a_reason_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The comment in pyproject.toml is what the page quotes; without one the script fails and names the package."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    line = next(line for line in text.splitlines() if line.strip().startswith('"typer'))
+    line = next(line for line in text.splitlines() if line.strip().startswith('"click'))
     (tmp_path / "pyproject.toml").write_text(text.replace(line, line.partition("#")[0]), encoding="utf-8")
     (tmp_path / "requirements").symlink_to(ROOT / "requirements")
     monkeypatch.setattr(script, "ROOT", tmp_path)
     page = script.Page()
     page.render()
-    assert page.problems == ["typer: pyproject.toml does not say why it is there; put a comment beside it"]
+    assert page.problems == ["click: pyproject.toml does not say why it is there; put a comment beside it"]
 
 
 @pytest.mark.parametrize(

@@ -13,12 +13,11 @@ from aiohttp import web
 from jsonschema import Draft7Validator
 from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
-from typer.main import get_command
 
 from keysync.cli.main import app
 from keysync.cli.sharing import shard_of
 from keysync.config.loading import load_config
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.daemon import leases
 from keysync.sync.shard import Shard
 from keysync.web.app import make_app
@@ -107,7 +106,7 @@ class TestEachManifest:
         """Its options too."""
         name, *options = container(path)["args"]
         assert name == ("sync" if path.stem == "cronjob" else "run")
-        command = get_command(app).commands[name]  # type: ignore[attr-defined]  # a group
+        command = app.commands[name]  # type: ignore[attr-defined]  # a group
         command.make_context(name, options)
 
     def test_nothing_is_killed_while_it_writes(self, path: Path, tmp_path: Path) -> None:

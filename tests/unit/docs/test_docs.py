@@ -11,18 +11,19 @@ import re
 import shlex
 import signal
 from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
+import click
 import jsonschema
 import pytest
-import typer
 from ruamel.yaml import YAML
 
 from keysync.cli.main import app
 from keysync.config.loading import load_config
-from keysync.config.models import Config
+from keysync.config.settings import Config
 from keysync.emulator import load_data
 from keysync.errors import KeysyncError
 from tests.support import reference
@@ -30,7 +31,7 @@ from tests.support.markdown import ROOT, Block, Page, pages, slug
 
 PAGES: Final = pages()
 BLOCKS: Final = [block for page in PAGES for block in page.blocks]
-COMMANDS: Final[Any] = typer.main.get_command(app)
+COMMANDS: Final = app
 
 CHART: Final = ROOT / "deploy" / "helm" / "keysync" / "values.schema.json"
 SHELL: Final = frozenset({"sh", "bash", "shell", "console"})
@@ -110,7 +111,7 @@ def test_every_block_of_yaml_is_read_by_what_it_is_for(block: Block, tmp_path: P
         assert len(documents) == 1, "several documents of which one is no manifest"
         if isinstance(document.get("vaults"), list):
             load_data(_file(tmp_path, block.text), {})
-        elif document.keys() <= Config.model_fields.keys():
+        elif document.keys() <= {one.name for one in fields(Config)}:
             _check_configuration(document, block.text, tmp_path)
         else:
             _check_values(document, tmp_path)
@@ -199,21 +200,22 @@ def complaint(words: list[str]) -> str | None:
         words = words[: min(words.index(sign) for sign in ("<", ">") if sign in words)]
     try:
         _check(words)
-    except Exception as error:  # noqa: BLE001  # typer has its own copy of click's
-        told = getattr(error, "format_message", None)
-        return f"{error}" if told is None else f"{told()}"
+    except click.ClickException as error:
+        return error.format_message()
+    except ValueError as error:
+        return str(error)
     return None
 
 
 def _check(words: list[str]) -> None:
-    context = typer.Context(COMMANDS, info_name="keysync")
+    context = click.Context(COMMANDS, info_name="keysync")
     _, rest, _ = COMMANDS.make_parser(context).parse_args(list(words))
     if not rest:
         return
     command = COMMANDS.get_command(context, rest[0])
     if command is None:
         raise ValueError(f"there is no command {rest[0]}")
-    inner = typer.Context(command, info_name=rest[0], parent=context)
+    inner = click.Context(command, info_name=rest[0], parent=context)
     values, left, _ = command.make_parser(inner).parse_args(rest[1:])
     if left:
         raise ValueError(f"{rest[0]} takes no {left[0]}")
