@@ -16,7 +16,7 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
-from keysync.azure.listing import GuardedLists
+from keysync.azure.listing import GuardedLists, OneVault
 from keysync.azure.pace import PaceHeaders
 from keysync.azure.reply import ReplyDate
 from keysync.azure.transport import SharedTransport
@@ -108,7 +108,7 @@ class Clients:
             url,
             credential,
             transport=self._transport,
-            policies=self._policies(challenge, ReplyDate()),
+            policies=[OneVault(url), *self._policies(challenge, ReplyDate())],
             **_given(api_version),
         )
         return await self._stack.enter_async_context(client)

@@ -160,8 +160,9 @@ class Credentials:
             # Numbered from the second of a kind on, as the log, the doctor and the breakers tell them apart by it.
             same = sum(known.type == wanted.type for known in self._opened)
             name = f"{wanted.type} {same + 1}" if same else wanted.type
-            inner = self._built(wanted)
-            credential = SingleFlightCredential(inner, name, timeout=self._timeout, expires_at=_expiry(wanted))
+            certificate = self._certificate(wanted)
+            inner, expires_at = self._built(wanted, certificate), _expiry(wanted, **certificate)
+            credential = SingleFlightCredential(inner, name, timeout=self._timeout, expires_at=expires_at)
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
 
@@ -170,14 +171,16 @@ class Credentials:
         """Those opened so far, each once."""
         return tuple(self._opened.values())
 
-    def _built(self, wanted: settings.Credential) -> Any:  # noqa: ANN401  # one class a kind
+    def _built(self, wanted: settings.Credential, certificate: dict[str, Any]) -> Any:  # noqa: ANN401  # one class a kind
         try:
-            return self._build(wanted)
+            return self._build(wanted, certificate)
         except (*UNREADABLE, OSError) as error:
             # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
-            raise UsageError(f"credential: {wanted.type}: {error}") from error
+            file = wanted.certificate_file if isinstance(wanted, settings.ClientCertificateCredential) else None
+            what = f"certificate_file: {file}" if file else wanted.type
+            raise UsageError(f"credential: {what}: {error}") from error
 
-    def _build(self, wanted: settings.Credential) -> Any:  # noqa: ANN401  # one return a kind
+    def _build(self, wanted: settings.Credential, certificate: dict[str, Any]) -> Any:  # noqa: ANN401  # one return a kind
         common = self._common()
         match wanted:
             case settings.DefaultCredential():
@@ -199,7 +202,7 @@ class Credentials:
                     wanted.tenant_id, wanted.client_id, self._secret(wanted), **common
                 )
             case settings.ClientCertificateCredential():
-                return self._certificate(wanted, common)
+                return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **certificate, **common)
             case settings.AzureCliCredential():
                 return identity.AzureCliCredential(**_set({"tenant_id": wanted.tenant_id}))
 
@@ -224,14 +227,14 @@ class Credentials:
             raise UsageError(f"credential: client_secret_file: {wanted.client_secret_file} is empty")
         return self._keep(text)
 
-    def _certificate(self, wanted: settings.ClientCertificateCredential, common: dict[str, Any]) -> Any:  # noqa: ANN401
+    def _certificate(self, wanted: settings.Credential) -> dict[str, Any]:
+        """What azure-identity calls a certificate and its password, read once; empty for what signs in without."""
+        if not isinstance(wanted, settings.ClientCertificateCredential):
+            return {}
         given: dict[str, Any] = {"certificate_data": _read(wanted.certificate_file, "certificate_file")}
         if wanted.password_file is not None:
             given["password"] = self._keep(_text(wanted.password_file, "password_file"))
-        try:
-            return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **given, **common)
-        except UNREADABLE as error:
-            raise UsageError(f"credential: certificate_file: {wanted.certificate_file}: {error}") from error
+        return given
 
     def _keep(self, text: str) -> str:
         """`text`, which from now on is masked wherever a service or an SDK repeats it."""
@@ -239,16 +242,15 @@ class Credentials:
         return text
 
 
-def _expiry(wanted: settings.Credential) -> datetime | None:
+def _expiry(
+    wanted: settings.Credential, certificate_data: bytes | None = None, password: str | None = None
+) -> datetime | None:
     """When a certificate expires. What else one signs in with does not tell, or is renewed by itself."""
-    match wanted:
-        case settings.ClientCertificateCredential(certificate_file=path, password_file=password_file):
-            password = _read(password_file, "password_file").strip() or None
-            return expiry_of(_read(path, "certificate_file"), password)
-        case settings.EnvironmentCredential() if not os.environ.get("AZURE_CLIENT_SECRET"):
-            return _expiry_in_environment()
-        case _:
-            return None
+    if certificate_data is not None:
+        return expiry_of(certificate_data, password.encode() if password else None)
+    if isinstance(wanted, settings.EnvironmentCredential) and not os.environ.get("AZURE_CLIENT_SECRET"):
+        return _expiry_in_environment()
+    return None
 
 
 def _expiry_in_environment() -> datetime | None:
@@ -265,9 +267,29 @@ def _expiry_in_environment() -> datetime | None:
 
 
 def check_environment(wanted: settings.Credential) -> None:
-    """Raises UsageError with the variables that a credential of type `environment` lacks; the others say so themselves."""
-    if not isinstance(wanted, settings.EnvironmentCredential):
-        return
+    """Raises UsageError with what a credential finds in the environment too late: variables or a file that are not there.
+
+    Those of type `environment` and `workload_identity` are looked at; the others say so themselves.
+    """
+    if isinstance(wanted, settings.WorkloadIdentityCredential):
+        _check_mounted_token(wanted)
+    if isinstance(wanted, settings.EnvironmentCredential):
+        _check_variables()
+
+
+def _check_mounted_token(wanted: settings.WorkloadIdentityCredential) -> None:
+    """The file that a variable names; one of the configuration was looked for when that was read."""
+    name = "AZURE_FEDERATED_TOKEN_FILE"
+    path = os.environ.get(name)
+    if wanted.token_file is None and path and not os.access(path, os.R_OK):
+        why = "cannot be read" if Path(path).exists() else "there is no such file"
+        raise UsageError(
+            f"credential: workload_identity: {name}={path}: {why}; name the token that Kubernetes mounts (its webhook sets the "
+            "variable), or choose another `type` under `credential`"
+        )
+
+
+def _check_variables() -> None:
     proofs = ("AZURE_CLIENT_SECRET", "AZURE_CLIENT_CERTIFICATE_PATH")
     missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
     if not any(os.environ.get(name) for name in proofs):

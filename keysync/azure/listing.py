@@ -1,4 +1,4 @@
-"""Guards the lists of Resource Manager: a page that is none is not taken for an empty one, and no link leads away."""
+"""Guards lists: a page of Resource Manager that is none is not taken for an empty one, and no link of any leads away."""
 
 from __future__ import annotations
 
@@ -14,6 +14,31 @@ from keysync.azure.errors import AzureFailure, FailureRecord
 
 RAW: Final[ContextVar[list[Any] | None]] = ContextVar("raw", default=None)
 """Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""
+
+
+def _leads_away(url: str, service: str) -> AzureFailure:
+    told = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
+    return AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+
+
+class OneVault(SansIOHTTPPolicy[Any, Any]):
+    """A policy of a vault's client, in front of the one that adds the token: nobody but the vault at `url` gets it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url.rstrip("/") + "/"
+        self._origin = _origin(url)
+
+    def on_request(self, request: PipelineRequest[Any]) -> None:
+        """Raises AzureFailure for a request to another host, port or scheme than the vault's."""
+        url: str = request.http_request.url
+        if not url.startswith(self._url) and _origin(url) != self._origin:
+            raise _leads_away(url, "the vault")
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else None)
+
 
 _LIST: Final = "/providers/microsoft.batch/batchaccounts"
 
@@ -34,8 +59,7 @@ class GuardedLists(SansIOHTTPPolicy[Any, Any]):
         """Raises AzureFailure for a request that would go to another service than Resource Manager."""
         url: str = request.http_request.url
         if not url.startswith(self._origin) and not self._is_ours(url):
-            told = f"a link to the next page leads to {urlsplit(url).hostname}, which is not Resource Manager: not followed"
-            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+            raise _leads_away(url, "Resource Manager")
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
         """Raises DecodeError for a list of accounts that is none, and what parsing raises where it is no JSON."""

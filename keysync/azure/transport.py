@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import ssl
 from asyncio import sslproto
 from contextlib import AsyncExitStack
@@ -25,15 +27,59 @@ _READ_BYTES: Final = 32 * 1024
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     """The system's trust (or SSL_CERT_FILE's), and `ca_bundle` on top of it.
 
-    Raises UsageError where the bundle cannot be read: better at start than as a failure of every account.
+    Raises UsageError where one of the two files cannot be read: better at start than as a failure of every account.
     """
     context = ssl.create_default_context()
+    named = os.environ.get("SSL_CERT_FILE")
+    if named:
+        # By itself OpenSSL goes on without a word where it cannot be read.
+        cure = "name a PEM file of the CAs to trust, or unset it"
+        _trust(context, Path(named), f"SSL_CERT_FILE={named}: this is not a readable PEM file", cure)
     if ca_bundle is not None:
-        try:
-            context.load_verify_locations(cafile=ca_bundle)
-        except (OSError, ssl.SSLError) as error:
-            raise UsageError(f"cloud.ca_bundle: {ca_bundle} is not a readable PEM file ({error})") from error
+        _trust(context, ca_bundle, f"cloud.ca_bundle: {ca_bundle} is not a readable PEM file")
     return context
+
+
+def _trust(context: ssl.SSLContext, path: Path, told: str, cure: str = "") -> None:
+    try:
+        context.load_verify_locations(cafile=path)
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise UsageError(f"{told} ({error})" + (f"; {cure}" if cure else "")) from error
+
+
+def _proxies() -> dict[str, str]:
+    """The environment's proxies by the scheme of the calls that they are for. Raises UsageError for one that is no URL."""
+    found = getproxies()
+    # What stands under `all` serves the calls over TLS where nothing else does.
+    for scheme in ("https" if "https" in found else "all", "http"):
+        if scheme in found and not _is_proxy(found[scheme]):
+            raise UsageError(
+                f"{_variable(scheme, found[scheme])}={_shown(found[scheme])}: this is not the address of a proxy; "
+                "set it to a URL such as http://proxy.example.com:3128, or unset it"
+            )
+    return found
+
+
+def _is_proxy(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018  # a property that raises
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+
+
+def _variable(scheme: str, url: str) -> str:
+    name = f"{scheme}_proxy"
+    return name if os.environ.get(name) == url else name.upper()
+
+
+def _shown(url: str) -> str:
+    """A proxy's address without what could be a password: user and password, and all that is no host and port."""
+    scheme, separator, rest = url.partition("://") if re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", url) else ("", "", url)
+    _user, at, host = rest.rpartition("@")
+    plain = re.fullmatch(r"[\w.-]*(:[0-9]{0,5})?/?", host)
+    return f"{scheme}{separator}{'***@' if at else ''}{host if plain else '***'}"
 
 
 class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands it out through a module's __getattr__
@@ -44,10 +90,11 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands 
     """
 
     def __init__(self, session: aiohttp.ClientSession, *, connect_seconds: float) -> None:
+        """Raises UsageError where the environment's proxy is no URL."""
         super().__init__(
             session=session, session_owner=False, use_env_settings=False, connection_timeout=connect_seconds
         )
-        self._proxies = getproxies()
+        self._proxies = _proxies()
         self._by_host: dict[str, str | None] = {}
 
     async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
@@ -99,7 +146,7 @@ def _spare_read_buffers() -> None:
 
 
 async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float) -> SharedTransport:
-    """Opens the shared session on `stack`, which closes it.
+    """Opens the shared session on `stack`, which closes it. Raises UsageError where certificates or proxy cannot be used.
 
     The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
     limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Iterable
-from dataclasses import asdict, dataclass
-from typing import Final, Literal
+from collections.abc import Awaitable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
 
 from keysync import logs
-from keysync.azure.errors import AzureFailure
+from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
 from keysync.cli.coverage import Asked
@@ -39,12 +39,36 @@ _STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem":
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One finding: what was tried (`subject`), how it went, and the cure where it did not go well."""
+    """One finding: what was tried (`subject`), how it went, and the cure where it did not go well.
+
+    `record` is the failure behind it, by which the same one is known when it is met again; it is not printed.
+    """
 
     level: Level
     subject: str
     message: str
     cure: str | None = None
+    record: FailureRecord | None = field(default=None, repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As ``--output json`` prints it."""
+        return {"level": self.level, "subject": self.subject, "message": self.message, "cure": self.cure}
+
+    def explains(self, result: Result) -> bool:
+        """Whether what became of a secret only follows from this finding, which is about its account or its vault."""
+        if result.outcome == "refused":
+            return f"{result.ref.key}: {result.reason}" in self.message
+        # A summary holds ids that are new at each attempt.
+        met = result.error if result.outcome == "failed" else None
+        return met is not None and self.record is not None and _sort(met) == _sort(self.record)
+
+
+def _account_subject(resource_id: str) -> str:
+    return f"account {account_name(resource_id)}"
+
+
+def _sort(record: FailureRecord) -> tuple[object, ...]:
+    return record.kind, record.http_status, record.codes
 
 
 _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tried")
@@ -87,7 +111,19 @@ async def _examine(options: Options, wired: Wired, interruption: Interruption, b
     found = list(await asyncio.gather(*probes))
     asked = Asked(options=options.told)  # so that the commands of cures are about the same file and accounts
     report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
-    return [*found, *_secrets(report.results)]
+    return [*found, *_secrets(_unexplained(report.results, found))]
+
+
+def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Iterator[Result]:
+    """Those that have something of their own to tell."""
+    problems: dict[str, list[Diagnosis]] = {}
+    for one in found:
+        if one.level == "problem":
+            problems.setdefault(one.subject, []).append(one)
+    for result in results:
+        about = (_account_subject(result.ref.account), f"vault {result.ref.vault}")
+        if not any(one.explains(result) for subject in about for one in problems.get(subject, ())):
+            yield result
 
 
 def _configuration(wired: Wired) -> Diagnosis:
@@ -110,7 +146,7 @@ def _discovery(coverage: Coverage) -> Iterable[Diagnosis]:
     for one in coverage.left_out:
         level: Level = "problem" if one.refused else "warning"
         word = "is refused" if one.refused else "is left out"
-        yield Diagnosis(level, f"account {account_name(one.resource_id)}", f"{word}: {one.reason}")
+        yield Diagnosis(level, _account_subject(one.resource_id), f"{word}: {one.reason}")
 
 
 async def _token(wired: Wired, number: int) -> Diagnosis:
@@ -127,7 +163,7 @@ async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
         refused.update(keys.refused)
 
     refused: dict[KeyName, str] = {}
-    found = await _tried(f"account {account_name(resource_id)}", "can be read, and gives its keys", both())
+    found = await _tried(_account_subject(resource_id), "can be read, and gives its keys", both())
     if refused:
         told = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
         return Diagnosis("problem", found.subject, told, "look at the account's keys in Azure")
@@ -141,19 +177,20 @@ async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
 async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
     if not is_written(wired.config, name):
         return Diagnosis("ok", f"vault {name}", "gets no key written by the configuration: writing was not tried")
-    return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
+    found = await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
+    return replace(found, record=None)  # that it cannot be written explains no read that fails
 
 
 async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
     try:
         await attempt
     except AzureFailure as failure:
-        return Diagnosis("problem", subject, failure.record.summary, failure.record.hint)
+        return Diagnosis("problem", subject, failure.record.summary, failure.record.hint, failure.record)
     return Diagnosis("ok", subject, success)
 
 
 def _secrets(results: Iterable[Result]) -> Iterable[Diagnosis]:
-    """What a pass would find at each secret; failures of accounts and vaults have been told already."""
+    """What a pass would find at each secret."""
     for result in results:
         subject = f"secret {result.ref.vault}/{result.ref.secret}"
         if result.outcome == "refused":
@@ -182,7 +219,7 @@ _EXPECTED: Final = {
 
 def _print(options: Options, found: list[Diagnosis]) -> None:
     if options.output == "json":
-        sys.stdout.write(to_json({"findings": [asdict(one) for one in found]}) + "\n")
+        sys.stdout.write(to_json({"findings": [one.to_dict() for one in found]}) + "\n")
         return
     paper = paper_for(sys.stdout)
     for one in found:

@@ -27,7 +27,7 @@ def shard_of(shard: str | None, shards: int | None, environ: Mapping[str, str]) 
         return _indexed(shards, "--shards", environ)
     whole, count = environ.get("KEYSYNC_SHARD", ""), environ.get("KEYSYNC_SHARDS", "")
     if whole:
-        return _whole(whole)
+        return _agreed(_whole(whole), whole, count)
     return _indexed(_number("KEYSYNC_SHARDS", count), "KEYSYNC_SHARDS", environ) if count else None
 
 
@@ -36,6 +36,14 @@ def _whole(text: str) -> Shard:
         return Shard.parse(text)
     except UsageError as error:
         raise UsageError(str(error).replace("--shard ", "KEYSYNC_SHARD=", 1)) from None
+
+
+def _agreed(found: Shard, whole: str, count: str) -> Shard:
+    """`found`, where the number beside it says the same: which of the two is meant cannot be told."""
+    if count and _number("KEYSYNC_SHARDS", count) != found.count:
+        told = f"KEYSYNC_SHARD={whole} and KEYSYNC_SHARDS={count} contradict each other: is the fleet shared by {found.count} or by {count}?"
+        raise UsageError(f"{told} KEYSYNC_SHARD says both; unset KEYSYNC_SHARDS, or give them the same number")
+    return found
 
 
 def _number(name: str, text: str) -> int:

@@ -12,6 +12,7 @@ from typing import Final
 ACCOUNT_NAME: Final = r"^[a-zA-Z0-9]{3,24}$"
 SECRET_NAME: Final = r"^[0-9a-zA-Z-]{1,127}$"  # noqa: S105  # nosec B105  # a pattern of names
 GUID: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+VAULT_NAME: Final = r"^[0-9a-zA-Z._-]{1,127}$"
 RESOURCE_GROUP: Final = r"^[\w.()-]{0,89}[\w()-]$"
 DURATION: Final = r"^(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m(?!s))?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
 UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}

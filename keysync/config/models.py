@@ -42,6 +42,7 @@ from keysync.config.values import (
     NamePattern,
     Percent,
     ResourceGroup,
+    VaultName,
     VaultUrl,
     WebhookUrl,
     check_cron,
@@ -507,7 +508,7 @@ class Discover(Strict):
     via: Literal["list", "resource_graph"] = Field(
         default="list",
         description="How they are listed: by Batch itself, one subscription or group at a time, or by Azure Resource Graph, "
-        "many subscriptions in one query, which may lag by minutes and needs the extra keysync[resource-graph].",
+        "many subscriptions in one query, which may lag by minutes and needs the extra resource-graph.",
     )
 
     model_config = ConfigDict(
@@ -691,7 +692,7 @@ class Config(Strict):
     schedule: Schedule = Field(
         default=Schedule(every=timedelta(minutes=5)), description="When passes start; `run` only."
     )
-    vaults: dict[Annotated[str, Field(pattern=r"^[0-9a-zA-Z._-]{1,127}$")], Vault] = Field(
+    vaults: dict[VaultName, Vault] = Field(
         min_length=1,
         description="The vaults, each under a name of your choice.",
         json_schema_extra={"additionalProperties": False},

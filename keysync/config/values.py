@@ -7,7 +7,7 @@ the file (a duration is text there).
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
 from zoneinfo import ZoneInfo
@@ -24,12 +24,14 @@ from keysync.config.forms import (
     RESOURCE_GROUP,
     SECRET_NAME,
     UNITS,
+    VAULT_NAME,
     format_duration,
     render_name,
     split_listen,
 )
 
 _LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
+_RAREST = timedelta(days=366 * 41)  # a 29 February on one day of the week can be 40 years away
 _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
 
 
@@ -86,6 +88,13 @@ def _resource_group(value: str) -> str:
     return value
 
 
+def _vault_name(value: str) -> str:
+    if not re.fullmatch(VAULT_NAME, value):
+        hint = "the name is of your own choice; where the vault is goes under `url`"
+        raise expected("the name of a vault: 1 to 127 letters, digits and any of . _ -", hint)
+    return value
+
+
 def _whole_number(value: object) -> object:
     # pydantic takes true for 1, and nobody means that.
     if isinstance(value, bool):
@@ -98,6 +107,9 @@ Guid = Annotated[str, AfterValidator(_guid), WithJsonSchema({"type": "string", "
 
 AccountName = Annotated[str, AfterValidator(_account_name), WithJsonSchema({"type": "string", "pattern": ACCOUNT_NAME})]
 """The name of a Batch account."""
+
+VaultName = Annotated[str, AfterValidator(_vault_name), WithJsonSchema({"type": "string", "pattern": VAULT_NAME})]
+"""The name of a vault in the configuration, which is not its name in Azure."""
 
 ResourceGroup = Annotated[
     str, AfterValidator(_resource_group), WithJsonSchema({"type": "string", "pattern": RESOURCE_GROUP})
@@ -196,13 +208,19 @@ NamePattern = Annotated[
 
 
 def check_cron(cron: str, timezone: str | None) -> None:
-    """Raises what a validator raises where `cron` is no crontab of five fields. The time zone must be valid."""
+    """Raises what a validator raises where `cron` is no crontab of five fields, or means no moment. The time zone must be valid."""
     from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - 40 ms that only a cron has to pay
 
     try:
-        CronTrigger.from_crontab(cron, timezone=ZoneInfo(timezone or "UTC"))
+        trigger = CronTrigger.from_crontab(cron, timezone=ZoneInfo(timezone or "UTC"))
+        now = datetime.now(UTC)
+        # An end, since it would look through every year to the last that there is.
+        trigger.end_date = now + _RAREST
+        comes = trigger.get_next_fire_time(None, now) is not None
     except (ValueError, TypeError, KeyError, OverflowError):
         raise expected('five fields of a crontab such as "*/5 * * * *"') from None
+    if not comes:
+        raise problem(f"{cron!r} never comes", "look at its day and its month: the third and the fourth field")
 
 
 def check_timezone(name: str) -> str:

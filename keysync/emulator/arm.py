@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from keysync.emulator.entra import BadToken, Entra, Token
+from keysync.emulator.faults import Operation
 from keysync.emulator.graph import ResourceGraph, table_of
 from keysync.emulator.paging import seal, unseal
 from keysync.emulator.state import Account, State
@@ -23,7 +24,7 @@ _ACTIONS = {
     "listKeys": "Microsoft.Batch/batchAccounts/listKeys/action",
     "regenerateKeys": "Microsoft.Batch/batchAccounts/regenerateKeys/action",
 }
-_OPERATIONS = {
+_OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", ""): "getAccount",
     ("POST", "listkeys"): "listKeys",
     ("POST", "regeneratekeys"): "regenerateKeys",
@@ -66,7 +67,7 @@ class ResourceManager:
             limit=lambda headers: self._limit(call, subscription, headers),
         )
 
-    def _find(self, call: Call, parts: list[str], lower: list[str]) -> tuple[str, str, Callable[[], Reply]]:
+    def _find(self, call: Call, parts: list[str], lower: list[str]) -> tuple[Operation, str, Callable[[], Reply]]:
         match lower:
             case ["tenants"]:
                 return "listTenants", "", self._tenants

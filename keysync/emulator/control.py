@@ -45,7 +45,7 @@ class Control:
             return error(404, "NotFound", f"There is no {unknown}.")
         except ValidationError as wrong:
             details = wrong.errors(include_url=False, include_input=False, include_context=False)
-            return error(400, "BadRequest", "That is not a fault.", details=details)
+            return error(400, "BadRequest", f"That is not a fault: {_told(wrong)}.", details=details)
         except ValueError as wrong:
             return error(400, "BadRequest", str(wrong))
 
@@ -89,6 +89,15 @@ class Control:
             for secret, versions in self._state.vault(name).secrets.items()
         ]
         return Reply(200, told)
+
+
+def _told(wrong: ValidationError) -> str:
+    parts = []
+    for part in wrong.errors(include_url=False, include_input=False):
+        hint = part.get("ctx", {}).get("hint")
+        place = ".".join(str(step) for step in part["loc"])
+        parts.append(f"{place}: {part['msg']}" + (f" ({hint})" if hint else ""))
+    return "; ".join(parts)
 
 
 def _done(action: Callable[[], None]) -> Reply:

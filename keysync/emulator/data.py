@@ -5,13 +5,13 @@ from __future__ import annotations
 import base64
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from keysync.emulator.faults import Fault, FaultName
+from keysync.emulator.faults import AccountOperation, Fault, FaultName, VaultOperation, no_operation
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
 CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
@@ -19,6 +19,12 @@ OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
 """Object id of the service principal, as it shows in tokens and in messages about missing roles."""
 
 AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
+
+
+def _check_denied(names: Iterable[str], known: Collection[str]) -> None:
+    for name in names:
+        if name not in known:
+            raise no_operation(name, known)
 
 
 def new_account_key() -> str:
@@ -42,11 +48,17 @@ class AccountData(_Model):
     pool_allocation_mode: Literal["BatchService", "UserSubscription"] = "BatchService"
     provisioning_state: Literal["Succeeded", "Creating", "Deleting", "Failed", "Cancelled", "Invalid"] = "Succeeded"
     lock: Literal["ReadOnly", "CanNotDelete"] | None = None
-    denied: bool | list[Literal["getAccount", "listKeys", "regenerateKeys"]] = False
+    denied: bool | list[str] = False
     tenant_id: str | None = None
     primary: str = Field(default_factory=new_account_key)
     secondary: str = Field(default_factory=new_account_key)
     fault: FaultName | dict[str, object] | None = None
+
+    @field_validator("denied")
+    @classmethod
+    def _are_operations(cls, denied: bool | list[str]) -> bool | list[str]:
+        _check_denied(denied if isinstance(denied, list) else (), get_args(AccountOperation))
+        return denied
 
     @field_validator("fault")
     @classmethod
@@ -108,6 +120,12 @@ class VaultData(_Model):
     recover_delay: float = Field(default=0.3, ge=0)
     delete_delay: float = Field(default=0.0, ge=0)
 
+    @field_validator("denied")
+    @classmethod
+    def _are_operations(cls, denied: list[str]) -> list[str]:
+        _check_denied(denied, get_args(VaultOperation))
+        return denied
+
 
 class EmulatorData(_Model):
     """All that the embedded Azure starts with. Without a `client_secret` one is made up.
@@ -134,7 +152,9 @@ class EmulatorData(_Model):
         ]
         twice = [place for place, times in Counter(place.lower() for place in places).items() if times > 1]
         if twice:
-            raise ValueError(f"found twice: {', '.join(twice)}")
+            from keysync.config.document import problem  # noqa: PLC0415  # costs a YAML parser
+
+            raise problem(f"found twice: {', '.join(twice)}", "a name is told from another without case")
         return self
 
     @classmethod

@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, JsonValue, field_validator
+from pydantic_core import PydanticCustomError
 
 Kind = Literal["status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body"]
 
+AccountOperation = Literal["getAccount", "listKeys", "regenerateKeys"]
+VaultOperation = Literal[
+    "listSecrets", "setSecret", "deleteSecret", "getSecret", "listVersions", "updateSecret", "listDeletedSecrets",
+    "getDeletedSecret", "purgeSecret", "recoverSecret",
+]  # fmt: skip
+Operation = Literal[
+    "token", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions", "getSubscription", "listGroups",
+    "listAccounts", AccountOperation, VaultOperation, "unknown",
+]  # fmt: skip
+"""What a call can be; `unknown` is one that is not served."""
+
+OPERATIONS: Final[tuple[str, ...]] = get_args(Operation)
+
 FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked", "hang"]
 """Faults of an account that the data file can call by name."""
+
+
+def no_operation(word: str, known: Iterable[str]) -> PydanticCustomError:
+    """What a validator raises for the name of an operation that there is not."""
+    from keysync.config.document import problem  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
+    from keysync.config.forms import nearest  # noqa: PLC0415  # as above
+
+    meant = nearest(word, known)
+    return problem(
+        f"there is no operation {word!r}", f"did you mean {meant!r}?" if meant else f"there are {', '.join(known)}"
+    )
 
 
 class Fault(BaseModel):
@@ -41,6 +67,13 @@ class Fault(BaseModel):
     times: int | None = None
     after: bool = False
     headers: dict[str, str] = {}
+
+    @field_validator("operation")
+    @classmethod
+    def _means_an_operation(cls, pattern: str) -> str:
+        if not any(fnmatchcase(name.lower(), pattern.lower()) for name in OPERATIONS):
+            raise no_operation(pattern, OPERATIONS)
+        return pattern
 
     @property
     def answer_status(self) -> int:

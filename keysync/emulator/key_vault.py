@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 
 from keysync.emulator.entra import BadToken, Entra, Token
+from keysync.emulator.faults import Operation
 from keysync.emulator.paging import seal, unseal
 from keysync.emulator.policy import denial
 from keysync.emulator.state import KEEP_DELETED_DAYS, DeletedSecret, Secret, SecretVersion, Vault
@@ -72,7 +73,7 @@ class KeyVault:
             service="vault",
         )
 
-    def _find(self, call: Call, parts: list[str]) -> tuple[str, Callable[[], Reply]]:  # noqa: C901  # a table of paths
+    def _find(self, call: Call, parts: list[str]) -> tuple[Operation, Callable[[], Reply]]:  # noqa: C901  # a table of paths
         match (call.method, parts[0].lower() if parts else "", *parts[1:]):
             case ("GET", "secrets"):
                 return "listSecrets", lambda: self._list(call)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote
 
+from keysync.emulator.faults import Operation
+
 Json = dict[str, object]
 
 
@@ -64,7 +66,7 @@ class Route:
     asked too often, and may note headers for a reply that passes.
     """
 
-    operation: str
+    operation: Operation
     target: str
     run: Callable[[], Reply]
     gate: Callable[[], Reply | None] = lambda: None

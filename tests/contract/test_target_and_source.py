@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from keysync.azure.errors import AzureFailure
@@ -130,6 +133,21 @@ async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
     assert "setSecret" in (caught.value.record.hint or "")
     assert azure_side.versions(NAME) == []
     assert azure_side.azure.counts["setSecret"] == 1
+
+
+@pytest.mark.parametrize("operation", ["listVersions", "listSecrets"])
+async def test_a_link_to_another_service_is_not_followed(azure_side: BehindTheSdks, operation: str) -> None:
+    """The token would go with the request, to whoever the link names."""
+    latest = azure_side.put(NAME, PRIMARY)
+    ends = azure_side.azure.endpoints
+    body = json.dumps({"value": [], "nextLink": f"{ends.resource_manager}/secrets/{NAME}/versions?api-version=7.6"})
+    azure_side.azure.faults.add(Fault(operation=operation, kind="body", body=body))
+    vault: Any = azure_side.target
+    with pytest.raises(AzureFailure, match="not the vault: not followed") as caught:
+        await (vault.history(NAME, latest) if operation == "listVersions" else vault.listing())
+    assert caught.value.record.kind == "invalid_response"
+    assert azure_side.azure.counts["unknown"] == 0
+    assert azure_side.azure.counts[operation] == 1
 
 
 async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,8 +132,10 @@ def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) ->
     assert "gamma" in message
     assert "alpha, beta" in message
     message = refused(world, world.run("plan", "--log-level", "loud"))
-    assert "loud" in message
-    assert "debug" in message
+    assert "Invalid value for '--log-level': 'loud' is not one of 'debug', 'info', 'warning', 'error'" in message
+    message = refused(world, world.sync("--output", "yaml"))
+    assert "'yaml' is not one of 'text', 'json'" in message
+    assert "alue error" not in message
     message = refused(world, world.sync(env={"KEYSYNC_LOG_FORMAT": "xml"}))
     assert "KEYSYNC_LOG_FORMAT='xml'" in message
     message = refused(world, world.sync("--acount", "alpha"))
@@ -147,3 +150,31 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
     message = refused(world, world.sync())
     assert f"orphans: {mode}" in message
     assert "`owner`" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE=/nowhere/ca.pem: this is not a readable PEM file"),
+        ("HTTPS_PROXY", "robot:hunter2@proxy:3128", "HTTPS_PROXY=***@proxy:3128: this is not the address of a proxy"),
+    ],
+)
+def test_an_environment_that_no_call_could_use_makes_no_request(
+    make_world: MakeWorld, name: str, value: str, told: str
+) -> None:
+    """The variable is named, and a password in it is not repeated."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    message = refused(world, world.sync(env={name: value}))
+    assert told in message
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("discovered", [False, True])
+def test_a_mounted_token_that_is_not_there_makes_no_request(make_world: MakeWorld, discovered: bool) -> None:
+    """The variable is named with its value, for accounts that are listed and those that are found."""
+    world = make_world("alpha")
+    found: dict[str, Any] = {"discover": [{"subscription_id": GUID, "vaults": ["main"]}]} if discovered else {}
+    world.configure([] if discovered else ["alpha"], credential={"type": "workload_identity"}, **found)
+    message = refused(world, world.sync(env={"AZURE_FEDERATED_TOKEN_FILE": "/nowhere/token"}))
+    assert "workload_identity: AZURE_FEDERATED_TOKEN_FILE=/nowhere/token: there is no such file; " in message

@@ -120,6 +120,29 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
         assert (one["cure"] or "") in text.out
 
 
+def test_a_failure_of_an_account_is_told_once(make_world: MakeWorld) -> None:
+    """Not again for each of its secrets; what a vault has to say of them, and what is another failure, is told still."""
+    world = make_world(
+        "alpha",
+        {"name": "norole", "fault": "role_missing"},
+        {"name": "hollow", "fault": {"operation": "listKeys", "kind": "null_keys"}},
+        vaults=("main", {"name": "closed", "denied": ["getSecret", "setSecret"]}),
+    )
+    world.configure([{"name": name, "vaults": ["main", "closed"]} for name in ("alpha", "norole", "hollow")])
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    found = findings(ran)
+    about(found, "account norole", level="problem")
+    assert "gave no key" in about(found, "account hollow", level="problem")["message"]
+    assert {one["subject"] for one in found if one["subject"].startswith("secret ")} == {
+        f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
+    }
+    # That the vault may not be written is another thing than that it may not be read.
+    assert "setSecret" in about(found, "vault closed", level="problem")["cure"]
+    assert "getSecret" in about(found, "secret closed/alpha-primary-key", level="problem")["cure"]
+    assert ran.out.count("listKeys/action") == 2  # the message and its cure
+
+
 def test_one_account_can_be_checked_alone(make_world: MakeWorld) -> None:
     """`--account` leaves the others out, and what is wrong with them."""
     world = make_world("alpha", {"name": "norole", "fault": "role_missing"})
@@ -180,3 +203,4 @@ def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) ->
     found = findings(world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"}))
     assert "AADSTS" in json.dumps(found)
     assert [one["level"] for one in found if one["subject"] == "vault main"] == ["problem", "problem"]
+    assert not any(one["subject"].startswith("secret ") for one in found)  # the account has told it

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -17,8 +20,12 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keysync.azure.certificate import expiry_of
-from keysync.azure.credentials import _expiry
+from keysync.azure.clouds import endpoints_of
+from keysync.azure.credentials import Credentials, _expiry
+from keysync.azure.transport import open_transport
 from keysync.config import settings
+from keysync.errors import UsageError
+from keysync.secret.scrub import Scrubber
 
 END = datetime(2027, 3, 1, 12, tzinfo=UTC)
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -64,7 +71,7 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
     path.write_bytes(PRIVATE + pem(END))
     same = {"tenant_id": "t", "client_id": "c"}
     told = settings.ClientCertificateCredential(certificate_file=path, password_file=None, **same)
-    assert _expiry(told) == END
+    assert _expiry(told, path.read_bytes()) == END
     environment = settings.EnvironmentCredential()
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
@@ -74,3 +81,40 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
     assert _expiry(environment) is None
     assert _expiry(settings.DefaultCredential()) is None
+
+
+@asynccontextmanager
+async def opening() -> AsyncIterator[Credentials]:
+    async with AsyncExitStack() as stack:
+        transport = await open_transport(stack, ca_bundle=None, connect_seconds=1)
+        yield Credentials(stack, endpoints_of("public"), transport, Scrubber(), timeout=1)
+
+
+def credential_of(path: Path, password: Path | None = None) -> settings.ClientCertificateCredential:
+    return settings.ClientCertificateCredential("t", "c", path, password)
+
+
+async def test_its_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For signing in and for its expiry alike."""
+    path, password = tmp_path / "sp.pfx", tmp_path / "password"
+    path.write_bytes(
+        pkcs12.serialize_key_and_certificates(b"k", KEY, certificate(END), None, BestAvailableEncryption(b"open"))
+    )
+    password.write_text("open\n")
+    read: list[Path] = []
+    really = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda each: read.append(each) or really(each))
+    async with opening() as credentials:
+        assert (await credentials.open(credential_of(path, password))).expires_at == END
+    assert sorted(read) == sorted([path, password])
+
+
+@pytest.mark.parametrize(("content", "password"), [(b"no certificate", None), (PRIVATE, None), (b"", "wrong")])
+async def test_one_that_is_none_is_named(tmp_path: Path, content: bytes, password: str | None) -> None:
+    """By its file, with what the SDK has to say."""
+    path, secret = tmp_path / "sp.pem", tmp_path / "password"
+    path.write_bytes(content)
+    secret.write_text(password or "")
+    async with opening() as credentials:
+        with pytest.raises(UsageError, match=r"^credential: certificate_file: .*/sp\.pem: .+"):
+            await credentials.open(credential_of(path, secret if password else None))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from keysync.azure.errors import AzureFailure
-from keysync.azure.listing import GuardedLists
+from keysync.azure.listing import GuardedLists, OneVault
 
 
 @dataclass
@@ -52,3 +52,29 @@ def test_nobody_else_gets_the_token(url: str) -> None:
     with pytest.raises(AzureFailure, match="not followed") as caught:
         GuardedLists("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
     assert caught.value.record.kind == "invalid_response"
+
+
+VAULT = "https://kv-render.vault.azure.net"
+
+
+@pytest.mark.parametrize("url", [f"{VAULT}/secrets", "https://KV-RENDER.vault.azure.net:443/secrets", VAULT])
+def test_a_vault_is_asked(url: str) -> None:
+    """However its address is spelt."""
+    OneVault(VAULT).on_request(Sent(url))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://kv-other.vault.azure.net/secrets",
+        "https://kv-render.vault.azure.net.evil.example/",
+        "https://kv-render.vault.azure.net@evil.example/",
+        "https://eu.kv-render.vault.azure.net/",
+        "https://kv-render.vault.azure.net:8443/",
+        "http://kv-render.vault.azure.net/",
+    ],
+)
+def test_another_host_than_the_vault_gets_no_token(url: str) -> None:
+    """Another vault, another port and another scheme neither."""
+    with pytest.raises(AzureFailure, match="not the vault: not followed"):
+        OneVault(VAULT).on_request(Sent(url))  # type: ignore[arg-type]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from pathlib import Path
 
 import aiohttp
 import pytest
+import trustme
 
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.transport import SharedTransport, tls_context
@@ -76,6 +78,59 @@ def test_an_unreadable_bundle_is_told_at_start(tmp_path: Path):
     for path in (rubbish, tmp_path / "missing.pem"):
         with pytest.raises(UsageError, match=path.name):
             tls_context(path)
+
+
+def test_the_trust_of_the_environment_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """OpenSSL goes on without a file that it cannot read; here the variable is told. Unset and empty it is no matter."""
+    rubbish = tmp_path / "rubbish.pem"
+    rubbish.write_text("no certificate")
+    for path in (rubbish, tmp_path / "missing.pem"):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        with pytest.raises(UsageError) as caught:
+            tls_context(None)
+        assert f"SSL_CERT_FILE={path}: " in str(caught.value)
+        assert "or unset it" in str(caught.value)
+    monkeypatch.setenv("SSL_CERT_FILE", "")
+    assert tls_context(None).verify_mode == ssl.CERT_REQUIRED
+    bundle = tmp_path / "bundle.pem"
+    trustme.CA().cert_pem.write_to_path(str(bundle))
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    assert len(tls_context(None).get_ca_certs()) >= 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "shown"),
+    [
+        ("HTTPS_PROXY", "proxy.example:3128", "proxy.example:3128"),
+        ("https_proxy", "//proxy.example", "***"),
+        ("HTTP_PROXY", "http://", "http://"),
+        ("ALL_PROXY", "socks5://proxy.example:1080", "socks5://proxy.example:1080"),
+        ("HTTPS_PROXY", "http://proxy.example:port", "http://***"),
+        ("HTTPS_PROXY", "robot:hunter2@proxy.example:3128", "***@proxy.example:3128"),
+        ("HTTPS_PROXY", "socks5://robot:hunter2@proxy.example", "socks5://***@proxy.example"),
+        ("HTTPS_PROXY", "http://robot:hunter2@", "http://***@"),
+        ("HTTPS_PROXY", "http://robot:hunter2", "http://***"),
+        ("HTTPS_PROXY", "http://robot:hunt/er2@proxy.example", "http://***@proxy.example"),
+        ("HTTPS_PROXY", "socks5://robot:hunter2://x@[::1]:1080", "socks5://***@***"),
+    ],
+)
+async def test_a_proxy_that_is_none_is_told_at_start(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, shown: str
+):
+    """By its variable, and by its value without what could be a password."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(UsageError) as caught:
+        await proxy_for("https://management.azure.com/x")
+    assert str(caught.value).startswith(f"{variable}={shown}: this is not the address of a proxy; ")
+    assert "http://proxy.example.com:3128" in str(caught.value)
+    assert "hunt" not in str(caught.value)
+
+
+async def test_what_serves_no_call_over_tls_may_be_anything(monkeypatch: pytest.MonkeyPatch):
+    """ALL_PROXY is often for other programs; it counts where HTTPS_PROXY is not set."""
+    monkeypatch.setenv("ALL_PROXY", "socks5://proxy.example:1080")
+    monkeypatch.setenv("HTTPS_PROXY", "http://robot:hunter2@proxy.example:3128/")
+    assert await proxy_for("https://management.azure.com/x") == "http://robot:hunter2@proxy.example:3128/"
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,8 @@ ADDED = [
     ("schedule: {every: 10ms}", 19, "schedule.every", "1s or more", ""),
     ("schedule: {cron: '61 * * * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
     ("schedule: {cron: '* * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {cron: '0 0 30 2 *'}", 18, "schedule.cron", "'0 0 30 2 *' never comes", "its day and its month"),
+    ("schedule: {cron: '*/5 * 31 4,6 mon'}", 18, "schedule.cron", "'*/5 * 31 4,6 mon' never comes", "its day and"),
     ("schedule: {every: 5m, cron: '* * * * *'}", 29, "schedule.cron", "both every and cron", "remove one"),
     ("schedule: {cron: '* * * * *', timezone: Mars/X}", 41, "schedule.timezone", "expected a time zone", ""),
     ("schedule: {every: 5m, timezone: UTC}", 33, "schedule.timezone", "with cron only", ""),
@@ -85,6 +87,23 @@ def test_each_wrong_piece_is_named_at_its_place(findings, old, new, line, column
     assert one.file.endswith("keysync.yaml")
     assert message in one.message
     assert hint in (one.hint or "")
+
+
+@pytest.mark.parametrize("cron", ["0 0 29 2 *", "0 0 29 2 sun", "0 0 31 * *", "0 0 last 2 *"])
+def test_what_comes_seldom_is_taken(load, cron):
+    """A leap day too, be it on one day of the week only."""
+    assert load(RIGHT + f"schedule: {{cron: '{cron}'}}\n").schedule.cron == cron
+
+
+@pytest.mark.parametrize("name", ["kv render", "https://kv-render.vault.azure.net", "k" * 128, ""])
+def test_a_name_of_a_vault_is_told_at_its_key(findings, name):
+    """In words, with where its address belongs."""
+    found = findings(RIGHT.replace("main:", f"{name!r}:").replace("[main]", f"[{name!r}]"))
+    assert [(one.line, one.column) for one in found] == [(2, 3)]
+    assert f"found the key {name!r}, expected the name of a vault: 1 to 127 letters, digits and any of . _ -" in str(
+        found[0]
+    )
+    assert "goes under `url`" in str(found[0])
 
 
 @pytest.mark.parametrize(("added", "column", "key", "message", "hint"), ADDED)

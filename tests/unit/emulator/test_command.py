@@ -12,7 +12,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from keysync.cli.emulator import _seconds
-from keysync.errors import UsageError
+from keysync.emulator import load_data
+from keysync.errors import ConfigError, UsageError
 
 from .conftest import SUB
 
@@ -74,6 +75,35 @@ def test_a_wrong_file_is_told(tmp_path, wrong):
     done = subprocess.run(command("--data", data), capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 2
     assert str(data) in done.stderr
+    assert "alue error" not in done.stderr
+    assert "something else" not in done.stderr
+
+
+def test_an_operation_that_there_is_not_is_told(tmp_path):
+    """Wherever the data file names one, with the one that was probably meant."""
+    data = tmp_path / "data.yaml"
+    account = f"subscription_id: {SUB}, resource_group: rg"
+    data.write_text(
+        f"""\
+accounts:
+  - {{{account}, name: one, denied: [listkeys]}}
+  - {{{account}, name: two, fault: {{operation: listKey}}}}
+  - {{{account}, name: three, denied: [getAccount], fault: {{operation: LISTK*}}}}
+vaults:
+  - {{name: kv-one, denied: [getSecret, getSecrets]}}
+faults: [{{operation: "zzzz*"}}, {{operation: "*secret"}}]
+"""
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_data(data, {})
+    assert [(one.line, one.key, one.message, one.hint) for one in caught.value.findings][:-1] == [
+        (2, "accounts[0].denied", "there is no operation 'listkeys'", "did you mean 'listKeys'?"),
+        (3, "accounts[1].fault.operation", "there is no operation 'listKey'", "did you mean 'listKeys'?"),
+        (6, "vaults[0].denied", "there is no operation 'getSecrets'", "did you mean 'getSecret'?"),
+    ]
+    last = caught.value.findings[-1]
+    assert (last.line, last.key, last.message) == (7, "faults[0].operation", "there is no operation 'zzzz*'")
+    assert "listKeys, regenerateKeys, listSecrets" in (last.hint or "")
 
 
 def test_latency():

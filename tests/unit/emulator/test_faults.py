@@ -111,6 +111,10 @@ async def test_control(client, azure):
     assert (await ask("POST", "/faults", {"operation": "listKeys", "status": 418}))[0] == 204
     assert {"operation": "listKeys", "status": 418} in (await ask("GET", "/faults"))[1]
     assert (await ask("POST", "/faults", {"nonsense": 1}))[0] == 400
+    status, told = await ask("POST", "/faults", {"operation": "listKeyz"})
+    assert status == 400
+    wanted = "That is not a fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
+    assert told["error"]["message"] == wanted
     assert (await client.arm(KEYS, "POST"))[0] == 418
     assert (await ask("GET", "/counts"))[1]["listKeys"] == 1
     assert (await ask("DELETE", "/faults"))[0] == (await ask("DELETE", "/counts"))[0] == 204
