@@ -20,8 +20,8 @@ from keysync.errors import UsageError
 _LINK_LOCAL: Final = "169.254."
 # Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.
 _KEPT_SECONDS: Final = 5.0
-# Twice what the largest TLS record holds (RFC 8446, 5.2: 16 KiB and a little).
-_READ_BYTES: Final = 32 * 1024
+# What the largest TLS record holds (RFC 8446, 5.2), but for its frame: such a one is read in two pieces.
+_READ_BYTES: Final = 16 * 1024
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
@@ -136,7 +136,7 @@ async def _no_silent_repeat(
 
 
 def _spare_read_buffers() -> None:
-    """Has each TLS connection of this process keep 32 KiB for what it reads.
+    """Has each TLS connection of this process keep 16 KiB for what it reads.
 
     asyncio takes 256 KiB for each, all of it resident, whether or not anything is ever read: more than all else that a fleet's
     accounts need. This attribute of the class is the only way to say so; a version without it takes what it takes.

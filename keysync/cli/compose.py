@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
 
 from azure.mgmt.batch.aio import BatchManagementClient
@@ -24,7 +24,7 @@ from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.azure.transport import SharedTransport, open_transport
 from keysync.cli.coverage import (
     Asked,
-    items_of,
+    Catalogue,
     limits_of,
     one_each,
     read_only_accounts,
@@ -40,6 +40,7 @@ from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.batch_list import BatchRoute
 from keysync.sources.directory import BatchDirectory
 from keysync.sources.discovery import Discovery
+from keysync.sources.interface import KeySource
 from keysync.sources.once import OncePerPass
 from keysync.sources.rows import Route
 from keysync.sync.apply import Applier
@@ -62,12 +63,12 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 class Wired:
     """A configuration with everything opened: ready for passes, and for the doctor.
 
-    `accounts` are those that passes are about, with a source each by ARM id; `cover` brings others.
+    `accounts` are those that passes are about; `cover` brings others.
     """
 
     config: Config
     accounts: tuple[Account, ...]
-    sources: dict[str, BatchAccount]
+    accesses: dict[_Reach, _Access]
     targets: dict[str, KeyVault]
     fingerprinter: Fingerprinter
     translator: FailureTranslator
@@ -82,20 +83,29 @@ class Wired:
     opener: _Opener
 
     async def cover(self, accounts: Sequence[Account]) -> None:
-        """From now on passes are about `accounts`: opens what is missing, and forgets sources that nobody needs any more.
+        """From now on passes are about `accounts`: opens what is missing, and forgets what nobody needs any more.
 
         No request is made, and passes under way are not disturbed. Raises UsageError as `wire` does.
         """
         for name in dict.fromkeys(name for account in accounts for name in account.vaults):
             if name not in self.targets:
                 self.targets[name] = await self.opener.vault(name)
-        for account in accounts:
-            known = self.sources.get(account.resource_id)
-            if known is None or known.account.credential != account.credential:
-                self.sources[account.resource_id] = await self.opener.account(account)
+        reaches = {_reach(account) for account in accounts}
+        for reach in reaches - self.accesses.keys():
+            self.accesses[reach] = await self.opener.access(*reach)
         self.accounts = tuple(accounts)
-        for gone in self.sources.keys() - {account.resource_id for account in accounts}:
-            del self.sources[gone]
+        for gone in self.accesses.keys() - reaches:
+            del self.accesses[gone]
+
+    def source(self, account: Account) -> BatchAccount:
+        """The keys of one of `accounts`."""
+        return self._source(account, self._access(account))
+
+    def _source(self, account: Account, access: _Access) -> BatchAccount:
+        # Made anew for each pass: thousands that are kept would cost more than all that a pass needs of them.
+        return BatchAccount(
+            account, access.client, access.caller, fingerprinter=self.fingerprinter, scrubber=self.opener.scrubber
+        )
 
     def make_pass(
         self,
@@ -196,21 +206,20 @@ class Wired:
         )
 
     def _scopes(self, accounts: Sequence[Account], asked: Asked) -> tuple[AccountScope, ...]:
-        scopes: list[AccountScope] = []
-        for account in accounts:
-            source = OncePerPass(self.sources[account.resource_id])
-            items = {vault: items_of(self.config, account, vault, asked) for vault in account.vaults}
-            scopes += [
-                AccountScope(
-                    account.resource_id,
-                    source,
-                    items[vault],
-                    group=account.subscription_id.lower(),
-                )
-                for vault in account.vaults
-                if items[vault]
-            ]
-        return tuple(scopes)
+        catalogue = Catalogue(self.config, asked)
+        return tuple(scope for account in accounts for scope in self._scopes_of(account, catalogue))
+
+    def _scopes_of(self, account: Account, catalogue: Catalogue) -> Iterator[AccountScope]:
+        access = self._access(account)
+        source: KeySource = self._source(account, access)
+        served = [items for items in (catalogue.items(account, vault) for vault in account.vaults) if items]
+        if len(served) > 1:
+            source = OncePerPass(source, askers=len(served))
+        for items in served:
+            yield AccountScope(account.resource_id, source, items, group=access.subscription)
+
+    def _access(self, account: Account) -> _Access:
+        return self.accesses[_reach(account)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,16 +390,33 @@ class _Opener:
     async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
         return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
-    async def account(self, account: Account) -> BatchAccount:
-        credential = await self.credential(account.credential)
-        client = await self._batch(credential, account.subscription_id)
+    async def access(self, subscription_id: str, wanted: Credential | None) -> _Access:
+        credential = await self.credential(wanted)
+        client = await self._batch(credential, subscription_id)
         # Resource Manager counts calls by subscription and principal.
+        subscription = subscription_id.lower()
         caller = self.caller.behind(
             self.guard((_breaker_key(credential),)),
             pace=self.pace,
-            pace_key=(account.subscription_id.lower(), _breaker_key(credential)),
+            pace_key=(subscription, _breaker_key(credential)),
         )
-        return BatchAccount(account, client, caller, fingerprinter=self.fingerprinter, scrubber=self.scrubber)
+        return _Access(subscription, client, caller)
+
+
+@dataclass(frozen=True, slots=True)
+class _Access:
+    """What all accounts of one `subscription` (lower case) that are read with one credential have in common."""
+
+    subscription: str
+    client: BatchManagementClient
+    caller: Caller
+
+
+_Reach: TypeAlias = tuple[str, Credential | None]
+
+
+def _reach(account: Account) -> _Reach:
+    return account.subscription_id, account.credential
 
 
 def _breaker_key(credential: SingleFlightCredential) -> str:

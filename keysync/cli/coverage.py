@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from sys import intern
 from typing import TypeVar
 
 from keysync.config.settings import Account, Config, Vault
 from keysync.sources.interface import KEY_NAMES
-from keysync.sync.model import Adoption, Item, ItemRef
+from keysync.sync.model import Adoption, Item, ItemRef, Terms
 
 T = TypeVar("T")
 
@@ -39,18 +40,32 @@ class Asked:
         return not self.secrets or f"{ref.vault}/{ref.secret}".lower() in self.secrets
 
 
-def items_of(config: Config, account: Account, vault: str, asked: Asked) -> tuple[Item, ...]:
-    """What `account` should serve in `vault`."""
-    names = account.secret_names()
-    refs = [ItemRef(account.resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
-    return tuple(_item(config, account, ref, asked) for ref in refs if asked.is_about(ref))
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """What accounts should serve under `config`. Items of one vault share their terms, unless their accounts differ."""
+
+    config: Config
+    asked: Asked
+    _terms: dict[tuple[str, bool, bool | None], Terms] = field(default_factory=dict)
+
+    def items(self, account: Account, vault: str) -> tuple[Item, ...]:
+        """What `account` should serve in `vault`."""
+        terms, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id
+        # Names are kept for longer than a pass, and the next one is to find the same string.
+        refs = [ItemRef(resource_id, key, vault, intern(names[key])) for key in KEY_NAMES if key in names]
+        return tuple(Item(ref, terms) for ref in refs if self.asked.is_about(ref))
+
+    def _of(self, account: Account, vault: str) -> Terms:
+        place = (vault, account.read_only, account.adopt)
+        if place not in self._terms:
+            self._terms[place] = _terms(self.config, account, vault, self.asked)
+        return self._terms[place]
 
 
-def _item(config: Config, account: Account, ref: ItemRef, asked: Asked) -> Item:
-    settings = config.vaults[ref.vault]
+def _terms(config: Config, account: Account, vault: str, asked: Asked) -> Terms:
+    settings = config.vaults[vault]
     configured = config.adopt if account.adopt is None else account.adopt
-    return Item(
-        ref,
+    return Terms(
         tags=settings.tags,
         content_type=settings.content_type,
         expires_after=settings.expires_after,

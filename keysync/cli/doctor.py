@@ -104,7 +104,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
 async def _examine(options: Options, wired: Wired, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
     probes = [
         *(_token(wired, number) for number in range(len(wired.credentials.opened))),
-        *(_account(source, name) for name, source in wired.sources.items()),
+        *(_account(wired.source(account), account.resource_id) for account in wired.accounts),
         *(_vault_read(vault, name) for name, vault in wired.targets.items()),
         *(_vault_write(wired, vault, name) for name, vault in wired.targets.items()),
     ]

@@ -129,7 +129,7 @@ class Board:
     def _vaults(self, config: Config, entries: Sequence[Entry], now: Instant) -> tuple[VaultStatus, ...]:
         by_vault: defaultdict[str, list[Result]] = defaultdict(list)
         for entry in entries:
-            for result in entry.results.values():
+            for result in entry.latest:
                 by_vault[result.ref.vault].append(result)
         standings = self.breakers.states()
         return tuple(

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
@@ -19,11 +20,17 @@ from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3
 _WRITTEN: Final = frozenset(DONE.values())
+_FAILED: Final = frozenset({"failed", "unknown"})
+_IN_STEP: Final = _WRITTEN | {"unchanged"}
+_NEVER: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 
 
 @dataclass(slots=True)
 class Entry:
-    """One account. `due` are items of a pass under way that have no result yet.
+    """One account. `due` are items of a pass under way that have no result yet, `turn` names that pass.
+
+    `latest` are the results of the latest whole look, `current` those of one that is not over. Thousands of entries are kept,
+    each of a pass for the next: hence tuples, and nothing where there is nothing.
 
     `interval` is how often it is looked at, at the busiest; `timetable`, for a crontab, says exactly when.
     """
@@ -32,10 +39,11 @@ class Entry:
     schedule: str
     interval: timedelta
     read_only: bool
-    due: dict[ItemRef, object] = field(default_factory=dict)
-    results: dict[ItemRef, Result] = field(default_factory=dict)
-    changed: dict[ItemRef, datetime] = field(default_factory=dict)
-    current: dict[ItemRef, Result] = field(default_factory=dict)
+    due: tuple[ItemRef, ...] = ()
+    turn: object = None
+    latest: tuple[Result, ...] = ()
+    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: _NEVER)
+    current: tuple[Result, ...] = ()
     last_attempt: datetime | None = None
     last_success: datetime | None = None
     failures: int = 0
@@ -43,9 +51,14 @@ class Entry:
     timetable: Timetable | None = None
     _stale_at: tuple[datetime, datetime] | None = None
 
+    @property
+    def results(self) -> dict[ItemRef, Result]:
+        """The latest results by their references."""
+        return {result.ref: result for result in self.latest}
+
     def worst(self) -> FailureRecord | None:
         """The failure that speaks for the account, if its latest look had any."""
-        return next((result.error for result in self.results.values() if result.error is not None), None)
+        return next((result.error for result in self.latest if result.error is not None), None)
 
     def stale_at(self, started: datetime) -> datetime:
         """When three intervals will have gone by since the account was in step, or since `started` if it never was."""
@@ -59,9 +72,7 @@ class Entry:
     @property
     def in_step(self) -> bool:
         """Whether the latest look found or brought every secret in step."""
-        return bool(self.results) and all(
-            result.outcome in _WRITTEN | {"unchanged"} for result in self.results.values()
-        )
+        return bool(self.latest) and all(result.outcome in _IN_STEP for result in self.latest)
 
 
 class Ledger:
@@ -121,7 +132,7 @@ class Ledger:
         for ref in refs:
             entry = self.entries.get(ref.account.lower())
             if entry is not None:
-                entry.due[ref] = turn
+                entry.due, entry.turn = (*_without(entry.due, ref), ref), turn
         self.revision += 1
         return turn
 
@@ -132,10 +143,10 @@ class Ledger:
         """
         for ref in refs:
             entry = self.entries.get(ref.account.lower())
-            if entry is not None and all(theirs is turn for theirs in entry.due.values()):
-                entry.due.pop(ref, None)
+            if entry is not None and entry.turn is turn:
+                entry.due = _without(entry.due, ref)
                 # Of a pass that crashed: the rest of it never came, so it is no look at the account.
-                entry.current.pop(ref, None)
+                entry.current = tuple(result for result in entry.current if result.ref != ref)
         self.revision += 1
 
     # The observer
@@ -155,32 +166,34 @@ class Ledger:
         entry = self.entries.get(result.ref.account.lower())
         if entry is None or result.ref not in entry.due:
             return
-        del entry.due[result.ref]
-        entry.current[result.ref] = result
+        entry.due = _without(entry.due, result.ref)
+        entry.current = (*entry.current, result)
         if result.outcome in _WRITTEN:
-            entry.changed[result.ref] = now
+            entry.changed = {**entry.changed, result.ref: now}
         if not entry.due:
             self._settle(entry, now)
 
     def _settle(self, entry: Entry, now: datetime) -> None:
-        entry.results, entry.current = entry.current, {}
-        entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in entry.results}
+        # What is as it was stays the same objects: memory that every pass takes anew is memory that nobody gets back.
+        if entry.current != entry.latest:
+            entry.latest = entry.current
+        entry.current = ()
+        if entry.changed:
+            there = entry.results
+            entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _NEVER
         entry.last_attempt = now
         entry.held = False
         if entry.in_step:
             entry.last_success = now
-        failed = any(result.outcome in {"failed", "unknown"} for result in entry.results.values())
+        failed = any(result.outcome in _FAILED for result in entry.latest)
         entry.failures = entry.failures + 1 if failed else 0
         self.settled(entry)
 
     def finished(self, report: Report) -> None:
         """Notes the pass, and whether a limit stopped it."""
         self.revision += 1
-        accounts = frozenset(result.ref.account.lower() for result in report.results)
-        # A pass over other accounts says nothing of a stop, one that has any of its accounts releases it.
-        self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
-        if report.stopped is not None:
-            self._stops[accounts] = report.stopped
+        if self._stops or report.stopped is not None:
+            self._note_stop(report)
         self.last_pass = PassStatus(
             report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
         )
@@ -189,6 +202,17 @@ class Ledger:
                 entry = self.entries.get(result.ref.account.lower())
                 if entry is not None and result.outcome == "skipped":
                     entry.held = True
+
+    def _note_stop(self, report: Report) -> None:
+        accounts = frozenset(result.ref.account.lower() for result in report.results)
+        # A pass over other accounts says nothing of a stop, one that has any of its accounts releases it.
+        self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
+        if report.stopped is not None:
+            self._stops[accounts] = report.stopped
+
+
+def _without(refs: tuple[ItemRef, ...], ref: ItemRef) -> tuple[ItemRef, ...]:
+    return tuple(one for one in refs if one != ref)
 
 
 def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datetime) -> AccountStatus:
@@ -208,7 +232,7 @@ def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datet
         read_only=entry.read_only,
         busy=bool(entry.due),
         schedule=entry.schedule,
-        secrets=tuple(_secret(entry, ref) for ref in sorted(entry.results)),
+        secrets=tuple(_secret(entry, result) for result in sorted(entry.latest, key=lambda result: result.ref)),
     )
 
 
@@ -218,10 +242,10 @@ def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
 
 
 def _state(entry: Entry) -> AccountState:
-    outcomes = {result.outcome for result in entry.results.values()}
+    outcomes = {result.outcome for result in entry.latest}
     if not outcomes:
         return "pending"
-    if outcomes & {"failed", "unknown"}:
+    if outcomes & _FAILED:
         return "failing"
     if entry.held:
         return "held"
@@ -232,8 +256,8 @@ def _state(entry: Entry) -> AccountState:
     return "changed" if outcomes & _WRITTEN else "in_step"
 
 
-def _secret(entry: Entry, ref: ItemRef) -> SecretStatus:
-    result = entry.results[ref]
+def _secret(entry: Entry, result: Result) -> SecretStatus:
+    ref = result.ref
     verdict = "in_sync" if result.outcome in _WRITTEN else result.verdict
     return SecretStatus(
         key=ref.key,

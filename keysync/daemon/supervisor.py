@@ -6,9 +6,11 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol
+from sys import intern
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -17,9 +19,13 @@ from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.ledger import Entry, Ledger
 from keysync.daemon.schedule import Group
+from keysync.daemon.thrift import give_back
 from keysync.daemon.timetable import Timetable
 from keysync.sync.model import ItemRef
 from keysync.sync.run import Pass, run_pass
+
+# When the connections of a pass have been closed (`azure.transport`), and with them most of what it took is free.
+_TIDY_SECONDS: Final = 15.0
 
 
 class Generation(Protocol):
@@ -49,7 +55,8 @@ class Supervisor:
     """Starts passes when they are due and keeps the books; never raises for what becomes of one.
 
     An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier pass still waits for
-    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds.
+    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds. `tidy` is called
+    once no pass has ended for `tidy_seconds`.
     """
 
     def __init__(
@@ -63,6 +70,8 @@ class Supervisor:
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         left_out: LeftOut | None = None,
+        tidy: Callable[[], None] = give_back,
+        tidy_seconds: float = _TIDY_SECONDS,
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._generation = generation
@@ -79,6 +88,9 @@ class Supervisor:
         self._closing: set[asyncio.Task[None]] = set()
         self._owed: set[str] = set()
         self._paying: asyncio.Handle | None = None
+        self._tidy = tidy
+        self._tidy_seconds = tidy_seconds
+        self._tidying: asyncio.TimerHandle | None = None
         self._log = log or structlog.get_logger("keysync")
         ledger.settled = self._settled
 
@@ -198,6 +210,12 @@ class Supervisor:
             self._ledger.end(refs, turn)
             self._health.pass_ended(key)
             self._pay_soon()
+            self._tidy_later()
+
+    def _tidy_later(self) -> None:
+        if self._tidying is not None:
+            self._tidying.cancel()
+        self._tidying = asyncio.get_running_loop().call_later(self._tidy_seconds, self._tidy)
 
     def _pay_soon(self) -> None:
         # In the next turn of the loop: those that become free together have one pass.
@@ -238,13 +256,14 @@ def entries_of(
     config: Config, accounts: Iterable[Account], every: Callable[[Schedule], tuple[str, timedelta]]
 ) -> Mapping[str, Entry]:
     """The accounts as the ledger keeps them; `every` gives a schedule in words, and its interval."""
-    return {_key(account): _entry(config, account, every) for account in accounts}
+    timetable = cache(Timetable.of)  # one object for all that have the same
 
+    def entry(account: Account) -> Entry:
+        schedule = account.schedule or config.schedule
+        read_only = config.read_only or account.read_only
+        return Entry(account, *every(schedule), read_only=read_only, timetable=timetable(schedule))
 
-def _entry(config: Config, account: Account, every: Callable[[Schedule], tuple[str, timedelta]]) -> Entry:
-    schedule = account.schedule or config.schedule
-    read_only = config.read_only or account.read_only
-    return Entry(account, *every(schedule), read_only=read_only, timetable=Timetable.of(schedule))
+    return {_key(account): entry(account) for account in accounts}
 
 
 def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:
@@ -256,7 +275,7 @@ def next_try(start: datetime | None, retry_at: float | None, now: datetime, mono
 
 
 def _key(account: Account) -> str:
-    return account.resource_id.lower()
+    return intern(account.resource_id.lower())  # it is kept in several places
 
 
 def _deadline(config: Config) -> float:

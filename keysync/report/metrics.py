@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import platform
 from collections import Counter as TallyOf
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, write_to_textfile
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from keysync import __version__
 from keysync.azure.retry import Operation
@@ -38,6 +40,33 @@ _LEFT_OUT: Final = ("busy", "backing_off")
 _RELOADS: Final = ("taken", "refused")
 
 _REMOVED: Final = frozenset({"disabled", "deleted"})
+
+
+class _LastSuccess(Collector):
+    """A gauge with a series an account: a number each, where a metric of the library's keeps an object with a lock."""
+
+    def __init__(self) -> None:
+        self.moments: dict[str, float] = {}
+
+    def keep(self, accounts: Collection[str]) -> None:
+        """Forgets all but `accounts`."""
+        self.moments = {account: moment for account, moment in self.moments.items() if account in accounts}
+
+    def describe(self) -> Iterator[GaugeMetricFamily]:
+        """The gauge without its series, by which a registry knows its name."""
+        yield GaugeMetricFamily(
+            "keysync_account_last_success_timestamp_seconds",
+            "When every secret of the account was last seen in step or brought there.",
+            labels=["account"],
+        )
+
+    def collect(self) -> Iterator[GaugeMetricFamily]:
+        """The gauge."""
+        (gauge,) = self.describe()
+        # A copy, since a scrape may read in a thread of its own.
+        for account, moment in list(self.moments.items()):
+            gauge.add_metric([account], moment)
+        yield gauge
 
 
 class Metrics:
@@ -81,12 +110,8 @@ class Metrics:
             ["vault"],
             registry=registry,
         )
-        self._last_success = Gauge(
-            "keysync_account_last_success_timestamp_seconds",
-            "When every secret of the account was last seen in step or brought there.",
-            ["account"],
-            registry=registry,
-        )
+        self._last_success = _LastSuccess()
+        registry.register(self._last_success)
         self._orphans = Gauge(
             "keysync_orphans",
             "Secrets that nothing serves any more and that wait to be removed, by the latest whole search.",
@@ -154,7 +179,7 @@ class Metrics:
         Until it is called everything is counted.
         """
         self._accounts, self._vaults = frozenset(accounts), frozenset(vaults)
-        _keep(self._last_success, "account", self._accounts)
+        self._last_success.keep(self._accounts)
         for metric in (self._outcomes, self._verdicts, self._both_changed):
             _keep(metric, "vault", self._vaults)
         _begin(self._both_changed, self._vaults)
@@ -234,7 +259,7 @@ class Metrics:
         for account in {result.ref.account for result in report.results} - behind:
             # Nor an account whose orphaned secrets were removed: nothing serves it any more.
             if _is_covered(account, self._accounts):
-                self._last_success.labels(account).set(ended)
+                self._last_success.moments[account] = ended
         self._note_orphans(report)
 
     def _note_orphans(self, report: Report) -> None:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
+
+# Two values that differ are never taken for the same, and thousands of digests are kept.
+_DIGEST_BYTES: Final = 24
 
 
 class Fingerprint:
@@ -46,4 +49,8 @@ class Fingerprinter:
 
     def of(self, value: SecretValue) -> Fingerprint:
         """The fingerprint of `value`, comparable only with others from this object."""
-        return Fingerprint(hashlib.blake2b(reveal(value).encode("utf-8", "surrogatepass"), key=self._key).digest())
+        return Fingerprint(hashlib.blake2b(_bytes_of(value), key=self._key, digest_size=_DIGEST_BYTES).digest())
+
+
+def _bytes_of(value: SecretValue) -> bytes:
+    return reveal(value).encode("utf-8", "surrogatepass")

@@ -24,6 +24,8 @@ GET_ACCOUNT: Final = Operation("batch", "getAccount")
 class BatchAccount:
     """One configured account, as a `KeySource`."""
 
+    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_scrubber")
+
     def __init__(
         self,
         account: Account,

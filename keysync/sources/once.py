@@ -10,11 +10,13 @@ from keysync.sources.interface import AccountKeys, KeySource
 class OncePerPass:
     """A `KeySource` that asks `inner` once, however many ask it and when; all get the same answer or failure.
 
-    The call ends when the last of those who wait for it has gone.
+    The call ends when the last of those who wait for it has gone. Once `askers` have asked, the answer is forgotten: nobody
+    else will, and values are not to be there for longer than they are of use.
     """
 
-    def __init__(self, inner: KeySource) -> None:
+    def __init__(self, inner: KeySource, askers: int) -> None:
         self._inner = inner
+        self._left = askers
         self._call: asyncio.Task[AccountKeys] | None = None
         self._waiting = 0
 
@@ -28,9 +30,12 @@ class OncePerPass:
             return await asyncio.shield(call)
         finally:
             self._waiting -= 1
+            self._left -= 1
             if not self._waiting and not call.done():
                 call.cancel()
                 self._call = None  # whoever comes later asks anew
+            if self._left <= 0:
+                self._call = None
 
     async def probe(self) -> None:
         """Reads the account without its keys. Raises AzureFailure."""

@@ -203,9 +203,16 @@ class Applier:
                 await target.enable(ref.secret, now.before or "", enabled=True)
             return await self._afterwards(change, await self._look(seen), material)
         # Where the name was free nothing but the look guards it, so each attempt takes a look of its own.
+        return await self._sent(change, now, seen, material)
+
+    async def _sent(self, change: Change, now: Change, seen: Seen, material: Material) -> Result:
+        value = material.values.get(change.ref)
+        if value is None and "value" in now.fields:
+            # It held its key when it was compared, and the same version holds another value now: no vault does that.
+            return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
         with self._resting_on(seen.at, once=now.kind == "create"):
-            version = await self._send(now, material.values[ref])
-        return Result(ref, DONE[change.kind], version=version, reason=change.reason)
+            version = await self._send(now, value)
+        return Result(change.ref, DONE[change.kind], version=version, reason=change.reason)
 
     def _is_older(self, now: Change) -> bool:
         """Whether the version that stands where nothing stood was made long before: it was brought back, not written anew."""
@@ -227,15 +234,13 @@ class Applier:
             with self._resting_on(seen.at):
                 await self._targets[ref.vault].enable(ref.secret, now.before or "", enabled=True)
             return await self._afterwards(change, await self._look(seen), material, rounds + 1)
-        with self._resting_on(seen.at):
-            version = await self._send(now, material.values[ref])
-        return Result(ref, DONE[change.kind], version=version, reason=change.reason)
+        return await self._sent(change, now, seen, material)
 
-    async def _send(self, change: Change, value: SecretValue) -> str:
+    async def _send(self, change: Change, value: SecretValue | None) -> str:
         target, secret = self._targets[change.ref.vault], change.ref.secret
         if change.metadata is None:
             raise AssertionError(f"a {change.kind} without metadata")
-        if "value" in change.fields:
+        if "value" in change.fields and value is not None:
             return await target.write(secret, value, change.metadata, before=change.before)
         version = change.before or ""
         await target.patch(secret, version, change.metadata)

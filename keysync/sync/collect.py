@@ -7,19 +7,22 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 from typing import Final
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
-from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
-from keysync.sources.interface import AccountKeys, KeySource
+from keysync.sources.interface import AccountKeys, KeyName, KeySource
 from keysync.sync.history import with_history
 from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
-from keysync.targets.interface import Observation, SecretTarget, Survey
+from keysync.sync.plan import may_need_a_version
+from keysync.targets.interface import Existing, Observation, SecretTarget, Survey
 
 _FEWEST_SLOTS: Final = 4
+_NOTHING: Final[Mapping[ItemRef, SecretValue]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,10 @@ class AccountScope:
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one account showed, and the values that a write of it would need (masked in every printed form)."""
+    """What one account showed, and the values that a write of it would need (masked in every printed form).
+
+    A secret that holds its key already has none among them.
+    """
 
     account: str
     observed: tuple[Observed, ...]
@@ -109,10 +115,15 @@ class Collector:
     async def _both_sides(self, scope: AccountScope) -> Collected:
         # Outcomes rather than exceptions: a vault that fails says nothing of the keys, and neither ends the other.
         keys, stored = await asyncio.gather(
-            asyncio.gather(scope.source.get_keys(), return_exceptions=True),
+            scope.source.get_keys(),
             asyncio.gather(*(self._stored(item) for item in scope.items), return_exceptions=True),
+            return_exceptions=True,
         )
-        collected = self._paired(scope, keys[0], stored)
+        if isinstance(stored, BaseException):
+            raise stored  # the account is given up
+        collected = self._paired(scope, keys, stored)
+        if not any(isinstance(one, Seen) and may_need_a_version(one) for one in collected.observed):
+            return collected
         return replace(collected, observed=await self._with_histories(collected.observed))
 
     async def _with_histories(self, observed: Sequence[Observed]) -> tuple[Observed, ...]:
@@ -129,10 +140,18 @@ class Collector:
     ) -> Collected:
         if isinstance(keys, BaseException):
             return _all_failed(scope, self._record(keys, "listKeys", scope.account))
+        prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
+        for item, side in zip(scope.items, stored, strict=True):
+            # One object for both sides where they agree: all that a pass has seen is there until it is planned.
+            held = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], Existing) else None
+            if held is not None and held == prints.get(item.ref.key):
+                prints[item.ref.key] = held
         pairs = zip(scope.items, stored, strict=True)
-        observed = tuple(self._observed(item, keys, side) for item, side in pairs)
-        values = {item.ref: keys.values[item.ref.key] for item in scope.items if item.ref.key in keys.values}
-        return Collected(scope.account, observed, values)
+        observed = tuple(self._observed(item, keys, prints, side) for item, side in pairs)
+        # A secret that holds its key needs no value, whatever else of it is to be written.
+        needed = [one.item.ref for one in observed if isinstance(one, Seen) and not _holds_its_key(one)]
+        values = {ref: keys.values[ref.key] for ref in needed}
+        return Collected(scope.account, observed, values or _NOTHING)
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
         survey = self._surveys.get(item.ref.vault)
@@ -144,12 +163,17 @@ class Collector:
             at = self._clock()
             return await self._targets[item.ref.vault].read(item.ref.secret), at
 
-    def _observed(self, item: Item, keys: AccountKeys, stored: tuple[Observation, float] | BaseException) -> Observed:
+    def _observed(
+        self,
+        item: Item,
+        keys: AccountKeys,
+        prints: Mapping[KeyName, Fingerprint],
+        stored: tuple[Observation, float] | BaseException,
+    ) -> Observed:
         if item.ref.key in keys.refused:
             return KeyRefused(item, keys.refused[item.ref.key])
         if isinstance(stored, BaseException):
             return Unseen(item, self._record(stored, "getSecret", item.ref.vault))
-        prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
         other = prints.get("secondary" if item.ref.key == "primary" else "primary")
         return Seen(item, prints[item.ref.key], stored[0], other, stored[1])
 
@@ -260,3 +284,7 @@ class _Once:
 
 def _all_failed(scope: AccountScope, record: FailureRecord) -> Collected:
     return Collected(scope.account, tuple(Unseen(item, record) for item in scope.items))
+
+
+def _holds_its_key(seen: Seen) -> bool:
+    return isinstance(seen.stored, Existing) and seen.stored.fingerprint == seen.wanted

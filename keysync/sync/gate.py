@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from keysync.sync.model import BAD, Change, ItemRef, Outcome, Plan, Result
+from keysync.sync.model import BAD, Change, ItemRef, Outcome, Plan, Result, in_order
 from keysync.sync.refusals import command
 from keysync.sync.safety import (
     Breach,
@@ -143,4 +143,6 @@ def _is_written(change: Change) -> bool:
 
 
 def _joined(one: Plan, other: Plan) -> Plan:
-    return Plan(tuple(sorted((*one.changes, *other.changes), key=lambda change: change.ref)))
+    if not one.changes or not other.changes:
+        return one if one.changes else other
+    return Plan(in_order((*one.changes, *other.changes)))

@@ -35,24 +35,24 @@ def changed_fields(stored: Existing, wanted: Metadata) -> frozenset[Field]:
 
 
 def _tags(item: Item, stored: Existing | None) -> dict[str, str]:
-    carried = {**(stored.tags if stored else {}), **item.tags}
+    carried = {**(stored.tags if stored else {}), **item.terms.tags}
     return {**{name: value for name, value in carried.items() if name not in OWN}, **own_tags(item)}
 
 
 def _content_type(item: Item, stored: Existing | None) -> str | None:
-    if item.content_type is not None:
-        return item.content_type
+    if item.terms.content_type is not None:
+        return item.terms.content_type
     return stored.content_type if stored else _CONTENT_TYPE
 
 
 def _expires(item: Item, stored: Existing | None, now: datetime, *, new_version: bool) -> datetime | None:
     there = stored.expires if stored else None
-    if item.expires_after is None:
+    if item.terms.expires_after is None:
         # An expiry that somebody set outlives the value, but not itself: a new value is not born expired.
         return None if there is not None and new_version and there <= now else there
-    if there is not None and not new_version and _holds_long_enough(there - now, item.expires_after):
+    if there is not None and not new_version and _holds_long_enough(there - now, item.terms.expires_after):
         return there
-    return (now + item.expires_after).replace(microsecond=0)
+    return (now + item.terms.expires_after).replace(microsecond=0)
 
 
 def _holds_long_enough(left: timedelta, whole: timedelta) -> bool:

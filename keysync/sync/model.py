@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any, Literal, TypeAlias
+from operator import attrgetter
+from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
 from keysync.azure.errors import FailureRecord
 from keysync.secret.fingerprint import Fingerprint
@@ -83,8 +84,8 @@ Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """A reference with what the configuration says of it.
+class Terms:
+    """What the configuration says of items: one object for all of which it says the same.
 
     `tags` are the user's own; `content_type` and `expires_after` what the secret is to have, None where they are nobody's
     concern; `enable` and `recover` say what is done with a secret of ours that is disabled or soft-deleted;
@@ -92,7 +93,6 @@ class Item:
     of this run such as ``-c FILE``, are for the commands that a person is told.
     """
 
-    ref: ItemRef
     tags: Mapping[str, str] = field(default_factory=dict)
     content_type: str | None = None
     expires_after: timedelta | None = None
@@ -104,6 +104,14 @@ class Item:
     changes_per_day: int | None = None
     vault_url: str = ""
     options: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A reference with the terms on which it is served."""
+
+    ref: ItemRef
+    terms: Terms = field(default_factory=Terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +176,21 @@ class Change:
     """When the observed version was made, UTC."""
     proof: str = ""
     """What makes an orphan one: whether its account is gone, or only its mapping."""
+
+
+class _HasRef(Protocol):
+    @property
+    def ref(self) -> ItemRef: ...
+
+
+R = TypeVar("R", bound=_HasRef)
+_PLACE: Final = attrgetter("ref.account", "ref.key", "ref.vault", "ref.secret")
+
+
+def in_order(those: Iterable[R]) -> tuple[R, ...]:
+    """In the order of their references."""
+    # By plain tuples: the references' own comparison makes two of them each time.
+    return tuple(sorted(those, key=_PLACE))
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,16 +19,17 @@ OWN: Final = frozenset({MANAGED_BY, SOURCE, KEY, OWNER})
 def own_tags(item: Item) -> dict[str, str]:
     """The tags by which keysync knows a secret as its own."""
     tags = {MANAGED_BY: KEYSYNC, SOURCE: item.ref.account, KEY: item.ref.key}
-    return tags if item.owner is None else {**tags, OWNER: item.owner}
+    return tags if item.terms.owner is None else {**tags, OWNER: item.terms.owner}
 
 
 def is_ours(tags: Mapping[str, str], item: Item) -> bool:
     """Whether tags mark a secret as keysync's for just this account and key. ARM ids compare without case."""
+    source = tags.get(SOURCE, "")
     return (
         tags.get(MANAGED_BY) == KEYSYNC
-        and tags.get(SOURCE, "").lower() == item.ref.account.lower()
+        and (source == item.ref.account or source.lower() == item.ref.account.lower())
         and tags.get(KEY) == item.ref.key
-        and tags.get(OWNER) == item.owner
+        and tags.get(OWNER) == item.terms.owner
     )
 
 
@@ -39,7 +40,7 @@ def is_unmarked(tags: Mapping[str, str]) -> bool:
 
 def is_free(tags: Mapping[str, str], item: Item) -> bool:
     """Whether marking the secret takes it from nobody: it is unmarked, or ours but for an owner that nobody has named."""
-    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.owner or ""}, item))
+    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.terms.owner or ""}, item))
 
 
 def owner_of(tags: Mapping[str, str]) -> str:

@@ -9,7 +9,19 @@ from typing import Final
 
 from keysync.sync import refusals
 from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
-from keysync.sync.model import Change, ChangeKind, Field, Item, KeyRefused, Observed, Plan, Seen, Unseen, Verdict
+from keysync.sync.model import (
+    Change,
+    ChangeKind,
+    Field,
+    Item,
+    KeyRefused,
+    Observed,
+    Plan,
+    Seen,
+    Unseen,
+    Verdict,
+    in_order,
+)
 from keysync.sync.ownership import OWN, is_free, is_ours
 from keysync.sync.safety import held_back, nears_the_budget
 from keysync.sync.verdict import verdict_of
@@ -28,9 +40,13 @@ _VALUE: Final[frozenset[Field]] = frozenset({"value"})
 
 def make_plan(observed: Iterable[Observed], now: datetime) -> Plan:
     """What each item needs at `now` (UTC), in the order of references, whatever order the observations came in."""
-    seen: dict[tuple[str, str, str], Observed] = {_place(one, one.item.ref.key): one for one in observed}
-    changes = [_judged(one, _sibling(one, seen), now) for one in seen.values()]
-    return Plan(tuple(sorted(changes, key=lambda change: change.ref)))
+    everything = tuple(observed)
+    # The secret beside one matters only to those that hold something else than their key, which are few.
+    troubled = {_pair(one) for one in everything if _needs_its_sibling(one)}
+    seen: dict[tuple[str, str, str], Observed] = {
+        (*_pair(one), one.item.ref.key): one for one in everything if troubled and _pair(one) in troubled
+    }
+    return Plan(in_order(_judged(one, _sibling(one, seen), now) for one in everything))
 
 
 def judge(seen: Seen, now: datetime) -> Change:
@@ -46,12 +62,18 @@ def may_need_a_version(seen: Seen) -> bool:
     return is_ours(stored.tags, seen.item)
 
 
+def _needs_its_sibling(one: Observed) -> bool:
+    return isinstance(one, Seen) and may_need_a_version(one)
+
+
 def _sibling(one: Observed, seen: Mapping[tuple[str, str, str], Observed]) -> Observed | None:
-    return seen.get(_place(one, "secondary" if one.item.ref.key == "primary" else "primary"))
+    if not seen:
+        return None
+    return seen.get((*_pair(one), "secondary" if one.item.ref.key == "primary" else "primary"))
 
 
-def _place(one: Observed, key: str) -> tuple[str, str, str]:
-    return one.item.ref.account.lower(), one.item.ref.vault, key
+def _pair(one: Observed) -> tuple[str, str]:
+    return one.item.ref.account.lower(), one.item.ref.vault
 
 
 def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Change:
@@ -63,11 +85,25 @@ def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Chan
             change = Change(item.ref, "refused", reason=reason)
         case Seen():
             change = _compared(observed, verdict, now)
+            if change.kind == "unchanged" and change.managed:
+                return change  # nothing is to be added
     since = observed.stored.created if isinstance(observed, Seen) and isinstance(observed.stored, Existing) else None
-    read_only = observed.item.read_only
+    read_only = observed.item.terms.read_only
     # Nothing waits for a person where accepting it would write nothing.
     held = None if read_only else change.held
     return replace(change, verdict=verdict, read_only=read_only, held=held, since=since)
+
+
+def _in_step(seen: Seen, stored: Existing) -> Change:
+    return Change(
+        seen.item.ref,
+        "unchanged",
+        "in_sync",
+        before=stored.version,
+        managed=True,
+        read_only=seen.item.terms.read_only,
+        since=stored.created,
+    )
 
 
 def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:
@@ -94,10 +130,11 @@ def _ours(seen: Seen, stored: Existing, verdict: Verdict, now: datetime) -> Chan
     fields = changed_fields(stored, metadata)
     if differs:
         fields |= _VALUE
-    kind: ChangeKind = "update" if fields else "unchanged"
-    change = Change(item.ref, kind, before=stored.version, metadata=metadata, fields=fields, managed=True)
+    elif not fields:
+        return _in_step(seen, stored)
+    change = Change(item.ref, "update", before=stored.version, metadata=metadata, fields=fields, managed=True)
     if not differs:
-        return replace(change, reason=_why_patched(fields)) if fields else replace(change, metadata=None)
+        return replace(change, reason=_why_patched(fields))
     return _with_history(replace(change, reason=_WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"])), seen, now)
 
 
@@ -115,7 +152,7 @@ def _why_patched(fields: frozenset[Field]) -> str:
 
 
 def _with_history(change: Change, seen: Seen, now: datetime) -> Change:
-    held = held_back(seen.history, seen.item.changes_per_day, now)
+    held = held_back(seen.history, seen.item.terms.changes_per_day, now)
     note = nears_the_budget(seen.history)
     reason = f"{change.reason}; {note}" if note else change.reason
     return replace(change, held=held, reason=reason)
@@ -123,7 +160,9 @@ def _with_history(change: Change, seen: Seen, now: datetime) -> Change:
 
 def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
     item, differs = seen.item, stored.fingerprint != seen.wanted
-    allowed = item.adopt == "replace" or (item.adopt == "unmarked" and not differs and is_free(stored.tags, item))
+    allowed = item.terms.adopt == "replace" or (
+        item.terms.adopt == "unmarked" and not differs and is_free(stored.tags, item)
+    )
     if allowed:
         metadata = wanted_metadata(item, stored, now, new_version=differs)
         fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset())
@@ -149,7 +188,7 @@ def _within_tags(change: Change) -> Change:
 
 def _disabled(item: Item, stored: Disabled) -> Change:
     ours = stored.tags is not None and is_ours(stored.tags, item)
-    if ours and item.enable and stored.version is not None:
+    if ours and item.terms.enable and stored.version is not None:
         reason = "somebody disabled the secret, and `disabled: enable` enables it"
         fields: frozenset[Field] = frozenset({"enabled"})
         return Change(item.ref, "update", reason=reason, before=stored.version, fields=fields, managed=True)
@@ -158,6 +197,6 @@ def _disabled(item: Item, stored: Disabled) -> Change:
 
 
 def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
-    if item.recover and stored.tags is not None and is_ours(stored.tags, item):
+    if item.terms.recover and stored.tags is not None and is_ours(stored.tags, item):
         return Change(item.ref, "recover", reason="a deleted secret of ours holds this name", managed=True)
     return Change(item.ref, "refused", reason=refusals.soft_deleted(item, stored.tags))

@@ -53,7 +53,7 @@ def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
 def soft_deleted(item: Item, tags: Mapping[str, str] | None) -> str:
     """A name that a deleted secret holds."""
     whose = f" ({owner_of(tags)})" if tags is not None else ""
-    place = f"{item.vault_url}/deletedsecrets/{item.ref.secret}"
+    place = f"{item.terms.vault_url}/deletedsecrets/{item.ref.secret}"
     return (
         f"a deleted secret holds this name{whose}{_then_adopt(item, tags)}. To bring it back: az keyvault secret recover --id {place}; "
         f"to give it up for good: az keyvault secret purge --id {place}"
@@ -88,7 +88,7 @@ def command(name: str, options: str) -> str:
 
 def _adopt(item: Item, flags: str) -> str:
     # By vault and name: the account has other secrets, and another account may have its name.
-    return f"{command('adopt', item.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
+    return f"{command('adopt', item.terms.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
 
 
 def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
@@ -97,4 +97,4 @@ def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
 
 
 def _secret(item: Item) -> str:
-    return f"{item.vault_url}/secrets/{item.ref.secret}"
+    return f"{item.terms.vault_url}/secrets/{item.ref.secret}"

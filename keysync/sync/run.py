@@ -17,7 +17,7 @@ from keysync.azure.tracing import NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, planned
 from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
 from keysync.sync.gate import Gate
-from keysync.sync.model import Beforehand, Plan, Report, Result, Seen, Unseen
+from keysync.sync.model import Beforehand, Plan, Report, Result, Seen, Unseen, in_order
 from keysync.sync.orphans import Found, OrphanSearch
 from keysync.sync.plan import make_plan
 from keysync.sync.safety import LimitsLike
@@ -83,12 +83,14 @@ class Round:
         """What is to be done for them."""
         changes = make_plan((one for account in self.collected for one in account.observed), job.clock()).changes
         kept = [change for change in changes if change.foreign or change.error or not job.only_foreign]
-        return Plan(tuple(sorted((*kept, *self.orphans.changes), key=lambda change: change.ref)))
+        return Plan(in_order((*kept, *self.orphans.changes)))
 
-    def material(self, *, accepted: bool = False) -> Material:
-        """What writing them takes."""
-        seen = {one.item.ref: one for account in self.collected for one in account.observed if isinstance(one, Seen)}
-        values = {ref: value for account in self.collected for ref, value in account.values.items()}
+    def material(self, plan: Plan, *, accepted: bool = False) -> Material:
+        """What carrying out `plan` takes: nothing of what is in step."""
+        wanted = {change.ref for change in plan.writes}
+        those = [account for account in self.collected if any(one.item.ref in wanted for one in account.observed)]
+        seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Seen)}
+        values = {ref: value for account in those for ref, value in account.values.items()}
         return Material(seen, values, accepted)
 
 
@@ -109,8 +111,11 @@ async def _run(job: Pass, run_id: str) -> Report:
     for result in job.beforehand.results:
         job.observer.result(run_id, result)
     async for part in _rounds(job, run_id):
-        results += await _carry_out(job, part, gate, run_id)
         about_orphans += part.orphans.warnings
+        plan = part.plan(job)
+        material = part.material(plan, accepted=job.accept is not None)
+        del part  # most accounts are in step, and nothing that was seen of those is needed any more
+        results += await _carry_out(job, plan, material, gate, run_id)
     gate.settle(results)
     for result in filter(gate.waits, results):
         job.observer.result(run_id, _scrubbed(job, gate.told(result)))
@@ -121,12 +126,7 @@ async def _run(job: Pass, run_id: str) -> Report:
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
         accounts=len({scope.account for scope in job.scopes}),
-        results=tuple(
-            sorted(
-                (*job.beforehand.results, *(_scrubbed(job, gate.told(one)) for one in results)),
-                key=lambda result: result.ref,
-            )
-        ),
+        results=in_order((*job.beforehand.results, *(_scrubbed(job, gate.told(one)) for one in results))),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
         warnings=(*gate.warnings, *warnings, *about_orphans),
@@ -143,8 +143,7 @@ def _scrubbed(job: Pass, result: Result) -> Result:
     return result if result.reason is None else replace(result, reason=job.scrub(result.reason))
 
 
-async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequence[Result]:
-    plan = part.plan(job)
+async def _carry_out(job: Pass, plan: Plan, material: Material, gate: Gate, run_id: str) -> Sequence[Result]:
     undone = gate.judge(plan)
 
     def tell(result: Result) -> None:
@@ -152,7 +151,7 @@ async def _carry_out(job: Pass, part: Round, gate: Gate, run_id: str) -> Sequenc
             job.observer.result(run_id, _scrubbed(job, result))
 
     if undone is None and not job.dry_run:
-        return await job.applier.apply(plan, part.material(accepted=job.accept is not None), tell=tell)
+        return await job.applier.apply(plan, material, tell=tell)
     results = (
         [planned(change) for change in plan.changes]
         if undone is None

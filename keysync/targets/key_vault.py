@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
-from sys import intern
 from typing import Any, Final, TypeVar
 
 from azure.core.rest import HttpRequest
@@ -35,6 +34,7 @@ from keysync.targets.interface import (
 )
 from keysync.targets.recall import PAGE, Memory
 from keysync.targets.survey import ListingSurvey, Pages
+from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
 
 T = TypeVar("T")
@@ -156,7 +156,7 @@ class KeyVault:
         stored = Existing(
             version=str(properties.version),
             fingerprint=self._fingerprinter.of(self._scrubber.remember(SecretValue(secret.value or ""))),
-            tags=_kept(properties.tags or {}),
+            tags=Tags(properties.tags or {}),
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
@@ -390,8 +390,3 @@ def _moment(seconds: int | None) -> datetime | None:
 
 def _time(moment: datetime | None) -> datetime:
     return moment or _LONG_AGO
-
-
-def _kept(tags: Mapping[str, str]) -> dict[str, str]:
-    """The tags to remember: those of a fleet's secrets are much alike, so that one string does for many."""
-    return {intern(name): intern(value) if type(value) is str else value for name, value in tags.items()}

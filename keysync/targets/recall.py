@@ -28,11 +28,10 @@ _ALWAYS_FINE_SECONDS: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """One secret as it was read: `good_until` in monotonic seconds; `settled` says that a later update shows."""
+    """One secret as it was read: `good_until` in monotonic seconds."""
 
     stored: Existing
     updated: datetime
-    settled: bool
     good_until: float
 
 
@@ -46,28 +45,29 @@ class Memory:
     _known: dict[str, Remembered] = field(default_factory=dict)
 
     def keep(self, name: str, stored: Existing, updated: datetime | None, answered: datetime | None) -> None:
-        """Keeps what was read; `answered` is the service's own clock at the reply, None where it did not say."""
-        if updated is None:
+        """Keeps what was read, if a later update will show; `answered` is the service's own clock at the reply, None where it did not say."""
+        if updated is None or answered is None or answered - updated < _SETTLED:
             self.forget(name)
             return
-        settled = answered is not None and answered - updated >= _SETTLED
         # Spread, so that a fleet's values are not all due in one pass.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
-        self._known[name.lower()] = Remembered(stored, updated, settled, good_until)
+        # Most secrets are as they were made: one object for both times.
+        when = stored.created if stored.created == updated else None
+        self._known[place_of(name)] = Remembered(stored, when or updated, good_until)
 
     def forget(self, name: str) -> None:
         """What stands there is not known any more."""
-        self._known.pop(name.lower(), None)
+        self._known.pop(place_of(name), None)
 
     def can_recall(self, name: str) -> bool:
         """Whether a listing could spare the reading of `name`."""
-        known = self._known.get(name.lower())
-        return known is not None and known.settled and self.clock() < known.good_until
+        known = self._known.get(place_of(name))
+        return known is not None and self.clock() < known.good_until
 
     def recall(self, listed: Listed) -> Existing | None:
         """What was read, if `listed` shows that it still stands."""
-        known = self._known.get(listed.name.lower())
-        if known is None or not self.can_recall(listed.name):
+        known = self._known.get(place_of(listed.name))
+        if known is None or self.clock() >= known.good_until:
             return None
         stored = known.stored
         same = (
@@ -76,9 +76,16 @@ class Memory:
             and listed.managed == stored.managed
             and listed.content_type == stored.content_type
             and listed.expires == stored.expires
-            and dict(listed.tags) == dict(stored.tags)
+            and listed.tags == stored.tags
         )
         return stored if same else None
+
+
+def place_of(name: str) -> str:
+    """The name without regard to case."""
+    lowered = name.lower()
+    # If it is the same, the string that others keep too.
+    return name if name == lowered else lowered
 
 
 def most_pages(ours: int, page_seconds: float) -> int:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from keysync.azure.errors import AzureFailure
 from keysync.targets.interface import Existing, Listed
-from keysync.targets.recall import Memory, most_pages
+from keysync.targets.recall import Memory, most_pages, place_of
 
 _LEAST_PATIENCE: Final = 2.0
 _PASSES_WITHOUT: Final = 5
@@ -50,34 +50,46 @@ class ListingSurvey:
         fetch: Callable[[], AsyncIterator[Sequence[Listed]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._wanted = {name.lower() for name in names if memory.can_recall(name)}
+        # Those that were not shown yet.
+        self._wanted = {place_of(name) for name in names if memory.can_recall(name)}
         self._memory = memory
         self._pages = pages
         self._fetch = fetch
         self._clock = clock
         self._found: dict[str, tuple[Existing, float]] = {}
-        self._seen: set[str] = set()
-        self._next_page: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting: dict[str, asyncio.Future[None]] = {}
+        self._heard_at = asyncio.get_running_loop().time()
         self._most = most_pages(len(self._wanted), pages.seconds)
         pays = pages.may_try() and 0 < max(pages.count, 1) <= self._most
         self._task = asyncio.create_task(self._run(), name="survey") if pays else None
+        if self._task is not None:
+            self._task.add_done_callback(lambda _task: self._release(list(self._waiting)))
 
     async def recall(self, name: str) -> tuple[Existing, float] | None:
-        """What the listing proves; None where it shows something new, has not the name, failed, or was given up."""
-        wanted = name.lower()
-        if self._task is None or wanted not in self._wanted:
+        """What the listing proves, told once; None where it shows something new, has not the name, failed, or was given up."""
+        wanted = place_of(name)
+        if self._task is None:
             return None
-        while wanted not in self._seen and not self._task.done():
+        if wanted in self._wanted and not self._task.done() and not await self._shown(wanted):
+            # Reading may work where listing hangs: nobody is to wait for it, in this pass or the next ones.
+            self._pages.failed()
+            self._task.cancel()
+            return None
+        return self._found.pop(wanted, None)
+
+    async def _shown(self, wanted: str) -> bool:
+        """Waits until the name was shown or nothing more is; returns False where no page has come for too long."""
+        # Whoever waits is woken by his own page, not by each: there are as many who wait as there are secrets.
+        shown = self._waiting.setdefault(wanted, asyncio.get_running_loop().create_future())
+        clock = asyncio.get_running_loop().time
+        since = clock()
+        while not shown.done():
             patience = max(_LEAST_PATIENCE, 4 * self._pages.seconds)
-            done, _ = await asyncio.wait(
-                {self._task, self._next_page}, timeout=patience, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done:
-                # Reading may work where listing hangs: nobody is to wait for it, in this pass or the next ones.
-                self._pages.failed()
-                self._task.cancel()
-                return None
-        return self._found.get(wanted)
+            left = max(since, self._heard_at) + patience - clock()
+            if left <= 0:
+                return False
+            await asyncio.wait({shown}, timeout=left)
+        return True
 
     async def close(self) -> None:
         """Ends the listing, if it goes on."""
@@ -103,10 +115,17 @@ class ListingSurvey:
         self._pages.count = count
 
     def _take(self, page: Sequence[Listed], at: float) -> None:
-        for listed in page:
-            self._seen.add(listed.name.lower())
-            stored = self._memory.recall(listed) if listed.name.lower() in self._wanted else None
+        self._heard_at = asyncio.get_running_loop().time()
+        ours = {name: listed for name, listed in ((place_of(each.name), each) for each in page) if name in self._wanted}
+        for name, listed in ours.items():
+            stored = self._memory.recall(listed)
             if stored is not None:
-                self._found[listed.name.lower()] = (stored, at)
-        before, self._next_page = self._next_page, asyncio.get_running_loop().create_future()
-        before.set_result(None)
+                self._found[name] = (stored, at)
+        self._wanted -= ours.keys()
+        self._release(ours)
+
+    def _release(self, names: Iterable[str]) -> None:
+        for name in names:
+            waiting = self._waiting.pop(name, None)
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)

@@ -115,7 +115,8 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
         }
         config = config_of(document)
         async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-            (source,) = wired.sources.values()
+            (account,) = wired.accounts
+            source = wired.source(account)
             yield BehindTheSdks(azure, wired.targets["main"], source, wired.fingerprinter)
 
 

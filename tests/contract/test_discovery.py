@@ -294,19 +294,21 @@ async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> Non
 
 
 async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
-    """Sources and vaults are opened when an account asks for them, and a source is forgotten when none does."""
+    """Subscriptions and vaults are opened when an account asks for them, and a subscription is forgotten when none does."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
         wired, listing = world.wired, await world.list()
-        assert (wired.accounts, wired.sources, wired.targets) == ((), {}, {})
+        assert (wired.accounts, wired.accesses, wired.targets) == ((), {}, {})
         west = [account for account in listing.accounts if account.name.startswith("west")]
         await wired.cover(west)
         assert set(wired.targets) == {"main"}
-        before = dict(wired.sources)
+        before = dict(wired.accesses)
+        assert len(before) == 1
         await wired.cover(listing.accounts)
         assert set(wired.targets) == {"main", "second"}
-        assert all(wired.sources[resource_id] is source for resource_id, source in before.items())
+        assert len(wired.accesses) == 2
+        assert all(wired.accesses[reach] is access for reach, access in before.items())
         (beta,) = (account for account in listing.accounts if account.name == "beta")
-        keys = await wired.sources[beta.resource_id].get_keys()
+        keys = await wired.source(beta).get_keys()
         assert set(keys.values) == {"primary", "secondary"}
         await wired.cover([beta])
-        assert set(wired.sources) == {beta.resource_id}
+        assert set(wired.accesses) == {(beta.subscription_id, beta.credential)}

@@ -8,7 +8,7 @@ from typing import Any, Final
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KeyName
-from keysync.sync.model import Item, Seen
+from keysync.sync.model import Item, Seen, Terms
 from keysync.sync.ownership import own_tags
 from keysync.targets.interface import Existing, History, Observation
 from tests.support.passes import key, ref
@@ -24,7 +24,7 @@ def print_of(text: str) -> Fingerprint:
 
 def item(name: KeyName = "primary", account: str = "alpha", **settings: Any) -> Item:
     """One key of an account, with `settings` as the configuration."""
-    return Item(ref(account, name), **settings)
+    return Item(ref(account, name), Terms(**settings))
 
 
 def stored(text: str, tags: dict[str, str] | None = None, **more: Any) -> Existing:

@@ -16,7 +16,7 @@ from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collected, Collector
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Item, ItemRef, Plan, Report, Result
+from keysync.sync.model import Item, ItemRef, Plan, Report, Result, Terms
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, Round, run_pass
 from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
@@ -98,7 +98,7 @@ class World:
                 f"{GROUP}/{name}",
                 source,
                 tuple(
-                    Item(ref(name, each, vault), **self.items[name])
+                    Item(ref(name, each, vault), Terms(**self.items[name]))
                     for each in KEY_NAMES
                     if each in source.values or each in source.refused
                 ),
@@ -144,7 +144,8 @@ class World:
     async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
         part = Round(await self.collect())
-        return await self.applier(**options).apply(part.plan(self.job()), part.material(accepted=accepted))
+        plan = part.plan(self.job())
+        return await self.applier(**options).apply(plan, part.material(plan, accepted=accepted))
 
     def orphans(
         self,

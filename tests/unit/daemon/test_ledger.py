@@ -318,3 +318,32 @@ def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
     ]
     books.ledger.end([alpha], second)
     assert len(books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
+
+
+def test_what_is_as_it_was_takes_no_memory_anew():
+    """A pass that finds all in step leaves the results of the one before; one that finds something else does not."""
+    books = Books("alpha")
+    books.results(*pair("alpha", "unchanged"))
+    before = books.entry("alpha").latest
+    books.now += MINUTE
+    books.results(*pair("alpha", "unchanged"))
+    assert books.entry("alpha").latest is before
+    assert books.entry("alpha").last_success == books.now
+    books.results(*pair("alpha", "failed"))
+    assert [one.outcome for one in books.entry("alpha").latest] == ["failed", "unchanged"]
+
+
+def test_a_pass_that_ends_late_takes_nothing_from_the_next_one():
+    """An account that was done with it long before is in another by now."""
+    books = Books("alpha")
+    results = pair("alpha", "unchanged")
+    refs = [one.ref for one in results]
+    turn = books.ledger.begin(refs)
+    for one in results:
+        books.ledger.result("run", one)
+    books.ledger.begin(refs)
+    books.ledger.result("run", results[0])
+    books.ledger.end(refs, turn)
+    assert books.entry("alpha").due == (refs[1],)
+    books.ledger.result("run", results[1])
+    assert books.settled == ["alpha", "alpha"]

@@ -407,3 +407,29 @@ async def test_a_pass_that_ends_in_time_is_not_cut_off(stage: Stage):
     await stage.supervisor.give_way(20.0)
     assert stage.ledger.last_pass is not None
     assert stage.ledger.last_pass.result == "success"
+
+
+async def test_memory_is_given_back_once_a_pass_has_ended():
+    """Not while it goes on."""
+    world, tidied = World("fine"), list[int]()
+    ledger = Ledger(lambda: world.now)
+    generation = MemoryGeneration(world, config_of("fine"), ledger)
+    supervisor = Supervisor(
+        generation,
+        ledger,
+        Health([FIVE], Instant.now()),
+        stop=world.stop,
+        tidy=lambda: tidied.append(len(supervisor._passes)),
+        tidy_seconds=0.0,
+    )
+    ledger.cover(entries(generation.config))
+    world.sources["fine"].hang()
+    supervisor.due([Group(FIVE, generation.accounts)])
+    await turns()
+    assert tidied == []
+    gate = world.sources["fine"].gate
+    assert gate is not None
+    gate.set()
+    await until(lambda: bool(tidied))
+    await supervisor.drain()
+    assert tidied == [0]

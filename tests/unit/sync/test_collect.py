@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.sync.model import KeyRefused, Seen, Unseen
-from tests.support.passes import World, ref
+from keysync.secret.reveal import reveal
+from keysync.sources.interface import KEY_NAMES
+from keysync.sync.model import Item, KeyRefused, Seen, Unseen
+from keysync.sync.ownership import own_tags
+from tests.support.passes import World, key, ref
 
 
 async def test_a_source_that_fails_fails_each_of_its_items():
@@ -58,3 +61,24 @@ async def test_a_deadline_that_passed_is_named():
     collected = await world.collector(account_seconds=0.01).collect(world.scopes()[0])
     assert [one.error.kind for one in collected.observed if isinstance(one, Unseen)] == ["timeout", "timeout"]
     assert all("timeouts.account" in one.error.summary for one in collected.observed if isinstance(one, Unseen))
+
+
+async def test_only_a_secret_that_does_not_hold_its_key_is_given_a_value():
+    """Whatever else of it is to be written: the values of thousands of accounts in step are not kept for a pass."""
+    world = World("alpha")
+    right, wrong = ref("alpha"), ref("alpha", "secondary")
+    world.vault.put(right.secret, key("alpha-1"), {"managed-by": "terraform"})
+    world.vault.put(wrong.secret, key("alpha-1"), own_tags(Item(wrong)))
+    (collected,) = await world.collect()
+    assert {one: reveal(value) for one, value in collected.values.items()} == {wrong: key("alpha-2")}
+    world.vault.put(wrong.secret, key("alpha-2"), own_tags(Item(wrong)))
+    (collected,) = await world.collect()
+    assert collected.values == {}
+
+
+async def test_a_name_that_is_free_is_given_a_value():
+    """And one that nobody can read yet."""
+    world = World("alpha")
+    world.vault.put(ref("alpha").secret, key("alpha-1"), enabled=False)
+    (collected,) = await world.collect()
+    assert set(collected.values) == {ref("alpha", name) for name in KEY_NAMES}

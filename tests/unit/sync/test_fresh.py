@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from keysync.secret.scrub import Scrubber
@@ -21,7 +23,7 @@ async def late(world: World, seconds: float, between: object = None) -> dict[str
     world.monotonic += seconds
     if callable(between):
         between()
-    results = await world.applier().apply(plan, part.material())
+    results = await world.applier().apply(plan, part.material(plan))
     return {result.ref.secret: result.outcome for result in results}
 
 
@@ -93,3 +95,23 @@ def test_a_value_cut_off_or_escaped_is_masked():
     escaped = key.replace("+", "\\u002B").replace("/", "\\/").replace("=", "\\u003D")
     assert "YmFyYmF6" not in scrubber.scrub(f"body {escaped} is wrong")
     assert kept
+
+
+async def test_a_version_that_does_not_stay_what_it_was_is_refused():
+    """Only tags were to be set; the same version holds another value now, and the one to write is not there any more."""
+    world = World("alpha")
+    world.items["alpha"] = {"content_type": "text/plain"}
+    version = world.vault.put(NAME, key("alpha-1"), own_tags(Item(ref("alpha"))))
+    changed = replace(version, value=SecretValue(key("theirs")))
+    told = await late(world, 11, lambda: world.vault.history_of.update({NAME: [changed]}))
+    assert told[NAME] == "refused"
+    assert world.vault.text(NAME) == key("theirs")
+
+
+async def test_tags_are_set_without_the_value():
+    """A secret that holds its key is not written, so the value is not there either."""
+    world = World("alpha")
+    world.items["alpha"] = {"content_type": "text/plain"}
+    world.vault.put(NAME, key("alpha-1"), own_tags(Item(ref("alpha"))))
+    assert (await late(world, 11))[NAME] == "updated"
+    assert (world.vault.latest(NAME).content_type, len(world.vault.history_of[NAME])) == ("text/plain", 1)

@@ -151,5 +151,7 @@ def test_tags_are_ours_the_users_and_everybody_elses(one: Item, found: Existing,
     """Of the names that are keysync's exactly its own stand there; no other tag of a secret is ever lost."""
     tags = wanted(one, found, new_version=new_version).tags
     assert {name: value for name, value in tags.items() if name in OWN} == own_tags(one)
-    others = (found.tags.keys() | one.tags.keys()) - OWN
-    assert {name: tags[name] for name in others} == {name: one.tags.get(name, found.tags.get(name)) for name in others}
+    others = (found.tags.keys() | one.terms.tags.keys()) - OWN
+    assert {name: tags[name] for name in others} == {
+        name: one.terms.tags.get(name, found.tags.get(name)) for name in others
+    }

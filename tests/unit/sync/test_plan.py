@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keysync.azure.errors import FailureRecord
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
-from keysync.sync.model import Item, KeyRefused, Unseen
+from keysync.sync.model import Item, KeyRefused, Terms, Unseen
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import make_plan
 from tests.support.passes import GROUP, World, key, ref
@@ -193,7 +193,7 @@ async def test_only_the_whole_mark_makes_a_secret_ours(change: dict[str, str]):
     """A secret with one tag of another account, key, owner or tool is never overwritten."""
     world = World("alpha")
     world.items["alpha"] = {"owner": "mine"}
-    item = Item(ref("alpha"), owner="mine")
+    item = Item(ref("alpha"), Terms(owner="mine"))
     world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), **change})
     assert (await world.plan()).changes[0].kind == "refused"
 

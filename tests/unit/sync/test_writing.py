@@ -88,7 +88,7 @@ async def test_a_pass_does_not_put_an_old_key_back(state: str) -> None:
     plan = slow.plan(world.job())
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()
-    (result,) = await world.applier().apply(plan, slow.material())
+    (result,) = await world.applier().apply(plan, slow.material(plan))
     assert result.outcome == "refused"
     assert world.vault.text(PRIMARY) == key("regenerated")
 
@@ -245,7 +245,7 @@ async def test_adopting_rests_on_a_fresh_look_too() -> None:
     plan = part.plan(world.job())
     world.monotonic += 10.1
     world.vault.retag(PRIMARY, {MANAGED_BY: "terraform"})
-    (result,) = await world.applier().apply(plan, part.material())
+    (result,) = await world.applier().apply(plan, part.material(plan))
     assert (plan.changes[0].kind, result.outcome) == ("adopt", "refused")
     assert world.vault.latest(PRIMARY).tags == {MANAGED_BY: "terraform"}
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
+from keysync.targets import survey as survey_module
 from keysync.targets.interface import Existing, Listed
 from keysync.targets.recall import PAGE, Memory, most_pages
 from keysync.targets.survey import ListingSurvey, Pages
@@ -210,3 +211,32 @@ async def test_a_listing_ends_with_its_pass():
     await asyncio.sleep(0)
     await look.close()
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_whoever_waits_for_a_page_is_woken_when_the_listing_fails():
+    """All of them, and each reads for himself."""
+    known, listed = fleet(6)
+    vault = Vault(listed[:2], listed[2:])
+    vault.gates[1] = asyncio.Event()
+    vault.fail_at = 1
+    look = survey(known, vault, [f"s{number}" for number in range(6)])
+    asking = [asyncio.create_task(look.recall(f"S{number}")) for number in range(6)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert [one.done() for one in asking] == [True, True, False, False, False, False]
+    vault.gates[1].set()
+    assert [one is not None for one in await asyncio.gather(*asking)] == [True, True, False, False, False, False]
+    await look.close()
+
+
+async def test_a_listing_that_hangs_is_given_up_for_all_who_wait(monkeypatch: pytest.MonkeyPatch):
+    """Two wait for one name too; and the next pass does not list."""
+    monkeypatch.setattr(survey_module, "_LEAST_PATIENCE", 0.01)
+    known, listed = fleet(6)
+    vault, pages = Vault(listed), Pages()
+    pages.seconds = 0.0
+    vault.gates[0] = asyncio.Event()
+    look = survey(known, vault, [f"s{number}" for number in range(6)], pages)
+    assert await asyncio.gather(look.recall("s1"), look.recall("s1"), look.recall("s2")) == [None] * 3
+    await look.close()
+    assert not pages.may_try()

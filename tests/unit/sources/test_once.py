@@ -1,0 +1,69 @@
+"""One call for the several vaults of an account."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+
+import pytest
+
+from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.sources.once import OncePerPass
+from tests.support.memory import MemorySource
+from tests.support.passes import key
+
+
+def source() -> MemorySource:
+    return MemorySource(key("one"), key("two"))
+
+
+async def test_all_get_the_answer_to_one_call():
+    """Whether they ask at once or later."""
+    inner = source()
+    once = OncePerPass(inner, askers=3)
+    first, second = await asyncio.gather(once.get_keys(), once.get_keys())
+    assert first is second
+    assert await once.get_keys() is first
+    assert inner.calls == 1
+
+
+async def test_a_failure_is_everybodys():
+    """It is not asked again within the pass."""
+    inner = source()
+    inner.failure = AzureFailure(FailureRecord(kind="timeout", summary="no answer"))
+    once = OncePerPass(inner, askers=2)
+    for _ in range(2):
+        with pytest.raises(AzureFailure):
+            await once.get_keys()
+    assert inner.calls == 1
+
+
+@pytest.mark.parametrize(("askers", "kept"), [(1, False), (2, True), (3, True)])
+async def test_the_answer_is_forgotten_once_all_have_it(askers: int, kept: bool):
+    """Values are there for no longer than they are of use, though the pass goes on."""
+    once = OncePerPass(source(), askers)
+    value = weakref.ref((await once.get_keys()).values["primary"])
+    await asyncio.sleep(0)  # the loop itself has had the answer in its hands
+    gc.collect()
+    assert (value() is not None) == kept
+    await once.get_keys()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert (value() is not None) == (askers > 2)
+
+
+async def test_who_gives_up_leaves_the_call_to_the_others():
+    """The last one ends it."""
+    inner = source()
+    inner.hang()
+    once = OncePerPass(inner, askers=2)
+    first, second = asyncio.create_task(once.get_keys()), asyncio.create_task(once.get_keys())
+    await asyncio.sleep(0)
+    first.cancel()
+    await asyncio.sleep(0)
+    assert not second.done()
+    second.cancel()
+    await asyncio.gather(first, second, return_exceptions=True)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
