@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from keysync import logs
-from keysync.cli.compose import wire
+from keysync.cli.compose import Extras, wire
 from keysync.cli.invocation import Options, load
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
@@ -19,6 +19,7 @@ from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name
 from keysync.secret.scrub import Scrubber
 from keysync.sources.discovery import Problem
+from keysync.sync.shard import share_of
 
 State = Literal["served", "left_out", "refused"]
 
@@ -60,10 +61,10 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     with interruptible() as interruption:
-        async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
+        extras = Extras(mine=share_of(options.shard))
+        async with wire(config, (), scrubber, lambda _operation, _status: None, extras) as wired:
             coverage = await resolve(config, wired.discovery, interruption.stop)
-    shard = options.shard
-    lines = [line for line in _lines(coverage) if shard is None or shard.has(line.account)]
+    lines = list(_lines(coverage))
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(coverage, lines)) + "\n")
     else:
@@ -73,8 +74,9 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
 
 
 def _lines(coverage: Coverage) -> Iterator[Line]:
+    origins = coverage.origins
     for account in coverage.accounts:
-        yield _line(account, coverage.origins.get(account.resource_id), "served", None)
+        yield _line(account, origins.get(account.resource_id), "served", None)
     for one in coverage.left_out:
         state: State = "refused" if one.refused else "left_out"
         if one.account is not None:

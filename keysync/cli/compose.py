@@ -31,7 +31,7 @@ from keysync.cli.coverage import (
     read_only_vaults,
     served_names,
 )
-from keysync.cli.resolve import Coverage
+from keysync.cli.resolve import Coverage, unlisted
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -49,6 +49,7 @@ from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Beforehand
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
+from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
 
 if TYPE_CHECKING:
@@ -184,19 +185,20 @@ class Wired:
     ) -> OrphanSearch | None:
         """The search for orphans, None where they are kept; `streaks` is the daemon's memory.
 
-        `coverage` is all that the configuration covers, of other shards too; with `discover` nothing is removed without it.
+        `coverage` knows all that the configuration covers, of other shards too; with `discover` nothing is removed without it.
         """
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None
-        covered = coverage or Coverage(self.config.accounts, complete=not self.config.discover)
+        covered = coverage or unlisted(self.config, self.discovery)
+        served = served_names(self.config, covered.accounts)
         return OrphanSearch(
             targets=one_each(self.config, self.targets),
             directory=BatchDirectory(self.batch_client, self.caller),
             translator=self.translator,
             mode=mode,
             owner=owner,
-            served=served_names(self.config, covered.accounts),
+            served={name: covered.others.beside(self.config.vaults[name].url, served[name]) for name in served},
             read_only=read_only_vaults(self.config),
             read_only_accounts=read_only_accounts(covered.accounts),
             is_mine=is_mine,
@@ -224,11 +226,15 @@ class Wired:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, locks that outlive it."""
+    """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, locks that outlive it.
+
+    `mine` tells by ARM id which accounts are in the share of this process: `Discovery` finds no others.
+    """
 
     guard: Callable[[Sequence[str]], Guard | None] = lambda _keys: None
     tracer: Tracer = NO_TRACER
     locks: SecretLocks = field(default_factory=SecretLocks)
+    mine: Callable[[str], bool] = everything
 
 
 @asynccontextmanager
@@ -277,7 +283,7 @@ async def wire(
             transport,
             extras.locks,
             extras.tracer,
-            await _open_discovery(config, opener, translator),
+            await _open_discovery(config, opener, translator, extras.mine),
             opener,
         )
         await wired.cover(accounts)
@@ -294,7 +300,9 @@ def _in_use(config: Config) -> Iterator[Credential]:
     yield from (one or config.credential for one in own)
 
 
-async def _open_discovery(config: Config, opener: _Opener, translator: FailureTranslator) -> Discovery:
+async def _open_discovery(
+    config: Config, opener: _Opener, translator: FailureTranslator, mine: Callable[[str], bool]
+) -> Discovery:
     for entry in config.discover:
         await opener.credential(entry.credential)  # a file that cannot be read is told before the first request
     return Discovery(
@@ -303,6 +311,7 @@ async def _open_discovery(config: Config, opener: _Opener, translator: FailureTr
         translator,
         listed=config.accounts,
         vaults={name: vault.url for name, vault in config.vaults.items()},
+        mine=mine,
         seconds=config.timeouts.account.total_seconds(),
         concurrency=config.concurrency,
     )

@@ -358,8 +358,8 @@ class _Daemon:
                         await self._covered(opened, coverage)
 
     async def _covered(self, opened: Opened, coverage: Coverage) -> None:
-        before = {account.resource_id.lower() for account in opened.accounts}
         if opened.differs(coverage):
+            before = {account.resource_id.lower() for account in opened.accounts}
             try:
                 await opened.cover(coverage)
             except UsageError as error:

@@ -30,6 +30,7 @@ from keysync.sync.model import Report
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.refusals import command
 from keysync.sync.run import run_pass
+from keysync.sync.shard import Shard, share_of
 
 if TYPE_CHECKING:
     from keysync.cli.measured import Measured
@@ -70,7 +71,11 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
         async with (
             open_tracing(scrubber.scrub) as tracer,
             wire(
-                config, (), scrubber, measured.metrics.called if measured else _uncounted, Extras(tracer=tracer)
+                config,
+                (),
+                scrubber,
+                measured.metrics.called if measured else _uncounted,
+                Extras(tracer=tracer, mine=share_of(_shard_to_find(options))),
             ) as wired,
         ):
             coverage = await resolve(config, wired.discovery, interruption.stop)
@@ -102,14 +107,16 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
     return interruption.exit_code or _exit_code(options, report)
 
 
+def _shard_to_find(options: Options) -> Shard | None:
+    """None for all: what is named may be another shard's, and is then no slip of the pen."""
+    return None if options.accounts or options.secrets else options.shard
+
+
 def _orphan_search(options: Options, wired: Wired, coverage: Coverage) -> OrphanSearch | None:
     """None in a run about some accounts only, or about taking secrets over."""
     if options.accounts or options.secrets or options.adopt is not None:
         return None
-    shard = options.shard
-    if shard is None:
-        return wired.orphan_search(coverage=coverage)
-    return wired.orphan_search(coverage=coverage, is_mine=shard.has)
+    return wired.orphan_search(coverage=coverage, is_mine=share_of(options.shard))
 
 
 def _print(options: Options, report: Report) -> None:

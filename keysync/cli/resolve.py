@@ -14,6 +14,7 @@ from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.sources.discovery import Discovery, Listing, Problem
 from keysync.sources.interface import KEY_NAMES
+from keysync.sources.others import Others
 from keysync.sources.sieve import LeftOut
 from keysync.sync.model import Beforehand, ItemRef, Result
 from keysync.sync.shard import Shard
@@ -25,10 +26,10 @@ _NAMED: Final = 20  # accounts in a message
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """Every account that a configuration means, whichever shard it is in.
+    """The accounts that a configuration means, of the share that `Discovery` was opened for; `others` are those of the rest.
 
-    `origins` has the index of the `discover` entry for each account that was found by one, by its ARM id. Where not
-    `complete`, nothing is to be taken as gone.
+    `entries` has the index of the `discover` entry for each of the last accounts, which were found by one. Where not `complete`,
+    nothing is to be taken as gone.
     """
 
     accounts: tuple[Account, ...]
@@ -36,7 +37,14 @@ class Coverage:
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
-    origins: Mapping[str, int] = field(default_factory=dict)
+    entries: tuple[int, ...] = ()
+    others: Others = field(default_factory=Others)
+
+    @property
+    def origins(self) -> Mapping[str, int]:
+        """The index of the entry of each account that was found by one, by its ARM id."""
+        found = self.accounts[len(self.accounts) - len(self.entries) :]
+        return {account.resource_id: entry for account, entry in zip(found, self.entries, strict=True)}
 
     @property
     def refused(self) -> tuple[LeftOut, ...]:
@@ -52,18 +60,24 @@ async def resolve(
     `told` remembers from one listing to the next what has been logged, so that it is not told again. A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
     """
     if not config.discover:
-        return Coverage(config.accounts)
+        return unlisted(config, discovery)
     listing = await _listed(discovery, stop)
     coverage = Coverage(
-        accounts=(*config.accounts, *listing.accounts),
+        accounts=(*discovery.listed, *listing.accounts),
         left_out=listing.left_out,
         complete=listing.complete,
         problems=listing.problems,
         warnings=listing.warnings,
-        origins=listing.origins,
+        entries=listing.entries,
+        others=listing.others,
     )
     _log(coverage, told)
     return coverage
+
+
+def unlisted(config: Config, discovery: Discovery) -> Coverage:
+    """What `config` covers while nothing was listed."""
+    return Coverage(discovery.listed, complete=not config.discover, others=discovery.others)
 
 
 async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
@@ -111,8 +125,9 @@ def _trouble(problem: Problem) -> _Trouble:
 
 
 def selected(coverage: Coverage, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:
-    """The accounts named by `--account` (name or ARM id; all where none is named) that are in `shard`.
+    """The accounts named by `--account` (name or ARM id; all where none is named) that are in `shard`, if that is still open.
 
+    To tell a name that nobody has from one of another shard, `coverage` has to be that of all shards.
     Raises UsageError for a name that nobody has; where not all could be listed, `beforehand` tells of it instead.
     """
     for name in _unknown(coverage, names) if coverage.complete else ():

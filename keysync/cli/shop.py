@@ -15,7 +15,7 @@ from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
-from keysync.cli.resolve import Coverage, beforehand, selected
+from keysync.cli.resolve import Coverage, beforehand, unlisted
 from keysync.config.settings import Account, Config
 from keysync.daemon.breaker import Breakers
 from keysync.daemon.guard import BreakerGuard
@@ -28,7 +28,7 @@ from keysync.sources.sieve import LeftOut
 from keysync.sync.locks import SecretLocks
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
-from keysync.sync.shard import Shard
+from keysync.sync.shard import Shard, share_of
 
 _LEAST_PATIENCE: Final = 0.5
 
@@ -37,7 +37,7 @@ _LEAST_PATIENCE: Final = 0.5
 class Opened:
     """One configuration, opened for the daemon: a `Generation`.
 
-    `stop` gives the one for a pass that begins now. `coverage` is whole, `accounts` are those of the `shard`.
+    `stop` gives the one for a pass that begins now. `coverage` and `accounts` are those of the `shard`.
     """
 
     wired: Wired
@@ -62,22 +62,15 @@ class Opened:
     @property
     def refused(self) -> tuple[LeftOut, ...]:
         """Accounts of the shard that somebody has to do something about."""
-        return self._refused(self.coverage)
-
-    def _refused(self, coverage: Coverage) -> tuple[LeftOut, ...]:
-        return tuple(one for one in coverage.refused if self._has(one.resource_id))
-
-    def _has(self, resource_id: str) -> bool:
-        return self.shard is None or self.shard.has(resource_id)
+        return self.coverage.refused
 
     def differs(self, coverage: Coverage) -> bool:
         """Whether what is served or refused in the shard is another by `coverage`."""
-        served = selected(coverage, (), self.shard)
-        return (served, self._refused(coverage)) != (self.accounts, self.refused)
+        return (coverage.accounts, coverage.refused) != (self.accounts, self.refused)
 
     async def cover(self, coverage: Coverage) -> None:
-        """Serves the shard of `coverage` from now on. Raises UsageError; then all stays as it was."""
-        await self.wired.cover(selected(coverage, (), self.shard))
+        """Serves what `coverage` has from now on. Raises UsageError; then all stays as it was."""
+        await self.wired.cover(coverage.accounts)
         self.coverage = coverage
 
     def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
@@ -91,13 +84,13 @@ class Opened:
             accounts=accounts,
             busy=busy,
             orphans=search,
-            beforehand=beforehand(self.coverage, (), self.shard) if general else None,
+            beforehand=beforehand(self.coverage) if general else None,
             patience=self._patience(accounts),
         )
 
     def _orphan_search(self) -> OrphanSearch | None:
         # Of all secrets there are, those whose account would be in the shard.
-        return self.wired.orphan_search(coverage=self.coverage, is_mine=self._has, streaks=self.streaks)
+        return self.wired.orphan_search(coverage=self.coverage, is_mine=share_of(self.shard), streaks=self.streaks)
 
     def _is_general(self, accounts: Sequence[Account]) -> bool:
         nobody = all(account.schedule is not None for account in self.accounts)
@@ -134,10 +127,10 @@ class Shop:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
         self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
         async with AsyncExitStack() as stack:
-            extras = Extras(self._guard, self.tracer, self.locks)
+            extras = Extras(self._guard, self.tracer, self.locks, share_of(self.shard))
             wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
             opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
-            await opened.cover(Coverage(config.accounts, complete=not config.discover))
+            await opened.cover(unlisted(config, wired.discovery))
             opened.stack = stack.pop_all()
             return opened
         raise AssertionError("unreachable: the block returns or raises")

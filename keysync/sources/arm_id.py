@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from sys import intern
 from typing import Final, Self
 
-_ARM_ID: Final = re.compile(
+_FOLDER: Final = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
-    r"/providers/Microsoft\.Batch/batchAccounts/(?P<name>[0-9a-z]{3,24})",
+    r"/providers/Microsoft\.Batch/batchAccounts",
     re.IGNORECASE,
 )
+_NAME: Final = re.compile(r"[0-9a-z]{3,24}", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,30 @@ class AccountId:
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The id that `text` is, None where it is no Batch account's."""
-        found = _ARM_ID.fullmatch(text)
-        # A fleet has few subscriptions and groups, and each account's id is in many places: one string does for all of them.
-        return None if found is None else cls(intern(found["subscription"]), intern(found["group"]), found["name"])
+        folder, _, name = text.rpartition("/")
+        place = _place(folder)
+        return None if place is None or _NAME.fullmatch(name) is None else cls(*place, name)
+
+    @property
+    def folder(self) -> str:
+        """What the ids of a group's accounts have in common, in lower case; sorted by it and the name, ids are in their order."""
+        return f"{self.subscription}/{self.group}/".lower()
+
+    @property
+    def folded_name(self) -> str:
+        """The name in lower case; where it is so already, the same object."""
+        folded = self.name.lower()
+        return self.name if folded == self.name else folded
 
     @property
     def resource_id(self) -> str:
         """The id in one piece."""
         group = f"/subscriptions/{self.subscription.lower()}/resourceGroups/{self.group}"
         return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")
+
+
+# A fleet has few subscriptions and groups, and many accounts in each.
+@lru_cache(maxsize=4096)
+def _place(folder: str) -> tuple[str, str] | None:
+    found = _FOLDER.fullmatch(folder)
+    return None if found is None else (found["subscription"], found["group"])

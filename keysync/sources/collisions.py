@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
+
+
+def number_of(url: str, secret: str) -> int:
+    """A number of 64 bits for a secret (in whichever case) of the vault of that URL; two secrets hardly ever have the same."""
+    return hash((url, secret.lower()))
+
+
+def places(vaults: Iterable[str], names: Iterable[str], urls: Mapping[str, str]) -> bytes:
+    """The secrets of these names in these vaults (`urls`: name to URL), eight bytes each: what is kept of every account."""
+    names = [*names]
+    return array("q", [number_of(urls[vault], name) for vault in vaults for name in names]).tobytes()
+
+
+def shared(everyone: Iterable[bytes]) -> frozenset[int]:
+    """The numbers of the secrets that would be written twice; `everyone` are places, once for each account."""
+    ordered = sorted(array("q", b"".join(everyone)))
+    return frozenset(one for one, other in pairwise(ordered) if one == other)
+
+
+def is_suspect(own: bytes, among: frozenset[int]) -> bool:
+    """Whether an account with these places is one that `settle` has to look at; `among` are `shared` ones."""
+    return not among.isdisjoint(array("q", own))
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +47,7 @@ def settle(
 ) -> tuple[tuple[Account, ...], tuple[LeftOut, ...]]:
     """Those of `found` (entry index, account; each account once) that may be served, and those that are refused.
 
-    Vaults are compared by their URL (`vaults`: name to URL), names without case. One that is refused counts all the same
+    Accounts that are no suspects need not be among them. Vaults are compared by their URL (`vaults`: name to URL), names without case. One that is refused counts all the same
     for others, so that who is refused depends on no order.
     """
     every = [*(Writer(account, None) for account in listed), *(Writer(account, entry) for entry, account in found)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -13,9 +13,12 @@ from typing import Final, TypeAlias
 from keysync.azure.errors import FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.config.settings import Account, Discover
-from keysync.sources.collisions import settle
+from keysync.sources.arm_id import AccountId
+from keysync.sources.collisions import is_suspect, places, settle, shared
+from keysync.sources.held import Held, Traits
+from keysync.sources.others import Others
 from keysync.sources.rows import Route, Row, Scope, Unlisted
-from keysync.sources.sieve import LeftOut, Sieve, judge
+from keysync.sources.sieve import LeftOut, Sieve, destination, judge
 
 # A pass that starts a little early should not have to wait for the one after it.
 _EARLY: Final = 0.95
@@ -33,10 +36,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What the entries cover, without what is listed under `accounts`.
+    """What the entries cover, without what is listed under `accounts`; of the share of this process.
 
-    `origins` has the index of the entry of each account, by its ARM id. Where not `complete`, something may be missing, and
-    nothing is to be taken as gone. `warnings` are about filters that matched nothing.
+    `entries` has the index of the entry of each account, in their order. Where not `complete`, something may be missing, and
+    nothing is to be taken as gone. `warnings` are about filters that matched nothing. `others` are the accounts of other shares,
+    those under `accounts` too.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -44,18 +48,28 @@ class Listing:
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
-    origins: Mapping[str, int] = field(default_factory=dict)
+    entries: tuple[int, ...] = ()
+    others: Others = field(default_factory=Others)
+
+    @property
+    def origins(self) -> Mapping[str, int]:
+        """The index of the entry of each account, by its ARM id."""
+        return {account.resource_id: entry for account, entry in zip(self.accounts, self.entries, strict=True)}
 
 
-_Found: TypeAlias = list[tuple[int, Account]]
-_LeftOut: TypeAlias = list[LeftOut]
+# By `AccountId.folder` and name in lower case: what two spellings of one account have in common.
+_Accounts: TypeAlias = dict[str, dict[str, Held]]
+
+
+def _no_accounts() -> _Accounts:
+    return defaultdict(dict)
 
 
 @dataclass(slots=True)
 class _Heard:
-    """What a listing of one scope has brought so far: rows that the entry means, by key."""
+    """What a listing of one scope has brought so far: accounts that the entry means."""
 
-    rows: dict[str, Row] = field(default_factory=dict)
+    accounts: _Accounts = field(default_factory=_no_accounts)
     counts: Counter[str] = field(default_factory=Counter)
     unlisted: list[Unlisted] = field(default_factory=list)
     whole: bool = False
@@ -76,7 +90,8 @@ class Discovery:
     """The entries of `discover`, listed again at each call of `list`; for one event loop.
 
     `routes` are the ways to list by the entries' `via`; `listed` the accounts that win over discovered ones; `vaults` the
-    configured vaults, name to URL. A listing takes `seconds` at most, with `concurrency` scopes at once; `monotonic`
+    configured vaults, name to URL. `mine` tells by ARM id which accounts are in the share of this process; it is asked once for
+    each, and little is kept of the others. A listing takes `seconds` at most, with `concurrency` scopes at once; `monotonic`
     (seconds) is handed in so that tests control time.
     """
 
@@ -88,15 +103,22 @@ class Discovery:
         *,
         listed: Sequence[Account],
         vaults: Mapping[str, str],
+        mine: Callable[[str], bool] = lambda _account: True,
         seconds: float = 120.0,
         concurrency: int = 64,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._entries = tuple(entries)
         self._translator = translator
-        self._listed = tuple(listed)
-        self._listed_keys = frozenset(account.resource_id.lower() for account in listed)
         self._vaults = dict(vaults)
+        self._mine = mine
+        self.listed = tuple(account for account in listed if mine(account.resource_id))
+        """Those that are listed and in the share of this process."""
+        own = {id(account) for account in self.listed}
+        self._others = [self._places(account) for account in listed if id(account) not in own]
+        # Without an entry nobody can write what they write: the configuration was checked.
+        self._listed = [(account, self._places(account)) for account in listed] if entries else []
+        self._listed_names = _names(listed) if entries else {}
         self._seconds = seconds
         self._slots = asyncio.Semaphore(concurrency)
         self._monotonic = monotonic
@@ -107,8 +129,14 @@ class Discovery:
             for scope in routes[entry.via].scopes(entry)
         ]
         self._heard = [_Heard() for _ in self._parts]
-        self._judged: dict[str, tuple[int, Row, Account | LeftOut]] = {}
-        self._settled: tuple[_Found, tuple[tuple[Account, ...], tuple[LeftOut, ...]]] | None = None
+        self._asked = frozenset(name.lower() for entry in entries for name in _tags(entry))
+        self._traits: dict[Traits, Traits] = {}
+        self._settled: Listing | None = None
+
+    @property
+    def others(self) -> Others:
+        """Accounts that are listed and in another share."""
+        return Others(self._others)
 
     async def list(self) -> Listing:
         """Lists anew what is due, and tells what is covered; never raises for a failure of Azure.
@@ -116,23 +144,20 @@ class Discovery:
         An entry with `every` is listed again when that time is over, or when its last listing was not whole.
         """
         await self._refresh([number for number in range(len(self._parts)) if self._is_due(number)])
-        found, left_out = self._judge()
-        if self._settled is None or self._settled[0] != found:
-            self._settled = (found, settle(self._listed, found, self._vaults))
-        accounts, refused = self._settled[1]
-        return Listing(
-            accounts=accounts,
-            left_out=tuple(sorted((*left_out, *refused), key=lambda one: one.resource_id.lower())),
+        if self._settled is None:
+            self._settled = self._settle()
+        return replace(
+            self._settled,
             complete=all(heard.whole for heard in self._heard),
             problems=tuple(self._problems()),
             warnings=tuple(self._warnings()),
-            origins={account.resource_id: entry for entry, account in found},
         )
 
     def inherit(self, earlier: Discovery) -> None:
         """Takes over what the discovery of an earlier configuration knows, where an entry is still the same.
 
-        It counts for as long as such an entry cannot be listed; all of it is due at once.
+        It counts for as long as such an entry cannot be listed; all of it is due at once. Of tags that only other entries ask
+        about nothing is known until then. `earlier` must have had the same share.
         """
         known: dict[str, dict[int, _Heard]] = {}
         for part, heard in zip(earlier._parts, earlier._heard, strict=True):
@@ -140,7 +165,8 @@ class Discovery:
         for number, part in enumerate(self._parts):
             for entry, heard in known.get(part.scope.name, {}).items():
                 if earlier._entries[entry] == self._entries[part.entry]:
-                    self._heard[number] = _Heard(rows=dict(heard.rows))
+                    self._heard[number] = _Heard(_unjudged(heard.accounts))
+        self._settled = None
 
     # Listing
 
@@ -154,7 +180,7 @@ class Discovery:
         now = self._monotonic()
         fresh = {number: _Heard(at=now) for number in due}
         tasks = {
-            asyncio.create_task(self._hear(self._parts[number], heard), name=f"list {self._parts[number].scope.name}")
+            asyncio.create_task(self._hear(number, heard), name=f"list {self._parts[number].scope.name}")
             for number, heard in fresh.items()
         }
         try:
@@ -165,17 +191,24 @@ class Discovery:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         for number, heard in fresh.items():
-            self._heard[number] = self._with_known(number, heard)
+            before, self._heard[number] = self._heard[number], self._with_known(number, heard)
+            if heard.whole == before.whole and heard.accounts == before.accounts:
+                heard.accounts = before.accounts
+            else:
+                self._settled = None
 
-    async def _hear(self, part: _Part, heard: _Heard) -> None:
+    async def _hear(self, number: int, heard: _Heard) -> None:
         """Fills `heard` page by page, so that what came before a failure is kept."""
+        part, before = self._parts[number], self._heard[number].accounts
         try:
             async with self._slots, aclosing(part.scope.pages()) as pages:
                 async for page in pages:
                     heard.unlisted += page.unlisted
                     for row in page.rows:
                         if part.sieve.takes(row, heard.counts):
-                            heard.rows[row.key] = row
+                            folder, name = row.id.folder, row.id.folded_name
+                            known = before[folder].get(name) if folder in before else None
+                            heard.accounts[folder][name] = self._held(row, known, part.entry)
         except Exception as error:  # noqa: BLE001  # one scope's failure is one scope's
             record = self._translator.record(error, operation="listAccounts", scope=part.scope.name)
             heard.unlisted.append(Unlisted(part.scope.name, record))
@@ -191,50 +224,109 @@ class Discovery:
             record = FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT)
             heard.unlisted.append(Unlisted(self._parts[number].scope.name, record))
         dark = {unlisted.subscription for unlisted in heard.unlisted}
-        before = {
-            key: row
-            for key, row in self._heard[number].rows.items()
-            if None in dark or row.id.subscription.lower() in dark
-        }
-        heard.kept = len(before.keys() - heard.rows.keys())
-        heard.rows = {**before, **heard.rows}
+        for folder, names in self._heard[number].accounts.items():
+            if None in dark or folder.partition("/")[0] in dark:
+                missing = names.keys() - heard.accounts[folder].keys()
+                heard.kept += len(missing)
+                heard.accounts[folder].update((name, names[name]) for name in missing)
         return heard
+
+    def _held(self, row: Row, known: Held | None, entry: int) -> Held:
+        """The same object as before wherever nothing changed: it is cheaper, and an id keeps its spelling."""
+        asked = self._asked
+        tags = tuple([each for each in row.tags.items() if each[0].lower() in asked]) if asked else ()
+        traits = Traits(tags, row.modes, row.pool_mode, row.state)
+        if known is None:
+            place, traits = row.id, self._traits.setdefault(traits, traits)
+            held = Held(place.subscription, place.group, place.name, traits, self._mine(place.resource_id))
+        elif known.traits == traits:
+            return known
+        else:
+            held = known.with_traits(self._traits.setdefault(traits, traits))
+        self._judge(held, entry)
+        return held
 
     # Judging
 
-    def _judge(self) -> tuple[_Found, _LeftOut]:
-        """Each account once, by the entry that it belongs to."""
-        before, self._judged = self._judged, {}
-        for key, (entry, row) in sorted(self._owned().items()):
-            known = before.get(key)
-            # The same objects as before wherever nothing changed: it is cheaper, and an id keeps its spelling.
-            if known is None or (known[0], known[1]) != (entry, row):
-                spelt = replace(row, id=known[1].id) if known is not None else row
-                known = (entry, spelt, judge(spelt, self._entries[entry], entry, self._vaults))
-            self._judged[key] = known
-        outcomes = [(entry, outcome) for entry, _, outcome in self._judged.values()]
-        return (
-            [(entry, outcome) for entry, outcome in outcomes if isinstance(outcome, Account)],
-            [outcome for _, outcome in outcomes if isinstance(outcome, LeftOut)],
+    def _judge(self, held: Held, entry: int) -> None:
+        """What becomes of an account by that entry; of another share's only where it is written."""
+        if held.entry == entry:
+            return
+        held.entry, held.places, held.made = entry, b"", None
+        if held.mine:
+            held.made = self._account(held)
+            held.places = self._places(held.made) if isinstance(held.made, Account) else b""
+        else:
+            found = destination(held.row, self._entries[entry], entry, self._vaults)
+            if not isinstance(found, LeftOut):
+                held.places = places(found.vaults, found.names.values(), self._vaults)
+
+    def _account(self, held: Held) -> Account | LeftOut:
+        return judge(held.row, self._entries[held.entry], held.entry, self._vaults)
+
+    def _places(self, account: Account) -> bytes:
+        return places(account.vaults, account.secret_names().values(), self._vaults)
+
+    def _settle(self) -> Listing:
+        """What is known, judged and without those that would write one secret."""
+        everyone = [*self._owned()]
+        refused = self._refused(everyone)
+        mine = [held for held in everyone if held.mine]
+        served = [(held, held.made) for held in mine if isinstance(held.made, Account) and held not in refused]
+        out = [held.made for held in mine if isinstance(held.made, LeftOut)]
+        out += [told for held, told in refused.items() if held.mine]
+        self._traits = {held.traits: held.traits for held in everyone}
+        return Listing(
+            accounts=tuple(account for _, account in served),
+            left_out=tuple(sorted(out, key=lambda one: one.resource_id.lower())),
+            entries=tuple(held.entry for held, _ in served),
+            others=Others(
+                [*self._others, *(held.places for held in everyone if not held.mine and held not in refused)]
+            ),
         )
 
-    def _owned(self) -> dict[str, tuple[int, Row]]:
-        """By key, each account that is not listed, and the first entry that means it.
+    def _owned(self) -> Iterator[Held]:
+        """In the order of their ids, each account that is not listed, judged by the first entry that means it.
 
         An earlier entry whose listing failed where the account is might have found it: it is the earlier one's, so that a
         failure moves no account to another entry's vaults.
         """
-        owned: dict[str, tuple[int, Row]] = {}
+        layers: defaultdict[str, list[tuple[int, dict[str, Held]]]] = defaultdict(list)
         for part, heard in zip(self._parts, self._heard, strict=True):
-            for key, row in heard.rows.items():
-                if key not in self._listed_keys:
-                    owned.setdefault(key, (part.entry, row))
+            for folder, names in heard.accounts.items():
+                layers[folder].append((part.entry, names))
         holes = [part for part, heard in zip(self._parts, self._heard, strict=True) if not heard.whole]
-        for part in reversed(holes):
-            for key, (entry, row) in owned.items():
-                if part.entry < entry and part.scope.covers(row.id) and part.sieve.takes(row):
-                    owned[key] = (part.entry, row)
-        return owned
+        before = {entry: [part for part in holes if part.entry < entry] for entry in range(len(self._entries))}
+        for folder in sorted(layers):
+            listed = self._listed_names.get(folder, ())
+            for name in sorted(set[str]().union(*(names for _, names in layers[folder]))):
+                if name not in listed:
+                    entry, held = _first(name, layers[folder])
+                    self._judge(held, self._before(held, before[entry], entry))
+                    yield held
+
+    @staticmethod
+    def _before(held: Held, holes: Sequence[_Part], entry: int) -> int:
+        """The entry of the first of `holes` that might have found the account, else `entry`."""
+        if not holes:
+            return entry
+        row = held.row
+        return next((part.entry for part in holes if part.scope.covers(row.id) and part.sieve.takes(row)), entry)
+
+    def _refused(self, everyone: Sequence[Held]) -> Mapping[Held, LeftOut]:
+        """Those of `everyone` that would write a secret that another one writes."""
+        twice = shared([*(own for _, own in self._listed), *(held.places for held in everyone)])
+        if not twice:
+            return {}
+        listed = [account for account, own in self._listed if is_suspect(own, twice)]
+        suspects: dict[str, tuple[Held, Account]] = {}
+        for held in everyone:
+            # Of other shares' accounts only these are looked at as a whole.
+            account = (held.made or self._account(held)) if is_suspect(held.places, twice) else None
+            if isinstance(account, Account):
+                suspects[account.resource_id] = held, account
+        _, refused = settle(listed, [(held.entry, account) for held, account in suspects.values()], self._vaults)
+        return {suspects[one.resource_id][0]: one for one in refused}
 
     # Telling
 
@@ -252,3 +344,36 @@ class Discovery:
         for index, entry in enumerate(self._entries):
             if whole[index]:
                 yield from Sieve(entry).warnings(counts[index], index)
+
+
+def _names(accounts: Sequence[Account]) -> Mapping[str, set[str]]:
+    """Names in lower case by `AccountId.folder`."""
+    found: defaultdict[str, set[str]] = defaultdict(set)
+    for one in accounts:
+        found[AccountId(one.subscription_id, one.resource_group, one.name).folder].add(one.name.lower())
+    return found
+
+
+def _tags(entry: Discover) -> Iterator[str]:
+    """The names of the tags that an entry asks about."""
+    yield from entry.tags
+    if entry.vaults_by_tag is not None:
+        yield entry.vaults_by_tag
+
+
+def _unjudged(accounts: _Accounts) -> _Accounts:
+    """The same accounts, for entries that may be others."""
+    return {
+        folder: {name: one.with_traits(one.traits) for name, one in names.items()} for folder, names in accounts.items()
+    }
+
+
+def _first(name: str, layers: Sequence[tuple[int, dict[str, Held]]]) -> tuple[int, Held]:
+    """The first entry that has the account of that name, and the account; there is one.
+
+    What others have of it is spelt like that, and not judged.
+    """
+    (entry, first), *later = [layer for layer in layers if name in layer[1]]
+    for _, names in later:
+        names[name] = first[name].with_traits(names[name].traits)
+    return entry, first[name]

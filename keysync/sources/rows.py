@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from sys import intern
+from functools import lru_cache
 from typing import Protocol
 
 from keysync.azure.errors import AzureFailure, FailureRecord
@@ -22,11 +22,6 @@ class Row:
     pool_mode: str = ""
     state: str = ""
 
-    @property
-    def key(self) -> str:
-        """What two spellings of one account have in common."""
-        return self.id.resource_id.lower()
-
     @classmethod
     def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> Row:
         """A row of what a service sent. Raises AzureFailure where it is no account."""
@@ -36,13 +31,17 @@ class Row:
             raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
         return cls(
             place,
-            {intern(str(name)): intern(str(value)) for name, value in tags.items()}
-            if isinstance(tags, Mapping)
-            else {},
-            frozenset(intern(_text(mode).lower()) for mode in modes) if isinstance(modes, (list, tuple)) else None,
-            intern(_text(pool_mode)),
-            intern(_text(state)),
+            {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {},
+            _modes(tuple([_text(mode) for mode in modes])) if isinstance(modes, (list, tuple)) else None,
+            _text(pool_mode),
+            _text(state),
         )
+
+
+# There are few sets of them, and a set is large beside what else is kept of an account.
+@lru_cache(maxsize=64)
+def _modes(told: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(mode.lower() for mode in told)
 
 
 def _text(value: object) -> str:

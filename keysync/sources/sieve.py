@@ -6,13 +6,15 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
-from keysync.config.forms import ACCOUNT_NAME, GUID, RESOURCE_GROUP, SECRET_NAME, nearest
+from keysync.config.forms import GUID, RESOURCE_GROUP, SECRET_NAME, nearest
 from keysync.config.settings import Account, Discover
 from keysync.sources.rows import Row
 
 _SPLIT: Final = re.compile(r"[,\s]+")
+_SECRET_NAME: Final = re.compile(SECRET_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,8 @@ class Sieve:
         counts = Counter() if counts is None else counts
         counts["seen"] += 1
         excluded = [text for text, pattern in self._exclude if pattern.fullmatch(row.id.name)]
-        counts.update(f"exclude {text}" for text in excluded)
+        for text in excluded:
+            counts[f"exclude {text}"] += 1
         if not self._name.fullmatch(row.id.name):
             return False
         counts["name"] += 1
@@ -63,7 +66,8 @@ class Sieve:
             return True
         folded = {name.lower(): value for name, value in row.tags.items()}
         had = [name for name, lower, value in self._tags if folded.get(lower) == value]
-        counts.update(f"tag {name}" for name in had)
+        for name in had:
+            counts[f"tag {name}"] += 1
         return len(had) == len(self._tags)
 
     def warnings(self, counts: Counter[str], index: int) -> Iterator[str]:
@@ -88,8 +92,34 @@ def _places(entry: Discover) -> str:
     return f"{', '.join(entry.resource_groups)} of {scopes}" if entry.resource_groups else scopes
 
 
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the keys of an account go: names of vaults, and by key the name of its secret."""
+
+    vaults: Sequence[str]
+    names: Mapping[str, str]
+
+
 def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> Account | LeftOut:
     """The account that the entry makes of a row it means; `vaults` are the configured ones, name to URL."""
+    found = destination(row, entry, index, vaults)
+    if isinstance(found, LeftOut):
+        return found
+    return Account(
+        subscription_id=row.id.subscription.lower(),
+        resource_group=row.id.group,
+        name=row.id.name,
+        vaults=tuple(found.vaults),
+        secrets=entry.secrets,
+        credential=entry.credential,
+        schedule=entry.schedule,
+        read_only=entry.read_only,
+        adopt=entry.adopt,
+    )
+
+
+def destination(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> Destination | LeftOut:
+    """What `judge` needs to know: all that there is to an account that another shard serves."""
     resource_id = row.id.resource_id
     unusable = _unusable(row)
     if unusable is not None:
@@ -99,28 +129,18 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
         return LeftOut(resource_id, chosen, index, refused=_tagged(row, entry) is not None)
     names = entry.secrets.render(row.id.name, subscription_id=row.id.subscription, resource_group=row.id.group)
     for key, name in names.items():
-        if not re.fullmatch(SECRET_NAME, name):
+        if not _SECRET_NAME.fullmatch(name):
             told = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
             return LeftOut(resource_id, told, index, refused=True)
-    if not _can_be(row):
+    if not _is_place(row.id.subscription, row.id.group):
         return LeftOut(resource_id, "its id is none that Azure gives to a Batch account", index, refused=True)
-    return Account(
-        subscription_id=row.id.subscription.lower(),
-        resource_group=row.id.group,
-        name=row.id.name,
-        vaults=tuple(chosen),
-        secrets=entry.secrets,
-        credential=entry.credential,
-        schedule=entry.schedule,
-        read_only=entry.read_only,
-        adopt=entry.adopt,
-    )
+    return Destination(chosen, names)
 
 
-def _can_be(row: Row) -> bool:
-    """Whether an account that stands in the configuration could have such an id."""
-    group = re.fullmatch(RESOURCE_GROUP, row.id.group)
-    return bool(group and re.fullmatch(GUID, row.id.subscription) and re.fullmatch(ACCOUNT_NAME, row.id.name))
+@lru_cache(maxsize=4096)
+def _is_place(subscription: str, group: str) -> bool:
+    """Whether Azure gives such ids and names."""
+    return bool(re.fullmatch(GUID, subscription) and re.fullmatch(RESOURCE_GROUP, group))
 
 
 def _unusable(row: Row) -> str | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
@@ -65,7 +65,7 @@ class Found:
     warnings: tuple[str, ...] = ()
 
 
-def orphans_among(listed: Sequence[Listed], vault: str, served: Collection[str], owner: str) -> tuple[ItemRef, ...]:
+def orphans_among(listed: Sequence[Listed], vault: str, served: Container[str], owner: str) -> tuple[ItemRef, ...]:
     """The secrets of `listed` that bear `owner` and our marks, and whose name (lower case) is none of `served`."""
     refs = (_reference(each, vault) for each in listed if _may_be_orphan(each, served, owner))
     return tuple(ref for ref in refs if ref is not None)
@@ -103,7 +103,7 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
     return replace(change, held=f"orphaned: {why}. To {mode} it")
 
 
-def _may_be_orphan(listed: Listed, served: Collection[str], owner: str) -> bool:
+def _may_be_orphan(listed: Listed, served: Container[str], owner: str) -> bool:
     ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
     return ours and not listed.managed and listed.name.lower() not in served
 
@@ -133,7 +133,7 @@ class OrphanSearch:
     translator: FailureTranslator
     mode: Literal["disable", "delete"]
     owner: str
-    served: Mapping[str, Collection[str]]
+    served: Mapping[str, Container[str]]
     read_only: Collection[str] = ()
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
@@ -33,7 +34,18 @@ class Shard:
 
     def has(self, resource_id: str) -> bool:
         """Whether the account of this ARM id (without regard to case) is in the share; each is in exactly one."""
-        return max(range(self.count), key=lambda index: _weight(resource_id.lower(), index)) == self.index
+        lowered = resource_id.lower()
+        return max(range(self.count), key=lambda index: _weight(lowered, index)) == self.index
+
+
+def share_of(shard: Shard | None) -> Callable[[str], bool]:
+    """What tells by ARM id whether an account is in the share; without a shard all are."""
+    return everything if shard is None else shard.has
+
+
+def everything(_resource_id: str) -> bool:
+    """The share of whoever has no shard."""
+    return True
 
 
 def _weight(resource_id: str, index: int) -> bytes:

@@ -16,11 +16,12 @@ from tests.system.conftest import World
 
 NAMES = [f"account{number}" for number in range(8)]
 OPTIONS: dict[str, Any] = {"schedule": {"every": "1h"}, "listen": "127.0.0.1:0"}
+_SUBSCRIPTIONS = [f"{number}2222222-2222-3333-4444-555555555555" for number in range(10)]
 MakeWorld = Callable[..., World]
 
 
-def resource_id(name: str) -> str:
-    return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
+def resource_id(name: str, subscription: str = SUBSCRIPTION) -> str:
+    return f"/subscriptions/{subscription}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
 
 
 def signed_in(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
@@ -71,6 +72,26 @@ async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: p
         status = await daemon.until_status(lambda status: status["counts"]["in_step"] == 2 * len(share(0)))
         assert {one["name"] for one in status["accounts"]} == share(0)
     assert {name for name in NAMES if world.versions("main", f"{name}-primary-key")} == share(0)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: MakeWorld, index: int) -> None:
+    """Each tells its own account and names the other's; to name one of another shard is no error, and an unknown one is."""
+    other = next(one for one in _SUBSCRIPTIONS if Shard(1, 2).has(resource_id("account0", one)))
+    mine = next(one for one in _SUBSCRIPTIONS if Shard(0, 2).has(resource_id("account0", one)))
+    places = [resource_id("account0", one) for one in (mine, other)]
+    world = make_quick_world(*({"name": "account0", "subscription_id": one} for one in (mine, other)))
+    world.configure([], discover=[{"subscriptions": [mine, other], "vaults": ["main"]}])
+    listed = world.run("accounts", "--output", "json", "--shard", f"{index}/2")
+    assert listed.code == 1
+    (line,) = json.loads(listed.out)["accounts"]
+    assert (line["account"], line["state"]) == (places[index], "refused")
+    assert line["reason"].startswith(f"{places[1 - index]} (discover[0]) would write the secret")
+    items = world.sync("--shard", f"{index}/2").report["items"]
+    assert {(item["account"], item["outcome"]) for item in items} == {(places[index], "refused")}
+    named = world.run("plan", "--shard", f"{index}/2", "--account", places[1 - index], "--output", "json")
+    assert (named.code, named.report["items"]) == (0, [])
+    assert world.run("plan", "--shard", f"{index}/2", "--account", "nobody").code == 2
 
 
 async def test_orphans_are_those_of_the_share_whoever_else_there_is(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.config.settings import Account, SecretNames
-from keysync.sources.collisions import settle
+from keysync.sources.collisions import is_suspect, places, settle, shared
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 
@@ -58,6 +58,18 @@ def test_an_account_that_would_overwrite_itself_is_refused() -> None:
     kept, (refused,) = settle((), [(0, account("alpha", vaults=("main", "twin")))], VAULTS)
     assert kept == ()
     assert "two of its keys" in refused.reason
+
+
+def test_accounts_are_known_to_collide_by_their_places_alone() -> None:
+    """Eight bytes for each secret, the same for two spellings of a name and two names of one vault."""
+    one, two = places(("main",), ("alpha", "beta"), VAULTS), places(("twin", "west"), ("ALPHA",), VAULTS)
+    alone = places(("west",), ("beta",), VAULTS)
+    assert [len(each) for each in (one, two, alone)] == [16, 16, 8]
+    twice = shared([one, two, alone])
+    assert len(twice) == 1
+    assert [is_suspect(each, twice) for each in (one, two, alone, b"")] == [True, True, False, False]
+    assert shared([one, alone]) == frozenset()
+    assert is_suspect(places(("main", "twin"), ("alpha",), VAULTS), twice)
 
 
 accounts = st.builds(

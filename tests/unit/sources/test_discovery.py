@@ -254,6 +254,21 @@ async def test_an_account_that_did_not_change_is_the_same_object_under_the_same_
     assert (await discovery.list()).accounts == ()
 
 
+async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> None:
+    """Two ways to list may spell one id in two ways, and nothing that is keyed by it should notice."""
+    one, two = MemoryRoute(), MemoryRoute()
+    one.put(A, ["alpha"])
+    two.pages[A] = [[Row(AccountId(A, "RG", "ALPHA"))]]
+    routes = {"list": one, "resource_graph": two}
+    entries = [entry(A), entry(A, via="resource_graph", vaults=["west"])]
+    discovery = Discovery(entries, routes, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS)
+    (first,) = (await discovery.list()).accounts
+    one.put(A, [])
+    (moved,) = (await discovery.list()).accounts
+    assert (first.vaults, moved.vaults) == (("main",), ("west",))
+    assert moved.resource_id == first.resource_id == AccountId(A, "rg", "alpha").resource_id
+
+
 async def test_another_configuration_takes_over_what_the_earlier_one_knew() -> None:
     """Of an entry that is still the same, wherever it stands now; all of it is listed anew, and then Azure's word counts."""
     route = MemoryRoute()

@@ -1,0 +1,48 @@
+"""What is kept of each account that a listing told of. There may be a hundred thousand of them, so it is little."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from keysync.config.settings import Account
+from keysync.sources.arm_id import AccountId
+from keysync.sources.rows import Row
+from keysync.sources.sieve import LeftOut
+
+
+class Traits(NamedTuple):
+    """What many accounts have in common: a `Row` without its id, and of its tags only those that somebody asks about."""
+
+    tags: tuple[tuple[str, str], ...]
+    modes: frozenset[str] | None
+    pool_mode: str
+    state: str
+
+
+@dataclass(slots=True, eq=False)
+class Held:
+    """One account: its id in parts, its traits, and whether it is `mine`, in the share of this process.
+
+    `entry` is the index of the entry by which it was judged last, -1 while none was. `places` are then the secrets that it would
+    write, as `collisions.places` has them, and `made` is what became of it, which nobody asks where it is not `mine`.
+    """
+
+    subscription: str
+    group: str
+    name: str
+    traits: Traits
+    mine: bool
+    entry: int = -1
+    places: bytes = b""
+    made: Account | LeftOut | None = None
+
+    @property
+    def row(self) -> Row:
+        """As a listing would show it."""
+        place = AccountId(self.subscription, self.group, self.name)
+        return Row(place, dict(self.traits.tags), self.traits.modes, self.traits.pool_mode, self.traits.state)
+
+    def with_traits(self, traits: Traits) -> Held:
+        """The same account under the same spelling, to be judged anew."""
+        return replace(self, traits=traits, entry=-1, places=b"", made=None)

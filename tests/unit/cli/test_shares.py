@@ -1,0 +1,63 @@
+"""What a process that serves a share is opened with, and what its search for orphans knows of the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from keysync.cli.compose import Extras, wire
+from keysync.cli.resolve import resolve
+from keysync.config.settings import Config
+from keysync.secret.scrub import Scrubber
+from keysync.sync.orphans import OrphanSearch
+from keysync.sync.shard import Shard, share_of
+from tests.support.settings import config_of
+
+SUB = "11111111-2222-3333-4444-555555555555"
+NAMES = [f"account{number}" for number in range(8)]
+SHARD = Shard(0, 2)
+
+
+def config(**more: Any) -> Config:
+    """Two vaults and accounts that are listed: nobody is asked for anything."""
+    accounts = [{"subscription_id": SUB, "resource_group": "rg", "name": name, "vaults": ["main"]} for name in NAMES]
+    vaults = {name: {"url": f"https://{name}.vault.azure.net"} for name in ("main", "spare")}
+    given = {"credential": {"type": "environment"}, "owner": "tokyo", "vaults": vaults, "accounts": accounts}
+    return config_of({**given, **more})
+
+
+@pytest.fixture(autouse=True)
+def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an environment that a credential can be made of."""
+    for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET"):
+        monkeypatch.setenv(f"AZURE_{name}", SUB)
+
+
+def is_in(shard: Shard, name: str) -> bool:
+    return shard.has(f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/{name}")
+
+
+async def test_what_is_listed_is_shared_out_as_well() -> None:
+    """The process opens its accounts only, and knows that what the others write is no orphan."""
+    mine = [name for name in NAMES if is_in(SHARD, name)]
+    assert 0 < len(mine) < len(NAMES)
+    given = config(orphans="disable")
+    async with wire(given, (), Scrubber(), lambda *_: None, Extras(mine=share_of(SHARD))) as wired:
+        coverage = await resolve(given, wired.discovery)
+        assert [account.name for account in coverage.accounts] == mine
+        for search in (wired.orphan_search(coverage=coverage), wired.orphan_search()):
+            assert isinstance(search, OrphanSearch)
+            assert all(f"{name}-primary-key" in search.served["main"] for name in NAMES)
+            assert not any(f"{name}-primary-key" in search.served["spare"] for name in NAMES)
+            assert "account9-primary-key" not in search.served["main"]
+            assert search.withheld is None
+
+
+async def test_without_a_shard_all_are_ones_own() -> None:
+    """There is nothing beside them."""
+    given = config()
+    async with wire(given, (), Scrubber(), lambda *_: None, Extras(mine=share_of(None))) as wired:
+        coverage = await resolve(given, wired.discovery)
+    assert coverage.accounts == given.accounts
+    assert coverage.origins == {}
