@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from azure.core.credentials_async import AsyncTokenCredential
-from azure.core.pipeline.policies import DistributedTracingPolicy, HttpLoggingPolicy, RequestIdPolicy, UserAgentPolicy
+from azure.core.pipeline.policies import (
+    AsyncRetryPolicy,
+    DistributedTracingPolicy,
+    HttpLoggingPolicy,
+    RequestIdPolicy,
+    UserAgentPolicy,
+)
 
 # The one policy that knows Key Vault's challenge has no public name; the contract tests hold it to what it does.
 from azure.keyvault.secrets._shared import AsyncChallengeAuthPolicy
@@ -20,6 +26,9 @@ from keysync.azure.listing import GuardedLists, OneVault
 from keysync.azure.pace import PaceHeaders
 from keysync.azure.reply import ReplyDate
 from keysync.azure.transport import SharedTransport
+
+# Each client would make one of its own, 8 KB large, though none is in its pipeline.
+_NO_RETRY: Final = AsyncRetryPolicy.no_retries()
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph.aio import ResourceGraphClient
@@ -59,6 +68,7 @@ class Clients:
                 credential_scopes=[self._endpoints.resource_manager_scope],
                 transport=self._transport,
                 policies=self._resource_manager_policies(credential),
+                retry_policy=_NO_RETRY,
                 **_given(api_version),
             )
             self._batch[key] = await self._stack.enter_async_context(client)
@@ -109,6 +119,7 @@ class Clients:
             credential,
             transport=self._transport,
             policies=[OneVault(url), *self._policies(challenge, ReplyDate())],
+            retry_policy=_NO_RETRY,
             **_given(api_version),
         )
         return await self._stack.enter_async_context(client)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from sys import intern
 from typing import TypeVar
 
 from keysync.config.settings import Account, Config, Vault
@@ -51,8 +50,7 @@ class Catalogue:
     def items(self, account: Account, vault: str) -> tuple[Item, ...]:
         """What `account` should serve in `vault`."""
         terms, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id
-        # Names are kept for longer than a pass, and the next one is to find the same string.
-        refs = [ItemRef(resource_id, key, vault, intern(names[key])) for key in KEY_NAMES if key in names]
+        refs = [ItemRef(resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
         return tuple(Item(ref, terms) for ref in refs if self.asked.is_about(ref))
 
     def _of(self, account: Account, vault: str) -> Terms:
@@ -116,7 +114,7 @@ def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
 
 def read_only_accounts(accounts: Sequence[Account]) -> frozenset[str]:
     """Those, by ARM id in lower case, for which nothing is written."""
-    return frozenset(account.resource_id.lower() for account in accounts if account.read_only)
+    return frozenset(account.key for account in accounts if account.read_only)
 
 
 def read_only_vaults(config: Config) -> frozenset[str]:

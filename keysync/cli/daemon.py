@@ -359,7 +359,7 @@ class _Daemon:
 
     async def _covered(self, opened: Opened, coverage: Coverage) -> None:
         if opened.differs(coverage):
-            before = {account.resource_id.lower() for account in opened.accounts}
+            before = {account.key for account in opened.accounts}
             try:
                 await opened.cover(coverage)
             except UsageError as error:
@@ -367,7 +367,7 @@ class _Daemon:
                 return
             self._cover(opened)
             self._clockwork.replace(groups_of(opened))
-            found = [account for account in opened.accounts if account.resource_id.lower() not in before]
+            found = [account for account in opened.accounts if account.key not in before]
             self._log.info("discovery.changed", accounts=len(opened.accounts), found=len(found))
             self._supervisor.begin(found)
         opened.coverage = coverage

@@ -6,7 +6,6 @@ import difflib
 import re
 from collections.abc import Iterable
 from datetime import timedelta
-from sys import intern
 from typing import Final
 
 ACCOUNT_NAME: Final = r"^[a-zA-Z0-9]{3,24}$"
@@ -36,7 +35,7 @@ def format_duration(value: timedelta) -> str:
 
 def render_name(pattern: str, values: dict[str, str]) -> str:
     """A pattern with its placeholders replaced."""
-    return intern(PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern))  # it is kept in many places
+    return PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern)
 
 
 def split_listen(value: str) -> tuple[str, int]:

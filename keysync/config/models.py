@@ -828,7 +828,7 @@ def _unowned_orphans(config: settings.Config) -> Iterator[Fault]:
 def _repeated_accounts(config: settings.Config) -> Iterator[Fault]:
     seen: dict[str, int] = {}
     for index, account in enumerate(config.accounts):
-        first = seen.setdefault(account.resource_id.lower(), index)
+        first = seen.setdefault(account.key, index)
         if first != index:
             yield ("accounts", index, "name"), problem(f"this is the account of accounts[{first}] again", "remove one")
 
@@ -838,7 +838,7 @@ def _collisions(config: settings.Config) -> Iterator[Fault]:
     writers: dict[tuple[str, str], tuple[str, str]] = {}
     for index, account in enumerate(config.accounts):
         for vault, key, secret in _targets(config, account):
-            writer = (f"the {key} key of {account.name} (accounts[{index}])", account.resource_id.lower())
+            writer = (f"the {key} key of {account.name} (accounts[{index}])", account.key)
             url = config.vaults[vault].url
             other = writers.setdefault((url, secret.lower()), writer)
             again = other[1] == writer[1] and other[0] != writer[0] and not other[0].endswith(f"(accounts[{index}])")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from sys import intern
 from typing import Literal, TypeAlias
 
 from keysync.config.forms import render_name, split_listen
@@ -180,7 +179,11 @@ class SecretNames:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A Batch account whose keys are kept in step. What is None is said by the configuration in general."""
+    """A Batch account whose keys are kept in step. What is None is said by the configuration in general.
+
+    `resource_id` is the id that Azure Resource Manager knows it by, `key` the same in lower case: what two spellings of one account
+    have in common. Both are made once, since thousands of accounts are asked for them in each pass.
+    """
 
     subscription_id: str
     resource_group: str
@@ -191,16 +194,23 @@ class Account:
     schedule: Schedule | None = None
     read_only: bool = False
     adopt: bool | None = None
+    resource_id: str = field(init=False, compare=False, repr=False)
+    key: str = field(init=False, compare=False, repr=False)
+    _names: tuple[str | None, str | None] = field(init=False, compare=False, repr=False)
 
-    @property
-    def resource_id(self) -> str:
-        """The id that Azure Resource Manager knows the account by."""
+    def __post_init__(self) -> None:
+        """Makes what is made once."""
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
-        return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")  # it is kept in many places
+        resource_id = f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
+        object.__setattr__(self, "resource_id", resource_id)
+        object.__setattr__(self, "key", resource_id.lower())
+        object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
 
     def secret_names(self) -> dict[str, str]:
         """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
-        return self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
+        both = zip(("primary", "secondary"), self._names, strict=True)
+        return {key: name for key, name in both if name is not None}
 
 
 @dataclass(frozen=True, slots=True)

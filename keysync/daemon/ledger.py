@@ -123,7 +123,7 @@ class Ledger:
         return tuple(account for account in accounts if not self._busy(account))
 
     def _busy(self, account: Account) -> bool:
-        entry = self.entries.get(account.resource_id.lower())
+        entry = self.entries.get(account.key)
         return entry is not None and bool(entry.due)
 
     def begin(self, refs: Collection[ItemRef]) -> object:

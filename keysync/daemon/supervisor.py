@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
 from random import Random
-from sys import intern
 from typing import Any, Final, Protocol
 
 import structlog
@@ -275,7 +274,7 @@ def next_try(start: datetime | None, retry_at: float | None, now: datetime, mono
 
 
 def _key(account: Account) -> str:
-    return intern(account.resource_id.lower())  # it is kept in several places
+    return account.key
 
 
 def _deadline(config: Config) -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import lru_cache
-from sys import intern
 from typing import Final, Self
 
 _FOLDER: Final = re.compile(
@@ -46,7 +45,7 @@ class AccountId:
     def resource_id(self) -> str:
         """The id in one piece."""
         group = f"/subscriptions/{self.subscription.lower()}/resourceGroups/{self.group}"
-        return intern(f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}")
+        return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
 
 
 # A fleet has few subscriptions and groups, and many accounts in each.

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from sys import intern
 from typing import Final
 
 from keysync.config.forms import GUID, RESOURCE_GROUP, SECRET_NAME, nearest
@@ -106,7 +107,7 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
     if isinstance(found, LeftOut):
         return found
     return Account(
-        subscription_id=row.id.subscription.lower(),
+        subscription_id=intern(row.id.subscription.lower()),  # a fleet has few
         resource_group=row.id.group,
         name=row.id.name,
         vaults=tuple(found.vaults),
@@ -162,6 +163,12 @@ def _tagged(row: Row, entry: Discover) -> str | None:
     return next((value for name, value in row.tags.items() if name.lower() == wanted.lower()), None)
 
 
+@lru_cache(maxsize=4096)
+def _split(value: str) -> tuple[str, ...]:
+    """The names in a tag, each once; one object for all accounts that have the same."""
+    return tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
+
+
 def _vaults(row: Row, entry: Discover, vaults: Mapping[str, str]) -> Sequence[str] | str:
     """The names of the account's vaults, or why it has none."""
     value = _tagged(row, entry)
@@ -169,7 +176,7 @@ def _vaults(row: Row, entry: Discover, vaults: Mapping[str, str]) -> Sequence[st
         return (
             entry.vaults or f"it has no tag {entry.vaults_by_tag}, which names its vault, and the entry has no `vaults`"
         )
-    names = tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
+    names = _split(value)
     if not names:
         return f"its tag {entry.vaults_by_tag} is empty, and should name a vault"
     for name in names:

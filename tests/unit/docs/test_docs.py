@@ -111,7 +111,7 @@ def test_every_block_of_yaml_is_read_by_what_it_is_for(block: Block, tmp_path: P
         assert len(documents) == 1, "several documents of which one is no manifest"
         if isinstance(document.get("vaults"), list):
             load_data(_file(tmp_path, block.text), {})
-        elif document.keys() <= {one.name for one in fields(Config)}:
+        elif document.keys() <= {one.name for one in fields(Config) if one.init}:
             _check_configuration(document, block.text, tmp_path)
         else:
             _check_values(document, tmp_path)
