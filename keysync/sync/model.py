@@ -184,13 +184,16 @@ class _HasRef(Protocol):
 
 
 R = TypeVar("R", bound=_HasRef)
-_PLACE: Final = attrgetter("ref.account", "ref.key", "ref.vault", "ref.secret")
+_PLACE: Final = tuple(attrgetter(f"ref.{part}") for part in ("secret", "vault", "key", "account"))
 
 
 def in_order(those: Iterable[R]) -> tuple[R, ...]:
     """In the order of their references."""
-    # By plain tuples: the references' own comparison makes two of them each time.
-    return tuple(sorted(those, key=_PLACE))
+    # A sort leaves in their order those that are alike by its key, and one by references would make two tuples for each comparison.
+    found = list(those)
+    for part in _PLACE:
+        found.sort(key=part)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from keysync.azure.tracing import NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, planned
 from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
 from keysync.sync.gate import Gate
-from keysync.sync.model import Beforehand, Plan, Report, Result, Seen, Unseen, in_order
+from keysync.sync.model import Beforehand, Change, Plan, Report, Result, Seen, Unseen, in_order
 from keysync.sync.orphans import Found, OrphanSearch
 from keysync.sync.plan import make_plan
 from keysync.sync.safety import LimitsLike
@@ -72,21 +72,29 @@ class Pass:
         return None if self.dry_run or self.accept is not None else self.collect_seconds
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Round:
-    """Accounts that are judged together, and the orphans found."""
+    """Accounts that are judged together, and the orphans found. Once judged, only accounts with something to write are left."""
 
-    collected: Sequence[Collected]
+    collected: list[Collected]
     orphans: Found = field(default_factory=Found)
 
     def plan(self, job: Pass) -> Plan:
         """What is to be done for them."""
-        changes = make_plan((one for account in self.collected for one in account.observed), job.clock()).changes
-        kept = [change for change in changes if change.foreign or change.error or not job.only_foreign]
-        return Plan(in_order((*kept, *self.orphans.changes)))
+        now, changes, writing = job.clock(), list[Change](), list[Collected]()
+        self.collected.reverse()
+        while self.collected:
+            # One after the other, so that what was seen of thousands that are in step is gone before all that is made of it.
+            account = self.collected.pop()
+            made = make_plan(account.observed, now)
+            changes += (change for change in made.changes if change.foreign or change.error or not job.only_foreign)
+            if made.writes:
+                writing.append(account)
+        self.collected = writing
+        return Plan(in_order((*changes, *self.orphans.changes)))
 
     def material(self, plan: Plan, *, accepted: bool = False) -> Material:
-        """What carrying out `plan` takes: nothing of what is in step."""
+        """What carrying out `plan` takes; `plan` was made first."""
         wanted = {change.ref for change in plan.writes}
         those = [account for account in self.collected if any(one.item.ref in wanted for one in account.observed)]
         seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Seen)}
