@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from sys import intern
 from typing import Literal, TypeAlias
 
 from keysync.config.forms import render_name, split_listen
@@ -203,7 +204,8 @@ class Account:
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
         resource_id = f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
         names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
-        object.__setattr__(self, "resource_id", resource_id)
+        # The same string stands in the tags of each of its secrets.
+        object.__setattr__(self, "resource_id", intern(resource_id))
         object.__setattr__(self, "key", resource_id.lower())
         object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
 

@@ -50,8 +50,8 @@ class ListingSurvey:
         fetch: Callable[[], AsyncIterator[Sequence[Listed]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Those that were not shown yet.
-        self._wanted = {place_of(name) for name in names if memory.can_recall(name)}
+        # Those that were not shown yet; each by its own string, so that none of a page is kept.
+        self._wanted = {place: place for place in map(place_of, names) if memory.can_recall(place)}
         self._memory = memory
         self._pages = pages
         self._fetch = fetch
@@ -116,13 +116,16 @@ class ListingSurvey:
 
     def _take(self, page: Sequence[Listed], at: float) -> None:
         self._heard_at = asyncio.get_running_loop().time()
-        ours = {name: listed for name, listed in ((place_of(each.name), each) for each in page) if name in self._wanted}
-        for name, listed in ours.items():
+        shown: list[str] = []
+        for listed in page:
+            name = self._wanted.pop(place_of(listed.name), None)
+            if name is None:
+                continue
+            shown.append(name)
             stored = self._memory.recall(listed)
             if stored is not None:
                 self._found[name] = (stored, at)
-        self._wanted -= ours.keys()
-        self._release(ours)
+        self._release(shown)
 
     def _release(self, names: Iterable[str]) -> None:
         for name in names:
