@@ -733,7 +733,9 @@ class Config(Strict):
         "each pass, and no vault is listed.",
     )
     concurrency: Concurrency = Field(
-        default=64, description="Requests in flight at once. 64: above it a pass gets no faster."
+        default=64,
+        description="Accounts looked at at once, shared out among the subscriptions, and secrets read at once, among the vaults; four each at "
+        "least. 64: above it a pass gets no faster.",
     )
     listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default="127.0.0.1:8080", description="Where `run` serves its status page and metrics; only this machine."

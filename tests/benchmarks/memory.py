@@ -98,7 +98,7 @@ def main() -> None:
     """Reads the command line and measures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, nargs="+", default=[1, 10_000])
-    parser.add_argument("--idle", type=duration, default=3.0, help="time after a pass until it is looked at")
+    parser.add_argument("--idle", type=duration, default=22.0, help="time after a pass until it is looked at")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     given = parser.parse_args()
     rows = []
