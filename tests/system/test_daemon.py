@@ -419,7 +419,7 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
     late = {"name": "late", "tags": {"keysync": "yes"}}
     world = world_of({"name": "alpha", "tags": {"keysync": "yes"}}, {"name": "other"})
     found = {"subscription_id": SUBSCRIPTION, "tags": {"keysync": "yes"}, "vaults": ["main"]}
-    world.configure([], discover=[found], schedule={"every": "1s"})
+    world.configure([], discover=[found], **SECOND)
     async with serving(world.path) as daemon:
         await daemon.until(lambda: world.versions("main", "alpha-secondary-key"))
         world.running.do(lambda azure: azure.state.add_account(data(late).accounts[0]))
@@ -434,7 +434,7 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
 async def test_a_listing_that_fails_takes_nobody_away(world_of: MakeWorld) -> None:
     """Accounts that were found stay served while they cannot be listed; the log says so once."""
     world = world_of("alpha")
-    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], schedule={"every": "1s"})
+    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
         await daemon.until(lambda: world.versions("main", "alpha-secondary-key"))
         world.running.do(
@@ -450,7 +450,7 @@ async def test_a_listing_that_fails_takes_nobody_away(world_of: MakeWorld) -> No
 async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(world_of: MakeWorld) -> None:
     """Whoever looks at the page sees that neither is served, and why."""
     world = world_of("twin", {"name": "twin", "resource_group": "elsewhere"})
-    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], schedule={"every": "1s"})
+    world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
         told = await daemon.until_status(lambda told: [one["state"] for one in told["accounts"]] == ["refused"] * 2)
         assert all(
