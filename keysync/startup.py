@@ -7,7 +7,9 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn
+from typing import Final, NoReturn
+
+_READ_BYTES: Final = 16 * 1024
 
 
 @contextmanager
@@ -41,6 +43,19 @@ def _without(module: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[module]
+
+
+def spare_read_buffers() -> None:
+    """Has each TLS connection of this process keep 16 KiB for what it reads: what the largest record holds, but for its frame.
+
+    (RFC 8446, 5.2; such a one is read in two pieces.) asyncio takes 256 KiB for each, all of it resident, whether or not anything
+    is ever read: more than all else that a fleet's accounts need. This attribute of the class is the only way to say so; a
+    version without it takes what it takes.
+    """
+    from asyncio import sslproto  # noqa: PLC0415  # not there for commands that open no connection
+
+    if hasattr(sslproto.SSLProtocol, "max_size"):
+        sslproto.SSLProtocol.max_size = _READ_BYTES
 
 
 def leave(code: int) -> NoReturn:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import ssl
-from asyncio import sslproto
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -16,12 +15,11 @@ import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
 from keysync.errors import UsageError
+from keysync.startup import spare_read_buffers
 
 _LINK_LOCAL: Final = "169.254."
 # Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.
 _KEPT_SECONDS: Final = 5.0
-# What the largest TLS record holds (RFC 8446, 5.2), but for its frame: such a one is read in two pieces.
-_READ_BYTES: Final = 16 * 1024
 
 
 def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
@@ -31,8 +29,8 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
     """
     context = ssl.create_default_context()
     named = os.environ.get("SSL_CERT_FILE")
-    if named:
-        # By itself OpenSSL goes on without a word where it cannot be read.
+    if named and not context.cert_store_stats()["x509"]:
+        # OpenSSL has looked into it, and goes on without a word where there was nothing to be had: this says why.
         cure = "name a PEM file of the CAs to trust, or unset it"
         _trust(context, Path(named), f"SSL_CERT_FILE={named}: this is not a readable PEM file", cure)
     if ca_bundle is not None:
@@ -135,23 +133,13 @@ async def _no_silent_repeat(
         raise ReplyLost(str(error) or type(error).__name__) from error
 
 
-def _spare_read_buffers() -> None:
-    """Has each TLS connection of this process keep 16 KiB for what it reads.
-
-    asyncio takes 256 KiB for each, all of it resident, whether or not anything is ever read: more than all else that a fleet's
-    accounts need. This attribute of the class is the only way to say so; a version without it takes what it takes.
-    """
-    if hasattr(sslproto.SSLProtocol, "max_size"):
-        sslproto.SSLProtocol.max_size = _READ_BYTES
-
-
 async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float) -> SharedTransport:
     """Opens the shared session on `stack`, which closes it. Raises UsageError where certificates or proxy cannot be used.
 
     The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
     limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
     """
-    _spare_read_buffers()
+    spare_read_buffers()
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEPT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),

@@ -180,7 +180,7 @@ class Wired:
         self,
         *,
         coverage: Coverage | None = None,
-        is_mine: Callable[[str], bool] = lambda _account: True,
+        is_mine: Callable[[str], bool] = everything,
         streaks: GoneStreaks | None = None,
     ) -> OrphanSearch | None:
         """The search for orphans, None where they are kept; `streaks` is the daemon's memory.

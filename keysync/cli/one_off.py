@@ -67,6 +67,8 @@ def _uncounted(operation: Operation, status: str) -> None:
 
 async def _run(options: Options, config: Config, scrubber: Scrubber, measured: Measured | None) -> int:
     asked = Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told)
+    shard = _shard_to_find(options)
+    rest = options.shard if shard is None else None  # the share that is still to be taken of what was found
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
             open_tracing(scrubber.scrub) as tracer,
@@ -75,11 +77,11 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
                 (),
                 scrubber,
                 measured.metrics.called if measured else _uncounted,
-                Extras(tracer=tracer, mine=share_of(_shard_to_find(options))),
+                Extras(tracer=tracer, mine=share_of(shard)),
             ) as wired,
         ):
             coverage = await resolve(config, wired.discovery, interruption.stop)
-            accounts = selected(coverage, options.accounts, options.shard)
+            accounts = selected(coverage, options.accounts, rest)
             _check_secrets(options, coverage, accounts)
             if measured:
                 measured.metrics.cover((account.resource_id for account in accounts), config.vaults)
@@ -94,7 +96,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber, measured: M
                 accept=options.accept,
                 asked=asked,
                 orphans=_orphan_search(options, wired, coverage),
-                beforehand=beforehand(coverage, options.accounts, options.shard, asked.is_about),
+                beforehand=beforehand(coverage, options.accounts, rest, asked.is_about),
             )
             report = await run_pass(job)
     if measured:

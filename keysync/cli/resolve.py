@@ -12,7 +12,7 @@ import structlog
 from keysync.azure.errors import FailureRecord
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
-from keysync.sources.discovery import Discovery, Listing, Problem
+from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.others import Others
 from keysync.sources.sieve import LeftOut
@@ -43,8 +43,7 @@ class Coverage:
     @property
     def origins(self) -> Mapping[str, int]:
         """The index of the entry of each account that was found by one, by its ARM id."""
-        found = self.accounts[len(self.accounts) - len(self.entries) :]
-        return {account.resource_id: entry for account, entry in zip(found, self.entries, strict=True)}
+        return origins_of(self.accounts[len(self.accounts) - len(self.entries) :], self.entries)
 
     @property
     def refused(self) -> tuple[LeftOut, ...]:

@@ -38,6 +38,11 @@ def render_name(pattern: str, values: dict[str, str]) -> str:
     return PLACEHOLDER.sub(lambda match: values[match.group(1)], pattern)
 
 
+def batch_account_id(subscription: str, group: str, name: str) -> str:
+    """The id by which Resource Manager knows a Batch account; `subscription` is in lower case."""
+    return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{name}"
+
+
 def split_listen(value: str) -> tuple[str, int]:
     """``127.0.0.1:8080`` or ``[::1]:8080`` as a host and a port; port 0 lets the system choose one. Raises ValueError."""
     match = _LISTEN.fullmatch(value)

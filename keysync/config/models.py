@@ -20,6 +20,7 @@ from pydantic import (
     Field,
     ModelWrapValidatorHandler,
     PlainValidator,
+    PrivateAttr,
     Tag,
     ValidationError,
     WithJsonSchema,
@@ -768,10 +769,11 @@ class Config(Strict):
             )
         return value
 
+    _meant: settings.Config = PrivateAttr()
+
     def plain(self) -> settings.Config:
-        """What it means."""
-        meant: settings.Config = super().plain()
-        return meant
+        """What it means: made once, when it was checked as a whole."""
+        return self._meant
 
     @model_validator(mode="wrap")
     @classmethod
@@ -782,7 +784,7 @@ class Config(Strict):
             made = handler(data)
         except ValidationError as error:
             raise faults([*known_faults(error), *unknown]) from None
-        meant = made.plain()
+        made._meant = meant = _plain(made, {})  # noqa: SLF001  # it is one of these
         found = [
             *unknown,
             *_nothing_to_do(meant),

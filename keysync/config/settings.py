@@ -14,7 +14,7 @@ from pathlib import Path
 from sys import intern
 from typing import Literal, TypeAlias
 
-from keysync.config.forms import render_name, split_listen
+from keysync.config.forms import batch_account_id, render_name, split_listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +201,7 @@ class Account:
 
     def __post_init__(self) -> None:
         """Makes what is made once."""
-        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
-        resource_id = f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        resource_id = batch_account_id(self.subscription_id, self.resource_group, self.name)
         names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
         # The same string stands in the tags of each of its secrets.
         object.__setattr__(self, "resource_id", intern(resource_id))

@@ -108,7 +108,7 @@ class Supervisor:
             return
         asked, self._asked = self._asked, False
         accounts = [account for group in groups for account in group.members]
-        ready = [account for account in accounts if self._backoff.ready(_key(account), self._monotonic())]
+        ready = [account for account in accounts if self._backoff.ready(account.key, self._monotonic())]
         free = self._ledger.free(ready)
         busy, backing_off = len(ready) - len(free), len(accounts) - len(ready)
         if self._left_out is not None:
@@ -119,7 +119,7 @@ class Supervisor:
             self._heard()
             return
         if not asked:
-            self._since |= dict.fromkeys(map(_key, free), self._monotonic())
+            self._since |= dict.fromkeys((account.key for account in free), self._monotonic())
         self._begin(free, busy)
 
     def begin(self, accounts: Sequence[Account]) -> None:
@@ -136,18 +136,18 @@ class Supervisor:
         """
         self._backoff.retry_now()
         self._asked = True
-        free = set(map(_key, self._ledger.free(self._generation.accounts)))
-        self._owed |= set(map(_key, self._generation.accounts)) - free
+        free = {account.key for account in self._ledger.free(self._generation.accounts)}
+        self._owed |= {account.key for account in self._generation.accounts} - free
 
     def retry_at(self, account: Account) -> float | None:
         """The monotonic time in seconds until which `account` is left out, None where it is not."""
-        standing = self._backoff.standings().get(_key(account))
+        standing = self._backoff.standings().get(account.key)
         return standing.retry_at if standing is not None and standing.retry_at > self._monotonic() else None
 
     def replace(self, generation: Generation) -> None:
         """Puts another configuration in force; the one before is closed when its passes have ended."""
         before, self._generation = self._generation, generation
-        kept = {_key(account) for account in generation.accounts}
+        kept = {account.key for account in generation.accounts}
         self._backoff.keep(kept)
         self._owed &= kept
         self._since = {key: since for key, since in self._since.items() if key in kept}
@@ -181,7 +181,7 @@ class Supervisor:
 
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
-        self._owed -= set(map(_key, accounts))
+        self._owed -= {account.key for account in accounts}
         job = generation.make_pass(accounts, busy=busy)
         refs = [
             *(item.ref for scope in job.scopes for item in scope.items),
@@ -223,7 +223,7 @@ class Supervisor:
 
     def _pay(self) -> None:
         self._paying = None
-        accounts = self._ledger.free(account for account in self._generation.accounts if _key(account) in self._owed)
+        accounts = self._ledger.free(account for account in self._generation.accounts if account.key in self._owed)
         if accounts and self._may_begin():
             self._begin(accounts, busy=0)
 
@@ -233,13 +233,13 @@ class Supervisor:
     def _settled(self, entry: Entry) -> None:
         record = entry.worst()
         if record is None:
-            self._backoff.succeeded(_key(entry.account))
+            self._backoff.succeeded(entry.account.key)
         else:
             interval = entry.interval.total_seconds()
             # From the schedule's own start: a pass that was asked for in between must not cost two of the schedule's.
-            since = self._since.get(_key(entry.account))
-            self._backoff.failed(_key(entry.account), record, self._monotonic(), interval, since=since)
-        if _key(entry.account) in self._owed:
+            since = self._since.get(entry.account.key)
+            self._backoff.failed(entry.account.key, record, self._monotonic(), interval, since=since)
+        if entry.account.key in self._owed:
             self._pay_soon()
 
     async def _close_when_idle(self, generation: Generation) -> None:
@@ -262,7 +262,7 @@ def entries_of(
         read_only = config.read_only or account.read_only
         return Entry(account, *every(schedule), read_only=read_only, timetable=timetable(schedule))
 
-    return {_key(account): entry(account) for account in accounts}
+    return {account.key: entry(account) for account in accounts}
 
 
 def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:
@@ -271,10 +271,6 @@ def next_try(start: datetime | None, retry_at: float | None, now: datetime, mono
         return start
     moment = now + timedelta(seconds=retry_at - monotonic)
     return moment if start is None else max(start, moment)
-
-
-def _key(account: Account) -> str:
-    return account.key
 
 
 def _deadline(config: Config) -> float:

@@ -9,7 +9,6 @@ import secrets
 import socket
 import time
 import uuid
-from asyncio import sslproto
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -33,9 +32,9 @@ from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
 from keysync.emulator.watch import Watch
 from keysync.emulator.wire import Call, Refused, Reply, Route
+from keysync.startup import spare_read_buffers
 
 _LOOPBACK = "127.0.0.1"
-_READ_BYTES = 32 * 1024
 _TRIES = 20
 _PATIENCE = 0.5
 """Seconds that calls in flight get to finish when the server closes."""
@@ -131,7 +130,7 @@ class Emulator:
             store.save(self.state, self._state_directory)
 
     async def _start(self, certificate: Certificate) -> Endpoints:
-        _spare_read_buffers()
+        spare_read_buffers()
         identity_header = secrets.token_urlsafe(24)
         self._control = Control(self.state, self.faults, self._served, self._entra, identity_header)
         azure = await self._run(self._azure)
@@ -248,12 +247,6 @@ class Emulator:
                 return await self._strike(request, call, route, fault)
             return self._send(call, route, _carry_out(route))
         return _response(call, "control", self._control.answer(call))
-
-
-def _spare_read_buffers() -> None:
-    """Keeps 32 KiB for what a TLS connection reads: asyncio takes 256 KiB, and a fleet has ten thousand connections."""
-    if hasattr(sslproto.SSLProtocol, "max_size"):
-        sslproto.SSLProtocol.max_size = _READ_BYTES
 
 
 def _bind_both(port: int) -> list[socket.socket]:

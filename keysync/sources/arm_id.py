@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
+from keysync.config.forms import batch_account_id
+
 _FOLDER: Final = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
     r"/providers/Microsoft\.Batch/batchAccounts",
@@ -44,8 +46,7 @@ class AccountId:
     @property
     def resource_id(self) -> str:
         """The id in one piece."""
-        group = f"/subscriptions/{self.subscription.lower()}/resourceGroups/{self.group}"
-        return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name}"
+        return batch_account_id(self.subscription.lower(), self.group, self.name)
 
 
 # A fleet has few subscriptions and groups, and many accounts in each.

@@ -54,7 +54,12 @@ class Listing:
     @property
     def origins(self) -> Mapping[str, int]:
         """The index of the entry of each account, by its ARM id."""
-        return {account.resource_id: entry for account, entry in zip(self.accounts, self.entries, strict=True)}
+        return origins_of(self.accounts, self.entries)
+
+
+def origins_of(found: Sequence[Account], entries: Sequence[int]) -> Mapping[str, int]:
+    """The index of the entry of each of the accounts `found`, by its ARM id."""
+    return {account.resource_id: entry for account, entry in zip(found, entries, strict=True)}
 
 
 # By `AccountId.folder` and name in lower case: what two spellings of one account have in common.
