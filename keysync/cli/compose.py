@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, TypeAlias
 from urllib.parse import urlsplit
@@ -32,6 +33,7 @@ from keysync.cli.coverage import (
     served_names,
 )
 from keysync.cli.resolve import Coverage, unlisted
+from keysync.cli.scopes import Scopes
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -40,11 +42,9 @@ from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.batch_list import BatchRoute
 from keysync.sources.directory import BatchDirectory
 from keysync.sources.discovery import Discovery
-from keysync.sources.interface import KeySource
-from keysync.sources.once import OncePerPass
 from keysync.sources.rows import Route
 from keysync.sync.apply import Applier
-from keysync.sync.collect import AccountScope, Collector
+from keysync.sync.collect import Collector
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Beforehand
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
@@ -100,10 +100,11 @@ class Wired:
 
     def source(self, account: Account) -> BatchAccount:
         """The keys of one of `accounts`."""
-        return self._source(account, self._access(account))
+        return self._source_by(self.accesses, account)
 
-    def _source(self, account: Account, access: _Access) -> BatchAccount:
-        # Made anew for each pass: thousands that are kept would cost more than all that a pass needs of them.
+    def _source_by(self, accesses: Mapping[_Reach, _Access], account: Account) -> BatchAccount:
+        # Made anew whenever it is asked for: thousands that are kept would cost more than all that a pass needs of them.
+        access = accesses[_reach(account)]
         return BatchAccount(
             account, access.client, access.caller, fingerprinter=self.fingerprinter, scrubber=self.opener.scrubber
         )
@@ -129,7 +130,12 @@ class Wired:
         timeouts, asked = self.config.timeouts, asked or Asked()
         patience = min(timeouts.collect.total_seconds(), patience or math.inf)
         return Pass(
-            scopes=self._scopes(self.accounts if accounts is None else accounts, asked),
+            scopes=Scopes(
+                self.accounts if accounts is None else accounts,
+                Catalogue(self.config, asked),
+                # Of its own: what covers other accounts meanwhile must not take these away.
+                partial(self._source_by, dict(self.accesses)),
+            ),
             collector=Collector(
                 self.targets,
                 self.fingerprinter,
@@ -206,22 +212,6 @@ class Wired:
             spared=frozenset(one.resource_id.lower() for one in covered.left_out),
             withheld=None if covered.complete else "not every account could be listed",
         )
-
-    def _scopes(self, accounts: Sequence[Account], asked: Asked) -> tuple[AccountScope, ...]:
-        catalogue = Catalogue(self.config, asked)
-        return tuple(scope for account in accounts for scope in self._scopes_of(account, catalogue))
-
-    def _scopes_of(self, account: Account, catalogue: Catalogue) -> Iterator[AccountScope]:
-        access = self._access(account)
-        source: KeySource = self._source(account, access)
-        served = [items for items in (catalogue.items(account, vault) for vault in account.vaults) if items]
-        if len(served) > 1:
-            source = OncePerPass(source, askers=len(served))
-        for items in served:
-            yield AccountScope(account.resource_id, source, items, group=access.subscription)
-
-    def _access(self, account: Account) -> _Access:
-        return self.accesses[_reach(account)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,14 +399,13 @@ class _Opener:
             pace=self.pace,
             pace_key=(subscription, _breaker_key(credential)),
         )
-        return _Access(subscription, client, caller)
+        return _Access(client, caller)
 
 
 @dataclass(frozen=True, slots=True)
 class _Access:
-    """What all accounts of one `subscription` (lower case) that are read with one credential have in common."""
+    """What all accounts of one subscription that are read with one credential have in common."""
 
-    subscription: str
     client: BatchManagementClient
     caller: Caller
 

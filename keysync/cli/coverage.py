@@ -47,6 +47,10 @@ class Catalogue:
     asked: Asked
     _terms: dict[tuple[str, bool, bool | None], Terms] = field(default_factory=dict)
 
+    def serves(self, account: Account, vault: str) -> bool:
+        """Whether `account` serves anything in `vault`."""
+        return not self.asked.secrets or bool(self.items(account, vault))
+
     def items(self, account: Account, vault: str) -> tuple[Item, ...]:
         """What `account` should serve in `vault`."""
         terms, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id

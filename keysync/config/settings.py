@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
 from sys import intern
@@ -207,6 +207,10 @@ class Account:
         object.__setattr__(self, "resource_id", intern(resource_id))
         object.__setattr__(self, "key", resource_id.lower())
         object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
+
+    def __reduce__(self) -> tuple[type[Account], tuple[object, ...]]:
+        """As it was written: what is made of it is made, and shared, wherever it is read."""
+        return Account, tuple(getattr(self, one.name) for one in fields(self) if one.init)
 
     def secret_names(self) -> dict[str, str]:
         """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""

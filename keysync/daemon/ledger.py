@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -55,6 +55,10 @@ class Entry:
     def results(self) -> dict[ItemRef, Result]:
         """The latest results by their references."""
         return {result.ref: result for result in self.latest}
+
+    def known(self, ref: ItemRef) -> ItemRef:
+        """The reference equal to `ref` that is kept already, if there is one: thousands of others need not be kept for a pass."""
+        return next((result.ref for result in self.latest if result.ref == ref), ref)
 
     def worst(self) -> FailureRecord | None:
         """The failure that speaks for the account, if its latest look had any."""
@@ -126,27 +130,25 @@ class Ledger:
         entry = self.entries.get(account.key)
         return entry is not None and bool(entry.due)
 
-    def begin(self, refs: Collection[ItemRef]) -> object:
+    def begin(self, refs: Iterable[ItemRef]) -> object:
         """A pass begins that is to have a result for each of `refs`; returns what `end` is to be told."""
         turn = object()
         for ref in refs:
             entry = self.entries.get(ref.account.lower())
             if entry is not None:
-                entry.due, entry.turn = (*_without(entry.due, ref), ref), turn
+                entry.due, entry.turn = (*_without(entry.due, ref), entry.known(ref)), turn
         self.revision += 1
         return turn
 
-    def end(self, refs: Collection[ItemRef], turn: object) -> None:
+    def end(self, turn: object) -> None:
         """The pass of that `turn` has ended, however it did: nothing of it is waited for any more.
 
         An account that was done with it long before may be in another pass by now, which still waits for it.
         """
-        for ref in refs:
-            entry = self.entries.get(ref.account.lower())
-            if entry is not None and entry.turn is turn:
-                entry.due = _without(entry.due, ref)
-                # Of a pass that crashed: the rest of it never came, so it is no look at the account.
-                entry.current = tuple(result for result in entry.current if result.ref != ref)
+        for entry in self.entries.values():
+            if entry.turn is turn:
+                # Of a pass that crashed the rest never came, so what did is no look at the account.
+                entry.due, entry.current, entry.turn = (), (), None
         self.revision += 1
 
     # The observer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -183,13 +183,9 @@ class Supervisor:
         generation = self._generation
         self._owed -= {account.key for account in accounts}
         job = generation.make_pass(accounts, busy=busy)
-        refs = [
-            *(item.ref for scope in job.scopes for item in scope.items),
-            *(one.ref for one in job.beforehand.results),
-        ]
         # At once and not when the task gets its turn: another start in between must find them busy.
-        turn = self._ledger.begin(refs)
-        task = asyncio.create_task(self._pass(job, refs, turn, generation.config), name="pass")
+        turn = self._ledger.begin(_refs(job))
+        task = asyncio.create_task(self._pass(job, turn, generation.config), name="pass")
         self._passes[task] = generation
         task.add_done_callback(self._passes.pop)
 
@@ -198,7 +194,7 @@ class Supervisor:
         self._health.pass_started(key, Instant.now(), 0.0)
         self._health.pass_ended(key)
 
-    async def _pass(self, job: Pass, refs: Sequence[ItemRef], turn: object, config: Config) -> None:
+    async def _pass(self, job: Pass, turn: object, config: Config) -> None:
         key = object()
         self._health.pass_started(key, Instant.now(), _deadline(config))
         try:
@@ -206,7 +202,7 @@ class Supervisor:
         except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
             self._log.error("pass.crashed", exception=type(error).__name__, place=place_of(error))
         finally:
-            self._ledger.end(refs, turn)
+            self._ledger.end(turn)
             self._health.pass_ended(key)
             self._pay_soon()
             self._tidy_later()
@@ -249,6 +245,13 @@ class Supervisor:
                 await asyncio.wait(mine)
         finally:
             await generation.close()
+
+
+def _refs(job: Pass) -> Iterator[ItemRef]:
+    """What the pass is to have a result for, one after the other: for thousands of accounts together they are a burden."""
+    for scope in job.scopes:
+        yield from (item.ref for item in scope.items)
+    yield from (one.ref for one in job.beforehand.results)
 
 
 def entries_of(

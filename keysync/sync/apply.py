@@ -94,6 +94,8 @@ class Applier:
         `tell` is given each result as soon as there is one, so that nobody waits for another's slow vault. Removals come
         last, and only of accounts whose writes all succeeded: a renamed secret goes once its new name stands.
         """
+        for result in plan.settled:
+            tell(result)
         to_write = [change for change in plan.writes if not change.read_only and (material.accepted or not change.held)]
         done = {change.ref: planned(change) for change in plan.changes}
         for change in to_write:
@@ -112,7 +114,7 @@ class Applier:
         for those in ([change for change in to_write if change.kind not in REMOVALS], removals):
             await self._finish([asyncio.create_task(write(change)) for change in those])
             behind = {ref.account.lower() for ref, result in done.items() if _is_behind(result)}
-        return tuple(done[change.ref] for change in plan.changes)
+        return (*plan.settled, *(done[change.ref] for change in plan.changes))
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         try:
@@ -288,12 +290,18 @@ def planned(change: Change) -> Result:
 
 def left_undone(plan: Plan, outcome: Outcome, reason: str) -> tuple[Result, ...]:
     """The results of a plan of which nothing was written, for `reason`."""
-    return tuple(
+    undone = (
         replace(planned(change), outcome=outcome, reason=reason)
         if change.kind in WRITES and not change.read_only
         else planned(change)
         for change in plan.changes
     )
+    return (*plan.settled, *undone)
+
+
+def only_planned(plan: Plan) -> tuple[Result, ...]:
+    """The results of a plan that is only shown."""
+    return (*plan.settled, *map(planned, plan.changes))
 
 
 def _overtaken(change: Change, now: Change) -> Result:

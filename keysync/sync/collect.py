@@ -83,15 +83,23 @@ class Collector:
         self._tracer = tracer
         self._surveys: dict[str, Survey] = {}
 
-    def begin(self, scopes: Sequence[AccountScope], told: Callable[[str], None] = lambda _account: None) -> Harvest:
-        """Begins to collect `scopes`; `told` is given each account that is done."""
+    def begin(self, scopes: Sequence[AccountScope], done: Callable[[Collected], None]) -> Harvest:
+        """Begins to collect `scopes`; `done` is given each account that has answered.
+
+        A scope is asked for when its turn comes, so that of thousands only those under way need be there.
+        """
         names: dict[str, list[str]] = {}
         for scope in scopes:
             for item in scope.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
         # What can be known of a vault as a whole need not be asked one by one.
         self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
-        return Harvest(self, scopes, self._concurrency, self._patience_seconds, told)
+        return Harvest(self, scopes, self._concurrency, self._patience_seconds, done)
+
+    def misjudged(self, account: Collected, error: Exception) -> Collected:
+        """`account` as one that failed, since what it showed could not be judged."""
+        record = self._translator.record(error, operation="plan", scope=account.account)
+        return Collected(account.account, tuple(Unseen(one.item, record) for one in account.observed))
 
     async def end(self) -> None:
         """Ends what `begin` began."""
@@ -188,7 +196,7 @@ class Collector:
 
 
 class Harvest:
-    """Scopes being collected: few tasks at a time, whatever their number, and what is done can be taken at any time."""
+    """Scopes being collected: few tasks at a time, whatever their number; `done` is given each that has answered."""
 
     def __init__(
         self,
@@ -196,15 +204,15 @@ class Harvest:
         scopes: Sequence[AccountScope],
         concurrency: int,
         patience_seconds: float,
-        told: Callable[[str], None],
+        done: Callable[[Collected], None],
     ) -> None:
         self._collector = collector
         self._patience_seconds = patience_seconds
-        self._told = told
-        self._pending = dict(enumerate(scopes))
-        self._done: list[Collected] = []
+        self._done = done
+        self._scopes = scopes
+        self._pending = dict.fromkeys(range(len(scopes)))
         groups: dict[Hashable, deque[int]] = {}
-        for number, scope in self._pending.items():
+        for number, scope in enumerate(scopes):
             groups.setdefault(scope.group, deque()).append(number)
         width = max(_FEWEST_SLOTS, concurrency // max(1, len(groups)))
         self._running: set[asyncio.Task[None]] = set()
@@ -217,18 +225,14 @@ class Harvest:
 
     @property
     def is_over(self) -> bool:
-        """Whether everything was collected, and taken."""
-        return not self._pending and not self._done
+        """Whether nobody is waited for any more."""
+        return not self._pending
 
     def give_up(self) -> Sequence[AccountScope]:
         """Those that have not answered yet, and are waited for no more."""
-        given_up, self._pending = tuple(self._pending.values()), {}
+        given_up = tuple(self._scopes[number] for number in self._pending)
+        self._pending.clear()
         return given_up
-
-    def take(self) -> list[Collected]:
-        """What was done since the last time."""
-        taken, self._done = self._done, []
-        return taken
 
     async def close(self) -> None:
         """Ends what still runs."""
@@ -253,13 +257,12 @@ class Harvest:
         release = _Once(slots)
         impatience = asyncio.get_running_loop().call_later(self._patience_seconds, release)
         try:
-            scope = self._pending.get(number)
-            if scope is None:
+            if number not in self._pending:
                 return  # given up before its turn
-            collected = await self._collector.collect(scope)
-            if self._pending.pop(number, None) is not None:
-                self._done.append(collected)
-                self._told(scope.account)
+            collected = await self._collector.collect(self._scopes[number])
+            if number in self._pending:
+                del self._pending[number]
+                self._done(collected)
         finally:
             impatience.cancel()
             release()

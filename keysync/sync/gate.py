@@ -143,6 +143,6 @@ def _is_written(change: Change) -> bool:
 
 
 def _joined(one: Plan, other: Plan) -> Plan:
-    if not one.changes or not other.changes:
-        return one if one.changes else other
-    return Plan(in_order((*one.changes, *other.changes)))
+    if not any((one.changes, one.settled)):
+        return other
+    return Plan(in_order((*one.changes, *other.changes)), (*one.settled, *other.settled))

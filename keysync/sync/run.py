@@ -14,7 +14,7 @@ import structlog
 
 from keysync.azure.errors import FailureRecord
 from keysync.azure.tracing import NO_TRACER, PASS, Tracer
-from keysync.sync.apply import Applier, Material, left_undone, planned
+from keysync.sync.apply import Applier, Material, left_undone, only_planned, planned
 from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
 from keysync.sync.gate import Gate
 from keysync.sync.model import Beforehand, Change, Plan, Report, Result, Seen, Unseen, in_order
@@ -74,29 +74,41 @@ class Pass:
 
 @dataclass(slots=True)
 class Round:
-    """Accounts that are judged together, and the orphans found. Once judged, only accounts with something to write are left."""
+    """Accounts that are written together, and the orphans found.
 
-    collected: list[Collected]
+    Each is judged as soon as it has answered: of an account that is in step, and in a large fleet nearly all are, nothing is
+    kept but its results. Of one with something to write it is all that was seen of it.
+    """
+
+    changes: list[Change] = field(default_factory=list)
+    settled: list[Result] = field(default_factory=list)
+    writing: list[Collected] = field(default_factory=list)
     orphans: Found = field(default_factory=Found)
 
-    def plan(self, job: Pass) -> Plan:
+    def add(self, account: Collected, job: Pass) -> None:
+        """Judges one more account."""
+        made = make_plan(account.observed, job.clock())
+        for change in made.changes:
+            if change.kind == "unchanged" and change.managed:
+                self.settled += () if job.only_foreign else (planned(change),)
+            elif change.foreign or change.error or not job.only_foreign:
+                self.changes.append(change)
+        if made.writes:
+            self.writing.append(account)
+
+    @property
+    def filled(self) -> bool:
+        """Whether there is anything in it but orphans."""
+        return bool(self.changes or self.settled or self.writing)
+
+    def plan(self) -> Plan:
         """What is to be done for them."""
-        now, changes, writing = job.clock(), list[Change](), list[Collected]()
-        self.collected.reverse()
-        while self.collected:
-            # One after the other, so that what was seen of thousands that are in step is gone before all that is made of it.
-            account = self.collected.pop()
-            made = make_plan(account.observed, now)
-            changes += (change for change in made.changes if change.foreign or change.error or not job.only_foreign)
-            if made.writes:
-                writing.append(account)
-        self.collected = writing
-        return Plan(in_order((*changes, *self.orphans.changes)))
+        return Plan(in_order((*self.changes, *self.orphans.changes)), tuple(self.settled))
 
     def material(self, plan: Plan, *, accepted: bool = False) -> Material:
-        """What carrying out `plan` takes; `plan` was made first."""
+        """What carrying out `plan` takes."""
         wanted = {change.ref for change in plan.writes}
-        those = [account for account in self.collected if any(one.item.ref in wanted for one in account.observed)]
+        those = [account for account in self.writing if any(one.item.ref in wanted for one in account.observed)]
         seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Seen)}
         values = {ref: value for account in those for ref, value in account.values.items()}
         return Material(seen, values, accepted)
@@ -120,9 +132,9 @@ async def _run(job: Pass, run_id: str) -> Report:
         job.observer.result(run_id, result)
     async for part in _rounds(job, run_id):
         about_orphans += part.orphans.warnings
-        plan = part.plan(job)
+        plan = part.plan()
         material = part.material(plan, accepted=job.accept is not None)
-        del part  # most accounts are in step, and nothing that was seen of those is needed any more
+        del part
         results += await _carry_out(job, plan, material, gate, run_id)
     gate.settle(results)
     for result in filter(gate.waits, results):
@@ -160,11 +172,7 @@ async def _carry_out(job: Pass, plan: Plan, material: Material, gate: Gate, run_
 
     if undone is None and not job.dry_run:
         return await job.applier.apply(plan, material, tell=tell)
-    results = (
-        [planned(change) for change in plan.changes]
-        if undone is None
-        else left_undone(plan, undone.outcome, undone.reason)
-    )
+    results = only_planned(plan) if undone is None else left_undone(plan, undone.outcome, undone.reason)
     for result in results:
         tell(result)
     return results
@@ -172,19 +180,19 @@ async def _carry_out(job: Pass, plan: Plan, material: Material, gate: Gate, run_
 
 async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
     """The accounts that answered in time, then again and again those that were late; whole at once where a plan is only shown or accepted."""
-    harvest = job.collector.begin(job.scopes, lambda account: job.observer.collected(run_id, account))
+    intake = Intake(job, run_id)
+    harvest = job.collector.begin(job.scopes, intake.add)
     search = asyncio.create_task(_search(job), name="orphans")
     try:
         await wait_for([*harvest.tasks, search], job.stop, job.patience)
-        yield _taken(job, harvest, search.result() if search.done() else _not_searched(job))
-        while not harvest.is_over and not job.stop.is_set():
+        yield intake.take(harvest, search.result() if search.done() else _not_searched(job))
+        while not job.stop.is_set() and (intake.filled or not harvest.is_over):
             await wait_for(harvest.tasks, job.stop, job.patience)
-            late = _taken(job, harvest, Found())
-            if late.collected:
-                yield late
+            if intake.filled:
+                yield intake.take(harvest)
         # Stopped while an earlier round was being written: what was not taken yet has its items too.
-        last = _taken(job, harvest, Found())
-        if last.collected:
+        last = intake.take(harvest)
+        if last.filled:
             yield last
     finally:
         search.cancel()
@@ -192,9 +200,35 @@ async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
         await harvest.close()
 
 
-def _taken(job: Pass, harvest: Harvest, found: Found) -> Round:
-    done = harvest.take()
-    return Round(done + (_cut_short(harvest.give_up()) if job.stop.is_set() else []), found)
+class Intake:
+    """Judges accounts as they answer, in a round that can be taken at any time."""
+
+    def __init__(self, job: Pass, run_id: str) -> None:
+        self._job = job
+        self._run_id = run_id
+        self._round = Round()
+
+    @property
+    def filled(self) -> bool:
+        """Whether a round taken now has anything in it."""
+        return self._round.filled
+
+    def add(self, account: Collected) -> None:
+        """Judges one account; a fault of ours in one must not stop the others."""
+        try:
+            self._round.add(account, self._job)
+        except Exception as error:  # noqa: BLE001  # as above
+            self._round.add(self._job.collector.misjudged(account, error), self._job)
+        self._job.observer.collected(self._run_id, account.account)
+
+    def take(self, harvest: Harvest, found: Found | None = None) -> Round:
+        """What was judged since the last time; of a pass that is being stopped with all that have not answered, too."""
+        if self._job.stop.is_set():
+            for account in _cut_short(harvest.give_up()):
+                self._round.add(account, self._job)
+        taken, self._round = self._round, Round()
+        taken.orphans = found or Found()
+        return taken
 
 
 def _not_searched(job: Pass) -> Found:

@@ -77,13 +77,16 @@ def breaches(plan: Plan, limits: Mapping[str, LimitsLike]) -> tuple[Breach, ...]
     by_vault: dict[str, list[Change]] = {vault: [] for vault in limits}
     for change in plan.changes:
         by_vault.get(change.ref.vault, []).append(change)
+    settled = Counter(result.ref.vault for result in plan.settled)
     return tuple(
-        Breach(vault, text) for vault, limit in sorted(limits.items()) for text in _broken(by_vault[vault], limit)
+        Breach(vault, text)
+        for vault, limit in sorted(limits.items())
+        for text in _broken(by_vault[vault], settled[vault], limit)
     )
 
 
-def _broken(changes: list[Change], limit: LimitsLike) -> list[str]:
-    managed = sum(change.managed for change in changes)
+def _broken(changes: list[Change], settled: int, limit: LimitsLike) -> list[str]:
+    managed = settled + sum(change.managed for change in changes)
     kinds = Counter(change.kind for change in changes if not change.read_only and not change.held)
     creates, updates = kinds["create"] + kinds["recover"], kinds["update"]
     removals = sum(kinds[kind] for kind in REMOVALS)

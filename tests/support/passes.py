@@ -18,6 +18,7 @@ from keysync.sync.collect import AccountScope, Collected, Collector
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemRef, Plan, Report, Result, Terms
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
+from keysync.sync.plan import make_plan
 from keysync.sync.run import Pass, Round, run_pass
 from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
 
@@ -139,12 +140,19 @@ class World:
 
     async def plan(self) -> Plan:
         """The plan for what is there now."""
-        return Round(await self.collect()).plan(self.job())
+        return make_plan((one for account in await self.collect() for one in account.observed), self.now)
+
+    async def round(self) -> Round:
+        """All accounts, judged as they are now."""
+        judged = Round()
+        for account in await self.collect():
+            judged.add(account, self.job())
+        return judged
 
     async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
-        part = Round(await self.collect())
-        plan = part.plan(self.job())
+        part = await self.round()
+        plan = part.plan()
         return await self.applier(**options).apply(plan, part.material(plan, accepted=accepted))
 
     def orphans(

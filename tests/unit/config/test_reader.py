@@ -121,3 +121,12 @@ def test_a_containers_quota_counts(tmp_path: Path, text: str, most: float | None
     there = processors(tmp_path / "none")
     assert there >= 1
     assert processors(quota) == (there if most is None else min(there, most))
+
+
+def test_accounts_share_what_is_made_of_them_wherever_they_are_read(path: Path) -> None:
+    """The id of an account stands in the tags of each of its secrets too: it is there once."""
+    path.write_text(RIGHT, encoding="utf-8")
+    (account,) = load_config(path, os.environ).accounts
+    (again,) = pickle.loads(pickle.dumps((account,)))  # noqa: S301  # nosec B301  # made by this very test
+    assert (again, again.key, again.secret_names()) == (account, account.key, account.secret_names())
+    assert again.resource_id is account.resource_id

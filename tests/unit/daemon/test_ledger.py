@@ -47,7 +47,7 @@ class Books:
             self.ledger.result("run", result)
         report = Report("run", False, "sum", self.now, 0.5, len(refs), results, stopped=stopped)
         self.ledger.finished(report)
-        self.ledger.end(refs, turn)
+        self.ledger.end(turn)
         return report
 
 
@@ -156,7 +156,7 @@ def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
     refs = [renamed, ref("alpha", "secondary")]
     turn = books.ledger.begin(refs)
     books.ledger.result("run", Result(renamed, "failed"))
-    books.ledger.end(refs, turn)
+    books.ledger.end(turn)
     assert not books.entry("alpha").due
     assert books.shown("alpha").state == "in_step"
     books.results(*pair("alpha", "unchanged"))
@@ -270,7 +270,7 @@ def test_an_account_that_a_pass_is_busy_with_stays_so_over_a_reload():
     turn = books.ledger.begin([ref("alpha")])
     books.cover("alpha", "beta")
     assert [one.name for one in books.ledger.free(config_of("alpha", "beta").accounts)] == ["beta"]
-    books.ledger.end([ref("alpha")], turn)
+    books.ledger.end(turn)
     assert [one.name for one in books.ledger.free(config_of("alpha").accounts)] == ["alpha"]
 
 
@@ -312,11 +312,11 @@ def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
     first = books.ledger.begin([alpha, hung])
     books.ledger.result("run-1", Result(alpha, "unchanged"))
     second = books.ledger.begin([alpha])
-    books.ledger.end([alpha, hung], first)
+    books.ledger.end(first)
     assert [account.name for account in books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))] == [
         "hung"
     ]
-    books.ledger.end([alpha], second)
+    books.ledger.end(second)
     assert len(books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
 
 
@@ -343,7 +343,7 @@ def test_a_pass_that_ends_late_takes_nothing_from_the_next_one():
         books.ledger.result("run", one)
     books.ledger.begin(refs)
     books.ledger.result("run", results[0])
-    books.ledger.end(refs, turn)
+    books.ledger.end(turn)
     assert books.entry("alpha").due == (refs[1],)
     books.ledger.result("run", results[1])
     assert books.settled == ["alpha", "alpha"]

@@ -10,7 +10,6 @@ from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from keysync.sync.run import Round
 from tests.support.passes import World, key, ref
 
 NAME = ref("alpha").secret
@@ -18,8 +17,8 @@ NAME = ref("alpha").secret
 
 async def late(world: World, seconds: float, between: object = None) -> dict[str, str]:
     """Plans, lets `seconds` go by, calls `between`, and applies what was planned."""
-    part = Round(await world.collect())
-    plan = part.plan(world.job())
+    part = await world.round()
+    plan = part.plan()
     world.monotonic += seconds
     if callable(between):
         between()

@@ -60,6 +60,21 @@ def test_rounds_within_the_limits_are_let_through() -> None:
     assert one.checksum == checksum(plan("a", "b"))
 
 
+def test_what_was_settled_in_an_earlier_round_counts() -> None:
+    """The share that may be updated is one of all that is managed, in whichever round it was judged."""
+    settled = tuple(Result(ref(f"settled{index}"), "unchanged") for index in range(18))
+    updates = tuple(Change(ref(name), "update", before="v1", managed=True) for name in ("a", "b"))
+    first, second = Plan((), settled[8:]), Plan(updates, settled[:8])
+
+    def outcome(*rounds: Plan) -> list[Outcome | None]:
+        one = Gate({"main": Limits(update_percent=10)}, accept=None, dry_run=False)
+        return [judged(one, part) for part in rounds]
+
+    assert outcome(first, second) == [None, None]
+    assert outcome(second, first) == ["skipped", "skipped"]
+    assert outcome(Plan(updates, settled)) == [None]
+
+
 def test_a_breach_of_the_first_round_stops_all() -> None:
     """Nothing is written once the first round went too far, and the checksum covers the late accounts too."""
     one = gate()

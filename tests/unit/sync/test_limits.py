@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan
-from keysync.sync.safety import breaches, checksum, held_back, most_removals, nears_the_budget
+from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
+from keysync.sync.safety import Breach, breaches, checksum, held_back, most_removals, nears_the_budget
 from keysync.targets.interface import History
 from tests.support.passes import Limits, ref
 
@@ -45,6 +45,20 @@ def test_removals_are_a_share_of_what_is_managed(kind: ChangeKind, count: int, p
     for text in found:
         assert f"{count} of the 10 secrets managed there would be disabled or deleted" in text
         assert f"limits.removal_percent is {percent}" in text
+
+
+def test_what_is_settled_is_managed_in_its_own_vault() -> None:
+    """An item that needs nothing counts whether it is in the plan as a change or as a result."""
+    limits = {"main": Limits(removal_percent=10), "spare": Limits(removal_percent=10)}
+    removals = tuple(changes("delete", 2))
+
+    def found(count: int, vault: str) -> tuple[Breach, ...]:
+        settled = tuple(Result(ref(f"settled{index}", "primary", vault), "unchanged") for index in range(count))
+        return breaches(Plan(removals, settled), limits)
+
+    assert found(18, "main") == ()
+    assert "2 of the 19 secrets" in str(found(17, "main")[0])
+    assert "2 of the 2 secrets" in str(found(18, "spare")[0])
 
 
 def test_disabled_and_deleted_count_together() -> None:

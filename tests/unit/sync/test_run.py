@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.sync.collect import AccountScope
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
+from keysync.sync.run import run_pass
 from tests.support.passes import Limits, World, key, outcomes, ref
 
 
@@ -206,3 +211,51 @@ async def test_a_pass_leaves_no_task_behind(hang: str):
     world.sources[hang].hang()
     await world.run(account_seconds=0.02)
     assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_an_account_that_cannot_be_judged_fails_alone():
+    """A fault of ours in one account is told as its failure; the others are written."""
+
+    class Broken(Mapping[str, str]):
+        def __getitem__(self, name: str) -> str:
+            raise KeyError(name)
+
+        def __iter__(self) -> Iterator[str]:
+            raise RuntimeError("a fault")
+
+        def __len__(self) -> int:
+            return 1
+
+    world = World("bad", "good")
+    world.items["bad"] = {"tags": Broken()}
+    report = await world.run()
+    assert outcomes(report.results) == {
+        "bad-primary-key": "failed",
+        "bad-secondary-key": "failed",
+        "good-primary-key": "created",
+        "good-secondary-key": "created",
+    }
+    assert {result.error.kind for result in report.results if result.error} == {"internal"}
+
+
+async def test_a_scope_is_asked_for_when_its_turn_comes():
+    """Of thousands of accounts only those under way are there at once."""
+    world = World(*(f"account{number}" for number in range(20)))
+
+    class Scopes(list[AccountScope]):
+        asked = 0
+
+        def __getitem__(self, at: Any) -> Any:
+            self.asked += 1
+            return super().__getitem__(at)
+
+    scopes = Scopes(world.scopes())
+    for name in list(world.sources)[4:]:
+        world.sources[name].hang()
+    job = replace(world.job(concurrency=8, patience_seconds=60), scopes=scopes)
+    running = asyncio.create_task(run_pass(job))
+    for _ in range(100):  # turns of the loop, enough for all that does not hang
+        await asyncio.sleep(0)
+    assert scopes.asked == 12
+    world.stop.set()
+    assert len((await running).results) == 40

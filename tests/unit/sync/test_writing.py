@@ -13,7 +13,6 @@ from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Result
 from keysync.sync.ownership import MANAGED_BY, own_tags
-from keysync.sync.run import Round
 from keysync.targets.errors import WriteConflict
 from keysync.targets.interface import Metadata
 from tests.support.looks import item
@@ -84,8 +83,8 @@ async def test_a_pass_does_not_put_an_old_key_back(state: str) -> None:
     alone(world)
     if state == "stale":
         world.vault.put(PRIMARY, key("gone"), OURS)
-    slow = Round(await world.collect())
-    plan = slow.plan(world.job())
+    slow = await world.round()
+    plan = slow.plan()
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()
     (result,) = await world.applier().apply(plan, slow.material(plan))
@@ -241,8 +240,8 @@ async def test_adopting_rests_on_a_fresh_look_too() -> None:
     alone(world)
     world.items["alpha"] = {"adopt": "unmarked"}
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
-    part = Round(await world.collect())
-    plan = part.plan(world.job())
+    part = await world.round()
+    plan = part.plan()
     world.monotonic += 10.1
     world.vault.retag(PRIMARY, {MANAGED_BY: "terraform"})
     (result,) = await world.applier().apply(plan, part.material(plan))
