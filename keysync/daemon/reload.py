@@ -12,7 +12,7 @@ import secrets
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, fields, is_dataclass
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Final
 
@@ -181,7 +181,8 @@ class ConfigWatch:
 
     def _lost(self) -> Lost | None:
         try:
-            self._path.read_bytes()
+            with self._path.open("rb") as file:
+                file.read(1)
         except OSError as error:
             return Lost(self._path, error.strerror or type(error).__name__)
         return None
@@ -194,6 +195,8 @@ class ConfigWatch:
             if not path.is_file():
                 path.stat()  # raises where there is nothing at all
                 return b"no regular file"
-            return blake2b(path.read_bytes(), key=self._key).digest()
+            with path.open("rb") as file:
+                # Piece by piece: what a thread once took whole, its part of the C library's memory would keep.
+                return file_digest(file, lambda: blake2b(key=self._key)).digest()
         except OSError as error:
             return f"errno {error.errno}".encode()
