@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -87,6 +87,7 @@ class Ledger:
 
     def __init__(self, now: Callable[[], datetime], settled: Callable[[Entry], None] = lambda _entry: None) -> None:
         self._now = now
+        self._latest_now = datetime.min.replace(tzinfo=UTC)
         self.settled = settled
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
@@ -162,7 +163,7 @@ class Ledger:
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Notes what became of an item; with its last one the account has settled."""
         self.revision += 1
-        now = self._now()
+        now = self._whole_second()
         if result.outcome in _WRITTEN:
             self.writes.appendleft(_write_record(result, now))
         entry = self.entries.get(result.ref.account.lower())
@@ -174,6 +175,13 @@ class Ledger:
             entry.changed = {**entry.changed, result.ref: now}
         if not entry.due:
             self._settle(entry, now)
+
+    def _whole_second(self) -> datetime:
+        # One object for all that comes within a second: in a large fleet that is hundreds of accounts.
+        now = self._now().replace(microsecond=0)
+        if self._latest_now != now:
+            self._latest_now = now
+        return self._latest_now
 
     def _settle(self, entry: Entry, now: datetime) -> None:
         # What is as it was stays the same objects: memory that every pass takes anew is memory that nobody gets back.

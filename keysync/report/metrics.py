@@ -46,11 +46,18 @@ class _LastSuccess(Collector):
     """A gauge with a series an account: a number each, where a metric of the library's keeps an object with a lock."""
 
     def __init__(self) -> None:
-        self.moments: dict[str, float] = {}
+        self._moments: dict[str, float | None] = {}
+        self._covers = False
 
-    def keep(self, accounts: Collection[str]) -> None:
-        """Forgets all but `accounts`."""
-        self.moments = {account: moment for account, moment in self.moments.items() if account in accounts}
+    def cover(self, accounts: Iterable[str]) -> None:
+        """From now on `accounts` are all that have a series; until it is called, whatever is noted has."""
+        self._moments = {account: self._moments.get(account) for account in accounts}
+        self._covers = True
+
+    def note(self, account: str, moment: float) -> None:
+        """A success, at `moment` in seconds since the epoch."""
+        if not self._covers or account in self._moments:
+            self._moments[account] = moment
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The gauge without its series, by which a registry knows its name."""
@@ -64,8 +71,9 @@ class _LastSuccess(Collector):
         """The gauge."""
         (gauge,) = self.describe()
         # A copy, since a scrape may read in a thread of its own.
-        for account, moment in list(self.moments.items()):
-            gauge.add_metric([account], moment)
+        for account, moment in list(self._moments.items()):
+            if moment is not None:
+                gauge.add_metric([account], moment)
         yield gauge
 
 
@@ -74,7 +82,6 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
-        self._accounts: frozenset[str] | None = None
         self._vaults: frozenset[str] | None = None
         self._of_passes(registry)
         self._of_calls(registry)
@@ -178,8 +185,8 @@ class Metrics:
 
         Until it is called everything is counted.
         """
-        self._accounts, self._vaults = frozenset(accounts), frozenset(vaults)
-        self._last_success.keep(self._accounts)
+        self._vaults = frozenset(vaults)
+        self._last_success.cover(accounts)
         for metric in (self._outcomes, self._verdicts, self._both_changed):
             _keep(metric, "vault", self._vaults)
         _begin(self._both_changed, self._vaults)
@@ -256,10 +263,9 @@ class Metrics:
         if report.dry_run:
             return
         behind = {result.ref.account for result in report.results if result.outcome in _OUT_OF_STEP}
-        for account in {result.ref.account for result in report.results} - behind:
-            # Nor an account whose orphaned secrets were removed: nothing serves it any more.
-            if _is_covered(account, self._accounts):
-                self._last_success.moments[account] = ended
+        for account in (result.ref.account for result in report.results):
+            if account not in behind:
+                self._last_success.note(account, ended)
         self._note_orphans(report)
 
     def _note_orphans(self, report: Report) -> None:

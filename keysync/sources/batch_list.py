@@ -63,7 +63,9 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Page,
         await anext(pages)
     finally:
         RAW.reset(token)
-    return Page([_row(account) for account in raw]), pages.continuation_token
+    rows = [_row(account) for account in raw]
+    raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
+    return Page(rows), pages.continuation_token
 
 
 def _row(account: object) -> Row:

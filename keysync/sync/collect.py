@@ -212,7 +212,8 @@ class Harvest:
         self._scopes = scopes
         self._pending = dict.fromkeys(range(len(scopes)))
         groups: dict[Hashable, deque[int]] = {}
-        for number, scope in enumerate(scopes):
+        # The same numbers, not others that are equal: there may be many thousands.
+        for number, scope in zip(self._pending, scopes, strict=True):
             groups.setdefault(scope.group, deque()).append(number)
         width = max(_FEWEST_SLOTS, concurrency // max(1, len(groups)))
         self._running: set[asyncio.Task[None]] = set()

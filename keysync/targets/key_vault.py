@@ -32,7 +32,7 @@ from keysync.targets.interface import (
     Observation,
     SoftDeleted,
 )
-from keysync.targets.recall import PAGE, Memory
+from keysync.targets.recall import PAGE, Memory, shared
 from keysync.targets.survey import ListingSurvey, Pages
 from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
@@ -160,7 +160,7 @@ class KeyVault:
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
-            created=properties.created_on,
+            created=shared(properties.created_on),
         )
         self._memory.keep(name, stored, properties.updated_on, answered())
         return stored

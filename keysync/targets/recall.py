@@ -11,10 +11,13 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from typing import Final, Self, TypeVar
 
 from keysync.targets.interface import Existing, Listed
+
+T = TypeVar("T", bound=datetime | None)
 
 PAGE: Final = 25
 """The most secrets that a page of a listing holds."""
@@ -24,15 +27,33 @@ _READS_AT_ONCE: Final = 64
 _READS_A_SECOND: Final = 400  # what Key Vault grants for long: 4,000 in 10 seconds
 _BURST: Final = 4000
 _ALWAYS_FINE_SECONDS: Final = 2.0
+_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Remembered:
-    """One secret as it was read: `good_until` in monotonic seconds."""
+class Remembered(Existing):
+    """One secret as it was read, `updated` then (UTC); `good_until` is in monotonic seconds.
 
-    stored: Existing
-    updated: datetime
-    good_until: float
+    It is what was read and not something that holds it: there may be many thousands.
+    """
+
+    updated: datetime = _NEVER
+    good_until: float = 0.0
+
+    @classmethod
+    def of(cls, stored: Existing, updated: datetime, good_until: float) -> Self:
+        """What is kept of `stored`."""
+        return cls(
+            version=stored.version,
+            fingerprint=stored.fingerprint,
+            tags=stored.tags,
+            content_type=stored.content_type,
+            managed=stored.managed,
+            expires=stored.expires,
+            created=stored.created,
+            updated=shared(updated),
+            good_until=good_until,
+        )
 
 
 @dataclass(slots=True)
@@ -51,9 +72,7 @@ class Memory:
             return
         # Spread, so that a fleet's values are not all due in one pass.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
-        # Most secrets are as they were made: one object for both times.
-        when = stored.created if stored.created == updated else None
-        self._known[place_of(name)] = Remembered(stored, when or updated, good_until)
+        self._known[place_of(name)] = Remembered.of(stored, updated, good_until)
 
     def forget(self, name: str) -> None:
         """What stands there is not known any more."""
@@ -64,21 +83,24 @@ class Memory:
         known = self._known.get(place_of(name))
         return known is not None and self.clock() < known.good_until
 
+    def last_read(self, name: str) -> Existing | None:
+        """What was read of `name` last, whether or not it still stands; None while it is being read again."""
+        return self._known.get(place_of(name))
+
     def recall(self, listed: Listed) -> Existing | None:
         """What was read, if `listed` shows that it still stands."""
         known = self._known.get(place_of(listed.name))
         if known is None or self.clock() >= known.good_until:
             return None
-        stored = known.stored
         same = (
             listed.enabled
             and listed.updated == known.updated
-            and listed.managed == stored.managed
-            and listed.content_type == stored.content_type
-            and listed.expires == stored.expires
-            and listed.tags == stored.tags
+            and listed.managed == known.managed
+            and listed.content_type == known.content_type
+            and listed.expires == known.expires
+            and listed.tags == known.tags
         )
-        return stored if same else None
+        return known if same else None
 
 
 def place_of(name: str) -> str:
@@ -86,6 +108,12 @@ def place_of(name: str) -> str:
     lowered = name.lower()
     # If it is the same, the string that others keep too.
     return name if name == lowered else lowered
+
+
+@lru_cache(maxsize=256)
+def shared(moment: T) -> T:
+    """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one pass."""
+    return moment
 
 
 def most_pages(ours: int, page_seconds: float) -> int:

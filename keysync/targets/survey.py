@@ -56,7 +56,8 @@ class ListingSurvey:
         self._pages = pages
         self._fetch = fetch
         self._clock = clock
-        self._found: dict[str, tuple[Existing, float]] = {}
+        # When each was shown to stand as it is remembered; all of a page have one time, and what it is stays where it is.
+        self._found: dict[str, float] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
         self._heard_at = asyncio.get_running_loop().time()
         self._most = most_pages(len(self._wanted), pages.seconds)
@@ -75,7 +76,9 @@ class ListingSurvey:
             self._pages.failed()
             self._task.cancel()
             return None
-        return self._found.pop(wanted, None)
+        at = self._found.pop(wanted, None)
+        stored = None if at is None else self._memory.last_read(wanted)
+        return None if at is None or stored is None else (stored, at)
 
     async def _shown(self, wanted: str) -> bool:
         """Waits until the name was shown or nothing more is; returns False where no page has come for too long."""
@@ -122,9 +125,8 @@ class ListingSurvey:
             if name is None:
                 continue
             shown.append(name)
-            stored = self._memory.recall(listed)
-            if stored is not None:
-                self._found[name] = (stored, at)
+            if self._memory.recall(listed) is not None:
+                self._found[name] = at
         self._release(shown)
 
     def _release(self, names: Iterable[str]) -> None:

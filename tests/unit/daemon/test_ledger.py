@@ -347,3 +347,17 @@ def test_a_pass_that_ends_late_takes_nothing_from_the_next_one():
     assert books.entry("alpha").due == (refs[1],)
     books.ledger.result("run", results[1])
     assert books.settled == ["alpha", "alpha"]
+
+
+def test_what_comes_within_a_second_has_one_time():
+    """Of thousands of accounts a time each would be a burden, and nobody is shown a part of a second."""
+    books = Books("alpha", "beta", "gamma")
+    for number, name in enumerate(("alpha", "beta", "gamma")):
+        books.now = NOW + timedelta(seconds=0.4 * number)
+        books.results(*pair(name, "unchanged"))
+    times = [books.entry(name).last_success for name in ("alpha", "beta", "gamma")]
+    assert times == [NOW] * 3
+    assert times[0] is times[1] is times[2]
+    books.now = NOW + timedelta(seconds=1.2)
+    books.results(*pair("alpha", "unchanged"))
+    assert books.entry("alpha").last_success == NOW + timedelta(seconds=1)
