@@ -14,6 +14,7 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
+from keysync.azure.sockets import Sockets
 from keysync.errors import UsageError
 from keysync.startup import spare_read_buffers
 
@@ -140,8 +141,12 @@ async def open_transport(stack: AsyncExitStack, *, ca_bundle: Path | None, conne
     limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
     """
     spare_read_buffers()
+    sockets = Sockets()
+    stack.push_async_callback(sockets.close)
     session = aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEPT_SECONDS),
+        connector=aiohttp.TCPConnector(
+            ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEPT_SECONDS, socket_factory=sockets
+        ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
