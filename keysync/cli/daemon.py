@@ -35,6 +35,7 @@ from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
 from keysync.daemon.schedule import Clockwork, Group, utc_now
 from keysync.daemon.supervisor import Supervisor, entries_of, place_of
+from keysync.daemon.thrift import share_memory
 from keysync.daemon.timetable import interval_of
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
@@ -58,6 +59,7 @@ _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
+    share_memory()
     path = find_config(options.config, os.environ)
     watch = ConfigWatch(path, lambda place: read_config(regular(place)))
     config = watch.read()

@@ -11,19 +11,40 @@ from keysync.daemon import thrift
 
 @pytest.fixture(autouse=True)
 def _looked_up_anew() -> None:
-    thrift._trim.cache_clear()
+    thrift._function.cache_clear()
 
 
 def test_it_is_given_back_where_the_library_can() -> None:
     """As often as it is asked for."""
     for _ in range(2):
         thrift.give_back()
-    assert (thrift._trim() is not None) == hasattr(ctypes.CDLL(None), "malloc_trim")
+    assert (thrift._function("malloc_trim") is not None) == hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def test_a_library_that_cannot_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """musl has no such function."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
     thrift.give_back()
-    assert thrift._trim() is None
-    thrift._trim.cache_clear()
+    assert thrift._function("malloc_trim") is None
+    thrift._function.cache_clear()
+
+
+def test_threads_share_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes the setting, and says so with a 1; one without it is left alone."""
+    settings: list[tuple[int, int]] = []
+    libc = ctypes.CDLL(None)
+
+    class Library:
+        """The C library, seen at work."""
+
+        def mallopt(self, setting: int, value: int) -> None:
+            settings.append((setting, value))
+            assert not hasattr(libc, "mallopt") or libc.mallopt(setting, value) == 1
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
+    thrift.share_memory()
+    assert settings == [(-8, 1)]
+    thrift._function.cache_clear()
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
+    thrift.share_memory()
+    thrift._function.cache_clear()
