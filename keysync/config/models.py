@@ -591,7 +591,9 @@ class Timeouts(Strict):
         default=timedelta(minutes=2), description="All of one account in one pass, retries and waiting included."
     )
     collect: Duration = Field(
-        default=timedelta(seconds=10), description="How long the limits wait for slow accounts before they are judged."
+        default=timedelta(seconds=10),
+        description="How long the limits wait for slow accounts before they are judged. Then each gives its place in `concurrency` to "
+        "another, so at worst `concurrency` × `account` / `collect` are waited for at once.",
     )
     shutdown: Duration = Field(
         default=timedelta(seconds=10),
