@@ -593,7 +593,7 @@ class Timeouts(Strict):
     collect: Duration = Field(
         default=timedelta(seconds=10),
         description="How long the limits wait for slow accounts before they are judged. Then each gives its place in `concurrency` to "
-        "another, so at worst `concurrency` × `account` / `collect` are waited for at once.",
+        "another, so at worst `concurrency` times `account` / `collect` are waited for at once.",
     )
     shutdown: Duration = Field(
         default=timedelta(seconds=10),
