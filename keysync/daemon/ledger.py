@@ -134,10 +134,14 @@ class Ledger:
     def begin(self, refs: Iterable[ItemRef]) -> object:
         """A pass begins that is to have a result for each of `refs`; returns what `end` is to be told."""
         turn = object()
-        for ref in refs:
-            entry = self.entries.get(ref.account.lower())
-            if entry is not None:
-                entry.due, entry.turn = (*_without(entry.due, ref), entry.known(ref)), turn
+        try:
+            for ref in refs:
+                entry = self.entries.get(ref.account.lower())
+                if entry is not None:
+                    entry.due, entry.turn = (*_without(entry.due, ref), entry.known(ref)), turn
+        except BaseException:
+            self.end(turn)  # or nobody would, and those before it were busy for ever
+            raise
         self.revision += 1
         return turn
 

@@ -196,7 +196,7 @@ class ConfigWatch:
                 path.stat()  # raises where there is nothing at all
                 return b"no regular file"
             with path.open("rb") as file:
-                # Piece by piece: what a thread once took whole, its part of the C library's memory would keep.
+                # Piece by piece: what was once taken whole the C library would keep.
                 return file_digest(file, lambda: blake2b(key=self._key)).digest()
         except OSError as error:
             return f"errno {error.errno}".encode()

@@ -61,11 +61,10 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Page,
     token = RAW.set(raw)
     try:
         await anext(pages)
+        return Page([_row(account) for account in raw]), pages.continuation_token
     finally:
         RAW.reset(token)
-    rows = [_row(account) for account in raw]
-    raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
-    return Page(rows), pages.continuation_token
+        raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
 
 
 def _row(account: object) -> Row:

@@ -84,17 +84,20 @@ class Collector:
         self._surveys: dict[str, Survey] = {}
 
     def begin(self, scopes: Sequence[AccountScope], done: Callable[[Collected], None]) -> Harvest:
-        """Begins to collect `scopes`; `done` is given each account that has answered.
+        """Begins to collect `scopes`; `done` is given each account that has answered, or failed to.
 
-        A scope is asked for when its turn comes, so that of thousands only those under way need be there.
+        Each scope is looked at once here, and asked for again when its turn comes, so that of thousands only those under way
+        need be there.
         """
         names: dict[str, list[str]] = {}
-        for scope in scopes:
+        groups: dict[Hashable, deque[int]] = {}
+        for number, scope in enumerate(scopes):
+            groups.setdefault(scope.group, deque()).append(number)
             for item in scope.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
         # What can be known of a vault as a whole need not be asked one by one.
         self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
-        return Harvest(self, scopes, self._concurrency, self._patience_seconds, done)
+        return Harvest(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
 
     def misjudged(self, account: Collected, error: Exception) -> Collected:
         """`account` as one that failed, since what it showed could not be judged."""
@@ -196,12 +199,17 @@ class Collector:
 
 
 class Harvest:
-    """Scopes being collected: few tasks at a time, whatever their number; `done` is given each that has answered."""
+    """Scopes being collected: few tasks at a time, whatever their number; `done` is given each that has answered, or failed to.
+
+    `queues` are the numbers of the scopes, by whom Azure throttles together. `fault` is a fault of ours by which nothing can be
+    said of some scope, not even whose it is.
+    """
 
     def __init__(
         self,
         collector: Collector,
         scopes: Sequence[AccountScope],
+        queues: Sequence[deque[int]],
         concurrency: int,
         patience_seconds: float,
         done: Callable[[Collected], None],
@@ -210,14 +218,12 @@ class Harvest:
         self._patience_seconds = patience_seconds
         self._done = done
         self._scopes = scopes
-        self._pending = dict.fromkeys(range(len(scopes)))
-        groups: dict[Hashable, deque[int]] = {}
+        self.fault: Exception | None = None
         # The same numbers, not others that are equal: there may be many thousands.
-        for number, scope in zip(self._pending, scopes, strict=True):
-            groups.setdefault(scope.group, deque()).append(number)
-        width = max(_FEWEST_SLOTS, concurrency // max(1, len(groups)))
+        self._pending = {number: None for queue in queues for number in queue}
+        width = max(_FEWEST_SLOTS, concurrency // max(1, len(queues)))
         self._running: set[asyncio.Task[None]] = set()
-        self._feeders = [asyncio.create_task(self._feed(queue, width), name="collect") for queue in groups.values()]
+        self._feeders = [asyncio.create_task(self._feed(queue, width), name="collect") for queue in queues]
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
@@ -260,13 +266,21 @@ class Harvest:
         try:
             if number not in self._pending:
                 return  # given up before its turn
-            collected = await self._collector.collect(self._scopes[number])
+            collected = await self._collected(number)
             if number in self._pending:
                 del self._pending[number]
-                self._done(collected)
+                if collected is not None:
+                    self._done(collected)
         finally:
             impatience.cancel()
             release()
+
+    async def _collected(self, number: int) -> Collected | None:
+        try:
+            return await self._collector.collect(self._scopes[number])
+        except Exception as error:  # noqa: BLE001  # the others are collected all the same
+            self.fault = self.fault or error
+            return None
 
 
 def _is_being_cancelled() -> bool:

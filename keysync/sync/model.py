@@ -200,7 +200,7 @@ def in_order(those: Iterable[R]) -> tuple[R, ...]:
 class Plan:
     """Changes in the order of their references.
 
-    `settled` are the results of items of ours that need nothing, in place of their changes: in a large fleet nearly all do.
+    In a pass, `settled` are the results of items of ours that need nothing, in place of their changes: in a large fleet nearly all.
     """
 
     changes: tuple[Change, ...]

@@ -134,7 +134,7 @@ async def _run(job: Pass, run_id: str) -> Report:
         about_orphans += part.orphans.warnings
         plan = part.plan()
         material = part.material(plan, accepted=job.accept is not None)
-        del part
+        del part  # with the values of accounts that nothing is written of
         results += await _carry_out(job, plan, material, gate, run_id)
     gate.settle(results)
     for result in filter(gate.waits, results):
@@ -186,7 +186,7 @@ async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
     try:
         await wait_for([*harvest.tasks, search], job.stop, job.patience)
         yield intake.take(harvest, search.result() if search.done() else _not_searched(job))
-        while not job.stop.is_set() and (intake.filled or not harvest.is_over):
+        while not job.stop.is_set() and not harvest.is_over:
             await wait_for(harvest.tasks, job.stop, job.patience)
             if intake.filled:
                 yield intake.take(harvest)
@@ -194,6 +194,8 @@ async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
         last = intake.take(harvest)
         if last.filled:
             yield last
+        if harvest.fault is not None:
+            raise harvest.fault
     finally:
         search.cancel()
         await asyncio.gather(search, return_exceptions=True)

@@ -11,7 +11,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, Self, TypeVar
 
@@ -27,18 +27,17 @@ _READS_AT_ONCE: Final = 64
 _READS_A_SECOND: Final = 400  # what Key Vault grants for long: 4,000 in 10 seconds
 _BURST: Final = 4000
 _ALWAYS_FINE_SECONDS: Final = 2.0
-_NEVER: Final = datetime.min.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Remembered(Existing):
     """One secret as it was read, `updated` then (UTC); `good_until` is in monotonic seconds.
 
-    It is what was read and not something that holds it: there may be many thousands.
+    It is what was read and not something that holds it: there may be many thousands. It equals no other `Existing`.
     """
 
-    updated: datetime = _NEVER
-    good_until: float = 0.0
+    updated: datetime
+    good_until: float
 
     @classmethod
     def of(cls, stored: Existing, updated: datetime, good_until: float) -> Self:
@@ -84,7 +83,10 @@ class Memory:
         return known is not None and self.clock() < known.good_until
 
     def last_read(self, name: str) -> Existing | None:
-        """What was read of `name` last, whether or not it still stands; None while it is being read again."""
+        """What was read of `name` last, whether or not it still stands; None while it is being read again.
+
+        It is what `recall` said still stands as long as nobody else reads: a secret is in one pass at a time.
+        """
         return self._known.get(place_of(name))
 
     def recall(self, listed: Listed) -> Existing | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,8 @@ from keysync.cli.compose import Wired, wire
 from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.secret.scrub import Scrubber
 from keysync.sources.discovery import Listing
+from keysync.sync.run import run_pass
+from tests.support.passes import Watcher
 from tests.support.settings import config_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
@@ -312,3 +315,16 @@ async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
         assert set(keys.values) == {"primary", "secondary"}
         await wired.cover([beta])
         assert set(wired.accesses) == {(beta.subscription_id, beta.credential)}
+
+
+async def test_a_pass_keeps_what_it_began_with(open_world: Opener) -> None:
+    """An account that a later listing does not have is still served by the pass that had it."""
+    async with open_world({}) as world:
+        wired, listing = world.wired, await world.list()
+        await wired.cover(listing.accounts)
+        job = wired.make_pass(Watcher(), asyncio.Event())
+        await wired.cover([account for account in listing.accounts if account.subscription_id == A])
+        assert len(wired.accesses) == 1
+        report = await run_pass(job)
+        assert {result.ref.account for result in report.results} == {one.resource_id for one in listing.accounts}
+        assert {result.outcome for result in report.results} == {"created"}

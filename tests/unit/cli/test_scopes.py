@@ -59,3 +59,4 @@ async def test_what_the_run_is_not_about_has_none() -> None:
     scopes, made = scopes_of({"name": "beta", "vaults": ["main", "spare"]}, asked=asked)
     assert [[item.ref.secret for item in scope.items] for scope in scopes] == [["beta-primary-key"]]
     assert made == ["beta"]
+    assert scopes[0].source is not scopes[0].source

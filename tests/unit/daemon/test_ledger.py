@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -361,3 +362,17 @@ def test_what_comes_within_a_second_has_one_time():
     books.now = NOW + timedelta(seconds=1.2)
     books.results(*pair("alpha", "unchanged"))
     assert books.entry("alpha").last_success == NOW + timedelta(seconds=1)
+
+
+def test_a_pass_that_could_not_begin_keeps_nobody_busy():
+    """Whatever of it was noted before the fault."""
+    books = Books("alpha", "beta")
+
+    def refs() -> Iterator[ItemRef]:
+        yield ref("alpha")
+        raise KeyError("beta")
+
+    with pytest.raises(KeyError):
+        books.ledger.begin(refs())
+    accounts = [books.entry(name).account for name in ("alpha", "beta")]
+    assert books.ledger.free(accounts) == tuple(accounts)

@@ -325,6 +325,17 @@ def success_of(registry: CollectorRegistry, account: str) -> float | None:
     return registry.get_sample_value(name, {"account": f"{GROUP}/{account}"})
 
 
+def test_an_account_that_was_never_in_step_has_no_series():
+    """It is covered; a time of nought would be one of 1970."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    metrics.cover([f"{GROUP}/{name}" for name in ("alpha", "beta")], ["main"])
+    metrics.finished(REPORT)
+    assert success_of(registry, "alpha") is not None
+    assert success_of(registry, "beta") is None
+    assert f'{GROUP}/beta"' not in generate_latest(registry).decode()
+
+
 def test_series_of_what_is_no_longer_configured_go_and_stay_away():
     """After a reload nothing tells of an account or a vault that is gone, not even a pass that ends later; the rest stays."""
     registry = CollectorRegistry()

@@ -14,6 +14,7 @@ from keysync.sync.collect import AccountScope
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from keysync.sync.run import run_pass
+from tests.support.memory import MemorySource
 from tests.support.passes import Limits, World, key, outcomes, ref
 
 
@@ -259,3 +260,38 @@ async def test_a_scope_is_asked_for_when_its_turn_comes():
     assert scopes.asked == 12
     world.stop.set()
     assert len((await running).results) == 40
+
+
+async def test_a_scope_that_cannot_be_made_ends_the_pass_when_the_others_are_done():
+    """A fault of ours by which nobody knows whose it is: nothing is told of it but the fault, and nobody waits."""
+    world = World("alpha", "beta")
+
+    class Scopes(list[AccountScope]):
+        def __getitem__(self, at: Any) -> Any:
+            if at == 1:
+                raise KeyError(at)
+            return super().__getitem__(at)
+
+    with pytest.raises(KeyError):
+        await run_pass(replace(world.job(), scopes=Scopes(world.scopes())))
+    assert outcomes(world.watcher.results) == {"alpha-primary-key": "created", "alpha-secondary-key": "created"}
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_stopped_pass_tells_of_what_is_in_step_too():
+    """Only what would have been written is skipped."""
+    world = World("alpha")
+    await world.run()
+    world.sources["beta"] = MemorySource(key("beta-1"), key("beta-2"))
+    world.items["beta"] = {}
+    world.watcher.results.clear()
+    report = await world.run(limits={"main": Limits(creates=1)})
+    assert report.stopped
+    expected = {
+        "alpha-primary-key": "unchanged",
+        "alpha-secondary-key": "unchanged",
+        "beta-primary-key": "skipped",
+        "beta-secondary-key": "skipped",
+    }
+    assert outcomes(report.results) == outcomes(world.watcher.results) == expected
+    assert len(report.results) == len(world.watcher.results) == 4
