@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
@@ -16,6 +16,7 @@ from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
+from keysync.targets.recall import shared
 
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3
@@ -87,7 +88,6 @@ class Ledger:
 
     def __init__(self, now: Callable[[], datetime], settled: Callable[[Entry], None] = lambda _entry: None) -> None:
         self._now = now
-        self._latest_now = datetime.min.replace(tzinfo=UTC)
         self.settled = settled
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
@@ -167,7 +167,8 @@ class Ledger:
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Notes what became of an item; with its last one the account has settled."""
         self.revision += 1
-        now = self._whole_second()
+        # One object for all that comes within a second: in a large fleet that is hundreds of accounts.
+        now = shared(self._now().replace(microsecond=0))
         if result.outcome in _WRITTEN:
             self.writes.appendleft(_write_record(result, now))
         entry = self.entries.get(result.ref.account.lower())
@@ -179,13 +180,6 @@ class Ledger:
             entry.changed = {**entry.changed, result.ref: now}
         if not entry.due:
             self._settle(entry, now)
-
-    def _whole_second(self) -> datetime:
-        # One object for all that comes within a second: in a large fleet that is hundreds of accounts.
-        now = self._now().replace(microsecond=0)
-        if self._latest_now != now:
-            self._latest_now = now
-        return self._latest_now
 
     def _settle(self, entry: Entry, now: datetime) -> None:
         # What is as it was stays the same objects: memory that every pass takes anew is memory that nobody gets back.

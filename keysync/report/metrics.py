@@ -56,6 +56,7 @@ class _LastSuccess(Collector):
 
     def note(self, account: str, moment: float) -> None:
         """A success, at `moment` in seconds since the epoch."""
+        # Not of an account whose orphaned secrets were removed: nothing serves it any more.
         if not self._covers or account in self._moments:
             self._moments[account] = moment
 

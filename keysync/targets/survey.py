@@ -77,8 +77,10 @@ class ListingSurvey:
             self._task.cancel()
             return None
         at = self._found.pop(wanted, None)
-        stored = None if at is None else self._memory.last_read(wanted)
-        return None if at is None or stored is None else (stored, at)
+        if at is None:
+            return None
+        stored = self._memory.last_read(wanted)
+        return None if stored is None else (stored, at)
 
     async def _shown(self, wanted: str) -> bool:
         """Waits until the name was shown or nothing more is; returns False where no page has come for too long."""
