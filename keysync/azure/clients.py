@@ -5,12 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Final
 
-from azure.core.credentials_async import AsyncTokenCredential
+from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import (
     AsyncRetryPolicy,
     DistributedTracingPolicy,
     HttpLoggingPolicy,
     RequestIdPolicy,
+    SansIOHTTPPolicy,
     UserAgentPolicy,
 )
 
@@ -22,16 +23,46 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
+from keysync.azure.credentials import SingleFlightCredential
 from keysync.azure.listing import GuardedLists, OneVault
 from keysync.azure.pace import PaceHeaders
 from keysync.azure.reply import ReplyDate
 from keysync.azure.transport import SharedTransport
 
+_UNAUTHORIZED: Final = 401
 # Each client would make one of its own, 8 KB large, though none is in its pipeline.
 _NO_RETRY: Final = AsyncRetryPolicy.no_retries()
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph.aio import ResourceGraphClient
+
+
+class RejectedTokens(SansIOHTTPPolicy[Any, Any]):
+    """A policy of a client's pipeline, right behind the one that adds the token: reports a token that a service refuses.
+
+    The policies of the SDKs drop a refused token of their own, and ask the credential for another: it must not return the
+    same one from its cache.
+    """
+
+    def __init__(self, credential: SingleFlightCredential) -> None:
+        self._credential = credential
+
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
+        """Rejects the token of a request that was answered with 401."""
+        scheme, _, token = request.http_request.headers.get("Authorization", "").partition(" ")
+        if response.http_response.status_code == _UNAUTHORIZED and scheme.lower() == "bearer":
+            self._credential.reject(token)
+
+
+class _ResourceManagerAuthentication(AsyncARMChallengeAuthenticationPolicy):
+    """Sends a request that was refused with 401 once more, with a new token.
+
+    The SDK's policy does so for a challenge with claims only; Key Vault's does so for each challenge.
+    """
+
+    async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
+        response = await super().send(request)
+        return await super().send(request) if response.http_response.status_code == _UNAUTHORIZED else response
 
 
 class Clients:
@@ -52,7 +83,7 @@ class Clients:
         self._graph: dict[int, ResourceGraphClient] = {}
 
     async def batch(
-        self, credential: AsyncTokenCredential, subscription_id: str, api_version: str | None
+        self, credential: SingleFlightCredential, subscription_id: str, api_version: str | None
     ) -> BatchManagementClient:
         """The Batch management client of one subscription, seen with one credential.
 
@@ -74,7 +105,7 @@ class Clients:
             self._batch[key] = await self._stack.enter_async_context(client)
         return self._batch[key]
 
-    async def resource_graph(self, credential: AsyncTokenCredential) -> ResourceGraphClient:
+    async def resource_graph(self, credential: SingleFlightCredential) -> ResourceGraphClient:
         """The Resource Graph client that sees with one credential; its pipeline is that of the Batch clients.
 
         Raises ImportError where the extra ``resource-graph`` is not installed.
@@ -93,24 +124,31 @@ class Clients:
             self._graph[key] = await self._stack.enter_async_context(client)
         return self._graph[key]
 
-    def _resource_manager_policies(self, credential: AsyncTokenCredential) -> list[Any]:
+    def _resource_manager_policies(self, credential: SingleFlightCredential) -> list[Any]:
         scope = self._endpoints.resource_manager_scope
-        policies = self._policies(AsyncARMChallengeAuthenticationPolicy(credential, scope), PaceHeaders())
+        authentication = _ResourceManagerAuthentication(credential, scope)
+        policies = self._policies(credential, authentication, PaceHeaders())
         return [GuardedLists(self._endpoints.resource_manager), *policies]
 
-    def _policies(self, authentication: Any, headers: Any) -> list[Any]:  # noqa: ANN401  # policies share no base class
+    def _policies(
+        self,
+        credential: SingleFlightCredential,
+        authentication: Any,  # noqa: ANN401  # policies share no base class
+        headers: Any,  # noqa: ANN401  # as above
+    ) -> list[Any]:
         """No redirects, since one could carry the token elsewhere, and no retries: those are `keysync.azure.retry`'s."""
         return [
             RequestIdPolicy(),
             UserAgentPolicy(base_user_agent=f"keysync/{__version__}"),
             authentication,
+            RejectedTokens(credential),
             headers,
             *([DistributedTracingPolicy()] if self._tracing else []),
             HttpLoggingPolicy(),
         ]
 
     async def secrets(
-        self, credential: AsyncTokenCredential, url: str, *, verify_challenge: bool, api_version: str | None
+        self, credential: SingleFlightCredential, url: str, *, verify_challenge: bool, api_version: str | None
     ) -> SecretClient:
         """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not know."""
         challenge = AsyncChallengeAuthPolicy(credential, verify_challenge_resource=verify_challenge)
@@ -118,7 +156,7 @@ class Clients:
             url,
             credential,
             transport=self._transport,
-            policies=[OneVault(url), *self._policies(challenge, ReplyDate())],
+            policies=[OneVault(url), *self._policies(credential, challenge, ReplyDate())],
             retry_policy=_NO_RETRY,
             **_given(api_version),
         )

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hmac
 import os
+import re
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Self, TypeAlias
 
+import structlog
 from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import CredentialUnavailableError
 from azure.identity import aio as identity
 
 from keysync.azure.certificate import UNREADABLE, expiry_of
@@ -23,6 +29,13 @@ from keysync.secret.value import SecretValue
 
 _Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
 _EARLY: Final = 300.0
+# Entra's refusals of an assertion that a newer one may cure: not within its time range (700024), invalid or revoked (50013),
+# or signed with a key that Entra does not know yet or any more (700027).
+# learn.microsoft.com/entra/identity-platform/reference-error-codes
+_ASSERTION_REFUSED: Final = re.compile(r"AADSTS(?:700024|700027|50013)\b")
+_MOUNTED_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"
+# What a workload identity needs, by key of the configuration, and the variable that Kubernetes's webhook sets.
+_MOUNTED: Final = {"tenant_id": "AZURE_TENANT_ID", "client_id": "AZURE_CLIENT_ID", "token_file": _MOUNTED_FILE}
 # What azure-identity takes from the environment and a reply could repeat.
 _SECRET_VARIABLES: Final = (
     "AZURE_CLIENT_SECRET",
@@ -34,21 +47,25 @@ _SECRET_VARIABLES: Final = (
 
 
 class SingleFlightCredential:
-    """Asks `inner` once for each scope and tenant, however many callers want the token at that moment.
+    """Makes one token request for each scope and tenant, however many callers want the token at that moment.
 
     azure-identity's aio credentials make a request for each concurrent cold caller, and a VM's metadata service answers
-    429 near five a second. A token is kept until five minutes before its end, or until its `refresh_on`.
+    429 near five a second. A token is kept until five minutes before its end, until its `refresh_on`, or until a service
+    refuses it. `build` makes the SDK's credential, whose own caches keep a refused token or assertion (MSAL's a token until
+    it expires, WorkloadIdentityCredential a token file for ten minutes) and cannot be emptied: a refusal replaces it.
     """
 
     def __init__(
         self,
-        inner: Any,  # noqa: ANN401  # the SDK's credentials share no base class
+        build: Callable[[], Any],
         name: str,
         *,
         timeout: float = 30.0,
         expires_at: datetime | None = None,
     ) -> None:
-        self._inner = inner
+        self._build = build
+        self._inner = build()
+        self._refused = False
         self.name = name
         self.expires_at = expires_at
         """When what it signs in with expires, where that can be told."""
@@ -94,10 +111,42 @@ class SingleFlightCredential:
     async def _request(self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # A deadline of its own: all who wait share this request, so a hung one would fail every later attempt too.
         async with asyncio.timeout(self._timeout):
-            token = await self._ask(scopes, options)
-        if not options.get("claims"):
-            self._tokens[key] = token
+            token = await self._renewed(scopes, options)
+        # A token for claims is good for calls without claims too, and the one before it was refused.
+        self._tokens[_without_claims(key)] = token
         return token
+
+    def reject(self, token: str) -> None:
+        """Drops `token`, which a service refused with 401: the next call to want one makes a new request for it."""
+        dropped = [key for key, known in self._tokens.items() if hmac.compare_digest(known.token, token)]
+        for key in dropped:
+            del self._tokens[key]
+        if dropped:
+            self._refused = True
+            log: Any = structlog.get_logger("keysync")
+            log.info("credential.token_rejected", credential=self.name)
+
+    async def _renewed(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        """A token from a credential that has not been refused; asks a second time where a new assertion may help."""
+        if self._refused:
+            await self._renew()
+        try:
+            return await self._ask(scopes, options)
+        except ClientAuthenticationError as error:
+            if not _ASSERTION_REFUSED.search(str(error)):
+                raise
+            # The file was read up to ten minutes ago, and may have been replaced since.
+            await self._renew()
+        try:
+            return await self._ask(scopes, options)
+        except ClientAuthenticationError:
+            self._refused = True
+            raise
+
+    async def _renew(self) -> None:
+        self._refused, old = False, self._inner
+        self._inner = self._build()
+        await old.close()
 
     async def _ask(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         if hasattr(self._inner, "get_token_info"):
@@ -123,6 +172,11 @@ class SingleFlightCredential:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+
+def _without_claims(key: _Key) -> _Key:
+    scopes, tenant_id, _, enable_cae = key
+    return scopes, tenant_id, None, enable_cae
 
 
 def _stale(token: AccessTokenInfo) -> bool:
@@ -161,8 +215,9 @@ class Credentials:
             same = sum(known.type == wanted.type for known in self._opened)
             name = f"{wanted.type} {same + 1}" if same else wanted.type
             certificate = self._certificate(wanted)
-            inner, expires_at = self._built(wanted, certificate), _expiry(wanted, **certificate)
-            credential = SingleFlightCredential(inner, name, timeout=self._timeout, expires_at=expires_at)
+            credential = self._single_flight(
+                wanted, self._builder(wanted, certificate), name, expires_at=_expiry(wanted, **certificate)
+            )
             self._opened[wanted] = await self._stack.enter_async_context(credential)
         return self._opened[wanted]
 
@@ -171,40 +226,45 @@ class Credentials:
         """Those opened so far, each once."""
         return tuple(self._opened.values())
 
-    def _built(self, wanted: settings.Credential, certificate: dict[str, Any]) -> Any:  # noqa: ANN401  # one class a kind
+    def _single_flight(
+        self,
+        wanted: settings.Credential,
+        build: Callable[[], Any],
+        name: str,
+        *,
+        expires_at: datetime | None,
+    ) -> SingleFlightCredential:
         try:
-            return self._build(wanted, certificate)
+            return SingleFlightCredential(build, name, timeout=self._timeout, expires_at=expires_at)
         except (*UNREADABLE, OSError) as error:
             # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
             file = wanted.certificate_file if isinstance(wanted, settings.ClientCertificateCredential) else None
             what = f"certificate_file: {file}" if file else wanted.type
             raise UsageError(f"credential: {what}: {error}") from error
 
-    def _build(self, wanted: settings.Credential, certificate: dict[str, Any]) -> Any:  # noqa: ANN401  # one return a kind
+    def _builder(self, wanted: settings.Credential, certificate: dict[str, Any]) -> Callable[[], Any]:
+        """A function that makes the SDK's credential; it may be called again. Lambdas, since a `partial` prints its arguments."""
         common = self._common()
         match wanted:
             case settings.DefaultCredential():
                 # A developer's own tools answer last and only if nothing else does.
-                return identity.DefaultAzureCredential(exclude_interactive_browser_credential=True, **common)
+                return lambda: identity.DefaultAzureCredential(exclude_interactive_browser_credential=True, **common)
             case settings.EnvironmentCredential():
-                return identity.EnvironmentCredential(**common)
+                return lambda: identity.EnvironmentCredential(**common)
             case settings.WorkloadIdentityCredential():
-                given = {
-                    "tenant_id": wanted.tenant_id,
-                    "client_id": wanted.client_id,
-                    "token_file_path": str(wanted.token_file) if wanted.token_file else None,
-                }
-                return identity.WorkloadIdentityCredential(**_set(given), **common)
+                return _workload_identity(wanted, common)
             case settings.ManagedIdentityCredential():
-                return identity.ManagedIdentityCredential(**_set({"client_id": wanted.client_id}), **self._managed())
+                given = _set({"client_id": wanted.client_id})
+                return lambda: identity.ManagedIdentityCredential(**given, **self._managed())
             case settings.ClientSecretCredential():
-                return identity.ClientSecretCredential(
-                    wanted.tenant_id, wanted.client_id, self._secret(wanted), **common
-                )
+                secret = self._secret(wanted)
+                return lambda: identity.ClientSecretCredential(wanted.tenant_id, wanted.client_id, secret, **common)
             case settings.ClientCertificateCredential():
-                return identity.CertificateCredential(wanted.tenant_id, wanted.client_id, **certificate, **common)
+                return lambda: identity.CertificateCredential(
+                    wanted.tenant_id, wanted.client_id, **certificate, **common
+                )
             case settings.AzureCliCredential():
-                return identity.AzureCliCredential(**_set({"tenant_id": wanted.tenant_id}))
+                return lambda: identity.AzureCliCredential(**_set({"tenant_id": wanted.tenant_id}))
 
     def _common(self) -> dict[str, Any]:
         return {
@@ -240,6 +300,44 @@ class Credentials:
         """`text`, which from now on is masked wherever a service or an SDK repeats it."""
         self._kept.append(self._scrubber.remember(SecretValue(text)))
         return text
+
+
+def _workload_identity(wanted: settings.WorkloadIdentityCredential, common: dict[str, Any]) -> Callable[[], Any]:
+    """A credential that reads its token file for each request.
+
+    The SDK's WorkloadIdentityCredential keeps the content for ten minutes, sends an empty one, and does not say which file
+    is missing. Raises UsageError where configuration and environment leave something out.
+    """
+    given = {
+        "tenant_id": wanted.tenant_id or os.environ.get("AZURE_TENANT_ID"),
+        "client_id": wanted.client_id or os.environ.get("AZURE_CLIENT_ID"),
+        "token_file": str(wanted.token_file or os.environ.get(_MOUNTED_FILE, "")),
+    }
+    missing = [f"{key} (or {variable})" for key, variable in _MOUNTED.items() if not given[key]]
+    if missing:
+        raise UsageError(
+            f"credential: workload_identity: {', '.join(missing)} is not set; set what is missing, or choose another `type` "
+            "under `credential`"
+        )
+    place = "token_file: " if wanted.token_file else f"{_MOUNTED_FILE}="
+    return lambda: identity.ClientAssertionCredential(
+        given["tenant_id"] or "",
+        given["client_id"] or "",
+        lambda: _assertion(place, Path(given["token_file"] or "")),
+        **common,
+    )
+
+
+def _assertion(place: str, path: Path) -> str:
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        # Without its cause: the text of a decoding error shows the bytes.
+        raise CredentialUnavailableError(f"workload_identity: {place}{path}: the file cannot be read ({why})") from None
+    if not text:
+        raise CredentialUnavailableError(f"workload_identity: {place}{path}: the file is empty")
+    return text
 
 
 def _expiry(
@@ -279,12 +377,11 @@ def check_environment(wanted: settings.Credential) -> None:
 
 def _check_mounted_token(wanted: settings.WorkloadIdentityCredential) -> None:
     """The file that a variable names; one of the configuration was looked for when that was read."""
-    name = "AZURE_FEDERATED_TOKEN_FILE"
-    path = os.environ.get(name)
+    path = os.environ.get(_MOUNTED_FILE)
     if wanted.token_file is None and path and not os.access(path, os.R_OK):
         why = "cannot be read" if Path(path).exists() else "there is no such file"
         raise UsageError(
-            f"credential: workload_identity: {name}={path}: {why}; name the token that Kubernetes mounts (its webhook sets the "
+            f"credential: workload_identity: {_MOUNTED_FILE}={path}: {why}; name the token that Kubernetes mounts (its webhook sets the "
             "variable), or choose another `type` under `credential`"
         )
 

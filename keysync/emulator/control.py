@@ -17,6 +17,7 @@ _OFFERS = {
     "POST /faults": "add a fault: operation, target, kind, status, code, times, ...",
     "DELETE /faults": "lift every fault",
     "POST /accounts/NAME/regenerate": 'replace a key: {"keyName": "Primary"}',
+    "DELETE /tokens": "revoke every token issued so far",
     "GET /counts": "requests by operation",
     "GET /statuses": "replies by status",
     "DELETE /counts": "count from nought",
@@ -61,16 +62,15 @@ class Control:
                 return lambda: Reply(200, [fault.model_dump(exclude_unset=True) for fault in self._faults.active()])
             case ("POST", "faults"):
                 return lambda: self._add_fault(call)
-            case ("DELETE", "faults"):
-                return lambda: _done(self._faults.clear)
             case ("POST", "accounts", name, "regenerate"):
                 return lambda: self._regenerate(call, name)
             case ("GET", "counts"):
                 return lambda: Reply(200, dict(self._counts.by_operation))
             case ("GET", "statuses"):
                 return lambda: Reply(200, dict(self._counts.by_status))
-            case ("DELETE", "counts"):
-                return lambda: _done(self._counts.clear)
+            case ("DELETE", "faults" | "counts" | "tokens" as what):
+                clear = {"faults": self._faults.clear, "counts": self._counts.clear, "tokens": self._entra.revoke}
+                return lambda: _done(clear[what])
             case ("GET", "vaults", name, "secrets"):
                 return lambda: self._secrets(name)
         return lambda: error(404, "NotFound", f"Not offered: {call.method} {call.raw_path}; GET / tells what is.")

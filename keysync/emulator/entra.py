@@ -50,6 +50,8 @@ class Entra:
         self._tenants = {tenant.lower(): tenant for tenant in tenants}
         self._clock = clock
         self._checked: dict[str, Token] = {}
+        self._revoked: set[str] = set()
+        self._issued: list[str] = []
 
     def issue(self, tenant_id: str, audience: str, issuer: str) -> str:
         """A signed access token of the service principal."""
@@ -68,10 +70,19 @@ class Entra:
             "ver": "1.0",
             "jti": uuid.uuid4().hex,
         }
-        return jwt.encode(claims, _signing_key(), algorithm="RS256", headers={"kid": _KEY_ID})
+        token = jwt.encode(claims, _signing_key(), algorithm="RS256", headers={"kid": _KEY_ID})
+        self._issued.append(token)
+        return token
+
+    def revoke(self) -> None:
+        """Every token issued so far is refused from now on, although it has not expired."""
+        self._revoked.update(self._issued)
+        self._issued.clear()
 
     def read(self, token: str) -> Token:
         """The content of a token; whether it fits the call is for the service to say."""
+        if token in self._revoked:
+            raise BadToken("revoked")
         known = self._checked.get(token)
         if known is not None:
             return known
@@ -194,6 +205,7 @@ class Entra:
             )
             raise Refused(self.error(400, "AADSTS700016", told, call))
         if form.get("client_assertion"):
+            self._check_assertion(call, form["client_assertion"])
             return
         if not form.get("client_secret"):
             told = (
@@ -206,6 +218,15 @@ class Entra:
                 f"value, not the client secret ID, for a secret added to app '{client}'."
             )
             raise Refused(self.error(401, "AADSTS7000215", told, call))
+
+    def _check_assertion(self, call: Call, assertion: str) -> None:
+        """Refuses an assertion that has expired; its signature and its claims are not checked, nor that it is a JWT."""
+        try:
+            claims = jwt.decode(assertion, options={"verify_signature": False, "verify_exp": False})
+        except jwt.PyJWTError:
+            return
+        if float(claims.get("exp", "inf")) <= self._clock():
+            raise Refused(self.error(401, "AADSTS700024", None, call))
 
     def error(self, status: int, code: str, message: str | None, call: Call) -> Reply:
         """An error as the token endpoint tells it; `code` is one of AADSTS, or an OAuth error of its own."""

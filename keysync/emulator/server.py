@@ -112,6 +112,10 @@ class Emulator:
         """Every request: operation, target, status."""
         return self._served.requests
 
+    def revoke_tokens(self) -> None:
+        """Has every token issued so far refused with 401, as after a revocation."""
+        self._entra.revoke()
+
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
         self._certificate = Certificate(f"{vault.name}.localhost" for vault in self.state.vaults)

@@ -34,6 +34,9 @@ class Identity:
         self.scopes += scopes
         return AccessTokenInfo(TOKEN, int(time.time()) + 3600)
 
+    def reject(self, token: str) -> None:
+        """It has no other to give."""
+
 
 def challenge(resource: str) -> tuple[int, dict[str, str]]:
     """What a vault answers to a request without a token."""

@@ -42,7 +42,7 @@ class Issuer:
 async def test_many_callers_make_one_request():
     """Thirty that ask at once share one request and one token."""
     issuer = Issuer()
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         tokens = await asyncio.gather(*(credential.get_token_info(SCOPE) for _ in range(30)))
         assert {token.token for token in tokens} == {"token-1"}
         assert (await credential.get_token(SCOPE)).token == "token-1"
@@ -54,7 +54,7 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others():
     """The request goes on for those who still wait, even if the first to ask has gone."""
     issuer = Issuer()
     issuer.gate.clear()
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         tasks = [asyncio.create_task(credential.get_token_info(SCOPE)) for _ in range(3)]
         await asyncio.sleep(0)
         tasks[0].cancel()
@@ -69,7 +69,7 @@ async def test_a_failure_reaches_all_and_is_not_kept():
     """All who waited learn of the failure; the next to ask makes a new request."""
     issuer = Issuer()
     issuer.failure = ClientAuthenticationError(message="no")
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         results = await asyncio.gather(*(credential.get_token_info(SCOPE) for _ in range(5)), return_exceptions=True)
         assert all(isinstance(result, ClientAuthenticationError) for result in results)
         assert len(issuer.asked) == 1
@@ -80,7 +80,7 @@ async def test_a_failure_reaches_all_and_is_not_kept():
 async def test_each_scope_and_tenant_has_its_own_token():
     """A token of one tenant or scope is never given for another."""
     issuer = Issuer()
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         one = await credential.get_token(SCOPE, tenant_id="a")
         other = await credential.get_token(SCOPE, tenant_id="b")
         third = await credential.get_token("https://management.azure.com/.default", tenant_id="a")
@@ -94,7 +94,7 @@ async def test_each_scope_and_tenant_has_its_own_token():
 async def test_a_stale_token_is_replaced(lifetime: float, refresh_in: float | None):
     """Five minutes before its end, or from `refresh_on`, a token is asked for anew."""
     issuer = Issuer(lifetime, refresh_in)
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         assert (await credential.get_token_info(SCOPE)).token == "token-1"
         assert (await credential.get_token_info(SCOPE)).token == "token-2"
 
@@ -102,7 +102,7 @@ async def test_a_stale_token_is_replaced(lifetime: float, refresh_in: float | No
 async def test_a_token_for_claims_is_not_kept():
     """A challenge with claims is answered with a fresh token each time."""
     issuer = Issuer()
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         one = await credential.get_token(SCOPE, claims="c")
         other = await credential.get_token(SCOPE, claims="c")
     assert one.token != other.token
@@ -112,7 +112,7 @@ async def test_closing_ends_a_request_that_nobody_waits_for():
     """A pass that ends leaves no request behind."""
     issuer = Issuer()
     issuer.gate.clear()
-    async with SingleFlightCredential(issuer, "test") as credential:
+    async with SingleFlightCredential(lambda: issuer, "test") as credential:
         task = asyncio.create_task(credential.get_token_info(SCOPE))
         await asyncio.sleep(0)
         task.cancel()

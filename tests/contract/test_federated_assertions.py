@@ -1,0 +1,127 @@
+"""A federated assertion that Entra refuses is read again before the next try; a missing one is named."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from keysync.azure.errors import AzureFailure
+from keysync.cli.compose import Wired, wire
+from keysync.emulator import Emulator
+from keysync.secret.scrub import Scrubber
+from keysync.targets.interface import Absent
+from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.settings import config_of
+
+NAME = "alpha-primary-key"
+START = 1_800_000_000.0
+SHORT, LONG = START + 600, START + 7200
+"""When assertions expire, in seconds since 1970 by the embedded Azure's clock."""
+
+
+def assertion(expires: float) -> str:
+    """What Kubernetes would mount."""
+    return jwt.encode({"exp": int(expires)}, "of-no-importance-to-the-embedded-azure", algorithm="HS256")
+
+
+class World:
+    """The embedded Azure, its clock, and the token file that keysync signs in with."""
+
+    def __init__(self, azure: Emulator, wired: Wired, clock: list[float], file: Path) -> None:
+        self.azure = azure
+        self.wired = wired
+        self.clock = clock
+        self.file = file
+
+    async def read_secret(self) -> object:
+        """Asks the vault, which needs a token of its own."""
+        return await self.wired.targets["main"].read(NAME)
+
+    async def list_keys(self) -> object:
+        """Asks Batch, which needs a token of its own."""
+        return await self.wired.source(self.wired.accounts[0]).get_keys()
+
+
+@asynccontextmanager
+async def signed_in_by(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
+    """A credential of `kind` that finds the token file through the environment."""
+    clock = [START]
+    async with Emulator(data("alpha"), clock=lambda: clock[0]) as azure:
+        ends = azure.endpoints
+        for name in ("AZURE_CLIENT_SECRET", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        # The webhook of Kubernetes sets the authority too; DefaultAzureCredential does not pass its own on.
+        given = {
+            "AZURE_AUTHORITY_HOST": ends.authority,
+            "AZURE_TENANT_ID": ends.tenant_id,
+            "AZURE_CLIENT_ID": ends.client_id,
+        }
+        for name, value in {**given, "AZURE_FEDERATED_TOKEN_FILE": str(file)}.items():
+            monkeypatch.setenv(name, value)
+        cloud = {"authority": ends.authority, "resource_manager": ends.resource_manager, "ca_bundle": ends.ca_bundle}
+        account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": "alpha", "vaults": ["main"]}
+        document: dict[str, Any] = {
+            "cloud": cloud,
+            "credential": {"type": kind},
+            "vaults": {"main": {"url": ends.vaults["main"], "verify_challenge_resource": False}},
+            "accounts": [account],
+        }
+        config = config_of(document)
+        async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
+            yield World(azure, wired, clock, file)
+
+
+@pytest.fixture(params=["workload_identity", "default"])
+async def world(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[World]:
+    """Each credential that signs in with a token file."""
+    file = tmp_path / "token"
+    file.write_text(assertion(SHORT))
+    async with signed_in_by(request.param, file, monkeypatch) as entered:
+        yield entered
+
+
+async def test_a_new_assertion_is_used_at_once(world: World) -> None:
+    """The SDK keeps the file's content for ten minutes; the refused one is replaced within the same call."""
+    await world.list_keys()
+    world.clock[0] = SHORT + 1
+    world.file.write_text(assertion(LONG))
+    assert await world.read_secret() == Absent()
+
+
+async def test_a_refused_assertion_is_not_kept_for_the_next_call(world: World) -> None:
+    """The call fails while the file has expired, and the next one succeeds as soon as the file was replaced."""
+    world.clock[0] = SHORT + 1
+    with pytest.raises(AzureFailure) as refused:
+        await world.read_secret()
+    assert "AADSTS700024" in refused.value.record.summary
+    assert world.azure.counts["token"] == 2
+    world.file.write_text(assertion(LONG))
+    assert await world.read_secret() == Absent()
+    assert world.azure.counts["token"] == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "the file cannot be read (No such file or directory)"), (" \n", "the file is empty")],
+    ids=["vanished", "empty"],
+)
+async def test_a_missing_assertion_names_its_file(
+    content: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent, and the failure says which variable named which file."""
+    file = tmp_path / "token"
+    file.write_text(assertion(LONG))
+    async with signed_in_by("workload_identity", file, monkeypatch) as world:
+        file.unlink() if content is None else file.write_text(content)
+        with pytest.raises(AzureFailure) as failed:
+            await world.read_secret()
+        assert failed.value.record.kind == "credential_unavailable"
+        assert f"AZURE_FEDERATED_TOKEN_FILE={file}: {why}" in failed.value.record.summary
+        assert world.azure.counts["token"] == 0
