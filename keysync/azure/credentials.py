@@ -7,10 +7,11 @@ import hmac
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
+from random import uniform
 from typing import Any, Final, Self, TypeAlias
 
 import structlog
@@ -29,6 +30,11 @@ from keysync.secret.value import SecretValue
 
 _Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
 _EARLY: Final = 300.0
+# A metadata service that is being updated answers 404 or 410, for up to 70 seconds.
+# learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+_BEING_UPDATED: Final = frozenset({404, 410})
+_PATIENCE: Final = 70.0
+_LONGEST_PAUSE: Final = 16.0
 # Entra's refusals of an assertion that a newer one may cure: not within its time range (700024), invalid or revoked (50013),
 # or signed with a key that Entra does not know yet or any more (700027).
 # learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -53,6 +59,8 @@ class SingleFlightCredential:
     429 near five a second. A token is kept until five minutes before its end, until its `refresh_on`, or until a service
     refuses it. `build` makes the SDK's credential, whose own caches keep a refused token or assertion (MSAL's a token until
     it expires, WorkloadIdentityCredential a token file for ten minutes) and cannot be emptied: a refusal replaces it.
+    A request has `timeout` seconds; one that is answered as by a metadata service which is being updated is repeated for
+    `patience` seconds on top.
     """
 
     def __init__(
@@ -61,9 +69,13 @@ class SingleFlightCredential:
         name: str,
         *,
         timeout: float = 30.0,
+        patience: float = 0.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         expires_at: datetime | None = None,
     ) -> None:
         self._build = build
+        self._patience = patience
+        self._sleep = sleep
         self._inner = build()
         self._refused = False
         self.name = name
@@ -110,8 +122,8 @@ class SingleFlightCredential:
 
     async def _request(self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # A deadline of its own: all who wait share this request, so a hung one would fail every later attempt too.
-        async with asyncio.timeout(self._timeout):
-            token = await self._renewed(scopes, options)
+        async with asyncio.timeout(self._timeout + self._patience):
+            token = await self._patiently(scopes, options)
         # A token for claims is good for calls without claims too, and the one before it was refused.
         self._tokens[_without_claims(key)] = token
         return token
@@ -125,6 +137,18 @@ class SingleFlightCredential:
             self._refused = True
             log: Any = structlog.get_logger("keysync")
             log.info("credential.token_rejected", credential=self.name)
+
+    async def _patiently(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        waited, cap = 0.0, 1.0
+        while True:
+            try:
+                return await self._renewed(scopes, options)
+            except ClientAuthenticationError as error:
+                if error.status_code not in _BEING_UPDATED or waited >= self._patience:
+                    raise
+            pause = min(uniform(0.0, cap), self._patience - waited)  # noqa: S311  # nosec B311  # no secret
+            waited, cap = waited + pause, min(2 * cap, _LONGEST_PAUSE)
+            await self._sleep(pause)
 
     async def _renewed(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         """A token from a credential that has not been refused; asks a second time where a new assertion may help."""
@@ -235,7 +259,8 @@ class Credentials:
         expires_at: datetime | None,
     ) -> SingleFlightCredential:
         try:
-            return SingleFlightCredential(build, name, timeout=self._timeout, expires_at=expires_at)
+            patience = _PATIENCE if isinstance(wanted, settings.ManagedIdentityCredential) else 0.0
+            return SingleFlightCredential(build, name, timeout=self._timeout, patience=patience, expires_at=expires_at)
         except (*UNREADABLE, OSError) as error:
             # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
             file = wanted.certificate_file if isinstance(wanted, settings.ClientCertificateCredential) else None

@@ -18,6 +18,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeE
 from azure.identity import CredentialUnavailableError
 
 from keysync.azure.hints import hint_for
+from keysync.azure.proxy import ProxyFailed
 from keysync.errors import KeysyncError
 from keysync.secret.scrub import Scrubber
 
@@ -226,6 +227,8 @@ class FailureTranslator:
     def _from_exception(self, error: BaseException) -> FailureRecord:
         text = self._scrub(str(error))[:_TEXT]
         for cause in _causes(error):
+            if isinstance(cause, ProxyFailed):
+                return self._from_proxy(cause)
             known = _kind_of_cause(cause)
             if known is not None:
                 kind, prefix, ambiguous = known
@@ -234,6 +237,11 @@ class FailureTranslator:
             return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
         # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
         return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
+
+    def _from_proxy(self, error: ProxyFailed) -> FailureRecord:
+        # No tunnel, so nothing was sent.
+        kind: Kind = "connection" if error.status is None else "http_error"
+        return FailureRecord(kind=kind, summary=self._scrub(str(error)), http_status=error.status, hint=error.hint)
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
@@ -349,6 +357,8 @@ def _kind_of_cause(cause: BaseException) -> tuple[Kind, str, bool] | None:
 
 
 def _with_hint(record: FailureRecord, *, operation: str, scope: str) -> FailureRecord:
+    if record.hint is not None:
+        return record
     codes = record.codes
     message = (record.cloud_error.message if record.cloud_error else record.summary) or ""
     hint = hint_for(kind=record.kind, codes=codes, message=message, operation=operation, scope=scope)

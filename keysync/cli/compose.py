@@ -242,7 +242,9 @@ async def wire(
         check_environment(credential)
     async with AsyncExitStack() as stack:
         endpoints = endpoints_of(config.cloud)
-        transport = await open_transport(stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS)
+        transport = await open_transport(
+            stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS, scrubber=scrubber
+        )
         translator, fingerprinter = FailureTranslator(scrubber), Fingerprinter()
         request_seconds = config.timeouts.request.total_seconds()
         caller = Caller(translator, RetryPolicy(), timeout=request_seconds, observe=observe)

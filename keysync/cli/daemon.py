@@ -148,7 +148,7 @@ async def _open_notifier(
     if wanted is None:
         return None
     # A session of its own: what tells of failures must not share the fate of the calls that fail.
-    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS)
+    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS, scrubber=scrubber)
     text = wanted.secret.read() if wanted.secret is not None else None
     webhook = Webhook(
         transport.session,

@@ -51,6 +51,8 @@ def connect(*, in_cluster: bool) -> ApiClient:
         raise UsageError(f"leader_election: no way to Kubernetes: {error}") from None
     # The election tries again by itself; a repetition behind its back would outlast its deadlines.
     settings.retries = False
+    if in_cluster:
+        settings.proxy = None  # the client takes the environment's proxy, which does not know the cluster
     return ApiClient(settings)
 
 

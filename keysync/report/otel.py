@@ -12,10 +12,18 @@ from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import ProxyTracerProvider, Status, StatusCode
+from requests import Response, Session
 
 from keysync import __version__
 
 _URLS: Final = frozenset({"url.full", "http.url"})
+
+
+class _NoRedirects(Session):
+    """A session that follows no redirect: it would take the collector's headers, which may hold credentials, elsewhere."""
+
+    def get_redirect_target(self, resp: Response) -> None:  # the base class's signature
+        """There is none."""
 
 
 class SdkTracer:
@@ -38,7 +46,9 @@ class SdkTracer:
             return None
         ours = Resource({"service.name": "keysync", "service.version": __version__})
         provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        provider.add_span_processor(Scrubbing(BatchSpanProcessor(exporter or OTLPSpanExporter()), scrub))
+        provider.add_span_processor(
+            Scrubbing(BatchSpanProcessor(exporter or OTLPSpanExporter(session=_NoRedirects())), scrub)
+        )
         trace.set_tracer_provider(provider)
         return cls(provider)
 

@@ -13,6 +13,7 @@ import aiohttp
 
 from keysync import __version__
 from keysync.azure.errors import parse_retry_after
+from keysync.azure.proxy import Proxy, ProxyFailed
 from keysync.azure.transport import ReplyLost
 from keysync.secret.signing import Signer
 
@@ -64,7 +65,7 @@ class _Answer:
 class Webhook:
     """Posts JSON to `url`, signed anew for each attempt, each attempt within `timeout` seconds.
 
-    `session` stays its owner's. `proxy` is the URL of the proxy that the receiver's host calls for. `clock` gives seconds
+    `session` stays its owner's. `proxy` is the one that the receiver's host calls for. `clock` gives seconds
     since 1970. Neither the URL nor the reply's body is ever told: both may hold what only sender and receiver should know.
     """
 
@@ -75,7 +76,7 @@ class Webhook:
         signer: Signer,
         *,
         timeout: float,
-        proxy: str | None = None,
+        proxy: Proxy | None = None,
         repeats: Repeats | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -115,13 +116,16 @@ class Webhook:
             headers={**_HEADERS, SIGNATURE: self._signer.sign(body, self._clock())},
             # A redirect could take the events to somebody else.
             allow_redirects=False,
-            proxy=self._proxy,
+            proxy=None if self._proxy is None else self._proxy.url,
+            proxy_headers=None if self._proxy is None else self._proxy.headers,
             # Half of the time for the connection alone: a host that drops packets is told from one that is slow to answer.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
         )
 
     def _failed(self, error: Exception) -> _Answer:
         match error:
+            case ProxyFailed():
+                return _Answer(error.reason, error.status, again=error.status is None or error.status >= 500)
             case aiohttp.ClientSSLError():
                 return _Answer("no trusted TLS connection")
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():

@@ -91,7 +91,8 @@ class BatchAccount:
 
     async def _shared_key_disabled(self, record: FailureRecord) -> bool:
         if (
-            record.http_status is None
+            record.kind != "cloud_error"  # a proxy's answer says nothing about the account
+            or record.http_status is None
             or not 400 <= record.http_status < 500
             or record.http_status in {401, 404, 408, 429}
         ):

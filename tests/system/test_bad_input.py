@@ -156,7 +156,11 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
     ("name", "value", "told"),
     [
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE=/nowhere/ca.pem: this is not a readable PEM file"),
-        ("HTTPS_PROXY", "robot:hunter2@proxy:3128", "HTTPS_PROXY=***@proxy:3128: this is not the address of a proxy"),
+        (
+            "HTTPS_PROXY",
+            "http://robot:12#hunter2@proxy:3128",
+            "HTTPS_PROXY: the value is not the address of an HTTP proxy",
+        ),
     ],
 )
 def test_an_environment_that_no_call_could_use_makes_no_request(

@@ -86,7 +86,7 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
 @asynccontextmanager
 async def opening() -> AsyncIterator[Credentials]:
     async with AsyncExitStack() as stack:
-        transport = await open_transport(stack, ca_bundle=None, connect_seconds=1)
+        transport = await open_transport(stack, ca_bundle=None, connect_seconds=1, scrubber=Scrubber())
         yield Credentials(stack, endpoints_of("public"), transport, Scrubber(), timeout=1)
 
 

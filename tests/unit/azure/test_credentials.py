@@ -119,3 +119,56 @@ async def test_closing_ends_a_request_that_nobody_waits_for():
         await asyncio.gather(task, return_exceptions=True)
     assert issuer.closed
     assert not [other for other in asyncio.all_tasks() if other.get_name() == "token test"]
+
+
+class MetadataService(Issuer):
+    """Answers with `statuses`, one a request, and then with tokens."""
+
+    def __init__(self, *statuses: int) -> None:
+        super().__init__()
+        self.statuses = list(statuses)
+
+    async def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
+        if not self.statuses:
+            return await super().get_token_info(*scopes, options=options)
+        self.asked.append((scopes, {}))
+        error = ClientAuthenticationError(message="not now")
+        error.status_code = self.statuses.pop(0)
+        raise error
+
+
+async def test_a_metadata_service_that_is_being_updated_is_asked_again():
+    """404 and 410 are repeated, with pauses, until it answers."""
+    service, pauses = MetadataService(410, 404, 410), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with SingleFlightCredential(lambda: service, "test", patience=70.0, sleep=sleep) as credential:
+        assert (await credential.get_token_info(SCOPE)).token == "token-4"
+    assert len(pauses) == 3
+    assert all(0.0 <= pause <= 4.0 for pause in pauses)
+
+
+async def test_a_metadata_service_is_not_asked_for_ever():
+    """After 70 seconds of pauses the failure is the caller's."""
+    service, pauses = MetadataService(*[410] * 10_000), list[float]()
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+
+    async with SingleFlightCredential(lambda: service, "test", patience=70.0, sleep=sleep) as credential:
+        with pytest.raises(ClientAuthenticationError):
+            await credential.get_token_info(SCOPE)
+    assert sum(pauses) == pytest.approx(70.0)
+    assert max(pauses) <= 16.0
+
+
+@pytest.mark.parametrize(("patience", "status"), [(0.0, 410), (70.0, 400), (70.0, 403)])
+async def test_other_refusals_are_not_repeated(patience: float, status: int):
+    """No other credential is patient, and no other status says that waiting helps."""
+    service = MetadataService(status)
+    async with SingleFlightCredential(lambda: service, "test", patience=patience) as credential:
+        with pytest.raises(ClientAuthenticationError):
+            await credential.get_token_info(SCOPE)
+    assert len(service.asked) == 1

@@ -127,7 +127,9 @@ async def opened(tmp_path: Path, *, trusted: bool = True) -> AsyncIterator[Scene
     bundle = tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     async with receiving(context) as receiver, AsyncExitStack() as stack:
-        transport = await open_transport(stack, ca_bundle=bundle if trusted else None, connect_seconds=5)
+        transport = await open_transport(
+            stack, ca_bundle=bundle if trusted else None, connect_seconds=5, scrubber=Scrubber()
+        )
         yield Scene(receiver, transport.session)
 
 

@@ -72,7 +72,7 @@ async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, scrubber: Scru
             monkeypatch.setenv(f"AZURE_{name.upper()}", getattr(found, name))
         bundle, manager = Path(found.ca_bundle), found.resource_manager
         endpoints = Endpoints(found.authority, manager, f"{manager}/.default", bundle, known=False)
-        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5)
+        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, scrubber=Scrubber())
         credentials = Credentials(stack, endpoints, transport, scrubber, timeout=20)
         credential = await credentials.open(EnvironmentCredential(type="environment"))
         clients = Clients(stack, endpoints, transport, tracing=tracer.enabled)
@@ -228,6 +228,19 @@ async def test_the_service_may_have_another_name(monkeypatch: pytest.MonkeyPatch
                 pass
     assert exported(collector) == ([PASS], {"service.name": "keys-of-production", "service.version": __version__})
     assert [one.path for one in collector.received] == ["/elsewhere"]
+
+
+async def test_a_redirect_of_a_collector_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its headers, which may hold credentials, go to nobody else."""
+    async with receiving() as collector, receiving() as other:
+        collector.answers = [(307, {"Location": f"{other.base}/v1/traces"})] * 3
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=of-the-collector")
+        async with open_tracing(str) as tracer:
+            with tracer.span(PASS, {}):
+                pass
+        assert collector.received[0].headers["api-key"] == "of-the-collector"
+        assert other.received == []
 
 
 def exported(collector: Receiver) -> tuple[list[str], dict[str, str]]:

@@ -1,0 +1,232 @@
+"""Proxies of the environment: which call takes which, with user and password kept apart from the address."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import Any, Final, TypeAlias
+from urllib.parse import SplitResult, unquote, urlsplit
+
+import aiohttp
+import structlog
+
+from keysync.errors import UsageError
+from keysync.secret.scrub import Scrubber
+from keysync.secret.value import SecretValue
+
+_Address: TypeAlias = IPv4Address | IPv6Address
+_LINK_LOCAL: Final = ip_network("169.254.0.0/16")
+# Where azure-identity asks for tokens of a managed identity. The last one is of AAD Pod Identity.
+_IDENTITY_ENDPOINTS: Final = (
+    "IDENTITY_ENDPOINT",
+    "IMDS_ENDPOINT",
+    "MSI_ENDPOINT",
+    "AZURE_POD_IDENTITY_AUTHORITY_HOST",
+)
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """A proxy and the variable that names it. `url` has no user and no password: `headers` have them, for CONNECT."""
+
+    url: str
+    variable: str
+    headers: Mapping[str, str] | None = field(default=None, repr=False)
+
+
+class Proxies:
+    """The proxies that `environ` names, by HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, in either case.
+
+    Identity endpoints, loopback, link-local addresses, the cluster's API and the hosts of NO_PROXY are called directly. The
+    passwords are masked by `scrubber` for as long as this object lives.
+    """
+
+    def __init__(self, scrubber: Scrubber, environ: Mapping[str, str] = os.environ) -> None:
+        """Raises UsageError where a variable does not hold the URL of an HTTP proxy; the message shows nothing of it."""
+        self._secrets: list[SecretValue] = []
+        https = _variable("https", environ) or _variable("all", environ)
+        # ALL_PROXY is often for other programs: it is looked at only where calls over TLS depend on it.
+        http = _variable("http", environ) or (None if _variable("https", environ) else https)
+        self._by_scheme = {
+            scheme: self._proxy(name, environ[name], scrubber)
+            for scheme, name in (("https", https), ("http", http))
+            if name is not None
+        }
+        self._excluded = _Excluded(environ)
+
+    def proxy_for(self, url: str) -> Proxy | None:
+        """The proxy for a call to `url`; None where it is to be made directly."""
+        parts = urlsplit(url)
+        proxy = self._by_scheme.get(parts.scheme)
+        return None if proxy is None or self._excluded.has(parts) else proxy
+
+    def named(self, address: str) -> Proxy | None:
+        """The proxy whose URL is `address`."""
+        return next((proxy for proxy in self._by_scheme.values() if _same(proxy.url, address)), None)
+
+    def _proxy(self, variable: str, value: str, scrubber: Scrubber) -> Proxy:
+        parts = _split(value)
+        if parts is None:
+            raise UsageError(
+                f"{variable}: the value is not the address of an HTTP proxy; set it to a URL such as "
+                "http://proxy.example.com:3128 (special characters of a user or a password are percent-encoded: # is %23), "
+                "or unset it"
+            )
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+        url = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")
+        if parts.username is None and parts.password is None:
+            return Proxy(url, variable)
+        user, password = unquote(parts.username or ""), unquote(parts.password or "")
+        if ":" in user:
+            raise UsageError(f"{variable}: the user of the proxy has a colon, which Basic authentication cannot send")
+        basic = base64.b64encode(f"{user}:{password}".encode()).decode()
+        for text in (password, parts.password or "", basic):
+            self._secrets.append(scrubber.remember(SecretValue(text)))
+        return Proxy(url, variable, {"Proxy-Authorization": f"Basic {basic}"})
+
+
+class ProxyFailed(aiohttp.ClientError):
+    """A proxy could not be reached, or refused to connect. `status` is its answer, None where there was none.
+
+    The message names the proxy without user and password, and `hint` its variable.
+    """
+
+    def __init__(self, proxy: Proxy, status: int | None, target: str) -> None:
+        self.status = status
+        self.hint = _hint(proxy, status, target)
+        self.reason = f"the proxy {proxy.url} of {proxy.variable} " + (
+            "cannot be reached" if status is None else f"answered HTTP {status}"
+        )
+        """What happened, without the host that was called."""
+        super().__init__(self.reason if status is None else f"{self.reason} to CONNECT {target}")
+
+
+def _hint(proxy: Proxy, status: int | None, target: str) -> str:
+    name = proxy.variable
+    if status is None:
+        return f"start the proxy {proxy.url}, correct {name}, or unset it; NO_PROXY excludes hosts that are called directly"
+    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        missing = (
+            "has no user and password" if proxy.headers is None else "has a user and password that the proxy refuses"
+        )
+        return f"{name} {missing}: set it to http://USER:PASSWORD@HOST:PORT, special characters percent-encoded"
+    return f"allow {target} in the proxy {proxy.url} ({name}), or name the host in NO_PROXY to call it directly"
+
+
+def _variable(scheme: str, environ: Mapping[str, str]) -> str | None:
+    # The lower-case name wins, as in curl.
+    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+    return next((name for name in names if environ.get(name)), None)
+
+
+def _split(value: str) -> SplitResult | None:
+    """The parts of a proxy's URL; None for everything that is none, a `#` or `/` in a password included."""
+    try:
+        parts = urlsplit(value)
+        parts.port  # noqa: B018  # a property that raises
+    except ValueError:
+        return None
+    alone = parts.path in {"", "/"} and not any(mark in value for mark in "#?")
+    plain = value.isprintable() and " " not in value
+    return parts if alone and plain and parts.scheme in {"http", "https"} and parts.hostname else None
+
+
+def _same(one: str, other: str) -> bool:
+    first, second = urlsplit(one), urlsplit(other)
+    return (first.scheme, first.hostname, _port(first)) == (second.scheme, second.hostname, _port(second))
+
+
+def _port(parts: SplitResult) -> int | None:
+    return parts.port or _PORTS.get(parts.scheme)
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One entry of NO_PROXY: a host or suffix, or a network, and a port where it is for that alone."""
+
+    suffix: str = ""
+    network: IPv4Network | IPv6Network | None = None
+    port: int | None = None
+
+    def matches(self, host: str, address: _Address | None, port: int | None) -> bool:
+        if self.port is not None and self.port != port:
+            return False
+        if self.network is not None:
+            return address is not None and address in self.network
+        return self.suffix in {"*", host} or host.endswith(f".{self.suffix}")
+
+
+class _Excluded:
+    """The hosts that are called directly: NO_PROXY, as curl reads it, and those that no proxy may see."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        text = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
+        self._entries = list(_entries(re.split(r"[\s,]+", text)))
+        self._hosts = {"localhost", *_internal_hosts(environ)}
+
+    def has(self, parts: SplitResult) -> bool:
+        host = (parts.hostname or "").rstrip(".")
+        address = _address(host)
+        if host in self._hosts or host.endswith(".localhost"):
+            return True
+        if address is not None and (address.is_loopback or address in _LINK_LOCAL):
+            return True
+        return any(entry.matches(host, address, _port(parts)) for entry in self._entries)
+
+
+def _internal_hosts(environ: Mapping[str, str]) -> Iterator[str]:
+    """Hosts of identity endpoints and of the cluster's API: a proxy could read a token, and mostly cannot reach them."""
+    for name in _IDENTITY_ENDPOINTS:
+        value = environ.get(name, "")
+        try:
+            host = urlsplit(value if "://" in value else f"//{value}").hostname
+        except ValueError:
+            continue
+        if host:
+            yield host
+    cluster = environ.get("KUBERNETES_SERVICE_HOST", "")
+    if cluster:
+        yield cluster.strip("[]").lower()
+        yield from ("kubernetes.default.svc", "kubernetes.default")
+
+
+def _address(host: str) -> _Address | None:
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
+
+
+def _entries(words: list[str]) -> Iterator[_Entry]:
+    for word in filter(None, words):
+        try:
+            yield _entry(word.lower())
+        except ValueError:
+            log: Any = structlog.get_logger("keysync")
+            log.warning("proxy.exclusion_ignored", reason="an entry of NO_PROXY is no host, suffix, address or network")
+
+
+def _entry(word: str) -> _Entry:
+    """One entry of NO_PROXY. Raises ValueError for one that is not understood."""
+    if word == "*":
+        return _Entry("*")
+    if "/" in word:
+        return _Entry(network=ip_network(word, strict=False))
+    bracketed = re.fullmatch(r"\[([0-9a-f:.]+)\](?::([0-9]{1,5}))?", word)
+    if bracketed:
+        return _Entry(network=ip_network(bracketed[1]), port=int(bracketed[2]) if bracketed[2] else None)
+    if word.count(":") > 1:
+        return _Entry(network=ip_network(word))
+    host, _, port = word.partition(":")
+    if not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", host) or not re.fullmatch(r"[0-9]{0,5}", port):
+        raise ValueError
+    number = int(port) if port else None
+    if _address(host) is not None:
+        return _Entry(network=ip_network(host), port=number)
+    return _Entry(host.strip("."), port=number)

@@ -1,0 +1,106 @@
+"""A proxy that refuses: one finding that names its variable, and its password nowhere."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.daemon import running
+from tests.support.proxy import ForwardProxy, proxying_in_a_thread
+from tests.system.conftest import clean_environment, run_keysync
+
+PASSWORD = "pr0xy+P4ss/w0rd=of-the test"
+ENCODED = "pr0xy%2BP4ss%2Fw0rd%3Dof-the%20test"
+BASIC = base64.b64encode(f"bot:{PASSWORD}".encode()).decode()
+TENANT = "7e000000-0000-4000-8000-00000000007e"
+CONFIG = f"""\
+credential: {{type: client_secret, tenant_id: {TENANT}, client_id: {TENANT}, client_secret_file: secret}}
+schedule: {{every: 1h}}
+listen: 127.0.0.1:0
+timeouts: {{request: 5s, account: 8s, collect: 1s, shutdown: 2s}}
+vaults:
+  main: {{url: https://kv-render.vault.azure.net}}
+accounts:
+  - {{subscription_id: {TENANT}, resource_group: group, name: alpha, vaults: [main]}}
+notify: {{url: https://hooks.example/x, secret_file: secret}}
+"""
+ANSWERS = ("407", "502", "302", "garbage")
+
+
+def leaks(texts: Mapping[str, str]) -> list[str]:
+    """Where any form of the password stands, its head and its tail included."""
+    forms = (
+        PASSWORD,
+        ENCODED,
+        BASIC,
+        PASSWORD[:8],
+        PASSWORD[-8:],
+        ENCODED[:10],
+        ENCODED[-10:],
+        BASIC[:10],
+        BASIC[-10:],
+    )
+    return [where for where, text in texts.items() if any(form in text for form in forms)]
+
+
+@pytest.fixture(params=ANSWERS)
+def proxy(request: pytest.FixtureRequest) -> Iterator[ForwardProxy]:
+    """A proxy that never lets anything through."""
+    with proxying_in_a_thread(request.param) as serving:
+        yield serving
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A configuration of Azure's own addresses: a proxy is asked for each of them."""
+    (tmp_path / "secret").write_text("of-no-importance")
+    path = tmp_path / "keysync.yaml"
+    path.write_text(CONFIG)
+    return path
+
+
+def environ(proxy: ForwardProxy) -> dict[str, str]:
+    """The variable that names the proxy, password included."""
+    return {"HTTPS_PROXY": f"http://bot:{ENCODED}@127.0.0.1:{proxy.port}"}
+
+
+def test_no_command_shows_the_password_of_a_proxy(proxy: ForwardProxy, config: Path) -> None:
+    """The proxy was given the password, the output has none of it, and the variable is named."""
+    for command in (["sync", "--output", "json"], ["check"]):
+        ran = run_keysync(*command, "-c", str(config), "--log-level", "debug", env=environ(proxy))
+        assert ran.code == 1
+        assert leaks({"stdout": ran.out, "stderr": ran.err}) == []
+        assert "HTTPS_PROXY" in ran.out
+    assert set(proxy.authorizations) == {f"Basic {BASIC}"}
+
+
+def test_a_proxy_that_wants_other_credentials_is_asked_once(config: Path) -> None:
+    """Asking again would lock the user; the hint says what to correct."""
+    with proxying_in_a_thread("407") as proxy:
+        ran = run_keysync("sync", "--output", "json", "-c", str(config), env=environ(proxy))
+    errors = [item["error"] for item in json.loads(ran.out)["items"]]
+    assert {(error["kind"], error["http_status"]) for error in errors} == {("http_error", 407)}
+    assert all(
+        error["hint"].startswith("HTTPS_PROXY has a user and password that the proxy refuses") for error in errors
+    )
+    # One for the account, one for the vault: neither is repeated.
+    assert len(proxy.connects) == 2
+
+
+def test_the_daemon_shows_no_password_of_a_proxy(config: Path) -> None:
+    """Neither the page, nor the API, nor the log, nor what is said of the webhook."""
+    with proxying_in_a_thread("407") as proxy:
+        env = {**clean_environment(), **environ(proxy)}
+        with running(config, env, "--log-level", "debug") as daemon:
+            daemon.until_event("pass.finished")
+            daemon.until_event("notify.failed")
+            texts = {path: daemon.get(path).text for path in ("/", "/api/status", "/metrics")}
+            assert daemon.end() == 0
+            texts["log"] = daemon.err
+    assert "HTTPS_PROXY" in texts["/"]
+    assert "HTTPS_PROXY" in texts["/api/status"]
+    assert leaks(texts) == []
