@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterable
-from datetime import timedelta
+from datetime import UTC, timedelta, tzinfo
 from typing import Final
+from zoneinfo import ZoneInfo
 
 ACCOUNT_NAME: Final = r"^[a-zA-Z0-9]{3,24}$"
 SECRET_NAME: Final = r"^[0-9a-zA-Z-]{1,127}$"  # noqa: S105  # nosec B105  # a pattern of names
@@ -49,6 +50,23 @@ def split_listen(value: str) -> tuple[str, int]:
     if not match or int(match.group(2)) > 65_535:
         raise ValueError(value)
     return match.group(1).strip("[]"), int(match.group(2))
+
+
+def zone_of(name: str | None) -> tzinfo:
+    """The time zone of an IANA name, UTC for None. Only UTC needs no time zone database.
+
+    Raises ZoneInfoNotFoundError, a KeyError, for an unknown name; ValueError or OSError for what cannot be one.
+    """
+    return UTC if name is None or name == "UTC" else ZoneInfo(name)
+
+
+def has_zones() -> bool:
+    """Whether this machine has a time zone database, of the system or of the package tzdata."""
+    try:
+        ZoneInfo("Etc/UTC")
+    except (KeyError, OSError):
+        return False
+    return True
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

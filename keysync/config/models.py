@@ -296,8 +296,8 @@ class Schedule(Strict):
     )
     cron: str | None = Field(
         default=None,
-        description="A crontab of five fields in place of `every`. Name the days of the week (mon, tue, …): as numbers "
-        "they count from Monday, which is 0.",
+        description="A crontab of five fields in place of `every`, as crontab(5) has them: 0 and 7 are Sunday, 1-5 is "
+        "Monday to Friday, and where both day and weekday are set, either is enough.",
         examples=["*/5 * * * *"],
     )
     timezone: str | None = Field(
@@ -331,7 +331,7 @@ class Schedule(Strict):
             raise faults([(("timezone",), problem("a time zone has a meaning with cron only", "remove it"))])
         if self.cron is not None:
             try:
-                check_cron(self.cron, self.timezone)
+                check_cron(self.cron)
             except PydanticCustomError as error:
                 raise faults([(("cron",), error)]) from None
         return self

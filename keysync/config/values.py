@@ -10,7 +10,6 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 from urllib.parse import SplitResult, urlsplit
-from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
@@ -26,12 +25,20 @@ from keysync.config.forms import (
     UNITS,
     VAULT_NAME,
     format_duration,
+    has_zones,
     render_name,
     split_listen,
+    zone_of,
 )
 
 _LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
-_RAREST = timedelta(days=366 * 41)  # a 29 February on one day of the week can be 40 years away
+_CRON_FIELDS = {  # what each field of a crontab takes, in order
+    "minute": "0-59",
+    "hour": "0-23",
+    "day": "1-31 or L for the last",
+    "month": "1-12 or jan-dec",
+    "weekday": "0-7 (0 and 7 are Sunday) or sun-sat",
+}
 _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
 
 
@@ -207,28 +214,38 @@ NamePattern = Annotated[
 """The name of a secret, with placeholders in braces."""
 
 
-def check_cron(cron: str, timezone: str | None) -> None:
-    """Raises what a validator raises where `cron` is no crontab of five fields, or means no moment. The time zone must be valid."""
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415 - 40 ms that only a cron has to pay
+def check_cron(cron: str) -> None:
+    """Raises what a validator raises where `cron` is no crontab of five fields, or has no fire time."""
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # only needed where a crontab is used
 
+    fields = cron.split()
+    if len(fields) != len(_CRON_FIELDS):
+        raise expected('five fields of a crontab such as "*/5 * * * *"', "minute, hour, day, month, weekday")
+    now = datetime.now(UTC)
+    for at, (name, values) in enumerate(_CRON_FIELDS.items()):
+        try:
+            CronSim(" ".join(fields[at] if at == other else "*" for other in range(len(fields))), now)
+        except (CronSimError, ValueError):  # ValueError: more digits than Python converts
+            raise expected(f"{values} in the field {name}") from None
     try:
-        trigger = CronTrigger.from_crontab(cron, timezone=ZoneInfo(timezone or "UTC"))
-        now = datetime.now(UTC)
-        # An end, since it would look through every year to the last that there is.
-        trigger.end_date = now + _RAREST
-        comes = trigger.get_next_fire_time(None, now) is not None
-    except (ValueError, TypeError, KeyError, OverflowError):
-        raise expected('five fields of a crontab such as "*/5 * * * *"') from None
-    if not comes:
-        raise problem(f"{cron!r} never comes", "look at its day and its month: the third and the fourth field")
+        next(CronSim(cron, now))
+    except (CronSimError, StopIteration):
+        raise problem(
+            f"{cron!r} never comes", "look at its day and its month: the third and the fourth field"
+        ) from None
 
 
 def check_timezone(name: str) -> str:
     """A time zone that this machine knows."""
     try:
-        ZoneInfo(name)
+        zone_of(name)
     except (ValueError, OSError, KeyError):
-        raise expected("a time zone such as UTC or Asia/Tokyo") from None
+        if has_zones():
+            raise expected("a time zone such as UTC or Asia/Tokyo") from None
+        raise problem(
+            "this machine has no time zone database, so only UTC can be used",
+            "install the system's package tzdata or Python's (pip install tzdata), or use UTC",
+        ) from None
     return name
 
 

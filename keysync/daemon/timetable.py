@@ -9,23 +9,18 @@ from functools import lru_cache
 from itertools import pairwise
 from random import Random
 from typing import TYPE_CHECKING, Final
-from zoneinfo import ZoneInfo
 
 from keysync.config.settings import Schedule
 
 if TYPE_CHECKING:
-    from apscheduler.triggers.cron import CronTrigger
+    from keysync.daemon.triggers import CrontabTrigger
 
 NEVER: Final = datetime.max.replace(tzinfo=UTC)
 """The next start by a crontab of a day that does not exist, such as 30 February."""
 
 _NO_TIME: Final = timedelta(0)
-_SECOND: Final = timedelta(seconds=1)
 
 _STARTS_LOOKED_AT: Final = 12
-
-# Where the search for a next time ends: up to the year 9999 a day that never comes takes CronTrigger half a second.
-_END: Final = datetime(2200, 1, 1, tzinfo=UTC)
 
 # A step back of the clock that is smaller is a correction (NTP); one that is larger says that the clock was wrong.
 _CORRECTION: Final = timedelta(minutes=1)
@@ -49,7 +44,7 @@ class Timetable:
     (``30 2 * * *``) starts exactly once a day: a time that is skipped starts at the moment of the change, a time that
     comes twice at its first. One with a ``*`` in either (``*/5 * * * *``) goes by what the clock shows, so it starts in
     both of the repeated hours and in none of the skipped one: every five real minutes throughout. It is the rule of
-    Debian's cron(8), "Daylight Saving Time and other time changes".
+    Debian's cron(8), "Daylight Saving Time and other time changes". Fields mean what crontab(5) says: 0 and 7 are Sunday.
     """
 
     every: timedelta | None
@@ -89,7 +84,7 @@ class Timetable:
         if self.every is not None:
             return moment + count * self.every if count * self.every < NEVER - moment else NEVER
         for _ in range(count):
-            moment = _next_time(self.cron or "", self.timezone or "UTC", moment)
+            moment = _next_time(self.cron or "", self.timezone, moment)
         return moment
 
     def _next_slot(self, after: datetime, now: datetime) -> datetime:
@@ -121,67 +116,17 @@ def interval_of(schedule: Schedule, now: datetime) -> timedelta:
 
 
 @lru_cache(maxsize=64)
-def _trigger(cron: str, zone: str) -> CronTrigger:
-    from apscheduler.triggers.cron import CronTrigger  # noqa: PLC0415  # 40 ms that only a crontab has to pay
+def _trigger(cron: str, zone: str | None) -> CrontabTrigger:
+    from keysync.daemon.triggers import CrontabTrigger  # noqa: PLC0415  # APScheduler is loaded only where a crontab is used
 
-    minute, hour, day, month, weekday = cron.split()
-    return CronTrigger(
-        minute=minute,
-        hour=hour,
-        day=day,
-        month=month,
-        day_of_week=weekday,
-        timezone=ZoneInfo(zone),
-        end_date=_END,
-    )
+    return CrontabTrigger(cron, zone)
 
 
-def _next_time(cron: str, zone: str, after: datetime) -> datetime:
+def _next_time(cron: str, zone: str | None, after: datetime) -> datetime:
     """The first time of `cron` after `after`, which may be NEVER."""
     if after == NEVER:
         return NEVER
-    minute, hour = cron.split()[:2]
-    if minute.startswith("*") or hour.startswith("*"):
-        return _fire_time(cron, zone, after) or NEVER
-    return _next_fixed_time(cron, ZoneInfo(zone), after)
-
-
-def _next_fixed_time(cron: str, zone: ZoneInfo, after: datetime) -> datetime:
-    # CronTrigger leaves out a day whose time was skipped at midnight (Sao Paulo), moves other skipped times by an hour,
-    # and takes both of a repeated time. On a clock that never changes it is right, so ask there and translate.
-    moment = _wall(after, zone)
-    while (wall := _fire_time(cron, "UTC", moment)) is not None:
-        moment = wall
-        instant = _instant(wall, zone)
-        if instant > after:
-            return instant
-    return NEVER
-
-
-def _fire_time(cron: str, zone: str, after: datetime) -> datetime | None:
-    # CronTrigger looks from a moment on, that moment included.
-    found: datetime | None = _trigger(cron, zone).get_next_fire_time(
-        None, (after + timedelta(microseconds=1)).astimezone(ZoneInfo(zone))
-    )
-    return None if found is None else found.astimezone(UTC)
-
-
-def _wall(instant: datetime, zone: ZoneInfo) -> datetime:
-    """What the clock of `zone` shows at `instant`, as if it were UTC."""
-    return instant.astimezone(zone).replace(tzinfo=UTC, fold=0)
-
-
-def _instant(wall: datetime, zone: ZoneInfo) -> datetime:
-    """When the clock of `zone` shows `wall` for the first time, or passes over it."""
-    instant = wall.replace(tzinfo=zone, fold=0).astimezone(UTC)
-    if _wall(instant, zone) == wall:
-        return instant
-    # Skipped: read by the offset after the change it lies before the change, and by the one before it lies after.
-    before, since = wall.replace(tzinfo=zone, fold=1).astimezone(UTC), instant
-    while since - before > _SECOND:
-        middle = before + (since - before) // 2
-        before, since = (middle, since) if _wall(middle, zone) < wall else (before, middle)
-    return since.replace(microsecond=0)
+    return _trigger(cron, zone).get_next_fire_time(after, after) or NEVER
 
 
 @dataclass(frozen=True, slots=True)

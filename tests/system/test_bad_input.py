@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from keysync.config.loading import load_config
 from keysync.errors import ConfigError
-from tests.system.conftest import Ran, World
+from tests.system.conftest import Ran, World, run_keysync
 
 MakeWorld = Callable[..., World]
 
@@ -50,7 +51,8 @@ ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("found 'a key'", "letters, digits and dashes"),
     ),
     "duration": ("timeouts: {request: soon}", "timeouts.request", ("found 'soon'", "expected a duration such as")),
-    "cron": ("schedule: {cron: '* * 32 * *'}", "schedule.cron", ("found '* * 32 * *'", "expected five fields")),
+    "cron": ("schedule: {cron: '* * 32 * *'}", "schedule.cron", ("found '* * 32 * *'", "in the field day")),
+    "cron that never comes": ("schedule: {cron: '0 0 30 2 *'}", "schedule.cron", ("never comes", "its month")),
     "variable": ("owner: ${KEYSYNC_NOWHERE}", "owner", ("KEYSYNC_NOWHERE is not set",)),
     "literal-secret": (
         f"credential: {{type: client_secret, tenant_id: t, client_id: c, client_secret: {SECRET}}}",
@@ -182,3 +184,23 @@ def test_a_mounted_token_that_is_not_there_makes_no_request(make_world: MakeWorl
     world.configure([] if discovered else ["alpha"], credential={"type": "workload_identity"}, **found)
     message = refused(world, world.sync(env={"AZURE_FEDERATED_TOKEN_FILE": "/nowhere/token"}))
     assert "workload_identity: AZURE_FEDERATED_TOKEN_FILE=/nowhere/token: there is no such file; " in message
+
+
+def test_without_a_time_zone_database_utc_works_and_another_zone_is_an_error(make_world: MakeWorld) -> None:
+    """The message says that the database is missing, not that the name is wrong, and how to install it."""
+    world = make_world("alpha")
+    (world.folder / "tzdata").mkdir()
+    (world.folder / "tzdata" / "__init__.py").touch()  # hides the package
+    env = {**world.running.environ, "PYTHONTZPATH": "", "PYTHONPATH": f"{world.folder}{os.pathsep}{Path.cwd()}"}
+    world.configure(["alpha"], schedule={"cron": "0 9 * * 1-5", "timezone": "Asia/Tokyo"})
+    ran = run_keysync("sync", "-c", str(world.path), env=env)
+    message = refused(world, ran)
+    assert f"{world.path}:" in message
+    assert "schedule.timezone: this machine has no time zone database, so only UTC can be used" in message
+    assert "pip install tzdata" in message
+    for timezone in ({}, {"timezone": "UTC"}):
+        world.configure(["alpha"], schedule={"cron": "0 9 * * 1-5", **timezone})
+        ran = run_keysync("sync", "-c", str(world.path), "--metrics-file", str(world.folder / "keysync.prom"), env=env)
+        assert ran.code == 0, ran.err
+        # The metric says when the next run is overdue, which takes the crontab.
+        assert "keysync_pass_overdue_timestamp_seconds" in (world.folder / "keysync.prom").read_text()

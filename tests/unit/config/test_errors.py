@@ -51,10 +51,18 @@ ADDED = [
     ("schedule: {every: 30}", 19, "schedule.every", "found the number 30", "write a unit: 30s"),
     ("schedule: {every: 0s}", 19, "schedule.every", "above 0s", ""),
     ("schedule: {every: 10ms}", 19, "schedule.every", "1s or more", ""),
-    ("schedule: {cron: '61 * * * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
-    ("schedule: {cron: '* * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {cron: '61 * * * *'}", 18, "schedule.cron", "expected 0-59 in the field minute", ""),
+    ("schedule: {cron: '* * *'}", 18, "schedule.cron", "expected five fields of a crontab", "minute, hour, day, month"),
+    ("schedule: {cron: '0 0 * * * *'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {cron: '@daily'}", 18, "schedule.cron", "expected five fields of a crontab", ""),
+    ("schedule: {cron: '0 9 * * 8'}", 18, "schedule.cron", "expected 0-7 (0 and 7 are Sunday) or sun-sat", ""),
+    ("schedule: {cron: '0 9 * * fri-sun'}", 18, "schedule.cron", "in the field weekday", ""),
+    ("schedule: {cron: '0 9 */0 * *'}", 18, "schedule.cron", "in the field day", ""),
+    ("schedule: {cron: '0 9 * 13 *'}", 18, "schedule.cron", "expected 1-12 or jan-dec in the field month", ""),
+    ("schedule: {cron: '0 24 * * *'}", 18, "schedule.cron", "expected 0-23 in the field hour", ""),
     ("schedule: {cron: '0 0 30 2 *'}", 18, "schedule.cron", "'0 0 30 2 *' never comes", "its day and its month"),
-    ("schedule: {cron: '*/5 * 31 4,6 mon'}", 18, "schedule.cron", "'*/5 * 31 4,6 mon' never comes", "its day and"),
+    ("schedule: {cron: '*/5 * 31 4,6 *'}", 18, "schedule.cron", "'*/5 * 31 4,6 *' never comes", "its day and"),
+    ("schedule: {cron: '0 0 30 2 */2'}", 18, "schedule.cron", "'0 0 30 2 */2' never comes", "its day and"),
     ("schedule: {every: 5m, cron: '* * * * *'}", 29, "schedule.cron", "both every and cron", "remove one"),
     ("schedule: {cron: '* * * * *', timezone: Mars/X}", 41, "schedule.timezone", "expected a time zone", ""),
     ("schedule: {every: 5m, timezone: UTC}", 33, "schedule.timezone", "with cron only", ""),
@@ -89,7 +97,9 @@ def test_each_wrong_piece_is_named_at_its_place(findings, old, new, line, column
     assert hint in (one.hint or "")
 
 
-@pytest.mark.parametrize("cron", ["0 0 29 2 *", "0 0 29 2 sun", "0 0 31 * *", "0 0 last 2 *"])
+@pytest.mark.parametrize(
+    "cron", ["0 0 29 2 *", "0 0 29 2 */7", "0 0 31 4,6 mon", "0 0 31 * *", "0 0 L 2 *", "0 9 * * 7"]
+)
 def test_what_comes_seldom_is_taken(load, cron):
     """A leap day too, be it on one day of the week only."""
     assert load(RIGHT + f"schedule: {{cron: '{cron}'}}\n").schedule.cron == cron

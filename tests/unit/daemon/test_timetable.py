@@ -8,11 +8,13 @@ from random import Random
 from zoneinfo import ZoneInfo
 
 import pytest
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Schedule
 from keysync.daemon.timetable import NEVER, Agenda, Due, Start, Timetable
+from keysync.daemon.triggers import CrontabTrigger
 from tests.support.virtual_clock import seeded
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -234,6 +236,38 @@ def test_a_starred_crontab_starts_whenever_the_clock_shows_it(zone: str, which: 
     while moment.astimezone(ZoneInfo(zone)).minute % step:
         moment += MINUTE
     assert cron(f"*/{step} * * * *", zone).following(after) == moment
+
+
+@pytest.mark.parametrize(
+    ("line", "days"),
+    [
+        ("0 9 * * 1-5", [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]),
+        ("0 9 * * mon-fri", [1, 2, 3, 4, 5, 8, 9, 10, 11, 12]),
+        ("0 9 * * 0", [7, 14]),
+        ("0 9 * * 7", [7, 14]),
+        ("0 9 * * SUN", [7, 14]),
+        ("0 9 * * 5-7", [5, 6, 7, 12, 13, 14]),
+        ("0 9 * * 1,3", [1, 3, 8, 10]),
+        ("0 9 13 * *", [13]),
+        ("0 9 13 * 5", [5, 12, 13]),  # the 13th, and each Friday
+        ("0 9 */10 * 1", [1]),  # a field that starts with a star restricts the other
+    ],
+)
+def test_weekdays_are_numbered_and_joined_as_in_crontab(line: str, days: list[int]):
+    """0 and 7 are Sunday; of day and weekday either is enough, unless one of them starts with a star."""
+    monday = datetime(2026, 6, 1, tzinfo=UTC)
+    assert starts(cron(line), monday, monday + 14 * DAY) == [monday.replace(day=day, hour=9) for day in days]
+
+
+async def test_apscheduler_starts_a_job_by_a_crontab():
+    """The trigger is one of APScheduler's, so a scheduler of it takes the fire times from there."""
+    scheduler = AsyncIOScheduler(timezone=UTC)
+    scheduler.start(paused=True)
+    job = scheduler.add_job(print, CrontabTrigger("0 9 * * 1-5", "Asia/Tokyo"))
+    scheduler.shutdown(wait=False)
+    assert job.next_run_time.astimezone(ZoneInfo("Asia/Tokyo")).hour == 9
+    assert job.next_run_time.astimezone(ZoneInfo("Asia/Tokyo")).weekday() < 5
+    assert CrontabTrigger("0 0 30 2 *", None).get_next_fire_time(None, NOON) is None
 
 
 def test_a_day_that_does_not_exist_never_comes():
