@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import os
 import pickle  # nosec B403  # what is read was written by this very module, in a process that this one started
+import select
 import subprocess  # nosec B404  # as above
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from keysync.config.places import find_config
-from keysync.errors import ConfigError
+from keysync.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
     from keysync.config.settings import Config
 
 _PARSER: Final = "keysync.config.loading"
+_DEADLINE_SECONDS: Final = 120.0  # the largest file that is accepted takes a quarter of it on a slow machine
 
 
 class Reading:
@@ -43,7 +46,7 @@ class Reading:
 
     def result(self) -> Config:
         """The configuration. Raises ConfigError with every finding."""
-        told = _told(self._process) if self._process is not None else None
+        told = _told(self._process, self._path) if self._process is not None else None
         if told is None:
             return _read_here(self._path)
         if isinstance(told, tuple):
@@ -96,18 +99,39 @@ def _environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {**environ, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}
 
 
-def _told(process: subprocess.Popen[bytes]) -> Any:  # noqa: ANN401  # a Config, or a tuple of findings
-    """What the process found; None where it failed for a reason of its own, which this one then meets and tells."""
+def _told(process: subprocess.Popen[bytes], path: Path) -> Any:  # noqa: ANN401  # a Config, or a tuple of findings
+    """What the process found; None where it failed for a reason of its own, which this one then meets and tells.
+
+    Raises ConfigError where it takes longer than the deadline.
+    """
     try:
-        told, _ = process.communicate()
+        told, _ = process.communicate(timeout=_DEADLINE_SECONDS)
+    except subprocess.TimeoutExpired:
+        _kill(process)
+        message = f"the file could not be read and checked within {_DEADLINE_SECONDS:.0f} s"
+        hint = "check that its file system responds and that this machine is not overloaded"
+        raise ConfigError([Finding(str(path), None, None, "", message, hint)]) from None
     except BaseException:
-        process.kill()
-        process.wait()
+        _kill(process)
         raise
     return pickle.loads(told) if process.returncode == 0 else None  # noqa: S301  # nosec B301  # see the import
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    with process:  # closes its pipe, and waits for its end
+        process.kill()
+
+
+def _end_with_parent() -> None:
+    # The other end of stdout belongs to the parent alone. The kernel closes it when the parent ends, however it ends.
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)  # POLLERR is always reported
+    output.poll()
+    os._exit(1)
+
+
 def _main() -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         told: object = _read_here(Path(sys.argv[1]))
     except ConfigError as error:

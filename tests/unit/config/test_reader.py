@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -67,6 +68,49 @@ def test_a_process_that_dies_does_no_harm(path: Path) -> None:
     assert process is not None
     process.send_signal(signal.SIGKILL)
     assert reading.result().accounts[0].name == "sampleacct"
+
+
+@pytest.fixture
+def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Blocks every process that reads a configuration. Returns a pipe that the process writes its id to, and never closes."""
+    pipe, modules = tmp_path / "started", tmp_path / "modules"
+    os.mkfifo(pipe)
+    modules.mkdir()
+    (modules / "pydantic.py").write_text(
+        f"import os, signal\nos.write(os.open({str(pipe)!r}, os.O_WRONLY), str(os.getpid()).encode())\nsignal.pause()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(modules))
+    monkeypatch.syspath_prepend(modules)
+    return os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+
+def read_within(descriptor: int, seconds: float) -> bytes:
+    """What is written next, empty at the end. Fails where nothing comes in `seconds`."""
+    assert select.select([descriptor], [], [], seconds)[0]
+    return os.read(descriptor, 100)
+
+
+def test_the_process_ends_with_its_parent(path: Path, stuck: int) -> None:
+    """Also where the parent is killed: the kernel then closes the pipe that it reads."""
+    code = "import pathlib, sys, keysync.config.reader as r; r.read_config(pathlib.Path(sys.argv[1]))"
+    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as parent:
+        assert int(read_within(stuck, 60)) != parent.pid
+        parent.kill()
+    assert read_within(stuck, 60) == b""  # the end of the last process that could write to it
+    os.close(stuck)
+
+
+@pytest.mark.usefixtures("apart")
+def test_a_process_that_does_not_answer_is_an_error(path: Path, stuck: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is named, and the process is killed."""
+    reading = Reading(path, apart=True)
+    read_within(stuck, 60)
+    monkeypatch.setattr(reader, "_DEADLINE_SECONDS", 0.01)
+    with pytest.raises(ConfigError, match=r"keysync\.yaml: the file could not be read and checked within") as caught:
+        reading.result()
+    assert caught.value.exit_code == 2
+    assert read_within(stuck, 60) == b""
+    os.close(stuck)
 
 
 @pytest.mark.usefixtures("apart")
