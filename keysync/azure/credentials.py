@@ -25,9 +25,17 @@ from keysync.azure.clouds import Endpoints
 from keysync.azure.transport import SharedTransport
 from keysync.config import settings
 from keysync.errors import UsageError
+from keysync.files import check_regular, read_small
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 
+_TOKEN_VARIABLE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105  # nosec B105  # a name
+# Files that azure-identity reads, by the type of credential.
+_FILE_VARIABLES: Final = {
+    "default": (_TOKEN_VARIABLE, "AZURE_CLIENT_CERTIFICATE_PATH"),
+    "environment": ("AZURE_CLIENT_CERTIFICATE_PATH",),
+    "workload_identity": (_TOKEN_VARIABLE,),
+}
 _Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
 _EARLY: Final = 300.0
 # A metadata service that is being updated answers 404 or 410, for up to 70 seconds.
@@ -39,9 +47,8 @@ _LONGEST_PAUSE: Final = 16.0
 # or signed with a key that Entra does not know yet or any more (700027).
 # learn.microsoft.com/entra/identity-platform/reference-error-codes
 _ASSERTION_REFUSED: Final = re.compile(r"AADSTS(?:700024|700027|50013)\b")
-_MOUNTED_FILE: Final = "AZURE_FEDERATED_TOKEN_FILE"
 # What a workload identity needs, by key of the configuration, and the variable that Kubernetes's webhook sets.
-_MOUNTED: Final = {"tenant_id": "AZURE_TENANT_ID", "client_id": "AZURE_CLIENT_ID", "token_file": _MOUNTED_FILE}
+_MOUNTED: Final = {"tenant_id": "AZURE_TENANT_ID", "client_id": "AZURE_CLIENT_ID", "token_file": _TOKEN_VARIABLE}
 # What azure-identity takes from the environment and a reply could repeat.
 _SECRET_VARIABLES: Final = (
     "AZURE_CLIENT_SECRET",
@@ -72,12 +79,14 @@ class SingleFlightCredential:
         patience: float = 0.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         expires_at: datetime | None = None,
+        token_file: Path | None = None,
     ) -> None:
         self._build = build
         self._patience = patience
         self._sleep = sleep
         self._inner = build()
         self._refused = False
+        self._token_file = token_file
         self.name = name
         self.expires_at = expires_at
         """When what it signs in with expires, where that can be told."""
@@ -173,6 +182,10 @@ class SingleFlightCredential:
         await old.close()
 
     async def _ask(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        # The SDK reads it on the event loop, where a FIFO would block everything.
+        wrong = None if self._token_file is None else _irregular(self._token_file)
+        if wrong:
+            raise CredentialUnavailableError(f"the token file {self._token_file}: {wrong}")
         if hasattr(self._inner, "get_token_info"):
             token: AccessTokenInfo = await self._inner.get_token_info(*scopes, options=options)
             return token
@@ -336,7 +349,7 @@ def _workload_identity(wanted: settings.WorkloadIdentityCredential, common: dict
     given = {
         "tenant_id": wanted.tenant_id or os.environ.get("AZURE_TENANT_ID"),
         "client_id": wanted.client_id or os.environ.get("AZURE_CLIENT_ID"),
-        "token_file": str(wanted.token_file or os.environ.get(_MOUNTED_FILE, "")),
+        "token_file": str(wanted.token_file or os.environ.get(_TOKEN_VARIABLE, "")),
     }
     missing = [f"{key} (or {variable})" for key, variable in _MOUNTED.items() if not given[key]]
     if missing:
@@ -344,7 +357,7 @@ def _workload_identity(wanted: settings.WorkloadIdentityCredential, common: dict
             f"credential: workload_identity: {', '.join(missing)} is not set; set what is missing, or choose another `type` "
             "under `credential`"
         )
-    place = "token_file: " if wanted.token_file else f"{_MOUNTED_FILE}="
+    place = "token_file: " if wanted.token_file else f"{_TOKEN_VARIABLE}="
     return lambda: identity.ClientAssertionCredential(
         given["tenant_id"] or "",
         given["client_id"] or "",
@@ -355,7 +368,7 @@ def _workload_identity(wanted: settings.WorkloadIdentityCredential, common: dict
 
 def _assertion(place: str, path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = read_small(path).decode().strip()
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         # Without its cause: the text of a decoding error shows the bytes.
@@ -382,31 +395,46 @@ def _expiry_in_environment() -> datetime | None:
         os.environ.get("AZURE_CLIENT_CERTIFICATE_PASSWORD"),
     )
     try:
-        # A pipe would be waited for, and could be read by nobody else.
-        there = path is not None and Path(path).is_file()
-        return expiry_of(Path(path or "").read_bytes(), password.encode() if password else None) if there else None
+        return expiry_of(read_small(Path(path)), password.encode() if password else None) if path else None
     except OSError:
         return None  # azure-identity says so when it is asked for a token
 
 
 def check_environment(wanted: settings.Credential) -> None:
-    """Raises UsageError with what a credential finds in the environment too late: variables or a file that are not there.
-
-    Those of type `environment` and `workload_identity` are looked at; the others say so themselves.
-    """
+    """Raises UsageError with what a credential finds in the environment too late: variables or files that it cannot use."""
     if isinstance(wanted, settings.WorkloadIdentityCredential):
         _check_mounted_token(wanted)
     if isinstance(wanted, settings.EnvironmentCredential):
         _check_variables()
+    for name in _FILE_VARIABLES.get(wanted.type, ()):
+        path = os.environ.get(name)
+        wrong = _irregular(Path(path)) if path else None
+        if wrong:
+            raise UsageError(f"credential: {wanted.type}: {name}={path}: {wrong}")
+
+
+def _token_file(wanted: settings.Credential) -> Path | None:
+    """The file that azure-identity itself reads again and again while it signs in as `wanted`."""
+    named = os.environ.get(_TOKEN_VARIABLE) if isinstance(wanted, settings.DefaultCredential) else None
+    return Path(named) if named else None
+
+
+def _irregular(path: Path) -> str | None:
+    """What `path` leads to where it is no regular file. A missing file is None: the SDK reports that itself."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        return error.strerror if path.exists() else None
+    return None
 
 
 def _check_mounted_token(wanted: settings.WorkloadIdentityCredential) -> None:
     """The file that a variable names; one of the configuration was looked for when that was read."""
-    path = os.environ.get(_MOUNTED_FILE)
+    path = os.environ.get(_TOKEN_VARIABLE)
     if wanted.token_file is None and path and not os.access(path, os.R_OK):
         why = "cannot be read" if Path(path).exists() else "there is no such file"
         raise UsageError(
-            f"credential: workload_identity: {_MOUNTED_FILE}={path}: {why}; name the token that Kubernetes mounts (its webhook sets the "
+            f"credential: workload_identity: {_TOKEN_VARIABLE}={path}: {why}; name the token that Kubernetes mounts (its webhook sets the "
             "variable), or choose another `type` under `credential`"
         )
 
@@ -431,7 +459,7 @@ def _set(given: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path | None, key: str) -> bytes:
     try:
-        return path.read_bytes() if path else b""
+        return read_small(path) if path else b""
     except OSError as error:
         raise UsageError(f"credential: {key}: {path} cannot be read ({error.strerror})") from error
 

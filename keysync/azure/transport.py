@@ -15,6 +15,7 @@ from azure.core.pipeline.transport import AioHttpTransport
 from keysync.azure.proxy import Proxies, Proxy, ProxyFailed
 from keysync.azure.sockets import Sockets
 from keysync.errors import UsageError
+from keysync.files import check_regular
 from keysync.secret.scrub import Scrubber
 from keysync.startup import spare_read_buffers
 
@@ -40,6 +41,7 @@ def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
 
 def _trust(context: ssl.SSLContext, path: Path, told: str, cure: str = "") -> None:
     try:
+        check_regular(path)  # OpenSSL would block on a FIFO
         context.load_verify_locations(cafile=path)
     except (OSError, ssl.SSLError, ValueError) as error:
         raise UsageError(f"{told} ({error})" + (f"; {cure}" if cure else "")) from error

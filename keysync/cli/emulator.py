@@ -16,6 +16,7 @@ import click
 
 from keysync.cli.options import FILE, choice, global_options
 from keysync.errors import KeysyncError, UsageError
+from keysync.files import check_replaceable, check_trust
 
 if TYPE_CHECKING:
     from keysync.emulator import Emulator, EmulatorData
@@ -60,10 +61,12 @@ def emulator(
     **_given: Any,  # noqa: ANN401  # global options are taken everywhere; it logs nothing
 ) -> None:
     """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
+    check_trust()
     # Imported here, so that the help of every command comes without a web server and its certificates.
     from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415
 
-    _check_writable(ready_file)
+    if ready_file is not None:
+        check_replaceable(ready_file, "--ready-file")
     content = EmulatorData.sample() if data is None else load_data(data, os.environ)
     azure = Emulator(content, port=port, latency=_seconds(latency), limits=limits == "azure", state_directory=state)
     try:
@@ -72,13 +75,6 @@ def emulator(
         if failure.errno == errno.EADDRINUSE:
             raise UsageError(f"--port {port}: something else listens there; 0 takes a free one") from failure
         raise KeysyncError(f"the emulator cannot serve: {failure.strerror or failure}") from failure
-
-
-def _check_writable(ready_file: Path | None) -> None:
-    if ready_file is not None and not (
-        ready_file.absolute().parent.is_dir() and os.access(ready_file.absolute().parent, os.W_OK)
-    ):
-        raise UsageError(f"--ready-file {ready_file}: its folder is not there or cannot be written to")
 
 
 def _seconds(text: str) -> float:

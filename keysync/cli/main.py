@@ -25,6 +25,7 @@ from keysync.cli.options import (
 from keysync.cli.sharing import shard_of
 from keysync.cli.stdout import settle_streams, settled
 from keysync.errors import KeysyncError
+from keysync.files import check_trust
 from keysync.startup import importing, leave
 
 if TYPE_CHECKING:
@@ -223,6 +224,7 @@ def _configured(
     """Runs a command that needs a configuration, which is read while what the command needs is imported."""
     shard = shard_of(given["shard"], given["shards"], os.environ)
     log = _log(context, given)
+    check_trust()
     reading = _begin_reading(given["config"]) if reads else None
     with importing():
         command = import_module(f"keysync.cli.{module}")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shlex
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keysync import logs
@@ -21,6 +19,7 @@ from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
+from keysync.files import check_replaceable
 from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.paper import paper_for
@@ -39,17 +38,12 @@ if TYPE_CHECKING:
 def run(options: Options) -> int:
     """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
-    _check_writable(options.metrics_file)
+    if options.metrics_file is not None:
+        check_replaceable(options.metrics_file, "--metrics-file")  # an exit code of 2 says that nothing was touched
     measured = _measured(options, config)
     scrubber = Scrubber()
     logs.configure(options.log_level, options.log_format, scrubber.scrub)
     return asyncio.run(_run(options, config, scrubber, measured))
-
-
-def _check_writable(path: Path | None) -> None:
-    # Before the first request: afterwards "nothing was touched" would be a lie.
-    if path is not None and not (path.absolute().parent.is_dir() and os.access(path.absolute().parent, os.W_OK)):
-        raise UsageError(f"--metrics-file {path}: its folder is not there or cannot be written to")
 
 
 def _measured(options: Options, config: Config) -> Measured | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,8 @@ def _resolve_files(document: Document, folder: Path) -> None:
                 holder[key] = str(file.absolute())
             else:
                 place = (*where, key)
-                message = f"found {document.found(place)}, expected a file that exists"
+                kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # never raises
+                message = f"found {document.found(place)}, expected a {kind}"
                 document.report(place, message, f"a relative path starts at {folder.absolute()}")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from kubernetes.client import ApiClient, ApiException, Configuration, CoordinationV1Api
@@ -20,8 +21,9 @@ from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 
 from keysync.daemon.tenure import Sightings, Terms
 from keysync.errors import UsageError
+from keysync.files import read_small
 
-_NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
+_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 _QUIET: Final = {404, 409}  # no lease yet, or somebody was quicker: no failure
 _RELEASE_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 1.0
@@ -66,9 +68,8 @@ def namespace_of_pod(*, in_cluster: bool) -> str:
 
 def _namespace_in_cluster() -> str:
     try:
-        with open(_NAMESPACE_FILE, encoding="utf-8") as file:  # noqa: PTH123  # a plain read
-            return file.read().strip()
-    except OSError:
+        return read_small(_NAMESPACE_FILE).decode().strip()
+    except (OSError, UnicodeDecodeError):
         return ""
 
 

@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from keysync.config.settings import Config
 from keysync.errors import ConfigError, Finding
+from keysync.files import open_regular
 
 _RETRY_LOOKS: Final = (
     6  # how many looks later what was refused is tried again, although no file that is known has changed
@@ -181,7 +182,7 @@ class ConfigWatch:
 
     def _lost(self) -> Lost | None:
         try:
-            with self._path.open("rb") as file:
+            with open_regular(self._path) as file:
                 file.read(1)
         except OSError as error:
             return Lost(self._path, error.strerror or type(error).__name__)
@@ -195,7 +196,7 @@ class ConfigWatch:
             if not path.is_file():
                 path.stat()  # raises where there is nothing at all
                 return b"no regular file"
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 # Piece by piece: what was once taken whole the C library would keep.
                 return file_digest(file, lambda: blake2b(key=self._key)).digest()
         except OSError as error:

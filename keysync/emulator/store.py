@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from keysync.emulator.state import DeletedSecret, Secret, State
+from keysync.files import open_regular, replaceable
 
 _FILE = "state.json"
 
@@ -35,7 +36,8 @@ def load(state: State, directory: Path) -> None:
     path = directory / _FILE
     if not path.exists():
         return
-    record = _ADAPTER.validate_json(path.read_bytes())
+    with open_regular(path) as file:
+        record = _ADAPTER.validate_json(file.read())
     for account_id, (primary, secondary) in record.keys.items():
         account = state.accounts.get(account_id)
         if account is not None:
@@ -55,7 +57,8 @@ def save(state: State, directory: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Put a file in place whole, mode 0600."""
+    """Put a file in place whole, mode 0600. A symbolic link stays, and what it leads to is replaced."""
+    path = replaceable(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

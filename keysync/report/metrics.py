@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from keysync import __version__
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
+from keysync.files import replaceable
 from keysync.report.status import PassResult
 from keysync.sync.model import BAD, WRITES, Report, Result
 from keysync.sync.shard import Shard
@@ -281,7 +282,7 @@ class Metrics:
     def write(self, path: Path) -> None:
         """Writes a file for node_exporter's textfile collector, whole or not at all. Raises UsageError."""
         try:
-            write_to_textfile(str(path), self._registry)
+            write_to_textfile(str(replaceable(path)), self._registry)
         except OSError as error:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
 

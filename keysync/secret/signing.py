@@ -7,6 +7,7 @@ import hmac
 from pathlib import Path
 
 from keysync.errors import UsageError
+from keysync.files import read_small
 from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
@@ -41,7 +42,7 @@ def signer_from(file: Path | None, text: str | None, scrubber: Scrubber) -> Sign
 
 def _read(file: Path | None) -> str:
     try:
-        text = file.read_text(encoding="utf-8").strip() if file is not None else ""
+        text = read_small(file).decode().strip() if file is not None else ""
     except (OSError, UnicodeDecodeError):
         # Not chained: the text of a decoding error shows bytes of the file.
         raise UsageError(f"notify.secret_file: {file}: the file cannot be read as text") from None

@@ -19,12 +19,14 @@ from cryptography.hazmat.primitives.serialization import (
     pkcs12,
 )
 
+from keysync.azure import credentials
 from keysync.azure.certificate import expiry_of
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, _expiry
 from keysync.azure.transport import open_transport
 from keysync.config import settings
 from keysync.errors import UsageError
+from keysync.files import read_small
 from keysync.secret.scrub import Scrubber
 
 END = datetime(2027, 3, 1, 12, tzinfo=UTC)
@@ -44,7 +46,12 @@ def pem(end: datetime) -> bytes:
 PRIVATE = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-@pytest.mark.parametrize("data", [PRIVATE + pem(END), pem(END) + PRIVATE + pem(datetime(2030, 1, 1, tzinfo=UTC))])
+# Explicit ids: keys are made at random, and parallel test processes must collect the same ids.
+@pytest.mark.parametrize(
+    "data",
+    [PRIVATE + pem(END), pem(END) + PRIVATE + pem(datetime(2030, 1, 1, tzinfo=UTC))],
+    ids=["key first", "key within a chain"],
+)
 def test_of_a_pem_file_the_first_certificate_counts(data: bytes) -> None:
     """It is the one that is presented; what follows is its chain."""
     assert expiry_of(data, None) == END
@@ -58,7 +65,9 @@ def test_of_a_pkcs12_file_it_takes_the_password() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"no certificate", PRIVATE, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"]
+    "data",
+    [b"", b"no certificate", PRIVATE, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
+    ids=["empty", "text", "key", "garbage"],
 )
 def test_what_is_no_certificate_tells_nothing(data: bytes) -> None:
     """azure-identity says what is wrong with it."""
@@ -102,19 +111,22 @@ async def test_its_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     )
     password.write_text("open\n")
     read: list[Path] = []
-    really = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda each: read.append(each) or really(each))
-    async with opening() as credentials:
-        assert (await credentials.open(credential_of(path, password))).expires_at == END
+    monkeypatch.setattr(credentials, "read_small", lambda each: read.append(each) or read_small(each))
+    async with opening() as opened:
+        assert (await opened.open(credential_of(path, password))).expires_at == END
     assert sorted(read) == sorted([path, password])
 
 
-@pytest.mark.parametrize(("content", "password"), [(b"no certificate", None), (PRIVATE, None), (b"", "wrong")])
+@pytest.mark.parametrize(
+    ("content", "password"),
+    [(b"no certificate", None), (PRIVATE, None), (b"", "wrong")],
+    ids=["text", "key", "empty"],
+)
 async def test_one_that_is_none_is_named(tmp_path: Path, content: bytes, password: str | None) -> None:
     """By its file, with what the SDK has to say."""
     path, secret = tmp_path / "sp.pem", tmp_path / "password"
     path.write_bytes(content)
     secret.write_text(password or "")
-    async with opening() as credentials:
+    async with opening() as opened:
         with pytest.raises(UsageError, match=r"^credential: certificate_file: .*/sp\.pem: .+"):
-            await credentials.open(credential_of(path, secret if password else None))
+            await opened.open(credential_of(path, secret if password else None))

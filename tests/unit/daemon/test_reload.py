@@ -198,7 +198,7 @@ def test_a_file_that_is_gone_is_told_once(watch: ConfigWatch, file: Path):
     assert name_of(looks(watch, 2)[1]) == "two"
     file.unlink()
     file.mkdir()
-    assert looks(watch, 3)[1] == Lost(file, "Is a directory")
+    assert looks(watch, 3)[1] == Lost(file, "it is a folder, expected a regular file")
 
 
 CREDENTIAL = "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret_file: %s}\n"
