@@ -18,7 +18,8 @@ from keysync.sources.azure_batch import GET_ACCOUNT
 LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 
 # SubscriptionNotFound is none of them: it is also what an identity of another tenant is told.
-_PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound")
+# AccountNotFound is Batch's own 404, which Resource Manager passes on.
+_PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 
 
 class BatchDirectory:
@@ -31,7 +32,7 @@ class BatchDirectory:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def presence(self, account: str) -> Literal["there", "gone"]:
-        """`gone` only on ARM's 404 for the account and its absence from a complete listing of its subscription.
+        """`gone` only on a 404 for the account, ARM's or Batch's, and its absence from a complete listing of its subscription.
 
         ARM asks for permission before it looks, so an identity that may not read gets 403 here and never 404. Raises
         AzureFailure where nobody can tell.

@@ -96,6 +96,16 @@ async def test_an_account_that_is_nowhere_is_gone(side: Side, account: str) -> N
     assert side.azure.counts["listAccounts"] == 3
 
 
+async def test_batchs_own_404_counts_as_that_of_resource_manager(side: Side) -> None:
+    """`AccountNotFound` is what Batch answers where Resource Manager still knows the account; the listing decides with it."""
+    side.fails("getAccount", 404, "AccountNotFound")
+    assert await side.directory.presence(arm_id("vanished")) == "gone"
+    assert await side.directory.presence(arm_id("beta")) == "there"
+    side.azure.faults.clear()
+    side.fails("getAccount", 404, "ApplicationNotFound")
+    assert (await side.failure(arm_id("vanished"))).record.has_code("ApplicationNotFound")
+
+
 async def test_an_account_in_the_listing_is_there_although_it_was_not_found(side: Side) -> None:
     """A 404 alone proves nothing: the last page of the listing still shows the account, in whatever case."""
     side.fails("getAccount", 404, "ResourceNotFound")
