@@ -22,6 +22,7 @@ from azure.identity import aio as identity
 
 from keysync.azure.certificate import UNREADABLE, expiry_of
 from keysync.azure.clouds import Endpoints
+from keysync.azure.sign_in import UNKNOWN, SignIn, sign_in_of
 from keysync.azure.transport import SharedTransport
 from keysync.config import settings
 from keysync.errors import UsageError
@@ -80,6 +81,7 @@ class SingleFlightCredential:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         expires_at: datetime | None = None,
         token_file: Path | None = None,
+        sign_in: SignIn = UNKNOWN,
     ) -> None:
         self._build = build
         self._patience = patience
@@ -88,6 +90,7 @@ class SingleFlightCredential:
         self._refused = False
         self._token_file = token_file
         self.name = name
+        self.sign_in = sign_in
         self.expires_at = expires_at
         """When what it signs in with expires, where that can be told."""
         self._timeout = timeout
@@ -131,8 +134,12 @@ class SingleFlightCredential:
 
     async def _request(self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # A deadline of its own: all who wait share this request, so a hung one would fail every later attempt too.
-        async with asyncio.timeout(self._timeout + self._patience):
-            token = await self._patiently(scopes, options)
+        try:
+            async with asyncio.timeout(self._timeout + self._patience):
+                token = await self._patiently(scopes, options)
+        except Exception as error:
+            error.sign_in = self.sign_in  # type: ignore[attr-defined]  # the hint says where its parts come from
+            raise
         # A token for claims is good for calls without claims too, and the one before it was refused.
         self._tokens[_without_claims(key)] = token
         return token
@@ -273,7 +280,15 @@ class Credentials:
     ) -> SingleFlightCredential:
         try:
             patience = _PATIENCE if isinstance(wanted, settings.ManagedIdentityCredential) else 0.0
-            return SingleFlightCredential(build, name, timeout=self._timeout, patience=patience, expires_at=expires_at)
+            return SingleFlightCredential(
+                build,
+                name,
+                timeout=self._timeout,
+                patience=patience,
+                expires_at=expires_at,
+                token_file=_token_file(wanted),
+                sign_in=sign_in_of(wanted),
+            )
         except (*UNREADABLE, OSError) as error:
             # The SDK checks what it is given, such as a tenant's name or a file that a variable names.
             file = wanted.certificate_file if isinstance(wanted, settings.ClientCertificateCredential) else None

@@ -7,6 +7,7 @@ import json
 import re
 import socket
 import ssl
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from azure.identity import CredentialUnavailableError
 
 from keysync.azure.hints import hint_for
 from keysync.azure.proxy import ProxyFailed
+from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.errors import KeysyncError
 from keysync.secret.scrub import Scrubber
 
@@ -42,6 +44,10 @@ Kind = Literal[
 _DEPTH: Final = 12
 _TEXT: Final = 4096
 _AADSTS: Final = re.compile(r"AADSTS\d+")
+# Batch writes its ids into the message; the record has them in fields of their own.
+_IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
+_DETAILS_SHOWN: Final = 3
+_ATTEMPT: Final = re.compile(r"^\t(\w+): (.+)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +106,8 @@ class FailureRecord:
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Every code of the service, from the outside to the inside; none where it named none."""
-        return tuple(self.cloud_error.codes()) if self.cloud_error else ()
+        """Every code of the service once, from the outside to the inside; none where it named none."""
+        return tuple(dict.fromkeys(self.cloud_error.codes())) if self.cloud_error else ()
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's `error` object."""
@@ -148,7 +154,7 @@ class FailureTranslator:
             found = self._from_response(error)
         else:
             found = self._from_exception(error)
-        return _with_hint(found, operation=operation, scope=scope)
+        return _with_hint(found, operation=operation, scope=scope, sign_in=_sign_in_of(error))
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
         response: Any = error.response
@@ -172,7 +178,7 @@ class FailureTranslator:
     def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
         # Without a response the message is the SDK's own; with one it may be a body that nobody knows: drop that.
         if response is None and error.message:
-            return self._scrub(str(error.message))[:_TEXT]
+            return self._scrub(_attempts(str(error.message)))[:_TEXT]
         return ""
 
     def _header(self, headers: Mapping[str, str], name: str) -> str | None:
@@ -233,6 +239,9 @@ class FailureTranslator:
             if known is not None:
                 kind, prefix, ambiguous = known
                 return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
+        if _raised_by_sdk(error):
+            told = f"the body of the reply could not be understood ({type(error).__name__})"
+            return FailureRecord(kind="invalid_response", summary=told, ambiguous=True)
         if isinstance(error, AzureError):
             return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
         # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
@@ -274,7 +283,7 @@ def _seconds_until(http_date: str) -> float | None:
 
 def _may_have_taken_effect(kind: Kind, status: int | None) -> bool:
     if status is None:
-        return kind != "authentication"  # no token, no request
+        return kind not in {"authentication", "credential_unavailable"}  # no token, no request
     return status >= 500 or status == 408 or status < 300
 
 
@@ -296,7 +305,7 @@ def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: C
     if status == 429:
         return "throttled"
     if isinstance(error, ClientAuthenticationError):
-        return "authentication"
+        return "credential_unavailable" if _found_nothing(error) else "authentication"
     return "cloud_error" if cloud_error is not None else "http_error"
 
 
@@ -306,10 +315,19 @@ def _summary_of_status(kind: Kind, status: int | None, cloud_error: CloudError |
     prefix = f"HTTP {status}" if status is not None else ""
     if cloud_error is None:
         return _join(prefix, plain or "the body of the reply is no error of Azure's")
-    return _join(
-        prefix,
-        f"{cloud_error.code}: {cloud_error.message}" if cloud_error.code else cloud_error.message or "",
-    )
+    return _join(prefix, _text_of(cloud_error))
+
+
+def _text_of(error: CloudError) -> str:
+    """Code and message, each once, then what `details` say beyond them."""
+    message = _IDS_IN_TEXT.sub("", error.message or "").strip()
+    repeated = error.code is None or message.startswith(error.code)
+    texts = [message if repeated else ": ".join(filter(None, (error.code, message)))]
+    for detail in error.details[:_DETAILS_SHOWN]:
+        told = _text_of(detail)
+        if (detail.message or detail.code or "") not in texts[0]:
+            texts.append(told)
+    return "; ".join(filter(None, texts))
 
 
 def _join(prefix: str, text: str) -> str:
@@ -356,12 +374,44 @@ def _kind_of_cause(cause: BaseException) -> tuple[Kind, str, bool] | None:
     return None
 
 
-def _with_hint(record: FailureRecord, *, operation: str, scope: str) -> FailureRecord:
+def _sign_in_of(error: BaseException) -> SignIn:
+    """Where the credential that raised `error` has its parts from."""
+    found = (getattr(cause, "sign_in", None) for cause in _causes(error))
+    return next((each for each in found if isinstance(each, SignIn)), UNKNOWN)
+
+
+def _found_nothing(error: ClientAuthenticationError) -> bool:
+    """Whether DefaultAzureCredential has no credential that could ask for a token; Entra refused none of them."""
+    text = str(error.message)
+    return error.response is None and _ATTEMPT.search(text) is not None and _AADSTS.search(text) is None
+
+
+def _attempts(text: str) -> str:
+    """What DefaultAzureCredential tried, without its advice: each credential with the first sentence of its message."""
+    tried = [f"{name}: {re.split(r'[.,] ', why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
+    return f"no credential gave a token ({'; '.join(tried)})" if tried else text
+
+
+def _raised_by_sdk(error: BaseException) -> bool:
+    """Whether the SDK raised `error` while it read a reply, which then has a shape that the SDK does not know."""
+    if not isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
+        return False
+    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
+    ours = max((at for at, name in enumerate(frames) if name.startswith("keysync.")), default=-1)
+    return any(name.startswith("azure.") for name in frames[ours + 1 :])
+
+
+def _with_hint(record: FailureRecord, *, operation: str, scope: str, sign_in: SignIn) -> FailureRecord:
     if record.hint is not None:
         return record
-    codes = record.codes
     message = (record.cloud_error.message if record.cloud_error else record.summary) or ""
-    hint = hint_for(kind=record.kind, codes=codes, message=message, operation=operation, scope=scope)
-    if hint is None:
-        return record
-    return replace(record, hint=hint)
+    hint = hint_for(
+        kind=record.kind,
+        status=record.http_status,
+        codes=record.codes,
+        message=message,
+        operation=operation,
+        scope=scope,
+        sign_in=sign_in,
+    )
+    return record if hint is None else replace(record, hint=hint)

@@ -90,12 +90,12 @@ class BatchAccount:
         return self._fingerprinter.of(one) == self._fingerprinter.of(other)
 
     async def _shared_key_disabled(self, record: FailureRecord) -> bool:
-        if (
-            record.kind != "cloud_error"  # a proxy's answer says nothing about the account
-            or record.http_status is None
-            or not 400 <= record.http_status < 500
-            or record.http_status in {401, 404, 408, 429}
-        ):
+        if record.kind == "http_error":
+            return False  # a proxy's answer says nothing about the account
+        if record.http_status is None or not 400 <= record.http_status < 500 or record.http_status in {404, 408, 429}:
+            return False
+        # A 401 of Resource Manager is about the token, one of Batch about the account.
+        if record.http_status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
             return False
         if record.has_code("AuthorizationFailed", "ScopeLocked"):
             return False
