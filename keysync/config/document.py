@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from keysync.config.files import unreadable_hint
 from keysync.config.forms import nearest
 from keysync.errors import ConfigError, Finding
 
@@ -222,6 +223,8 @@ def _read_text(path: Path, file: str) -> str:
         raise _fatal(file, "found a folder, expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise _fatal(file, f"the file is not UTF-8: byte {error.start} cannot be decoded") from None
+    except PermissionError:
+        raise _fatal(file, "the file cannot be read: Permission denied", unreadable_hint()) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path cannot be used"
         raise _fatal(file, f"the file cannot be read: {reason}") from None
@@ -258,8 +261,8 @@ def _syntax_finding(file: str, text: str, error: MarkedYAMLError) -> Finding:
     return Finding(file, line, column, "", f"this is not YAML: {what}", hint)
 
 
-def _fatal(file: str, message: str) -> ConfigError:
-    return ConfigError([Finding(file, None, None, "", message)])
+def _fatal(file: str, message: str, hint: str | None = None) -> ConfigError:
+    return ConfigError([Finding(file, None, None, "", message, hint)])
 
 
 def _literal(text: str) -> str:

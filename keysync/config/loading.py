@@ -10,6 +10,7 @@ from typing import Any
 
 from keysync.config import models
 from keysync.config.document import Document, Location, read_document
+from keysync.config.files import problem_with
 from keysync.config.forms import split_listen
 from keysync.config.settings import Config
 from keysync.errors import Finding
@@ -77,13 +78,18 @@ def _resolve_files(document: Document, folder: Path) -> None:
             if not isinstance(name, str):
                 continue
             file = folder / name
-            if _is_file(file):
-                holder[key] = str(file.absolute())
-            else:
-                place = (*where, key)
+            place = (*where, key)
+            if not _is_file(file):
                 kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # never raises
                 message = f"found {document.found(place)}, expected a {kind}"
                 document.report(place, message, f"a relative path starts at {folder.absolute()}")
+                continue
+            holder[key] = str(file.absolute())
+            password = holder.get("password_file")
+            problem = problem_with(key, file, folder / password if isinstance(password, str) else None)
+            if problem is not None:
+                what, hint = problem
+                document.report(place, f"found {document.found(place)}, which is {what}", hint)
 
 
 def _holders(where: Location, value: object) -> Iterator[tuple[Location, dict[str, Any]]]:

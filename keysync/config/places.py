@@ -21,7 +21,7 @@ def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
     if environ.get("KEYSYNC_CONFIG"):
         return Path(environ["KEYSYNC_CONFIG"])
     for place in _PLACES:
-        if place.is_file():
+        if is_there(place):
             return place
     looked = ", ".join(f"./{place}" if not place.is_absolute() else str(place) for place in _PLACES)
     raise ConfigError(
@@ -36,3 +36,11 @@ def find_config(explicit: Path | None, environ: Mapping[str, str]) -> Path:
             )
         ]
     )
+
+
+def is_there(path: Path) -> bool:
+    """Whether `path` is a regular file, or in a folder that this process may not enter: reading it then says so."""
+    try:
+        return path.is_file()
+    except PermissionError:
+        return True

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from keysync.config.places import find_config
+from keysync.config.places import find_config, is_there
 from keysync.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Reading:
     def __init__(self, path: Path, *, apart: bool) -> None:
         self._path = path
         # What is no regular file, such as a pipe, may be this process's own.
-        possible = apart and sys.executable and _PARSER not in sys.modules and path.is_file()
+        possible = apart and sys.executable and _PARSER not in sys.modules and is_there(path)
         self._process = _started(path) if possible else None
 
     @classmethod

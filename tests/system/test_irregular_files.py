@@ -153,6 +153,7 @@ async def test_a_token_file_that_becomes_a_fifo_fails_and_recovers(
         await daemon.first_pass()
         token.unlink()
         os.mkfifo(token)
+        world.running.do(lambda azure: azure.revoke_tokens())
         (report,) = await daemon.sync()
         assert {result.outcome for result in report.results} == {"failed"}
         summaries = {result.error.summary for result in report.results if result.error}

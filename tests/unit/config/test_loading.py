@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import jsonschema
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from ruamel.yaml import YAML
 
 from keysync.config.loading import load_config
 from keysync.config.places import find_config
+from keysync.config.reader import read_config
 from keysync.config.schema import json_schema, render_schema
 from keysync.errors import ConfigError
+from tests.support.certificates import certificate_pem
 
 EXAMPLES = Path(__file__).parents[3] / "config"
 GUID = "00000000-0000-0000-0000-000000000000"
 NAMES = ["minimal.yaml", "full.yaml", "sovereign.yaml"]
 ENVIRON = {"KEYSYNC_AUDITED_SECRET": "from-the-environment", "KEYSYNC_NOTIFY_SECRET": "from-the-environment-too"}
 CERTIFICATE = "credential: {type: client_certificate, tenant_id: t, client_id: c, certificate_file: cert.pem}\n"
+END = datetime(2040, 1, 1, tzinfo=UTC)
+PAIR = certificate_pem(END)
 RIGHT = (EXAMPLES / "minimal.yaml").read_text(encoding="utf-8")
 
 
@@ -77,7 +85,7 @@ def test_a_bad_address_in_the_environment_is_a_finding(findings):
 
 def test_a_relative_file_starts_at_the_folder_of_the_configuration(load, tmp_path):
     """Where keysync was started from makes no difference."""
-    (tmp_path / "cert.pem").touch()
+    (tmp_path / "cert.pem").write_bytes(PAIR)
     assert load(RIGHT + CERTIFICATE).credential.certificate_file == tmp_path / "cert.pem"
 
 
@@ -92,6 +100,114 @@ def test_a_file_that_is_missing_is_a_finding(findings):
     cloud = "cloud: {authority: https://a, resource_manager: https://b, ca_bundle: '${CA}'}\n"
     (one,) = findings(RIGHT + cloud, {"CA": "ca-bundle.pem"})
     assert one.message == "found the value of ${CA}, expected a file that exists"
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"no certificate", "a file that cannot be opened as PEM or PKCS#12"),
+        (b"", "a file that cannot be opened as PEM or PKCS#12"),
+        (certificate_pem(END, with_key=False), "a certificate without its private key"),
+        (PAIR.partition(b"-----BEGIN CERTIFICATE-----")[0], "a private key without a certificate"),
+    ],
+    ids=["garbage", "empty", "no key", "no certificate"],
+)
+def test_a_certificate_that_cannot_sign_in_is_a_finding_with_its_line(findings, tmp_path, content, what):
+    """File, line and key, and what the file has to hold."""
+    (tmp_path / "cert.pem").write_bytes(content)
+    (one,) = findings(RIGHT + CERTIFICATE)
+    assert one.line == RIGHT.count("\n") + 1
+    assert one.key == "credential.certificate_file"
+    assert one.message == f"found 'cert.pem', which is {what}"
+    assert "the certificate and its private key" in one.hint
+
+
+def test_a_certificate_of_pkcs12_opens_with_its_password_alone(load, findings, tmp_path):
+    """The wrong password is a finding of the file, and so is a file without a key."""
+    made = x509.load_pem_x509_certificate(certificate_pem(END, with_key=False))
+    key = load_pem_private_key(PAIR, None)
+    closed = BestAvailableEncryption(b"open")
+    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", key, made, None, closed))
+    text = RIGHT + CERTIFICATE.replace("cert.pem", "cert.pem, password_file: word")
+    (tmp_path / "word").write_text("open\n")
+    assert load(text).credential.password_file == tmp_path / "word"
+    (tmp_path / "word").write_text("shut")
+    (one,) = findings(text)
+    assert one.message.endswith("a file that cannot be opened as PEM or PKCS#12")
+    assert "password_file" in one.hint
+    (tmp_path / "word").write_text("open")
+    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", None, made, None, closed))
+    (one,) = findings(text)
+    assert one.message.endswith("a file without a private key and its certificate")
+
+
+@pytest.mark.parametrize("content", [b"garbage", b"", PAIR.partition(b"-----BEGIN CERTIFICATE-----")[0]])
+def test_a_bundle_without_certificates_is_a_finding_with_its_line(load, findings, tmp_path, content):
+    """It names the line of `ca_bundle`, not the first host that is not trusted."""
+    cloud = "cloud:\n  authority: https://a\n  resource_manager: https://b\n  ca_bundle: ca.pem\n"
+    (tmp_path / "ca.pem").write_bytes(content)
+    (one,) = findings(RIGHT + cloud)
+    assert (one.line, one.key) == (RIGHT.count("\n") + 4, "cloud.ca_bundle")
+    assert one.message == "found 'ca.pem', which is a file without certificates"
+    assert "PEM" in one.hint
+    (tmp_path / "ca.pem").write_bytes(certificate_pem(END, with_key=False))
+    assert load(RIGHT + cloud).cloud.ca_bundle == tmp_path / "ca.pem"
+
+
+@pytest.fixture
+def locked():
+    """A folder that this process may not enter, and one of whose files it may not read, with what it runs as meanwhile."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "closed").mkdir(mode=0o700)
+        for file in (folder / "keysync.yaml", folder / "closed" / "keysync.yaml", folder / "cert.pem"):
+            file.write_text(RIGHT)
+            file.chmod(0)
+        (folder / "certified.yaml").write_text(RIGHT + CERTIFICATE)
+        (folder / "certified.yaml").chmod(0o644)
+        root = os.geteuid() == 0
+        if root:
+            os.seteuid(65534)
+        else:
+            (folder / "closed").chmod(0)
+        try:
+            yield folder
+        finally:
+            if root:
+                os.seteuid(0)
+            (folder / "closed").chmod(0o700)
+
+
+@pytest.mark.parametrize("place", ["keysync.yaml", "closed/keysync.yaml"])
+def test_a_configuration_that_may_not_be_read_names_the_user_and_the_fix(locked, place):
+    """Also where it is the folder that may not be entered, and also through the process that reads it apart."""
+    for read in (lambda path: load_config(path, {}), read_config):
+        with pytest.raises(ConfigError) as caught:
+            read(locked / place)
+        (one,) = caught.value.findings
+        assert one.file == str(locked / place)
+        assert one.message == "the file cannot be read: Permission denied"
+        assert f"uid {os.geteuid()}" in one.hint
+        assert "chmod" in one.hint
+
+
+def test_a_configuration_behind_a_closed_folder_is_found(locked, monkeypatch):
+    """It is not passed over for another, and does not end in a traceback: reading it says what is wrong."""
+    monkeypatch.setattr(
+        "keysync.config.places._PLACES", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
+    )
+    assert find_config(None, {}) == locked / "closed" / "keysync.yaml"
+
+
+def test_a_certificate_that_may_not_be_read_names_the_user(locked):
+    """With the line that names it."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(locked / "certified.yaml", {})
+    (one,) = caught.value.findings
+    assert (one.line, one.key) == (RIGHT.count("\n") + 1, "credential.certificate_file")
+    assert one.message.endswith("which is a file that cannot be read")
+    assert f"uid {os.geteuid()}" in one.hint
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -135,7 +135,10 @@ def test_two_names_of_one_vault_are_one() -> None:
 def test_every_action_that_a_hint_names_is_in_a_role() -> None:
     """What an operator is told to grant is what `keysync role` grants."""
     known = {action for role in ROLES.values() for action in (*role.actions, *role.data_actions)}
-    assert {*hints._BATCH_ACTIONS.values(), *hints._SECRET_ACTIONS.values()} <= known
+    assert {
+        *hints._BATCH_ACTIONS.values(),
+        *(hints._SECRETS + action for action, _ in hints._SECRET_RIGHTS.values()),
+    } <= known
 
 
 def test_covering_goes_by_whole_segments() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from keysync.config.loading import load_config
 from keysync.config.settings import Config
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError
+from tests.support.certificates import certificate_pem
 
 GOOD = """
 vaults: {main: {url: https://kv-render.vault.azure.net}}
@@ -307,7 +309,7 @@ async def test_changes_come_as_they_are_found(file: Path):
 def test_the_files_that_a_configuration_names(tmp_path: Path):
     """Everywhere they may stand, but for the token that is renewed all the time and read anew each time."""
     for name in ("ca.pem", "secret", "cert", "password", "token"):
-        (tmp_path / name).write_text("x")
+        (tmp_path / name).write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
     path = tmp_path / "keysync.yaml"
     path.write_text(
         """

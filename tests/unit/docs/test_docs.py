@@ -12,6 +12,7 @@ import shlex
 import signal
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -27,6 +28,7 @@ from keysync.config.settings import Config
 from keysync.emulator import load_data
 from keysync.errors import KeysyncError
 from tests.support import reference
+from tests.support.certificates import certificate_pem
 from tests.support.markdown import ROOT, Block, Page, pages, slug
 
 PAGES: Final = pages()
@@ -143,7 +145,7 @@ def _check_configuration(document: dict[str, Any], text: str, folder: Path) -> N
     here = re.sub(r"((?:\w+_file|ca_bundle): *[\"']?)/", r"\1", text)
     for name in re.findall(r"(?:\w+_file|ca_bundle): *[\"']?([^\s,}\"']+)", here):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("x")
+        (folder / name).write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
     variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "https://example.com")
     load_config(_file(folder, here + _dumped(added)), variables)
 
