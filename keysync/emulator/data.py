@@ -108,6 +108,8 @@ class VaultData(_Model):
 
     `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion shows. `read_only` is the state
     of a vault after a failover to the paired region: reads go on, and what would change anything is turned down.
+    With `access_policies` the vault has those in place of roles, and words a denial accordingly. `api_versions` are those that
+    it knows, as in a cloud that is behind. With `purge_protection` only time purges a deleted secret.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -117,6 +119,9 @@ class VaultData(_Model):
     denied: list[str] = []
     policy: PolicyData | None = None
     read_only: bool = False
+    access_policies: bool = False
+    api_versions: list[str] | None = None
+    purge_protection: bool = False
     recover_delay: float = Field(default=0.3, ge=0)
     delete_delay: float = Field(default=0.0, ge=0)
 

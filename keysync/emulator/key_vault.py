@@ -37,6 +37,19 @@ _ACTIONS = {
     "recoverSecret": "recover/action",
     "purgeSecret": "purge/action",
 }
+_PERMISSIONS = {
+    "getSecret": "get",
+    "setSecret": "set",
+    "updateSecret": "set",
+    "listSecrets": "list",
+    "listVersions": "list",
+    "listDeletedSecrets": "list",
+    "getDeletedSecret": "get",
+    "deleteSecret": "delete",
+    "recoverSecret": "recover",
+    "purgeSecret": "purge",
+}
+"""The permissions of an access policy."""
 _WRITES = {
     "setSecret": "SecretSet",
     "updateSecret": "SecretUpdate",
@@ -120,11 +133,13 @@ class KeyVault:
         version = call.query.get("api-version", "")
         if not version:
             return error(400, "BadParameter", "api-version must be specified")
-        if version not in VERSIONS:
-            told = f"The api-version '{version}' is not supported; supported are {', '.join(VERSIONS)}."
+        known = self._vault.api_versions or VERSIONS
+        if version not in known:
+            told = f"The specified version ({version}) is not recognized. Consider using the latest supported version ({known[-1]})."
             return error(400, "BadParameter", told)
         if operation in self._vault.denied:
-            return self._no_role(call, token, operation, name)
+            denied = self._no_permission if self._vault.access_policies else self._no_role
+            return denied(call, token, operation, name)
         if self._vault.read_only and operation in _WRITES:
             return _read_only(operation)
         return None
@@ -145,6 +160,14 @@ class KeyVault:
             f"Assignment: (not found)\r\nDenyAssignmentId: null\r\nDecisionReason: null \r\nVault: {self._vault.name}\r\n"
         )
         return error(403, "Forbidden", told, inner="ForbiddenByRbac")
+
+    def _no_permission(self, _call: Call, token: Token, operation: str, _name: str) -> Reply:
+        """How a vault with access policies denies an operation: quoted in public issues."""
+        told = (
+            f"The user, group or application 'appid={token.client_id};oid={token.object_id};iss={self._authority}/{token.tenant_id}/' "
+            f"does not have secrets {_PERMISSIONS[operation]} permission on key vault '{self._vault.name};location=westeurope'."
+        )
+        return error(403, "Forbidden", told, inner="ForbiddenByPolicy")
 
     def _limit(self, operation: str, headers: dict[str, str]) -> Reply | None:
         if self._buckets is None:
@@ -252,7 +275,7 @@ class KeyVault:
         if self._secret(name).managed:
             told = "Operation delete is not allowed on this secret, since it is associated with a certificate."
             return error(403, "Forbidden", told)
-        return Reply(200, _deleted(call, self._vault.delete(name)))
+        return Reply(200, self._deleted(call, self._vault.delete(name)))
 
     def _gone(self, name: str) -> DeletedSecret:
         _check_name(name)
@@ -262,13 +285,13 @@ class KeyVault:
         return found
 
     def _get_deleted(self, call: Call, name: str) -> Reply:
-        return Reply(200, _deleted(call, self._gone(name)))
+        return Reply(200, self._deleted(call, self._gone(name)))
 
     def _list_deleted(self, call: Call) -> Reply:
         place, size = _page(call)
         behind = [gone for gone in self._vault.deleted_secrets() if gone.secret.name.lower() > place]
         after = behind[size - 1].secret.name.lower() if len(behind) > size else None
-        told = [_deleted(call, gone, versioned=False) for gone in behind[:size]]
+        told = [self._deleted(call, gone, versioned=False) for gone in behind[:size]]
         return Reply(200, {"value": told, "nextLink": _next(call, size, after)})
 
     def _recover(self, call: Call, name: str) -> Reply:
@@ -277,10 +300,22 @@ class KeyVault:
         return Reply(200, _bundle(call, secret, secret.latest))
 
     def _purge(self, name: str) -> Reply:
+        if self._vault.purge_protection:
+            return error(403, "Forbidden", 'Operation "purge" is not enabled for this vault.')
         if self._gone(name).recovered_at is not None:
             self._check_free(name)
         self._vault.purge(name)
         return Reply(204)
+
+    def _deleted(self, call: Call, gone: DeletedSecret, *, versioned: bool = True) -> Json:
+        level = "Recoverable" if self._vault.purge_protection else "Recoverable+Purgeable"
+        return {
+            **_item(call, gone.secret, gone.secret.latest, versioned=versioned),
+            "attributes": {**_attributes(gone.secret.latest), "recoveryLevel": level},
+            "recoveryId": f"{call.base}/deletedsecrets/{gone.secret.name}",
+            "deletedDate": gone.deleted,
+            "scheduledPurgeDate": gone.deleted + KEEP_DELETED_DAYS * 86_400,
+        }
 
 
 # Checks and shapes
@@ -419,12 +454,3 @@ def _item(call: Call, secret: Secret, version: SecretVersion, *, versioned: bool
 
 def _bundle(call: Call, secret: Secret, version: SecretVersion) -> Json:
     return _item(call, secret, version, versioned=True)
-
-
-def _deleted(call: Call, gone: DeletedSecret, *, versioned: bool = True) -> Json:
-    return {
-        **_item(call, gone.secret, gone.secret.latest, versioned=versioned),
-        "recoveryId": f"{call.base}/deletedsecrets/{gone.secret.name}",
-        "deletedDate": gone.deleted,
-        "scheduledPurgeDate": gone.deleted + KEEP_DELETED_DAYS * 86_400,
-    }

@@ -146,6 +146,9 @@ class Vault:
         self.denied = frozenset(data.denied)
         self.policy = data.policy
         self.read_only = data.read_only
+        self.access_policies = data.access_policies
+        self.api_versions = data.api_versions
+        self.purge_protection = data.purge_protection
         self._recover_delay = data.recover_delay
         self._delete_delay = data.delete_delay
         self._clock = clock

@@ -199,4 +199,4 @@ def _disabled(item: Item, stored: Disabled) -> Change:
 def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
     if item.terms.recover and stored.tags is not None and is_ours(stored.tags, item):
         return Change(item.ref, "recover", reason="a deleted secret of ours holds this name", managed=True)
-    return Change(item.ref, "refused", reason=refusals.soft_deleted(item, stored.tags))
+    return Change(item.ref, "refused", reason=refusals.soft_deleted(item, stored))

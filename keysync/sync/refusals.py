@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from keysync.sync.model import Item, ItemRef
 from keysync.sync.ownership import is_free, is_ours, owner_of
+from keysync.targets.interface import SoftDeleted
 
 CERTIFICATE = (
     "a certificate of the vault owns this name, so its secret is never written: choose another name in `secrets`"
@@ -45,19 +46,21 @@ def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
     """A secret that somebody disabled."""
     whose = f" ({owner_of(tags)})" if tags is not None else ""
     return (
-        f"somebody disabled the secret{whose}, and it stays so{_then_adopt(item, tags)}. To enable it: "
+        f"somebody disabled the secret{whose}, and it stays so. To enable it{_then_adopt(item, tags)}: "
         f"az keyvault secret set-attributes --enabled true --id {_secret(item)}"
     )
 
 
-def soft_deleted(item: Item, tags: Mapping[str, str] | None) -> str:
+def soft_deleted(item: Item, stored: SoftDeleted) -> str:
     """A name that a deleted secret holds."""
-    whose = f" ({owner_of(tags)})" if tags is not None else ""
+    whose = f" ({owner_of(stored.tags)})" if stored.tags is not None else ""
     place = f"{item.terms.vault_url}/deletedsecrets/{item.ref.secret}"
-    return (
-        f"a deleted secret holds this name{whose}{_then_adopt(item, tags)}. To bring it back: az keyvault secret recover --id {place}; "
-        f"to give it up for good: az keyvault secret purge --id {place}"
-    )
+    recover = f"To recover it{_then_adopt(item, stored.tags)}: az keyvault secret recover --id {place}"
+    held = f"a deleted secret holds this name{whose}, so it cannot be written"
+    if stored.purgeable:
+        return f"{held}. {recover}; to purge it for good: az keyvault secret purge --id {place}"
+    until = f" on {stored.purged_on:%Y-%m-%d}" if stored.purged_on is not None else " by itself"
+    return f"{held}. It has purge protection: recover it, or wait until Azure purges it{until}. {recover}"
 
 
 def too_many_tags(count: int, most: int) -> str:
@@ -93,7 +96,7 @@ def _adopt(item: Item, flags: str) -> str:
 
 def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
     foreign = tags is not None and not is_ours(tags, item)
-    return "; since it is not keysync's for this key, it has to be adopted afterwards" if foreign else ""
+    return " (and adopt it then, since it is not keysync's for this key)" if foreign else ""
 
 
 def _secret(item: Item) -> str:

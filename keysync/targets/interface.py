@@ -40,9 +40,14 @@ class Disabled:
 
 @dataclass(frozen=True, slots=True)
 class SoftDeleted:
-    """A deleted secret still holds the name, and carried these tags."""
+    """A deleted secret still holds the name, and carried these tags.
+
+    Where it is not `purgeable`, Azure alone purges it, on `purged_on` (UTC; None where the vault does not say).
+    """
 
     tags: Mapping[str, str] | None = None
+    purgeable: bool = True
+    purged_on: datetime | None = field(default=None, compare=False)
 
 
 Observation: TypeAlias = Existing | Absent | Disabled | SoftDeleted

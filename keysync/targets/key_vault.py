@@ -173,7 +173,9 @@ class KeyVault:
             if failure.record.http_status in {403, 404}:
                 return Absent()
             raise
-        return SoftDeleted(dict(gone.properties.tags or {}))
+        level = gone.properties.recovery_level
+        purgeable = not level or "purgeable" in str(level).lower()
+        return SoftDeleted(dict(gone.properties.tags or {}), purgeable, gone.scheduled_purge_date)
 
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows; without them where the identity may not list."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -50,6 +51,20 @@ async def test_a_soft_deleted_secret_is_not_a_free_name(side: Side) -> None:
     side.put(NAME, PRIMARY)
     side.soft_delete(NAME)
     assert await side.target.read(NAME) == SoftDeleted({})
+
+
+async def test_a_deleted_secret_tells_whether_it_may_be_purged(azure_side: BehindTheSdks) -> None:
+    """By its `recoveryLevel`; where only Azure purges it, with the day."""
+    azure_side.put(NAME, PRIMARY)
+    azure_side.soft_delete(NAME)
+    open_to_all = await azure_side.target.read(NAME)
+    azure_side.azure.state.vault("main").purge_protection = True
+    protected = await azure_side.target.read(NAME)
+    assert isinstance(open_to_all, SoftDeleted)
+    assert isinstance(protected, SoftDeleted)
+    assert (open_to_all.purgeable, protected.purgeable) == (True, False)
+    assert protected.purged_on is not None
+    assert timedelta(days=89) < protected.purged_on - datetime.now(UTC) < timedelta(days=91)
 
 
 async def test_a_write_makes_one_version_with_its_metadata(side: Side) -> None:

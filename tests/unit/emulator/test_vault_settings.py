@@ -79,6 +79,40 @@ async def test_a_vault_after_a_failover_only_reads(client, azure):
     assert (await client.vault(f"/secrets/many00{V}", "PUT", json={"value": "x"}))[0] == 200
 
 
+async def test_a_vault_with_access_policies_denies_by_permission(client, azure):
+    """In the words of the service, which name the permission and no action of a role."""
+    vault = azure.state.vault("kv-a")
+    vault.access_policies, vault.denied = True, frozenset({"getSecret", "recoverSecret"})
+    for method, path, permission in [
+        ("GET", "/secrets/many00", "get"),
+        ("POST", "/deletedsecrets/gone/recover", "recover"),
+    ]:
+        status, inner, message = told(await client.vault(f"{path}{V}", method))
+        assert (status, inner) == (403, "ForbiddenByPolicy")
+        assert f"does not have secrets {permission} permission on key vault 'kv-a;" in message
+    assert (await client.vault(f"/secrets{V}"))[0] == 200
+
+
+async def test_a_vault_that_is_behind_names_its_newest_version(client, azure):
+    """An api-version that it does not know is refused as the service refuses it."""
+    azure.state.vault("kv-a").api_versions = ["7.3", "7.4"]
+    status, _, message = told(await client.vault(f"/secrets/many00{V}"))
+    assert status == 400
+    assert message == (
+        "The specified version (7.6) is not recognized. Consider using the latest supported version (7.4)."
+    )
+    assert (await client.vault("/secrets/many00?api-version=7.4"))[0] == 200
+
+
+async def test_purge_protection_leaves_the_purge_to_time(client, azure):
+    """It shows in the recovery level of a deleted secret, and a purge is refused."""
+    azure.state.vault("kv-a").purge_protection = True
+    _, body, _ = await client.vault(f"/deletedsecrets/gone{V}")
+    assert body["attributes"]["recoveryLevel"] == "Recoverable"
+    assert (await client.vault(f"/deletedsecrets/gone{V}", "DELETE"))[0] == 403
+    assert (await client.vault(f"/deletedsecrets/gone{V}"))[0] == 200
+
+
 async def test_parallel_writes_can_be_in_conflict(client, azure):
     """A fault stands for the conflict that Azure answers to writes of one secret at once."""
     azure.faults.add(Fault(operation="setSecret", target="kv-a/many00", status=409, times=1))

@@ -116,6 +116,16 @@ def test_only_a_deleted_secret_of_ours_is_recovered(
         assert "secret purge" in (change.reason or "")
 
 
+@pytest.mark.parametrize("day", [None, datetime(2026, 12, 31, 8, tzinfo=UTC)])
+def test_a_purge_is_not_offered_where_the_vault_forbids_it(day: datetime | None) -> None:
+    """With purge protection there is one command, and when Azure frees the name."""
+    reason = judge(look(item(), SoftDeleted({}, purgeable=False, purged_on=day)), NOW).reason or ""
+    assert "secret purge" not in reason
+    assert "To recover it (and adopt it then" in reason
+    assert f"az keyvault secret recover --id /deletedsecrets/{PRIMARY}" in reason
+    assert ("until Azure purges it on 2026-12-31" if day else "until Azure purges it by itself") in reason
+
+
 MINE = item(owner="mine")
 THEIRS = own_tags(item(owner="them"))
 UNOWNED = own_tags(item())
