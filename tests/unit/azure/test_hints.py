@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from keysync.azure import hints
 from keysync.azure.errors import FailureTranslator
 from keysync.secret.scrub import Scrubber
 from tests.support.replies import cloud_error, http_error
@@ -51,7 +54,12 @@ CASES: dict[str, tuple[int, dict[str, Any], str, tuple[str, ...]]] = {
     ),
     "firewall": (403, vault_error("ForbiddenByFirewall"), "getSecret", ("firewall", VAULT)),
     "private": (403, vault_error("ForbiddenByConnection"), "getSecret", ("private endpoint",)),
-    "access policy": (403, vault_error("ForbiddenByPolicy"), "setSecret", ("policy",)),
+    "either policy": (
+        403,
+        vault_error("ForbiddenByPolicy"),
+        "setSecret",
+        ("permission set", "set-policy", "content_type"),
+    ),
     "azure policy": (403, vault_error("GovernancePolicy"), "setSecret", ("Azure Policy", "content_type")),
     "rbac": (403, vault_error("ForbiddenByRbac", RBAC), "setSecret", ("secrets/setSecret/action", VAULT)),
     "rbac, unnamed": (403, vault_error("ForbiddenByRbac"), "getSecret", ("secrets/getSecret/action", VAULT)),
@@ -82,3 +90,10 @@ def test_an_unknown_failure_has_no_hint():
         http_error(409, cloud_error("Novel", "never seen")), operation="listKeys", scope=ACCOUNT
     )
     assert record.hint is None
+
+
+def test_the_runbook_has_every_code_of_entra_that_has_a_hint():
+    """An operator who searches for the code finds it."""
+    codes = {code.upper() for code in hints._BY_CODE if code.startswith("aadsts")} | {"AADSTS700024"}
+    text = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text(encoding="utf-8")
+    assert codes == set(re.findall(r"AADSTS\d+", text.partition("### Codes of Entra")[2].partition("\n### ")[0]))
