@@ -6,6 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from keysync import logs
@@ -18,8 +19,10 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
+from keysync.config.forms import DEFAULT_LISTEN, split_listen
 from keysync.config.permissions import is_written
 from keysync.config.settings import Config
+from keysync.errors import UsageError
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told
@@ -34,6 +37,8 @@ from keysync.targets.key_vault import KeyVault
 Level = Literal["ok", "warning", "problem"]
 
 _TOKEN: Final = Operation("entra", "token")
+_EXPIRES_SOON: Final = timedelta(days=30)
+_PROBE_SECONDS: Final = 2.0
 _STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
 
 
@@ -95,7 +100,13 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
             finally:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
-            found = [_configuration(wired), *_discovery(coverage), *(examination.result() if done else [_INTERRUPTED])]
+            found = [
+                _configuration(wired, coverage, options),
+                *await _listen(config.listen),
+                *_certificates(wired, datetime.now(UTC)),
+                *_discovery(coverage),
+                *(examination.result() if done else [_INTERRUPTED]),
+            ]
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)
@@ -108,7 +119,7 @@ async def _examine(options: Options, wired: Wired, interruption: Interruption, b
         *(_vault_read(vault, name) for name, vault in wired.targets.items()),
         *(_vault_write(wired, vault, name) for name, vault in wired.targets.items()),
     ]
-    found = list(await asyncio.gather(*probes))
+    found = await _doubted(wired, await asyncio.gather(*probes))
     asked = Asked(options=options.told)  # so that the commands of cures are about the same file and accounts
     report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
     return [*found, *_secrets(_unexplained(report.results, found))]
@@ -126,9 +137,62 @@ def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Itera
             yield result
 
 
-def _configuration(wired: Wired) -> Diagnosis:
+def _configuration(wired: Wired, coverage: Coverage, options: Options) -> Diagnosis:
+    if not wired.accounts and coverage.complete and options.shard is None:
+        cure = "compare the filters of `discover` with the accounts in Azure. To see what is found: keysync accounts"
+        return Diagnosis(
+            "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", cure
+        )
     told = f"{_many(len(wired.accounts), 'account')}, {_many(len(wired.targets), 'vault')}, no name twice"
     return Diagnosis("ok", "configuration", told)
+
+
+async def _listen(address: str) -> Iterable[Diagnosis]:
+    """Whether `run` can listen. A warning where `listen` is not set, since `sync` does not need it."""
+    from keysync.web.probe import why_unwell  # noqa: PLC0415  # `run` alone needs a server
+    from keysync.web.server import check_free  # noqa: PLC0415  # as above
+
+    host, port = split_listen(address)
+    try:
+        await check_free(host, port)
+    except UsageError as error:
+        if await asyncio.to_thread(why_unwell, host, port, seconds=_PROBE_SECONDS) is None:
+            return []  # the daemon itself
+        level: Level = "warning" if address == DEFAULT_LISTEN else "problem"
+        return [Diagnosis(level, f"listen {address}", f"`run` could not start: {error}", "set `listen` to a free port")]
+    return []
+
+
+def _certificates(wired: Wired, now: datetime) -> Iterable[Diagnosis]:
+    """The certificates of credentials that have expired, or soon will."""
+    for one in wired.credentials.opened:
+        if one.expires_at is None or one.expires_at - now > _EXPIRES_SOON:
+            continue
+        level: Level = "problem" if one.expires_at <= now else "warning"
+        verb = "expired" if one.expires_at <= now else "expires"
+        told = f"its certificate ({one.sign_in.proof}) {verb} on {one.expires_at:%Y-%m-%d at %H:%M} UTC"
+        cure = (
+            f"put a new one with its private key there ({one.sign_in.proof}). To add it to the application first: "
+            "az ad app credential reset --id CLIENT_ID --append --cert @NEW.pem"
+        )
+        yield Diagnosis(level, f"credential {one.name}", told, cure)
+
+
+async def _doubted(wired: Wired, found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """`found`, without a plain "ok" for a vault whose credential gets no token: the vault's challenge names a tenant of its own."""
+    failed = {one.subject: one.cure for one in found if one.level == "problem"}
+    doubts: dict[str, str | None] = {}
+    for name in wired.targets:
+        opened = await wired.credentials.open(wired.config.vaults[name].credential or wired.config.credential)
+        if f"credential {opened.name}" in failed:
+            doubts[f"vault {name}"] = failed[f"credential {opened.name}"]
+    told = "but only by the tenant that the vault names: its credential gets no token for Resource Manager"
+    return [
+        replace(one, level="warning", message=f"{one.message}, {told}", cure=doubts[one.subject])
+        if one.level == "ok" and one.subject in doubts
+        else one
+        for one in found
+    ]
 
 
 def _many(count: int, noun: str) -> str:

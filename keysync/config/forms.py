@@ -17,6 +17,7 @@ RESOURCE_GROUP: Final = r"^[\w.()-]{0,89}[\w()-]$"
 DURATION: Final = r"^(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m(?!s))?([0-9]{1,9}s)?([0-9]{1,9}ms)?$"
 UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}
 """Of durations, in milliseconds."""
+DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 PLACEHOLDERS: Final = ("account", "subscription_id", "resource_group")
 """What a pattern of a secret's name may hold in braces."""
 

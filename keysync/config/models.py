@@ -31,7 +31,7 @@ from pydantic_core import PydanticCustomError
 
 from keysync.config import settings
 from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, problem
-from keysync.config.forms import SECRET_NAME, nearest
+from keysync.config.forms import DEFAULT_LISTEN, SECRET_NAME, nearest
 from keysync.config.values import (
     AccountName,
     Concurrency,
@@ -741,7 +741,7 @@ class Config(Strict):
         "least. 64: above it a pass gets no faster.",
     )
     listen: Annotated[str, AfterValidator(check_listen)] = Field(
-        default="127.0.0.1:8080", description="Where `run` serves its status page and metrics; only this machine."
+        default=DEFAULT_LISTEN, description="Where `run` serves its status page and metrics; only this machine."
     )
     notify: Notify | None = Field(
         default=None, description="A webhook that is told of changes, failures and stops; `run` only. Null: none."

@@ -64,6 +64,12 @@ async def open_server(app: web.Application, host: str, port: int) -> AsyncIterat
             listener.close()
 
 
+async def check_free(host: str, port: int) -> None:
+    """Raises UsageError where `open_server` could not listen on `host` and `port` now."""
+    for listener in await _bind(host, port):
+        listener.close()
+
+
 class _Crowd:
     """Makes the protocols of connections, of which so many are open at most: one more, and the oldest has to go.
 

@@ -86,6 +86,7 @@ class World:
                 name: {"url": url, "verify_challenge_resource": False} for name, url in endpoints.vaults.items()
             },
             "accounts": [{**common, **({"name": one} if isinstance(one, str) else one)} for one in accounts],
+            "listen": "127.0.0.1:0",
             **more,
         }
         self.path.write_text(json.dumps(document, indent=1))

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from tests.support.azure import SUBSCRIPTION
+from tests.support.certificates import certificate_pem
 from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]
@@ -204,3 +209,164 @@ def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) ->
     assert "AADSTS" in json.dumps(found)
     assert [one["level"] for one in found if one["subject"] == "vault main"] == ["problem", "problem"]
     assert not any(one["subject"].startswith("secret ") for one in found)  # the account has told it
+
+
+def sign_in_by_certificate(world: World, end: datetime) -> None:
+    """Lets the configuration sign in by a certificate that ends then."""
+    (world.folder / "sp.pem").write_bytes(certificate_pem(end))
+    environ = world.running.environ
+    credential = {
+        "type": "client_certificate",
+        "tenant_id": environ["AZURE_TENANT_ID"],
+        "client_id": environ["AZURE_CLIENT_ID"],
+        "certificate_file": "sp.pem",
+    }
+    rewrite(world, lambda document: document.update(credential=credential))
+
+
+@pytest.mark.parametrize(
+    ("days", "level", "code", "verb"),
+    [
+        (-400, "problem", 1, "expired on"),
+        (-0.01, "problem", 1, "expired on"),
+        (29, "warning", 0, "expires on"),
+        (40, None, 0, ""),
+    ],
+)
+def test_a_certificate_is_a_finding_before_it_stops_signing_in(
+    make_world: MakeWorld, days: float, level: str | None, code: int, verb: str
+) -> None:
+    """Expired: a problem. Within thirty days: a warning. Each names the file, the date, and how to renew it."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    end = datetime.now(UTC) + timedelta(days=days)
+    sign_in_by_certificate(world, end)
+    ran = world.run("check", "--output", "json")
+    assert ran.code == code, ran.out
+    found = [one for one in findings(ran) if "certificate" in one["message"]]
+    assert [one["level"] for one in found] == ([level] if level else [])
+    for one in found:
+        assert one["subject"] == "credential client_certificate"
+        assert f"{verb} {end:%Y-%m-%d}" in one["message"]
+        assert str(world.folder / "sp.pem") in one["message"]
+        assert "az ad app credential reset --id CLIENT_ID --append --cert" in one["cure"]
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"])
+def test_a_port_that_another_program_has_is_a_problem(make_world: MakeWorld, answer: bytes) -> None:
+    """`run` could not start; the key and the address are named."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        threading.Thread(target=answering, args=(taken, answer), daemon=True).start()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        world = make_world("alpha")
+        world.configure(["alpha"], listen=address)
+        ran = world.run("check", "--output", "json")
+        taken.shutdown(socket.SHUT_RDWR)
+    assert ran.code == 1
+    one = about(findings(ran), f"listen {address}")
+    assert one["level"] == "problem"
+    assert "Address already in use" in one["message"]
+    assert "`listen`" in one["cure"]
+
+
+def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> None:
+    """`check` runs beside the daemon, as in its container."""
+    live = b'{"live": true}'
+    with socket.create_server(("127.0.0.1", 0)) as daemon:
+        reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(live), live)
+        threading.Thread(target=answering, args=(daemon, reply), daemon=True).start()
+        world = make_world("alpha")
+        world.configure(["alpha"], listen=f"127.0.0.1:{daemon.getsockname()[1]}")
+        ran = world.run("check", "--output", "json")
+        daemon.shutdown(socket.SHUT_RDWR)
+    assert ran.code == 0, ran.out
+    assert not any(one["subject"].startswith("listen") for one in findings(ran))
+
+
+def answering(server: socket.socket, reply: bytes) -> None:
+    """Gives each connection `reply`, until the server ends."""
+    while True:
+        try:
+            connection, _ = server.accept()
+        except OSError:
+            return
+        with connection:
+            connection.recv(4096)
+            connection.sendall(reply)
+
+
+def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWorld) -> None:
+    """The filters are named as the cause; with an account of its own, an entry without a match is a warning only."""
+    world = make_world("alpha")
+    nothing = [{"subscription_id": SUBSCRIPTION, "name": "render*", "vaults": ["main"]}]
+    world.configure(["alpha"], discover=nothing)
+    assert world.run("check").code == 0
+    rewrite(world, lambda document: document.pop("accounts"))
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    one = about(findings(ran), "configuration")
+    assert one["level"] == "problem"
+    assert "no entry of `discover` matches an account" in one["message"]
+    assert "keysync accounts" in one["cure"]
+
+
+def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_world: MakeWorld) -> None:
+    """The vault's challenge names the right tenant, so the vault answers: that is not all right, and is not shown so."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    wrong = {**world.running.environ, "AZURE_TENANT_ID": "99999999-0000-4000-8000-000000000000"}
+    ran = world.run("check", "--output", "json", env=wrong)
+    assert ran.code == 1
+    found = findings(ran)
+    credential = about(found, "credential environment")
+    assert (credential["level"], "AZURE_TENANT_ID" in credential["cure"]) == ("problem", True)
+    vaults = [one for one in found if one["subject"] == "vault main"]
+    assert {one["level"] for one in vaults} == {"warning"}
+    assert all("AZURE_TENANT_ID" in one["cure"] and "no token" in one["message"] for one in vaults)
+
+
+def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: MakeWorld) -> None:
+    """The variable, or the key and the file."""
+    world = make_world("alpha")
+    world.configure(["alpha"])
+    ran = world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_SECRET": "wrong"})
+    assert "AZURE_CLIENT_SECRET" in about(findings(ran), "credential environment")["cure"]
+    (world.folder / "word").write_text("wrong")
+    environ = world.running.environ
+    credential = {
+        "type": "client_secret",
+        "tenant_id": environ["AZURE_TENANT_ID"],
+        "client_id": environ["AZURE_CLIENT_ID"],
+    }
+    rewrite(world, lambda document: document.update(credential={**credential, "client_secret_file": "word"}))
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    assert f"client_secret_file: {world.folder / 'word'}" in about(findings(ran), "credential client_secret")["cure"]
+
+
+def test_a_missing_permission_of_an_access_policy_names_the_permission(make_world: MakeWorld) -> None:
+    """A role would not help there, nor a content type."""
+    world = make_world(
+        "alpha", vaults=({"name": "main", "access_policies": True, "denied": ["getSecret", "setSecret"]},)
+    )
+    world.configure(["alpha"])
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    write = about(findings(ran), "vault main", level="problem")
+    read = about(findings(ran), "secret main/alpha-primary-key")
+    for one, permission in ((write, "set"), (read, "get")):
+        assert f"the permission {permission}" in one["cure"]
+        assert "az keyvault set-policy --name " in one["cure"]
+        assert "role" not in one["cure"]
+        assert "content_type" not in one["cure"]
+
+
+def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_world: MakeWorld) -> None:
+    """As in a sovereign cloud that is behind: what to write under `api_versions`."""
+    world = make_world("alpha", vaults=({"name": "main", "api_versions": ["7.3", "7.4"]},))
+    world.configure(["alpha"])
+    ran = world.run("check", "--output", "json")
+    assert ran.code == 1
+    assert 'api_versions: {secrets: "7.4"}' in about(findings(ran), "vault main", level="problem")["cure"]
+    rewrite(world, lambda document: document.update(api_versions={"secrets": "7.4"}))
+    assert world.run("check").code == 0
