@@ -47,7 +47,9 @@ _AADSTS: Final = re.compile(r"AADSTS\d+")
 # Batch writes its ids into the message; the record has them in fields of their own.
 _IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
 _DETAILS_SHOWN: Final = 3
-_ATTEMPT: Final = re.compile(r"^\t(\w+): (.+)$", re.MULTILINE)
+# One credential of DefaultAzureCredential and why it gave no token, without the words that each of them begins with.
+_ATTEMPT: Final = re.compile(r"^\t(\w+): (?:\w+ authentication unavailable[.,:] )?(.+)$", re.MULTILINE)
+_SENTENCE: Final = re.compile(r"[.,] |\.$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +233,9 @@ class FailureTranslator:
         return None if value is None else self._scrub(str(value))[:_TEXT]
 
     def _from_exception(self, error: BaseException) -> FailureRecord:
-        text = self._scrub(str(error))[:_TEXT]
+        # Without the body of a reply, which the SDK appends to its message.
+        said = error.message if isinstance(error, HttpResponseError) else error
+        text = self._scrub(str(said))[:_TEXT]
         for cause in _causes(error):
             if isinstance(cause, ProxyFailed):
                 return self._from_proxy(cause)
@@ -388,7 +392,7 @@ def _found_nothing(error: ClientAuthenticationError) -> bool:
 
 def _attempts(text: str) -> str:
     """What DefaultAzureCredential tried, without its advice: each credential with the first sentence of its message."""
-    tried = [f"{name}: {re.split(r'[.,] ', why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
+    tried = [f"{name}: {_SENTENCE.split(why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
     return f"no credential gave a token ({'; '.join(tried)})" if tried else text
 
 
