@@ -510,12 +510,13 @@ async def test_a_file_that_cannot_be_opened_is_refused(world_of: MakeWorld) -> N
     good = world.path.read_text()
     async with serving(world.path) as daemon:
         await daemon.until_passes(1)
-        (world.folder / "empty.pem").write_text("no certificate")
+        (world.folder / "empty").touch()
         document = json.loads(good)
-        document["cloud"]["ca_bundle"] = "empty.pem"
+        credential = {"type": "client_secret", "tenant_id": "t", "client_id": "c", "client_secret_file": "empty"}
+        document["vaults"]["main"]["credential"] = credential
         world.path.write_text(json.dumps(document))
         status = await daemon.until_status(lambda status: status["config_error"])
-        assert "cloud.ca_bundle" in status["config_error"]
+        assert "client_secret_file" in status["config_error"]
         world.path.write_text(good)
         await daemon.until_status(lambda status: status["config_error"] is None)
         (report,) = await daemon.until_passes(1)
