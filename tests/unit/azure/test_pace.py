@@ -263,7 +263,7 @@ class Service:
         return int(self.left)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 300), st.integers(1, 64), st.lists(st.floats(0.01, 0.6), min_size=1, max_size=7))
 def test_a_fleet_is_never_refused_and_not_much_slower_than_it_must_be(
     accounts: int, width: int, latencies: list[float]
@@ -297,7 +297,7 @@ def test_a_fleet_is_never_refused_and_not_much_slower_than_it_must_be(
     assert took <= unpaced + max(0, accounts - 100) / 10 + 1.0
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 60), st.integers(1, 64))
 def test_a_bucket_that_others_have_emptied_is_not_stormed(left: int, width: int):
     """After the calls that nobody could know better about, what is refused is refused once: no wave after wave."""

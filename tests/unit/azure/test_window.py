@@ -27,7 +27,7 @@ def limit(count: int, seconds: float, clock: Clock) -> WindowLimit:
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.lists(st.floats(0, 3), max_size=40))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_no_window_ever_holds_more_than_the_limit(count: int, calls: int, pauses: list[float]):
     """Whenever callers come, no span of ten seconds has more calls than the service grants."""
 

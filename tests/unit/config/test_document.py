@@ -220,7 +220,7 @@ VALUES = st.recursive(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.dictionaries(KEYS, VALUES, max_size=8))
 @example(data={"credential": {"type": ["x"]}, "vaults": [], "accounts": {"a": 1}})
 def test_any_data_is_a_configuration_or_a_config_error(tmp_path: Path, data):
@@ -232,7 +232,7 @@ def test_any_data_is_a_configuration_or_a_config_error(tmp_path: Path, data):
         load_config(file, {"A": "a"})
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     text=st.text(alphabet=st.sampled_from("ab:-[]{}&*!|>'\"%@`#,?<=~$\\ \n\t0.\u00e9"), max_size=60)
     | st.binary(max_size=60)

@@ -251,7 +251,7 @@ HOSTILE = st.text(alphabet=st.sampled_from("ab'\"`$(){};&|\\ \n#%*~<>!é-"), min
     host=HOSTILE.filter(lambda text: text.isascii() and not set(text) & set(" \n\\#%")),
     shell=st.sampled_from(SHELLS),
 )
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_whatever_the_configuration_holds_it_reaches_az_as_it_is(owner: str, host: str, shell: str) -> None:
     """Quotes, dollars, newlines: no shell takes any of it for a command."""
     try:

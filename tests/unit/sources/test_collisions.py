@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Account, SecretNames
@@ -85,7 +85,6 @@ def unique(found: list[Account]) -> list[Account]:
     return list({each.resource_id.lower(): each for each in found}.values())
 
 
-@settings(deadline=None)
 @given(st.lists(accounts, max_size=8).map(unique), st.integers(0, 2), st.randoms())
 def test_no_secret_has_two_writers_and_order_decides_nothing(everyone: list[Account], listed: int, random: object) -> None:  # fmt: skip
     """Of those served each secret has one writer; who is refused shares one with somebody; any order gives the same."""

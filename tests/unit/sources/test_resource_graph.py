@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.emulator import graph
 from keysync.sources.resource_graph import Quota, accounts_query, literal
 
 
-@settings(deadline=None)
 @given(st.text(max_size=40))
 def test_a_literal_ends_where_it_should(text: str) -> None:
     """Whatever it holds, nothing of it is read as the query's own."""

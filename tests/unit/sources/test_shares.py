@@ -237,7 +237,7 @@ LISTED = [
 ]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     st.permutations(ENTRIES),
     st.lists(st.tuples(rows, st.frozensets(st.sampled_from([A, B]))), min_size=1, max_size=4),

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Account, Discover
@@ -41,7 +41,6 @@ def left_out(found: Row, **more: Any) -> LeftOut:
     return outcome
 
 
-@settings(deadline=None)
 @given(st.text("aAbB*?.", max_size=8), st.text("aAbB.", max_size=8))
 def test_only_star_and_question_mark_mean_anything(pattern: str, name: str) -> None:
     """Names are matched as fnmatch does, without regard to case."""

@@ -236,7 +236,7 @@ def waits(report: Report) -> bool:
     st.integers(0, 3),
     st.sampled_from(["disable", "delete"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_accepting_what_was_told_leaves_nothing_waiting(
     states: dict[tuple[str, Any], str],
     configured: dict[str, dict[str, bool]],

@@ -137,7 +137,7 @@ ITEMS = st.builds(
 
 
 @given(ITEMS, EXISTING, st.booleans())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_what_was_set_once_is_not_set_again(one: Item, found: Existing, new_version: bool) -> None:
     """Metadata that a pass has just written needs nothing more at the same moment."""
     first = wanted(one, found, new_version=new_version)
@@ -146,7 +146,7 @@ def test_what_was_set_once_is_not_set_again(one: Item, found: Existing, new_vers
 
 
 @given(ITEMS, EXISTING, st.booleans())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 def test_tags_are_ours_the_users_and_everybody_elses(one: Item, found: Existing, new_version: bool) -> None:
     """Of the names that are keysync's exactly its own stand there; no other tag of a secret is ever lost."""
     tags = wanted(one, found, new_version=new_version).tags

@@ -341,7 +341,7 @@ SECRETS = st.lists(
     st.sets(st.sampled_from(["main", "spare"])),
     st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_what_is_not_ours_or_not_proven_is_never_touched(
     secrets: list[tuple[dict[str, str], bool, bool, str]], mode: Mode, daemon: bool, read_only: set[str], accept: bool
 ) -> None:

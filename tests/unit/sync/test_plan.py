@@ -65,7 +65,7 @@ def made(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
 
 
 @given(WORLDS, ADOPTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_was_applied_needs_nothing_more(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
     """After a pass the next one finds nothing to write, and every secret that may be ours holds the live key."""
 
@@ -81,7 +81,7 @@ def test_what_was_applied_needs_nothing_more(states: dict[tuple[str, Any], str],
 
 
 @given(WORLDS, ADOPTS)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
     """No secret of somebody else, none of a certificate, none disabled or deleted gets a version or a tag."""
 
@@ -96,7 +96,7 @@ def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], ado
 
 
 @given(WORLDS, ADOPTS, st.randoms(use_true_random=False))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[str, bool], chance: Any):
     """Whichever account answers first, the plan is the same."""
 
@@ -111,7 +111,7 @@ def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[
 
 
 @given(WORLDS, ADOPTS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
     """Neither the plan, nor what was collected, nor a result shows a key in any printed form."""
 

@@ -43,7 +43,7 @@ def test_of_any_number_of_shares_exactly_one_has_an_account(resource_id, count):
 
 
 @given(st.builds(lambda seed: [f"{one}{seed}" for one in IDS], st.integers(0, 2**32)), st.integers(2, 9))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_shares_are_alike_and_one_more_takes_its_part_of_all(ids, count):
     """Within what chance allows: one in a million would be further off."""
     even = len(ids) / (count + 1)

@@ -127,7 +127,7 @@ def observed(account: str, name: KeyName, what: str) -> Observed:
     st.fixed_dictionaries({(account, name): HOLDINGS for account in ("alpha", "beta") for name in KEY_NAMES}),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_verdicts_do_not_depend_on_who_answers_first(holdings: dict[tuple[str, KeyName], str], chance: Any) -> None:
     """In whatever order observations come, each secret has the same verdict, and it is that of its own account's pair."""
     found = {place: observed(*place, what) for place, what in holdings.items()}
