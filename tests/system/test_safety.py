@@ -523,7 +523,7 @@ def test_a_late_account_beyond_the_limit_is_refused_with_its_command(make_quick_
 def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -> None:
     """It fails by its own deadline, and the limits count what did answer."""
     world = make_quick_world("alpha", {"name": "stuck", "fault": "hang"})
-    world.configure(["alpha", "stuck"], timeouts={"collect": "1s", "request": "700ms", "account": "1500ms"})
+    world.configure(["alpha", "stuck"], timeouts={"collect": "1s", "request": "3s", "account": "6s"})
     ran = world.sync()
     assert ran.code == 1
     assert ran.outcomes()[NAME] == "created"

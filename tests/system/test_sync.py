@@ -80,7 +80,7 @@ def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) ->
 def test_a_hung_account_holds_up_nobody(make_world: MakeWorld) -> None:
     """Others are written while one account never answers, which fails by its own deadline."""
     world = make_world("alpha", {"name": "stuck", "fault": "hang"})
-    world.configure(["stuck", "alpha"], timeouts={"request": "400ms", "account": "1s", "collect": "300ms"})
+    world.configure(["stuck", "alpha"], timeouts={"request": "3s", "account": "6s", "collect": "1s"})
     ran = world.sync()
     assert ran.code == 1
     assert ran.outcomes()["main/alpha-primary-key"] == "created"
@@ -305,7 +305,7 @@ def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None
     world.configure(
         [{"name": "stuck", "vaults": ["main", "spare"]}, "alpha"],
         concurrency=1,
-        timeouts={"request": "300ms", "account": "500ms", "collect": "2s"},
+        timeouts={"request": "3s", "account": "5s", "collect": "8s"},
     )
     ran = world.sync()
     assert ran.code == 1, ran.err
