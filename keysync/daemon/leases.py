@@ -23,7 +23,7 @@ from keysync.daemon.tenure import Sightings, Terms
 from keysync.errors import UsageError
 from keysync.files import read_small
 
-_NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _QUIET: Final = {404, 409}  # no lease yet, or somebody was quicker: no failure
 _RELEASE_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 1.0
@@ -68,7 +68,7 @@ def namespace_of_pod(*, in_cluster: bool) -> str:
 
 def _namespace_in_cluster() -> str:
     try:
-        return read_small(_NAMESPACE_FILE).decode().strip()
+        return read_small(Path(_NAMESPACE_FILE)).decode().strip()
     except (OSError, UnicodeDecodeError):
         return ""
 
