@@ -224,7 +224,7 @@ class _Daemon:
             shop.breakers,
             lambda: self._clockwork.next_starts,
             datetime.now(UTC),
-            leads=None if election is None else self._leads,
+            leadership=None if election is None else election.leadership,
             shard=None if shop.shard is None else str(shop.shard),
         )
         self._cover(opened)

@@ -73,6 +73,7 @@ def open_election(
         terms=terms,
         told=leadership,
         post=partial(_post, asyncio.get_running_loop()),
+        in_cluster=in_cluster,
     )
     return Election(leadership, candidate)
 

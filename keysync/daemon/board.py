@@ -12,6 +12,7 @@ from keysync.config.forms import format_duration
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.breaker import Breakers, Standing
 from keysync.daemon.health import Health, Instant
+from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
@@ -37,7 +38,7 @@ def _jitter(schedule: Schedule) -> str:
 class Board:
     """Makes the snapshot; the same one is handed out until something changes, for a second at most.
 
-    `credentials` are the names of those in use, `leads` is None where nobody is elected, `discovery_complete` is None without
+    `credentials` are the names of those in use, `leadership` is None without an election, `discovery_complete` is None without
     `discover`. To be asked on the event loop only, where what it reads is written.
     """
 
@@ -48,7 +49,7 @@ class Board:
     next_starts: Callable[[], Mapping[Timetable, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
-    leads: Callable[[], bool] | None = None
+    leadership: Leadership | None = None
     config_error: str | None = None
     credentials: tuple[str, ...] = ()
     shard: str | None = None
@@ -80,12 +81,18 @@ class Board:
         entries = list(self.ledger.entries.values())
         starts = self.next_starts()
         live, reason = self.health.verdict(now)
-        leader = None if self.leads is None else self.leads()
-        stands_by = leader is False
-        # A standby is ready to take over, and looks at nothing: neither is anything stale by its own fault.
-        ready = self._was_ready or stands_by or all(entry.last_attempt is not None for entry in entries)
+        leader = None if self.leadership is None else self.leadership.leads()
+        ready_reason: str | None
+        standby = self.leadership.standby() if self.leadership is not None and not leader else None
+        stands_by = standby is not None
+        # A standby looks at nothing: neither is anything stale by its own fault.
+        if standby is not None:
+            ready, ready_reason = standby.trouble is None, standby.reason
+        else:
+            ready = self._was_ready or all(entry.last_attempt is not None for entry in entries)
+            ready_reason = None if ready else "the first pass is not done"
         started = now.wall if stands_by else self._elected or self.started
-        self._was_ready = ready
+        self._was_ready = self._was_ready or ready
         return Status(
             now=now.wall,
             version=__version__,
@@ -102,6 +109,8 @@ class Board:
             overdue=None if stands_by else self.health.overdue(now),
             discovery_complete=None if stands_by else self.discovery_complete,
             ready=ready,
+            ready_reason=ready_reason,
+            lease_trouble=None if standby is None else standby.trouble,
             live=live,
             live_reason=reason,
             stale_accounts=tuple(entry.account.resource_id for entry in entries if is_stale(entry, now.wall, started)),

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Guard, Ticket
 from keysync.daemon.tenure import Change, Tenure, Terms
+from keysync.report.status import LeaseTrouble
 
 
 class Term(asyncio.Event):
@@ -25,6 +26,13 @@ class Term(asyncio.Event):
     def is_set(self) -> bool:
         """Whether no write may begin any more."""
         return super().is_set() or not self._leads()
+
+
+class Standby(NamedTuple):
+    """What a standby waits for, in one sentence; `trouble` says why it could not take over, None where it could."""
+
+    reason: str
+    trouble: LeaseTrouble | None = None
 
 
 def _nothing() -> None:
@@ -47,12 +55,15 @@ class Leadership:
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._tenure = Tenure(terms)
+        self._lease_duration = terms.lease_duration
         self._clock = clock
         self._log = log or structlog.get_logger("keysync")
         self._lease = lease
         self._identity = identity
         self._timer: asyncio.TimerHandle | None = None
         self._holder: str | None = None
+        self._read_at: float | None = None
+        self._is_held = False  # by another replica, when the lease was last read
         self._failure: tuple[str, int | None] | None = None
         self.elected: Callable[[], None] = _nothing
         self.lost: Callable[[], None] = _nothing
@@ -70,6 +81,23 @@ class Leadership:
         """A guard that lets nothing through once the time of grace is over, and before that what `inner` does."""
         return _TermGuard(lambda: self._tenure.admits(self._clock()), inner)
 
+    def standby(self) -> Standby:
+        """How a replica that does not lead stands by."""
+        failure = f": {self._failure[0]}" if self._failure is not None else ""
+        if self._read_at is None:
+            return Standby(
+                f"standing by, but could not take over: the Lease {self._lease} was never read{failure}", "never_read"
+            )
+        age = self._clock() - self._read_at
+        if age > self._lease_duration:
+            last = f"the Lease {self._lease} was last read {age:.0f} s ago"
+            return Standby(f"standing by, but could not take over: {last}{failure}", "outdated")
+        if self._is_held:
+            return Standby("standing by: another replica leads")
+        return Standby(
+            f"standing by: no other replica holds the Lease {self._lease}, and this one has not taken it yet{failure}"
+        )
+
     def close(self) -> None:
         """No news any more."""
         self.elected = self.lost = _nothing
@@ -78,15 +106,22 @@ class Leadership:
 
     # What an election tells
 
+    def read(self, received: float) -> None:
+        """The lease was read, by a reply that came at `received`."""
+        self._read_at = received
+        self._is_held = False  # unless `held_by` follows
+
     def renewed(self, sent: float) -> None:
         """The lease is ours, written by a request that was sent at `sent`."""
         self._failure = None
+        self.read(sent)
         self._carry_out(self._tenure.renewed(sent, self._clock()), "it was not renewed in time")
         self._set_timer()
 
     def held_by(self, holder: str) -> None:
         """Somebody else has the lease."""
         self._failure = None
+        self._is_held = True
         self._carry_out(self._tenure.taken(self._clock()), "another replica holds it")
         if holder != self._holder:
             self._holder = holder

@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from kubernetes.client import ApiClient, ApiException, Configuration, CoordinationV1Api
-from kubernetes.config import ConfigException, list_kube_config_contexts, load_incluster_config, load_kube_config
+from kubernetes.config import (
+    ConfigException,
+    incluster_config,
+    list_kube_config_contexts,
+    load_incluster_config,
+    load_kube_config,
+)
 from kubernetes.leaderelection.electionconfig import Config as ElectionConfig
 from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
@@ -25,6 +31,7 @@ from keysync.files import read_small
 
 _NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
 _QUIET: Final = {404, 409}  # no lease yet, or somebody was quicker: no failure
+_UNAUTHORIZED: Final = 401
 _RELEASE_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 1.0
 
@@ -32,6 +39,7 @@ _CLOCK_SECONDS: Final = 1.0
 class Told(Protocol):
     """Told what became of the lease: a `Leadership`, on the loop."""
 
+    def read(self, received: float) -> None: ...
     def renewed(self, sent: float) -> None: ...
     def held_by(self, holder: str) -> None: ...
     def failed(self, reason: str, http_status: int | None) -> None: ...
@@ -45,10 +53,7 @@ def connect(*, in_cluster: bool) -> ApiClient:
     """A client of the cluster that this pod is in, or of the one that a kubeconfig names. Raises UsageError."""
     settings = Configuration()
     try:
-        if in_cluster:
-            load_incluster_config(client_configuration=settings)
-        else:
-            load_kube_config(client_configuration=settings, persist_config=False)
+        _load(settings, in_cluster=in_cluster)
     except (ConfigException, OSError) as error:
         raise UsageError(f"leader_election: no way to Kubernetes: {error}") from None
     # The election tries again by itself; a repetition behind its back would outlast its deadlines.
@@ -56,6 +61,17 @@ def connect(*, in_cluster: bool) -> ApiClient:
     if in_cluster:
         settings.proxy = None  # the client takes the environment's proxy, which does not know the cluster
     return ApiClient(settings)
+
+
+def _load(settings: Configuration, *, in_cluster: bool) -> None:
+    """Reads address, authority and token into `settings`. Raises ConfigException or OSError."""
+    if not in_cluster:
+        load_kube_config(client_configuration=settings, persist_config=False)
+        return
+    try:
+        load_incluster_config(client_configuration=settings)
+    except ConfigException as error:
+        raise ConfigException(f"{error} (the token belongs into {incluster_config.SERVICE_TOKEN_FILENAME})") from None
 
 
 def namespace_of_pod(*, in_cluster: bool) -> str:
@@ -82,7 +98,10 @@ def _namespace_of_context() -> str:
 
 
 class Candidate:
-    """Stands for election in a thread of its own, until `release`. `monotonic` is in seconds."""
+    """Stands for election in a thread of its own, until `release`. `monotonic` is in seconds.
+
+    `in_cluster` is as for `connect`: where the token is read again after a 401.
+    """
 
     def __init__(
         self,
@@ -94,12 +113,18 @@ class Candidate:
         terms: Terms,
         told: Told,
         post: Post,
+        in_cluster: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._pause = terms.retry_period
         # So short that one request which hangs leaves time for another look before the deadline.
-        api = _Api(CoordinationV1Api(client), terms.renew_deadline / 4, lambda *args: post(told.failed, *args))
+        api = _Api(
+            CoordinationV1Api(client),
+            terms.renew_deadline / 4,
+            lambda *args: post(told.failed, *args),
+            lambda: _load(client.configuration, in_cluster=in_cluster),
+        )
         self._lock = _Lock(api, lease, namespace, identity, terms, told, post, monotonic)
         self._election = ElectionConfig(
             # Whole seconds, as they stand in a Lease.
@@ -183,7 +208,9 @@ class _Lock(LeaseLock):
         lease = self.lease_reference
         if found and lease is not None:
             holder, duration = record.holder_identity, float(record.lease_duration or 0)
-            self._sightings.seen(lease.metadata.resource_version, holder, duration, self._monotonic())
+            received = self._monotonic()
+            self._sightings.seen(lease.metadata.resource_version, holder, duration, received)
+            self._post(self._told.read, received)
             if holder is not None and holder != self.identity:
                 self._post(self._told.held_by, holder)
         return found, record
@@ -235,12 +262,23 @@ class _Lock(LeaseLock):
 
 
 class _Api:
-    """The three calls that a lock makes, each within `seconds`, and with no other failure than ApiException."""
+    """The three calls that a lock makes, each attempt within `seconds`, and with no other failure than ApiException.
 
-    def __init__(self, api: CoordinationV1Api, seconds: float, failed: Callable[[str, int | None], None]) -> None:
+    After a 401 the credentials are read again by `reload`, and the call is repeated once: the library itself reads a
+    service account's token once a minute only.
+    """
+
+    def __init__(
+        self,
+        api: CoordinationV1Api,
+        seconds: float,
+        failed: Callable[[str, int | None], None],
+        reload: Callable[[], None],
+    ) -> None:
         self._api = api
         self.seconds = seconds
         self._failed = failed
+        self._reload = reload
 
     def read_namespaced_lease(self, name: str, namespace: str) -> Any:  # noqa: ANN401
         return self._call(self._api.read_namespaced_lease, name, namespace)
@@ -253,13 +291,25 @@ class _Api:
 
     def _call(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
         try:
-            return call(*arguments, _request_timeout=self.seconds)
+            return self._authorized(call, *arguments)
         except ApiException as error:
             if error.status not in _QUIET:
                 self._failed(f"Kubernetes answered {error.status} {error.reason}", error.status)
             raise
+        except (ConfigException, FileNotFoundError, PermissionError) as error:
+            self._failed(f"the token for Kubernetes cannot be read: {error}", None)
+            raise ApiException(status=0, reason=type(error).__name__) from error
         except Exception as error:
             # urllib3 has many of them, and one that the library does not know would end its thread.
             name = type(error).__name__
             self._failed(f"no answer from Kubernetes: {name}", None)
             raise ApiException(status=0, reason=name) from error
+
+    def _authorized(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+        try:
+            return call(*arguments, _request_timeout=self.seconds)
+        except ApiException as error:
+            if error.status != _UNAUTHORIZED:
+                raise
+            self._reload()
+        return call(*arguments, _request_timeout=self.seconds)

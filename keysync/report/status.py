@@ -25,6 +25,7 @@ AccountState: TypeAlias = Literal[
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
 PassResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
+LeaseTrouble: TypeAlias = Literal["never_read", "outdated"]
 Standing: TypeAlias = Literal["in_step", "behind", "pending"]
 
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
@@ -140,8 +141,9 @@ class Status:
 
     `every` is the schedule in words, `stopped` the message of a safety stop with its numbers and the command that accepts
     the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in step for too
-    long, `writes` the newest first. `ready` says that the first pass is done; `live` that the loop turns and passes start,
-    `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
+    long, `writes` the newest first. `ready` says that the first pass is done or, of a standby, that the Lease was read within the
+    last `lease_duration`; `ready_reason` says why not, or that it stands by; `lease_trouble` why a standby could not take over.
+    `live` says that the loop turns and passes start, `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
     `shard` is the share of the accounts that is served, None for all. `overdue` is from when on the process is not live unless a
     pass starts, or the one under way ends; None for a standby, and where no start is planned. `discovery_complete` says whether
     the latest listing of `discover` was whole, None without any and for a standby.
@@ -162,6 +164,8 @@ class Status:
     overdue: datetime | None = None
     discovery_complete: bool | None = None
     ready: bool = False
+    ready_reason: str | None = None
+    lease_trouble: LeaseTrouble | None = None
     live: bool = True
     live_reason: str | None = None
     stale_accounts: tuple[str, ...] = ()

@@ -10,10 +10,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from keysync.report.metrics import OVERDUE, OVERDUE_HELP
-from keysync.report.status import AccountState, AccountStatus, Status
+from keysync.report.status import AccountState, AccountStatus, LeaseTrouble, Status
 from keysync.sync.model import Verdict
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
+_LEASE_TROUBLES: Final[tuple[LeaseTrouble, ...]] = get_args(LeaseTrouble)
 _STATES: Final[tuple[AccountState, ...]] = get_args(AccountState)
 _VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
@@ -67,6 +68,14 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     if status.leader is not None:
         leader.add_metric([], int(status.leader))
     yield leader
+    unready = GaugeMetricFamily(
+        "keysync_standby_unready",
+        "Whether this replica could not take over, by what is wrong with its Lease; absent where none is elected.",
+        labels=["reason"],
+    )
+    for trouble in _LEASE_TROUBLES if status.leader is not None else ():
+        unready.add_metric([trouble], int(status.lease_trouble == trouble))
+    yield unready
     refused = "Whether the configuration in force is the one of the file."
     yield GaugeMetricFamily("keysync_config_current", refused, int(status.config_error is None))
 

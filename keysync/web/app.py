@@ -75,11 +75,9 @@ class _Routes:
         return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Whether the first pass is done, or need not be by a standby, else 503. A stale account is told, but a restart would not cure it."""
+        """Whether the first pass is done or, of a standby, the Lease was read lately, else 503. A restart would not make an account less stale."""
         status = self._source.status()
-        reason = None if status.ready else "the first pass is not done"
-        if status.leader is False:
-            reason = "standing by: another replica leads"
+        reason = status.ready_reason
         stale = list(status.stale_accounts)
         return _probe(ok=status.ready, body={"ready": status.ready, "reason": reason, "stale_accounts": stale})
 

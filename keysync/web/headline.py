@@ -26,13 +26,19 @@ def headline(status: Status, tally: Tally) -> Headline:
     if not status.live:
         return Headline("keysync does not work", "not working", "bad")
     if status.leader is False:
-        return Headline("Standing by: another replica leads", "standing by", "wait")
+        return _standby(status)
     if status.stopped is not None:
         return Headline("Stopped by a safety limit", "stopped by a limit", "bad")
     if tally.behind:
         behind = f"{tally.behind:,} of {tally.secrets:,}"
         return Headline(f"{behind} secrets behind", f"{behind} behind", "bad")
     return _nothing_behind(status, tally)
+
+
+def _standby(status: Status) -> Headline:
+    reason = status.ready_reason or "standing by"
+    text = reason[:1].upper() + reason[1:]
+    return Headline(text, "standing by", "wait") if status.ready else Headline(text, "could not take over", "bad")
 
 
 def _nothing_behind(status: Status, tally: Tally) -> Headline:

@@ -36,6 +36,9 @@ class Kubernetes:
         """When, by which replica, to which lease, naming which holder; only those that had an effect."""
         self.tokens: set[str] = set()
         """What was sent as authorization."""
+        self.accepted: str | None = None
+        """The only authorization that is not refused with 401; None for any."""
+        self.requests = 0
         self.url = ""
         self._version = 0
         self._let_go = asyncio.Event()
@@ -94,7 +97,7 @@ class Kubernetes:
         return await self._write(request, request.match_info["name"], body, body["metadata"]["resourceVersion"])
 
     async def _write(self, request: web.Request, name: str, body: dict[str, Any], before: str | None) -> web.Response:
-        if self.faults.get(_replica(request)) in {"hang", "forbidden", "html"}:
+        if self._is_refused(request) or self.faults.get(_replica(request)) in {"hang", "forbidden", "html"}:
             return await self._answer(request, 500)
         there = self.leases.get(name)
         if (None if there is None else there["metadata"]["resourceVersion"]) != before:
@@ -106,11 +109,15 @@ class Kubernetes:
         self.writes.append((time.monotonic(), _replica(request), name, holder))
         return await self._answer(request, self.leases[name])
 
+    def _is_refused(self, request: web.Request) -> bool:
+        return self.accepted is not None and request.headers.get("Authorization") != self.accepted
+
     async def _answer(self, request: web.Request, answer: dict[str, Any] | int) -> web.Response:
         if request.transport is not None:
             self._connections.add(request.transport)
         self.tokens |= set(request.headers.getall("Authorization", []))
         fault = self.faults.get(_replica(request))
+        self.requests += 1
         if request.match_info["namespace"] != NAMESPACE:
             answer = 403
         if fault == "hang" or (fault == "lose_reply" and request.method != "GET"):
@@ -119,6 +126,8 @@ class Kubernetes:
             return web.Response(status=502, text="<html>bad gateway</html>", content_type="text/html")
         if fault == "forbidden":
             answer = 403
+        if self._is_refused(request):
+            answer = 401
         if isinstance(answer, int):
             return web.json_response({"kind": "Status", "code": answer, "reason": "because"}, status=answer)
         return web.json_response({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", **answer})

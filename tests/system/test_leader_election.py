@@ -194,6 +194,29 @@ class Rotation:
             self._thread.join()
 
 
+def test_a_standby_that_may_not_read_the_lease_is_not_ready(
+    make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
+) -> None:
+    """A roll-out that waits for it keeps the leader; once the role is there it is ready, without a restart."""
+    replicas = make_replicas("fine")
+    kubernetes.faults["first"] = "forbidden"
+    first = replicas.start("first")
+    (failed,) = first.until_event("leader.failed")
+    assert failed["http_status"] == 403
+    first.until(lambda: "403" in (first.status()["ready_reason"] or ""))
+    ready = first.get("/readyz")
+    reason = f"standing by, but could not take over: the Lease {NAMESPACE}/keysync was never read: Kubernetes answered 403 Forbidden"
+    assert (ready.status, ready.json()["reason"]) == (503, reason)
+    assert reason[1:] in first.get("/").text
+    assert 'keysync_standby_unready{reason="never_read"} 1.0' in first.get("/metrics").text
+    assert first.get("/healthz").status == 200
+    kubernetes.faults.clear()
+    first.until_passes(1)
+    first.until(lambda: first.get("/readyz").status == 200)
+    assert first.end() == 0
+    assert first.stray == []
+
+
 @pytest.mark.slow
 def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
@@ -212,11 +235,12 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
         second.until_passes(2)
         (lost,) = first.until_event("leader.lost")
         assert lead(first) is False
-        assert first.get("/readyz").status == 200
+        first.until(lambda: first.get("/readyz").status == 503)
         kubernetes.faults.clear()
         kubernetes.let_go()
         (standing,) = first.until_event("leader.standing_by")
         assert standing["holder"] == kubernetes.holder()
+        first.until(lambda: first.get("/readyz").status == 200)
         assert second.end() == 0
         first.until_event("leader.elected", 2)
         passes = len(first.events("pass.finished"))

@@ -13,9 +13,11 @@ from keysync.config.settings import Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.breaker import Breakers
 from keysync.daemon.health import Health, Instant
+from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Ledger
 from keysync.daemon.schedule import Group
 from keysync.daemon.supervisor import Supervisor
+from keysync.daemon.tenure import Terms
 from keysync.daemon.timetable import NEVER, Timetable, interval_of
 from keysync.report.status import AccountStatus, VaultStatus
 from tests.support.generations import MemoryGeneration, config_of, entries, until
@@ -55,6 +57,13 @@ class Stage:
 
     def instant(self) -> Instant:
         return Instant(NOW + timedelta(seconds=self.seconds - 1000.0), self.seconds)
+
+    def stand_by(self) -> Leadership:
+        """An election that has not read its Lease yet."""
+        terms = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+        leadership = Leadership(terms, lease="render/keysync", identity="me", clock=lambda: self.seconds)
+        self.board.leadership = leadership
+        return leadership
 
     def wait(self, seconds: float) -> None:
         self.seconds += seconds
@@ -265,15 +274,17 @@ def test_the_interval_of_a_schedule():
 async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage):
     """It has looked at nothing, for however long; when it leads, what it has not seen is not ready."""
     assert stage.board.status().leader is None
-    leads = False
-    stage.board.leads = lambda: leads
+    leadership = stage.stand_by()
     stage.board._was_ready = False
     stage.wait(100_000)
+    leadership.read(stage.seconds)
+    leadership.held_by("another")
     stage.board.changed()
     status = stage.board.status()
     assert (status.leader, status.ready, status.next_pass, status.stale_accounts) == (False, True, None, ())
+    assert (status.ready_reason, status.lease_trouble) == ("standing by: another replica leads", None)
     assert not any(account.stale or account.next_try for account in status.accounts)
-    leads = True
+    leadership.renewed(stage.seconds)
     stage.board.changed()
     status = stage.board.status()
     assert status.leader
@@ -283,15 +294,69 @@ async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage
 
 async def test_who_is_elected_calls_nothing_stale_that_it_has_not_had_the_time_to_look_at(stage: Stage):
     """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
-    leads = False
-    stage.board.leads = lambda: leads
+    leadership = stage.stand_by()
     stage.wait(100_000)
-    leads = True
+    leadership.renewed(stage.seconds)
     stage.board.elected()
     assert stage.board.status().stale_accounts == ()
     stage.wait(901)
+    leadership.renewed(stage.seconds)
     stage.board.changed()
     assert len(stage.board.status().stale_accounts) == 2
+
+
+async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage):
+    """Once read and not longer ago than the Lease lasts, also where it led, or was ready, before; the reason is the failure."""
+    leadership = stage.stand_by()
+
+    def seen() -> tuple[bool, str | None, str | None]:
+        stage.board.changed()
+        status = stage.board.status()
+        return status.ready, status.ready_reason, status.lease_trouble
+
+    never = "standing by, but could not take over: the Lease render/keysync was never read"
+    assert seen() == (False, never, "never_read")
+    leadership.failed("Kubernetes answered 403 Forbidden", 403)
+    assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
+    leadership.read(stage.seconds)
+    leadership.held_by("another")
+    stage.wait(10)
+    assert seen() == (True, "standing by: another replica leads", None)
+    leadership.failed("Kubernetes answered 403 Forbidden", 403)
+    stage.wait(1)
+    old = "standing by, but could not take over: the Lease render/keysync was last read 11 s ago"
+    assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "outdated")
+    leadership.renewed(stage.seconds)
+    assert seen() == (True, None, None)
+    stage.wait(10)
+    assert stage.board.status().leader is False
+    assert seen()[0]
+    stage.wait(1)
+    assert seen() == (False, old, "outdated")
+
+
+async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):
+    """A role that lacks `update`: the Lease is read, and the sentence says what keeps the replica from leading."""
+    leadership = stage.stand_by()
+    leadership.read(stage.seconds)
+    leadership.failed("Kubernetes answered 403 Forbidden", 403)
+    status = stage.board.status()
+    assert status.ready
+    assert status.ready_reason == (
+        "standing by: no other replica holds the Lease render/keysync, and this one has not taken it yet: "
+        "Kubernetes answered 403 Forbidden"
+    )
+
+
+async def test_a_leader_is_ready_after_its_first_pass(stage: Stage):
+    """Before its election, while no Lease was read, it is not either."""
+    leadership = stage.stand_by()
+    assert not stage.board.status().ready
+    leadership.renewed(stage.seconds)
+    stage.board.changed()
+    assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first pass is not done")
+    await stage.passed()
+    assert (stage.board.status().ready, stage.board.status().ready_reason) == (True, None)
 
 
 async def test_it_says_from_when_on_a_pass_is_overdue(stage: Stage):
@@ -302,7 +367,7 @@ async def test_it_says_from_when_on_a_pass_is_overdue(stage: Stage):
     stage.health.pass_ended("p")
     stage.board.changed()
     assert stage.board.status().overdue == NOW + timedelta(minutes=16)
-    stage.board.leads = lambda: False
+    stage.stand_by()
     stage.board.discovery_complete = True
     stage.board.changed()
     assert (stage.board.status().overdue, stage.board.status().discovery_complete) == (None, None)

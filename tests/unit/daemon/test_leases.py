@@ -25,6 +25,10 @@ class Told:
     def __init__(self) -> None:
         self.now = 100.0
         self.news: list[tuple[Any, ...]] = []
+        self.reads: list[float] = []
+
+    def read(self, received: float) -> None:
+        self.reads.append(received)
 
     def renewed(self, sent: float) -> None:
         self.news.append(("renewed", sent))
@@ -211,8 +215,33 @@ def test_a_wall_clock_that_was_set_begins_the_election_anew(make: Callable[[str]
     assert one.turn(104.0) == [("renewed", 104.0)]
 
 
-def test_in_a_pod_it_is_the_pods_own_account_over_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the mounted token, authority and namespace, where Kubernetes puts them."""
+class Pod:
+    """A candidate in a cluster, whose API server speaks TLS, with the files that Kubernetes mounts."""
+
+    def __init__(self, kubernetes: Kubernetes, token: Path) -> None:
+        self.kubernetes = kubernetes
+        self.token = token
+        self.told = Told()
+        self.candidate = Candidate(
+            connect(in_cluster=True),
+            namespace=namespace_of_pod(in_cluster=True),
+            lease="keysync",
+            identity="pod",
+            terms=TERMS,
+            told=self.told,
+            post=lambda call, *arguments: call(*arguments),
+            in_cluster=True,
+        )
+        self._election = LeaderElection(self.candidate._election)
+
+    def turn(self) -> list[tuple[Any, ...]]:
+        """One look; the news of it."""
+        self._election.try_acquire_or_renew()
+        return self.told.taken()
+
+
+@pytest.fixture
+def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
     context, authority = loopback_tls(tmp_path)
     token, namespace = tmp_path / "token", tmp_path / "namespace"
     token.write_text("of-the-pod")
@@ -220,26 +249,74 @@ def test_in_a_pod_it_is_the_pods_own_account_over_tls(tmp_path: Path, monkeypatc
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(authority))
     monkeypatch.setattr(leases, "_NAMESPACE_FILE", str(namespace))
-    told = Told()
     with running_kubernetes(context) as kubernetes:
         port = kubernetes.url.rpartition(":")[2]
         for name, value in {"KUBERNETES_SERVICE_HOST": "localhost", "KUBERNETES_SERVICE_PORT": port}.items():
             monkeypatch.setenv(name, value)
-        candidate = Candidate(
-            connect(in_cluster=True),
-            namespace=namespace_of_pod(in_cluster=True),
-            lease="keysync",
-            identity="pod",
-            terms=TERMS,
-            told=told,
-            post=lambda call, *arguments: call(*arguments),
-        )
-        LeaderElection(candidate._election).try_acquire_or_renew()
-        assert [news[0] for news in told.taken()] == ["renewed"]
-        assert kubernetes.holder() == "pod"
-        assert kubernetes.tokens == {"bearer of-the-pod"}
-        candidate.release()
-        assert kubernetes.holder() is None
+        one = Pod(kubernetes, token)
+        yield one
+        one.candidate.abandon()
+
+
+def test_in_a_pod_it_is_the_pods_own_account_over_tls(pod: Pod) -> None:
+    """With the mounted token, authority and namespace, where Kubernetes puts them."""
+    assert [news[0] for news in pod.turn()] == ["renewed"]
+    assert pod.kubernetes.holder() == "pod"
+    assert pod.kubernetes.tokens == {"bearer of-the-pod"}
+    pod.candidate.release()
+    assert pod.kubernetes.holder() is None
+
+
+def test_a_401_reads_the_token_again_at_once_and_repeats_the_call_once(pod: Pod) -> None:
+    """The library itself would send the old token for up to a minute, which is longer than a Lease lasts."""
+    pod.turn()
+    pod.token.write_text("of-the-pod-2")
+    pod.kubernetes.accepted = "bearer of-the-pod-2"
+    before = pod.kubernetes.requests
+    assert [news[0] for news in pod.turn()] == ["renewed"]
+    assert pod.kubernetes.requests == before + 3  # a refused read, the read, the update
+
+
+def test_a_token_that_stays_refused_is_a_failure_after_one_repetition(pod: Pod) -> None:
+    """It does not repeat for ever, and the next look reads the file again."""
+    pod.turn()
+    pod.kubernetes.accepted = "bearer of-the-pod-2"
+    before = pod.kubernetes.requests
+    assert pod.turn() == [("failed", "Kubernetes answered 401 Unauthorized", 401)]
+    assert pod.kubernetes.requests == before + 2
+    pod.token.write_text("of-the-pod-2")
+    assert [news[0] for news in pod.turn()] == ["renewed"]
+
+
+@pytest.mark.parametrize("content", ["", None])
+def test_a_token_file_that_is_empty_or_gone_is_named(pod: Pod, content: str | None) -> None:
+    """The reason is the file, not the network."""
+    pod.turn()
+    pod.kubernetes.accepted = "bearer of-the-pod-2"
+    if content is None:
+        pod.token.unlink()
+    else:
+        pod.token.write_text(content)
+    ((name, reason, status),) = pod.turn()
+    assert (name, status) == ("failed", None)
+    assert reason.startswith("the token for Kubernetes cannot be read: ")
+    assert str(pod.token) in reason
+
+
+def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
+    """Whether another replica holds it or none does; a refusal, and a Lease that does not exist, are no read."""
+    one, two = make("one"), make("two")
+    one.turn(100.0)
+    assert one.told.reads == []
+    two.turn(500.0)
+    assert two.told.reads == [500.0]
+    kubernetes.faults["two"] = "forbidden"
+    two.turn(502.0)
+    assert two.told.reads == [500.0]
+    kubernetes.faults.clear()
+    one.candidate.release()
+    two.turn(504.0)
+    assert two.told.reads == [500.0, 504.0]
 
 
 def test_without_a_cluster_it_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -120,7 +120,7 @@ async def test_failing_accounts_do_not_kill_the_daemon(client: Client, source: S
 
 async def test_readyz_waits_for_the_first_pass(client: Client, source: Source):
     """Not ready is 503, while the page can be looked at."""
-    source.current = make_status(account("alpha", "pending"), ready=False)
+    source.current = make_status(account("alpha", "pending"), ready=False, ready_reason="the first pass is not done")
     answer = await client.ask("/readyz")
     assert answer.status == 503
     assert json.loads(answer.text) == {"ready": False, "reason": "the first pass is not done", "stale_accounts": []}
@@ -129,11 +129,31 @@ async def test_readyz_waits_for_the_first_pass(client: Client, source: Source):
 
 async def test_a_standby_is_ready_and_says_so(client: Client, source: Source):
     """On the page too; a roll-out that waits for readiness would otherwise wait for ever."""
-    source.current = make_status(account("alpha", "pending"), leader=False, next_pass=None)
+    reason = "standing by: another replica leads"
+    source.current = make_status(account("alpha", "pending"), leader=False, ready_reason=reason, next_pass=None)
     answer = await client.ask("/readyz")
     assert answer.status == 200
-    assert json.loads(answer.text)["reason"] == "standing by: another replica leads"
+    assert json.loads(answer.text)["reason"] == reason
     assert "Standing by: another replica leads" in (await client.ask("/")).text
+    metrics = (await client.ask("/metrics")).text
+    assert 'keysync_standby_unready{reason="never_read"} 0.0' in metrics
+
+
+async def test_a_standby_that_cannot_read_its_lease_is_not_ready(client: Client, source: Source):
+    """Probe, page and metric say so, and give the reason."""
+    reason = "standing by, but could not take over: the Lease render/keysync was never read: Kubernetes answered 403"
+    source.current = make_status(
+        leader=False, ready=False, ready_reason=reason, lease_trouble="never_read", next_pass=None
+    )
+    answer = await client.ask("/readyz")
+    assert answer.status == 503
+    assert json.loads(answer.text) == {"ready": False, "reason": reason, "stale_accounts": []}
+    page = (await client.ask("/")).text
+    assert "Standing by, but could not take over: the Lease render/keysync was never read" in page
+    assert "another replica leads" not in page
+    metrics = (await client.ask("/metrics")).text
+    assert 'keysync_standby_unready{reason="never_read"} 1.0' in metrics
+    assert 'keysync_standby_unready{reason="outdated"} 0.0' in metrics
 
 
 @pytest.mark.parametrize(
