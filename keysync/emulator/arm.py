@@ -260,9 +260,9 @@ class ResourceManager:
 
     def _on_account(self, call: Call, operation: str, parts: list[str]) -> Reply:
         subscription, group, name = parts[1], parts[3], parts[7]
-        accounts = self._in_group(subscription, group)
+        self._in_group(subscription, group)  # refuses a group that there is not
         account = self._state.accounts.get(
-            f"{accounts[0].group_id}/providers/Microsoft.Batch/batchAccounts/{name}".lower()
+            f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{name}".lower()
         )
         if account is None:
             told = (

@@ -307,6 +307,16 @@ class State:
         """The first account of that name."""
         return self._by_name[name.lower()]
 
+    def move(self, account_name: str, resource_group: str) -> None:
+        """Move an account to another resource group, as Resource Manager does: it has another id and the same keys."""
+        account = self.account(account_name)
+        del self.accounts[account.id.lower()]
+        subscription = account.subscription_id.lower()
+        self.by_subscription[subscription].remove(account)
+        self.by_group[subscription, account.resource_group.lower()].remove(account)
+        account.resource_group = resource_group
+        self._add(account)
+
     def keys(self, account_name: str) -> tuple[str, str]:
         """The primary and the secondary key."""
         account = self.account(account_name)

@@ -82,10 +82,12 @@ def _reason(writer: Writer, writers: Sequence[Writer], secret: str) -> str:
         return f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
     told = next((each for each in others if each.entry is None), others[0])
     if told.entry is None:
-        return (
+        wins = (
             f"{secret} is written for {told.account.resource_id}, which stands under `accounts` and wins: not served. "
-            "Give this account other names, in an entry of its own"
         )
+        if told.account.name.lower() == writer.account.name.lower():
+            wins += "If it is the same account, and was moved, change its id under `accounts`; else "
+        return f"{wins}{'give' if wins.endswith('else ') else 'Give'} this account other names, in an entry of its own"
     return (
         f"{told.account.resource_id} (discover[{told.entry}]) would write {secret} too: neither is served. "
         "Give them different names, for one with {subscription_id} or {resource_group} under `secrets`"

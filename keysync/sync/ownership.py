@@ -43,6 +43,15 @@ def is_free(tags: Mapping[str, str], item: Item) -> bool:
     return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.terms.owner or ""}, item))
 
 
+def former_id(tags: Mapping[str, str], item: Item) -> str | None:
+    """The ARM id for which tags mark a secret as ours, where only the group or subscription of the account differs."""
+    source, account = tags.get(SOURCE, ""), item.ref.account
+    renamed = source.lower().rpartition("/")[2] != account.lower().rpartition("/")[2]
+    if renamed or is_ours(tags, item) or not is_ours({**tags, SOURCE: account}, item):
+        return None
+    return source
+
+
 def owner_of(tags: Mapping[str, str]) -> str:
     """Whose the secret is, as far as its tags tell."""
     manager = tags.get(MANAGED_BY)

@@ -22,7 +22,7 @@ from keysync.sync.model import (
     Verdict,
     in_order,
 )
-from keysync.sync.ownership import OWN, is_free, is_ours
+from keysync.sync.ownership import OWN, former_id, is_free, is_ours
 from keysync.sync.safety import held_back, nears_the_budget
 from keysync.sync.verdict import verdict_of
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
@@ -169,7 +169,9 @@ def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
         reason = refusals.taken_over(stored.tags, differs=differs)
         adopt = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
         return replace(_within_tags(adopt), foreign=True)
-    kind: ChangeKind = "refused" if differs else "unchanged"
+    # The secret of an account that was moved: its next key would be refused, so it is said before there is one.
+    moved = former_id(stored.tags, item) is not None
+    kind: ChangeKind = "refused" if differs or moved else "unchanged"
     holds_other_key = stored.fingerprint == seen.other
     reason = (
         refusals.differs(item, stored.tags, holds_other_key=holds_other_key)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from keysync.sync.model import Item, ItemRef
-from keysync.sync.ownership import is_free, is_ours, owner_of
+from keysync.sync.ownership import former_id, is_free, is_ours, owner_of
 from keysync.targets.interface import SoftDeleted
 
 CERTIFICATE = (
@@ -30,6 +30,12 @@ def differs(item: Item, tags: Mapping[str, str], *, holds_other_key: bool) -> st
 def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     """A secret that is not ours and already holds the right value."""
     flags = "--yes" if is_free(tags, item) else "--replace --yes"
+    former = former_id(tags, item)
+    if former is not None:
+        return (
+            f"the account was moved: the value is right, but the secret is marked for {former!r}, so it will not be kept in step. "
+            f"To mark it for the account as it is now: {_adopt(item, flags)}"
+        )
     return (
         f"the value is right, but the secret is not marked as keysync's for this key ({owner_of(tags)}): it will not be kept "
         f"in step. To mark it: {_adopt(item, flags)}"
