@@ -209,7 +209,8 @@ class Wired:
             read_only_accounts=read_only_accounts(covered.accounts),
             is_mine=is_mine,
             streaks=streaks,
-            spared=frozenset(one.resource_id.lower() for one in covered.left_out),
+            # What is refused is in the report already.
+            spared={one.resource_id.lower(): None if one.refused else one.reason for one in covered.left_out},
             withheld=None if covered.complete else "not every account could be listed",
         )
 

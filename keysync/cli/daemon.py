@@ -470,6 +470,7 @@ class _Daemon:
 
     def _tell_completeness(self, opened: Opened) -> None:
         self.board.discovery_complete = opened.coverage.complete if opened.config.discover else None
+        self.board.unserved = opened.coverage.unserved
         self.board.changed()
 
 

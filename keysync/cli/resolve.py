@@ -16,6 +16,7 @@ from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.others import Others
 from keysync.sources.sieve import LeftOut
+from keysync.sources.unserved import Unserved
 from keysync.sync.model import Beforehand, ItemRef, Result
 from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for
@@ -28,7 +29,8 @@ _NAMED: Final = 20  # accounts in a message
 class Coverage:
     """The accounts that a configuration means, of the share that `Discovery` was opened for; `others` are those of the rest.
 
-    `entries` has the index of the `discover` entry for each of the last accounts, which were found by one. Where not `complete`,
+    `entries` has the index of the `discover` entry for each of the last accounts, which were found by one. `unserved` were
+    served by this process within the last day and are not any more. Where not `complete`,
     nothing is to be taken as gone.
     """
 
@@ -39,6 +41,7 @@ class Coverage:
     warnings: tuple[str, ...] = ()
     entries: tuple[int, ...] = ()
     others: Others = field(default_factory=Others)
+    unserved: tuple[Unserved, ...] = ()
 
     @property
     def origins(self) -> Mapping[str, int]:
@@ -69,6 +72,7 @@ async def resolve(
         warnings=listing.warnings,
         entries=listing.entries,
         others=listing.others,
+        unserved=listing.unserved,
     )
     _log(coverage, told)
     return coverage
@@ -96,10 +100,14 @@ async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
 
 def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
     log: Any = structlog.get_logger("keysync")
-    before, now = told or set(), {_trouble(problem) for problem in coverage.problems}
+    before: set[_Trouble] = set(told or ())
     if told is not None:
         told.clear()
-        told |= now
+        told |= {_trouble(problem) for problem in coverage.problems}
+        told |= {(one.account, one.since) for one in coverage.unserved}
+    for one in coverage.unserved:
+        if (one.account, one.since) not in before:
+            log.warning("discovery.unserved", account=one.account, reason=one.reason)
     for problem in coverage.problems:
         if _trouble(problem) in before:
             continue
@@ -111,10 +119,14 @@ def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
             reason=problem.record.summary,
             **problem.record.to_dict(),
         )
-    for one in coverage.left_out:
+    for left_out in coverage.left_out:
         # Those that were refused are in the report, and so in the log of the pass.
         log.debug(
-            "discovery.left_out", account=one.resource_id, entry=one.entry, refused=one.refused, reason=one.reason
+            "discovery.left_out",
+            account=left_out.resource_id,
+            entry=left_out.entry,
+            refused=left_out.refused,
+            reason=left_out.reason,
         )
 
 

@@ -16,7 +16,8 @@ from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
-from keysync.report.status import CredentialStatus, Status, VaultState, VaultStatus
+from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus
+from keysync.sources.unserved import Unserved
 from keysync.sync.model import DONE, Result
 
 _FRESH_SECONDS = 1.0
@@ -54,6 +55,7 @@ class Board:
     credentials: tuple[str, ...] = ()
     shard: str | None = None
     discovery_complete: bool | None = None
+    unserved: tuple[Unserved, ...] = ()
     _made: tuple[float, int, Status] | None = field(default=None)
 
     def status(self) -> Status:
@@ -108,6 +110,7 @@ class Board:
             shard=self.shard,
             overdue=None if stands_by else self.health.overdue(now),
             discovery_complete=None if stands_by else self.discovery_complete,
+            unserved=() if stands_by else tuple(UnservedAccount(one.account, one.reason) for one in self.unserved),
             ready=ready,
             ready_reason=ready_reason,
             lease_trouble=None if standby is None else standby.trouble,

@@ -101,6 +101,14 @@ class CredentialStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class UnservedAccount:
+    """An account that was served within the last day and is not any more: its ARM id, and why."""
+
+    account: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class WriteRecord:
     """One write that was done: `account` is the ARM id, `outcome` as in the report."""
 
@@ -146,7 +154,8 @@ class Status:
     `live` says that the loop turns and passes start, `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
     `shard` is the share of the accounts that is served, None for all. `overdue` is from when on the process is not live unless a
     pass starts, or the one under way ends; None for a standby, and where no start is planned. `discovery_complete` says whether
-    the latest listing of `discover` was whole, None without any and for a standby.
+    the latest listing of `discover` was whole, None without any and for a standby. `unserved` are accounts that discovery served
+    within the last day and does not serve any more.
     """
 
     now: datetime
@@ -163,6 +172,7 @@ class Status:
     shard: str | None = None
     overdue: datetime | None = None
     discovery_complete: bool | None = None
+    unserved: tuple[UnservedAccount, ...] = ()
     ready: bool = False
     ready_reason: str | None = None
     lease_trouble: LeaseTrouble | None = None

@@ -62,6 +62,14 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     if status.discovery_complete is not None:
         whole.add_metric([], int(status.discovery_complete))
     yield whole
+    unserved = GaugeMetricFamily(
+        "keysync_accounts_unserved",
+        "Accounts that discovery served within the last day and does not serve any more.",
+        labels=[],
+    )
+    if status.leader is not False:
+        unserved.add_metric([], len(status.unserved))
+    yield unserved
     stopped = "Whether a safety limit keeps passes from writing."
     yield GaugeMetricFamily("keysync_safety_stop", stopped, int(status.stopped is not None))
     leader = GaugeMetricFamily("keysync_leader", "Whether this process leads; absent where none is elected.", labels=[])

@@ -19,6 +19,7 @@ from keysync.sources.held import Held, Traits
 from keysync.sources.others import Others
 from keysync.sources.rows import Route, Row, Scope, Unlisted
 from keysync.sources.sieve import LeftOut, Sieve, destination, judge
+from keysync.sources.unserved import ServedAccounts, Unserved
 
 # A pass that starts a little early should not have to wait for the one after it.
 _EARLY: Final = 0.95
@@ -40,7 +41,7 @@ class Listing:
 
     `entries` has the index of the entry of each account, in their order. Where not `complete`, something may be missing, and
     nothing is to be taken as gone. `warnings` are about filters that matched nothing. `others` are the accounts of other shares,
-    those under `accounts` too.
+    those under `accounts` too. `unserved` are accounts that were served within the last day and are not any more.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -50,6 +51,7 @@ class Listing:
     warnings: tuple[str, ...] = ()
     entries: tuple[int, ...] = ()
     others: Others = field(default_factory=Others)
+    unserved: tuple[Unserved, ...] = ()
 
     @property
     def origins(self) -> Mapping[str, int]:
@@ -137,6 +139,7 @@ class Discovery:
         self._asked = frozenset(name.lower() for entry in entries for name in _tags(entry))
         self._traits: dict[Traits, Traits] = {}
         self._settled: Listing | None = None
+        self._served = ServedAccounts()
 
     @property
     def others(self) -> Others:
@@ -151,11 +154,13 @@ class Discovery:
         await self._refresh([number for number in range(len(self._parts)) if self._is_due(number)])
         if self._settled is None:
             self._settled = self._settle()
+            self._served.update(self._settled.accounts, self._settled.left_out, self._monotonic())
         return replace(
             self._settled,
             complete=all(heard.whole for heard in self._heard),
             problems=tuple(self._problems()),
             warnings=tuple(self._warnings()),
+            unserved=self._served.recent(self._monotonic()),
         )
 
     def inherit(self, earlier: Discovery) -> None:
@@ -172,6 +177,14 @@ class Discovery:
                 if earlier._entries[entry] == self._entries[part.entry]:
                     self._heard[number] = _Heard(_unjudged(heard.accounts))
         self._settled = None
+        if earlier._settled is not None:
+            before = zip(earlier._settled.accounts, earlier._settled.entries, strict=True)
+            meant = [account for account, entry in before if earlier._entries[entry] in self._entries]
+            meant = [account for account in meant if not self._is_listed(account)]
+            self._served.inherit(earlier._served, meant, remember=earlier._entries == self._entries)
+
+    def _is_listed(self, account: Account) -> bool:
+        return account.name.lower() in self._listed_names.get(_folder(account), ())
 
     # Listing
 
@@ -355,8 +368,12 @@ def _names(accounts: Sequence[Account]) -> Mapping[str, set[str]]:
     """Names in lower case by `AccountId.folder`."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for one in accounts:
-        found[AccountId(one.subscription_id, one.resource_group, one.name).folder].add(one.name.lower())
+        found[_folder(one)].add(one.name.lower())
     return found
+
+
+def _folder(account: Account) -> str:
+    return AccountId(account.subscription_id, account.resource_group, account.name).folder
 
 
 def _tags(entry: Discover) -> Iterator[str]:

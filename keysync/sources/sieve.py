@@ -15,6 +15,8 @@ from keysync.config.settings import Account, Discover
 from keysync.sources.rows import Row
 
 _SPLIT: Final = re.compile(r"[,\s]+")
+# Failed and Cancelled say that the last operation failed: such an account has keys, and its consumers use them.
+_NOT_THERE: Final = frozenset({"creating", "deleting", "invalid"})
 _SECRET_NAME: Final = re.compile(SECRET_NAME)
 
 
@@ -146,7 +148,7 @@ def _is_place(subscription: str, group: str) -> bool:
 
 def _unusable(row: Row) -> str | None:
     """Why an account has no keys to give."""
-    if row.state and row.state.lower() != "succeeded":
+    if row.state.lower() in _NOT_THERE:
         return f"it is not provisioned: its state is {row.state}"
     if row.pool_mode.lower() == "usersubscription":
         return "its pools are in UserSubscription mode, so it has no shared keys"

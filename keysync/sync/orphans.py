@@ -103,6 +103,12 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
     return replace(change, held=f"orphaned: {why}. To {mode} it")
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first three, and how many more."""
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
 def _may_be_orphan(listed: Listed, served: Container[str], owner: str) -> bool:
     ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
     return ours and not listed.managed and listed.name.lower() not in served
@@ -122,7 +128,8 @@ class OrphanSearch:
     """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
 
     `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
-    about. `spared` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans.
+    about. `spared` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans. Where
+    `spared` gives a reason, the search warns that such secrets are not kept in step.
     With `withheld`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
     ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is
     the daemon's memory, None in a one-off run.
@@ -138,7 +145,7 @@ class OrphanSearch:
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
     streaks: GoneStreaks | None = None
-    spared: Collection[str] = frozenset()
+    spared: Mapping[str, str | None] = field(default_factory=dict)
     withheld: str | None = None
 
     async def run(self, deadline: float) -> Found:
@@ -165,19 +172,32 @@ class OrphanSearch:
 
     async def _candidates(self) -> tuple[list[ItemRef], list[str]]:
         per_vault = await asyncio.gather(*(self._in_vault(vault) for vault in self.targets))
-        return [ref for found, _ in per_vault for ref in found], [warning for _, warning in per_vault if warning]
+        return [ref for found, _ in per_vault for ref in found], [
+            told for _, warnings in per_vault for told in warnings
+        ]
 
-    async def _in_vault(self, vault: str) -> tuple[tuple[ItemRef, ...], str | None]:
+    async def _in_vault(self, vault: str) -> tuple[Sequence[ItemRef], Sequence[str]]:
         try:
             listed = await self.targets[vault].listing()
         except Exception as error:  # noqa: BLE001  # one vault's failure is one vault's
-            return (
-                (),
-                f"orphans: vault {vault} could not be listed, nothing is removed there ({self._told(error, vault)})",
-            )
+            told = self._told(error, vault)
+            return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({told})"]
         refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
-        mine = (ref for ref in refs if ref.account.lower() not in self.spared and self.is_mine(ref.account))
-        return tuple(mine), None
+        mine = [ref for ref in refs if self.is_mine(ref.account)]
+        spared = {ref.account.lower(): ref.account for ref in mine if ref.account.lower() in self.spared}
+        return [ref for ref in mine if ref.account.lower() not in spared], self._not_served(vault, spared)
+
+    def _not_served(self, vault: str, spared: Mapping[str, str]) -> list[str]:
+        """A warning for each reason; `spared` are ARM ids by their lower case."""
+        by_reason: dict[str, list[str]] = {}
+        for key in sorted(spared):
+            reason = self.spared[key]
+            if reason is not None:
+                by_reason.setdefault(reason, []).append(spared[key])
+        return [
+            f"vault {vault}: the secrets of {_some(accounts)} are not kept in step, since the account is not served: {reason}"
+            for reason, accounts in by_reason.items()
+        ]
 
     async def _presences(self, accounts: Collection[str]) -> tuple[dict[str, Presence], list[str]]:
         ordered = sorted(accounts)

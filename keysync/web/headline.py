@@ -51,6 +51,9 @@ def _nothing_behind(status: Status, tally: Tally) -> Headline:
     if status.stale_accounts:
         stale = count(len(status.stale_accounts), "account")
         return Headline(f"{stale} not seen in step for too long", f"{stale} stale", "warn")
+    if status.unserved:
+        unserved = f"{count(len(status.unserved), 'account')} no longer served"
+        return Headline(unserved, unserved, "warn")
     if status.ready and not tally.secrets:
         return Headline("No secrets to keep in step", "no secrets", "wait")
     if not tally.in_step:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keysync.report.status import Status
 from keysync.web.query import Query
-from keysync.web.view import MOST_SECRETS, make_view
+from keysync.web.view import MOST_SECRETS, MOST_UNSERVED, make_view
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -21,7 +21,9 @@ class Page:
     def render(self, status: Status, query: Query) -> str:
         """The whole document."""
         view = make_view(status, query)
-        return _template().render(view=view, seconds=REFRESH_SECONDS, most_secrets=MOST_SECRETS)
+        return _template().render(
+            view=view, seconds=REFRESH_SECONDS, most_secrets=MOST_SECRETS, most_unserved=MOST_UNSERVED
+        )
 
 
 @cache

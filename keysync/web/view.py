@@ -15,6 +15,7 @@ from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
 from keysync.web.words import clock, machine, relative
 
 MOST_WRITES: Final = 50
+MOST_UNSERVED: Final = 20
 MOST_SECRETS: Final = 6
 """How many secrets of an account stand in its row; more of them open on request."""
 

@@ -13,6 +13,7 @@ from keysync.report.status import (
     PassStatus,
     SecretStatus,
     Status,
+    UnservedAccount,
     VaultStatus,
     WriteRecord,
 )
@@ -151,6 +152,7 @@ def varied() -> Status:
         shard="0/3",
         overdue=NOW + timedelta(seconds=800),
         discovery_complete=True,
+        unserved=(UnservedAccount(arm_id("retired"), "it is not provisioned: its state is Deleting"),),
         vaults=(
             VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=6),
             VaultStatus(

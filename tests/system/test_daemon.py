@@ -426,6 +426,15 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
         world.running.do(lambda azure: remove_account(azure, "alpha"))
         told = await daemon.until_status(lambda told: len(told["accounts"]) == 1)
         assert [one["name"] for one in told["accounts"]] == ["late"]
+        gone = "it was deleted, or no entry of `discover` matches it any more"
+        (unserved,) = (await daemon.status())["unserved"]
+        assert (unserved["account"].rpartition("/")[2], unserved["reason"]) == ("alpha", gone)
+        (line,) = daemon.events("discovery.unserved")
+        assert (line["log_level"], line["account"], line["reason"]) == ("warning", unserved["account"], gone)
+        assert "keysync_accounts_unserved 1.0" in (await daemon.get("/metrics")).text
+        page = (await daemon.get("/")).text
+        assert f"<li>{unserved['account']}: {gone}</li>" in page
+        assert "1 account no longer served" in page
     assert len(world.versions("main", "alpha-primary-key")) == 1
     assert not world.versions("main", "other-primary-key")
 

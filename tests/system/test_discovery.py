@@ -146,6 +146,74 @@ def test_a_pass_serves_what_was_discovered_and_refuses_collisions(world: World) 
     assert world.running.do(lambda azure: azure.counts["listKeys"]) == 3
 
 
+@pytest.mark.parametrize("via", ["list", "resource_graph"])
+def test_an_account_whose_last_operation_failed_is_served(make_world: MakeWorld, via: str) -> None:
+    """It has keys, and consumers that use them; only what is not there yet, or not any more, is left out."""
+    states = ("Succeeded", "Failed", "Cancelled", "Creating", "Deleting", "Invalid")
+    world = make_world(*({"name": state.lower(), "provisioning_state": state} for state in states))
+    world.configure([], discover=[discover(via=via)])
+    ran = world.sync()
+    assert ran.code == 0
+    assert ran.outcomes() == {
+        f"main/{name}-{key}-key": "created"
+        for name in ("succeeded", "failed", "cancelled")
+        for key in ("primary", "secondary")
+    }
+
+
+def test_an_account_that_was_moved_is_refused_before_its_next_regeneration(make_world: MakeWorld) -> None:
+    """Its secrets are right and marked for its former id: the first run says so, and the command that it names resolves it."""
+    world = make_world("alpha", "beta")
+    world.configure([], discover=[discover()])
+    assert world.sync().code == 0
+    world.running.do(lambda azure: azure.state.move("alpha", "elsewhere"))
+    moved = resource_id("alpha").replace(GROUP, "elsewhere")
+    for ran in (world.sync(), world.run("plan", "--output", "json")):
+        assert ran.code == 1
+        assert ran.outcomes()["main/beta-primary-key"] == "unchanged"
+        items = [item for item in ran.report["items"] if item["account"] == moved]
+        assert [item["outcome"] for item in items] == ["refused", "refused"]
+        for item in items:
+            assert item["reason"].startswith(
+                f"the account was moved: the value is right, but the secret is marked for '{resource_id('alpha')}'"
+            )
+            assert item["reason"].endswith(f"adopt -c {world.path} --secret main/{item['secret']} --replace --yes")
+    for key in ("primary", "secondary"):
+        secret = f"main/alpha-{key}-key"
+        assert world.run("adopt", "--secret", secret, "--replace", "--yes", "--output", "json").code == 0
+    assert len(world.versions("main", "alpha-primary-key")) == 1
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    ran = world.sync()
+    assert (ran.code, ran.outcomes()["main/alpha-primary-key"]) == (0, "updated")
+
+
+def test_a_listed_account_that_is_found_in_another_group_is_told_with_its_new_id(make_world: MakeWorld) -> None:
+    """What stands under `accounts` is not there any more, and what was found there is refused: the reason says what to change."""
+    world = make_world("alpha")
+    world.configure(["alpha"], discover=[discover()])
+    assert world.sync().code == 0
+    world.running.do(lambda azure: azure.state.move("alpha", "elsewhere"))
+    ran = world.sync()
+    assert ran.code == 1
+    by_account = {item["account"]: item for item in ran.report["items"]}
+    assert by_account[resource_id("alpha")]["error"]["http_status"] == 404
+    found = by_account[resource_id("alpha").replace(GROUP, "elsewhere")]
+    assert found["outcome"] == "refused"
+    assert "If it is the same account, and was moved, change its id under `accounts`" in found["reason"]
+
+
+def test_secrets_of_an_account_that_is_left_out_are_a_warning_where_orphans_are_searched(make_world: MakeWorld) -> None:
+    """A one-off run remembers nothing, but the vault does."""
+    world = make_world("alpha", "beta", {"name": "nokeys", "allowed_authentication_modes": ["AAD"]})
+    world.configure([], discover=[discover()], **orphan_rules())
+    assert world.sync().report["warnings"] == []
+    world.running.do(lambda azure: setattr(azure.state.account("alpha"), "provisioning_state", "Deleting"))
+    ran = world.sync()
+    (warning,) = ran.report["warnings"]
+    told = f"vault main: the secrets of {resource_id('alpha')} are not kept in step, since the account is not served"
+    assert warning == f"{told}: it is not provisioned: its state is Deleting"
+
+
 def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> None:
     """`plan --exit-code` finds what a new account needs; `--account` and `--shard` narrow discovered ones too."""
     world = make_world("alpha", "beta", "gamma")

@@ -289,6 +289,63 @@ async def test_another_configuration_takes_over_what_the_earlier_one_knew() -> N
     assert (names(listing), listing.complete) == ([], True)
 
 
+async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day() -> None:
+    """With the reason: its state, its deletion, or its place where it was moved; until it is served again."""
+    route, clock = MemoryRoute(), Clock()
+    route.put(A, ["alpha", "beta", "gamma"])
+    discovery = make(route, entry(A), monotonic=clock)
+    assert (await discovery.list()).unserved == ()
+    place = {name: AccountId(A, "rg", name) for name in ("alpha", "beta", "gamma")}
+    moved = AccountId(A, "elsewhere", "gamma")
+    route.pages[A] = [[Row(place["alpha"], state="Deleting"), Row(moved)]]
+    clock.now = 60.0
+    for clock.now in (60.0, 120.0):
+        listing = await discovery.list()
+        assert names(listing) == ["gamma"]
+        assert [(one.account, one.reason, one.since) for one in listing.unserved] == [
+            (place["alpha"].resource_id, "it is not provisioned: its state is Deleting", 60.0),
+            (place["beta"].resource_id, "it was deleted, or no entry of `discover` matches it any more", 60.0),
+            (place["gamma"].resource_id, f"it was moved: it is found as {moved.resource_id} now", 60.0),
+        ]
+    route.pages[A] = [[Row(place["alpha"]), Row(moved)]]
+    clock.now = 180.0
+    listing = await discovery.list()
+    assert [one.account for one in listing.unserved] == [place["beta"].resource_id, place["gamma"].resource_id]
+    clock.now = 60.0 + 86_400.0
+    assert (await discovery.list()).unserved == ()
+
+
+async def test_what_an_incomplete_listing_does_not_show_is_still_served() -> None:
+    """So it is not named either."""
+    route = MemoryRoute()
+    route.put(A, ["alpha", "beta"])
+    discovery = make(route, entry(A))
+    await discovery.list()
+    route.put(A, DOWN)
+    listing = await discovery.list()
+    assert (names(listing), listing.unserved) == (["alpha", "beta"], ())
+
+
+async def test_what_another_configuration_leaves_to_others_was_meant() -> None:
+    """A changed entry and an account that is listed now are no news; of an entry that is the same an account may be missing."""
+    route = MemoryRoute()
+    route.put(A, ["alpha", "beta"])
+    route.put(B, ["gamma", "delta"])
+    earlier = make(route, entry(A), entry(B))
+    before = await earlier.list()
+    delta = next(account for account in before.accounts if account.name == "delta")
+    route.put(B, ["delta"])
+    later = make(route, entry(A, exclude=["beta"]), entry(B), listed=[delta])
+    later.inherit(earlier)
+    assert [one.account for one in (await later.list()).unserved] == [AccountId(B, "rg", "gamma").resource_id]
+    same = make(route, entry(A, exclude=["beta"]), entry(B), listed=[delta])
+    same.inherit(later)
+    assert [one.account for one in (await same.list()).unserved] == [AccountId(B, "rg", "gamma").resource_id]
+    excluded = make(route, entry(A, exclude=["beta"]), entry(B, exclude=["gamma"]), listed=[delta])
+    excluded.inherit(same)
+    assert (await excluded.list()).unserved == ()
+
+
 async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() -> None:
     """Where a scope is of several, and says which of them it could not see."""
     route = MemoryRoute()

@@ -80,7 +80,8 @@ def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None
     ("traits", "reason"),
     [
         ({"state": "Creating"}, "not provisioned: its state is Creating"),
-        ({"state": "Failed"}, "not provisioned"),
+        ({"state": "deleting"}, "not provisioned: its state is deleting"),
+        ({"state": "Invalid"}, "not provisioned: its state is Invalid"),
         ({"pool_mode": "UserSubscription"}, "UserSubscription mode"),
         ({"modes": frozenset({"aad"})}, "does not allow SharedKey"),
         ({"modes": frozenset[str]()}, "does not allow SharedKey"),
@@ -91,6 +92,12 @@ def test_an_account_without_keys_is_left_out_and_nobody_has_to_do_anything(trait
     found = left_out(row(**traits))
     assert reason in found.reason
     assert not found.refused
+
+
+@pytest.mark.parametrize("state", ["Succeeded", "Failed", "Cancelled", "failed", "", "Updating"])
+def test_an_account_is_served_whatever_became_of_its_last_operation(state: str) -> None:
+    """Failed and Cancelled are states of that operation: the account has keys, and they are used."""
+    assert isinstance(judged(row(state=state)), Account)
 
 
 def test_an_account_is_served_as_its_entry_says() -> None:

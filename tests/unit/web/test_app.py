@@ -10,6 +10,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
+from keysync.report.status import UnservedAccount
 from tests.support.statuses import account, arm_id, failing, make_status, varied
 
 from .conftest import Client, Source
@@ -137,6 +138,24 @@ async def test_a_standby_is_ready_and_says_so(client: Client, source: Source):
     assert "Standing by: another replica leads" in (await client.ask("/")).text
     metrics = (await client.ask("/metrics")).text
     assert 'keysync_standby_unready{reason="never_read"} 0.0' in metrics
+
+
+async def test_an_account_that_is_not_served_any_more_is_on_the_page(client: Client, source: Source):
+    """Also where all the others are in step: it is the headline, a line with the reason, and a metric."""
+    reason = "it is not provisioned: its state is Deleting"
+    source.current = make_status(account("alpha"), unserved=(UnservedAccount(arm_id("retired"), reason),))
+    page = (await client.ask("/")).text
+    assert "1 account no longer served" in page
+    assert f"<li>{arm_id('retired')}: {reason}</li>" in page
+    assert "keysync_accounts_unserved 1.0" in (await client.ask("/metrics")).text
+    many = tuple(UnservedAccount(arm_id(f"gone{number}"), reason) for number in range(1_021))
+    source.current = make_status(account("alpha"), unserved=many)
+    page = (await client.ask("/")).text
+    assert page.count(reason) == 20
+    assert "<li>and 1,001 more</li>" in page
+    source.current = make_status(account("alpha"))
+    assert "keysync_accounts_unserved 0.0" in (await client.ask("/metrics")).text
+    assert "No longer served" not in (await client.ask("/")).text
 
 
 async def test_a_standby_that_cannot_read_its_lease_is_not_ready(client: Client, source: Source):
