@@ -9,6 +9,8 @@ from typing import Any, Final, Literal
 
 import structlog
 
+from keysync import log_stream
+
 LogFormat = Literal["json", "console"]
 Scrub = Callable[[str], str]
 
@@ -46,7 +48,7 @@ def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
 
 
 def _install(formatter: logging.Formatter, level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(_stream())
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -57,6 +59,21 @@ def _install(formatter: logging.Formatter, level: str) -> None:
         # What the SDKs warn of is in the failure's own record, and would be told again with each attempt.
         told_already = name == "azure" and level != "DEBUG"
         logging.getLogger(name).setLevel(max(quiet, logging.ERROR) if told_already else quiet)
+
+
+def _stream() -> Any:  # noqa: ANN401  # all that a handler asks for is `write`
+    """A stream that never waits for who reads stderr; stderr itself where it is none of the system's."""
+    try:
+        stream = log_stream.LogStream(sys.stderr.fileno(), _tell_dropped)
+    except (AttributeError, OSError, ValueError):
+        log_stream.use(None)
+        return sys.stderr
+    log_stream.use(stream)
+    return stream
+
+
+def _tell_dropped(lines: int) -> None:
+    structlog.get_logger("keysync").warning("log.dropped", lines=lines)
 
 
 def _foreign(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
+from keysync import log_stream
 from keysync.cli.emulator import emulator
 from keysync.cli.options import (
     FILE,
@@ -274,7 +275,9 @@ def _from_environment(name: str, known: Sequence[str]) -> str | None:
 
 def main() -> None:
     """Entry point of the console script: runs the command line, and ends the process."""
-    leave(invoke())
+    code = invoke()
+    log_stream.flush()
+    leave(code)
 
 
 def invoke() -> int:
@@ -282,8 +285,14 @@ def invoke() -> int:
     settle_streams()
     code, told = settled(_command())
     if told is not None:
-        click.echo(f"keysync: {told}", err=True)
+        _complain(told)
     return code
+
+
+def _complain(text: str) -> None:
+    """Writes to stderr, after the log. Where nobody reads that, the process must end all the same."""
+    if log_stream.flush():
+        click.echo(f"keysync: {text}", err=True)
 
 
 def _command() -> int:
@@ -294,13 +303,13 @@ def _command() -> int:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeysyncError as error:
         for line in str(error).splitlines():
-            click.echo(f"keysync: {line}", err=True)
+            _complain(line)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
         place = error.__traceback__
         while place is not None and place.tb_next is not None:
             place = place.tb_next
         where = f" in {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
-        click.echo(f"keysync: internal error: {type(error).__name__}{where}; please report it", err=True)
+        _complain(f"internal error: {type(error).__name__}{where}; please report it")
         return 1
     return 0

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, write_to_textfile
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
-from keysync import __version__
+from keysync import __version__, log_stream
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.files import replaceable
@@ -77,6 +77,13 @@ class _LastSuccess(Collector):
             if moment is not None:
                 gauge.add_metric([account], moment)
         yield gauge
+
+
+class _LogLinesDropped(Collector):
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "keysync_log_lines_dropped", "Lines of the log that stderr did not take.", log_stream.dropped()
+        )
 
 
 class Metrics:
@@ -175,6 +182,7 @@ class Metrics:
             "keysync_notifications", "Events for the webhook: sent, failed or dropped.", ["result"], registry=registry
         )
         _begin(self._notifications, _NOTIFICATIONS)
+        registry.register(_LogLinesDropped())
         build = Gauge(
             "keysync_build_info", "The versions that run; always 1.", ["version", "python"], registry=registry
         )

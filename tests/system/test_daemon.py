@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -19,7 +21,7 @@ import pytest
 
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION, data, running_azure
-from tests.support.daemon import Daemon, Holding, running, serving
+from tests.support.daemon import Cold, Daemon, Holding, running, serving
 from tests.support.hands import remove_account
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 from tests.support.warm import WarmKeysync, warm_keysync
@@ -256,6 +258,42 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
     )
     assert done.code == 0, done.err
     assert len(world.versions("main", "writing-primary-key")) == 1
+
+
+@pytest.mark.parametrize("reader", ["late", "silent", "gone"])
+def test_a_stderr_that_nobody_reads_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
+    """Neither a pipe that is full nor one whose other end is closed: passes go on, and it ends with 0.
+
+    What is read in the end is whole.
+    """
+    world = make_world("alpha")
+    world.configure(["alpha"], **SECOND)
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, "-m", "keysync", "--log-level", "debug", "run", "-c", str(world.path)]
+    with ExitStack() as stack:
+        pipe = stack.enter_context(os.fdopen(reading, "rb"))
+        process = subprocess.Popen(command, env=environment(world), stdout=subprocess.DEVNULL, stderr=writing)
+        os.close(writing)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        daemon = Daemon(Cold(process), tmp_path / "unread")
+        (tmp_path / "unread").touch()
+        began = pipe.readline()
+        while b"daemon.started" not in began:
+            began = pipe.readline()
+        if reader == "gone":
+            pipe.close()
+        daemon.until(lambda: newest(world, "alpha-primary-key"))
+        for _ in range(3):
+            new = regenerate(world, "alpha")
+            daemon.until(lambda new=new: newest(world, "alpha-primary-key") == new)  # type: ignore[misc]
+        process.send_signal(signal.SIGTERM)
+        if reader == "late":
+            log = [json.loads(line) for line in pipe]
+            assert [line["event"] for line in log].count("secret.updated") == 3
+            assert log[-1]["event"] == "daemon.ended"
+        assert process.wait(60) == 0
 
 
 def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
