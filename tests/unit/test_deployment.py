@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from aiohttp import web
@@ -178,6 +182,67 @@ def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:
     count = workload(path)["replicas"]
     found = [shard_of(None, None, {**variables(path), index["name"]: str(number)}) for number in range(count)]
     assert found == [Shard(number, count) for number in range(count)]
+
+
+class Pods:
+    """Servers on two addresses of this machine, as the pods behind one name: whether each is ready, by its address."""
+
+    def __init__(self) -> None:
+        self.ready = {"127.0.0.1": True, "127.0.0.2": True}
+        self.urls: list[str] = []
+        self._servers: list[HTTPServer] = []
+
+    def __enter__(self) -> Self:
+        pods = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                host = str(self.server.server_address[0])
+                body = json.dumps({"ready": pods.ready[host], "reason": f"the reason of {host}"}).encode()
+                self.send_response(200 if pods.ready[host] else 503)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        for host in self.ready:
+            server = HTTPServer((host, 0), Handler)
+            self._servers.append(server)
+            threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+            self.urls.append(f"http://{host}:{server.server_address[1]}/readyz")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.shutdown()
+            server.server_close()
+
+
+def ask_ready(count: int, urls: list[str]) -> tuple[int, str]:
+    """What `helm test` runs; the exit code and its words."""
+    script = ROOT / "deploy" / "helm" / "keysync" / "files" / "ask_ready.py"
+    command = [sys.executable, "-c", script.read_text(encoding="utf-8"), str(count), "0", *urls]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_helm_test_asks_every_pod() -> None:
+    """One that is not ready fails it, whichever that is, and so does one that is missing; the reasons of all are told."""
+    with Pods() as pods:
+        code, told = ask_ready(2, pods.urls)
+        assert (code, told.splitlines()[-1]) == (0, "2 of 2 pods are ready")
+        for host in pods.ready:
+            pods.ready[host] = False
+            code, told = ask_ready(2, pods.urls)
+            assert (code, told.splitlines()[-1]) == (1, "1 of 2 pods are ready")
+            assert all(f"the reason of {one}" in told for one in pods.ready)
+            pods.ready[host] = True
+        code, told = ask_ready(3, pods.urls)
+        assert (code, told.splitlines()[-1]) == (1, "2 of 3 pods are ready")
+    code, told = ask_ready(2, pods.urls)
+    assert (code, told.splitlines()[-1]) == (1, "0 of 2 pods are ready")
+    assert ask_ready(1, []) == (1, "0 of 1 pods are ready\n")
 
 
 def test_the_role_grants_what_the_election_asks() -> None:
