@@ -25,6 +25,8 @@ ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"
 DASHBOARD: Final = ROOT / "deploy" / "helm" / "keysync" / "files" / "dashboard.json"
 CASES: Final = sorted((ROOT / "tests" / "alerts").glob("*.yaml"))
+CHART_RULES: Final = sorted((ROOT / "tests" / "alerts" / "chart").glob("*.rules.yaml"))
+CHART_CASES: Final = sorted((ROOT / "tests" / "alerts" / "chart").glob("*.test.yaml"))
 RUNBOOK: Final = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 
 REPORT: Final = Report("run-1", False, "0123", datetime(2026, 11, 24, tzinfo=UTC), 0.4, 1, ())

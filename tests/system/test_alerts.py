@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.alerts import CASES, RULES, queries, rules
+from tests.support.alerts import CASES, CHART_CASES, RULES, queries, rules
 from tests.support.prometheus import find_tool, prometheus_of
 from tests.support.troubled import troubled
 from tests.system.conftest import World
@@ -37,7 +37,7 @@ def test_promtool_takes_the_rules() -> None:
     assert f"{len(rules())} rules found" in promtool("check", "rules", str(RULES))
 
 
-@pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CASES, *CHART_CASES], ids=lambda path: path.stem)
 def test_the_alerts_fire_when_they_should(path: Path) -> None:
     """On made-up series, minute by minute: restarts, takeovers, reloads and all."""
     assert "SUCCESS" in promtool("test", "rules", str(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,8 @@ import pytest
 from keysync.cli.main import app
 from tests.support.alerts import (
     CASES,
+    CHART_CASES,
+    CHART_RULES,
     DASHBOARD,
     ROOT,
     RUNBOOK,
@@ -124,6 +127,27 @@ def test_the_tests_are_of_the_rules_in_the_tree() -> None:
         for name in re.findall(r'alertname="(\w+)"', sample["labels"])
     }
     assert told == set(rules())
+
+
+@pytest.mark.parametrize("path", CHART_RULES, ids=lambda path: path.stem)
+def test_a_rule_that_the_chart_makes_asks_for_the_job_of_its_release(path: Path) -> None:
+    """By its exact name, whatever that is, and with no memory of what another mode was; each has a test with promtool."""
+    labels = {
+        "daemon.rules": {"job": "keysync", "namespace": "render"},
+        "sharded.rules": {"job": "keysync", "namespace": "render"},
+        "cronjob.rules": {"job": "keysync", "owner": "tokyo"},
+        "renamed.rules": {"job": "batch-keys", "namespace": "render"},
+    }[path.stem]
+    (group,) = load(path)["groups"]
+    made = {rule["alert"]: rule for rule in group["rules"]}
+    assert set(made) == {"KeysyncAbsent", *(["KeysyncDown"] if "namespace" in labels else [])}
+    for alert, rule in made.items():
+        (selector, *_) = selectors(rule["expr"])
+        assert {label: value for label, operator, value in selector.matchers if operator == "="} == labels
+        assert complaints(rule["expr"]) == []
+        assert "[" not in rule["expr"]
+        assert {**rule, "expr": "", "annotations": ""} == {**rules()[alert], "expr": "", "annotations": ""}
+    assert path.with_name(path.name.replace(".rules.", ".test.")) in CHART_CASES
 
 
 # The runbook
