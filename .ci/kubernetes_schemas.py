@@ -32,8 +32,11 @@ def _faults(document: dict[str, Any], version: str) -> Iterator[str]:
 def _operator_faults(kind: str, spec: dict[str, Any]) -> Iterator[str]:
     match kind:
         case "ServiceMonitor":
-            if set(spec) != {"selector", "endpoints"} or set(spec["endpoints"][0]) != {"port", "path", "interval"}:
+            (endpoint,) = spec["endpoints"]
+            if set(spec) != {"selector", "endpoints"} or set(endpoint) != {"port", "path", "interval", "relabelings"}:
                 yield "other fields than expected"
+            if [set(one) for one in endpoint.get("relabelings", [])] != [{"targetLabel", "replacement"}]:
+                yield "other relabelings than expected"
         case "PrometheusRule":
             if set(spec) != {"groups"} or not all(group["name"] and group["rules"] for group in spec["groups"]):
                 yield "no groups of rules"

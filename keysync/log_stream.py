@@ -1,4 +1,4 @@
-"""The way of the log to stderr: a reader that does not read must not stop the process."""
+"""Writes the log to stderr without blocking: a stderr that is not read must not stop the process."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ class LogStream:
 
     def __init__(self, fd: int, dropped: Callable[[int], None], *, most_bytes: int = MOST_BYTES) -> None:
         self._fd = os.dup(fd)
-        self._tell_dropped = dropped
+        self._on_dropped = dropped
         self._most_bytes = most_bytes
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._written = 0
-        self._untold = 0
+        self._unreported = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -67,14 +67,14 @@ class LogStream:
 
     def _drop(self) -> None:
         self.dropped += 1
-        self._untold += 1
+        self._unreported += 1
 
     def _run(self) -> None:
         while (line := self._next()) is not None:
             done = self._put(line)
-            untold = self._settle(line, done=done)
-            if untold:
-                self._tell_dropped(untold)
+            unreported = self._settle(line, done=done)
+            if unreported:
+                self._on_dropped(unreported)
         os.close(self._fd)
 
     def _next(self) -> bytes | None:
@@ -99,7 +99,7 @@ class LogStream:
         return True
 
     def _settle(self, line: bytes, *, done: bool) -> int:
-        """Takes the line out of the buffer; the number of dropped lines that is to be told now."""
+        """Takes the line out of the buffer; the number of dropped lines to report now."""
         with self._changed:
             self._lines.popleft()
             self._bytes -= len(line)
@@ -109,8 +109,8 @@ class LogStream:
             self._changed.notify_all()
             if not done or self._bytes > self._most_bytes // 2:
                 return 0
-            untold, self._untold = self._untold, 0
-            return untold
+            unreported, self._unreported = self._unreported, 0
+            return unreported
 
 
 _current: LogStream | None = None
@@ -125,7 +125,7 @@ def use(stream: LogStream | None) -> None:
 
 
 def flush() -> bool:
-    """Waits until the log is written; False where its reader does not read, so that whoever writes to stderr would wait."""
+    """Waits until the log is written; False where stderr is not read, so that another write to it would block."""
     return _current is None or _current.drain()
 
 

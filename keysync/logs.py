@@ -62,9 +62,9 @@ def _install(formatter: logging.Formatter, level: str) -> None:
 
 
 def _stream() -> Any:  # noqa: ANN401  # all that a handler asks for is `write`
-    """A stream that never waits for who reads stderr; stderr itself where it is none of the system's."""
+    """A stream to stderr that never blocks; `sys.stderr` itself where it has no file descriptor."""
     try:
-        stream = log_stream.LogStream(sys.stderr.fileno(), _tell_dropped)
+        stream = log_stream.LogStream(sys.stderr.fileno(), _log_dropped)
     except (AttributeError, OSError, ValueError):
         log_stream.use(None)
         return sys.stderr
@@ -72,7 +72,7 @@ def _stream() -> Any:  # noqa: ANN401  # all that a handler asks for is `write`
     return stream
 
 
-def _tell_dropped(lines: int) -> None:
+def _log_dropped(lines: int) -> None:
     structlog.get_logger("keysync").warning("log.dropped", lines=lines)
 
 

@@ -290,7 +290,7 @@ def invoke() -> int:
 
 
 def _complain(text: str) -> None:
-    """Writes to stderr, after the log. Where nobody reads that, the process must end all the same."""
+    """Writes to stderr, after the log; not where stderr is not read, so that the process ends all the same."""
     if log_stream.flush():
         click.echo(f"keysync: {text}", err=True)
 
