@@ -21,6 +21,7 @@ from azure.identity import CredentialUnavailableError
 from keysync.azure.hints import hint_for
 from keysync.azure.proxy import ProxyFailed
 from keysync.azure.sign_in import UNKNOWN, SignIn
+from keysync.config.forms import fold
 from keysync.errors import KeysyncError
 from keysync.secret.scrub import Scrubber
 
@@ -130,8 +131,8 @@ class FailureRecord:
 
     def has_code(self, *codes: str) -> bool:
         """Whether any code, inner ones included, is one of `codes` (without regard to case)."""
-        wanted = {code.lower() for code in codes}
-        return self.cloud_error is not None and any(code.lower() in wanted for code in self.cloud_error.codes())
+        wanted = {fold(code) for code in codes}
+        return self.cloud_error is not None and any(fold(code) in wanted for code in self.cloud_error.codes())
 
 
 class AzureFailure(KeysyncError):

@@ -34,6 +34,7 @@ from keysync.cli.coverage import (
 )
 from keysync.cli.resolve import Coverage, unlisted
 from keysync.cli.scopes import Scopes
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -210,7 +211,7 @@ class Wired:
             is_mine=is_mine,
             streaks=streaks,
             # What is refused is in the report already.
-            spared={one.resource_id.lower(): None if one.refused else one.reason for one in covered.left_out},
+            spared={fold(one.resource_id): None if one.refused else one.reason for one in covered.left_out},
             withheld=None if covered.complete else "not every account could be listed",
         )
 
@@ -365,7 +366,7 @@ class _Opener:
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """A client for any subscription, with the credential that its configured accounts have, if there are any."""
-        wanted = subscription_id.lower()
+        wanted = fold(subscription_id)
         listed = (one.credential for one in self.config.accounts if one.subscription_id == wanted)
         found = (entry.credential for entry in self.config.discover if wanted in entry.scopes)
         credential = next(chain(listed, found, (None,)))
@@ -396,7 +397,7 @@ class _Opener:
         credential = await self.credential(wanted)
         client = await self._batch(credential, subscription_id)
         # Resource Manager counts calls by subscription and principal.
-        subscription = subscription_id.lower()
+        subscription = fold(subscription_id)
         caller = self.caller.behind(
             self.guard((_breaker_key(credential),)),
             pace=self.pace,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Config, Vault
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Adoption, Item, ItemRef, Terms
@@ -36,7 +37,7 @@ class Asked:
 
     def is_about(self, ref: ItemRef) -> bool:
         """Whether the run is about the secret of `ref`."""
-        return not self.secrets or f"{ref.vault}/{ref.secret}".lower() in self.secrets
+        return not self.secrets or fold(f"{ref.vault}/{ref.secret}") in self.secrets
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ def served_names(config: Config, accounts: Sequence[Account]) -> dict[str, froze
     for account in accounts:
         for vault in account.vaults:
             names = by_url.setdefault(config.vaults[vault].url, set())
-            names |= {name.lower() for name in account.secret_names().values()}
+            names |= {fold(name) for name in account.secret_names().values()}
     return {name: frozenset(by_url.get(vault.url, ())) for name, vault in config.vaults.items()}
 
 

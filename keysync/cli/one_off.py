@@ -17,6 +17,7 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.files import check_replaceable
@@ -60,7 +61,7 @@ def _uncounted(operation: Operation, status: str) -> None:
 
 
 async def _run(options: Options, config: Config, scrubber: Scrubber, measured: Measured | None) -> int:
-    asked = Asked(options.adopt, frozenset(name.lower() for name in options.secrets), options.told)
+    asked = Asked(options.adopt, frozenset(fold(name) for name in options.secrets), options.told)
     shard = _shard_to_find(options)
     rest = options.shard if shard is None else None  # the share that is still to be taken of what was found
     with interruptible() as interruption, ProgressBar() as bar:
@@ -137,10 +138,10 @@ def _check_secrets(options: Options, coverage: Coverage, accounts: Sequence[Acco
         return
     accounts = [*accounts, *(one.account for one in coverage.refused if one.account is not None)]
     known = {
-        f"{vault}/{name}".lower() for one in accounts for vault in one.vaults for name in one.secret_names().values()
+        fold(f"{vault}/{name}") for one in accounts for vault in one.vaults for name in one.secret_names().values()
     }
     for name in options.secrets:
-        if name.lower() not in known:
+        if fold(name) not in known:
             example = f", such as {min(known)}" if known else ""
             raise UsageError(f"--secret {name}: the configuration writes no such secret; write VAULT/NAME{example}")
 

@@ -10,6 +10,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from keysync.azure.errors import FailureRecord
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
@@ -172,7 +173,7 @@ class _Mine:
     """What `--account` and `--shard` leave."""
 
     def __init__(self, names: Sequence[str], shard: Shard | None) -> None:
-        self._names = {name.lower() for name in names}
+        self._names = {fold(name) for name in names}
         self._shard = shard
 
     def has(self, resource_id: str) -> bool:
@@ -181,7 +182,7 @@ class _Mine:
 
 
 def _names(resource_id: str) -> tuple[str, str]:
-    lowered = resource_id.lower()
+    lowered = fold(resource_id)
     return lowered, lowered.rsplit("/", 1)[-1]
 
 
@@ -190,12 +191,12 @@ def _unknown(coverage: Coverage, names: Sequence[str]) -> list[str]:
         return []
     there = [*(one.resource_id for one in coverage.accounts), *(one.resource_id for one in coverage.refused)]
     known = {name for resource_id in there for name in _names(resource_id)}
-    return [name for name in names if name.lower() not in known]
+    return [name for name in names if fold(name) not in known]
 
 
 def _no_such_account(coverage: Coverage, name: str) -> str:
     for one in coverage.left_out:
-        if name.lower() in _names(one.resource_id):
+        if fold(name) in _names(one.resource_id):
             return f"--account {name}: discover[{one.entry}] finds it and leaves it out: {one.reason}"
     there = sorted(account.name for account in coverage.accounts)
     more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from keysync.cli.coverage import Catalogue
+from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
 from keysync.sources.once import OncePerPass
@@ -47,4 +48,4 @@ class Scopes(Sequence[AccountScope]):
         account, vault = self._accounts[at], self._vaults[at]
         source = self._shared.get(account.key) or self._source_of(account)
         items = self._catalogue.items(account, vault)
-        return AccountScope(account.resource_id, source, items, group=account.subscription_id.lower())
+        return AccountScope(account.resource_id, source, items, group=fold(account.subscription_id))

@@ -31,7 +31,7 @@ from pydantic_core import PydanticCustomError
 
 from keysync.config import settings
 from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, problem
-from keysync.config.forms import DEFAULT_LISTEN, SECRET_NAME, nearest
+from keysync.config.forms import DEFAULT_LISTEN, SECRET_NAME, fold, nearest
 from keysync.config.values import (
     AccountName,
     Concurrency,
@@ -578,7 +578,7 @@ class Discover(Strict):
                 told = "a pattern with {account}, since all accounts found would write one secret"
                 yield ("secrets", key), expected(told)
         # A vault compares names without case.
-        if len(patterns) > len({pattern.lower() for pattern in patterns.values()}):
+        if len(patterns) > len({fold(pattern) for pattern in patterns.values()}):
             told = "both keys of each account found would be written to one secret"
             yield ("secrets", "secondary"), problem(told, "give the two keys different names")
 
@@ -846,7 +846,7 @@ def _collisions(config: settings.Config) -> Iterator[Fault]:
         for vault, key, secret in _targets(config, account):
             writer = (f"the {key} key of {account.name} (accounts[{index}])", account.key)
             url = config.vaults[vault].url
-            other = writers.setdefault((url, secret.lower()), writer)
+            other = writers.setdefault((url, fold(secret)), writer)
             again = other[1] == writer[1] and other[0] != writer[0] and not other[0].endswith(f"(accounts[{index}])")
             if other is not writer and not again:
                 yield (

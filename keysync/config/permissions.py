@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 
 RoleKey: TypeAlias = Literal[
@@ -159,7 +160,7 @@ def covering(scopes: Iterable[str]) -> tuple[str, ...]:
     """`scopes` without those that are within another or said twice, in their order; ids are compared without case."""
     spelt: dict[str, str] = {}
     for scope in scopes:
-        spelt.setdefault(scope.lower(), scope)
+        spelt.setdefault(fold(scope), scope)
     return tuple(scope for lowered, scope in spelt.items() if not any(above in spelt for above in _above(lowered)))
 
 

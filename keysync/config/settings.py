@@ -14,7 +14,7 @@ from pathlib import Path
 from sys import intern
 from typing import Literal, TypeAlias
 
-from keysync.config.forms import batch_account_id, render_name, split_listen
+from keysync.config.forms import batch_account_id, fold, render_name, split_listen
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,7 @@ class Account:
         names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
         # The same string stands in the tags of each of its secrets.
         object.__setattr__(self, "resource_id", intern(resource_id))
-        object.__setattr__(self, "key", resource_id.lower())
+        object.__setattr__(self, "key", fold(resource_id))
         object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
 
     def __reduce__(self) -> tuple[type[Account], tuple[object, ...]]:

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
+from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.daemon.timetable import Timetable
 from keysync.report.json import summary
@@ -136,7 +137,7 @@ class Ledger:
         turn = object()
         try:
             for ref in refs:
-                entry = self.entries.get(ref.account.lower())
+                entry = self.entries.get(fold(ref.account))
                 if entry is not None:
                     entry.due, entry.turn = (*_without(entry.due, ref), entry.known(ref)), turn
         except BaseException:
@@ -171,7 +172,7 @@ class Ledger:
         now = shared(self._now().replace(microsecond=0))
         if result.outcome in _WRITTEN:
             self.writes.appendleft(_write_record(result, now))
-        entry = self.entries.get(result.ref.account.lower())
+        entry = self.entries.get(fold(result.ref.account))
         if entry is None or result.ref not in entry.due:
             return
         entry.due = _without(entry.due, result.ref)
@@ -207,12 +208,12 @@ class Ledger:
         )
         if report.stopped is not None:
             for result in report.results:
-                entry = self.entries.get(result.ref.account.lower())
+                entry = self.entries.get(fold(result.ref.account))
                 if entry is not None and result.outcome == "skipped":
                     entry.held = True
 
     def _note_stop(self, report: Report) -> None:
-        accounts = frozenset(result.ref.account.lower() for result in report.results)
+        accounts = frozenset(fold(result.ref.account) for result in report.results)
         # A pass over other accounts says nothing of a stop, one that has any of its accounts releases it.
         self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
         if report.stopped is not None:

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
-from keysync.config.forms import batch_account_id
+from keysync.config.forms import batch_account_id, fold
 
 _FOLDER: Final = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
     r"/providers/Microsoft\.Batch/batchAccounts",
-    re.IGNORECASE,
+    re.IGNORECASE | re.ASCII,
 )
-_NAME: Final = re.compile(r"[0-9a-z]{3,24}", re.IGNORECASE)
+_NAME: Final = re.compile(r"[0-9a-z]{3,24}", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +35,18 @@ class AccountId:
     @property
     def folder(self) -> str:
         """What the ids of a group's accounts have in common, in lower case; sorted by it and the name, ids are in their order."""
-        return f"{self.subscription}/{self.group}/".lower()
+        return fold(f"{self.subscription}/{self.group}/")
 
     @property
     def folded_name(self) -> str:
         """The name in lower case; where it is so already, the same object."""
-        folded = self.name.lower()
+        folded = fold(self.name)
         return self.name if folded == self.name else folded
 
     @property
     def resource_id(self) -> str:
         """The id in one piece."""
-        return batch_account_id(self.subscription.lower(), self.group, self.name)
+        return batch_account_id(fold(self.subscription), self.group, self.name)
 
 
 # A fleet has few subscriptions and groups, and many accounts in each.

@@ -10,6 +10,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.hints import hint_for
 from keysync.azure.retry import Caller, Operation
+from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
@@ -124,7 +125,7 @@ class BatchAccount:
 
 def _no_shared_key(account: Any) -> bool:  # noqa: ANN401  # the SDK's model, whose fields may all be absent
     modes = account.allowed_authentication_modes
-    named = {str(getattr(mode, "value", mode)).lower() for mode in modes or ()}
+    named = {fold(str(getattr(mode, "value", mode))) for mode in modes or ()}
     pool_mode = account.pool_allocation_mode
     return (modes is not None and "sharedkey" not in named) or str(
         getattr(pool_mode, "value", pool_mode)

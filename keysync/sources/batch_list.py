@@ -11,6 +11,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.listing import RAW
 from keysync.azure.retry import Caller
+from keysync.config.forms import fold
 from keysync.config.settings import Discover
 from keysync.sources.directory import LIST_ACCOUNTS
 from keysync.sources.rows import Page, Row, Scope
@@ -33,7 +34,7 @@ class BatchRoute:
     def _scope(self, entry: Discover, subscription: str, group: str | None) -> Scope:
         name = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
         pages = partial(self._pages, entry, subscription, group, name)
-        return Scope(name, frozenset({subscription}), frozenset({group.lower()} if group else ()), pages)
+        return Scope(name, frozenset({subscription}), frozenset({fold(group)} if group else ()), pages)
 
     async def _pages(
         self, entry: Discover, subscription: str, group: str | None, name: str

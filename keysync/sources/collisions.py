@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
 
 
 def number_of(url: str, secret: str) -> int:
     """A number of 64 bits for a secret (in whichever case) of the vault of that URL; two secrets hardly ever have the same."""
-    return hash((url, secret.lower()))
+    return hash((url, fold(secret)))
 
 
 def places(vaults: Iterable[str], names: Iterable[str], urls: Mapping[str, str]) -> bytes:
@@ -72,7 +73,7 @@ def settle(
 
 
 def _secrets(account: Account, vaults: Mapping[str, str]) -> list[tuple[str, str]]:
-    names = [name.lower() for name in account.secret_names().values()]
+    names = [fold(name) for name in account.secret_names().values()]
     return [(vaults[vault], name) for vault in account.vaults for name in names]
 
 
@@ -85,7 +86,7 @@ def _reason(writer: Writer, writers: Sequence[Writer], secret: str) -> str:
         wins = (
             f"{secret} is written for {told.account.resource_id}, which stands under `accounts` and wins: not served. "
         )
-        if told.account.name.lower() == writer.account.name.lower():
+        if fold(told.account.name) == fold(writer.account.name):
             wins += "If it is the same account, and was moved, change its id under `accounts`; else "
         return f"{wins}{'give' if wins.endswith('else ') else 'Give'} this account other names, in an entry of its own"
     return (

@@ -12,6 +12,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
+from keysync.config.forms import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.azure_batch import GET_ACCOUNT
 
@@ -43,7 +44,7 @@ class BatchDirectory:
         client = await self._client_of(place.subscription)
         if await self._answers(client, account, place.group, place.name):
             return "there"
-        return "there" if account.lower() in await self._listing(client, place.subscription.lower()) else "gone"
+        return "there" if fold(account) in await self._listing(client, fold(place.subscription)) else "gone"
 
     async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
         try:
@@ -67,4 +68,4 @@ async def _ids(client: Any) -> frozenset[str]:  # noqa: ANN401  # the SDK's page
     if not all(isinstance(each, str) for each in ids):
         # A reply with less than accounts in it must not read as a listing without the account.
         raise DecodeError("the listing holds accounts without an id")
-    return frozenset(each.lower() for each in ids)
+    return frozenset(fold(each) for each in ids)

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
+from keysync.config.forms import fold
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
 from keysync.sources.collisions import is_suspect, places, settle, shared
@@ -136,7 +137,7 @@ class Discovery:
             for scope in routes[entry.via].scopes(entry)
         ]
         self._heard = [_Heard() for _ in self._parts]
-        self._asked = frozenset(name.lower() for entry in entries for name in _tags(entry))
+        self._asked = frozenset(fold(name) for entry in entries for name in _tags(entry))
         self._traits: dict[Traits, Traits] = {}
         self._settled: Listing | None = None
         self._served = ServedAccounts()
@@ -184,7 +185,7 @@ class Discovery:
             self._served.inherit(earlier._served, meant, remember=earlier._entries == self._entries)
 
     def _is_listed(self, account: Account) -> bool:
-        return account.name.lower() in self._listed_names.get(_folder(account), ())
+        return fold(account.name) in self._listed_names.get(_folder(account), ())
 
     # Listing
 
@@ -252,7 +253,7 @@ class Discovery:
     def _held(self, row: Row, known: Held | None, entry: int) -> Held:
         """The same object as before wherever nothing changed: it is cheaper, and an id keeps its spelling."""
         asked = self._asked
-        tags = tuple([each for each in row.tags.items() if each[0].lower() in asked]) if asked else ()
+        tags = tuple([each for each in row.tags.items() if fold(each[0]) in asked]) if asked else ()
         traits = Traits(tags, row.modes, row.pool_mode, row.state)
         if known is None:
             place, traits = row.id, self._traits.setdefault(traits, traits)
@@ -296,7 +297,7 @@ class Discovery:
         self._traits = {held.traits: held.traits for held in everyone}
         return Listing(
             accounts=tuple(account for _, account in served),
-            left_out=tuple(sorted(out, key=lambda one: one.resource_id.lower())),
+            left_out=tuple(sorted(out, key=lambda one: fold(one.resource_id))),
             entries=tuple(held.entry for held, _ in served),
             others=Others(
                 [*self._others, *(held.places for held in everyone if not held.mine and held not in refused)]
@@ -368,7 +369,7 @@ def _names(accounts: Sequence[Account]) -> Mapping[str, set[str]]:
     """Names in lower case by `AccountId.folder`."""
     found: defaultdict[str, set[str]] = defaultdict(set)
     for one in accounts:
-        found[_folder(one)].add(one.name.lower())
+        found[_folder(one)].add(fold(one.name))
     return found
 
 

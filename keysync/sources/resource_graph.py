@@ -17,6 +17,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
+from keysync.config.forms import fold
 from keysync.config.settings import Discover
 from keysync.sources.batch_list import MOST_PAGES
 from keysync.sources.rows import Page, Row, Scope, Unlisted
@@ -111,7 +112,7 @@ class GraphRoute:
 
     def _scope(self, entry: Discover, part: tuple[str, ...]) -> Scope:
         name = f"/subscriptions/{part[0]}" if len(part) == 1 else f"Resource Graph, subscriptions from {part[0]} on"
-        groups = frozenset(group.lower() for group in entry.resource_groups)
+        groups = frozenset(fold(group) for group in entry.resource_groups)
         return Scope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
 
     async def _pages(self, entry: Discover, part: tuple[str, ...], name: str) -> AsyncGenerator[Page, None]:
@@ -120,13 +121,13 @@ class GraphRoute:
         seen: set[str] = set()
         async for rows in ask.all(accounts_query(entry.resource_groups)):
             page = [_row(row) for row in rows]
-            seen |= {row.id.subscription.lower() for row in page}
+            seen |= {fold(row.id.subscription) for row in page}
             yield Page(page)
         if seen.issuperset(part):
             return
         # Resource Graph does not say so where the identity may not see a subscription: it has no rows of it.
         async for rows in ask.all(_VISIBLE):
-            seen |= {str(row.get("subscriptionId", "")).lower() for row in rows}
+            seen |= {fold(str(row.get("subscriptionId", ""))) for row in rows}
         yield Page(unlisted=[_unseen(subscription) for subscription in part if subscription not in seen])
 
 

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.config.forms import fold
 from keysync.config.settings import Discover
 from keysync.sources.arm_id import AccountId
 
@@ -41,7 +42,7 @@ class Row:
 # There are few sets of them, and a set is large beside what else is kept of an account.
 @lru_cache(maxsize=64)
 def _modes(told: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(mode.lower() for mode in told)
+    return frozenset(fold(mode) for mode in told)
 
 
 def _text(value: object) -> str:
@@ -79,8 +80,8 @@ class Scope:
 
     def covers(self, place: AccountId) -> bool:
         """Whether an account at that place would be found here."""
-        there = not self.groups or place.group.lower() in self.groups
-        return there and place.subscription.lower() in self.subscriptions
+        there = not self.groups or fold(place.group) in self.groups
+        return there and fold(place.subscription) in self.subscriptions
 
 
 class Route(Protocol):

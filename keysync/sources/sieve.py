@@ -10,7 +10,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Final
 
-from keysync.config.forms import GUID, RESOURCE_GROUP, SECRET_NAME, nearest
+from keysync.config.forms import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
 from keysync.config.settings import Account, Discover
 from keysync.sources.rows import Row
 
@@ -37,7 +37,9 @@ class LeftOut:
 def pattern_of(text: str) -> re.Pattern[str]:
     """A pattern of names with ``*`` and ``?``, and nothing else that has a meaning, to be matched in full."""
     parts = {"*": ".*", "?": "."}
-    return re.compile("".join(parts.get(each) or re.escape(each) for each in text), re.IGNORECASE | re.DOTALL)
+    return re.compile(
+        "".join(parts.get(each) or re.escape(each) for each in text), re.IGNORECASE | re.ASCII | re.DOTALL
+    )
 
 
 class Sieve:
@@ -46,7 +48,7 @@ class Sieve:
     def __init__(self, entry: Discover) -> None:
         self._name = pattern_of(entry.name)
         self._exclude = [(text, pattern_of(text)) for text in entry.exclude]
-        self._tags = [(name, name.lower(), value) for name, value in entry.tags.items()]
+        self._tags = [(name, fold(name), value) for name, value in entry.tags.items()]
         self._entry = entry
 
     def takes(self, row: Row, counts: Counter[str] | None = None) -> bool:
@@ -67,7 +69,7 @@ class Sieve:
     def _has_tags(self, row: Row, counts: Counter[str]) -> bool:
         if not self._tags:
             return True
-        folded = {name.lower(): value for name, value in row.tags.items()}
+        folded = {fold(name): value for name, value in row.tags.items()}
         had = [name for name, lower, value in self._tags if folded.get(lower) == value]
         for name in had:
             counts[f"tag {name}"] += 1
@@ -109,7 +111,7 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
     if isinstance(found, LeftOut):
         return found
     return Account(
-        subscription_id=intern(row.id.subscription.lower()),  # a fleet has few
+        subscription_id=intern(fold(row.id.subscription)),  # a fleet has few
         resource_group=row.id.group,
         name=row.id.name,
         vaults=tuple(found.vaults),
@@ -148,9 +150,9 @@ def _is_place(subscription: str, group: str) -> bool:
 
 def _unusable(row: Row) -> str | None:
     """Why an account has no keys to give."""
-    if row.state.lower() in _NOT_THERE:
+    if fold(row.state) in _NOT_THERE:
         return f"it is not provisioned: its state is {row.state}"
-    if row.pool_mode.lower() == "usersubscription":
+    if fold(row.pool_mode) == "usersubscription":
         return "its pools are in UserSubscription mode, so it has no shared keys"
     if row.modes is not None and "sharedkey" not in row.modes:
         return "it does not allow SharedKey, so it gives no keys"
@@ -162,7 +164,7 @@ def _tagged(row: Row, entry: Discover) -> str | None:
     wanted = entry.vaults_by_tag
     if wanted is None:
         return None
-    return next((value for name, value in row.tags.items() if name.lower() == wanted.lower()), None)
+    return next((value for name, value in row.tags.items() if fold(name) == fold(wanted)), None)
 
 
 @lru_cache(maxsize=4096)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
 
@@ -37,8 +38,8 @@ class ServedAccounts:
         served, known = {account.key for account in accounts}, {account.key for account in self._accounts}
         missing = [account for account in self._accounts if account.key not in served]
         if missing:
-            reasons = {one.resource_id.lower(): one.reason for one in left_out}
-            found = {account.name.lower(): account.resource_id for account in accounts if account.key not in known}
+            reasons = {fold(one.resource_id): one.reason for one in left_out}
+            found = {fold(account.name): account.resource_id for account in accounts if account.key not in known}
             for account in missing:
                 reason = reasons.get(account.key) or _where(account, found)
                 self._unserved[account.key] = Unserved(account.resource_id, reason, now)
@@ -57,5 +58,5 @@ class ServedAccounts:
 
 
 def _where(account: Account, found: Mapping[str, str]) -> str:
-    place = found.get(account.name.lower())
+    place = found.get(fold(account.name))
     return _GONE if place is None else f"it was moved: it is found as {place} now"

@@ -13,6 +13,7 @@ from typing import Final
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.retry import FRESHNESS, Freshness, Outdated
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
+from keysync.config.forms import fold
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
@@ -104,7 +105,7 @@ class Applier:
             tell(result)
 
         async def write(change: Change) -> None:
-            spared = change.kind in REMOVALS and change.ref.account.lower() in behind
+            spared = change.kind in REMOVALS and fold(change.ref.account) in behind
             result = Result(change.ref, "skipped", reason=_SPARED, verdict=change.verdict) if spared else None
             done[change.ref] = result or await self._write(change, material)
             tell(done[change.ref])
@@ -113,7 +114,7 @@ class Applier:
         removals = [change for change in to_write if change.kind in REMOVALS]
         for those in ([change for change in to_write if change.kind not in REMOVALS], removals):
             await self._finish([asyncio.create_task(write(change)) for change in those])
-            behind = {ref.account.lower() for ref, result in done.items() if _is_behind(result)}
+            behind = {fold(ref.account) for ref, result in done.items() if _is_behind(result)}
         return (*plan.settled, *(done[change.ref] for change in plan.changes))
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:

@@ -9,6 +9,7 @@ from itertools import takewhile
 from math import inf
 from weakref import WeakValueDictionary
 
+from keysync.config.forms import fold
 from keysync.sync.model import ItemRef
 
 
@@ -44,4 +45,4 @@ class SecretLocks:
 
 
 def _place(ref: ItemRef) -> tuple[str, str]:
-    return ref.vault, ref.secret.lower()
+    return ref.vault, fold(ref.secret)

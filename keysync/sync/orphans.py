@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.config.forms import fold
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
@@ -46,7 +47,7 @@ class GoneStreaks:
         counts = now - self._counted_at >= self.least_seconds
         if counts:
             self._counted_at = now
-        self._counts = {account.lower(): self._counts.get(account.lower(), 0) + counts for account in gone}
+        self._counts = {fold(account): self._counts.get(fold(account), 0) + counts for account in gone}
 
     def forget(self) -> None:
         """Every account starts over: passes were made elsewhere."""
@@ -54,7 +55,7 @@ class GoneStreaks:
 
     def of(self, account: str) -> int:
         """Passes in a row, the latest included."""
-        return self._counts.get(account.lower(), 0)
+        return self._counts.get(fold(account), 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +74,8 @@ def orphans_among(listed: Sequence[Listed], vault: str, served: Container[str], 
 
 def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
     """Whether tags still mark the orphan `ref` as this installation's."""
-    marks = (tags.get(MANAGED_BY), tags.get(SOURCE, "").lower(), tags.get(KEY), tags.get(OWNER))
-    return marks == (KEYSYNC, ref.account.lower(), ref.key, owner)
+    marks = (tags.get(MANAGED_BY), fold(tags.get(SOURCE, "")), tags.get(KEY), tags.get(OWNER))
+    return marks == (KEYSYNC, fold(ref.account), ref.key, owner)
 
 
 def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"], presence: Presence, streak: int | None) -> Change | None:  # fmt: skip
@@ -111,7 +112,7 @@ def _some(names: Sequence[str]) -> str:
 
 def _may_be_orphan(listed: Listed, served: Container[str], owner: str) -> bool:
     ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
-    return ours and not listed.managed and listed.name.lower() not in served
+    return ours and not listed.managed and fold(listed.name) not in served
 
 
 def _reference(listed: Listed, vault: str) -> ItemRef | None:
@@ -184,8 +185,8 @@ class OrphanSearch:
             return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({told})"]
         refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
         mine = [ref for ref in refs if self.is_mine(ref.account)]
-        spared = {ref.account.lower(): ref.account for ref in mine if ref.account.lower() in self.spared}
-        return [ref for ref in mine if ref.account.lower() not in spared], self._not_served(vault, spared)
+        spared = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.spared}
+        return [ref for ref in mine if fold(ref.account) not in spared], self._not_served(vault, spared)
 
     def _not_served(self, vault: str, spared: Mapping[str, str]) -> list[str]:
         """A warning for each reason; `spared` are ARM ids by their lower case."""
@@ -229,7 +230,7 @@ class OrphanSearch:
         change = removal(ref, stored, self.mode, presences[ref.account], streak)
         if change is None:
             return None
-        if ref.vault in self.read_only or ref.account.lower() in self.read_only_accounts:
+        if ref.vault in self.read_only or fold(ref.account) in self.read_only_accounts:
             return replace(change, held=None, read_only=True)
         return replace(change, owner=self.owner)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from keysync.config.forms import fold
 from keysync.sync.model import Item
 
 MANAGED_BY: Final = "managed-by"
@@ -27,7 +28,7 @@ def is_ours(tags: Mapping[str, str], item: Item) -> bool:
     source = tags.get(SOURCE, "")
     return (
         tags.get(MANAGED_BY) == KEYSYNC
-        and (source == item.ref.account or source.lower() == item.ref.account.lower())
+        and (source == item.ref.account or fold(source) == fold(item.ref.account))
         and tags.get(KEY) == item.ref.key
         and tags.get(OWNER) == item.terms.owner
     )
@@ -46,7 +47,7 @@ def is_free(tags: Mapping[str, str], item: Item) -> bool:
 def former_id(tags: Mapping[str, str], item: Item) -> str | None:
     """The ARM id for which tags mark a secret as ours, where only the group or subscription of the account differs."""
     source, account = tags.get(SOURCE, ""), item.ref.account
-    renamed = source.lower().rpartition("/")[2] != account.lower().rpartition("/")[2]
+    renamed = fold(source).rpartition("/")[2] != fold(account).rpartition("/")[2]
     if renamed or is_ours(tags, item) or not is_ours({**tags, SOURCE: account}, item):
         return None
     return source

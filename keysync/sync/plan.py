@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
+from keysync.config.forms import fold
 from keysync.sync import refusals
 from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
 from keysync.sync.model import (
@@ -73,7 +74,7 @@ def _sibling(one: Observed, seen: Mapping[tuple[str, str, str], Observed]) -> Ob
 
 
 def _pair(one: Observed) -> tuple[str, str]:
-    return one.item.ref.account.lower(), one.item.ref.vault
+    return fold(one.item.ref.account), one.item.ref.vault
 
 
 def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Change:

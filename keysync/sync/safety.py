@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
+from keysync.config.forms import fold
 from keysync.sync.model import REMOVALS, Change, ChangeKind, Plan
 from keysync.targets.interface import History
 
@@ -117,7 +118,7 @@ def checksum(plan: Plan) -> str:
     for change in plan.writes:
         ref = change.ref
         what = (change.kind, change.before or "", ",".join(sorted(change.fields)), change.proof)
-        line = "\0".join((ref.account.lower(), ref.key, ref.vault, ref.secret.lower(), *what))
+        line = "\0".join((fold(ref.account), ref.key, ref.vault, fold(ref.secret), *what))
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:16]
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
+from keysync.config.forms import fold
 from keysync.errors import UsageError
 
 
@@ -34,7 +35,7 @@ class Shard:
 
     def has(self, resource_id: str) -> bool:
         """Whether the account of this ARM id (without regard to case) is in the share; each is in exactly one."""
-        lowered = resource_id.lower()
+        lowered = fold(resource_id)
         return max(range(self.count), key=lambda index: _weight(lowered, index)) == self.index
 
 

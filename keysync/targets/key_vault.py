@@ -17,6 +17,7 @@ from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.reply import reply_date
 from keysync.azure.retry import Caller, Operation, Outdated
 from keysync.azure.window import WindowLimit
+from keysync.config.forms import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
@@ -174,7 +175,7 @@ class KeyVault:
                 return Absent()
             raise
         level = gone.properties.recovery_level
-        purgeable = not level or "purgeable" in str(level).lower()
+        purgeable = not level or "purgeable" in fold(str(level))
         return SoftDeleted(dict(gone.properties.tags or {}), purgeable, gone.scheduled_purge_date)
 
     async def _disabled(self, name: str) -> Disabled:

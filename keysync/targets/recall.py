@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, Self, TypeVar
 
+from keysync.config.forms import fold
 from keysync.targets.interface import Existing, Listed
 
 T = TypeVar("T", bound=datetime | None)
@@ -107,7 +108,7 @@ class Memory:
 
 def place_of(name: str) -> str:
     """The name without regard to case."""
-    lowered = name.lower()
+    lowered = fold(name)
     # If it is the same, the string that others keep too.
     return name if name == lowered else lowered
 

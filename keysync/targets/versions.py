@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+from keysync.config.forms import fold
 from keysync.targets.interface import History
 
 _DAY = timedelta(days=1)
@@ -24,22 +25,22 @@ class Versions:
 
     def of(self, name: str, latest: str) -> History | None:
         """The history of `name`, or None where `latest` is not the version that it ends with."""
-        version, history = self._known.get(name.lower(), (None, None))
+        version, history = self._known.get(fold(name), (None, None))
         return self._trimmed(history) if history is not None and version == latest else None
 
     def learn(self, name: str, latest: str, created: Sequence[datetime]) -> History:
         """Keeps what a listing of all versions has shown."""
         history = self._trimmed(History(len(created), tuple(created)))
-        self._known[name.lower()] = (latest, history)
+        self._known[fold(name)] = (latest, history)
         return history
 
     def add(self, name: str, before: str | None, made: str) -> None:
         """Version `made` now follows `before`, which is None for a secret that did not exist."""
         known = History(0) if before is None else self.of(name, before)
         if known is None:
-            self._known.pop(name.lower(), None)
+            self._known.pop(fold(name), None)
         else:
-            self._known[name.lower()] = (made, History(known.versions + 1, (*known.recent, self.now())))
+            self._known[fold(name)] = (made, History(known.versions + 1, (*known.recent, self.now())))
 
     def _trimmed(self, history: History) -> History:
         since = self.now() - _DAY
