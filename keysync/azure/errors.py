@@ -7,7 +7,6 @@ import json
 import re
 import socket
 import ssl
-import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +17,7 @@ import aiohttp
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
 from azure.identity import CredentialUnavailableError
 
+from keysync.azure.body import UnreadableBody
 from keysync.azure.hints import hint_for
 from keysync.azure.proxy import ProxyFailed
 from keysync.azure.sign_in import UNKNOWN, SignIn
@@ -44,6 +44,10 @@ Kind = Literal[
 
 _DEPTH: Final = 12
 _TEXT: Final = 4096
+# Redacting takes time in proportion to the text: no more than this is redacted, and less is kept of it.
+_REDACTED: Final = 64 * 1024
+# What a parser raises that meets another shape than it expects, a number that is too large, or nesting that is too deep.
+_PARSING: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AADSTS: Final = re.compile(r"AADSTS\d+")
 # Batch writes its ids into the message; the record has them in fields of their own.
 _IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
@@ -149,14 +153,17 @@ class FailureTranslator:
     def __init__(self, scrubber: Scrubber) -> None:
         self._scrub = scrubber.scrub
 
-    def record(self, error: BaseException, *, operation: str, scope: str) -> FailureRecord:
-        """The record of `error`, which `operation` (``listKeys``) on `scope` (an ARM id, a vault's URL) raised."""
+    def record(self, error: BaseException, *, operation: str, scope: str, calling: bool = False) -> FailureRecord:
+        """The record of `error`, which `operation` (``listKeys``) on `scope` (an ARM id, a vault's URL) raised.
+
+        With `calling` it was raised by sending one request or reading its reply: what a parser raises is then the reply's fault.
+        """
         if isinstance(error, AzureFailure):
             return error.record
         if isinstance(error, HttpResponseError) and not isinstance(error, CredentialUnavailableError):
             found = self._from_response(error)
         else:
-            found = self._from_exception(error)
+            found = self._from_exception(error, calling=calling)
         return _with_hint(found, operation=operation, scope=scope, sign_in=_sign_in_of(error))
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
@@ -181,8 +188,8 @@ class FailureTranslator:
     def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
         # Without a response the message is the SDK's own; with one it may be a body that nobody knows: drop that.
         if response is None and error.message:
-            return self._scrub(_attempts(str(error.message)))[:_TEXT]
-        return ""
+            return self._redacted(_attempts(str(error.message)))
+        return error.message if isinstance(error, UnreadableBody) else ""
 
     def _header(self, headers: Mapping[str, str], name: str) -> str | None:
         value = headers.get(name)
@@ -231,12 +238,18 @@ class FailureTranslator:
         return [self._tree(item, depth + 1) for item in value[:100]] if isinstance(value, list) else None
 
     def _text(self, value: object) -> str | None:
-        return None if value is None else self._scrub(str(value))[:_TEXT]
+        try:
+            return None if value is None else self._redacted(str(value))
+        except (RecursionError, ValueError):
+            return None  # nested too deep, or a number with too many digits
 
-    def _from_exception(self, error: BaseException) -> FailureRecord:
+    def _redacted(self, text: str) -> str:
+        return self._scrub(text[:_REDACTED])[:_TEXT]
+
+    def _from_exception(self, error: BaseException, *, calling: bool) -> FailureRecord:
         # Without the body of a reply, which the SDK appends to its message.
         said = error.message if isinstance(error, HttpResponseError) else error
-        text = self._scrub(str(said))[:_TEXT]
+        text = self._redacted(str(said))
         for cause in _causes(error):
             if isinstance(cause, ProxyFailed):
                 return self._from_proxy(cause)
@@ -244,11 +257,11 @@ class FailureTranslator:
             if known is not None:
                 kind, prefix, ambiguous = known
                 return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
-        if _raised_by_sdk(error):
-            told = f"the body of the reply could not be understood ({type(error).__name__})"
-            return FailureRecord(kind="invalid_response", summary=told, ambiguous=True)
         if isinstance(error, AzureError):
             return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
+        if calling and isinstance(error, _PARSING):
+            told = f"the body of the reply could not be understood ({type(error).__name__})"
+            return FailureRecord(kind="invalid_response", summary=told, ambiguous=True)
         # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
         return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
 
@@ -316,7 +329,7 @@ def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: C
 
 def _summary_of_status(kind: Kind, status: int | None, cloud_error: CloudError | None, plain: str) -> str:
     if kind == "invalid_response":
-        return f"HTTP {status}: the body of the reply could not be understood"
+        return f"HTTP {status}: {plain or 'the body of the reply could not be understood'}"
     prefix = f"HTTP {status}" if status is not None else ""
     if cloud_error is None:
         return _join(prefix, plain or "the body of the reply is no error of Azure's")
@@ -395,15 +408,6 @@ def _attempts(text: str) -> str:
     """What DefaultAzureCredential tried, without its advice: each credential with the first sentence of its message."""
     tried = [f"{name}: {_SENTENCE.split(why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
     return f"no credential gave a token ({'; '.join(tried)})" if tried else text
-
-
-def _raised_by_sdk(error: BaseException) -> bool:
-    """Whether the SDK raised `error` while it read a reply, which then has a shape that the SDK does not know."""
-    if not isinstance(error, (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)):
-        return False
-    frames = [frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)]
-    ours = max((at for at, name in enumerate(frames) if name.startswith("keysync.")), default=-1)
-    return any(name.startswith("azure.") for name in frames[ours + 1 :])
 
 
 def _with_hint(record: FailureRecord, *, operation: str, scope: str, sign_in: SignIn) -> FailureRecord:

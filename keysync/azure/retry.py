@@ -184,7 +184,7 @@ class Caller:
             except AzureFailure:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
-                record = self._translator.record(error, operation=operation.name, scope=scope)
+                record = self._translator.record(error, operation=operation.name, scope=scope, calling=True)
                 failed.append(record)
             else:
                 self._observe(operation, "200")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
+from keysync.azure.body import load_body
 from keysync.azure.proxy import Proxies, Proxy, ProxyFailed
 from keysync.azure.sockets import Sockets
 from keysync.errors import UsageError
@@ -62,12 +63,17 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands 
         self._by_host: dict[str, Proxy | None] = {}
 
     async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
-        """Sends one request, through the proxy that its host calls for."""
+        """Sends one request through the proxy of its host and loads the reply within the limits of `body`.
+
+        Raises UnreadableBody for a reply of success whose body breaks a limit.
+        """
         config.pop("proxies", None)
         proxy = self.proxy_for(request.url)
         if proxy is not None:
             config |= {"proxy": proxy.url, "proxy_headers": proxy.headers}
-        return await super().send(request, **config)
+        response = await super().send(request, **{**config, "stream": True})
+        await load_body(response)
+        return response
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy for a call to `url`, None for a direct connection."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
 from pydantic_core import PydanticCustomError
 
 Kind = Literal["status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body"]
@@ -50,6 +50,8 @@ class Fault(BaseModel):
     With `after` the operation takes effect and then the fault strikes the reply. ``truncated`` and ``null_keys``
     always work that way, as they are made out of the true reply. `status` is 500 unless given; ``empty`` and
     ``body`` answer 200 unless it is given.
+
+    The text of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, and the header says so.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -64,6 +66,8 @@ class Fault(BaseModel):
     details: list[dict[str, JsonValue]] | None = None
     retry_after: str | None = None
     body: str | None = None
+    repeat: int = Field(default=1, ge=1)
+    gzip: bool = False
     times: int | None = None
     after: bool = False
     headers: dict[str, str] = {}

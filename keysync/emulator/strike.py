@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
 
 from aiohttp import web
 
@@ -54,12 +55,21 @@ def _reply(fault: Fault, true: Reply | None, call: Call, service: str, entra: En
     if fault.kind in {"html", "empty", "body"}:
         text = {"html": fault.body or _HTML, "empty": "", "body": fault.body or ""}[fault.kind]
         kind = "text/html; charset=utf-8" if fault.kind == "html" else "application/json; charset=utf-8"
-        return Reply(fault.answer_status, text.encode(), {"Content-Type": kind})
+        encoded = {"Content-Encoding": "gzip"} if fault.gzip else {}
+        return Reply(fault.answer_status, _content(fault, text.encode()), {"Content-Type": kind, **encoded})
     code = fault.code or _CODES.get(fault.status, "Failed")
     if service == "entra":
         return entra.error(fault.status, code, fault.message, call)
     told = fault.message or f"A fault that was asked for: {code}."
     return error(fault.status, code, told, inner=fault.inner_code, details=fault.details)
+
+
+def _content(fault: Fault, text: bytes) -> bytes:
+    if not fault.gzip:
+        return text * fault.repeat
+    # Never as a whole, since it may be much longer than what is sent.
+    deflater = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
+    return b"".join([*(deflater.compress(text) for _ in range(fault.repeat)), deflater.flush()])
 
 
 async def hang(request: web.BaseRequest, closing: asyncio.Event) -> None:

@@ -34,6 +34,7 @@ from keysync.targets.interface import (
     SoftDeleted,
 )
 from keysync.targets.recall import PAGE, Memory, shared
+from keysync.targets.replies import SecretIds, checked_tags, checked_text, is_absent, is_bad_value, is_denied, listed_of
 from keysync.targets.survey import ListingSurvey, Pages
 from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
@@ -84,6 +85,7 @@ class KeyVault:
         verify_seconds: float = 3600.0,
     ) -> None:
         self._url = url
+        self._ids = SecretIds(url)
         self._client = client
         self._caller = caller
         self._fingerprinter = fingerprinter
@@ -110,10 +112,10 @@ class KeyVault:
 
     async def _first_call(self) -> None:
         try:
-            await self._call(GET_SECRET, lambda: self._client.get_secret(_PROBE))
+            await self._call(GET_SECRET, lambda: self._get(_PROBE))
         except AzureFailure as failure:
             # Refused for this name is still answered by the vault: each secret tells its own story later.
-            if failure.record.http_status not in {403, 404} or failure.record.cloud_error is None:
+            if not is_absent(failure.record) and not is_denied(failure.record):
                 raise
 
     async def close(self) -> None:
@@ -130,7 +132,7 @@ class KeyVault:
             return await self._call(GET_SECRET, lambda: self._get(name))
         except AzureFailure as failure:
             record = failure.record
-            if record.http_status == 404:
+            if is_absent(record):
                 return await self._absent(name) if deleted else Absent()
             if record.has_code("SecretDisabled"):
                 return await self._disabled(name)
@@ -139,25 +141,24 @@ class KeyVault:
     async def probe_write(self) -> None:
         """Whether this identity may set secrets, without setting one. Raises AzureFailure where it may not.
 
-        A set without a value is turned down by every vault, but with 400 only once the identity is let through, and with
-        403 if it is not; nothing can be written by it.
+        A set without a value is turned down by every vault: with `BadParameter` once the identity is let through, and with
+        403 if it is not; nothing can be written by it. Any other refusal proves nothing.
         """
         try:
             await self._call(SET_SECRET, lambda: self._client.set_secret(_PROBE, _NO_VALUE))
         except AzureFailure as failure:
-            # Entra has a 400 of its own, for an identity that never came as far as the vault.
-            signed_in = failure.record.kind not in {"authentication", "credential_unavailable"}
-            if failure.record.http_status != 400 or not signed_in:
+            if not is_bad_value(failure.record):
                 raise
 
     async def _get(self, name: str) -> Existing:
         with reply_date() as answered:
             secret = await self._client.get_secret(name)
         properties = secret.properties
+        version = self._ids.version(properties.id, name)
         stored = Existing(
-            version=str(properties.version),
-            fingerprint=self._fingerprinter.of(self._scrubber.remember(SecretValue(secret.value or ""))),
-            tags=Tags(properties.tags or {}),
+            version=version,
+            fingerprint=self._fingerprinter.of(self._scrubber.remember(SecretValue(checked_text(secret.value)))),
+            tags=Tags(checked_tags(properties.tags)),
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
@@ -169,21 +170,25 @@ class KeyVault:
     async def _absent(self, name: str) -> Observation:
         """Tells a free name from one that a deleted secret holds; an identity that may not look learns it when it writes."""
         try:
-            gone = await self._call(GET_DELETED_SECRET, lambda: self._client.get_deleted_secret(name))
+            return await self._call(GET_DELETED_SECRET, lambda: self._get_deleted(name))
         except AzureFailure as failure:
-            if failure.record.http_status in {403, 404}:
+            if is_absent(failure.record) or is_denied(failure.record):
                 return Absent()
             raise
+
+    async def _get_deleted(self, name: str) -> SoftDeleted:
+        gone = await self._client.get_deleted_secret(name)
+        self._ids.version(gone.properties.id, name)
         level = gone.properties.recovery_level
         purgeable = not level or "purgeable" in fold(str(level))
-        return SoftDeleted(dict(gone.properties.tags or {}), purgeable, gone.scheduled_purge_date)
+        return SoftDeleted(checked_tags(gone.properties.tags), purgeable, gone.scheduled_purge_date)
 
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows; without them where the identity may not list."""
         try:
             listed = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
         except AzureFailure as failure:
-            if failure.record.http_status in {403, 404}:
+            if is_absent(failure.record) or is_denied(failure.record):
                 return Disabled()
             raise
         # The order of a listing means nothing and times have whole seconds: a tie could be any of them.
@@ -192,7 +197,7 @@ class KeyVault:
         if len(latest) != 1:
             return Disabled()
         (found,) = latest
-        return Disabled(str(found.version), dict(found.tags or {}), bool(found.managed))
+        return Disabled(str(found.version), checked_tags(found.tags), bool(found.managed))
 
     async def history(self, name: str, latest: str) -> History:
         """How often a secret has changed, from this process's own knowledge where `latest` is what it wrote itself."""
@@ -203,7 +208,12 @@ class KeyVault:
         return known
 
     async def _list_versions(self, name: str) -> list[Any]:
-        return [each async for each in self._client.list_properties_of_secret_versions(name)]
+        listed = [each async for each in self._client.list_properties_of_secret_versions(name)]
+        if not listed:
+            raise TypeError("a secret without a version")
+        for each in listed:
+            self._ids.version(each.id, name)
+        return listed
 
     def survey(self, names: Collection[str]) -> ListingSurvey:
         """Begins a listing, where it is worth more than reading `names` one by one."""
@@ -217,16 +227,18 @@ class KeyVault:
         await self.warm()
         url: str | None = f"/secrets?maxresults={PAGE}"
         while url is not None:
-            body = await self._call(LIST_SECRETS, partial(self._page, url))
-            url = body.get("nextLink")  # where it may lead is the client's to know
-            yield [listed_of(item) for item in body.get("value") or ()]
+            page, url = await self._call(LIST_SECRETS, partial(self._page, url))
+            yield page
 
-    async def _page(self, url: str) -> dict[str, Any]:
-        """One page as plain data: the SDK's models of a page cost many times what they hold."""
+    async def _page(self, url: str) -> tuple[Sequence[Listed], str | None]:
+        """One page and the link to the next, from plain data: the SDK's models of a page cost many times what they hold."""
         response = await self._client.send_request(HttpRequest("GET", url))
         response.raise_for_status()
-        body: dict[str, Any] = response.json()
-        return body
+        body = response.json()
+        if not isinstance(body["value"], list):
+            raise TypeError("a listing without secrets")
+        page = [listed_of(item, self._ids.parse(item["id"])[0]) for item in body["value"]]
+        return page, body.get("nextLink") or None  # where it may lead is the client's to know
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
@@ -251,7 +263,7 @@ class KeyVault:
             content_type=metadata.content_type,
             expires_on=metadata.expires,
         )
-        return str(written.properties.version)
+        return self._ids.version(written.properties.id, name, changed=True)
 
     async def _read_back(self, name: str, value: SecretValue, made: str, before: str | None) -> str:
         """Makes sure that the version just made is the latest, since no write of Key Vault is conditional.
@@ -293,7 +305,7 @@ class KeyVault:
         """Sets tags, content type and expiry of one version by PATCH, which makes no other."""
         await self._call(
             UPDATE_SECRET,
-            lambda: self._client.update_secret_properties(
+            lambda: self._update(
                 name,
                 version,
                 tags=dict(metadata.tags),
@@ -304,14 +316,18 @@ class KeyVault:
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
         """Enables or disables one version by PATCH."""
-        await self._call(UPDATE_SECRET, lambda: self._client.update_secret_properties(name, version, enabled=enabled))
+        await self._call(UPDATE_SECRET, lambda: self._update(name, version, enabled=enabled))
+
+    async def _update(self, name: str, version: str, **wanted: Any) -> None:  # noqa: ANN401  # the SDK's keywords
+        updated = await self._client.update_secret_properties(name, version, **wanted)
+        self._ids.version(updated.id, name, changed=True)
 
     async def recover(self, name: str) -> None:
         """Recovers and waits, at most a minute, until the name can be read again. Raises AzureFailure."""
         await self._settled(
             name,
             RECOVER_SECRET,
-            lambda: self._client.recover_deleted_secret(name),
+            lambda: self._recover(name),
             done=lambda now: isinstance(now, (Existing, Disabled)),
         )
 
@@ -320,9 +336,15 @@ class KeyVault:
         await self._settled(
             name,
             DELETE_SECRET,
-            lambda: self._client.delete_secret(name),
+            lambda: self._delete(name),
             done=lambda now: isinstance(now, (Absent, SoftDeleted)),
         )
+
+    async def _recover(self, name: str) -> None:
+        self._ids.version((await self._client.recover_deleted_secret(name)).id, name, changed=True)
+
+    async def _delete(self, name: str) -> None:
+        self._ids.version((await self._client.delete_secret(name)).id, name, changed=True)
 
     async def _settled(
         self,
@@ -337,7 +359,7 @@ class KeyVault:
             await self._call(operation, send)
         except AzureFailure as failure:
             # 404 to a recovery: one that began earlier has just come to its end.
-            over = operation is RECOVER_SECRET and failure.record.http_status == 404
+            over = operation is RECOVER_SECRET and is_absent(failure.record)
             if not failure.record.ambiguous and not over:
                 raise
             await self._wait_until(name, done, failure)
@@ -371,24 +393,6 @@ def _overtaken(name: str, url: str) -> FailureRecord:
         summary=f"somebody else wrote {name} right after keysync did: two writers share this secret",
         hint=f"find who else writes it (az keyvault secret list-versions --id {url}/secrets/{name}) and stop one of the two",
     )
-
-
-def listed_of(item: dict[str, Any]) -> Listed:
-    """One entry of a page of the listing (SecretItem of the service's description)."""
-    attributes = item.get("attributes") or {}
-    return Listed(
-        name=str(item["id"]).partition("/secrets/")[2].partition("/")[0],
-        tags=item.get("tags") or {},
-        enabled=bool(attributes.get("enabled", True)),
-        managed=bool(item.get("managed")),
-        content_type=item.get("contentType"),
-        expires=_moment(attributes.get("exp")),
-        updated=_moment(attributes.get("updated")),
-    )
-
-
-def _moment(seconds: int | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def _time(moment: datetime | None) -> datetime:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import pytest
 
+from keysync.azure.retry import RetryPolicy
 from keysync.cli.compose import wire
 from keysync.emulator import Emulator
 from keysync.secret.fingerprint import Fingerprinter
@@ -19,8 +22,8 @@ from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.memory import MemorySource, MemoryVault
 from tests.support.settings import config_of
 
-PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQ="
-SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudA=="
+PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQtYWxwaGE="
+SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudC1hbHBoYQ=="
 
 
 class Side(Protocol):
@@ -84,6 +87,10 @@ class BehindTheSdks:
         return [(version.value, version.tags, version.content_type) for version in found]
 
 
+async def _no_time(_seconds: float) -> None:
+    await asyncio.sleep(0)
+
+
 @asynccontextmanager
 async def _in_memory() -> AsyncIterator[InMemory]:
     yield InMemory()
@@ -114,6 +121,8 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
             "timeouts": {"request": "5s"},
         }
         config = config_of(document)
+        # Repetitions come at once.
+        monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
         async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
             (account,) = wired.accounts
             source = wired.source(account)

@@ -88,9 +88,9 @@ class Service:
         recorded = self._recorded(asked)
         if _service(asked.host) == "kv" and not asked.has_token:
             if self.challenge and recorded is not None:
-                return recorded.reply()
+                return recorded.reply(asked)
             return as_json({"error": {"code": "Unauthorized"}}, 401, {"WWW-Authenticate": CHALLENGE})
-        return self._good(asked) if recorded is None or self.challenge else recorded.reply()
+        return self._good(asked) if recorded is None or self.challenge else recorded.reply(asked)
 
     def _recorded(self, asked: Asked) -> Recorded | None:
         mine = (reply for reply in self.replies if not reply.spent and _is_for(reply, asked))

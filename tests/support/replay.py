@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -51,11 +52,14 @@ class Recorded:
         """Whether it was given as often as it was recorded."""
         return self.times is not None and self.given >= self.times
 
-    def reply(self) -> web.Response:
-        """It, once more."""
+    def reply(self, asked: Asked) -> web.Response:
+        """It, once more; where it is about a secret, about the one that is asked for."""
         self.given += 1
         body = self.response["body"]
         text = body if isinstance(body, str) else json.dumps(body)
+        if asked.path.startswith("/secrets/"):
+            name = asked.path.split("/")[2]
+            text = re.sub(r"(\.net/secrets/)[^/\"]+(?=/)", rf"\g<1>{name}", text)
         dropped = {"content-length", "transfer-encoding", "connection", "content-encoding"}
         headers = {name: value for name, value in self.response["headers"].items() if name.lower() not in dropped}
         status = int(self.response["status"])

@@ -1,0 +1,409 @@
+"""A vault's reply counts only if it is the vault's, whole, and about what was asked: through the SDK, on the wire."""
+
+from __future__ import annotations
+
+import json
+import tracemalloc
+from typing import Any
+
+import pytest
+
+from keysync.azure.body import MOST_BYTES
+from keysync.azure.errors import AzureFailure
+from keysync.emulator import Fault
+from keysync.secret.value import SecretValue
+from keysync.targets.errors import WriteConflict, WriteUnknown
+from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
+from tests.contract.conftest import PRIMARY, BehindTheSdks
+
+NAME = "alpha-primary-key"
+OTHER = "beta-primary-key"
+VERSION = "0123456789abcdef0123456789abcdef"
+MARKED = Metadata({"managed-by": "keysync"}, None)
+KELVIN = "\u212a"
+
+
+def vault_of(side: BehindTheSdks) -> Any:
+    """The target with what only the real one has."""
+    return side.target
+
+
+def secret(identity: object, **more: object) -> str:
+    """A secret as a vault shows it, under that id."""
+    return json.dumps({"id": identity, "value": PRIMARY, "attributes": {"enabled": True}, **more})
+
+
+def lie(side: BehindTheSdks, operation: str, body: str, **more: Any) -> None:
+    """Has the vault answer an operation on anything with `body`."""
+    side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", "body": body, **more}))
+
+
+def foreign_ids(side: BehindTheSdks) -> list[object]:
+    """Ids that do not name the secret, or not the vault."""
+    base = side.azure.endpoints.vaults["main"]
+    return [
+        None,
+        7,
+        "",
+        f"{base}/secrets/{OTHER}/{VERSION}",
+        f"{base}/secrets/{NAME.replace('k', KELVIN)}/{VERSION}",
+        f"{base}/secrets/{NAME}",
+        f"{base}/keys/{NAME}/{VERSION}",
+        f"{side.azure.endpoints.resource_manager}/secrets/{NAME}/{VERSION}",
+        f"https://kv2.vault.azure.net/secrets/{NAME}/{VERSION}",
+        f"{base.replace('https', 'http')}/secrets/{NAME}/{VERSION}",
+        f"/secrets/{NAME}/{VERSION}",
+    ]
+
+
+async def failure(call: Any) -> AzureFailure:
+    """What an operation raises."""
+    with pytest.raises(AzureFailure) as caught:
+        await call
+    return caught.value
+
+
+# About what was asked
+
+
+async def test_an_id_names_the_vault_and_the_secret_without_case_and_port(azure_side: BehindTheSdks) -> None:
+    """What a vault spells in another way is the same secret."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    await azure_side.target.warm()
+    lie(azure_side, "getSecret", secret(f"{base.replace('localhost', 'LOCALHOST')}/Secrets/{NAME.upper()}/{VERSION}"))
+    found = await azure_side.target.read(NAME)
+    assert isinstance(found, Existing)
+    assert found.version == VERSION
+
+
+async def test_a_secret_of_another_name_or_vault_is_not_read(azure_side: BehindTheSdks) -> None:
+    """Its value would be compared, and overwritten."""
+    await azure_side.target.warm()
+    for identity in foreign_ids(azure_side):
+        azure_side.azure.faults.clear()
+        lie(azure_side, "getSecret", secret(identity))
+        found = await failure(azure_side.target.read(NAME))
+        assert found.record.kind == "invalid_response", identity
+
+
+async def test_a_deleted_secret_of_another_name_is_not_taken_for_this_one(azure_side: BehindTheSdks) -> None:
+    """The same for what tells a deleted secret from none."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    lie(azure_side, "getDeletedSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"))
+    assert (await failure(azure_side.target.read(NAME))).record.kind == "invalid_response"
+
+
+async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_side: BehindTheSdks) -> None:
+    """The write may have been done: it is found by reading, and made once."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    lie(azure_side, "setSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"), after=True)
+    made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    (version,) = azure_side.azure.state.vault("main").versions(NAME)
+    assert made == version.version
+    assert azure_side.azure.counts["setSecret"] == 1
+
+
+async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindTheSdks) -> None:
+    """Where the reading is answered about another secret too, nobody can tell."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    await azure_side.target.warm()
+    for operation in ("setSecret", "getSecret"):
+        lie(azure_side, operation, secret(f"{base}/secrets/{OTHER}/{VERSION}"), after=True)
+    with pytest.raises(WriteUnknown):
+        await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert azure_side.azure.counts["setSecret"] == 1
+
+
+@pytest.mark.parametrize("change", ["patch", "enable"])
+async def test_a_patch_that_is_answered_about_another_secret_fails(azure_side: BehindTheSdks, change: str) -> None:
+    """It is not reported as done."""
+    version = azure_side.put(NAME, PRIMARY)
+    base = azure_side.azure.endpoints.vaults["main"]
+    lie(azure_side, "updateSecret", secret(f"{base}/secrets/{OTHER}/{version}"))
+    vault = vault_of(azure_side)
+    call = vault.patch(NAME, version, MARKED) if change == "patch" else vault.enable(NAME, version, enabled=False)
+    assert (await failure(call)).record.kind == "invalid_response"
+
+
+@pytest.mark.parametrize("operation", ["deleteSecret", "recoverSecret"])
+async def test_a_removal_that_is_answered_about_another_secret_is_looked_at(
+    azure_side: BehindTheSdks, operation: str
+) -> None:
+    """The reply proves nothing, the look afterwards does."""
+    azure_side.put(NAME, PRIMARY)
+    if operation == "recoverSecret":
+        azure_side.soft_delete(NAME)
+    base = azure_side.azure.endpoints.vaults["main"]
+    lie(azure_side, operation, secret(f"{base}/secrets/{OTHER}/{VERSION}", recoveryId="x"), after=True)
+    vault = vault_of(azure_side)
+    await (vault.delete(NAME) if operation == "deleteSecret" else vault.recover(NAME))
+    found = await azure_side.target.read(NAME)
+    assert isinstance(found, SoftDeleted if operation == "deleteSecret" else Existing)
+    assert azure_side.azure.counts[operation] == 1
+
+
+async def test_versions_of_another_secret_are_not_counted(azure_side: BehindTheSdks) -> None:
+    """A history is about the secret that was asked for, or there is none."""
+    latest = azure_side.put(NAME, PRIMARY)
+    base = azure_side.azure.endpoints.vaults["main"]
+    item = {"id": f"{base}/secrets/{OTHER}/{VERSION}", "attributes": {"created": 1}}
+    lie(azure_side, "listVersions", json.dumps({"value": [item]}))
+    assert (await failure(azure_side.target.history(NAME, latest))).record.kind == "invalid_response"
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {"id": f"https://kv2.vault.azure.net/secrets/{NAME}"},
+        {"id": None},
+        {},
+        [],
+        None,
+        {"id": "ID", "tags": ["a"]},
+        {"id": "ID", "tags": {"keysync-source": 5}},
+        {"id": "ID", "attributes": {"exp": 10**30}},
+        {"id": "ID", "attributes": {"updated": "soon"}},
+    ],
+)
+async def test_a_listing_with_something_else_in_it_is_none(azure_side: BehindTheSdks, item: Any) -> None:
+    """One entry that is no secret of the vault fails the listing: nothing is taken as an orphan, or as gone."""
+    azure_side.put(NAME, PRIMARY)
+    if isinstance(item, dict) and item.get("id") == "ID":
+        item = {**item, "id": f"{azure_side.azure.endpoints.vaults['main']}/secrets/{NAME}"}
+    lie(azure_side, "listSecrets", json.dumps({"value": [item]}))
+    assert (await failure(azure_side.target.listing())).record.kind == "invalid_response"
+
+
+@pytest.mark.parametrize("body", ["null", "[]", "{}", '{"value": null}', '{"value": {}}', "7"])
+async def test_a_listing_without_a_list_is_none(azure_side: BehindTheSdks, body: str) -> None:
+    """It does not read as a vault without secrets."""
+    lie(azure_side, "listSecrets", body)
+    assert (await failure(azure_side.target.listing())).record.kind == "invalid_response"
+
+
+# Absent
+
+
+@pytest.mark.parametrize(
+    ("reply", "kind"),
+    [
+        ({"kind": "html", "status": 404}, "http_error"),
+        ({"kind": "empty", "status": 404}, "http_error"),
+        ({"kind": "body", "status": 404, "body": "{}"}, "http_error"),
+        ({"kind": "body", "status": 404, "body": "SecretNotFound"}, "http_error"),
+        ({"status": 404, "code": "NotFound"}, "cloud_error"),
+        ({"status": 404, "code": "VaultNotFound"}, "cloud_error"),
+    ],
+)
+async def test_a_404_that_is_not_the_vaults_is_a_failure(
+    azure_side: BehindTheSdks, reply: dict[str, Any], kind: str
+) -> None:
+    """A gateway's page does not make a secret missing: a foreign one would get a new version."""
+    azure_side.put(NAME, "of somebody else")
+    await azure_side.target.warm()
+    azure_side.azure.faults.add(Fault.model_validate({"operation": "getSecret", **reply}))
+    record = (await failure(azure_side.target.read(NAME))).record
+    assert (record.http_status, record.kind) == (404, kind)
+
+
+@pytest.mark.parametrize("kind", ["html", "empty"])
+async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheSdks, kind: str) -> None:
+    """The first call has to reach the vault."""
+    azure_side.azure.faults.add(Fault(operation="getSecret", kind=kind, status=404))
+    record = (await failure(azure_side.target.warm())).record
+    assert (record.http_status, record.kind) == (404, "http_error")
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_gateway_does_not_say_that_no_deleted_secret_is_there(azure_side: BehindTheSdks, status: int) -> None:
+    """A name that a deleted secret may hold is not free; the vault's own refusal to look is as before."""
+    azure_side.azure.faults.add(Fault(operation="getDeletedSecret", kind="html", status=status))
+    assert (await failure(azure_side.target.read(NAME))).record.kind == "http_error"
+    azure_side.azure.faults.clear()
+    azure_side.azure.faults.add(Fault(operation="getDeletedSecret", status=403, code="Forbidden"))
+    assert await azure_side.target.read(NAME) == Absent()
+
+
+@pytest.mark.parametrize("status", [403, 404])
+async def test_a_gateway_does_not_hide_the_tags_of_a_disabled_secret(azure_side: BehindTheSdks, status: int) -> None:
+    """The same where a listing of versions shows them."""
+    azure_side.put(NAME, PRIMARY, enabled=False)
+    azure_side.azure.faults.add(Fault(operation="listVersions", kind="html", status=status))
+    assert (await failure(azure_side.target.read(NAME))).record.kind == "http_error"
+    azure_side.azure.faults.clear()
+    assert isinstance(await azure_side.target.read(NAME), Disabled)
+
+
+async def test_a_gateways_404_ends_no_recovery(azure_side: BehindTheSdks) -> None:
+    """Only the vault's own says that one that began earlier has come to its end."""
+    azure_side.put(NAME, PRIMARY)
+    azure_side.soft_delete(NAME)
+    azure_side.azure.faults.add(Fault(operation="recoverSecret", kind="html", status=404))
+    record = (await failure(vault_of(azure_side).recover(NAME))).record
+    assert (record.http_status, record.kind) == (404, "http_error")
+
+
+# The write probe
+
+
+async def test_the_write_probe_counts_the_documented_refusal(azure_side: BehindTheSdks) -> None:
+    """The vault turns down a set without a value once the identity is let through."""
+    await vault_of(azure_side).probe_write()
+    assert azure_side.versions("keysync-first-call") == []
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        {"status": 400, "kind": "html"},
+        {"status": 400, "kind": "empty"},
+        {"status": 400, "code": "BadRequest"},
+        {
+            "status": 400,
+            "code": "BadParameter",
+            "message": "The specified version (2026-04-01) is not recognized. Consider using the latest supported version (7.4).",
+        },
+        {"status": 403, "code": "Forbidden", "inner_code": "ForbiddenByRbac"},
+    ],
+)
+async def test_the_write_probe_counts_no_other_refusal(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+    """A 400 of something in between, or for another reason, does not prove that secrets could be set."""
+    azure_side.azure.faults.add(Fault.model_validate({"operation": "setSecret", **reply}))
+    assert (await failure(vault_of(azure_side).probe_write())).record.http_status == reply["status"]
+
+
+# Bodies
+
+UNREADABLE: list[dict[str, Any]] = [
+    {"body": "null"},
+    {"body": "[]"},
+    {"body": "[1, 2]"},
+    {"body": "7"},
+    {"body": '"text"'},
+    {"body": "{}"},
+    {"body": '{"id": "x", "value": "y"}'},
+    {"body": "["},
+    {"body": "[" * 30_000},
+    {"body": "9" * 5_000},
+    {"body": '{"value": 1e999, "attributes": {"exp": 1e999}}'},
+    {"body": "not compressed", "headers": {"Content-Encoding": "gzip"}},
+    {"body": "{}", "headers": {"Content-Encoding": "deflate"}},
+    {"body": "{}", "headers": {"Content-Type": "application/json; charset=klingon"}},
+    {"body": "{}", "headers": {"Content-Type": "application/json; charset=hex"}},
+    {"body": "{}" + "-" * 200_000, "headers": {"Content-Type": "application/json; charset=punycode"}},
+    {"body": " ", "repeat": MOST_BYTES + 1},
+    {"body": " " * 65536, "repeat": 1024, "gzip": True},
+]
+CALLS = [
+    ("getSecret", lambda vault: vault.read(NAME)),
+    ("getDeletedSecret", lambda vault: vault.read(NAME)),
+    ("listSecrets", lambda vault: vault.listing()),
+    ("listVersions", lambda vault: vault.history(NAME, VERSION)),
+    ("updateSecret", lambda vault: vault.patch(NAME, VERSION, MARKED)),
+]
+
+
+@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
+@pytest.mark.parametrize(("operation", "call"), CALLS, ids=[operation for operation, _ in CALLS])
+async def test_a_reply_that_is_none_is_an_invalid_response(
+    azure_side: BehindTheSdks, operation: str, call: Any, reply: dict[str, Any]
+) -> None:
+    """Whatever a parser makes of it: never a fault of keysync."""
+    await azure_side.target.warm()
+    azure_side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", **reply}))
+    record = (await failure(call(vault_of(azure_side)))).record
+    assert (record.kind, record.cloud_error) == ("invalid_response", None)
+
+
+@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
+async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+    """It is found by reading."""
+    fault = {"operation": "setSecret", "kind": "body", "after": True, **reply}
+    azure_side.azure.faults.add(Fault.model_validate(fault))
+    await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert [value for value, *_ in azure_side.versions(NAME)] == [PRIMARY]
+    assert azure_side.azure.counts["setSecret"] == 1
+
+
+@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
+async def test_an_error_with_such_a_body_keeps_its_status(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+    """The status alone decides what is done about it."""
+    await azure_side.target.warm()
+    fault = {"operation": "getSecret", "kind": "body", "status": 403, **reply}
+    azure_side.azure.faults.add(Fault.model_validate(fault))
+    record = (await failure(azure_side.target.read(NAME))).record
+    assert (record.http_status, record.cloud_error) == (403, None)
+    assert record.kind == "http_error"
+
+
+def _nested(levels: int) -> str:
+    return (
+        '{"error": {"code": "Outer", "message": "m", "details": ['
+        + '{"code": "c", "details": [' * levels
+        + "]}" * (levels + 1)
+        + "}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (_nested(10_000), None),
+        (_nested(200), "Outer"),
+        (json.dumps({"error": {"code": "Outer", "details": [{"code": "c", "message": "m"}] * 10_000}}), None),
+        (json.dumps({"error": {"code": "Outer", "message": "m" * 5_000_000}}), None),
+        (json.dumps({"error": {"code": "Outer", "message": "m" * 60_000}}), "Outer"),
+    ],
+)
+async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdks, body: str, code: str | None) -> None:
+    """It is asked for once, and what is kept of it is short."""
+    await azure_side.target.warm()
+    before = azure_side.azure.counts["getSecret"]
+    azure_side.azure.faults.add(Fault(operation="getSecret", kind="body", status=403, body=body))
+    record = (await failure(azure_side.target.read(NAME))).record
+    assert (record.http_status, record.code) == (403, code)
+    assert len(json.dumps(record.to_dict())) < 20_000
+    assert azure_side.azure.counts["getSecret"] - before == 1
+
+
+@pytest.mark.parametrize("status", [200, 403])
+async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheSdks, status: int) -> None:
+    """64 MiB in 64 KB: of what is compressed only what may be kept is taken out."""
+    await azure_side.target.warm()
+    bomb = Fault(operation="getSecret", kind="body", status=status, body=" " * 65536, repeat=1024, gzip=True)
+    azure_side.azure.faults.add(bomb)
+    tracemalloc.start()
+    try:
+        await failure(azure_side.target.read(NAME))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * MOST_BYTES
+
+
+async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:
+    """Compression as such is welcome."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    await azure_side.target.warm()
+    lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}"), gzip=True)
+    found = await azure_side.target.read(NAME)
+    assert isinstance(found, Existing)
+    assert found.fingerprint == azure_side.fingerprinter.of(SecretValue(PRIMARY))
+
+
+async def test_a_secret_without_a_value_is_none(azure_side: BehindTheSdks) -> None:
+    """It does not read as an empty one, which would be overwritten."""
+    base = azure_side.azure.endpoints.vaults["main"]
+    await azure_side.target.warm()
+    lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}", value=None))
+    assert (await failure(azure_side.target.read(NAME))).record.kind == "invalid_response"
+
+
+async def test_another_value_behind_an_unreadable_reply_is_a_conflict(azure_side: BehindTheSdks) -> None:
+    """What somebody else wrote meanwhile is not overwritten."""
+    before = azure_side.put(NAME, "old")
+    azure_side.put(NAME, "of somebody else")
+    lie(azure_side, "setSecret", "null")
+    with pytest.raises(WriteConflict):
+        await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
+    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of somebody else"]
