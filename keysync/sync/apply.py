@@ -48,12 +48,14 @@ def _utc_now() -> datetime:
 class Material:
     """What the plan was made from and a write needs: observations, and values (masked in every printed form).
 
-    `accepted` says that a person has accepted the plan with all that is held in it.
+    `accepted` says that a person has accepted the plan with all that is held in it. `distrusted` are accounts whose keys must not
+    be written any more, with the reason; it may grow while the plan is carried out.
     """
 
     seen: Mapping[ItemRef, Seen] = field(default_factory=dict)
     values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
     accepted: bool = False
+    distrusted: Mapping[str, str] = field(default_factory=dict)
 
 
 class Applier:
@@ -156,6 +158,8 @@ class Applier:
         """One look, where one is due or it is done `again`, and the write that rests on it. Raises Outdated where it could not be sent in time."""
         if change.kind in REMOVALS:
             return await self._remove(change)
+        if change.ref.account in material.distrusted:
+            return Result(change.ref, "refused", reason=material.distrusted[change.ref.account])
         compared = material.seen[change.ref]
         overtaken = self._locks.touched_since(change.ref, compared.at)
         if again or overtaken or not self._is_fresh(change, compared):

@@ -43,12 +43,13 @@ class AccountScope:
 class Collected:
     """What one account showed, and the values that a write of it would need (masked in every printed form).
 
-    A secret that holds its key already has none among them.
+    A secret that holds its key already has none among them. `keys` are the fingerprints of the account's own keys.
     """
 
     account: str
     observed: tuple[Observed, ...]
     values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
+    keys: tuple[Fingerprint, ...] = ()
 
 
 class Collector:
@@ -162,7 +163,7 @@ class Collector:
         # A secret that holds its key needs no value, whatever else of it is to be written.
         needed = [one.item.ref for one in observed if isinstance(one, Seen) and not _holds_its_key(one)]
         values = {ref: keys.values[ref.key] for ref in needed}
-        return Collected(scope.account, observed, values or _NOTHING)
+        return Collected(scope.account, observed, values or _NOTHING, tuple(prints.values()))
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
         survey = self._surveys.get(item.ref.vault)

@@ -8,6 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Protocol
 
 import structlog
@@ -85,6 +86,14 @@ class Round:
     writing: list[Collected] = field(default_factory=list)
     orphans: Found = field(default_factory=Found)
 
+    def distrust(self, accounts: Mapping[str, str]) -> None:
+        """Refuses all that was to be done for these accounts, for the reasons given."""
+        in_sync = [result for result in self.settled if result.ref.account in accounts]
+        self.settled = [result for result in self.settled if result.ref.account not in accounts]
+        self.changes += [Change(one.ref, "unchanged", before=one.version, managed=True) for one in in_sync]
+        self.changes = [_distrusted(change, accounts) for change in self.changes]
+        self.writing = [account for account in self.writing if account.account not in accounts]
+
     def add(self, account: Collected, job: Pass) -> None:
         """Judges one more account."""
         made = make_plan(account.observed, job.clock())
@@ -105,13 +114,15 @@ class Round:
         """What is to be done for them."""
         return Plan(in_order((*self.changes, *self.orphans.changes)), tuple(self.settled))
 
-    def material(self, plan: Plan, *, accepted: bool = False) -> Material:
+    def material(
+        self, plan: Plan, *, accepted: bool = False, distrusted: Mapping[str, str] = MappingProxyType({})
+    ) -> Material:
         """What carrying out `plan` takes."""
         wanted = {change.ref for change in plan.writes}
         those = [account for account in self.writing if any(one.item.ref in wanted for one in account.observed)]
         seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Seen)}
         values = {ref: value for account in those for ref, value in account.values.items()}
-        return Material(seen, values, accepted)
+        return Material(seen, values, accepted, distrusted)
 
 
 async def run_pass(job: Pass) -> Report:
@@ -130,10 +141,11 @@ async def _run(job: Pass, run_id: str) -> Report:
     warnings, about_orphans = list(job.beforehand.warnings), list[str]()
     for result in job.beforehand.results:
         job.observer.result(run_id, result)
-    async for part in _rounds(job, run_id):
+    intake = Intake(job, run_id)
+    async for part in _rounds(job, intake):
         about_orphans += part.orphans.warnings
         plan = part.plan()
-        material = part.material(plan, accepted=job.accept is not None)
+        material = part.material(plan, accepted=job.accept is not None, distrusted=intake.distrusted)
         del part  # with the values of accounts that nothing is written of
         results += await _carry_out(job, plan, material, gate, run_id)
     gate.settle(results)
@@ -178,9 +190,8 @@ async def _carry_out(job: Pass, plan: Plan, material: Material, gate: Gate, run_
     return results
 
 
-async def _rounds(job: Pass, run_id: str) -> AsyncIterator[Round]:
+async def _rounds(job: Pass, intake: Intake) -> AsyncIterator[Round]:
     """The accounts that answered in time, then again and again those that were late; whole at once where a plan is only shown or accepted."""
-    intake = Intake(job, run_id)
     harvest = job.collector.begin(job.scopes, intake.add)
     search = asyncio.create_task(_search(job), name="orphans")
     try:
@@ -209,6 +220,9 @@ class Intake:
         self._job = job
         self._run_id = run_id
         self._round = Round()
+        self._owners: dict[int, str] = {}
+        self.distrusted: dict[str, str] = {}
+        """Accounts with a key that another account of the run also has, and the reason not to write their keys."""
 
     @property
     def filled(self) -> bool:
@@ -221,7 +235,17 @@ class Intake:
             self._round.add(account, self._job)
         except Exception as error:  # noqa: BLE001  # as above
             self._round.add(self._job.collector.misjudged(account, error), self._job)
+        self._compare(account)
         self._job.observer.collected(self._run_id, account.account)
+
+    def _compare(self, account: Collected) -> None:
+        """Looks for the account's keys among those of the accounts before it. No two accounts have a key in common."""
+        for key in account.keys:
+            # 64 bits of a keyed digest: less memory than the digest, and hardly ever the same for two keys.
+            owner = self._owners.setdefault(hash(key), account.account)
+            if owner != account.account:
+                self.distrusted.setdefault(owner, _shared_key(account.account))
+                self.distrusted.setdefault(account.account, _shared_key(owner))
 
     def take(self, harvest: Harvest, found: Found | None = None) -> Round:
         """What was judged since the last time; of a pass that is being stopped with all that have not answered, too."""
@@ -229,8 +253,22 @@ class Intake:
             for account in _cut_short(harvest.give_up()):
                 self._round.add(account, self._job)
         taken, self._round = self._round, Round()
+        if self.distrusted:
+            taken.distrust(self.distrusted)
         taken.orphans = found or Found()
         return taken
+
+
+def _shared_key(other: str) -> str:
+    return f"the service gave the same key for {other}, so one of the two replies is wrong: not written"
+
+
+def _distrusted(change: Change, accounts: Mapping[str, str]) -> Change:
+    if change.ref.account not in accounts or change.kind in {"failed", "refused"}:
+        return change
+    return Change(
+        change.ref, "refused", reason=accounts[change.ref.account], before=change.before, managed=change.managed
+    )
 
 
 def _not_searched(job: Pass) -> Found:
