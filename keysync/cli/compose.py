@@ -107,7 +107,12 @@ class Wired:
         # Made anew whenever it is asked for: thousands that are kept would cost more than all that a pass needs of them.
         access = accesses[_reach(account)]
         return BatchAccount(
-            account, access.client, access.caller, fingerprinter=self.fingerprinter, scrubber=self.opener.scrubber
+            account,
+            access.client,
+            access.caller,
+            fingerprinter=self.fingerprinter,
+            scrubber=self.opener.scrubber,
+            keyless=self.opener.keyless,
         )
 
     def make_pass(
@@ -260,6 +265,7 @@ async def wire(
             pace=ArmPace(),
             fingerprinter=fingerprinter,
             scrubber=scrubber,
+            keyless=set(),
         )
         # An account that is gone may have been the last of its vault.
         targets = {name: await opener.vault(name) for name in config.vaults} if config.orphans != "keep" else {}
@@ -306,6 +312,7 @@ async def _open_discovery(
         listed=config.accounts,
         vaults={name: vault.url for name, vault in config.vaults.items()},
         mine=mine,
+        keyless=opener.keyless,
         seconds=config.timeouts.account.total_seconds(),
         concurrency=config.concurrency,
     )
@@ -337,6 +344,7 @@ class _Opener:
     pace: ArmPace
     fingerprinter: Fingerprinter
     scrubber: Scrubber
+    keyless: set[str]
 
     async def vault(self, name: str) -> KeyVault:
         settings = self.config.vaults[name]

@@ -7,6 +7,7 @@ import binascii
 from typing import Final, NoReturn
 
 MASK: Final = "**********"
+_SHORTEST_KEY: Final = 32
 
 
 class SecretValue:
@@ -22,9 +23,9 @@ class SecretValue:
         self._text = text
 
     def is_base64_key(self) -> bool:
-        """Whether the content is non-empty standard base64, as each key of a Batch account is."""
+        """Whether the content is standard base64 of at least 32 bytes. A key of a Batch account has 64 today."""
         try:
-            return bool(base64.b64decode(self._text, validate=True))
+            return len(base64.b64decode(self._text, validate=True)) >= _SHORTEST_KEY
         except (binascii.Error, ValueError):
             return False
 

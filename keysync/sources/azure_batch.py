@@ -16,6 +16,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KEY_NAMES, AccountKeys, KeyName
+from keysync.sources.rows import Row
 
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")
@@ -23,9 +24,13 @@ GET_ACCOUNT: Final = Operation("batch", "getAccount")
 
 
 class BatchAccount:
-    """One configured account, as a `KeySource`."""
+    """One configured account, as a `KeySource`.
 
-    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_scrubber")
+    `keyless` holds the accounts (`Account.key`) that a listing or a GET showed without SharedKey or in UserSubscription mode.
+    Whatever reads an account keeps it up to date.
+    """
+
+    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_keyless", "_scrubber")
 
     def __init__(
         self,
@@ -35,12 +40,14 @@ class BatchAccount:
         *,
         fingerprinter: Fingerprinter,
         scrubber: Scrubber,
+        keyless: set[str] | None = None,
     ) -> None:
         self._account = account
         self._client = client
         self._caller = caller
         self._fingerprinter = fingerprinter
         self._scrubber = scrubber
+        self._keyless = set[str]() if keyless is None else keyless
 
     @property
     def account(self) -> Account:
@@ -54,22 +61,29 @@ class BatchAccount:
         listKeys then fails with is not documented, so the account itself is read to tell.
         """
         try:
-            return await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
+            keys = await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
         except AzureFailure as failure:
             if await self._shared_key_disabled(failure.record):
                 raise AzureFailure(self._disabled(failure.record)) from failure
             raise
+        # listKeys may hand out keys that the data plane refuses.
+        if self._account.key in self._keyless and await self._still_keyless():
+            raise self._disabled_failure()
+        return keys
 
     async def probe(self) -> None:
         """Reads the account. Raises AzureFailure, also where SharedKey is not allowed."""
-        account = await self._read()
-        if _no_shared_key(account):
-            record = FailureRecord(kind="shared_key_disabled", summary="the account does not allow SharedKey")
-            raise AzureFailure(self._disabled(record))
+        if not await self._allows_shared_key():
+            raise self._disabled_failure()
 
     async def _list_keys(self) -> AccountKeys:
         reply = await self._client.batch_account.get_keys(self._account.resource_group, self._account.name)
-        return self._checked({"primary": self._wrap(reply.primary), "secondary": self._wrap(reply.secondary)})
+        keys: dict[KeyName, SecretValue | None]
+        keys = {"primary": self._wrap(reply.primary), "secondary": self._wrap(reply.secondary)}
+        if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self._account.name):
+            reason = f"the reply to listKeys for {self._account.name} names another account, or none: not written"
+            return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
+        return self._checked(keys)
 
     def _wrap(self, text: Any) -> SecretValue | None:  # noqa: ANN401  # a reply may hold anything
         return self._scrubber.remember(SecretValue(text)) if isinstance(text, str) else None
@@ -77,7 +91,7 @@ class BatchAccount:
     def _checked(self, keys: dict[KeyName, SecretValue | None]) -> AccountKeys:
         values = {name: value for name, value in keys.items() if value is not None and value.is_base64_key()}
         refused: dict[KeyName, str] = {
-            name: "the service gave no key, or none that is base64: not written"
+            name: "the service gave no key, or none that is base64 of at least 32 bytes: not written"
             for name in KEY_NAMES
             if name not in values
         }
@@ -101,16 +115,42 @@ class BatchAccount:
         if record.has_code("AuthorizationFailed", "ScopeLocked"):
             return False
         try:
-            return _no_shared_key(await self._read())
+            return not await self._allows_shared_key()
         except AzureFailure:
             return False
 
-    async def _read(self) -> Any:  # noqa: ANN401  # the SDK's model
-        return await self._caller.call(
-            GET_ACCOUNT,
-            self._account.resource_id,
-            lambda: self._client.batch_account.get(self._account.resource_group, self._account.name),
+    async def _still_keyless(self) -> bool:
+        """Asks the account itself, since what is known may be old; without its answer that counts."""
+        try:
+            return not await self._allows_shared_key()
+        except AzureFailure:
+            return True
+
+    async def _allows_shared_key(self) -> bool:
+        allowed = await self._caller.call(GET_ACCOUNT, self._account.resource_id, self._get_account)
+        if allowed:
+            self._keyless.discard(self._account.key)
+        else:
+            self._keyless.add(self._account.key)
+        return allowed
+
+    async def _get_account(self) -> bool:
+        account = await self._client.batch_account.get(self._account.resource_group, self._account.name)
+        row = Row.of(
+            account.id,
+            None,
+            _text_list(account.allowed_authentication_modes),
+            _text(account.pool_allocation_mode),
+            None,
         )
+        if fold(row.id.resource_id) != self._account.key:
+            told = f"the reply is not about {self._account.resource_id}: not used"
+            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+        return row.why_keyless is None
+
+    def _disabled_failure(self) -> AzureFailure:
+        told = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
+        return AzureFailure(self._disabled(FailureRecord(kind="shared_key_disabled", summary=told)))
 
     def _disabled(self, record: FailureRecord) -> FailureRecord:
         hint = hint_for(
@@ -123,10 +163,9 @@ class BatchAccount:
         return replace(record, kind="shared_key_disabled", hint=hint)
 
 
-def _no_shared_key(account: Any) -> bool:  # noqa: ANN401  # the SDK's model, whose fields may all be absent
-    modes = account.allowed_authentication_modes
-    named = {fold(str(getattr(mode, "value", mode))) for mode in modes or ()}
-    pool_mode = account.pool_allocation_mode
-    return (modes is not None and "sharedkey" not in named) or str(
-        getattr(pool_mode, "value", pool_mode)
-    ) == "UserSubscription"
+def _text_list(modes: Any) -> list[Any] | None:  # noqa: ANN401  # enumerators of the SDK, or texts that it does not know
+    return None if modes is None else [_text(mode) for mode in modes]
+
+
+def _text(value: Any) -> Any:  # noqa: ANN401  # as above
+    return getattr(value, "value", value)

@@ -59,13 +59,18 @@ class BatchDirectory:
         async with self._locks[subscription]:
             if subscription not in self._listed:
                 scope = f"/subscriptions/{subscription}"
-                self._listed[subscription] = await self._caller.call(LIST_ACCOUNTS, scope, lambda: _ids(client))
+                self._listed[subscription] = await self._caller.call(
+                    LIST_ACCOUNTS, scope, lambda: _ids(client, subscription)
+                )
             return self._listed[subscription]
 
 
-async def _ids(client: Any) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
+async def _ids(client: Any, subscription: str) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
     ids = [account.id async for account in client.batch_account.list()]
     if not all(isinstance(each, str) for each in ids):
         # A reply with less than accounts in it must not read as a listing without the account.
         raise DecodeError("the listing holds accounts without an id")
-    return frozenset(fold(each) for each in ids)
+    found = frozenset(fold(each) for each in ids)
+    if not all(each.startswith(f"/subscriptions/{subscription}/") for each in found):
+        raise DecodeError("the listing holds accounts of another subscription")
+    return found

@@ -10,7 +10,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from keysync.azure.errors import FailureRecord, FailureTranslator
+from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.config.forms import fold
 from keysync.config.settings import Account, Discover
@@ -99,7 +99,8 @@ class Discovery:
 
     `routes` are the ways to list by the entries' `via`; `listed` the accounts that win over discovered ones; `vaults` the
     configured vaults, name to URL. `mine` tells by ARM id which accounts are in the share of this process; it is asked once for
-    each, and little is kept of the others. A listing takes `seconds` at most, with `concurrency` scopes at once; `monotonic`
+    each, and little is kept of the others. `keyless` learns which of `listed` a listing shows without keys that work, and which with
+    them (`BatchAccount` says more). A listing takes `seconds` at most, with `concurrency` scopes at once; `monotonic`
     (seconds) is handed in so that tests control time.
     """
 
@@ -112,6 +113,7 @@ class Discovery:
         listed: Sequence[Account],
         vaults: Mapping[str, str],
         mine: Callable[[str], bool] = lambda _account: True,
+        keyless: set[str] | None = None,
         seconds: float = 120.0,
         concurrency: int = 64,
         monotonic: Callable[[], float] = time.monotonic,
@@ -120,6 +122,7 @@ class Discovery:
         self._translator = translator
         self._vaults = dict(vaults)
         self._mine = mine
+        self._keyless = set[str]() if keyless is None else keyless
         self.listed = tuple(account for account in listed if mine(account.resource_id))
         """Those that are listed and in the share of this process."""
         own = {id(account) for account in self.listed}
@@ -224,6 +227,7 @@ class Discovery:
                 async for page in pages:
                     heard.unlisted += page.unlisted
                     for row in page.rows:
+                        self._check(row, part.scope)
                         if part.sieve.takes(row, heard.counts):
                             folder, name = row.id.folder, row.id.folded_name
                             known = before[folder].get(name) if folder in before else None
@@ -233,6 +237,17 @@ class Discovery:
             heard.unlisted.append(Unlisted(part.scope.name, record))
         else:
             heard.whole = not heard.unlisted
+
+    def _check(self, row: Row, scope: Scope) -> None:
+        """Notes whether a listed account has keys that work. Raises AzureFailure for a row that nobody asked for."""
+        if not scope.covers(row.id):
+            told = f"the list of {scope.name} has an account of another scope"
+            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+        if self._listed_names and row.id.folded_name in self._listed_names.get(row.id.folder, ()):
+            if row.why_keyless is None:
+                self._keyless.discard(fold(row.id.resource_id))
+            else:
+                self._keyless.add(fold(row.id.resource_id))
 
     def _with_known(self, number: int, heard: _Heard) -> _Heard:
         """What was heard, with what an earlier listing knows beyond it where this one is not whole."""

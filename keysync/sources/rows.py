@@ -38,6 +38,15 @@ class Row:
             _text(state),
         )
 
+    @property
+    def why_keyless(self) -> str | None:
+        """Why the account has no keys that work; None where it has, or where the modes are not told."""
+        if fold(self.pool_mode) == "usersubscription":
+            return "its pools are in UserSubscription mode, so it has no shared keys"
+        if self.modes is not None and "sharedkey" not in self.modes:
+            return "it does not allow SharedKey, so it gives no keys"
+        return None
+
 
 # There are few sets of them, and a set is large beside what else is kept of an account.
 @lru_cache(maxsize=64)

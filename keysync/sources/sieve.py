@@ -152,11 +152,7 @@ def _unusable(row: Row) -> str | None:
     """Why an account has no keys to give."""
     if fold(row.state) in _NOT_THERE:
         return f"it is not provisioned: its state is {row.state}"
-    if fold(row.pool_mode) == "usersubscription":
-        return "its pools are in UserSubscription mode, so it has no shared keys"
-    if row.modes is not None and "sharedkey" not in row.modes:
-        return "it does not allow SharedKey, so it gives no keys"
-    return None
+    return row.why_keyless
 
 
 def _tagged(row: Row, entry: Discover) -> str | None:

@@ -328,3 +328,64 @@ async def test_a_pass_keeps_what_it_began_with(open_world: Opener) -> None:
         report = await run_pass(job)
         assert {result.ref.account for result in report.results} == {one.resource_id for one in listing.accounts}
         assert {result.outcome for result in report.results} == {"created"}
+
+
+async def shown(world: World) -> dict[str, str]:
+    """Secret to outcome (or the kind of the failure) of a run over all that is covered now."""
+    listing = await world.list()
+    await world.wired.cover([*world.wired.discovery.listed, *listing.accounts])
+    report = await run_pass(world.wired.make_pass(Watcher([]), asyncio.Event()))
+    return {one.ref.secret: one.error.kind if one.error else one.outcome for one in report.results}
+
+
+@pytest.mark.parametrize("via", ROUTES)
+@pytest.mark.parametrize(("name", "place"), [("nokeys", {"subscription_id": A, "resource_group": "rg-NORTH"}), ("users", {"subscription_id": B, "resource_group": "rg"})])  # fmt: skip
+async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
+    open_world: Opener, via: str, name: str, place: dict[str, Any]
+) -> None:
+    """Although listKeys answers 200, and although no filter means it: nothing is written. The account itself lifts it."""
+    keys = {
+        "primary": "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQtbm9rZXlz",
+        "secondary": "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudC1ub2s=",
+    }
+    account = {"name": name, "vaults": ["main"], **place}
+    async with open_world({"via": via, "name": "beta", "every": "1h"}, accounts=[account]) as world:
+        body = json.dumps({"accountName": name, **keys})
+        world.azure.faults.add(Fault(operation="listKeys", target=name, kind="body", body=body))
+        found = await shown(world)
+        assert found[f"{name}-primary-key"] == found[f"{name}-secondary-key"] == "shared_key_disabled"
+        assert found["beta-primary-key"] == "created"
+        assert set(world.azure.state.vault("main").secrets) == {"beta-primary-key", "beta-secondary-key"}
+        assert world.azure.counts["getAccount"] == 1  # of that account alone
+        there = world.azure.state.account(name)
+        there.authentication_modes, there.pool_allocation_mode = ["SharedKey"], "BatchService"
+        assert (await shown(world))[f"{name}-primary-key"] == "created"
+
+
+@pytest.mark.parametrize("via", ROUTES)
+async def test_an_account_of_another_scope_is_not_taken_from_a_listing(open_world: Opener, via: str) -> None:
+    """A misrouted list: its accounts are nobody's that was asked about, and what is missing is not gone."""
+    async with open_world({"via": via, "subscriptions": [A]}) as world:
+        row = {"id": f"/subscriptions/{B}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/beta", "tags": {}}
+        page = (
+            {"value": [row]}
+            if via == "list"
+            else {"data": [row], "count": 1, "totalRecords": 1, "resultTruncated": "false"}
+        )
+        operation = "listAccounts" if via == "list" else "queryResources"
+        world.azure.faults.add(Fault(operation=operation, kind="body", body=json.dumps(page)))
+        listing = await world.list()
+        assert (listing.accounts, listing.complete) == ((), False)
+        assert {problem.record.kind for problem in listing.problems} == {"invalid_response"}
+
+
+@pytest.mark.parametrize("via", ROUTES)
+@pytest.mark.parametrize("body", ["null", "[]", "7", "[" * 30_000, '{"value": ' + "9" * 5_000 + "}", '{"data": 1e999}'])
+async def test_a_list_that_is_none_is_an_invalid_response(open_world: Opener, via: str, body: str) -> None:
+    """Whatever a parser makes of it: never a fault of keysync, and never an empty list."""
+    async with open_world({"via": via, "subscriptions": [A]}) as world:
+        operation = "listAccounts" if via == "list" else "queryResources"
+        world.azure.faults.add(Fault(operation=operation, kind="body", body=body))
+        listing = await world.list()
+        assert not listing.complete
+        assert {problem.record.kind for problem in listing.problems} == {"invalid_response"}

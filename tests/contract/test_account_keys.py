@@ -1,0 +1,123 @@
+"""What listKeys and the account itself answer counts only if it is about the account, and only keys are keys."""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import Any
+
+import pytest
+
+from keysync.azure.errors import AzureFailure
+from keysync.emulator import Fault
+from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks
+
+LONG = base64.b64encode(b"x" * 32).decode()
+
+
+def answer(side: BehindTheSdks, operation: str, body: object, **more: Any) -> None:
+    """Has Resource Manager answer an operation with `body`."""
+    text = body if isinstance(body, str) else json.dumps(body)
+    side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", "body": text, **more}))
+
+
+@pytest.mark.parametrize("name", ["beta", "alph\u0430", "alphaa", "", None, 7, ["alpha"]])
+async def test_keys_of_another_account_are_refused(azure_side: BehindTheSdks, name: object) -> None:
+    """A misrouted reply: both keys are refused, and the refusal names the account that was asked."""
+    answer(azure_side, "listKeys", {"accountName": name, "primary": PRIMARY, "secondary": SECONDARY})
+    keys = await azure_side.source.get_keys()
+    assert dict(keys.values) == {}
+    assert set(keys.refused) == {"primary", "secondary"}
+    assert all("alpha" in reason for reason in keys.refused.values())
+
+
+async def test_a_reply_without_an_account_name_is_refused(azure_side: BehindTheSdks) -> None:
+    """It could be anybody's."""
+    answer(azure_side, "listKeys", {"primary": PRIMARY, "secondary": SECONDARY})
+    assert dict((await azure_side.source.get_keys()).values) == {}
+
+
+async def test_the_name_compares_without_case(azure_side: BehindTheSdks) -> None:
+    """Azure spells it as it was made."""
+    answer(azure_side, "listKeys", {"accountName": "ALPHA", "primary": PRIMARY, "secondary": SECONDARY})
+    assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}
+
+
+@pytest.mark.parametrize(
+    "value", [None, "", "REDACTED", "fakeKey", "null", "YWJj", 7, [LONG], LONG[:-4], LONG + "\n", "not base64!"]
+)
+async def test_what_is_no_key_is_refused_alone(azure_side: BehindTheSdks, value: object) -> None:
+    """A key is base64 of at least 32 bytes; the other key is served."""
+    answer(azure_side, "listKeys", {"accountName": "alpha", "primary": value, "secondary": LONG})
+    keys = await azure_side.source.get_keys()
+    assert (set(keys.values), set(keys.refused)) == ({"secondary"}, {"primary"})
+
+
+async def test_equal_keys_are_refused(azure_side: BehindTheSdks) -> None:
+    """An account has two keys."""
+    answer(azure_side, "listKeys", {"accountName": "alpha", "primary": LONG, "secondary": LONG})
+    assert dict((await azure_side.source.get_keys()).values) == {}
+
+
+UNREADABLE: list[dict[str, Any]] = [
+    {"body": "null"},
+    {"body": "[]"},
+    {"body": "7"},
+    {"body": "["},
+    {"body": "[" * 30_000},
+    {"body": '{"value": ' + "9" * 5_000 + "}"},
+    {"body": "not compressed", "headers": {"Content-Encoding": "gzip"}},
+    {"body": "{}", "headers": {"Content-Type": "application/json; charset=klingon"}},
+    {"body": " " * 65536, "repeat": 1024, "gzip": True},
+]
+
+
+@pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
+@pytest.mark.parametrize("operation", ["listKeys", "getAccount", "token"])
+async def test_a_reply_that_is_none_is_an_invalid_response(
+    azure_side: BehindTheSdks, operation: str, reply: dict[str, Any]
+) -> None:
+    """Of Resource Manager and of Entra: never a fault of keysync."""
+    answer(azure_side, operation, **reply)
+    with pytest.raises(AzureFailure) as caught:
+        await (azure_side.source.probe() if operation == "getAccount" else azure_side.source.get_keys())
+    assert caught.value.record.kind in {"invalid_response", *(["authentication"] if operation == "token" else [])}
+
+
+@pytest.mark.parametrize("field", ["id", "none"])
+async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdks, field: str) -> None:
+    """Whether SharedKey is allowed there says nothing of this one."""
+    other = azure_side.azure.state.account("alpha").id.replace("alpha", "beta")
+    modes = {"properties": {"allowedAuthenticationModes": ["AAD"]}}
+    answer(azure_side, "getAccount", {"id": other, **modes} if field == "id" else modes)
+    with pytest.raises(AzureFailure) as caught:
+        await azure_side.source.probe()
+    assert caught.value.record.kind == "invalid_response"
+
+
+@pytest.mark.parametrize("trait", ["modes", "pools"])
+async def test_an_account_read_without_shared_key_is_not_served_by_listkeys(
+    azure_side: BehindTheSdks, trait: str
+) -> None:
+    """What a GET made anyway has shown counts, although listKeys answers 200; the account itself lifts it again."""
+    account = azure_side.azure.state.account("alpha")
+    answer(azure_side, "listKeys", {"accountName": "alpha", "primary": PRIMARY, "secondary": SECONDARY})
+    assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}
+    assert azure_side.azure.counts["getAccount"] == 0
+    if trait == "modes":
+        account.authentication_modes = ["AAD"]
+    else:
+        account.pool_allocation_mode = "UserSubscription"
+    for call in (azure_side.source.probe, azure_side.source.get_keys):
+        with pytest.raises(AzureFailure) as caught:
+            await call()
+        assert caught.value.record.kind == "shared_key_disabled"
+    azure_side.azure.faults.add(Fault(operation="getAccount", status=403, code="AuthorizationFailed", times=1))
+    with pytest.raises(AzureFailure) as caught:
+        await azure_side.source.get_keys()
+    assert caught.value.record.kind == "shared_key_disabled"
+    account.authentication_modes, account.pool_allocation_mode = ["SharedKey"], "BatchService"
+    assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}
+    asked = azure_side.azure.counts["getAccount"]
+    await azure_side.source.get_keys()
+    assert azure_side.azure.counts["getAccount"] == asked
