@@ -129,9 +129,11 @@ def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_qu
     """`adopt: true` on one account adopts there in a sync, never what differs or is marked, and not for another account."""
     mine = secret("alpha", value=LIVE["primary"])
     wrong = secret("alpha", "secondary")
-    others = secret("beta", value=LIVE["primary"])
-    marked = secret("delta", value=LIVE["primary"], tags={"managed-by": "terraform"})
-    beta, delta = ({"name": name, **LIVE} for name in ("beta", "delta"))
+    others = secret("beta", value=key("beta-p"))
+    marked = secret("delta", value=key("delta-p"), tags={"managed-by": "terraform"})
+    beta, delta = (
+        {"name": name, "primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in ("beta", "delta")
+    )
     world = make_quick_world(ALPHA, beta, delta, vaults=holding(mine, wrong, others, marked))
     only_primary = {"secrets": {"secondary": None}}
     world.configure(

@@ -31,6 +31,8 @@ MakeWorld = Callable[..., World]
 
 LIVE = {"primary": key("p"), "secondary": key("s")}
 ALPHA = {"name": "alpha", **LIVE}
+LOOKS = ("steady", "stale", "swapped", "doubled", "both", "missing", "foreign")
+"""Accounts whose secrets differ from their keys in every way there is."""
 NAME = "main/alpha-primary-key"
 ONLY_PRIMARY = {"secrets": {"secondary": None}}
 PRIMARY = {"name": "alpha", **ONLY_PRIMARY}
@@ -230,12 +232,12 @@ def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWor
 
 def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
     """In sync, stale, swapped, duplicated, both changed and foreign, each told by the four that tell anything."""
-    p, s = LIVE["primary"], LIVE["secondary"]
+    live = {name: {"primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in LOOKS}
     held = {
-        "steady": (p, s),
-        "stale": ("old", s),
-        "swapped": (s, p),
-        "doubled": (s, s),
+        "steady": tuple(live["steady"].values()),
+        "stale": ("old", live["stale"]["secondary"]),
+        "swapped": (live["swapped"]["secondary"], live["swapped"]["primary"]),
+        "doubled": (live["doubled"]["secondary"],) * 2,
         "both": ("old", "older"),
         "missing": None,
     }
@@ -245,9 +247,9 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
         if values
         for which, value in zip(LIVE, values, strict=True)
     ]
-    names = [*held, "foreign"]
+    names = [*LOOKS]
     world = make_quick_world(
-        *({"name": name, **LIVE} for name in names), vaults=(holding(*stored, secret("foreign", value="x")),)
+        *({"name": name, **live[name]} for name in names), vaults=(holding(*stored, secret("foreign", value="x")),)
     )
     world.configure(names)
     expected = {
