@@ -210,13 +210,12 @@ class FailureTranslator:
         if not isinstance(error, Mapping) or not ({"code", "message"} & set(error)):
             return None
         details = error.get("details")
-        inner = error.get("innererror", error.get("innerError"))
         return CloudError(
             code=self._text(error.get("code")),
             message=self._text(error.get("message")),
             target=self._text(error.get("target")),
             details=self._details(details, depth),
-            innererror=self._tree(inner) if isinstance(inner, Mapping) else None,
+            innererror=self._code_chain(error),
         )
 
     def _details(self, details: object, depth: int) -> tuple[CloudError, ...]:
@@ -226,22 +225,24 @@ class FailureTranslator:
         found = (self._cloud_error(detail, depth + 1) for detail in details[:100])
         return tuple(detail for detail in found if detail is not None)
 
-    def _tree(self, value: object, depth: int = 0) -> Any:  # noqa: ANN401  # JSON of any shape
-        if isinstance(value, str):
-            return self._text(value)
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if depth >= _DEPTH:
+    def _code_chain(self, error: Mapping[str, Any], depth: int = 0) -> dict[str, Any] | None:
+        """The `innererror` of `error` with nothing but its codes, however deep: the rest may repeat a request in any shape."""
+        inner = error.get("innererror", error.get("innerError"))
+        if not isinstance(inner, Mapping) or depth >= _DEPTH:
             return None
-        if isinstance(value, Mapping):
-            return {self._text(key): self._tree(item, depth + 1) for key, item in list(value.items())[:100]}
-        return [self._tree(item, depth + 1) for item in value[:100]] if isinstance(value, list) else None
+        code = inner.get("code")
+        chain: dict[str, Any] = {"code": self._text(code)} if isinstance(code, str) else {}
+        deeper = self._code_chain(inner, depth + 1)
+        return {**chain, "innererror": deeper} if deeper is not None else chain or None
 
     def _text(self, value: object) -> str | None:
+        # A list or a mapping here is no text of Azure's, and could be the bytes of a request.
+        if not isinstance(value, str | int | float):
+            return None
         try:
-            return None if value is None else self._redacted(str(value))
-        except (RecursionError, ValueError):
-            return None  # nested too deep, or a number with too many digits
+            return self._redacted(str(value))
+        except ValueError:
+            return None  # a number with too many digits
 
     def _redacted(self, text: str) -> str:
         return self._scrub(text[:_REDACTED])[:_TEXT]

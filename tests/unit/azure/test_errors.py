@@ -65,7 +65,7 @@ def test_a_cloud_error_is_kept_whole(status: int):
         "message": "first",
         "target": "a",
         "details": [{**detail, "innererror": None, "details": [{**deepest, **none}]}],
-        "innererror": inner,
+        "innererror": {"code": "Inner", "innererror": {"code": "Innermost"}},
     }
     assert record.code == "Outer"
     assert record.has_code("INNERMOST")
@@ -159,6 +159,22 @@ def test_fields_of_the_wrong_type_are_told_as_text(odd: Any):
     """A code that is a number, or a message that is a list, breaks nothing."""
     record = record_of(http_error(400, {"error": {"code": odd, "message": odd, "details": odd, "innererror": odd}}))
     json.dumps(record.to_dict())
+
+
+def test_bytes_of_a_request_in_numbers_are_dropped():
+    """`innererror` keeps its codes alone, and a list where Azure has text is no text."""
+    numbers = list(b"a request with a key")
+    inner = {
+        "code": "Inner",
+        "body": numbers,
+        "innererror": {"code": "Innermost", "message": str(numbers), "was": [numbers]},
+    }
+    body = {"error": {"code": "Outer", "message": numbers, "target": {"body": numbers}, "innererror": inner}}
+    record = record_of(http_error(400, body))
+    assert record.cloud_error is not None
+    assert record.cloud_error.innererror == {"code": "Inner", "innererror": {"code": "Innermost"}}
+    assert (record.cloud_error.message, record.cloud_error.target) == (None, None)
+    assert str(numbers[0]) not in f"{record.summary} {record.to_dict()}"
 
 
 def test_secrets_are_scrubbed_at_every_level():

@@ -7,15 +7,17 @@ import gc
 import sys
 import threading
 from collections.abc import Callable
+from random import Random
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import MASK, SecretValue
 
+Encoding = Callable[[str], str]
 SECRET = "p4ss/word+with=odd&signs"
 KEY = base64.b64encode(bytes(range(64))).decode()
 TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
@@ -105,7 +107,9 @@ def test_text_that_is_no_unicode_stops_nothing():
     del value
 
 
-PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8, max_size=40)
+PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8, max_size=40).filter(
+    lambda plain: len("".join(plain.split())) >= 8
+)
 
 
 @given(st.lists(PLAIN, min_size=1, max_size=6), st.lists(st.text(max_size=5), min_size=7, max_size=7))
@@ -121,16 +125,14 @@ def test_wherever_values_stand_and_however_they_overlap_none_is_left(plains: lis
     del kept
 
 
-@given(st.lists(PLAIN, max_size=4), st.text(max_size=60))
+@given(
+    st.lists(st.text("abcdefgh+%&", min_size=8, max_size=40), max_size=4), st.text("ijklmnop xyz%&;:0123", max_size=60)
+)
 def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
     """Remembered values take nothing else out."""
     scrubber = Scrubber()
     kept = [scrubber.remember(SecretValue(plain)) for plain in plains]
-    forms = [
-        form for plain in plains for form in (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
-    ]
-    if not any(form[:8] in text for form in forms):
-        assert scrubber.scrub(text) == Scrubber().scrub(text)
+    assert scrubber.scrub(text) == Scrubber().scrub(text)
     del kept
 
 
@@ -157,30 +159,150 @@ def test_a_value_remembered_twice_is_forgotten_once():
     assert scrubber.scrub(f"{SECRET}2") == MASK
     del second
     gc.collect()
-    assert scrubber._by_beginning == {}
+    assert scrubber._by_anchor == {}
 
 
-SPELLINGS = {
-    "as .NET has it in JSON": lambda key: key.replace("+", "\\u002b").replace("/", "\\u002f").replace("=", "\\u003d"),
-    "URL in lower case": lambda key: (
-        quote(key, safe="").replace("%2B", "%2b").replace("%2F", "%2f").replace("%3D", "%3d")
+def wrapped(text: str, width: int, between: str) -> str:
+    """`text` in lines of `width` characters."""
+    return between.join(text[at : at + width] for at in range(0, len(text), width))
+
+
+def escaped(form: Callable[[int], str], only: Callable[[str], bool] = lambda char: not char.isalnum()) -> Encoding:
+    """Characters that are no letters and digits, or others, in an escaped form each."""
+    return lambda text: "".join(form(ord(char)) if only(char) else char for char in text)
+
+
+def packed(text: str) -> str:
+    """Base64 of `text`."""
+    return base64.b64encode(text.encode()).decode()
+
+
+ENCODINGS: dict[str, Encoding] = {
+    "plain": str,
+    "base64": packed,
+    "base64 with something before it": lambda text: packed(f"x{text}"),
+    "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
+    "the alphabet of base64url": lambda text: text.replace("+", "-").replace("/", "_"),
+    "URL": lambda text: quote(text, safe=""),
+    "URL twice": lambda text: quote(quote(text, safe=""), safe=""),
+    "URL in lower case": escaped("%{:02x}".format),
+    "all of it in URL form": escaped("%{:02X}".format, lambda _: True),
+    ".NET": escaped("\\u{:04x}".format),
+    ".NET, in JSON again": escaped("\\\\u{:04X}".format),
+    "JavaScript": escaped("\\x{:02x}".format),
+    "escaped slashes": lambda text: text.replace("/", "\\/"),
+    "HTML, decimal": escaped("&#{};".format),
+    "HTML, hex": escaped("&#x{:04X};".format),
+    "HTML, named": lambda text: (
+        text.replace("&", "&amp;").replace("+", "&plus;").replace("/", "&sol;").replace("=", "&equals;")
     ),
-    "escaped slashes": lambda key: key.replace("/", "\\/"),
-    "XML": lambda key: key.replace("+", "&#43;").replace("/", "&#47;").replace("=", "&#61;"),
-    "wrapped": lambda key: key[:64] + "\n" + key[64:],
-    "wrapped, in JSON": lambda key: key[:76] + "\\r\\n" + key[76:],
+    "HTML of a URL": lambda text: escaped("&#{};".format)(quote(text, safe="")),
+    "wrapped": lambda text: wrapped(text, 64, "\n"),
+    "wrapped and indented": lambda text: wrapped(text, 5, "\r\n      \t"),
+    "wrapped within escapes": lambda text: wrapped(quote(text, safe=""), 2, "\n  "),
+    "wrapped, in JSON": lambda text: wrapped(text, 76, "\\r\\n  "),
+    "base64, wrapped": lambda text: wrapped(packed(text), 3, "\n  "),
+    "hex": lambda text: text.encode().hex(),
+    "hex with colons": lambda text: text.encode().hex(":").upper(),
+    "hex with dashes": lambda text: text.encode().hex("-"),
+    "hex with spaces": lambda text: text.encode().hex(" "),
+    "hex with 0x": lambda text: "0x" + text.encode().hex(),
+    "hex with 0x at each byte": lambda text: ", ".join(f"0x{byte:02X}" for byte in text.encode()),
+    "a list of bytes": lambda text: str(list(text.encode())),
 }
+KEYS = st.binary(min_size=64, max_size=64).map(lambda data: base64.b64encode(data).decode())
+CLIENT_SECRETS = st.text(
+    st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*&%\\"), min_size=16, max_size=44
+)
 
 
-@pytest.mark.parametrize("spelling", SPELLINGS.values(), ids=SPELLINGS)
-@given(key=st.binary(min_size=64, max_size=64).map(lambda data: base64.b64encode(data).decode()))
-def test_a_key_is_masked_whole_however_a_service_spells_it(spelling: Callable[[str], str], key: str):
-    """A mask over the beginning that is known must not hide from the rest what it belongs to."""
+def left(encode: Encoding, secret: str, told: str) -> list[str]:
+    """The parts of 8 characters of `secret` that are in `told`, in this encoding, by a reading of its own."""
+    parts = {encode(secret[at : at + 8]) for at in range(len(secret) - 7)}
+    return [part for part in parts if part in told]
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@settings(deadline=None)
+@given(
+    secret=KEYS | CLIENT_SECRETS,
+    before=st.sampled_from(["", "bad value ", "k=", "/batchAccounts/", "a"]),
+    cut=st.data(),
+)
+def test_a_value_its_head_and_its_tail_are_masked_in_each_encoding(
+    encode: Encoding, secret: str, before: str, cut: st.DataObject
+):
+    """Nothing of 8 characters is left, of the whole value, of a head or of a tail of it."""
     scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(key))
-    spelt = spelling(key)
-    told = scrubber.scrub(f"bad value {spelt} in the body")
-    assert not [at for at in range(len(spelt) - 7) if spelt[at : at + 8] in told and not spelt[at : at + 8].isspace()]
+    value = scrubber.remember(SecretValue(secret))
+    size = cut.draw(st.integers(8, len(secret)))
+    for shown in (secret, secret[:size], secret[-size:]):
+        spelt = encode(shown)
+        told = scrubber.scrub(f"{before}{spelt} in the body")
+        assert MASK in told
+        assert not left(encode, shown, told), told
+        assert not [at for at in range(len(spelt) - 15) if spelt[at : at + 16] in told], told
+    del value
+
+
+@pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
+@settings(deadline=None)
+@given(
+    secret=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*"), min_size=16, max_size=44)
+)
+def test_a_value_that_holds_escapes_is_masked_in_each_encoding(encode: Encoding, secret: str):
+    """What looks like an escape within a value hides nothing of it."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue(secret))
+    spelt = encode(secret)
+    assert spelt not in scrubber.scrub(f"bad value {spelt} in the body")
+    del value
+
+
+@pytest.mark.parametrize("encode", [one for name, one in ENCODINGS.items() if name != "escaped slashes"])
+@settings(deadline=None)
+@given(data=st.integers(0, 2**64).map(lambda seed: Random(seed).randbytes(64)))  # noqa: S311
+def test_a_key_that_was_never_remembered_is_masked_in_each_encoding(encode: Encoding, data: bytes):
+    """What looks like a key is masked, also behind a segment of an ARM id."""
+    spelt = encode(base64.b64encode(data).decode())
+    for before in ("bad value ", "/subscriptions/11111111-2222-3333-4444-555555555555/batchAccounts/"):
+        told = Scrubber().scrub(f"{before}{spelt} in the body")
+        assert MASK in told
+        assert not [at for at in range(len(spelt) - 31) if spelt[at : at + 32] in told], told
+
+
+def test_a_head_of_a_url_masks_no_other_url():
+    """What all addresses begin with is left in messages."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue("https://hooks.example.com/services/T000/B000"))
+    assert scrubber.scrub("see https://kv-render.vault.azure.net") == "see https://kv-render.vault.azure.net"
+    assert scrubber.scrub("to https://hooks.example.com/services/T000/B000") == f"to https://{MASK}"
+    del value
+
+
+@pytest.mark.parametrize(
+    "text", ["%25" * 20_000, "A1b" * 30_000, "&#0" * 20_000, "\\u00" * 20_000, "0x" * 30_000, "1," * 30_000]
+)
+def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text: str):
+    """Twice the text is about twice the work."""
+    scrubber = Scrubber()
+    value = scrubber.remember(SecretValue(SECRET))
+    steps = [0, 0]
+
+    def count(index: int) -> Callable[..., object]:
+        def trace(*_: object) -> object:
+            steps[index] += 1
+            return trace
+
+        return trace
+
+    for index, part in enumerate((text[: len(text) // 2], text)):
+        sys.settrace(count(index))
+        try:
+            scrubber.scrub(part)
+        finally:
+            sys.settrace(None)
+    assert steps[1] < 3 * steps[0] + 1000
     del value
 
 
@@ -204,5 +326,5 @@ def test_threads_that_remember_and_forget_lose_nothing():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    known = {id(held()) for held in scrubber._by_beginning[SECRET[:8]]}
+    known = {id(held()) for held in scrubber._by_anchor[SECRET[:8]]}
     assert {id(value) for value in (*kept, *mine)} <= known
