@@ -1,4 +1,4 @@
-"""Small files: read without blocking, and replaced through symbolic links."""
+"""Small files: read without blocking, and replaced through symbolic links; and the text of a secret in one."""
 
 from __future__ import annotations
 
@@ -85,3 +85,12 @@ def _check_mode(mode: int, path: Path) -> None:
     for is_kind, name in _OTHER_KINDS:
         if is_kind(mode):
             raise OSError(errno.EINVAL, f"it is {name}, expected a regular file", str(path))
+
+
+def secret_text(data: str | bytes) -> str:
+    """The secret that a file or a variable holds: without a byte order mark and without the white space around it.
+
+    Editors and `kubectl create secret` add line ends. Raises UnicodeDecodeError where bytes are not UTF-8.
+    """
+    text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
+    return text.strip()

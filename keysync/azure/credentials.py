@@ -26,7 +26,7 @@ from keysync.azure.sign_in import UNKNOWN, SignIn, sign_in_of
 from keysync.azure.transport import SharedTransport
 from keysync.config import settings
 from keysync.errors import UsageError
-from keysync.files import check_regular, read_small
+from keysync.files import check_regular, read_small, secret_text
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 
@@ -249,7 +249,9 @@ class Credentials:
         # The scrubber holds values weakly; these live as long as the credentials do.
         self._kept: list[SecretValue] = []
         for name in _SECRET_VARIABLES:
-            self._keep(os.environ.get(name, ""))
+            if name in os.environ:
+                # azure-identity takes it from there as it is.
+                os.environ[name] = self._keep(secret_text(os.environ[name]))
 
     async def open(self, wanted: settings.Credential) -> SingleFlightCredential:
         """The credential for `wanted`. Raises UsageError where a file or a variable that it needs cannot be read."""
@@ -383,7 +385,7 @@ def _workload_identity(wanted: settings.WorkloadIdentityCredential, common: dict
 
 def _assertion(place: str, path: Path) -> str:
     try:
-        text = read_small(path).decode().strip()
+        text = secret_text(read_small(path))
     except (OSError, UnicodeDecodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         # Without its cause: the text of a decoding error shows the bytes.
@@ -481,7 +483,7 @@ def _read(path: Path | None, key: str) -> bytes:
 
 def _text(path: Path | None, key: str) -> str:
     try:
-        return _read(path, key).decode().strip()
+        return secret_text(_read(path, key))
     except UnicodeDecodeError:
         # Without its cause, which shows the bytes.
         raise UsageError(f"credential: {key}: {path} is not text in UTF-8") from None

@@ -23,6 +23,7 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from keysync.config.files import unreadable_hint
 from keysync.config.forms import nearest
 from keysync.errors import ConfigError, Finding
+from keysync.files import secret_text
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -368,7 +369,7 @@ class _Builder:
         else:
             names.append(name)
             if name in self._environ:
-                return self._environ[name]
+                return secret_text(self._environ[name])
             self._document.report(where, f"the environment variable {name} is not set", f"set {name}, or {cure}")
         return ""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from keysync.files import read_small
+from keysync.files import read_small, secret_text
 
 
 def unreadable_hint() -> str:
@@ -55,8 +55,8 @@ def _problem_with_pkcs12(data: bytes, password_file: Path | None, hint: str) -> 
     from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # few configurations name one
 
     try:
-        password = read_small(password_file).strip() if password_file is not None else None
-    except OSError:
+        password = secret_text(read_small(password_file)).encode() if password_file is not None else None
+    except (OSError, UnicodeDecodeError):
         return None  # that file has a finding of its own
     try:
         key, certificate, _ = pkcs12.load_key_and_certificates(data, password)

@@ -15,6 +15,7 @@ from sys import intern
 from typing import Literal, TypeAlias
 
 from keysync.config.forms import batch_account_id, fold, render_name, split_listen
+from keysync.files import secret_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class EnvironmentVariable:
 
     def read(self) -> str:
         """What it holds now, empty where it is not set; goes straight into a `SecretValue`."""
-        return os.environ.get(self.name, "")
+        return secret_text(os.environ.get(self.name, ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import hmac
 from pathlib import Path
 
 from keysync.errors import UsageError
-from keysync.files import read_small
+from keysync.files import read_small, secret_text
 from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
@@ -32,17 +32,17 @@ class Signer:
 
 
 def signer_from(file: Path | None, text: str | None, scrubber: Scrubber) -> Signer:
-    """The signer whose secret is `text`, or else stands in `file`; from now on `scrubber` masks that secret.
+    """The signer whose secret is `text`, or else the content of `file`; from now on `scrubber` masks that secret.
 
-    White space around the content of a file is no part of the secret. Raises UsageError where the file cannot be read, is
-    not UTF-8, or where there is nothing in it.
+    White space around the content of a file is no part of the secret. Raises UsageError where the file cannot be read, is not UTF-8, or is
+    empty.
     """
     return Signer(scrubber.remember(SecretValue(text if text is not None else _read(file))))
 
 
 def _read(file: Path | None) -> str:
     try:
-        text = read_small(file).decode().strip() if file is not None else ""
+        text = secret_text(read_small(file)) if file is not None else ""
     except (OSError, UnicodeDecodeError):
         # Not chained: the text of a decoding error shows bytes of the file.
         raise UsageError(f"notify.secret_file: {file}: the file cannot be read as text") from None

@@ -50,7 +50,7 @@ CHALLENGE: Final = (
     f'Bearer authorization="https://login.microsoftonline.com/{TENANT}", resource="https://vault.azure.net"'
 )
 CLIENT: Final = "00000000-0000-0000-0000-0000000000cc"
-PRIMARY: Final = base64.b64encode(b"the primary key of the account").decode()
+PRIMARY: Final = base64.b64encode(b"the primary key of the account, as long as a real one").decode()
 SECONDARY: Final = base64.b64encode(b"the secondary key of the account").decode()
 TOKEN: Final = {"token_type": "Bearer", "expires_in": 3599, "access_token": "a-token"}
 CLOUDS: Final[dict[str, tuple[settings.Cloud, str]]] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from keysync.config.settings import EnvironmentVariable
 from keysync.errors import UsageError
 from keysync.secret.scrub import Scrubber
 from keysync.secret.signing import Signer, signer_from
@@ -45,13 +46,17 @@ def test_no_printed_form_shows_the_secret() -> None:
         pickle.dumps(signer)
 
 
-def test_a_secret_comes_from_a_file_without_its_newline(tmp_path: Path) -> None:
-    """What an editor adds at the end of a mounted file is no part of the secret."""
+@pytest.mark.parametrize("written", [f"{SECRET}\n", f"{SECRET}\r\n", f"\ufeff{SECRET}\n"])
+def test_a_secret_comes_from_a_file_or_a_variable_without_what_editors_add(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    """A line end and a byte order mark are no part of the secret."""
     file = tmp_path / "secret"
-    file.write_text(f"{SECRET}\n")
+    file.write_bytes(written.encode())
+    monkeypatch.setenv("SIGNING", written)
     expected = Signer(SecretValue(SECRET)).sign(b"x", 1.0)
     assert signer_from(file, None, Scrubber()).sign(b"x", 1.0) == expected
-    assert signer_from(None, SECRET, Scrubber()).sign(b"x", 1.0) == expected
+    assert signer_from(None, EnvironmentVariable("SIGNING").read(), Scrubber()).sign(b"x", 1.0) == expected
 
 
 def test_a_loaded_secret_is_masked_for_as_long_as_its_signer_lives() -> None:
