@@ -18,6 +18,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 
+class Instruction(str):
+    """A sentence of keysync's own that may name a command. A terminal shows that command on a line of its own, to be copied.
+
+    A text of a service is never one: a command in it could be hostile.
+    """
+
+    __slots__ = ()
+
+
 class KeysyncError(Exception):
     """Root of the tree; `exit_code` is what a command that ends with it returns to the shell."""
 

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import log_stream
+from keysync.report.controls import without_controls
 
 LogFormat = Literal["json", "console"]
 Scrub = Callable[[str], str]
@@ -27,9 +28,8 @@ def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
         _without_traceback,
         lambda _logger, _name, event: {key: _scrubbed(value, scrub) for key, value in event.items()},
     ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
-    )
+    # JSON escapes control characters itself.
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if log_format == "json" else _console
     structlog.configure(
         processors=[
             *shared[:1],
@@ -45,6 +45,14 @@ def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared[1:], renderer],
     )
     _install(formatter, level.upper())
+
+
+_CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
+
+
+def _console(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401  # structlog's own type
+    """A line for a person; a request id or a message of a service commands no terminal."""
+    return without_controls(_CONSOLE(logger, name, event))
 
 
 def _install(formatter: logging.Formatter, level: str) -> None:

@@ -22,7 +22,7 @@ from keysync.cli.signals import Interruption, interruptible
 from keysync.config.forms import DEFAULT_LISTEN, split_listen
 from keysync.config.permissions import is_written
 from keysync.config.settings import Config
-from keysync.errors import UsageError
+from keysync.errors import Instruction, UsageError
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told
@@ -258,16 +258,21 @@ def _secrets(results: Iterable[Result]) -> Iterable[Diagnosis]:
     for result in results:
         subject = f"secret {result.ref.vault}/{result.ref.secret}"
         if result.outcome == "refused":
-            yield Diagnosis("problem", subject, "would be refused", result.reason)
+            yield Diagnosis("problem", subject, "would be refused", _instruction(result))
         elif result.outcome == "skipped":
-            yield Diagnosis("warning", subject, "would be left alone", result.reason)
+            yield Diagnosis("warning", subject, "would be left alone", _instruction(result))
         elif result.outcome == "failed":
             hint = result.error.hint if result.error else None
             yield Diagnosis("problem", subject, result.reason or "would fail", hint)
         elif result.outcome == "unchanged" and result.reason:
-            yield Diagnosis("warning", subject, "is not marked as keysync's", result.reason)
+            yield Diagnosis("warning", subject, "is not marked as keysync's", _instruction(result))
         else:
             yield Diagnosis("ok", subject, _EXPECTED[result.outcome])
+
+
+def _instruction(result: Result) -> str | None:
+    """What to do about `result`; with an error the reason is the service's text, and no instruction."""
+    return result.reason if result.error or result.reason is None else Instruction(result.reason)
 
 
 _EXPECTED: Final = {

@@ -27,6 +27,7 @@ from keysync.cli.sharing import shard_of
 from keysync.cli.stdout import settle_streams, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
+from keysync.report.controls import without_controls
 from keysync.startup import importing, leave
 
 if TYPE_CHECKING:
@@ -292,7 +293,7 @@ def invoke() -> int:
 def _complain(text: str) -> None:
     """Writes to stderr, after the log; not where stderr is not read, so that the process ends all the same."""
     if log_stream.flush():
-        click.echo(f"keysync: {text}", err=True)
+        click.echo(f"keysync: {without_controls(text)}", err=True)
 
 
 def _command() -> int:

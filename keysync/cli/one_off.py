@@ -19,7 +19,7 @@ from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
 from keysync.config.forms import fold
 from keysync.config.settings import Account, Config
-from keysync.errors import UsageError
+from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.report import json, text
 from keysync.report.log import PassLog
@@ -123,7 +123,8 @@ def _print(options: Options, report: Report) -> None:
         paper = paper_for(sys.stdout)
         text.print_report(paper, report, accepted_by=None if options.adopt else "checksum")
         if options.adopt is not None and options.dry_run and report.has_changes:
-            text.print_told(paper, f"This is what would be done. To do it: {_adopt_command(options)}")
+            told = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
+            text.print_told(paper, told)
 
 
 def _adopt_command(options: Options) -> str:

@@ -24,6 +24,7 @@ from keysync.config.files import unreadable_hint
 from keysync.config.forms import nearest
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
+from keysync.secret.scrub import Scrubber
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -36,6 +37,63 @@ ALTERNATIVE = "="
 SECRET_KEYS = frozenset({"client_secret", "password", "certificate_password"})
 """What stands under such a key is never shown, whatever the model says."""
 
+SHOWN_KEYS = frozenset(
+    [
+        "account",
+        "accounts",
+        "adopt",
+        "authority",
+        "batch",
+        "changes_per_day",
+        "cloud",
+        "collect",
+        "concurrency",
+        "creates",
+        "cron",
+        "disabled",
+        "discover",
+        "every",
+        "events",
+        "exclude",
+        "expires_after",
+        "jitter",
+        "lease",
+        "lease_duration",
+        "listen",
+        "name",
+        "namespace",
+        "orphans",
+        "owner",
+        "primary",
+        "read_only",
+        "recover",
+        "removal_percent",
+        "renew_deadline",
+        "request",
+        "resource_group",
+        "resource_groups",
+        "resource_manager",
+        "retry_period",
+        "secondary",
+        "shutdown",
+        "subscription_id",
+        "subscriptions",
+        "timeout",
+        "timezone",
+        "type",
+        "update_percent",
+        "url",
+        "vaults",
+        "verify_challenge_resource",
+        "verify_every",
+        "via",
+    ]
+)
+"""The keys whose values are known to be harmless. A message shows no other value: any could be a secret that slipped there."""
+
+_SHOWN_KEY = re.compile(r"[a-z_]{1,40}")
+_SHOWN_NAME = re.compile(r"[A-Za-z0-9._-]{1,127}")
+_SHOWN_QUOTES = re.compile(r"<[a-z ]+>|[^\w\s]|\\\\t")
 _MOST_VALUES = 1_000_000  # aliases can make a small file into an endless one
 _SHOWN = 60  # characters of a value in a message
 _SHORT = 4  # a hidden value of fewer characters is only masked where it stands alone
@@ -87,7 +145,7 @@ def known_faults(error: ValidationError) -> list[tuple[Location, PydanticCustomE
 def dotted(where: Location) -> str:
     """A location as it is shown: ``accounts[0].name``."""
     text = ""
-    for part in where:
+    for part in (_shown_part(where, index) for index in range(len(where))):
         if isinstance(part, int):
             text += f"[{part}]"
         else:
@@ -182,8 +240,8 @@ class Document:
             return "nothing"
         if spot.variables:
             return "the value of " + " and ".join(f"${{{name}}}" for name in spot.variables)
-        hidden = where in self.secret or any(part in SECRET_KEYS for part in where)
-        if hidden and spot.value is not None and not isinstance(spot.value, (dict, list)):
+        hidden = where in self.secret or not _may_be_shown(where, spot.value)
+        if hidden and spot.value is not None and not isinstance(spot.value, (dict, list, bool)):
             return "a value that is not shown"
         return _describe(spot.value)
 
@@ -257,6 +315,8 @@ def _syntax_finding(file: str, text: str, error: MarkedYAMLError) -> Finding:
     # An alias or a tag is quoted from the file, and may be a password that somebody forgot to quote.
     what = re.sub(r"(alias|anchor|tag|handle|directive).*", r"\1", said.splitlines()[0])
     hint = "a tab may not indent" if "\\t" in what else None
+    # What else is quoted is a character or a word of the file, or a token of YAML.
+    what = re.sub(r"'([^']*)'", lambda one: one.group() if _SHOWN_QUOTES.fullmatch(one.group(1)) else "'…'", what)
     if mark is not None and any("${" in line for line in text.split("\n")[mark.line : mark.line + 1]):
         hint = 'inside of { } or [ ], put it in quotes: "${NAME}"'
     return Finding(file, line, column, "", f"this is not YAML: {what}", hint)
@@ -370,7 +430,8 @@ class _Builder:
             names.append(name)
             if name in self._environ:
                 return secret_text(self._environ[name])
-            self._document.report(where, f"the environment variable {name} is not set", f"set {name}, or {cure}")
+            shown = name if re.fullmatch(r"[A-Z0-9_]+|[a-z_]+", name) else "…"
+            self._document.report(where, f"the environment variable {shown} is not set", f"set {shown}, or {cure}")
         return ""
 
 
@@ -391,6 +452,30 @@ def _scalar(kind: str, text: str) -> str | int | float | bool | None:
     except ValueError:
         return text  # a number that Python does not know, or one of thousands of digits
     return text
+
+
+def _may_be_shown(where: Location, value: object) -> bool:
+    """Whether a message may show the value: its key is harmless, it is no address with user info or a query, and no key."""
+    if any(part in SECRET_KEYS or part == "notify" for part in where):
+        return False
+    key = next((part for part in reversed(where) if isinstance(part, str)), "")
+    known = key in SHOWN_KEYS or where[0] == "api_versions"
+    if not known or (key == "url" and where[0] != "vaults"):
+        return False
+    text = str(value)
+    address = "//" in text and any(sign in text for sign in "?#")
+    return not address and "@" not in text[1:] and Scrubber().scrub(text) == text
+
+
+def _shown_part(where: Location, index: int) -> str | int:
+    """A part of a location as a message shows it; a key that the configuration cannot have may be a secret in the wrong place."""
+    part = where[index]
+    named = (
+        index > 0 and where[index - 1] in {"vaults", "tags"} and isinstance(part, str) and _SHOWN_NAME.fullmatch(part)
+    )
+    if isinstance(part, int) or _SHOWN_KEY.fullmatch(part) or (named and Scrubber().scrub(part) == part):
+        return part
+    return "…"
 
 
 def _describe(value: object) -> str:
@@ -488,7 +573,10 @@ class _Translator:
             return self._unknown_key(part, where)
         if part["loc"] and part["loc"][-1] == "[key]":
             return self._document.finding(
-                where, f"found the key {str(where[-1])!r}, expected {part['msg']}", _hint(part), at_key=True
+                where,
+                f"found a key that is not shown, expected {part['msg']}",
+                _hint(part),
+                at_key=True,
             )
         if part["type"] == "problem":
             return self._document.finding(where, part["msg"], _hint(part))
@@ -511,7 +599,7 @@ class _Translator:
 
     def _quoting(self, where: Location) -> str | None:
         spot = self._document.spots.get(where)
-        if spot is None or spot.text is None or spot.value is None or where in self._document.secret:
+        if spot is None or spot.text is None or spot.value is None or not _may_be_shown(where, spot.text):
             return None
         return f'put it in quotes: "{spot.text[:_SHOWN]}"'
 

@@ -65,7 +65,7 @@ def _listen_from(environ: Mapping[str, str], document: Document) -> None:
     try:
         split_listen(given)
     except ValueError:
-        message = f"found {given!r}, expected an address and a port such as 0.0.0.0:8080"
+        message = "expected an address and a port such as 0.0.0.0:8080"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
     else:
         document.value["listen"] = given
@@ -81,6 +81,7 @@ def _resolve_files(document: Document, folder: Path) -> None:
             place = (*where, key)
             if not _is_file(file):
                 kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # never raises
+                # A path is never shown: it may be the secret itself.
                 message = f"found {document.found(place)}, expected a {kind}"
                 document.report(place, message, f"a relative path starts at {folder.absolute()}")
                 continue
@@ -89,7 +90,8 @@ def _resolve_files(document: Document, folder: Path) -> None:
             problem = problem_with(key, file, folder / password if isinstance(password, str) else None)
             if problem is not None:
                 what, hint = problem
-                document.report(place, f"found {document.found(place)}, which is {what}", hint)
+                # The file is there, so its name is no secret.
+                document.report(place, f"found {name!r}, which is {what}", hint)
 
 
 def _holders(where: Location, value: object) -> Iterator[tuple[Location, dict[str, Any]]]:

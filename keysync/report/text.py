@@ -8,6 +8,7 @@ from textwrap import shorten
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
+from keysync.errors import Instruction
 from keysync.report.json import summary
 from keysync.report.paper import Paper, Part
 from keysync.sync.model import BAD, WRITES, Report, Result
@@ -26,7 +27,7 @@ _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-"
 _ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
 # A larger report shows only what is not plainly unchanged.
 _SHOW_ALL: Final = 40
-# A command that a sentence tells stands behind a colon, and goes to the end of the sentence or to a semicolon.
+# A command of an `Instruction` follows a colon, and goes to the end of the sentence or to a semicolon.
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
 _LONGEST_REASON: Final = 1000
@@ -47,15 +48,15 @@ def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "che
     for warning in report.warnings:
         print_told(paper, warning, Part("warning: ", "yellow"))
     if report.stopped:
-        print_told(paper, report.stopped, Part("stopped: ", "bold red"))
+        print_told(paper, Instruction(report.stopped), Part("stopped: ", "bold red"))
     if report.interrupted:
         paper.line(Part("interrupted: this is what was done until then", "bold yellow"))
     paper.line(*_summary_line(report, accepted_by), whole=True)
 
 
 def print_told(paper: Paper, sentence: str, *head: Part) -> None:
-    """Prints a sentence; on a terminal each command that it tells stands whole on a line of its own, to be copied."""
-    if not paper.is_terminal:
+    """Prints a sentence; on a terminal each command of an `Instruction` is on a line of its own, to be copied."""
+    if not paper.is_terminal or not isinstance(sentence, Instruction):
         # A pipe gets one line a sentence, for grep.
         paper.line(*head, Part(sentence))
         return
@@ -105,7 +106,10 @@ def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part
         secrets = ", ".join(sorted({result.ref.secret for result in group}))
         head = (Part(f"{outcome} ", _STYLES[outcome]), Part(f"{account_name(account)} ({secrets}): ", "bold"))
         error = group[0].error
-        yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if error and cut else reason, _cure(error)
+        if error is None:
+            yield head, Instruction(reason), ()
+        else:
+            yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if cut else reason, _cure(error)
 
 
 def _cure(error: FailureRecord | None) -> tuple[Part, ...]:

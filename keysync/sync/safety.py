@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from keysync.config.forms import fold
+from keysync.errors import Instruction
 from keysync.sync.model import REMOVALS, Change, ChangeKind, Plan
 from keysync.targets.interface import History
 
@@ -128,9 +129,9 @@ def stop_message(found: tuple[Breach, ...], accept: str) -> str:
     return f"{_told(found)}. Nothing was written. Look at the plan; if it is meant: {accept}"
 
 
-def plan_warning(found: tuple[Breach, ...], accept: str) -> str:
+def plan_warning(found: tuple[Breach, ...], accept: str) -> Instruction:
     """What a plan tells of the limits that it is beyond."""
-    return f"{_told(found)}: a sync would stop here and write nothing. If it is meant: {accept}"
+    return Instruction(f"{_told(found)}: a sync would stop here and write nothing. If it is meant: {accept}")
 
 
 def late_message(found: tuple[Breach, ...]) -> str:

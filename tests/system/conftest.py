@@ -50,7 +50,7 @@ def clean_environment() -> dict[str, str]:
 def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
     """Runs `keysync` to its end, warnings being errors."""
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-X", "dev", "-m", "keysync", *arguments],
+        [sys.executable, "-W", "error", "-m", "keysync", *arguments],
         env={**clean_environment(), **(env or {})},
         cwd=cwd,
         capture_output=True,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+
 import pytest
 
 RIGHT = """\
@@ -75,7 +77,7 @@ ADDED = [
     ("listen: localhost", 9, "listen", "expected an address and a port", ""),
     ("listen: 127.0.0.1:99999", 9, "listen", "expected an address and a port", ""),
     ("api_versions: {secrets: 7.4}", 25, "api_versions.secrets", "found the number 7.4, expected text", '"7.4"'),
-    ("credential: default", 13, "credential", "found 'default', expected a mapping", ""),
+    ("credential: default", 13, "credential", "found a value that is not shown, expected a mapping", ""),
     ("credential: {}", 1, "credential.type", "required and missing", ""),
     ("credential: {type: azurecli}", 20, "credential.type", "found 'azurecli', expected one of", "'azure_cli'"),
     ("credential: {type: default, client_id: x}", 29, "credential.client_id", "unknown key", "known here: type"),
@@ -97,6 +99,59 @@ def test_each_wrong_piece_is_named_at_its_place(findings, old, new, line, column
     assert hint in (one.hint or "")
 
 
+PASTED = "S3cr3t~pasted.1n/the+wrong=place"
+SLIPS = [
+    f"notify: {{url: 'http://hooks.example.com/{PASTED}', secret: '${{HELD}}'}}",
+    f"notify: {{url: 'https://bot:{PASTED}@hooks.example.com', secret: '${{HELD}}'}}",
+    f"notify: {{url: 'https://hooks.example.com/#{PASTED}', secret: '${{HELD}}'}}",
+    f"notify: {{url: 'https://hooks.example.com', secret_file: '{PASTED}'}}",
+    f"notify: '{PASTED}'",
+    f"credential: {{type: client_secret, tenant_id: t, client_id: c, client_secret_file: '{PASTED}'}}",
+    f"credential: {{type: client_secret, tenant_id: t, client_id: '{PASTED}', client_secret: '${{HELD}}'}}",
+    f"credential: {{type: client_certificate, tenant_id: t, client_id: c, certificate_file: '{PASTED}'}}",
+    f"credential: {{type: client_certificate, tenant_id: t, client_id: c, certificate_file: x, password_file: '{PASTED}'}}",
+    f"credential: '{PASTED}'",
+    f"credential: {{'{PASTED}': x, type: default}}",
+    f"'{PASTED}': x",
+    f"'{PASTED}': x\n'{PASTED}': y",
+    f"'{PASTED}': '${{UNSET}}'",
+    f"owner: *{PASTED}",
+    f"owner: !{PASTED} x",
+    f"owner: [a, {PASTED}: x",
+    f"owner: '{PASTED}",
+    f"owner: ['{PASTED}'",
+    f"cloud: {{authority: 'https://bot:{PASTED}@login.example.com', resource_manager: 'https://x'}}",
+    f"api_versions: {{batch: '{PASTED}@'}}",
+    "listen: '${HELD}'",
+    f"owner: '${{{PASTED}}}'",
+    "owner: '${S3cr3tPasted}'",
+]
+
+
+@pytest.mark.parametrize("slip", SLIPS)
+def test_a_secret_in_the_wrong_place_is_not_quoted(findings, slip):
+    """An error names line and problem; only values of keys that are known to be harmless are shown."""
+    found = findings(f"{RIGHT}{slip}\n", {"HELD": f"{PASTED}\n"})
+    assert found
+    assert any(one.line for one in found)
+    for told in map(str, found):
+        assert not [at for at in range(len(PASTED) - 5) if PASTED[at : at + 6] in told], told
+        assert "S3cr3tPasted" not in told
+
+
+def test_a_key_of_an_account_in_place_of_a_name_is_not_quoted(findings):
+    """What looks like a key is shown by no setting, also where a name belongs."""
+    key = base64.b64encode(bytes(range(64))).decode()
+    (one,) = findings(RIGHT + f"    secrets: {{primary: '{key}'}}\n")
+    assert key[:8] not in str(one)
+
+
+def test_a_value_of_the_environment_is_not_quoted(findings):
+    """A wrong KEYSYNC_LISTEN is named by its variable alone."""
+    (one,) = findings(RIGHT, {"KEYSYNC_LISTEN": PASTED})
+    assert (one.key, one.message) == ("KEYSYNC_LISTEN", "expected an address and a port such as 0.0.0.0:8080")
+
+
 @pytest.mark.parametrize(
     "cron", ["0 0 29 2 *", "0 0 29 2 */7", "0 0 31 4,6 mon", "0 0 31 * *", "0 0 L 2 *", "0 9 * * 7"]
 )
@@ -110,9 +165,8 @@ def test_a_name_of_a_vault_is_told_at_its_key(findings, name):
     """In words, with where its address belongs."""
     found = findings(RIGHT.replace("main:", f"{name!r}:").replace("[main]", f"[{name!r}]"))
     assert [(one.line, one.column) for one in found] == [(2, 3)]
-    assert f"found the key {name!r}, expected the name of a vault: 1 to 127 letters, digits and any of . _ -" in str(
-        found[0]
-    )
+    told = "found a key that is not shown, expected the name of a vault: 1 to 127 letters, digits and any of . _ -"
+    assert told in str(found[0])
     assert "goes under `url`" in str(found[0])
 
 

@@ -168,6 +168,23 @@ def test_the_words_of_others_command_no_terminal(terminal: bool):
     assert not [each for each in text if unicodedata.category(each) in {"Cc", "Cf"} and each != "\n"]
 
 
+@pytest.mark.parametrize(
+    "words", ["az group delete --name render", "denied: az group delete; then: keysync adopt --yes"]
+)
+def test_a_command_in_the_words_of_a_service_is_no_command_of_keysync(words: str):
+    """Only what keysync wrote itself is on a line of its own, to be copied."""
+    error = replace(ERROR, summary=words, hint=None, request_id=None)
+    results = (
+        Result(ref("alpha"), "failed", reason=words, error=error),
+        Result(ref("beta"), "refused", reason="it is unmanaged. To take it over: keysync adopt --secret main/x"),
+    )
+    stream = Terminal()
+    print_report(paper_for(stream), replace(REPORT, results=results, warnings=(words,)))
+    lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()]
+    assert [line for line in lines if line.startswith("    ")] == ["    keysync adopt --secret main/x"]
+    assert sum("az group delete" in line for line in lines) == 2
+
+
 def test_brackets_are_no_markup():
     """What a service writes in brackets is shown as it stands."""
     text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason="[red]x[/red] [bold]"),)))
