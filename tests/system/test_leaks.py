@@ -37,11 +37,30 @@ TIMEOUTS = {"request": "5s", "account": "8s", "collect": "200ms", "shutdown": "2
 
 
 def forms(secret: str) -> Iterator[str]:
-    """Each way in which a secret could stand in a text, its beginning included."""
-    yield secret
+    """Each way in which a text could hold a secret, its head and its tail included."""
     yield base64.b64encode(secret.encode()).decode().rstrip("=")
-    yield quote(secret, safe="")
-    yield secret[:12]
+    yield from (secret[:12], secret[-12:])
+    yield from spellings(secret)
+
+
+def spellings(secret: str) -> tuple[str, ...]:
+    """A secret in the encodings of services, gateways and logs."""
+    url = quote(secret, safe="")
+    return (
+        secret,
+        secret.replace("+", "-").replace("/", "_"),
+        base64.urlsafe_b64encode(secret.encode()).decode(),
+        url,
+        quote(url, safe=""),
+        re.sub("%..", lambda found: found.group().lower(), url),
+        re.sub(r"[^A-Za-z0-9]", lambda found: f"\\u{ord(found.group()):04x}", secret),
+        re.sub(r"[^A-Za-z0-9]", lambda found: f"&#{ord(found.group())};", secret),
+        re.sub(r"[^A-Za-z0-9]", lambda found: f"&#x{ord(found.group()):X};", secret),
+        secret.encode().hex(),
+        secret.encode().hex(":"),
+        secret.encode().hex("-").upper(),
+        " ".join(f"0x{byte:02x}" for byte in secret.encode()),
+    )
 
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
@@ -62,7 +81,8 @@ def places(ran: Ran, *folders: Path) -> Iterator[tuple[str, str]]:
 
 def shaped(key: str) -> str:
     """A key in all of its forms, as a careless service might repeat it."""
-    return " | ".join((key, quote(key, safe=""), base64.b64encode(key.encode()).decode()))
+    wrapped = "\n    ".join(key[at : at + 20] for at in range(0, len(key), 20))
+    return " | ".join((*spellings(key), base64.b64encode(key.encode()).decode(), wrapped, f"/batchAccounts/{key}"))
 
 
 def echo(key: str, status: int = 409) -> dict[str, Any]:
@@ -402,7 +422,7 @@ def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left
 
 def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
     """A key that a service repeats before keysync got it is masked in each of its forms."""
-    key = base64.b64encode(os.urandom(31) + b"\xff\xef\xbe" * 11).decode()
+    key = base64.b64encode(bytes(range(11, 250, 7)) + bytes(range(3, 255, 9)) + b"\xff\xef").decode()
     text = Scrubber().scrub(f"before {shaped(key)} behind")
     assert leaks(text, {"key": key}) == []
     assert text.startswith("before ")
