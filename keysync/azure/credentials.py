@@ -138,7 +138,7 @@ class SingleFlightCredential:
             async with asyncio.timeout(self._timeout + self._patience):
                 token = await self._patiently(scopes, options)
         except Exception as error:
-            error.sign_in = self.sign_in  # type: ignore[attr-defined]  # the hint says where its parts come from
+            vars(error).update(sign_in=self.sign_in, credential=self.name)  # for its record and its hint
             raise
         # A token for claims is good for calls without claims too, and the one before it was refused.
         self._tokens[_without_claims(key)] = token

@@ -97,7 +97,8 @@ class FailureRecord:
     """One failure as it stands in the log, the report and on the terminal.
 
     `summary` is one line for people; `retry_after` is what the service asked for, in seconds; `ambiguous` says that the
-    request may have taken effect although it failed.
+    request may have taken effect although it failed. `about` names the credential or the vault that failed, or says
+    ``account``; `operation` is the call.
     """
 
     kind: Kind
@@ -110,6 +111,8 @@ class FailureRecord:
     hint: str | None = None
     retry_after: float | None = field(default=None, compare=False)
     ambiguous: bool = field(default=False, compare=False)
+    about: str = field(default="", compare=False)
+    operation: str = field(default="", compare=False)
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -164,6 +167,7 @@ class FailureTranslator:
             found = self._from_response(error)
         else:
             found = self._from_exception(error, calling=calling)
+        found = replace(found, about=_about(error, scope), operation=operation)
         return _with_hint(found, operation=operation, scope=scope, sign_in=_sign_in_of(error))
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
@@ -270,6 +274,15 @@ class FailureTranslator:
         # No tunnel, so nothing was sent.
         kind: Kind = "connection" if error.status is None else "http_error"
         return FailureRecord(kind=kind, summary=self._scrub(str(error)), http_status=error.status, hint=error.hint)
+
+
+def _about(error: BaseException, scope: str) -> str:
+    """What a failure is about: the credential that got no token, the account, or the vault."""
+    for cause in _causes(error):
+        name = vars(cause).get("credential")
+        if isinstance(name, str):
+            return f"credential {name}"
+    return "account" if scope.startswith("/") else f"vault {scope}"
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:

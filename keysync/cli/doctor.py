@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Awaitable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Awaitable, Container, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
@@ -23,13 +24,14 @@ from keysync.config.forms import DEFAULT_LISTEN, split_listen
 from keysync.config.permissions import is_written
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
+from keysync.report.causes import affected, identity_of, many, natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told
 from keysync.secret.scrub import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
-from keysync.sync.model import Result
+from keysync.sync.model import WRITES, Result
 from keysync.sync.run import run_pass
 from keysync.sync.waiting import wait_for
 from keysync.targets.key_vault import KeyVault
@@ -46,7 +48,7 @@ _STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem":
 class Diagnosis:
     """One finding: what was tried (`subject`), how it went, and the cure where it did not go well.
 
-    `record` is the failure behind it, by which the same one is known when it is met again; it is not printed.
+    `record` is the failure behind it: findings of one cause are printed once, with all that are `affected`.
     """
 
     level: Level
@@ -54,10 +56,12 @@ class Diagnosis:
     message: str
     cure: str | None = None
     record: FailureRecord | None = field(default=None, repr=False)
+    affected: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """As ``--output json`` prints it."""
-        return {"level": self.level, "subject": self.subject, "message": self.message, "cure": self.cure}
+        told = {"level": self.level, "subject": self.subject, "message": self.message, "cure": self.cure}
+        return {**told, "affected": list(self.affected or (self.subject,))}
 
     def explains(self, result: Result) -> bool:
         """Whether what became of a secret only follows from this finding, which is about its account or its vault."""
@@ -65,15 +69,11 @@ class Diagnosis:
             return f"{result.ref.key}: {result.reason}" in self.message
         # A summary holds ids that are new at each attempt.
         met = result.error if result.outcome == "failed" else None
-        return met is not None and self.record is not None and _sort(met) == _sort(self.record)
+        return met is not None and self.record is not None and identity_of(met) == identity_of(self.record)
 
 
 def _account_subject(resource_id: str) -> str:
     return f"account {account_name(resource_id)}"
-
-
-def _sort(record: FailureRecord) -> tuple[object, ...]:
-    return record.kind, record.http_status, record.codes
 
 
 _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tried")
@@ -107,6 +107,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
                 *_discovery(coverage),
                 *(examination.result() if done else [_INTERRUPTED]),
             ]
+    found = _by_cause(found)
     _print(options, found)
     problems = any(one.level == "problem" for one in found)
     return interruption.exit_code or int(problems)
@@ -122,7 +123,8 @@ async def _examine(options: Options, wired: Wired, interruption: Interruption, b
     found = await _doubted(wired, await asyncio.gather(*probes))
     asked = Asked(options=options.told)  # so that the commands of cures are about the same file and accounts
     report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
-    return [*found, *_secrets(_unexplained(report.results, found))]
+    closed = {one.subject for one in found if one.level == "problem" and one.subject.startswith("vault ")}
+    return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
 
 
 def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Iterator[Result]:
@@ -137,13 +139,60 @@ def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Itera
             yield result
 
 
+def _without_contradictions(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """No pass for a subject that also has a problem."""
+    found = list(found)
+    wrong = {one.subject for one in found if one.level == "problem"}
+    return [one for one in found if one.level != "ok" or one.subject not in wrong]
+
+
+def _by_cause(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """One finding a cause: passes first, then warnings, problems last; within a level in natural order."""
+    groups: dict[object, list[Diagnosis]] = {}
+    for number, one in enumerate(found):
+        if one.level == "ok":
+            key: object = number
+        elif one.record is not None:
+            key = identity_of(one.record)
+        else:
+            key = one.level, one.subject.partition(" ")[0], one.message, one.cure
+        groups.setdefault(key, []).append(one)
+    merged = (_merged(sorted(group, key=lambda one: natural(one.subject))) for group in groups.values())
+    levels: tuple[Level, ...] = ("ok", "warning", "problem")
+    return sorted(merged, key=lambda one: (levels.index(one.level), natural(one.subject)))
+
+
+def _merged(group: list[Diagnosis]) -> Diagnosis:
+    subjects = list(dict.fromkeys(one.subject for one in group))
+    about = group[0].record.about if group[0].record is not None else ""
+    own = next((one for one in group if about.startswith("credential ") and one.subject == about), None)
+    own = own or next((one for one in group if one.subject.startswith("vault ")), group[0])
+    if len(subjects) == 1:
+        return own
+    others = [subject for subject in subjects if subject != own.subject]
+    if own.subject.startswith(("credential ", "vault ")):
+        return replace(own, message=f"{own.message}; it also stops {_named(others)}", affected=tuple(subjects))
+    cure = own.cure
+    if cure is not None and any(one.cure != cure for one in group):
+        cure = f"for {own.subject}, and the others in the same way: {cure}"
+    return replace(own, subject=_named(subjects), cure=cure, affected=tuple(subjects))
+
+
+def _named(subjects: Iterable[str]) -> str:
+    by_noun: dict[str, list[str]] = {}
+    for subject in subjects:
+        noun, _, name = subject.partition(" ")
+        by_noun.setdefault(noun, []).append(name)
+    return "; ".join(affected(names, noun) for noun, names in by_noun.items())
+
+
 def _configuration(wired: Wired, coverage: Coverage, options: Options) -> Diagnosis:
     if not wired.accounts and coverage.complete and options.shard is None:
         cure = "compare the filters of `discover` with the accounts in Azure. To see what is found: keysync accounts"
         return Diagnosis(
             "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", cure
         )
-    told = f"{_many(len(wired.accounts), 'account')}, {_many(len(wired.targets), 'vault')}, no name twice"
+    told = f"{many(len(wired.accounts), 'account')}, {many(len(wired.targets), 'vault')}, no name twice"
     return Diagnosis("ok", "configuration", told)
 
 
@@ -195,10 +244,6 @@ async def _doubted(wired: Wired, found: Iterable[Diagnosis]) -> list[Diagnosis]:
     ]
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
-
-
 def _discovery(coverage: Coverage) -> Iterable[Diagnosis]:
     """What the listing of accounts had to say; accounts that give no keys are no fault of anybody's."""
     for problem in coverage.problems:
@@ -241,8 +286,7 @@ async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
 async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
     if not is_written(wired.config, name):
         return Diagnosis("ok", f"vault {name}", "gets no key written by the configuration: writing was not tried")
-    found = await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
-    return replace(found, record=None)  # that it cannot be written explains no read that fails
+    return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
 
 
 async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
@@ -253,8 +297,8 @@ async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diag
     return Diagnosis("ok", subject, success)
 
 
-def _secrets(results: Iterable[Result]) -> Iterable[Diagnosis]:
-    """What a pass would find at each secret."""
+def _secrets(results: Iterable[Result], closed: Container[str]) -> Iterable[Diagnosis]:
+    """What a pass would find at each secret; of a vault in `closed` nothing that would have to be written."""
     for result in results:
         subject = f"secret {result.ref.vault}/{result.ref.secret}"
         if result.outcome == "refused":
@@ -263,7 +307,10 @@ def _secrets(results: Iterable[Result]) -> Iterable[Diagnosis]:
             yield Diagnosis("warning", subject, "would be left alone", _instruction(result))
         elif result.outcome == "failed":
             hint = result.error.hint if result.error else None
-            yield Diagnosis("problem", subject, result.reason or "would fail", hint)
+            yield Diagnosis("problem", subject, result.reason or "would fail", hint, result.error)
+        elif result.outcome in WRITES and f"vault {result.ref.vault}" in closed:
+            told = _EXPECTED[result.outcome]
+            yield Diagnosis("problem", subject, f"{told}, but the vault refuses it", "see the finding about the vault")
         elif result.outcome == "unchanged" and result.reason:
             yield Diagnosis("warning", subject, "is not marked as keysync's", _instruction(result))
         else:
@@ -291,11 +338,20 @@ def _print(options: Options, found: list[Diagnosis]) -> None:
         sys.stdout.write(to_json({"findings": [one.to_dict() for one in found]}) + "\n")
         return
     paper = paper_for(sys.stdout)
-    for one in found:
+    passes = [one.subject for one in found if one.level == "ok"]
+    if passes:
+        paper.line(Part("✓ ", "green"), Part(_counted(passes)), whole=True)
+    for one in (one for one in found if one.level != "ok"):
         mark, style = _STYLES[one.level]
         paper.line(Part(f"{mark} ", style), Part(one.subject, "bold"), Part(f": {one.message}"), whole=True)
         if one.cure:
             print_told(paper, one.cure, Part("    → ", "cyan"))
     counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
-    told = f"{counts['ok']} ok, {_many(counts['warning'], 'warning')}, {_many(counts['problem'], 'problem')}"
+    told = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
     paper.line(Part(told, "bold red" if counts["problem"] else "bold green"))
+
+
+def _counted(subjects: Iterable[str]) -> str:
+    """What passed, as counts: `configuration, 1 credential, 300 accounts, 2 vaults`."""
+    counts = Counter(noun for noun, _, _ in (subject.partition(" ") for subject in dict.fromkeys(subjects)))
+    return ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counts.items()) + ": ok"

@@ -30,6 +30,7 @@ class Options:
     exit_code_for_changes: bool = False
     adopt: Adoption | None = None
     secrets: tuple[str, ...] = ()
+    show_all: bool = False
     reading: Reading | None = None
 
     @property

@@ -18,6 +18,7 @@ from keysync.cli.options import (
     LOG_FORMATS,
     LOG_LEVELS,
     accounts_option,
+    all_option,
     config_option,
     global_options,
     output_option,
@@ -71,6 +72,7 @@ def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # wha
     metavar="URL",
     help="Push metrics to a Pushgateway; a failure is a warning in the log and leaves the exit code alone.",
 )
+@all_option
 @output_option
 @global_options
 @click.pass_context
@@ -94,6 +96,7 @@ def sync(
 @accounts_option
 @shard_options
 @click.option("--exit-code", is_flag=True, help="Exit with 3 if there are changes.")
+@all_option
 @output_option
 @global_options
 @click.pass_context
@@ -123,6 +126,7 @@ def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
     is_flag=True,
     help="Also where the value differs (it gets a new version) or somebody else's mark is.",
 )
+@all_option
 @output_option
 @global_options
 @click.pass_context
@@ -234,6 +238,7 @@ def _configured(
         config=given["config"],
         output=given.get("output", "text"),
         accounts=tuple(given.get("account", ())),
+        show_all=given.get("show_all", False),
         shard=shard,
         reading=reading,
         **log,

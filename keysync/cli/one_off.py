@@ -121,7 +121,7 @@ def _print(options: Options, report: Report) -> None:
         sys.stdout.write(json.render(report) + "\n")
     else:
         paper = paper_for(sys.stdout)
-        text.print_report(paper, report, accepted_by=None if options.adopt else "checksum")
+        text.print_report(paper, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
         if options.adopt is not None and options.dry_run and report.has_changes:
             told = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
             text.print_told(paper, told)

@@ -48,6 +48,9 @@ config_option: Final = click.option(
 output_option: Final = click.option(
     "--output", "-o", type=choice("text", "json"), default="text", show_default=True, help="How to print the result."
 )
+all_option: Final = click.option(
+    "--all", "show_all", is_flag=True, help="Show each secret, not only changes and problems."
+)
 accounts_option: Final = click.option(
     "--account", multiple=True, metavar="NAME", help="Only this account, by name or ARM id; repeatable."
 )

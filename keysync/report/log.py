@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 
 import structlog
 
+from keysync.report.causes import Identity, affected, cause_of
 from keysync.report.json import summary
 from keysync.sync.model import WRITES, ItemRef, Report, Result
 
@@ -23,9 +24,6 @@ _LASTING: Final = frozenset(_LEVELS) | WRITES
 _ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
 
 
-_Identity: TypeAlias = tuple[object, ...]
-
-
 class PassLog:
     """Writes passes to the log as they go; a `PassObserver`.
 
@@ -34,7 +32,8 @@ class PassLog:
 
     def __init__(self, logger: Any = None) -> None:  # noqa: ANN401  # structlog's proxy has no type of its own
         self._log = logger or structlog.get_logger("keysync")
-        self._told: dict[ItemRef, tuple[_Identity, int]] = {}
+        self._told: dict[ItemRef, tuple[Identity, int]] = {}
+        self._causes: dict[str, dict[Identity, list[Result]]] = {}
 
     def started(self, run_id: str, scopes: int) -> None:
         """A pass begins."""
@@ -71,12 +70,36 @@ class PassLog:
         if repeated:
             fields["times_before"] = repeated
         event = "secret.in_step" if result.outcome == "unchanged" else f"secret.{result.outcome}"
-        self._log.log(_LEVELS.get(result.outcome, logging.INFO), event, **fields)
+        self._log.log(self._level(run_id, result), event, **fields)
+
+    def _level(self, run_id: str, result: Result) -> int:
+        """The first failure of a cause is an error; the others of the same run are details."""
+        level = _LEVELS.get(result.outcome, logging.INFO)
+        if result.error is None:
+            return level
+        same = self._causes.setdefault(run_id, {}).setdefault(cause_of(result), [])
+        same.append(result)
+        return level if len(same) == 1 else logging.DEBUG
+
+    def _log_causes(self, run_id: str) -> None:
+        """One line for each cause that affects more than one item: how many, and the first three names."""
+        for group in self._causes.pop(run_id, {}).values():
+            error = group[0].error
+            if len(group) > 1 and error is not None:
+                accounts = {result.ref.account.rsplit("/", 1)[-1] for result in group}
+                self._log.error(
+                    "pass.cause",
+                    run_id=run_id,
+                    reason=error.summary,
+                    secrets=len(group),
+                    affected=affected(accounts, "account"),
+                    **error.to_dict(),
+                )
 
     def _repeated(self, result: Result) -> int | None:
         """How often what this result ends had been met in a row; None where there is nothing to tell."""
         before, times = self._told.get(result.ref, ((), 0))
-        now = _identity(result)
+        now = cause_of(result)
         if result.outcome not in _LASTING:
             self._told.pop(result.ref, None)
             return None if result.outcome == "unchanged" and not times else times
@@ -88,6 +111,7 @@ class PassLog:
 
     def finished(self, report: Report) -> None:
         """The summary, an error where a limit stopped the pass."""
+        self._log_causes(report.run_id)
         for warning in report.warnings:
             self._log.warning("pass.warning", run_id=report.run_id, reason=warning)
         if report.busy:
@@ -99,11 +123,3 @@ class PassLog:
         level = logging.WARNING if report.failed else logging.INFO
         event = "pass.interrupted" if report.interrupted else "pass.finished"
         self._log.log(level, event, **summary(report), **fields)
-
-
-def _identity(result: Result) -> _Identity:
-    """What makes two results the same trouble: codes, never messages, which carry times and ids of requests."""
-    error = result.error
-    if error is None:
-        return (result.outcome, result.verdict)
-    return (result.outcome, error.kind, error.http_status, error.codes)

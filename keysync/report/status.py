@@ -26,7 +26,7 @@ VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
 PassResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 LeaseTrouble: TypeAlias = Literal["never_read", "outdated"]
-Standing: TypeAlias = Literal["in_step", "behind", "pending"]
+Standing: TypeAlias = Literal["in_step", "behind", "unread", "pending"]
 
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
 
@@ -51,7 +51,10 @@ class SecretStatus:
     def standing(self) -> Standing:
         """Whether the vault holds what it should: the outcome tells, and before there is one the verdict."""
         if self.outcome is not None:
-            return "in_step" if self.outcome in _DONE else "behind"
+            if self.outcome in _DONE:
+                return "in_step"
+            # A side that did not answer says nothing about what the vault holds.
+            return "unread" if self.outcome == "failed" and self.verdict in (None, "unknown") else "behind"
         if self.verdict in (None, "unknown"):
             return "pending"
         return "in_step" if self.verdict == "in_sync" else "behind"
@@ -134,12 +137,13 @@ class PassStatus:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many there are: every secret is one of in step, behind and pending."""
+    """How many there are: every secret is one of in step, behind (known to differ), unread and pending."""
 
     accounts: int
     secrets: int
     in_step: int
     behind: int
+    unread: int
     pending: int
 
 
@@ -186,7 +190,7 @@ class Status:
 
     def tally(self) -> Tally:
         """Counts the accounts and their secrets."""
-        counts: dict[Standing, int] = {"in_step": 0, "behind": 0, "pending": 0}
+        counts: dict[Standing, int] = {"in_step": 0, "behind": 0, "unread": 0, "pending": 0}
         for account in self.accounts:
             for secret in account.secrets:
                 counts[secret.standing] += 1

@@ -37,7 +37,7 @@ class StatusCollector(Collector):
 def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     tally = status.tally()
     secrets = GaugeMetricFamily("keysync_secrets", "Secrets by how they stand.", labels=["standing"])
-    for standing in ("in_step", "behind", "pending"):
+    for standing in ("in_step", "behind", "unread", "pending"):
         secrets.add_metric([standing], getattr(tally, standing))
     yield secrets
     yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)

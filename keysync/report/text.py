@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from textwrap import shorten
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
 from keysync.errors import Instruction
+from keysync.report.causes import affected, identity_of, natural
 from keysync.report.json import summary
 from keysync.report.paper import Paper, Part
-from keysync.sync.model import BAD, WRITES, Report, Result
+from keysync.sync.model import BAD, DONE, WRITES, Report, Result
 
 _STYLES: Final = {
     "created": "green", "updated": "green", "adopted": "green", "recovered": "green", "disabled": "magenta",
@@ -23,30 +24,31 @@ _STYLES: Final = {
 _PLAIN: Final = frozenset({"updated", "update"})
 _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "=", "disable": "x", "disabled": "x",
           "delete": "x", "deleted": "x"}  # fmt: skip
+_CHANGES: Final = WRITES | set(DONE.values())
 # Somebody did something that was not meant.
 _ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
-# A larger report shows only what is not plainly unchanged.
-_SHOW_ALL: Final = 40
 # A command of an `Instruction` follows a colon, and goes to the end of the sentence or to a semicolon.
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.
 _LONGEST_REASON: Final = 1000
 
 
-def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "checksum") -> None:
-    """Prints table, failures with their hints, a stop if there was one, and the summary line.
+def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "checksum", show_all: bool = False) -> None:
+    """Prints the changes, the problems by cause, a stop if there was one, and the summary line.
 
+    `show_all` has a row for each secret, also for what is unchanged and for what a problem below the table names.
     `accepted_by` is what a plan shows for a later `--accept`, None where nothing takes it.
     """
-    shown = [result for result in report.results if len(report.results) <= _SHOW_ALL or not _plain(result)]
+    ordered = sorted(report.results, key=lambda result: natural(result.ref.secret))
+    shown = [result for result in ordered if show_all or result.outcome in _CHANGES]
     if shown:
         paper.table(_HEADINGS, [_row(result) for result in shown])
-    for head, reason, cure in _notes(report.results, cut=paper.is_terminal):
+    for warning in report.warnings:
+        print_told(paper, warning, Part("warning: ", "yellow"))
+    for head, reason, cure in _notes(ordered, cut=paper.is_terminal):
         print_told(paper, reason, *head)
         for part in cure:
             paper.line(part)
-    for warning in report.warnings:
-        print_told(paper, warning, Part("warning: ", "yellow"))
     if report.stopped:
         print_told(paper, Instruction(report.stopped), Part("stopped: ", "bold red"))
     if report.interrupted:
@@ -74,10 +76,6 @@ def account_name(resource_id: str) -> str:
     return resource_id.rsplit("/", 1)[-1]
 
 
-def _plain(result: Result) -> bool:
-    return result.outcome == "unchanged" and result.reason is None
-
-
 _HEADINGS: Final = ("account", "key", "vault", "secret", "found", "outcome")
 
 
@@ -97,25 +95,39 @@ def _found(result: Result) -> Part:
 
 
 def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part, ...], str, tuple[Part, ...]]]:
-    """One note for each distinct reason of an account, however many of its items have it: whom, what, and what to do."""
-    notes: dict[tuple[str, str, str], list[Result]] = {}
+    """One note for each cause, the problems last: whom it affects, what it is, and what to do."""
+    notes: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
-            notes.setdefault((result.ref.account, result.outcome, result.reason), []).append(result)
-    for (account, outcome, reason), group in notes.items():
-        secrets = ", ".join(sorted({result.ref.secret for result in group}))
-        head = (Part(f"{outcome} ", _STYLES[outcome]), Part(f"{account_name(account)} ({secrets}): ", "bold"))
-        error = group[0].error
+            cause = result.reason if result.error is None else identity_of(result.error)
+            notes.setdefault((result.outcome, cause), []).append(result)
+    for group in sorted(notes.values(), key=lambda group: group[0].outcome in BAD):
+        outcome, error, reason = group[0].outcome, group[0].error, group[0].reason or ""
+        head = (Part(f"{outcome} ", _STYLES[outcome]), Part(f"{_affected(group)}: ", "bold"))
+        hints = {result.error.hint for result in group if result.error is not None}
+        first = account_name(group[0].ref.account) if len(hints) > 1 else None
         if error is None:
             yield head, Instruction(reason), ()
         else:
-            yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if cut else reason, _cure(error)
+            yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if cut else reason, _cure(error, first)
 
 
-def _cure(error: FailureRecord | None) -> tuple[Part, ...]:
+def _affected(group: Sequence[Result]) -> str:
+    accounts = {result.ref.account: account_name(result.ref.account) for result in group}
+    if len(accounts) > 1:
+        # Two accounts of one name are told apart by their ARM ids.
+        alike = len(set(accounts.values())) < len(accounts)
+        return affected(list(accounts if alike else accounts.values()), "account")
+    secrets = sorted({result.ref.secret for result in group}, key=natural)
+    return f"{next(iter(accounts.values()))} ({', '.join(secrets)})"
+
+
+def _cure(error: FailureRecord | None, first: str | None) -> tuple[Part, ...]:
+    """`first` is the account that the hint is about, None where it is the same for all that are affected."""
     lines = []
     if error is not None and error.hint:
-        lines.append(Part(f"    → {error.hint}", "cyan"))
+        such = f"for {first}, and the others in the same way: " if first else ""
+        lines.append(Part(f"    → {such}{error.hint}", "cyan"))
     if error is not None and error.request_id:
         lines.append(Part(f"    request {error.request_id}", "dim"))
     return tuple(lines)

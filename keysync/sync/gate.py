@@ -131,8 +131,8 @@ class Gate:
             return result
         held = self._held.get(result.ref)
         changes = self._let_through.writes if self._dry_run else self._what_is_undone().writes
-        others = Counter(change.kind for change in changes if change.ref != result.ref and not change.read_only)
-        reason = held_message(held or self._late or "", others, self._command(self.checksum))
+        waiting = Counter(change.kind for change in changes if not change.read_only)
+        reason = held_message(held or self._late or "", waiting, self._command(self.checksum))
         if held is None or self._dry_run or result.outcome == "refused":
             return replace(result, reason=reason)
         return replace(result, outcome="skipped", reason=reason)

@@ -139,10 +139,12 @@ def late_message(found: tuple[Breach, ...]) -> str:
     return f"{_told(found)}: not written, since this account answered late and would go beyond the limit. To write it all the same"
 
 
-def held_message(held: str, others: Mapping[ChangeKind, int], accept: str) -> str:
-    """Why a change was held back, and the command that has it made, together with `others` that wait: kinds to numbers."""
-    with_it = ", ".join(f"{count} {kind}" for kind, count in sorted(others.items()))
-    return f"{held} (with all that waits: {with_it}): {accept}" if with_it else f"{held}: {accept}"
+def held_message(held: str, waiting: Mapping[ChangeKind, int], accept: str) -> str:
+    """Why a change needs `--accept`, and the command that makes all `waiting` changes, this one included: kinds to numbers."""
+    if sum(waiting.values()) <= 1:
+        return f"{held}: {accept}"
+    made = ", ".join(f"{count} {kind}" for kind, count in sorted(waiting.items()))
+    return f"{held} (it makes all that waits: {made}): {accept}"
 
 
 def refusal_of(accepted: str, actual: str, accept: str) -> str:

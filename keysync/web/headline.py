@@ -31,7 +31,13 @@ def headline(status: Status, tally: Tally) -> Headline:
         return Headline("Stopped by a safety limit", "stopped by a limit", "bad")
     if tally.behind:
         behind = f"{tally.behind:,} of {tally.secrets:,}"
-        return Headline(f"{behind} secrets behind", f"{behind} behind", "bad")
+        unread = f", {tally.unread:,} could not be read" if tally.unread else ""
+        pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
+        return Headline(f"{behind} secrets behind{unread}{pending}", f"{behind} behind", "bad")
+    if tally.unread:
+        unread = f"{tally.unread:,} of {tally.secrets:,}"
+        pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
+        return Headline(f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad")
     return _nothing_behind(status, tally)
 
 

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
+from keysync.report.causes import natural
 from keysync.report.status import AccountState, AccountStatus
 
 PER_PAGE: Final = 200
@@ -21,7 +22,7 @@ _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 _KEYS: Final[Mapping[str, Callable[[AccountStatus], Any]]] = {
     "state": lambda account: (not account.stale and account.state not in NOT_RIGHT, SEVERITY.index(account.state)),
-    "name": lambda account: account.name.casefold(),
+    "name": lambda account: natural(account.name),
     "success": lambda account: account.last_success or _EVER,
     "next": lambda account: account.next_try or _NEVER,
     "failures": lambda account: -account.failures,
@@ -74,7 +75,7 @@ class Query:
     def select(self, accounts: tuple[AccountStatus, ...]) -> list[AccountStatus]:
         """Those that are asked for, in the order that is asked for; equal ones by name, then by ARM id."""
         found = [account for account in accounts if self._wants(account)]
-        found.sort(key=lambda account: (account.name.casefold(), account.account))
+        found.sort(key=lambda account: (natural(account.name), account.account))
         found.sort(key=_KEYS[self.sort.removeprefix("-")], reverse=self.sort.startswith("-"))
         return found
 

@@ -241,7 +241,7 @@ def _only(values: Iterable[str]) -> str | None:
 
 def _bar(tally: Tally) -> tuple[tuple[str, float, float], ...]:
     """Tone, start and width of each part, of a hundred. A part that is there at all can be seen."""
-    counts = {"bad": tally.behind, "wait": tally.pending, "good": tally.in_step}
+    counts = {"bad": tally.behind + tally.unread, "wait": tally.pending, "good": tally.in_step}
     present = {tone: max(1.0, 100 * number / tally.secrets) for tone, number in counts.items() if number}
     whole, start, parts = sum(present.values()), 0.0, []
     for tone, share in present.items():
@@ -327,6 +327,8 @@ def _standing(secret: SecretStatus) -> tuple[str, Tone]:
             return (verdict or "in step") if outcome in {"", "unchanged"} else outcome, "good"
         case "pending":
             return "not looked at yet", "wait"
+        case "unread":
+            return "could not be read", "bad"
     # `unknown` tells less than what went wrong.
     named = verdict if verdict and verdict not in {"unknown", "in step"} else ""
     words = [word for word in (named, _PLANNED.get(outcome, outcome)) if word]

@@ -24,13 +24,13 @@ def findings(ran: Ran) -> list[Finding]:
     """The findings of `check --output json`."""
     assert "Traceback" not in ran.err
     found: list[Finding] = json.loads(ran.out)["findings"]
-    assert all(set(one) == {"level", "subject", "message", "cure"} for one in found)
+    assert all(set(one) == {"level", "subject", "message", "cure", "affected"} for one in found)
     return found
 
 
 def about(found: list[Finding], subject: str, *, level: str | None = None) -> Finding:
     """The one finding about a subject."""
-    (one,) = [one for one in found if one["subject"] == subject and level in {None, one["level"]}]
+    (one,) = [one for one in found if subject in one["affected"] and level in {None, one["level"]}]
     return one
 
 
@@ -120,9 +120,10 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
     assert about(found, "secret main/foreign-secondary-key")["level"] == "ok"
     text = world.run("check")
     assert text.code == 1
-    for one in found:
+    for one in (one for one in found if one["level"] != "ok"):
         assert one["subject"] in text.out
         assert (one["cure"] or "") in text.out
+    assert text.out.index("! ") < text.out.index("✗ ")  # the problems come last
 
 
 def test_a_failure_of_an_account_is_told_once(make_world: MakeWorld) -> None:
@@ -139,7 +140,7 @@ def test_a_failure_of_an_account_is_told_once(make_world: MakeWorld) -> None:
     found = findings(ran)
     about(found, "account norole", level="problem")
     assert "gave no key" in about(found, "account hollow", level="problem")["message"]
-    assert {one["subject"] for one in found if one["subject"].startswith("secret ")} == {
+    assert {name for one in found for name in one["affected"] if name.startswith("secret ")} == {
         f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
     }
     # That the vault may not be written is another thing than that it may not be read.
@@ -207,8 +208,10 @@ def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) ->
     world.configure(["alpha"])
     found = findings(world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"}))
     assert "AADSTS" in json.dumps(found)
-    assert [one["level"] for one in found if one["subject"] == "vault main"] == ["problem", "problem"]
-    assert not any(one["subject"].startswith("secret ") for one in found)  # the account has told it
+    (only,) = [one for one in found if one["level"] != "ok"]
+    assert only["subject"] == "credential environment"
+    assert set(only["affected"]) == {"credential environment", "account alpha", "vault main"}
+    assert [one["subject"] for one in found if one["level"] == "ok"] == ["configuration"]
 
 
 def sign_in_by_certificate(world: World, end: datetime) -> None:
@@ -370,3 +373,29 @@ def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_worl
     assert 'api_versions: {secrets: "7.4"}' in about(findings(ran), "vault main", level="problem")["cure"]
     rewrite(world, lambda document: document.update(api_versions={"secrets": "7.4"}))
     assert world.run("check").code == 0
+
+
+def test_many_accounts_with_one_wrong_client_secret_are_one_problem(make_world: MakeWorld) -> None:
+    """The cause once, with a count and three names in natural order, and where the secret was read from."""
+    names = [f"farm{number}" for number in range(1, 13)]
+    world = make_world(*names)
+    world.configure(names)
+    wrong = {**world.running.environ, "AZURE_CLIENT_SECRET": "not-the-right-one"}
+    ran = world.run("check", env=wrong)
+    assert ran.code == 1
+    assert "12 accounts: farm1, farm2, farm3 and 9 more" in ran.out
+    assert "It comes from AZURE_CLIENT_SECRET" in ran.out
+    assert ran.out.splitlines()[-1] == "1 ok, 0 warnings, 1 problem"
+    ran = world.run("sync", env=wrong)
+    assert ran.out.count("12 accounts: farm1, farm2, farm3 and 9 more") == 1
+    assert [line["event"] for line in ran.log if line["level"] == "error"] == ["secret.failed", "pass.cause"]
+
+
+def test_a_vault_that_refuses_sets_gets_no_tick_for_its_secrets(make_world: MakeWorld) -> None:
+    """What would be created there is no pass."""
+    world = make_world("alpha", vaults=({"name": "main", "denied": ["setSecret"]},))
+    world.configure(["alpha"])
+    found = findings(world.run("check", "--output", "json"))
+    assert not [one for one in found if one["level"] == "ok" and one["subject"].startswith("secret ")]
+    assert about(found, "secret main/alpha-primary-key")["level"] == "problem"
+    assert not [one for one in found if one["level"] == "ok" and one["subject"] == "vault main"]

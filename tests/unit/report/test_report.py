@@ -122,9 +122,8 @@ def test_the_text_tells_outcome_hint_and_request():
     for part in (
         "alpha-primary-key",
         "+ created",
-        "= unchanged",
-        "✗ failed",
-        "! refused",
+        "failed beta",
+        "refused gamma",
         "→ the identity lacks the action x",
         "request request-1",
         "a certificate owns this name",

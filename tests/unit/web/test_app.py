@@ -83,7 +83,7 @@ async def test_the_json_is_the_snapshot(client: Client, source: Source):
     assert told == source.current.to_dict()
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     assert told["now"] == "2026-11-24T05:22:00Z"
-    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_step": 12, "behind": 7, "pending": 2}
+    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_step": 12, "behind": 3, "unread": 4, "pending": 2}
     norole = next(one for one in told["accounts"] if one["name"] == "norole")
     assert norole["account"] == arm_id("norole")
     assert norole["secrets"][0]["error"]["cloud_error"]["code"] == "AuthorizationFailed"

@@ -92,7 +92,7 @@ def headline_of(status: Status) -> tuple[str, str]:
     [
         (make_status(account("a"), account("b")), "good", "All 4 secrets in step"),
         (make_status(account("a", secrets=(secret("a"),))), "good", "The secret is in step"),
-        (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets behind"),
+        (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets could not be read"),
         (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets behind"),
         (make_status(account("a"), stopped=STOP), "bad", "Stopped by a safety limit"),
         (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync does not work"),
@@ -124,7 +124,7 @@ def test_half_a_first_pass_is_not_all():
         ("created", "missing", "in_step"),
         ("refused", "foreign", "behind"),
         ("skipped", "disabled", "behind"),
-        ("failed", "unknown", "behind"),
+        ("failed", "unknown", "unread"),
         ("unknown", "stale", "behind"),
         ("update", "stale", "behind"),
         (None, "in_sync", "in_step"),
@@ -142,7 +142,7 @@ def test_everything_that_an_operator_asks_is_there():
     """State, verdicts, times, failures, reasons with their hints, vaults, writes, the schedule."""
     text = document(varied()).text
     for words in (
-        "7 of 21 secrets behind",
+        "3 of 21 secrets behind, 4 could not be read, 2 not looked at yet",
         "foreign, refused",
         "swapped, would be updated",
         "stale, skipped",

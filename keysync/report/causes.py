@@ -1,0 +1,51 @@
+"""Failures grouped by cause: what makes two of them one, and how the affected are named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Final, TypeAlias
+
+from keysync.azure.errors import FailureRecord
+from keysync.sync.model import Result
+
+Identity: TypeAlias = tuple[object, ...]
+
+_NAMED: Final = 3
+_DIGITS: Final = re.compile(r"(\d+)")
+
+
+def identity_of(record: FailureRecord) -> Identity:
+    """What makes two failures one cause: codes and what they are about, never messages, which carry times and request ids.
+
+    Two denials of different operations have different remedies, so the operation is part of a 403.
+    """
+    operation = record.operation if record.http_status == 403 else ""
+    return record.kind, record.http_status, record.codes, record.about, operation
+
+
+def cause_of(result: Result) -> Identity:
+    """The cause behind a result; without a failure the outcome and the verdict."""
+    if result.error is None:
+        return result.outcome, result.verdict
+    return result.outcome, *identity_of(result.error)
+
+
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """Sorts names as people do: farm2 before farm10."""
+    parts = _DIGITS.split(text.lower())
+    return tuple((int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts))
+
+
+def many(count: int, noun: str) -> str:
+    """A count with its noun: `1 account`, `300 accounts`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def affected(names: Collection[str], noun: str) -> str:
+    """A count with three names: `300 accounts: farm1, farm2, farm3 and 297 more`; few are all named."""
+    ordered: Sequence[str] = sorted(set(names), key=natural)
+    if len(ordered) == 1:
+        return f"{noun} {ordered[0]}"
+    more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
+    return f"{many(len(ordered), noun)}: {', '.join(ordered[:_NAMED])}{more}"
