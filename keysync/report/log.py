@@ -75,7 +75,7 @@ class PassLog:
     def _level(self, run_id: str, result: Result) -> int:
         """The first failure of a cause is an error; the others of the same run are details."""
         level = _LEVELS.get(result.outcome, logging.INFO)
-        if result.error is None:
+        if result.error is None or result.outcome != "failed":
             return level
         same = self._causes.setdefault(run_id, {}).setdefault(cause_of(result), [])
         same.append(result)

@@ -248,9 +248,10 @@ def test_the_log_has_one_event_a_change_and_one_summary():
     assert events == [
         ("secret.created", "info"),
         ("secret.failed", "error"),
-        ("secret.failed", "error"),
+        ("secret.failed", "debug"),
         ("secret.refused", "warning"),
         ("secret.updated", "info"),
+        ("pass.cause", "error"),
         ("pass.finished", "warning"),
     ]
 
