@@ -262,7 +262,8 @@ def test_whatever_the_configuration_holds_it_reaches_az_as_it_is(owner: str, hos
     with tempfile.TemporaryDirectory() as folder:
         # Asked for where the host's first label is no vault's name.
         vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/main"
-        ran = run_with_az(render_script(plan), Path(folder), program=shell, VAULT_ID_1=vault)
+        named = {} if plan.vaults[0].azure_name else {"VAULT_ID_1": vault}
+        ran = run_with_az(render_script(plan), Path(folder), program=shell, **named)
         assert [path.name for path in Path(folder).iterdir()] == ["az"]
     assert (ran.code, ran.err, ran.out) == (0, "", "")
     shown = ran.of("keyvault", "show")
