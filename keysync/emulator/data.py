@@ -110,6 +110,7 @@ class VaultData(_Model):
     of a vault after a failover to the paired region: reads go on, and what would change anything is turned down.
     With `access_policies` the vault has those in place of roles, and words a denial accordingly. `api_versions` are those that
     it knows, as in a cloud that is behind. With `purge_protection` only time purges a deleted secret.
+    `clock_offset` is how many seconds the vault's clock is ahead.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -124,6 +125,7 @@ class VaultData(_Model):
     purge_protection: bool = False
     recover_delay: float = Field(default=0.3, ge=0)
     delete_delay: float = Field(default=0.0, ge=0)
+    clock_offset: float = 0.0
 
     @field_validator("denied")
     @classmethod

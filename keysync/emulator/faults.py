@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Final, Literal, get_args
+from typing import Final, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-Kind = Literal["status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body"]
+Kind = Literal[
+    "status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body", "misrouted", "stale", "ignored"
+]  # fmt: skip
 
 AccountOperation = Literal["getAccount", "listKeys", "regenerateKeys"]
 VaultOperation = Literal[
@@ -49,9 +51,13 @@ class Fault(BaseModel):
 
     With `after` the operation takes effect and then the fault strikes the reply. ``truncated`` and ``null_keys``
     always work that way, as they are made out of the true reply. `status` is 500 unless given; ``empty`` and
-    ``body`` answer 200 unless it is given.
+    ``body`` answer 200 unless it is given. The text of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, and the
+    header says so. With `after` and `delay` the effect comes `delay` seconds after the fault,
+    even if the client has gone by then.
 
-    The text of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, and the header says so.
+    ``misrouted`` sends the reply about the account or secret named `other`; a change still takes effect where it was
+    meant. The next two are for operations of one secret. ``stale`` carries the operation out and replies truly, but the
+    next `reads` GETs of the secret show it as it was before. ``ignored`` replies as usual and changes nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -70,6 +76,9 @@ class Fault(BaseModel):
     gzip: bool = False
     times: int | None = None
     after: bool = False
+    delay: float = Field(default=0.0, ge=0)
+    other: str | None = None
+    reads: int = Field(default=1, ge=1)
     headers: dict[str, str] = {}
 
     @field_validator("operation")
@@ -78,6 +87,12 @@ class Fault(BaseModel):
         if not any(fnmatchcase(name.lower(), pattern.lower()) for name in OPERATIONS):
             raise no_operation(pattern, OPERATIONS)
         return pattern
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if self.kind == "misrouted" and self.other is None:
+            raise ValueError("a misrouted reply needs `other`: the account or the secret that the reply is about")
+        return self
 
     @property
     def answer_status(self) -> int:

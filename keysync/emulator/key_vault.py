@@ -50,7 +50,7 @@ _PERMISSIONS = {
     "purgeSecret": "purge",
 }
 """The permissions of an access policy."""
-_WRITES = {
+CHANGES = {
     "setSecret": "SecretSet",
     "updateSecret": "SecretUpdate",
     "deleteSecret": "SecretDelete",
@@ -84,6 +84,7 @@ class KeyVault:
             gate=lambda: self._gate(call, operation, name),
             limit=lambda headers: self._limit(operation, headers),
             service="vault",
+            now=self._vault.now,
         )
 
     def _find(self, call: Call, parts: list[str]) -> tuple[Operation, Callable[[], Reply]]:  # noqa: C901  # a table of paths
@@ -140,7 +141,7 @@ class KeyVault:
         if operation in self._vault.denied:
             denied = self._no_permission if self._vault.access_policies else self._no_role
             return denied(call, token, operation, name)
-        if self._vault.read_only and operation in _WRITES:
+        if self._vault.read_only and operation in CHANGES:
             return _read_only(operation)
         return None
 
@@ -182,15 +183,15 @@ class KeyVault:
 
     # Reading
 
-    def _secret(self, name: str) -> Secret:
+    def _secret(self, name: str, find: Callable[[str], Secret | None] | None = None) -> Secret:
         _check_name(name)
-        found = self._vault.find(name)
+        found = (find or self._vault.find)(name)
         if found is None:
             raise Refused(_not_found(name))
         return found
 
     def _get(self, call: Call, name: str, version: str | None) -> Reply:
-        secret = self._secret(name)
+        secret = self._secret(name, self._vault.read if version is None else None)
         found = _version(secret, version)
         if not found.enabled:
             told = "Operation get is not allowed on a disabled secret."
@@ -228,7 +229,7 @@ class KeyVault:
         if existing is not None and existing.managed:
             told = "Operation set is not allowed on this secret, since it is associated with a certificate."
             return error(403, "Forbidden", told)
-        self._check_policy({**wanted, "created": int(self._clock())})
+        self._check_policy({**wanted, "created": int(self._vault.now())})
         secret, made = self._vault.add_version(name, value)
         _apply(made, wanted)
         return Reply(200, {"value": value, **_bundle(call, secret, made)})
@@ -338,7 +339,7 @@ def _bad(message: str) -> Reply:
 
 def _read_only(operation: str) -> Reply:
     """What a vault answers to writes after a failover: seen in Azure/azure-cli#25693 and MSEndpointMgr/CloudLAPS#70."""
-    told = f'Operation "{_WRITES[operation]}" is unavailable: the service is currently in a read-only state.'
+    told = f'Operation "{CHANGES[operation]}" is unavailable: the service is currently in a read-only state.'
     return error(503, "ServiceUnavailable", told)
 
 

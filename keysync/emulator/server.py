@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import json
+import re
 import secrets
 import socket
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from email.utils import formatdate
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -25,7 +27,7 @@ from keysync.emulator.counts import Counts, Served
 from keysync.emulator.data import EmulatorData
 from keysync.emulator.entra import Entra
 from keysync.emulator.faults import Fault, Faults
-from keysync.emulator.key_vault import KeyVault
+from keysync.emulator.key_vault import CHANGES, KeyVault
 from keysync.emulator.state import State
 from keysync.emulator.strike import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.throttle import TokenBuckets
@@ -100,6 +102,7 @@ class Emulator:
         self._by_port: dict[int, KeyVault] = {}
         self._by_host: dict[str, KeyVault] = {}
         self._runners: list[web.ServerRunner] = []
+        self._late: set[asyncio.TimerHandle] = set()
         self._certificate: Certificate | None = None
 
     @property
@@ -187,6 +190,8 @@ class Emulator:
 
     async def _stop(self) -> None:
         self._closing.set()
+        for effect in self._late:
+            effect.cancel()
         for runner in self._runners:
             await runner.cleanup()
         self._runners.clear()
@@ -217,7 +222,13 @@ class Emulator:
         return await self._strike(request, call, route, fault)
 
     async def _strike(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> web.StreamResponse:
-        true = _carry_out(route) if effect_first(fault) else None
+        if fault.kind in {"misrouted", "stale", "ignored"}:
+            return self._send(call, route, self._plausible(request, call, route, fault))
+        true = None
+        if fault.delay and fault.after:
+            self._carry_out_later(route, fault.delay)
+        elif effect_first(fault):
+            true = _carry_out(route)
         if fault.kind in {"reset", "hang"}:
             self._served.record(route.operation, route.target, 0)
             if fault.kind == "hang":
@@ -230,6 +241,32 @@ class Emulator:
             return await truncate(request, true)
         return self._send(call, route, faulty_reply(fault, true, call, route.service, self._entra))
 
+    def _carry_out_later(self, route: Route, delay: float) -> None:
+        def effect() -> None:
+            self._late.discard(timer)
+            _carry_out(route)
+
+        timer = asyncio.get_running_loop().call_later(delay, effect)
+        self._late.add(timer)
+
+    def _plausible(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> Reply:
+        """The reply of a fault that looks like a reply without one."""
+        place, _, name = route.target.partition("/")
+        if fault.kind == "misrouted":
+            if route.operation in CHANGES:
+                _carry_out(route)
+                call = replace(call, method="GET", raw_path=f"/secrets/{name}", body=b"")
+            path = re.sub(rf"(?<=/){re.escape(name or place)}(?=/|$)", fault.other or "", call.raw_path, flags=re.I)
+            return _carry_out(self._route(replace(call, raw_path=path), request))
+        vault = self.state.vault(place)
+        before = vault.copy_of(name)
+        reply = _carry_out(route)
+        if fault.kind == "stale":
+            vault.answer_from(name, before, fault.reads)
+        else:
+            vault.put_back(name, before)
+        return reply
+
     def _route(self, call: Call, request: web.BaseRequest) -> Route:
         port = request.transport.get_extra_info("sockname")[1] if request.transport is not None else 0
         host = call.base.removeprefix("https://").rpartition(":")[0].lower()
@@ -240,7 +277,7 @@ class Emulator:
 
     def _send(self, call: Call, route: Route, reply: Reply, *, operation: str | None = None) -> web.Response:
         self._served.record(operation or route.operation, route.target, reply.status)
-        return _response(call, route.service, reply)
+        return _response(call, route.service, reply, (route.now or self._clock)())
 
     async def _controlled(self, request: web.BaseRequest) -> web.StreamResponse:
         call = await _call(request, "http")
@@ -250,7 +287,7 @@ class Emulator:
             if fault is not None:
                 return await self._strike(request, call, route, fault)
             return self._send(call, route, _carry_out(route))
-        return _response(call, "control", self._control.answer(call))
+        return _response(call, "control", self._control.answer(call), self._clock())
 
 
 def _bind_both(port: int) -> list[socket.socket]:
@@ -298,8 +335,12 @@ def _carry_out(route: Route) -> Reply:
         return refused.reply
 
 
-def _response(call: Call, service: str, reply: Reply) -> web.Response:
-    headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
+def _response(call: Call, service: str, reply: Reply, now: float) -> web.Response:
+    headers = {
+        "x-ms-request-id": str(uuid.uuid4()),
+        "Cache-Control": "no-cache",
+        "Date": formatdate(now, usegmt=True),
+    }
     if service == "arm":
         headers["x-ms-correlation-request-id"] = call.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
     if service == "vault":

@@ -6,6 +6,7 @@ Nothing in here knows of HTTP; the clock is handed in.
 from __future__ import annotations
 
 import bisect
+import copy
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,14 +152,20 @@ class Vault:
         self.purge_protection = data.purge_protection
         self._recover_delay = data.recover_delay
         self._delete_delay = data.delete_delay
-        self._clock = clock
+        self.clock_offset = data.clock_offset
+        self._true_clock = clock
+        self._stale: dict[str, tuple[Secret | None, int]] = {}
         self.table = SecretTable()
         self._deleted: dict[str, DeletedSecret] = {}
-        now = int(clock())
+        now = int(self.now())
         for secret in data.secrets:
             self.table.put(_secret_of(secret, now))
         for secret in data.deleted:
             self._deleted[secret.name.lower()] = DeletedSecret(_secret_of(secret, now), now, now)
+
+    def now(self) -> float:
+        """The time by the vault's own clock, in seconds since 1970."""
+        return self._true_clock() + self.clock_offset
 
     @property
     def secrets(self) -> Mapping[str, Sequence[SecretVersion]]:
@@ -176,6 +183,30 @@ class Vault:
         self._settle()
         return self.table.get(name)
 
+    def copy_of(self, name: str) -> Secret | None:
+        """The secret as it is now, untouched by later changes."""
+        return copy.deepcopy(self.find(name))
+
+    def put_back(self, name: str, secret: Secret | None) -> None:
+        """Make the secret what it was when it was copied."""
+        if self.find(name) is not None:
+            self.table.pop(name)
+        if secret is not None:
+            self.table.put(secret)
+
+    def answer_from(self, name: str, secret: Secret | None, reads: int) -> None:
+        """Let the next `reads` calls of `read` show `secret`."""
+        self._stale[name.lower()] = secret, reads
+
+    def read(self, name: str) -> Secret | None:
+        """What a GET of the latest version shows: as `find`, unless `answer_from` says otherwise."""
+        secret, left = self._stale.pop(name.lower(), (None, 0))
+        if not left:
+            return self.find(name)
+        if left > 1:
+            self._stale[name.lower()] = secret, left - 1
+        return secret
+
     def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
         """Up to `size` secrets behind the name `after`, and the name to go on from, if there are more."""
         self._settle()
@@ -189,7 +220,7 @@ class Vault:
     def deleted_secrets(self) -> list[DeletedSecret]:
         """Every deleted secret that shows by now, by name."""
         self._settle()
-        now = self._clock()
+        now = self.now()
         return [self._deleted[name] for name in sorted(self._deleted) if self._deleted[name].visible_at <= now]
 
     def add_version(
@@ -204,7 +235,7 @@ class Vault:
         expires: int | None = None,
     ) -> tuple[Secret, SecretVersion]:
         """Make a new version, and the secret with it where it is the first; nothing carries over from the last."""
-        now = int(self._clock())
+        now = int(self.now())
         made = SecretVersion(
             version=uuid.uuid4().hex,
             value=value,
@@ -225,11 +256,11 @@ class Vault:
 
     def touch(self, version: SecretVersion) -> None:
         """Note that a version was changed."""
-        version.updated = int(self._clock())
+        version.updated = int(self.now())
 
     def delete(self, name: str) -> DeletedSecret:
         """Soft-delete a secret."""
-        now = self._clock()
+        now = self.now()
         gone = DeletedSecret(self.table.pop(name), int(now), now + self._delete_delay)
         self._deleted[name.lower()] = gone
         return gone
@@ -238,7 +269,7 @@ class Vault:
         """Begin to bring a deleted secret back; it shows once the delay is over."""
         back = self._deleted[name.lower()]
         if back.recovered_at is None:
-            back.recovered_at = self._clock() + self._recover_delay
+            back.recovered_at = self.now() + self._recover_delay
         self._settle()
         return back.secret
 
@@ -248,10 +279,10 @@ class Vault:
 
     def is_visible(self, deleted: DeletedSecret) -> bool:
         """Whether the deletion has come through."""
-        return deleted.visible_at <= self._clock()
+        return deleted.visible_at <= self.now()
 
     def _settle(self) -> None:
-        now = self._clock()
+        now = self.now()
         due = [key for key, gone in self._deleted.items() if gone.recovered_at is not None and gone.recovered_at <= now]
         for key in due:
             self.table.put(self._deleted.pop(key).secret)
@@ -267,6 +298,7 @@ class Vault:
         for secret in secrets:
             self.table.put(secret)
         self._deleted = {gone.secret.name.lower(): gone for gone in deleted}
+        self._stale.clear()
 
 
 class State:

@@ -63,7 +63,7 @@ class Route:
     """What a call asks for: `operation` and `target` name it, `run` carries it out.
 
     `gate` looks at who asks, before anything is spent on the call; `limit` gives the reply of a service that is
-    asked too often, and may note headers for a reply that passes.
+    asked too often, and may note headers for a reply that passes. `now` is the service's clock, None for the emulator's.
     """
 
     operation: Operation
@@ -72,6 +72,7 @@ class Route:
     gate: Callable[[], Reply | None] = lambda: None
     limit: Callable[[dict[str, str]], Reply | None] = lambda _headers: None
     service: str = "arm"
+    now: Callable[[], float] | None = None
 
 
 def error(
