@@ -293,7 +293,7 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
             return milliseconds / 1000
     value = headers.get("Retry-After")
     seconds = _number(value)
-    return seconds if seconds is not None or not value else _seconds_until(value)
+    return seconds if seconds is not None or not value else _seconds_until(value, headers.get("Date"))
 
 
 def _number(text: str | None) -> float | None:
@@ -304,13 +304,18 @@ def _number(text: str | None) -> float | None:
     return number if number is not None and 0 <= number < float("inf") else None
 
 
-def _seconds_until(http_date: str) -> float | None:
+def _seconds_until(http_date: str, sent: str | None) -> float | None:
+    """From one date of the service to another: this machine's clock may be off. Without `sent` it has to do."""
+    when, now = _http_date(http_date), _http_date(sent or "") or datetime.now(UTC)
+    return None if when is None else max(0.0, (when - now).total_seconds())
+
+
+def _http_date(text: str) -> datetime | None:
     try:
-        when = parsedate_to_datetime(http_date)
-        when = when if when.tzinfo else when.replace(tzinfo=UTC)
-        return max(0.0, (when - datetime.now(UTC)).total_seconds())
+        when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):
         return None
+    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _may_have_taken_effect(kind: Kind, status: int | None) -> bool:

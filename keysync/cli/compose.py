@@ -52,6 +52,7 @@ from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
 from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
+from keysync.targets.writes import Writes
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph.aio import ResourceGraphClient
@@ -223,7 +224,8 @@ class Wired:
 
 @dataclass(frozen=True, slots=True)
 class Extras:
-    """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, locks that outlive it.
+    """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, and what outlives it:
+    locks, writes, and the key of fingerprints by which they are compared.
 
     `mine` tells by ARM id which accounts are in the share of this process: `Discovery` finds no others.
     """
@@ -231,6 +233,8 @@ class Extras:
     guard: Callable[[Sequence[str]], Guard | None] = lambda _keys: None
     tracer: Tracer = NO_TRACER
     locks: SecretLocks = field(default_factory=SecretLocks)
+    writes: Writes = field(default_factory=Writes)
+    fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
     mine: Callable[[str], bool] = everything
 
 
@@ -252,7 +256,7 @@ async def wire(
         transport = await open_transport(
             stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS, scrubber=scrubber
         )
-        translator, fingerprinter = FailureTranslator(scrubber), Fingerprinter()
+        translator, fingerprinter = FailureTranslator(scrubber), extras.fingerprinter
         request_seconds = config.timeouts.request.total_seconds()
         caller = Caller(translator, RetryPolicy(), timeout=request_seconds, observe=observe)
         opener = _Opener(
@@ -266,6 +270,7 @@ async def wire(
             fingerprinter=fingerprinter,
             scrubber=scrubber,
             keyless=set(),
+            writes=extras.writes,
         )
         # An account that is gone may have been the last of its vault.
         targets = {name: await opener.vault(name) for name in config.vaults} if config.orphans != "keep" else {}
@@ -345,6 +350,7 @@ class _Opener:
     fingerprinter: Fingerprinter
     scrubber: Scrubber
     keyless: set[str]
+    writes: Writes
 
     async def vault(self, name: str) -> KeyVault:
         settings = self.config.vaults[name]
@@ -368,6 +374,7 @@ class _Opener:
             fingerprinter=self.fingerprinter,
             scrubber=self.scrubber,
             verify_seconds=self.config.verify_every.total_seconds() if self.config.verify_every else 0.0,
+            writes=self.writes,
         )
         self.stack.push_async_callback(vault.close)
         return vault

@@ -23,12 +23,14 @@ from keysync.daemon.leadership import Leadership
 from keysync.daemon.schedule import Group, group_by_schedule, utc_now
 from keysync.daemon.timetable import Timetable, interval_of
 from keysync.report.metrics import Metrics
+from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.scrub import Scrubber
 from keysync.sources.sieve import LeftOut
 from keysync.sync.locks import SecretLocks
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver
 from keysync.sync.shard import Shard, share_of
+from keysync.targets.writes import Writes
 
 _LEAST_PATIENCE: Final = 0.5
 
@@ -121,13 +123,15 @@ class Shop:
     shard: Shard | None = None
     told: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
+    writes: Writes = field(default_factory=Writes)
+    fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
     streaks: GoneStreaks = field(default_factory=GoneStreaks)
 
     async def open(self, config: Config) -> Opened:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
         self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
         async with AsyncExitStack() as stack:
-            extras = Extras(self._guard, self.tracer, self.locks, share_of(self.shard))
+            extras = Extras(self._guard, self.tracer, self.locks, self.writes, self.fingerprinter, share_of(self.shard))
             wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
             opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
             await opened.cover(unlisted(config, wired.discovery))

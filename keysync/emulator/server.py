@@ -256,7 +256,9 @@ class Emulator:
             if route.operation in CHANGES:
                 _carry_out(route)
                 call = replace(call, method="GET", raw_path=f"/secrets/{name}", body=b"")
-            path = re.sub(rf"(?<=/){re.escape(name or place)}(?=/|$)", fault.other or "", call.raw_path, flags=re.I)
+            path = re.sub(
+                rf"(?<=/){re.escape(name or place)}(?=/|$)", fault.other or "", call.raw_path, flags=re.IGNORECASE
+            )
             return _carry_out(self._route(replace(call, raw_path=path), request))
         vault = self.state.vault(place)
         before = vault.copy_of(name)

@@ -22,7 +22,7 @@ from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
 from keysync.sync.refusals import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.waiting import wait_for
-from keysync.targets.errors import WriteUnknown
+from keysync.targets.errors import NotKept, ReadFromBefore, WriteUnknown
 from keysync.targets.interface import Disabled, Existing, Observation, SecretTarget
 
 FRESH_SECONDS: Final = 10.0
@@ -35,7 +35,7 @@ _SPARED: Final = "its account's other secrets were not all written in this pass:
 _INTERRUPTED: Final = "interrupted before it was written"
 _CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
 _CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
-# Beyond what the clocks of a machine and a service differ by.
+# Longer than an account's two sides take to answer.
 _LONG_BEFORE: Final = timedelta(minutes=2)
 _ENOUGH_ROUNDS: Final = 3
 
@@ -151,6 +151,11 @@ class Applier:
             return await self._once(change, material, again=True)
         except asyncio.CancelledError:
             return Result(change.ref, "unknown", reason=_CUT_OFF)
+        except NotKept as failure:
+            # The value is right. Only what the secret is marked by must be kept for it to be keysync's.
+            outcome: Outcome = "refused" if change.kind == "adopt" else "skipped"
+            reason = f"{failure.record.summary}; {failure.record.hint}"
+            return Result(change.ref, outcome, version=change.before, reason=reason)
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
 
@@ -195,7 +200,7 @@ class Applier:
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
         came = now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}
-        if came and not overtaken and (change.kind == "recover" or self._is_older(now)):
+        if came and not overtaken and (change.kind == "recover" or self._is_older(seen, material.seen[ref])):
             # Our own secret has come back: a recovery that began earlier ended between the look and now.
             came_back = replace(change, kind=_CAME_BACK[change.kind], fields=frozenset())
             return await self._afterwards(came_back, seen, material)
@@ -221,9 +226,13 @@ class Applier:
             version = await self._send(now, value)
         return Result(change.ref, DONE[change.kind], version=version, reason=change.reason)
 
-    def _is_older(self, now: Change) -> bool:
-        """Whether the version that stands where nothing stood was made long before: it was brought back, not written anew."""
-        return now.since is not None and now.since < self._now() - _LONG_BEFORE
+    def _is_older(self, seen: Seen, compared: Seen) -> bool:
+        """Whether the version that was found where nothing was is from long before the comparison: it was brought back.
+
+        Its age is by the vault's clock, the time since the comparison by this process's monotonic one.
+        """
+        age = seen.stored.age if isinstance(seen.stored, Existing) else None
+        return age is not None and age > timedelta(seconds=self._clock() - compared.at) + _LONG_BEFORE
 
     async def _afterwards(self, change: Change, seen: Seen, material: Material, rounds: int = 1) -> Result:
         """A secret that came back is judged like any other, and written if its value is not the live key."""
@@ -269,7 +278,7 @@ class Applier:
 
     def _failed(self, change: Change, error: Exception) -> Result:
         record = self._record(error, change)
-        outcome: Outcome = "unknown" if isinstance(error, WriteUnknown) else "failed"
+        outcome: Outcome = "unknown" if isinstance(error, WriteUnknown | ReadFromBefore) else "failed"
         return Result(change.ref, outcome, reason=record.summary, error=record)
 
     def _record(self, error: Exception, change: Change) -> FailureRecord:

@@ -136,7 +136,7 @@ def _ours(seen: Seen, stored: Existing, verdict: Verdict, now: datetime) -> Chan
     change = Change(item.ref, "update", before=stored.version, metadata=metadata, fields=fields, managed=True)
     if not differs:
         return replace(change, reason=_why_patched(fields))
-    return _with_history(replace(change, reason=_WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"])), seen, now)
+    return _with_history(replace(change, reason=_WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"])), seen)
 
 
 def _roomy(stored: Existing, metadata: Metadata) -> Metadata:
@@ -152,8 +152,8 @@ def _why_patched(fields: frozenset[Field]) -> str:
     return f"the value is right, what differs is: {named}; no new version is made"
 
 
-def _with_history(change: Change, seen: Seen, now: datetime) -> Change:
-    held = held_back(seen.history, seen.item.terms.changes_per_day, now)
+def _with_history(change: Change, seen: Seen) -> Change:
+    held = held_back(seen.history, seen.item.terms.changes_per_day)
     note = nears_the_budget(seen.history)
     reason = f"{change.reason}; {note}" if note else change.reason
     return replace(change, held=held, reason=reason)

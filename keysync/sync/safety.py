@@ -6,7 +6,6 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from keysync.config.forms import fold
@@ -14,6 +13,8 @@ from keysync.errors import Instruction
 from keysync.sync.model import REMOVALS, Change, ChangeKind, Plan
 from keysync.targets.interface import History
 
+# 128 bits: no other plan with the same checksum can be found.
+_CHECKSUM_DIGITS: Final = 32
 _FEWEST_FOR_A_SHARE: Final = 10
 # A secret of more than 500 versions cannot be backed up (docs/safety.md).
 _MANY_VERSIONS: Final = 300
@@ -42,7 +43,7 @@ class Breach:
         return f"vault {self.vault}: {self.text}"
 
 
-def held_back(history: History | None, changes_per_day: int | None, now: datetime) -> str | None:
+def held_back(history: History | None, changes_per_day: int | None) -> str | None:
     """Why a secret with this history gets no new version unless somebody accepts it, or None where it may have one.
 
     Without a history (the identity may not list versions) nothing is held back: a late key is an outage.
@@ -54,10 +55,9 @@ def held_back(history: History | None, changes_per_day: int | None, now: datetim
             f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
             "Let it be deleted and purged once, or use another name in `secrets`; to write it all the same"
         )
-    today = sum(1 for created in history.recent if created > now - timedelta(days=1))
-    if changes_per_day is not None and today >= changes_per_day:
+    if changes_per_day is not None and history.today >= changes_per_day:
         return (
-            f"the secret changed {_times(today)} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
+            f"the secret changed {_times(history.today)} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
             "somebody else may be writing it too. Look at its versions; to write it all the same"
         )
     return None
@@ -121,7 +121,7 @@ def checksum(plan: Plan) -> str:
         what = (change.kind, change.before or "", ",".join(sorted(change.fields)), change.proof)
         line = "\0".join((fold(ref.account), ref.key, ref.vault, fold(ref.secret), *what))
         digest.update(line.encode() + b"\n")
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()[:_CHECKSUM_DIGITS]
 
 
 def stop_message(found: tuple[Breach, ...], accept: str) -> str:

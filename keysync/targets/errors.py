@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from keysync.azure.errors import AzureFailure
+from keysync.azure.retry import Outdated
 
 
 class WriteUnknown(AzureFailure):
-    """The reply to a write was lost and reading back failed too; `record` is of the first failure."""
+    """A write may have taken effect, or may do so later, and reading back does not show it; `record` is of the first failure."""
 
 
 class WriteConflict(AzureFailure):
     """The reply to a write was lost, and what stands there now is neither the old version nor ours."""
+
+
+class ReadFromBefore(Outdated):
+    """Nothing was sent: the vault lists a later version than the one that it shows."""
+
+
+class NotKept(AzureFailure):
+    """The vault accepted a change of a version and did not keep it."""

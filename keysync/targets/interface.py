@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Protocol, TypeAlias
 
 from keysync.secret.fingerprint import Fingerprint
@@ -13,7 +13,10 @@ from keysync.secret.value import SecretValue
 
 @dataclass(frozen=True, slots=True)
 class Existing:
-    """The latest version of a stored secret; `managed` says that a certificate owns it; times are UTC."""
+    """The latest version of a stored secret; `managed` says that a certificate owns it; times are UTC.
+
+    `age` is how old the version was when it was read, by the service's clock alone; None where that is unknown.
+    """
 
     version: str
     fingerprint: Fingerprint
@@ -22,6 +25,7 @@ class Existing:
     managed: bool = False
     expires: datetime | None = None
     created: datetime | None = field(default=None, compare=False)
+    age: timedelta | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +68,10 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How many versions a secret has, and when those of the last 24 hours were made (UTC)."""
+    """How many versions a secret has, and how many of them were made in the last 24 hours, by the service's clock."""
 
     versions: int
-    recent: tuple[datetime, ...] = ()
+    today: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,18 +136,21 @@ class SecretTarget(Protocol):
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version and returns its id; `before` is the version that was observed, None for none.
 
-        After an ambiguous failure it reads back rather than writing twice. Raises AzureFailure, Outdated where nothing was
-        written and another look is due, WriteUnknown where
-        nobody can tell whether the value was written, or WriteConflict where somebody else wrote meanwhile.
+        After an ambiguous failure it reads back and never sends the value again. Raises AzureFailure, Outdated where nothing
+        was written and another look is due, WriteUnknown where the value may have been written or an earlier write may still
+        take effect, or WriteConflict where another writer wrote meanwhile.
         """
         ...
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags, content type and expiry of `version` without making another. Raises AzureFailure."""
+        """Sets tags, content type and expiry of `version` without making another.
+
+        Raises AzureFailure, or NotKept where the vault accepted the change and did not keep it.
+        """
         ...
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
-        """Enables or disables `version` without making another. Raises AzureFailure."""
+        """Enables or disables `version` without making another. Raises as `patch` does."""
         ...
 
     async def recover(self, name: str) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -15,14 +15,14 @@ from azure.keyvault.secrets.aio import SecretClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.reply import reply_date
-from keysync.azure.retry import Caller, Operation, Outdated
+from keysync.azure.retry import Caller, Operation
 from keysync.azure.window import WindowLimit
 from keysync.config.forms import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
 from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import WriteConflict, WriteUnknown
+from keysync.targets.errors import NotKept, ReadFromBefore, WriteConflict, WriteUnknown
 from keysync.targets.interface import (
     Absent,
     Disabled,
@@ -38,6 +38,7 @@ from keysync.targets.replies import SecretIds, checked_tags, checked_text, is_ab
 from keysync.targets.survey import ListingSurvey, Pages
 from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
+from keysync.targets.writes import SETTLED_SECONDS, Place, Writes
 
 T = TypeVar("T")
 
@@ -64,6 +65,8 @@ _SETTLE_PAUSE: Final = 2.0
 # A read right after a write may still be answered from before it.
 _READ_BACKS: Final = 3
 _READ_BACK_PAUSE: Final = 0.5
+# For how long a listing of versions is worth as much as one made now.
+_LISTED_SECONDS: Final = 10.0
 # A name that need not exist.
 _PROBE: Final = "keysync-first-call"
 # The SDK sends a set of None as an empty object; it checks nothing itself.
@@ -83,6 +86,7 @@ class KeyVault:
         fingerprinter: Fingerprinter,
         scrubber: Scrubber,
         verify_seconds: float = 3600.0,
+        writes: Writes | None = None,
     ) -> None:
         self._url = url
         self._ids = SecretIds(url)
@@ -91,6 +95,7 @@ class KeyVault:
         self._fingerprinter = fingerprinter
         self._scrubber = scrubber
         self._versions = Versions()
+        self._writes = writes or Writes()
         self._memory = Memory(verify_seconds, time.monotonic)
         self._pages = Pages()
         self._windows = {kind: WindowLimit(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
@@ -125,7 +130,36 @@ class KeyVault:
             await asyncio.gather(self._warmth, return_exceptions=True)
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
-        """What stands under `name` now: a secret, nothing, a disabled or a deleted one. Raises AzureFailure."""
+        """What stands under `name` now: a secret, nothing, a disabled or a deleted one. Raises AzureFailure.
+
+        If the vault still answers from before a write of this process, that is what the process wrote.
+        """
+        place = self._place(name)
+        for attempt in range(1, _READ_BACKS + 1):
+            now = await self._read(name, deleted=deleted)
+            if not self._writes.saw(place, now):
+                return now
+            self._memory.forget(name)
+            if attempt < _READ_BACKS:
+                await asyncio.sleep(_READ_BACK_PAUSE)
+        made = self._writes.last(place)
+        if made is None or (self._writes.was_shown(place) and not await self._lists(name, made.version)):
+            # Purged, or restored from a backup: what was written is gone.
+            self._writes.forget(place)
+            return now
+        return made
+
+    async def _lists(self, name: str, version: str) -> bool:
+        try:
+            listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+        except AzureFailure as failure:
+            return not is_absent(failure.record)
+        return any(each.version == version for each in listed)
+
+    def _place(self, name: str) -> Place:
+        return fold(self._url), fold(name)
+
+    async def _read(self, name: str, *, deleted: bool = True) -> Observation:
         await self.warm()
         self._memory.forget(name)
         try:
@@ -165,7 +199,7 @@ class KeyVault:
             created=shared(properties.created_on),
         )
         self._memory.keep(name, stored, properties.updated_on, answered())
-        return stored
+        return replace(stored, age=_between(properties.created_on, answered()))
 
     async def _absent(self, name: str) -> Observation:
         """Tells a free name from one that a deleted secret holds; an identity that may not look learns it when it writes."""
@@ -186,7 +220,7 @@ class KeyVault:
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows; without them where the identity may not list."""
         try:
-            listed = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+            listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
         except AzureFailure as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return Disabled()
@@ -203,17 +237,44 @@ class KeyVault:
         """How often a secret has changed, from this process's own knowledge where `latest` is what it wrote itself."""
         known = self._versions.of(name, latest)
         if known is None:
-            listed = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
-            known = self._versions.learn(name, latest, [_time(each.created_on) for each in listed])
+            listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
+            if _later(listed, latest, answered):
+                raise ReadFromBefore(_from_before(name))
+            known = self._versions.learn(name, latest, [_time(each.created_on) for each in listed], answered)
         return known
 
-    async def _list_versions(self, name: str) -> list[Any]:
-        listed = [each async for each in self._client.list_properties_of_secret_versions(name)]
-        if not listed:
+    async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[Any], datetime]:
+        """All versions, at least one if the secret `exists`, and the service's time at the reply (the latest that it mentions, if it does not say)."""
+        with reply_date() as answered:
+            listed = [each async for each in self._client.list_properties_of_secret_versions(name)]
+        if exists and not listed:
             raise TypeError("a secret without a version")
         for each in listed:
             self._ids.version(each.id, name)
-        return listed
+        return listed, answered() or max((_time(each.created_on) for each in listed), default=_LONG_AGO)
+
+    async def _check_latest(self, name: str, value: SecretValue, before: str | None) -> None:
+        """Raises ReadFromBefore if the vault lists a version after `before`: then the look was answered from before it."""
+        if self._versions.listed_since(name, before, time.monotonic() - _LISTED_SECONDS):
+            return
+        try:
+            listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+        except AzureFailure as failure:
+            if is_absent(failure.record) or is_denied(failure.record):
+                return  # nothing is there, or this identity may not list
+            raise
+        if _later(listed, before, answered):
+            raise ReadFromBefore(_from_before(name))
+        for version in _tied(listed, before, answered):
+            # Times have whole seconds: only the value shows whether this is the version to be made.
+            if await self._call(GET_SECRET, partial(self._holds, name, version, value)):
+                raise ReadFromBefore(_from_before(name))
+
+    async def _holds(self, name: str, version: str, value: SecretValue) -> bool:
+        secret = await self._client.get_secret(name, version)
+        self._ids.version(secret.id, name)
+        found = self._scrubber.remember(SecretValue(secret.value or ""))
+        return self._fingerprinter.of(found) == self._fingerprinter.of(value)
 
     def survey(self, names: Collection[str]) -> ListingSurvey:
         """Begins a listing, where it is worth more than reading `names` one by one."""
@@ -242,20 +303,27 @@ class KeyVault:
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
+        place = self._place(name)
+        pending = self._writes.pending(place)
+        if pending is not None:
+            raise WriteUnknown(pending)
+        await self._check_latest(name, value, before)
         try:
             made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
         except AzureFailure as failure:
             if not failure.record.ambiguous:
+                self._writes.refused(place)
                 raise
-            landed = await self._landed(name, value, before, failure.record)
-            if landed is None:
-                # Not sent again from here: somebody may have retagged the secret meanwhile, which makes no version.
-                raise Outdated(replace(failure.record, ambiguous=False)) from failure
-            return landed
+            return await self._landed(name, value, before, failure.record)
+        stored = Existing(
+            made, self._fingerprinter.of(value), Tags(metadata.tags), metadata.content_type, expires=metadata.expires
+        )
+        self._writes.made(place, before, stored)
         self._versions.add(name, before, made)
         return await self._read_back(name, value, made, before)
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
+        self._writes.sent(self._place(name), _on_its_way(name))
         written = await self._client.set_secret(
             name,
             reveal(value),
@@ -272,9 +340,11 @@ class KeyVault:
         """
         for attempt in range(1, _READ_BACKS + 1):
             try:
-                now = await self.read(name)
+                now = await self._read(name)
             except AzureFailure:
                 return made
+            if self._writes.saw(self._place(name), now):
+                self._memory.forget(name)
             # Another version of the same value is another keysync's, and what this one was to bring about.
             if isinstance(now, Existing) and (now.version == made or now.fingerprint == self._fingerprinter.of(value)):
                 return made
@@ -285,24 +355,32 @@ class KeyVault:
                 await asyncio.sleep(_READ_BACK_PAUSE)
         return made
 
-    async def _landed(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str | None:
-        """The version that a write of uncertain end has made, or None where it made none."""
-        try:
-            now = await self.read(name)
-        except AzureFailure as second:
-            raise WriteUnknown(record) from second
-        if not isinstance(now, Existing):
-            if before is None and isinstance(now, Absent):
-                return None
-            raise WriteConflict(_changed(record))
-        if now.version == before:
-            return None
-        if now.fingerprint == self._fingerprinter.of(value):
-            return now.version
-        raise WriteConflict(_changed(record))
+    async def _landed(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str:
+        """The version that a write of uncertain end has made.
+
+        Raises WriteUnknown where none shows: the write may take effect later, or the reads are from before it.
+        """
+        for attempt in range(1, _READ_BACKS + 1):
+            try:
+                now = await self._read(name)
+            except AzureFailure as second:
+                raise WriteUnknown(record) from second
+            if isinstance(now, Existing) and now.version != before and now.fingerprint == self._fingerprinter.of(value):
+                self._writes.made(self._place(name), before, now)
+                return now.version
+            old = now.version == before if isinstance(now, Existing) else isinstance(now, Absent) and before is None
+            if not old:
+                raise WriteConflict(_changed(record))
+            self._memory.forget(name)
+            if attempt < _READ_BACKS:
+                await asyncio.sleep(_READ_BACK_PAUSE)
+        raise WriteUnknown(record)
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags, content type and expiry of one version by PATCH, which makes no other."""
+        """Sets tags, content type and expiry of one version by PATCH, which makes no other; see `SecretTarget.patch`."""
+        # Without the expiry, which is another at each time.
+        attempt = (version, dict(metadata.tags), metadata.content_type, metadata.expires is None)
+        self._check_kept(name, self._writes.ignored(self._place(name), attempt))
         await self._call(
             UPDATE_SECRET,
             lambda: self._update(
@@ -313,14 +391,50 @@ class KeyVault:
                 expires_on=metadata.expires,
             ),
         )
+        await self._verify(name, version, attempt, partial(_differing, metadata))
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
-        """Enables or disables one version by PATCH."""
+        """Enables or disables one version by PATCH; see `SecretTarget.enable`."""
+        attempt = (version, enabled)
+        self._check_kept(name, self._writes.ignored(self._place(name), attempt))
         await self._call(UPDATE_SECRET, lambda: self._update(name, version, enabled=enabled))
+        await self._verify(name, version, attempt, partial(_not_switched, enabled))
 
     async def _update(self, name: str, version: str, **wanted: Any) -> None:  # noqa: ANN401  # the SDK's keywords
         updated = await self._client.update_secret_properties(name, version, **wanted)
         self._ids.version(updated.id, name, changed=True)
+
+    async def _verify(
+        self, name: str, version: str, attempt: object, differing: Callable[[Observation], frozenset[str]]
+    ) -> None:
+        """Reads back what a PATCH has changed. Raises NotKept where the vault accepted it and did not keep it."""
+        left: frozenset[str] = frozenset()
+        for number in range(1, _READ_BACKS + 1):
+            try:
+                now = await self._read(name)
+            except AzureFailure:
+                return  # the reply said that it was done
+            if isinstance(now, (Existing, Disabled)) and now.version not in {version, None}:
+                return  # another version is the latest: another writer's
+            left = differing(now)
+            if not left:
+                return
+            self._memory.forget(name)
+            if number < _READ_BACKS:
+                await asyncio.sleep(_READ_BACK_PAUSE)
+        self._writes.ignore(self._place(name), attempt, left)
+        self._check_kept(name, left)
+
+    def _check_kept(self, name: str, left: frozenset[str]) -> None:
+        if left:
+            fields = ", ".join(sorted(left))
+            raise NotKept(
+                FailureRecord(
+                    kind="conflict",
+                    summary=f"the vault accepted a change of {name} and did not keep it ({fields}): not tried again for a day",
+                    hint=f"find what undoes it, such as a policy or another tool (az keyvault secret show --id {self._url}/secrets/{name})",
+                )
+            )
 
     async def recover(self, name: str) -> None:
         """Recovers and waits, at most a minute, until the name can be read again. Raises AzureFailure."""
@@ -393,6 +507,64 @@ def _overtaken(name: str, url: str) -> FailureRecord:
         summary=f"somebody else wrote {name} right after keysync did: two writers share this secret",
         hint=f"find who else writes it (az keyvault secret list-versions --id {url}/secrets/{name}) and stop one of the two",
     )
+
+
+def _from_before(name: str) -> FailureRecord:
+    return FailureRecord(
+        kind="conflict",
+        summary=f"the vault lists a later version of {name} than the one that it shows: not written, the next pass looks",
+    )
+
+
+def _on_its_way(name: str) -> FailureRecord:
+    return FailureRecord(
+        kind="timeout",
+        summary=f"an earlier write of {name} may still take effect: not written again before it is certain, the next pass looks",
+    )
+
+
+def _between(created: datetime | None, answered: datetime | None) -> timedelta | None:
+    return answered - created if created is not None and answered is not None else None
+
+
+def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> list[Any]:
+    """The versions beside `before` that a read may not show yet."""
+    since = answered - timedelta(seconds=SETTLED_SECONDS)
+    return [each for each in listed if each.version != before and _time(each.created_on) > since]
+
+
+def _made_at(listed: Sequence[Any], version: str | None) -> datetime:
+    return next((_time(each.created_on) for each in listed if each.version == version), _LONG_AGO)
+
+
+def _later(listed: Sequence[Any], before: str | None, answered: datetime) -> bool:
+    """Whether a version was made after `before`; where nothing was seen, any is one."""
+    if before is None:
+        return bool(listed)
+    at = _made_at(listed, before)
+    return any(_time(each.created_on) > at for each in _recent(listed, before, answered))
+
+
+def _tied(listed: Sequence[Any], before: str | None, answered: datetime) -> list[str]:
+    """Versions that were made in the same second as `before`."""
+    at = _made_at(listed, before)
+    return [str(each.version) for each in _recent(listed, before, answered) if _time(each.created_on) == at]
+
+
+def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:
+    if not isinstance(found, Existing):
+        return frozenset()  # it was disabled or deleted since, which the next pass sees
+    pairs = {
+        "tags": wanted.tags.items() <= dict(found.tags).items(),
+        "content type": wanted.content_type is None or found.content_type == wanted.content_type,
+        "expiry": wanted.expires is None or found.expires == wanted.expires,
+    }
+    return frozenset(name for name, same in pairs.items() if not same)
+
+
+def _not_switched(enabled: bool, found: Observation) -> frozenset[str]:
+    wrong = isinstance(found, Disabled if enabled else Existing)
+    return frozenset({"enabled"} if wrong else ())
 
 
 def _time(moment: datetime | None) -> datetime:

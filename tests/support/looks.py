@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any, Final
 
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
@@ -43,6 +42,6 @@ def look(one: Item, observation: Observation, *, history: History | None = None,
     return Seen(one, print_of(name), observation, print_of(OTHER[name]), at, history)
 
 
-def long_history(versions: int, *recent: datetime) -> History:
-    """A secret with so many versions, the named ones of them of late."""
-    return History(versions, recent)
+def long_history(versions: int, today: int = 0) -> History:
+    """A secret with so many versions, `today` of them made in the last 24 hours."""
+    return History(versions, today)

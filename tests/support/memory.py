@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
 from keysync.secret.fingerprint import Fingerprinter
@@ -133,7 +133,8 @@ class MemoryVault:
         await asyncio.sleep(0)
         assert self.latest(name).id == latest
         versions = self.history_of[name]
-        return History(len(versions), tuple(version.created for version in versions if version.created))
+        since = self._clock() - timedelta(days=1)
+        return History(len(versions), sum(1 for version in versions if version.created and version.created > since))
 
     async def listing(self) -> tuple[Listed, ...]:
         """Every secret that is not deleted; `listing_failure` makes it raise."""

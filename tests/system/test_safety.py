@@ -204,7 +204,7 @@ def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_w
 
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWorld, existed: bool) -> None:
-    """Between a lost write and the next somebody takes the name, or takes the mark off: theirs stays as it is."""
+    """Between a throttled write and the next somebody takes the name, or takes the mark off: theirs stays as it is."""
     stored = (secret("alpha", value="old", tags=marks("alpha")),) if existed else ()
     world = make_quick_world(ALPHA, vaults=(holding(*stored),))
     world.configure([PRIMARY])
@@ -216,10 +216,12 @@ def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWor
         else:
             vault.add_version("alpha-primary-key", "theirs", tags={"who": "them"})
 
-    fault = Fault(operation="setSecret", kind="reset", times=1)
+    # Ten seconds are longer than a look is good for.
+    wait = "11" if existed else "0"
+    fault = Fault(operation="setSecret", status=429, code="TooManyRequests", retry_after=wait, times=1)
     world.running.do(lambda azure: azure.faults.add(fault))
-    # The comparison, the look before a free name is taken, the look for the lost write, and then the one that counts.
-    which = 3 if existed else 4
+    # The comparison, the look before a free name is taken, and then the one that counts.
+    which = 2 if existed else 3
     world.running.do(lambda azure: before(azure, ("getSecret", NAME), take, which=which))
     ran = world.sync()
     assert ran.outcomes()[NAME] == "refused"

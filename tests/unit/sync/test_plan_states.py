@@ -217,7 +217,7 @@ def test_a_read_only_secret_waits_for_nobody() -> None:
 
 def test_metadata_alone_is_not_held_back() -> None:
     """What makes no version neither spends the budget of versions nor waits for anybody."""
-    change = judge(look(item(tags={"env": "x"}), ours("primary"), history=long_history(499, NOW)), NOW)
+    change = judge(look(item(tags={"env": "x"}), ours("primary"), history=long_history(499, 1)), NOW)
     assert (change.kind, change.held) == ("update", None)
 
 
