@@ -198,6 +198,14 @@ class Vault:
         """Let the next `reads` calls of `read` show `secret`."""
         self._stale[name.lower()] = secret, reads
 
+    def is_answered_from_before(self, name: str) -> bool:
+        """Whether the next `read` shows what `answer_from` said."""
+        return name.lower() in self._stale
+
+    def show_latest(self) -> None:
+        """Let every `read` show what is there."""
+        self._stale.clear()
+
     def read(self, name: str) -> Secret | None:
         """What a GET of the latest version shows: as `find`, unless `answer_from` says otherwise."""
         secret, left = self._stale.pop(name.lower(), (None, 0))

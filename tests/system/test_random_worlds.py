@@ -1,0 +1,56 @@
+"""Random worlds against an oracle: no wrong value, no foreign secret written, one version a value, in sync at the end.
+
+KEYSYNC_WORLD_SEED=7-123 replays one world.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.support.rough_worlds import RoughWorld, config_for, emulator_of
+from tests.support.warp import Warp, WarpLoop
+
+CHUNKS: Final = 40
+WORLDS_IN_A_CHUNK: Final = 50
+MISROUTED: Final = False
+"""Whether replies about another account or secret are among the faults."""
+
+
+def run_worlds(folder: Path, seeds: list[str]) -> None:
+    """Runs one world a seed. Raises AssertionError that names the seed of the first that went wrong."""
+    warp, offset = Warp(), [0.0]
+
+    async def worlds() -> None:
+        async with emulator_of(lambda: warp.wall() + offset[0]) as azure:
+            config = config_for(azure, folder)
+            for seed in seeds:
+                try:
+                    await RoughWorld(azure, config, seed, offset, misrouted=MISROUTED).run()
+                except Exception as error:
+                    raise AssertionError(f"KEYSYNC_WORLD_SEED={seed}: {error!r}") from error
+
+    with warp.installed(), asyncio.Runner(loop_factory=lambda: WarpLoop(warp)) as runner:
+        runner.run(worlds())
+
+
+def seeds_of(chunk: str, count: int) -> list[str]:
+    """The seeds of a chunk, or the one to be replayed."""
+    chosen = os.environ.get("KEYSYNC_WORLD_SEED")
+    return [chosen] if chosen else [f"{chunk}-{number}" for number in range(count)]
+
+
+def test_a_sample_of_random_worlds(tmp_path: Path) -> None:
+    """Thirty worlds that are the same each time."""
+    run_worlds(tmp_path, seeds_of("quick", 30))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_two_thousand_random_worlds(tmp_path: Path, chunk: int) -> None:
+    """A second writer, faults, late writes, stale reads, and clocks that are off."""
+    run_worlds(tmp_path, seeds_of(str(chunk), WORLDS_IN_A_CHUNK))
