@@ -119,6 +119,11 @@ class Emulator:
         """Has every token issued so far refused with 401, as after a revocation."""
         self._entra.revoke()
 
+    @property
+    def late_effects(self) -> int:
+        """How many operations are still to take effect after their replies."""
+        return len(self._late)
+
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
         self._certificate = Certificate(f"{vault.name}.localhost" for vault in self.state.vaults)

@@ -212,7 +212,7 @@ def test_limits_stop_before_any_write_and_accept_goes_on(make_world: MakeWorld) 
     assert stopped.code == 4
     assert "2 secrets would be created" in stopped.report["stopped"]
     assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
-    assert world.sync("--accept", "0123456789abcdef").code == 4
+    assert world.sync("--accept", "0123456789abcdef0123456789abcdef").code == 4
     assert world.sync("--accept", stopped.report["checksum"]).code == 0
 
 

@@ -43,7 +43,7 @@ ERROR = FailureRecord(
 REPORT = Report(
     run_id="run-1",
     dry_run=False,
-    checksum="0123456789abcdef",
+    checksum="0123456789abcdef0123456789abcdef",
     started=datetime(2026, 11, 24, 5, 22, tzinfo=UTC),
     duration_seconds=0.41,
     accounts=3,
@@ -203,7 +203,7 @@ def test_a_plan_says_that_nothing_was_written_and_names_its_checksum():
     """The line of a plan carries what `--accept` takes."""
     line = printed(replace(REPORT, dry_run=True, results=(Result(ref("a"), "create"),))).splitlines()[-1]
     assert "nothing was written" in line
-    assert "0123456789abcdef" in line
+    assert "0123456789abcdef0123456789abcdef" in line
 
 
 def test_a_stop_and_an_interruption_are_told():

@@ -98,8 +98,8 @@ async def test_a_limit_stops_the_pass_before_any_write():
 async def test_another_plan_than_the_accepted_one_stops():
     """`--accept` of a plan that has changed since writes nothing, even within the limits, and names the new one."""
     world = World("alpha")
-    report = await world.run(accept="0123456789abcdef")
-    assert "0123456789abcdef" in (report.stopped or "")
+    report = await world.run(accept="0123456789abcdef0123456789abcdef")
+    assert "0123456789abcdef0123456789abcdef" in (report.stopped or "")
     assert report.checksum in (report.stopped or "")
     assert world.vault.history_of == {}
     assert {result.outcome for result in report.results} == {"skipped"}

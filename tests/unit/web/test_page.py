@@ -32,7 +32,7 @@ from .conftest import Client, Source
 PAGE = Page()
 STOP = (
     "vault main: 40 of the 42 secrets managed there (95%) would be updated, limits.update_percent is 50. "
-    "Nothing was written. If this is meant: keysync sync --accept 0123456789abcdef"
+    "Nothing was written. If this is meant: keysync sync --accept 0123456789abcdef0123456789abcdef"
 )
 VOID = {"meta", "link", "input", "rect", "path", "circle", "use", "br"}
 
@@ -181,7 +181,7 @@ def test_a_safety_stop_is_told_with_its_numbers_and_the_command():
     status = make_status(account("a"), stopped=STOP)
     html = PAGE.render(status, Query())
     assert "40 of the 42 secrets managed there (95%)" in html
-    assert "<code>keysync sync --accept 0123456789abcdef</code>" in html
+    assert "<code>keysync sync --accept 0123456789abcdef0123456789abcdef</code>" in html
     without = PAGE.render(replace(status, stopped="another checksum"), Query())
     assert "<p>another checksum</p>" in without
 
