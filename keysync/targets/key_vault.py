@@ -238,9 +238,9 @@ class KeyVault:
         known = self._versions.of(name, latest)
         if known is None:
             listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
-            if _later(listed, latest, answered):
-                raise ReadFromBefore(_from_before(name))
-            known = self._versions.learn(name, latest, [_time(each.created_on) for each in listed], answered)
+            created = [_time(each.created_on) for each in listed]
+            proven = not _after(listed, latest, answered)
+            known = self._versions.learn(name, latest, created, answered, proven=proven)
         return known
 
     async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[Any], datetime]:
@@ -263,15 +263,20 @@ class KeyVault:
             if is_absent(failure.record) or is_denied(failure.record):
                 return  # nothing is there, or this identity may not list
             raise
-        if _later(listed, before, answered):
-            raise ReadFromBefore(_from_before(name))
-        for version in _tied(listed, before, answered):
-            # Times have whole seconds: only the value shows whether this is the version to be made.
-            if await self._call(GET_SECRET, partial(self._holds, name, version, value)):
+        tags = next((each.tags for each in listed if each.version == before), None)
+        for version, later in _after(listed, before, answered):
+            # Times have whole seconds and may be set back: what shows a stale look is the value to be made, or another owner.
+            other_owner = before is None or (later and version.tags != tags)
+            if other_owner or await self._holds(name, str(version.version), value):
                 raise ReadFromBefore(_from_before(name))
 
     async def _holds(self, name: str, version: str, value: SecretValue) -> bool:
-        secret = await self._client.get_secret(name, version)
+        try:
+            secret = await self._call(GET_SECRET, lambda: self._client.get_secret(name, version))
+        except AzureFailure as failure:
+            if failure.record.has_code("SecretDisabled"):
+                return False
+            raise
         self._ids.version(secret.id, name)
         found = self._scrubber.remember(SecretValue(secret.value or ""))
         return self._fingerprinter.of(found) == self._fingerprinter.of(value)
@@ -537,18 +542,13 @@ def _made_at(listed: Sequence[Any], version: str | None) -> datetime:
     return next((_time(each.created_on) for each in listed if each.version == version), _LONG_AGO)
 
 
-def _later(listed: Sequence[Any], before: str | None, answered: datetime) -> bool:
-    """Whether a version was made after `before`; where nothing was seen, any is one."""
+def _after(listed: Sequence[Any], before: str | None, answered: datetime) -> list[tuple[Any, bool]]:
+    """Versions that were not made before `before`, and whether each is later; where nothing was read, any version is one."""
     if before is None:
-        return bool(listed)
+        return [(each, True) for each in listed]
     at = _made_at(listed, before)
-    return any(_time(each.created_on) > at for each in _recent(listed, before, answered))
-
-
-def _tied(listed: Sequence[Any], before: str | None, answered: datetime) -> list[str]:
-    """Versions that were made in the same second as `before`."""
-    at = _made_at(listed, before)
-    return [str(each.version) for each in _recent(listed, before, answered) if _time(each.created_on) == at]
+    recent = _recent(listed, before, answered)
+    return [(each, _time(each.created_on) > at) for each in recent if _time(each.created_on) >= at]
 
 
 def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:

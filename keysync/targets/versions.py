@@ -46,11 +46,18 @@ class Versions:
         known = self._known.get(fold(name))
         return known is not None and known.latest == latest and known.listed is not None and known.listed >= at
 
-    def learn(self, name: str, latest: str, created: Sequence[datetime], answered: datetime) -> History:
-        """Keeps what a listing of all versions has shown; `answered` is the service's time at the reply."""
+    def learn(
+        self, name: str, latest: str, created: Sequence[datetime], answered: datetime, *, proven: bool = True
+    ) -> History:
+        """Keeps what a listing of all versions has shown; `answered` is the service's time at the reply.
+
+        Without `proven` the listing leaves open whether `latest` is the latest version.
+        """
         now = self.clock()
         made = (now - (answered - each).total_seconds() for each in created)
-        known = _Known(latest, len(created), tuple(each for each in made if now - each < DAY_SECONDS), now)
+        known = _Known(
+            latest, len(created), tuple(each for each in made if now - each < DAY_SECONDS), now if proven else None
+        )
         self._known[fold(name)] = known
         return known.history(now)
 

@@ -42,11 +42,13 @@ def remove_account(azure: Emulator, name: str) -> None:
 
 
 def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int = 2 * DAY) -> None:
-    """Gives a secret so many versions in all, the new ones `age` seconds old, the tags those of the latest."""
+    """Gives a secret so many versions in all, with the tags of the latest; all are at least `age` seconds old."""
     stored = azure.state.vault(vault)
     while len(stored.versions(name)) < total:
         _, made = stored.add_version(name, "old", tags=stored.versions(name)[-1].tags)
         made.created -= age
+    for version in stored.versions(name):
+        version.created = min(version.created, made.created)
 
 
 def add_version(azure: Emulator, target: str, value: str, tags: dict[str, str]) -> None:
