@@ -307,6 +307,8 @@ def test_a_record_that_was_made_stays():
         ({"x-ms-retry-after-ms": "soon", "Retry-After": "9"}, 9),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00"}, 0),
+        # By the service's own clock, whatever this machine's says.
+        ({"Retry-After": "Wed, 21 Oct 2015 07:28:05 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 5),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
         ({"Retry-After": "inf"}, None),

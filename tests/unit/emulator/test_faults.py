@@ -126,3 +126,35 @@ async def test_control(client, azure):
     _, listed = await ask("GET", "/vaults/kv-a/secrets")
     assert {"name": "many00", "versions": 1, "tags": {}} in listed
     assert (await ask("GET", "/nowhere"))[0] == 404
+
+
+async def test_a_late_effect_comes_after_the_reply(client, azure):
+    """The failure is told at once, the version is there later."""
+    azure.faults.add(Fault(operation="setSecret", status=503, after=True, delay=0.05, times=1))
+    assert (await client.vault("/secrets/new?api-version=7.6", "PUT", json={"value": "x"}))[0] == 503
+    assert (azure.late_effects, azure.state.vault("kv-a").versions("new")) == (1, [])
+    while azure.late_effects:  # noqa: ASYNC110  # the effect is the embedded Azure's, on a timer
+        await asyncio.sleep(0)
+    assert [version.value for version in azure.state.vault("kv-a").versions("new")] == ["x"]
+
+
+async def test_stale_reads_and_ignored_changes(client, azure):
+    """As many reads as asked for show the secret from before; a change that is ignored looks like any other."""
+    azure.faults.add(Fault(operation="setSecret", kind="stale", reads=2, times=1))
+    made = await client.secrets.set_secret("many00", "later")
+    shown = [
+        (await client.secrets.get_secret("many00")).properties.version == made.properties.version for _ in range(3)
+    ]
+    assert shown == [False, False, True]
+    azure.faults.add(Fault(operation="updateSecret", kind="ignored", times=1))
+    told = await client.secrets.update_secret_properties("many00", content_type="text/x")
+    assert told.content_type == "text/x"
+    assert (await client.secrets.get_secret("many00")).properties.content_type is None
+
+
+async def test_a_misrouted_reply_is_about_another(client, azure):
+    """A read shows the other secret; a change takes effect where it was meant."""
+    azure.faults.add(Fault(operation="*", target="kv-a/many00", kind="misrouted", other="many01"))
+    assert (await client.secrets.get_secret("many00")).name == "many01"
+    assert (await client.secrets.set_secret("many00", "mine")).name == "many01"
+    assert azure.state.vault("kv-a").versions("many00")[-1].value == "mine"
