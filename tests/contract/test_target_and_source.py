@@ -11,7 +11,7 @@ import pytest
 from keysync.azure.errors import AzureFailure
 from keysync.emulator import Fault
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import WriteConflict, WriteUnknown
+from keysync.targets.errors import NotKept, WriteConflict, WriteUnknown
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
 from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks, Side
 
@@ -193,3 +193,23 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
     found = await azure_side.target.read("kept-2")
     assert isinstance(found, Existing)
     assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of somebody else"))
+
+
+async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written(azure_side: BehindTheSdks) -> None:
+    """However many reads are stale, the process knows its own version."""
+    before = azure_side.put(NAME, "old")
+    azure_side.azure.faults.add(Fault(operation="setSecret", kind="stale", reads=20, times=1))
+    made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
+    found = await azure_side.target.read(NAME)
+    assert isinstance(found, Existing)
+    assert (found.version, found.fingerprint) == (made, azure_side.fingerprinter.of(SecretValue(PRIMARY)))
+
+
+async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) -> None:
+    """The vault accepts tags and keeps none: that is an error each time, and one request in all."""
+    version = azure_side.put(NAME, PRIMARY)
+    azure_side.azure.faults.add(Fault(operation="updateSecret", kind="ignored"))
+    for _ in range(3):
+        with pytest.raises(NotKept):
+            await azure_side.target.patch(NAME, version, MARKED)
+    assert azure_side.azure.counts["updateSecret"] == 1
