@@ -15,6 +15,8 @@ from typing import Final
 STANDARD_ALPHABET: Final = str.maketrans("-_", "+/")
 """From the alphabet of base64url to that of base64."""
 
+# That of ASCII alone: the bytes of another kind are part of a value, as an escape of them is.
+_WITHOUT_SPACE: Final = dict.fromkeys(code for code in range(128) if chr(code).isspace())
 _LAYERS: Final = 6  # a hostile text could nest escapes without end
 _ESCAPE: Final = re.compile(
     r"%[0-9A-Fa-f]{2}|\\x[0-9A-Fa-f]{2}"
@@ -48,7 +50,7 @@ class Decoded:
 
 def as_bytes(text: str) -> str:
     """`text` as in `Decoded.chars`. A lone surrogate, which JSON can carry, stays what it is."""
-    return "".join(text.split()).encode("utf-8", "surrogatepass").decode("latin-1")
+    return text.translate(_WITHOUT_SPACE).encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def layers(text: str) -> Iterator[Decoded]:
@@ -71,7 +73,7 @@ def unpacked(layer: Decoded) -> Iterator[Decoded]:
 def _without_space(text: str) -> Decoded:
     if text.isascii():
         first: Sequence[int] = [at for at, char in enumerate(text) if not char.isspace()]
-        return Decoded("".join(text.split()), first, [at + 1 for at in first])
+        return Decoded(text.translate(_WITHOUT_SPACE), first, [at + 1 for at in first])
     kept = [(at, as_bytes(char)) for at, char in enumerate(text)]
     first = [at for at, data in kept for _ in data]
     return Decoded("".join(data for _, data in kept), first, [at + 1 for at in first])

@@ -263,7 +263,7 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
         "missing": ("missing", "missing"),
         "foreign": ("foreign", "missing"),
     }
-    table = world.run("plan").out
+    table = world.run("plan", "--all").out
     ran = world.sync("--metrics-file", str(world.folder / "keysync.prom"))
     for name, verdicts in expected.items():
         for which, verdict in zip(LIVE, verdicts, strict=True):

@@ -272,6 +272,8 @@ def test_the_document_has_exactly_the_spans_of_the_code() -> None:
     made = {"PASS": PASS, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
     code: dict[str, set[str]] = {}
     for call, _ in calls("span"):
+        if not ast.unparse(call.func).endswith("tracer.span"):
+            continue  # that of a match, or of a decoded text
         span, attributes = call.args
         if isinstance(span, ast.Name):
             assert span.id in made
