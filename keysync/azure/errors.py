@@ -19,7 +19,7 @@ from azure.identity import CredentialUnavailableError
 
 from keysync.azure.body import UnreadableBody
 from keysync.azure.hints import hint_for
-from keysync.azure.proxy import ProxyFailed
+from keysync.azure.proxy import ProxyFailed, hint_in
 from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.config.forms import fold
 from keysync.errors import KeysyncError
@@ -176,7 +176,9 @@ class FailureTranslator:
         status = error.status_code
         body = _json_body(response)
         cloud_error = self._entra_error(body) or self._cloud_error(body)
-        kind = _kind_of_status(error, status, cloud_error)
+        # DefaultAzureCredential drops the error of a proxy, and keeps its text.
+        proxy = hint_in(str(error.message)) if response is None else None
+        kind = "connection" if proxy else _kind_of_status(error, status, cloud_error)
         return FailureRecord(
             kind=kind,
             summary=_summary_of_status(kind, status, cloud_error, self._plain_message(error, response)),
@@ -185,8 +187,9 @@ class FailureTranslator:
             request_id=self._header(headers, "x-ms-request-id"),
             correlation_id=self._header(headers, "x-ms-correlation-request-id"),
             client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
+            hint=proxy,
             retry_after=parse_retry_after(headers),
-            ambiguous=_may_have_taken_effect(kind, status),
+            ambiguous=proxy is None and _may_have_taken_effect(kind, status),
         )
 
     def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401

@@ -107,6 +107,18 @@ class ProxyFailed(aiohttp.ClientError):
         super().__init__(self.reason if status is None else f"{self.reason} to CONNECT {target}")
 
 
+_IN_TEXT: Final = re.compile(r"the proxy (\S+) of (\w+) (cannot be reached|answered HTTP \d+)")
+
+
+def hint_in(text: str) -> str | None:
+    """What to do about a proxy whose failure `text` tells of, as DefaultAzureCredential does; None where it tells of none."""
+    found = _IN_TEXT.search(text)
+    if found is None:
+        return None
+    url, name, what = found.groups()
+    return f"{name} names the proxy {url}, which {what}: correct {name}, or name the hosts in NO_PROXY to call them directly"
+
+
 def _hint(proxy: Proxy, status: int | None, target: str) -> str:
     name = proxy.variable
     if status is None:

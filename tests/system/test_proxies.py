@@ -91,6 +91,22 @@ def test_a_proxy_that_wants_other_credentials_is_asked_once(config: Path) -> Non
     assert len(proxy.connects) == 2
 
 
+def test_a_default_credential_behind_a_dead_proxy_is_about_the_proxy(config: Path) -> None:
+    """The chain of credentials drops the error of the proxy: its hint would be to set up another credential."""
+    text = config.read_text().replace(
+        f"{{type: client_secret, tenant_id: {TENANT}, client_id: {TENANT}, client_secret_file: secret}}",
+        "{type: default}",
+    )
+    config.write_text(text)
+    with proxying_in_a_thread("407") as proxy:
+        address = environ(proxy)
+    signed = {"AZURE_TENANT_ID": TENANT, "AZURE_CLIENT_ID": TENANT, "AZURE_CLIENT_SECRET": "of-no-importance"}
+    ran = run_keysync("sync", "--output", "json", "-c", str(config), env={**address, **signed})
+    hints = {item["error"]["hint"] for item in json.loads(ran.out)["items"]}
+    assert len(hints) == 1
+    assert hints.pop().startswith("HTTPS_PROXY names the proxy http://127.0.0.1:")
+
+
 def test_the_daemon_shows_no_password_of_a_proxy(config: Path) -> None:
     """Neither the page, nor the API, nor the log, nor what is said of the webhook."""
     with proxying_in_a_thread("407") as proxy:
