@@ -28,7 +28,7 @@ PRINCIPAL, CLIENT = "22222222-0000-0000-0000-000000000000", "11111111-0000-0000-
 
 
 def yaml(path: Path) -> Any:
-    return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
 def template(name: str) -> Any:

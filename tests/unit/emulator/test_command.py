@@ -58,7 +58,7 @@ def test_it_serves_until_sigterm(tmp_path):
         "identity_endpoint",
         "identity_header",
     }
-    config = YAML(typ="safe").load(StringIO(printed.partition("\n\n")[0]))
+    config = YAML(typ="safe", pure=True).load(StringIO(printed.partition("\n\n")[0]))
     assert config["cloud"] == {name: told[name] for name in ("authority", "resource_manager", "ca_bundle")}
     assert config["vaults"] == {"kv-one": {"url": told["vaults"]["kv-one"], "verify_challenge_resource": False}}
     assert [account["name"] for account in config["accounts"]] == ["one", "two"]
