@@ -21,7 +21,7 @@ CONFIG = f"""\
 credential: {{type: client_secret, tenant_id: {TENANT}, client_id: {TENANT}, client_secret_file: secret}}
 schedule: {{every: 1h}}
 listen: 127.0.0.1:0
-timeouts: {{request: 5s, account: 8s, collect: 1s, shutdown: 2s}}
+timeouts: {{request: 5s, account: 20s, collect: 1s, shutdown: 2s}}
 vaults:
   main: {{url: https://kv-render.vault.azure.net}}
 accounts:
