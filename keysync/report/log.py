@@ -82,12 +82,12 @@ class PassLog:
         return level if len(same) == 1 else logging.DEBUG
 
     def _log_causes(self, run_id: str) -> None:
-        """One line for each cause that affects more than one item: how many, and the first three names."""
+        """One line for each cause that affects more than one secret; its first failure is already logged as an error."""
         for group in self._causes.pop(run_id, {}).values():
             error = group[0].error
             if len(group) > 1 and error is not None:
                 accounts = {result.ref.account.rsplit("/", 1)[-1] for result in group}
-                self._log.error(
+                self._log.warning(
                     "pass.cause",
                     run_id=run_id,
                     reason=error.summary,

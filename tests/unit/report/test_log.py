@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from structlog.testing import capture_logs
 
 from keysync.azure.errors import CloudError, FailureRecord
@@ -102,3 +103,26 @@ def test_a_pass_that_left_accounts_out_says_how_many():
         PassLog().finished(report)
     told: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
     assert told == [("pass.warning", "look at this"), ("pass.left_out", 2), ("pass.finished", None)]
+
+
+@pytest.mark.parametrize(("secrets", "levels"), [(1, ["error"]), (2, ["error", "debug", "warning"])])
+def test_a_cause_gives_one_error_a_run(secrets: int, levels: list[str]):
+    """The first failure has all its fields; more than one secret gets a warning with the count."""
+    names = ("primary", "secondary")[:secrets]
+    results = tuple(
+        Result(ref("alpha", key), "failed", error=failure(403, "Forbidden", f"at {key}"), reason="denied")
+        for key in names
+    )
+    log = PassLog()
+    with capture_logs() as lines:
+        for result in results:
+            log.result("run", result)
+        log.finished(Report("run", False, "sum", NOW, 0.5, 1, results))
+    assert [line["log_level"] for line in lines][:-1] == levels
+    first, last = lines[0], lines[-2]
+    assert first["event"] == "secret.failed"
+    error = results[0].error
+    assert error is not None
+    assert {name: first[name] for name in error.to_dict()} == error.to_dict()
+    if secrets > 1:
+        assert (last["event"], last["secrets"], last["affected"]) == ("pass.cause", 2, "account alpha")

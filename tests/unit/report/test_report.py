@@ -251,7 +251,7 @@ def test_the_log_has_one_event_a_change_and_one_summary():
         ("secret.failed", "debug"),
         ("secret.refused", "warning"),
         ("secret.updated", "info"),
-        ("pass.cause", "error"),
+        ("pass.cause", "warning"),
         ("pass.finished", "warning"),
     ]
 
