@@ -16,12 +16,11 @@ from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
-from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus
+from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
-from keysync.sync.model import DONE, Result
+from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0
-_IN_STEP = frozenset(DONE.values()) | {"unchanged"}
 
 
 def words_of(schedule: Schedule) -> str:
@@ -172,7 +171,7 @@ def _vault(
         state=state,
         breaker=standing.state if standing is not None else "closed",
         secrets=len(results),
-        behind=sum(result.outcome not in _IN_STEP for result in results),
+        behind=sum(standing_of(result.outcome, result.verdict) == "behind" for result in results),
         error=error.to_dict() if failing and error is not None else None,
         retry_at=_retry_at(standing, now),
     )

@@ -31,6 +31,19 @@ Standing: TypeAlias = Literal["in_step", "behind", "unread", "pending"]
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
 
 
+def standing_of(outcome: str | None, verdict: Verdict | None) -> Standing:
+    """Whether a vault holds what it should, by the outcome; without an outcome by the verdict."""
+    if outcome is None:
+        if verdict in (None, "unknown"):
+            return "pending"
+        return "in_step" if verdict == "in_sync" else "behind"
+    if outcome in _DONE:
+        return "in_step"
+    # A side that did not answer, or a write without a known effect, says nothing about what the vault holds now.
+    unread = outcome == "unknown" or (outcome == "failed" and verdict in (None, "unknown"))
+    return "unread" if unread else "behind"
+
+
 @dataclass(frozen=True, slots=True)
 class SecretStatus:
     """One key in one vault. `outcome` is the last one, as in the report; `error` is the contract's error object."""
@@ -49,15 +62,8 @@ class SecretStatus:
 
     @property
     def standing(self) -> Standing:
-        """Whether the vault holds what it should: the outcome tells, and before there is one the verdict."""
-        if self.outcome is not None:
-            if self.outcome in _DONE:
-                return "in_step"
-            # A side that did not answer says nothing about what the vault holds.
-            return "unread" if self.outcome == "failed" and self.verdict in (None, "unknown") else "behind"
-        if self.verdict in (None, "unknown"):
-            return "pending"
-        return "in_step" if self.verdict == "in_sync" else "behind"
+        """Whether the vault holds what it should."""
+        return standing_of(self.outcome, self.verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +88,7 @@ class AccountStatus:
 
 @dataclass(frozen=True, slots=True)
 class VaultStatus:
-    """One vault, by the configuration's name. `behind` of its `secrets` are not in step."""
+    """One vault, by the configuration's name. `behind` of its `secrets` are known to differ."""
 
     name: str
     url: str
@@ -137,7 +143,7 @@ class PassStatus:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many there are: every secret is one of in step, behind (known to differ), unread and pending."""
+    """How many there are: every secret is one of in step, behind (known to differ), unread (not known) and pending."""
 
     accounts: int
     secrets: int

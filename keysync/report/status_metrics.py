@@ -120,7 +120,7 @@ def _add_ages(age: GaugeMetricFamily, account: AccountStatus) -> None:
 
 def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
     secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were looked at.", labels=["vault"])
-    behind = GaugeMetricFamily("keysync_vault_secrets_behind", "Secrets that are not in step.", labels=["vault"])
+    behind = GaugeMetricFamily("keysync_vault_secrets_behind", "Secrets that are known to differ.", labels=["vault"])
     breaker = GaugeMetricFamily(
         "keysync_vault_breaker", "State of the vault's breaker: 0 closed, 1 half open, 2 open.", labels=["vault"]
     )

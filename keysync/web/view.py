@@ -328,7 +328,7 @@ def _standing(secret: SecretStatus) -> tuple[str, Tone]:
         case "pending":
             return "not looked at yet", "wait"
         case "unread":
-            return "could not be read", "bad"
+            return "may have been written" if outcome == "unknown" else "could not be read", "bad"
     # `unknown` tells less than what went wrong.
     named = verdict if verdict and verdict not in {"unknown", "in step"} else ""
     words = [word for word in (named, _PLANNED.get(outcome, outcome)) if word]

@@ -154,7 +154,7 @@ def varied() -> Status:
         discovery_complete=True,
         unserved=(UnservedAccount(arm_id("retired"), "it is not provisioned: its state is Deleting"),),
         vaults=(
-            VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=6),
+            VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=3),
             VaultStatus(
                 "disaster",
                 "https://kv-render-dr.vault.azure.net",

@@ -20,8 +20,10 @@ from keysync.daemon.supervisor import Supervisor
 from keysync.daemon.tenure import Terms
 from keysync.daemon.timetable import NEVER, Timetable, interval_of
 from keysync.report.status import AccountStatus, VaultStatus
+from keysync.report.status_metrics import StatusCollector
+from keysync.sync.model import Result
 from tests.support.generations import MemoryGeneration, config_of, entries, until
-from tests.support.passes import World
+from tests.support.passes import World, ref
 from tests.support.virtual_clock import seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -190,14 +192,33 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
     main.failures = {f"{name}-{key}-key": AzureFailure(DOWN) for name in ("alpha", "beta") for key in ("primary", "secondary")}  # fmt: skip
     await stage.passed()
     failing, well = stage.vault("main"), stage.vault("other")
-    assert (failing.state, failing.secrets, failing.behind) == ("failing", 4, 4)
+    assert (failing.state, failing.secrets, failing.behind) == ("failing", 4, 0)
     assert failing.error == DOWN.to_dict()
     assert (well.state, well.behind, well.error, well.breaker) == ("ok", 0, None, "closed")
     del main.failures["alpha-primary-key"]
     await stage.passed()
     partly = stage.vault("main")
-    assert (partly.state, partly.behind, partly.error) == ("ok", 3, None)
+    assert (partly.state, partly.behind, partly.error) == ("ok", 0, None)
     await stage.supervisor.abandon()
+
+
+async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
+    """A side that did not answer and a write without a known effect are counted apart."""
+    results = (
+        Result(ref("alpha"), "failed", error=DENIED),
+        Result(ref("alpha", "secondary"), "unknown", verdict="stale", error=DENIED),
+        Result(ref("beta"), "refused", verdict="foreign"),
+        Result(ref("beta", "secondary"), "failed", verdict="stale", error=DENIED),
+    )
+    turn = stage.ledger.begin([result.ref for result in results])
+    for result in results:
+        stage.ledger.result("run-1", result)
+    stage.ledger.end(turn)
+    status = stage.board.status()
+    tally = status.tally()
+    assert (stage.vault().behind, tally.behind, tally.unread) == (2, 2, 2)
+    families = {family.name: family for family in StatusCollector(status).collect()}
+    assert [sample.value for sample in families["keysync_vault_secrets_behind"].samples] == [2]
 
 
 async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage):
