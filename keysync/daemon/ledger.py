@@ -13,6 +13,7 @@ from keysync.azure.errors import FailureRecord
 from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.daemon.timetable import Timetable
+from keysync.report.causes import cause_text
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
@@ -277,6 +278,7 @@ def _secret(entry: Entry, result: Result) -> SecretStatus:
         version=result.version,
         reason=result.reason,
         error=result.error.to_dict() if result.error else None,
+        cause=cause_text(result),
         changed_at=entry.changed.get(ref),
         since=result.since or entry.changed.get(ref),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord
@@ -31,6 +31,19 @@ def cause_of(result: Result) -> Identity:
     return result.outcome, *identity_of(result.error)
 
 
+def cause_text(result: Result) -> str | None:
+    """The cause of a failure as text for the status snapshot, equal where `cause_of` is; None without a failure."""
+    return None if result.error is None else " ".join(str(part) for part in _flat(cause_of(result)) if part)
+
+
+def _flat(cause: Identity) -> Iterator[object]:
+    for part in cause:
+        if isinstance(part, tuple):
+            yield from part
+        else:
+            yield part
+
+
 def natural(text: str) -> tuple[tuple[int, str], ...]:
     """Sorts names as people do: farm2 before farm10."""
     parts = _DIGITS.split(text.lower())
@@ -49,3 +62,10 @@ def affected(names: Collection[str], noun: str) -> str:
         return f"{noun} {ordered[0]}"
     more = f" and {len(ordered) - _NAMED} more" if len(ordered) > _NAMED else ""
     return f"{many(len(ordered), noun)}: {', '.join(ordered[:_NAMED])}{more}"
+
+
+def affected_accounts(resource_ids: Collection[str]) -> str:
+    """`affected` for accounts: by name, and by ARM id where two accounts have one name."""
+    names = {one: one.rsplit("/", 1)[-1] for one in resource_ids}
+    alike = len(set(names.values())) < len(names)
+    return affected(names if alike else list(names.values()), "account")

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 
-from keysync.report.causes import Identity, affected, cause_of
+from keysync.report.causes import Identity, affected_accounts, cause_of
 from keysync.report.json import summary
 from keysync.sync.model import WRITES, ItemRef, Report, Result
 
@@ -86,13 +86,12 @@ class PassLog:
         for group in self._causes.pop(run_id, {}).values():
             error = group[0].error
             if len(group) > 1 and error is not None:
-                accounts = {result.ref.account.rsplit("/", 1)[-1] for result in group}
                 self._log.warning(
                     "pass.cause",
                     run_id=run_id,
                     reason=error.summary,
                     secrets=len(group),
-                    affected=affected(accounts, "account"),
+                    affected=affected_accounts({result.ref.account for result in group}),
                     **error.to_dict(),
                 )
 

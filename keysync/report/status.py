@@ -56,6 +56,8 @@ class SecretStatus:
     version: str | None = None
     reason: str | None = None
     error: Mapping[str, Any] | None = None
+    cause: str | None = None
+    """Equal for failures with one cause, whose messages differ by times and ids."""
     changed_at: datetime | None = None
     since: datetime | None = None
     """When the version that stands there was made."""

@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.azure.errors import FailureRecord
 from keysync.errors import Instruction
-from keysync.report.causes import affected, identity_of, natural
+from keysync.report.causes import affected_accounts, identity_of, natural
 from keysync.report.json import summary
 from keysync.report.paper import Paper, Part
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
@@ -113,13 +113,11 @@ def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part
 
 
 def _affected(group: Sequence[Result]) -> str:
-    accounts = {result.ref.account: account_name(result.ref.account) for result in group}
+    accounts = {result.ref.account for result in group}
     if len(accounts) > 1:
-        # Two accounts of one name are told apart by their ARM ids.
-        alike = len(set(accounts.values())) < len(accounts)
-        return affected(list(accounts if alike else accounts.values()), "account")
+        return affected_accounts(accounts)
     secrets = sorted({result.ref.secret for result in group}, key=natural)
-    return f"{next(iter(accounts.values()))} ({', '.join(secrets)})"
+    return f"{account_name(group[0].ref.account)} ({', '.join(secrets)})"
 
 
 def _cure(error: FailureRecord | None, first: str | None) -> tuple[Part, ...]:

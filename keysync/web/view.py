@@ -6,12 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from textwrap import shorten
-from typing import Any, Final
+from typing import Final
 
+from keysync.report.causes import natural
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
 from keysync.web.headline import Headline, Tone, headline
 from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
+from keysync.web.troubles import CauseKey, SharedCause, Trouble, shared_causes, trouble_of, troubles_of
 from keysync.web.words import clock, machine, relative
 
 MOST_WRITES: Final = 50
@@ -58,18 +59,6 @@ class When:
     machine: str
     clock: str
     relative: str
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Why something is not as it should be, once for all `keys` that it holds for. `facts` are names and values."""
-
-    mark: str
-    keys: str
-    summary: str
-    text: str
-    hint: str | None
-    facts: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +152,7 @@ class View:
     last_pass: When | None
     last_summary: str
     bar: tuple[tuple[str, float, float], ...]
+    causes: tuple[SharedCause, ...]
     chips: tuple[Chip, ...]
     columns: tuple[Column, ...]
     states: Mapping[str, str]
@@ -183,7 +173,7 @@ def make_view(status: Status, query: Query) -> View:
     query = query if query.page <= pages else Query.parse({**_asked(query), "page": str(pages)})
     first = (query.page - 1) * PER_PAGE
     shown = found[first : first + PER_PAGE]
-    last_pass = status.last_pass
+    last_pass, causes = status.last_pass, shared_causes(status.accounts)
     return View(
         status=status,
         tally=tally,
@@ -197,6 +187,7 @@ def make_view(status: Status, query: Query) -> View:
         last_pass=_when(last_pass.started if last_pass else None, now),
         last_summary=_summary(last_pass.summary) if last_pass else "",
         bar=_bar(tally),
+        causes=tuple(causes.values()),
         chips=tuple(_chips(status, query)),
         columns=_columns(query),
         states={state: STATES[state][0] for state in _FILTERS},
@@ -205,7 +196,7 @@ def make_view(status: Status, query: Query) -> View:
         first=first + 1 if shown else 0,
         last=first + len(shown),
         pages=pages,
-        accounts=tuple(_account(account, now) for account in shown),
+        accounts=tuple(_account(account, now, causes) for account in shown),
         vaults=tuple(_vault(vault, now) for vault in status.vaults),
         writes=_writes(status),
     )
@@ -290,11 +281,12 @@ def _orders(query: Query) -> Mapping[str, str]:
     return orders
 
 
-def _account(account: AccountStatus, now: datetime) -> AccountRow:
+def _account(account: AccountStatus, now: datetime, causes: Mapping[CauseKey, SharedCause]) -> AccountRow:
     label, tone = STATES[account.state]
     if account.stale and account.state not in NOT_RIGHT:
         tone = "warn"
-    secrets = tuple(_secret(secret, now) for secret in account.secrets)
+    ordered = sorted(account.secrets, key=lambda secret: (natural(secret.secret), natural(secret.vault)))
+    secrets = tuple(_secret(secret, now) for secret in ordered)
     return AccountRow(
         account=account,
         label=label,
@@ -304,7 +296,7 @@ def _account(account: AccountStatus, now: datetime) -> AccountRow:
         next_try=_when(account.next_try, now),
         secrets=secrets,
         secrets_told=_told(account.secrets),
-        troubles=_troubles(account),
+        troubles=tuple(troubles_of(account, causes)),
     )
 
 
@@ -336,62 +328,10 @@ def _standing(secret: SecretStatus) -> tuple[str, Tone]:
     return ", ".join(words) or "behind", "warn" if mild else "bad"
 
 
-def _troubles(account: AccountStatus) -> tuple[Trouble, ...]:
-    """One for each cause: an account that cannot be read is told once, not once for each of its secrets."""
-    causes: dict[tuple[Any, ...], list[SecretStatus]] = {}
-    for secret in account.secrets:
-        if secret.error is not None or (secret.reason and secret.outcome not in {"created", "updated", "adopted"}):
-            error = secret.error or {}
-            cause = (secret.reason, error.get("kind"), error.get("http_status"), error.get("hint"))
-            causes.setdefault(cause, []).append(secret)
-    return tuple(
-        _trouble(f"{account.account} {number}", group[0].reason, group[0].error, _keys(group, account))
-        for number, group in enumerate(causes.values())
-    )
-
-
-def _keys(group: Sequence[SecretStatus], account: AccountStatus) -> str:
-    if len(group) == len(account.secrets):
-        return ""
-    return ", ".join(f"{secret.vault}/{secret.secret}" for secret in group)
-
-
-def _trouble(mark: str, reason: str | None, error: Mapping[str, Any] | None, keys: str = "") -> Trouble:
-    error = error or {}
-    cloud = error.get("cloud_error") or {}
-    text = reason or cloud.get("message") or str(error.get("kind", "")).replace("_", " ")
-    return Trouble(
-        mark, keys, _named(error) or shorten(text, 72, placeholder=" …"), text, error.get("hint"), _facts(error)
-    )
-
-
-def _named(error: Mapping[str, Any]) -> str:
-    """An error in two words, by which it is known and searched for; nothing where there is no error."""
-    cloud, kind, status = error.get("cloud_error") or {}, error.get("kind"), error.get("http_status")
-    plain = "" if kind in {None, "cloud_error", "http_error"} else str(kind).replace("_", " ")
-    return " ".join(part for part in (f"HTTP {status}" if status else "", cloud.get("code") or plain) if part)
-
-
-def _facts(error: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    cloud = error.get("cloud_error") or {}
-    told = {
-        "kind": error.get("kind"),
-        "HTTP status": error.get("http_status"),
-        "code": cloud.get("code"),
-        "message": cloud.get("message"),
-        "target": cloud.get("target"),
-        "details": "; ".join(f"{one.get('code')}: {one.get('message')}" for one in cloud.get("details") or ()),
-        "request id": error.get("request_id"),
-        "correlation id": error.get("correlation_id"),
-        "client request id": error.get("client_request_id"),
-    }
-    return tuple((name, str(value)) for name, value in told.items() if value)
-
-
 def _vault(vault: VaultStatus, now: datetime) -> VaultRow:
     label, tone = STATES[vault.state]
     breaker = {"closed": "calls go through", "open": "calls paused", "half_open": "trying again"}[vault.breaker]
-    trouble = _trouble(f"vault {vault.name}", None, vault.error) if vault.error else None
+    trouble = trouble_of(f"vault {vault.name}", None, vault.error) if vault.error else None
     return VaultRow(vault, label, tone, breaker, _when(vault.retry_at, now), trouble)
 
 

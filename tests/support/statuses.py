@@ -80,6 +80,7 @@ def failing(name: str, failures: int = 3, **more: Any) -> AccountStatus:
         "verdict": "unknown",
         "reason": DENIED.summary,
         "error": DENIED.to_dict(),
+        "cause": "failed cloud_error 403 AuthorizationFailed account listKeys",
     }
     secrets = (secret(name, version=None, **wrong), secret(name, "secondary", version=None, **wrong))
     fields = {"failures": failures, "last_success": ago(hours=5), "secrets": secrets, **more}

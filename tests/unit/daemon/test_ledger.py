@@ -291,6 +291,7 @@ def test_a_failure_is_shown_as_in_the_report():
     books.results(result("alpha", "failed", error=DENIED, reason="no role"))
     (secret,) = books.shown("alpha").secrets
     assert (secret.outcome, secret.reason, secret.error) == ("failed", "no role", DENIED.to_dict())
+    assert secret.cause == "failed cloud_error 403"
 
 
 def test_what_is_forgotten_is_as_never_looked_at():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import re
 from dataclasses import replace
 from datetime import timedelta
@@ -9,7 +10,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from keysync.report.status import SecretStatus, Status, VaultStatus, WriteRecord
+from keysync.report.status import AccountStatus, SecretStatus, Status, VaultStatus, WriteRecord
 from keysync.web.page import Page
 from keysync.web.query import Query
 from tests.support.statuses import (
@@ -175,6 +176,51 @@ def test_one_cause_is_told_once():
     """An account that cannot be read has the same reason for each secret; it stands there once."""
     html = PAGE.render(make_status(failing("norole")), Query())
     assert html.count("What to do:") == 1
+
+
+def test_a_cause_of_many_accounts_is_above_the_table_once():
+    """With a count and three names in natural order, and what to do; each row refers to it and keeps its own ids."""
+    names = [f"farm{number}" for number in range(300, 0, -1)]
+    html = PAGE.render(make_status(*(failing(name) for name in names), refused("handmade", "why")), Query())
+    page = Document(html)
+    cause = page.text[: page.text.index("Accounts and their secrets")]
+    assert cause.count("300 accounts: farm1, farm2, farm3 and 297 more") == 1
+    assert page.text.count(DENIED.hint or "no hint") == cause.count(DENIED.hint or "no hint") == 1
+    assert html.count(DENIED.summary) == 1
+    assert page.all("a").count({"href": "#cause-1"}) == 200
+    assert [one["id"] for one in page.all("li") if "id" in one] == ["cause-1"]
+    assert page.text.count("0f1e2d3c-request") == 200
+
+
+def test_200_rows_of_one_cause_are_light():
+    """Less than 40 KiB on the wire."""
+    html = PAGE.render(make_status(*(failing(f"farm{number}") for number in range(1, 301))), Query())
+    assert html.count("#cause-1") == 200
+    assert len(gzip.compress(html.encode())) < 40 * 1024
+
+
+def test_messages_of_one_cause_may_differ():
+    """Times, ids and scopes make no causes; a hint that names an account is said to be about that one."""
+
+    def about(name: str) -> AccountStatus:
+        one = failing(name)
+        error = {**DENIED.to_dict(), "hint": f"grant it on {name}"}
+        return replace(
+            one, secrets=tuple(replace(each, reason=f"denied at {name}", error=error) for each in one.secrets)
+        )
+
+    text = document(make_status(about("farm10"), about("farm2"))).text
+    assert "2 accounts: farm2, farm10" in text
+    assert "for farm2, and the others in the same way: grant it on farm2" in text
+    assert [text.count(f"denied at {name}") for name in ("farm2", "farm10")] == [1, 1]
+    assert [text.count(f"What to do: grant it on {name}") for name in ("farm2", "farm10")] == [0, 1]
+
+
+def test_secrets_are_in_natural_order():
+    """farm2 comes before farm10."""
+    secrets = tuple(secret(name) for name in ("farm10", "farm2"))
+    text = document(make_status(account("farms", secrets=secrets))).text
+    assert text.index("farm2-primary-key") < text.index("farm10-primary-key")
 
 
 def test_a_safety_stop_is_told_with_its_numbers_and_the_command():
