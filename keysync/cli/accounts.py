@@ -14,6 +14,7 @@ from keysync.cli.invocation import Options, load
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
+from keysync.report.causes import natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name
@@ -68,7 +69,7 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(coverage, lines)) + "\n")
     else:
-        _print(paper_for(sys.stdout), coverage, lines)
+        _print(paper_for(sys.stdout), coverage, sorted(lines, key=_order))
     refused = any(line.state == "refused" for line in lines)
     return interruption.exit_code or int(not coverage.complete or refused)
 
@@ -103,6 +104,11 @@ def _to_dict(coverage: Coverage, lines: list[Line]) -> dict[str, Any]:
 def _problem(problem: Problem) -> dict[str, Any]:
     told = {"source": f"discover[{problem.entry}]", "scope": problem.scope, "reason": problem.record.summary}
     return {**told, "error": problem.record.to_dict()}
+
+
+def _order(line: Line) -> tuple[bool, tuple[tuple[int, str], ...], str]:
+    """What is served first, each by name."""
+    return line.state != "served", natural(account_name(line.account)), line.account
 
 
 def _print(paper: Paper, coverage: Coverage, lines: list[Line]) -> None:

@@ -19,6 +19,7 @@ from keysync.cli.stdout import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
+from keysync.report.causes import natural
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name, print_report
 from keysync.secret.scrub import Scrubber
@@ -198,7 +199,9 @@ class _Show:
     def _quiet_line(self, report: Report) -> None:
         # Accounts that keep failing are left out of some passes: what is known of them still counts.
         in_step = sum(outcome not in BAD for outcome in self._last.values())
-        behind = sorted({account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD})
+        behind = sorted(
+            {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}, key=natural
+        )
         told = f"{in_step} of {len(self._last)} secrets in step in {report.duration_seconds:.2f} s"
         self._say(f"pass {self._passes}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
 

@@ -13,6 +13,7 @@ from keysync.azure.errors import FailureRecord
 from keysync.config.forms import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
+from keysync.report.causes import natural
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.others import Others
@@ -160,7 +161,8 @@ def beforehand(
     """
     mine = _Mine(names, shard)
     refused = [one for one in coverage.refused if mine.has(one.resource_id)]
-    bare = [f"{one.resource_id} was refused: {one.reason}" for one in refused if one.account is None]
+    nameless = sorted((one for one in refused if one.account is None), key=lambda one: natural(one.resource_id))
+    bare = [f"{one.resource_id} was refused: {one.reason}" for one in nameless]
     lost = [f"--account {name}: not found, and not all accounts could be listed" for name in _unknown(coverage, names)]
     return Beforehand(
         results=tuple(result for one in refused for result in _results(one) if is_about(result.ref)),
@@ -198,7 +200,7 @@ def _no_such_account(coverage: Coverage, name: str) -> str:
     for one in coverage.left_out:
         if fold(name) in _names(one.resource_id):
             return f"--account {name}: discover[{one.entry}] finds it and leaves it out: {one.reason}"
-    there = sorted(account.name for account in coverage.accounts)
+    there = sorted((account.name for account in coverage.accounts), key=natural)
     more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
     told = ", ".join(there[:_NAMED]) + more if there else "none"
     return f"--account {name}: no such account in the configuration, which has {told}"

@@ -16,6 +16,7 @@ from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
+from keysync.report.causes import natural
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
 from keysync.sync.model import Result
@@ -109,7 +110,12 @@ class Board:
             shard=self.shard,
             overdue=None if stands_by else self.health.overdue(now),
             discovery_complete=None if stands_by else self.discovery_complete,
-            unserved=() if stands_by else tuple(UnservedAccount(one.account, one.reason) for one in self.unserved),
+            unserved=()
+            if stands_by
+            else tuple(
+                UnservedAccount(one.account, one.reason)
+                for one in sorted(self.unserved, key=lambda one: natural(one.account))
+            ),
             ready=ready,
             ready_reason=ready_reason,
             lease_trouble=None if standby is None else standby.trouble,

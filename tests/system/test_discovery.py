@@ -118,6 +118,15 @@ def test_accounts_as_a_table(world: World) -> None:
     assert lines[-1] == "accounts: 3 served, 2 left out, 3 refused"
 
 
+def test_accounts_are_shown_in_natural_order(make_world: MakeWorld) -> None:
+    """farm2 comes before farm10, whatever the order of the file."""
+    names = ["farm10", "farm2", "farm1"]
+    world = make_world(*names)
+    world.configure(names)
+    lines = world.run("accounts").out.splitlines()
+    assert [line.split()[0] for line in lines if line.startswith("farm")] == ["farm1", "farm2", "farm10"]
+
+
 def test_accounts_without_discovery_asks_nobody(make_world: MakeWorld) -> None:
     """What is listed is covered, and that is 0."""
     world = make_world("alpha")

@@ -63,6 +63,13 @@ def test_a_message_does_not_name_ten_thousand_accounts() -> None:
     assert str(caught.value).endswith("acct00019 and 9980 more")
 
 
+def test_a_message_names_accounts_in_natural_order() -> None:
+    """farm2 comes before farm10."""
+    farms = Coverage(tuple(account(f"farm{number}") for number in (10, 2, 1)))
+    with pytest.raises(UsageError, match=r"which has farm1, farm2, farm10$"):
+        selected(farms, ("gamma",))
+
+
 def test_an_unknown_name_is_no_usage_error_where_not_all_was_listed() -> None:
     """It may well be there: the report says so, and that something is missing."""
     partly = replace(COVERAGE, complete=False, problems=(Problem(f"/subscriptions/{SUB}", RECORD, 1, kept=2),))
