@@ -420,6 +420,52 @@ def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left
     assert {where: names for where, names in found.items() if names} == {}
 
 
+def pasted(document: dict[str, Any], slip: str) -> None:
+    """Puts a client secret where it does not belong."""
+    if slip == "notify.url":
+        document["notify"] = {"url": f"https://bot:{OTHER_SECRET}@hook.example"}
+    elif slip == "notify.secret_file":
+        document["notify"] = {"url": "https://hook.example", "secret_file": OTHER_SECRET}
+    elif slip == "vaults.main.url":
+        document["vaults"]["main"]["url"] = f"https://bot:{OTHER_SECRET}@main.vault.azure.net"
+    else:
+        name = slip.rpartition(".")[2]
+        document["credential"] = {"type": "client_secret", "tenant_id": "t", "client_id": "c", name: OTHER_SECRET}
+
+
+SLIPS = (
+    "credential.client_secret_file",
+    "credential.client_secret",
+    "credential.password_file",
+    "notify.url",
+    "notify.secret_file",
+    "vaults.main.url",
+)
+
+
+def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., World]) -> None:
+    """Each refusal is on the page, in the API and in the log, without what was found there."""
+    world = make_world("alpha")
+    world.configure(["alpha"], listen="127.0.0.1:0", schedule={"every": "1h"})
+    good = world.path.read_text()
+    with running(world.path, {**clean_environment(), **world.running.environ}, "--log-level", "debug") as daemon:
+        daemon.until_event("pass.finished")
+        said: dict[str, str] = {}
+        for number, slip in enumerate(SLIPS, 1):
+            document = json.loads(good)
+            pasted(document, slip)
+            world.path.write_text(json.dumps(document))
+            daemon.send(signal.SIGHUP)
+            daemon.until_event("config.refused", number)
+            assert slip.rpartition(".")[2] in daemon.status()["config_error"]
+            said |= {f"{slip} {path}": daemon.get(path).text for path in PAGES}
+            assert "The changed configuration was refused" in said[f"{slip} /"]
+        assert daemon.end() == 0
+        said["log"] = daemon.err
+    found = {where: leaks(text, {"pasted": OTHER_SECRET}) for where, text in said.items()}
+    assert {where: names for where, names in found.items() if names} == {}
+
+
 def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
     """A key that a service repeats before keysync got it is masked in each of its forms."""
     key = base64.b64encode(bytes(range(11, 250, 7)) + bytes(range(3, 255, 9)) + b"\xff\xef").decode()
