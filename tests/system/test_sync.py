@@ -137,6 +137,28 @@ def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWo
     assert world.run("plan", "--exit-code").code == 0
 
 
+@pytest.mark.parametrize("command", ["plan", "sync"])
+def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
+    """Without `--all` the table has changes only; with it also what is in step, in natural order."""
+    world = make_world("farm10", "farm2")
+    world.configure(["farm10", "farm2"])
+    world.sync()
+    world.running.do(lambda azure: azure.state.regenerate("farm10", "Primary"))
+
+    def rows(*options: str) -> list[str]:
+        lines = world.run(command, *options).out.splitlines()
+        return [f"{line.split()[3]} {line.split()[-1]}" for line in lines if line.startswith("farm")]
+
+    changed = "update" if command == "plan" else "updated"
+    assert rows("--all", *(["--dry-run"] if command == "sync" else [])) == [
+        "farm2-primary-key unchanged",
+        "farm2-secondary-key unchanged",
+        "farm10-primary-key update",
+        "farm10-secondary-key unchanged",
+    ]
+    assert rows() == [f"farm10-primary-key {changed}"]
+
+
 def test_a_foreign_secret_is_never_overwritten(make_world: MakeWorld) -> None:
     """A secret that somebody else made keeps its value, and the refusal says whose it is."""
     world = make_world(
