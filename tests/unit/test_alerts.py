@@ -271,6 +271,12 @@ def test_each_metric_is_on_the_dashboard_or_left_out_on_purpose() -> None:
     assert {exposed(family) for family in families()} - shown == left_out
 
 
+def test_the_dashboard_shows_what_could_not_be_read() -> None:
+    """It is no part of what is behind, so it has a line of its own."""
+    found = [one for one in panels() if "keysync_vault_secrets_behind" in str(one.get("targets"))]
+    assert ['standing="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
+
+
 def test_the_dashboard_can_be_drawn() -> None:
     """Ids are unique, nothing overlaps or is wider than the page, and all ask the data source that is chosen."""
     source = {"type": "prometheus", "uid": "${datasource}"}
