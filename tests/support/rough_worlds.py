@@ -130,12 +130,12 @@ class Oracle:
 class RoughWorld:
     """One world: how its vaults begin, and what happens in each run. Everything follows from the seed but the keys' values."""
 
-    def __init__(self, azure: Emulator, config: Config, seed: str, offset: list[float], *, misrouted: bool) -> None:
+    def __init__(self, azure: Emulator, config: Config, seed: str, offset: list[float]) -> None:
         self._azure = azure
         self._config = config
         self._random = Random(seed)  # noqa: S311  # nothing is kept secret by it
         self._offset = offset
-        self._faults = (*FAULTS, *(MISROUTED if misrouted else ()))
+        self._faults = (*FAULTS, *MISROUTED)
         self.oracle = Oracle(azure, self._random)
         self.places: list[Place] = [
             (vault, f"{account}-{key}-key") for account, vaults in ACCOUNTS.items() for key in KEYS for vault in vaults

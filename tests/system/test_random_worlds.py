@@ -17,8 +17,6 @@ from tests.support.warp import Warp, WarpLoop
 
 CHUNKS: Final = 40
 WORLDS_IN_A_CHUNK: Final = 50
-MISROUTED: Final = False
-"""Whether replies about another account or secret are among the faults."""
 
 
 def run_worlds(folder: Path, seeds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,7 +30,7 @@ def run_worlds(folder: Path, seeds: list[str], monkeypatch: pytest.MonkeyPatch) 
             config = config_for(azure, folder)
             for seed in seeds:
                 try:
-                    await RoughWorld(azure, config, seed, offset, misrouted=MISROUTED).run()
+                    await RoughWorld(azure, config, seed, offset).run()
                 except Exception as error:
                     raise AssertionError(f"KEYSYNC_WORLD_SEED={seed}: {error!r}") from error
 
@@ -54,5 +52,5 @@ def test_a_sample_of_random_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_two_thousand_random_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """A second writer, faults, late writes, stale reads, and clocks that are off."""
+    """A second writer, faults, misrouted replies, late writes, stale reads, and clocks that are off."""
     run_worlds(tmp_path, seeds_of(str(chunk), WORLDS_IN_A_CHUNK), monkeypatch)
