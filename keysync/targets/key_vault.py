@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from dataclasses import replace
@@ -15,7 +16,7 @@ from azure.keyvault.secrets.aio import SecretClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.reply import reply_date
-from keysync.azure.retry import Caller, Operation
+from keysync.azure.retry import Caller, Operation, Outdated
 from keysync.azure.window import WindowLimit
 from keysync.config.forms import fold
 from keysync.secret.fingerprint import Fingerprinter
@@ -99,6 +100,7 @@ class KeyVault:
         self._memory = Memory(verify_seconds, time.monotonic)
         self._pages = Pages()
         self._windows = {kind: WindowLimit(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
+        self._checked: dict[Place, tuple[str | None, float]] = {}
         self._warmth: asyncio.Task[None] | None = None
 
     async def warm(self) -> None:
@@ -253,10 +255,14 @@ class KeyVault:
             self._ids.version(each.id, name)
         return listed, answered() or max((_time(each.created_on) for each in listed), default=_LONG_AGO)
 
+    def _is_checked(self, place: Place, before: str | None) -> bool:
+        """Whether a listing has just shown that `before` is the latest version, or that there is none."""
+        since = time.monotonic() - _LISTED_SECONDS
+        checked, at = self._checked.pop(place, (None, -math.inf))
+        return (checked == before and at >= since) or self._versions.listed_since(place[1], before, since)
+
     async def _check_latest(self, name: str, value: SecretValue, before: str | None) -> None:
         """Raises ReadFromBefore if the vault lists a version after `before`: then the look was answered from before it."""
-        if self._versions.listed_since(name, before, time.monotonic() - _LISTED_SECONDS):
-            return
         try:
             listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
         except AzureFailure as failure:
@@ -312,7 +318,11 @@ class KeyVault:
         pending = self._writes.pending(place)
         if pending is not None:
             raise WriteUnknown(pending)
-        await self._check_latest(name, value, before)
+        if not self._is_checked(place, before):
+            await self._check_latest(name, value, before)
+            # Another writer may have come meanwhile: only a look right before the request keeps that time short.
+            self._checked[place] = before, time.monotonic()
+            raise Outdated(_look_again(name))
         try:
             made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
         except AzureFailure as failure:
@@ -518,6 +528,12 @@ def _from_before(name: str) -> FailureRecord:
     return FailureRecord(
         kind="conflict",
         summary=f"the vault lists a later version of {name} than the one that it shows: not written, the next pass looks",
+    )
+
+
+def _look_again(name: str) -> FailureRecord:
+    return FailureRecord(
+        kind="conflict", summary=f"{name} changed again and again while its versions were listed: not written"
     )
 
 

@@ -33,6 +33,7 @@ from keysync.sources.batch_list import BatchRoute
 from keysync.sources.directory import BatchDirectory
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata
 from keysync.targets.key_vault import KeyVault
+from tests.contract.conftest import LookingAgain
 from tests.support.certificates import certificate_pem
 from tests.support.replay import Asked, Recorded, Replay, as_json, replaying
 from tests.support.settings import config_of, discover_of
@@ -186,7 +187,8 @@ class Side:
             case "read":
                 return await self.vault.read(name)
             case "write":
-                return await self.vault.write(name, SecretValue("a-value"), Metadata({}, None), before=None)
+                target: Any = LookingAgain(self.vault)
+                return await target.write(name, SecretValue("a-value"), Metadata({}, None), before=None)
             case "patch":
                 return await self.vault.patch(name, "323c8db683d942028d0aa1221d268d43", Metadata({}, None))
             case "delete":
