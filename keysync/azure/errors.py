@@ -52,6 +52,7 @@ _AADSTS: Final = re.compile(r"AADSTS\d+")
 # Batch writes its ids into the message; the record has them in fields of their own.
 _IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
 _DETAILS_SHOWN: Final = 3
+_READ_ONLY: Final = "read-only state"
 # One credential of DefaultAzureCredential and why it gave no token, without the words that each of them begins with.
 _ATTEMPT: Final = re.compile(r"^\t(\w+): (?:\w+ authentication unavailable[.,:] )?(.+)$", re.MULTILINE)
 _SENTENCE: Final = re.compile(r"[.,] |\.$")
@@ -189,7 +190,7 @@ class FailureTranslator:
             client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
             hint=proxy,
             retry_after=parse_retry_after(headers),
-            ambiguous=proxy is None and _may_have_taken_effect(kind, status),
+            ambiguous=proxy is None and _may_have_taken_effect(kind, status, cloud_error),
         )
 
     def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
@@ -321,9 +322,11 @@ def _http_date(text: str) -> datetime | None:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _may_have_taken_effect(kind: Kind, status: int | None) -> bool:
+def _may_have_taken_effect(kind: Kind, status: int | None, cloud_error: CloudError | None) -> bool:
     if status is None:
         return kind not in {"authentication", "credential_unavailable"}  # no token, no request
+    if status == 503 and cloud_error is not None and _READ_ONLY in (cloud_error.message or ""):
+        return False  # a vault after a failover says that it carries out nothing
     return status >= 500 or status == 408 or status < 300
 
 

@@ -213,3 +213,13 @@ async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) ->
         with pytest.raises(NotKept):
             await azure_side.target.patch(NAME, version, MARKED)
     assert azure_side.azure.counts["updateSecret"] == 1
+
+
+async def test_a_vault_that_is_read_only_has_carried_nothing_out(azure_side: BehindTheSdks) -> None:
+    """After a failover it says so itself: the write failed, and is not to be waited for."""
+    azure_side.azure.state.vault("main").read_only = True
+    with pytest.raises(AzureFailure) as failed:
+        await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
+    assert not isinstance(failed.value, WriteUnknown)
+    assert (failed.value.record.http_status, failed.value.record.ambiguous) == (503, False)
+    assert azure_side.versions(NAME) == []
