@@ -133,6 +133,26 @@ def nested(levels: int, *, by: str) -> str:
     )
 
 
+def test_the_texts_of_one_failure_are_redacted_up_to_a_limit():
+    """However many there are, the event loop waits for 16 KiB of them; none that is kept is one that was cut off."""
+    redacted: list[str] = []
+
+    class Counting(Scrubber):
+        def scrub(self, text: str) -> str:
+            redacted.append(text)
+            return super().scrub(text)
+
+    details = [{"code": f"Code{number}", "message": "word " * 200} for number in range(60)]
+    record = FailureTranslator(Counting()).record(
+        http_error(400, cloud_error("Outer", "first", details=details), IDS), operation="getSecret", scope=SCOPE
+    )
+    assert 12 * 1024 < sum(map(len, redacted)) < 18 * 1024
+    assert record.cloud_error is not None
+    messages = [detail.message or "" for detail in record.cloud_error.details]
+    assert {len(message) for message in messages} == {0, 1000}
+    assert record.codes[:3] == ("Outer", "Code0", "Code1")
+
+
 @pytest.mark.parametrize("by", ["details", "innererror"])
 @pytest.mark.parametrize("levels", [5, 50, 300, 50_000])
 def test_nesting_without_end_ends(by: str, levels: int):
