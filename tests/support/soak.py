@@ -175,7 +175,7 @@ def name_of(resource_id: str) -> str:
 class LogBook(io.TextIOBase):
     """Stands in for stderr: counts the log's lines, by event and by minute, and keeps only what nobody expects."""
 
-    EXPECTED: Final = ("secret.", "pass.", "account.", "daemon.", "config.", "library.azure.")
+    EXPECTED: Final = ("secret.", "pass.", "account.", "daemon.", "config.", "credential.", "library.azure.")
     FAULTS_OF_OURS: Final = ("pass.crashed", "daemon.cut_short")
 
     def __init__(self) -> None:
