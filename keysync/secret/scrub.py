@@ -17,6 +17,8 @@ from keysync.secret.reveal import reveal
 from keysync.secret.value import MASK, SecretValue
 
 _TOKEN: Final = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})")
+# User and password of a URL, such as a proxy's; a user alone may be a token.
+_USER_INFO: Final = re.compile(r"(?<=://)[^\s/?#@\"'<>]+(?=@)")
 # A Batch key is 88 characters of base64: no word or id of Azure has 60 such characters that look random.
 _KEY: Final = re.compile(r"[A-Za-z0-9+/_-]{60,}={0,2}")
 _KEY_LENGTH: Final = 60
@@ -78,7 +80,7 @@ class Scrubber:
     def scrub(self, text: str) -> str:
         """`text` without any remembered value and without anything that looks like a key or a token."""
         # All look at the text as it came: a mask in the middle of something would hide from the others what that was.
-        found = [one.span() for one in _TOKEN.finditer(text)]
+        found = [one.span() for pattern in (_TOKEN, _USER_INFO) for one in pattern.finditer(text)]
         if len(text) >= _SHORTEST:
             for layer in layers(text):
                 found += _looking_secret(layer)

@@ -334,3 +334,13 @@ def test_threads_that_remember_and_forget_lose_nothing():
         sys.setswitchinterval(interval)
     known = {id(held()) for held in scrubber._by_anchor[SECRET[:8]]}
     assert {id(value) for value in (*kept, *mine)} <= known
+
+
+@pytest.mark.parametrize("scheme", ["http", "https", "socks5", "amqp+tls"])
+def test_user_and_password_of_a_url_are_masked(scheme: str):
+    """In every text, remembered or not; the host stays, and so does an address without them."""
+    text = f"no way to {scheme}://bot:p%40ss-w0rd@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
+    assert Scrubber().scrub(text) == (
+        f"no way to {scheme}://{MASK}@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
+    )
+    assert Scrubber().scrub(f"{scheme}://token@host") == f"{scheme}://{MASK}@host"
