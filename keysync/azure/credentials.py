@@ -27,7 +27,7 @@ from keysync.azure.transport import SharedTransport
 from keysync.config import settings
 from keysync.errors import UsageError
 from keysync.files import check_regular, read_small, secret_text
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 
 _TOKEN_VARIABLE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105  # nosec B105  # a name

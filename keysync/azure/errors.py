@@ -23,7 +23,7 @@ from keysync.azure.proxy import ProxyFailed, hint_in
 from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.config.forms import fold
 from keysync.errors import KeysyncError
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 
 Kind = Literal[
     "cloud_error",  # the service answered with an error of its own shape

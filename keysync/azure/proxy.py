@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from keysync.errors import UsageError
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 
 _Address: TypeAlias = IPv4Address | IPv6Address

@@ -17,7 +17,7 @@ from keysync.azure.proxy import Proxies, Proxy, ProxyFailed
 from keysync.azure.sockets import Sockets
 from keysync.errors import UsageError
 from keysync.files import check_regular
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.startup import spare_read_buffers
 
 # Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.

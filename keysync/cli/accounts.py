@@ -18,7 +18,7 @@ from keysync.report.causes import natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.discovery import Problem
 from keysync.sync.shard import share_of
 

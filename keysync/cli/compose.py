@@ -38,7 +38,7 @@ from keysync.config.forms import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.batch_list import BatchRoute
 from keysync.sources.directory import BatchDirectory

@@ -43,7 +43,7 @@ from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
 from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.signing import signer_from
 from keysync.sync.run import PassObserver
 from keysync.sync.shard import Shard

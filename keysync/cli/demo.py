@@ -22,7 +22,7 @@ from keysync.emulator import Emulator, EmulatorData
 from keysync.report.causes import natural
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name, print_report
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"

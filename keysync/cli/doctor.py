@@ -28,7 +28,7 @@ from keysync.report.causes import affected, identity_of, many, natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
 from keysync.sync.model import WRITES, Result

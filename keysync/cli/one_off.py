@@ -25,7 +25,7 @@ from keysync.report import json, text
 from keysync.report.log import PassLog
 from keysync.report.paper import paper_for
 from keysync.report.tracing import open_tracing
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.refusals import command

@@ -24,7 +24,7 @@ from keysync.daemon.schedule import Group, group_by_schedule, utc_now
 from keysync.daemon.timetable import Timetable, interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.sieve import LeftOut
 from keysync.sync.locks import SecretLocks
 from keysync.sync.orphans import GoneStreaks, OrphanSearch

@@ -24,7 +24,7 @@ from keysync.config.files import unreadable_hint
 from keysync.config.forms import nearest
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from keysync.errors import UsageError
 from keysync.files import read_small, secret_text
+from keysync.secret.redact import Scrubber
 from keysync.secret.reveal import reveal
-from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 
 

@@ -13,7 +13,7 @@ from keysync.azure.retry import Caller, Operation
 from keysync.config.forms import fold
 from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KEY_NAMES, AccountKeys, KeyName
 from keysync.sources.rows import Row

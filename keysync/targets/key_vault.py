@@ -20,8 +20,8 @@ from keysync.azure.retry import Caller, Operation, Outdated
 from keysync.azure.window import WindowLimit
 from keysync.config.forms import fold
 from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.redact import Scrubber
 from keysync.secret.reveal import reveal
-from keysync.secret.scrub import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteConflict, WriteUnknown
 from keysync.targets.interface import (

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from keysync.cli.compose import Wired, wire
 from keysync.report.metrics import Metrics
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.run import run_pass
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet

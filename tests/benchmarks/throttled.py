@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from keysync.cli.compose import wire
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.bounds import list_keys, refill_seconds
 from tests.benchmarks.fleets import Fleet

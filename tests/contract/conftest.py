@@ -14,8 +14,8 @@ from keysync.azure.retry import Outdated, RetryPolicy
 from keysync.cli.compose import wire
 from keysync.emulator import Emulator
 from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.redact import Scrubber
 from keysync.secret.reveal import reveal
-from keysync.secret.scrub import Scrubber
 from keysync.sources.interface import KeySource
 from keysync.targets.interface import SecretTarget
 from tests.support.azure import GROUP, SUBSCRIPTION, data

@@ -13,7 +13,7 @@ import pytest
 
 from keysync.cli.compose import Wired, wire
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.discovery import Listing
 from keysync.sync.run import run_pass
 from tests.support.passes import Watcher

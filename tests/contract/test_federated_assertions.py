@@ -13,7 +13,7 @@ import pytest
 from keysync.azure.errors import AzureFailure
 from keysync.cli.compose import Wired, wire
 from keysync.emulator import Emulator
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.targets.interface import Absent
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.settings import config_of

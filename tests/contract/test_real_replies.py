@@ -26,7 +26,7 @@ from keysync.azure.retry import Caller, Operation, RetryPolicy
 from keysync.azure.transport import open_transport
 from keysync.config import settings
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.batch_list import BatchRoute

@@ -25,7 +25,7 @@ from keysync.cli.daemon import serve
 from keysync.cli.signals import Interruption
 from keysync.config.loading import load_config
 from keysync.daemon.reload import ConfigWatch
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard
 from tests.support.azure import RunningAzure

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from keysync.azure.errors import FailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import AccountScope, Collected, Collector

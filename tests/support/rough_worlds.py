@@ -23,7 +23,7 @@ from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault
 from keysync.emulator.state import Secret, SecretVersion
 from keysync.emulator.watch import Stage
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report
 from keysync.sync.run import run_pass
 from tests.support.azure import GROUP, SUBSCRIPTION, data

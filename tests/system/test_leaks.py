@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.azure import GROUP, SUBSCRIPTION, running_azure
 from tests.support.daemon import running
 from tests.support.receiver import Receiver, loopback_tls, receiving_in_a_thread

@@ -26,7 +26,7 @@ from keysync.config.settings import Config
 from keysync.daemon.reload import ConfigWatch
 from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.soak import (
     FLEET,
     HOUR,

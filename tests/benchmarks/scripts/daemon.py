@@ -16,7 +16,7 @@ from keysync import logs
 from keysync.cli.daemon import serve
 from keysync.cli.signals import Interruption
 from keysync.config.loading import load_config
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard
 from tests.benchmarks.scripts.stages import Stopwatch, told_to_go_on

@@ -27,7 +27,7 @@ from keysync.azure.transport import open_transport
 from keysync.config import settings
 from keysync.errors import UsageError
 from keysync.files import read_small
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 
 END = datetime(2027, 3, 1, 12, tzinfo=UTC)
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)

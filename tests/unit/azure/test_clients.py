@@ -16,7 +16,7 @@ from azure.keyvault.secrets.aio import SecretClient
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.transport import open_transport
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.receiver import Receiver, loopback_tls, receiving
 
 TOKEN = "token-of-the-test"

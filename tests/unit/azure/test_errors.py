@@ -21,7 +21,7 @@ from azure.core.exceptions import (
 from azure.identity import CredentialUnavailableError
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator, parse_retry_after
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from tests.support.replies import IDS, Reply, cloud_error, http_error
 

@@ -10,7 +10,7 @@ import pytest
 
 from keysync.azure import hints
 from keysync.azure.errors import FailureTranslator
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.replies import cloud_error, http_error
 
 ACCOUNT = (

@@ -18,7 +18,7 @@ from keysync.azure.proxy import Proxies
 from keysync.azure.retry import RetryPolicy
 from keysync.azure.transport import SharedTransport, open_transport
 from keysync.errors import UsageError
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.proxy import proxying
 from tests.support.receiver import receiving
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.retry import Caller, Operation, RetryPolicy
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.replies import cloud_error, http_error
 
 READ = Operation("batch", "listKeys")

@@ -16,7 +16,7 @@ import pytest
 
 from keysync.azure.sockets import Sockets
 from keysync.azure.transport import open_transport, tls_context
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 
 

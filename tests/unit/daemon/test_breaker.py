@@ -17,7 +17,7 @@ from keysync.daemon.breaker import (
     counts_against_credential,
     counts_against_vault,
 )
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from tests.support.replies import Reply
 from tests.support.virtual_clock import VirtualClock, seeded
 

@@ -28,7 +28,7 @@ from keysync.config import models
 from keysync.config.loading import load_config
 from keysync.report.notify import EventQueue, Notifier
 from keysync.report.webhook import Repeats, Webhook
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.signing import Signer
 from keysync.secret.value import MASK, SecretValue
 from keysync.sync.model import Outcome, Report, Result

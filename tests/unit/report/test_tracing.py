@@ -33,7 +33,7 @@ from keysync.azure.transport import open_transport
 from keysync.config.settings import EnvironmentCredential
 from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import MASK, SecretValue
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.receiver import Receiver, receiving

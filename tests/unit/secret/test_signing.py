@@ -12,7 +12,7 @@ import pytest
 
 from keysync.config.settings import EnvironmentVariable
 from keysync.errors import UsageError
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.signing import Signer, signer_from
 from keysync.secret.value import MASK, SecretValue
 

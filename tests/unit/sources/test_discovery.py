@@ -11,7 +11,7 @@ import pytest
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.config.settings import Account, Discover
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
 from keysync.sources.rows import Page, Row, Scope, Unlisted

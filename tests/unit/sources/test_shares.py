@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.config.settings import Account, Discover
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
 from keysync.sources.held import Held

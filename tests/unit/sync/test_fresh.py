@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags

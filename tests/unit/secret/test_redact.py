@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keysync.secret.scrub import Scrubber
+from keysync.secret.redact import Scrubber
 from keysync.secret.value import MASK, SecretValue
 
 Encoding = Callable[[str], str]
