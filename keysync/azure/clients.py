@@ -24,9 +24,8 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import SingleFlightCredential
-from keysync.azure.listing import GuardedLists, OneVault
-from keysync.azure.pace import PaceHeaders
-from keysync.azure.reply import ReplyDate
+from keysync.azure.policies import GuardedLists, OneVault, ReplyDate
+from keysync.azure.rate_limit import PaceHeaders
 from keysync.azure.transport import SharedTransport
 
 _UNAUTHORIZED: Final = 401

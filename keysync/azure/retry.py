@@ -15,7 +15,7 @@ from typing import Final, Protocol, TypeVar
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.hints import hint_for
-from keysync.azure.pace import TURN, ArmPace, Turn
+from keysync.azure.rate_limit import TURN, ArmPace, Turn
 
 T = TypeVar("T")
 

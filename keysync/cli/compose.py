@@ -19,7 +19,7 @@ from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
 from keysync.azure.errors import FailureTranslator
-from keysync.azure.pace import ArmPace
+from keysync.azure.rate_limit import ArmPace
 from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
 from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.azure.transport import SharedTransport, open_transport

@@ -18,6 +18,7 @@ import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
 from keysync import logs
+from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
 from keysync.cli.election import Election, open_election
 from keysync.cli.invocation import Options
@@ -29,7 +30,6 @@ from keysync.config.places import find_config
 from keysync.config.reader import read_config
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.board import Board, words_of
-from keysync.daemon.breaker import BreakerPolicy, Breakers
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.ledger import Ledger
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular

@@ -11,14 +11,13 @@ from datetime import timedelta
 from random import Random
 from typing import Final
 
+from keysync.azure.circuit_breaker import BreakerGuard, Breakers
 from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.cli.coverage import Asked
 from keysync.cli.resolve import Coverage, beforehand, unlisted
 from keysync.config.settings import Account, Config
-from keysync.daemon.breaker import Breakers
-from keysync.daemon.guard import BreakerGuard
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.schedule import Group, group_by_schedule, utc_now
 from keysync.daemon.timetable import Timetable, interval_of

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from keysync import __version__
+from keysync.azure.circuit_breaker import Breakers, Standing
 from keysync.config.forms import format_duration
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.breaker import Breakers, Standing
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown

@@ -9,7 +9,7 @@ from typing import Any, Final
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.azure.listing import RAW
+from keysync.azure.policies import RAW
 from keysync.azure.retry import Caller
 from keysync.config.forms import fold
 from keysync.config.settings import Discover

@@ -15,9 +15,9 @@ from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.azure.reply import reply_date
+from keysync.azure.policies import reply_date
+from keysync.azure.rate_limit import WindowLimit
 from keysync.azure.retry import Caller, Operation, Outdated
-from keysync.azure.window import WindowLimit
 from keysync.config.forms import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from keysync.azure.circuit_breaker import Breakers
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
 from keysync.config.settings import Schedule
 from keysync.daemon.board import Board, words_of
-from keysync.daemon.breaker import Breakers
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Ledger

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pytest
 
 from keysync.azure.errors import AzureFailure
-from keysync.azure.listing import GuardedLists, OneVault
+from keysync.azure.policies import GuardedLists, OneVault
 
 
 @dataclass

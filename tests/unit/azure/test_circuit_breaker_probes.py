@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 
+from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.daemon.breaker import BreakerPolicy, Breakers
-from keysync.daemon.guard import BreakerGuard, BreakerTicket
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
 

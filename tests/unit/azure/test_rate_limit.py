@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.pace import ArmPace, PacePolicy
+from keysync.azure.rate_limit import ArmPace, PacePolicy
 from tests.support.virtual_clock import VirtualClock
 
 WRITES = "x-ms-ratelimit-remaining-subscription-writes"

@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.window import WindowLimit
+from keysync.azure.rate_limit import WindowLimit
 
 
 class Clock:

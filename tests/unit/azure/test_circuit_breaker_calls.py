@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
+from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
-from keysync.daemon.breaker import BreakerPolicy, Breakers
-from keysync.daemon.guard import BreakerGuard, BreakerTicket
 from tests.support.virtual_clock import VirtualClock, seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)

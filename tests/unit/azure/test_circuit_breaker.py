@@ -8,8 +8,7 @@ from azure.identity import CredentialUnavailableError
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CloudError, FailureRecord, FailureTranslator, Kind
-from keysync.daemon.breaker import (
+from keysync.azure.circuit_breaker import (
     BreakerPolicy,
     Breakers,
     Standing,
@@ -17,6 +16,7 @@ from keysync.daemon.breaker import (
     counts_against_credential,
     counts_against_vault,
 )
+from keysync.azure.errors import CloudError, FailureRecord, FailureTranslator, Kind
 from keysync.secret.redact import Scrubber
 from tests.support.replies import Reply
 from tests.support.virtual_clock import VirtualClock, seeded
