@@ -21,7 +21,7 @@ from keysync.azure.body import UnreadableBody
 from keysync.azure.hints import hint_for
 from keysync.azure.proxy import ProxyFailed, hint_in
 from keysync.azure.sign_in import UNKNOWN, SignIn
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.errors import KeysyncError
 from keysync.secret.redact import Scrubber
 

@@ -34,7 +34,7 @@ from keysync.cli.coverage import (
 )
 from keysync.cli.resolve import Coverage, unlisted
 from keysync.cli.scopes import Scopes
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter

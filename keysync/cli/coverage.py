@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Vault
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Adoption, Item, ItemRef, Terms

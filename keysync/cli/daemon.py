@@ -26,8 +26,8 @@ from keysync.cli.observers import Observers
 from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
-from keysync.config.places import find_config
-from keysync.config.reader import read_config
+from keysync.config.isolated import read_config
+from keysync.config.locate import find_config
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.board import Board, words_of
 from keysync.daemon.health import Health, Instant, Watchdog

@@ -20,7 +20,7 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
-from keysync.config.forms import DEFAULT_LISTEN, split_listen
+from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.permissions import is_written
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError

@@ -6,7 +6,7 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from keysync.config.reader import Reading
+from keysync.config.isolated import Reading
 from keysync.config.settings import Config
 from keysync.logs import LogFormat
 from keysync.sync.model import Adoption

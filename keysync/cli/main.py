@@ -33,7 +33,7 @@ from keysync.startup import importing, leave
 
 if TYPE_CHECKING:
     from keysync.cli.invocation import Options
-    from keysync.config.reader import Reading
+    from keysync.config.isolated import Reading
 
 
 class _InOrder(click.Group):
@@ -248,7 +248,7 @@ def _configured(
 
 
 def _begin_reading(config: Path | None) -> Reading:
-    from keysync.config.reader import Reading  # noqa: PLC0415  # what it takes is not to be there for `--help`
+    from keysync.config.isolated import Reading  # noqa: PLC0415  # what it takes is not to be there for `--help`
 
     return Reading.begin(config)
 

@@ -17,7 +17,7 @@ from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable

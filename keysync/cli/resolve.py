@@ -10,7 +10,7 @@ from typing import Any, Final, TypeAlias
 import structlog
 
 from keysync.azure.errors import FailureRecord
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.report.causes import natural

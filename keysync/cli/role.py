@@ -8,9 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keysync.config.forms import GUID
-from keysync.config.loading import load_config
-from keysync.config.places import find_config
+from keysync.config.formats import GUID
+from keysync.config.load import load_config
+from keysync.config.locate import find_config
 from keysync.errors import UsageError
 from keysync.report.role_script import render_script
 from keysync.report.roles import plan_roles, render

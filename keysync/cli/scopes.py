@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import overload
 
 from keysync.cli.coverage import Catalogue
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
 from keysync.sources.once import OncePerPass

@@ -1,6 +1,6 @@
 """The configuration file as frozen models: every key, its meaning, its unit and why its default is what it is.
 
-The descriptions go into the JSON Schema, which describes the file; `keysync.config.loading` reads one.
+The descriptions go into the JSON Schema, which describes the file; `keysync.config.load` reads one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from keysync.config import settings
-from keysync.config.document import FromEnvironment, Location, expected, faults, known_faults, problem
-from keysync.config.forms import DEFAULT_LISTEN, SECRET_NAME, fold, nearest
-from keysync.config.values import (
+from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, fold, nearest
+from keysync.config.types import (
     AccountName,
     Concurrency,
     Count,
@@ -53,6 +52,7 @@ from keysync.config.values import (
     kind_of,
     reserved,
 )
+from keysync.config.yaml import FromEnvironment, Location, expected, faults, known_faults, problem
 
 Fault = tuple[Location, PydanticCustomError]
 _T = TypeVar("_T")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 
 RoleKey: TypeAlias = Literal[

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import CoreSchema
 
-from keysync.config.forms import format_duration
+from keysync.config.formats import format_duration
 from keysync.config.models import Config
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"

@@ -14,7 +14,7 @@ from pathlib import Path
 from sys import intern
 from typing import Literal, TypeAlias
 
-from keysync.config.forms import batch_account_id, fold, render_name, split_listen
+from keysync.config.formats import batch_account_id, fold, render_name, split_listen
 from keysync.files import secret_text
 
 

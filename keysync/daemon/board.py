@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from keysync import __version__
 from keysync.azure.circuit_breaker import Breakers, Standing
-from keysync.config.forms import format_duration
+from keysync.config.formats import format_duration
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leadership import Leadership

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Final
 
 from keysync.azure.errors import FailureRecord
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.daemon.timetable import Timetable
 from keysync.report.causes import cause_text

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from apscheduler.triggers.base import BaseTrigger
 from cronsim import CronSim, CronSimError
 
-from keysync.config.forms import zone_of
+from keysync.config.formats import zone_of
 
 
 class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types

@@ -159,7 +159,7 @@ class EmulatorData(_Model):
         ]
         twice = [place for place, times in Counter(place.lower() for place in places).items() if times > 1]
         if twice:
-            from keysync.config.document import problem  # noqa: PLC0415  # costs a YAML parser
+            from keysync.config.yaml import problem  # noqa: PLC0415  # costs a YAML parser
 
             raise problem(f"found twice: {', '.join(twice)}", "a name is told from another without case")
         return self
@@ -182,6 +182,6 @@ class EmulatorData(_Model):
 
 def load_data(path: Path, environ: Mapping[str, str]) -> EmulatorData:
     """Read a data file; raises `keysync.errors.ConfigError` with all that is wrong in it."""
-    from keysync.config.document import load_document  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
+    from keysync.config.yaml import load_document  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
 
     return load_document(path, EmulatorData, environ=environ)

@@ -33,8 +33,8 @@ FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked"
 
 def no_operation(word: str, known: Iterable[str]) -> PydanticCustomError:
     """What a validator raises for the name of an operation that there is not."""
-    from keysync.config.document import problem  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
-    from keysync.config.forms import nearest  # noqa: PLC0415  # as above
+    from keysync.config.formats import nearest  # noqa: PLC0415  # as above
+    from keysync.config.yaml import problem  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
 
     meant = nearest(word, known)
     return problem(

@@ -10,7 +10,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.hints import hint_for
 from keysync.azure.retry import Caller, Operation
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber

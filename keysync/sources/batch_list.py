@@ -11,7 +11,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.policies import RAW
 from keysync.azure.retry import Caller
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.directory import LIST_ACCOUNTS
 from keysync.sources.rows import Page, Row, Scope

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
 

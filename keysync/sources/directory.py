@@ -12,7 +12,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.azure_batch import GET_ACCOUNT
 

@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
 from keysync.sources.collisions import is_suspect, places, settle, shared

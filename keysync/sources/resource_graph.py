@@ -17,7 +17,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.batch_list import MOST_PAGES
 from keysync.sources.rows import Page, Row, Scope, Unlisted

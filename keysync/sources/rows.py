@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.arm_id import AccountId
 

@@ -10,7 +10,7 @@ from functools import lru_cache
 from sys import intern
 from typing import Final
 
-from keysync.config.forms import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
+from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
 from keysync.config.settings import Account, Discover
 from keysync.sources.rows import Row
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.sources.sieve import LeftOut
 

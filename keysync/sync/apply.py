@@ -13,7 +13,7 @@ from typing import Final
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.retry import FRESHNESS, Freshness, Outdated
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks

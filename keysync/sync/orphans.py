@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE

@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.sync import refusals
 from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
 from keysync.sync.model import (

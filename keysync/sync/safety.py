@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.errors import Instruction
 from keysync.sync.model import REMOVALS, Change, ChangeKind, Plan
 from keysync.targets.interface import History

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Self
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.errors import UsageError
 
 

@@ -18,7 +18,7 @@ from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.policies import reply_date
 from keysync.azure.rate_limit import WindowLimit
 from keysync.azure.retry import Caller, Operation, Outdated
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.secret.reveal import reveal

@@ -7,7 +7,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.targets.interface import Listed
 
 _HTTPS: Final = 443

@@ -23,7 +23,7 @@ from structlog.testing import capture_logs
 
 from keysync.cli.daemon import serve
 from keysync.cli.signals import Interruption
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.daemon.reload import ConfigWatch
 from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report, Result

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ruamel.yaml import YAML
 
-from keysync.config.forms import ACCOUNT_NAME, DURATION, GUID, RESOURCE_GROUP
+from keysync.config.formats import ACCOUNT_NAME, DURATION, GUID, RESOURCE_GROUP
 from keysync.config.schema import json_schema
 
 ROOT: Final = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ import sys
 import keysync.cli.compose  # a command would import it, and the SDKs with it
 import keysync.cli.daemon  # as above
 import keysync.cli.one_off  # as above
-import keysync.config.loading  # noqa: F401  # else each would start a process to read its file
+import keysync.config.load  # noqa: F401  # else each would start a process to read its file
 from keysync.cli.main import main
 
 

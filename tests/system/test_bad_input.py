@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.errors import ConfigError
 from tests.system.conftest import Ran, World, run_keysync
 

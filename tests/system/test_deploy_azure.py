@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.config.permissions import ROLES, Role
 from keysync.report.roles import Definition
 from tests.support.az import run_with_az

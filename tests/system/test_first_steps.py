@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.errors import ConfigError
 from tests.system.conftest import World, clean_environment
 

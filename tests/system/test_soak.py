@@ -21,7 +21,7 @@ import pytest
 
 from keysync.cli.daemon import serve
 from keysync.cli.signals import interruptible
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon.reload import ConfigWatch
 from keysync.emulator import Emulator

@@ -20,7 +20,7 @@ from ruamel.yaml import YAML
 
 from keysync.cli.main import app
 from keysync.cli.sharing import shard_of
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon import leases
 from keysync.sync.shard import Shard

@@ -15,7 +15,7 @@ from pathlib import Path
 from keysync import logs
 from keysync.cli.daemon import serve
 from keysync.cli.signals import Interruption
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard

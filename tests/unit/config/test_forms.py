@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config.forms import fold
+from keysync.config.formats import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.sieve import pattern_of
 from keysync.sync.model import Item

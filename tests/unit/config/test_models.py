@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from keysync.config import models, settings
-from keysync.config.forms import format_duration
+from keysync.config.formats import format_duration
 from keysync.config.models import (
     Account,
     Config,
     SecretNames,
     Vault,
 )
-from keysync.config.values import parse_duration
+from keysync.config.types import parse_duration
 
 RIGHT = """\
 vaults:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError

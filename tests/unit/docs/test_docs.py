@@ -23,7 +23,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from keysync.cli.main import app
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.emulator import load_data
 from keysync.errors import KeysyncError

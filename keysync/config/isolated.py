@@ -17,13 +17,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from keysync.config.places import find_config, is_there
+from keysync.config.locate import find_config, is_there
 from keysync.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
     from keysync.config.settings import Config
 
-_PARSER: Final = "keysync.config.loading"
+_PARSER: Final = "keysync.config.load"
 _DEADLINE_SECONDS: Final = 120.0  # the largest file that is accepted takes a quarter of it on a slow machine
 
 
@@ -75,7 +75,7 @@ def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
 
 
 def _read_here(path: Path) -> Config:
-    from keysync.config.loading import load_config  # noqa: PLC0415  # as the module's text has it
+    from keysync.config.load import load_config  # noqa: PLC0415  # as the module's text has it
 
     return load_config(path, os.environ)
 

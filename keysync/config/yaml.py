@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from keysync.config.files import unreadable_hint
-from keysync.config.forms import nearest
+from keysync.config.formats import nearest
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
 from keysync.secret.redact import Scrubber

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from keysync.config import models
-from keysync.config.document import Document, Location, read_document
 from keysync.config.files import problem_with
-from keysync.config.forms import split_listen
+from keysync.config.formats import split_listen
 from keysync.config.settings import Config
+from keysync.config.yaml import Document, Location, read_document
 from keysync.errors import Finding
 
 _FILES = {

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
 from ruamel.yaml import YAML
 
-from keysync.config.document import load_document
-from keysync.config.loading import load_config
+from keysync.config.load import load_config
+from keysync.config.yaml import load_document
 from keysync.errors import ConfigError
 
 SECRET = "hunter2-Zq9"
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_there_is_a_finding(tmp_path):
 
 def test_aliases_cannot_make_a_file_endless(read, monkeypatch):
     """A small file that expands to a huge one is refused."""
-    monkeypatch.setattr("keysync.config.document._MOST_VALUES", 1000)
+    monkeypatch.setattr("keysync.config.yaml._MOST_VALUES", 1000)
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
     assert "more than 1000 values" in findings_of(read, "l0: &l0 x\n" + levels)[0].message
 

@@ -13,8 +13,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
-from keysync.config.document import expected, problem
-from keysync.config.forms import (
+from keysync.config.formats import (
     ACCOUNT_NAME,
     DURATION,
     GUID,
@@ -30,6 +29,7 @@ from keysync.config.forms import (
     split_listen,
     zone_of,
 )
+from keysync.config.yaml import expected, problem
 
 _LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
 _CRON_FIELDS = {  # what each field of a crontab takes, in order

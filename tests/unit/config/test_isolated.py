@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config import reader
-from keysync.config.loading import load_config
-from keysync.config.reader import Reading, processors, read_config
+from keysync.config import isolated
+from keysync.config.isolated import Reading, processors, read_config
+from keysync.config.load import load_config
 from keysync.errors import ConfigError
 from tests.unit.config.conftest import RIGHT
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """As in a process that has not loaded what reads a file."""
-    monkeypatch.delitem(sys.modules, "keysync.config.loading")
+    monkeypatch.delitem(sys.modules, "keysync.config.load")
     yield
     monkeypatch.undo()
 
@@ -43,7 +43,7 @@ def test_another_process_reads_the_same(path: Path) -> None:
     """Every setting, and nothing of what read it comes into this process."""
     path.write_text(RIGHT + "owner: us\nschedule: {every: 90s}\n", encoding="utf-8")
     config = read_config(path)
-    assert "keysync.config.loading" not in sys.modules
+    assert "keysync.config.load" not in sys.modules
     assert config == load_config(path, os.environ)
     assert (config.owner, config.accounts[0].name) == ("us", "sampleacct")
 
@@ -92,7 +92,7 @@ def read_within(descriptor: int, seconds: float) -> bytes:
 
 def test_the_process_ends_with_its_parent(path: Path, stuck: int) -> None:
     """Also where the parent is killed: the kernel then closes the pipe that it reads."""
-    code = "import pathlib, sys, keysync.config.reader as r; r.read_config(pathlib.Path(sys.argv[1]))"
+    code = "import pathlib, sys, keysync.config.isolated as r; r.read_config(pathlib.Path(sys.argv[1]))"
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as parent:
         assert int(read_within(stuck, 60)) != parent.pid
         parent.kill()
@@ -105,7 +105,7 @@ def test_a_process_that_does_not_answer_is_an_error(path: Path, stuck: int, monk
     """The file is named, and the process is killed."""
     reading = Reading(path, apart=True)
     read_within(stuck, 60)
-    monkeypatch.setattr(reader, "_DEADLINE_SECONDS", 0.01)
+    monkeypatch.setattr(isolated, "_DEADLINE_SECONDS", 0.01)
     with pytest.raises(ConfigError, match=r"keysync\.yaml: the file could not be read and checked within") as caught:
         reading.result()
     assert caught.value.exit_code == 2
@@ -128,7 +128,7 @@ def test_no_secret_passes_between_the_processes(path: Path, monkeypatch: pytest.
     """A secret of the environment stays there; what passes has the variable's name."""
     monkeypatch.setenv("PLANTED", PLANTED)
     path.write_text(RIGHT + SECRET, encoding="utf-8")
-    process = reader._started(path)
+    process = isolated._started(path)
     assert process is not None
     passed, _ = process.communicate()
     assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # nosec B301  # made by this very test
@@ -141,7 +141,7 @@ def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatc
     """A file of the name of a library must not run because keysync was started beside it."""
     (path.parent / "pydantic.py").write_text("raise SystemExit(7)", encoding="utf-8")
     monkeypatch.chdir(path.parent)
-    process = reader._started(path)
+    process = isolated._started(path)
     assert process is not None
     process.communicate()
     assert process.returncode == 0

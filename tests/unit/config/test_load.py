@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import BestAvailableEncryption, load_pem_private_key, pkcs12
 from ruamel.yaml import YAML
 
-from keysync.config.loading import load_config
-from keysync.config.places import find_config
-from keysync.config.reader import read_config
+from keysync.config.isolated import read_config
+from keysync.config.load import load_config
+from keysync.config.locate import find_config
 from keysync.config.schema import json_schema, render_schema
 from keysync.errors import ConfigError
 from tests.support.certificates import certificate_pem
@@ -43,7 +43,7 @@ def test_the_file_is_found_in_the_documented_order(tmp_path, monkeypatch):
 def test_without_a_file_the_user_learns_where_it_was_looked_for(tmp_path, monkeypatch):
     """Nothing found is an error that names each place."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keysync.config.places._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr("keysync.config.locate._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
     with pytest.raises(ConfigError, match=r"KEYSYNC_CONFIG .*\./keysync\.yaml, .*etc\.yaml"):
         find_config(None, {})
 
@@ -195,7 +195,7 @@ def test_a_configuration_that_may_not_be_read_names_the_user_and_the_fix(locked,
 def test_a_configuration_behind_a_closed_folder_is_found(locked, monkeypatch):
     """It is not passed over for another, and does not end in a traceback: reading it says what is wrong."""
     monkeypatch.setattr(
-        "keysync.config.places._PLACES", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
+        "keysync.config.locate._PLACES", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
     )
     assert find_config(None, {}) == locked / "closed" / "keysync.yaml"
 
