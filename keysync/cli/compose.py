@@ -40,10 +40,10 @@ from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.batch_list import BatchRoute
-from keysync.sources.directory import BatchDirectory
 from keysync.sources.discovery import Discovery
-from keysync.sources.rows import Route
+from keysync.sources.existence import BatchDirectory
+from keysync.sources.list_batch import BatchRoute
+from keysync.sources.listing import Route
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.locks import SecretLocks
@@ -328,7 +328,7 @@ def _routes(entries: Iterable[Discover], opener: _Opener) -> Mapping[str, Route]
     for index, entry in enumerate(entries):
         if entry.via == "resource_graph" and entry.via not in routes:
             try:
-                from keysync.sources.resource_graph import GraphRoute  # noqa: PLC0415  # an extra
+                from keysync.sources.list_resource_graph import GraphRoute  # noqa: PLC0415  # an extra
             except ImportError:
                 told = (
                     f"discover[{index}].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'"

@@ -15,9 +15,9 @@ from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.report.causes import natural
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
+from keysync.sources.filters import LeftOut
 from keysync.sources.interface import KEY_NAMES
-from keysync.sources.others import Others
-from keysync.sources.sieve import LeftOut
+from keysync.sources.other_shards import Others
 from keysync.sources.unserved import Unserved
 from keysync.sync.model import Beforehand, ItemRef, Result
 from keysync.sync.shard import Shard

@@ -9,7 +9,7 @@ from keysync.cli.coverage import Catalogue
 from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
-from keysync.sources.once import OncePerPass
+from keysync.sources.single_flight import OncePerPass
 from keysync.sync.collect import AccountScope
 
 

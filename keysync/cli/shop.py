@@ -24,7 +24,7 @@ from keysync.daemon.timetable import Timetable, interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
-from keysync.sources.sieve import LeftOut
+from keysync.sources.filters import LeftOut
 from keysync.sync.locks import SecretLocks
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver

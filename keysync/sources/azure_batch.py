@@ -16,7 +16,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KEY_NAMES, AccountKeys, KeyName
-from keysync.sources.rows import Row
+from keysync.sources.listing import Row
 
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")

@@ -15,11 +15,11 @@ from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
-from keysync.sources.collisions import is_suspect, places, settle, shared
-from keysync.sources.held import Held, Traits
-from keysync.sources.others import Others
-from keysync.sources.rows import Route, Row, Scope, Unlisted
-from keysync.sources.sieve import LeftOut, Sieve, destination, judge
+from keysync.sources.conflicts import is_suspect, places, settle, shared
+from keysync.sources.discovered_account import Held, Traits
+from keysync.sources.filters import LeftOut, Sieve, destination, judge
+from keysync.sources.listing import Route, Row, Scope, Unlisted
+from keysync.sources.other_shards import Others
 from keysync.sources.unserved import ServedAccounts, Unserved
 
 # A pass that starts a little early should not have to wait for the one after it.

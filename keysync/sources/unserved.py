@@ -8,7 +8,7 @@ from typing import Final
 
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.sources.sieve import LeftOut
+from keysync.sources.filters import LeftOut
 
 REMEMBERED_SECONDS: Final = 86_400.0
 _GONE: Final = "it was deleted, or no entry of `discover` matches it any more"

@@ -29,8 +29,8 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.batch_list import BatchRoute
-from keysync.sources.directory import BatchDirectory
+from keysync.sources.existence import BatchDirectory
+from keysync.sources.list_batch import BatchRoute
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata
 from keysync.targets.key_vault import KeyVault
 from tests.contract.conftest import LookingAgain

@@ -8,7 +8,7 @@ import pytest
 
 from keysync.config.formats import fold
 from keysync.sources.arm_id import AccountId
-from keysync.sources.sieve import pattern_of
+from keysync.sources.filters import pattern_of
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
 from keysync.sync.shard import Shard

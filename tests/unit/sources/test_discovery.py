@@ -14,7 +14,7 @@ from keysync.config.settings import Account, Discover
 from keysync.secret.redact import Scrubber
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
-from keysync.sources.rows import Page, Row, Scope, Unlisted
+from keysync.sources.listing import Page, Row, Scope, Unlisted
 from tests.support.settings import discover_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"

@@ -12,7 +12,7 @@ from typing import Final
 
 from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
 from keysync.config.settings import Account, Discover
-from keysync.sources.rows import Row
+from keysync.sources.listing import Row
 
 _SPLIT: Final = re.compile(r"[,\s]+")
 # Failed and Cancelled say that the last operation failed: such an account has keys, and its consumers use them.

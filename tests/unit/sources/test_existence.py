@@ -14,7 +14,7 @@ from keysync.azure.retry import Caller, RetryPolicy
 from keysync.cli.compose import wire
 from keysync.emulator import Emulator, Fault
 from keysync.secret.redact import Scrubber
-from keysync.sources.directory import BatchDirectory
+from keysync.sources.existence import BatchDirectory
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.settings import config_of
 

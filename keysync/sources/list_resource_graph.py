@@ -19,8 +19,8 @@ from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Caller, Operation
 from keysync.config.formats import fold
 from keysync.config.settings import Discover
-from keysync.sources.batch_list import MOST_PAGES
-from keysync.sources.rows import Page, Row, Scope, Unlisted
+from keysync.sources.list_batch import MOST_PAGES
+from keysync.sources.listing import Page, Row, Scope, Unlisted
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 from keysync.config.settings import Account
 from keysync.sources.arm_id import AccountId
-from keysync.sources.rows import Row
-from keysync.sources.sieve import LeftOut
+from keysync.sources.filters import LeftOut
+from keysync.sources.listing import Row
 
 
 class Traits(NamedTuple):

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.sources.sieve import LeftOut
+from keysync.sources.filters import LeftOut
 
 
 def number_of(url: str, secret: str) -> int:

@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.sources.once import OncePerPass
+from keysync.sources.single_flight import OncePerPass
 from tests.support.memory import MemorySource
 from tests.support.passes import key
 

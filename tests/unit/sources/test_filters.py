@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
-from keysync.sources.rows import Row
-from keysync.sources.sieve import LeftOut, Sieve, judge, pattern_of
+from keysync.sources.filters import LeftOut, Sieve, judge, pattern_of
+from keysync.sources.listing import Row
 from tests.support.settings import discover_of
 
 SUB = "11111111-2222-3333-4444-555555555555"

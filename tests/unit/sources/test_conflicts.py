@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Account, SecretNames
-from keysync.sources.collisions import is_suspect, places, settle, shared
+from keysync.sources.conflicts import is_suspect, places, settle, shared
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 

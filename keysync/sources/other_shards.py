@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Container, Iterable
 from functools import cached_property
 
-from keysync.sources.collisions import number_of
+from keysync.sources.conflicts import number_of
 
 
 class Others:

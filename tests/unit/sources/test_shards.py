@@ -15,11 +15,11 @@ from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.config.settings import Account, Discover
 from keysync.secret.redact import Scrubber
 from keysync.sources.arm_id import AccountId
+from keysync.sources.discovered_account import Held
 from keysync.sources.discovery import Discovery, Listing
-from keysync.sources.held import Held
-from keysync.sources.others import Others
-from keysync.sources.rows import Page, Row, Scope
-from keysync.sources.sieve import LeftOut
+from keysync.sources.filters import LeftOut
+from keysync.sources.listing import Page, Row, Scope
+from keysync.sources.other_shards import Others
 from keysync.sync.shard import everything
 from tests.support.settings import discover_of
 

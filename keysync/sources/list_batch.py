@@ -13,8 +13,8 @@ from keysync.azure.policies import RAW
 from keysync.azure.retry import Caller
 from keysync.config.formats import fold
 from keysync.config.settings import Discover
-from keysync.sources.directory import LIST_ACCOUNTS
-from keysync.sources.rows import Page, Row, Scope
+from keysync.sources.existence import LIST_ACCOUNTS
+from keysync.sources.listing import Page, Row, Scope
 
 MOST_PAGES: Final = 20_000
 """Where a list is given up that goes on and on."""

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.emulator import graph
-from keysync.sources.resource_graph import Quota, accounts_query, literal
+from keysync.sources.list_resource_graph import Quota, accounts_query, literal
 
 
 @given(st.text(max_size=40))
