@@ -18,7 +18,7 @@ from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
-from keysync.targets.recall import shared
+from keysync.targets.cache import shared
 
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3

@@ -23,6 +23,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
+from keysync.targets.cache import PAGE, Memory, shared
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteConflict, WriteUnknown
 from keysync.targets.interface import (
     Absent,
@@ -34,9 +35,8 @@ from keysync.targets.interface import (
     Observation,
     SoftDeleted,
 )
-from keysync.targets.recall import PAGE, Memory, shared
+from keysync.targets.list_validation import ListingSurvey, Pages
 from keysync.targets.replies import SecretIds, checked_tags, checked_text, is_absent, is_bad_value, is_denied, listed_of
-from keysync.targets.survey import ListingSurvey, Pages
 from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
 from keysync.targets.writes import SETTLED_SECONDS, Place, Writes

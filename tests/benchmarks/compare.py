@@ -22,7 +22,7 @@ from tests.benchmarks.tables import machine, table, told
 KINDS = ("a pass of a running process", "a process for one pass")
 STATES = ("nothing changed", "every key changed")
 _SETTLE_SECONDS = 2.1
-"""What was written within the last two seconds keysync reads again in the next pass; see keysync/targets/recall.py."""
+"""What was written within the last two seconds keysync reads again in the next pass; see keysync/targets/cache.py."""
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from keysync.sources.filters import pattern_of
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
 from keysync.sync.shard import Shard
-from keysync.targets.recall import place_of
+from keysync.targets.cache import place_of
 from tests.support.passes import GROUP, ref
 
 KELVIN = "\u212a"  # its lower case is the letter k

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from typing import Final
 
 from keysync.azure.errors import AzureFailure
+from keysync.targets.cache import Memory, most_pages, place_of
 from keysync.targets.interface import Existing, Listed
-from keysync.targets.recall import Memory, most_pages, place_of
 
 _LEAST_PATIENCE: Final = 2.0
 _PASSES_WITHOUT: Final = 5

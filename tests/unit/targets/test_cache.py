@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
-from keysync.targets import survey as survey_module
+from keysync.targets import list_validation as survey_module
+from keysync.targets.cache import PAGE, Memory, most_pages
 from keysync.targets.interface import Existing, Listed
-from keysync.targets.recall import PAGE, Memory, most_pages
-from keysync.targets.survey import ListingSurvey, Pages
+from keysync.targets.list_validation import ListingSurvey, Pages
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 TAGS = {"managed-by": "keysync"}
