@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from keysync import logs
+from keysync.access.permissions import is_written
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
@@ -21,7 +22,6 @@ from keysync.cli.progress import ProgressBar
 from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
-from keysync.config.permissions import is_written
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
 from keysync.report.causes import affected, identity_of, many, natural

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from keysync.access.roles import plan_roles, render
+from keysync.access.script import render_script
 from keysync.config.formats import GUID
 from keysync.config.load import load_config
 from keysync.config.locate import find_config
 from keysync.errors import UsageError
-from keysync.report.role_script import render_script
-from keysync.report.roles import plan_roles, render
 
 
 def run(config: Path | None, output: str, object_ids: Sequence[str]) -> int:

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from keysync.access.permissions import ROLES, Role
+from keysync.access.roles import Definition
 from keysync.config.load import load_config
-from keysync.config.permissions import ROLES, Role
-from keysync.report.roles import Definition
 from tests.support.az import run_with_az
 from tests.system.conftest import World
 

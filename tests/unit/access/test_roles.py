@@ -12,9 +12,9 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
+from keysync.access.roles import MOST_SCOPES, plan_roles, render, to_dict
+from keysync.access.script import render_script
 from keysync.config.settings import Config
-from keysync.report.role_script import render_script
-from keysync.report.roles import MOST_SCOPES, plan_roles, render, to_dict
 from tests.support.az import AzRun, run_with_az
 from tests.support.settings import config_of
 

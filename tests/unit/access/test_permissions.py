@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keysync.access.permissions import ROLES, Grant, covering, is_written, permissions_of
 from keysync.azure import hints
-from keysync.config.permissions import ROLES, Grant, covering, is_written, permissions_of
 from keysync.config.settings import Account, Config, Discover
 from tests.support.settings import config_of
 

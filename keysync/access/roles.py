@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.config.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
+from keysync.access.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
 from keysync.config.settings import CloudMapping, Config
 from keysync.report.controls import to_json
 

@@ -10,8 +10,8 @@ from textwrap import wrap
 from typing import Final
 
 from keysync import __version__
-from keysync.config.permissions import Grant
-from keysync.report.roles import Definition, Plan, Principal, VaultPlace
+from keysync.access.permissions import Grant
+from keysync.access.roles import Definition, Plan, Principal, VaultPlace
 
 _WIDTH: Final = 120
 _HEAD: Final = """\

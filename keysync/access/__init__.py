@@ -1,0 +1,1 @@
+"""Permissions that a configuration needs in Azure, the roles that grant them, and the script that assigns them."""
