@@ -11,15 +11,15 @@ from typing import Any, Final, Literal
 from keysync import logs
 from keysync.cli.compose import Extras, wire
 from keysync.cli.invocation import Options, load
-from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
-from keysync.report.causes import natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name
 from keysync.secret.redact import Scrubber
 from keysync.sources.discovery import Problem
+from keysync.sync.causes import natural
+from keysync.sync.inventory import Coverage, resolve
 from keysync.sync.shard import share_of
 
 State = Literal["served", "left_out", "refused"]

@@ -23,17 +23,6 @@ from keysync.azure.rate_limit import ArmPace
 from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
 from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.azure.transport import SharedTransport, open_transport
-from keysync.cli.coverage import (
-    Asked,
-    Catalogue,
-    limits_of,
-    one_each,
-    read_only_accounts,
-    read_only_vaults,
-    served_names,
-)
-from keysync.cli.resolve import Coverage, unlisted
-from keysync.cli.scopes import Scopes
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
@@ -45,7 +34,17 @@ from keysync.sources.existence import BatchDirectory
 from keysync.sources.list_batch import BatchRoute
 from keysync.sources.listing import Route
 from keysync.sync.apply import Applier
-from keysync.sync.collect import Collector
+from keysync.sync.collect import Collector, Scopes
+from keysync.sync.inventory import Coverage, unlisted
+from keysync.sync.items import (
+    Asked,
+    Catalogue,
+    limits_of,
+    one_each,
+    read_only_accounts,
+    read_only_vaults,
+    served_names,
+)
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Beforehand
 from keysync.sync.orphans import GoneStreaks, OrphanSearch

@@ -22,8 +22,6 @@ from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
 from keysync.cli.election import Election, open_election
 from keysync.cli.invocation import Options
-from keysync.cli.observers import Observers
-from keysync.cli.resolve import Coverage, resolve
 from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.isolated import read_config
@@ -45,6 +43,8 @@ from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.redact import Scrubber
 from keysync.secret.signing import signer_from
+from keysync.sync.inventory import Coverage, resolve
+from keysync.sync.observers import Observers
 from keysync.sync.run import PassObserver
 from keysync.sync.shard import Shard
 from keysync.web.app import make_app

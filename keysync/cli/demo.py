@@ -19,10 +19,10 @@ from keysync.cli.stdout import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
-from keysync.report.causes import natural
 from keysync.report.paper import Paper, Part, paper_for
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Scrubber
+from keysync.sync.causes import natural
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"

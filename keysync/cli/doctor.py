@@ -15,23 +15,23 @@ from keysync.access.permissions import is_written
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
-from keysync.cli.coverage import Asked
 from keysync.cli.invocation import Options, load
-from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
-from keysync.cli.resolve import Coverage, resolve, selected
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
-from keysync.report.causes import affected, identity_of, many, natural
 from keysync.report.controls import to_json
 from keysync.report.paper import Part, paper_for
 from keysync.report.text import account_name, print_told
 from keysync.secret.redact import Scrubber
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
+from keysync.sync.causes import affected, identity_of, many, natural
+from keysync.sync.inventory import Coverage, resolve, selected
+from keysync.sync.items import Asked
 from keysync.sync.model import WRITES, Result
+from keysync.sync.observers import Observers
 from keysync.sync.run import run_pass
 from keysync.sync.waiting import wait_for
 from keysync.targets.key_vault import KeyVault

@@ -24,12 +24,12 @@ from keysync.cli.options import (
     output_option,
     shard_options,
 )
-from keysync.cli.sharing import shard_of
 from keysync.cli.stdout import settle_streams, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
 from keysync.report.controls import without_controls
 from keysync.startup import importing, leave
+from keysync.sync.shard import shard_of
 
 if TYPE_CHECKING:
     from keysync.cli.invocation import Options

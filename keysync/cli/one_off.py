@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 from keysync import logs
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Extras, Wired, wire
-from keysync.cli.coverage import Asked
 from keysync.cli.invocation import Options, load
-from keysync.cli.observers import Observers
 from keysync.cli.progress import ProgressBar
-from keysync.cli.resolve import Coverage, beforehand, resolve, selected
 from keysync.cli.signals import interruptible
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
@@ -26,9 +23,12 @@ from keysync.report.log import PassLog
 from keysync.report.paper import paper_for
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Scrubber
+from keysync.sync.inventory import Coverage, beforehand, resolve, selected
+from keysync.sync.items import Asked
+from keysync.sync.messages import command
 from keysync.sync.model import Report
+from keysync.sync.observers import Observers
 from keysync.sync.orphans import OrphanSearch
-from keysync.sync.refusals import command
 from keysync.sync.run import run_pass
 from keysync.sync.shard import Shard, share_of
 

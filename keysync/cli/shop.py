@@ -15,8 +15,6 @@ from keysync.azure.circuit_breaker import BreakerGuard, Breakers
 from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
 from keysync.cli.compose import Extras, Wired, wire
-from keysync.cli.coverage import Asked
-from keysync.cli.resolve import Coverage, beforehand, unlisted
 from keysync.config.settings import Account, Config
 from keysync.daemon.leadership import Leadership
 from keysync.daemon.schedule import Group, group_by_schedule, utc_now
@@ -25,6 +23,8 @@ from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber
 from keysync.sources.filters import LeftOut
+from keysync.sync.inventory import Coverage, beforehand, unlisted
+from keysync.sync.items import Asked
 from keysync.sync.locks import SecretLocks
 from keysync.sync.orphans import GoneStreaks, OrphanSearch
 from keysync.sync.run import Pass, PassObserver

@@ -16,9 +16,9 @@ from keysync.daemon.leadership import Leadership
 from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.timetable import NEVER, Timetable
-from keysync.report.causes import natural
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
+from keysync.sync.causes import natural
 from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0

@@ -13,10 +13,10 @@ from keysync.azure.errors import FailureRecord
 from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.daemon.timetable import Timetable
-from keysync.report.causes import cause_text
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
+from keysync.sync.causes import cause_text
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
 from keysync.targets.cache import shared
 

@@ -17,10 +17,10 @@ from keysync.config.formats import fold
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
+from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.model import BAD, DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
 from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
-from keysync.sync.refusals import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteUnknown
 from keysync.targets.interface import Disabled, Existing, Observation, SecretTarget

@@ -1,4 +1,4 @@
-"""Collect: both sides of an account's items in one vault, at once; a failure, a hang or a hostile reply is theirs alone."""
+"""Collect: the live keys and the stored secrets of each account, read concurrently."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final
+from typing import Final, overload
 
 from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
+from keysync.config.formats import fold
+from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName, KeySource
+from keysync.sources.single_flight import OncePerPass
 from keysync.sync.history import with_history
+from keysync.sync.items import Catalogue
 from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
 from keysync.sync.plan import may_need_a_version
 from keysync.targets.interface import Existing, Observation, SecretTarget, Survey
@@ -307,3 +311,41 @@ def _all_failed(scope: AccountScope, record: FailureRecord) -> Collected:
 
 def _holds_its_key(seen: Seen) -> bool:
     return isinstance(seen.stored, Existing) and seen.stored.fingerprint == seen.wanted
+
+
+class Scopes(Sequence[AccountScope]):
+    """The scopes of `accounts`. Each is made anew whenever it is asked for: of many thousands a pass needs few at a time.
+
+    An account that serves several vaults is asked for its keys once all the same: what asks it, by `source_of`, is kept.
+    """
+
+    def __init__(
+        self, accounts: Sequence[Account], catalogue: Catalogue, source_of: Callable[[Account], KeySource]
+    ) -> None:
+        self._catalogue = catalogue
+        self._source_of = source_of
+        # Two lists side by side: a pair for each would be more than both.
+        self._accounts: list[Account] = []
+        self._vaults: list[str] = []
+        self._shared: dict[str, KeySource] = {}
+        for account in accounts:
+            served = [vault for vault in account.vaults if catalogue.serves(account, vault)]
+            self._accounts += [account] * len(served)
+            self._vaults += served
+            if len(served) > 1:
+                self._shared[account.key] = OncePerPass(source_of(account), askers=len(served))
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    @overload
+    def __getitem__(self, at: int) -> AccountScope: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[AccountScope]: ...
+    def __getitem__(self, at: int | slice) -> AccountScope | Sequence[AccountScope]:
+        if isinstance(at, slice):
+            return [self[number] for number in range(*at.indices(len(self)))]
+        account, vault = self._accounts[at], self._vaults[at]
+        source = self._shared.get(account.key) or self._source_of(account)
+        items = self._catalogue.items(account, vault)
+        return AccountScope(account.resource_id, source, items, group=fold(account.subscription_id))

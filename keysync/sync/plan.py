@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Final
 
 from keysync.config.formats import fold
-from keysync.sync import refusals
+from keysync.sync import messages
+from keysync.sync.limits import held_back, nears_the_budget
 from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
 from keysync.sync.model import (
     Change,
@@ -24,7 +25,6 @@ from keysync.sync.model import (
     in_order,
 )
 from keysync.sync.ownership import OWN, former_id, is_free, is_ours
-from keysync.sync.safety import held_back, nears_the_budget
 from keysync.sync.verdict import verdict_of
 from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
 
@@ -116,7 +116,7 @@ def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:
         case SoftDeleted():
             return _soft_deleted(item, stored)
         case Disabled() | Existing() if stored.managed:
-            return Change(item.ref, "refused", reason=refusals.CERTIFICATE, foreign=True)
+            return Change(item.ref, "refused", reason=messages.CERTIFICATE, foreign=True)
         case Disabled():
             return _disabled(item, stored)
         case Existing() if is_ours(stored.tags, item):
@@ -167,7 +167,7 @@ def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
     if allowed:
         metadata = wanted_metadata(item, stored, now, new_version=differs)
         fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset())
-        reason = refusals.taken_over(stored.tags, differs=differs)
+        reason = messages.taken_over(stored.tags, differs=differs)
         adopt = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
         return replace(_within_tags(adopt), foreign=True)
     # The secret of an account that was moved: its next key would be refused, so it is said before there is one.
@@ -175,9 +175,9 @@ def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
     kind: ChangeKind = "refused" if differs or moved else "unchanged"
     holds_other_key = stored.fingerprint == seen.other
     reason = (
-        refusals.differs(item, stored.tags, holds_other_key=holds_other_key)
+        messages.differs(item, stored.tags, holds_other_key=holds_other_key)
         if differs
-        else refusals.not_marked(item, stored.tags)
+        else messages.not_marked(item, stored.tags)
     )
     return Change(item.ref, kind, reason=reason, before=stored.version, foreign=True)
 
@@ -186,7 +186,7 @@ def _within_tags(change: Change) -> Change:
     count = len(change.metadata.tags) if change.metadata else 0
     if count <= MOST_TAGS:
         return change
-    return Change(change.ref, "refused", reason=refusals.too_many_tags(count, MOST_TAGS), before=change.before)
+    return Change(change.ref, "refused", reason=messages.too_many_tags(count, MOST_TAGS), before=change.before)
 
 
 def _disabled(item: Item, stored: Disabled) -> Change:
@@ -195,11 +195,11 @@ def _disabled(item: Item, stored: Disabled) -> Change:
         reason = "somebody disabled the secret, and `disabled: enable` enables it"
         fields: frozenset[Field] = frozenset({"enabled"})
         return Change(item.ref, "update", reason=reason, before=stored.version, fields=fields, managed=True)
-    reason = refusals.disabled(item, stored.tags)
+    reason = messages.disabled(item, stored.tags)
     return Change(item.ref, "skipped", reason=reason, before=stored.version, managed=ours, foreign=not ours)
 
 
 def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
     if item.terms.recover and stored.tags is not None and is_ours(stored.tags, item):
         return Change(item.ref, "recover", reason="a deleted secret of ours holds this name", managed=True)
-    return Change(item.ref, "refused", reason=refusals.soft_deleted(item, stored))
+    return Change(item.ref, "refused", reason=messages.soft_deleted(item, stored))

@@ -17,11 +17,10 @@ from keysync.azure.errors import FailureRecord
 from keysync.azure.tracing import NO_TRACER, PASS, Tracer
 from keysync.sync.apply import Applier, Material, left_undone, only_planned, planned
 from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
-from keysync.sync.gate import Gate
+from keysync.sync.limits import Gate, LimitsLike
 from keysync.sync.model import Beforehand, Change, Plan, Report, Result, Seen, Unseen, in_order
 from keysync.sync.orphans import Found, OrphanSearch
 from keysync.sync.plan import make_plan
-from keysync.sync.safety import LimitsLike
 from keysync.sync.waiting import wait_for
 
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any, Final, TypeAlias
 
-from keysync.report.causes import affected_accounts, natural
 from keysync.report.status import AccountStatus, SecretStatus
+from keysync.sync.causes import affected_accounts, natural
 from keysync.web.headline import Tone
 
 MOST_CAUSES: Final = 20

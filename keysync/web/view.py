@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from keysync.report.causes import natural
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
+from keysync.sync.causes import natural
 from keysync.web.headline import Headline, Tone, headline
 from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
 from keysync.web.troubles import CauseKey, SharedCause, Trouble, shared_causes, trouble_of, troubles_of

@@ -19,11 +19,10 @@ from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
 from keysync.cli.main import app
-from keysync.cli.sharing import shard_of
 from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon import leases
-from keysync.sync.shard import Shard
+from keysync.sync.shard import Shard, shard_of
 from keysync.web.app import make_app
 
 ROOT = Path(__file__).parents[2]

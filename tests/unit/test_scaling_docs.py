@@ -8,8 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from keysync.cli.sharing import shard_of
-from keysync.sync.shard import Shard
+from keysync.sync.shard import Shard, shard_of
 from tests.support.settings import election_of
 
 TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")

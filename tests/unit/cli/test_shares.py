@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from keysync.cli.compose import Extras, wire
-from keysync.cli.resolve import resolve
 from keysync.config.settings import Config
 from keysync.secret.redact import Scrubber
+from keysync.sync.inventory import resolve
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.shard import Shard, share_of
 from tests.support.settings import config_of

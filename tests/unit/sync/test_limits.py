@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keysync.sync.limits import Breach, breaches, checksum, held_back, most_removals, nears_the_budget
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
-from keysync.sync.safety import Breach, breaches, checksum, held_back, most_removals, nears_the_budget
 from keysync.targets.interface import History
 from tests.support.passes import Limits, ref
 

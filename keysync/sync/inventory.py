@@ -13,12 +13,12 @@ from keysync.azure.errors import FailureRecord
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
-from keysync.report.causes import natural
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.filters import LeftOut
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.other_shards import Others
 from keysync.sources.unserved import Unserved
+from keysync.sync.causes import natural
 from keysync.sync.model import Beforehand, ItemRef, Result
 from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for

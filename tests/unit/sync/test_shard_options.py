@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.cli.sharing import shard_of
 from keysync.errors import UsageError
-from keysync.sync.shard import Shard
+from keysync.sync.shard import Shard, shard_of
 
 JOB, POD, HOST = {"JOB_COMPLETION_INDEX": "1"}, {"POD_INDEX": "2"}, {"HOSTNAME": "keysync-3"}
 

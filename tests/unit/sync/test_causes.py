@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from keysync.azure.errors import FailureRecord
-from keysync.report.causes import affected, identity_of, natural
-from keysync.sync.safety import held_message
+from keysync.sync.causes import affected, identity_of, natural
+from keysync.sync.limits import held_message
 
 
 def test_the_affected_are_a_count_with_three_names_in_natural_order() -> None:

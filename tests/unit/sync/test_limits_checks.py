@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
+from keysync.sync.limits import breaches, checksum, refusal_of, stop_message
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
-from keysync.sync.safety import breaches, checksum, refusal_of, stop_message
 from tests.support.passes import Limits, World, key, ref
 
 

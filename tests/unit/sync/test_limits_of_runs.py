@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
-from keysync.sync.gate import Gate
+from keysync.sync.limits import Gate, checksum
 from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags
-from keysync.sync.safety import checksum
 from tests.support.looks import item
 from tests.support.memory import MemoryDirectory
 from tests.support.passes import GROUP, Limits, World, key, outcomes, ref

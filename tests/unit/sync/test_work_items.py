@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from keysync.cli.coverage import Asked, Catalogue
-from keysync.cli.scopes import Scopes
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
+from keysync.sync.collect import Scopes
+from keysync.sync.items import Asked, Catalogue
 from tests.support.memory import MemorySource
 from tests.support.passes import key
 from tests.support.settings import config_of

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 
 from keysync.azure.errors import FailureRecord
-from keysync.cli.resolve import Coverage, beforehand, selected
 from keysync.config.settings import Account
 from keysync.errors import UsageError
 from keysync.sources.discovery import Problem
 from keysync.sources.filters import LeftOut
+from keysync.sync.inventory import Coverage, beforehand, selected
 from keysync.sync.shard import Shard
 
 SUB = "11111111-2222-3333-4444-555555555555"
