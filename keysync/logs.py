@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import log_stream
-from keysync.report.controls import without_controls
+from keysync.report.console import without_controls
 
 LogFormat = Literal["json", "console"]
 Scrub = Callable[[str], str]

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from keysync.access.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
 from keysync.config.settings import CloudMapping, Config
-from keysync.report.controls import to_json
+from keysync.report.console import to_json
 
 # What a filter of az and of Resource Manager takes without harm; a name has 512 characters at most.
 _NAME_REFUSED: Final = re.compile(r"[^0-9a-zA-Z ._()-]+")

@@ -13,8 +13,7 @@ from keysync.cli.compose import Extras, wire
 from keysync.cli.invocation import Options, load
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
-from keysync.report.controls import to_json
-from keysync.report.paper import Paper, Part, paper_for
+from keysync.report.console import Paper, Part, paper_for, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Scrubber
 from keysync.sources.discovery import Problem

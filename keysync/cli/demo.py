@@ -19,7 +19,7 @@ from keysync.cli.stdout import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
-from keysync.report.paper import Paper, Part, paper_for
+from keysync.report.console import Paper, Part, paper_for
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Scrubber
 from keysync.sync.causes import natural

@@ -21,8 +21,7 @@ from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
-from keysync.report.controls import to_json
-from keysync.report.paper import Part, paper_for
+from keysync.report.console import Part, paper_for, to_json
 from keysync.report.text import account_name, print_told
 from keysync.secret.redact import Scrubber
 from keysync.sources.azure_batch import BatchAccount

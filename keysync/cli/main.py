@@ -27,7 +27,7 @@ from keysync.cli.options import (
 from keysync.cli.stdout import settle_streams, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
-from keysync.report.controls import without_controls
+from keysync.report.console import without_controls
 from keysync.startup import importing, leave
 from keysync.sync.shard import shard_of
 

@@ -19,8 +19,8 @@ from keysync.config.settings import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.report import json, text
+from keysync.report.console import paper_for
 from keysync.report.log import PassLog
-from keysync.report.paper import paper_for
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Scrubber
 from keysync.sync.inventory import Coverage, beforehand, resolve, selected

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any, Final
 
-from keysync.report.controls import to_json
+from keysync.report.console import to_json
 from keysync.sync.model import Report
 
 # Always there, so that a script need not ask; other outcomes join when they occur.

@@ -9,8 +9,8 @@ from typing import Final
 
 from keysync.azure.errors import FailureRecord
 from keysync.errors import Instruction
+from keysync.report.console import Paper, Part
 from keysync.report.json import summary
-from keysync.report.paper import Paper, Part
 from keysync.sync.causes import affected_accounts, identity_of, natural
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
 

@@ -8,7 +8,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from keysync.report.controls import without_controls
+from keysync.report.console import without_controls
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # asked at, not listened on
 _MOST_BYTES: Final = 65_536

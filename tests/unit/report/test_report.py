@@ -19,9 +19,9 @@ from keysync.azure.errors import CloudError, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.report import json as report_json
+from keysync.report.console import paper_for
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics
-from keysync.report.paper import paper_for
 from keysync.report.status import Status
 from keysync.report.status_metrics import StatusCollector
 from keysync.report.text import print_report

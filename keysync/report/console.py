@@ -1,13 +1,13 @@
-"""What is printed for a person: lines and tables of styled parts; plain where nobody looks at a terminal."""
+"""Console output for people: lines and tables of styled spans, without control characters."""
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, TextIO
-
-from keysync.report.controls import without_controls
+from typing import Final, Protocol, TextIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,21 @@ def paper_for(stream: TextIO) -> Paper:
     """A terminal's own where `stream` is one, or FORCE_COLOR says that it is to be taken for one; NO_COLOR is heeded there."""
     if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
         return Plain(stream)
-    from keysync.report.terminal import Terminal  # noqa: PLC0415  # imports rich, which cron jobs do without
+    from keysync.report.rich_console import Terminal  # noqa: PLC0415  # imports rich, which cron jobs do without
 
     return Terminal(stream)
+
+
+# All controls but newline and tab; U+009B alone begins a command to many terminals.
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+
+
+def without_controls(text: str) -> str:
+    """`text` with U+FFFD in place of each."""
+    return _CONTROLS.sub("\ufffd", text)
+
+
+def to_json(value: object) -> str:
+    """`value` as an indented JSON document that reads as it stands: only such characters are escaped."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return _CONTROLS.sub(lambda found: f"\\u{ord(found.group()):04x}", text)

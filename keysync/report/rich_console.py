@@ -11,8 +11,7 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from keysync.report.controls import without_controls
-from keysync.report.paper import Part
+from keysync.report.console import Part, without_controls
 
 
 class _Console(Console):

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from keysync.report.controls import to_json, without_controls
+from keysync.report.console import to_json, without_controls
 
 HOSTILE = ["\x1b[2J", "\x9b2J", "\x7f", "a\u202eb", "a\rb", "\x00", "\u2066x\u2069"]
 
