@@ -20,21 +20,21 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
-from keysync.cli.election import Election, open_election
 from keysync.cli.invocation import Options
 from keysync.cli.shop import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.isolated import read_config
 from keysync.config.locate import find_config
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.board import Board, words_of
+from keysync.daemon.account_state import Ledger
 from keysync.daemon.health import Health, Instant, Watchdog
-from keysync.daemon.ledger import Ledger
+from keysync.daemon.leader import Election, open_election
+from keysync.daemon.malloc import share_memory
 from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
-from keysync.daemon.schedule import Clockwork, Group, utc_now
+from keysync.daemon.scheduler import Clockwork, Group, utc_now
+from keysync.daemon.snapshot import Board, words_of
 from keysync.daemon.supervisor import Supervisor, entries_of, place_of
-from keysync.daemon.thrift import share_memory
-from keysync.daemon.timetable import interval_of
+from keysync.daemon.triggers import interval_of
 from keysync.errors import ConfigError, UsageError
 from keysync.report.log import PassLog
 from keysync.report.metrics import Metrics

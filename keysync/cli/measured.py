@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry
 
 from keysync.cli.invocation import Options
 from keysync.config.settings import Config
-from keysync.daemon.ledger import STALE_INTERVALS
-from keysync.daemon.timetable import Timetable, interval_of
+from keysync.daemon.account_state import STALE_INTERVALS
+from keysync.daemon.triggers import Timetable, interval_of
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
 

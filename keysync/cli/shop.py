@@ -16,9 +16,9 @@ from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
 from keysync.cli.compose import Extras, Wired, wire
 from keysync.config.settings import Account, Config
-from keysync.daemon.leadership import Leadership
-from keysync.daemon.schedule import Group, group_by_schedule, utc_now
-from keysync.daemon.timetable import Timetable, interval_of
+from keysync.daemon.leader import Leadership
+from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
+from keysync.daemon.triggers import Timetable, interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Scrubber

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from keysync.daemon.timetable import NEVER, Timetable
+from keysync.daemon.triggers import NEVER, Timetable
 
 _INTERVALS: Final = 3
 _FRAMES: Final = 50

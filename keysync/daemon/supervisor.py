@@ -14,12 +14,12 @@ from typing import Any, Final, Protocol
 import structlog
 
 from keysync.config.settings import Account, Config, Schedule
+from keysync.daemon.account_state import Entry, Ledger
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.ledger import Entry, Ledger
-from keysync.daemon.schedule import Group
-from keysync.daemon.thrift import give_back
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.malloc import give_back
+from keysync.daemon.scheduler import Group
+from keysync.daemon.triggers import Timetable
 from keysync.sync.model import ItemRef
 from keysync.sync.run import Pass, run_pass
 

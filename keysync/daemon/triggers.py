@@ -1,34 +1,186 @@
-"""Crontabs as APScheduler triggers."""
+"""When passes are to start: pure calculation on instants in UTC; nothing here waits or reads a clock."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from itertools import pairwise
+from random import Random
+from typing import TYPE_CHECKING, Final
 
-from apscheduler.triggers.base import BaseTrigger
-from cronsim import CronSim, CronSimError
+from keysync.config.settings import Schedule
 
-from keysync.config.formats import zone_of
+if TYPE_CHECKING:
+    from keysync.daemon.crontab import CrontabTrigger
+
+NEVER: Final = datetime.max.replace(tzinfo=UTC)
+"""The next start by a crontab of a day that does not exist, such as 30 February."""
+
+_NO_TIME: Final = timedelta(0)
+
+_STARTS_LOOKED_AT: Final = 12
+
+# A step back of the clock that is smaller is a correction (NTP); one that is larger says that the clock was wrong.
+_CORRECTION: Final = timedelta(minutes=1)
 
 
-class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
-    """Fire times of a crontab in a time zone, as Debian's cron computes them; UTC without a zone.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """One start: `slot` is its place on the grid, `at` the moment itself, later by the jitter."""
 
-    APScheduler's own CronTrigger counts days of the week from Monday and requires both the day and the weekday to match.
+    slot: datetime
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Timetable:
+    """A schedule as a calculation: exactly one of `every` and `cron` is set; `timezone` is an IANA name, else UTC.
+
+    `jitter` is drawn anew for each start, at most as long as the time to the slot after it, and never moves the grid.
+
+    A crontab reads the wall clock of its zone. Where clocks change, one that names both minute and hour
+    (``30 2 * * *``) starts exactly once a day: a time that is skipped starts at the moment of the change, a time that
+    comes twice at its first. One with a ``*`` in either (``*/5 * * * *``) goes by what the clock shows, so it starts in
+    both of the repeated hours and in none of the skipped one: every five real minutes throughout. It is the rule of
+    Debian's cron(8), "Daylight Saving Time and other time changes". Fields mean what crontab(5) says: 0 and 7 are Sunday.
     """
 
-    def __init__(self, cron: str, timezone: str | None) -> None:
-        self._cron = cron
-        self._zone = zone_of(timezone)
+    every: timedelta | None
+    jitter: timedelta = _NO_TIME
+    cron: str | None = None
+    timezone: str | None = None
 
-    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
-        """The first fire time after `previous_fire_time`, else after `now`, in UTC; None if there is none within 50 years."""
-        after = previous_fire_time or now
-        try:
-            # In an hour that the clock repeats, cronsim also returns times of its first pass.
-            return next(
-                time
-                for one in CronSim(self._cron, after.astimezone(self._zone))
-                if (time := one.astimezone(UTC)) > after
-            )
-        except (CronSimError, StopIteration):
-            return None  # a day that does not exist, such as 30 February
+    @classmethod
+    def of(cls, schedule: Schedule) -> Timetable:
+        """The timetable of a schedule of the configuration."""
+        return cls(schedule.every, schedule.jitter, schedule.cron, schedule.timezone)
+
+    def next_start(self, after: datetime | None, now: datetime, random: Random) -> Start:
+        """The start that follows the one in slot `after`; None: there was none yet, so it is at once.
+
+        Slots that have passed by `now` make one start, now. Where the clock was set back behind `after`, the start is
+        never more than one interval from `now` (with a crontab: never later than its next time).
+        """
+        if after is None:
+            return Start(now, now)
+        slot = self._next_slot(after, now)
+        if slot <= now:
+            return Start(self.latest(slot, now), now)
+        return Start(slot, self._jittered(slot, random))
+
+    def latest(self, slot: datetime, now: datetime) -> datetime:
+        """The last slot by `now`, given an earlier one: where the grid goes on after a start in `slot`, however late.
+
+        Of a crontab, whose times do not depend on one another, it is `now` itself.
+        """
+        if self.every is None:
+            return max(slot, now)
+        return slot + max(0, (now - slot) // self.every) * self.every
+
+    def following(self, moment: datetime, count: int = 1) -> datetime:
+        """The slot that is `count` slots after `moment`, taken as a slot of the grid; NEVER where there is none."""
+        if self.every is not None:
+            return moment + count * self.every if count * self.every < NEVER - moment else NEVER
+        for _ in range(count):
+            moment = _next_time(self.cron or "", self.timezone, moment)
+        return moment
+
+    def _next_slot(self, after: datetime, now: datetime) -> datetime:
+        back = after - now
+        if self.every is None:
+            return self.following(now if back >= _CORRECTION else after)
+        if back <= _NO_TIME:
+            return self.following(after)
+        # How long ago the last start was, nobody knows: a start too many costs a few calls, a late one is an outage.
+        return now if back >= min(_CORRECTION, self.every) else now + self.every
+
+    def _jittered(self, slot: datetime, random: Random) -> datetime:
+        if not self.jitter or slot == NEVER:
+            return slot
+        room = min(self.jitter, self.following(slot) - slot)
+        return slot + random.random() * room  # nosec B311  # when a pass starts is no secret
+
+
+def interval_of(schedule: Schedule, now: datetime) -> timedelta:
+    """How long it is from one start to the next; for a crontab, the shortest of the times between those that come next."""
+    if schedule.every is not None:
+        return schedule.every
+    timetable = Timetable.of(schedule)
+    starts = [timetable.following(now)]
+    while starts[-1] != NEVER and len(starts) < _STARTS_LOOKED_AT:
+        starts.append(timetable.following(starts[-1]))
+    gaps = [later - sooner for sooner, later in pairwise(starts) if later != NEVER]
+    return min(gaps, default=timedelta(days=366))
+
+
+@lru_cache(maxsize=64)
+def _trigger(cron: str, zone: str | None) -> CrontabTrigger:
+    from keysync.daemon.crontab import CrontabTrigger  # noqa: PLC0415  # APScheduler is loaded only where a crontab is used
+
+    return CrontabTrigger(cron, zone)
+
+
+def _next_time(cron: str, zone: str | None, after: datetime) -> datetime:
+    """The first time of `cron` after `after`, which may be NEVER."""
+    if after == NEVER:
+        return NEVER
+    return _trigger(cron, zone).get_next_fire_time(after, after) or NEVER
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A timetable whose start has come, and by how much it is late."""
+
+    timetable: Timetable
+    late: timedelta
+
+
+@dataclass(slots=True)
+class _Entry:
+    last: datetime | None
+    next: Start
+
+
+@dataclass(slots=True)
+class Agenda:
+    """What is due, and when to look again, for several timetables at once.
+
+    It must be asked every few seconds: only then does it see that the clock was set back.
+    """
+
+    random: Random
+    _entries: dict[Timetable, _Entry] = field(default_factory=dict)
+    _seen: datetime | None = None
+
+    def replace(self, timetables: Iterable[Timetable], now: datetime) -> None:
+        """Takes `timetables` in place of those before; one that was there keeps its grid, a new one starts at once."""
+        self._entries = {
+            timetable: self._entries.get(timetable) or _Entry(None, timetable.next_start(None, now, self.random))
+            for timetable in timetables
+        }
+        self._look_at_the_clock(now)
+
+    def take(self, now: datetime) -> tuple[Due, ...]:
+        """What is due at `now`, each once however many of its slots have passed; it is not due again until its next."""
+        self._look_at_the_clock(now)
+        return tuple(
+            self._take(timetable, entry, now) for timetable, entry in self._entries.items() if entry.next.at <= now
+        )
+
+    def next_starts(self) -> dict[Timetable, datetime]:
+        """When each timetable starts next; NEVER where it does not."""
+        return {timetable: entry.next.at for timetable, entry in self._entries.items()}
+
+    def _take(self, timetable: Timetable, entry: _Entry, now: datetime) -> Due:
+        due = Due(timetable, now - entry.next.at)
+        entry.last = timetable.latest(entry.next.slot, now)
+        entry.next = timetable.next_start(entry.last, now, self.random)
+        return due
+
+    def _look_at_the_clock(self, now: datetime) -> None:
+        if self._seen is not None and now < self._seen:
+            for timetable, entry in self._entries.items():
+                entry.next = timetable.next_start(entry.last, now, self.random)
+        self._seen = now

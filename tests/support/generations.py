@@ -9,7 +9,7 @@ from datetime import timedelta
 from typing import Any
 
 from keysync.config.settings import Account, Config
-from keysync.daemon.ledger import Entry
+from keysync.daemon.account_state import Entry
 from keysync.sync.run import Pass, PassObserver
 from tests.support.passes import World
 from tests.support.settings import config_of as settled

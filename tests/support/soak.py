@@ -27,7 +27,7 @@ import structlog
 
 from keysync import logs
 from keysync.config.settings import Account, Config
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.triggers import Timetable
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault
 from keysync.emulator.watch import Stage

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from keysync.cli.election import open_election
+from keysync.daemon.leader import open_election
 from keysync.errors import UsageError
 from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
@@ -336,8 +336,8 @@ async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyP
     """That says what to install."""
     for name in ("kubernetes", "kubernetes.client"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "keysync.daemon.leases", raising=False)
-    monkeypatch.delattr("keysync.daemon.leases", raising=False)
+    monkeypatch.delitem(sys.modules, "keysync.daemon.leader_election", raising=False)
+    monkeypatch.delattr("keysync.daemon.leader_election", raising=False)
     with pytest.raises(
         UsageError, match=r"leader_election: needs an extra: in a clone, pip install '\.\[kubernetes\]'"
     ):

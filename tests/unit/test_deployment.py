@@ -21,7 +21,7 @@ from ruamel.yaml import YAML
 from keysync.cli.main import app
 from keysync.config.load import load_config
 from keysync.config.settings import Config
-from keysync.daemon import leases
+from keysync.daemon import leader_election
 from keysync.sync.shard import Shard, shard_of
 from keysync.web.app import make_app
 
@@ -247,7 +247,7 @@ def test_helm_test_asks_every_pod() -> None:
 def test_the_role_grants_what_the_election_asks() -> None:
     """The three calls, on the configured Lease, and nothing else."""
     path = ROOT / "deploy" / "kubernetes" / "daemon-standby.yaml"
-    calls = {name.split("_")[0] for name in vars(leases._Api) if name.endswith("_namespaced_lease")}
+    calls = {name.split("_")[0] for name in vars(leader_election._Api) if name.endswith("_namespaced_lease")}
     create, others = of_kind(path, "Role")["rules"]
     assert {*create["verbs"], *others["verbs"]} == {VERBS[call] for call in calls}
     for rule in (create, others):

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.daemon.health import Health, Instant, Verdict, Watchdog, stack_of
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.triggers import Timetable
 
 START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday
 FIVE = Timetable(timedelta(minutes=5))

@@ -12,12 +12,12 @@ from structlog.testing import capture_logs
 
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
 from keysync.config.settings import Account
+from keysync.daemon.account_state import Ledger
 from keysync.daemon.backoff import BackoffPolicy
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.ledger import Ledger
-from keysync.daemon.schedule import Group
+from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.triggers import Timetable
 from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
 from tests.support.passes import World, outcomes
 from tests.support.virtual_clock import seeded

@@ -6,27 +6,27 @@ import ctypes
 
 import pytest
 
-from keysync.daemon import thrift
+from keysync.daemon import malloc
 
 
 @pytest.fixture(autouse=True)
 def _looked_up_anew() -> None:
-    thrift._function.cache_clear()
+    malloc._function.cache_clear()
 
 
 def test_it_is_given_back_where_the_library_can() -> None:
     """As often as it is asked for."""
     for _ in range(2):
-        thrift.give_back()
-    assert (thrift._function("malloc_trim") is not None) == hasattr(ctypes.CDLL(None), "malloc_trim")
+        malloc.give_back()
+    assert (malloc._function("malloc_trim") is not None) == hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def test_a_library_that_cannot_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """musl has no such function."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    thrift.give_back()
-    assert thrift._function("malloc_trim") is None
-    thrift._function.cache_clear()
+    malloc.give_back()
+    assert malloc._function("malloc_trim") is None
+    malloc._function.cache_clear()
 
 
 def test_threads_share_where_the_library_can(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,9 +42,9 @@ def test_threads_share_where_the_library_can(monkeypatch: pytest.MonkeyPatch) ->
             assert not hasattr(libc, "mallopt") or libc.mallopt(setting, value) == 1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
-    thrift.share_memory()
+    malloc.share_memory()
     assert settings == [(-8, 1)]
-    thrift._function.cache_clear()
+    malloc._function.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    thrift.share_memory()
-    thrift._function.cache_clear()
+    malloc.share_memory()
+    malloc._function.cache_clear()

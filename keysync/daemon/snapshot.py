@@ -11,11 +11,11 @@ from keysync import __version__
 from keysync.azure.circuit_breaker import Breakers, Standing
 from keysync.config.formats import format_duration
 from keysync.config.settings import Account, Config, Schedule
+from keysync.daemon.account_state import Entry, Ledger, is_stale, shown
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leadership import Leadership
-from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
+from keysync.daemon.leader import Leadership
 from keysync.daemon.supervisor import Supervisor, next_try
-from keysync.daemon.timetable import NEVER, Timetable
+from keysync.daemon.triggers import NEVER, Timetable
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
 from keysync.sync.causes import natural

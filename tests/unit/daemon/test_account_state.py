@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.errors import FailureRecord
-from keysync.daemon.ledger import Entry, Ledger, is_stale, shown
+from keysync.daemon.account_state import Entry, Ledger, is_stale, shown
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
 from tests.support.generations import config_of, entries

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.daemon.tenure import Sightings, Tenure, Terms
+from keysync.daemon.lease import Sightings, Tenure, Terms
 
 TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 

@@ -12,8 +12,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.config.settings import Schedule
-from keysync.daemon.schedule import Clockwork, Group, group_by_schedule
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.scheduler import Clockwork, Group, group_by_schedule
+from keysync.daemon.triggers import Timetable
 from tests.support.virtual_clock import seeded
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

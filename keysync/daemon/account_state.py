@@ -12,7 +12,7 @@ from typing import Final
 from keysync.azure.errors import FailureRecord
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.daemon.timetable import Timetable
+from keysync.daemon.triggers import Timetable
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord

@@ -1,4 +1,4 @@
-"""The election: the one of Kubernetes' own client library, on a Lease. Only `keysync.cli.election` imports this, for an extra.
+"""The election: the one of Kubernetes' own client library, on a Lease. Only `keysync.daemon.leader` imports this, for an extra.
 
 The library decides who tries what and when. What it leaves to chance is guarded here: each request ends in time and whatever
 it raises is a failure to try again after; a lease is taken over only when `Sightings` says that nobody can still believe to
@@ -25,7 +25,7 @@ from kubernetes.leaderelection.electionconfig import Config as ElectionConfig
 from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 
-from keysync.daemon.tenure import Sightings, Terms
+from keysync.daemon.lease import Sightings, Terms
 from keysync.errors import UsageError
 from keysync.files import read_small
 

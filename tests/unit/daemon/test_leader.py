@@ -10,8 +10,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.azure.errors import AzureFailure
-from keysync.daemon.leadership import Leadership
-from keysync.daemon.tenure import Terms
+from keysync.daemon.leader import Leadership
+from keysync.daemon.lease import Terms
 from tests.support.warp import Warp, WarpLoop
 
 TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)

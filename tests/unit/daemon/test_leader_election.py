@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from kubernetes.leaderelection.leaderelection import LeaderElection
 
-from keysync.daemon import leases
-from keysync.daemon.leases import Candidate, connect, namespace_of_pod
-from keysync.daemon.tenure import Terms
+from keysync.daemon import leader_election
+from keysync.daemon.leader_election import Candidate, connect, namespace_of_pod
+from keysync.daemon.lease import Terms
 from keysync.errors import UsageError
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
 from tests.support.receiver import loopback_tls
@@ -163,7 +163,7 @@ def test_a_released_lease_is_taken_at_once(kubernetes: Kubernetes, make: Callabl
     one.candidate.release()
     assert kubernetes.holder() is None
     assert two.turn(502.0) == [("renewed", 502.0)]
-    with pytest.raises(leases._Ended):
+    with pytest.raises(leader_election._Ended):
         one.turn(102.0)
 
 
@@ -210,7 +210,7 @@ def test_a_wall_clock_that_was_set_begins_the_election_anew(make: Callable[[str]
     one = make("one")
     one.turn(100.0)
     one.candidate._lock._offset += 3600
-    with pytest.raises(leases._ClockSet):
+    with pytest.raises(leader_election._ClockSet):
         one.turn(102.0)
     assert one.turn(104.0) == [("renewed", 104.0)]
 
@@ -248,7 +248,7 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
     namespace.write_text(f"{NAMESPACE}\n")
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_TOKEN_FILENAME", str(token))
     monkeypatch.setattr("kubernetes.config.incluster_config.SERVICE_CERT_FILENAME", str(authority))
-    monkeypatch.setattr(leases, "_NAMESPACE_FILE", str(namespace))
+    monkeypatch.setattr(leader_election, "_NAMESPACE_FILE", str(namespace))
     with running_kubernetes(context) as kubernetes:
         port = kubernetes.url.rpartition(":")[2]
         for name, value in {"KUBERNETES_SERVICE_HOST": "localhost", "KUBERNETES_SERVICE_PORT": port}.items():

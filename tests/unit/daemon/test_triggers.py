@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Schedule
-from keysync.daemon.timetable import NEVER, Agenda, Due, Start, Timetable
-from keysync.daemon.triggers import CrontabTrigger
+from keysync.daemon.crontab import CrontabTrigger
+from keysync.daemon.triggers import NEVER, Agenda, Due, Start, Timetable
 from tests.support.virtual_clock import seeded
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

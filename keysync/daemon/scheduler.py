@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from keysync.config.settings import Schedule
-from keysync.daemon.timetable import NEVER, Agenda, Timetable
+from keysync.daemon.triggers import NEVER, Agenda, Timetable
 
 T = TypeVar("T")
 

@@ -11,14 +11,14 @@ import pytest
 from keysync.azure.circuit_breaker import Breakers
 from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
 from keysync.config.settings import Schedule
-from keysync.daemon.board import Board, words_of
+from keysync.daemon.account_state import Ledger
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leadership import Leadership
-from keysync.daemon.ledger import Ledger
-from keysync.daemon.schedule import Group
+from keysync.daemon.leader import Leadership
+from keysync.daemon.lease import Terms
+from keysync.daemon.scheduler import Group
+from keysync.daemon.snapshot import Board, words_of
 from keysync.daemon.supervisor import Supervisor
-from keysync.daemon.tenure import Terms
-from keysync.daemon.timetable import NEVER, Timetable, interval_of
+from keysync.daemon.triggers import NEVER, Timetable, interval_of
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result

@@ -1,0 +1,34 @@
+"""Crontabs as APScheduler triggers."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from apscheduler.triggers.base import BaseTrigger
+from cronsim import CronSim, CronSimError
+
+from keysync.config.formats import zone_of
+
+
+class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
+    """Fire times of a crontab in a time zone, as Debian's cron computes them; UTC without a zone.
+
+    APScheduler's own CronTrigger counts days of the week from Monday and requires both the day and the weekday to match.
+    """
+
+    def __init__(self, cron: str, timezone: str | None) -> None:
+        self._cron = cron
+        self._zone = zone_of(timezone)
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first fire time after `previous_fire_time`, else after `now`, in UTC; None if there is none within 50 years."""
+        after = previous_fire_time or now
+        try:
+            # In an hour that the clock repeats, cronsim also returns times of its first pass.
+            return next(
+                time
+                for one in CronSim(self._cron, after.astimezone(self._zone))
+                if (time := one.astimezone(UTC)) > after
+            )
+        except (CronSimError, StopIteration):
+            return None  # a day that does not exist, such as 30 February
