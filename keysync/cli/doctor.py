@@ -197,7 +197,7 @@ def _configuration(wired: Wired, coverage: Coverage, options: Options) -> Diagno
 
 async def _listen(address: str) -> Iterable[Diagnosis]:
     """Whether `run` can listen. A warning where `listen` is not set, since `sync` does not need it."""
-    from keysync.web.probe import why_unwell  # noqa: PLC0415  # `run` alone needs a server
+    from keysync.web.healthcheck import why_unwell  # noqa: PLC0415  # `run` alone needs a server
     from keysync.web.server import check_free  # noqa: PLC0415  # as above
 
     host, port = split_listen(address)

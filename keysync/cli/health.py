@@ -12,7 +12,7 @@ from keysync.config.formats import split_listen
 from keysync.config.load import default_listen, load_listen
 from keysync.config.locate import find_config
 from keysync.errors import ConfigError
-from keysync.web.probe import why_unwell
+from keysync.web.healthcheck import why_unwell
 
 
 def run(config: Path | None) -> int:

@@ -14,9 +14,9 @@ from prometheus_client.registry import Collector
 
 from keysync.report.status import Status, render
 from keysync.report.status_metrics import StatusCollector
-from keysync.web.guard import add_headers, guard
 from keysync.web.page import Page
 from keysync.web.query import Query
+from keysync.web.security import add_headers, guard
 
 _STATIC: Final = {
     "style.css": "text/css",

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from keysync.errors import UsageError
-from keysync.web.guard import LOOPBACK_ONLY
+from keysync.web.security import LOOPBACK_ONLY
 
 _TRIES: Final = 20
 _NOT_HERE: Final = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)

@@ -10,10 +10,10 @@ from typing import Final
 
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
 from keysync.sync.causes import natural
-from keysync.web.headline import Headline, Tone, headline
+from keysync.web.format import clock, machine, relative
+from keysync.web.problems import CauseKey, SharedCause, Trouble, shared_causes, trouble_of, troubles_of
 from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
-from keysync.web.troubles import CauseKey, SharedCause, Trouble, shared_causes, trouble_of, troubles_of
-from keysync.web.words import clock, machine, relative
+from keysync.web.summary import Headline, Tone, headline
 
 MOST_WRITES: Final = 50
 MOST_UNSERVED: Final = 20

@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 
 from keysync.errors import UsageError
 from keysync.web.app import make_app
-from keysync.web.guard import is_loopback_name
+from keysync.web.security import is_loopback_name
 from keysync.web.server import Bound, open_server
 
 from .conftest import Client, Source

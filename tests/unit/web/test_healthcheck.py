@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from keysync.web.probe import why_unwell
+from keysync.web.healthcheck import why_unwell
 from tests.support.statuses import varied
 
 from .conftest import Client, Source

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from keysync.report.status import Status, Tally
+from keysync.web.format import count
 from keysync.web.query import NOT_RIGHT
-from keysync.web.words import count
 
 Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
 

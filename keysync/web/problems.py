@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 from keysync.report.status import AccountStatus, SecretStatus
 from keysync.sync.causes import affected_accounts, natural
-from keysync.web.headline import Tone
+from keysync.web.summary import Tone
 
 MOST_CAUSES: Final = 20
 CauseKey: TypeAlias = tuple[str | None, ...]
