@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 from keysync import logs
 from keysync.cli.compose import Extras, wire
-from keysync.cli.invocation import Options, load
+from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
 from keysync.report.console import Paper, Part, paper_for, to_json

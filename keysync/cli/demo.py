@@ -12,10 +12,10 @@ from datetime import timedelta
 from typing import Final
 
 from keysync import logs
-from keysync.cli.daemon import serve
-from keysync.cli.invocation import Options
+from keysync.cli.options import Options
+from keysync.cli.run import serve
 from keysync.cli.signals import Interruption, interruptible
-from keysync.cli.stdout import reader_is_gone
+from keysync.cli.streams import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData

@@ -24,7 +24,7 @@ from keysync.cli.options import (
     output_option,
     shard_options,
 )
-from keysync.cli.stdout import settle_streams, settled
+from keysync.cli.streams import settle_streams, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
 from keysync.report.console import without_controls
@@ -32,7 +32,7 @@ from keysync.startup import importing, leave
 from keysync.sync.shard import shard_of
 
 if TYPE_CHECKING:
-    from keysync.cli.invocation import Options
+    from keysync.cli.options import Options
     from keysync.config.isolated import Reading
 
 
@@ -254,7 +254,7 @@ def _begin_reading(config: Path | None) -> Reading:
 
 
 def _options(**given: Any) -> Options:  # noqa: ANN401  # its fields
-    from keysync.cli.invocation import Options  # noqa: PLC0415  # imports the SDKs
+    from keysync.cli.options import Options  # noqa: PLC0415  # imports the SDKs
 
     return Options(**given)
 

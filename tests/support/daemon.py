@@ -21,7 +21,7 @@ from typing import Any, Protocol, Self
 import aiohttp
 from structlog.testing import capture_logs
 
-from keysync.cli.daemon import serve
+from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
 from keysync.daemon.reload import ConfigWatch

@@ -59,7 +59,7 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 def _serve() -> None:
     """Forks for each line of stdin, until there is none."""
-    import keysync.cli.one_off  # noqa: PLC0415  # what each command would import
+    import keysync.cli.sync  # noqa: PLC0415  # what each command would import
     import keysync.config.load  # noqa: F401, PLC0415  # else each would start a process to read its file
     from keysync.cli.main import invoke  # noqa: PLC0415  # this file's process only
 

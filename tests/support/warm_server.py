@@ -9,8 +9,8 @@ import os
 import sys
 
 import keysync.cli.compose  # a command would import it, and the SDKs with it
-import keysync.cli.daemon  # as above
-import keysync.cli.one_off  # as above
+import keysync.cli.run  # as above
+import keysync.cli.sync  # as above
 import keysync.config.load  # noqa: F401  # else each would start a process to read its file
 from keysync.cli.main import main
 

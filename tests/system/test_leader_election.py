@@ -356,6 +356,6 @@ def test_without_a_way_to_kubernetes_the_start_fails(make_world: MakeWorld, tmp_
 
 def test_nothing_of_kubernetes_is_imported_until_it_is_configured() -> None:
     """It takes 0.4 s, and memory."""
-    program = "import sys, keysync.cli.daemon, keysync.cli.one_off; print([m for m in sys.modules if 'kube' in m])"
+    program = "import sys, keysync.cli.run, keysync.cli.sync; print([m for m in sys.modules if 'kube' in m])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"

@@ -292,7 +292,7 @@ key = os.environ["A_KEY"]
 def fails(*_, **__):
     local = key
     raise RuntimeError(f"unexpected {local}") from ValueError(local)
-import keysync.cli.main, keysync.cli.one_off, keysync.sync.run, keysync.targets.key_vault as target
+import keysync.cli.main, keysync.cli.sync, keysync.sync.run, keysync.targets.key_vault as target
 {broken}
 keysync.cli.main.main()
 """
@@ -300,7 +300,7 @@ keysync.cli.main.main()
 
 
 @pytest.mark.parametrize(
-    "broken", ["target.KeyVault.read = fails", "keysync.cli.one_off._print = fails", "target.reveal = fails"]
+    "broken", ["target.KeyVault.read = fails", "keysync.cli.sync._print = fails", "target.reveal = fails"]
 )
 def test_a_fault_of_keysync_shows_no_secret(stage: Planted, broken: str) -> None:
     """An exception that nobody foresaw is told by its type and place, not by its text."""

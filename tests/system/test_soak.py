@@ -19,7 +19,7 @@ from typing import Any, Final, TypeVar
 import aiohttp
 import pytest
 
-from keysync.cli.daemon import serve
+from keysync.cli.run import serve
 from keysync.cli.signals import interruptible
 from keysync.config.load import load_config
 from keysync.config.settings import Config

@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 
 from keysync import logs
-from keysync.cli.daemon import serve
+from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
 from keysync.secret.redact import Scrubber

@@ -149,9 +149,9 @@ def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatc
 
 def test_the_daemon_needs_nothing_of_what_reads_its_file() -> None:
     """It is what a daemon is spared; a single import anywhere would bring it back."""
-    code = "import sys, keysync.cli.main, keysync.cli.daemon, keysync.cli.one_off; print(*sys.modules, sep='\\n')"
+    code = "import sys, keysync.cli.main, keysync.cli.run, keysync.cli.sync; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert {"keysync.cli.daemon", "azure.mgmt.batch"} <= set(loaded)
+    assert {"keysync.cli.run", "azure.mgmt.batch"} <= set(loaded)
     assert [one for one in loaded if one.partition(".")[0] in {"pydantic", "pydantic_core", "ruamel"}] == []
 
 

@@ -283,7 +283,7 @@ def test_the_exit_codes_are_those_of_the_code() -> None:
         for one in error.__subclasses__():
             yield from below(one)
 
-    # 3 and 4 are in keysync.cli.one_off, which raises nothing for them.
+    # 3 and 4 are in keysync.cli.sync, which raises nothing for them.
     own = {0, 3, 4, *below(KeysyncError), *(128 + one for one in (signal.SIGINT, signal.SIGTERM))}
     for page in PAGES:
         for header, *rows in page.tables():

@@ -66,7 +66,7 @@ async def test_a_missing_extra_is_told_and_is_no_error(monkeypatch: pytest.Monke
 def test_what_is_not_asked_for_is_not_imported() -> None:
     """A pass without traces pays nothing for them."""
     code = (
-        "import keysync.cli.one_off, keysync.report.tracing, sys;"
+        "import keysync.cli.sync, keysync.report.tracing, sys;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"
     )
     done = subprocess.run(

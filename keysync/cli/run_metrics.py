@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from prometheus_client import CollectorRegistry
 
-from keysync.cli.invocation import Options
+from keysync.cli.options import Options
 from keysync.config.settings import Config
 from keysync.daemon.account_state import STALE_INTERVALS
 from keysync.daemon.triggers import Timetable, interval_of

@@ -15,7 +15,7 @@ from keysync.access.permissions import is_written
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Wired, wire
-from keysync.cli.invocation import Options, load
+from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from keysync import logs
 from keysync.azure.retry import Operation
 from keysync.cli.compose import Extras, Wired, wire
-from keysync.cli.invocation import Options, load
+from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.formats import fold
@@ -33,7 +33,7 @@ from keysync.sync.run import run_pass
 from keysync.sync.shard import Shard, share_of
 
 if TYPE_CHECKING:
-    from keysync.cli.measured import Measured
+    from keysync.cli.run_metrics import Measured
 
 
 def run(options: Options) -> int:
@@ -51,7 +51,7 @@ def _measured(options: Options, config: Config) -> Measured | None:
     """None where nobody asked for metrics: their library takes its time to come. Raises UsageError."""
     if options.metrics_file is None and options.push_gateway is None:
         return None
-    from keysync.cli.measured import Measured  # noqa: PLC0415  # as above
+    from keysync.cli.run_metrics import Measured  # noqa: PLC0415  # as above
 
     return Measured(options, config)
 

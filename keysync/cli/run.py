@@ -20,8 +20,8 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
-from keysync.cli.invocation import Options
-from keysync.cli.shop import Opened, Shop, groups_of
+from keysync.cli.options import Options
+from keysync.cli.runtime import Opened, Shop, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.isolated import read_config
 from keysync.config.locate import find_config
