@@ -5,8 +5,8 @@ It shares no code with the clients it stands in for, so that a misreading of Azu
 
 from keysync.emulator.data import AccountData, EmulatorData, PolicyData, SecretData, VaultData, load_data
 from keysync.emulator.faults import Fault
+from keysync.emulator.hooks import OnRequest, Stage
 from keysync.emulator.server import Emulator, Endpoints
-from keysync.emulator.watch import OnRequest, Stage
 
 __all__ = [
     "AccountData",

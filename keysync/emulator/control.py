@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from pydantic import ValidationError
 
-from keysync.emulator.counts import Counts
 from keysync.emulator.entra import Entra
 from keysync.emulator.faults import Fault, Faults
+from keysync.emulator.request_log import Counts
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, error, json_body
 

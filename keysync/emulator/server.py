@@ -23,16 +23,16 @@ from aiohttp import web
 from keysync.emulator import store
 from keysync.emulator.arm import ResourceManager
 from keysync.emulator.control import Control
-from keysync.emulator.counts import Counts, Served
 from keysync.emulator.data import EmulatorData
 from keysync.emulator.entra import Entra
+from keysync.emulator.fault_injection import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.faults import Fault, Faults
+from keysync.emulator.hooks import Watch
 from keysync.emulator.key_vault import CHANGES, KeyVault
+from keysync.emulator.request_log import Counts, Served
 from keysync.emulator.state import State
-from keysync.emulator.strike import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
-from keysync.emulator.watch import Watch
 from keysync.emulator.wire import Call, Refused, Reply, Route
 from keysync.startup import spare_read_buffers
 

@@ -21,8 +21,8 @@ from keysync.config.settings import Config
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault
+from keysync.emulator.hooks import Stage
 from keysync.emulator.state import Secret, SecretVersion
-from keysync.emulator.watch import Stage
 from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report
 from keysync.sync.run import run_pass

@@ -30,7 +30,7 @@ from keysync.config.settings import Account, Config
 from keysync.daemon.triggers import Timetable
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault
-from keysync.emulator.watch import Stage
+from keysync.emulator.hooks import Stage
 from keysync.sync.model import DONE, Report, Result
 from tests.support.warp import WarpLoop
 
