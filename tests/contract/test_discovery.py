@@ -16,7 +16,7 @@ from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.secret.redact import Scrubber
 from keysync.sources.discovery import Listing
 from keysync.sync.run import run_pass
-from tests.support.passes import Watcher
+from tests.support.runs import Watcher
 from tests.support.settings import config_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"

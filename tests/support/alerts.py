@@ -18,7 +18,7 @@ from keysync.report.metrics import Metrics
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard
-from tests.support.passes import ref
+from tests.support.runs import ref
 from tests.support.statuses import NOW, varied
 
 ROOT: Final = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 from keysync.config.settings import Account, Config
 from keysync.daemon.account_state import Entry
 from keysync.sync.run import Pass, PassObserver
-from tests.support.passes import World
+from tests.support.runs import World
 from tests.support.settings import config_of as settled
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
@@ -19,7 +19,7 @@ _TURNS = 200
 
 
 def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str, Any] | None = None, **more: Any) -> Config:  # fmt: skip
-    """A configuration of the accounts of `tests.support.passes`; `accounts` adds fields to each of them."""
+    """A configuration of the accounts of `tests.support.runs`; `accounts` adds fields to each of them."""
     common = {"subscription_id": SUBSCRIPTION, "resource_group": "g", "vaults": list(vaults), **(accounts or {})}
     return settled(
         {

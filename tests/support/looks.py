@@ -10,7 +10,7 @@ from keysync.sources.interface import KeyName
 from keysync.sync.model import Item, Seen, Terms
 from keysync.sync.ownership import own_tags
 from keysync.targets.interface import Existing, History, Observation
-from tests.support.passes import key, ref
+from tests.support.runs import key, ref
 
 OTHER: Final[dict[KeyName, KeyName]] = {"primary": "secondary", "secondary": "primary"}
 _PRINTS: Final = Fingerprinter()

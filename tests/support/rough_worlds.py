@@ -27,8 +27,8 @@ from keysync.secret.redact import Scrubber
 from keysync.sync.model import Report
 from keysync.sync.run import run_pass
 from tests.support.azure import GROUP, SUBSCRIPTION, data
-from tests.support.passes import Watcher
 from tests.support.random_worlds import LONG_AGO, marks_of
+from tests.support.runs import Watcher
 from tests.support.settings import config_of
 
 VAULTS: Final = ("kv-a", "kv-b")

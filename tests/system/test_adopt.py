@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.hands import arm_id, commands, marks, secret
-from tests.support.passes import key
+from tests.support.runs import key
 from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]

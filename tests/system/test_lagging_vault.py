@@ -9,7 +9,7 @@ import pytest
 
 from keysync.emulator import Emulator, Fault
 from tests.support.hands import add_version, before, marks, secret
-from tests.support.passes import key
+from tests.support.runs import key
 from tests.system.conftest import World
 
 MakeWorld = Callable[..., World]

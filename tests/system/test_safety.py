@@ -24,7 +24,7 @@ from tests.support.hands import (
     remove_account,
     secret,
 )
-from tests.support.passes import key
+from tests.support.runs import key
 from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]

@@ -26,7 +26,7 @@ from keysync.sync.model import Change, Outcome, Result
 from keysync.web.app import make_app
 from keysync.web.query import SORTS, Query
 from tests.support.alerts import REPORT, exposed, families
-from tests.support.passes import ref
+from tests.support.runs import ref
 from tests.support.statuses import DENIED, varied
 
 TEXT = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")

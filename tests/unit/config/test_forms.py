@@ -13,7 +13,7 @@ from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
 from keysync.sync.shard import Shard
 from keysync.targets.cache import place_of
-from tests.support.passes import GROUP, ref
+from tests.support.runs import GROUP, ref
 
 KELVIN = "\u212a"  # its lower case is the letter k
 LONG_S = "\u017f"  # its upper case is the letter S

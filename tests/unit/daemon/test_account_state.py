@@ -14,7 +14,7 @@ from keysync.daemon.account_state import Entry, Ledger, is_stale, shown
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
 from tests.support.generations import config_of, entries
-from tests.support.passes import ref
+from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -23,7 +23,7 @@ from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
 from tests.support.generations import MemoryGeneration, config_of, entries, until
-from tests.support.passes import World, ref
+from tests.support.runs import World, ref
 from tests.support.virtual_clock import seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)

@@ -19,7 +19,7 @@ from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
 from keysync.daemon.triggers import Timetable
 from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
-from tests.support.passes import World, outcomes
+from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
 
 FIVE = Timetable(timedelta(minutes=5))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keysync.azure.errors import CloudError, FailureRecord
 from keysync.report.events import ItemEvent, State, StopEvent, describe, stop_transitions, transitions
 from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
-from tests.support.passes import GROUP, ref
+from tests.support.runs import GROUP, ref
 
 OUTCOMES: tuple[Outcome, ...] = ("unchanged", "skipped", "create", "update", *sorted(DONE.values()), *sorted(BAD))
 PASSED = Report("run-1", False, "c0ffee", datetime(2026, 11, 24, tzinfo=UTC), 1.0, 1, ())

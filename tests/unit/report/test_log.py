@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from keysync.azure.errors import CloudError, FailureRecord
 from keysync.report.log import PassLog
 from keysync.sync.model import Report, Result
-from tests.support.passes import ref
+from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 

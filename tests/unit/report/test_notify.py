@@ -32,8 +32,8 @@ from keysync.secret.redact import Scrubber
 from keysync.secret.signing import Signer
 from keysync.secret.value import MASK, SecretValue
 from keysync.sync.model import Outcome, Report, Result
-from tests.support.passes import ref
 from tests.support.receiver import Receiver, receiving
+from tests.support.runs import ref
 
 ROOT = Path(__file__).parents[3]
 SECRET = "correct-horse-battery-staple"

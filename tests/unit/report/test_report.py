@@ -27,7 +27,7 @@ from keysync.report.status_metrics import StatusCollector
 from keysync.report.text import print_report
 from keysync.sync.model import Outcome, Report, Result
 from keysync.sync.shard import Shard
-from tests.support.passes import GROUP, ref
+from tests.support.runs import GROUP, ref
 from tests.support.statuses import account, make_status
 
 ERROR = FailureRecord(

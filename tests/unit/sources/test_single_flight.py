@@ -11,7 +11,7 @@ import pytest
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.sources.single_flight import OncePerPass
 from tests.support.memory import MemorySource
-from tests.support.passes import key
+from tests.support.runs import key
 
 
 def source() -> MemorySource:

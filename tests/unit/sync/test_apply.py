@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from keysync.azure.errors import AzureFailure, FailureRecord
 from keysync.targets.errors import WriteConflict, WriteUnknown
-from tests.support.passes import World, outcomes, ref
+from tests.support.runs import World, outcomes, ref
 
 RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403)
 

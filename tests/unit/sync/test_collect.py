@@ -9,7 +9,7 @@ from keysync.secret.reveal import reveal
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Item, KeyRefused, Seen, Unseen
 from keysync.sync.ownership import own_tags
-from tests.support.passes import World, key, ref
+from tests.support.runs import World, key, ref
 
 
 async def test_a_source_that_fails_fails_each_of_its_items():

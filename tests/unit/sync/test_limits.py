@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keysync.sync.limits import Breach, breaches, checksum, held_back, most_removals, nears_the_budget
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
 from keysync.targets.interface import History
-from tests.support.passes import Limits, ref
+from tests.support.runs import Limits, ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 DAY = timedelta(days=1)

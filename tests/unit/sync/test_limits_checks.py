@@ -10,7 +10,7 @@ from keysync.sync.limits import breaches, checksum, refusal_of, stop_message
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
-from tests.support.passes import Limits, World, key, ref
+from tests.support.runs import Limits, World, key, ref
 
 
 def changes(

@@ -18,7 +18,7 @@ from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags
 from tests.support.looks import item
 from tests.support.memory import MemoryDirectory
-from tests.support.passes import GROUP, Limits, World, key, outcomes, ref
+from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 

@@ -19,7 +19,7 @@ from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_
 from keysync.targets.interface import Absent, Disabled, Listed, Observation, SoftDeleted
 from tests.support.looks import item, stored
 from tests.support.memory import MemoryDirectory
-from tests.support.passes import GROUP, Limits, World, key, outcomes, ref
+from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
 Mode = Literal["disable", "delete"]
 DENIED = AzureFailure(FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from keysync.sync.orphans import GoneStreaks, OrphanSearch, Presence
-from tests.support.passes import GROUP, World, key
+from tests.support.runs import GROUP, World, key
 
 
 class EverythingIsGone:

@@ -17,7 +17,7 @@ from keysync.sync.apply import planned
 from keysync.sync.model import Item, KeyRefused, Terms, Unseen
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import make_plan
-from tests.support.passes import GROUP, World, key, ref
+from tests.support.runs import GROUP, World, key, ref
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 ACCOUNTS = ("alpha", "beta", "gamma")

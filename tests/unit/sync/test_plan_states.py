@@ -12,7 +12,7 @@ from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_
 from keysync.sync.plan import judge, make_plan
 from keysync.targets.interface import Absent, Disabled, Observation, SoftDeleted
 from tests.support.looks import item, long_history, look, ours, stored
-from tests.support.passes import World, key, outcomes, ref
+from tests.support.runs import World, key, outcomes, ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret

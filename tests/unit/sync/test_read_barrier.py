@@ -10,7 +10,7 @@ from keysync.secret.redact import Scrubber
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from tests.support.passes import World, key, ref
+from tests.support.runs import World, key, ref
 
 NAME = ref("alpha").secret
 

@@ -15,7 +15,7 @@ from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from keysync.sync.run import run_pass
 from tests.support.memory import MemorySource
-from tests.support.passes import Limits, World, key, outcomes, ref
+from tests.support.runs import Limits, World, key, outcomes, ref
 
 
 async def test_a_pass_brings_everything_into_step():

@@ -9,7 +9,7 @@ from keysync.secret.value import SecretValue
 from keysync.sync.model import Result
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import Item
-from tests.support.passes import GROUP, World, key, outcomes, ref
+from tests.support.runs import GROUP, World, key, outcomes, ref
 
 
 def reasons(results: tuple[Result, ...], account: str) -> set[str | None]:

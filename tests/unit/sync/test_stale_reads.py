@@ -8,7 +8,7 @@ from keysync.azure.errors import FailureRecord
 from keysync.azure.retry import FRESHNESS, Outdated
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from tests.support.passes import World, key, outcomes, ref
+from tests.support.runs import World, key, outcomes, ref
 
 NAME = ref("alpha").secret
 RECORD = FailureRecord(kind="throttled", summary="HTTP 429")

@@ -9,7 +9,7 @@ from keysync.sources.interface import KeySource
 from keysync.sync.collect import Scopes
 from keysync.sync.items import Asked, Catalogue
 from tests.support.memory import MemorySource
-from tests.support.passes import key
+from tests.support.runs import key
 from tests.support.settings import config_of
 
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"

@@ -17,7 +17,7 @@ from keysync.targets.errors import WriteConflict
 from keysync.targets.interface import Metadata
 from tests.support.looks import item
 from tests.support.memory import MemoryVault
-from tests.support.passes import World, key, outcomes, ref
+from tests.support.runs import World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 OURS = own_tags(item())
