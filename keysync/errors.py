@@ -3,7 +3,7 @@
     KeysyncError                    exit code 1 unless a subclass says otherwise
     ├── UsageError                  2   the command line asks for something that cannot be
     ├── ConfigError                 2   a file that was read is wrong; carries every Finding in it
-    └── AzureFailure                1   a call to Azure failed; carries a FailureRecord (keysync.azure.errors)
+    └── CallFailed                1   a call to Azure failed; carries a FailureRecord (keysync.azure.errors)
 
 A safety limit raises nothing: its stop is part of the report, and the command then ends with 4.
 

@@ -10,23 +10,23 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import log_stream
-from keysync.report.console import without_controls
+from keysync.report.console import strip_control_codes
 
 LogFormat = Literal["json", "console"]
-Scrub = Callable[[str], str]
+Redact = Callable[[str], str]
 
 # Chatty below WARNING, and of no use to an operator unless asked for.
 _LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3", "opentelemetry")
 
 
-def configure(level: str, log_format: LogFormat, scrub: Scrub) -> None:
-    """Sets the log up for the process: `level` as logging names it, every string passed through `scrub`."""
+def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
+    """Sets the log up for the process: `level` as logging names it, every string passed through `redact`."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _without_traceback,
-        lambda _logger, _name, event: {key: _scrubbed(value, scrub) for key, value in event.items()},
+        lambda _logger, _name, event: {key: _redacted(value, redact) for key, value in event.items()},
     ]
     # JSON escapes control characters itself.
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if log_format == "json" else _console
@@ -52,7 +52,7 @@ _CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
 
 def _console(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401  # structlog's own type
     """A line for a person; a request id or a message of a service commands no terminal."""
-    return without_controls(_CONSOLE(logger, name, event))
+    return strip_control_codes(_CONSOLE(logger, name, event))
 
 
 def _install(formatter: logging.Formatter, level: str) -> None:
@@ -98,14 +98,14 @@ def _without_traceback(_logger: object, _name: str, event: structlog.typing.Even
     return event if kind is None else {**event, "exception": kind.__name__}
 
 
-def _scrubbed(value: Any, scrub: Scrub) -> Any:  # noqa: ANN401  # a field may be of any shape
+def _redacted(value: Any, redact: Redact) -> Any:  # noqa: ANN401  # a field may be of any shape
     if isinstance(value, str):
-        return scrub(value)
+        return redact(value)
     if value is None or isinstance(value, bool | int | float):
         return value
     # A dict first: whether something else is a Mapping is asked of every class of the SDKs that could make it one.
     if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101
-        return {key: _scrubbed(item, scrub) for key, item in value.items()}
+        return {key: _redacted(item, redact) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_scrubbed(item, scrub) for item in value]
-    return scrub(repr(value))
+        return [_redacted(item, redact) for item in value]
+    return redact(repr(value))

@@ -13,7 +13,7 @@ _READ_BYTES: Final = 16 * 1024
 
 
 @contextmanager
-def importing() -> Iterator[None]:
+def fast_imports() -> Iterator[None]:
     """Imports what a command needs, in about two thirds of the time.
 
     Importing makes hundreds of thousands of objects of which hardly one is garbage, and the collector would look through all
@@ -45,7 +45,7 @@ def _without(module: str) -> Iterator[None]:
         del sys.modules[module]
 
 
-def spare_read_buffers() -> None:
+def shrink_tls_buffers() -> None:
     """Has each TLS connection of this process keep 16 KiB for what it reads: what the largest record holds, but for its frame.
 
     (RFC 8446, 5.2; such a one is read in two pieces.) asyncio takes 256 KiB for each, all of it resident, whether or not anything
@@ -58,7 +58,7 @@ def spare_read_buffers() -> None:
         sslproto.SSLProtocol.max_size = _READ_BYTES
 
 
-def leave(code: int) -> NoReturn:
+def exit_now(code: int) -> NoReturn:
     """Ends the process at once with `code`. What was printed has been flushed by then, but for stderr.
 
     Taking a thousand modules apart takes as long as a pass over one account, and the system takes the memory back anyway.

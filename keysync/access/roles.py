@@ -88,7 +88,7 @@ class Definition:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class RolePlan:
     """All that `keysync role` tells. `cloud` is the name that az has for it, None for one that az does not know."""
 
     cloud: str | None
@@ -123,7 +123,7 @@ class Plan:
 _CLOUDS: Final = {"public": "AzureCloud", "usgovernment": "AzureUSGovernment", "china": "AzureChinaCloud"}
 
 
-def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> Plan:
+def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> RolePlan:
     """What `config` needs; `object_ids` are of its identities, in the order in which they are told."""
     grants = permissions_of(config)
     identities = tuple(dict.fromkeys(grant.identity for grant in grants))
@@ -133,7 +133,7 @@ def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> Plan:
     )
     urls = dict.fromkeys(grant.scope for grant in grants if grant.is_vault)
     vaults = tuple(_place(config, url, number) for number, url in enumerate(urls, 1))
-    return Plan(
+    return RolePlan(
         cloud=None if isinstance(config.cloud, CloudMapping) else _CLOUDS[config.cloud],
         principals=principals,
         vaults=vaults,
@@ -218,7 +218,7 @@ def _notes(config: Config, grants: Sequence[Grant]) -> Iterable[str]:
         yield "A role counts on a vault that takes roles (Azure RBAC). On one that takes access policies, a policy grants the same."
 
 
-def to_dict(plan: Plan) -> dict[str, Any]:
+def to_dict(plan: RolePlan) -> dict[str, Any]:
     """The JSON of `keysync role --output json`. In braces stands what the configuration does not say: a vault's group."""
     return {
         "cloud": plan.cloud,
@@ -230,7 +230,7 @@ def to_dict(plan: Plan) -> dict[str, Any]:
     }
 
 
-def render(plan: Plan) -> str:
+def render(plan: RolePlan) -> str:
     """The JSON as text, with a newline at its end."""
     return to_json(to_dict(plan)) + "\n"
 
@@ -247,7 +247,7 @@ def _identity(principal: Principal) -> Mapping[str, Any]:
     }
 
 
-def _vault(plan: Plan, vault: VaultPlace) -> Mapping[str, Any]:
+def _vault(plan: RolePlan, vault: VaultPlace) -> Mapping[str, Any]:
     policies = [
         {"identity": principal.identity.place, "secret_permissions": list(granted)}
         for principal, granted in plan.policies(vault).items()
@@ -270,7 +270,7 @@ def _role(definition: Definition) -> Mapping[str, Any]:
     }
 
 
-def _assignment(plan: Plan, grant: Grant) -> Mapping[str, Any]:
+def _assignment(plan: RolePlan, grant: Grant) -> Mapping[str, Any]:
     return {
         "identity": grant.identity.place,
         "role": plan.definition(grant).name,

@@ -11,7 +11,7 @@ from typing import Final
 
 from keysync import __version__
 from keysync.access.permissions import Grant
-from keysync.access.roles import Definition, Plan, Principal, VaultPlace
+from keysync.access.roles import Definition, Principal, RolePlan, VaultPlace
 
 _WIDTH: Final = 120
 _HEAD: Final = """\
@@ -48,7 +48,7 @@ assign() {
 _CURRENT: Final = "az account list --query {query} --output tsv"
 
 
-def render_script(plan: Plan) -> str:
+def render_script(plan: RolePlan) -> str:
     """The script, for any POSIX shell; it takes PRINCIPAL_ID from the environment unless the plan has an object id."""
     tenants = list(dict.fromkeys(definition.tenant for definition in plan.definitions))
     asked = [one for one in plan.principals if not _is_found(one)]
@@ -69,12 +69,12 @@ def _comment(text: str) -> str:
     return "".join(f"# {line}\n" for line in lines)
 
 
-def _notes(plan: Plan) -> Iterator[str]:
+def _notes(plan: RolePlan) -> Iterator[str]:
     if plan.notes:
         yield "".join(_comment(note) for note in plan.notes)
 
 
-def _cloud(plan: Plan) -> Iterator[str]:
+def _cloud(plan: RolePlan) -> Iterator[str]:
     if plan.cloud is None:
         yield _comment(
             "The cloud is one that az has no name for: it has to be registered, set and signed in to before this."
@@ -110,7 +110,7 @@ def _tenant(tenant: str) -> str:
     )
 
 
-def _vault(plan: Plan, vault: VaultPlace) -> str:
+def _vault(plan: RolePlan, vault: VaultPlace) -> str:
     name, names = vault.variable, ", ".join(vault.names)
     if vault.find is not None:
         told = f"Where: the vault {names}, {vault.url}. It is looked for in the subscription that az is in; else set {name} to its ARM id."
@@ -132,7 +132,7 @@ def _vault(plan: Plan, vault: VaultPlace) -> str:
     return text
 
 
-def _roles(plan: Plan, tenant: str | None, grants: Iterable[Grant], *, orphans: bool) -> Iterator[str]:
+def _roles(plan: RolePlan, tenant: str | None, grants: Iterable[Grant], *, orphans: bool) -> Iterator[str]:
     definitions = [one for one in plan.definitions if one.tenant == tenant and one.role.for_orphans == orphans]
     if orphans and definitions:
         yield _comment("Only for the removal of orphans (`orphans` in the configuration):")
@@ -144,7 +144,7 @@ def _roles(plan: Plan, tenant: str | None, grants: Iterable[Grant], *, orphans: 
         yield "".join(_assignment(plan, principal, grant) for grant in theirs)
 
 
-def _body(plan: Plan, definition: Definition) -> str:
+def _body(plan: RolePlan, definition: Definition) -> str:
     """The definition as one word of the shell: quoted text, and in between what only the shell knows."""
     marks = {f"\0{number}\0": plan.vault(url).variable for number, url in enumerate(definition.vaults)}
     text = json.dumps(definition.body([*definition.groups, *marks]), indent=2, ensure_ascii=False)
@@ -155,7 +155,7 @@ def _body(plan: Plan, definition: Definition) -> str:
     return word
 
 
-def _assignment(plan: Plan, principal: Principal, grant: Grant) -> str:
+def _assignment(plan: RolePlan, principal: Principal, grant: Grant) -> str:
     scope = f'"${plan.vault(grant.scope).variable}"' if grant.is_vault else shlex.quote(grant.scope)
     who = f'"${principal.variable}" {grant.identity.principal_type}'
     return f'assign {who} "${plan.definition(grant).key}" {scope}\n'

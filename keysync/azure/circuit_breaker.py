@@ -10,12 +10,12 @@ from datetime import datetime, timedelta
 from random import Random
 from typing import Final, Literal
 
-from keysync.azure.errors import AzureFailure, FailureRecord, Kind
+from keysync.azure.errors import CallFailed, FailureKind, FailureRecord
 
-State = Literal["closed", "open", "half_open"]
+BreakerPhase = Literal["closed", "open", "half_open"]
 
 # No reply of the vault itself: whatever is asked of it next goes the same way.
-_UNREACHABLE: Final[frozenset[Kind]] = frozenset(
+_UNREACHABLE: Final[frozenset[FailureKind]] = frozenset(
     {"dns", "tls", "connection", "timeout", "invalid_response", "challenge"}
 )
 _WHOLE_VAULT_CODES: Final = ("ForbiddenByFirewall", "ForbiddenByConnection")
@@ -92,7 +92,7 @@ class BreakerPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Admission:
     """Whether a call may be made; `retry_at` (monotonic seconds) is when to ask again where it may not.
 
     `probe` is the number of the one call that a half-open breaker lets through: hand it back with the outcome. `probing`
@@ -115,10 +115,10 @@ class _Breaker:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BreakerState:
     """A breaker as it is shown. `retry_at` (monotonic seconds) is None while it is closed."""
 
-    state: State
+    state: BreakerPhase
     failures: int
     retry_at: float | None
 
@@ -134,18 +134,18 @@ class Breakers:
         self._probes = 0
         self._heard: dict[str, asyncio.Event] = {}
 
-    def allow(self, key: str) -> Verdict:
+    def allow(self, key: str) -> Admission:
         """Whether a call may be made now. Where it may, tell of its end: `success`, `failure` or `gave_up`."""
         breaker = self._breakers.get(key)
         if breaker is None or not breaker.opened:
-            return Verdict(allowed=True)
+            return Admission(allowed=True)
         now = self._monotonic()
         if now < breaker.until:
-            return Verdict(allowed=False, retry_at=breaker.until, probing=breaker.probe is not None)
+            return Admission(allowed=False, retry_at=breaker.until, probing=breaker.probe is not None)
         self._probes += 1
         breaker.probe = self._probes
         breaker.until = now + self._policy.probe_seconds
-        return Verdict(allowed=True, probe=breaker.probe)
+        return Admission(allowed=True, probe=breaker.probe)
 
     async def probed(self, key: str) -> None:
         """Waits until something is known of the probe that is out, or its time is up; then ask `allow` again.
@@ -203,10 +203,10 @@ class Breakers:
         for key in self._heard.keys() - kept:
             self._hear(key)
 
-    def states(self) -> dict[str, Standing]:
+    def states(self) -> dict[str, BreakerState]:
         """Every key that has failed since it last was well."""
         now = self._monotonic()
-        return {key: _standing(breaker, now) for key, breaker in self._breakers.items()}
+        return {key: _state_of(breaker, now) for key, breaker in self._breakers.items()}
 
     def _count(self, key: str, record: FailureRecord, probe: int | None) -> None:
         breaker = self._breakers.setdefault(key, _Breaker())
@@ -232,11 +232,11 @@ class Breakers:
         breaker.until = self._monotonic() + self._random.uniform(0.0, self._policy.longest_open(breaker.opened))
 
 
-def _standing(breaker: _Breaker, now: float) -> Standing:
+def _state_of(breaker: _Breaker, now: float) -> BreakerState:
     if not breaker.opened:
-        return Standing("closed", breaker.failures, None)
+        return BreakerState("closed", breaker.failures, None)
     half_open = breaker.probe is not None or now >= breaker.until
-    return Standing("half_open" if half_open else "open", breaker.failures, breaker.until)
+    return BreakerState("half_open" if half_open else "open", breaker.failures, breaker.until)
 
 
 def _shows_health(key: str, record: FailureRecord) -> bool:
@@ -263,7 +263,7 @@ class BreakerGuard:
     async def admit(self) -> BreakerTicket:
         """A ticket for one call, once the call that probes a breaker, if any does, has told how it stands.
 
-        Raises AzureFailure, with the failure that opened the breaker, where none may be made.
+        Raises CallFailed, with the failure that opened the breaker, where none may be made.
         """
         probes: dict[str, int | None] = {}
         try:
@@ -279,7 +279,7 @@ class BreakerGuard:
         while (verdict := self._breakers.allow(key)).probing:
             await self._breakers.probed(key)
         if not verdict.allowed:
-            raise AzureFailure(self._refusal(key, verdict.retry_at or 0.0))
+            raise CallFailed(self._refusal(key, verdict.retry_at or 0.0))
         return verdict.probe
 
     def _refusal(self, key: str, retry_at: float) -> FailureRecord:

@@ -24,8 +24,8 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import SingleFlightCredential
-from keysync.azure.policies import GuardedLists, OneVault, ReplyDate
-from keysync.azure.rate_limit import PaceHeaders
+from keysync.azure.policies import ListPagePolicy, ReplyDatePolicy, SingleVaultPolicy
+from keysync.azure.rate_limit import RateLimitHeaders
 from keysync.azure.transport import SharedTransport
 
 _UNAUTHORIZED: Final = 401
@@ -126,8 +126,8 @@ class Clients:
     def _resource_manager_policies(self, credential: SingleFlightCredential) -> list[Any]:
         scope = self._endpoints.resource_manager_scope
         authentication = _ResourceManagerAuthentication(credential, scope)
-        policies = self._policies(credential, authentication, PaceHeaders())
-        return [GuardedLists(self._endpoints.resource_manager), *policies]
+        policies = self._policies(credential, authentication, RateLimitHeaders())
+        return [ListPagePolicy(self._endpoints.resource_manager), *policies]
 
     def _policies(
         self,
@@ -155,7 +155,7 @@ class Clients:
             url,
             credential,
             transport=self._transport,
-            policies=[OneVault(url), *self._policies(credential, challenge, ReplyDate())],
+            policies=[SingleVaultPolicy(url), *self._policies(credential, challenge, ReplyDatePolicy())],
             retry_policy=_NO_RETRY,
             **_given(api_version),
         )

@@ -27,7 +27,7 @@ from keysync.azure.transport import SharedTransport
 from keysync.config import settings
 from keysync.errors import UsageError
 from keysync.files import check_regular, read_small, secret_text
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
 _TOKEN_VARIABLE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105  # nosec B105  # a name
@@ -236,14 +236,14 @@ class Credentials:
         stack: AsyncExitStack,
         endpoints: Endpoints,
         transport: SharedTransport,
-        scrubber: Scrubber,
+        redactor: Redactor,
         *,
         timeout: float,
     ) -> None:
         self._stack = stack
         self._endpoints = endpoints
         self._transport = transport
-        self._scrubber = scrubber
+        self._redactor = redactor
         self._timeout = timeout
         self._opened: dict[settings.Credential, SingleFlightCredential] = {}
         # The scrubber holds values weakly; these live as long as the credentials do.
@@ -353,7 +353,7 @@ class Credentials:
 
     def _keep(self, text: str) -> str:
         """`text`, which from now on is masked wherever a service or an SDK repeats it."""
-        self._kept.append(self._scrubber.remember(SecretValue(text)))
+        self._kept.append(self._redactor.remember(SecretValue(text)))
         return text
 
 

@@ -23,9 +23,9 @@ from keysync.azure.proxy import ProxyFailed, hint_in
 from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.config.formats import fold
 from keysync.errors import KeysyncError
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 
-Kind = Literal[
+FailureKind = Literal[
     "cloud_error",  # the service answered with an error of its own shape
     "http_error",  # a failing status whose body is no such error: a proxy's page, nothing at all
     "invalid_response",  # a status of success whose body could not be understood
@@ -103,7 +103,7 @@ class FailureRecord:
     ``account``; `operation` is the call.
     """
 
-    kind: Kind
+    kind: FailureKind
     summary: str
     http_status: int | None = None
     cloud_error: CloudError | None = None
@@ -144,7 +144,7 @@ class FailureRecord:
         return self.cloud_error is not None and any(fold(code) in wanted for code in self.cloud_error.codes())
 
 
-class AzureFailure(KeysyncError):
+class CallFailed(KeysyncError):
     """A call to Azure failed for good; `record` is all that is to be told of it."""
 
     def __init__(self, record: FailureRecord) -> None:
@@ -155,8 +155,8 @@ class AzureFailure(KeysyncError):
 class FailureTranslator:
     """Turns whatever a call raised into a FailureRecord, with every text scrubbed."""
 
-    def __init__(self, scrubber: Scrubber) -> None:
-        self._scrub = scrubber.scrub
+    def __init__(self, redactor: Redactor) -> None:
+        self._redact = redactor.redact
         self._left = _REDACTED
 
     def record(self, error: BaseException, *, operation: str, scope: str, calling: bool = False) -> FailureRecord:
@@ -164,7 +164,7 @@ class FailureTranslator:
 
         With `calling` it was raised by sending one request or reading its reply: what a parser raises is then the reply's fault.
         """
-        if isinstance(error, AzureFailure):
+        if isinstance(error, CallFailed):
             return error.record
         self._left = _REDACTED
         if isinstance(error, HttpResponseError) and not isinstance(error, CredentialUnavailableError):
@@ -204,7 +204,7 @@ class FailureTranslator:
 
     def _header(self, headers: Mapping[str, str], name: str) -> str | None:
         value = headers.get(name)
-        return self._scrub(str(value))[:128] if value else None
+        return self._redact(str(value))[:128] if value else None
 
     def _entra_error(self, body: object) -> CloudError | None:
         """Entra's own shape (`error`, `error_description`, `error_codes`), as a CloudError whose code is AADSTS…"""
@@ -260,7 +260,7 @@ class FailureTranslator:
         if len(part) < len(text) and len(part) < 2 * _TEXT:
             part = ""  # what is cut off would be kept, and the head of an unknown key is not recognised
         self._left -= len(part)
-        return self._scrub(part)[:_TEXT]
+        return self._redact(part)[:_TEXT]
 
     def _from_exception(self, error: BaseException, *, calling: bool) -> FailureRecord:
         # Without the body of a reply, which the SDK appends to its message.
@@ -283,8 +283,8 @@ class FailureTranslator:
 
     def _from_proxy(self, error: ProxyFailed) -> FailureRecord:
         # No tunnel, so nothing was sent.
-        kind: Kind = "connection" if error.status is None else "http_error"
-        return FailureRecord(kind=kind, summary=self._scrub(str(error)), http_status=error.status, hint=error.hint)
+        kind: FailureKind = "connection" if error.status is None else "http_error"
+        return FailureRecord(kind=kind, summary=self._redact(str(error)), http_status=error.status, hint=error.hint)
 
 
 def _about(error: BaseException, scope: str) -> str:
@@ -329,7 +329,7 @@ def _http_date(text: str) -> datetime | None:
     return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
-def _may_have_taken_effect(kind: Kind, status: int | None, cloud_error: CloudError | None) -> bool:
+def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: CloudError | None) -> bool:
     if status is None:
         return kind not in {"authentication", "credential_unavailable"}  # no token, no request
     if status == 503 and cloud_error is not None and _READ_ONLY in (cloud_error.message or ""):
@@ -349,7 +349,7 @@ def _sent_client_request_id(response: Any) -> str | None:  # noqa: ANN401
     return request.headers.get("x-ms-client-request-id") if request is not None else None
 
 
-def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: CloudError | None) -> Kind:
+def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: CloudError | None) -> FailureKind:
     if isinstance(error, DecodeError) or (status is not None and status < 300):
         return "invalid_response"
     if status == 429:
@@ -359,7 +359,7 @@ def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: C
     return "cloud_error" if cloud_error is not None else "http_error"
 
 
-def _summary_of_status(kind: Kind, status: int | None, cloud_error: CloudError | None, plain: str) -> str:
+def _summary_of_status(kind: FailureKind, status: int | None, cloud_error: CloudError | None, plain: str) -> str:
     if kind == "invalid_response":
         return f"HTTP {status}: {plain or 'the body of the reply could not be understood'}"
     prefix = f"HTTP {status}" if status is not None else ""
@@ -400,7 +400,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         pending.extend(cause for cause in candidates if isinstance(cause, BaseException))
 
 
-def _kind_of_cause(cause: BaseException) -> tuple[Kind, str, bool] | None:
+def _kind_of_cause(cause: BaseException) -> tuple[FailureKind, str, bool] | None:
     """Kind, a prefix for people, and whether the request may have taken effect."""
     match cause:
         case CredentialUnavailableError():

@@ -14,18 +14,18 @@ from azure.core.exceptions import DecodeError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 
 RAW: Final[ContextVar[list[Any] | None]] = ContextVar("raw", default=None)
 """Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""
 
 
-def _leads_away(url: str, service: str) -> AzureFailure:
+def _leads_away(url: str, service: str) -> CallFailed:
     told = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
-    return AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+    return CallFailed(FailureRecord(kind="invalid_response", summary=told))
 
 
-class OneVault(SansIOHTTPPolicy[Any, Any]):
+class SingleVaultPolicy(SansIOHTTPPolicy[Any, Any]):
     """A policy of a vault's client, in front of the one that adds the token: nobody but the vault at `url` gets it."""
 
     def __init__(self, url: str) -> None:
@@ -33,7 +33,7 @@ class OneVault(SansIOHTTPPolicy[Any, Any]):
         self._origin = _origin(url)
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Raises AzureFailure for a request to another host, port or scheme than the vault's."""
+        """Raises CallFailed for a request to another host, port or scheme than the vault's."""
         url: str = request.http_request.url
         if not url.startswith(self._url) and _origin(url) != self._origin:
             raise _leads_away(url, "the vault")
@@ -47,7 +47,7 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
 _LIST: Final = "/providers/microsoft.batch/batchaccounts"
 
 
-class GuardedLists(SansIOHTTPPolicy[Any, Any]):
+class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
     """A policy of a client's pipeline, in front of the one that adds the token.
 
     The SDK follows a `nextLink` wherever it leads, token included, and reads a reply without a `value` as a list without
@@ -60,7 +60,7 @@ class GuardedLists(SansIOHTTPPolicy[Any, Any]):
         self._port = urlsplit(resource_manager).port or 443
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Raises AzureFailure for a request that would go to another service than Resource Manager."""
+        """Raises CallFailed for a request that would go to another service than Resource Manager."""
         url: str = request.http_request.url
         if not url.startswith(self._origin) and not self._is_ours(url):
             raise _leads_away(url, "Resource Manager")
@@ -93,7 +93,7 @@ def _is_list(url: str) -> bool:
 _DATES: Final[ContextVar[list[str] | None]] = ContextVar("dates", default=None)
 
 
-class ReplyDate(SansIOHTTPPolicy[Any, Any]):
+class ReplyDatePolicy(SansIOHTTPPolicy[Any, Any]):
     """A policy of a client's pipeline that keeps the Date of each reply for `reply_date`."""
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002

@@ -16,7 +16,7 @@ import aiohttp
 import structlog
 
 from keysync.errors import UsageError
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
 _Address: TypeAlias = IPv4Address | IPv6Address
@@ -44,17 +44,17 @@ class Proxies:
     """The proxies that `environ` names, by HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, in either case.
 
     Identity endpoints, loopback, link-local addresses, the cluster's API and the hosts of NO_PROXY are called directly. The
-    passwords are masked by `scrubber` for as long as this object lives.
+    passwords are masked by `redactor` for as long as this object lives.
     """
 
-    def __init__(self, scrubber: Scrubber, environ: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, redactor: Redactor, environ: Mapping[str, str] = os.environ) -> None:
         """Raises UsageError where a variable does not hold the URL of an HTTP proxy; the message shows nothing of it."""
         self._secrets: list[SecretValue] = []
         https = _variable("https", environ) or _variable("all", environ)
         # ALL_PROXY is often for other programs: it is looked at only where calls over TLS depend on it.
         http = _variable("http", environ) or (None if _variable("https", environ) else https)
         self._by_scheme = {
-            scheme: self._proxy(name, environ[name], scrubber)
+            scheme: self._proxy(name, environ[name], redactor)
             for scheme, name in (("https", https), ("http", http))
             if name is not None
         }
@@ -70,7 +70,7 @@ class Proxies:
         """The proxy whose URL is `address`."""
         return next((proxy for proxy in self._by_scheme.values() if _same(proxy.url, address)), None)
 
-    def _proxy(self, variable: str, value: str, scrubber: Scrubber) -> Proxy:
+    def _proxy(self, variable: str, value: str, redactor: Redactor) -> Proxy:
         parts = _split(value)
         if parts is None:
             raise UsageError(
@@ -87,7 +87,7 @@ class Proxies:
             raise UsageError(f"{variable}: the user of the proxy has a colon, which Basic authentication cannot send")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()
         for text in (password, parts.password or "", basic):
-            self._secrets.append(scrubber.remember(SecretValue(text)))
+            self._secrets.append(redactor.remember(SecretValue(text)))
         return Proxy(url, variable, {"Proxy-Authorization": f"Basic {basic}"})
 
 

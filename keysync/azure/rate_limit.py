@@ -25,7 +25,7 @@ _NUMBER: Final = re.compile(r"\d{1,9}\s*$")
 
 
 @dataclass(frozen=True, slots=True)
-class PacePolicy:
+class RateLimitPolicy:
     """Bounds of pacing. `capacity` and `rate` (a second) are Resource Manager's own numbers.
 
     `floor` is what is left for others of the same principal, and for replies that overtake one another: above it calls
@@ -43,10 +43,10 @@ class PacePolicy:
     monotonic: Callable[[], float] = time.monotonic
 
 
-class _Bucket:
+class TokenBucket:
     """What is known of one bucket, and the queue before it."""
 
-    def __init__(self, policy: PacePolicy) -> None:
+    def __init__(self, policy: RateLimitPolicy) -> None:
         self._policy = policy
         self._queue = asyncio.Lock()  # fair: first come, first served
         self._left: float | None = None  # None: no reply has said so far
@@ -105,7 +105,7 @@ class _Bucket:
 class Turn:
     """A call that may be made once the block is entered. Leaving it says that the call is over, whatever came of it."""
 
-    def __init__(self, bucket: _Bucket) -> None:
+    def __init__(self, bucket: TokenBucket) -> None:
         self._bucket = bucket
         self._number = 0
 
@@ -129,16 +129,16 @@ class Turn:
         self._bucket.hold(retry_after)
 
 
-class ArmPace:
+class ArmRateLimiter:
     """One bucket a key (subscription and principal); for one event loop."""
 
-    def __init__(self, policy: PacePolicy | None = None) -> None:
-        self._policy = policy or PacePolicy()
-        self._buckets: dict[Hashable, _Bucket] = {}
+    def __init__(self, policy: RateLimitPolicy | None = None) -> None:
+        self._policy = policy or RateLimitPolicy()
+        self._buckets: dict[Hashable, TokenBucket] = {}
 
     def acquire(self, key: Hashable) -> Turn:
         """``async with pace.acquire(key) as turn:`` waits until a call may be made; a cancelled wait costs no turn."""
-        return Turn(self._buckets.setdefault(key, _Bucket(self._policy)))
+        return Turn(self._buckets.setdefault(key, TokenBucket(self._policy)))
 
     def held_for(self, key: Hashable) -> float:
         """Seconds for which a Retry-After still holds this bucket; 0 where none does. To give up rather than wait."""
@@ -157,7 +157,7 @@ TURN: Final[ContextVar[Turn | None]] = ContextVar("turn", default=None)
 """The turn of the call that this task makes: where the pipeline of a client leaves what a reply says is left."""
 
 
-class PaceHeaders(SansIOHTTPPolicy[Any, Any]):
+class RateLimitHeaders(SansIOHTTPPolicy[Any, Any]):
     """A policy of a client's pipeline that hands the headers of each reply to the turn of its call."""
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
@@ -167,7 +167,7 @@ class PaceHeaders(SansIOHTTPPolicy[Any, Any]):
             turn.replied(response.http_response.headers)
 
 
-class WindowLimit:
+class SlidingWindow:
     """At most `count` calls in any `seconds`, first come, first served; more wait. For one event loop.
 
     `hold` keeps everybody waiting, once, where the service has said 429 all the same: somebody else calls it too.

@@ -13,9 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.azure.hints import hint_for
-from keysync.azure.rate_limit import TURN, ArmPace, Turn
+from keysync.azure.rate_limit import TURN, ArmRateLimiter, Turn
 
 T = TypeVar("T")
 
@@ -38,12 +38,12 @@ class Operation:
     """Whether it changes what it is about: then it is sent only while the look that it rests on is fresh."""
 
 
-class Outdated(AzureFailure):
+class StaleRead(CallFailed):
     """A change was not sent (any more), since the look that it rests on had grown too old."""
 
 
 @dataclass(frozen=True, slots=True)
-class Freshness:
+class ReadBarrier:
     """Until when, by `clock` in seconds, changes may be sent; `once` says that each may be sent a single time only."""
 
     until: float
@@ -55,7 +55,7 @@ class Freshness:
         return self.clock() <= self.until and not (self.once and attempt > 1)
 
 
-FRESHNESS: Final[ContextVar[Freshness | None]] = ContextVar("freshness", default=None)
+READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("freshness", default=None)
 """What this task's changes rest on; None where nobody has looked and nobody asks."""
 
 
@@ -108,12 +108,12 @@ class Guard(Protocol):
     """Stands before the calls to one vault, or with one credential."""
 
     async def admit(self) -> Ticket:
-        """Lets one call through, perhaps after another has shown that it may. Raises AzureFailure where none may be made now."""
+        """Lets one call through, perhaps after another has shown that it may. Raises CallFailed where none may be made now."""
         ...
 
 
 class Caller:
-    """Makes calls, each attempt within `timeout` seconds, and raises AzureFailure when they fail for good.
+    """Makes calls, each attempt within `timeout` seconds, and raises CallFailed when they fail for good.
 
     `guard` lets calls through or refuses them; with `pace` each attempt waits for its turn in the bucket `pace_key`.
     """
@@ -126,7 +126,7 @@ class Caller:
         timeout: float,
         observe: CallObserver,
         guard: Guard | None = None,
-        pace: ArmPace | None = None,
+        pace: ArmRateLimiter | None = None,
         pace_key: Hashable = None,
     ) -> None:
         self._translator = translator
@@ -137,7 +137,9 @@ class Caller:
         self._pace = pace
         self._pace_key = pace_key
 
-    def behind(self, guard: Guard | None, *, pace: ArmPace | None = None, pace_key: Hashable = None) -> Caller:
+    def with_breaker(
+        self, guard: Guard | None, *, pace: ArmRateLimiter | None = None, pace_key: Hashable = None
+    ) -> Caller:
         """The same caller behind a guard, and at a pace."""
         return Caller(
             self._translator,
@@ -153,13 +155,13 @@ class Caller:
         """What `send` returns, after as many attempts as the policy grants.
 
         An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
-        connection, 429); otherwise AzureFailure carries a record with `ambiguous` set, and the caller has to look.
+        connection, 429); otherwise CallFailed carries a record with `ambiguous` set, and the caller has to look.
         """
         ticket = await self._guard.admit() if self._guard is not None else None
         failed: list[FailureRecord] = []
         try:
             result = await self._attempts(operation, scope, send, failed)
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if ticket is not None:
                 ticket.ended(failure.record)
             raise
@@ -181,7 +183,7 @@ class Caller:
             self._check_fresh(operation, attempt, failed)
             try:
                 result = await self._in_turn(scope, send)
-            except AzureFailure:
+            except CallFailed:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
                 record = self._translator.record(error, operation=operation.name, scope=scope, calling=True)
@@ -194,11 +196,11 @@ class Caller:
 
     @staticmethod
     def _check_fresh(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
-        freshness = FRESHNESS.get()
+        freshness = READ_BARRIER.get()
         if operation.changes and freshness is not None and not freshness.allows(attempt):
             told = "it could not be written while what it was judged by was fresh"
             last = failed[-1] if failed else FailureRecord(kind="throttled", summary="it had to wait for its turn")
-            raise Outdated(replace(last, summary=f"{told} ({last.summary})", ambiguous=False))
+            raise StaleRead(replace(last, summary=f"{told} ({last.summary})", ambiguous=False))
 
     async def _in_turn(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         if self._pace is None:
@@ -206,7 +208,7 @@ class Caller:
                 return await send()
         held = self._pace.held_for(self._pace_key)
         if held > self._policy.retry_after_cap:
-            raise AzureFailure(_still_held(scope, held))
+            raise CallFailed(_still_held(scope, held))
         # Waiting for a turn is no part of the deadline of a request.
         async with self._pace.acquire(self._pace_key) as turn, asyncio.timeout(self._timeout):
             token = TURN.set(turn)
@@ -228,7 +230,7 @@ class Caller:
         blind = record.ambiguous and not operation.repeatable
         delay = None if blind else self._policy.delay(attempt, record)
         if delay is None:
-            raise AzureFailure(self._final(record))
+            raise CallFailed(self._final(record))
         await self._policy.sleep(delay)
 
     def _final(self, record: FailureRecord) -> FailureRecord:

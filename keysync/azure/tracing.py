@@ -22,7 +22,7 @@ class Tracer(Protocol):
         ...
 
 
-PASS: Final = "keysync.pass"  # noqa: S105  # a span's name
+RUN: Final = "keysync.pass"  # a span's name
 ACCOUNT: Final = "keysync.account"
 SECRET: Final = "keysync.secret"  # noqa: S105  # a span's name
 

@@ -17,8 +17,8 @@ from keysync.azure.proxy import Proxies, Proxy, ProxyFailed
 from keysync.azure.sockets import Sockets
 from keysync.errors import UsageError
 from keysync.files import check_regular
-from keysync.secret.redact import Scrubber
-from keysync.startup import spare_read_buffers
+from keysync.secret.redact import Redactor
+from keysync.startup import shrink_tls_buffers
 
 # Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.
 _KEPT_SECONDS: Final = 5.0
@@ -125,17 +125,17 @@ def _naming_proxies(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
 
 
 async def open_transport(
-    stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float, scrubber: Scrubber
+    stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float, redactor: Redactor
 ) -> SharedTransport:
     """Opens the shared session on `stack`, which closes it. Raises UsageError where certificates or proxy cannot be used.
 
-    `scrubber` masks the passwords of the environment's proxies for as long as the transport lives.
+    `redactor` masks the passwords of the environment's proxies for as long as the transport lives.
 
     The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
     limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
     """
-    spare_read_buffers()
-    proxies = Proxies(scrubber)
+    shrink_tls_buffers()
+    proxies = Proxies(redactor)
     sockets = Sockets()
     stack.push_async_callback(sockets.close)
     session = aiohttp.ClientSession(

@@ -9,22 +9,22 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from keysync import logs
-from keysync.cli.compose import Extras, wire
+from keysync.cli.compose import AppOptions, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
-from keysync.report.console import Paper, Part, paper_for, to_json
+from keysync.report.console import Console, Span, console_for, to_json
 from keysync.report.text import account_name
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Problem
 from keysync.sync.causes import natural
-from keysync.sync.inventory import Coverage, resolve
+from keysync.sync.inventory import Inventory, resolve
 from keysync.sync.shard import share_of
 
-State = Literal["served", "left_out", "refused"]
+AccountState = Literal["served", "skipped", "refused"]
 
-_STYLES: Final = {"served": "green", "left_out": "yellow", "refused": "bold red"}
-_WORDS: Final = {"served": "served", "left_out": "left out", "refused": "refused"}
+_STYLES: Final = {"served": "green", "skipped": "yellow", "refused": "bold red"}
+_WORDS: Final = {"served": "served", "skipped": "left out", "refused": "refused"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Line:
     source: str
     vaults: tuple[str, ...]
     secrets: Mapping[str, str]
-    state: State
+    state: AccountState
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,50 +53,52 @@ class Line:
 def run(options: Options) -> int:
     """Prints the accounts; 0, or 1 where they could not all be listed or one is refused. Raises KeysyncError."""
     config = load(options)
-    scrubber = Scrubber()
+    redactor = Redactor()
     # What went wrong stands in the result; the log would say it twice.
-    logs.configure("critical" if options.log_level == "info" else options.log_level, options.log_format, scrubber.scrub)
-    return asyncio.run(_run(options, config, scrubber))
+    logs.configure(
+        "critical" if options.log_level == "info" else options.log_level, options.log_format, redactor.redact
+    )
+    return asyncio.run(_run(options, config, redactor))
 
 
-async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
+async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption:
-        extras = Extras(mine=share_of(options.shard))
-        async with wire(config, (), scrubber, lambda _operation, _status: None, extras) as wired:
-            coverage = await resolve(config, wired.discovery, interruption.stop)
-    lines = list(_lines(coverage))
+        extras = AppOptions(mine=share_of(options.shard))
+        async with open_app(config, (), redactor, lambda _operation, _status: None, extras) as app:
+            inventory = await resolve(config, app.discovery, interruption.stop)
+    lines = list(_lines(inventory))
     if options.output == "json":
-        sys.stdout.write(to_json(_to_dict(coverage, lines)) + "\n")
+        sys.stdout.write(to_json(_to_dict(inventory, lines)) + "\n")
     else:
-        _print(paper_for(sys.stdout), coverage, sorted(lines, key=_order))
+        _print(console_for(sys.stdout), inventory, sorted(lines, key=_order))
     refused = any(line.state == "refused" for line in lines)
-    return interruption.exit_code or int(not coverage.complete or refused)
+    return interruption.exit_code or int(not inventory.complete or refused)
 
 
-def _lines(coverage: Coverage) -> Iterator[Line]:
-    origins = coverage.origins
-    for account in coverage.accounts:
+def _lines(inventory: Inventory) -> Iterator[Line]:
+    origins = inventory.origins
+    for account in inventory.accounts:
         yield _line(account, origins.get(account.resource_id), "served", None)
-    for one in coverage.left_out:
-        state: State = "refused" if one.refused else "left_out"
+    for one in inventory.skipped:
+        state: AccountState = "refused" if one.refused else "skipped"
         if one.account is not None:
             yield _line(one.account, one.entry, state, one.reason)
         else:
             yield Line(one.resource_id, f"discover[{one.entry}]", (), {}, state, one.reason)
 
 
-def _line(account: Account, entry: int | None, state: State, reason: str | None) -> Line:
+def _line(account: Account, entry: int | None, state: AccountState, reason: str | None) -> Line:
     source = "listed" if entry is None else f"discover[{entry}]"
     return Line(account.resource_id, source, account.vaults, account.secret_names(), state, reason)
 
 
-def _to_dict(coverage: Coverage, lines: list[Line]) -> dict[str, Any]:
+def _to_dict(inventory: Inventory, lines: list[Line]) -> dict[str, Any]:
     return {
-        "complete": coverage.complete,
+        "complete": inventory.complete,
         "summary": {state: sum(line.state == state for line in lines) for state in _STYLES},
         "accounts": [line.to_dict() for line in lines],
-        "problems": [_problem(problem) for problem in coverage.problems],
-        "warnings": list(coverage.warnings),
+        "problems": [_problem(problem) for problem in inventory.problems],
+        "warnings": list(inventory.warnings),
     }
 
 
@@ -110,27 +112,27 @@ def _order(line: Line) -> tuple[bool, tuple[tuple[int, str], ...], str]:
     return line.state != "served", natural(account_name(line.account)), line.account
 
 
-def _print(paper: Paper, coverage: Coverage, lines: list[Line]) -> None:
+def _print(console: Console, inventory: Inventory, lines: list[Line]) -> None:
     if lines:
-        paper.table(_HEADINGS, [_row(line) for line in lines])
+        console.table(_HEADINGS, [_row(line) for line in lines])
     for line in lines:
         if line.reason:
-            head = Part(f"{_WORDS[line.state]} ", _STYLES[line.state]), Part(account_name(line.account), "bold")
-            paper.line(*head, Part(f": {line.reason}"))
-    for problem in coverage.problems:
-        where = Part(f"discover[{problem.entry}] {problem.scope}: ", "bold")
-        paper.line(Part("not listed whole ", "bold red"), where, Part(problem.record.summary))
+            head = Span(f"{_WORDS[line.state]} ", _STYLES[line.state]), Span(account_name(line.account), "bold")
+            console.line(*head, Span(f": {line.reason}"))
+    for problem in inventory.problems:
+        where = Span(f"discover[{problem.entry}] {problem.scope}: ", "bold")
+        console.line(Span("not listed whole ", "bold red"), where, Span(problem.record.summary))
         if problem.record.hint:
-            paper.line(Part(f"    → {problem.record.hint}", "cyan"))
-    for warning in coverage.warnings:
-        paper.line(Part(f"warning: {warning}", "yellow"))
-    paper.line(_summary(coverage, lines), whole=True)
+            console.line(Span(f"    → {problem.record.hint}", "cyan"))
+    for warning in inventory.warnings:
+        console.line(Span(f"warning: {warning}", "yellow"))
+    console.line(_summary(inventory, lines), whole=True)
 
 
 _HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
 
 
-def _row(line: Line) -> tuple[Part, ...]:
+def _row(line: Line) -> tuple[Span, ...]:
     parts = line.account.split("/")
     cells = (
         account_name(line.account),
@@ -140,16 +142,16 @@ def _row(line: Line) -> tuple[Part, ...]:
         _all(line.vaults),
         _all(line.secrets.values()),
     )
-    return (*(Part(cell) for cell in cells), Part(_WORDS[line.state], _STYLES[line.state]))
+    return (*(Span(cell) for cell in cells), Span(_WORDS[line.state], _STYLES[line.state]))
 
 
 def _all(names: Iterable[str]) -> str:
     return ", ".join(names)
 
 
-def _summary(coverage: Coverage, lines: list[Line]) -> Part:
+def _summary(inventory: Inventory, lines: list[Line]) -> Span:
     counts = {state: sum(line.state == state for line in lines) for state in _STYLES}
     told = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
-    partly = "" if coverage.complete else "; not all could be listed"
-    bad = not coverage.complete or counts["refused"]
-    return Part(f"accounts: {told}{partly}", "bold red" if bad else "bold green")
+    partly = "" if inventory.complete else "; not all could be listed"
+    bad = not inventory.complete or counts["refused"]
+    return Span(f"accounts: {told}{partly}", "bold red" if bad else "bold green")

@@ -12,26 +12,26 @@ from typing import Any, Final, Literal
 
 from keysync import logs
 from keysync.access.permissions import is_written
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.retry import Operation
-from keysync.cli.compose import Wired, wire
+from keysync.cli.compose import App, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
-from keysync.report.console import Part, paper_for, to_json
-from keysync.report.text import account_name, print_told
-from keysync.secret.redact import Scrubber
+from keysync.report.console import Span, console_for, to_json
+from keysync.report.text import account_name, print_message
+from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
 from keysync.sync.causes import affected, identity_of, many, natural
-from keysync.sync.inventory import Coverage, resolve, selected
-from keysync.sync.items import Asked
+from keysync.sync.inventory import Inventory, resolve, selected
+from keysync.sync.items import Selection
 from keysync.sync.model import WRITES, Result
 from keysync.sync.observers import Observers
-from keysync.sync.run import run_pass
+from keysync.sync.run import run_sync
 from keysync.sync.waiting import wait_for
 from keysync.targets.key_vault import KeyVault
 
@@ -81,18 +81,18 @@ _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was n
 def run(options: Options) -> int:
     """Prints the findings; 0 where there is no problem, else 1. Raises KeysyncError before the first request."""
     config = load(options)
-    scrubber = Scrubber()
+    redactor = Redactor()
     # What the doctor finds is its result; the log would say it twice.
-    logs.configure("error" if options.log_level == "info" else options.log_level, options.log_format, scrubber.scrub)
-    return asyncio.run(_run(options, config, scrubber))
+    logs.configure("error" if options.log_level == "info" else options.log_level, options.log_format, redactor.redact)
+    return asyncio.run(_run(options, config, redactor))
 
 
-async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
+async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
-        async with wire(config, (), scrubber, lambda _operation, _status: None) as wired:
-            coverage = await resolve(config, wired.discovery, interruption.stop)
-            await wired.cover(selected(coverage, options.accounts, options.shard))
-            examination = asyncio.create_task(_examine(options, wired, interruption, bar))
+        async with open_app(config, (), redactor, lambda _operation, _status: None) as app:
+            inventory = await resolve(config, app.discovery, interruption.stop)
+            await app.cover(selected(inventory, options.accounts, options.shard))
+            examination = asyncio.create_task(_examine(options, app, interruption, bar))
             try:
                 await wait_for([examination], interruption.stop, None)
                 done = examination.done()
@@ -100,10 +100,10 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
             found = [
-                _configuration(wired, coverage, options),
+                _configuration(app, inventory, options),
                 *await _listen(config.listen),
-                *_certificates(wired, datetime.now(UTC)),
-                *_discovery(coverage),
+                *_certificates(app, datetime.now(UTC)),
+                *_discovery(inventory),
                 *(examination.result() if done else [_INTERRUPTED]),
             ]
     found = _by_cause(found)
@@ -112,16 +112,16 @@ async def _run(options: Options, config: Config, scrubber: Scrubber) -> int:
     return interruption.exit_code or int(problems)
 
 
-async def _examine(options: Options, wired: Wired, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
+async def _examine(options: Options, app: App, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
     probes = [
-        *(_token(wired, number) for number in range(len(wired.credentials.opened))),
-        *(_account(wired.source(account), account.resource_id) for account in wired.accounts),
-        *(_vault_read(vault, name) for name, vault in wired.targets.items()),
-        *(_vault_write(wired, vault, name) for name, vault in wired.targets.items()),
+        *(_token(app, number) for number in range(len(app.credentials.opened))),
+        *(_account(app.source(account), account.resource_id) for account in app.accounts),
+        *(_vault_read(vault, name) for name, vault in app.targets.items()),
+        *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
     ]
-    found = await _doubted(wired, await asyncio.gather(*probes))
-    asked = Asked(options=options.told)  # so that the commands of cures are about the same file and accounts
-    report = await run_pass(wired.make_pass(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
+    found = await _doubted(app, await asyncio.gather(*probes))
+    asked = Selection(options=options.told)  # so that the commands of cures are about the same file and accounts
+    report = await run_sync(app.make_run(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
     closed = {one.subject for one in found if one.level == "problem" and one.subject.startswith("vault ")}
     return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
 
@@ -185,13 +185,13 @@ def _named(subjects: Iterable[str]) -> str:
     return "; ".join(affected(names, noun) for noun, names in by_noun.items())
 
 
-def _configuration(wired: Wired, coverage: Coverage, options: Options) -> Diagnosis:
-    if not wired.accounts and coverage.complete and options.shard is None:
+def _configuration(app: App, inventory: Inventory, options: Options) -> Diagnosis:
+    if not app.accounts and inventory.complete and options.shard is None:
         cure = "compare the filters of `discover` with the accounts in Azure. To see what is found: keysync accounts"
         return Diagnosis(
             "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", cure
         )
-    told = f"{many(len(wired.accounts), 'account')}, {many(len(wired.targets), 'vault')}, no name twice"
+    told = f"{many(len(app.accounts), 'account')}, {many(len(app.targets), 'vault')}, no name twice"
     return Diagnosis("ok", "configuration", told)
 
 
@@ -211,9 +211,9 @@ async def _listen(address: str) -> Iterable[Diagnosis]:
     return []
 
 
-def _certificates(wired: Wired, now: datetime) -> Iterable[Diagnosis]:
+def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
     """The certificates of credentials that have expired, or soon will."""
-    for one in wired.credentials.opened:
+    for one in app.credentials.opened:
         if one.expires_at is None or one.expires_at - now > _EXPIRES_SOON:
             continue
         level: Level = "problem" if one.expires_at <= now else "warning"
@@ -226,12 +226,12 @@ def _certificates(wired: Wired, now: datetime) -> Iterable[Diagnosis]:
         yield Diagnosis(level, f"credential {one.name}", told, cure)
 
 
-async def _doubted(wired: Wired, found: Iterable[Diagnosis]) -> list[Diagnosis]:
+async def _doubted(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
     """`found`, without a plain "ok" for a vault whose credential gets no token: the vault's challenge names a tenant of its own."""
     failed = {one.subject: one.cure for one in found if one.level == "problem"}
     doubts: dict[str, str | None] = {}
-    for name in wired.targets:
-        opened = await wired.credentials.open(wired.config.vaults[name].credential or wired.config.credential)
+    for name in app.targets:
+        opened = await app.credentials.open(app.config.vaults[name].credential or app.config.credential)
         if f"credential {opened.name}" in failed:
             doubts[f"vault {name}"] = failed[f"credential {opened.name}"]
     told = "but only by the tenant that the vault names: its credential gets no token for Resource Manager"
@@ -243,24 +243,24 @@ async def _doubted(wired: Wired, found: Iterable[Diagnosis]) -> list[Diagnosis]:
     ]
 
 
-def _discovery(coverage: Coverage) -> Iterable[Diagnosis]:
+def _discovery(inventory: Inventory) -> Iterable[Diagnosis]:
     """What the listing of accounts had to say; accounts that give no keys are no fault of anybody's."""
-    for problem in coverage.problems:
+    for problem in inventory.problems:
         subject = f"discover[{problem.entry}] {problem.scope}"
         yield Diagnosis("problem", subject, f"was not listed whole: {problem.record.summary}", problem.record.hint)
-    for warning in coverage.warnings:
+    for warning in inventory.warnings:
         subject, _, told = warning.partition(": ")
         yield Diagnosis("warning", subject, told, "check it against the accounts that `keysync accounts` lists")
-    for one in coverage.left_out:
+    for one in inventory.skipped:
         level: Level = "problem" if one.refused else "warning"
         word = "is refused" if one.refused else "is left out"
         yield Diagnosis(level, _account_subject(one.resource_id), f"{word}: {one.reason}")
 
 
-async def _token(wired: Wired, number: int) -> Diagnosis:
-    credential = wired.credentials.opened[number]
-    scope = wired.resource_manager_scope
-    asked = wired.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
+async def _token(app: App, number: int) -> Diagnosis:
+    credential = app.credentials.opened[number]
+    scope = app.resource_manager_scope
+    asked = app.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
     return await _tried(f"credential {credential.name}", "gives a token for Resource Manager", asked)
 
 
@@ -279,11 +279,11 @@ async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
 
 
 async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
-    return await _tried(f"vault {name}", "answers", vault.warm())
+    return await _tried(f"vault {name}", "answers", vault.prime())
 
 
-async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
-    if not is_written(wired.config, name):
+async def _vault_write(app: App, vault: KeyVault, name: str) -> Diagnosis:
+    if not is_written(app.config, name):
         return Diagnosis("ok", f"vault {name}", "gets no key written by the configuration: writing was not tried")
     return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
 
@@ -291,7 +291,7 @@ async def _vault_write(wired: Wired, vault: KeyVault, name: str) -> Diagnosis:
 async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
     try:
         await attempt
-    except AzureFailure as failure:
+    except CallFailed as failure:
         return Diagnosis("problem", subject, failure.record.summary, failure.record.hint, failure.record)
     return Diagnosis("ok", subject, success)
 
@@ -336,18 +336,18 @@ def _print(options: Options, found: list[Diagnosis]) -> None:
     if options.output == "json":
         sys.stdout.write(to_json({"findings": [one.to_dict() for one in found]}) + "\n")
         return
-    paper = paper_for(sys.stdout)
-    passes = [one.subject for one in found if one.level == "ok"]
-    if passes:
-        paper.line(Part("✓ ", "green"), Part(_counted(passes)), whole=True)
+    console = console_for(sys.stdout)
+    runs = [one.subject for one in found if one.level == "ok"]
+    if runs:
+        console.line(Span("✓ ", "green"), Span(_counted(runs)), whole=True)
     for one in (one for one in found if one.level != "ok"):
         mark, style = _STYLES[one.level]
-        paper.line(Part(f"{mark} ", style), Part(one.subject, "bold"), Part(f": {one.message}"), whole=True)
+        console.line(Span(f"{mark} ", style), Span(one.subject, "bold"), Span(f": {one.message}"), whole=True)
         if one.cure:
-            print_told(paper, one.cure, Part("    → ", "cyan"))
+            print_message(console, one.cure, Span("    → ", "cyan"))
     counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
     told = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
-    paper.line(Part(told, "bold red" if counts["problem"] else "bold green"))
+    console.line(Span(told, "bold red" if counts["problem"] else "bold green"))
 
 
 def _counted(subjects: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
 from keysync.azure.errors import FailureTranslator
-from keysync.azure.rate_limit import ArmPace
+from keysync.azure.rate_limit import ArmRateLimiter
 from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
 from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.azure.transport import SharedTransport, open_transport
@@ -27,18 +27,18 @@ from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.discovery import Discovery
-from keysync.sources.existence import BatchDirectory
-from keysync.sources.list_batch import BatchRoute
-from keysync.sources.listing import Route
+from keysync.sources.existence import BatchAccountExistence
+from keysync.sources.list_batch import BatchLister
+from keysync.sources.listing import AccountLister
 from keysync.sync.apply import Applier
-from keysync.sync.collect import Collector, Scopes
-from keysync.sync.inventory import Coverage, unlisted
+from keysync.sync.collect import Collector, WorkItems
+from keysync.sync.inventory import Inventory, static_only
 from keysync.sync.items import (
-    Asked,
-    Catalogue,
+    ItemFactory,
+    Selection,
     limits_of,
     one_each,
     read_only_accounts,
@@ -46,9 +46,9 @@ from keysync.sync.items import (
     served_names,
 )
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Beforehand
-from keysync.sync.orphans import GoneStreaks, OrphanSearch
-from keysync.sync.run import Pass, PassObserver
+from keysync.sync.model import Preflight
+from keysync.sync.orphans import MissingCounters, OrphanSearch
+from keysync.sync.run import RunObserver, SyncRun
 from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
 from keysync.targets.writes import Writes
@@ -62,7 +62,7 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 @dataclass(slots=True)
-class Wired:
+class App:
     """A configuration with everything opened: ready for passes, and for the doctor.
 
     `accounts` are those that passes are about; `cover` brings others.
@@ -70,7 +70,7 @@ class Wired:
 
     config: Config
     accounts: tuple[Account, ...]
-    accesses: dict[_Reach, _Access]
+    accesses: dict[AccessKey, BatchAccess]
     targets: dict[str, KeyVault]
     fingerprinter: Fingerprinter
     translator: FailureTranslator
@@ -82,17 +82,17 @@ class Wired:
     locks: SecretLocks
     tracer: Tracer
     discovery: Discovery
-    opener: _Opener
+    opener: ClientFactory
 
     async def cover(self, accounts: Sequence[Account]) -> None:
         """From now on passes are about `accounts`: opens what is missing, and forgets what nobody needs any more.
 
-        No request is made, and passes under way are not disturbed. Raises UsageError as `wire` does.
+        No request is made, and passes under way are not disturbed. Raises UsageError as `open_app` does.
         """
         for name in dict.fromkeys(name for account in accounts for name in account.vaults):
             if name not in self.targets:
                 self.targets[name] = await self.opener.vault(name)
-        reaches = {_reach(account) for account in accounts}
+        reaches = {access_key(account) for account in accounts}
         for reach in reaches - self.accesses.keys():
             self.accesses[reach] = await self.opener.access(*reach)
         self.accounts = tuple(accounts)
@@ -103,42 +103,42 @@ class Wired:
         """The keys of one of `accounts`."""
         return self._source_by(self.accesses, account)
 
-    def _source_by(self, accesses: Mapping[_Reach, _Access], account: Account) -> BatchAccount:
+    def _source_by(self, accesses: Mapping[AccessKey, BatchAccess], account: Account) -> BatchAccount:
         # Made anew whenever it is asked for: thousands that are kept would cost more than all that a pass needs of them.
-        access = accesses[_reach(account)]
+        access = accesses[access_key(account)]
         return BatchAccount(
             account,
             access.client,
             access.caller,
             fingerprinter=self.fingerprinter,
-            scrubber=self.opener.scrubber,
+            redactor=self.opener.redactor,
             keyless=self.opener.keyless,
         )
 
-    def make_pass(
+    def make_run(
         self,
-        observer: PassObserver,
+        observer: RunObserver,
         stop: asyncio.Event,
         *,
         dry_run: bool = False,
         accept: str | None = None,
-        asked: Asked | None = None,
+        asked: Selection | None = None,
         orphans: OrphanSearch | None = None,
         accounts: Sequence[Account] | None = None,
         busy: int = 0,
         patience: float | None = None,
-        beforehand: Beforehand | None = None,
-    ) -> Pass:
+        preflight: Preflight | None = None,
+    ) -> SyncRun:
         """One pass over every account, or over `accounts`; with `asked.adopt`, over nothing but what is not ours yet.
 
         `patience` is in seconds how long the limits wait for slow accounts, if that is to be less than configured.
         """
-        timeouts, asked = self.config.timeouts, asked or Asked()
+        timeouts, asked = self.config.timeouts, asked or Selection()
         patience = min(timeouts.collect.total_seconds(), patience or math.inf)
-        return Pass(
-            scopes=Scopes(
+        return SyncRun(
+            scopes=WorkItems(
                 self.accounts if accounts is None else accounts,
-                Catalogue(self.config, asked),
+                ItemFactory(self.config, asked),
                 # Of its own: what covers other accounts meanwhile must not take these away.
                 partial(self._source_by, dict(self.accesses)),
             ),
@@ -167,14 +167,14 @@ class Wired:
             collect_seconds=patience,
             dry_run=dry_run,
             accept=accept,
-            only_foreign=asked.adopt is not None,
+            only_unmanaged=asked.adopt is not None,
             options=asked.options,
             orphans=orphans,
             orphans_seconds=timeouts.account.total_seconds(),
             busy=busy,
-            beforehand=beforehand or Beforehand(),
+            preflight=preflight or Preflight(),
             tracer=self.tracer,
-            scrub=self.opener.scrubber.scrub,
+            redact=self.opener.redactor.redact,
         )
 
     @property
@@ -191,22 +191,22 @@ class Wired:
     def orphan_search(
         self,
         *,
-        coverage: Coverage | None = None,
+        inventory: Inventory | None = None,
         is_mine: Callable[[str], bool] = everything,
-        streaks: GoneStreaks | None = None,
+        streaks: MissingCounters | None = None,
     ) -> OrphanSearch | None:
         """The search for orphans, None where they are kept; `streaks` is the daemon's memory.
 
-        `coverage` knows all that the configuration covers, of other shards too; with `discover` nothing is removed without it.
+        `inventory` knows all that the configuration covers, of other shards too; with `discover` nothing is removed without it.
         """
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None
-        covered = coverage or unlisted(self.config, self.discovery)
+        covered = inventory or static_only(self.config, self.discovery)
         served = served_names(self.config, covered.accounts)
         return OrphanSearch(
             targets=one_each(self.config, self.targets),
-            directory=BatchDirectory(self.batch_client, self.caller),
+            directory=BatchAccountExistence(self.batch_client, self.caller),
             translator=self.translator,
             mode=mode,
             owner=owner,
@@ -216,13 +216,13 @@ class Wired:
             is_mine=is_mine,
             streaks=streaks,
             # What is refused is in the report already.
-            spared={fold(one.resource_id): None if one.refused else one.reason for one in covered.left_out},
-            withheld=None if covered.complete else "not every account could be listed",
+            excluded={fold(one.resource_id): None if one.refused else one.reason for one in covered.skipped},
+            skip_reason=None if covered.complete else "not every account could be listed",
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Extras:
+class AppOptions:
     """What a daemon adds to the wiring: guards before vaults and credentials (by breaker keys), traces, and what outlives it:
     locks, writes, and the key of fingerprints by which they are compared.
 
@@ -238,42 +238,46 @@ class Extras:
 
 
 @asynccontextmanager
-async def wire(
-    config: Config, accounts: Sequence[Account], scrubber: Scrubber, observe: CallObserver, extras: Extras | None = None
-) -> AsyncIterator[Wired]:
+async def open_app(
+    config: Config,
+    accounts: Sequence[Account],
+    redactor: Redactor,
+    observe: CallObserver,
+    extras: AppOptions | None = None,
+) -> AsyncIterator[App]:
     """Opens session, credentials and clients for `accounts`, and closes them in the opposite order.
 
-    Accounts that are discovered come later, by `Wired.discovery` and `Wired.cover`. No request is made. Raises UsageError for
+    Accounts that are discovered come later, by `App.discovery` and `App.cover`. No request is made. Raises UsageError for
     what the configuration names and this machine has not.
     """
-    extras = extras or Extras()
+    extras = extras or AppOptions()
     # Accounts that are listed are covered before the first request; what is discovered comes after some.
     for credential in _in_use(config) if config.discover else ():
         check_environment(credential)
     async with AsyncExitStack() as stack:
         endpoints = endpoints_of(config.cloud)
         transport = await open_transport(
-            stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS, scrubber=scrubber
+            stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS, redactor=redactor
         )
-        translator, fingerprinter = FailureTranslator(scrubber), extras.fingerprinter
+        translator, fingerprinter = FailureTranslator(redactor), extras.fingerprinter
         request_seconds = config.timeouts.request.total_seconds()
         caller = Caller(translator, RetryPolicy(), timeout=request_seconds, observe=observe)
-        opener = _Opener(
+        opener = ClientFactory(
             stack=stack,
             config=config,
-            credentials=Credentials(stack, endpoints, transport, scrubber, timeout=request_seconds),
+            credentials=Credentials(stack, endpoints, transport, redactor, timeout=request_seconds),
             clients=Clients(stack, endpoints, transport, tracing=extras.tracer.enabled),
             caller=caller,
             guard=extras.guard,
-            pace=ArmPace(),
+            pace=ArmRateLimiter(),
             fingerprinter=fingerprinter,
-            scrubber=scrubber,
+            redactor=redactor,
             keyless=set(),
             writes=extras.writes,
         )
         # An account that is gone may have been the last of its vault.
         targets = {name: await opener.vault(name) for name in config.vaults} if config.orphans != "keep" else {}
-        wired = Wired(
+        app = App(
             config,
             (),
             {},
@@ -290,8 +294,8 @@ async def wire(
             await _open_discovery(config, opener, translator, extras.mine),
             opener,
         )
-        await wired.cover(accounts)
-        yield wired
+        await app.cover(accounts)
+        yield app
 
 
 def _in_use(config: Config) -> Iterator[Credential]:
@@ -305,7 +309,7 @@ def _in_use(config: Config) -> Iterator[Credential]:
 
 
 async def _open_discovery(
-    config: Config, opener: _Opener, translator: FailureTranslator, mine: Callable[[str], bool]
+    config: Config, opener: ClientFactory, translator: FailureTranslator, mine: Callable[[str], bool]
 ) -> Discovery:
     for entry in config.discover:
         await opener.credential(entry.credential)  # a file that cannot be read is told before the first request
@@ -322,32 +326,32 @@ async def _open_discovery(
     )
 
 
-def _routes(entries: Iterable[Discover], opener: _Opener) -> Mapping[str, Route]:
-    routes: dict[str, Route] = {"list": BatchRoute(opener.batch_list)}
+def _routes(entries: Iterable[Discover], opener: ClientFactory) -> Mapping[str, AccountLister]:
+    routes: dict[str, AccountLister] = {"list": BatchLister(opener.batch_list)}
     for index, entry in enumerate(entries):
         if entry.via == "resource_graph" and entry.via not in routes:
             try:
-                from keysync.sources.list_resource_graph import GraphRoute  # noqa: PLC0415  # an extra
+                from keysync.sources.list_resource_graph import ResourceGraphLister  # noqa: PLC0415  # an extra
             except ImportError:
                 told = (
                     f"discover[{index}].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'"
                 )
                 raise UsageError(told) from None
-            routes[entry.via] = GraphRoute(opener.resource_graph)
+            routes[entry.via] = ResourceGraphLister(opener.resource_graph)
     return routes
 
 
 @dataclass(frozen=True, slots=True)
-class _Opener:
+class ClientFactory:
     stack: AsyncExitStack
     config: Config
     credentials: Credentials
     clients: Clients
     caller: Caller
     guard: Callable[[Sequence[str]], Guard | None]
-    pace: ArmPace
+    pace: ArmRateLimiter
     fingerprinter: Fingerprinter
-    scrubber: Scrubber
+    redactor: Redactor
     keyless: set[str]
     writes: Writes
 
@@ -369,9 +373,9 @@ class _Opener:
         vault = KeyVault(
             settings.url,
             client,
-            self.caller.behind(guard),
+            self.caller.with_breaker(guard),
             fingerprinter=self.fingerprinter,
-            scrubber=self.scrubber,
+            redactor=self.redactor,
             verify_seconds=self.config.verify_every.total_seconds() if self.config.verify_every else 0.0,
             writes=self.writes,
         )
@@ -398,7 +402,7 @@ class _Opener:
 
     def _lister(self, credential: SingleFlightCredential) -> Caller:
         # Without a pace: that one counts writes, and a list spends reads.
-        return self.caller.behind(self.guard((_breaker_key(credential),)))
+        return self.caller.with_breaker(self.guard((_breaker_key(credential),)))
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
         """The credential asked for, or else the general one. Raises UsageError."""
@@ -407,31 +411,31 @@ class _Opener:
     async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
         return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
-    async def access(self, subscription_id: str, wanted: Credential | None) -> _Access:
+    async def access(self, subscription_id: str, wanted: Credential | None) -> BatchAccess:
         credential = await self.credential(wanted)
         client = await self._batch(credential, subscription_id)
         # Resource Manager counts calls by subscription and principal.
         subscription = fold(subscription_id)
-        caller = self.caller.behind(
+        caller = self.caller.with_breaker(
             self.guard((_breaker_key(credential),)),
             pace=self.pace,
             pace_key=(subscription, _breaker_key(credential)),
         )
-        return _Access(client, caller)
+        return BatchAccess(client, caller)
 
 
 @dataclass(frozen=True, slots=True)
-class _Access:
+class BatchAccess:
     """What all accounts of one subscription that are read with one credential have in common."""
 
     client: BatchManagementClient
     caller: Caller
 
 
-_Reach: TypeAlias = tuple[str, Credential | None]
+AccessKey: TypeAlias = tuple[str, Credential | None]
 
 
-def _reach(account: Account) -> _Reach:
+def access_key(account: Account) -> AccessKey:
     return account.subscription_id, account.credential
 
 

@@ -19,9 +19,9 @@ from keysync.cli.streams import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
-from keysync.report.console import Paper, Part, paper_for
+from keysync.report.console import Console, Span, console_for
 from keysync.report.text import account_name, print_report
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sync.causes import natural
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
@@ -56,12 +56,12 @@ _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tag
 
 def run(options: Options, *, once: bool, every: float) -> int:
     """Runs until SIGINT or SIGTERM, or with `once` for three passes; returns 0."""
-    scrubber = Scrubber()
-    logs.configure(options.log_level, options.log_format, scrubber.scrub)
-    return asyncio.run(_run(scrubber, once=once, every=every))
+    redactor = Redactor()
+    logs.configure(options.log_level, options.log_format, redactor.redact)
+    return asyncio.run(_run(redactor, once=once, every=every))
 
 
-async def _run(scrubber: Scrubber, *, once: bool, every: float) -> int:
+async def _run(redactor: Redactor, *, once: bool, every: float) -> int:
     with interruptible() as interruption:
         async with Emulator(_data()) as azure:
             # The credential that the sample configuration names takes them from here.
@@ -70,8 +70,8 @@ async def _run(scrubber: Scrubber, *, once: bool, every: float) -> int:
                 AZURE_CLIENT_ID=azure.endpoints.client_id,
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
-            show = _Show(paper_for(sys.stdout), azure, interruption, once=once)
-            await serve(_config(azure, every), scrubber, interruption, observers=[show], announce=show.opening)
+            show = _Show(console_for(sys.stdout), azure, interruption, once=once)
+            await serve(_config(azure, every), redactor, interruption, observers=[show], announce=show.opening)
             show.closing()
     return 0
 
@@ -116,14 +116,14 @@ def _config(azure: Emulator, every: float) -> Config:
 
 
 class _Show:
-    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass; a `PassObserver`."""
+    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass; a `RunObserver`."""
 
-    def __init__(self, paper: Paper, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
-        self._paper = paper
+    def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
+        self._paper = console
         self._azure = azure
         self._interruption = interruption
         self._once = once
-        self._passes = 0
+        self._runs = 0
         self._last: dict[ItemRef, str] = {}
         self._random = random.Random(_SEED)  # noqa: S311  # nosec B311  # which account's key is renewed next is no secret
 
@@ -146,7 +146,7 @@ class _Show:
         versions = sum(len(secret) for secret in self._azure.state.vault("main").secrets.values())
         self._say(
             "ended",
-            f"{self._passes} passes, {versions} versions of secrets in the vault, each written once for one new key",
+            f"{self._runs} passes, {versions} versions of secrets in the vault, each written once for one new key",
         )
 
     def started(self, run_id: str, scopes: int) -> None:
@@ -160,9 +160,9 @@ class _Show:
 
     def finished(self, report: Report) -> None:
         """Tells of the pass, and renews a key so that the next one has something to do."""
-        self._passes += 1
+        self._runs += 1
         self._tell(report)
-        if self._once and self._passes >= _PASSES_ONCE:
+        if self._once and self._runs >= _PASSES_ONCE:
             self._interruption.stop.set()
         else:
             self._renew()
@@ -176,7 +176,7 @@ class _Show:
     def _tell(self, report: Report) -> None:
         new = [result for result in report.results if self._is_new(result)]
         self._last |= {result.ref: result.outcome for result in report.results}
-        if self._passes == 1:
+        if self._runs == 1:
             print_report(self._paper, report)
             return
         for result in new:
@@ -198,16 +198,16 @@ class _Show:
 
     def _quiet_line(self, report: Report) -> None:
         # Accounts that keep failing are left out of some passes: what is known of them still counts.
-        in_step = sum(outcome not in BAD for outcome in self._last.values())
+        in_sync = sum(outcome not in BAD for outcome in self._last.values())
         behind = sorted(
             {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}, key=natural
         )
-        told = f"{in_step} of {len(self._last)} secrets in step in {report.duration_seconds:.2f} s"
-        self._say(f"pass {self._passes}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
+        told = f"{in_sync} of {len(self._last)} secrets in step in {report.duration_seconds:.2f} s"
+        self._say(f"pass {self._runs}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
 
     def _say(self, what: str, text: str, style: str = "bold") -> None:
-        now = Part(time.strftime("%H:%M:%S "), "dim")
-        self._paper.line(now, Part(what, style), Part(f": {text}"), whole=True)
+        now = Span(time.strftime("%H:%M:%S "), "dim")
+        self._paper.line(now, Span(what, style), Span(f": {text}"), whole=True)
         sys.stdout.flush()
         if reader_is_gone():
             self._interruption.stop.set()

@@ -24,11 +24,11 @@ from keysync.cli.options import (
     output_option,
     shard_options,
 )
-from keysync.cli.streams import settle_streams, settled
+from keysync.cli.streams import guard_stdout, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
-from keysync.report.console import without_controls
-from keysync.startup import importing, leave
+from keysync.report.console import strip_control_codes
+from keysync.startup import exit_now, fast_imports
 from keysync.sync.shard import shard_of
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def sync(
 ) -> None:
     """One pass: write the keys that changed, then exit (0 in step, 1 failed or refused, 2 usage, 4 safety stop)."""
     _configured(
-        "one_off", context, given, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
+        "sync", context, given, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
     )
 
 
@@ -102,7 +102,7 @@ def sync(
 @click.pass_context
 def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # noqa: ANN401
     """Show what a pass would change; write nothing."""
-    _configured("one_off", context, given, dry_run=True, exit_code_for_changes=exit_code)
+    _configured("sync", context, given, dry_run=True, exit_code_for_changes=exit_code)
 
 
 @app.command(name="run", short_help="The daemon: passes on schedule, and a page.")
@@ -112,7 +112,7 @@ def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # n
 @click.pass_context
 def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
     """The daemon: passes on schedule, with a status page, probes and metrics; ends with 0 on SIGINT and SIGTERM."""
-    _configured("daemon", context, given, reads=False)  # it looks at the file itself, again and again
+    _configured("run", context, given, reads=False)  # it looks at the file itself, again and again
 
 
 @app.command(short_help="Take over secrets that are not keysync's yet.")
@@ -133,7 +133,7 @@ def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
 def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **given: Any) -> None:  # noqa: ANN401
     """Take over secrets that are not keysync's yet: show what would be done, with --yes do it."""
     how = "replace" if replace else "unmarked"
-    _configured("one_off", context, given, dry_run=not yes, adopt=how, secrets=tuple(secret))
+    _configured("sync", context, given, dry_run=not yes, adopt=how, secrets=tuple(secret))
 
 
 @app.command(short_help="The doctor: try all, write nothing, tell cures.")
@@ -145,7 +145,7 @@ def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: 
 @click.pass_context
 def check(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
     """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
-    _configured("doctor", context, given)
+    _configured("check", context, given)
 
 
 @app.command(short_help="List the accounts that are covered.")
@@ -191,7 +191,7 @@ def role(config: Path | None, principal_id: Sequence[str], output: str, **_given
 def demo(context: click.Context, /, once: bool, every: float, **given: Any) -> None:  # noqa: ANN401
     """The daemon against the embedded Azure, on sample accounts whose keys keep being regenerated."""
     log = _log(context, given, default_level="critical")
-    with importing():
+    with fast_imports():
         from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
 
     sys.exit(demonstration.run(_options(config=None, **log), once=once, every=every))
@@ -232,7 +232,7 @@ def _configured(
     log = _log(context, given)
     check_trust()
     reading = _begin_reading(given["config"]) if reads else None
-    with importing():
+    with fast_imports():
         command = import_module(f"keysync.cli.{module}")
     options = _options(
         config=given["config"],
@@ -283,12 +283,12 @@ def main() -> None:
     """Entry point of the console script: runs the command line, and ends the process."""
     code = invoke()
     log_stream.flush()
-    leave(code)
+    exit_now(code)
 
 
 def invoke() -> int:
     """Runs the command line; the exit code. Never ends with a traceback."""
-    settle_streams()
+    guard_stdout()
     code, told = settled(_command())
     if told is not None:
         _complain(told)
@@ -298,7 +298,7 @@ def invoke() -> int:
 def _complain(text: str) -> None:
     """Writes to stderr, after the log; not where stderr is not read, so that the process ends all the same."""
     if log_stream.flush():
-        click.echo(f"keysync: {without_controls(text)}", err=True)
+        click.echo(f"keysync: {strip_control_codes(text)}", err=True)
 
 
 def _command() -> int:

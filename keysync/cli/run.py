@@ -21,66 +21,66 @@ from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
 from keysync.cli.options import Options
-from keysync.cli.runtime import Opened, Shop, groups_of
+from keysync.cli.runtime import Runtime, RuntimeFactory, groups_of
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.isolated import read_config
 from keysync.config.locate import find_config
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.account_state import Ledger
+from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant, Watchdog
-from keysync.daemon.leader import Election, open_election
-from keysync.daemon.malloc import share_memory
-from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, regular
-from keysync.daemon.scheduler import Clockwork, Group, utc_now
-from keysync.daemon.snapshot import Board, words_of
-from keysync.daemon.supervisor import Supervisor, entries_of, place_of
+from keysync.daemon.leader import OpenElection, open_election
+from keysync.daemon.malloc import limit_arenas
+from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, regular
+from keysync.daemon.scheduler import Group, Scheduler, utc_now
+from keysync.daemon.snapshot import SnapshotBuilder, words_of
+from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
 from keysync.daemon.triggers import interval_of
 from keysync.errors import ConfigError, UsageError
-from keysync.report.log import PassLog
+from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
 from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
-from keysync.sync.inventory import Coverage, resolve
+from keysync.sync.inventory import Inventory, resolve
 from keysync.sync.observers import Observers
-from keysync.sync.run import PassObserver
+from keysync.sync.run import RunObserver
 from keysync.sync.shard import Shard
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 
 _BEAT_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
 # Shares of `timeouts.shutdown`, one after the other: passes and their writes, the webhook's last events, the last spans.
-_PASSES, _EVENTS, _SPANS = 0.85, 0.1, 0.05
+_RUNS, _EVENTS, _SPANS = 0.85, 0.1, 0.05
 _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
 
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
-    share_memory()
+    limit_arenas()
     path = find_config(options.config, os.environ)
     watch = ConfigWatch(path, lambda place: read_config(regular(place)))
     config = watch.read()
-    scrubber = Scrubber()
-    logs.configure(options.log_level, options.log_format, scrubber.scrub)
-    asyncio.run(_run(options, config, watch, scrubber))
+    redactor = Redactor()
+    logs.configure(options.log_level, options.log_format, redactor.redact)
+    asyncio.run(_run(options, config, watch, redactor))
     return 0
 
 
-async def _run(options: Options, config: Config, watch: ConfigWatch, scrubber: Scrubber) -> None:
+async def _run(options: Options, config: Config, watch: ConfigWatch, redactor: Redactor) -> None:
     with interruptible() as interruption:
-        await serve(config, scrubber, interruption, watch=watch, told=options.told, shard=options.shard)
+        await serve(config, redactor, interruption, watch=watch, told=options.told, shard=options.shard)
 
 
 async def serve(
     config: Config,
-    scrubber: Scrubber,
+    redactor: Redactor,
     interruption: Interruption,
     *,
     watch: ConfigWatch | None = None,
-    observers: Sequence[PassObserver] = (),
+    observers: Sequence[RunObserver] = (),
     announce: Callable[[str], None] = lambda _url: None,
     told: str = "",
     shard: Shard | None = None,
@@ -99,9 +99,9 @@ async def serve(
     metrics = Metrics(registry)
     metrics.divided(shard)
     ProcessCollector(registry=registry)  # memory, descriptors, time: what any process tells
-    ledger = Ledger(utc_now)
+    account_states = AccountStates(utc_now)
     grace = config.timeouts.shutdown.total_seconds()
-    asked = _Asked()
+    asked = SignalHandlers()
     async with AsyncExitStack() as stack:
         # For as long as anything is open: before the daemon works and while it ends, they must not kill the process.
         handlers: dict[signal.Signals, Callable[[], None]] = {
@@ -110,9 +110,9 @@ async def serve(
             signal.SIGHUP: (lambda: asked.reload()) if watch else (lambda: interruption(signal.SIGHUP)),  # noqa: PLW0108  # as it is then
         }
         stack.enter_context(_signals(handlers))
-        tracer = await stack.enter_async_context(open_tracing(scrubber.scrub, close_seconds=grace * _SPANS))
-        notifier = await _open_notifier(stack, config, scrubber, metrics)
-        observer = Observers([ledger, PassLog(), metrics, *([notifier] if notifier else []), *observers])
+        tracer = await stack.enter_async_context(open_tracing(redactor.redact, close_seconds=grace * _SPANS))
+        notifier = await _open_notifier(stack, config, redactor, metrics)
+        observer = Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, random, _breaker_policy(config))
         election = open_election(config.leader_election, shard)
         leadership = None if election is None else election.leadership
@@ -120,12 +120,12 @@ async def serve(
         def stop() -> asyncio.Event:
             return interruption.stop if leadership is None else leadership.term
 
-        shop = Shop(scrubber, observer, stop, metrics, tracer, breakers, random, leadership, shard, told)
-        opened = await shop.open(config)
-        daemon = _Daemon(shop, opened, ledger, interruption, election, log)
+        factory = RuntimeFactory(redactor, observer, stop, metrics, tracer, breakers, random, leadership, shard, told)
+        opened = await factory.open(config)
+        daemon = _Daemon(factory, opened, account_states, interruption, election, log)
         try:
             bound = await stack.enter_async_context(
-                open_server(make_app(daemon.board, registry), config.listen_host, config.listen_port)
+                open_server(make_web_app(daemon.board, registry), config.listen_host, config.listen_port)
             )
             log.info(
                 "daemon.started",
@@ -142,18 +142,18 @@ async def serve(
 
 
 async def _open_notifier(
-    stack: AsyncExitStack, config: Config, scrubber: Scrubber, metrics: Metrics
+    stack: AsyncExitStack, config: Config, redactor: Redactor, metrics: Metrics
 ) -> Notifier | None:
     wanted = config.notify
     if wanted is None:
         return None
     # A session of its own: what tells of failures must not share the fate of the calls that fail.
-    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS, scrubber=scrubber)
+    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS, redactor=redactor)
     text = wanted.secret.read() if wanted.secret is not None else None
     webhook = Webhook(
         transport.session,
         wanted.url,
-        signer_from(wanted.secret_file, text, scrubber),
+        signer_from(wanted.secret_file, text, redactor),
         timeout=wanted.timeout.total_seconds(),
         proxy=transport.proxy_for(wanted.url),
     )
@@ -161,7 +161,7 @@ async def _open_notifier(
         webhook,
         wanted=wanted.events,
         installation=config.owner,
-        scrub=scrubber.scrub,
+        redact=redactor.redact,
         drain_seconds=config.timeouts.shutdown.total_seconds() * _EVENTS,
         observer=metrics,
     )
@@ -173,7 +173,7 @@ def _nothing() -> None:
 
 
 @dataclass(slots=True)
-class _Asked:
+class SignalHandlers:
     """What SIGUSR1 and SIGHUP call."""
 
     sync_now: Callable[[], None] = _nothing
@@ -185,58 +185,58 @@ class _Daemon:
 
     def __init__(
         self,
-        shop: Shop,
-        opened: Opened,
-        ledger: Ledger,
+        factory: RuntimeFactory,
+        opened: Runtime,
+        account_states: AccountStates,
         interruption: Interruption,
-        election: Election | None,
+        election: OpenElection | None,
         log: Any,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
-        self._shop = shop
-        self._ledger = ledger
+        self._factory = factory
+        self._account_states = account_states
         self._interruption = interruption
         self._election = election
         self._giving_way: set[asyncio.Task[None]] = set()
         self._log = log
         self._opened = opened
         groups = groups_of(opened)
-        self._health = Health([group.timetable for group in groups], Instant.now())
+        self._health = Health([group.trigger for group in groups], Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
             opened,
-            ledger,
+            account_states,
             self._health,
             stop=interruption.stop,
             leads=self._leads,
-            random=shop.random,
-            left_out=shop.metrics.left_out,
+            random=factory.random,
+            skipped=factory.metrics.skipped,
         )
-        self._clockwork: Clockwork[Account] = Clockwork(groups, self._due, random=shop.random)
+        self._scheduler: Scheduler[Account] = Scheduler(groups, self._due, random=factory.random)
         self._list_now = asyncio.Event()
         self._told: set[tuple[object, ...]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._ended = False
-        self.board = Board(
-            ledger,
+        self.board = SnapshotBuilder(
+            account_states,
             self._supervisor,
             self._health,
-            shop.breakers,
-            lambda: self._clockwork.next_starts,
+            factory.breakers,
+            lambda: self._scheduler.next_starts,
             datetime.now(UTC),
             leadership=None if election is None else election.leadership,
-            shard=None if shop.shard is None else str(shop.shard),
+            shard=None if factory.shard is None else str(factory.shard),
         )
         self._cover(opened)
 
-    async def work(self, watch: ConfigWatch | None, asked: _Asked) -> None:
+    async def work(self, watch: ConfigWatch | None, asked: SignalHandlers) -> None:
         """Passes, until the stop; `asked` is answered meanwhile."""
         self._watchdog.start()
         self._task(self._beat())
         self._task(self._discover())
         if watch is not None:
             self._task(self._follow(watch))
-        self._clockwork.start()
+        self._scheduler.start()
         asked.sync_now, asked.reload = self._sync_now, lambda: self._hang_up(watch)
         if self._election is not None:
             leadership = self._election.leadership
@@ -255,12 +255,12 @@ class _Daemon:
         self._interruption.stop.set()
         if self._election is not None:
             self._election.leadership.term.set()  # no write begins; the lease is held until those under way have ended
-        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _PASSES
+        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _RUNS
         for task in self._tasks:
             task.cancel()
         try:
             async with asyncio.timeout(seconds):
-                await self._clockwork.close()
+                await self._scheduler.close()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 await self._supervisor.drain()
                 await asyncio.gather(*self._giving_way)
@@ -292,7 +292,7 @@ class _Daemon:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # a fault of ours in one part must not end the others
-            self._log.error("daemon.fault", part=part, exception=type(error).__name__, place=place_of(error))
+            self._log.error("daemon.fault", part=part, exception=type(error).__name__, place=raised_at(error))
 
     async def _beat(self) -> None:
         while True:
@@ -303,8 +303,8 @@ class _Daemon:
     def _sync_now(self) -> None:
         self._log.info("daemon.sync_now")
         self._supervisor.sync_now()
-        self._shop.breakers.retry_now()
-        self._clockwork.trigger_now()
+        self._factory.breakers.retry_now()
+        self._scheduler.trigger_now()
 
     def _due(self, groups: tuple[Group[Account], ...]) -> None:
         if self._leads():
@@ -333,10 +333,10 @@ class _Daemon:
         await self._supervisor.give_way(self._election.leadership.grace())
         if not self._leads():
             # What others do from now on is not seen here: nothing that was known may be held for true later.
-            self._ledger.forget()
-            self._shop.streaks.forget()
+            self._account_states.forget()
+            self._factory.streaks.forget()
             opened = self._opened
-            opened.coverage = replace(opened.coverage, complete=not opened.config.discover)
+            opened.inventory = replace(opened.inventory, complete=not opened.config.discover)
 
     async def _release(self) -> None:
         if self._election is not None and self._leads():
@@ -353,26 +353,26 @@ class _Daemon:
             if not opened.config.discover:
                 continue
             with self._surviving("discovery"):
-                coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
+                inventory = await resolve(opened.config, opened.app.discovery, self._interruption.stop, self._told)
                 async with self._reloading:
                     # A standby that is elected later must not take what was found long before for all that there is.
                     if self._opened is opened and self._leads():
-                        await self._covered(opened, coverage)
+                        await self._covered(opened, inventory)
 
-    async def _covered(self, opened: Opened, coverage: Coverage) -> None:
-        if opened.differs(coverage):
+    async def _covered(self, opened: Runtime, inventory: Inventory) -> None:
+        if opened.differs(inventory):
             before = {account.key for account in opened.accounts}
             try:
-                await opened.cover(coverage)
+                await opened.cover(inventory)
             except UsageError as error:
                 self._refuse(str(error))
                 return
             self._cover(opened)
-            self._clockwork.replace(groups_of(opened))
+            self._scheduler.replace(groups_of(opened))
             found = [account for account in opened.accounts if account.key not in before]
             self._log.info("discovery.changed", accounts=len(opened.accounts), found=len(found))
             self._supervisor.begin(found)
-        opened.coverage = coverage
+        opened.inventory = inventory
         self._tell_completeness(opened)
 
     # Another configuration
@@ -396,7 +396,7 @@ class _Daemon:
             with self._surviving("reload"):
                 await self._followed(change)
 
-    async def _followed(self, change: Change) -> None:
+    async def _followed(self, change: ConfigChange) -> None:
         match change:
             case Changed(config):
                 await self._take(config)
@@ -410,7 +410,7 @@ class _Daemon:
 
     def _refuse(self, told: str) -> None:
         self._log.error("config.refused", reason=told, hint="the configuration before stays in force")
-        self._shop.metrics.reloaded(taken=False)
+        self._factory.metrics.reloaded(taken=False)
         self.board.config_error = told
         self.board.changed()
 
@@ -422,7 +422,7 @@ class _Daemon:
         async with self._reloading:
             before = self._supervisor.generation.config
             try:
-                opened = await self._shop.open(config)
+                opened = await self._factory.open(config)
                 await self._list_first(opened)
             except UsageError as error:
                 self._refuse(str(error))
@@ -431,25 +431,25 @@ class _Daemon:
             self._supervisor.replace(opened)
             self._cover(opened)
             # Credentials are told apart by their order, which a reload may change: they begin anew.
-            self._shop.breakers.keep([f"vault:{name}" for name in config.vaults])
+            self._factory.breakers.keep([f"vault:{name}" for name in config.vaults])
             groups = groups_of(opened)
-            self._health.replace([group.timetable for group in groups], Instant.now())
-            self._clockwork.replace(groups)
-            self._shop.metrics.reloaded(taken=True)
+            self._health.replace([group.trigger for group in groups], Instant.now())
+            self._scheduler.replace(groups)
+            self._factory.metrics.reloaded(taken=True)
             self._clear_error()
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
             self._log.info("config.reloaded", accounts=len(opened.accounts), needs_restart=restart)
             # What was mended in the file should not wait for its turn.
             self._sync_now()
 
-    async def _list_first(self, opened: Opened) -> None:
+    async def _list_first(self, opened: Runtime) -> None:
         """So that what is known of accounts outlives a reload, they are listed before it is in force."""
-        opened.wired.discovery.inherit(self._opened.wired.discovery)
+        opened.app.discovery.inherit(self._opened.app.discovery)
         if opened.config.discover and self._leads():
-            coverage = await resolve(opened.config, opened.wired.discovery, self._interruption.stop, self._told)
-            await opened.cover(coverage)
+            inventory = await resolve(opened.config, opened.app.discovery, self._interruption.stop, self._told)
+            await opened.cover(inventory)
 
-    def _cover(self, opened: Opened) -> None:
+    def _cover(self, opened: Runtime) -> None:
         config, now = opened.config, utc_now()
 
         # Once a schedule, not once an account: a crontab takes a while to tell.
@@ -460,17 +460,17 @@ class _Daemon:
         refused = [one.account for one in opened.refused if one.account is not None]
         accounts = [*opened.accounts, *refused]
         entries = entries_of(config, accounts, every)
-        self._ledger.cover(entries)
+        self._account_states.cover(entries)
         intervals = (entry.interval for entry in entries.values())
-        self._shop.metrics.scheduled(min(intervals, default=every(config.schedule)[1]).total_seconds())
-        self._shop.metrics.credentials(opened.wired.credential_expiries)
-        self._shop.metrics.cover((account.resource_id for account in accounts), config.vaults)
-        self.board.credentials = opened.wired.credential_names
+        self._factory.metrics.scheduled(min(intervals, default=every(config.schedule)[1]).total_seconds())
+        self._factory.metrics.credentials(opened.app.credential_expiries)
+        self._factory.metrics.cover((account.resource_id for account in accounts), config.vaults)
+        self.board.credentials = opened.app.credential_names
         self._tell_completeness(opened)
 
-    def _tell_completeness(self, opened: Opened) -> None:
-        self.board.discovery_complete = opened.coverage.complete if opened.config.discover else None
-        self.board.unserved = opened.coverage.unserved
+    def _tell_completeness(self, opened: Runtime) -> None:
+        self.board.discovery_complete = opened.inventory.complete if opened.config.discover else None
+        self.board.unserved = opened.inventory.unserved
         self.board.changed()
 
 

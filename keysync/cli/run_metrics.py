@@ -9,12 +9,12 @@ from prometheus_client import CollectorRegistry
 from keysync.cli.options import Options
 from keysync.config.settings import Config
 from keysync.daemon.account_state import STALE_INTERVALS
-from keysync.daemon.triggers import Timetable, interval_of
+from keysync.daemon.triggers import Trigger, interval_of
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
 
 
-class Measured:
+class RunMetrics:
     """Where a run is counted, and where that goes afterwards. Raises UsageError where it could not go there."""
 
     def __init__(self, options: Options, config: Config) -> None:
@@ -29,7 +29,7 @@ class Measured:
 
     def finish(self) -> None:
         """Says when the next run is overdue, and writes `--metrics-file` if it was asked for."""
-        overdue = Timetable.of(self._config.schedule).following(datetime.now(UTC), STALE_INTERVALS)
+        overdue = Trigger.of(self._config.schedule).following(datetime.now(UTC), STALE_INTERVALS)
         self.metrics.overdue(overdue, self._options.shard)
         if self._options.metrics_file is not None:
             self.metrics.write(self._options.metrics_file)

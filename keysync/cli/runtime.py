@@ -14,20 +14,20 @@ from typing import Final
 from keysync.azure.circuit_breaker import BreakerGuard, Breakers
 from keysync.azure.retry import Guard
 from keysync.azure.tracing import Tracer
-from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.compose import App, AppOptions, open_app
 from keysync.config.settings import Account, Config
-from keysync.daemon.leader import Leadership
+from keysync.daemon.leader import Leader
 from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
-from keysync.daemon.triggers import Timetable, interval_of
+from keysync.daemon.triggers import Trigger, interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
-from keysync.sources.filters import LeftOut
-from keysync.sync.inventory import Coverage, beforehand, unlisted
-from keysync.sync.items import Asked
+from keysync.secret.redact import Redactor
+from keysync.sources.filters import SkippedAccount
+from keysync.sync.inventory import Inventory, preflight, static_only
+from keysync.sync.items import Selection
 from keysync.sync.locks import SecretLocks
-from keysync.sync.orphans import GoneStreaks, OrphanSearch
-from keysync.sync.run import Pass, PassObserver
+from keysync.sync.orphans import MissingCounters, OrphanSearch
+from keysync.sync.run import RunObserver, SyncRun
 from keysync.sync.shard import Shard, share_of
 from keysync.targets.writes import Writes
 
@@ -35,63 +35,63 @@ _LEAST_PATIENCE: Final = 0.5
 
 
 @dataclass(slots=True)
-class Opened:
+class Runtime:
     """One configuration, opened for the daemon: a `Generation`.
 
-    `stop` gives the one for a pass that begins now. `coverage` and `accounts` are those of the `shard`.
+    `stop` gives the one for a pass that begins now. `inventory` and `accounts` are those of the `shard`.
     """
 
-    wired: Wired
+    app: App
     stack: AsyncExitStack
-    observer: PassObserver
+    observer: RunObserver
     stop: Callable[[], asyncio.Event]
-    streaks: GoneStreaks
+    streaks: MissingCounters
     shard: Shard | None = None
     told: str = ""
-    coverage: Coverage = field(default_factory=lambda: Coverage(()))
+    inventory: Inventory = field(default_factory=lambda: Inventory(()))
 
     @property
     def config(self) -> Config:
         """The configuration."""
-        return self.wired.config
+        return self.app.config
 
     @property
     def accounts(self) -> tuple[Account, ...]:
         """All that passes are about."""
-        return self.wired.accounts
+        return self.app.accounts
 
     @property
-    def refused(self) -> tuple[LeftOut, ...]:
+    def refused(self) -> tuple[SkippedAccount, ...]:
         """Accounts of the shard that somebody has to do something about."""
-        return self.coverage.refused
+        return self.inventory.refused
 
-    def differs(self, coverage: Coverage) -> bool:
-        """Whether what is served or refused in the shard is another by `coverage`."""
-        return (coverage.accounts, coverage.refused) != (self.accounts, self.refused)
+    def differs(self, inventory: Inventory) -> bool:
+        """Whether what is served or refused in the shard is another by `inventory`."""
+        return (inventory.accounts, inventory.refused) != (self.accounts, self.refused)
 
-    async def cover(self, coverage: Coverage) -> None:
-        """Serves what `coverage` has from now on. Raises UsageError; then all stays as it was."""
-        await self.wired.cover(coverage.accounts)
-        self.coverage = coverage
+    async def cover(self, inventory: Inventory) -> None:
+        """Serves what `inventory` has from now on. Raises UsageError; then all stays as it was."""
+        await self.app.cover(inventory.accounts)
+        self.inventory = inventory
 
-    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+    def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
         """A pass over `accounts`; orphans are searched in those of the general schedule."""
         general = self._is_general(accounts)
         search = self._orphan_search() if general else None
-        return self.wired.make_pass(
+        return self.app.make_run(
             self.observer,
             self.stop(),
-            asked=Asked(options=self.told),
+            asked=Selection(options=self.told),
             accounts=accounts,
             busy=busy,
             orphans=search,
-            beforehand=beforehand(self.coverage) if general else None,
+            preflight=preflight(self.inventory) if general else None,
             patience=self._patience(accounts),
         )
 
     def _orphan_search(self) -> OrphanSearch | None:
         # Of all secrets there are, those whose account would be in the shard.
-        return self.wired.orphan_search(coverage=self.coverage, is_mine=share_of(self.shard), streaks=self.streaks)
+        return self.app.orphan_search(inventory=self.inventory, is_mine=share_of(self.shard), streaks=self.streaks)
 
     def _is_general(self, accounts: Sequence[Account]) -> bool:
         nobody = all(account.schedule is not None for account in self.accounts)
@@ -108,32 +108,34 @@ class Opened:
 
 
 @dataclass(slots=True)
-class Shop:
+class RuntimeFactory:
     """What outlives a configuration, and opens the next one."""
 
-    scrubber: Scrubber
-    observer: PassObserver
+    redactor: Redactor
+    observer: RunObserver
     stop: Callable[[], asyncio.Event]
     metrics: Metrics
     tracer: Tracer
     breakers: Breakers
     random: Random
-    leadership: Leadership | None = None
+    leadership: Leader | None = None
     shard: Shard | None = None
     told: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
     writes: Writes = field(default_factory=Writes)
     fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
-    streaks: GoneStreaks = field(default_factory=GoneStreaks)
+    streaks: MissingCounters = field(default_factory=MissingCounters)
 
-    async def open(self, config: Config) -> Opened:
+    async def open(self, config: Config) -> Runtime:
         """Opens sessions and clients for `config`. Raises UsageError; then nothing is left open."""
         self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
         async with AsyncExitStack() as stack:
-            extras = Extras(self._guard, self.tracer, self.locks, self.writes, self.fingerprinter, share_of(self.shard))
-            wired = await stack.enter_async_context(wire(config, (), self.scrubber, self.metrics.called, extras))
-            opened = Opened(wired, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
-            await opened.cover(unlisted(config, wired.discovery))
+            extras = AppOptions(
+                self._guard, self.tracer, self.locks, self.writes, self.fingerprinter, share_of(self.shard)
+            )
+            app = await stack.enter_async_context(open_app(config, (), self.redactor, self.metrics.called, extras))
+            opened = Runtime(app, stack, self.observer, self.stop, self.streaks, self.shard, self.told)
+            await opened.cover(static_only(config, app.discovery))
             opened.stack = stack.pop_all()
             return opened
         raise AssertionError("unreachable: the block returns or raises")
@@ -143,12 +145,12 @@ class Shop:
         return guard if self.leadership is None else self.leadership.guard(guard)
 
 
-def groups_of(opened: Opened) -> tuple[Group[Account], ...]:
+def groups_of(opened: Runtime) -> tuple[Group[Account], ...]:
     """Its accounts by their schedules."""
     config = opened.config
     groups = group_by_schedule(opened.accounts, lambda account: account.schedule or config.schedule)
-    general = Timetable.of(config.schedule)
-    if (config.discover or opened.shard is not None) and all(group.timetable != general for group in groups):
+    general = Trigger.of(config.schedule)
+    if (config.discover or opened.shard is not None) and all(group.trigger != general for group in groups):
         # A pass with nobody in it still lists the accounts, searches for orphans, and shows that the daemon lives.
         groups = (*groups, Group(general, ()))
     return groups

@@ -33,7 +33,7 @@ class _Outlet(io.FileIO):
             return size
 
 
-def settle_streams() -> None:
+def guard_stdout() -> None:
     """A closed stream, or one that cannot write every character, must not turn a pass that was done into an error."""
     told = sys.stdout is not None
     if sys.stdout is None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from keysync import logs
 from keysync.azure.retry import Operation
-from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.compose import App, AppOptions, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
@@ -19,21 +19,21 @@ from keysync.config.settings import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.report import json, text
-from keysync.report.console import paper_for
-from keysync.report.log import PassLog
+from keysync.report.console import console_for
+from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
-from keysync.secret.redact import Scrubber
-from keysync.sync.inventory import Coverage, beforehand, resolve, selected
-from keysync.sync.items import Asked
+from keysync.secret.redact import Redactor
+from keysync.sync.inventory import Inventory, preflight, resolve, selected
+from keysync.sync.items import Selection
 from keysync.sync.messages import command
 from keysync.sync.model import Report
 from keysync.sync.observers import Observers
 from keysync.sync.orphans import OrphanSearch
-from keysync.sync.run import run_pass
+from keysync.sync.run import run_sync
 from keysync.sync.shard import Shard, share_of
 
 if TYPE_CHECKING:
-    from keysync.cli.run_metrics import Measured
+    from keysync.cli.run_metrics import RunMetrics
 
 
 def run(options: Options) -> int:
@@ -42,58 +42,58 @@ def run(options: Options) -> int:
     if options.metrics_file is not None:
         check_replaceable(options.metrics_file, "--metrics-file")  # an exit code of 2 says that nothing was touched
     measured = _measured(options, config)
-    scrubber = Scrubber()
-    logs.configure(options.log_level, options.log_format, scrubber.scrub)
-    return asyncio.run(_run(options, config, scrubber, measured))
+    redactor = Redactor()
+    logs.configure(options.log_level, options.log_format, redactor.redact)
+    return asyncio.run(_run(options, config, redactor, measured))
 
 
-def _measured(options: Options, config: Config) -> Measured | None:
+def _measured(options: Options, config: Config) -> RunMetrics | None:
     """None where nobody asked for metrics: their library takes its time to come. Raises UsageError."""
     if options.metrics_file is None and options.push_gateway is None:
         return None
-    from keysync.cli.run_metrics import Measured  # noqa: PLC0415  # as above
+    from keysync.cli.run_metrics import RunMetrics  # noqa: PLC0415  # as above
 
-    return Measured(options, config)
+    return RunMetrics(options, config)
 
 
 def _uncounted(operation: Operation, status: str) -> None:
     """A call that no metric counts."""
 
 
-async def _run(options: Options, config: Config, scrubber: Scrubber, measured: Measured | None) -> int:
-    asked = Asked(options.adopt, frozenset(fold(name) for name in options.secrets), options.told)
+async def _run(options: Options, config: Config, redactor: Redactor, measured: RunMetrics | None) -> int:
+    asked = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.told)
     shard = _shard_to_find(options)
     rest = options.shard if shard is None else None  # the share that is still to be taken of what was found
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
-            open_tracing(scrubber.scrub) as tracer,
-            wire(
+            open_tracing(redactor.redact) as tracer,
+            open_app(
                 config,
                 (),
-                scrubber,
+                redactor,
                 measured.metrics.called if measured else _uncounted,
-                Extras(tracer=tracer, mine=share_of(shard)),
-            ) as wired,
+                AppOptions(tracer=tracer, mine=share_of(shard)),
+            ) as app,
         ):
-            coverage = await resolve(config, wired.discovery, interruption.stop)
-            accounts = selected(coverage, options.accounts, rest)
-            _check_secrets(options, coverage, accounts)
+            inventory = await resolve(config, app.discovery, interruption.stop)
+            accounts = selected(inventory, options.accounts, rest)
+            _check_secrets(options, inventory, accounts)
             if measured:
                 measured.metrics.cover((account.resource_id for account in accounts), config.vaults)
-            await wired.cover(accounts)
+            await app.cover(accounts)
             if measured:
-                measured.metrics.credentials(wired.credential_expiries)
-            observer = Observers((PassLog(), *((measured.metrics,) if measured else ()), bar))
-            job = wired.make_pass(
+                measured.metrics.credentials(app.credential_expiries)
+            observer = Observers((RunLog(), *((measured.metrics,) if measured else ()), bar))
+            job = app.make_run(
                 observer,
                 interruption.stop,
                 dry_run=options.dry_run,
                 accept=options.accept,
                 asked=asked,
-                orphans=_orphan_search(options, wired, coverage),
-                beforehand=beforehand(coverage, options.accounts, rest, asked.is_about),
+                orphans=_orphan_search(options, app, inventory),
+                preflight=preflight(inventory, options.accounts, rest, asked.is_about),
             )
-            report = await run_pass(job)
+            report = await run_sync(job)
     if measured:
         measured.finish()
     _print(options, report)
@@ -109,22 +109,22 @@ def _shard_to_find(options: Options) -> Shard | None:
     return None if options.accounts or options.secrets else options.shard
 
 
-def _orphan_search(options: Options, wired: Wired, coverage: Coverage) -> OrphanSearch | None:
+def _orphan_search(options: Options, app: App, inventory: Inventory) -> OrphanSearch | None:
     """None in a run about some accounts only, or about taking secrets over."""
     if options.accounts or options.secrets or options.adopt is not None:
         return None
-    return wired.orphan_search(coverage=coverage, is_mine=share_of(options.shard))
+    return app.orphan_search(inventory=inventory, is_mine=share_of(options.shard))
 
 
 def _print(options: Options, report: Report) -> None:
     if options.output == "json":
         sys.stdout.write(json.render(report) + "\n")
     else:
-        paper = paper_for(sys.stdout)
-        text.print_report(paper, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
+        console = console_for(sys.stdout)
+        text.print_report(console, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
         if options.adopt is not None and options.dry_run and report.has_changes:
             told = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
-            text.print_told(paper, told)
+            text.print_message(console, told)
 
 
 def _adopt_command(options: Options) -> str:
@@ -133,11 +133,11 @@ def _adopt_command(options: Options) -> str:
     return command("adopt", " ".join(filter(None, (options.told, shlex.join([*named, *replace, "--yes"])))))
 
 
-def _check_secrets(options: Options, coverage: Coverage, accounts: Sequence[Account]) -> None:
+def _check_secrets(options: Options, inventory: Inventory, accounts: Sequence[Account]) -> None:
     """Raises UsageError for a `--secret` that no selected account has, unless not all could be listed."""
-    if not coverage.complete:
+    if not inventory.complete:
         return
-    accounts = [*accounts, *(one.account for one in coverage.refused if one.account is not None)]
+    accounts = [*accounts, *(one.account for one in inventory.refused if one.account is not None)]
     known = {
         fold(f"{vault}/{name}") for one in accounts for vault in one.vaults for name in one.secret_names().values()
     }

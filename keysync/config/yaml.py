@@ -24,7 +24,7 @@ from keysync.config.files import unreadable_hint
 from keysync.config.formats import nearest
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -464,7 +464,7 @@ def _may_be_shown(where: Location, value: object) -> bool:
         return False
     text = str(value)
     address = "//" in text and any(sign in text for sign in "?#")
-    return not address and "@" not in text[1:] and Scrubber().scrub(text) == text
+    return not address and "@" not in text[1:] and Redactor().redact(text) == text
 
 
 def _shown_part(where: Location, index: int) -> str | int:
@@ -473,7 +473,7 @@ def _shown_part(where: Location, index: int) -> str | int:
     named = (
         index > 0 and where[index - 1] in {"vaults", "tags"} and isinstance(part, str) and _SHOWN_NAME.fullmatch(part)
     )
-    if isinstance(part, int) or _SHOWN_KEY.fullmatch(part) or (named and Scrubber().scrub(part) == part):
+    if isinstance(part, int) or _SHOWN_KEY.fullmatch(part) or (named and Redactor().redact(part) == part):
         return part
     return "…"
 

@@ -12,13 +12,13 @@ from typing import Final
 from keysync.azure.errors import FailureRecord
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.triggers import Trigger
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
-from keysync.report.status import AccountState, AccountStatus, PassStatus, SecretStatus, WriteRecord
+from keysync.report.status import AccountState, AccountStatus, RunStatus, SecretStatus, WriteRecord
 from keysync.sync.causes import cause_text
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
-from keysync.targets.cache import shared
+from keysync.targets.cache import interned_time
 
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3
@@ -35,7 +35,7 @@ class Entry:
     `latest` are the results of the latest whole look, `current` those of one that is not over. Thousands of entries are kept,
     each of a pass for the next: hence tuples, and nothing where there is nothing.
 
-    `interval` is how often it is looked at, at the busiest; `timetable`, for a crontab, says exactly when.
+    `interval` is how often it is looked at, at the busiest; `trigger`, for a crontab, says exactly when.
     """
 
     account: Account
@@ -51,7 +51,7 @@ class Entry:
     last_success: datetime | None = None
     failures: int = 0
     held: bool = False
-    timetable: Timetable | None = None
+    trigger: Trigger | None = None
     _stale_at: tuple[datetime, datetime] | None = None
 
     @property
@@ -70,20 +70,20 @@ class Entry:
     def stale_at(self, started: datetime) -> datetime:
         """When three intervals will have gone by since the account was in step, or since `started` if it never was."""
         since = self.last_success or started
-        if self.timetable is None or self.timetable.every is not None:
+        if self.trigger is None or self.trigger.every is not None:
             return since + STALE_INTERVALS * self.interval
         if self._stale_at is None or self._stale_at[0] != since:
-            self._stale_at = since, self.timetable.following(since, STALE_INTERVALS)
+            self._stale_at = since, self.trigger.following(since, STALE_INTERVALS)
         return self._stale_at[1]
 
     @property
-    def in_step(self) -> bool:
+    def in_sync(self) -> bool:
         """Whether the latest look found or brought every secret in step."""
         return bool(self.latest) and all(result.outcome in _IN_STEP for result in self.latest)
 
 
-class Ledger:
-    """Accounts by ARM id in lower case, the recent writes, and the last pass; a `PassObserver`.
+class AccountStates:
+    """Accounts by ARM id in lower case, the recent writes, and the last pass; a `RunObserver`.
 
     `settled` is called whenever an account has its last result of a pass.
     """
@@ -93,7 +93,7 @@ class Ledger:
         self.settled = settled
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
-        self.last_pass: PassStatus | None = None
+        self.last_run: RunStatus | None = None
         self._stops: dict[frozenset[str], str] = {}
         self.revision = 0
         """Grows with every change: what is shown is made anew only when it has."""
@@ -110,7 +110,7 @@ class Ledger:
             if known is not None:
                 known.account, known.schedule = entry.account, entry.schedule
                 known.interval, known.read_only = entry.interval, entry.read_only
-                known.timetable = entry.timetable
+                known.trigger = entry.trigger
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
         # A stop of accounts that are all gone can be released by no pass.
         self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
@@ -120,7 +120,7 @@ class Ledger:
         """Takes every account as not looked at yet: another process has looked at it since, or will. Writes stay."""
         for name, entry in self.entries.items():
             self.entries[name] = Entry(
-                entry.account, entry.schedule, entry.interval, entry.read_only, timetable=entry.timetable
+                entry.account, entry.schedule, entry.interval, entry.read_only, trigger=entry.trigger
             )
         self._stops = {}
         self.revision += 1
@@ -170,7 +170,7 @@ class Ledger:
         """Notes what became of an item; with its last one the account has settled."""
         self.revision += 1
         # One object for all that comes within a second: in a large fleet that is hundreds of accounts.
-        now = shared(self._now().replace(microsecond=0))
+        now = interned_time(self._now().replace(microsecond=0))
         if result.outcome in _WRITTEN:
             self.writes.appendleft(_write_record(result, now))
         entry = self.entries.get(fold(result.ref.account))
@@ -193,7 +193,7 @@ class Ledger:
             entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _NEVER
         entry.last_attempt = now
         entry.held = False
-        if entry.in_step:
+        if entry.in_sync:
             entry.last_success = now
         failed = any(result.outcome in _FAILED for result in entry.latest)
         entry.failures = entry.failures + 1 if failed else 0
@@ -204,7 +204,7 @@ class Ledger:
         self.revision += 1
         if self._stops or report.stopped is not None:
             self._note_stop(report)
-        self.last_pass = PassStatus(
+        self.last_run = RunStatus(
             report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
         )
         if report.stopped is not None:
@@ -263,7 +263,7 @@ def _state(entry: Entry) -> AccountState:
         return "refused"
     if outcomes & (WRITES | {"skipped"}):
         return "drift"
-    return "changed" if outcomes & _WRITTEN else "in_step"
+    return "changed" if outcomes & _WRITTEN else "in_sync"
 
 
 def _secret(entry: Entry, result: Result) -> SecretStatus:

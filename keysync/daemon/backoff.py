@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Generic, TypeVar
 
-from keysync.azure.errors import FailureRecord, Kind
+from keysync.azure.errors import FailureKind, FailureRecord
 
 K = TypeVar("K", bound=Hashable)
 
 # Until somebody acts, the next try meets them again.
-_LASTING_KINDS: Final[frozenset[Kind]] = frozenset(
+_LASTING_KINDS: Final[frozenset[FailureKind]] = frozenset(
     {"authentication", "credential_unavailable", "shared_key_disabled", "challenge"}
 )
 _PASSING_STATUS: Final = frozenset({408, 429})
@@ -63,7 +63,7 @@ class BackoffPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class BackoffState:
     """An account that failed: how many lasting failures in a row, and from when on it is tried again."""
 
     failures: int
@@ -76,7 +76,7 @@ class Backoff(Generic[K]):
     def __init__(self, random: Random, policy: BackoffPolicy | None = None) -> None:
         self._random = random
         self._policy = policy or BackoffPolicy()
-        self._standing: dict[K, Standing] = {}
+        self._standing: dict[K, BackoffState] = {}
 
     def ready(self, key: K, now: float) -> bool:
         """Whether `key` takes part in a pass that starts at `now`."""
@@ -85,7 +85,7 @@ class Backoff(Generic[K]):
 
     def failed(
         self, key: K, record: FailureRecord, now: float, interval: float, *, since: float | None = None
-    ) -> Standing:
+    ) -> BackoffState:
         """Notes that `key`, tried every `interval` seconds, failed at `now`; its schedule began at `since` (None: just now).
 
         A failure that passes counts for nothing, but its Retry-After is kept to, within the bound.
@@ -95,7 +95,7 @@ class Backoff(Generic[K]):
         asked = record.retry_after or 0.0
         drawn = self._random.uniform(0.0, self._policy.longest(failures, interval)) if lasts(record) else 0.0
         latest = (now if since is None else since) + self._policy.bound(interval)
-        standing = Standing(failures, min(now + max(asked, drawn), latest))
+        standing = BackoffState(failures, min(now + max(asked, drawn), latest))
         self._standing[key] = standing
         return standing
 
@@ -107,13 +107,13 @@ class Backoff(Generic[K]):
         """Lets `key`, or everyone, take part in the next pass; how often they failed is not forgotten."""
         for one, standing in list(self._standing.items()):
             if key is None or one == key:
-                self._standing[one] = Standing(standing.failures, 0.0)
+                self._standing[one] = BackoffState(standing.failures, 0.0)
 
     def keep(self, keys: Iterable[K]) -> None:
         """Forgets whoever is not among `keys`, as after a reload."""
         kept = set(keys)
         self._standing = {key: standing for key, standing in self._standing.items() if key in kept}
 
-    def standings(self) -> dict[K, Standing]:
+    def states(self) -> dict[K, BackoffState]:
         """Everyone who failed last time."""
         return dict(self._standing)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from keysync.daemon.triggers import NEVER, Timetable
+from keysync.daemon.triggers import NEVER, Trigger
 
 _INTERVALS: Final = 3
 _FRAMES: Final = 50
@@ -32,7 +32,7 @@ class Instant:
         return cls(datetime.now(UTC), time.monotonic())
 
 
-class Verdict(NamedTuple):
+class Liveness(NamedTuple):
     """Whether the daemon is alive, and if not why, in one sentence."""
 
     live: bool
@@ -56,19 +56,19 @@ class Health:
     after a suspend or a set clock (the two clocks differ), silence is forgiven for one interval.
     """
 
-    def __init__(self, timetables: Iterable[Timetable], now: Instant, *, beat_seconds: float = 15.0) -> None:
+    def __init__(self, triggers: Iterable[Trigger], now: Instant, *, beat_seconds: float = 15.0) -> None:
         self._beat_seconds = beat_seconds
         self._beat = now
         self._started = now.monotonic
         self._running: dict[Hashable, _Running] = {}
         self._lenient_until = now.monotonic
-        self._timetables: tuple[Timetable, ...] = ()
+        self._timetables: tuple[Trigger, ...] = ()
         self._allowed = float("inf")
-        self.replace(timetables, now)
+        self.replace(triggers, now)
 
-    def replace(self, timetables: Iterable[Timetable], now: Instant) -> None:
-        """Takes `timetables` in place of those before, as after a reload; silence counts from `now`."""
-        self._timetables = tuple(timetables)
+    def replace(self, triggers: Iterable[Trigger], now: Instant) -> None:
+        """Takes `triggers` in place of those before, as after a reload; silence counts from `now`."""
+        self._timetables = tuple(triggers)
         self._note_start(now)
 
     def beat(self, now: Instant) -> None:
@@ -77,23 +77,23 @@ class Health:
             self._forgive(now)
         self._beat = now
 
-    def pass_started(self, key: Hashable, now: Instant, deadline: float) -> None:
+    def run_started(self, key: Hashable, now: Instant, deadline: float) -> None:
         """Pass `key` begins, and must be over within `deadline` seconds."""
         self._running[key] = _Running(now.monotonic, deadline)
         self._note_start(now)
 
-    def pass_ended(self, key: Hashable) -> None:
+    def run_ended(self, key: Hashable) -> None:
         """Pass `key` is over, however it ended."""
         self._running.pop(key, None)
 
-    def verdict(self, now: Instant) -> Verdict:
+    def verdict(self, now: Instant) -> Liveness:
         """Whether the daemon is alive at `now`."""
         beaten = now.monotonic - self._beat.monotonic
         if beaten > self._beat_seconds:
-            return Verdict(False, f"the loop's own task has not run for {beaten:.0f} s")
+            return Liveness(False, f"the loop's own task has not run for {beaten:.0f} s")
         if self._was_away(now):
-            return Verdict(True)
-        return self._verdict_on_passes(now.monotonic)
+            return Liveness(True)
+        return self._check_runs(now.monotonic)
 
     def overdue(self, now: Instant) -> datetime | None:
         """From when on `verdict` will say that passes have stopped, unless one starts or ends until then; None for never."""
@@ -103,15 +103,15 @@ class Health:
             at = max(self._started + self._allowed, self._lenient_until)
         return None if at == float("inf") else now.wall + timedelta(seconds=at - now.monotonic)
 
-    def _verdict_on_passes(self, now: float) -> Verdict:
+    def _check_runs(self, now: float) -> Liveness:
         for running in self._running.values():
             ran = now - running.since
             if ran > running.seconds + self._beat_seconds:
-                return Verdict(False, f"a pass has run for {ran:.0f} s; its deadline is {running.seconds:.0f} s")
+                return Liveness(False, f"a pass has run for {ran:.0f} s; its deadline is {running.seconds:.0f} s")
         silent = now - self._started
         if self._running or silent <= self._allowed or now <= self._lenient_until:
-            return Verdict(True)
-        return Verdict(False, f"no pass has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
+            return Liveness(True)
+        return Liveness(False, f"no pass has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
 
     def _forgive(self, now: Instant) -> None:
         stood_still = now.monotonic - self._beat.monotonic
@@ -129,18 +129,18 @@ class Health:
 
     def _note_start(self, now: Instant) -> None:
         self._started = now.monotonic
-        self._allowed = min((_silence(timetable, now.wall) for timetable in self._timetables), default=float("inf"))
+        self._allowed = min((_silence(trigger, now.wall) for trigger in self._timetables), default=float("inf"))
 
 
-def _silence(timetable: Timetable, start: datetime) -> float:
+def _silence(trigger: Trigger, start: datetime) -> float:
     """Seconds after `start` by which the third start after it must have come."""
-    third = timetable.following(start, _INTERVALS)
+    third = trigger.following(start, _INTERVALS)
     if third == NEVER:
         return float("inf")
-    if timetable.every is not None:
-        third += min(timetable.jitter, timetable.every)
+    if trigger.every is not None:
+        third += min(trigger.jitter, trigger.every)
         return (third - start).total_seconds()
-    return (third + min(timetable.jitter, timetable.following(third) - third) - start).total_seconds()
+    return (third + min(trigger.jitter, trigger.following(third) - third) - start).total_seconds()
 
 
 class Watchdog:

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.retry import Guard, Ticket
 from keysync.config.settings import LeaderElection
-from keysync.daemon.lease import Change, Tenure, Terms
+from keysync.daemon.lease import LeadershipChange, LeaseState, LeaseTimings
 from keysync.errors import UsageError
 from keysync.report.status import LeaseTrouble
 from keysync.report.threads import in_thread
@@ -48,7 +48,7 @@ def _nothing() -> None:
     """Nobody waits for it."""
 
 
-class Leadership:
+class Leader:
     """Told by an election (`daemon.leases`) what became of the lease; tells `elected` and `lost`. On the event loop only.
 
     `lease` and `identity` are for the log; `clock` is monotonic, in seconds, and the loop's timers run by it.
@@ -56,14 +56,14 @@ class Leadership:
 
     def __init__(
         self,
-        terms: Terms,
+        terms: LeaseTimings,
         *,
         lease: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
-        self._tenure = Tenure(terms)
+        self._tenure = LeaseState(terms)
         self._lease_duration = terms.lease_duration
         self._clock = clock
         self._log = log or structlog.get_logger("keysync")
@@ -157,7 +157,7 @@ class Leadership:
         self._carry_out(self._tenure.look(self._clock()), "it was not renewed in time")
         self._set_timer()  # a timer may ring a moment early
 
-    def _carry_out(self, changes: tuple[Change, ...], reason: str) -> None:
+    def _carry_out(self, changes: tuple[LeadershipChange, ...], reason: str) -> None:
         for change in changes:
             if change == "elected":
                 self._holder = None
@@ -180,23 +180,21 @@ class _TermGuard:
         if self._admits():
             return ticket
         ticket.gave_up()
-        raise AzureFailure(
-            FailureRecord(kind="timeout", summary="this replica does not lead any more: nothing is sent")
-        )
+        raise CallFailed(FailureRecord(kind="timeout", summary="this replica does not lead any more: nothing is sent"))
 
 
 if TYPE_CHECKING:
-    from keysync.daemon.leader_election import Candidate
+    from keysync.daemon.leader_election import LeaderElector
 
 _RELEASE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Election:
+class OpenElection:
     """A candidate, and the lead that it tells of."""
 
-    leadership: Leadership
-    candidate: Candidate
+    leadership: Leader
+    candidate: LeaderElector
 
     async def release(self) -> None:
         """Ends it and gives the lease back, so that the standby takes over at once. For when nothing is written any more."""
@@ -214,7 +212,7 @@ class Election:
 
 def open_election(
     wanted: LeaderElection | None, shard: Shard | None, environ: Mapping[str, str] = os.environ
-) -> Election | None:
+) -> OpenElection | None:
     """The election that is `wanted`, not begun yet; each shard has a lease of its own. Needs a running loop. Raises UsageError."""
     if wanted is None:
         return None
@@ -226,13 +224,13 @@ def open_election(
     namespace = wanted.namespace or leader_election.namespace_of_pod(in_cluster=in_cluster)
     lease = wanted.lease if shard is None else f"{wanted.lease}-{shard.index}"
     identity = wanted.identity or _identity(environ)
-    terms = Terms(
+    terms = LeaseTimings(
         wanted.lease_duration.total_seconds(),
         wanted.renew_deadline.total_seconds(),
         wanted.retry_period.total_seconds(),
     )
-    leadership = Leadership(terms, lease=f"{namespace}/{lease}", identity=identity)
-    candidate = leader_election.Candidate(
+    leadership = Leader(terms, lease=f"{namespace}/{lease}", identity=identity)
+    candidate = leader_election.LeaderElector(
         leader_election.connect(in_cluster=in_cluster),
         namespace=namespace,
         lease=lease,
@@ -242,7 +240,7 @@ def open_election(
         post=partial(_post, asyncio.get_running_loop()),
         in_cluster=in_cluster,
     )
-    return Election(leadership, candidate)
+    return OpenElection(leadership, candidate)
 
 
 def _identity(environ: Mapping[str, str]) -> str:

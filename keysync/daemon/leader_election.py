@@ -1,8 +1,8 @@
 """The election: the one of Kubernetes' own client library, on a Lease. Only `keysync.daemon.leader` imports this, for an extra.
 
 The library decides who tries what and when. What it leaves to chance is guarded here: each request ends in time and whatever
-it raises is a failure to try again after; a lease is taken over only when `Sightings` says that nobody can still believe to
-lead (the library goes by the wall clock); and how long the lead lasts is judged by `Tenure`, which need not wait for it.
+it raises is a failure to try again after; a lease is taken over only when `ObservedLease` says that nobody can still believe to
+lead (the library goes by the wall clock); and how long the lead lasts is judged by `LeaseState`, which need not wait for it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kubernetes.leaderelection.electionconfig import Config as ElectionConfig
 from kubernetes.leaderelection.leaderelection import LeaderElection
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 
-from keysync.daemon.lease import Sightings, Terms
+from keysync.daemon.lease import LeaseTimings, ObservedLease
 from keysync.errors import UsageError
 from keysync.files import read_small
 
@@ -36,8 +36,8 @@ _RELEASE_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 1.0
 
 
-class Told(Protocol):
-    """Told what became of the lease: a `Leadership`, on the loop."""
+class LeaderCallbacks(Protocol):
+    """Told what became of the lease: a `Leader`, on the loop."""
 
     def read(self, received: float) -> None: ...
     def renewed(self, sent: float) -> None: ...
@@ -97,7 +97,7 @@ def _namespace_of_context() -> str:
     return str(active["context"].get("namespace") or "")
 
 
-class Candidate:
+class LeaderElector:
     """Stands for election in a thread of its own, until `release`. `monotonic` is in seconds.
 
     `in_cluster` is as for `connect`: where the token is read again after a 401.
@@ -110,8 +110,8 @@ class Candidate:
         namespace: str,
         lease: str,
         identity: str,
-        terms: Terms,
-        told: Told,
+        terms: LeaseTimings,
+        told: LeaderCallbacks,
         post: Post,
         in_cluster: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
@@ -166,7 +166,7 @@ class Candidate:
 
 
 def _nothing() -> None:
-    """What is to be done in a term is told by `Leadership`."""
+    """What is to be done in a term is told by `Leader`."""
 
 
 class _Ended(Exception):
@@ -184,8 +184,8 @@ class _Lock(LeaseLock):
         lease: str,
         namespace: str,
         identity: str,
-        terms: Terms,
-        told: Told,
+        terms: LeaseTimings,
+        told: LeaderCallbacks,
         post: Post,
         monotonic: Callable[[], float],
     ) -> None:
@@ -197,7 +197,7 @@ class _Lock(LeaseLock):
         self._told = told
         self._post = post
         self._monotonic = monotonic
-        self._sightings = Sightings()
+        self._sightings = ObservedLease()
         self._offset = time.time() - monotonic()
         self._writing = threading.Lock()
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
-Change: TypeAlias = Literal["elected", "lost"]
+LeadershipChange: TypeAlias = Literal["elected", "lost"]
 
 _NEVER: Final = float("-inf")
 _USED: Final = (
@@ -20,7 +20,7 @@ _USED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class LeaseTimings:
     """How long things hold, in seconds: a lease; without a renewal, the right to begin a write; the time between two tries."""
 
     lease_duration: float
@@ -33,10 +33,10 @@ class Terms:
         return _USED * (self.lease_duration - self.renew_deadline)
 
 
-class Tenure:
+class LeaseState:
     """What a candidate knows of its own lead."""
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: LeaseTimings) -> None:
         self._terms = terms
         self._until = self._fence = _NEVER
         self._leading = False
@@ -58,7 +58,7 @@ class Tenure:
         """Seconds for which writes under way may go on."""
         return max(0.0, self._fence - now)
 
-    def renewed(self, sent: float, now: float) -> tuple[Change, ...]:
+    def renewed(self, sent: float, now: float) -> tuple[LeadershipChange, ...]:
         """The lease was written, by a request that was sent at `sent`; what has changed by that.
 
         A lead that had ended before the news came has ended, though another begins with it.
@@ -69,12 +69,12 @@ class Tenure:
             self._until, self._fence = until, until + self._terms.grace
         return (*ended, *self.look(now))
 
-    def taken(self, now: float) -> tuple[Change, ...]:
+    def taken(self, now: float) -> tuple[LeadershipChange, ...]:
         """Somebody else holds the lease: there is no grace left."""
         self._until, self._fence = min(self._until, now), min(self._fence, now)
         return self.look(now)
 
-    def look(self, now: float) -> tuple[Change, ...]:
+    def look(self, now: float) -> tuple[LeadershipChange, ...]:
         """What has changed since the last look, by time alone."""
         leads = self.leads(now)
         if leads == self._leading:
@@ -83,7 +83,7 @@ class Tenure:
         return ("elected",) if leads else ("lost",)
 
 
-class Sightings:
+class ObservedLease:
     """Since when a lease is as it was last seen: `version` is any mark that changes with each write to it."""
 
     def __init__(self) -> None:

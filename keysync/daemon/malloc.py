@@ -9,14 +9,14 @@ from typing import Any, Final
 _ARENA_MAX: Final = -8  # M_ARENA_MAX of malloc.h
 
 
-def give_back() -> None:
+def trim_heap() -> None:
     """Gives back whatever pages are free; does nothing where the C library has no ``malloc_trim``, which is glibc's."""
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
-def share_memory() -> None:
+def limit_arenas() -> None:
     """Has threads that are begun from now on take memory from where all others do; does nothing where the C library is not glibc.
 
     It would have each keep some of its own, so that they need not wait for one another. Here they do anyway. This wins over

@@ -52,7 +52,7 @@ class Restored:
     """What was refused or lost has been taken back: the file holds the configuration in force again."""
 
 
-Change = Changed | Refused | Lost | Restored
+ConfigChange = Changed | Refused | Lost | Restored
 
 _Snapshot = dict[Path, bytes]
 
@@ -126,12 +126,12 @@ class ConfigWatch:
             self._in_force_now(config, found)
             return config
 
-    def look(self) -> Change | None:
+    def look(self) -> ConfigChange | None:
         """What there is to tell since the last look. Reads files, so it may block."""
         with self._lock:
             return self._look(self._snapshot(self._also))
 
-    async def changes(self) -> AsyncIterator[Change]:
+    async def changes(self) -> AsyncIterator[ConfigChange]:
         """Every change, for as long as it is asked; files are read in a thread."""
         while True:
             await self._sleep(self._interval)
@@ -139,7 +139,7 @@ class ConfigWatch:
             if change is not None:
                 yield change
 
-    def _look(self, found: _Snapshot) -> Change | None:
+    def _look(self, found: _Snapshot) -> ConfigChange | None:
         if found == self._in_force:
             self._candidate, self._told = None, None
             restored, self._faulty = self._faulty, False
@@ -158,7 +158,7 @@ class ConfigWatch:
             return lost
         return self._take(found, known)
 
-    def _take(self, found: _Snapshot, known: tuple[Finding, ...]) -> Change | None:
+    def _take(self, found: _Snapshot, known: tuple[Finding, ...]) -> ConfigChange | None:
         try:
             loaded: Config | ConfigError = self._load(self._path)
         except ConfigError as error:

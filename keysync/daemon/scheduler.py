@@ -15,7 +15,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.date import DateTrigger
 
 from keysync.config.settings import Schedule
-from keysync.daemon.triggers import NEVER, Agenda, Timetable
+from keysync.daemon.triggers import NEVER, FireTimes, Trigger
 
 T = TypeVar("T")
 
@@ -26,16 +26,16 @@ _LATE: Final = timedelta(minutes=1)  # below it a start is as punctual as a busy
 class Group(Generic[T]):
     """What shares one timetable, so that it starts together."""
 
-    timetable: Timetable
+    trigger: Trigger
     members: tuple[T, ...]
 
 
 def group_by_schedule(members: Iterable[T], schedule_of: Callable[[T], Schedule]) -> tuple[Group[T], ...]:
     """`members` by timetable, in the order in which they come."""
-    grouped: dict[Timetable, list[T]] = {}
+    grouped: dict[Trigger, list[T]] = {}
     for member in members:
-        grouped.setdefault(Timetable.of(schedule_of(member)), []).append(member)
-    return tuple(Group(timetable, tuple(those)) for timetable, those in grouped.items())
+        grouped.setdefault(Trigger.of(schedule_of(member)), []).append(member)
+    return tuple(Group(trigger, tuple(those)) for trigger, those in grouped.items())
 
 
 def utc_now() -> datetime:
@@ -43,7 +43,7 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Clockwork(Generic[T]):
+class Scheduler(Generic[T]):
     """Calls `due` with the groups whose start has come; it tells, and runs no pass itself.
 
     While one call of `due` is not over, what falls due is gathered and told at once by the next call: nothing is
@@ -68,10 +68,10 @@ class Clockwork(Generic[T]):
         self._now = now
         self._look_seconds = look.total_seconds()
         self._log = log or structlog.get_logger("keysync")
-        self._agenda = Agenda(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
+        self._agenda = FireTimes(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._groups: dict[Timetable, Group[T]] = {}
-        self._waiting: dict[Timetable, None] = {}
+        self._groups: dict[Trigger, Group[T]] = {}
+        self._waiting: dict[Trigger, None] = {}
         self._telling: asyncio.Task[None] | None = None
         self._looking: asyncio.Task[None] | None = None
         self._set(groups)
@@ -104,8 +104,8 @@ class Clockwork(Generic[T]):
             self.look()
 
     @property
-    def next_starts(self) -> dict[Timetable, datetime]:
-        """When each timetable starts next; `timetable.NEVER` where it does not."""
+    def next_starts(self) -> dict[Trigger, datetime]:
+        """When each timetable starts next; `trigger.NEVER` where it does not."""
         return self._agenda.next_starts()
 
     def look(self) -> None:
@@ -115,12 +115,12 @@ class Clockwork(Generic[T]):
         for one in due:
             if one.late >= _LATE:
                 self._log.warning("schedule.late", seconds=round(one.late.total_seconds()))
-        self._tell(one.timetable for one in due)
+        self._tell(one.trigger for one in due)
         self._set_alarm(now)
 
     def _set(self, groups: Iterable[Group[T]]) -> None:
-        self._groups = {group.timetable: group for group in groups}
-        self._waiting = {timetable: None for timetable in self._waiting if timetable in self._groups}
+        self._groups = {group.trigger: group for group in groups}
+        self._waiting = {trigger: None for trigger in self._waiting if trigger in self._groups}
         self._agenda.replace(self._groups, self._now())
 
     async def _keep_looking(self) -> None:
@@ -155,14 +155,14 @@ class Clockwork(Generic[T]):
         if self._looking is not None:
             self.look()
 
-    def _tell(self, timetables: Iterable[Timetable]) -> None:
-        self._waiting |= dict.fromkeys(timetables)
+    def _tell(self, triggers: Iterable[Trigger]) -> None:
+        self._waiting |= dict.fromkeys(triggers)
         if self._waiting and (self._telling is None or self._telling.done()):
             self._telling = asyncio.create_task(self._tell_all(), name="clockwork: due")
 
     async def _tell_all(self) -> None:
         while self._waiting:
-            groups = tuple(self._groups[timetable] for timetable in self._waiting)
+            groups = tuple(self._groups[trigger] for trigger in self._waiting)
             self._waiting = {}
             try:
                 told = self._due(groups)

@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from keysync import __version__
-from keysync.azure.circuit_breaker import Breakers, Standing
+from keysync.azure.circuit_breaker import Breakers, BreakerState
 from keysync.config.formats import format_duration
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.account_state import Entry, Ledger, is_stale, shown
+from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leader import Leadership
+from keysync.daemon.leader import Leader
 from keysync.daemon.supervisor import Supervisor, next_try
-from keysync.daemon.triggers import NEVER, Timetable
+from keysync.daemon.triggers import NEVER, Trigger
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
 from keysync.sync.causes import natural
@@ -36,21 +36,21 @@ def _jitter(schedule: Schedule) -> str:
 
 
 @dataclass(slots=True)
-class Board:
+class SnapshotBuilder:
     """Makes the snapshot; the same one is handed out until something changes, for a second at most.
 
     `credentials` are the names of those in use, `leadership` is None without an election, `discovery_complete` is None without
     `discover`. To be asked on the event loop only, where what it reads is written.
     """
 
-    ledger: Ledger
+    account_states: AccountStates
     supervisor: Supervisor
     health: Health
     breakers: Breakers
-    next_starts: Callable[[], Mapping[Timetable, datetime]]
+    next_starts: Callable[[], Mapping[Trigger, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
-    leadership: Leadership | None = None
+    leadership: Leader | None = None
     config_error: str | None = None
     credentials: tuple[str, ...] = ()
     shard: str | None = None
@@ -61,12 +61,12 @@ class Board:
     def status(self) -> Status:
         """What is known now."""
         now = self.clock()
-        if self._made is not None and self._made[1] == self.ledger.revision:
+        if self._made is not None and self._made[1] == self.account_states.revision:
             age = now.monotonic - self._made[0]
             if 0 <= age < _FRESH_SECONDS:
                 return self._made[2]
         made = self._make(now)
-        self._made = (now.monotonic, self.ledger.revision, made)
+        self._made = (now.monotonic, self.account_states.revision, made)
         return made
 
     def changed(self) -> None:
@@ -80,7 +80,7 @@ class Board:
 
     def _make(self, now: Instant) -> Status:
         config = self.supervisor.generation.config
-        entries = list(self.ledger.entries.values())
+        entries = list(self.account_states.entries.values())
         starts = self.next_starts()
         live, reason = self.health.verdict(now)
         leader = None if self.leadership is None else self.leadership.leads()
@@ -102,9 +102,9 @@ class Board:
             every=words_of(config.schedule),
             owner=config.owner,
             read_only=config.read_only,
-            next_pass=None if stands_by else min((start for start in starts.values() if start != NEVER), default=None),
-            last_pass=self.ledger.last_pass,
-            stopped=self.ledger.stopped,
+            next_run=None if stands_by else min((start for start in starts.values() if start != NEVER), default=None),
+            last_run=self.account_states.last_run,
+            stopped=self.account_states.stopped,
             config_error=self.config_error,
             leader=leader,
             shard=self.shard,
@@ -133,13 +133,13 @@ class Board:
             ),
             vaults=self._vaults(config, entries, now),
             credentials=self._credentials(now),
-            writes=tuple(self.ledger.writes),
+            writes=tuple(self.account_states.writes),
         )
 
     def _next_try(
-        self, account: Account, config: Config, starts: Mapping[Timetable, datetime], now: Instant
+        self, account: Account, config: Config, starts: Mapping[Trigger, datetime], now: Instant
     ) -> datetime | None:
-        start = starts.get(Timetable.of(account.schedule or config.schedule))
+        start = starts.get(Trigger.of(account.schedule or config.schedule))
         known = None if start is None or start == NEVER else start
         return next_try(known, self.supervisor.retry_at(account), now.wall, now.monotonic)
 
@@ -162,10 +162,10 @@ class Board:
 
 
 def _vault(
-    name: str, config: Config, results: Sequence[Result], standing: Standing | None, now: Instant
+    name: str, config: Config, results: Sequence[Result], breaker: BreakerState | None, now: Instant
 ) -> VaultStatus:
     settings = config.vaults[name]
-    is_open = standing is not None and standing.state != "closed"
+    is_open = breaker is not None and breaker.state != "closed"
     failed = [result for result in results if result.outcome in {"failed", "unknown"}]
     error = next((result.error for result in failed if result.error is not None), None)
     failing = is_open or (bool(results) and len(failed) == len(results))
@@ -175,21 +175,21 @@ def _vault(
         name=name,
         url=settings.url,
         state=state,
-        breaker=standing.state if standing is not None else "closed",
+        breaker=breaker.state if breaker is not None else "closed",
         secrets=len(results),
         behind=sum(standing_of(result.outcome, result.verdict) == "behind" for result in results),
         error=error.to_dict() if failing and error is not None else None,
-        retry_at=_retry_at(standing, now),
+        retry_at=_retry_at(breaker, now),
     )
 
 
-def _credential(name: str, standing: Standing | None, now: Instant) -> CredentialStatus:
-    if standing is None:
+def _credential(name: str, breaker: BreakerState | None, now: Instant) -> CredentialStatus:
+    if breaker is None:
         return CredentialStatus(name)
-    return CredentialStatus(name, standing.state, _retry_at(standing, now))
+    return CredentialStatus(name, breaker.state, _retry_at(breaker, now))
 
 
-def _retry_at(standing: Standing | None, now: Instant) -> datetime | None:
-    if standing is None or standing.retry_at is None:
+def _retry_at(breaker: BreakerState | None, now: Instant) -> datetime | None:
+    if breaker is None or breaker.retry_at is None:
         return None
-    return now.wall + timedelta(seconds=max(0.0, standing.retry_at - now.monotonic))
+    return now.wall + timedelta(seconds=max(0.0, breaker.retry_at - now.monotonic))

@@ -14,17 +14,17 @@ from typing import Any, Final, Protocol
 import structlog
 
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.account_state import Entry, Ledger
+from keysync.daemon.account_state import AccountStates, Entry
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.malloc import give_back
+from keysync.daemon.malloc import trim_heap
 from keysync.daemon.scheduler import Group
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.triggers import Trigger
 from keysync.sync.model import ItemRef
-from keysync.sync.run import Pass, run_pass
+from keysync.sync.run import SyncRun, run_sync
 
 # When the connections of a pass have been closed (`azure.transport`), and with them most of what it took is free.
-_TIDY_SECONDS: Final = 15.0
+_TRIM_SECONDS: Final = 15.0
 
 
 class Generation(Protocol):
@@ -35,7 +35,7 @@ class Generation(Protocol):
     @property
     def accounts(self) -> tuple[Account, ...]: ...
 
-    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+    def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
         """A pass over `accounts`; `busy` others are left out."""
         ...
 
@@ -44,7 +44,7 @@ class Generation(Protocol):
         ...
 
 
-class LeftOut(Protocol):
+class SkipObserver(Protocol):
     """Told how many accounts were due and take no part in a pass, and why."""
 
     def __call__(self, *, busy: int, backing_off: int) -> None: ...
@@ -54,44 +54,44 @@ class Supervisor:
     """Starts passes when they are due and keeps the books; never raises for what becomes of one.
 
     An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier pass still waits for
-    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds. `tidy` is called
-    once no pass has ended for `tidy_seconds`.
+    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds. `trim` is called
+    once no pass has ended for `trim_seconds`.
     """
 
     def __init__(
         self,
         generation: Generation,
-        ledger: Ledger,
+        account_states: AccountStates,
         health: Health,
         *,
         stop: asyncio.Event,
         leads: Callable[[], bool] = lambda: True,
         random: Random | None = None,
         monotonic: Callable[[], float] = time.monotonic,
-        left_out: LeftOut | None = None,
-        tidy: Callable[[], None] = give_back,
-        tidy_seconds: float = _TIDY_SECONDS,
+        skipped: SkipObserver | None = None,
+        trim: Callable[[], None] = trim_heap,
+        trim_seconds: float = _TRIM_SECONDS,
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._generation = generation
-        self._ledger = ledger
+        self._account_states = account_states
         self._health = health
         self._stop = stop
         self._leads = leads
         self._monotonic = monotonic
-        self._left_out = left_out
+        self._skipped = skipped
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # nosec B311  # when to try again is no secret
         self._since: dict[str, float] = {}  # when the schedule last began a pass over each account
         self._asked = False  # whether the pass to come is one that somebody asked for
-        self._passes: dict[asyncio.Task[None], Generation] = {}
+        self._runs: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._owed: set[str] = set()
-        self._paying: asyncio.Handle | None = None
-        self._tidy = tidy
-        self._tidy_seconds = tidy_seconds
-        self._tidying: asyncio.TimerHandle | None = None
+        self._requeued: set[str] = set()
+        self._requeue_handle: asyncio.Handle | None = None
+        self._trim = trim
+        self._trim_seconds = trim_seconds
+        self._trim_timer: asyncio.TimerHandle | None = None
         self._log = log or structlog.get_logger("keysync")
-        ledger.settled = self._settled
+        account_states.settled = self._settled
 
     @property
     def generation(self) -> Generation:
@@ -104,19 +104,19 @@ class Supervisor:
             return
         if not self._leads():
             # Nothing is wrong with the clockwork: it is another's turn.
-            self._heard()
+            self._record_liveness()
             return
         asked, self._asked = self._asked, False
         accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(account.key, self._monotonic())]
-        free = self._ledger.free(ready)
+        free = self._account_states.free(ready)
         busy, backing_off = len(ready) - len(free), len(accounts) - len(ready)
-        if self._left_out is not None:
-            self._left_out(busy=busy, backing_off=backing_off)
+        if self._skipped is not None:
+            self._skipped(busy=busy, backing_off=backing_off)
         if not free and accounts:
             # Nothing is wrong with the clockwork: everybody is busy, or waits to be tried again.
-            self._log.info("pass.left_out", busy=busy, backing_off=backing_off)
-            self._heard()
+            self._log.info("pass.skipped", busy=busy, backing_off=backing_off)
+            self._record_liveness()
             return
         if not asked:
             self._since |= dict.fromkeys((account.key for account in free), self._monotonic())
@@ -124,7 +124,7 @@ class Supervisor:
 
     def begin(self, accounts: Sequence[Account]) -> None:
         """Begins a pass over `accounts` before their start has come, as for those that were just found."""
-        free = self._ledger.free(accounts)
+        free = self._account_states.free(accounts)
         if free and self._may_begin():
             self._begin(free, busy=0)
 
@@ -136,12 +136,12 @@ class Supervisor:
         """
         self._backoff.retry_now()
         self._asked = True
-        free = {account.key for account in self._ledger.free(self._generation.accounts)}
-        self._owed |= {account.key for account in self._generation.accounts} - free
+        free = {account.key for account in self._account_states.free(self._generation.accounts)}
+        self._requeued |= {account.key for account in self._generation.accounts} - free
 
     def retry_at(self, account: Account) -> float | None:
         """The monotonic time in seconds until which `account` is left out, None where it is not."""
-        standing = self._backoff.standings().get(account.key)
+        standing = self._backoff.states().get(account.key)
         return standing.retry_at if standing is not None and standing.retry_at > self._monotonic() else None
 
     def replace(self, generation: Generation) -> None:
@@ -149,7 +149,7 @@ class Supervisor:
         before, self._generation = self._generation, generation
         kept = {account.key for account in generation.accounts}
         self._backoff.keep(kept)
-        self._owed &= kept
+        self._requeued &= kept
         self._since = {key: since for key, since in self._since.items() if key in kept}
         task = asyncio.create_task(self._close_when_idle(before), name="close the configuration before")
         self._closing.add(task)
@@ -157,69 +157,71 @@ class Supervisor:
 
     async def drain(self) -> None:
         """Waits for the passes under way, which end soon once the stop is set, then closes every generation."""
-        if self._passes:
-            await asyncio.wait(list(self._passes))
+        if self._runs:
+            await asyncio.wait(list(self._runs))
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._generation.close()
 
     async def abandon(self) -> None:
         """Ends the passes under way at once, and closes what is open: for when there is no time left."""
-        self._owed.clear()
-        for task in (*self._passes, *self._closing):
+        self._requeued.clear()
+        for task in (*self._runs, *self._closing):
             task.cancel()
-        await asyncio.gather(*self._passes, *self._closing, return_exceptions=True)
+        await asyncio.gather(*self._runs, *self._closing, return_exceptions=True)
         await self._generation.close()
 
     async def give_way(self, seconds: float) -> None:
         """Waits for the passes under way, whose stop is set, and ends those that have not ended after `seconds`."""
-        passes = list(self._passes)
-        if passes:
-            _, late = await asyncio.wait(passes, timeout=seconds)
+        runs = list(self._runs)
+        if runs:
+            _, late = await asyncio.wait(runs, timeout=seconds)
             for task in late:
                 task.cancel()
             await asyncio.gather(*late, return_exceptions=True)
 
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
-        self._owed -= {account.key for account in accounts}
-        job = generation.make_pass(accounts, busy=busy)
+        self._requeued -= {account.key for account in accounts}
+        job = generation.make_run(accounts, busy=busy)
         # At once and not when the task gets its turn: another start in between must find them busy.
-        turn = self._ledger.begin(_refs(job))
-        task = asyncio.create_task(self._pass(job, turn, generation.config), name="pass")
-        self._passes[task] = generation
-        task.add_done_callback(self._passes.pop)
+        turn = self._account_states.begin(_refs(job))
+        task = asyncio.create_task(self._run(job, turn, generation.config), name="pass")
+        self._runs[task] = generation
+        task.add_done_callback(self._runs.pop)
 
-    def _heard(self) -> None:
+    def _record_liveness(self) -> None:
         key = object()
-        self._health.pass_started(key, Instant.now(), 0.0)
-        self._health.pass_ended(key)
+        self._health.run_started(key, Instant.now(), 0.0)
+        self._health.run_ended(key)
 
-    async def _pass(self, job: Pass, turn: object, config: Config) -> None:
+    async def _run(self, job: SyncRun, turn: object, config: Config) -> None:
         key = object()
-        self._health.pass_started(key, Instant.now(), _deadline(config))
+        self._health.run_started(key, Instant.now(), _deadline(config))
         try:
-            await run_pass(job)
+            await run_sync(job)
         except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
-            self._log.error("pass.crashed", exception=type(error).__name__, place=place_of(error))
+            self._log.error("pass.crashed", exception=type(error).__name__, place=raised_at(error))
         finally:
-            self._ledger.end(turn)
-            self._health.pass_ended(key)
-            self._pay_soon()
-            self._tidy_later()
+            self._account_states.end(turn)
+            self._health.run_ended(key)
+            self._run_requeued_soon()
+            self._trim_later()
 
-    def _tidy_later(self) -> None:
-        if self._tidying is not None:
-            self._tidying.cancel()
-        self._tidying = asyncio.get_running_loop().call_later(self._tidy_seconds, self._tidy)
+    def _trim_later(self) -> None:
+        if self._trim_timer is not None:
+            self._trim_timer.cancel()
+        self._trim_timer = asyncio.get_running_loop().call_later(self._trim_seconds, self._trim)
 
-    def _pay_soon(self) -> None:
+    def _run_requeued_soon(self) -> None:
         # In the next turn of the loop: those that become free together have one pass.
-        if self._owed and self._paying is None:
-            self._paying = asyncio.get_running_loop().call_soon(self._pay)
+        if self._requeued and self._requeue_handle is None:
+            self._requeue_handle = asyncio.get_running_loop().call_soon(self._run_requeued)
 
-    def _pay(self) -> None:
-        self._paying = None
-        accounts = self._ledger.free(account for account in self._generation.accounts if account.key in self._owed)
+    def _run_requeued(self) -> None:
+        self._requeue_handle = None
+        accounts = self._account_states.free(
+            account for account in self._generation.accounts if account.key in self._requeued
+        )
         if accounts and self._may_begin():
             self._begin(accounts, busy=0)
 
@@ -235,11 +237,11 @@ class Supervisor:
             # From the schedule's own start: a pass that was asked for in between must not cost two of the schedule's.
             since = self._since.get(entry.account.key)
             self._backoff.failed(entry.account.key, record, self._monotonic(), interval, since=since)
-        if entry.account.key in self._owed:
-            self._pay_soon()
+        if entry.account.key in self._requeued:
+            self._run_requeued_soon()
 
     async def _close_when_idle(self, generation: Generation) -> None:
-        mine = [task for task, theirs in self._passes.items() if theirs is generation]
+        mine = [task for task, theirs in self._runs.items() if theirs is generation]
         try:
             if mine:
                 await asyncio.wait(mine)
@@ -247,23 +249,23 @@ class Supervisor:
             await generation.close()
 
 
-def _refs(job: Pass) -> Iterator[ItemRef]:
+def _refs(job: SyncRun) -> Iterator[ItemRef]:
     """What the pass is to have a result for, one after the other: for thousands of accounts together they are a burden."""
     for scope in job.scopes:
         yield from (item.ref for item in scope.items)
-    yield from (one.ref for one in job.beforehand.results)
+    yield from (one.ref for one in job.preflight.results)
 
 
 def entries_of(
     config: Config, accounts: Iterable[Account], every: Callable[[Schedule], tuple[str, timedelta]]
 ) -> Mapping[str, Entry]:
     """The accounts as the ledger keeps them; `every` gives a schedule in words, and its interval."""
-    timetable = cache(Timetable.of)  # one object for all that have the same
+    trigger = cache(Trigger.of)  # one object for all that have the same
 
     def entry(account: Account) -> Entry:
         schedule = account.schedule or config.schedule
         read_only = config.read_only or account.read_only
-        return Entry(account, *every(schedule), read_only=read_only, timetable=timetable(schedule))
+        return Entry(account, *every(schedule), read_only=read_only, trigger=trigger(schedule))
 
     return {account.key: entry(account) for account in accounts}
 
@@ -282,7 +284,7 @@ def _deadline(config: Config) -> float:
     return timeouts.account.total_seconds() * 2 + timeouts.request.total_seconds() * 40
 
 
-def place_of(error: BaseException) -> str:
+def raised_at(error: BaseException) -> str:
     """Where an exception was raised: file and line, and no value."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:

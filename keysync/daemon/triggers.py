@@ -35,7 +35,7 @@ class Start:
 
 
 @dataclass(frozen=True, slots=True)
-class Timetable:
+class Trigger:
     """A schedule as a calculation: exactly one of `every` and `cron` is set; `timezone` is an IANA name, else UTC.
 
     `jitter` is drawn anew for each start, at most as long as the time to the slot after it, and never moves the grid.
@@ -53,7 +53,7 @@ class Timetable:
     timezone: str | None = None
 
     @classmethod
-    def of(cls, schedule: Schedule) -> Timetable:
+    def of(cls, schedule: Schedule) -> Trigger:
         """The timetable of a schedule of the configuration."""
         return cls(schedule.every, schedule.jitter, schedule.cron, schedule.timezone)
 
@@ -107,10 +107,10 @@ def interval_of(schedule: Schedule, now: datetime) -> timedelta:
     """How long it is from one start to the next; for a crontab, the shortest of the times between those that come next."""
     if schedule.every is not None:
         return schedule.every
-    timetable = Timetable.of(schedule)
-    starts = [timetable.following(now)]
+    trigger = Trigger.of(schedule)
+    starts = [trigger.following(now)]
     while starts[-1] != NEVER and len(starts) < _STARTS_LOOKED_AT:
-        starts.append(timetable.following(starts[-1]))
+        starts.append(trigger.following(starts[-1]))
     gaps = [later - sooner for sooner, later in pairwise(starts) if later != NEVER]
     return min(gaps, default=timedelta(days=366))
 
@@ -133,7 +133,7 @@ def _next_time(cron: str, zone: str | None, after: datetime) -> datetime:
 class Due:
     """A timetable whose start has come, and by how much it is late."""
 
-    timetable: Timetable
+    trigger: Trigger
     late: timedelta
 
 
@@ -144,21 +144,21 @@ class _Entry:
 
 
 @dataclass(slots=True)
-class Agenda:
+class FireTimes:
     """What is due, and when to look again, for several timetables at once.
 
     It must be asked every few seconds: only then does it see that the clock was set back.
     """
 
     random: Random
-    _entries: dict[Timetable, _Entry] = field(default_factory=dict)
+    _entries: dict[Trigger, _Entry] = field(default_factory=dict)
     _seen: datetime | None = None
 
-    def replace(self, timetables: Iterable[Timetable], now: datetime) -> None:
-        """Takes `timetables` in place of those before; one that was there keeps its grid, a new one starts at once."""
+    def replace(self, triggers: Iterable[Trigger], now: datetime) -> None:
+        """Takes `triggers` in place of those before; one that was there keeps its grid, a new one starts at once."""
         self._entries = {
-            timetable: self._entries.get(timetable) or _Entry(None, timetable.next_start(None, now, self.random))
-            for timetable in timetables
+            trigger: self._entries.get(trigger) or _Entry(None, trigger.next_start(None, now, self.random))
+            for trigger in triggers
         }
         self._look_at_the_clock(now)
 
@@ -166,21 +166,21 @@ class Agenda:
         """What is due at `now`, each once however many of its slots have passed; it is not due again until its next."""
         self._look_at_the_clock(now)
         return tuple(
-            self._take(timetable, entry, now) for timetable, entry in self._entries.items() if entry.next.at <= now
+            self._take(trigger, entry, now) for trigger, entry in self._entries.items() if entry.next.at <= now
         )
 
-    def next_starts(self) -> dict[Timetable, datetime]:
+    def next_starts(self) -> dict[Trigger, datetime]:
         """When each timetable starts next; NEVER where it does not."""
-        return {timetable: entry.next.at for timetable, entry in self._entries.items()}
+        return {trigger: entry.next.at for trigger, entry in self._entries.items()}
 
-    def _take(self, timetable: Timetable, entry: _Entry, now: datetime) -> Due:
-        due = Due(timetable, now - entry.next.at)
-        entry.last = timetable.latest(entry.next.slot, now)
-        entry.next = timetable.next_start(entry.last, now, self.random)
+    def _take(self, trigger: Trigger, entry: _Entry, now: datetime) -> Due:
+        due = Due(trigger, now - entry.next.at)
+        entry.last = trigger.latest(entry.next.slot, now)
+        entry.next = trigger.next_start(entry.last, now, self.random)
         return due
 
     def _look_at_the_clock(self, now: datetime) -> None:
         if self._seen is not None and now < self._seen:
-            for timetable, entry in self._entries.items():
-                entry.next = timetable.next_start(entry.last, now, self.random)
+            for trigger, entry in self._entries.items():
+                entry.next = trigger.next_start(entry.last, now, self.random)
         self._seen = now

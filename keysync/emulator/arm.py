@@ -9,7 +9,7 @@ from functools import partial
 from keysync.emulator.entra import BadToken, Entra, Token
 from keysync.emulator.faults import Operation
 from keysync.emulator.graph import ResourceGraph, table_of
-from keysync.emulator.paging import seal, unseal
+from keysync.emulator.paging import decode_token, encode_token
 from keysync.emulator.state import Account, State
 from keysync.emulator.throttle import ARM_READS, ARM_WRITES, GRAPH_QUERIES, TokenBuckets
 from keysync.emulator.wire import Call, Json, Refused, Reply, Route, error, json_body
@@ -247,7 +247,7 @@ class ResourceManager:
             accounts = self._state.by_subscription[self._known(subscription)]
         else:
             accounts = self._in_group(subscription, group)
-        start = unseal(call.query.get("$skiptoken", ""))
+        start = decode_token(call.query.get("$skiptoken", ""))
         if start and not start.isdigit():
             raise Refused(error(400, "InvalidSkipToken", "The skip token is not one of this service."))
         first = int(start or 0)
@@ -255,7 +255,7 @@ class ResourceManager:
         told: Json = {"value": [account_body(account) for account in accounts[first:last]]}
         if last < len(accounts):
             version = call.query["api-version"]
-            told["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={seal(str(last))}"
+            told["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={encode_token(str(last))}"
         return Reply(200, told)
 
     def _on_account(self, call: Call, operation: str, parts: list[str]) -> Reply:

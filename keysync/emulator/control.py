@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from keysync.emulator.entra import Entra
 from keysync.emulator.faults import Fault, Faults
-from keysync.emulator.request_log import Counts
+from keysync.emulator.request_log import RequestLog
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, error, json_body
 
@@ -29,7 +29,7 @@ _OFFERS = {
 class Control:
     """What the control address offers."""
 
-    def __init__(self, state: State, faults: Faults, counts: Counts, entra: Entra, identity_header: str) -> None:
+    def __init__(self, state: State, faults: Faults, counts: RequestLog, entra: Entra, identity_header: str) -> None:
         self._state = state
         self._faults = faults
         self._counts = counts

@@ -10,7 +10,7 @@ from typing import Final, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-Kind = Literal[
+FaultKind = Literal[
     "status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body", "misrouted", "stale", "ignored"
 ]  # fmt: skip
 
@@ -64,7 +64,7 @@ class Fault(BaseModel):
 
     operation: str = "*"
     target: str = "*"
-    kind: Kind = "status"
+    kind: FaultKind = "status"
     status: int = 500
     code: str | None = None
     message: str | None = None

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 
-from keysync.emulator.paging import seal, unseal
+from keysync.emulator.paging import decode_token, encode_token
 from keysync.emulator.state import Account, State
 from keysync.emulator.wire import Call, Json, Refused, Reply, error, json_body
 
@@ -93,7 +93,7 @@ class ResourceGraph:
     def _page(self, told: Json, rows: list[Json], limited: bool) -> Reply:  # part of one answer
         options = told.get("options")
         options = options if isinstance(options, dict) else {}
-        start = unseal(str(options.get("$skipToken") or ""))
+        start = decode_token(str(options.get("$skipToken") or ""))
         if start and not start.isdigit():
             return _bad("InvalidSkipToken", "The skip token is not one of this service.")
         top = options.get("$top")
@@ -108,7 +108,7 @@ class ResourceGraph:
             "resultTruncated": "true" if limited else "false",
         }
         if first + wanted < len(rows) and not limited:
-            answer["$skipToken"] = seal(str(first + wanted))
+            answer["$skipToken"] = encode_token(str(first + wanted))
         return Reply(200, answer)
 
 

@@ -16,7 +16,7 @@ effect then never has one.
 """
 
 
-class Watch:
+class Hooks:
     """Whom to tell of requests, if anybody."""
 
     def __init__(self) -> None:

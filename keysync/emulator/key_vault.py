@@ -8,7 +8,7 @@ from dataclasses import asdict
 
 from keysync.emulator.entra import BadToken, Entra, Token
 from keysync.emulator.faults import Operation
-from keysync.emulator.paging import seal, unseal
+from keysync.emulator.paging import decode_token, encode_token
 from keysync.emulator.policy import denial
 from keysync.emulator.state import KEEP_DELETED_DAYS, DeletedSecret, Secret, SecretVersion, Vault
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
@@ -413,14 +413,14 @@ def _page(call: Call) -> tuple[str, int]:
     asked = call.query.get("maxresults", str(MAX_PAGE))
     if not asked.isdigit() or not 1 <= int(asked) <= MAX_PAGE:
         raise Refused(_bad(f"maxresults is between 1 and {MAX_PAGE}."))
-    return unseal(call.query.get("$skiptoken", "")), int(asked)
+    return decode_token(call.query.get("$skiptoken", "")), int(asked)
 
 
 def _next(call: Call, size: int, after: str | None) -> str | None:
     if after is None:
         return None
     version = call.query["api-version"]
-    return f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={seal(after)}&maxresults={size}"
+    return f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={encode_token(after)}&maxresults={size}"
 
 
 def _attributes(version: SecretVersion) -> Json:

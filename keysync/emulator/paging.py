@@ -8,12 +8,12 @@ import binascii
 from keysync.emulator.wire import Refused, error
 
 
-def seal(place: str) -> str:
+def encode_token(place: str) -> str:
     """The token for a place in a list."""
     return base64.urlsafe_b64encode(place.encode()).decode("ascii").rstrip("=")
 
 
-def unseal(token: str) -> str:
+def decode_token(token: str) -> str:
     """The place that a token stands for; refuses what was never handed out."""
     try:
         return base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True).decode()

@@ -16,7 +16,7 @@ class Served(NamedTuple):
     status: int
 
 
-class Counts:
+class RequestLog:
     """Requests by operation, and one by one."""
 
     def __init__(self) -> None:

@@ -27,14 +27,14 @@ from keysync.emulator.data import EmulatorData
 from keysync.emulator.entra import Entra
 from keysync.emulator.fault_injection import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.faults import Fault, Faults
-from keysync.emulator.hooks import Watch
+from keysync.emulator.hooks import Hooks
 from keysync.emulator.key_vault import CHANGES, KeyVault
-from keysync.emulator.request_log import Counts, Served
+from keysync.emulator.request_log import RequestLog, Served
 from keysync.emulator.state import State
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
 from keysync.emulator.wire import Call, Refused, Reply, Route
-from keysync.startup import spare_read_buffers
+from keysync.startup import shrink_tls_buffers
 
 _LOOPBACK = "127.0.0.1"
 _TRIES = 20
@@ -96,8 +96,8 @@ class Emulator:
         for fault in (*(account.aimed_fault() for account in self._data.accounts), *self._data.faults):
             if fault is not None:
                 self.faults.add(fault)
-        self.watch = Watch()
-        self._served = Counts()
+        self.watch = Hooks()
+        self._served = RequestLog()
         self._entra = Entra(self._data, self.state.tenants(), clock)
         self._by_port: dict[int, KeyVault] = {}
         self._by_host: dict[str, KeyVault] = {}
@@ -142,7 +142,7 @@ class Emulator:
             store.save(self.state, self._state_directory)
 
     async def _start(self, certificate: Certificate) -> Endpoints:
-        spare_read_buffers()
+        shrink_tls_buffers()
         identity_header = secrets.token_urlsafe(24)
         self._control = Control(self.state, self.faults, self._served, self._entra, identity_header)
         azure = await self._run(self._azure)

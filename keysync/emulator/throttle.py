@@ -27,7 +27,7 @@ GRAPH_QUERIES = Limit(15, 3)
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ThrottleDecision:
     """Whether a call may pass: `remaining` tokens after it, or the whole seconds to wait."""
 
     allowed: bool
@@ -42,13 +42,13 @@ class TokenBuckets:
         self._clock = clock
         self._levels: dict[Hashable, tuple[float, float]] = {}
 
-    def take(self, key: Hashable, limit: Limit) -> Verdict:
+    def take(self, key: Hashable, limit: Limit) -> ThrottleDecision:
         """Spend one token of the bucket of `key`, if there is one."""
         now = self._clock()
         level, since = self._levels.get(key, (limit.burst, now))
         level = min(limit.burst, level + max(0.0, now - since) * limit.per_second)
         if level < 1:
             self._levels[key] = (level, now)
-            return Verdict(False, 0, max(1, math.ceil((1 - level) / limit.per_second)))
+            return ThrottleDecision(False, 0, max(1, math.ceil((1 - level) / limit.per_second)))
         self._levels[key] = (level - 1, now)
-        return Verdict(True, int(level - 1), 0)
+        return ThrottleDecision(True, int(level - 1), 0)

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
 
 EventName: TypeAlias = Literal["changed", "failed", "recovered", "stopped", "released"]
-State: TypeAlias = Literal["ok", "failed"]
+ItemState: TypeAlias = Literal["ok", "failed"]
 
 _CHANGED: Final[frozenset[Outcome]] = frozenset(DONE.values())
 _OK: Final[frozenset[Outcome]] = _CHANGED | {"unchanged"}
@@ -56,8 +56,8 @@ Event: TypeAlias = ItemEvent | StopEvent
 
 
 def transitions(
-    before: Mapping[ItemRef, State], results: Iterable[Result]
-) -> tuple[tuple[ItemEvent, ...], dict[ItemRef, State]]:
+    before: Mapping[ItemRef, ItemState], results: Iterable[Result]
+) -> tuple[tuple[ItemEvent, ...], dict[ItemRef, ItemState]]:
     """The events of `results` after the states `before`, and the states after them; what has no result keeps its state.
 
     An item that was not seen before counts as well, so the first pass tells of failures and of nothing that is in step. An

@@ -24,8 +24,8 @@ _LASTING: Final = frozenset(_LEVELS) | WRITES
 _ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
 
 
-class PassLog:
-    """Writes passes to the log as they go; a `PassObserver`.
+class RunLog:
+    """Writes passes to the log as they go; a `RunObserver`.
 
     What is as bad as in the pass before is counted and not told again; the line that ends it says how often it was.
     """
@@ -69,7 +69,7 @@ class PassLog:
             fields |= result.error.to_dict()
         if repeated:
             fields["times_before"] = repeated
-        event = "secret.in_step" if result.outcome == "unchanged" else f"secret.{result.outcome}"
+        event = "secret.in_sync" if result.outcome == "unchanged" else f"secret.{result.outcome}"
         self._log.log(self._level(run_id, result), event, **fields)
 
     def _level(self, run_id: str, result: Result) -> int:
@@ -114,7 +114,7 @@ class PassLog:
         for warning in report.warnings:
             self._log.warning("pass.warning", run_id=report.run_id, reason=warning)
         if report.busy:
-            self._log.info("pass.left_out", run_id=report.run_id, busy=report.busy)
+            self._log.info("pass.skipped", run_id=report.run_id, busy=report.busy)
         fields = {"run_id": report.run_id, "dry_run": report.dry_run, "duration_seconds": report.duration_seconds}
         if report.stopped:
             self._log.error("pass.stopped", reason=report.stopped, checksum=report.checksum, **fields)

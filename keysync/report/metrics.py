@@ -17,7 +17,7 @@ from keysync import __version__, log_stream
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.files import replaceable
-from keysync.report.status import PassResult
+from keysync.report.status import RunResult
 from keysync.sync.model import BAD, WRITES, Report, Result
 from keysync.sync.shard import Shard
 
@@ -34,7 +34,7 @@ OVERDUE_HELP: Final = "From when on a pass is overdue: three intervals after the
 _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 # A series that is there before it counts lets a rate see the first event; labels that a reader can know are given at once.
-_RUNS: Final[tuple[PassResult, ...]] = ("success", "failed", "stopped", "interrupted")
+_RUNS: Final[tuple[RunResult, ...]] = ("success", "failed", "stopped", "interrupted")
 _NOTIFICATIONS: Final = ("sent", "failed", "dropped")
 _SERVICES: Final = ("batch", "key_vault")
 _LEFT_OUT: Final = ("busy", "backing_off")
@@ -87,17 +87,17 @@ class _LogLinesDropped(Collector):
 
 
 class Metrics:
-    """The contract's metrics; a `PassObserver`, a `NotifyObserver` and, by `called`, a `CallObserver`."""
+    """The contract's metrics; a `RunObserver`, a `NotifyObserver` and, by `called`, a `CallObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
         self._vaults: frozenset[str] | None = None
-        self._of_passes(registry)
+        self._of_runs(registry)
         self._of_calls(registry)
         self._of_the_configuration(registry)
         self._of_the_daemon(registry)
 
-    def _of_passes(self, registry: CollectorRegistry) -> None:
+    def _of_runs(self, registry: CollectorRegistry) -> None:
         self._runs = Counter(
             "keysync_runs", "Passes by result: success, failed, stopped or interrupted.", ["result"], registry=registry
         )
@@ -164,13 +164,13 @@ class Metrics:
         )
 
     def _of_the_daemon(self, registry: CollectorRegistry) -> None:
-        self._left_out = Counter(
+        self._skipped = Counter(
             "keysync_accounts_left_out",
             "Accounts that were due and left out of a pass: busy with an earlier one, or backing off after failures.",
             ["reason"],
             registry=registry,
         )
-        _begin(self._left_out, _LEFT_OUT)
+        _begin(self._skipped, _LEFT_OUT)
         self._reloads = Counter(
             "keysync_config_reloads",
             "Changed configurations that were taken or refused.",
@@ -227,10 +227,10 @@ class Metrics:
         if status == "429":
             self._throttled.labels(operation.service).inc()
 
-    def left_out(self, *, busy: int, backing_off: int) -> None:
+    def skipped(self, *, busy: int, backing_off: int) -> None:
         """So many accounts were due and take no part in the pass."""
-        self._left_out.labels("busy").inc(busy)
-        self._left_out.labels("backing_off").inc(backing_off)
+        self._skipped.labels("busy").inc(busy)
+        self._skipped.labels("backing_off").inc(backing_off)
 
     def reloaded(self, *, taken: bool) -> None:
         """A changed configuration was put in force, or refused."""
@@ -295,7 +295,7 @@ class Metrics:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
 
 
-def result_of(report: Report) -> PassResult:
+def result_of(report: Report) -> RunResult:
     """How a pass ended, in one word."""
     if report.stopped:
         return "stopped"

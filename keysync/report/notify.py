@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol, Self
 
 import structlog
 
-from keysync.report.events import Event, State, describe, stop_transitions, transitions
+from keysync.report.events import Event, ItemState, describe, stop_transitions, transitions
 from keysync.report.webhook import Delivery, Webhook
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
@@ -52,7 +52,7 @@ class EventQueue:
 
 
 class Notifier:
-    """A `PassObserver` that queues the events of each pass, and a context in which a task of its own sends them.
+    """A `RunObserver` that queues the events of each pass, and a context in which a task of its own sends them.
 
     `wanted` are the configured events; ``stopped`` brings ``released`` with it. `capacity` bounds the events that wait: beyond
     it the oldest are dropped. On leaving the context, what is still queued has `drain_seconds` to be sent.
@@ -64,7 +64,7 @@ class Notifier:
         *,
         wanted: Collection[str],
         installation: str | None,
-        scrub: Callable[[str], str],
+        redact: Callable[[str], str],
         drain_seconds: float,
         observer: NotifyObserver | None = None,
         capacity: int = 1000,
@@ -74,13 +74,13 @@ class Notifier:
         self._webhook = webhook
         self._wanted = frozenset(wanted) | ({"released"} if "stopped" in wanted else set())
         self._installation = installation
-        self._scrub = scrub
+        self._redact = redact
         self._drain_seconds = drain_seconds
         self._observer = observer
         self._queue = EventQueue(capacity)
         self._clock = clock
         self._log = logger or structlog.get_logger("keysync")
-        self._states: Mapping[ItemRef, State] = {}
+        self._states: Mapping[ItemRef, ItemState] = {}
         self._held_back: str | None = None
         self._sending = 0
         self._closing = False
@@ -140,7 +140,7 @@ class Notifier:
             installation=self._installation,
         )
         # Scrubbed now, not when it is sent: the scrubber forgets a value that nobody holds any more.
-        return {key: _scrubbed(value, self._scrub) for key, value in told.items()}
+        return {key: _redacted(value, self._redact) for key, value in told.items()}
 
     def _events(self, report: Report) -> Iterator[Event]:
         items, self._states = transitions(self._states, _conclusive(report))
@@ -191,7 +191,7 @@ def _conclusive(report: Report) -> Iterator[Result]:
     return (result for result in report.results if not (report.interrupted and result.outcome in BAD))
 
 
-def _scrubbed(value: Any, scrub: Callable[[str], str]) -> Any:  # noqa: ANN401  # JSON of any shape
+def _redacted(value: Any, redact: Callable[[str], str]) -> Any:  # noqa: ANN401  # JSON of any shape
     if isinstance(value, dict):
-        return {key: _scrubbed(item, scrub) for key, item in value.items()}
-    return scrub(value) if isinstance(value, str) else value
+        return {key: _redacted(item, redact) for key, item in value.items()}
+    return redact(value) if isinstance(value, str) else value

@@ -40,14 +40,14 @@ class SdkTracer:
         self._tracer = provider.get_tracer("keysync", __version__)
 
     @classmethod
-    def make(cls, scrub: Callable[[str], str], exporter: SpanExporter | None) -> SdkTracer | None:
+    def make(cls, redact: Callable[[str], str], exporter: SpanExporter | None) -> SdkTracer | None:
         """Sets the process's provider. What the environment says of the service (OTEL_SERVICE_NAME, …) wins over ours."""
         if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
             return None
         ours = Resource({"service.name": "keysync", "service.version": __version__})
         provider = TracerProvider(resource=ours.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
         provider.add_span_processor(
-            Scrubbing(BatchSpanProcessor(exporter or OTLPSpanExporter(session=_NoRedirects())), scrub)
+            RedactingExporter(BatchSpanProcessor(exporter or OTLPSpanExporter(session=_NoRedirects())), redact)
         )
         trace.set_tracer_provider(provider)
         return cls(provider)
@@ -70,19 +70,19 @@ class SdkTracer:
         self._provider.shutdown()
 
 
-class Scrubbing(SpanProcessor):
+class RedactingExporter(SpanProcessor):
     """Hands a clean copy of each span to `inner` as it ends: later the scrubber may have forgotten a value."""
 
-    def __init__(self, inner: SpanProcessor, scrub: Callable[[str], str]) -> None:
+    def __init__(self, inner: SpanProcessor, redact: Callable[[str], str]) -> None:
         self._inner = inner
-        self._scrub = scrub
+        self._redact = redact
 
     def on_end(self, span: ReadableSpan) -> None:
         """Takes a span over: scrubbed, without events, and without what azure-core's spans repeat of an exception."""
         attributes = (span.attributes or {}).items()
         self._inner.on_end(
             ReadableSpan(
-                name=self._scrub(span.name),
+                name=self._redact(span.name),
                 context=span.context,
                 parent=span.parent,
                 resource=span.resource,
@@ -107,5 +107,5 @@ class Scrubbing(SpanProcessor):
     def _clean(self, name: str, value: Any) -> Any:  # noqa: ANN401  # an attribute: a scalar or a list of them
         if isinstance(value, str):
             # Older releases of azure-core keep the query of a URL as it is.
-            return self._scrub(value.partition("?")[0] if name in _URLS else value)
+            return self._redact(value.partition("?")[0] if name in _URLS else value)
         return [self._clean(name, item) for item in value] if isinstance(value, list | tuple) else value

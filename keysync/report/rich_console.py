@@ -11,32 +11,32 @@ from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
-from keysync.report.console import Part, without_controls
+from keysync.report.console import Span, strip_control_codes
 
 
-class _Console(Console):
+class _StrippingConsole(Console):
     """A console whose text commands no terminal: a secret's tags and a service's words are anybody's."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
         """The segments to print; a control character within a text becomes U+FFFD."""
         for segment in super().render(renderable, options):
-            yield segment if segment.control else segment._replace(text=without_controls(segment.text))
+            yield segment if segment.control else segment._replace(text=strip_control_codes(segment.text))
 
 
-class Terminal:
-    """A `Paper` for a terminal."""
+class RichConsole:
+    """A `Console` for a terminal."""
 
     is_terminal = True
 
     def __init__(self, stream: TextIO) -> None:
-        self._console = _Console(file=stream, highlight=False)
+        self._console = _StrippingConsole(file=stream, highlight=False)
 
-    def line(self, *parts: Part, whole: bool = False) -> None:
+    def line(self, *parts: Span, whole: bool = False) -> None:
         """Prints it, styled."""
         text = Text.assemble(*((part.text, part.style) for part in parts))
         self._console.print(text, soft_wrap=whole)
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Part]]) -> None:
+    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
         """Prints it with a rule below the heading; long cells are folded."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in headings:

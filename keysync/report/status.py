@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, TypeAlias
 from keysync.sync.model import Verdict
 
 AccountState: TypeAlias = Literal[
-    "in_step",
+    "in_sync",
     "changed",  # just written
     "drift",  # seen to differ and not written: read-only, or a dry run
     "refused",
@@ -24,21 +24,21 @@ AccountState: TypeAlias = Literal[
 ]
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
-PassResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
+RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 LeaseTrouble: TypeAlias = Literal["never_read", "outdated"]
-Standing: TypeAlias = Literal["in_step", "behind", "unread", "pending"]
+SyncState: TypeAlias = Literal["in_sync", "behind", "unread", "pending"]
 
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
 
 
-def standing_of(outcome: str | None, verdict: Verdict | None) -> Standing:
+def standing_of(outcome: str | None, verdict: Verdict | None) -> SyncState:
     """Whether a vault holds what it should, by the outcome; without an outcome by the verdict."""
     if outcome is None:
         if verdict in (None, "unknown"):
             return "pending"
-        return "in_step" if verdict == "in_sync" else "behind"
+        return "in_sync" if verdict == "in_sync" else "behind"
     if outcome in _DONE:
-        return "in_step"
+        return "in_sync"
     # A side that did not answer, or a write without a known effect, says nothing about what the vault holds now.
     unread = outcome == "unknown" or (outcome == "failed" and verdict in (None, "unknown"))
     return "unread" if unread else "behind"
@@ -63,7 +63,7 @@ class SecretStatus:
     """When the version that stands there was made."""
 
     @property
-    def standing(self) -> Standing:
+    def standing(self) -> SyncState:
         """Whether the vault holds what it should."""
         return standing_of(self.outcome, self.verdict)
 
@@ -133,13 +133,13 @@ class WriteRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class PassStatus:
+class RunStatus:
     """The last whole pass. `summary` is that of the report."""
 
     run_id: str
     started: datetime
     duration_seconds: float
-    result: PassResult
+    result: RunResult
     summary: Mapping[str, int]
 
 
@@ -149,7 +149,7 @@ class Tally:
 
     accounts: int
     secrets: int
-    in_step: int
+    in_sync: int
     behind: int
     unread: int
     pending: int
@@ -176,8 +176,8 @@ class Status:
     every: str
     owner: str | None = None
     read_only: bool = False
-    next_pass: datetime | None = None
-    last_pass: PassStatus | None = None
+    next_run: datetime | None = None
+    last_run: RunStatus | None = None
     stopped: str | None = None
     config_error: str | None = None
     leader: bool | None = None
@@ -198,7 +198,7 @@ class Status:
 
     def tally(self) -> Tally:
         """Counts the accounts and their secrets."""
-        counts: dict[Standing, int] = {"in_step": 0, "behind": 0, "unread": 0, "pending": 0}
+        counts: dict[SyncState, int] = {"in_sync": 0, "behind": 0, "unread": 0, "pending": 0}
         for account in self.accounts:
             for secret in account.secrets:
                 counts[secret.standing] += 1

@@ -37,7 +37,7 @@ class StatusCollector(Collector):
 def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     tally = status.tally()
     secrets = GaugeMetricFamily("keysync_secrets", "Secrets by how they stand.", labels=["standing"])
-    for standing in ("in_step", "behind", "unread", "pending"):
+    for standing in ("in_sync", "behind", "unread", "pending"):
         secrets.add_metric([standing], getattr(tally, standing))
     yield secrets
     yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)
@@ -49,8 +49,8 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
         by_state.add_metric([state], states[state])
     yield by_state
     planned = GaugeMetricFamily("keysync_next_pass_timestamp_seconds", "When the next pass is planned.", labels=[])
-    if status.next_pass is not None:
-        planned.add_metric([], status.next_pass.timestamp())
+    if status.next_run is not None:
+        planned.add_metric([], status.next_run.timestamp())
     yield planned
     overdue = GaugeMetricFamily(OVERDUE, OVERDUE_HELP, labels=["shard"])
     if status.overdue is not None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.azure.errors import FailureRecord
 from keysync.errors import Instruction
-from keysync.report.console import Paper, Part
+from keysync.report.console import Console, Span
 from keysync.report.json import summary
 from keysync.sync.causes import affected_accounts, identity_of, natural
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
@@ -33,7 +33,9 @@ _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 _LONGEST_REASON: Final = 1000
 
 
-def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "checksum", show_all: bool = False) -> None:
+def print_report(
+    console: Console, report: Report, *, accepted_by: str | None = "checksum", show_all: bool = False
+) -> None:
     """Prints the changes, the problems by cause, a stop if there was one, and the summary line.
 
     `show_all` has a row for each secret, also for what is unchanged and for what a problem below the table names.
@@ -42,32 +44,32 @@ def print_report(paper: Paper, report: Report, *, accepted_by: str | None = "che
     ordered = sorted(report.results, key=lambda result: natural(result.ref.secret))
     shown = [result for result in ordered if show_all or result.outcome in _CHANGES]
     if shown:
-        paper.table(_HEADINGS, [_row(result) for result in shown])
+        console.table(_HEADINGS, [_row(result) for result in shown])
     for warning in report.warnings:
-        print_told(paper, warning, Part("warning: ", "yellow"))
-    for head, reason, cure in _notes(ordered, cut=paper.is_terminal):
-        print_told(paper, reason, *head)
+        print_message(console, warning, Span("warning: ", "yellow"))
+    for head, reason, cure in _notes(ordered, cut=console.is_terminal):
+        print_message(console, reason, *head)
         for part in cure:
-            paper.line(part)
+            console.line(part)
     if report.stopped:
-        print_told(paper, Instruction(report.stopped), Part("stopped: ", "bold red"))
+        print_message(console, Instruction(report.stopped), Span("stopped: ", "bold red"))
     if report.interrupted:
-        paper.line(Part("interrupted: this is what was done until then", "bold yellow"))
-    paper.line(*_summary_line(report, accepted_by), whole=True)
+        console.line(Span("interrupted: this is what was done until then", "bold yellow"))
+    console.line(*_summary_line(report, accepted_by), whole=True)
 
 
-def print_told(paper: Paper, sentence: str, *head: Part) -> None:
+def print_message(console: Console, sentence: str, *head: Span) -> None:
     """Prints a sentence; on a terminal each command of an `Instruction` is on a line of its own, to be copied."""
-    if not paper.is_terminal or not isinstance(sentence, Instruction):
+    if not console.is_terminal or not isinstance(sentence, Instruction):
         # A pipe gets one line a sentence, for grep.
-        paper.line(*head, Part(sentence))
+        console.line(*head, Span(sentence))
         return
     parts = _COMMAND.split(sentence)
     for words, told in zip(parts[::2], [*parts[1::2], ""], strict=True):
         if head or words.strip("; "):
-            paper.line(*head, Part(words.strip("; ")))
+            console.line(*head, Span(words.strip("; ")))
         if told:
-            paper.line(Part(f"    {told}", "cyan"), whole=True)
+            console.line(Span(f"    {told}", "cyan"), whole=True)
         head = ()
 
 
@@ -79,22 +81,22 @@ def account_name(resource_id: str) -> str:
 _HEADINGS: Final = ("account", "key", "vault", "secret", "found", "outcome")
 
 
-def _row(result: Result) -> tuple[Part, ...]:
-    outcome = Part(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", _STYLES[result.outcome])
+def _row(result: Result) -> tuple[Span, ...]:
+    outcome = Span(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", _STYLES[result.outcome])
     ref = result.ref
     return (
-        *(Part(cell) for cell in (account_name(ref.account), ref.key, ref.vault, ref.secret)),
+        *(Span(cell) for cell in (account_name(ref.account), ref.key, ref.vault, ref.secret)),
         _found(result),
         outcome,
     )
 
 
-def _found(result: Result) -> Part:
+def _found(result: Result) -> Span:
     text = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
-    return Part(text, "bold yellow" if result.verdict in _ALARMING else "dim")
+    return Span(text, "bold yellow" if result.verdict in _ALARMING else "dim")
 
 
-def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part, ...], str, tuple[Part, ...]]]:
+def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Span, ...], str, tuple[Span, ...]]]:
     """One note for each cause, the problems last: whom it affects, what it is, and what to do."""
     notes: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
@@ -103,7 +105,7 @@ def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Part
             notes.setdefault((result.outcome, cause), []).append(result)
     for group in sorted(notes.values(), key=lambda group: group[0].outcome in BAD):
         outcome, error, reason = group[0].outcome, group[0].error, group[0].reason or ""
-        head = (Part(f"{outcome} ", _STYLES[outcome]), Part(f"{_affected(group)}: ", "bold"))
+        head = (Span(f"{outcome} ", _STYLES[outcome]), Span(f"{_affected(group)}: ", "bold"))
         hints = {result.error.hint for result in group if result.error is not None}
         first = account_name(group[0].ref.account) if len(hints) > 1 else None
         if error is None:
@@ -120,18 +122,18 @@ def _affected(group: Sequence[Result]) -> str:
     return f"{account_name(group[0].ref.account)} ({', '.join(secrets)})"
 
 
-def _cure(error: FailureRecord | None, first: str | None) -> tuple[Part, ...]:
+def _cure(error: FailureRecord | None, first: str | None) -> tuple[Span, ...]:
     """`first` is the account that the hint is about, None where it is the same for all that are affected."""
     lines = []
     if error is not None and error.hint:
         such = f"for {first}, and the others in the same way: " if first else ""
-        lines.append(Part(f"    → {such}{error.hint}", "cyan"))
+        lines.append(Span(f"    → {such}{error.hint}", "cyan"))
     if error is not None and error.request_id:
-        lines.append(Part(f"    request {error.request_id}", "dim"))
+        lines.append(Span(f"    request {error.request_id}", "dim"))
     return tuple(lines)
 
 
-def _summary_line(report: Report, accepted_by: str | None) -> tuple[Part, ...]:
+def _summary_line(report: Report, accepted_by: str | None) -> tuple[Span, ...]:
     counts = summary(report)
     accounts = counts.pop("accounts")
     told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
@@ -140,7 +142,7 @@ def _summary_line(report: Report, accepted_by: str | None) -> tuple[Part, ...]:
     plan = " (nothing was written)" if report.dry_run else held_back
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
     noun = "account" if accounts == 1 else "accounts"
-    line = Part(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style)
+    line = Span(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style)
     if report.has_changes and report.dry_run and accepted_by is not None:
-        return (line, Part(f"  {accepted_by} {report.checksum}", "dim"))
+        return (line, Span(f"  {accepted_by} {report.checksum}", "dim"))
     return (line,)

@@ -32,14 +32,14 @@ def asked_for(environ: Mapping[str, str]) -> bool:
 
 @asynccontextmanager
 async def open_tracing(
-    scrub: Callable[[str], str], *, close_seconds: float = 5.0, exporter: SpanExporter | None = None
+    redact: Callable[[str], str], *, close_seconds: float = 5.0, exporter: SpanExporter | None = None
 ) -> AsyncIterator[Tracer]:
     """The tracer of this process: `NO_TRACER` unless the environment asks for traces and the extra is there.
 
     azure-core makes spans of its own for as long as it is open. `exporter` takes the spans in place of the collector that the
     environment names. On leaving, what is still buffered has `close_seconds` to be sent. Can be opened once a process.
     """
-    tracer = _make(scrub, exporter) if exporter is not None or asked_for(os.environ) else None
+    tracer = _make(redact, exporter) if exporter is not None or asked_for(os.environ) else None
     if tracer is None:
         yield NO_TRACER
         return
@@ -51,7 +51,7 @@ async def open_tracing(
         await _close(tracer, close_seconds)
 
 
-def _make(scrub: Callable[[str], str], exporter: SpanExporter | None) -> SdkTracer | None:
+def _make(redact: Callable[[str], str], exporter: SpanExporter | None) -> SdkTracer | None:
     log = structlog.get_logger("keysync")
     try:
         from keysync.report.otel import SdkTracer  # noqa: PLC0415  # an extra
@@ -59,7 +59,7 @@ def _make(scrub: Callable[[str], str], exporter: SpanExporter | None) -> SdkTrac
         reason = "the environment asks for traces, and OpenTelemetry is missing: in a clone, pip install '.[tracing]'"
         log.warning("tracing.disabled", reason=reason)
         return None
-    tracer = SdkTracer.make(scrub, exporter)
+    tracer = SdkTracer.make(redact, exporter)
     if tracer is None:
         log.warning("tracing.disabled", reason="this process has another tracer provider already")
     return tracer

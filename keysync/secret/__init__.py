@@ -1,1 +1,1 @@
-"""Values of secrets: how they are held (`value`), compared (`fingerprint`), scrubbed from text (`scrub`), signed with (`signing`) and sent (`reveal`)."""
+"""Values of secrets: how they are held (`value`), compared (`fingerprint`), scrubbed from text (`redact`), signed with (`signing`) and sent (`reveal`)."""

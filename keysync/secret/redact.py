@@ -48,7 +48,7 @@ class _Held(weakref.ref[SecretValue]):
     anchors: frozenset[str]
 
 
-class Scrubber:
+class Redactor:
     """Masks every remembered value, its head and its tail, in any encoding, and what looks like a key or a token.
 
     Values are held weakly: a value without another holder is forgotten. A text is decoded and searched once, however many values are
@@ -77,7 +77,7 @@ class Scrubber:
                 self._by_anchor[anchor] = (*(one for one in others if one() is not None), held)
         return value
 
-    def scrub(self, text: str) -> str:
+    def redact(self, text: str) -> str:
         """`text` without any remembered value and without anything that looks like a key or a token."""
         # All look at the text as it came: a mask in the middle of something would hide from the others what that was.
         found = [one.span() for pattern in (_TOKEN, _USER_INFO) for one in pattern.finditer(text)]

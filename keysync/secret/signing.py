@@ -8,7 +8,7 @@ from pathlib import Path
 
 from keysync.errors import UsageError
 from keysync.files import read_small, secret_text
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 
@@ -31,13 +31,13 @@ class Signer:
         return "Signer(…)"
 
 
-def signer_from(file: Path | None, text: str | None, scrubber: Scrubber) -> Signer:
-    """The signer whose secret is `text`, or else the content of `file`; from now on `scrubber` masks that secret.
+def signer_from(file: Path | None, text: str | None, redactor: Redactor) -> Signer:
+    """The signer whose secret is `text`, or else the content of `file`; from now on `redactor` masks that secret.
 
     White space around the content of a file is no part of the secret. Raises UsageError where the file cannot be read, is not UTF-8, or is
     empty.
     """
-    return Signer(scrubber.remember(SecretValue(text if text is not None else _read(file))))
+    return Signer(redactor.remember(SecretValue(text if text is not None else _read(file))))
 
 
 def _read(file: Path | None) -> str:

@@ -7,16 +7,16 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.hints import hint_for
 from keysync.azure.retry import Caller, Operation
 from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KEY_NAMES, AccountKeys, KeyName
-from keysync.sources.listing import Row
+from keysync.sources.listing import ListedAccount
 
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")
@@ -30,7 +30,7 @@ class BatchAccount:
     Whatever reads an account keeps it up to date.
     """
 
-    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_keyless", "_scrubber")
+    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_keyless", "_redactor")
 
     def __init__(
         self,
@@ -39,14 +39,14 @@ class BatchAccount:
         caller: Caller,
         *,
         fingerprinter: Fingerprinter,
-        scrubber: Scrubber,
+        redactor: Redactor,
         keyless: set[str] | None = None,
     ) -> None:
         self._account = account
         self._client = client
         self._caller = caller
         self._fingerprinter = fingerprinter
-        self._scrubber = scrubber
+        self._redactor = redactor
         self._keyless = set[str]() if keyless is None else keyless
 
     @property
@@ -57,14 +57,14 @@ class BatchAccount:
     async def get_keys(self) -> AccountKeys:
         """Both keys, each usable or refused with the reason.
 
-        Raises AzureFailure; its kind is ``shared_key_disabled`` where the account gives no keys by design. Which code
+        Raises CallFailed; its kind is ``shared_key_disabled`` where the account gives no keys by design. Which code
         listKeys then fails with is not documented, so the account itself is read to tell.
         """
         try:
             keys = await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if await self._shared_key_disabled(failure.record):
-                raise AzureFailure(self._disabled(failure.record)) from failure
+                raise CallFailed(self._disabled(failure.record)) from failure
             raise
         # listKeys may hand out keys that the data plane refuses.
         if self._account.key in self._keyless and await self._still_keyless():
@@ -72,7 +72,7 @@ class BatchAccount:
         return keys
 
     async def probe(self) -> None:
-        """Reads the account. Raises AzureFailure, also where SharedKey is not allowed."""
+        """Reads the account. Raises CallFailed, also where SharedKey is not allowed."""
         if not await self._allows_shared_key():
             raise self._disabled_failure()
 
@@ -86,7 +86,7 @@ class BatchAccount:
         return self._checked(keys)
 
     def _wrap(self, text: Any) -> SecretValue | None:  # noqa: ANN401  # a reply may hold anything
-        return self._scrubber.remember(SecretValue(text)) if isinstance(text, str) else None
+        return self._redactor.remember(SecretValue(text)) if isinstance(text, str) else None
 
     def _checked(self, keys: dict[KeyName, SecretValue | None]) -> AccountKeys:
         values = {name: value for name, value in keys.items() if value is not None and value.is_base64_key()}
@@ -116,14 +116,14 @@ class BatchAccount:
             return False
         try:
             return not await self._allows_shared_key()
-        except AzureFailure:
+        except CallFailed:
             return False
 
     async def _still_keyless(self) -> bool:
         """Asks the account itself, since what is known may be old; without its answer that counts."""
         try:
             return not await self._allows_shared_key()
-        except AzureFailure:
+        except CallFailed:
             return True
 
     async def _allows_shared_key(self) -> bool:
@@ -136,7 +136,7 @@ class BatchAccount:
 
     async def _get_account(self) -> bool:
         account = await self._client.batch_account.get(self._account.resource_group, self._account.name)
-        row = Row.of(
+        row = ListedAccount.of(
             account.id,
             None,
             _text_list(account.allowed_authentication_modes),
@@ -145,12 +145,12 @@ class BatchAccount:
         )
         if fold(row.id.resource_id) != self._account.key:
             told = f"the reply is not about {self._account.resource_id}: not used"
-            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+            raise CallFailed(FailureRecord(kind="invalid_response", summary=told))
         return row.why_keyless is None
 
-    def _disabled_failure(self) -> AzureFailure:
+    def _disabled_failure(self) -> CallFailed:
         told = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
-        return AzureFailure(self._disabled(FailureRecord(kind="shared_key_disabled", summary=told)))
+        return CallFailed(self._disabled(FailureRecord(kind="shared_key_disabled", summary=told)))
 
     def _disabled(self, record: FailureRecord) -> FailureRecord:
         hint = hint_for(

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.sources.filters import LeftOut
+from keysync.sources.filters import SkippedAccount
 
 
 def number_of(url: str, secret: str) -> int:
@@ -45,7 +45,7 @@ class Writer:
 
 def settle(
     listed: Sequence[Account], found: Sequence[tuple[int, Account]], vaults: Mapping[str, str]
-) -> tuple[tuple[Account, ...], tuple[LeftOut, ...]]:
+) -> tuple[tuple[Account, ...], tuple[SkippedAccount, ...]]:
     """Those of `found` (entry index, account; each account once) that may be served, and those that are refused.
 
     Accounts that are no suspects need not be among them. Vaults are compared by their URL (`vaults`: name to URL), names without case. One that is refused counts all the same
@@ -65,7 +65,7 @@ def settle(
     return (
         tuple(account for _, account in found if id(account) not in refused),
         tuple(
-            LeftOut(account.resource_id, refused[id(account)], entry, refused=True, account=account)
+            SkippedAccount(account.resource_id, refused[id(account)], entry, refused=True, account=account)
             for entry, account in found
             if id(account) in refused
         ),

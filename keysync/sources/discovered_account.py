@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from keysync.config.settings import Account
 from keysync.sources.arm_id import AccountId
-from keysync.sources.filters import LeftOut
-from keysync.sources.listing import Row
+from keysync.sources.filters import SkippedAccount
+from keysync.sources.listing import ListedAccount
 
 
 class Traits(NamedTuple):
-    """What many accounts have in common: a `Row` without its id, and of its tags only those that somebody asks about."""
+    """What many accounts have in common: a `ListedAccount` without its id, and of its tags only those that somebody asks about."""
 
     tags: tuple[tuple[str, str], ...]
     modes: frozenset[str] | None
@@ -21,7 +21,7 @@ class Traits(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class Held:
+class DiscoveredAccount:
     """One account: its id in parts, its traits, and whether it is `mine`, in the share of this process.
 
     `entry` is the index of the entry by which it was judged last, -1 while none was. `places` are then the secrets that it would
@@ -35,14 +35,14 @@ class Held:
     mine: bool
     entry: int = -1
     places: bytes = b""
-    made: Account | LeftOut | None = None
+    made: Account | SkippedAccount | None = None
 
     @property
-    def row(self) -> Row:
+    def row(self) -> ListedAccount:
         """As a listing would show it."""
         place = AccountId(self.subscription, self.group, self.name)
-        return Row(place, dict(self.traits.tags), self.traits.modes, self.traits.pool_mode, self.traits.state)
+        return ListedAccount(place, dict(self.traits.tags), self.traits.modes, self.traits.pool_mode, self.traits.state)
 
-    def with_traits(self, traits: Traits) -> Held:
+    def with_traits(self, traits: Traits) -> DiscoveredAccount:
         """The same account under the same spelling, to be judged anew."""
         return replace(self, traits=traits, entry=-1, places=b"", made=None)

@@ -10,16 +10,16 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
 from keysync.sources.conflicts import is_suspect, places, settle, shared
-from keysync.sources.discovered_account import Held, Traits
-from keysync.sources.filters import LeftOut, Sieve, destination, judge
-from keysync.sources.listing import Route, Row, Scope, Unlisted
-from keysync.sources.other_shards import Others
+from keysync.sources.discovered_account import DiscoveredAccount, Traits
+from keysync.sources.filters import AccountFilter, SkippedAccount, destination, judge
+from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope
+from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.unserved import ServedAccounts, Unserved
 
 # A pass that starts a little early should not have to wait for the one after it.
@@ -46,12 +46,12 @@ class Listing:
     """
 
     accounts: tuple[Account, ...] = ()
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedAccount, ...] = ()
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     entries: tuple[int, ...] = ()
-    others: Others = field(default_factory=Others)
+    others: OtherShardSecrets = field(default_factory=OtherShardSecrets)
     unserved: tuple[Unserved, ...] = ()
 
     @property
@@ -66,7 +66,7 @@ def origins_of(found: Sequence[Account], entries: Sequence[int]) -> Mapping[str,
 
 
 # By `AccountId.folder` and name in lower case: what two spellings of one account have in common.
-_Accounts: TypeAlias = dict[str, dict[str, Held]]
+_Accounts: TypeAlias = dict[str, dict[str, DiscoveredAccount]]
 
 
 def _no_accounts() -> _Accounts:
@@ -79,7 +79,7 @@ class _Heard:
 
     accounts: _Accounts = field(default_factory=_no_accounts)
     counts: Counter[str] = field(default_factory=Counter)
-    unlisted: list[Unlisted] = field(default_factory=list)
+    static_only: list[UnlistedScope] = field(default_factory=list)
     whole: bool = False
     at: float = float("-inf")
     kept: int = 0
@@ -90,8 +90,8 @@ class _Part:
     """A scope of an entry."""
 
     entry: int
-    scope: Scope
-    sieve: Sieve
+    scope: ListingScope
+    sieve: AccountFilter
 
 
 class Discovery:
@@ -107,7 +107,7 @@ class Discovery:
     def __init__(
         self,
         entries: Sequence[Discover],
-        routes: Mapping[str, Route],
+        routes: Mapping[str, AccountLister],
         translator: FailureTranslator,
         *,
         listed: Sequence[Account],
@@ -133,7 +133,7 @@ class Discovery:
         self._seconds = seconds
         self._slots = asyncio.Semaphore(concurrency)
         self._monotonic = monotonic
-        sieves = [Sieve(entry) for entry in self._entries]
+        sieves = [AccountFilter(entry) for entry in self._entries]
         self._parts = [
             _Part(index, scope, sieves[index])
             for index, entry in enumerate(self._entries)
@@ -146,9 +146,9 @@ class Discovery:
         self._served = ServedAccounts()
 
     @property
-    def others(self) -> Others:
+    def others(self) -> OtherShardSecrets:
         """Accounts that are listed and in another share."""
-        return Others(self._others)
+        return OtherShardSecrets(self._others)
 
     async def list(self) -> Listing:
         """Lists anew what is due, and tells what is covered; never raises for a failure of Azure.
@@ -158,7 +158,7 @@ class Discovery:
         await self._refresh([number for number in range(len(self._parts)) if self._is_due(number)])
         if self._settled is None:
             self._settled = self._settle()
-            self._served.update(self._settled.accounts, self._settled.left_out, self._monotonic())
+            self._served.update(self._settled.accounts, self._settled.skipped, self._monotonic())
         return replace(
             self._settled,
             complete=all(heard.whole for heard in self._heard),
@@ -225,7 +225,7 @@ class Discovery:
         try:
             async with self._slots, aclosing(part.scope.pages()) as pages:
                 async for page in pages:
-                    heard.unlisted += page.unlisted
+                    heard.static_only += page.static_only
                     for row in page.rows:
                         self._check(row, part.scope)
                         if part.sieve.takes(row, heard.counts):
@@ -234,15 +234,15 @@ class Discovery:
                             heard.accounts[folder][name] = self._held(row, known, part.entry)
         except Exception as error:  # noqa: BLE001  # one scope's failure is one scope's
             record = self._translator.record(error, operation="listAccounts", scope=part.scope.name)
-            heard.unlisted.append(Unlisted(part.scope.name, record))
+            heard.static_only.append(UnlistedScope(part.scope.name, record))
         else:
-            heard.whole = not heard.unlisted
+            heard.whole = not heard.static_only
 
-    def _check(self, row: Row, scope: Scope) -> None:
-        """Notes whether a listed account has keys that work. Raises AzureFailure for a row that nobody asked for."""
+    def _check(self, row: ListedAccount, scope: ListingScope) -> None:
+        """Notes whether a listed account has keys that work. Raises CallFailed for a row that nobody asked for."""
         if not scope.covers(row.id):
             told = f"the list of {scope.name} has an account of another scope"
-            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+            raise CallFailed(FailureRecord(kind="invalid_response", summary=told))
         if self._listed_names and row.id.folded_name in self._listed_names.get(row.id.folder, ()):
             if row.why_keyless is None:
                 self._keyless.discard(fold(row.id.resource_id))
@@ -253,11 +253,11 @@ class Discovery:
         """What was heard, with what an earlier listing knows beyond it where this one is not whole."""
         if heard.whole:
             return heard
-        if not heard.unlisted:
+        if not heard.static_only:
             told = f"the listing was not done within {self._seconds:g} s (timeouts.account)"
             record = FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT)
-            heard.unlisted.append(Unlisted(self._parts[number].scope.name, record))
-        dark = {unlisted.subscription for unlisted in heard.unlisted}
+            heard.static_only.append(UnlistedScope(self._parts[number].scope.name, record))
+        dark = {static_only.subscription for static_only in heard.static_only}
         for folder, names in self._heard[number].accounts.items():
             if None in dark or folder.partition("/")[0] in dark:
                 missing = names.keys() - heard.accounts[folder].keys()
@@ -265,14 +265,14 @@ class Discovery:
                 heard.accounts[folder].update((name, names[name]) for name in missing)
         return heard
 
-    def _held(self, row: Row, known: Held | None, entry: int) -> Held:
+    def _held(self, row: ListedAccount, known: DiscoveredAccount | None, entry: int) -> DiscoveredAccount:
         """The same object as before wherever nothing changed: it is cheaper, and an id keeps its spelling."""
         asked = self._asked
         tags = tuple([each for each in row.tags.items() if fold(each[0]) in asked]) if asked else ()
         traits = Traits(tags, row.modes, row.pool_mode, row.state)
         if known is None:
             place, traits = row.id, self._traits.setdefault(traits, traits)
-            held = Held(place.subscription, place.group, place.name, traits, self._mine(place.resource_id))
+            held = DiscoveredAccount(place.subscription, place.group, place.name, traits, self._mine(place.resource_id))
         elif known.traits == traits:
             return known
         else:
@@ -282,7 +282,7 @@ class Discovery:
 
     # Judging
 
-    def _judge(self, held: Held, entry: int) -> None:
+    def _judge(self, held: DiscoveredAccount, entry: int) -> None:
         """What becomes of an account by that entry; of another share's only where it is written."""
         if held.entry == entry:
             return
@@ -292,10 +292,10 @@ class Discovery:
             held.places = self._places(held.made) if isinstance(held.made, Account) else b""
         else:
             found = destination(held.row, self._entries[entry], entry, self._vaults)
-            if not isinstance(found, LeftOut):
+            if not isinstance(found, SkippedAccount):
                 held.places = places(found.vaults, found.names.values(), self._vaults)
 
-    def _account(self, held: Held) -> Account | LeftOut:
+    def _account(self, held: DiscoveredAccount) -> Account | SkippedAccount:
         return judge(held.row, self._entries[held.entry], held.entry, self._vaults)
 
     def _places(self, account: Account) -> bytes:
@@ -307,25 +307,25 @@ class Discovery:
         refused = self._refused(everyone)
         mine = [held for held in everyone if held.mine]
         served = [(held, held.made) for held in mine if isinstance(held.made, Account) and held not in refused]
-        out = [held.made for held in mine if isinstance(held.made, LeftOut)]
+        out = [held.made for held in mine if isinstance(held.made, SkippedAccount)]
         out += [told for held, told in refused.items() if held.mine]
         self._traits = {held.traits: held.traits for held in everyone}
         return Listing(
             accounts=tuple(account for _, account in served),
-            left_out=tuple(sorted(out, key=lambda one: fold(one.resource_id))),
+            skipped=tuple(sorted(out, key=lambda one: fold(one.resource_id))),
             entries=tuple(held.entry for held, _ in served),
-            others=Others(
+            others=OtherShardSecrets(
                 [*self._others, *(held.places for held in everyone if not held.mine and held not in refused)]
             ),
         )
 
-    def _owned(self) -> Iterator[Held]:
+    def _owned(self) -> Iterator[DiscoveredAccount]:
         """In the order of their ids, each account that is not listed, judged by the first entry that means it.
 
         An earlier entry whose listing failed where the account is might have found it: it is the earlier one's, so that a
         failure moves no account to another entry's vaults.
         """
-        layers: defaultdict[str, list[tuple[int, dict[str, Held]]]] = defaultdict(list)
+        layers: defaultdict[str, list[tuple[int, dict[str, DiscoveredAccount]]]] = defaultdict(list)
         for part, heard in zip(self._parts, self._heard, strict=True):
             for folder, names in heard.accounts.items():
                 layers[folder].append((part.entry, names))
@@ -340,20 +340,20 @@ class Discovery:
                     yield held
 
     @staticmethod
-    def _before(held: Held, holes: Sequence[_Part], entry: int) -> int:
+    def _before(held: DiscoveredAccount, holes: Sequence[_Part], entry: int) -> int:
         """The entry of the first of `holes` that might have found the account, else `entry`."""
         if not holes:
             return entry
         row = held.row
         return next((part.entry for part in holes if part.scope.covers(row.id) and part.sieve.takes(row)), entry)
 
-    def _refused(self, everyone: Sequence[Held]) -> Mapping[Held, LeftOut]:
+    def _refused(self, everyone: Sequence[DiscoveredAccount]) -> Mapping[DiscoveredAccount, SkippedAccount]:
         """Those of `everyone` that would write a secret that another one writes."""
         twice = shared([*(own for _, own in self._listed), *(held.places for held in everyone)])
         if not twice:
             return {}
         listed = [account for account, own in self._listed if is_suspect(own, twice)]
-        suspects: dict[str, tuple[Held, Account]] = {}
+        suspects: dict[str, tuple[DiscoveredAccount, Account]] = {}
         for held in everyone:
             # Of other shares' accounts only these are looked at as a whole.
             account = (held.made or self._account(held)) if is_suspect(held.places, twice) else None
@@ -366,8 +366,8 @@ class Discovery:
 
     def _problems(self) -> Iterator[Problem]:
         for part, heard in zip(self._parts, self._heard, strict=True):
-            for place, unlisted in enumerate(heard.unlisted):
-                yield Problem(unlisted.scope, unlisted.record, part.entry, 0 if place else heard.kept)
+            for place, static_only in enumerate(heard.static_only):
+                yield Problem(static_only.scope, static_only.record, part.entry, 0 if place else heard.kept)
 
     def _warnings(self) -> Iterator[str]:
         counts = [Counter[str]() for _ in self._entries]
@@ -377,7 +377,7 @@ class Discovery:
             whole[part.entry] &= heard.whole
         for index, entry in enumerate(self._entries):
             if whole[index]:
-                yield from Sieve(entry).warnings(counts[index], index)
+                yield from AccountFilter(entry).warnings(counts[index], index)
 
 
 def _names(accounts: Sequence[Account]) -> Mapping[str, set[str]]:
@@ -406,7 +406,7 @@ def _unjudged(accounts: _Accounts) -> _Accounts:
     }
 
 
-def _first(name: str, layers: Sequence[tuple[int, dict[str, Held]]]) -> tuple[int, Held]:
+def _first(name: str, layers: Sequence[tuple[int, dict[str, DiscoveredAccount]]]) -> tuple[int, DiscoveredAccount]:
     """The first entry that has the account of that name, and the account; there is one.
 
     What others have of it is spelt like that, and not judged.

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 from azure.core.exceptions import DecodeError
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.retry import Caller, Operation
 from keysync.config.formats import fold
 from keysync.sources.arm_id import AccountId
@@ -23,7 +23,7 @@ LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 
 
-class BatchDirectory:
+class BatchAccountExistence:
     """Answers for one pass: each subscription is listed once at most."""
 
     def __init__(self, client_of: Callable[[str], Awaitable[BatchManagementClient]], caller: Caller) -> None:
@@ -36,11 +36,11 @@ class BatchDirectory:
         """`gone` only on a 404 for the account, ARM's or Batch's, and its absence from a complete listing of its subscription.
 
         ARM asks for permission before it looks, so an identity that may not read gets 403 here and never 404. Raises
-        AzureFailure where nobody can tell.
+        CallFailed where nobody can tell.
         """
         place = AccountId.parse(account)
         if place is None:
-            raise AzureFailure(FailureRecord(kind="internal", summary=f"no ARM id of a Batch account: {account}"))
+            raise CallFailed(FailureRecord(kind="internal", summary=f"no ARM id of a Batch account: {account}"))
         client = await self._client_of(place.subscription)
         if await self._answers(client, account, place.group, place.name):
             return "there"
@@ -49,7 +49,7 @@ class BatchDirectory:
     async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
         try:
             await self._caller.call(GET_ACCOUNT, account, lambda: client.batch_account.get(group, name))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if failure.record.http_status == 404 and failure.record.has_code(*_PROOF):
                 return False
             raise

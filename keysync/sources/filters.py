@@ -12,7 +12,7 @@ from typing import Final
 
 from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
 from keysync.config.settings import Account, Discover
-from keysync.sources.listing import Row
+from keysync.sources.listing import ListedAccount
 
 _SPLIT: Final = re.compile(r"[,\s]+")
 # Failed and Cancelled say that the last operation failed: such an account has keys, and its consumers use them.
@@ -21,7 +21,7 @@ _SECRET_NAME: Final = re.compile(SECRET_NAME)
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class SkippedAccount:
     """An account that an entry means and that is not served. `entry` is the entry's index.
 
     `refused` says that somebody has to do something about it; `account` is what it would have been, where that can be told.
@@ -42,7 +42,7 @@ def pattern_of(text: str) -> re.Pattern[str]:
     )
 
 
-class Sieve:
+class AccountFilter:
     """The filters of one entry."""
 
     def __init__(self, entry: Discover) -> None:
@@ -51,7 +51,7 @@ class Sieve:
         self._tags = [(name, fold(name), value) for name, value in entry.tags.items()]
         self._entry = entry
 
-    def takes(self, row: Row, counts: Counter[str] | None = None) -> bool:
+    def takes(self, row: ListedAccount, counts: Counter[str] | None = None) -> bool:
         """Whether the entry means the account; `counts` learns which filters it passed, for `warnings`."""
         counts = Counter() if counts is None else counts
         counts["seen"] += 1
@@ -66,7 +66,7 @@ class Sieve:
         counts["tags"] += 1
         return not excluded
 
-    def _has_tags(self, row: Row, counts: Counter[str]) -> bool:
+    def _has_tags(self, row: ListedAccount, counts: Counter[str]) -> bool:
         if not self._tags:
             return True
         folded = {fold(name): value for name, value in row.tags.items()}
@@ -105,10 +105,10 @@ class Destination:
     names: Mapping[str, str]
 
 
-def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> Account | LeftOut:
+def judge(row: ListedAccount, entry: Discover, index: int, vaults: Mapping[str, str]) -> Account | SkippedAccount:
     """The account that the entry makes of a row it means; `vaults` are the configured ones, name to URL."""
     found = destination(row, entry, index, vaults)
-    if isinstance(found, LeftOut):
+    if isinstance(found, SkippedAccount):
         return found
     return Account(
         subscription_id=intern(fold(row.id.subscription)),  # a fleet has few
@@ -123,22 +123,24 @@ def judge(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> A
     )
 
 
-def destination(row: Row, entry: Discover, index: int, vaults: Mapping[str, str]) -> Destination | LeftOut:
+def destination(
+    row: ListedAccount, entry: Discover, index: int, vaults: Mapping[str, str]
+) -> Destination | SkippedAccount:
     """What `judge` needs to know: all that there is to an account that another shard serves."""
     resource_id = row.id.resource_id
     unusable = _unusable(row)
     if unusable is not None:
-        return LeftOut(resource_id, unusable, index)
+        return SkippedAccount(resource_id, unusable, index)
     chosen = _vaults(row, entry, vaults)
     if isinstance(chosen, str):
-        return LeftOut(resource_id, chosen, index, refused=_tagged(row, entry) is not None)
+        return SkippedAccount(resource_id, chosen, index, refused=_tagged(row, entry) is not None)
     names = entry.secrets.render(row.id.name, subscription_id=row.id.subscription, resource_group=row.id.group)
     for key, name in names.items():
         if not _SECRET_NAME.fullmatch(name):
             told = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
-            return LeftOut(resource_id, told, index, refused=True)
+            return SkippedAccount(resource_id, told, index, refused=True)
     if not _is_place(row.id.subscription, row.id.group):
-        return LeftOut(resource_id, "its id is none that Azure gives to a Batch account", index, refused=True)
+        return SkippedAccount(resource_id, "its id is none that Azure gives to a Batch account", index, refused=True)
     return Destination(chosen, names)
 
 
@@ -148,14 +150,14 @@ def _is_place(subscription: str, group: str) -> bool:
     return bool(re.fullmatch(GUID, subscription) and re.fullmatch(RESOURCE_GROUP, group))
 
 
-def _unusable(row: Row) -> str | None:
+def _unusable(row: ListedAccount) -> str | None:
     """Why an account has no keys to give."""
     if fold(row.state) in _NOT_THERE:
         return f"it is not provisioned: its state is {row.state}"
     return row.why_keyless
 
 
-def _tagged(row: Row, entry: Discover) -> str | None:
+def _tagged(row: ListedAccount, entry: Discover) -> str | None:
     """The value of the tag that names the vaults; None where the entry knows none, or the account has it not."""
     wanted = entry.vaults_by_tag
     if wanted is None:
@@ -169,7 +171,7 @@ def _split(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
 
 
-def _vaults(row: Row, entry: Discover, vaults: Mapping[str, str]) -> Sequence[str] | str:
+def _vaults(row: ListedAccount, entry: Discover, vaults: Mapping[str, str]) -> Sequence[str] | str:
     """The names of the account's vaults, or why it has none."""
     value = _tagged(row, entry)
     if value is None:

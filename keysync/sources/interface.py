@@ -24,9 +24,9 @@ class KeySource(Protocol):
     """One account's keys."""
 
     async def get_keys(self) -> AccountKeys:
-        """Asks for both keys now. Raises AzureFailure."""
+        """Asks for both keys now. Raises CallFailed."""
         ...
 
     async def probe(self) -> None:
-        """Reads the account without its keys, for the doctor. Raises AzureFailure."""
+        """Reads the account without its keys, for the doctor. Raises CallFailed."""
         ...

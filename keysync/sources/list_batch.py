@@ -8,37 +8,37 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.policies import RAW
 from keysync.azure.retry import Caller
 from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.existence import LIST_ACCOUNTS
-from keysync.sources.listing import Page, Row, Scope
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
 
 MOST_PAGES: Final = 20_000
 """Where a list is given up that goes on and on."""
 
 
-class BatchRoute:
-    """A `Route`; `open_` gives the client of one subscription and the caller for it, as an entry asks."""
+class BatchLister:
+    """A `AccountLister`; `open_` gives the client of one subscription and the caller for it, as an entry asks."""
 
     def __init__(self, open_: Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]) -> None:
         self._open = open_
 
-    def scopes(self, entry: Discover) -> Sequence[Scope]:
+    def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One for each group, or for each subscription where no groups are named."""
         groups: Sequence[str | None] = entry.resource_groups or (None,)
         return [self._scope(entry, subscription, group) for subscription in entry.scopes for group in groups]
 
-    def _scope(self, entry: Discover, subscription: str, group: str | None) -> Scope:
+    def _scope(self, entry: Discover, subscription: str, group: str | None) -> ListingScope:
         name = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
         pages = partial(self._pages, entry, subscription, group, name)
-        return Scope(name, frozenset({subscription}), frozenset({fold(group)} if group else ()), pages)
+        return ListingScope(name, frozenset({subscription}), frozenset({fold(group)} if group else ()), pages)
 
     async def _pages(
         self, entry: Discover, subscription: str, group: str | None, name: str
-    ) -> AsyncGenerator[Page, None]:
+    ) -> AsyncGenerator[ListingPage, None]:
         client, caller = await self._open(entry, subscription)
         link: str | None = None
         seen: set[str] = set()
@@ -50,10 +50,10 @@ class BatchRoute:
             if link in seen:
                 break
             seen.add(link)
-        raise AzureFailure(FailureRecord(kind="invalid_response", summary=f"the list of {name} does not end"))
+        raise CallFailed(FailureRecord(kind="invalid_response", summary=f"the list of {name} does not end"))
 
 
-async def _page(client: Any, group: str | None, link: str | None) -> tuple[Page, str | None]:  # noqa: ANN401  # untyped pager
+async def _page(client: Any, group: str | None, link: str | None) -> tuple[ListingPage, str | None]:  # noqa: ANN401  # untyped pager
     # A pager of its own for each attempt: the SDK's takes a first page that it could not parse for the last one.
     operations = client.batch_account
     pager = operations.list() if group is None else operations.list_by_resource_group(group)
@@ -62,17 +62,17 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Page,
     token = RAW.set(raw)
     try:
         await anext(pages)
-        return Page([_row(account) for account in raw]), pages.continuation_token
+        return ListingPage([_row(account) for account in raw]), pages.continuation_token
     finally:
         RAW.reset(token)
         raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
 
 
-def _row(account: object) -> Row:
+def _row(account: object) -> ListedAccount:
     told = account if isinstance(account, dict) else {}
     properties = told.get("properties")
     traits = properties if isinstance(properties, dict) else {}
-    return Row.of(
+    return ListedAccount.of(
         told.get("id"),
         told.get("tags"),
         traits.get("allowedAuthenticationModes"),

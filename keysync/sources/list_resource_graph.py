@@ -15,12 +15,12 @@ from typing import Any, Final
 from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.retry import Caller, Operation
 from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.list_batch import MOST_PAGES
-from keysync.sources.listing import Page, Row, Scope, Unlisted
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 
@@ -98,37 +98,37 @@ class Quota:
         self._full_at = self._monotonic() + min(hours * 3600 + minutes * 60 + seconds, _LONGEST)
 
 
-class GraphRoute:
-    """A `Route`; `open_` gives the client and the caller for an entry."""
+class ResourceGraphLister:
+    """A `AccountLister`; `open_` gives the client and the caller for an entry."""
 
     def __init__(self, open_: Callable[[Discover], Awaitable[tuple[ResourceGraphClient, Caller]]]) -> None:
         self._open = open_
         self._quotas: defaultdict[ResourceGraphClient, Quota] = defaultdict(Quota)  # a client has one identity
 
-    def scopes(self, entry: Discover) -> Sequence[Scope]:
+    def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One for each hundred subscriptions."""
         parts = [entry.scopes[at : at + _SUBSCRIPTIONS] for at in range(0, len(entry.scopes), _SUBSCRIPTIONS)]
         return [self._scope(entry, part) for part in parts]
 
-    def _scope(self, entry: Discover, part: tuple[str, ...]) -> Scope:
+    def _scope(self, entry: Discover, part: tuple[str, ...]) -> ListingScope:
         name = f"/subscriptions/{part[0]}" if len(part) == 1 else f"Resource Graph, subscriptions from {part[0]} on"
         groups = frozenset(fold(group) for group in entry.resource_groups)
-        return Scope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
+        return ListingScope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
 
-    async def _pages(self, entry: Discover, part: tuple[str, ...], name: str) -> AsyncGenerator[Page, None]:
+    async def _pages(self, entry: Discover, part: tuple[str, ...], name: str) -> AsyncGenerator[ListingPage, None]:
         client, caller = await self._open(entry)
         ask = _Asker(client, caller, part, name, self._quotas[client])
         seen: set[str] = set()
         async for rows in ask.all(accounts_query(entry.resource_groups)):
             page = [_row(row) for row in rows]
             seen |= {fold(row.id.subscription) for row in page}
-            yield Page(page)
+            yield ListingPage(page)
         if seen.issuperset(part):
             return
         # Resource Graph does not say so where the identity may not see a subscription: it has no rows of it.
         async for rows in ask.all(_VISIBLE):
             seen |= {fold(str(row.get("subscriptionId", ""))) for row in rows}
-        yield Page(unlisted=[_unseen(subscription) for subscription in part if subscription not in seen])
+        yield ListingPage(static_only=[_unseen(subscription) for subscription in part if subscription not in seen])
 
 
 class _Asker:
@@ -144,7 +144,7 @@ class _Asker:
         self._quota = quota
 
     async def all(self, query: str) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
-        """The pages of a query's result. Raises AzureFailure where it is not whole."""
+        """The pages of a query's result. Raises CallFailed where it is not whole."""
         token: str | None = None
         seen: set[str] = set()
         count = 0
@@ -179,19 +179,19 @@ class _Asker:
         return reply
 
 
-def _row(row: Mapping[str, Any]) -> Row:
-    return Row.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
+def _row(row: Mapping[str, Any]) -> ListedAccount:
+    return ListedAccount.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
 
 
-def _unseen(subscription: str) -> Unlisted:
+def _unseen(subscription: str) -> UnlistedScope:
     scope = f"/subscriptions/{subscription}"
     record = FailureRecord(
         kind="cloud_error",
         summary=f"Resource Graph shows nothing of {scope}: it is not there, or not for this identity",
         hint=f"check subscription_id, and that the identity has Microsoft.Batch/batchAccounts/read on {scope}",
     )
-    return Unlisted(scope, record, subscription)
+    return UnlistedScope(scope, record, subscription)
 
 
-def _invalid(summary: str) -> AzureFailure:
-    return AzureFailure(FailureRecord(kind="invalid_response", summary=summary))
+def _invalid(summary: str) -> CallFailed:
+    return CallFailed(FailureRecord(kind="invalid_response", summary=summary))

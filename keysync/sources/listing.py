@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.config.formats import fold
 from keysync.config.settings import Discover
 from keysync.sources.arm_id import AccountId
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedAccount:
     """One account as a listing shows it. `modes` are the authentication modes in lower case, None where they are not told."""
 
     id: AccountId
@@ -24,12 +24,12 @@ class Row:
     state: str = ""
 
     @classmethod
-    def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> Row:
-        """A row of what a service sent. Raises AzureFailure where it is no account."""
+    def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> ListedAccount:
+        """A row of what a service sent. Raises CallFailed where it is no account."""
         place = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
         if place is None:
             told = "the list has an entry without the id of a Batch account"
-            raise AzureFailure(FailureRecord(kind="invalid_response", summary=told))
+            raise CallFailed(FailureRecord(kind="invalid_response", summary=told))
         return cls(
             place,
             {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {},
@@ -59,7 +59,7 @@ def _text(value: object) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Unlisted:
+class UnlistedScope:
     """Why a scope was not listed whole; with a `subscription` (in lower case), only that one of it was not."""
 
     scope: str
@@ -68,16 +68,16 @@ class Unlisted:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class ListingPage:
     """Accounts, and what of the scope could not be seen."""
 
-    rows: Sequence[Row] = ()
-    unlisted: Sequence[Unlisted] = ()
+    rows: Sequence[ListedAccount] = ()
+    static_only: Sequence[UnlistedScope] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """What is listed in one go. `pages` may be called again and again; it raises AzureFailure where it cannot go on.
+class ListingScope:
+    """What is listed in one go. `pages` may be called again and again; it raises CallFailed where it cannot go on.
 
     `subscriptions` and `groups` (none for all) are in lower case.
     """
@@ -85,7 +85,7 @@ class Scope:
     name: str
     subscriptions: frozenset[str]
     groups: frozenset[str]
-    pages: Callable[[], AsyncGenerator[Page, None]]
+    pages: Callable[[], AsyncGenerator[ListingPage, None]]
 
     def covers(self, place: AccountId) -> bool:
         """Whether an account at that place would be found here."""
@@ -93,9 +93,9 @@ class Scope:
         return there and fold(place.subscription) in self.subscriptions
 
 
-class Route(Protocol):
+class AccountLister(Protocol):
     """A way to list."""
 
-    def scopes(self, entry: Discover) -> Sequence[Scope]:
+    def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """What an entry asks to be listed, in parts that fail apart from one another."""
         ...

@@ -10,7 +10,7 @@ from functools import cached_property
 from keysync.sources.conflicts import number_of
 
 
-class Others:
+class OtherShardSecrets:
     """The secrets of accounts that other shards serve; `places` has them as `collisions.places` does."""
 
     def __init__(self, places: Iterable[bytes] = ()) -> None:
@@ -34,7 +34,7 @@ class Others:
 
 
 class _Beside(Container[str]):
-    def __init__(self, others: Others, url: str, names: Container[str]) -> None:
+    def __init__(self, others: OtherShardSecrets, url: str, names: Container[str]) -> None:
         self._others = others
         self._url = url
         self._names = names

@@ -7,7 +7,7 @@ import asyncio
 from keysync.sources.interface import AccountKeys, KeySource
 
 
-class OncePerPass:
+class SingleFlightSource:
     """A `KeySource` that asks `inner` once, however many ask it and when; all get the same answer or failure.
 
     The call ends when the last of those who wait for it has gone. Once `askers` have asked, the answer is forgotten: nobody
@@ -21,7 +21,7 @@ class OncePerPass:
         self._waiting = 0
 
     async def get_keys(self) -> AccountKeys:
-        """The keys as they were when first asked for. Raises AzureFailure."""
+        """The keys as they were when first asked for. Raises CallFailed."""
         if self._call is None:
             self._call = asyncio.create_task(self._inner.get_keys())
         self._waiting += 1
@@ -38,5 +38,5 @@ class OncePerPass:
                 self._call = None
 
     async def probe(self) -> None:
-        """Reads the account without its keys. Raises AzureFailure."""
+        """Reads the account without its keys. Raises CallFailed."""
         await self._inner.probe()

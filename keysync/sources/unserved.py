@@ -8,7 +8,7 @@ from typing import Final
 
 from keysync.config.formats import fold
 from keysync.config.settings import Account
-from keysync.sources.filters import LeftOut
+from keysync.sources.filters import SkippedAccount
 
 REMEMBERED_SECONDS: Final = 86_400.0
 _GONE: Final = "it was deleted, or no entry of `discover` matches it any more"
@@ -33,12 +33,12 @@ class ServedAccounts:
     _accounts: Sequence[Account] = ()
     _unserved: dict[str, Unserved] = field(default_factory=dict)
 
-    def update(self, accounts: Sequence[Account], left_out: Iterable[LeftOut], now: float) -> None:
-        """`accounts` are served from `now` on; `left_out` says why others are not."""
+    def update(self, accounts: Sequence[Account], skipped: Iterable[SkippedAccount], now: float) -> None:
+        """`accounts` are served from `now` on; `skipped` says why others are not."""
         served, known = {account.key for account in accounts}, {account.key for account in self._accounts}
         missing = [account for account in self._accounts if account.key not in served]
         if missing:
-            reasons = {fold(one.resource_id): one.reason for one in left_out}
+            reasons = {fold(one.resource_id): one.reason for one in skipped}
             found = {fold(account.name): account.resource_id for account in accounts if account.key not in known}
             for account in missing:
                 reason = reasons.get(account.key) or _where(account, found)

@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
-from keysync.azure.retry import FRESHNESS, Freshness, Outdated
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
+from keysync.azure.retry import READ_BARRIER, ReadBarrier, StaleRead
 from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
 from keysync.config.formats import fold
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
 from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
-from keysync.sync.model import BAD, DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Outcome, Plan, Result, Seen
+from keysync.sync.model import BAD, DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Observed, Outcome, Plan, Result
 from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteUnknown
-from keysync.targets.interface import Disabled, Existing, Observation, SecretTarget
+from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret
 
 FRESH_SECONDS: Final = 10.0
 """The oldest observation that a write may rest on."""
@@ -45,14 +45,14 @@ def _utc_now() -> datetime:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class ApplyInputs:
     """What the plan was made from and a write needs: observations, and values (masked in every printed form).
 
     `accepted` says that a person has accepted the plan with all that is held in it. `distrusted` are accounts whose keys must not
     be written any more, with the reason; it may grow while the plan is carried out.
     """
 
-    seen: Mapping[ItemRef, Seen] = field(default_factory=dict)
+    seen: Mapping[ItemRef, Observed] = field(default_factory=dict)
     values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
     accepted: bool = False
     distrusted: Mapping[str, str] = field(default_factory=dict)
@@ -88,7 +88,7 @@ class Applier:
     async def apply(
         self,
         plan: Plan,
-        material: Material,
+        material: ApplyInputs,
         *,
         tell: Callable[[Result], None] = lambda _result: None,
     ) -> tuple[Result, ...]:
@@ -107,8 +107,8 @@ class Applier:
             tell(result)
 
         async def write(change: Change) -> None:
-            spared = change.kind in REMOVALS and fold(change.ref.account) in behind
-            result = Result(change.ref, "skipped", reason=_SPARED, verdict=change.verdict) if spared else None
+            excluded = change.kind in REMOVALS and fold(change.ref.account) in behind
+            result = Result(change.ref, "skipped", reason=_SPARED, verdict=change.verdict) if excluded else None
             done[change.ref] = result or await self._write(change, material)
             tell(done[change.ref])
 
@@ -130,7 +130,7 @@ class Applier:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _write(self, change: Change, material: Material) -> Result:
+    async def _write(self, change: Change, material: ApplyInputs) -> Result:
         result = Result(change.ref, "skipped", reason=_INTERRUPTED)
         try:
             async with self._slots[change.ref.vault], self._locks.writing(change.ref):
@@ -143,10 +143,10 @@ class Applier:
             pass  # it was still waiting for its turn
         return replace(result, verdict=change.verdict)
 
-    async def _attempt(self, change: Change, material: Material) -> Result:
+    async def _attempt(self, change: Change, material: ApplyInputs) -> Result:
         try:
             for number in range(_ENOUGH_ROUNDS - 1):
-                with suppress(Outdated):
+                with suppress(StaleRead):
                     return await self._once(change, material, again=number > 0)
             return await self._once(change, material, again=True)
         except asyncio.CancelledError:
@@ -159,7 +159,7 @@ class Applier:
         except Exception as error:  # noqa: BLE001  # one item's failure is one item's
             return self._failed(change, error)
 
-    async def _once(self, change: Change, material: Material, *, again: bool) -> Result:
+    async def _once(self, change: Change, material: ApplyInputs, *, again: bool) -> Result:
         """One look, where one is due or it is done `again`, and the write that rests on it. Raises Outdated where it could not be sent in time."""
         if change.kind in REMOVALS:
             return await self._remove(change)
@@ -177,25 +177,25 @@ class Applier:
     @contextmanager
     def _resting_on(self, at: float, *, once: bool = False) -> Iterator[None]:
         """Changes within are sent only while the look at `at` is fresh, and with `once` a single time each."""
-        token = FRESHNESS.set(Freshness(at + FRESH_SECONDS, self._clock, once=once))
+        token = READ_BARRIER.set(ReadBarrier(at + FRESH_SECONDS, self._clock, once=once))
         try:
             yield
         finally:
-            FRESHNESS.reset(token)
+            READ_BARRIER.reset(token)
 
-    def _is_fresh(self, change: Change, seen: Seen) -> bool:
+    def _is_fresh(self, change: Change, seen: Observed) -> bool:
         """Whether the observation is young enough to write upon.
 
         A name that was free is always looked at again: nothing but that look guards what somebody has just put there.
         """
         return change.kind != "create" and self._clock() - seen.at <= FRESH_SECONDS
 
-    async def _look(self, seen: Seen, *, deleted: bool = True) -> Seen:
+    async def _look(self, seen: Observed, *, deleted: bool = True) -> Observed:
         at = self._clock()
         stored = await self._targets[seen.item.ref.vault].read(seen.item.ref.secret, deleted=deleted)
         return replace(seen, stored=stored, at=at)
 
-    async def _carry_out(self, change: Change, seen: Seen, material: Material, *, overtaken: bool) -> Result:
+    async def _carry_out(self, change: Change, seen: Observed, material: ApplyInputs, *, overtaken: bool) -> Result:
         """Writes; `overtaken` says that another pass of this process has since, which may have known a newer key."""
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
@@ -217,7 +217,7 @@ class Applier:
         # Where the name was free nothing but the look guards it, so each attempt takes a look of its own.
         return await self._sent(change, now, seen, material)
 
-    async def _sent(self, change: Change, now: Change, seen: Seen, material: Material) -> Result:
+    async def _sent(self, change: Change, now: Change, seen: Observed, material: ApplyInputs) -> Result:
         value = material.values.get(change.ref)
         if value is None and "value" in now.fields:
             # It held its key when it was compared, and the same version holds another value now: no vault does that.
@@ -226,15 +226,15 @@ class Applier:
             version = await self._send(now, value)
         return Result(change.ref, DONE[change.kind], version=version, reason=change.reason)
 
-    def _is_older(self, seen: Seen, compared: Seen) -> bool:
+    def _is_older(self, seen: Observed, compared: Observed) -> bool:
         """Whether the version that was found where nothing was is from long before the comparison: it was brought back.
 
         Its age is by the vault's clock, the time since the comparison by this process's monotonic one.
         """
-        age = seen.stored.age if isinstance(seen.stored, Existing) else None
+        age = seen.stored.age if isinstance(seen.stored, StoredSecret) else None
         return age is not None and age > timedelta(seconds=self._clock() - compared.at) + _LONG_BEFORE
 
-    async def _afterwards(self, change: Change, seen: Seen, material: Material, rounds: int = 1) -> Result:
+    async def _afterwards(self, change: Change, seen: Observed, material: ApplyInputs, rounds: int = 1) -> Result:
         """A secret that came back is judged like any other, and written if its value is not the live key."""
         ref = change.ref
         now = judge(await with_history(self._targets[ref.vault], seen), self._now())
@@ -282,7 +282,7 @@ class Applier:
         return Result(change.ref, outcome, reason=record.summary, error=record)
 
     def _record(self, error: Exception, change: Change) -> FailureRecord:
-        if isinstance(error, AzureFailure):
+        if isinstance(error, CallFailed):
             return error.record
         return self._translator.record(error, operation="setSecret", scope=change.ref.vault)
 
@@ -302,15 +302,15 @@ def planned(change: Change) -> Result:
     return Result(change.ref, outcome, version, reason, change.error, change.verdict, change.since)
 
 
-def left_undone(plan: Plan, outcome: Outcome, reason: str) -> tuple[Result, ...]:
+def skipped_results(plan: Plan, outcome: Outcome, reason: str) -> tuple[Result, ...]:
     """The results of a plan of which nothing was written, for `reason`."""
-    undone = (
+    blocked = (
         replace(planned(change), outcome=outcome, reason=reason)
         if change.kind in WRITES and not change.read_only
         else planned(change)
         for change in plan.changes
     )
-    return (*plan.settled, *undone)
+    return (*plan.settled, *blocked)
 
 
 def only_planned(plan: Plan) -> tuple[Result, ...]:
@@ -331,7 +331,7 @@ def _attributes(change: Change) -> dict[str, str]:
 
 
 def _is_still_orphan(stored: Observation, change: Change) -> bool:
-    if not isinstance(stored, (Existing, Disabled)) or stored.managed or stored.version != change.before:
+    if not isinstance(stored, (StoredSecret, Disabled)) or stored.managed or stored.version != change.before:
         return False
     # Tags change without a version: whoever retagged the secret has taken it.
     return change.owner is not None and is_ours_for(stored.tags or {}, change.ref, change.owner)

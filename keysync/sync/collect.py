@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, overload
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.azure.hints import ACCOUNT_TIMEOUT
 from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
 from keysync.config.formats import fold
@@ -18,19 +18,19 @@ from keysync.config.settings import Account
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName, KeySource
-from keysync.sources.single_flight import OncePerPass
+from keysync.sources.single_flight import SingleFlightSource
 from keysync.sync.history import with_history
-from keysync.sync.items import Catalogue
-from keysync.sync.model import Item, ItemRef, KeyRefused, Observed, Seen, Unseen
+from keysync.sync.items import ItemFactory
+from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Observed, Unobserved
 from keysync.sync.plan import may_need_a_version
-from keysync.targets.interface import Existing, Observation, SecretTarget, Survey
+from keysync.targets.interface import ListValidation, Observation, SecretTarget, StoredSecret
 
 _FEWEST_SLOTS: Final = 4
 _NOTHING: Final[Mapping[ItemRef, SecretValue]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
-class AccountScope:
+class WorkItem:
     """One account in one vault: where its keys come from and the items that it should serve there.
 
     An account that serves several vaults has a scope for each, so that a vault that hangs does not hold up the others.
@@ -51,7 +51,7 @@ class Collected:
     """
 
     account: str
-    observed: tuple[Observed, ...]
+    observed: tuple[ItemObservation, ...]
     values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
     keys: tuple[Fingerprint, ...] = ()
 
@@ -86,9 +86,9 @@ class Collector:
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._tracer = tracer
-        self._surveys: dict[str, Survey] = {}
+        self._surveys: dict[str, ListValidation] = {}
 
-    def begin(self, scopes: Sequence[AccountScope], done: Callable[[Collected], None]) -> Harvest:
+    def begin(self, scopes: Sequence[WorkItem], done: Callable[[Collected], None]) -> Collection:
         """Begins to collect `scopes`; `done` is given each account that has answered, or failed to.
 
         Each scope is looked at once here, and asked for again when its turn comes, so that of thousands only those under way
@@ -102,23 +102,23 @@ class Collector:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
         # What can be known of a vault as a whole need not be asked one by one.
         self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
-        return Harvest(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
+        return Collection(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
 
     def misjudged(self, account: Collected, error: Exception) -> Collected:
         """`account` as one that failed, since what it showed could not be judged."""
         record = self._translator.record(error, operation="plan", scope=account.account)
-        return Collected(account.account, tuple(Unseen(one.item, record) for one in account.observed))
+        return Collected(account.account, tuple(Unobserved(one.item, record) for one in account.observed))
 
     async def end(self) -> None:
         """Ends what `begin` began."""
         await asyncio.gather(*(survey.close() for survey in self._surveys.values()))
 
-    async def collect(self, scope: AccountScope) -> Collected:
+    async def collect(self, scope: WorkItem) -> Collected:
         """Both sides of every item; never raises for a failure of Azure."""
         with self._tracer.span(ACCOUNT, {"keysync.account": scope.account}):
             return await self._collect(scope)
 
-    async def _collect(self, scope: AccountScope) -> Collected:
+    async def _collect(self, scope: WorkItem) -> Collected:
         try:
             async with asyncio.timeout(self._account_seconds):
                 return await self._both_sides(scope)
@@ -128,7 +128,7 @@ class Collector:
         except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
             return _all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
 
-    async def _both_sides(self, scope: AccountScope) -> Collected:
+    async def _both_sides(self, scope: WorkItem) -> Collected:
         # Outcomes rather than exceptions: a vault that fails says nothing of the keys, and neither ends the other.
         keys, stored = await asyncio.gather(
             scope.source.get_keys(),
@@ -138,19 +138,19 @@ class Collector:
         if isinstance(stored, BaseException):
             raise stored  # the account is given up
         collected = self._paired(scope, keys, stored)
-        if not any(isinstance(one, Seen) and may_need_a_version(one) for one in collected.observed):
+        if not any(isinstance(one, Observed) and may_need_a_version(one) for one in collected.observed):
             return collected
         return replace(collected, observed=await self._with_histories(collected.observed))
 
-    async def _with_histories(self, observed: Sequence[Observed]) -> tuple[Observed, ...]:
+    async def _with_histories(self, observed: Sequence[ItemObservation]) -> tuple[ItemObservation, ...]:
         return tuple(await asyncio.gather(*(self._with_history(one) for one in observed)))
 
-    async def _with_history(self, one: Observed) -> Observed:
-        return await with_history(self._targets[one.item.ref.vault], one) if isinstance(one, Seen) else one
+    async def _with_history(self, one: ItemObservation) -> ItemObservation:
+        return await with_history(self._targets[one.item.ref.vault], one) if isinstance(one, Observed) else one
 
     def _paired(
         self,
-        scope: AccountScope,
+        scope: WorkItem,
         keys: AccountKeys | BaseException,
         stored: Sequence[tuple[Observation, float] | BaseException],
     ) -> Collected:
@@ -159,13 +159,13 @@ class Collector:
         prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
         for item, side in zip(scope.items, stored, strict=True):
             # One object for both sides where they agree: all that a pass has seen is there until it is planned.
-            held = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], Existing) else None
+            held = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], StoredSecret) else None
             if held is not None and held == prints.get(item.ref.key):
                 prints[item.ref.key] = held
         pairs = zip(scope.items, stored, strict=True)
         observed = tuple(self._observed(item, keys, prints, side) for item, side in pairs)
         # A secret that holds its key needs no value, whatever else of it is to be written.
-        needed = [one.item.ref for one in observed if isinstance(one, Seen) and not _holds_its_key(one)]
+        needed = [one.item.ref for one in observed if isinstance(one, Observed) and not _holds_its_key(one)]
         values = {ref: keys.values[ref.key] for ref in needed}
         return Collected(scope.account, observed, values or _NOTHING, tuple(prints.values()))
 
@@ -185,16 +185,16 @@ class Collector:
         keys: AccountKeys,
         prints: Mapping[KeyName, Fingerprint],
         stored: tuple[Observation, float] | BaseException,
-    ) -> Observed:
+    ) -> ItemObservation:
         if item.ref.key in keys.refused:
             return KeyRefused(item, keys.refused[item.ref.key])
         if isinstance(stored, BaseException):
-            return Unseen(item, self._record(stored, "getSecret", item.ref.vault))
+            return Unobserved(item, self._record(stored, "getSecret", item.ref.vault))
         other = prints.get("secondary" if item.ref.key == "primary" else "primary")
-        return Seen(item, prints[item.ref.key], stored[0], other, stored[1])
+        return Observed(item, prints[item.ref.key], stored[0], other, stored[1])
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
-        if isinstance(error, AzureFailure):
+        if isinstance(error, CallFailed):
             return error.record
         if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
             return FailureRecord(kind="internal", summary="the call was given up by whoever shared it")
@@ -203,7 +203,7 @@ class Collector:
         return self._translator.record(error, operation=operation, scope=scope)
 
 
-class Harvest:
+class Collection:
     """Scopes being collected: few tasks at a time, whatever their number; `done` is given each that has answered, or failed to.
 
     `queues` are the numbers of the scopes, by whom Azure throttles together. `fault` is a fault of ours by which nothing can be
@@ -213,7 +213,7 @@ class Harvest:
     def __init__(
         self,
         collector: Collector,
-        scopes: Sequence[AccountScope],
+        scopes: Sequence[WorkItem],
         queues: Sequence[deque[int]],
         concurrency: int,
         patience_seconds: float,
@@ -240,7 +240,7 @@ class Harvest:
         """Whether nobody is waited for any more."""
         return not self._pending
 
-    def give_up(self) -> Sequence[AccountScope]:
+    def give_up(self) -> Sequence[WorkItem]:
         """Those that have not answered yet, and are waited for no more."""
         given_up = tuple(self._scopes[number] for number in self._pending)
         self._pending.clear()
@@ -305,22 +305,22 @@ class _Once:
             self._slots = None
 
 
-def _all_failed(scope: AccountScope, record: FailureRecord) -> Collected:
-    return Collected(scope.account, tuple(Unseen(item, record) for item in scope.items))
+def _all_failed(scope: WorkItem, record: FailureRecord) -> Collected:
+    return Collected(scope.account, tuple(Unobserved(item, record) for item in scope.items))
 
 
-def _holds_its_key(seen: Seen) -> bool:
-    return isinstance(seen.stored, Existing) and seen.stored.fingerprint == seen.wanted
+def _holds_its_key(seen: Observed) -> bool:
+    return isinstance(seen.stored, StoredSecret) and seen.stored.fingerprint == seen.wanted
 
 
-class Scopes(Sequence[AccountScope]):
+class WorkItems(Sequence[WorkItem]):
     """The scopes of `accounts`. Each is made anew whenever it is asked for: of many thousands a pass needs few at a time.
 
     An account that serves several vaults is asked for its keys once all the same: what asks it, by `source_of`, is kept.
     """
 
     def __init__(
-        self, accounts: Sequence[Account], catalogue: Catalogue, source_of: Callable[[Account], KeySource]
+        self, accounts: Sequence[Account], catalogue: ItemFactory, source_of: Callable[[Account], KeySource]
     ) -> None:
         self._catalogue = catalogue
         self._source_of = source_of
@@ -333,19 +333,19 @@ class Scopes(Sequence[AccountScope]):
             self._accounts += [account] * len(served)
             self._vaults += served
             if len(served) > 1:
-                self._shared[account.key] = OncePerPass(source_of(account), askers=len(served))
+                self._shared[account.key] = SingleFlightSource(source_of(account), askers=len(served))
 
     def __len__(self) -> int:
         return len(self._accounts)
 
     @overload
-    def __getitem__(self, at: int) -> AccountScope: ...
+    def __getitem__(self, at: int) -> WorkItem: ...
     @overload
-    def __getitem__(self, at: slice) -> Sequence[AccountScope]: ...
-    def __getitem__(self, at: int | slice) -> AccountScope | Sequence[AccountScope]:
+    def __getitem__(self, at: slice) -> Sequence[WorkItem]: ...
+    def __getitem__(self, at: int | slice) -> WorkItem | Sequence[WorkItem]:
         if isinstance(at, slice):
             return [self[number] for number in range(*at.indices(len(self)))]
         account, vault = self._accounts[at], self._vaults[at]
         source = self._shared.get(account.key) or self._source_of(account)
         items = self._catalogue.items(account, vault)
-        return AccountScope(account.resource_id, source, items, group=fold(account.subscription_id))
+        return WorkItem(account.resource_id, source, items, group=fold(account.subscription_id))

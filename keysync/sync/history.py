@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keysync.azure.errors import AzureFailure
-from keysync.sync.model import Seen
+from keysync.azure.errors import CallFailed
+from keysync.sync.model import Observed
 from keysync.sync.plan import may_need_a_version
-from keysync.targets.interface import Existing, SecretTarget
+from keysync.targets.interface import SecretTarget, StoredSecret
 
 
-async def with_history(target: SecretTarget, seen: Seen) -> Seen:
+async def with_history(target: SecretTarget, seen: Observed) -> Observed:
     """`seen` with its history, where it may need a version; as it is where the history cannot be had.
 
     An identity that may not list versions still keeps keys in step (docs/safety.md).
     """
-    if not isinstance(seen.stored, Existing) or not may_need_a_version(seen):
+    if not isinstance(seen.stored, StoredSecret) or not may_need_a_version(seen):
         return seen
     try:
         history = await target.history(seen.item.ref.secret, seen.stored.version)
-    except AzureFailure:
+    except CallFailed:
         return seen
     return replace(seen, history=history)

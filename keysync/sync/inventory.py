@@ -14,12 +14,12 @@ from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
-from keysync.sources.filters import LeftOut
+from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES
-from keysync.sources.other_shards import Others
+from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.unserved import Unserved
 from keysync.sync.causes import natural
-from keysync.sync.model import Beforehand, ItemRef, Result
+from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for
 
@@ -28,7 +28,7 @@ _NAMED: Final = 20  # accounts in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Coverage:
+class Inventory:
     """The accounts that a configuration means, of the share that `Discovery` was opened for; `others` are those of the rest.
 
     `entries` has the index of the `discover` entry for each of the last accounts, which were found by one. `unserved` were
@@ -37,12 +37,12 @@ class Coverage:
     """
 
     accounts: tuple[Account, ...]
-    left_out: tuple[LeftOut, ...] = ()
+    skipped: tuple[SkippedAccount, ...] = ()
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     entries: tuple[int, ...] = ()
-    others: Others = field(default_factory=Others)
+    others: OtherShardSecrets = field(default_factory=OtherShardSecrets)
     unserved: tuple[Unserved, ...] = ()
 
     @property
@@ -51,24 +51,24 @@ class Coverage:
         return origins_of(self.accounts[len(self.accounts) - len(self.entries) :], self.entries)
 
     @property
-    def refused(self) -> tuple[LeftOut, ...]:
+    def refused(self) -> tuple[SkippedAccount, ...]:
         """Accounts that somebody has to do something about."""
-        return tuple(one for one in self.left_out if one.refused)
+        return tuple(one for one in self.skipped if one.refused)
 
 
 async def resolve(
     config: Config, discovery: Discovery, stop: asyncio.Event | None = None, told: set[_Trouble] | None = None
-) -> Coverage:
+) -> Inventory:
     """What `config` covers now: lists anew what is due, and logs what went wrong. Never raises for a failure of Azure.
 
     `told` remembers from one listing to the next what has been logged, so that it is not told again. A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
     """
     if not config.discover:
-        return unlisted(config, discovery)
+        return static_only(config, discovery)
     listing = await _listed(discovery, stop)
-    coverage = Coverage(
+    inventory = Inventory(
         accounts=(*discovery.listed, *listing.accounts),
-        left_out=listing.left_out,
+        skipped=listing.skipped,
         complete=listing.complete,
         problems=listing.problems,
         warnings=listing.warnings,
@@ -76,13 +76,13 @@ async def resolve(
         others=listing.others,
         unserved=listing.unserved,
     )
-    _log(coverage, told)
-    return coverage
+    _log(inventory, told)
+    return inventory
 
 
-def unlisted(config: Config, discovery: Discovery) -> Coverage:
+def static_only(config: Config, discovery: Discovery) -> Inventory:
     """What `config` covers while nothing was listed."""
-    return Coverage(discovery.listed, complete=not config.discover, others=discovery.others)
+    return Inventory(discovery.listed, complete=not config.discover, others=discovery.others)
 
 
 async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
@@ -100,17 +100,17 @@ async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
     return Listing(complete=False, problems=(Problem("discover", record, 0),))
 
 
-def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
+def _log(inventory: Inventory, told: set[_Trouble] | None) -> None:
     log: Any = structlog.get_logger("keysync")
     before: set[_Trouble] = set(told or ())
     if told is not None:
         told.clear()
-        told |= {_trouble(problem) for problem in coverage.problems}
-        told |= {(one.account, one.since) for one in coverage.unserved}
-    for one in coverage.unserved:
+        told |= {_trouble(problem) for problem in inventory.problems}
+        told |= {(one.account, one.since) for one in inventory.unserved}
+    for one in inventory.unserved:
         if (one.account, one.since) not in before:
             log.warning("discovery.unserved", account=one.account, reason=one.reason)
-    for problem in coverage.problems:
+    for problem in inventory.problems:
         if _trouble(problem) in before:
             continue
         log.error(
@@ -121,14 +121,14 @@ def _log(coverage: Coverage, told: set[_Trouble] | None) -> None:
             reason=problem.record.summary,
             **problem.record.to_dict(),
         )
-    for left_out in coverage.left_out:
+    for skipped in inventory.skipped:
         # Those that were refused are in the report, and so in the log of the pass.
         log.debug(
-            "discovery.left_out",
-            account=left_out.resource_id,
-            entry=left_out.entry,
-            refused=left_out.refused,
-            reason=left_out.reason,
+            "discovery.skipped",
+            account=skipped.resource_id,
+            entry=skipped.entry,
+            refused=skipped.refused,
+            reason=skipped.reason,
         )
 
 
@@ -137,37 +137,37 @@ def _trouble(problem: Problem) -> _Trouble:
     return (problem.entry, problem.scope, record.kind, record.http_status, record.codes)
 
 
-def selected(coverage: Coverage, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:
+def selected(inventory: Inventory, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:
     """The accounts named by `--account` (name or ARM id; all where none is named) that are in `shard`, if that is still open.
 
-    To tell a name that nobody has from one of another shard, `coverage` has to be that of all shards.
-    Raises UsageError for a name that nobody has; where not all could be listed, `beforehand` tells of it instead.
+    To tell a name that nobody has from one of another shard, `inventory` has to be that of all shards.
+    Raises UsageError for a name that nobody has; where not all could be listed, `preflight` tells of it instead.
     """
-    for name in _unknown(coverage, names) if coverage.complete else ():
-        raise UsageError(_no_such_account(coverage, name))
+    for name in _unknown(inventory, names) if inventory.complete else ():
+        raise UsageError(_no_such_account(inventory, name))
     mine = _Mine(names, shard)
-    return tuple(account for account in coverage.accounts if mine.has(account.resource_id))
+    return tuple(account for account in inventory.accounts if mine.has(account.resource_id))
 
 
-def beforehand(
-    coverage: Coverage,
+def preflight(
+    inventory: Inventory,
     names: Sequence[str] = (),
     shard: Shard | None = None,
     is_about: Callable[[ItemRef], bool] = lambda _ref: True,
-) -> Beforehand:
+) -> Preflight:
     """What the report of a pass over `selected` has to say of the accounts that are no part of it.
 
     `is_about` tells the secrets that the run is about.
     """
     mine = _Mine(names, shard)
-    refused = [one for one in coverage.refused if mine.has(one.resource_id)]
+    refused = [one for one in inventory.refused if mine.has(one.resource_id)]
     nameless = sorted((one for one in refused if one.account is None), key=lambda one: natural(one.resource_id))
     bare = [f"{one.resource_id} was refused: {one.reason}" for one in nameless]
-    lost = [f"--account {name}: not found, and not all accounts could be listed" for name in _unknown(coverage, names)]
-    return Beforehand(
+    lost = [f"--account {name}: not found, and not all accounts could be listed" for name in _unknown(inventory, names)]
+    return Preflight(
         results=tuple(result for one in refused for result in _results(one) if is_about(result.ref)),
-        warnings=(*(_told(problem) for problem in coverage.problems), *lost, *bare, *coverage.warnings),
-        incomplete=not coverage.complete or bool(bare),
+        warnings=(*(_told(problem) for problem in inventory.problems), *lost, *bare, *inventory.warnings),
+        incomplete=not inventory.complete or bool(bare),
     )
 
 
@@ -188,25 +188,25 @@ def _names(resource_id: str) -> tuple[str, str]:
     return lowered, lowered.rsplit("/", 1)[-1]
 
 
-def _unknown(coverage: Coverage, names: Sequence[str]) -> list[str]:
+def _unknown(inventory: Inventory, names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    there = [*(one.resource_id for one in coverage.accounts), *(one.resource_id for one in coverage.refused)]
+    there = [*(one.resource_id for one in inventory.accounts), *(one.resource_id for one in inventory.refused)]
     known = {name for resource_id in there for name in _names(resource_id)}
     return [name for name in names if fold(name) not in known]
 
 
-def _no_such_account(coverage: Coverage, name: str) -> str:
-    for one in coverage.left_out:
+def _no_such_account(inventory: Inventory, name: str) -> str:
+    for one in inventory.skipped:
         if fold(name) in _names(one.resource_id):
             return f"--account {name}: discover[{one.entry}] finds it and leaves it out: {one.reason}"
-    there = sorted((account.name for account in coverage.accounts), key=natural)
+    there = sorted((account.name for account in inventory.accounts), key=natural)
     more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
     told = ", ".join(there[:_NAMED]) + more if there else "none"
     return f"--account {name}: no such account in the configuration, which has {told}"
 
 
-def _results(one: LeftOut) -> Iterator[Result]:
+def _results(one: SkippedAccount) -> Iterator[Result]:
     account = one.account
     if account is None:
         return

@@ -9,13 +9,13 @@ from typing import TypeVar
 from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Vault
 from keysync.sources.interface import KEY_NAMES
-from keysync.sync.model import Adoption, Item, ItemRef, Terms
+from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class EffectiveLimits:
     """The limits in force in one vault."""
 
     creates: int
@@ -24,7 +24,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class Selection:
     """What the command line asks beside the configuration.
 
     `adopt` takes the place of what the configuration says of it; `secrets` (vault/name, lower case) are those that it is about,
@@ -41,12 +41,12 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class ItemFactory:
     """What accounts should serve under `config`. Items of one vault share their terms, unless their accounts differ."""
 
     config: Config
-    asked: Asked
-    _terms: dict[tuple[str, bool, bool | None], Terms] = field(default_factory=dict)
+    asked: Selection
+    _policies: dict[tuple[str, bool, bool | None], ItemPolicy] = field(default_factory=dict)
 
     def serves(self, account: Account, vault: str) -> bool:
         """Whether `account` serves anything in `vault`."""
@@ -54,21 +54,21 @@ class Catalogue:
 
     def items(self, account: Account, vault: str) -> tuple[Item, ...]:
         """What `account` should serve in `vault`."""
-        terms, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id
+        policy, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id
         refs = [ItemRef(resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
-        return tuple(Item(ref, terms) for ref in refs if self.asked.is_about(ref))
+        return tuple(Item(ref, policy) for ref in refs if self.asked.is_about(ref))
 
-    def _of(self, account: Account, vault: str) -> Terms:
+    def _of(self, account: Account, vault: str) -> ItemPolicy:
         place = (vault, account.read_only, account.adopt)
-        if place not in self._terms:
-            self._terms[place] = _terms(self.config, account, vault, self.asked)
-        return self._terms[place]
+        if place not in self._policies:
+            self._policies[place] = _policies(self.config, account, vault, self.asked)
+        return self._policies[place]
 
 
-def _terms(config: Config, account: Account, vault: str, asked: Asked) -> Terms:
+def _policies(config: Config, account: Account, vault: str, asked: Selection) -> ItemPolicy:
     settings = config.vaults[vault]
     configured = config.adopt if account.adopt is None else account.adopt
-    return Terms(
+    return ItemPolicy(
         tags=settings.tags,
         content_type=settings.content_type,
         expires_after=settings.expires_after,
@@ -83,10 +83,10 @@ def _terms(config: Config, account: Account, vault: str, asked: Asked) -> Terms:
     )
 
 
-def limits_of(config: Config, vault: Vault) -> Limits:
+def limits_of(config: Config, vault: Vault) -> EffectiveLimits:
     """The limits in force in `vault`."""
     general = config.limits
-    return Limits(
+    return EffectiveLimits(
         creates=_own(vault, "creates", general.creates),
         update_percent=_own(vault, "update_percent", general.update_percent),
         removal_percent=_own(vault, "removal_percent", general.removal_percent),

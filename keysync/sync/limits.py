@@ -166,14 +166,14 @@ def _told(found: tuple[Breach, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Undone:
+class Blocked:
     """How a round that may not be written is told."""
 
     outcome: Outcome
     reason: str
 
 
-class Gate:
+class SafetyCheck:
     """Judges rounds by the limits over all of them together, or the one round by the checksum that was accepted.
 
     A first round beyond the limits stops the pass: nothing is written at all. A later one, of accounts that were slow to
@@ -195,17 +195,17 @@ class Gate:
         self._late: str | None = None
         self._held: dict[ItemRef, str] = {}
 
-    def judge(self, plan: Plan) -> Undone | None:
+    def judge(self, plan: Plan) -> Blocked | None:
         """None where `plan`, on top of the rounds before it, may be written; once one may not, no later one may."""
         self._look_at(plan)
-        undone = self._undone()
-        if undone is None:
+        blocked = self._blocked()
+        if blocked is None:
             self._let_through = _joined(self._let_through, plan)
             if self._accept is None:
                 self._held |= {change.ref: change.held for change in plan.writes if change.held}
         else:
             self._left_undone = _joined(self._left_undone, plan)
-        return undone
+        return blocked
 
     def settle(self, results: Iterable[Result]) -> None:
         """Learns what came of the writes that were let through: what failed is what the next pass finds again."""
@@ -222,13 +222,13 @@ class Gate:
             if self._breaches and any(_is_written(change) for change in self._let_through.writes):
                 self._late = late_message(self._breaches)
 
-    def _undone(self) -> Undone | None:
+    def _blocked(self) -> Blocked | None:
         if self._dry_run:
             return None
         if self._late is not None:
-            return Undone("refused", self._late)
+            return Blocked("refused", self._late)
         if self._breaches or self._refusal:
-            return Undone("skipped", "a safety limit stopped the pass: not written")
+            return Blocked("skipped", "a safety limit stopped the pass: not written")
         return None
 
     @property
@@ -236,10 +236,10 @@ class Gate:
         """Of the whole plan or, where something was left undone, of just that: it is what the next pass would find to do."""
         if self._dry_run:
             return checksum(self._let_through)
-        undone = self._what_is_undone()
-        return checksum(undone if any(not change.read_only for change in undone.writes) else self._let_through)
+        blocked = self._what_is_blocked()
+        return checksum(blocked if any(not change.read_only for change in blocked.writes) else self._let_through)
 
-    def _what_is_undone(self) -> Plan:
+    def _what_is_blocked(self) -> Plan:
         kept = [change for change in self._let_through.writes if self._is_left(change)]
         return _joined(self._left_undone, Plan(tuple(kept)))
 
@@ -273,7 +273,7 @@ class Gate:
         if not self.waits(result):
             return result
         held = self._held.get(result.ref)
-        changes = self._let_through.writes if self._dry_run else self._what_is_undone().writes
+        changes = self._let_through.writes if self._dry_run else self._what_is_blocked().writes
         waiting = Counter(change.kind for change in changes if not change.read_only)
         reason = held_message(held or self._late or "", waiting, self._command(self.checksum))
         if held is None or self._dry_run or result.outcome == "refused":

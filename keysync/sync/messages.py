@@ -60,7 +60,7 @@ def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
 def soft_deleted(item: Item, stored: SoftDeleted) -> str:
     """A name that a deleted secret holds."""
     whose = f" ({owner_of(stored.tags)})" if stored.tags is not None else ""
-    place = f"{item.terms.vault_url}/deletedsecrets/{item.ref.secret}"
+    place = f"{item.policy.vault_url}/deletedsecrets/{item.ref.secret}"
     recover = f"To recover it{_then_adopt(item, stored.tags)}: az keyvault secret recover --id {place}"
     held = f"a deleted secret holds this name{whose}, so it cannot be written"
     if stored.purgeable:
@@ -97,7 +97,7 @@ def command(name: str, options: str) -> str:
 
 def _adopt(item: Item, flags: str) -> str:
     # By vault and name: the account has other secrets, and another account may have its name.
-    return f"{command('adopt', item.terms.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
+    return f"{command('adopt', item.policy.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
 
 
 def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
@@ -106,4 +106,4 @@ def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
 
 
 def _secret(item: Item) -> str:
-    return f"{item.terms.vault_url}/secrets/{item.ref.secret}"
+    return f"{item.policy.vault_url}/secrets/{item.ref.secret}"

@@ -8,7 +8,7 @@ from typing import Final
 
 from keysync.sync.model import Field, Item
 from keysync.sync.ownership import OWN, own_tags
-from keysync.targets.interface import Existing, Metadata
+from keysync.targets.interface import Metadata, StoredSecret
 
 MOST_TAGS: Final = 15
 """What Key Vault takes."""
@@ -17,14 +17,14 @@ MOST_TAGS: Final = 15
 _CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
 
 
-def wanted_metadata(item: Item, stored: Existing | None, now: datetime, *, new_version: bool) -> Metadata:
+def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> Metadata:
     """What the secret should carry after a write at `now` (UTC); what is not ours is carried forward as it is."""
     return Metadata(
         _tags(item, stored), _content_type(item, stored), _expires(item, stored, now, new_version=new_version)
     )
 
 
-def changed_fields(stored: Existing, wanted: Metadata) -> frozenset[Field]:
+def changed_fields(stored: StoredSecret, wanted: Metadata) -> frozenset[Field]:
     """Which of the fields beside the value differ."""
     pairs: Mapping[Field, bool] = {
         "tags": dict(stored.tags) != dict(wanted.tags),
@@ -34,25 +34,25 @@ def changed_fields(stored: Existing, wanted: Metadata) -> frozenset[Field]:
     return frozenset(name for name, differs in pairs.items() if differs)
 
 
-def _tags(item: Item, stored: Existing | None) -> dict[str, str]:
-    carried = {**(stored.tags if stored else {}), **item.terms.tags}
+def _tags(item: Item, stored: StoredSecret | None) -> dict[str, str]:
+    carried = {**(stored.tags if stored else {}), **item.policy.tags}
     return {**{name: value for name, value in carried.items() if name not in OWN}, **own_tags(item)}
 
 
-def _content_type(item: Item, stored: Existing | None) -> str | None:
-    if item.terms.content_type is not None:
-        return item.terms.content_type
+def _content_type(item: Item, stored: StoredSecret | None) -> str | None:
+    if item.policy.content_type is not None:
+        return item.policy.content_type
     return stored.content_type if stored else _CONTENT_TYPE
 
 
-def _expires(item: Item, stored: Existing | None, now: datetime, *, new_version: bool) -> datetime | None:
+def _expires(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> datetime | None:
     there = stored.expires if stored else None
-    if item.terms.expires_after is None:
+    if item.policy.expires_after is None:
         # An expiry that somebody set outlives the value, but not itself: a new value is not born expired.
         return None if there is not None and new_version and there <= now else there
-    if there is not None and not new_version and _holds_long_enough(there - now, item.terms.expires_after):
+    if there is not None and not new_version and _holds_long_enough(there - now, item.policy.expires_after):
         return there
-    return (now + item.terms.expires_after).replace(microsecond=0)
+    return (now + item.policy.expires_after).replace(microsecond=0)
 
 
 def _holds_long_enough(left: timedelta, whole: timedelta) -> bool:

@@ -84,7 +84,7 @@ Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
 
 
 @dataclass(frozen=True, slots=True)
-class Terms:
+class ItemPolicy:
     """What the configuration says of items: one object for all of which it says the same.
 
     `tags` are the user's own; `content_type` and `expires_after` what the secret is to have, None where they are nobody's
@@ -111,11 +111,11 @@ class Item:
     """A reference with the terms on which it is served."""
 
     ref: ItemRef
-    terms: Terms = field(default_factory=Terms)
+    policy: ItemPolicy = field(default_factory=ItemPolicy)
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class Observed:
     """Both sides of an item answered.
 
     `other` is the account's other live key; `at` the monotonic time in seconds at which the vault was looked at;
@@ -139,14 +139,14 @@ class KeyRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class Unseen:
+class Unobserved:
     """A side of the item failed to answer."""
 
     item: Item
     error: FailureRecord
 
 
-Observed: TypeAlias = Seen | KeyRefused | Unseen
+ItemObservation: TypeAlias = Observed | KeyRefused | Unobserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,7 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
-class Beforehand:
+class Preflight:
     """What was known before a pass of accounts that are no part of it.
 
     `results` are items that were refused already, `warnings` are about no item, and `incomplete` says that accounts are

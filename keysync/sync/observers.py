@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from keysync.sync.model import Report, Result
-from keysync.sync.run import PassObserver
+from keysync.sync.run import RunObserver
 
 
 class Observers:
     """Tells each observer, in order."""
 
-    def __init__(self, observers: Sequence[PassObserver]) -> None:
+    def __init__(self, observers: Sequence[RunObserver]) -> None:
         self._observers = tuple(observers)
 
     def started(self, run_id: str, scopes: int) -> None:

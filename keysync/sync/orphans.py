@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.config.formats import fold
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
-from keysync.targets.interface import Disabled, Existing, Listed, Observation, SecretTarget
+from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
 
 PROOF_PASSES: Final = 3
 """How many passes of the daemon in a row have to find an account gone before its secrets are removed unasked."""
@@ -21,16 +21,16 @@ PROOF_PASSES: Final = 3
 Presence: TypeAlias = Literal["there", "gone"]
 
 
-class AccountDirectory(Protocol):
+class AccountExistence(Protocol):
     """Tells whether an account exists."""
 
     async def presence(self, account: str) -> Presence:
-        """`gone` only on a 404 of the account *and* its absence from a complete listing. Raises AzureFailure otherwise."""
+        """`gone` only on a 404 of the account *and* its absence from a complete listing. Raises CallFailed otherwise."""
         ...
 
 
 @dataclass(slots=True)
-class GoneStreaks:
+class MissingCounters:
     """How many passes in a row each account was proven gone: the daemon's memory, which starts empty.
 
     A pass counts only `least_seconds` after the one before that did: passes that somebody asks for prove nothing faster.
@@ -59,14 +59,16 @@ class GoneStreaks:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class OrphanFindings:
     """What a search has shown: changes for the plan, and what could not be looked at."""
 
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
-def orphans_among(listed: Sequence[Listed], vault: str, served: Container[str], owner: str) -> tuple[ItemRef, ...]:
+def orphans_among(
+    listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str
+) -> tuple[ItemRef, ...]:
     """The secrets of `listed` that bear `owner` and our marks, and whose name (lower case) is none of `served`."""
     refs = (_reference(each, vault) for each in listed if _may_be_orphan(each, served, owner))
     return tuple(ref for ref in refs if ref is not None)
@@ -84,7 +86,7 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
     `streak` is how many passes of the daemon in a row proved its account gone, None in a one-off run. Without three of
     them, and wherever only the mapping is gone, it takes `--accept`.
     """
-    if not isinstance(stored, (Existing, Disabled)) or stored.managed or stored.version is None:
+    if not isinstance(stored, (StoredSecret, Disabled)) or stored.managed or stored.version is None:
         return None
     if isinstance(stored, Disabled) and mode == "disable":
         return None
@@ -110,12 +112,12 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + more
 
 
-def _may_be_orphan(listed: Listed, served: Container[str], owner: str) -> bool:
+def _may_be_orphan(listed: SecretProperties, served: Container[str], owner: str) -> bool:
     ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
     return ours and not listed.managed and fold(listed.name) not in served
 
 
-def _reference(listed: Listed, vault: str) -> ItemRef | None:
+def _reference(listed: SecretProperties, vault: str) -> ItemRef | None:
     source, key = listed.tags.get(SOURCE), _key(listed.tags.get(KEY))
     return ItemRef(source, key, vault, listed.name) if source and key else None
 
@@ -129,15 +131,15 @@ class OrphanSearch:
     """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
 
     `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
-    about. `spared` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans. Where
-    `spared` gives a reason, the search warns that such secrets are not kept in step.
-    With `withheld`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
+    about. `excluded` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans. Where
+    `excluded` gives a reason, the search warns that such secrets are not kept in step.
+    With `skip_reason`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
     ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is
     the daemon's memory, None in a one-off run.
     """
 
     targets: Mapping[str, SecretTarget]
-    directory: AccountDirectory
+    directory: AccountExistence
     translator: FailureTranslator
     mode: Literal["disable", "delete"]
     owner: str
@@ -145,31 +147,33 @@ class OrphanSearch:
     read_only: Collection[str] = ()
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
-    streaks: GoneStreaks | None = None
-    spared: Mapping[str, str | None] = field(default_factory=dict)
-    withheld: str | None = None
+    streaks: MissingCounters | None = None
+    excluded: Mapping[str, str | None] = field(default_factory=dict)
+    skip_reason: str | None = None
 
-    async def run(self, deadline: float) -> Found:
+    async def run(self, deadline: float) -> OrphanFindings:
         """What is there to be removed, found within `deadline` seconds; never raises for a failure of Azure."""
         gone: list[str] = []
-        if self.withheld is not None:
+        if self.skip_reason is not None:
             # What was not looked at proves nothing either.
             if self.streaks is not None:
                 self.streaks.note(gone)
-            return Found(warnings=(f"orphans: {self.withheld}: nothing is removed in this pass",))
+            return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this pass",))
         try:
             async with asyncio.timeout(deadline):
                 refs, warnings = await self._candidates()
                 presences, unproven = await self._presences({ref.account for ref in refs})
                 gone += [account for account, presence in presences.items() if presence == "gone"]
         except TimeoutError:
-            return Found(warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this pass",))
+            return OrphanFindings(
+                warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this pass",)
+            )
         finally:
             # A search that was cut off proves nothing, so every streak starts over.
             if self.streaks is not None:
                 self.streaks.note(gone)
         judged = await asyncio.gather(*(self._judge(ref, presences) for ref in refs))
-        return Found(tuple(change for change in judged if change is not None), (*warnings, *unproven))
+        return OrphanFindings(tuple(change for change in judged if change is not None), (*warnings, *unproven))
 
     async def _candidates(self) -> tuple[list[ItemRef], list[str]]:
         per_vault = await asyncio.gather(*(self._in_vault(vault) for vault in self.targets))
@@ -185,16 +189,16 @@ class OrphanSearch:
             return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({told})"]
         refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
         mine = [ref for ref in refs if self.is_mine(ref.account)]
-        spared = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.spared}
-        return [ref for ref in mine if fold(ref.account) not in spared], self._not_served(vault, spared)
+        excluded = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.excluded}
+        return [ref for ref in mine if fold(ref.account) not in excluded], self._not_served(vault, excluded)
 
-    def _not_served(self, vault: str, spared: Mapping[str, str]) -> list[str]:
-        """A warning for each reason; `spared` are ARM ids by their lower case."""
+    def _not_served(self, vault: str, excluded: Mapping[str, str]) -> list[str]:
+        """A warning for each reason; `excluded` are ARM ids by their lower case."""
         by_reason: dict[str, list[str]] = {}
-        for key in sorted(spared):
-            reason = self.spared[key]
+        for key in sorted(excluded):
+            reason = self.excluded[key]
             if reason is not None:
-                by_reason.setdefault(reason, []).append(spared[key])
+                by_reason.setdefault(reason, []).append(excluded[key])
         return [
             f"vault {vault}: the secrets of {_some(accounts)} are not kept in step, since the account is not served: {reason}"
             for reason, accounts in by_reason.items()
@@ -223,7 +227,7 @@ class OrphanSearch:
         except Exception as error:  # noqa: BLE001  # one secret's failure is one secret's
             record = self._record(error, ref.vault)
             return Change(ref, "failed", "orphaned", reason=record.summary, error=record, managed=True)
-        tags = stored.tags if isinstance(stored, (Existing, Disabled)) else None
+        tags = stored.tags if isinstance(stored, (StoredSecret, Disabled)) else None
         if tags is None or not is_ours_for(tags, ref, self.owner):
             return None
         streak = self.streaks.of(ref.account) if self.streaks is not None else None
@@ -238,6 +242,6 @@ class OrphanSearch:
         return self._record(error, scope).summary
 
     def _record(self, error: Exception, scope: str) -> FailureRecord:
-        if isinstance(error, AzureFailure):
+        if isinstance(error, CallFailed):
             return error.record
         return self.translator.record(error, operation="listSecrets", scope=scope)

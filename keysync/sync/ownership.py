@@ -20,7 +20,7 @@ OWN: Final = frozenset({MANAGED_BY, SOURCE, KEY, OWNER})
 def own_tags(item: Item) -> dict[str, str]:
     """The tags by which keysync knows a secret as its own."""
     tags = {MANAGED_BY: KEYSYNC, SOURCE: item.ref.account, KEY: item.ref.key}
-    return tags if item.terms.owner is None else {**tags, OWNER: item.terms.owner}
+    return tags if item.policy.owner is None else {**tags, OWNER: item.policy.owner}
 
 
 def is_ours(tags: Mapping[str, str], item: Item) -> bool:
@@ -30,7 +30,7 @@ def is_ours(tags: Mapping[str, str], item: Item) -> bool:
         tags.get(MANAGED_BY) == KEYSYNC
         and (source == item.ref.account or fold(source) == fold(item.ref.account))
         and tags.get(KEY) == item.ref.key
-        and tags.get(OWNER) == item.terms.owner
+        and tags.get(OWNER) == item.policy.owner
     )
 
 
@@ -41,7 +41,7 @@ def is_unmarked(tags: Mapping[str, str]) -> bool:
 
 def is_free(tags: Mapping[str, str], item: Item) -> bool:
     """Whether marking the secret takes it from nobody: it is unmarked, or ours but for an owner that nobody has named."""
-    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.terms.owner or ""}, item))
+    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.policy.owner or ""}, item))
 
 
 def former_id(tags: Mapping[str, str], item: Item) -> str | None:

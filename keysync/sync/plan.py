@@ -10,23 +10,23 @@ from typing import Final
 from keysync.config.formats import fold
 from keysync.sync import messages
 from keysync.sync.limits import held_back, nears_the_budget
-from keysync.sync.metadata import MOST_TAGS, changed_fields, wanted_metadata
+from keysync.sync.metadata import MOST_TAGS, changed_fields, desired_metadata
 from keysync.sync.model import (
     Change,
     ChangeKind,
     Field,
     Item,
+    ItemObservation,
     KeyRefused,
     Observed,
     Plan,
-    Seen,
-    Unseen,
+    Unobserved,
     Verdict,
     in_order,
 )
 from keysync.sync.ownership import OWN, former_id, is_free, is_ours
 from keysync.sync.verdict import verdict_of
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
+from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     "stale": "the stored value is not the live key",
@@ -39,107 +39,111 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
 
 
-def make_plan(observed: Iterable[Observed], now: datetime) -> Plan:
+def make_plan(observed: Iterable[ItemObservation], now: datetime) -> Plan:
     """What each item needs at `now` (UTC), in the order of references, whatever order the observations came in."""
     everything = tuple(observed)
     # The secret beside one matters only to those that hold something else than their key, which are few.
     troubled = {_pair(one) for one in everything if _needs_its_sibling(one)}
-    seen: dict[tuple[str, str, str], Observed] = {
+    seen: dict[tuple[str, str, str], ItemObservation] = {
         (*_pair(one), one.item.ref.key): one for one in everything if troubled and _pair(one) in troubled
     }
     return Plan(in_order(_judged(one, _sibling(one, seen), now) for one in everything))
 
 
-def judge(seen: Seen, now: datetime) -> Change:
+def judge(seen: Observed, now: datetime) -> Change:
     """What one item needs, without regard to the secret beside it."""
     return _judged(seen, None, now)
 
 
-def may_need_a_version(seen: Seen) -> bool:
+def may_need_a_version(seen: Observed) -> bool:
     """Whether the plan may call for a new version of a secret that is there: then it is worth knowing its history."""
     stored = seen.stored
-    if not isinstance(stored, Existing) or stored.managed or stored.fingerprint == seen.wanted:
+    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == seen.wanted:
         return False
     return is_ours(stored.tags, seen.item)
 
 
-def _needs_its_sibling(one: Observed) -> bool:
-    return isinstance(one, Seen) and may_need_a_version(one)
+def _needs_its_sibling(one: ItemObservation) -> bool:
+    return isinstance(one, Observed) and may_need_a_version(one)
 
 
-def _sibling(one: Observed, seen: Mapping[tuple[str, str, str], Observed]) -> Observed | None:
+def _sibling(one: ItemObservation, seen: Mapping[tuple[str, str, str], ItemObservation]) -> ItemObservation | None:
     if not seen:
         return None
     return seen.get((*_pair(one), "secondary" if one.item.ref.key == "primary" else "primary"))
 
 
-def _pair(one: Observed) -> tuple[str, str]:
+def _pair(one: ItemObservation) -> tuple[str, str]:
     return fold(one.item.ref.account), one.item.ref.vault
 
 
-def _judged(observed: Observed, sibling: Observed | None, now: datetime) -> Change:
+def _judged(observed: ItemObservation, sibling: ItemObservation | None, now: datetime) -> Change:
     verdict = verdict_of(observed, sibling)
     match observed:
-        case Unseen(item, error):
+        case Unobserved(item, error):
             change = Change(item.ref, "failed", reason=error.summary, error=error)
         case KeyRefused(item, reason):
             change = Change(item.ref, "refused", reason=reason)
-        case Seen():
+        case Observed():
             change = _compared(observed, verdict, now)
             if change.kind == "unchanged" and change.managed:
                 return change  # nothing is to be added
-    since = observed.stored.created if isinstance(observed, Seen) and isinstance(observed.stored, Existing) else None
-    read_only = observed.item.terms.read_only
+    since = (
+        observed.stored.created
+        if isinstance(observed, Observed) and isinstance(observed.stored, StoredSecret)
+        else None
+    )
+    read_only = observed.item.policy.read_only
     # Nothing waits for a person where accepting it would write nothing.
     held = None if read_only else change.held
     return replace(change, verdict=verdict, read_only=read_only, held=held, since=since)
 
 
-def _in_step(seen: Seen, stored: Existing) -> Change:
+def _in_sync(seen: Observed, stored: StoredSecret) -> Change:
     return Change(
         seen.item.ref,
         "unchanged",
         "in_sync",
         before=stored.version,
         managed=True,
-        read_only=seen.item.terms.read_only,
+        read_only=seen.item.policy.read_only,
         since=stored.created,
     )
 
 
-def _compared(seen: Seen, verdict: Verdict, now: datetime) -> Change:
+def _compared(seen: Observed, verdict: Verdict, now: datetime) -> Change:
     item, stored = seen.item, seen.stored
     match stored:
         case Absent():
-            metadata = wanted_metadata(item, None, now, new_version=True)
+            metadata = desired_metadata(item, None, now, new_version=True)
             return _within_tags(Change(item.ref, "create", metadata=metadata, fields=_VALUE))
         case SoftDeleted():
             return _soft_deleted(item, stored)
-        case Disabled() | Existing() if stored.managed:
+        case Disabled() | StoredSecret() if stored.managed:
             return Change(item.ref, "refused", reason=messages.CERTIFICATE, foreign=True)
         case Disabled():
             return _disabled(item, stored)
-        case Existing() if is_ours(stored.tags, item):
+        case StoredSecret() if is_ours(stored.tags, item):
             return _ours(seen, stored, verdict, now)
-        case Existing():
+        case StoredSecret():
             return _foreign(seen, stored, now)
 
 
-def _ours(seen: Seen, stored: Existing, verdict: Verdict, now: datetime) -> Change:
+def _ours(seen: Observed, stored: StoredSecret, verdict: Verdict, now: datetime) -> Change:
     item, differs = seen.item, stored.fingerprint != seen.wanted
-    metadata = _roomy(stored, wanted_metadata(item, stored, now, new_version=differs))
+    metadata = _roomy(stored, desired_metadata(item, stored, now, new_version=differs))
     fields = changed_fields(stored, metadata)
     if differs:
         fields |= _VALUE
     elif not fields:
-        return _in_step(seen, stored)
+        return _in_sync(seen, stored)
     change = Change(item.ref, "update", before=stored.version, metadata=metadata, fields=fields, managed=True)
     if not differs:
         return replace(change, reason=_why_patched(fields))
     return _with_history(replace(change, reason=_WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"])), seen)
 
 
-def _roomy(stored: Existing, metadata: Metadata) -> Metadata:
+def _roomy(stored: StoredSecret, metadata: Metadata) -> Metadata:
     """Without the user's tags that find no room: a late key is an outage, a missing tag is not."""
     if len(metadata.tags) <= MOST_TAGS:
         return metadata
@@ -152,20 +156,20 @@ def _why_patched(fields: frozenset[Field]) -> str:
     return f"the value is right, what differs is: {named}; no new version is made"
 
 
-def _with_history(change: Change, seen: Seen) -> Change:
-    held = held_back(seen.history, seen.item.terms.changes_per_day)
+def _with_history(change: Change, seen: Observed) -> Change:
+    held = held_back(seen.history, seen.item.policy.changes_per_day)
     note = nears_the_budget(seen.history)
     reason = f"{change.reason}; {note}" if note else change.reason
     return replace(change, held=held, reason=reason)
 
 
-def _foreign(seen: Seen, stored: Existing, now: datetime) -> Change:
+def _foreign(seen: Observed, stored: StoredSecret, now: datetime) -> Change:
     item, differs = seen.item, stored.fingerprint != seen.wanted
-    allowed = item.terms.adopt == "replace" or (
-        item.terms.adopt == "unmarked" and not differs and is_free(stored.tags, item)
+    allowed = item.policy.adopt == "replace" or (
+        item.policy.adopt == "unmarked" and not differs and is_free(stored.tags, item)
     )
     if allowed:
-        metadata = wanted_metadata(item, stored, now, new_version=differs)
+        metadata = desired_metadata(item, stored, now, new_version=differs)
         fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset())
         reason = messages.taken_over(stored.tags, differs=differs)
         adopt = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
@@ -191,7 +195,7 @@ def _within_tags(change: Change) -> Change:
 
 def _disabled(item: Item, stored: Disabled) -> Change:
     ours = stored.tags is not None and is_ours(stored.tags, item)
-    if ours and item.terms.enable and stored.version is not None:
+    if ours and item.policy.enable and stored.version is not None:
         reason = "somebody disabled the secret, and `disabled: enable` enables it"
         fields: frozenset[Field] = frozenset({"enabled"})
         return Change(item.ref, "update", reason=reason, before=stored.version, fields=fields, managed=True)
@@ -200,6 +204,6 @@ def _disabled(item: Item, stored: Disabled) -> Change:
 
 
 def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
-    if item.terms.recover and stored.tags is not None and is_ours(stored.tags, item):
+    if item.policy.recover and stored.tags is not None and is_ours(stored.tags, item):
         return Change(item.ref, "recover", reason="a deleted secret of ours holds this name", managed=True)
     return Change(item.ref, "refused", reason=messages.soft_deleted(item, stored))

@@ -14,17 +14,17 @@ from typing import Protocol
 import structlog
 
 from keysync.azure.errors import FailureRecord
-from keysync.azure.tracing import NO_TRACER, PASS, Tracer
-from keysync.sync.apply import Applier, Material, left_undone, only_planned, planned
-from keysync.sync.collect import AccountScope, Collected, Collector, Harvest
-from keysync.sync.limits import Gate, LimitsLike
-from keysync.sync.model import Beforehand, Change, Plan, Report, Result, Seen, Unseen, in_order
-from keysync.sync.orphans import Found, OrphanSearch
+from keysync.azure.tracing import NO_TRACER, RUN, Tracer
+from keysync.sync.apply import Applier, ApplyInputs, only_planned, planned, skipped_results
+from keysync.sync.collect import Collected, Collection, Collector, WorkItem
+from keysync.sync.limits import LimitsLike, SafetyCheck
+from keysync.sync.model import Change, Observed, Plan, Preflight, Report, Result, Unobserved, in_order
+from keysync.sync.orphans import OrphanFindings, OrphanSearch
 from keysync.sync.plan import make_plan
 from keysync.sync.waiting import wait_for
 
 
-class PassObserver(Protocol):
+class RunObserver(Protocol):
     """Told how a pass goes, as it goes."""
 
     def started(self, run_id: str, scopes: int) -> None: ...
@@ -37,33 +37,33 @@ class PassObserver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Pass:
+class SyncRun:
     """Everything that one pass needs.
 
     `collect_seconds` is how long the first writing waits for slow accounts: a later one is judged and written in a
-    second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_foreign` leaves out
+    second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_unmanaged` leaves out
     all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier pass still waits for
     them. `options`, such as ``-c FILE``, go into the commands that are told. `orphans` searches for those, `orphans_seconds` at most.
-    `beforehand` goes into the report as it is.
+    `preflight` goes into the report as it is.
     """
 
-    scopes: Sequence[AccountScope]
+    scopes: Sequence[WorkItem]
     collector: Collector
     applier: Applier
     limits: Mapping[str, LimitsLike]
-    observer: PassObserver
+    observer: RunObserver
     stop: asyncio.Event
     collect_seconds: float
     dry_run: bool = False
     accept: str | None = None
-    only_foreign: bool = False
+    only_unmanaged: bool = False
     busy: int = 0
     options: str = ""
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
-    beforehand: Beforehand = field(default_factory=Beforehand)
+    preflight: Preflight = field(default_factory=Preflight)
     tracer: Tracer = NO_TRACER
-    scrub: Callable[[str], str] = str
+    redact: Callable[[str], str] = str
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
     @property
@@ -73,7 +73,7 @@ class Pass:
 
 
 @dataclass(slots=True)
-class Round:
+class Batch:
     """Accounts that are written together, and the orphans found.
 
     Each is judged as soon as it has answered: of an account that is in step, and in a large fleet nearly all are, nothing is
@@ -83,7 +83,7 @@ class Round:
     changes: list[Change] = field(default_factory=list)
     settled: list[Result] = field(default_factory=list)
     writing: list[Collected] = field(default_factory=list)
-    orphans: Found = field(default_factory=Found)
+    orphans: OrphanFindings = field(default_factory=OrphanFindings)
 
     def distrust(self, accounts: Mapping[str, str]) -> None:
         """Refuses all that was to be done for these accounts, for the reasons given."""
@@ -93,13 +93,13 @@ class Round:
         self.changes = [_distrusted(change, accounts) for change in self.changes]
         self.writing = [account for account in self.writing if account.account not in accounts]
 
-    def add(self, account: Collected, job: Pass) -> None:
+    def add(self, account: Collected, job: SyncRun) -> None:
         """Judges one more account."""
         made = make_plan(account.observed, job.clock())
         for change in made.changes:
             if change.kind == "unchanged" and change.managed:
-                self.settled += () if job.only_foreign else (planned(change),)
-            elif change.foreign or change.error or not job.only_foreign:
+                self.settled += () if job.only_unmanaged else (planned(change),)
+            elif change.foreign or change.error or not job.only_unmanaged:
                 self.changes.append(change)
         if made.writes:
             self.writing.append(account)
@@ -115,41 +115,41 @@ class Round:
 
     def material(
         self, plan: Plan, *, accepted: bool = False, distrusted: Mapping[str, str] = MappingProxyType({})
-    ) -> Material:
+    ) -> ApplyInputs:
         """What carrying out `plan` takes."""
         wanted = {change.ref for change in plan.writes}
         those = [account for account in self.writing if any(one.item.ref in wanted for one in account.observed)]
-        seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Seen)}
+        seen = {one.item.ref: one for account in those for one in account.observed if isinstance(one, Observed)}
         values = {ref: value for account in those for ref, value in account.values.items()}
-        return Material(seen, values, accepted, distrusted)
+        return ApplyInputs(seen, values, accepted, distrusted)
 
 
-async def run_pass(job: Pass) -> Report:
+async def run_sync(job: SyncRun) -> Report:
     """Runs one pass and returns its report; failures of Azure are in the report, never raised."""
     run_id = uuid.uuid4().hex
     # So that what the SDKs log while it runs carries it too.
-    with structlog.contextvars.bound_contextvars(run_id=run_id), job.tracer.span(PASS, {"keysync.run_id": run_id}):
+    with structlog.contextvars.bound_contextvars(run_id=run_id), job.tracer.span(RUN, {"keysync.run_id": run_id}):
         return await _run(job, run_id)
 
 
-async def _run(job: Pass, run_id: str) -> Report:
+async def _run(job: SyncRun, run_id: str) -> Report:
     started, watch = job.clock(), time.monotonic()
     job.observer.started(run_id, len(job.scopes))
-    gate = Gate(job.limits, accept=job.accept, dry_run=job.dry_run, options=job.options)
+    gate = SafetyCheck(job.limits, accept=job.accept, dry_run=job.dry_run, options=job.options)
     results: list[Result] = []
-    warnings, about_orphans = list(job.beforehand.warnings), list[str]()
-    for result in job.beforehand.results:
+    warnings, about_orphans = list(job.preflight.warnings), list[str]()
+    for result in job.preflight.results:
         job.observer.result(run_id, result)
-    intake = Intake(job, run_id)
-    async for part in _rounds(job, intake):
+    builder = BatchBuilder(job, run_id)
+    async for part in _rounds(job, builder):
         about_orphans += part.orphans.warnings
         plan = part.plan()
-        material = part.material(plan, accepted=job.accept is not None, distrusted=intake.distrusted)
+        material = part.material(plan, accepted=job.accept is not None, distrusted=builder.distrusted)
         del part  # with the values of accounts that nothing is written of
         results += await _carry_out(job, plan, material, gate, run_id)
     gate.settle(results)
     for result in filter(gate.waits, results):
-        job.observer.result(run_id, _scrubbed(job, gate.told(result)))
+        job.observer.result(run_id, _redacted(job, gate.told(result)))
     report = Report(
         run_id=run_id,
         dry_run=job.dry_run,
@@ -157,68 +157,70 @@ async def _run(job: Pass, run_id: str) -> Report:
         started=started,
         duration_seconds=round(time.monotonic() - watch, 3),
         accounts=len({scope.account for scope in job.scopes}),
-        results=in_order((*job.beforehand.results, *(_scrubbed(job, gate.told(one)) for one in results))),
+        results=in_order((*job.preflight.results, *(_redacted(job, gate.told(one)) for one in results))),
         stopped=gate.stopped,
         interrupted=job.stop.is_set(),
         warnings=(*gate.warnings, *warnings, *about_orphans),
         busy=job.busy,
-        incomplete=job.beforehand.incomplete,
+        incomplete=job.preflight.incomplete,
         orphans_searched=job.orphans is not None and not about_orphans,
     )
     job.observer.finished(report)
     return report
 
 
-def _scrubbed(job: Pass, result: Result) -> Result:
+def _redacted(job: SyncRun, result: Result) -> Result:
     """A reason repeats tags, and whoever may tag a secret may write anything there."""
-    return result if result.reason is None else replace(result, reason=job.scrub(result.reason))
+    return result if result.reason is None else replace(result, reason=job.redact(result.reason))
 
 
-async def _carry_out(job: Pass, plan: Plan, material: Material, gate: Gate, run_id: str) -> Sequence[Result]:
-    undone = gate.judge(plan)
+async def _carry_out(
+    job: SyncRun, plan: Plan, material: ApplyInputs, gate: SafetyCheck, run_id: str
+) -> Sequence[Result]:
+    blocked = gate.judge(plan)
 
     def tell(result: Result) -> None:
         if not gate.waits(result):
-            job.observer.result(run_id, _scrubbed(job, result))
+            job.observer.result(run_id, _redacted(job, result))
 
-    if undone is None and not job.dry_run:
+    if blocked is None and not job.dry_run:
         return await job.applier.apply(plan, material, tell=tell)
-    results = only_planned(plan) if undone is None else left_undone(plan, undone.outcome, undone.reason)
+    results = only_planned(plan) if blocked is None else skipped_results(plan, blocked.outcome, blocked.reason)
     for result in results:
         tell(result)
     return results
 
 
-async def _rounds(job: Pass, intake: Intake) -> AsyncIterator[Round]:
+async def _rounds(job: SyncRun, builder: BatchBuilder) -> AsyncIterator[Batch]:
     """The accounts that answered in time, then again and again those that were late; whole at once where a plan is only shown or accepted."""
-    harvest = job.collector.begin(job.scopes, intake.add)
+    collection = job.collector.begin(job.scopes, builder.add)
     search = asyncio.create_task(_search(job), name="orphans")
     try:
-        await wait_for([*harvest.tasks, search], job.stop, job.patience)
-        yield intake.take(harvest, search.result() if search.done() else _not_searched(job))
-        while not job.stop.is_set() and not harvest.is_over:
-            await wait_for(harvest.tasks, job.stop, job.patience)
-            if intake.filled:
-                yield intake.take(harvest)
+        await wait_for([*collection.tasks, search], job.stop, job.patience)
+        yield builder.take(collection, search.result() if search.done() else _not_searched(job))
+        while not job.stop.is_set() and not collection.is_over:
+            await wait_for(collection.tasks, job.stop, job.patience)
+            if builder.filled:
+                yield builder.take(collection)
         # Stopped while an earlier round was being written: what was not taken yet has its items too.
-        last = intake.take(harvest)
+        last = builder.take(collection)
         if last.filled:
             yield last
-        if harvest.fault is not None:
-            raise harvest.fault
+        if collection.fault is not None:
+            raise collection.fault
     finally:
         search.cancel()
         await asyncio.gather(search, return_exceptions=True)
-        await harvest.close()
+        await collection.close()
 
 
-class Intake:
+class BatchBuilder:
     """Judges accounts as they answer, in a round that can be taken at any time."""
 
-    def __init__(self, job: Pass, run_id: str) -> None:
+    def __init__(self, job: SyncRun, run_id: str) -> None:
         self._job = job
         self._run_id = run_id
-        self._round = Round()
+        self._round = Batch()
         self._owners: dict[int, str] = {}
         self.distrusted: dict[str, str] = {}
         """Accounts with a key that another account of the run also has, and the reason not to write their keys."""
@@ -246,15 +248,15 @@ class Intake:
                 self.distrusted.setdefault(owner, _shared_key(account.account))
                 self.distrusted.setdefault(account.account, _shared_key(owner))
 
-    def take(self, harvest: Harvest, found: Found | None = None) -> Round:
+    def take(self, collection: Collection, found: OrphanFindings | None = None) -> Batch:
         """What was judged since the last time; of a pass that is being stopped with all that have not answered, too."""
         if self._job.stop.is_set():
-            for account in _cut_short(harvest.give_up()):
+            for account in _cut_short(collection.give_up()):
                 self._round.add(account, self._job)
-        taken, self._round = self._round, Round()
+        taken, self._round = self._round, Batch()
         if self.distrusted:
             taken.distrust(self.distrusted)
-        taken.orphans = found or Found()
+        taken.orphans = found or OrphanFindings()
         return taken
 
 
@@ -270,16 +272,16 @@ def _distrusted(change: Change, accounts: Mapping[str, str]) -> Change:
     )
 
 
-def _not_searched(job: Pass) -> Found:
+def _not_searched(job: SyncRun) -> OrphanFindings:
     told = "orphans: the search was not done in time, nothing is removed in this pass"
-    return Found(warnings=(told,) if job.orphans is not None else ())
+    return OrphanFindings(warnings=(told,) if job.orphans is not None else ())
 
 
-async def _search(job: Pass) -> Found:
-    return await job.orphans.run(job.orphans_seconds) if job.orphans is not None else Found()
+async def _search(job: SyncRun) -> OrphanFindings:
+    return await job.orphans.run(job.orphans_seconds) if job.orphans is not None else OrphanFindings()
 
 
-def _cut_short(scopes: Sequence[AccountScope]) -> list[Collected]:
+def _cut_short(scopes: Sequence[WorkItem]) -> list[Collected]:
     """An interrupted pass still has one item for each that it should have served."""
     record = FailureRecord(kind="timeout", summary="interrupted before the account answered")
-    return [Collected(scope.account, tuple(Unseen(item, record) for item in scope.items)) for scope in scopes]
+    return [Collected(scope.account, tuple(Unobserved(item, record) for item in scope.items)) for scope in scopes]

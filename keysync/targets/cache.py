@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import Final, Self, TypeVar
 
 from keysync.config.formats import fold
-from keysync.targets.interface import Existing, Listed
+from keysync.targets.interface import SecretProperties, StoredSecret
 
 T = TypeVar("T", bound=datetime | None)
 
@@ -31,17 +31,17 @@ _ALWAYS_FINE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remembered(Existing):
+class CachedSecret(StoredSecret):
     """One secret as it was read, `updated` then (UTC); `good_until` is in monotonic seconds.
 
-    It is what was read and not something that holds it: there may be many thousands. It equals no other `Existing`.
+    It is what was read and not something that holds it: there may be many thousands. It equals no other `StoredSecret`.
     """
 
     updated: datetime
     good_until: float
 
     @classmethod
-    def of(cls, stored: Existing, updated: datetime, good_until: float) -> Self:
+    def of(cls, stored: StoredSecret, updated: datetime, good_until: float) -> Self:
         """What is kept of `stored`."""
         return cls(
             version=stored.version,
@@ -51,48 +51,48 @@ class Remembered(Existing):
             managed=stored.managed,
             expires=stored.expires,
             created=stored.created,
-            updated=shared(updated),
+            updated=interned_time(updated),
             good_until=good_until,
         )
 
 
 @dataclass(slots=True)
-class Memory:
+class SecretCache:
     """Secrets by name without regard to case. Every value is read again within `verify_seconds`, each at a time of its own."""
 
     verify_seconds: float
     clock: Callable[[], float]
     uniform: Callable[[float, float], float] = random.uniform
-    _known: dict[str, Remembered] = field(default_factory=dict)
+    _known: dict[str, CachedSecret] = field(default_factory=dict)
 
-    def keep(self, name: str, stored: Existing, updated: datetime | None, answered: datetime | None) -> None:
+    def keep(self, name: str, stored: StoredSecret, updated: datetime | None, answered: datetime | None) -> None:
         """Keeps what was read, if a later update will show; `answered` is the service's own clock at the reply, None where it did not say."""
         if updated is None or answered is None or answered - updated < _SETTLED:
             self.forget(name)
             return
         # Spread, so that a fleet's values are not all due in one pass.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
-        self._known[place_of(name)] = Remembered.of(stored, updated, good_until)
+        self._known[name_key(name)] = CachedSecret.of(stored, updated, good_until)
 
     def forget(self, name: str) -> None:
         """What stands there is not known any more."""
-        self._known.pop(place_of(name), None)
+        self._known.pop(name_key(name), None)
 
     def can_recall(self, name: str) -> bool:
         """Whether a listing could spare the reading of `name`."""
-        known = self._known.get(place_of(name))
+        known = self._known.get(name_key(name))
         return known is not None and self.clock() < known.good_until
 
-    def last_read(self, name: str) -> Existing | None:
+    def last_read(self, name: str) -> StoredSecret | None:
         """What was read of `name` last, whether or not it still stands; None while it is being read again.
 
         It is what `recall` said still stands as long as nobody else reads: a secret is in one pass at a time.
         """
-        return self._known.get(place_of(name))
+        return self._known.get(name_key(name))
 
-    def recall(self, listed: Listed) -> Existing | None:
+    def recall(self, listed: SecretProperties) -> StoredSecret | None:
         """What was read, if `listed` shows that it still stands."""
-        known = self._known.get(place_of(listed.name))
+        known = self._known.get(name_key(listed.name))
         if known is None or self.clock() >= known.good_until:
             return None
         same = (
@@ -106,7 +106,7 @@ class Memory:
         return known if same else None
 
 
-def place_of(name: str) -> str:
+def name_key(name: str) -> str:
     """The name without regard to case."""
     lowered = fold(name)
     # If it is the same, the string that others keep too.
@@ -114,7 +114,7 @@ def place_of(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def shared(moment: T) -> T:
+def interned_time(moment: T) -> T:
     """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one pass."""
     return moment
 

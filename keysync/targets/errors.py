@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from keysync.azure.errors import AzureFailure
-from keysync.azure.retry import Outdated
+from keysync.azure.errors import CallFailed
+from keysync.azure.retry import StaleRead
 
 
-class WriteUnknown(AzureFailure):
+class WriteUnknown(CallFailed):
     """A write may have taken effect, or may do so later, and reading back does not show it; `record` is of the first failure."""
 
 
-class WriteConflict(AzureFailure):
+class WriteConflict(CallFailed):
     """The reply to a write was lost, and what stands there now is neither the old version nor ours."""
 
 
-class ReadFromBefore(Outdated):
+class ReadFromBefore(StaleRead):
     """Nothing was sent: the vault lists a later version than the one that it shows."""
 
 
-class NotKept(AzureFailure):
+class NotKept(CallFailed):
     """The vault accepted a change of a version and did not keep it."""

@@ -12,7 +12,7 @@ from keysync.secret.value import SecretValue
 
 
 @dataclass(frozen=True, slots=True)
-class Existing:
+class StoredSecret:
     """The latest version of a stored secret; `managed` says that a certificate owns it; times are UTC.
 
     `age` is how old the version was when it was read, by the service's clock alone; None where that is unknown.
@@ -54,7 +54,7 @@ class SoftDeleted:
     purged_on: datetime | None = field(default=None, compare=False)
 
 
-Observation: TypeAlias = Existing | Absent | Disabled | SoftDeleted
+Observation: TypeAlias = StoredSecret | Absent | Disabled | SoftDeleted
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class History:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class SecretProperties:
     """One secret as a listing of the vault shows it; no version, no value. Times are UTC, in whole seconds."""
 
     name: str
@@ -87,10 +87,10 @@ class Listed:
     updated: datetime | None = None
 
 
-class Survey(Protocol):
+class ListValidation(Protocol):
     """One pass's look at a vault as a whole, which may spare it reads."""
 
-    async def recall(self, name: str) -> tuple[Existing, float] | None:
+    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:
         """What stands under `name` and the monotonic time of the look, where that is certain without reading it."""
         ...
 
@@ -99,10 +99,10 @@ class Survey(Protocol):
         ...
 
 
-class NoSurvey:
+class NoListValidation:
     """Spares nothing."""
 
-    async def recall(self, name: str) -> tuple[Existing, float] | None:  # noqa: ARG002  # the protocol's signature
+    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:  # noqa: ARG002  # the protocol's signature
         """Nothing is certain."""
         return None
 
@@ -113,30 +113,30 @@ class NoSurvey:
 class SecretTarget(Protocol):
     """One vault."""
 
-    def survey(self, names: Collection[str]) -> Survey:
+    def survey(self, names: Collection[str]) -> ListValidation:
         """Begins a look at the vault for a pass over `names`."""
         ...
 
-    async def warm(self) -> None:
-        """Makes the first call that a vault has to have before many. Raises AzureFailure."""
+    async def prime(self) -> None:
+        """Makes the first call that a vault has to have before many. Raises CallFailed."""
         ...
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
-        """What stands under `name` now; without `deleted` a soft-deleted secret is not told from none. Raises AzureFailure."""
+        """What stands under `name` now; without `deleted` a soft-deleted secret is not told from none. Raises CallFailed."""
         ...
 
     async def history(self, name: str, latest: str) -> History:
-        """The versions of `name`, of which `latest` was seen to be the latest. Raises AzureFailure."""
+        """The versions of `name`, of which `latest` was seen to be the latest. Raises CallFailed."""
         ...
 
-    async def listing(self) -> tuple[Listed, ...]:
-        """Every secret of the vault, whole or not at all. Raises AzureFailure."""
+    async def listing(self) -> tuple[SecretProperties, ...]:
+        """Every secret of the vault, whole or not at all. Raises CallFailed."""
         ...
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version and returns its id; `before` is the version that was observed, None for none.
 
-        After an ambiguous failure it reads back and never sends the value again. Raises AzureFailure, Outdated where nothing
+        After an ambiguous failure it reads back and never sends the value again. Raises CallFailed, Outdated where nothing
         was written and another look is due, WriteUnknown where the value may have been written or an earlier write may still
         take effect, or WriteConflict where another writer wrote meanwhile.
         """
@@ -145,7 +145,7 @@ class SecretTarget(Protocol):
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
         """Sets tags, content type and expiry of `version` without making another.
 
-        Raises AzureFailure, or NotKept where the vault accepted the change and did not keep it.
+        Raises CallFailed, or NotKept where the vault accepted the change and did not keep it.
         """
         ...
 
@@ -154,9 +154,9 @@ class SecretTarget(Protocol):
         ...
 
     async def recover(self, name: str) -> None:
-        """Brings a soft-deleted secret back and returns once it can be read. Raises AzureFailure."""
+        """Brings a soft-deleted secret back and returns once it can be read. Raises CallFailed."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Deletes `name` so that it can be recovered; never purges. Raises AzureFailure."""
+        """Deletes `name` so that it can be recovered; never purges. Raises CallFailed."""
         ...

@@ -14,28 +14,28 @@ from typing import Any, Final, TypeVar
 from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.policies import reply_date
-from keysync.azure.rate_limit import WindowLimit
-from keysync.azure.retry import Caller, Operation, Outdated
+from keysync.azure.rate_limit import SlidingWindow
+from keysync.azure.retry import Caller, Operation, StaleRead
 from keysync.config.formats import fold
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
-from keysync.targets.cache import PAGE, Memory, shared
+from keysync.targets.cache import PAGE, SecretCache, interned_time
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteConflict, WriteUnknown
 from keysync.targets.interface import (
     Absent,
     Disabled,
-    Existing,
     History,
-    Listed,
     Metadata,
     Observation,
+    SecretProperties,
     SoftDeleted,
+    StoredSecret,
 )
-from keysync.targets.list_validation import ListingSurvey, Pages
+from keysync.targets.list_validation import ListingValidation, Pages
 from keysync.targets.replies import SecretIds, checked_tags, checked_text, is_absent, is_bad_value, is_denied, listed_of
 from keysync.targets.tags import Tags
 from keysync.targets.versions import Versions
@@ -85,7 +85,7 @@ class KeyVault:
         caller: Caller,
         *,
         fingerprinter: Fingerprinter,
-        scrubber: Scrubber,
+        redactor: Redactor,
         verify_seconds: float = 3600.0,
         writes: Writes | None = None,
     ) -> None:
@@ -94,20 +94,20 @@ class KeyVault:
         self._client = client
         self._caller = caller
         self._fingerprinter = fingerprinter
-        self._scrubber = scrubber
+        self._redactor = redactor
         self._versions = Versions()
         self._writes = writes or Writes()
-        self._memory = Memory(verify_seconds, time.monotonic)
+        self._memory = SecretCache(verify_seconds, time.monotonic)
         self._pages = Pages()
-        self._windows = {kind: WindowLimit(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
+        self._windows = {kind: SlidingWindow(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
         self._checked: dict[Place, tuple[str | None, float]] = {}
         self._warmth: asyncio.Task[None] | None = None
 
-    async def warm(self) -> None:
+    async def prime(self) -> None:
         """Lets one call learn the vault's challenge and fetch the token; all others wait for it.
 
         Each call that starts before the challenge is cached costs a second request and maybe a token request. The
-        first name asked for need not exist: a 404 has gone all the way. Raises AzureFailure if the call fails.
+        first name asked for need not exist: a 404 has gone all the way. Raises CallFailed if the call fails.
         """
         if self._warmth is None or (self._warmth.done() and self._failed(self._warmth)):
             self._warmth = asyncio.create_task(self._first_call(), name=f"warm {self._url}")
@@ -120,7 +120,7 @@ class KeyVault:
     async def _first_call(self) -> None:
         try:
             await self._call(GET_SECRET, lambda: self._get(_PROBE))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             # Refused for this name is still answered by the vault: each secret tells its own story later.
             if not is_absent(failure.record) and not is_denied(failure.record):
                 raise
@@ -132,7 +132,7 @@ class KeyVault:
             await asyncio.gather(self._warmth, return_exceptions=True)
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
-        """What stands under `name` now: a secret, nothing, a disabled or a deleted one. Raises AzureFailure.
+        """What stands under `name` now: a secret, nothing, a disabled or a deleted one. Raises CallFailed.
 
         If the vault still answers from before a write of this process, that is what the process wrote.
         """
@@ -154,7 +154,7 @@ class KeyVault:
     async def _lists(self, name: str, version: str) -> bool:
         try:
             listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             return not is_absent(failure.record)
         return any(each.version == version for each in listed)
 
@@ -162,11 +162,11 @@ class KeyVault:
         return fold(self._url), fold(name)
 
     async def _read(self, name: str, *, deleted: bool = True) -> Observation:
-        await self.warm()
+        await self.prime()
         self._memory.forget(name)
         try:
             return await self._call(GET_SECRET, lambda: self._get(name))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             record = failure.record
             if is_absent(record):
                 return await self._absent(name) if deleted else Absent()
@@ -175,30 +175,30 @@ class KeyVault:
             raise
 
     async def probe_write(self) -> None:
-        """Whether this identity may set secrets, without setting one. Raises AzureFailure where it may not.
+        """Whether this identity may set secrets, without setting one. Raises CallFailed where it may not.
 
         A set without a value is turned down by every vault: with `BadParameter` once the identity is let through, and with
         403 if it is not; nothing can be written by it. Any other refusal proves nothing.
         """
         try:
             await self._call(SET_SECRET, lambda: self._client.set_secret(_PROBE, _NO_VALUE))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if not is_bad_value(failure.record):
                 raise
 
-    async def _get(self, name: str) -> Existing:
+    async def _get(self, name: str) -> StoredSecret:
         with reply_date() as answered:
             secret = await self._client.get_secret(name)
         properties = secret.properties
         version = self._ids.version(properties.id, name)
-        stored = Existing(
+        stored = StoredSecret(
             version=version,
-            fingerprint=self._fingerprinter.of(self._scrubber.remember(SecretValue(checked_text(secret.value)))),
+            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(checked_text(secret.value)))),
             tags=Tags(checked_tags(properties.tags)),
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
-            created=shared(properties.created_on),
+            created=interned_time(properties.created_on),
         )
         self._memory.keep(name, stored, properties.updated_on, answered())
         return replace(stored, age=_between(properties.created_on, answered()))
@@ -207,7 +207,7 @@ class KeyVault:
         """Tells a free name from one that a deleted secret holds; an identity that may not look learns it when it writes."""
         try:
             return await self._call(GET_DELETED_SECRET, lambda: self._get_deleted(name))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return Absent()
             raise
@@ -223,7 +223,7 @@ class KeyVault:
         """A disabled secret with its tags, which only a listing shows; without them where the identity may not list."""
         try:
             listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return Disabled()
             raise
@@ -265,7 +265,7 @@ class KeyVault:
         """Raises ReadFromBefore if the vault lists a version after `before`: then the look was answered from before it."""
         try:
             listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return  # nothing is there, or this identity may not list
             raise
@@ -279,30 +279,30 @@ class KeyVault:
     async def _holds(self, name: str, version: str, value: SecretValue) -> bool:
         try:
             secret = await self._call(GET_SECRET, lambda: self._client.get_secret(name, version))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if failure.record.has_code("SecretDisabled"):
                 return False
             raise
         self._ids.version(secret.id, name)
-        found = self._scrubber.remember(SecretValue(secret.value or ""))
+        found = self._redactor.remember(SecretValue(secret.value or ""))
         return self._fingerprinter.of(found) == self._fingerprinter.of(value)
 
-    def survey(self, names: Collection[str]) -> ListingSurvey:
+    def survey(self, names: Collection[str]) -> ListingValidation:
         """Begins a listing, where it is worth more than reading `names` one by one."""
-        return ListingSurvey(names, self._memory, self._pages, self._listed_pages)
+        return ListingValidation(names, self._memory, self._pages, self._listed_pages)
 
-    async def listing(self) -> tuple[Listed, ...]:
+    async def listing(self) -> tuple[SecretProperties, ...]:
         """Every secret of the vault; a page that fails fails the whole."""
         return tuple([listed async for page in self._listed_pages() for listed in page])
 
-    async def _listed_pages(self) -> AsyncIterator[Sequence[Listed]]:
-        await self.warm()
+    async def _listed_pages(self) -> AsyncIterator[Sequence[SecretProperties]]:
+        await self.prime()
         url: str | None = f"/secrets?maxresults={PAGE}"
         while url is not None:
             page, url = await self._call(LIST_SECRETS, partial(self._page, url))
             yield page
 
-    async def _page(self, url: str) -> tuple[Sequence[Listed], str | None]:
+    async def _page(self, url: str) -> tuple[Sequence[SecretProperties], str | None]:
         """One page and the link to the next, from plain data: the SDK's models of a page cost many times what they hold."""
         response = await self._client.send_request(HttpRequest("GET", url))
         response.raise_for_status()
@@ -322,15 +322,15 @@ class KeyVault:
             await self._check_latest(name, value, before)
             # Another writer may have come meanwhile: only a look right before the request keeps that time short.
             self._checked[place] = before, time.monotonic()
-            raise Outdated(_look_again(name))
+            raise StaleRead(_look_again(name))
         try:
             made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if not failure.record.ambiguous:
                 self._writes.refused(place)
                 raise
             return await self._landed(name, value, before, failure.record)
-        stored = Existing(
+        stored = StoredSecret(
             made, self._fingerprinter.of(value), Tags(metadata.tags), metadata.content_type, expires=metadata.expires
         )
         self._writes.made(place, before, stored)
@@ -356,14 +356,16 @@ class KeyVault:
         for attempt in range(1, _READ_BACKS + 1):
             try:
                 now = await self._read(name)
-            except AzureFailure:
+            except CallFailed:
                 return made
             if self._writes.saw(self._place(name), now):
                 self._memory.forget(name)
             # Another version of the same value is another keysync's, and what this one was to bring about.
-            if isinstance(now, Existing) and (now.version == made or now.fingerprint == self._fingerprinter.of(value)):
+            if isinstance(now, StoredSecret) and (
+                now.version == made or now.fingerprint == self._fingerprinter.of(value)
+            ):
                 return made
-            old = now.version == before if isinstance(now, Existing) else isinstance(now, Absent) and before is None
+            old = now.version == before if isinstance(now, StoredSecret) else isinstance(now, Absent) and before is None
             if not old:
                 raise WriteConflict(_overtaken(name, self._url))
             if attempt < _READ_BACKS:
@@ -378,12 +380,16 @@ class KeyVault:
         for attempt in range(1, _READ_BACKS + 1):
             try:
                 now = await self._read(name)
-            except AzureFailure as second:
+            except CallFailed as second:
                 raise WriteUnknown(record) from second
-            if isinstance(now, Existing) and now.version != before and now.fingerprint == self._fingerprinter.of(value):
+            if (
+                isinstance(now, StoredSecret)
+                and now.version != before
+                and now.fingerprint == self._fingerprinter.of(value)
+            ):
                 self._writes.made(self._place(name), before, now)
                 return now.version
-            old = now.version == before if isinstance(now, Existing) else isinstance(now, Absent) and before is None
+            old = now.version == before if isinstance(now, StoredSecret) else isinstance(now, Absent) and before is None
             if not old:
                 raise WriteConflict(_changed(record))
             self._memory.forget(name)
@@ -427,9 +433,9 @@ class KeyVault:
         for number in range(1, _READ_BACKS + 1):
             try:
                 now = await self._read(name)
-            except AzureFailure:
+            except CallFailed:
                 return  # the reply said that it was done
-            if isinstance(now, (Existing, Disabled)) and now.version not in {version, None}:
+            if isinstance(now, (StoredSecret, Disabled)) and now.version not in {version, None}:
                 return  # another version is the latest: another writer's
             left = differing(now)
             if not left:
@@ -452,16 +458,16 @@ class KeyVault:
             )
 
     async def recover(self, name: str) -> None:
-        """Recovers and waits, at most a minute, until the name can be read again. Raises AzureFailure."""
+        """Recovers and waits, at most a minute, until the name can be read again. Raises CallFailed."""
         await self._settled(
             name,
             RECOVER_SECRET,
             lambda: self._recover(name),
-            done=lambda now: isinstance(now, (Existing, Disabled)),
+            done=lambda now: isinstance(now, (StoredSecret, Disabled)),
         )
 
     async def delete(self, name: str) -> None:
-        """Deletes and waits, at most a minute, until the name is gone. Raises AzureFailure."""
+        """Deletes and waits, at most a minute, until the name is gone. Raises CallFailed."""
         await self._settled(
             name,
             DELETE_SECRET,
@@ -486,14 +492,14 @@ class KeyVault:
         try:
             # The SDK polls, for ever if need be: the deadline of a call ends it.
             await self._call(operation, send)
-        except AzureFailure as failure:
+        except CallFailed as failure:
             # 404 to a recovery: one that began earlier has just come to its end.
             over = operation is RECOVER_SECRET and is_absent(failure.record)
             if not failure.record.ambiguous and not over:
                 raise
             await self._wait_until(name, done, failure)
 
-    async def _wait_until(self, name: str, done: Callable[[Observation], bool], failure: AzureFailure) -> None:
+    async def _wait_until(self, name: str, done: Callable[[Observation], bool], failure: CallFailed) -> None:
         try:
             async with asyncio.timeout(_SETTLE_SECONDS):
                 while not done(await self.read(name)):  # noqa: ASYNC110  # the event is a vault's
@@ -506,7 +512,7 @@ class KeyVault:
         await window.take()
         try:
             return await self._caller.call(operation, self._url, send)
-        except AzureFailure as failure:
+        except CallFailed as failure:
             if failure.record.http_status == _TOO_MANY and failure.record.has_code(_OF_THE_VAULT):
                 window.hold(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
             raise
@@ -568,7 +574,7 @@ def _after(listed: Sequence[Any], before: str | None, answered: datetime) -> lis
 
 
 def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:
-    if not isinstance(found, Existing):
+    if not isinstance(found, StoredSecret):
         return frozenset()  # it was disabled or deleted since, which the next pass sees
     pairs = {
         "tags": wanted.tags.items() <= dict(found.tags).items(),
@@ -579,7 +585,7 @@ def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:
 
 
 def _not_switched(enabled: bool, found: Observation) -> frozenset[str]:
-    wrong = isinstance(found, Disabled if enabled else Existing)
+    wrong = isinstance(found, Disabled if enabled else StoredSecret)
     return frozenset({"enabled"} if wrong else ())
 
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from keysync.azure.errors import AzureFailure
-from keysync.targets.cache import Memory, most_pages, place_of
-from keysync.targets.interface import Existing, Listed
+from keysync.azure.errors import CallFailed
+from keysync.targets.cache import SecretCache, most_pages, name_key
+from keysync.targets.interface import SecretProperties, StoredSecret
 
 _LEAST_PATIENCE: Final = 2.0
-_PASSES_WITHOUT: Final = 5
+_RUNS_WITHOUT: Final = 5
 
 
 class Pages:
@@ -21,16 +21,16 @@ class Pages:
     def __init__(self) -> None:
         self.seconds = 0.05
         self.count = 0
-        self._left_out = 0
+        self._skipped = 0
 
     def failed(self) -> None:
         """A listing failed or hung: the next passes do without."""
-        self._left_out = _PASSES_WITHOUT
+        self._skipped = _RUNS_WITHOUT
 
     def may_try(self) -> bool:
         """Whether a listing may be tried in this pass."""
-        if self._left_out:
-            self._left_out -= 1
+        if self._skipped:
+            self._skipped -= 1
             return False
         return True
 
@@ -39,19 +39,19 @@ class Pages:
         self.seconds += 0.3 * (seconds - self.seconds)
 
 
-class ListingSurvey:
-    """A `Survey` by a listing, which goes on in a task of its own; whoever asks for a name waits for its page at most."""
+class ListingValidation:
+    """A `ListValidation` by a listing, which goes on in a task of its own; whoever asks for a name waits for its page at most."""
 
     def __init__(
         self,
         names: Collection[str],
-        memory: Memory,
+        memory: SecretCache,
         pages: Pages,
-        fetch: Callable[[], AsyncIterator[Sequence[Listed]]],
+        fetch: Callable[[], AsyncIterator[Sequence[SecretProperties]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         # Those that were not shown yet; each by its own string, so that none of a page is kept.
-        self._wanted = {place: place for place in map(place_of, names) if memory.can_recall(place)}
+        self._wanted = {place: place for place in map(name_key, names) if memory.can_recall(place)}
         self._memory = memory
         self._pages = pages
         self._fetch = fetch
@@ -66,9 +66,9 @@ class ListingSurvey:
         if self._task is not None:
             self._task.add_done_callback(lambda _task: self._release(list(self._waiting)))
 
-    async def recall(self, name: str) -> tuple[Existing, float] | None:
+    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:
         """What the listing proves, told once; None where it shows something new, has not the name, failed, or was given up."""
-        wanted = place_of(name)
+        wanted = name_key(name)
         if self._task is None:
             return None
         if wanted in self._wanted and not self._task.done() and not await self._shown(wanted):
@@ -114,16 +114,16 @@ class ListingSurvey:
                     self._pages.count = max(self._pages.count, count + 1)
                     return
                 began = self._clock()
-        except AzureFailure:
+        except CallFailed:
             self._pages.failed()
             return  # what was not listed is read
         self._pages.count = count
 
-    def _take(self, page: Sequence[Listed], at: float) -> None:
+    def _take(self, page: Sequence[SecretProperties], at: float) -> None:
         self._heard_at = asyncio.get_running_loop().time()
         shown: list[str] = []
         for listed in page:
-            name = self._wanted.pop(place_of(listed.name), None)
+            name = self._wanted.pop(name_key(listed.name), None)
             if name is None:
                 continue
             shown.append(name)

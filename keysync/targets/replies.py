@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.config.formats import fold
-from keysync.targets.interface import Listed
+from keysync.targets.interface import SecretProperties
 
 _HTTPS: Final = 443
 _BAD_REQUEST: Final = 400
@@ -25,7 +25,7 @@ class SecretIds:
         self._origin = _origin(url)
 
     def parse(self, text: object) -> tuple[str, str]:
-        """Name and version (empty for none) of a secret in this vault. Raises AzureFailure for any other id."""
+        """Name and version (empty for none) of a secret in this vault. Raises CallFailed for any other id."""
         path = self._path(text) if isinstance(text, str) else ""
         name, _, version = path.partition("/")
         if not name or "/" in version:
@@ -33,13 +33,13 @@ class SecretIds:
         return name, version
 
     def version(self, text: object, name: str, *, changed: bool = False) -> str:
-        """The version of an id that names the secret `name` and a version of it. Raises AzureFailure for any other id.
+        """The version of an id that names the secret `name` and a version of it. Raises CallFailed for any other id.
 
         With `changed` the reply is one to a change, which may have taken effect: the failure is ambiguous.
         """
         try:
             found, version = self.parse(text)
-        except AzureFailure:
+        except CallFailed:
             found, version = "", ""
         if fold(found) != fold(name) or not version:
             raise _failure(f"the reply is not about {self._prefix}{name}: not used", ambiguous=changed)
@@ -62,8 +62,8 @@ def _origin(url: str) -> tuple[str, str, int]:
         return "", "", 0
 
 
-def _failure(summary: str, *, ambiguous: bool = False) -> AzureFailure:
-    return AzureFailure(FailureRecord(kind="invalid_response", summary=summary, ambiguous=ambiguous))
+def _failure(summary: str, *, ambiguous: bool = False) -> CallFailed:
+    return CallFailed(FailureRecord(kind="invalid_response", summary=summary, ambiguous=ambiguous))
 
 
 def is_absent(record: FailureRecord) -> bool:
@@ -82,10 +82,10 @@ def is_bad_value(record: FailureRecord) -> bool:
     return record.http_status == _BAD_REQUEST and record.code == "BadParameter" and "version" not in message
 
 
-def listed_of(item: dict[str, Any], name: str) -> Listed:
+def listed_of(item: dict[str, Any], name: str) -> SecretProperties:
     """One entry of a page of the listing (SecretItem of the service's description)."""
     attributes = item.get("attributes") or {}
-    return Listed(
+    return SecretProperties(
         name=name,
         tags=checked_tags(item.get("tags")),
         enabled=bool(attributes.get("enabled", True)),

@@ -9,7 +9,7 @@ from itertools import takewhile
 from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord
-from keysync.targets.interface import Absent, Existing, Observation
+from keysync.targets.interface import Absent, Observation, StoredSecret
 
 Place: TypeAlias = tuple[str, str]
 """The vault's URL and the secret's name, both in lower case."""
@@ -25,7 +25,7 @@ _IGNORED_SECONDS: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class _Made:
-    stored: Existing
+    stored: StoredSecret
     older: frozenset[str | None]
     until: float
     shown: bool = False
@@ -61,7 +61,7 @@ class Writes:
         """The write that was sent last has certainly taken no effect."""
         self._pending.pop(place, None)
 
-    def made(self, place: Place, before: str | None, stored: Existing) -> None:
+    def made(self, place: Place, before: str | None, stored: StoredSecret) -> None:
         """The write that was sent last has made `stored`, where `before` was the latest version."""
         self._pending.pop(place, None)
         last = self._made.pop(place, None)
@@ -85,15 +85,15 @@ class Writes:
         if made is None or self.clock() >= made.until:
             self._made.pop(place, None)
             return False
-        stale = _version(found) in made.older if isinstance(found, Existing | Absent) else False
-        current = isinstance(found, Existing) and found.version == made.stored.version
+        stale = _version(found) in made.older if isinstance(found, StoredSecret | Absent) else False
+        current = isinstance(found, StoredSecret) and found.version == made.stored.version
         if stale or current:
             self._made[place] = replace(made, shown=made.shown or current)
         else:
             del self._made[place]  # another writer's
         return stale
 
-    def last(self, place: Place) -> Existing | None:
+    def last(self, place: Place) -> StoredSecret | None:
         """What this process wrote last, where `saw` may still find a read to be from before it."""
         made = self._made.get(place)
         return made.stored if made is not None else None
@@ -119,5 +119,5 @@ class Writes:
         self._ignored[place] = _Ignored(attempt, fields, self.clock() + _IGNORED_SECONDS)
 
 
-def _version(found: Existing | Absent) -> str | None:
-    return found.version if isinstance(found, Existing) else None
+def _version(found: StoredSecret | Absent) -> str | None:
+    return found.version if isinstance(found, StoredSecret) else None

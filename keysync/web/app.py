@@ -34,7 +34,7 @@ class StatusSource(Protocol):
     def status(self) -> Status: ...
 
 
-def make_app(source: StatusSource, registry: CollectorRegistry) -> web.Application:
+def make_web_app(source: StatusSource, registry: CollectorRegistry) -> web.Application:
     """The application that `open_server` serves: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`.
 
     `/metrics` is what `registry` holds, and gauges of the snapshot (`StatusCollector`).

@@ -8,7 +8,7 @@ from contextlib import closing
 from http.client import HTTPConnection, HTTPException
 from typing import Final
 
-from keysync.report.console import without_controls
+from keysync.report.console import strip_control_codes
 
 _EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # asked at, not listened on
 _MOST_BYTES: Final = 65_536
@@ -52,4 +52,4 @@ def _judged(status: int, body: bytes) -> str | None:
     if told["live"] and status == 200:
         return None
     # It may be somebody else's answer.
-    return without_controls(str(told.get("reason") or f"status {status}"))[:_LONGEST_REASON]
+    return strip_control_codes(str(told.get("reason") or f"status {status}"))[:_LONGEST_REASON]

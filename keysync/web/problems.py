@@ -19,7 +19,7 @@ _MILD: Final = frozenset({"refused", "skipped"})
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """Why something is not as it should be, once for all `keys` that it holds for. `facts` are names and values."""
 
     mark: str
@@ -76,7 +76,7 @@ def _shared(number: int, secrets: Mapping[str, SecretStatus], hints_differ: bool
     )
 
 
-def troubles_of(account: AccountStatus, shared: Mapping[CauseKey, SharedCause]) -> Iterator[Trouble]:
+def troubles_of(account: AccountStatus, shared: Mapping[CauseKey, SharedCause]) -> Iterator[Problem]:
     """One for each cause; of a shared one only what is the account's own."""
     causes: dict[CauseKey, list[SecretStatus]] = {}
     for secret in account.secrets:
@@ -88,7 +88,7 @@ def troubles_of(account: AccountStatus, shared: Mapping[CauseKey, SharedCause]) 
         yield _own(trouble, shared[key]) if key in shared else trouble
 
 
-def _own(trouble: Trouble, cause: SharedCause) -> Trouble:
+def _own(trouble: Problem, cause: SharedCause) -> Problem:
     """The trouble without what the shared cause already says."""
     ids = tuple(fact for fact in trouble.facts if fact[0].endswith(" id"))
     return replace(
@@ -116,11 +116,11 @@ def _keys(group: Sequence[SecretStatus], account: AccountStatus) -> str:
     return ", ".join(f"{secret.vault}/{secret.secret}" for secret in group)
 
 
-def trouble_of(mark: str, reason: str | None, error: Mapping[str, Any] | None, keys: str = "") -> Trouble:
+def trouble_of(mark: str, reason: str | None, error: Mapping[str, Any] | None, keys: str = "") -> Problem:
     error = error or {}
     cloud = error.get("cloud_error") or {}
     text = reason or cloud.get("message") or str(error.get("kind", "")).replace("_", " ")
-    return Trouble(
+    return Problem(
         mark, keys, _named(error) or shorten(text, 72, placeholder=" …"), text, error.get("hint"), _facts(error)
     )
 

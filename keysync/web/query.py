@@ -12,7 +12,7 @@ from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.causes import natural
 
 PER_PAGE: Final = 200
-SEVERITY: Final[tuple[AccountState, ...]] = ("failing", "refused", "held", "drift", "pending", "changed", "in_step")
+SEVERITY: Final[tuple[AccountState, ...]] = ("failing", "refused", "held", "drift", "pending", "changed", "in_sync")
 """The states, the one that most needs a person first."""
 NOT_RIGHT: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "held", "drift"})
 

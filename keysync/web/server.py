@@ -40,7 +40,7 @@ class Bound:
 
 @asynccontextmanager
 async def open_server(app: web.Application, host: str, port: int) -> AsyncIterator[Bound]:
-    """Serves `app`, made by `make_app` and used once, on `host` and `port` until the block ends.
+    """Serves `app`, made by `make_web_app` and used once, on `host` and `port` until the block ends.
 
     Port 0 takes a free one. A name that has several addresses, as `localhost` does, is served on all of them, and `::` on
     IPv4 too. Raises UsageError where the address cannot be bound.
@@ -52,7 +52,7 @@ async def open_server(app: web.Application, host: str, port: int) -> AsyncIterat
     runner = web.AppRunner(app, access_log=None, logger=_logger(), shutdown_timeout=_PATIENCE)
     try:
         await runner.setup()
-        crowd = _Crowd(runner.server)
+        crowd = ConnectionLimit(runner.server)
         create = asyncio.get_running_loop().create_server
         servers += [await create(crowd, sock=listener, backlog=128) for listener in listeners]
         yield bound
@@ -70,7 +70,7 @@ async def check_free(host: str, port: int) -> None:
         listener.close()
 
 
-class _Crowd:
+class ConnectionLimit:
     """Makes the protocols of connections, of which so many are open at most: one more, and the oldest has to go.
 
     Whoever opens connections and says nothing must not use up the files that the calls to Azure need.

@@ -13,7 +13,7 @@ Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
-class Headline:
+class SummaryLine:
     """`text` for the page, `title` shorter for a browser's tab, `tone` for icon and colour."""
 
     text: str
@@ -21,51 +21,51 @@ class Headline:
     tone: Tone
 
 
-def headline(status: Status, tally: Tally) -> Headline:
+def summary_line(status: Status, tally: Tally) -> SummaryLine:
     """The worst that there is to say."""
     if not status.live:
-        return Headline("keysync does not work", "not working", "bad")
+        return SummaryLine("keysync does not work", "not working", "bad")
     if status.leader is False:
         return _standby(status)
     if status.stopped is not None:
-        return Headline("Stopped by a safety limit", "stopped by a limit", "bad")
+        return SummaryLine("Stopped by a safety limit", "stopped by a limit", "bad")
     if tally.behind:
         behind = f"{tally.behind:,} of {tally.secrets:,}"
         unread = f", {tally.unread:,} could not be read" if tally.unread else ""
         pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
-        return Headline(f"{behind} secrets behind{unread}{pending}", f"{behind} behind", "bad")
+        return SummaryLine(f"{behind} secrets behind{unread}{pending}", f"{behind} behind", "bad")
     if tally.unread:
         unread = f"{tally.unread:,} of {tally.secrets:,}"
         pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
-        return Headline(f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad")
+        return SummaryLine(f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad")
     return _nothing_behind(status, tally)
 
 
-def _standby(status: Status) -> Headline:
+def _standby(status: Status) -> SummaryLine:
     reason = status.ready_reason or "standing by"
     text = reason[:1].upper() + reason[1:]
-    return Headline(text, "standing by", "wait") if status.ready else Headline(text, "could not take over", "bad")
+    return SummaryLine(text, "standing by", "wait") if status.ready else SummaryLine(text, "could not take over", "bad")
 
 
-def _nothing_behind(status: Status, tally: Tally) -> Headline:
+def _nothing_behind(status: Status, tally: Tally) -> SummaryLine:
     if not tally.accounts:
-        return Headline("No accounts to keep in step", "no accounts", "wait")
+        return SummaryLine("No accounts to keep in step", "no accounts", "wait")
     wrong = sum(account.state in NOT_RIGHT for account in status.accounts)
     if wrong:
         needs = f"{count(wrong, 'account')} {'needs' if wrong == 1 else 'need'} attention"
-        return Headline(needs, needs, "bad")
+        return SummaryLine(needs, needs, "bad")
     if status.stale_accounts:
         stale = count(len(status.stale_accounts), "account")
-        return Headline(f"{stale} not seen in step for too long", f"{stale} stale", "warn")
+        return SummaryLine(f"{stale} not seen in step for too long", f"{stale} stale", "warn")
     if status.unserved:
         unserved = f"{count(len(status.unserved), 'account')} no longer served"
-        return Headline(unserved, unserved, "warn")
+        return SummaryLine(unserved, unserved, "warn")
     if status.ready and not tally.secrets:
-        return Headline("No secrets to keep in step", "no secrets", "wait")
-    if not tally.in_step:
-        return Headline("The first pass is not done yet", "first pass", "wait")
+        return SummaryLine("No secrets to keep in step", "no secrets", "wait")
+    if not tally.in_sync:
+        return SummaryLine("The first pass is not done yet", "first pass", "wait")
     if tally.pending:
-        seen = f"{tally.in_step:,} of {tally.secrets:,}"
-        return Headline(f"{seen} secrets in step, the others not looked at yet", f"{seen} in step so far", "wait")
+        seen = f"{tally.in_sync:,} of {tally.secrets:,}"
+        return SummaryLine(f"{seen} secrets in step, the others not looked at yet", f"{seen} in step so far", "wait")
     everything = f"All {count(tally.secrets, 'secret')} in step" if tally.secrets > 1 else "The secret is in step"
-    return Headline(everything, everything.lower(), "good")
+    return SummaryLine(everything, everything.lower(), "good")

@@ -11,9 +11,9 @@ from typing import Final
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
 from keysync.sync.causes import natural
 from keysync.web.format import clock, machine, relative
-from keysync.web.problems import CauseKey, SharedCause, Trouble, shared_causes, trouble_of, troubles_of
+from keysync.web.problems import CauseKey, Problem, SharedCause, shared_causes, trouble_of, troubles_of
 from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
-from keysync.web.summary import Headline, Tone, headline
+from keysync.web.summary import SummaryLine, Tone, summary_line
 
 MOST_WRITES: Final = 50
 MOST_UNSERVED: Final = 20
@@ -21,7 +21,7 @@ MOST_SECRETS: Final = 6
 """How many secrets of an account stand in its row; more of them open on request."""
 
 STATES: Final[Mapping[str, tuple[str, Tone]]] = {
-    "in_step": ("in step", "good"),
+    "in_sync": ("in step", "good"),
     "changed": ("just written", "good"),
     "drift": ("drift", "warn"),
     "refused": ("refused", "warn"),
@@ -85,7 +85,7 @@ class AccountRow:
     next_try: When | None
     secrets: tuple[SecretRow, ...]
     secrets_told: str
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ class VaultRow:
     tone: Tone
     breaker: str
     retry: When | None
-    trouble: Trouble | None
+    trouble: Problem | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Chip:
+class FilterLink:
     """How many accounts are in a state, with a link that shows them."""
 
     label: str
@@ -140,7 +140,7 @@ class View:
 
     status: Status
     tally: Tally
-    headline: Headline
+    summary_line: SummaryLine
     query: Query
     stopped: tuple[str, str]
     """The message of a safety stop, and the command at its end that accepts the plan."""
@@ -148,12 +148,12 @@ class View:
     """The only one that there is; None where each row has to tell its own."""
     now: When
     started: When
-    next_pass: When | None
-    last_pass: When | None
+    next_run: When | None
+    last_run: When | None
     last_summary: str
     bar: tuple[tuple[str, float, float], ...]
     causes: tuple[SharedCause, ...]
-    chips: tuple[Chip, ...]
+    chips: tuple[FilterLink, ...]
     columns: tuple[Column, ...]
     states: Mapping[str, str]
     sorts: Mapping[str, str]
@@ -173,19 +173,19 @@ def make_view(status: Status, query: Query) -> View:
     query = query if query.page <= pages else Query.parse({**_asked(query), "page": str(pages)})
     first = (query.page - 1) * PER_PAGE
     shown = found[first : first + PER_PAGE]
-    last_pass, causes = status.last_pass, shared_causes(status.accounts)
+    last_run, causes = status.last_run, shared_causes(status.accounts)
     return View(
         status=status,
         tally=tally,
-        headline=headline(status, tally),
+        summary_line=summary_line(status, tally),
         query=query,
         stopped=_stopped(status.stopped or ""),
         subscription=_only(account.subscription_id for account in status.accounts),
         now=_must(now, now),
         started=_must(status.started, now),
-        next_pass=_when(status.next_pass, now),
-        last_pass=_when(last_pass.started if last_pass else None, now),
-        last_summary=_summary(last_pass.summary) if last_pass else "",
+        next_run=_when(status.next_run, now),
+        last_run=_when(last_run.started if last_run else None, now),
+        last_summary=_summary(last_run.summary) if last_run else "",
         bar=_bar(tally),
         causes=tuple(causes.values()),
         chips=tuple(_chips(status, query)),
@@ -232,7 +232,7 @@ def _only(values: Iterable[str]) -> str | None:
 
 def _bar(tally: Tally) -> tuple[tuple[str, float, float], ...]:
     """Tone, start and width of each part, of a hundred. A part that is there at all can be seen."""
-    counts = {"bad": tally.behind + tally.unread, "wait": tally.pending, "good": tally.in_step}
+    counts = {"bad": tally.behind + tally.unread, "wait": tally.pending, "good": tally.in_sync}
     present = {tone: max(1.0, 100 * number / tally.secrets) for tone, number in counts.items() if number}
     whole, start, parts = sum(present.values()), 0.0, []
     for tone, share in present.items():
@@ -242,14 +242,14 @@ def _bar(tally: Tally) -> tuple[tuple[str, float, float], ...]:
     return tuple(parts)
 
 
-def _chips(status: Status, query: Query) -> Iterable[Chip]:
+def _chips(status: Status, query: Query) -> Iterable[FilterLink]:
     numbers = Counter[str](account.state for account in status.accounts)
     numbers["stale"] = sum(account.stale for account in status.accounts)
     for state in (*SEVERITY, "stale"):
         if numbers[state]:
             label, tone = STATES[state]
             current = query.state == state
-            yield Chip(label, tone, numbers[state], query.href(state="" if current else state, page=1), current)
+            yield FilterLink(label, tone, numbers[state], query.href(state="" if current else state, page=1), current)
 
 
 def _columns(query: Query) -> tuple[Column, ...]:
@@ -301,8 +301,8 @@ def _account(account: AccountStatus, now: datetime, causes: Mapping[CauseKey, Sh
 
 
 def _told(secrets: Sequence[SecretStatus]) -> str:
-    in_step = sum(secret.standing == "in_step" for secret in secrets)
-    return f"{in_step} of {len(secrets)} in step"
+    in_sync = sum(secret.standing == "in_sync" for secret in secrets)
+    return f"{in_sync} of {len(secrets)} in step"
 
 
 def _secret(secret: SecretStatus, now: datetime) -> SecretRow:
@@ -315,7 +315,7 @@ def _standing(secret: SecretStatus) -> tuple[str, Tone]:
     verdict = (secret.verdict or "").replace("_", " ").replace("in sync", "in step")
     outcome = secret.outcome or ""
     match secret.standing:
-        case "in_step":
+        case "in_sync":
             return (verdict or "in step") if outcome in {"", "unchanged"} else outcome, "good"
         case "pending":
             return "not looked at yet", "wait"

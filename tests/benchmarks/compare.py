@@ -58,7 +58,7 @@ Case = tuple[str, str, str]
 """Kind, state, and the program's name."""
 
 
-class Measured(Protocol):
+class RunMetrics(Protocol):
     """What is told of a pass, and of a process."""
 
     @property
@@ -84,13 +84,13 @@ class Meter:
             steps.ready()
             if program.remembers:
                 self.azure.regenerate()
-                steps.one_pass()
+                steps.one_run()
                 time.sleep(_SETTLE_SECONDS)
-                steps.one_pass()
+                steps.one_run()
             for state in STATES:
-                self._measure((KINDS[0], state, program.name), steps.one_pass)
+                self._measure((KINDS[0], state, program.name), steps.one_run)
 
-    def _measure(self, case: Case, work: Callable[[], Measured]) -> None:
+    def _measure(self, case: Case, work: Callable[[], RunMetrics]) -> None:
         changed = case[1] == STATES[1]
         if changed:
             self.azure.regenerate()
@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document")
     given = parser.parse_args()
-    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_step=True)
+    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_sync=True)
     told("compare", report(measure(fleet, given.latency, given.repeat), fleet, given.latency), given.write)
 
 

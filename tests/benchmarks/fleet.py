@@ -31,7 +31,7 @@ _SAMPLE = 500
 
 
 @dataclass(frozen=True)
-class Pass:
+class SyncRun:
     """One pass of all shards: wall seconds until the last was done, requests, those answered with 429, and each shard's own.
 
     `busy` is the share of the machine's processor that was in use, of 1.
@@ -99,7 +99,7 @@ def bounds_table(accounts: int, places: Sequence[tuple[int, int]]) -> str:
 # Passes
 
 
-def all_at_once(azure: Running, begin: Callable[[], None], shards: Sequence[Steps]) -> Pass:
+def all_at_once(azure: Running, begin: Callable[[], None], shards: Sequence[Steps]) -> SyncRun:
     """Lets something begin and waits until every shard has told of its pass."""
     counts, refused = sum(azure.counts().values()), azure.statuses().get("429", 0)
     busy, watch = _busy_seconds(), time.monotonic()
@@ -108,7 +108,7 @@ def all_at_once(azure: Running, begin: Callable[[], None], shards: Sequence[Step
     wall = time.monotonic() - watch
     share = (_busy_seconds() - busy) / wall / (os.cpu_count() or 1)
     requests = sum(azure.counts().values()) - counts
-    return Pass(wall, requests, azure.statuses().get("429", 0) - refused, share, timed)
+    return SyncRun(wall, requests, azure.statuses().get("429", 0) - refused, share, timed)
 
 
 def _busy_seconds() -> float:
@@ -119,7 +119,7 @@ def _busy_seconds() -> float:
     return (user + nice + system + sum(interrupts)) / os.sysconf("SC_CLK_TCK")
 
 
-def passes(fleet: Fleet, count: int, latency: float) -> Mapping[str, Pass]:
+def runs(fleet: Fleet, count: int, latency: float) -> Mapping[str, SyncRun]:
     """The first pass and a steady one of `count` shards, each with full buckets."""
     with TemporaryDirectory() as folder, running(fleet, latency=latency, limits=True) as azure:
         config = Path(folder, "keysync.yaml")
@@ -147,7 +147,7 @@ def passes(fleet: Fleet, count: int, latency: float) -> Mapping[str, Pass]:
             return found
 
 
-def passes_table(fleet: Fleet, found: Mapping[int, Mapping[str, Pass]], latency: float) -> str:
+def passes_table(fleet: Fleet, found: Mapping[int, Mapping[str, SyncRun]], latency: float) -> str:
     """All passes."""
     rows = []
     for count, by_name in found.items():
@@ -196,12 +196,12 @@ def main() -> None:
     )
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document")
     given = parser.parse_args()
-    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_step=True)
+    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_sync=True)
     told("bounds", bounds_table(given.accounts, [(20, 100), (50, 200), (100, 200), (200, 400)]), given.write)
     if given.shares:
         told("shares", shares_table(fleet, given.shares), given.write)
     if given.shards:
-        found = {count: passes(fleet, count, given.latency) for count in given.shards}
+        found = {count: runs(fleet, count, given.latency) for count in given.shards}
         told("fleet", passes_table(fleet, found, given.latency), given.write)
 
 

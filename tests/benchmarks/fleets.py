@@ -21,14 +21,14 @@ _LONG_AGO = 1_700_000_000
 class Fleet:
     """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault.
 
-    With `in_step` the vaults hold every key already, as after an earlier pass. Each account has a tag with its vault's name.
+    With `in_sync` the vaults hold every key already, as after an earlier pass. Each account has a tag with its vault's name.
     """
 
     accounts: int
     vaults: int
     subscriptions: int = 1
     strangers: int = 0
-    in_step: bool = False
+    in_sync: bool = False
 
     def subscription(self, number: int) -> str:
         """The id of one subscription."""
@@ -59,7 +59,7 @@ class Fleet:
             }
             place = {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": self.name(number)}
             accounts.append({**place, "tags": {VAULT_TAG: self.vault(number)}, **keys})
-            if self.in_step:
+            if self.in_sync:
                 vaults[self.vault(number)] += self._stored(number, keys)
         return {"accounts": accounts, "vaults": [{"name": name, "secrets": vaults[name]} for name in vaults]}
 

@@ -41,10 +41,10 @@ class Daemon:
         self._log = log
         self._idle = idle
 
-    def after_passes(self, count: int) -> int:
+    def after_runs(self, count: int) -> int:
         """What is resident when `count` passes over anything have ended since the start, and it has been idle for a while."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
-        while len(self._passes()) < count:
+        while len(self._runs()) < count:
             if self._process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the passes did not end: {self._log.read_text()[-2000:]}")
             time.sleep(_LOOK_SECONDS)
@@ -62,7 +62,7 @@ class Daemon:
         assert found is not None
         return int(found[1])
 
-    def _passes(self) -> Sequence[str]:
+    def _runs(self) -> Sequence[str]:
         # The one before the first listing has nothing in it.
         return re.findall(r'^\{.*"unchanged": [1-9].*"event": "pass\.finished".*$', self._log.read_text(), re.MULTILINE)
 
@@ -81,16 +81,16 @@ def daemon(config: Path, env: Mapping[str, str], idle: float) -> Iterator[Daemon
 def measure(accounts: int, idle: float, *, discover: bool) -> Resident:
     """With so many accounts, listed in the configuration or discovered."""
     subscriptions, vaults = -(-accounts // _ACCOUNTS_A_SUBSCRIPTION), -(-accounts // _ACCOUNTS_A_VAULT)
-    fleet = Fleet(accounts, vaults, subscriptions, in_step=True)
+    fleet = Fleet(accounts, vaults, subscriptions, in_sync=True)
     with TemporaryDirectory() as folder, running(fleet) as azure:
         config = Path(folder, "keysync.yaml")
         own = {"schedule": {"every": "6h"}, "listen": "127.0.0.1:0"}
         write_config(config, azure.document(discover=discover, **own))
         with daemon(config, environment(azure.ready["ca_bundle"]), idle) as running_daemon:
-            first = running_daemon.after_passes(1)
+            first = running_daemon.after_runs(1)
             for count in (2, 3):
                 running_daemon.sync()
-                later = running_daemon.after_passes(count)
+                later = running_daemon.after_runs(count)
             return Resident(first, later, running_daemon.status("VmHWM"))
 
 

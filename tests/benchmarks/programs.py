@@ -131,7 +131,7 @@ class Steps:
         """Waits for its end."""
         return Timed.parse(self._line())
 
-    def one_pass(self) -> Timed:
+    def one_run(self) -> Timed:
         """A pass."""
         self.go()
         return self.end()

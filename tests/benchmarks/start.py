@@ -32,7 +32,7 @@ def commands(config: Path) -> Mapping[str, Sequence[str]]:
 
 def measure(repeat: int) -> Mapping[str, Sequence[Took]]:
     """Each command in turn, `repeat` times after a first time that does not count: it compiles what has to be compiled."""
-    with TemporaryDirectory() as folder, running(Fleet(1, 1, in_step=True)) as azure:
+    with TemporaryDirectory() as folder, running(Fleet(1, 1, in_sync=True)) as azure:
         config = Path(folder, "keysync.yaml")
         write_config(config, azure.document())
         known, env = commands(config), environment(azure.ready["ca_bundle"])

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from keysync.cli.compose import Wired, wire
+from keysync.cli.compose import App, open_app
 from keysync.report.metrics import Metrics
-from keysync.secret.redact import Scrubber
-from keysync.sync.run import run_pass
+from keysync.secret.redact import Redactor
+from keysync.sync.run import run_sync
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet
 
@@ -24,7 +24,7 @@ _UNTIL_STEADY = 3
 
 
 @dataclass(frozen=True)
-class Measured:
+class RunMetrics:
     """One pass: wall and CPU seconds, requests by operation."""
 
     wall: float
@@ -37,21 +37,21 @@ class Measured:
         return sum(self.requests.values())
 
 
-async def one_pass(wired: Wired, azure: Running) -> Measured:
+async def one_run(app: App, azure: Running) -> RunMetrics:
     """Runs and measures a pass."""
     before = azure.counts()
     wall, cpu = time.perf_counter(), time.process_time()
-    report = await run_pass(wired.make_pass(Metrics(CollectorRegistry()), asyncio.Event()))
+    report = await run_sync(app.make_run(Metrics(CollectorRegistry()), asyncio.Event()))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if report.failed:
         raise RuntimeError(next(result.reason for result in report.results if result.outcome != "unchanged"))
     after = azure.counts()
-    return Measured(
+    return RunMetrics(
         wall, cpu, {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
     )
 
 
-def tell(name: str, measured: Sequence[Measured], accounts: int) -> None:
+def tell(name: str, measured: Sequence[RunMetrics], accounts: int) -> None:
     """Prints medians."""
     wall = statistics.median(one.wall for one in measured)
     cpu = statistics.median(one.cpu for one in measured)
@@ -62,19 +62,19 @@ def tell(name: str, measured: Sequence[Measured], accounts: int) -> None:
     )
 
 
-async def measure(azure: Running, passes: int) -> None:
+async def measure(azure: Running, runs: int) -> None:
     """The first pass, steady ones, and ones after every key has changed."""
     config = azure.config()
     accounts = len(config.accounts)
-    async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-        tell("first (creates)", [await one_pass(wired, azure)], accounts)
+    async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
+        tell("first (creates)", [await one_run(app, azure)], accounts)
         for _ in range(_UNTIL_STEADY - 1):
             await asyncio.sleep(2.1)
-            await one_pass(wired, azure)
-        tell("steady", [await one_pass(wired, azure) for _ in range(passes)], accounts)
+            await one_run(app, azure)
+        tell("steady", [await one_run(app, azure) for _ in range(runs)], accounts)
         for name in ("every key changed", "every key changed again"):
             azure.regenerate()
-            tell(name, [await one_pass(wired, azure)], accounts)
+            tell(name, [await one_run(app, azure)], accounts)
             await asyncio.sleep(2.1)
     print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
@@ -92,7 +92,7 @@ def main() -> None:
     given = parser.parse_args()
     fleet = Fleet(given.accounts, given.vaults, given.subscriptions, given.strangers)
     with running(fleet, latency=given.latency, limits=given.limits) as azure:
-        asyncio.run(measure(azure, given.passes))
+        asyncio.run(measure(azure, given.runs))
 
 
 if __name__ == "__main__":

@@ -9,15 +9,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keysync.cli.compose import wire
-from keysync.secret.redact import Scrubber
+from keysync.cli.compose import open_app
+from keysync.secret.redact import Redactor
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.bounds import list_keys, refill_seconds
 from tests.benchmarks.fleets import Fleet
-from tests.benchmarks.steady import one_pass
+from tests.benchmarks.steady import one_run
 from tests.benchmarks.tables import machine, table, told
 
-_PASSES = ("first: every value is read", "steady: the vaults are listed")
+_RUNS = ("first: every value is read", "steady: the vaults are listed")
 
 
 async def measure(azure: Running) -> Sequence[Sequence[str]]:
@@ -25,10 +25,10 @@ async def measure(azure: Running) -> Sequence[Sequence[str]]:
     config = azure.config(timeouts={"collect": "5m", "account": "15m"})
     least = list_keys(azure.fleet)
     rows = []
-    async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-        for name in _PASSES:
+    async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
+        for name in _RUNS:
             before = azure.statuses().get("429", 0)
-            measured = await one_pass(wired, azure)
+            measured = await one_run(app, azure)
             refused = azure.statuses().get("429", 0) - before
             resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             over = f" ({measured.wall / least:.2f} of the bound)" if least else ""
@@ -57,7 +57,7 @@ def main() -> None:
     parser.add_argument("--latency", type=duration, default=0.04)
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     given = parser.parse_args()
-    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_step=True)
+    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_sync=True)
     with running(fleet, latency=given.latency, limits=True) as azure:
         rows = asyncio.run(measure(azure))
     told("throttled", report(fleet, given.latency, rows), given.write)

@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 import pytest
 
-from keysync.azure.retry import Outdated, RetryPolicy
-from keysync.cli.compose import wire
+from keysync.azure.retry import RetryPolicy, StaleRead
+from keysync.cli.compose import open_app
 from keysync.emulator import Emulator
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal
 from keysync.sources.interface import KeySource
 from keysync.targets.interface import SecretTarget
@@ -79,7 +79,7 @@ class LookingAgain:
         """One version."""
         try:
             return await self._target.write(*arguments, **more)
-        except Outdated:
+        except StaleRead:
             return await self._target.write(*arguments, **more)
 
 
@@ -140,11 +140,11 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
         config = config_of(document)
         # Repetitions come at once.
         monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
-        async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-            (account,) = wired.accounts
-            source = wired.source(account)
-            target: Any = LookingAgain(wired.targets["main"])
-            yield BehindTheSdks(azure, target, source, wired.fingerprinter)
+        async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
+            (account,) = app.accounts
+            source = app.source(account)
+            target: Any = LookingAgain(app.targets["main"])
+            yield BehindTheSdks(azure, target, source, app.fingerprinter)
 
 
 def _enter(kind: str, monkeypatch: pytest.MonkeyPatch) -> AbstractAsyncContextManager[Side]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import AzureFailure
+from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
 from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks
 
@@ -79,7 +79,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
 ) -> None:
     """Of Resource Manager and of Entra: never a fault of keysync."""
     answer(azure_side, operation, **reply)
-    with pytest.raises(AzureFailure) as caught:
+    with pytest.raises(CallFailed) as caught:
         await (azure_side.source.probe() if operation == "getAccount" else azure_side.source.get_keys())
     assert caught.value.record.kind in {"invalid_response", *(["authentication"] if operation == "token" else [])}
 
@@ -90,7 +90,7 @@ async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdk
     other = azure_side.azure.state.account("alpha").id.replace("alpha", "beta")
     modes = {"properties": {"allowedAuthenticationModes": ["AAD"]}}
     answer(azure_side, "getAccount", {"id": other, **modes} if field == "id" else modes)
-    with pytest.raises(AzureFailure) as caught:
+    with pytest.raises(CallFailed) as caught:
         await azure_side.source.probe()
     assert caught.value.record.kind == "invalid_response"
 
@@ -109,11 +109,11 @@ async def test_an_account_read_without_shared_key_is_not_served_by_listkeys(
     else:
         account.pool_allocation_mode = "UserSubscription"
     for call in (azure_side.source.probe, azure_side.source.get_keys):
-        with pytest.raises(AzureFailure) as caught:
+        with pytest.raises(CallFailed) as caught:
             await call()
         assert caught.value.record.kind == "shared_key_disabled"
     azure_side.azure.faults.add(Fault(operation="getAccount", status=403, code="AuthorizationFailed", times=1))
-    with pytest.raises(AzureFailure) as caught:
+    with pytest.raises(CallFailed) as caught:
         await azure_side.source.get_keys()
     assert caught.value.record.kind == "shared_key_disabled"
     account.authentication_modes, account.pool_allocation_mode = ["SharedKey"], "BatchService"

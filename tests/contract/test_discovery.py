@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from keysync.cli.compose import Wired, wire
+from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Listing
-from keysync.sync.run import run_pass
+from keysync.sync.run import run_sync
 from tests.support.runs import Watcher
 from tests.support.settings import config_of
 
@@ -29,10 +29,10 @@ class World:
     """An Azure, and a configuration opened against it."""
 
     azure: Emulator
-    wired: Wired
+    app: App
 
     async def list(self) -> Listing:
-        return await self.wired.discovery.list()
+        return await self.app.discovery.list()
 
 
 Opener = Callable[..., AbstractAsyncContextManager[World]]
@@ -82,8 +82,8 @@ def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
                 **more,
             }
             config = config_of(document)
-            async with wire(config, (), Scrubber(), lambda _operation, _status: None) as wired:
-                yield World(azure, wired)
+            async with open_app(config, (), Redactor(), lambda _operation, _status: None) as app:
+                yield World(azure, app)
 
     return opened
 
@@ -98,8 +98,8 @@ async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
     async with open_world({"via": via, "vaults_by_tag": "Vault"}) as world:
         listing = await world.list()
         assert names(listing) == ["north", "west0", "west1", "west2", "west3", "west4", "beta"]
-        assert [one.resource_id.rsplit("/", 1)[-1] for one in listing.left_out] == ["nokeys", "users", "young"]
-        assert not any(one.refused for one in listing.left_out)
+        assert [one.resource_id.rsplit("/", 1)[-1] for one in listing.skipped] == ["nokeys", "users", "young"]
+        assert not any(one.refused for one in listing.skipped)
         assert listing.complete
         assert listing.accounts[0].resource_group == "RG-north"
         assert [account.vaults for account in listing.accounts[-2:]] == [("main",), ("second",)]
@@ -299,33 +299,33 @@ async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> Non
 async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
     """Subscriptions and vaults are opened when an account asks for them, and a subscription is forgotten when none does."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
-        wired, listing = world.wired, await world.list()
-        assert (wired.accounts, wired.accesses, wired.targets) == ((), {}, {})
+        app, listing = world.app, await world.list()
+        assert (app.accounts, app.accesses, app.targets) == ((), {}, {})
         west = [account for account in listing.accounts if account.name.startswith("west")]
-        await wired.cover(west)
-        assert set(wired.targets) == {"main"}
-        before = dict(wired.accesses)
+        await app.cover(west)
+        assert set(app.targets) == {"main"}
+        before = dict(app.accesses)
         assert len(before) == 1
-        await wired.cover(listing.accounts)
-        assert set(wired.targets) == {"main", "second"}
-        assert len(wired.accesses) == 2
-        assert all(wired.accesses[reach] is access for reach, access in before.items())
+        await app.cover(listing.accounts)
+        assert set(app.targets) == {"main", "second"}
+        assert len(app.accesses) == 2
+        assert all(app.accesses[reach] is access for reach, access in before.items())
         (beta,) = (account for account in listing.accounts if account.name == "beta")
-        keys = await wired.source(beta).get_keys()
+        keys = await app.source(beta).get_keys()
         assert set(keys.values) == {"primary", "secondary"}
-        await wired.cover([beta])
-        assert set(wired.accesses) == {(beta.subscription_id, beta.credential)}
+        await app.cover([beta])
+        assert set(app.accesses) == {(beta.subscription_id, beta.credential)}
 
 
 async def test_a_pass_keeps_what_it_began_with(open_world: Opener) -> None:
     """An account that a later listing does not have is still served by the pass that had it."""
     async with open_world({}) as world:
-        wired, listing = world.wired, await world.list()
-        await wired.cover(listing.accounts)
-        job = wired.make_pass(Watcher(), asyncio.Event())
-        await wired.cover([account for account in listing.accounts if account.subscription_id == A])
-        assert len(wired.accesses) == 1
-        report = await run_pass(job)
+        app, listing = world.app, await world.list()
+        await app.cover(listing.accounts)
+        job = app.make_run(Watcher(), asyncio.Event())
+        await app.cover([account for account in listing.accounts if account.subscription_id == A])
+        assert len(app.accesses) == 1
+        report = await run_sync(job)
         assert {result.ref.account for result in report.results} == {one.resource_id for one in listing.accounts}
         assert {result.outcome for result in report.results} == {"created"}
 
@@ -333,8 +333,8 @@ async def test_a_pass_keeps_what_it_began_with(open_world: Opener) -> None:
 async def shown(world: World) -> dict[str, str]:
     """Secret to outcome (or the kind of the failure) of a run over all that is covered now."""
     listing = await world.list()
-    await world.wired.cover([*world.wired.discovery.listed, *listing.accounts])
-    report = await run_pass(world.wired.make_pass(Watcher([]), asyncio.Event()))
+    await world.app.cover([*world.app.discovery.listed, *listing.accounts])
+    report = await run_sync(world.app.make_run(Watcher([]), asyncio.Event()))
     return {one.ref.secret: one.error.kind if one.error else one.outcome for one in report.results}
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jwt
 import pytest
 
-from keysync.azure.errors import AzureFailure
-from keysync.cli.compose import Wired, wire
+from keysync.azure.errors import CallFailed
+from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.targets.interface import Absent
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.settings import config_of
@@ -32,19 +32,19 @@ def assertion(expires: float) -> str:
 class World:
     """The embedded Azure, its clock, and the token file that keysync signs in with."""
 
-    def __init__(self, azure: Emulator, wired: Wired, clock: list[float], file: Path) -> None:
+    def __init__(self, azure: Emulator, app: App, clock: list[float], file: Path) -> None:
         self.azure = azure
-        self.wired = wired
+        self.app = app
         self.clock = clock
         self.file = file
 
     async def read_secret(self) -> object:
         """Asks the vault, which needs a token of its own."""
-        return await self.wired.targets["main"].read(NAME)
+        return await self.app.targets["main"].read(NAME)
 
     async def list_keys(self) -> object:
         """Asks Batch, which needs a token of its own."""
-        return await self.wired.source(self.wired.accounts[0]).get_keys()
+        return await self.app.source(self.app.accounts[0]).get_keys()
 
 
 @asynccontextmanager
@@ -72,8 +72,8 @@ async def signed_in_by(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -
             "accounts": [account],
         }
         config = config_of(document)
-        async with wire(config, config.accounts, Scrubber(), lambda _operation, _status: None) as wired:
-            yield World(azure, wired, clock, file)
+        async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
+            yield World(azure, app, clock, file)
 
 
 @pytest.fixture(params=["workload_identity", "default"])
@@ -98,7 +98,7 @@ async def test_a_new_assertion_is_used_at_once(world: World) -> None:
 async def test_a_refused_assertion_is_not_kept_for_the_next_call(world: World) -> None:
     """The call fails while the file has expired, and the next one succeeds as soon as the file was replaced."""
     world.clock[0] = SHORT + 1
-    with pytest.raises(AzureFailure) as refused:
+    with pytest.raises(CallFailed) as refused:
         await world.read_secret()
     assert "AADSTS700024" in refused.value.record.summary
     assert world.azure.counts["token"] == 2
@@ -120,7 +120,7 @@ async def test_a_missing_assertion_names_its_file(
     file.write_text(assertion(LONG))
     async with signed_in_by("workload_identity", file, monkeypatch) as world:
         file.unlink() if content is None else file.write_text(content)
-        with pytest.raises(AzureFailure) as failed:
+        with pytest.raises(CallFailed) as failed:
             await world.read_secret()
         assert failed.value.record.kind == "credential_unavailable"
         assert f"AZURE_FEDERATED_TOKEN_FILE={file}: {why}" in failed.value.record.summary

@@ -21,21 +21,21 @@ from azure.keyvault.secrets._shared import http_challenge_cache
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, SingleFlightCredential
-from keysync.azure.errors import AzureFailure, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureTranslator
 from keysync.azure.retry import Caller, Operation, RetryPolicy
 from keysync.azure.transport import open_transport
 from keysync.config import settings
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.existence import BatchDirectory
-from keysync.sources.list_batch import BatchRoute
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata
+from keysync.sources.existence import BatchAccountExistence
+from keysync.sources.list_batch import BatchLister
+from keysync.targets.interface import Absent, Disabled, Metadata, StoredSecret
 from keysync.targets.key_vault import KeyVault
 from tests.contract.conftest import LookingAgain
 from tests.support.certificates import certificate_pem
-from tests.support.replay import Asked, Recorded, Replay, as_json, replaying
+from tests.support.replay import ReceivedRequest, Recorded, Replay, as_json, replaying
 from tests.support.settings import config_of, discover_of
 
 FOLDER: Final = Path(__file__).parents[1] / "data" / "real_replies"
@@ -85,7 +85,7 @@ class Service:
         self.operation = operation
         self.challenge = "challenge" in replies[0].name and "cae" not in replies[0].name
 
-    def __call__(self, asked: Asked) -> web.Response:
+    def __call__(self, asked: ReceivedRequest) -> web.Response:
         recorded = self._recorded(asked)
         if _service(asked.host) == "kv" and not asked.has_token:
             if self.challenge and recorded is not None:
@@ -93,11 +93,11 @@ class Service:
             return as_json({"error": {"code": "Unauthorized"}}, 401, {"WWW-Authenticate": CHALLENGE})
         return self._good(asked) if recorded is None or self.challenge else recorded.reply(asked)
 
-    def _recorded(self, asked: Asked) -> Recorded | None:
+    def _recorded(self, asked: ReceivedRequest) -> Recorded | None:
         mine = (reply for reply in self.replies if not reply.spent and _is_for(reply, asked))
         return next(mine, None)
 
-    def _good(self, asked: Asked) -> web.Response:
+    def _good(self, asked: ReceivedRequest) -> web.Response:
         match _service(asked.host):
             case "aad" | "msi":
                 return as_json({**TOKEN, "resource": SCOPE, "expires_on": "4102444800"})
@@ -111,7 +111,7 @@ class Service:
                 properties = {"poolAllocationMode": "BatchService", "provisioningState": "Succeeded"}
                 return as_json({"id": ACCOUNT, "name": "sampleacct", "properties": properties})
 
-    def _good_secret(self, asked: Asked) -> web.Response:
+    def _good_secret(self, asked: ReceivedRequest) -> web.Response:
         kind, name = asked.path.split("/")[1:3]
         if asked.path.endswith("/versions"):
             return as_json({"value": []})
@@ -134,7 +134,7 @@ def _service(host: str) -> str:
     return "msi"
 
 
-def _is_for(reply: Recorded, asked: Asked) -> bool:
+def _is_for(reply: Recorded, asked: ReceivedRequest) -> bool:
     """Whether it is the reply to such a request; what keysync never sends (PUT of an account) is given to its GET."""
     method, path = reply.request["method"], reply.request["path"]
     service = {"batch": "arm", "c7n": "arm"}.get(reply.name.partition("-")[0], reply.name.partition("-")[0])
@@ -159,7 +159,7 @@ class Side:
     caller: Caller
     client: Any
     account: BatchAccount
-    directory: BatchDirectory
+    directory: BatchAccountExistence
     vault: KeyVault
     vault_host: str
 
@@ -178,7 +178,7 @@ class Side:
                 return await self.account.get_keys()
             case "listing":
                 entry = discover_of(subscription_id=SUBSCRIPTION, vaults=["main"])
-                (scope,) = BatchRoute(self.open).scopes(entry)
+                (scope,) = BatchLister(self.open).scopes(entry)
                 return [row.id.name async for page in scope.pages() for row in page.rows]
             case "presence":
                 return await self.directory.presence(ACCOUNT)
@@ -224,23 +224,25 @@ async def side_of(
             patch.setenv("IDENTITY_ENDPOINT", f"{replay.identity}/msi/token")
             patch.setenv("IDENTITY_HEADER", "an-identity-header")
         http_challenge_cache.clear()  # it outlives clients
-        scrubber, endpoints, fingerprinter = Scrubber(), endpoints_of(cloud), Fingerprinter()
-        transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, scrubber=scrubber)
-        opened = await Credentials(stack, endpoints, transport, scrubber, timeout=20).open(credential)
+        redactor, endpoints, fingerprinter = Redactor(), endpoints_of(cloud), Fingerprinter()
+        transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=redactor)
+        opened = await Credentials(stack, endpoints, transport, redactor, timeout=20).open(credential)
         clients = Clients(stack, endpoints, transport)
         batch = await clients.batch(opened, SUBSCRIPTION, None)
         secrets = await clients.secrets(opened, f"https://{host}", verify_challenge=True, api_version=None)
-        caller = Caller(FailureTranslator(scrubber), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None)
-        vault = KeyVault(f"https://{host}", secrets, caller, fingerprinter=fingerprinter, scrubber=scrubber)
+        caller = Caller(FailureTranslator(redactor), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None)
+        vault = KeyVault(f"https://{host}", secrets, caller, fingerprinter=fingerprinter, redactor=redactor)
         stack.push_async_callback(vault.close)
         document = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": "sampleacct", "vaults": ["main"]}
         config = config_of({"vaults": {"main": {"url": URL}}, "accounts": [document]})
-        account = BatchAccount(config.accounts[0], batch, caller, fingerprinter=fingerprinter, scrubber=scrubber)
+        account = BatchAccount(config.accounts[0], batch, caller, fingerprinter=fingerprinter, redactor=redactor)
 
         async def batch_of(_subscription: str) -> Any:
             return batch
 
-        yield Side(service, replay, opened, caller, batch, account, BatchDirectory(batch_of, caller), vault, host)
+        yield Side(
+            service, replay, opened, caller, batch, account, BatchAccountExistence(batch_of, caller), vault, host
+        )
 
 
 @dataclass(frozen=True)
@@ -254,7 +256,7 @@ class Failed:
     summary: tuple[str, ...] = ()
 
     def check(self, outcome: Any) -> None:
-        assert isinstance(outcome, AzureFailure), outcome
+        assert isinstance(outcome, CallFailed), outcome
         record = outcome.record
         assert (record.kind, record.http_status, record.codes) == (self.kind, self.status, self.codes)
         assert (record.hint is None) == (self.hint is None), record.hint
@@ -308,7 +310,7 @@ class Stored:
     fields: tuple[tuple[str, Any], ...] = ()
 
     def check(self, outcome: Any) -> None:
-        assert isinstance(outcome, Existing), outcome
+        assert isinstance(outcome, StoredSecret), outcome
         assert outcome.version == self.version
         for name, value in self.fields:
             assert getattr(outcome, name) == value
@@ -455,7 +457,7 @@ async def test_a_real_reply_becomes_what_an_operator_needs(
     replies = cases()[name]
     async with side_of(replies, operation, _credential(name), tmp_path, monkeypatch) as side:
         outcome = await _outcome(side)
-        if isinstance(outcome, AzureFailure) and all(reply.spent for reply in replies):
+        if isinstance(outcome, CallFailed) and all(reply.spent for reply in replies):
             outcome = await _outcome(side)  # what passes by itself is over in the next run
         expected.check(outcome)
         assert all(reply.given for reply in replies)
@@ -576,8 +578,8 @@ async def test_a_default_credential_without_anything_says_so_in_one_line(
         monkeypatch.setenv("PATH", str(tmp_path))  # no az, azd or pwsh
         monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # those of developers alone: the others ask the network
         async with AsyncExitStack() as stack:
-            transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, scrubber=Scrubber())
-            opened = await Credentials(stack, endpoints_of("public"), transport, Scrubber(), timeout=20).open(
+            transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=Redactor())
+            opened = await Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=20).open(
                 settings.DefaultCredential()
             )
             outcome = await _outcome(replace(side, credential=opened))
@@ -595,7 +597,7 @@ async def test_a_default_credential_without_anything_says_so_in_one_line(
 async def _outcome(side: Side) -> Any:
     try:
         return await side.do()
-    except AzureFailure as failure:
+    except CallFailed as failure:
         return failure
 
 

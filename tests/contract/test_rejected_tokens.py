@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from keysync.azure.errors import AzureFailure
+from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
 from keysync.secret.value import SecretValue
 from keysync.targets.interface import Absent, Metadata
@@ -42,7 +42,7 @@ async def test_a_revoked_token_of_a_vault_is_replaced_at_once(azure_side: Behind
 
 async def test_many_calls_with_a_revoked_token_ask_for_one_new_token(azure_side: BehindTheSdks) -> None:
     """Each call learns of the revocation on its own; the token request is shared."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     azure_side.azure.revoke_tokens()
     azure_side.azure.counts.clear()
     found = await asyncio.gather(*(azure_side.target.read(f"secret-{number}") for number in range(30)))
@@ -74,7 +74,7 @@ async def test_a_new_token_that_is_refused_too_is_a_failure(
     seen: list[tuple[int, int]],
 ) -> None:
     """One more try with a new token, then the call fails; the next call asks for a new token again."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     run, counts = call(azure_side), azure_side.azure.counts
     await run()
     ends = azure_side.azure.endpoints
@@ -83,7 +83,7 @@ async def test_a_new_token_that_is_refused_too_is_a_failure(
     azure_side.azure.faults.add(fault)
     counts.clear()
     for requests in seen:
-        with pytest.raises(AzureFailure) as refused:
+        with pytest.raises(CallFailed) as refused:
             await run()
         assert (refused.value.record.kind, refused.value.record.http_status) == ("authentication", 401)
         assert (counts[operation], counts["token"]) == requests

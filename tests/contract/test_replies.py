@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from keysync.azure.body import MOST_BYTES
-from keysync.azure.errors import AzureFailure
+from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
+from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 from tests.contract.conftest import PRIMARY, BehindTheSdks
 
 NAME = "alpha-primary-key"
@@ -56,9 +56,9 @@ def foreign_ids(side: BehindTheSdks) -> list[object]:
     ]
 
 
-async def failure(call: Any) -> AzureFailure:
+async def failure(call: Any) -> CallFailed:
     """What an operation raises."""
-    with pytest.raises(AzureFailure) as caught:
+    with pytest.raises(CallFailed) as caught:
         await call
     return caught.value
 
@@ -69,16 +69,16 @@ async def failure(call: Any) -> AzureFailure:
 async def test_an_id_names_the_vault_and_the_secret_without_case_and_port(azure_side: BehindTheSdks) -> None:
     """What a vault spells in another way is the same secret."""
     base = azure_side.azure.endpoints.vaults["main"]
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base.replace('localhost', 'LOCALHOST')}/Secrets/{NAME.upper()}/{VERSION}"))
     found = await azure_side.target.read(NAME)
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert found.version == VERSION
 
 
 async def test_a_secret_of_another_name_or_vault_is_not_read(azure_side: BehindTheSdks) -> None:
     """Its value would be compared, and overwritten."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     for identity in foreign_ids(azure_side):
         azure_side.azure.faults.clear()
         lie(azure_side, "getSecret", secret(identity))
@@ -106,7 +106,7 @@ async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_
 async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindTheSdks) -> None:
     """Where the reading is answered about another secret too, nobody can tell."""
     base = azure_side.azure.endpoints.vaults["main"]
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     for operation in ("setSecret", "getSecret"):
         lie(azure_side, operation, secret(f"{base}/secrets/{OTHER}/{VERSION}"), after=True)
     with pytest.raises(WriteUnknown):
@@ -138,7 +138,7 @@ async def test_a_removal_that_is_answered_about_another_secret_is_looked_at(
     vault = vault_of(azure_side)
     await (vault.delete(NAME) if operation == "deleteSecret" else vault.recover(NAME))
     found = await azure_side.target.read(NAME)
-    assert isinstance(found, SoftDeleted if operation == "deleteSecret" else Existing)
+    assert isinstance(found, SoftDeleted if operation == "deleteSecret" else StoredSecret)
     assert azure_side.azure.counts[operation] == 1
 
 
@@ -200,7 +200,7 @@ async def test_a_404_that_is_not_the_vaults_is_a_failure(
 ) -> None:
     """A gateway's page does not make a secret missing: a foreign one would get a new version."""
     azure_side.put(NAME, "of somebody else")
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     azure_side.azure.faults.add(Fault.model_validate({"operation": "getSecret", **reply}))
     record = (await failure(azure_side.target.read(NAME))).record
     assert (record.http_status, record.kind) == (404, kind)
@@ -210,7 +210,7 @@ async def test_a_404_that_is_not_the_vaults_is_a_failure(
 async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheSdks, kind: str) -> None:
     """The first call has to reach the vault."""
     azure_side.azure.faults.add(Fault(operation="getSecret", kind=kind, status=404))
-    record = (await failure(azure_side.target.warm())).record
+    record = (await failure(azure_side.target.prime())).record
     assert (record.http_status, record.kind) == (404, "http_error")
 
 
@@ -309,7 +309,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
     azure_side: BehindTheSdks, operation: str, call: Any, reply: dict[str, Any]
 ) -> None:
     """Whatever a parser makes of it: never a fault of keysync."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     azure_side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", **reply}))
     record = (await failure(call(vault_of(azure_side)))).record
     assert (record.kind, record.cloud_error) == ("invalid_response", None)
@@ -328,7 +328,7 @@ async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks,
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
 async def test_an_error_with_such_a_body_keeps_its_status(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
     """The status alone decides what is done about it."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     fault = {"operation": "getSecret", "kind": "body", "status": 403, **reply}
     azure_side.azure.faults.add(Fault.model_validate(fault))
     record = (await failure(azure_side.target.read(NAME))).record
@@ -357,7 +357,7 @@ def _nested(levels: int) -> str:
 )
 async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdks, body: str, code: str | None) -> None:
     """It is asked for once, and what is kept of it is short."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     before = azure_side.azure.counts["getSecret"]
     azure_side.azure.faults.add(Fault(operation="getSecret", kind="body", status=403, body=body))
     record = (await failure(azure_side.target.read(NAME))).record
@@ -369,7 +369,7 @@ async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdk
 @pytest.mark.parametrize("status", [200, 403])
 async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheSdks, status: int) -> None:
     """64 MiB in 64 KB: of what is compressed only what may be kept is taken out."""
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     bomb = Fault(operation="getSecret", kind="body", status=status, body=" " * 65536, repeat=1024, gzip=True)
     azure_side.azure.faults.add(bomb)
     tracemalloc.start()
@@ -384,17 +384,17 @@ async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheS
 async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:
     """Compression as such is welcome."""
     base = azure_side.azure.endpoints.vaults["main"]
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}"), gzip=True)
     found = await azure_side.target.read(NAME)
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert found.fingerprint == azure_side.fingerprinter.of(SecretValue(PRIMARY))
 
 
 async def test_a_secret_without_a_value_is_none(azure_side: BehindTheSdks) -> None:
     """It does not read as an empty one, which would be overwritten."""
     base = azure_side.azure.endpoints.vaults["main"]
-    await azure_side.target.warm()
+    await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}", value=None))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "invalid_response"
 

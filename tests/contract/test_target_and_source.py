@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import AzureFailure
+from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import NotKept, WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, Existing, Metadata, SoftDeleted
+from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks, Side
 
 NAME = "alpha-primary-key"
@@ -22,7 +22,7 @@ MARKED = Metadata({"managed-by": "keysync", "team": "render"}, "text/plain")
 async def test_an_absent_secret_is_absent(side: Side) -> None:
     """A free name is told as such, before and after a call to warm up."""
     assert await side.target.read(NAME) == Absent()
-    await side.target.warm()
+    await side.target.prime()
     assert await side.target.read(NAME) == Absent()
 
 
@@ -31,7 +31,7 @@ async def test_an_existing_secret_shows_version_tags_and_a_fingerprint(side: Sid
     side.put(NAME, "old", {"a": "1"})
     latest = side.put(NAME, PRIMARY, {"b": "2"})
     found = await side.target.read(NAME)
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert (found.version, dict(found.tags), found.content_type, found.managed) == (latest, {"b": "2"}, None, False)
     assert found.fingerprint == side.fingerprinter.of(SecretValue(PRIMARY))
     assert found.fingerprint != side.fingerprinter.of(SecretValue("old"))
@@ -71,7 +71,7 @@ async def test_a_write_makes_one_version_with_its_metadata(side: Side) -> None:
     made = await side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
     assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
     found = await side.target.read(NAME)
-    assert found == Existing(made, side.fingerprinter.of(SecretValue(PRIMARY)), dict(MARKED.tags), "text/plain")
+    assert found == StoredSecret(made, side.fingerprinter.of(SecretValue(PRIMARY)), dict(MARKED.tags), "text/plain")
 
 
 async def test_a_second_write_keeps_the_first_version(side: Side) -> None:
@@ -88,7 +88,7 @@ async def test_tagging_makes_no_version(side: Side) -> None:
     await side.target.patch(NAME, version, MARKED)
     assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
     found = await side.target.read(NAME)
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert found.version == version
 
 
@@ -142,7 +142,7 @@ async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
     """A refusal is final: no repetition, no version, and the record says which action is missing."""
     fault = Fault(operation="setSecret", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
     azure_side.azure.faults.add(fault)
-    with pytest.raises(AzureFailure) as caught:
+    with pytest.raises(CallFailed) as caught:
         await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
     assert caught.value.record.http_status == 403
     assert "setSecret" in (caught.value.record.hint or "")
@@ -158,7 +158,7 @@ async def test_a_link_to_another_service_is_not_followed(azure_side: BehindTheSd
     body = json.dumps({"value": [], "nextLink": f"{ends.resource_manager}/secrets/{NAME}/versions?api-version=7.6"})
     azure_side.azure.faults.add(Fault(operation=operation, kind="body", body=body))
     vault: Any = azure_side.target
-    with pytest.raises(AzureFailure, match="not the vault: not followed") as caught:
+    with pytest.raises(CallFailed, match="not the vault: not followed") as caught:
         await (vault.history(NAME, latest) if operation == "listVersions" else vault.listing())
     assert caught.value.record.kind == "invalid_response"
     assert azure_side.azure.counts["unknown"] == 0
@@ -191,7 +191,7 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
     made.created = made.updated = vault.versions("kept-2")[-2].updated
     assert await one_by_one() == ["kept-2"]
     found = await azure_side.target.read("kept-2")
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of somebody else"))
 
 
@@ -201,7 +201,7 @@ async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written
     azure_side.azure.faults.add(Fault(operation="setSecret", kind="stale", reads=20, times=1))
     made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
     found = await azure_side.target.read(NAME)
-    assert isinstance(found, Existing)
+    assert isinstance(found, StoredSecret)
     assert (found.version, found.fingerprint) == (made, azure_side.fingerprinter.of(SecretValue(PRIMARY)))
 
 
@@ -218,7 +218,7 @@ async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) ->
 async def test_a_vault_that_is_read_only_has_carried_nothing_out(azure_side: BehindTheSdks) -> None:
     """After a failover it says so itself: the write failed, and is not to be waited for."""
     azure_side.azure.state.vault("main").read_only = True
-    with pytest.raises(AzureFailure) as failed:
+    with pytest.raises(CallFailed) as failed:
         await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
     assert not isinstance(failed.value, WriteUnknown)
     assert (failed.value.record.http_status, failed.value.record.ambiguous) == (503, False)

@@ -25,7 +25,7 @@ from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
 from keysync.daemon.reload import ConfigWatch
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard
 from tests.support.azure import RunningAzure
@@ -160,7 +160,7 @@ class Daemon:
         self.until(lambda: len(self.events(name)) >= count)
         return self.events(name)
 
-    def until_passes(self, more: int) -> None:
+    def until_runs(self, more: int) -> None:
         """Waits until `more` passes have ended."""
         before = len(self.events("pass.finished"))
         self.until(lambda: len(self.events("pass.finished")) >= before + more)
@@ -233,7 +233,7 @@ def running(
 
 @dataclass
 class Watcher:
-    """A `PassObserver` that keeps the reports."""
+    """A `RunObserver` that keeps the reports."""
 
     reports: list[Report] = field(default_factory=list)
 
@@ -299,11 +299,11 @@ class Served:
             found += self.watcher.reports[before:]
         return found
 
-    async def first_pass(self) -> None:
+    async def first_run(self) -> None:
         """Waits for the pass at the start."""
         await self.until(lambda: self.watcher.reports)
 
-    async def until_passes(self, more: int) -> list[Report]:
+    async def until_runs(self, more: int) -> list[Report]:
         """Waits until `more` passes have ended; their reports."""
         before = len(self.watcher.reports)
         await self.until(lambda: len(self.watcher.reports) >= before + more)
@@ -324,7 +324,7 @@ async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None =
             task = asyncio.create_task(
                 serve(
                     loaded,
-                    Scrubber(),
+                    Redactor(),
                     interruption,
                     watch=watch,
                     observers=[served.watcher],

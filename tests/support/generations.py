@@ -10,7 +10,7 @@ from typing import Any
 
 from keysync.config.settings import Account, Config
 from keysync.daemon.account_state import Entry
-from keysync.sync.run import Pass, PassObserver
+from keysync.sync.run import RunObserver, SyncRun
 from tests.support.runs import World
 from tests.support.settings import config_of as settled
 
@@ -57,7 +57,7 @@ class MemoryGeneration:
     `breaks` makes the next pass crash once it is under way; `on_close` is called as it is closed.
     """
 
-    def __init__(self, world: World, config: Config, observer: PassObserver) -> None:
+    def __init__(self, world: World, config: Config, observer: RunObserver) -> None:
         self.world = world
         self.config = config
         self.observer = observer
@@ -65,19 +65,19 @@ class MemoryGeneration:
         self.closed = 0
         self.breaks: Exception | None = None
         self.on_close: Callable[[], None] = lambda: None
-        self.pass_options: dict[str, Any] = {"collect_seconds": 0.01}
+        self.run_options: dict[str, Any] = {"collect_seconds": 0.01}
 
     @property
     def accounts(self) -> tuple[Account, ...]:
         """All of the configuration."""
         return self.config.accounts
 
-    def make_pass(self, accounts: Sequence[Account], *, busy: int) -> Pass:
+    def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
         """A pass over `accounts`."""
         self.made.append((tuple(account.name for account in accounts), busy))
         names = {account.resource_id.lower() for account in accounts}
-        job = self.world.job(**self.pass_options)
-        observer: PassObserver = self.observer
+        job = self.world.job(**self.run_options)
+        observer: RunObserver = self.observer
         if self.breaks is not None:
             observer, self.breaks = _Breaking(self.observer, self.breaks), None
         scopes = [scope for scope in job.scopes if scope.account.lower() in names]
@@ -92,7 +92,7 @@ class MemoryGeneration:
 class _Breaking:
     """An observer that raises when the pass tells of its end."""
 
-    def __init__(self, inner: PassObserver, error: Exception) -> None:
+    def __init__(self, inner: RunObserver, error: Exception) -> None:
         self._inner = inner
         self._error = error
         self.started = inner.started

@@ -7,9 +7,9 @@ from typing import Any, Final
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import KeyName
-from keysync.sync.model import Item, Seen, Terms
+from keysync.sync.model import Item, ItemPolicy, Observed
 from keysync.sync.ownership import own_tags
-from keysync.targets.interface import Existing, History, Observation
+from keysync.targets.interface import History, Observation, StoredSecret
 from tests.support.runs import key, ref
 
 OTHER: Final[dict[KeyName, KeyName]] = {"primary": "secondary", "secondary": "primary"}
@@ -23,23 +23,23 @@ def print_of(text: str) -> Fingerprint:
 
 def item(name: KeyName = "primary", account: str = "alpha", **settings: Any) -> Item:
     """One key of an account, with `settings` as the configuration."""
-    return Item(ref(account, name), Terms(**settings))
+    return Item(ref(account, name), ItemPolicy(**settings))
 
 
-def stored(text: str, tags: dict[str, str] | None = None, **more: Any) -> Existing:
+def stored(text: str, tags: dict[str, str] | None = None, **more: Any) -> StoredSecret:
     """A secret that holds the key of `text`: ``primary`` and ``secondary`` are the live ones, anything else is neither."""
-    return Existing("v1", print_of(text), tags or {}, **more)
+    return StoredSecret("v1", print_of(text), tags or {}, **more)
 
 
-def ours(text: str, name: KeyName = "primary", **more: Any) -> Existing:
+def ours(text: str, name: KeyName = "primary", **more: Any) -> StoredSecret:
     """The same, marked as keysync's for the key `name` of alpha."""
     return stored(text, own_tags(item(name)), **more)
 
 
-def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Seen:
+def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
     """What a pass knows of `one` whose secret is as in `observation`."""
     name = one.ref.key
-    return Seen(one, print_of(name), observation, print_of(OTHER[name]), at, history)
+    return Observed(one, print_of(name), observation, print_of(OTHER[name]), at, history)
 
 
 def long_history(versions: int, today: int = 0) -> History:

@@ -16,14 +16,14 @@ from keysync.sync.orphans import Presence
 from keysync.targets.interface import (
     Absent,
     Disabled,
-    Existing,
     History,
-    Listed,
+    ListValidation,
     Metadata,
-    NoSurvey,
+    NoListValidation,
     Observation,
+    SecretProperties,
     SoftDeleted,
-    Survey,
+    StoredSecret,
 )
 
 T = TypeVar("T")
@@ -105,12 +105,12 @@ class MemoryVault:
         """The latest version."""
         return self.history_of[name][-1]
 
-    async def warm(self) -> None:
+    async def prime(self) -> None:
         """Needs nothing."""
 
-    def survey(self, names: Collection[str]) -> Survey:  # the protocol's signature
+    def survey(self, names: Collection[str]) -> ListValidation:  # the protocol's signature
         """Spares nothing."""
-        return NoSurvey()
+        return NoListValidation()
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """What stands under `name`; counted in `reads`."""
@@ -126,7 +126,7 @@ class MemoryVault:
         if not found.enabled:
             return Disabled(found.id, dict(found.tags), found.managed)
         fingerprint = self._fingerprinter.of(found.value)
-        return Existing(found.id, fingerprint, found.tags, found.content_type, found.managed, found.expires)
+        return StoredSecret(found.id, fingerprint, found.tags, found.content_type, found.managed, found.expires)
 
     async def history(self, name: str, latest: str) -> History:
         """All versions, with the times of every one."""
@@ -136,13 +136,13 @@ class MemoryVault:
         since = self._clock() - timedelta(days=1)
         return History(len(versions), sum(1 for version in versions if version.created and version.created > since))
 
-    async def listing(self) -> tuple[Listed, ...]:
+    async def listing(self) -> tuple[SecretProperties, ...]:
         """Every secret that is not deleted; `listing_failure` makes it raise."""
         await asyncio.sleep(0)
         if self.listing_failure is not None:
             raise self.listing_failure
         names = sorted(self.history_of)
-        return tuple(Listed(n, v.tags, v.enabled, v.managed) for n, v in ((n, self.latest(n)) for n in names))
+        return tuple(SecretProperties(n, v.tags, v.enabled, v.managed) for n, v in ((n, self.latest(n)) for n in names))
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Adds a version; `before` has to be what is there."""
@@ -239,7 +239,7 @@ class MemorySource:
 
 
 class MemoryDirectory:
-    """An `AccountDirectory`: an account is there unless it is among `gone`; `failures` makes it raise, `hang` never answer."""
+    """An `AccountExistence`: an account is there unless it is among `gone`; `failures` makes it raise, `hang` never answer."""
 
     def __init__(self, *gone: str) -> None:
         self.gone = set(gone)

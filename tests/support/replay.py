@@ -15,11 +15,11 @@ from typing import Any
 import trustme
 from aiohttp import web
 
-Answer = Callable[["Asked"], web.Response]
+Answer = Callable[["ReceivedRequest"], web.Response]
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     """One request: the host that it is for, its method and path, its form or JSON text, and whether it has a token."""
 
     host: str
@@ -52,7 +52,7 @@ class Recorded:
         """Whether it was given as often as it was recorded."""
         return self.times is not None and self.given >= self.times
 
-    def reply(self, asked: Asked) -> web.Response:
+    def reply(self, asked: ReceivedRequest) -> web.Response:
         """It, once more; where it is about a secret, about the one that is asked for."""
         self.given += 1
         body = self.response["body"]
@@ -80,7 +80,7 @@ class Replay:
     proxy: str
     identity: str
     bundle: Path
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[ReceivedRequest] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -92,10 +92,10 @@ async def replaying(answer: Answer, folder: Path, hosts: Iterable[str]) -> Async
     bundle = folder / "replay-ca.pem"
     authority.cert_pem.write_to_path(bundle)
     async with AsyncExitStack() as stack:
-        asked: list[Asked] = []
+        asked: list[ReceivedRequest] = []
 
         async def handle(request: web.BaseRequest) -> web.Response:
-            one = Asked(
+            one = ReceivedRequest(
                 request.host.partition(":")[0],
                 request.method,
                 request.rel_url.path,

@@ -16,16 +16,16 @@ from random import Random
 from typing import Any, Final
 
 from keysync import logs
-from keysync.cli.compose import Extras, Wired, wire
+from keysync.cli.compose import App, AppOptions, open_app
 from keysync.config.settings import Config
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
 from keysync.emulator.state import Secret, SecretVersion
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sync.model import Report
-from keysync.sync.run import run_pass
+from keysync.sync.run import run_sync
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.random_worlds import LONG_AGO, marks_of
 from tests.support.runs import Watcher
@@ -232,20 +232,20 @@ class RoughWorld:
     async def _runs(self) -> None:
         for _ in range(self._random.randint(1, 2)):
             # Lives of a process. Between them late writes take effect and reads show them, as docs/safety.md assumes.
-            async with self._wire() as wired:
+            async with self._wire() as app:
                 for _ in range(self._random.randint(1, 2)):
                     self._something_happens()
-                    await self._pass(wired)
+                    await self._run(app)
                     await asyncio.sleep(EVERY)
             self._azure.faults.clear()
             await asyncio.sleep(SETTLED)
             for name in VAULTS:
                 self._azure.state.vault(name).show_latest()
-        async with self._wire() as wired:
+        async with self._wire() as app:
             self._azure.watch.begin(None)
-            await self._pass(wired)
+            await self._run(app)
             await asyncio.sleep(EVERY)
-            report = await self._pass(wired)
+            report = await self._run(app)
         self.oracle.check_in_sync(self.places, report)
 
     def _something_happens(self) -> None:
@@ -257,16 +257,18 @@ class RoughWorld:
             self._azure.faults.add(Fault.model_validate({**told, "times": self._random.randint(1, 3)}))
 
     def _wire(self) -> Any:
-        self._scrubber = Scrubber()
-        return wire(self._config, self._config.accounts, self._scrubber, lambda _operation, _status: None, Extras())
+        self._redactor = Redactor()
+        return open_app(
+            self._config, self._config.accounts, self._redactor, lambda _operation, _status: None, AppOptions()
+        )
 
-    async def _pass(self, wired: Wired) -> Report:
+    async def _run(self, app: App) -> Report:
         self.oracle.run_began = time.monotonic()
         # A write may take effect as late as in the next run.
         self.oracle.late = dict.fromkeys(self.places, self.oracle.run_began - EVERY)
         with redirect_stderr(self._log):
-            logs.configure("info", "json", self._scrubber.scrub)
-            report = await run_pass(wired.make_pass(Watcher(), asyncio.Event()))
+            logs.configure("info", "json", self._redactor.redact)
+            report = await run_sync(app.make_run(Watcher(), asyncio.Event()))
         self._log.write(repr(report))
         return report
 

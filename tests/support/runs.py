@@ -11,15 +11,15 @@ from typing import Any, Literal
 
 from keysync.azure.errors import FailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
-from keysync.sync.collect import AccountScope, Collected, Collector
+from keysync.sync.collect import Collected, Collector, WorkItem
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Item, ItemRef, Plan, Report, Result, Terms
-from keysync.sync.orphans import GoneStreaks, OrphanSearch
+from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result
+from keysync.sync.orphans import MissingCounters, OrphanSearch
 from keysync.sync.plan import make_plan
-from keysync.sync.run import Pass, Round, run_pass
+from keysync.sync.run import Batch, SyncRun, run_sync
 from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
 
 GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
@@ -46,7 +46,7 @@ class Limits:
 
 @dataclass
 class Watcher:
-    """A `PassObserver` that writes what it is told into `log`; `on_collected` is called for each account."""
+    """A `RunObserver` that writes what it is told into `log`; `on_collected` is called for each account."""
 
     log: list[str] = field(default_factory=list)
     on_collected: Callable[[str], None] = lambda _account: None
@@ -77,7 +77,7 @@ class World:
     def __init__(self, *accounts: str, vaults: Sequence[str] = ("main",)) -> None:
         self.log: list[str] = []
         self.fingerprinter = Fingerprinter()
-        self.translator = FailureTranslator(Scrubber())
+        self.translator = FailureTranslator(Redactor())
         self.vaults = {name: MemoryVault(self.fingerprinter, log=self.log, clock=lambda: self.now) for name in vaults}
         self.sources = {name: MemorySource(key(f"{name}-1"), key(f"{name}-2")) for name in accounts}
         self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}
@@ -92,14 +92,14 @@ class World:
         """The vault named main."""
         return self.vaults["main"]
 
-    def scopes(self) -> list[AccountScope]:
+    def scopes(self) -> list[WorkItem]:
         """One scope an account and vault, with `items` as the configuration of the account."""
         return [
-            AccountScope(
+            WorkItem(
                 f"{GROUP}/{name}",
                 source,
                 tuple(
-                    Item(ref(name, each, vault), Terms(**self.items[name]))
+                    Item(ref(name, each, vault), ItemPolicy(**self.items[name]))
                     for each in KEY_NAMES
                     if each in source.values or each in source.refused
                 ),
@@ -142,9 +142,9 @@ class World:
         """The plan for what is there now."""
         return make_plan((one for account in await self.collect() for one in account.observed), self.now)
 
-    async def round(self) -> Round:
+    async def round(self) -> Batch:
         """All accounts, judged as they are now."""
-        judged = Round()
+        judged = Batch()
         for account in await self.collect():
             judged.add(account, self.job())
         return judged
@@ -162,7 +162,7 @@ class World:
         mode: Literal["disable", "delete"] = "delete",
         owner: str = "mine",
         read_only: Sequence[str] = (),
-        streaks: GoneStreaks | None = None,
+        streaks: MissingCounters | None = None,
     ) -> OrphanSearch:
         """A search of all vaults for what none of the accounts is served by; with `streaks` it is the daemon's."""
         served = {vault: {item.ref.secret for scope in self.scopes() for item in scope.items} for vault in self.vaults}
@@ -181,13 +181,13 @@ class World:
         collect_seconds: float = 5,
         dry_run: bool = False,
         accept: str | None = None,
-        only_foreign: bool = False,
+        only_unmanaged: bool = False,
         orphans: OrphanSearch | None = None,
         concurrency: int = 8,
         **collecting: Any,
-    ) -> Pass:
+    ) -> SyncRun:
         """A pass over what is there."""
-        return Pass(
+        return SyncRun(
             scopes=self.scopes(),
             collector=self.collector(concurrency=concurrency, **collecting),
             applier=self.applier(grace_seconds=0.02),
@@ -197,14 +197,14 @@ class World:
             collect_seconds=collect_seconds,
             dry_run=dry_run,
             accept=accept,
-            only_foreign=only_foreign,
+            only_unmanaged=only_unmanaged,
             orphans=orphans,
             clock=lambda: self.now,
         )
 
     async def run(self, **options: Any) -> Report:
         """One whole pass; `options` are those of `job`."""
-        return await run_pass(self.job(**options))
+        return await run_sync(self.job(**options))
 
 
 def outcomes(results: Sequence[Result]) -> dict[str, str]:

@@ -27,7 +27,7 @@ import structlog
 
 from keysync import logs
 from keysync.config.settings import Account, Config
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.triggers import Trigger
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
@@ -125,12 +125,12 @@ class _Run:
 
 
 class Books:
-    """What passes told, account by account; a `PassObserver`."""
+    """What passes told, account by account; a `RunObserver`."""
 
     def __init__(self, *, keep: int = 20) -> None:
         self._runs: dict[str, _Run] = {}
         self.spans: defaultdict[str, deque[Span]] = defaultdict(lambda: deque(maxlen=keep))
-        self.passes = 0
+        self.runs = 0
         self.first: float | None = None
         self.results: Counter[str] = Counter()
         self.overlaps: list[tuple[str, Span, Span]] = []
@@ -155,7 +155,7 @@ class Books:
     def finished(self, report: Report) -> None:
         """Closes the books on a pass."""
         run = self._runs.pop(report.run_id)
-        self.passes += 1
+        self.runs += 1
         assert run.last.keys() == {name_of(result.ref.account) for result in report.results}
         for account, end in run.last.items():
             span = Span(run.start, end, account not in run.bad)
@@ -208,12 +208,12 @@ class LogBook(io.TextIOBase):
 
 
 @contextmanager
-def logged_to(book: LogBook, scrub: Callable[[str], str]) -> Iterator[None]:
+def logged_to(book: LogBook, redact: Callable[[str], str]) -> Iterator[None]:
     """The daemon's own log, as it is in production, into `book`; all is as it was afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     with redirect_stderr(book):
-        logs.configure("info", "json", scrub)
+        logs.configure("info", "json", redact)
     try:
         yield
     finally:
@@ -226,7 +226,7 @@ def logged_to(book: LogBook, scrub: Callable[[str], str]) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class Problem:
     """Something that begins and ends. `lingers` seconds after its end it is still felt, since Azure asked for that long."""
 
     what: str
@@ -263,7 +263,7 @@ class Weather:
         self._loop = loop
         self._keys = keys
         self._random = random
-        self._active: list[Trouble] = []
+        self._active: list[Problem] = []
         self._felt: Counter[str] = Counter()
         self.cleared: list[tuple[str, float]] = []
         """Account, and when its last trouble ended; taken out by whoever looks whether it is in step again."""
@@ -276,7 +276,7 @@ class Weather:
         """Whether anything that `account` needs is in trouble now."""
         return self._felt[account] > 0
 
-    async def somewhere(self, place: Callable[[Random], Trouble], gap: float, until: Callable[[], float]) -> None:
+    async def somewhere(self, place: Callable[[Random], Problem], gap: float, until: Callable[[], float]) -> None:
         """Troubles at one place, `gap` seconds apart on average; `until` gives how many seconds of bad weather are left."""
         while (left := until()) > 0:
             await asyncio.sleep(min(left, self._random.expovariate(1 / gap)))
@@ -286,7 +286,7 @@ class Weather:
             if left > length + trouble.lingers:
                 await self.strike(trouble, length)
 
-    async def strike(self, trouble: Trouble, seconds: float) -> None:
+    async def strike(self, trouble: Problem, seconds: float) -> None:
         """One trouble, from its beginning to its end."""
         self.met[trouble.what] += 1
         self.secrets_met += sum(2 * len(FLEET[account][0]) for account in trouble.accounts)
@@ -324,53 +324,53 @@ def users_of(vault: str) -> frozenset[str]:
     return frozenset(name for name, (vaults, _) in FLEET.items() if vault in vaults)
 
 
-def on_account(account: str) -> Callable[[Random], Trouble]:
+def on_account(account: str) -> Callable[[Random], Problem]:
     """Trouble with an account's listKeys."""
     return lambda random: _answer(random, "listKeys", account, frozenset({account}))
 
 
-def on_vault(vault: str) -> Callable[[Random], Trouble]:
+def on_vault(vault: str) -> Callable[[Random], Problem]:
     """Trouble with an operation of a vault, or with all of them."""
     return lambda random: _answer(random, random.choice(_VAULT_OPERATIONS), vault, users_of(vault))
 
 
-def on_sign_in(random: Random) -> Trouble:
+def on_sign_in(random: Random) -> Problem:
     """Trouble with tokens."""
     return _answer(random, "token", "*", EVERYBODY)
 
 
-def on_name_of(vault: str) -> Callable[[Random], Trouble]:
+def on_name_of(vault: str) -> Callable[[Random], Problem]:
     """The vault's name does not resolve."""
-    return lambda _: Trouble(f"DNS of {vault}", users_of(vault), unknown_host=f"{vault}.localhost")
+    return lambda _: Problem(f"DNS of {vault}", users_of(vault), unknown_host=f"{vault}.localhost")
 
 
-def on_name_of_azure(_: Random) -> Trouble:
+def on_name_of_azure(_: Random) -> Problem:
     """Neither Resource Manager's name nor Entra's resolves."""
-    return Trouble("DNS of Azure", EVERYBODY, unknown_host="localhost")
+    return Problem("DNS of Azure", EVERYBODY, unknown_host="localhost")
 
 
-def on_writes_of(vault: str) -> Callable[[Random], Trouble]:
+def on_writes_of(vault: str) -> Callable[[Random], Problem]:
     """The vault is read-only, as after a failover."""
-    return lambda _: Trouble(f"read-only {vault}", users_of(vault), read_only=vault)
+    return lambda _: Problem(f"read-only {vault}", users_of(vault), read_only=vault)
 
 
-def on_subscription(subscription: str) -> Callable[[Random], Trouble]:
+def on_subscription(subscription: str) -> Callable[[Random], Problem]:
     """Resource Manager throttles the whole subscription, and asks for 20 minutes of silence."""
     accounts = frozenset(name for name in FLEET if subscription_of(name) == subscription)
     told = {"status": 429, "code": "SubscriptionRequestsThrottled", "retry_after": "1200", "operation": "listKeys"}
     faults = tuple(Fault.model_validate({**told, "target": name}) for name in sorted(accounts))
     # Whoever asked last may have been told so at the very end.
-    return lambda _: Trouble("subscription throttled", accounts, faults, lingers=1200.0)
+    return lambda _: Problem("subscription throttled", accounts, faults, lingers=1200.0)
 
 
-def _answer(random: Random, operation: str, target: str, accounts: frozenset[str]) -> Trouble:
+def _answer(random: Random, operation: str, target: str, accounts: frozenset[str]) -> Problem:
     # A write whose answer gets lost after it took effect is what may end in a version too many.
     name = random.choice(sorted(_ANSWERS) + (_AFTER_THE_EFFECT * 2 if operation == "setSecret" else []))
     fault = Fault.model_validate({"operation": operation, "target": target, **_ANSWERS[name]})
-    return Trouble(f"{operation}: {name}", accounts, (fault,))
+    return Problem(f"{operation}: {name}", accounts, (fault,))
 
 
-PLACES: Final[Sequence[tuple[Callable[[Random], Trouble], float]]] = (
+PLACES: Final[Sequence[tuple[Callable[[Random], Problem], float]]] = (
     *((on_account(account), 1.5 * HOUR) for account in FLEET),
     *((on_vault(vault), 1 * HOUR) for vault in VAULTS),
     *((on_name_of(vault), 5 * HOUR) for vault in VAULTS),
@@ -514,20 +514,20 @@ class Auditor:
 
     def slots_after(self, account: str, moment: float) -> tuple[float, float, float]:
         """When the next three passes over `account` are due."""
-        timetable = timetable_of(self._config, self._accounts[account])
-        if timetable.every is not None:
-            every, first = timetable.every.total_seconds(), self._books.first or 0.0
+        trigger = timetable_of(self._config, self._accounts[account])
+        if trigger.every is not None:
+            every, first = trigger.every.total_seconds(), self._books.first or 0.0
             slot = first + ((moment - first) // every + 1) * every
             return slot, slot + every, slot + 2 * every
         now, wall = time.monotonic(), datetime.now(UTC)
-        slots = [timetable.following(wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
+        slots = [trigger.following(wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
         first, second, third = (now + (slot - wall).total_seconds() for slot in slots)
         return first, second, third
 
 
-def timetable_of(config: Config, account: Account) -> Timetable:
+def timetable_of(config: Config, account: Account) -> Trigger:
     """When passes over an account are due."""
-    return Timetable.of(account.schedule or config.schedule)
+    return Trigger.of(account.schedule or config.schedule)
 
 
 def spurious(azure: Emulator, keys: Keys) -> list[str]:

@@ -10,7 +10,7 @@ from keysync.report.status import (
     AccountState,
     AccountStatus,
     CredentialStatus,
-    PassStatus,
+    RunStatus,
     SecretStatus,
     Status,
     UnservedAccount,
@@ -59,7 +59,7 @@ def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
     return SecretStatus(**{"key": key, "secret": f"{account}-{key}-key", **fields, **more})
 
 
-def account(name: str, state: AccountState = "in_step", **more: Any) -> AccountStatus:
+def account(name: str, state: AccountState = "in_sync", **more: Any) -> AccountStatus:
     """An account with two secrets, which are in step unless `secrets` tells otherwise."""
     fields: dict[str, Any] = {
         "resource_group": GROUP,
@@ -100,10 +100,8 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
         "version": "0.1.0",
         "started": ago(days=3),
         "every": "every 5m",
-        "next_pass": NOW + timedelta(seconds=200),
-        "last_pass": PassStatus(
-            "run-1", ago(seconds=101), 0.41, "success", {"accounts": len(accounts), "unchanged": 40}
-        ),
+        "next_run": NOW + timedelta(seconds=200),
+        "last_run": RunStatus("run-1", ago(seconds=101), 0.41, "success", {"accounts": len(accounts), "unchanged": 40}),
         "ready": True,
         "stale_accounts": tuple(one.account for one in accounts if one.stale),
         "accounts": accounts,
@@ -182,7 +180,7 @@ def varied() -> Status:
             )
             for n, key in enumerate(("primary", "secondary", "primary"))
         ),
-        last_pass=PassStatus(
+        last_run=RunStatus(
             "run-1",
             ago(seconds=101),
             0.41,

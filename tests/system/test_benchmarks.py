@@ -53,9 +53,9 @@ def test_a_script_writes_what_differs_and_nothing_else(
             steps.ready()
             assert stored(azure) == keys(azure)
             azure.do(lambda azure: azure.state.regenerate("acct2", "Secondary"))
-            assert steps.one_pass().written == 1
+            assert steps.one_run().written == 1
             assert stored(azure) == keys(azure)
-            assert steps.one_pass().written == 0
+            assert steps.one_run().written == 0
         versions = azure.do(lambda azure: dict(azure.state.vault("main").secrets))
         assert {name: len(found) for name, found in versions.items() if len(found) > 1} == {
             "acct1-primary-key": 2,

@@ -33,7 +33,7 @@ SYNC = ("sync", "--output", "json")
 CHUNKS, KILLS_IN_A_CHUNK = 12, 25
 
 
-class Passes:
+class Runs:
     """Passes over one world by processes that can be killed."""
 
     def __init__(self, world: World, keysync: WarmKeysync) -> None:
@@ -132,9 +132,9 @@ def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[Wo
     return world, slots
 
 
-def heal(passes: Passes, story: Story, how: str) -> None:
+def heal(runs: Runs, story: Story, how: str) -> None:
     """The next pass: it converges, and says so. `how` tells what came before it."""
-    done = passes.whole()
+    done = runs.whole()
     told = f"{how}\n{done.out}\n{done.err}"
     try:
         code = story.check()
@@ -145,15 +145,15 @@ def heal(passes: Passes, story: Story, how: str) -> None:
 
 def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
     """Kills a pass at each chosen moment of it, and heals; returns how many there were."""
-    passes, start = Passes(world, keysync), Snapshot.of(world.running)
-    moments = passes.moments()
+    runs, start = Runs(world, keysync), Snapshot.of(world.running)
+    moments = runs.moments()
     assert {moment.operation for moment in moments} >= {"setSecret", "updateSecret", "listKeys", "getSecret"}
     killed = 0
     for moment in filter(chosen, moments):
         start.put_back(world.running)
-        assert passes.killed_at(moment), f"{moment} never came"
+        assert runs.killed_at(moment), f"{moment} never came"
         killed += 1
-        heal(passes, Story(world.running, slots, start), f"killed at {moment}")
+        heal(runs, Story(world.running, slots, start), f"killed at {moment}")
     return killed
 
 
@@ -194,7 +194,7 @@ def test_a_recovery_that_ends_while_the_next_pass_looks_is_no_failure(
             under_way.recovered_at = 0
 
     world.running.do(lambda azure: azure.watch.begin(end_it))
-    heal(Passes(world, keysync), Story(world.running, slots, start), f"recovered as {operation} came")
+    heal(Runs(world, keysync), Story(world.running, slots, start), f"recovered as {operation} came")
     assert vault.find_deleted("alpha-primary-key") is None
 
 
@@ -225,15 +225,15 @@ def test_passes_killed_at_random_are_healed_by_the_next(
     content = random_world(rng)
     world = make_world(*content.accounts, vaults=tuple(content.vaults))
     world.configure(content.configured, **content.settings)
-    passes, start = Passes(world, keysync), Snapshot.of(world.running)
-    count, kills = len(passes.moments()), 0
+    runs, start = Runs(world, keysync), Snapshot.of(world.running)
+    count, kills = len(runs.moments()), 0
     while kills < KILLS_IN_A_CHUNK:
         start.put_back(world.running)
         story = Story(world.running, content.slots, start)
         for _ in range(rng.choice([1, 1, 1, 2])):
             regenerate_some(rng, story, content.accounts)
-            kills += kill_somewhere(rng, passes, count)
-        heal(passes, story, f"KEYSYNC_CRASH_SEED={seed}")
+            kills += kill_somewhere(rng, runs, count)
+        heal(runs, story, f"KEYSYNC_CRASH_SEED={seed}")
 
 
 def regenerate_some(rng: Random, story: Story, accounts: list[dict[str, Any]]) -> None:
@@ -244,7 +244,7 @@ def regenerate_some(rng: Random, story: Story, accounts: list[dict[str, Any]]) -
                 story.regenerate(account["name"], key)
 
 
-def kill_somewhere(rng: Random, passes: Passes, count: int) -> bool:
+def kill_somewhere(rng: Random, runs: Runs, count: int) -> bool:
     """Kills a pass within its first `count` arrivals and replies, in a world that stands still or goes on."""
     event = rng.randrange(count)
-    return passes.killed_at(event) if rng.random() < 0.5 else passes.killed_after(event, rng.uniform(0.0, 0.004))
+    return runs.killed_at(event) if rng.random() < 0.5 else runs.killed_after(event, rng.uniform(0.0, 0.004))

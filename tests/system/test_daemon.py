@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.prime import WarmKeysync, warm_keysync
 
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION, data, running_azure
 from tests.support.daemon import Cold, Daemon, Holding, running, serving
 from tests.support.hands import remove_account
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
-from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 MakeWorld = Callable[..., World]
@@ -36,7 +36,7 @@ DENIED = {"kind": "status", "status": 403, "code": "AuthorizationFailed", "messa
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[WarmKeysync]:
+def prime() -> Iterator[WarmKeysync]:
     """Forks daemons, so that each test need not wait a second for its imports."""
     with warm_keysync(clean_environment()) as made:
         yield made
@@ -102,7 +102,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
             **{**SECOND, "timeouts": {**TIMEOUTS, "request": "30s", "account": "1s", "collect": "200ms"}},
         )
         daemon = stack.enter_context(running(world.path, environment(world)))
-        daemon.until_passes(3)
+        daemon.until_runs(3)
         daemon.until(lambda: daemon.get("/readyz").status == 200)
         yield Shared(world, daemon)
 
@@ -120,7 +120,7 @@ def test_a_regenerated_key_is_in_the_vault_after_the_next_pass(shared: Shared) -
     before = len(shared.world.versions("main", "rotating-secondary-key"))
     new = regenerate(shared.world, "rotating", "Secondary")
     shared.daemon.until(lambda: newest(shared.world, "rotating-secondary-key") == new)
-    shared.daemon.until_passes(2)
+    shared.daemon.until_runs(2)
     versions = shared.world.versions("main", "rotating-secondary-key")
     assert len(versions) == before + 1
     lines = [line for line in shared.daemon.events("secret.updated") if line["secret"] == "rotating-secondary-key"]
@@ -134,10 +134,10 @@ def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
     daemon = shared.daemon
     daemon.until(lambda: daemon.account("hung")["busy"])
     attempts = daemon.account("hung")["last_attempt"]
-    daemon.until(lambda: any(line["busy"] == 1 for line in daemon.events("pass.left_out")))
+    daemon.until(lambda: any(line["busy"] == 1 for line in daemon.events("pass.skipped")))
     assert attempts is not None
     assert daemon.account("hung")["state"] == "failing"
-    assert daemon.account("fine")["state"] in {"in_step", "changed"}
+    assert daemon.account("fine")["state"] in {"in_sync", "changed"}
 
 
 def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
@@ -155,7 +155,7 @@ def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
 def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
     """However many passes meet it."""
     shared.daemon.until(lambda: served_by(shared.world, "listKeys", "denied") >= 3)
-    shared.daemon.until_passes(1)
+    shared.daemon.until_runs(1)
     lines = [line for line in shared.daemon.events("secret.failed") if "denied" in line["secret"]]
     assert [line["key"] for line in lines] == ["primary"]
 
@@ -233,12 +233,12 @@ def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_in_time_and_with_the_write_in_flight(
-    make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync, signum: signal.Signals
+    make_world: MakeWorld, prime: WarmKeysync, keysync: WarmKeysync, signum: signal.Signals
 ) -> None:
     """Code 0 although an account hangs, whatever signals come late; the write is in the vault once, for the next run too."""
     world = make_world("writing", {"name": "hung", "fault": "hang"})
     world.configure([{"name": "writing", "secrets": {"secondary": None}}, "hung"], **{**HOUR, "timeouts": {**TIMEOUTS, "collect": "1s", "shutdown": "8s"}})  # fmt: skip
-    with running(world.path, environment(world), warm=warm) as daemon, Holding(world.running, "setSecret") as held:
+    with running(world.path, environment(world), prime=prime) as daemon, Holding(world.running, "setSecret") as held:
         assert held.came.wait(10)
         daemon.send(signum)
         for late in (signal.SIGUSR1, signal.SIGHUP, signum):
@@ -296,7 +296,7 @@ def test_a_stderr_that_nobody_reads_stops_nothing(make_world: MakeWorld, tmp_pat
         assert process.wait(60) == 0
 
 
-def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
+def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, prime: WarmKeysync, tmp_path: Path) -> None:
     """A write, the webhook and the collector of traces all hang, and the deadline holds for them together."""
     world = make_world("alpha", "beta")
     context, bundle = loopback_tls(tmp_path)
@@ -310,7 +310,7 @@ def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: Wa
             **SECOND,
         )
         env = environment(world, SSL_CERT_FILE=str(bundle), OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
-        with running(world.path, env, warm=warm) as daemon:
+        with running(world.path, env, prime=prime) as daemon:
             daemon.until(lambda: hook.received)
             aim(world, {"operation": "setSecret", "kind": "hang"})
             regenerate(world, "beta")
@@ -368,11 +368,11 @@ def test_a_bad_configuration_is_an_error_at_the_start(make_world: MakeWorld, key
 # Signals
 
 
-def test_it_is_not_ready_before_the_first_pass_but_lives(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_it_is_not_ready_before_the_first_pass_but_lives(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """A rollout waits for it, and nobody restarts it."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with Holding(world.running, "listKeys") as held, running(world.path, environment(world), warm=warm) as daemon:
+    with Holding(world.running, "listKeys") as held, running(world.path, environment(world), prime=prime) as daemon:
         assert held.came.wait(10)
         early = daemon.get("/readyz")
         assert (early.status, early.json()["reason"]) == (503, "the first pass is not done")
@@ -382,23 +382,23 @@ def test_it_is_not_ready_before_the_first_pass_but_lives(make_world: MakeWorld, 
         daemon.until(lambda: daemon.get("/readyz").status == 200)
 
 
-def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """As a sidecar sends them that has just seen the file."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), warm=warm) as daemon:
+    with running(world.path, environment(world), prime=prime) as daemon:
         for signum in (signal.SIGHUP, signal.SIGUSR1) * 3:
             daemon.send(signum)
-        daemon.until_state("alpha", "changed", "in_step")
+        daemon.until_state("alpha", "changed", "in_sync")
         assert daemon.end() == 0
         assert daemon.stray == []
 
 
-def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_sigusr1_syncs_now(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """An hour before it would have been due."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), warm=warm) as daemon:
+    with running(world.path, environment(world), prime=prime) as daemon:
         daemon.until(lambda: newest(world, "alpha-secondary-key"))
         new = regenerate(world, "alpha")
         daemon.send(signal.SIGUSR1)
@@ -406,13 +406,13 @@ def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
         assert len(daemon.events("daemon.sync_now")) == 1
 
 
-def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """A bad file is refused with its findings on page, API, metrics and log; the old one works on until it is mended."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
-    with running(world.path, environment(world), warm=warm) as daemon:
-        daemon.until_state("alpha", "changed", "in_step")
+    with running(world.path, environment(world), prime=prime) as daemon:
+        daemon.until_state("alpha", "changed", "in_sync")
         world.path.write_text(good.replace('"listen"', '"lisen"'))
         daemon.send(signal.SIGHUP)
         (refused,) = daemon.until_event("config.refused")
@@ -425,7 +425,7 @@ def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKe
         world.configure(["alpha", "beta"], **HOUR)
         daemon.send(signal.SIGHUP)
         daemon.until_event("config.reloaded")
-        daemon.until_state("beta", "changed", "in_step")
+        daemon.until_state("beta", "changed", "in_sync")
         assert daemon.status()["config_error"] is None
         assert newest(world, "beta-primary-key") == live(world, "beta")[0]
         assert daemon.end() == 0
@@ -511,9 +511,9 @@ async def test_accounts_come_and_go_with_the_file(world_of: MakeWorld) -> None:
     world = world_of("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     async with serving(world.path) as daemon:
-        await daemon.until_passes(1)
+        await daemon.until_runs(1)
         world.configure(["alpha", "beta"], **HOUR)
-        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_step", "changed"])
+        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_sync", "changed"])
         world.configure(["beta"], **HOUR)
         await daemon.until_status(lambda status: [one["name"] for one in status["accounts"]] == ["beta"])
         assert "batchAccounts/alpha" not in (await daemon.get("/api/status")).text.partition('"writes"')[0]
@@ -526,7 +526,7 @@ async def test_a_removed_account_leaves_no_series_behind(world_of: MakeWorld) ->
     world = world_of("alpha", "beta")
     world.configure(["alpha", "beta"], **HOUR)
     async with serving(world.path) as daemon:
-        await daemon.until_passes(1)
+        await daemon.until_runs(1)
         world.configure(["beta"], **HOUR)
         await daemon.until_status(lambda status: [one["name"] for one in status["accounts"]] == ["beta"])
         assert "batchAccounts/alpha" not in (await daemon.get("/metrics")).text
@@ -538,7 +538,7 @@ async def test_a_bad_file_is_refused_until_it_is_mended_or_taken_back(world_of: 
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
     async with serving(world.path) as daemon:
-        await daemon.until_passes(1)
+        await daemon.until_runs(1)
         for mended, told in ((good, "config.restored"), (good + "\n", "config.reloaded")):
             world.path.write_text(good.replace('"alpha"', '"al pha"'))
             status = await daemon.until_status(lambda status: status["config_error"])
@@ -556,7 +556,7 @@ async def test_a_file_that_cannot_be_opened_is_refused(world_of: MakeWorld) -> N
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
     async with serving(world.path) as daemon:
-        await daemon.until_passes(1)
+        await daemon.until_runs(1)
         (world.folder / "empty").touch()
         document = json.loads(good)
         credential = {"type": "client_secret", "tenant_id": "t", "client_id": "c", "client_secret_file": "empty"}
@@ -566,7 +566,7 @@ async def test_a_file_that_cannot_be_opened_is_refused(world_of: MakeWorld) -> N
         assert "client_secret_file" in status["config_error"]
         world.path.write_text(good)
         await daemon.until_status(lambda status: status["config_error"] is None)
-        (report,) = await daemon.until_passes(1)
+        (report,) = await daemon.until_runs(1)
         assert not report.failed
 
 
@@ -581,21 +581,21 @@ async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_pat
     (mount / "..data").symlink_to("..0")
     (mount / "keysync.yaml").symlink_to("..data/keysync.yaml")
     async with serving(mount / "keysync.yaml") as daemon:
-        await daemon.until_passes(1)
+        await daemon.until_runs(1)
         (mount / "..data_tmp").symlink_to("..1")
         (mount / "..data_tmp").replace(mount / "..data")
-        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_step", "changed"])
+        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_sync", "changed"])
 
 
 @pytest.mark.slow
-def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """Within two looks, which are five seconds apart."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), warm=warm) as daemon:
+    with running(world.path, environment(world), prime=prime) as daemon:
         world.configure(["alpha", "beta"], **HOUR)
         daemon.until_event("config.reloaded")
-        daemon.until_state("beta", "changed", "in_step")
+        daemon.until_state("beta", "changed", "in_sync")
 
 
 async def test_a_client_secret_that_rotates_is_picked_up(world_of: MakeWorld, tmp_path: Path) -> None:
@@ -607,10 +607,10 @@ async def test_a_client_secret_that_rotates_is_picked_up(world_of: MakeWorld, tm
     credential = {"type": "client_secret", "tenant_id": endpoints.tenant_id, "client_id": endpoints.client_id}
     world.configure(["alpha", "beta", "gamma"], **HOUR, credential={**credential, "client_secret_file": str(mounted)})
     async with serving(world.path) as daemon:
-        (report,) = await daemon.until_passes(1)
+        (report,) = await daemon.until_runs(1)
         assert {result.outcome for result in report.results} == {"failed"}
         mounted.write_text(endpoints.client_secret)
-        (report,) = await daemon.until_passes(1)
+        (report,) = await daemon.until_runs(1)
         assert {result.outcome for result in report.results} == {"created"}
         assert len(daemon.events("config.reloaded")) == 1
 
@@ -637,13 +637,13 @@ async def test_a_federated_token_that_rotates_is_picked_up(
     credential = {"type": "workload_identity", "tenant_id": endpoints.tenant_id, "client_id": endpoints.client_id}
     world.configure(["alpha"], **SECOND, credential={**credential, "token_file": str(token)})
     async with serving(world.path) as daemon:
-        (report,) = await daemon.until_passes(1)
+        (report,) = await daemon.until_runs(1)
         assert {result.outcome for result in report.results} == {"created"}
         token.write_text("other")
         # azure-identity asks for no new token within 30 seconds of the last request unless the old one is refused.
         world.running.do(lambda azure: azure.revoke_tokens())
         await daemon.until(lambda: sent[-1] == "other")
-        (report,) = await daemon.until_passes(1)
+        (report,) = await daemon.until_runs(1)
         assert not report.failed
         assert daemon.events("config.reloaded") == []
 
@@ -699,7 +699,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
     accounts = [{"name": name, "vaults": ["main", "stuck"]} for name in ("alpha", "beta", "gamma")]
     world.configure(accounts, **{**SECOND, "timeouts": {**TIMEOUTS, "request": "300ms", "collect": "200ms"}})
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         aim(world, {"target": "stuck", "kind": "hang"})
         new = regenerate(world, "alpha")
         await daemon.until(lambda: newest(world, "alpha-primary-key") == new)
@@ -717,7 +717,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(w
     timeouts = {**TIMEOUTS, "request": "150ms", "account": "600ms"}
     world.configure(["alpha", "beta", "gamma"], **{**HOUR, "timeouts": timeouts})
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         aim(world, {"target": "main", "kind": "hang"})
         await daemon.sync(3)
         (vault,) = (await daemon.status())["vaults"]
@@ -725,12 +725,12 @@ async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(w
 
 
 def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
-    make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync
+    make_world: MakeWorld, prime: WarmKeysync, keysync: WarmKeysync
 ) -> None:
     """The daemon goes on looking, tells how to accept, and is back at work after a one-off run that did."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"], **{**HOUR, "limits": {"creates": 1}})
-    with running(world.path, environment(world), warm=warm) as daemon:
+    with running(world.path, environment(world), prime=prime) as daemon:
         daemon.until_event("pass.stopped")
         daemon.sync(2)
         stops = daemon.events("pass.stopped")
@@ -752,17 +752,17 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
         assert done.code == 0, done.err
         daemon.sync()
         assert daemon.status()["stopped"] is None
-        assert [one["state"] for one in daemon.status()["accounts"]] == ["in_step", "in_step"]
+        assert [one["state"] for one in daemon.status()["accounts"]] == ["in_sync", "in_sync"]
         new = regenerate(world, "alpha")
         daemon.sync()
         assert newest(world, "alpha-primary-key") == new
 
 
-def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """Drift is shown for as long as it lasts, and told in the log once."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world, KEYSYNC_READ_ONLY="1"), warm=warm) as daemon:
+    with running(world.path, environment(world, KEYSYNC_READ_ONLY="1"), prime=prime) as daemon:
         daemon.until_event("pass.finished")
         daemon.sync(2)
         status = daemon.status()
@@ -782,7 +782,7 @@ async def test_identical_failures_are_counted_until_they_change(world_of: MakeWo
     world.configure(["alpha"], **HOUR)
     aim(world, {"operation": "listKeys", "kind": "status", "status": 409, "code": "Conflict"})
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         await daemon.sync(2)
         assert [line["cloud_error"]["code"] for line in daemon.events("secret.failed")] == ["Conflict"] * 2
         aim(world, {"operation": "listKeys", **DENIED})
@@ -801,7 +801,7 @@ async def test_two_keys_that_changed_at_once_are_warned_of(world_of: MakeWorld) 
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
 
         def both(azure: Any) -> None:
             azure.state.regenerate("alpha", "Primary")
@@ -836,8 +836,8 @@ async def test_an_orphan_is_removed_after_three_passes_that_prove_it(world_of: M
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
-        await daemon.until_passes(3)
+        await daemon.first_run()
+        await daemon.until_runs(3)
         reports = daemon.watcher.reports[:4]
     found = [
         [result.outcome for result in report.results if result.ref.secret == "ghost-primary-key"] for report in reports
@@ -851,7 +851,7 @@ async def test_passes_that_are_asked_for_prove_nothing_faster(world_of: MakeWorl
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         await daemon.sync(4)
         assert is_enabled(world)
 
@@ -862,10 +862,10 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         aim(world, {"operation": "listAccounts", **DENIED})
-        await daemon.until_passes(1)  # it may have begun before
-        reports = await daemon.until_passes(3)
+        await daemon.until_runs(1)  # it may have begun before
+        reports = await daemon.until_runs(3)
         assert is_enabled(world)
         assert all("cannot be told" in " ".join(report.warnings) for report in reports)
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
@@ -881,7 +881,7 @@ async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(
     hourly = {"name": "hourly", "schedule": {"every": "1h"}}
     world.configure(["alpha", hourly], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
-        await daemon.until_passes(4)
+        await daemon.until_runs(4)
         assert not is_enabled(world)
 
 
@@ -889,7 +889,7 @@ async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(
 
 
 def test_the_webhook_is_told_once_of_each_change_of_state(
-    make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path
+    make_world: MakeWorld, prime: WarmKeysync, tmp_path: Path
 ) -> None:
     """Changed, failed and recovered, over TLS that SSL_CERT_FILE vouches for."""
     world = make_world("alpha")
@@ -902,7 +902,7 @@ def test_the_webhook_is_told_once_of_each_change_of_state(
 
         notify = {"url": f"{hook.base}/hook", "secret_file": str(tmp_path / "signing")}
         world.configure(["alpha"], **HOUR, notify=notify)
-        with running(world.path, environment(world, SSL_CERT_FILE=str(bundle)), warm=warm) as daemon:
+        with running(world.path, environment(world, SSL_CERT_FILE=str(bundle)), prime=prime) as daemon:
             daemon.until_event("pass.finished")
             aim(world, {"operation": "listKeys", **DENIED})
             daemon.sync(3)
@@ -915,14 +915,14 @@ def test_the_webhook_is_told_once_of_each_change_of_state(
     assert all("X-Keysync-Signature" in one.headers for one in hook.received)
 
 
-def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, prime: WarmKeysync) -> None:
     """One trace a pass, with the account below it and the secret that was written below that."""
     otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with receiving_in_a_thread() as collector:
         env = environment(world, OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
-        with running(world.path, env, warm=warm) as daemon:
+        with running(world.path, env, prime=prime) as daemon:
             daemon.until_event("pass.finished")
             daemon.sync()
             assert daemon.end() == 0

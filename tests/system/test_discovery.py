@@ -93,14 +93,14 @@ def test_accounts_lists_what_is_covered(world: World, via: str) -> None:
         resource_id("twin"): "discover[0] refused",
         resource_id("twin", OTHER): "discover[0] refused",
         resource_id("lost"): "discover[0] refused",
-        resource_id("nokeys"): "discover[0] left_out",
-        resource_id("young"): "discover[0] left_out",
+        resource_id("nokeys"): "discover[0] skipped",
+        resource_id("young"): "discover[0] skipped",
     }
     gamma = next(one for one in ran.report["accounts"] if one["account"] == resource_id("gamma", OTHER))
     assert gamma["vaults"] == ["second"]
     assert gamma["secrets"] == {"primary": "gamma-primary-key", "secondary": "gamma-secondary-key"}
     assert ran.report["complete"] is True
-    assert ran.report["summary"] == {"served": 3, "left_out": 2, "refused": 3}
+    assert ran.report["summary"] == {"served": 3, "skipped": 2, "refused": 3}
     assert ran.err == ""
     assert world.running.do(lambda azure: azure.counts["listKeys"]) == 0
 

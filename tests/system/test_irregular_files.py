@@ -150,7 +150,7 @@ async def test_a_token_file_that_becomes_a_fifo_fails_and_recovers(
         listen="127.0.0.1:0",
     )
     async with serving(world.path) as daemon:
-        await daemon.first_pass()
+        await daemon.first_run()
         token.unlink()
         os.mkfifo(token)
         world.running.do(lambda azure: azure.revoke_tokens())

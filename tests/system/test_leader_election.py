@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.support.prime import WarmKeysync, warm_keysync
 
 from keysync.daemon.leader import open_election
 from keysync.errors import UsageError
@@ -22,7 +23,6 @@ from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
 from tests.support.settings import election_of
-from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 QUICK = {"lease_duration": "3s", "renew_deadline": "2s", "retry_period": "1s"}
@@ -38,7 +38,7 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(scope="module")
-def warm() -> Iterator[list[WarmKeysync]]:
+def prime() -> Iterator[list[WarmKeysync]]:
     """Forks daemons; one for each replica, as each starts one at a time."""
     with warm_keysync(clean_environment()) as first, warm_keysync(clean_environment()) as second:
         yield [first, second]
@@ -53,10 +53,10 @@ def kubernetes() -> Iterator[Kubernetes]:
 class Replicas:
     """Starts replicas that differ in name and in nothing else."""
 
-    def __init__(self, world: World, kubernetes: Kubernetes, warm: list[WarmKeysync], stack: ExitStack) -> None:
+    def __init__(self, world: World, kubernetes: Kubernetes, prime: list[WarmKeysync], stack: ExitStack) -> None:
         self.world = world
         self.kubernetes = kubernetes
-        self._warm = iter(warm)
+        self._warm = iter(prime)
         self._stack = stack
 
     def start(self, name: str, *arguments: str) -> Daemon:
@@ -67,19 +67,19 @@ class Replicas:
         config.write_bytes(self.world.path.read_bytes())
         kubeconfig = str(self.kubernetes.kubeconfig(folder, name))
         env = {**clean_environment(), **self.world.running.environ, "KUBECONFIG": kubeconfig, "HOSTNAME": name}
-        return self._stack.enter_context(running(config, env, *arguments, warm=next(self._warm)))
+        return self._stack.enter_context(running(config, env, *arguments, prime=next(self._warm)))
 
 
 @pytest.fixture
 def make_replicas(
-    make_world: MakeWorld, kubernetes: Kubernetes, warm: list[WarmKeysync]
+    make_world: MakeWorld, kubernetes: Kubernetes, prime: list[WarmKeysync]
 ) -> Iterator[Callable[..., Replicas]]:
     with ExitStack() as stack:
 
         def make(*accounts: str, **more: Any) -> Replicas:
             world = make_world(*accounts)
             world.configure(list(accounts), **{**CONFIG, **more})
-            return Replicas(world, kubernetes, warm, stack)
+            return Replicas(world, kubernetes, prime, stack)
 
         yield make
 
@@ -107,7 +107,7 @@ def test_one_works_and_the_other_stands_by_until_it_is_its_turn(
     """The standby is ready and says that it stands by, reads nothing, and takes over at once when the leader ends."""
     replicas = make_replicas("fine", discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}])
     first = replicas.start("first")
-    first.until_passes(1)
+    first.until_runs(1)
     assert lead(first) is True
     second = replicas.start("second")
     (standing,) = second.until_event("leader.standing_by")
@@ -135,7 +135,7 @@ def test_one_works_and_the_other_stands_by_until_it_is_its_turn(
     first.until(lambda: newest(replicas.world, "fine-primary-key") == new)
     assert first.end() == 0
     ended = moment(first.events("daemon.ended")[0])
-    second.until_passes(1)
+    second.until_runs(1)
     assert lead(second) is True
     (elected,) = second.events("leader.elected")
     assert kubernetes.holder() == elected["identity"]
@@ -152,7 +152,7 @@ def test_the_standby_takes_over_from_a_leader_that_was_killed(
     """After the lease has run out, with a pass at once."""
     replicas = make_replicas("fine")
     first = replicas.start("first")
-    first.until_passes(1)
+    first.until_runs(1)
     second = replicas.start("second")
     second.until_event("leader.standing_by")
     first.send(signal.SIGKILL)
@@ -211,7 +211,7 @@ def test_a_standby_that_may_not_read_the_lease_is_not_ready(
     assert 'keysync_standby_unready{reason="never_read"} 1.0' in first.get("/metrics").text
     assert first.get("/healthz").status == 200
     kubernetes.faults.clear()
-    first.until_passes(1)
+    first.until_runs(1)
     first.until(lambda: first.get("/readyz").status == 200)
     assert first.end() == 0
     assert first.stray == []
@@ -228,11 +228,11 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
     rotation = Rotation(replicas.world, names)
     with rotation.going_on():
         first = replicas.start("first")
-        first.until_passes(2)
+        first.until_runs(2)
         second = replicas.start("second")
         second.until_event("leader.standing_by")
         kubernetes.faults["first"] = "hang"
-        second.until_passes(2)
+        second.until_runs(2)
         (lost,) = first.until_event("leader.lost")
         assert lead(first) is False
         first.until(lambda: first.get("/readyz").status == 503)
@@ -243,8 +243,8 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
         first.until(lambda: first.get("/readyz").status == 200)
         assert second.end() == 0
         first.until_event("leader.elected", 2)
-        passes = len(first.events("pass.finished"))
-        first.until(lambda: len(first.events("pass.finished")) > passes)
+        runs = len(first.events("pass.finished"))
+        first.until(lambda: len(first.events("pass.finished")) > runs)
     again = moment(first.events("leader.elected")[1])
     (elected,) = second.events("leader.elected")
     writes = {
@@ -274,15 +274,15 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_goes_on(
     rotation = Rotation(replicas.world, names)
     with rotation.going_on():
         first = replicas.start("first")
-        first.until_passes(2)
+        first.until_runs(2)
         second = replicas.start("second")
         second.until_event("leader.standing_by")
         first.send(signal.SIGSTOP)
-        second.until_passes(2)
+        second.until_runs(2)
         first.send(signal.SIGCONT)
         first.until_event("leader.lost")
         first.until_event("leader.standing_by")
-        second.until_passes(2)
+        second.until_runs(2)
     assert first.end() == 0
     assert second.end() == 0
     (elected,) = second.events("leader.elected")
@@ -300,7 +300,7 @@ def test_a_write_that_hangs_is_cut_off_before_another_begins(
     replicas = make_replicas("fine")
     world = replicas.world
     first = replicas.start("first")
-    first.until_passes(1)
+    first.until_runs(1)
     second = replicas.start("second")
     second.until_event("leader.standing_by")
     before = len(world.versions("main", "fine-primary-key"))
@@ -313,7 +313,7 @@ def test_a_write_that_hangs_is_cut_off_before_another_begins(
         assert moment(unknown) < moment(elected)
         assert len(world.versions("main", "fine-primary-key")) == before
     second.until(lambda: newest(world, "fine-primary-key") == new)
-    second.until_passes(1)
+    second.until_runs(1)
     assert len(world.versions("main", "fine-primary-key")) == before + 1
     assert first.account("fine")["state"] == "pending"
     assert (first.end(), second.end()) == (0, 0)
@@ -325,7 +325,7 @@ def test_each_shard_has_a_lease_of_its_own(make_replicas: Callable[..., Replicas
     replicas = make_replicas(*accounts)
     both = [replicas.start(f"pod-{index}", "--shard", f"{index}/2") for index in range(2)]
     for daemon in both:
-        daemon.until_passes(1)
+        daemon.until_runs(1)
     assert sorted(kubernetes.leases) == ["keysync-0", "keysync-1"]
     served = [{one["name"] for one in daemon.status()["accounts"]} for daemon in both]
     assert served[0] | served[1] == set(accounts)

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.azure import GROUP, SUBSCRIPTION, running_azure
 from tests.support.daemon import running
 from tests.support.receiver import Receiver, loopback_tls, receiving_in_a_thread
@@ -409,7 +409,7 @@ def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left
     assert "Request URL" in said["log"], "the SDK's own log is not on"
     assert "list0echo" in said["amid /"]
     for account in json.loads(said["amid /api/status"])["accounts"]:
-        expected = {"in_step", "changed"} if account["name"] == "fine" else {"failing", "refused", "changed", "in_step"}
+        expected = {"in_sync", "changed"} if account["name"] == "fine" else {"failing", "refused", "changed", "in_sync"}
         assert account["state"] in expected
     assert "keysync_account_failures" in said["amid /metrics"]
     assert {'"failed"', '"changed"', '"recovered"'} <= set(
@@ -470,7 +470,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
 def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
     """A key that a service repeats before keysync got it is masked in each of its forms."""
     key = base64.b64encode(bytes(range(11, 250, 7)) + bytes(range(3, 255, 9)) + b"\xff\xef").decode()
-    text = Scrubber().scrub(f"before {shaped(key)} behind")
+    text = Redactor().redact(f"before {shaped(key)} behind")
     assert leaks(text, {"key": key}) == []
     assert text.startswith("before ")
     assert text.endswith(" behind")

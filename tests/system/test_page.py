@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from keysync.report.status import Status
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 from tests.support.chromium import Tab, chromium_tab
 from tests.support.statuses import account, ago, failing, fleet, make_status, varied
@@ -81,7 +81,7 @@ class Shown:
 async def shown() -> AsyncIterator[Shown]:
     async with chromium_tab() as tab:
         page = Shown(tab)
-        async with open_server(make_app(page, CollectorRegistry()), "127.0.0.1", 0) as bound:
+        async with open_server(make_web_app(page, CollectorRegistry()), "127.0.0.1", 0) as bound:
             page.url = bound.url
             await tab.size(1280, 900)
             yield page

@@ -122,8 +122,8 @@ def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path)
 def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
     """Passes, failures and the state of each account are there to be asked for."""
     with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
-        (passes,) = prometheus.first("sum(keysync_runs_total) > 0")
-        assert float(passes["value"][1]) >= 1
+        (runs,) = prometheus.first("sum(keysync_runs_total) > 0")
+        assert float(runs["value"][1]) >= 1
         assert prometheus.query('up{job="keysync"}')[0]["value"][1] == "1"
         assert prometheus.first('keysync_accounts_left_out_total{reason="backing_off"} > 0')
         (denied,) = prometheus.first('keysync_azure_requests_total{operation="listKeys",status="403"}')

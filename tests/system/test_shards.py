@@ -69,7 +69,7 @@ async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: p
     discover = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
     world.configure([] if found else NAMES, **OPTIONS, **({"discover": discover} if found else {}))
     async with serving(world.path, shard=Shard(0, 2)) as daemon:
-        status = await daemon.until_status(lambda status: status["counts"]["in_step"] == 2 * len(share(0)))
+        status = await daemon.until_status(lambda status: status["counts"]["in_sync"] == 2 * len(share(0)))
         assert {one["name"] for one in status["accounts"]} == share(0)
     assert {name for name in NAMES if world.versions("main", f"{name}-primary-key")} == share(0)
 

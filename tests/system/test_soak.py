@@ -26,7 +26,7 @@ from keysync.config.settings import Config
 from keysync.daemon.reload import ConfigWatch
 from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.soak import (
     FLEET,
     HOUR,
@@ -84,14 +84,14 @@ async def run_daemon(
     """Runs the daemon for as long as `work` takes, and ends it by SIGTERM."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, WarpLoop)
-    path, scrubber, listening = folder / "keysync.yaml", Scrubber(), asyncio.Event()
+    path, redactor, listening = folder / "keysync.yaml", Redactor(), asyncio.Event()
     async with AsyncExitStack() as stack:
         azure = await stack.enter_async_context(Emulator(emulator_data(token_lifetime=1800), latency=_LATENCY))
         text = json.dumps(document(azure, folder, **settings))
         path.write_text(text)
         watch = ConfigWatch(path, lambda place: load_config(place, {}))
         daemon = Daemon(azure, watch.read(), Books(keep=keep), path, text, loop)
-        stack.enter_context(logged_to(daemon.log, scrubber.scrub))
+        stack.enter_context(logged_to(daemon.log, redactor.redact))
         interruption = stack.enter_context(interruptible())
 
         def announce(url: str) -> None:
@@ -101,7 +101,7 @@ async def run_daemon(
         serving = asyncio.create_task(
             serve(
                 daemon.config,
-                scrubber,
+                redactor,
                 interruption,
                 watch=watch,
                 observers=[daemon.books],
@@ -206,7 +206,7 @@ def test_a_day_of_faults_leaves_every_secret_in_step_and_nothing_behind(tmp_path
     daemon = warped(lambda: run_daemon(tmp_path, day))
     books, log, (early, late) = daemon.books, daemon.log, day.footprints
     say(
-        f"{time.perf_counter() - began:.0f} s for {HOURS:g} h: {books.passes} passes, {day.requests} requests,",
+        f"{time.perf_counter() - began:.0f} s for {HOURS:g} h: {books.runs} passes, {day.requests} requests,",
         f"{day.weather.met.total()} troubles, {day.auditor.checked} times looked after one, {day.regenerations} regenerations,",
         f"{dict(books.results)}, {log.lines} lines, {log.busiest} in the busiest minute: {dict(log.events)}; {early}, {late}",
     )
@@ -246,14 +246,14 @@ def assert_log_is_bounded(daemon: Daemon, day: Day) -> None:
     log = daemon.log
     assert log.unexpected == []
     ours = {event: count for event, count in log.events.items() if not event.startswith("library.")}
-    passes, changes = daemon.books.passes, daemon.books.results["updated"] + daemon.books.results["created"]
-    assert ours["pass.finished"] == passes
-    assert ours.get("pass.left_out", 0) <= passes
+    runs, changes = daemon.books.runs, daemon.books.results["updated"] + daemon.books.results["created"]
+    assert ours["pass.finished"] == runs
+    assert ours.get("pass.skipped", 0) <= runs
     assert ours["secret.updated"] + ours["secret.created"] == changes
     troubled_secrets = day.weather.secrets_met
     failures = sum(ours.get(f"secret.{name}", 0) for name in ("failed", "unknown", "refused", "skipped"))
     assert failures <= 2 * troubled_secrets
-    assert ours["secret.in_step"] <= troubled_secrets
+    assert ours["secret.in_sync"] <= troubled_secrets
     # Everything at once: each secret fails, gets well and is written within a minute, with the passes around it.
     assert log.busiest <= 6 * _ITEMS + 20
 
@@ -331,5 +331,5 @@ def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
 def interval_of(config: Config, name: str) -> float:
     """The shortest time between two passes over an account, in seconds."""
     (account,) = (one for one in config.accounts if one.name == name)
-    timetable = timetable_of(config, account)
-    return timetable.every.total_seconds() if timetable.every is not None else 10 * MINUTE
+    trigger = timetable_of(config, account)
+    return trigger.every.total_seconds() if trigger.every is not None else 10 * MINUTE

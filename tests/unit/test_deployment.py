@@ -23,7 +23,7 @@ from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon import leader_election
 from keysync.sync.shard import Shard, shard_of
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -169,7 +169,7 @@ def test_the_probes_ask_what_is_served(path: Path) -> None:
 
 
 def routes() -> list[web.AbstractResource]:
-    return list(make_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # nobody asks it
+    return list(make_web_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # nobody asks it
 
 
 def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:

@@ -41,7 +41,7 @@ class Pipe:
             parts.append(part)
         return b"".join(parts)
 
-    def leave(self) -> None:
+    def exit_now(self) -> None:
         """The reader goes."""
         os.close(self.reading)
 
@@ -112,7 +112,7 @@ def test_where_nobody_reads_any_more_each_line_is_counted_and_none_is_told(pipe:
     """A line about it would only be lost too, without end."""
     told: list[int] = []
     stream = LogStream(pipe.writing, told.append)
-    pipe.leave()
+    pipe.exit_now()
     for text in lines(10):
         stream.write(text)
     assert stream.drain(PATIENCE)

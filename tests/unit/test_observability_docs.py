@@ -17,13 +17,13 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 import keysync
-from keysync.azure.tracing import ACCOUNT, PASS, SECRET
-from keysync.report.log import PassLog
+from keysync.azure.tracing import ACCOUNT, RUN, SECRET
+from keysync.report.log import RunLog
 from keysync.report.metrics import OVERDUE
-from keysync.report.status import AccountState, PassResult, Standing
+from keysync.report.status import AccountState, RunResult, SyncState
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Change, Outcome, Result
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 from keysync.web.query import SORTS, Query
 from tests.support.alerts import REPORT, exposed, families
 from tests.support.runs import ref
@@ -117,20 +117,20 @@ def patterns_in_code() -> set[str]:
 
 
 @cache
-def logged_by_passes() -> dict[str, Logged]:
+def logged_by_runs() -> dict[str, Logged]:
     """What passes log in truth, whatever becomes of their items."""
     good, bad = Result(ref("alpha"), "unchanged"), Result(ref("alpha"), "failed", error=DENIED)
     found: defaultdict[str, Logged] = defaultdict(Logged)
     with structlog.testing.capture_logs() as lines:
         for outcome in get_args(Outcome):
-            log = PassLog()
+            log = RunLog()
             error = DENIED if outcome in {"failed", "unknown"} else None
             result = Result(ref("alpha"), outcome, version="1", reason="because", error=error, verdict="stale")
             for one in (bad, good, replace(result, verdict="both_changed")):
                 log.result("run-1", one)
         for report in (REPORT, replace(REPORT, results=(bad,))):
             for more in ({}, {"interrupted": True}, {"stopped": "too much"}, {"busy": 1}, {"warnings": ("one",)}):
-                PassLog().finished(replace(report, **more))
+                RunLog().finished(replace(report, **more))
     for line in lines:
         told = found[str(line["event"])]
         told.levels.add(line["log_level"])
@@ -161,8 +161,8 @@ EVENTS = {name(row["event"]): row for row in rows("event")}
 
 def test_the_document_has_exactly_the_events_of_the_code() -> None:
     """Neither an event that nobody documented nor one that is gone."""
-    direct, patterns, told = logged_in_code(), patterns_in_code(), logged_by_passes()
-    assert {"secret.*", "secret.in_step", "pass.finished", "pass.interrupted"} <= patterns
+    direct, patterns, told = logged_in_code(), patterns_in_code(), logged_by_runs()
+    assert {"secret.*", "secret.in_sync", "pass.finished", "pass.interrupted"} <= patterns
     by_level_at_run_time = {event for event in told if any(fnmatchcase(event, pattern) for pattern in patterns)}
     for pattern in patterns:
         assert any(fnmatchcase(event, pattern) for event in told), pattern
@@ -173,7 +173,7 @@ def test_the_document_has_exactly_the_events_of_the_code() -> None:
 
 def test_each_event_has_its_levels() -> None:
     """The level by which operators filter is the one that the code logs at."""
-    direct, told = logged_in_code(), logged_by_passes()
+    direct, told = logged_in_code(), logged_by_runs()
     code = {event: direct.get(event, Logged()).levels | told.get(event, Logged()).levels for event in {*direct, *told}}
     documented = {event: set(row["level"].split(", ")) for event, row in EVENTS.items() if event != "library.*"}
     assert documented == code
@@ -183,9 +183,9 @@ def test_each_event_has_its_levels() -> None:
 def test_each_event_has_its_fields(event: str) -> None:
     """Whoever parses a line finds what is documented, and what is there is documented."""
     documented = documented_fields(EVENTS[event])
-    direct, told = logged_in_code().get(event, Logged()), logged_by_passes().get(event, Logged())
+    direct, told = logged_in_code().get(event, Logged()), logged_by_runs().get(event, Logged())
     assert direct.fields | told.fields <= documented
-    if not direct.open_ended and event not in logged_by_passes():
+    if not direct.open_ended and event not in logged_by_runs():
         assert documented == direct.fields
 
 
@@ -235,10 +235,10 @@ def test_the_document_has_exactly_the_fields_of_the_status() -> None:
     ("table", "of", "kind"),
     [
         ("field", "accounts[].state", AccountState),
-        ("field", "last_pass.result", PassResult),
+        ("field", "last_run.result", RunResult),
         ("metric", "keysync_accounts_by_state", AccountState),
-        ("metric", "keysync_runs_total", PassResult),
-        ("metric", "keysync_secrets", Standing),
+        ("metric", "keysync_runs_total", RunResult),
+        ("metric", "keysync_secrets", SyncState),
     ],
 )
 def test_the_values_are_those_of_the_code(table: str, of: str, kind: Any) -> None:
@@ -254,7 +254,9 @@ def test_the_document_has_exactly_the_paths_that_are_served() -> None:
         status = staticmethod(varied)
 
     served = {
-        route.resource.canonical for route in make_app(Nothing(), CollectorRegistry()).router.routes() if route.resource
+        route.resource.canonical
+        for route in make_web_app(Nothing(), CollectorRegistry()).router.routes()
+        if route.resource
     }
     assert {name(row["path"]) for row in rows("path") if "serves" in row} == served
 
@@ -269,7 +271,7 @@ def test_the_document_has_exactly_the_parameters_of_the_page() -> None:
 
 def test_the_document_has_exactly_the_spans_of_the_code() -> None:
     """Names and attributes of what is traced."""
-    made = {"PASS": PASS, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
+    made = {"PASS": RUN, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
     code: dict[str, set[str]] = {}
     for call, _ in calls("span"):
         if not ast.unparse(call.func).endswith("tracer.span"):

@@ -88,7 +88,7 @@ async def open_clients(stack: AsyncExitStack, work: Work) -> Clients:
     return Clients(batch, vaults)
 
 
-async def one_pass(clients: Clients, work: Work) -> int:
+async def one_run(clients: Clients, work: Work) -> int:
     """All accounts; how many secrets were written."""
     return sum(await asyncio.gather(*(clients.sync(account) for account in work.accounts)))
 
@@ -98,13 +98,13 @@ async def run() -> None:
     work = work_from_command_line()
     async with AsyncExitStack() as stack:
         clients = await open_clients(stack, work)
-        await one_pass(clients, work)
+        await one_run(clients, work)
         if not in_steps():
             return
         ready()
         while await told_to_go_on():
             watch = Stopwatch()
-            watch.stop(await one_pass(clients, work)).tell()
+            watch.stop(await one_run(clients, work)).tell()
 
 
 def main() -> None:

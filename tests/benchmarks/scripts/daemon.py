@@ -16,14 +16,14 @@ from keysync import logs
 from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sync.model import Report, Result
 from keysync.sync.shard import Shard
 from tests.benchmarks.scripts.stages import Stopwatch, told_to_go_on
 
 
 class Ends:
-    """A `PassObserver` that hands on the reports of passes with anything in them: one before the first listing has nothing."""
+    """A `RunObserver` that hands on the reports of passes with anything in them: one before the first listing has nothing."""
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -52,11 +52,11 @@ async def told(watch: Stopwatch, ends: Ends) -> None:
 async def run(config: Path, shard: Shard | None) -> None:
     """The daemon, until stdin is closed."""
     watch = Stopwatch()
-    scrubber, interruption, ends = Scrubber(), Interruption(), Ends()
-    logs.configure("info", "json", scrubber.scrub)
+    redactor, interruption, ends = Redactor(), Interruption(), Ends()
+    logs.configure("info", "json", redactor.redact)
     loaded = await asyncio.to_thread(load_config, config, os.environ)
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(loaded, scrubber, interruption, observers=[ends], shard=shard))
+        group.create_task(serve(loaded, redactor, interruption, observers=[ends], shard=shard))
         await told(watch, ends)
         while await told_to_go_on():
             watch = Stopwatch()

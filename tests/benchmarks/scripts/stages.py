@@ -120,12 +120,12 @@ def work_from_command_line() -> Work:
     return Work.read(Path(sys.argv[1]))
 
 
-def run(one_pass: Callable[[], int]) -> None:
+def run(one_run: Callable[[], int]) -> None:
     """Passes as the command line asks; each returns how many secrets it wrote."""
-    one_pass()
+    one_run()
     if not in_steps():
         return
     ready()
     for _ in sys.stdin:
         watch = Stopwatch()
-        watch.stop(one_pass()).tell()
+        watch.stop(one_run()).tell()

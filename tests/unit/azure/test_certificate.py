@@ -27,7 +27,7 @@ from keysync.azure.transport import open_transport
 from keysync.config import settings
 from keysync.errors import UsageError
 from keysync.files import read_small
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 
 END = datetime(2027, 3, 1, 12, tzinfo=UTC)
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -95,8 +95,8 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
 @asynccontextmanager
 async def opening() -> AsyncIterator[Credentials]:
     async with AsyncExitStack() as stack:
-        transport = await open_transport(stack, ca_bundle=None, connect_seconds=1, scrubber=Scrubber())
-        yield Credentials(stack, endpoints_of("public"), transport, Scrubber(), timeout=1)
+        transport = await open_transport(stack, ca_bundle=None, connect_seconds=1, redactor=Redactor())
+        yield Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=1)
 
 
 def credential_of(path: Path, password: Path | None = None) -> settings.ClientCertificateCredential:

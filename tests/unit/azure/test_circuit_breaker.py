@@ -9,22 +9,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.azure.circuit_breaker import (
+    Admission,
     BreakerPolicy,
     Breakers,
-    Standing,
-    Verdict,
+    BreakerState,
     counts_against_credential,
     counts_against_vault,
 )
-from keysync.azure.errors import CloudError, FailureRecord, FailureTranslator, Kind
-from keysync.secret.redact import Scrubber
+from keysync.azure.errors import CloudError, FailureKind, FailureRecord, FailureTranslator
+from keysync.secret.redact import Redactor
 from tests.support.replies import Reply
 from tests.support.virtual_clock import VirtualClock, seeded
 
 VAULT, CREDENTIAL = "vault:main", "credential:default"
 
 
-def record(kind: Kind, status: int | None = None, code: str | None = None, inner: str | None = None) -> FailureRecord:
+def record(
+    kind: FailureKind, status: int | None = None, code: str | None = None, inner: str | None = None
+) -> FailureRecord:
     error = CloudError(code, "m", innererror={"code": inner} if inner else None) if code else None
     return FailureRecord(kind, "s", status, error)
 
@@ -32,11 +34,11 @@ def record(kind: Kind, status: int | None = None, code: str | None = None, inner
 def signing_in(status: int, body: object) -> FailureRecord:
     """What a refusal of the token endpoint, or of a service that was shown a token, becomes."""
     error = ClientAuthenticationError(response=Reply(status, body))
-    return FailureTranslator(Scrubber()).record(error, operation="getSecret", scope="scope")
+    return FailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
 def of(error: Exception) -> FailureRecord:
-    return FailureTranslator(Scrubber()).record(error, operation="getSecret", scope="scope")
+    return FailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
 DOWN = record("connection")
@@ -128,7 +130,7 @@ class World:
         assert retry_at is not None
         return retry_at
 
-    def probe(self, key: str = VAULT) -> Verdict:
+    def probe(self, key: str = VAULT) -> Admission:
         """Waits until a probe may go, and sends it."""
         self.clock.time = self.until(key)
         verdict = self.breakers.allow(key)
@@ -141,14 +143,14 @@ def test_it_opens_at_the_threshold_and_not_before():
     """Four failures are a bad moment, five are a vault that is down."""
     world = World()
     world.fail(4)
-    assert world.breakers.allow(VAULT) == Verdict(allowed=True)
-    assert world.breakers.states() == {VAULT: Standing("closed", 4, None)}
+    assert world.breakers.allow(VAULT) == Admission(allowed=True)
+    assert world.breakers.states() == {VAULT: BreakerState("closed", 4, None)}
     world.fail(1)
     until = world.until()
-    assert world.breakers.allow(VAULT) == Verdict(allowed=False, retry_at=until)
+    assert world.breakers.allow(VAULT) == Admission(allowed=False, retry_at=until)
     assert world.clock.time < until <= world.clock.time + 5.0
-    assert world.breakers.states() == {VAULT: Standing("open", 5, until)}
-    assert world.breakers.allow("vault:other") == Verdict(allowed=True)
+    assert world.breakers.states() == {VAULT: BreakerState("open", 5, until)}
+    assert world.breakers.allow("vault:other") == Admission(allowed=True)
 
 
 def test_only_failures_in_a_row_count():
@@ -168,9 +170,9 @@ def test_what_says_nothing_neither_counts_nor_resets(name: str):
     world = World()
     world.fail(4)
     world.fail(9, NEITHER[name])
-    assert world.breakers.states()[VAULT] == Standing("closed", 4, None)
+    assert world.breakers.states()[VAULT] == BreakerState("closed", 4, None)
     world.fail(4, CREDENTIAL_ONLY["entra 401"])
-    assert world.breakers.states()[VAULT] == Standing("closed", 4, None)
+    assert world.breakers.states()[VAULT] == BreakerState("closed", 4, None)
 
 
 def test_a_credential_is_well_when_a_service_judged_the_request():
@@ -189,10 +191,10 @@ def test_one_probe_at_a_time():
     world.opened()
     verdict = world.probe()
     refused = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert refused == [Verdict(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
+    assert refused == [Admission(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.success(VAULT)
-    assert world.breakers.allow(VAULT) == Verdict(allowed=True)
+    assert world.breakers.allow(VAULT) == Admission(allowed=True)
     assert verdict.probe is not None
 
 
@@ -267,7 +269,7 @@ def test_no_course_of_events_lets_two_probes_out_or_shuts_for_ever(events: list[
     """At any time a call may go within the cap, or the lost probe's minute; and never two while it is not closed."""
     world, probe = World(), None
     for event, seconds in events:
-        state = world.breakers.states().get(VAULT, Standing("closed", 0, None)).state
+        state = world.breakers.states().get(VAULT, BreakerState("closed", 0, None)).state
         match event:
             case "allow":
                 verdict = world.breakers.allow(VAULT)
@@ -279,7 +281,7 @@ def test_no_course_of_events_lets_two_probes_out_or_shuts_for_ever(events: list[
                     probe = verdict.probe
             case "ok":
                 world.breakers.success(VAULT)
-                assert world.breakers.allow(VAULT) == Verdict(allowed=True)
+                assert world.breakers.allow(VAULT) == Admission(allowed=True)
             case "wait":
                 world.clock.time += seconds
             case _:

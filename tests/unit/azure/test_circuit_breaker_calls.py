@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
-from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
+from keysync.azure.errors import CallFailed, CloudError, FailureRecord
 from tests.support.virtual_clock import VirtualClock, seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -40,7 +40,7 @@ class Stage:
         return standing.state if standing is not None else "closed"
 
     async def refused(self, guard: BreakerGuard | None = None) -> FailureRecord:
-        with pytest.raises(AzureFailure) as caught:
+        with pytest.raises(CallFailed) as caught:
             await (guard or self.guard).admit()
         return caught.value.record
 

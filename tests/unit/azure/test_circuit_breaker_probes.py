@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
 
@@ -73,7 +73,7 @@ def test_all_who_waited_are_refused_once_the_probe_failed() -> None:
         others = await waiting(guard, 3)
         probe.ended(DOWN)
         for failure in await asyncio.gather(*others, return_exceptions=True):
-            assert isinstance(failure, AzureFailure)
+            assert isinstance(failure, CallFailed)
             assert "no route" in failure.record.summary
 
     run(work())
@@ -120,7 +120,7 @@ def test_whoever_is_refused_for_the_credential_gives_the_vault_s_probe_back() ->
         credential = guard_of(CREDENTIAL, breakers=breakers)
         await half_open(vault)
         (await credential.admit()).ended(NO_TOKEN)
-        with pytest.raises(AzureFailure):
+        with pytest.raises(CallFailed):
             await both.admit()
         began = time.monotonic()
         await vault.admit()

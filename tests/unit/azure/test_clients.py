@@ -16,7 +16,7 @@ from azure.keyvault.secrets.aio import SecretClient
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.transport import open_transport
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.receiver import Receiver, loopback_tls, receiving
 
 TOKEN = "token-of-the-test"
@@ -54,7 +54,7 @@ async def client_of(
         monkeypatch.delenv(name, raising=False)
     tls, bundle = loopback_tls(folder)
     async with receiving(tls) as receiver, AsyncExitStack() as stack:
-        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, scrubber=Scrubber())
+        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
         identity: Any = Identity()
         clients = Clients(stack, endpoints_of("public"), transport)
         client = await clients.secrets(identity, receiver.base, verify_challenge=verify, api_version=None)

@@ -20,8 +20,8 @@ from azure.core.exceptions import (
 )
 from azure.identity import CredentialUnavailableError
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator, parse_retry_after
-from keysync.secret.redact import Scrubber
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator, parse_retry_after
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from tests.support.replies import IDS, Reply, cloud_error, http_error
 
@@ -30,7 +30,7 @@ KEY = "QUJD" * 21 + "QUI="
 
 
 def record_of(error: BaseException, operation: str = "getSecret", scope: str = SCOPE) -> FailureRecord:
-    return FailureTranslator(Scrubber()).record(error, operation=operation, scope=scope)
+    return FailureTranslator(Redactor()).record(error, operation=operation, scope=scope)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
@@ -137,10 +137,10 @@ def test_the_texts_of_one_failure_are_redacted_up_to_a_limit():
     """However many there are, the event loop waits for 16 KiB of them; none that is kept is one that was cut off."""
     redacted: list[str] = []
 
-    class Counting(Scrubber):
-        def scrub(self, text: str) -> str:
+    class Counting(Redactor):
+        def redact(self, text: str) -> str:
             redacted.append(text)
-            return super().scrub(text)
+            return super().redact(text)
 
     details = [{"code": f"Code{number}", "message": "word " * 200} for number in range(60)]
     record = FailureTranslator(Counting()).record(
@@ -199,11 +199,11 @@ def test_bytes_of_a_request_in_numbers_are_dropped():
 
 def test_secrets_are_scrubbed_at_every_level():
     """A service that echoes what it was sent does not bring a key into the log."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue("hunter2-hunter2"))
+    redactor = Redactor()
+    value = redactor.remember(SecretValue("hunter2-hunter2"))
     echo = f"bad {KEY} and hunter2-hunter2"
     body = cloud_error(echo, echo, target=echo, details=[{"code": echo}], innererror={echo: [echo]})
-    record = FailureTranslator(scrubber).record(
+    record = FailureTranslator(redactor).record(
         http_error(400, body, {"x-ms-request-id": echo}), operation="setSecret", scope=SCOPE
     )
     printed = f"{record} {json.dumps(record.to_dict())}"
@@ -310,9 +310,9 @@ def test_causes_in_a_circle_end():
 
 
 def test_a_record_that_was_made_stays():
-    """What is an AzureFailure already is not translated again."""
+    """What is an CallFailed already is not translated again."""
     record = FailureRecord(kind="dns", summary="s")
-    assert record_of(AzureFailure(record)) is record
+    assert record_of(CallFailed(record)) is record
 
 
 @pytest.mark.parametrize(

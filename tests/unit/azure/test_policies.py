@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from keysync.azure.errors import AzureFailure
-from keysync.azure.policies import GuardedLists, OneVault
+from keysync.azure.errors import CallFailed
+from keysync.azure.policies import ListPagePolicy, SingleVaultPolicy
 
 
 @dataclass
@@ -32,7 +32,7 @@ class Sent:
 )
 def test_resource_manager_and_its_regions_are_asked(url: str) -> None:
     """However the link is spelt."""
-    GuardedLists("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
+    ListPagePolicy("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -49,8 +49,8 @@ def test_resource_manager_and_its_regions_are_asked(url: str) -> None:
 )
 def test_nobody_else_gets_the_token(url: str) -> None:
     """A request to another host, port or scheme is not made."""
-    with pytest.raises(AzureFailure, match="not followed") as caught:
-        GuardedLists("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
+    with pytest.raises(CallFailed, match="not followed") as caught:
+        ListPagePolicy("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
     assert caught.value.record.kind == "invalid_response"
 
 
@@ -60,7 +60,7 @@ VAULT = "https://kv-render.vault.azure.net"
 @pytest.mark.parametrize("url", [f"{VAULT}/secrets", "https://KV-RENDER.vault.azure.net:443/secrets", VAULT])
 def test_a_vault_is_asked(url: str) -> None:
     """However its address is spelt."""
-    OneVault(VAULT).on_request(Sent(url))  # type: ignore[arg-type]
+    SingleVaultPolicy(VAULT).on_request(Sent(url))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -76,5 +76,5 @@ def test_a_vault_is_asked(url: str) -> None:
 )
 def test_another_host_than_the_vault_gets_no_token(url: str) -> None:
     """Another vault, another port and another scheme neither."""
-    with pytest.raises(AzureFailure, match="not the vault: not followed"):
-        OneVault(VAULT).on_request(Sent(url))  # type: ignore[arg-type]
+    with pytest.raises(CallFailed, match="not the vault: not followed"):
+        SingleVaultPolicy(VAULT).on_request(Sent(url))  # type: ignore[arg-type]

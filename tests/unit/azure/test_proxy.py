@@ -18,7 +18,7 @@ from keysync.azure.proxy import Proxies
 from keysync.azure.retry import RetryPolicy
 from keysync.azure.transport import SharedTransport, open_transport
 from keysync.errors import UsageError
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.proxy import proxying
 from tests.support.receiver import receiving
 
@@ -37,7 +37,7 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def proxy_for(url: str, **environ: str) -> str | None:
     """The address of the proxy for `url`."""
-    found = Proxies(Scrubber(), environ).proxy_for(url)
+    found = Proxies(Redactor(), environ).proxy_for(url)
     return None if found is None else found.url
 
 
@@ -109,7 +109,7 @@ def test_other_hosts_take_the_proxy(no_proxy: str, url: str) -> None:
 def test_an_entry_that_is_not_understood_is_a_warning_once() -> None:
     """It excludes nothing, the others still count, and its text is not shown."""
     with capture_logs() as lines:
-        proxies = Proxies(Scrubber(), {"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example.com,10.0.0.0/99,vault.azure.net"})
+        proxies = Proxies(Redactor(), {"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example.com,10.0.0.0/99,vault.azure.net"})
         for _ in range(3):
             assert proxies.proxy_for("https://kv.vault.azure.net/") is None
             assert proxies.proxy_for("https://a.example.com/") is not None
@@ -167,7 +167,7 @@ def test_identity_endpoints_and_the_cluster_are_never_proxied(url: str) -> None:
 def test_a_value_that_names_no_proxy_is_an_error_that_shows_nothing_of_it(variable: str, value: str) -> None:
     """Before the first request, with the variable and the fix."""
     with pytest.raises(UsageError) as caught:
-        Proxies(Scrubber(), {variable: value})
+        Proxies(Redactor(), {variable: value})
     message = str(caught.value)
     assert message.startswith(f"{variable}: ")
     assert not any(part in message for part in ("hunter", "robot", "socks5", "proxy.example:"))
@@ -181,14 +181,14 @@ async def test_what_serves_no_call_over_tls_may_be_anything() -> None:
 
 def test_user_and_password_are_no_part_of_the_address() -> None:
     """They are decoded as UTF-8, sent as Basic authentication, and masked in every text from then on."""
-    scrubber = Scrubber()
-    proxies = Proxies(scrubber, {"HTTPS_PROXY": f"http://bot:{ENCODED}@proxy.example:3128/"})
+    redactor = Redactor()
+    proxies = Proxies(redactor, {"HTTPS_PROXY": f"http://bot:{ENCODED}@proxy.example:3128/"})
     proxy = proxies.proxy_for(ARM)
     assert proxy is not None
     assert proxy.url == PROXY
     basic = base64.b64encode(f"bot:{PASSWORD}".encode()).decode()
     assert proxy.headers == {"Proxy-Authorization": f"Basic {basic}"}
-    text = scrubber.scrub(f"{PASSWORD} | {ENCODED} | {basic} | {proxy!r}")
+    text = redactor.redact(f"{PASSWORD} | {ENCODED} | {basic} | {proxy!r}")
     assert not any(secret in text for secret in (PASSWORD, ENCODED, basic, "s w@rd"))
 
 
@@ -198,10 +198,10 @@ async def transport_through(
 ) -> AsyncIterator[tuple[SharedTransport, FailureTranslator]]:
     """A transport whose calls over TLS take the proxy on `port`."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://bot:{ENCODED}@127.0.0.1:{port}")
-    scrubber = Scrubber()
+    redactor = Redactor()
     async with AsyncExitStack() as stack:
-        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, scrubber=scrubber)
-        yield transport, FailureTranslator(scrubber)
+        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=redactor)
+        yield transport, FailureTranslator(redactor)
 
 
 async def record_of(transport: SharedTransport, translator: FailureTranslator) -> FailureRecord:
@@ -280,6 +280,6 @@ async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyP
 
 def test_a_proxy_is_found_by_its_address() -> None:
     """With or without the port that its scheme implies."""
-    proxies: Any = Proxies(Scrubber(), {"HTTPS_PROXY": "http://proxy.example"})
+    proxies: Any = Proxies(Redactor(), {"HTTPS_PROXY": "http://proxy.example"})
     assert proxies.named("http://proxy.example:80").variable == "HTTPS_PROXY"
     assert proxies.named("http://proxy.example:3128") is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.rate_limit import ArmPace, PacePolicy
+from keysync.azure.rate_limit import ArmRateLimiter, RateLimitPolicy
 from tests.support.virtual_clock import VirtualClock
 
 WRITES = "x-ms-ratelimit-remaining-subscription-writes"
@@ -18,7 +18,7 @@ KEY = ("subscription", "principal")
 class World:
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.pace = ArmPace(PacePolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
+        self.pace = ArmRateLimiter(RateLimitPolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
         self.sent: list[float] = []
 
     async def call(
@@ -273,7 +273,7 @@ def test_a_fleet_is_never_refused_and_not_much_slower_than_it_must_be(
     async def scenario() -> tuple[int, float]:
         clock = VirtualClock()
         service = Service(clock, 200.0)
-        pace = ArmPace(PacePolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        pace = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         gate = asyncio.Semaphore(width)
 
         async def call(index: int) -> None:
@@ -305,7 +305,7 @@ def test_a_bucket_that_others_have_emptied_is_not_stormed(left: int, width: int)
     async def scenario() -> tuple[int, int]:
         clock = VirtualClock()
         service = Service(clock, float(left))
-        pace = ArmPace(PacePolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        pace = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         gate, done = asyncio.Semaphore(width), 0
 
         async def call() -> None:

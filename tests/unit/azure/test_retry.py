@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.azure.retry import Caller, Operation, RetryPolicy
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.replies import cloud_error, http_error
 
 READ = Operation("batch", "listKeys")
@@ -53,14 +53,14 @@ class World:
         self.seen: list[tuple[str, str]] = []
         self.policy = RetryPolicy(sleep=self.clock.sleep, uniform=self.clock.uniform, **bounds)  # type: ignore[arg-type]
         self.caller = Caller(
-            FailureTranslator(Scrubber()),
+            FailureTranslator(Redactor()),
             self.policy,
             timeout=timeout,
             observe=lambda operation, status: self.seen.append((operation.name, status)),
         )
 
     async def fails(self, operation: Operation, send: Callable[[], object]) -> FailureRecord:
-        with pytest.raises(AzureFailure) as caught:
+        with pytest.raises(CallFailed) as caught:
             await self.caller.call(operation, "scope", send)  # type: ignore[arg-type]
         return caught.value.record
 

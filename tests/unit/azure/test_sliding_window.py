@@ -7,7 +7,7 @@ import asyncio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.rate_limit import WindowLimit
+from keysync.azure.rate_limit import SlidingWindow
 
 
 class Clock:
@@ -22,8 +22,8 @@ class Clock:
         await asyncio.sleep(0)
 
 
-def limit(count: int, seconds: float, clock: Clock) -> WindowLimit:
-    return WindowLimit(count, seconds, monotonic=lambda: clock.now, sleep=clock.sleep)
+def limit(count: int, seconds: float, clock: Clock) -> SlidingWindow:
+    return SlidingWindow(count, seconds, monotonic=lambda: clock.now, sleep=clock.sleep)
 
 
 @given(st.integers(1, 5), st.integers(1, 40), st.lists(st.floats(0, 3), max_size=40))

@@ -16,7 +16,7 @@ import pytest
 
 from keysync.azure.sockets import Sockets
 from keysync.azure.transport import open_transport, tls_context
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 
 
@@ -36,7 +36,7 @@ def test_a_call_that_was_given_up_leaves_no_socket_behind(tmp_path: Path) -> Non
 
     async def run(url: str) -> None:
         async with AsyncExitStack() as stack:
-            transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, scrubber=Scrubber())
+            transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
             sent, loop = asyncio.Event(), asyncio.get_running_loop()
 
             def heard() -> None:

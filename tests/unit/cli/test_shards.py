@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from keysync.cli.compose import Extras, wire
+from keysync.cli.compose import AppOptions, open_app
 from keysync.config.settings import Config
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sync.inventory import resolve
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.shard import Shard, share_of
@@ -43,21 +43,21 @@ async def test_what_is_listed_is_shared_out_as_well() -> None:
     mine = [name for name in NAMES if is_in(SHARD, name)]
     assert 0 < len(mine) < len(NAMES)
     given = config(orphans="disable")
-    async with wire(given, (), Scrubber(), lambda *_: None, Extras(mine=share_of(SHARD))) as wired:
-        coverage = await resolve(given, wired.discovery)
-        assert [account.name for account in coverage.accounts] == mine
-        for search in (wired.orphan_search(coverage=coverage), wired.orphan_search()):
+    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(mine=share_of(SHARD))) as app:
+        inventory = await resolve(given, app.discovery)
+        assert [account.name for account in inventory.accounts] == mine
+        for search in (app.orphan_search(inventory=inventory), app.orphan_search()):
             assert isinstance(search, OrphanSearch)
             assert all(f"{name}-primary-key" in search.served["main"] for name in NAMES)
             assert not any(f"{name}-primary-key" in search.served["spare"] for name in NAMES)
             assert "account9-primary-key" not in search.served["main"]
-            assert search.withheld is None
+            assert search.skip_reason is None
 
 
 async def test_without_a_shard_all_are_ones_own() -> None:
     """There is nothing beside them."""
     given = config()
-    async with wire(given, (), Scrubber(), lambda *_: None, Extras(mine=share_of(None))) as wired:
-        coverage = await resolve(given, wired.discovery)
-    assert coverage.accounts == given.accounts
-    assert coverage.origins == {}
+    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(mine=share_of(None))) as app:
+        inventory = await resolve(given, app.discovery)
+    assert inventory.accounts == given.accounts
+    assert inventory.origins == {}

@@ -12,7 +12,7 @@ from keysync.sources.filters import pattern_of
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
 from keysync.sync.shard import Shard
-from keysync.targets.cache import place_of
+from keysync.targets.cache import name_key
 from tests.support.runs import GROUP, ref
 
 KELVIN = "\u212a"  # its lower case is the letter k
@@ -54,8 +54,8 @@ def test_a_tag_that_only_looks_like_the_account_marks_nothing() -> None:
 
 def test_names_of_secrets_are_remembered_apart() -> None:
     """What was read of one name says nothing of the other; the same name in another case is the same."""
-    assert place_of("Kiwi-Key") == place_of("kiwi-key")
-    assert place_of(f"{KELVIN}iwi-key") != place_of("kiwi-key")
+    assert name_key("Kiwi-Key") == name_key("kiwi-key")
+    assert name_key(f"{KELVIN}iwi-key") != name_key("kiwi-key")
 
 
 def test_the_share_of_an_account_does_not_depend_on_the_case_of_its_id() -> None:

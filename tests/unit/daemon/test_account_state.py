@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.errors import FailureRecord
-from keysync.daemon.account_state import Entry, Ledger, is_stale, shown
+from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
 from tests.support.generations import config_of, entries
@@ -27,15 +27,15 @@ class Books:
     def __init__(self, *names: str) -> None:
         self.now = NOW
         self.settled: list[str] = []
-        self.ledger = Ledger(lambda: self.now, lambda entry: self.settled.append(entry.account.name))
+        self.account_states = AccountStates(lambda: self.now, lambda entry: self.settled.append(entry.account.name))
         self.cover(*names)
 
     def cover(self, *names: str, **more: Any) -> None:
         """A configuration of these accounts."""
-        self.ledger.cover(entries(config_of(*names, **more)))
+        self.account_states.cover(entries(config_of(*names, **more)))
 
     def entry(self, name: str) -> Entry:
-        return self.ledger.entries[ref(name).account.lower()]
+        return self.account_states.entries[ref(name).account.lower()]
 
     def shown(self, name: str) -> AccountStatus:
         return shown(self.entry(name), self.now, None, NOW)
@@ -43,12 +43,12 @@ class Books:
     def results(self, *results: Result, stopped: str | None = None) -> Report:
         """One pass with these results."""
         refs = [result.ref for result in results]
-        turn = self.ledger.begin(refs)
+        turn = self.account_states.begin(refs)
         for result in results:
-            self.ledger.result("run", result)
+            self.account_states.result("run", result)
         report = Report("run", False, "sum", self.now, 0.5, len(refs), results, stopped=stopped)
-        self.ledger.finished(report)
-        self.ledger.end(turn)
+        self.account_states.finished(report)
+        self.account_states.end(turn)
         return report
 
 
@@ -63,7 +63,7 @@ def pair(name: str, first: Outcome, second: Outcome = "unchanged") -> tuple[Resu
 @pytest.mark.parametrize(
     ("outcomes", "state"),
     [
-        (("unchanged", "unchanged"), "in_step"),
+        (("unchanged", "unchanged"), "in_sync"),
         (("created", "unchanged"), "changed"),
         (("adopted", "recovered"), "changed"),
         (("failed", "updated"), "failing"),
@@ -82,7 +82,7 @@ def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome],
     books.results(*pair("alpha", *outcomes))
     assert books.shown("alpha").state == state
     books.results(*pair("alpha", "unchanged"))
-    assert books.shown("alpha").state == "in_step"
+    assert books.shown("alpha").state == "in_sync"
 
 
 def test_success_and_attempt_are_told_apart_and_failures_in_a_row_are_counted():
@@ -113,13 +113,15 @@ def test_an_account_settles_with_its_last_result():
     books.results(*pair("alpha", "unchanged"))
     assert books.settled == ["alpha"]
     first, second = pair("alpha", "failed", "failed")
-    books.ledger.begin([first.ref, second.ref])
-    free = [one.name for one in books.ledger.free(entry.account for entry in books.ledger.entries.values())]
+    books.account_states.begin([first.ref, second.ref])
+    free = [
+        one.name for one in books.account_states.free(entry.account for entry in books.account_states.entries.values())
+    ]
     assert free == ["beta"]
-    books.ledger.result("run", first)
+    books.account_states.result("run", first)
     assert books.shown("alpha").busy
-    assert books.shown("alpha").state == "in_step"
-    books.ledger.result("run", second)
+    assert books.shown("alpha").state == "in_sync"
+    books.account_states.result("run", second)
     assert books.settled == ["alpha", "alpha"]
     assert not books.shown("alpha").busy
     assert books.shown("alpha").state == "failing"
@@ -131,22 +133,22 @@ def test_the_worst_speaks_for_the_account():
     assert books.entry("alpha").worst() is None
     books.results(result("alpha", "unchanged"), result("alpha", "failed", "secondary", error=DENIED))
     assert books.entry("alpha").worst() == DENIED
-    assert not books.entry("alpha").in_step
-    assert not Books("alpha").entry("alpha").in_step
+    assert not books.entry("alpha").in_sync
+    assert not Books("alpha").entry("alpha").in_sync
 
 
 def test_a_result_that_nobody_waits_for_changes_no_account():
     """A secret of an account that is no longer covered is written down all the same."""
     books = Books("alpha")
-    revision = books.ledger.revision
-    books.ledger.result("run", result("orphan", "deleted"))
-    books.ledger.result("run", result("alpha", "updated"))
+    revision = books.account_states.revision
+    books.account_states.result("run", result("orphan", "deleted"))
+    books.account_states.result("run", result("alpha", "updated"))
     assert books.entry("alpha").results == {}
-    assert [(one.account, one.outcome) for one in books.ledger.writes] == [
+    assert [(one.account, one.outcome) for one in books.account_states.writes] == [
         (ref("alpha").account, "updated"),
         (ref("orphan").account, "deleted"),
     ]
-    assert books.ledger.revision > revision
+    assert books.account_states.revision > revision
 
 
 def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
@@ -155,11 +157,11 @@ def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
     books.results(*pair("alpha", "unchanged"))
     renamed = ItemRef(ref("alpha").account, "primary", "main", "another-name")
     refs = [renamed, ref("alpha", "secondary")]
-    turn = books.ledger.begin(refs)
-    books.ledger.result("run", Result(renamed, "failed"))
-    books.ledger.end(turn)
+    turn = books.account_states.begin(refs)
+    books.account_states.result("run", Result(renamed, "failed"))
+    books.account_states.end(turn)
     assert not books.entry("alpha").due
-    assert books.shown("alpha").state == "in_step"
+    assert books.shown("alpha").state == "in_sync"
     books.results(*pair("alpha", "unchanged"))
     assert set(books.entry("alpha").results) == {ref("alpha"), ref("alpha", "secondary")}
 
@@ -172,7 +174,7 @@ def test_a_pass_over_some_accounts_says_nothing_of_the_others():
     books.results(*pair("alpha", "unchanged"))
     assert books.shown("beta").state == "failing"
     assert books.entry("beta").last_attempt == NOW
-    last = books.ledger.last_pass
+    last = books.account_states.last_run
     assert last is not None
     assert (last.started, last.result, last.summary["unchanged"]) == (books.now, "success", 2)
 
@@ -183,9 +185,9 @@ def test_the_history_is_the_newest_two_hundred_writes():
     for number in range(205):
         books.now = NOW + number * MINUTE
         books.results(result("alpha", "updated", version=f"v{number}"), result("alpha", "unchanged", "secondary"))
-    assert len(books.ledger.writes) == 200
-    assert [one.version for one in books.ledger.writes][:2] == ["v204", "v203"]
-    newest = books.ledger.writes[0]
+    assert len(books.account_states.writes) == 200
+    assert [one.version for one in books.account_states.writes][:2] == ["v204", "v203"]
+    newest = books.account_states.writes[0]
     assert (newest.time, newest.key, newest.vault, newest.secret) == (books.now, "primary", "main", "alpha-primary-key")
 
 
@@ -210,14 +212,14 @@ def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
     books = Books("alpha", "beta")
     told: list[str | None] = []
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="too many: --accept abc")
-    told.append(books.ledger.stopped)
-    assert [books.shown(name).state for name in ("alpha", "beta")] == ["held", "in_step"]
-    assert books.ledger.last_pass is not None
-    assert books.ledger.last_pass.result == "stopped"
+    told.append(books.account_states.stopped)
+    assert [books.shown(name).state for name in ("alpha", "beta")] == ["held", "in_sync"]
+    assert books.account_states.last_run is not None
+    assert books.account_states.last_run.result == "stopped"
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="still: --accept abc")
-    told.append(books.ledger.stopped)
+    told.append(books.account_states.stopped)
     books.results(*pair("alpha", "updated"), *pair("beta", "unchanged"))
-    told.append(books.ledger.stopped)
+    told.append(books.account_states.stopped)
     assert told == ["too many: --accept abc", "still: --accept abc", None]
     assert books.shown("alpha").state == "changed"
 
@@ -228,9 +230,9 @@ def test_stops_are_held_and_released_account_by_account():
     books.results(*pair("alpha", "skipped"), stopped="first")
     books.results(*pair("beta", "skipped"), stopped="second")
     books.results(*pair("gamma", "unchanged"))
-    assert books.ledger.stopped == "first second"
+    assert books.account_states.stopped == "first second"
     books.results(*pair("alpha", "unchanged"))
-    assert books.ledger.stopped == "second"
+    assert books.account_states.stopped == "second"
     assert books.shown("beta").state == "held"
 
 
@@ -239,10 +241,10 @@ def test_a_stop_of_accounts_that_are_gone_is_over():
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "skipped"), stopped="too many")
     books.cover("beta")
-    assert books.ledger.stopped is None
+    assert books.account_states.stopped is None
     books.results(*pair("beta", "skipped"), stopped="too many")
     books.cover("beta", "gamma")
-    assert books.ledger.stopped == "too many"
+    assert books.account_states.stopped == "too many"
 
 
 def test_a_reload_keeps_what_is_known():
@@ -250,29 +252,29 @@ def test_a_reload_keeps_what_is_known():
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
     kept = books.entry("alpha")
-    revision = books.ledger.revision
-    books.ledger.cover(
+    revision = books.account_states.revision
+    books.account_states.cover(
         {
             name: replace(entry, schedule="every 1h", interval=60 * MINUTE)
             for name, entry in entries(config_of("alpha", "gamma", read_only=True)).items()
         }
     )
-    assert books.ledger.revision > revision
+    assert books.account_states.revision > revision
     assert books.entry("alpha") is kept
     assert (kept.schedule, kept.interval, kept.read_only) == ("every 1h", 60 * MINUTE, True)
     assert kept.last_success == NOW
-    assert [entry.account.name for entry in books.ledger.entries.values()] == ["alpha", "gamma"]
+    assert [entry.account.name for entry in books.account_states.entries.values()] == ["alpha", "gamma"]
     assert books.shown("gamma").state == "pending"
 
 
 def test_an_account_that_a_pass_is_busy_with_stays_so_over_a_reload():
     """Two configurations never work on one account at a time."""
     books = Books("alpha")
-    turn = books.ledger.begin([ref("alpha")])
+    turn = books.account_states.begin([ref("alpha")])
     books.cover("alpha", "beta")
-    assert [one.name for one in books.ledger.free(config_of("alpha", "beta").accounts)] == ["beta"]
-    books.ledger.end(turn)
-    assert [one.name for one in books.ledger.free(config_of("alpha").accounts)] == ["alpha"]
+    assert [one.name for one in books.account_states.free(config_of("alpha", "beta").accounts)] == ["beta"]
+    books.account_states.end(turn)
+    assert [one.name for one in books.account_states.free(config_of("alpha").accounts)] == ["alpha"]
 
 
 def test_an_account_is_stale_after_three_intervals():
@@ -298,28 +300,28 @@ def test_what_is_forgotten_is_as_never_looked_at():
     """Another process looks at it now; the writes of this one stay, and passes begin anew."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
-    books.ledger.forget()
+    books.account_states.forget()
     assert {books.shown(name).state for name in ("alpha", "beta")} == {"pending"}
     assert (books.entry("alpha").last_attempt, books.entry("alpha").schedule) == (None, "every 5m")
-    assert books.ledger.stopped is None
-    assert len(books.ledger.writes) == 1
+    assert books.account_states.stopped is None
+    assert len(books.account_states.writes) == 1
     books.results(*pair("alpha", "unchanged"))
-    assert books.shown("alpha").state == "in_step"
+    assert books.shown("alpha").state == "in_sync"
 
 
 def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
     """An account that was done early is in the next pass when the first one, which waited for somebody else, ends."""
     books = Books("alpha", "hung")
     alpha, hung = ref("alpha"), ref("hung")
-    first = books.ledger.begin([alpha, hung])
-    books.ledger.result("run-1", Result(alpha, "unchanged"))
-    second = books.ledger.begin([alpha])
-    books.ledger.end(first)
-    assert [account.name for account in books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))] == [
-        "hung"
-    ]
-    books.ledger.end(second)
-    assert len(books.ledger.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
+    first = books.account_states.begin([alpha, hung])
+    books.account_states.result("run-1", Result(alpha, "unchanged"))
+    second = books.account_states.begin([alpha])
+    books.account_states.end(first)
+    assert [
+        account.name for account in books.account_states.free(books.entry(name).account for name in ("alpha", "hung"))
+    ] == ["hung"]
+    books.account_states.end(second)
+    assert len(books.account_states.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
 
 
 def test_what_is_as_it_was_takes_no_memory_anew():
@@ -340,14 +342,14 @@ def test_a_pass_that_ends_late_takes_nothing_from_the_next_one():
     books = Books("alpha")
     results = pair("alpha", "unchanged")
     refs = [one.ref for one in results]
-    turn = books.ledger.begin(refs)
+    turn = books.account_states.begin(refs)
     for one in results:
-        books.ledger.result("run", one)
-    books.ledger.begin(refs)
-    books.ledger.result("run", results[0])
-    books.ledger.end(turn)
+        books.account_states.result("run", one)
+    books.account_states.begin(refs)
+    books.account_states.result("run", results[0])
+    books.account_states.end(turn)
     assert books.entry("alpha").due == (refs[1],)
-    books.ledger.result("run", results[1])
+    books.account_states.result("run", results[1])
     assert books.settled == ["alpha", "alpha"]
 
 
@@ -374,6 +376,6 @@ def test_a_pass_that_could_not_begin_keeps_nobody_busy():
         raise KeyError("beta")
 
     with pytest.raises(KeyError):
-        books.ledger.begin(refs())
+        books.account_states.begin(refs())
     accounts = [books.entry(name).account for name in ("alpha", "beta")]
-    assert books.ledger.free(accounts) == tuple(accounts)
+    assert books.account_states.free(accounts) == tuple(accounts)

@@ -6,15 +6,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CloudError, FailureRecord, Kind
-from keysync.daemon.backoff import Backoff, BackoffPolicy, Standing, lasts
+from keysync.azure.errors import CloudError, FailureKind, FailureRecord
+from keysync.daemon.backoff import Backoff, BackoffPolicy, BackoffState, lasts
 from tests.support.virtual_clock import seeded
 
 INTERVAL = 300.0
 
 
 def record(
-    kind: Kind, status: int | None = None, *, code: str | None = None, retry_after: float | None = None
+    kind: FailureKind, status: int | None = None, *, code: str | None = None, retry_after: float | None = None
 ) -> FailureRecord:
     return FailureRecord(kind, "s", status, CloudError(code, "m") if code else None, retry_after=retry_after)
 
@@ -60,13 +60,13 @@ def test_what_passes(failure: FailureRecord):
     assert not lasts(failure)
     backoff = Backoff[str](seeded())
     for _ in range(50):
-        assert backoff.failed("a", failure, 100.0, INTERVAL) == Standing(0, 100.0)
+        assert backoff.failed("a", failure, 100.0, INTERVAL) == BackoffState(0, 100.0)
 
 
 def test_one_failure_changes_nothing():
     """The next try is in the next ordinary pass."""
     backoff = Backoff[str](seeded())
-    assert backoff.failed("a", FORBIDDEN, 100.0, INTERVAL) == Standing(1, 100.0)
+    assert backoff.failed("a", FORBIDDEN, 100.0, INTERVAL) == BackoffState(1, 100.0)
     assert backoff.ready("a", 100.0)
     assert backoff.ready("another", 100.0)
 
@@ -98,7 +98,7 @@ def test_many_that_fail_together_do_not_come_back_together():
     for key in range(200):
         for _ in range(12):
             backoff.failed(key, FORBIDDEN, 0.0, INTERVAL)
-    tenths = {int(standing.retry_at // (INTERVAL / 5)) for standing in backoff.standings().values()}
+    tenths = {int(standing.retry_at // (INTERVAL / 5)) for standing in backoff.states().values()}
     assert tenths == set(range(10))
 
 
@@ -109,8 +109,8 @@ def test_success_resets():
         backoff.failed("a", FORBIDDEN, 0.0, INTERVAL)
     backoff.succeeded("a")
     backoff.succeeded("never failed")
-    assert backoff.standings() == {}
-    assert backoff.failed("a", FORBIDDEN, 0.0, INTERVAL) == Standing(1, 0.0)
+    assert backoff.states() == {}
+    assert backoff.failed("a", FORBIDDEN, 0.0, INTERVAL) == BackoffState(1, 0.0)
 
 
 def test_retry_now_lets_them_in_and_forgets_nothing():
@@ -151,7 +151,7 @@ def test_a_reload_forgets_who_is_gone():
     backoff.failed("a", FORBIDDEN, 0.0, INTERVAL)
     backoff.failed("b", FORBIDDEN, 0.0, INTERVAL)
     backoff.keep(["b", "c"])
-    assert set(backoff.standings()) == {"b"}
+    assert set(backoff.states()) == {"b"}
 
 
 @pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])

@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.daemon.health import Health, Instant, Verdict, Watchdog, stack_of
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.health import Health, Instant, Liveness, Watchdog, stack_of
+from keysync.daemon.triggers import Trigger
 
 START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday
-FIVE = Timetable(timedelta(minutes=5))
-LIVE = Verdict(True)
+FIVE = Trigger(timedelta(minutes=5))
+LIVE = Liveness(True)
 MINUTE, HOUR = 60.0, 3600.0
 
 
@@ -24,11 +24,11 @@ def later(instant: Instant, seconds: float, *, suspended: float = 0.0) -> Instan
 
 
 class World:
-    def __init__(self, *timetables: Timetable) -> None:
+    def __init__(self, *triggers: Trigger) -> None:
         self.now = START
-        self.health = Health(timetables or (FIVE,), START)
+        self.health = Health(triggers or (FIVE,), START)
 
-    def passes(self, seconds: float) -> Verdict:
+    def runs(self, seconds: float) -> Liveness:
         """Time goes by with the loop turning; the last verdict."""
         end = self.now.monotonic + seconds
         while self.now.monotonic < end:
@@ -41,114 +41,114 @@ def test_a_loop_that_has_not_beaten_is_not_alive():
     """Fifteen seconds are a busy loop, more is a dead task."""
     health = Health((FIVE,), START)
     assert health.verdict(later(START, 15)) == LIVE
-    assert health.verdict(later(START, 16)) == Verdict(False, "the loop's own task has not run for 16 s")
+    assert health.verdict(later(START, 16)) == Liveness(False, "the loop's own task has not run for 16 s")
 
 
 def test_three_intervals_without_a_start_are_not_alive():
     """The third start that is missing is what fails."""
     world = World()
-    assert world.passes(15 * MINUTE) == LIVE
-    live, reason = world.passes(1)
+    assert world.runs(15 * MINUTE) == LIVE
+    live, reason = world.runs(1)
     assert not live
     assert reason == "no pass has started for 901 s; three intervals are 900 s"
-    world.health.pass_started("p", world.now, 60.0)
-    world.health.pass_ended("p")
-    assert world.passes(15 * MINUTE) == LIVE
-    assert not world.passes(1).live
+    world.health.run_started("p", world.now, 60.0)
+    world.health.run_ended("p")
+    assert world.runs(15 * MINUTE) == LIVE
+    assert not world.runs(1).live
 
 
 def test_jitter_is_granted():
     """What the schedule itself delays is no failure."""
-    world = World(Timetable(timedelta(minutes=5), timedelta(minutes=2)))
-    assert world.passes(17 * MINUTE) == LIVE
-    assert not world.passes(1).live
+    world = World(Trigger(timedelta(minutes=5), timedelta(minutes=2)))
+    assert world.runs(17 * MINUTE) == LIVE
+    assert not world.runs(1).live
 
 
 def test_the_soonest_timetable_counts():
     """A nightly group does not excuse one that runs every five minutes."""
-    world = World(Timetable(None, timedelta(0), "0 3 * * *"), FIVE)
-    assert world.passes(15 * MINUTE) == LIVE
-    assert not world.passes(1).live
+    world = World(Trigger(None, timedelta(0), "0 3 * * *"), FIVE)
+    assert world.runs(15 * MINUTE) == LIVE
+    assert not world.runs(1).live
 
 
 def test_a_crontab_is_silent_over_the_weekend():
     """Its own next times are what is waited for, not an average."""
-    office = Timetable(None, timedelta(0), "0 9,12 * * mon-fri")
+    office = Trigger(None, timedelta(0), "0 9,12 * * mon-fri")
     world = World(office)
     until_tuesday = 4 * 24 * HOUR - 3 * HOUR  # Monday at 9, Monday at 12, Tuesday at 9
-    assert world.passes(until_tuesday) == LIVE
-    assert not world.passes(1).live
+    assert world.runs(until_tuesday) == LIVE
+    assert not world.runs(1).live
 
 
 def test_a_crontab_that_never_comes_is_no_failure():
     """Where no pass is to start, none is missing."""
-    assert World(Timetable(None, timedelta(0), "0 0 30 2 *")).passes(HOUR) == LIVE
+    assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).runs(HOUR) == LIVE
 
 
 def test_a_pass_that_is_slow_is_alive_until_its_deadline():
     """It is Azure that is slow; beyond its deadline it is keysync."""
     world = World()
-    world.health.pass_started("p", world.now, 2 * HOUR)
-    assert world.passes(2 * HOUR) == LIVE
-    live, reason = world.passes(16)
+    world.health.run_started("p", world.now, 2 * HOUR)
+    assert world.runs(2 * HOUR) == LIVE
+    live, reason = world.runs(16)
     assert not live
     assert reason == "a pass has run for 7216 s; its deadline is 7200 s"
-    world.health.pass_ended("p")
-    world.health.pass_ended("p")
-    world.health.pass_started("q", world.now, 60.0)
-    assert world.passes(MINUTE) == LIVE
+    world.health.run_ended("p")
+    world.health.run_ended("p")
+    world.health.run_started("q", world.now, 60.0)
+    assert world.runs(MINUTE) == LIVE
 
 
 def test_it_says_beforehand_when_passes_will_have_stopped():
     """The moment at which the verdict turns, whatever is under way; none where no pass is to start."""
     world = World()
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
-    world.passes(MINUTE)
+    world.runs(MINUTE)
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
-    world.health.pass_started("p", world.now, 10 * MINUTE)
+    world.health.run_started("p", world.now, 10 * MINUTE)
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=11, seconds=15)
-    world.health.pass_ended("p")
+    world.health.run_ended("p")
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=16)
-    assert world.passes(15 * MINUTE) == LIVE
-    assert not world.passes(1).live
+    assert world.runs(15 * MINUTE) == LIVE
+    assert not world.runs(1).live
     assert world.health.overdue(world.now) == world.now.wall - timedelta(seconds=1)
-    assert World(Timetable(None, timedelta(0), "0 0 30 2 *")).health.overdue(START) is None
+    assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).health.overdue(START) is None
 
 
 def test_a_stuck_pass_is_not_hidden_by_others():
     """Starts of one group do not excuse what hangs in another."""
     world = World()
-    world.health.pass_started("stuck", world.now, MINUTE)
+    world.health.run_started("stuck", world.now, MINUTE)
     for _ in range(2):
-        world.health.pass_started("fine", world.now, MINUTE)
-        world.passes(40)
-        world.health.pass_ended("fine")
+        world.health.run_started("fine", world.now, MINUTE)
+        world.runs(40)
+        world.health.run_ended("fine")
     assert "its deadline is 60 s" in (world.health.verdict(world.now).reason or "")
 
 
 def test_after_a_suspend_one_interval_is_granted():
     """The wall clock has gone on for a night; nothing is late on the monotonic one, and the first start may come."""
     world = World()
-    world.passes(14 * MINUTE)
+    world.runs(14 * MINUTE)
     world.now = later(world.now, 1, suspended=8 * HOUR)
     assert world.health.verdict(world.now) == LIVE
     world.health.beat(world.now)
-    assert world.passes(5 * MINUTE - 5) == LIVE
-    assert not world.passes(10).live
+    assert world.runs(5 * MINUTE - 5) == LIVE
+    assert not world.runs(10).live
 
 
 def test_after_a_freeze_the_time_frozen_does_not_count():
     """A process that was stopped for an hour finds its passes an hour older, and none of it is their fault."""
     world = World()
-    world.health.pass_started("p", world.now, 10 * MINUTE)
-    world.passes(9 * MINUTE)
+    world.health.run_started("p", world.now, 10 * MINUTE)
+    world.runs(9 * MINUTE)
     world.now = later(world.now, HOUR)
     assert not world.health.verdict(world.now).live
     world.health.beat(world.now)
     assert world.health.verdict(world.now) == LIVE
-    world.health.pass_ended("p")
-    assert world.passes(6 * MINUTE) == LIVE
-    assert not world.passes(MINUTE).live
+    world.health.run_ended("p")
+    assert world.runs(6 * MINUTE) == LIVE
+    assert not world.runs(MINUTE).live
 
 
 def test_a_clock_that_is_set_excuses_nothing_for_long():
@@ -156,19 +156,19 @@ def test_a_clock_that_is_set_excuses_nothing_for_long():
     world = World()
     world.now = later(world.now, 1, suspended=-8 * HOUR)
     world.health.beat(world.now)
-    assert world.passes(14 * MINUTE) == LIVE
-    assert not world.passes(2 * MINUTE).live
+    assert world.runs(14 * MINUTE) == LIVE
+    assert not world.runs(2 * MINUTE).live
 
 
 def test_a_reload_begins_anew():
     """New timetables are given their own three intervals, from the reload on."""
     world = World()
-    world.passes(14 * MINUTE)
-    world.health.replace([Timetable(timedelta(hours=1))], world.now)
-    assert world.passes(3 * HOUR) == LIVE
-    assert not world.passes(1).live
+    world.runs(14 * MINUTE)
+    world.health.replace([Trigger(timedelta(hours=1))], world.now)
+    assert world.runs(3 * HOUR) == LIVE
+    assert not world.runs(1).live
     world.health.replace([], world.now)
-    assert world.passes(24 * HOUR) == LIVE
+    assert world.runs(24 * HOUR) == LIVE
 
 
 class Ticks:
@@ -186,7 +186,7 @@ class Watched:
         self.ticks = Ticks()
         self.dog = Watchdog(stall=10.0, tick=1.0, monotonic=self.ticks)
 
-    def passes(self, seconds: int, *, beating: bool) -> None:
+    def runs(self, seconds: int, *, beating: bool) -> None:
         for _ in range(seconds):
             self.ticks.time += 1.0
             if beating:
@@ -198,13 +198,13 @@ def test_a_stall_is_told_once_and_its_end_as_well():
     """One event a stall, however long, and another when the loop turns again."""
     world = Watched()
     with capture_logs() as logs:
-        world.passes(60, beating=True)
-        world.passes(10, beating=False)
+        world.runs(60, beating=True)
+        world.runs(10, beating=False)
         assert logs == []
-        world.passes(100, beating=False)
+        world.runs(100, beating=False)
         assert [(log["event"], log["seconds"]) for log in logs] == [("loop.stuck", 11.0)]
-        world.passes(5, beating=True)
-        world.passes(11, beating=False)
+        world.runs(5, beating=True)
+        world.runs(11, beating=False)
     told = [(log["event"], log["seconds"]) for log in logs]
     assert told == [("loop.stuck", 11.0), ("loop.resumed", 111.0), ("loop.stuck", 11.0)]
 
@@ -213,12 +213,12 @@ def test_a_freeze_of_the_whole_process_is_no_stall():
     """The watchdog stood still as well; the loop gets its time to turn again."""
     world = Watched()
     with capture_logs() as logs:
-        world.passes(5, beating=True)
+        world.runs(5, beating=True)
         world.ticks.time += 3600.0
         world.dog.check()
-        world.passes(10, beating=False)
+        world.runs(10, beating=False)
         assert logs == []
-        world.passes(1, beating=False)
+        world.runs(1, beating=False)
     assert [log["event"] for log in logs] == ["loop.stuck"]
 
 

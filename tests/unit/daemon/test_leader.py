@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import AzureFailure
-from keysync.daemon.leader import Leadership
-from keysync.daemon.lease import Terms
+from keysync.azure.errors import CallFailed
+from keysync.daemon.leader import Leader
+from keysync.daemon.lease import LeaseTimings
 from tests.support.warp import Warp, WarpLoop
 
-TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 
 class Ticket:
@@ -46,7 +46,7 @@ class Stage:
     def __init__(self, warp: Warp) -> None:
         self.warp = warp
         self.told: list[tuple[float, str]] = []
-        self.lead = Leadership(TERMS, lease="render/keysync", identity="me", clock=warp.monotonic)
+        self.lead = Leader(TERMS, lease="render/keysync", identity="me", clock=warp.monotonic)
         self.lead.elected = lambda: self.told.append((warp.monotonic(), "elected"))
         self.lead.lost = lambda: self.told.append((warp.monotonic(), "lost"))
 
@@ -169,7 +169,7 @@ def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[A
         await asyncio.sleep(7.5)
         await guard.admit()
         await asyncio.sleep(2.4)
-        with pytest.raises(AzureFailure, match="does not lead"):
+        with pytest.raises(CallFailed, match="does not lead"):
             await guard.admit()
         assert [ticket.given_up for ticket in inner.tickets] == [False, False, True]
 

@@ -10,16 +10,16 @@ import pytest
 from kubernetes.leaderelection.leaderelection import LeaderElection
 
 from keysync.daemon import leader_election
-from keysync.daemon.leader_election import Candidate, connect, namespace_of_pod
-from keysync.daemon.lease import Terms
+from keysync.daemon.leader_election import LeaderElector, connect, namespace_of_pod
+from keysync.daemon.lease import LeaseTimings
 from keysync.errors import UsageError
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
 from tests.support.receiver import loopback_tls
 
-TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 
-class Told:
+class LeaderCallbacks:
     """Keeps the news; the candidate's monotonic clock is `now`."""
 
     def __init__(self) -> None:
@@ -67,8 +67,8 @@ class Replica:
         path = kubernetes.kubeconfig(folder, name)
         for module in ("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",):
             monkeypatch.setattr(module, str(path))
-        self.told = Told()
-        self.candidate = Candidate(
+        self.told = LeaderCallbacks()
+        self.candidate = LeaderElector(
             connect(in_cluster=False),
             namespace=namespace_of_pod(in_cluster=False),
             lease="keysync",
@@ -221,8 +221,8 @@ class Pod:
     def __init__(self, kubernetes: Kubernetes, token: Path) -> None:
         self.kubernetes = kubernetes
         self.token = token
-        self.told = Told()
-        self.candidate = Candidate(
+        self.told = LeaderCallbacks()
+        self.candidate = LeaderElector(
             connect(in_cluster=True),
             namespace=namespace_of_pod(in_cluster=True),
             lease="keysync",

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.daemon.lease import Sightings, Tenure, Terms
+from keysync.daemon.lease import LeaseState, LeaseTimings, ObservedLease
 
-TERMS = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 
 def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
     """Not from when the answer came, which may be much later."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     assert not tenure.leads(100.0)
     assert tenure.renewed(100.0, 103.0) == ("elected",)
     assert (tenure.until, tenure.leads(106.9), tenure.leads(107.0)) == (107.0, True, False)
@@ -25,7 +25,7 @@ def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
 
 def test_a_renewal_prolongs_it_without_another_term() -> None:
     """Nothing changes for whoever leads already."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     tenure.renewed(100.0, 100.1)
     assert tenure.renewed(102.0, 102.1) == ()
     assert tenure.until == 109.0
@@ -33,7 +33,7 @@ def test_a_renewal_prolongs_it_without_another_term() -> None:
 
 def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease() -> None:
     """Told once."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     tenure.renewed(100.0, 100.1)
     assert tenure.look(106.9) == ()
     assert tenure.look(107.0) == ("lost",)
@@ -46,7 +46,7 @@ def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease
 
 def test_a_lead_that_another_has_taken_has_no_grace() -> None:
     """The other leads by then."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     tenure.renewed(100.0, 100.1)
     assert tenure.taken(103.0) == ("lost",)
     assert not tenure.admits(103.0)
@@ -55,21 +55,21 @@ def test_a_lead_that_another_has_taken_has_no_grace() -> None:
 
 def test_news_that_come_after_the_end_begin_another_term() -> None:
     """The stop of the one before holds for its passes, though the lease was never another's."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     tenure.renewed(100.0, 100.1)
     assert tenure.renewed(106.0, 108.0) == ("lost", "elected")
 
 
 def test_news_that_are_too_old_begin_none() -> None:
     """As after a process was frozen between sending and learning."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     assert tenure.renewed(100.0, 130.0) == ()
     assert not tenure.leads(130.0)
 
 
 def test_late_news_do_not_shorten_a_lead() -> None:
     """Of two renewals the later one counts."""
-    tenure = Tenure(TERMS)
+    tenure = LeaseState(TERMS)
     tenure.renewed(102.0, 102.1)
     tenure.renewed(100.0, 102.2)
     assert tenure.until == 109.0
@@ -78,14 +78,14 @@ def test_late_news_do_not_shorten_a_lead() -> None:
 @pytest.mark.parametrize("holder", [None, "me"])
 def test_a_lease_of_nobody_or_of_ones_own_may_be_written(holder: str | None) -> None:
     """After a release at once."""
-    sightings = Sightings()
+    sightings = ObservedLease()
     sightings.seen("1", holder, 10.0, 100.0)
     assert sightings.may_take("me", 10.0, 100.0)
 
 
 def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() -> None:
     """Each write to it begins the time anew; looking again does not."""
-    sightings = Sightings()
+    sightings = ObservedLease()
     sightings.seen("1", "you", 10.0, 100.0)
     sightings.seen("2", "you", 10.0, 105.0)
     sightings.seen("2", "you", 10.0, 112.0)
@@ -96,7 +96,7 @@ def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() 
 @pytest.mark.parametrize(("mine", "theirs"), [(10.0, 30.0), (30.0, 10.0)])
 def test_the_longer_of_two_durations_holds(mine: float, theirs: float) -> None:
     """While a roll-out changes it, each has its own."""
-    sightings = Sightings()
+    sightings = ObservedLease()
     sightings.seen("1", "you", theirs, 100.0)
     assert not sightings.may_take("me", mine, 129.9)
     assert sightings.may_take("me", mine, 130.0)
@@ -120,8 +120,8 @@ class Replica:
         self.name = name
         self.lease = lease
         self.random = random
-        self.tenure = Tenure(TERMS)
-        self.sightings = Sightings()
+        self.tenure = LeaseState(TERMS)
+        self.sightings = ObservedLease()
         self.now = 0.0
 
     def leg(self) -> float:

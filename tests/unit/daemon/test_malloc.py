@@ -17,14 +17,14 @@ def _looked_up_anew() -> None:
 def test_it_is_given_back_where_the_library_can() -> None:
     """As often as it is asked for."""
     for _ in range(2):
-        malloc.give_back()
+        malloc.trim_heap()
     assert (malloc._function("malloc_trim") is not None) == hasattr(ctypes.CDLL(None), "malloc_trim")
 
 
 def test_a_library_that_cannot_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """musl has no such function."""
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    malloc.give_back()
+    malloc.trim_heap()
     assert malloc._function("malloc_trim") is None
     malloc._function.cache_clear()
 
@@ -42,9 +42,9 @@ def test_threads_share_where_the_library_can(monkeypatch: pytest.MonkeyPatch) ->
             assert not hasattr(libc, "mallopt") or libc.mallopt(setting, value) == 1
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: Library())
-    malloc.share_memory()
+    malloc.limit_arenas()
     assert settings == [(-8, 1)]
     malloc._function.cache_clear()
     monkeypatch.setattr(ctypes, "CDLL", lambda _name: object())
-    malloc.share_memory()
+    malloc.limit_arenas()
     malloc._function.cache_clear()

@@ -12,7 +12,7 @@ import pytest
 
 from keysync.config.load import load_config
 from keysync.config.settings import Config
-from keysync.daemon.reload import Change, Changed, ConfigWatch, Lost, Refused, Restored, named_files
+from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError
 from tests.support.certificates import certificate_pem
 
@@ -32,11 +32,11 @@ def load(path: Path) -> Config:
     return load_config(path, {})
 
 
-def looks(watch: ConfigWatch, count: int) -> list[Change | None]:
+def looks(watch: ConfigWatch, count: int) -> list[ConfigChange | None]:
     return [watch.look() for _ in range(count)]
 
 
-def name_of(change: Change | None) -> str:
+def name_of(change: ConfigChange | None) -> str:
     assert isinstance(change, Changed)
     return change.config.accounts[0].name
 

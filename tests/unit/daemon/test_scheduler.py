@@ -12,16 +12,16 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.config.settings import Schedule
-from keysync.daemon.scheduler import Clockwork, Group, group_by_schedule
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.scheduler import Group, Scheduler, group_by_schedule
+from keysync.daemon.triggers import Trigger
 from tests.support.virtual_clock import seeded
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
-FAST, SLOW = Group(Timetable(5 * MINUTE), ("a", "b")), Group(Timetable(60 * MINUTE), ("c",))
+FAST, SLOW = Group(Trigger(5 * MINUTE), ("a", "b")), Group(Trigger(60 * MINUTE), ("c",))
 BOTH = (FAST, SLOW)
 
-Told = list[tuple[Group[str], ...]]
+LeaderCallbacks = list[tuple[Group[str], ...]]
 
 
 class Wall:
@@ -40,14 +40,14 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def running(due: Callable[..., Any], wall: Wall, *groups: Group[str]) -> AsyncIterator[Clockwork[str]]:
-    clockwork = Clockwork(groups or BOTH, due, now=wall, random=seeded())
-    clockwork.start()
+async def running(due: Callable[..., Any], wall: Wall, *groups: Group[str]) -> AsyncIterator[Scheduler[str]]:
+    scheduler = Scheduler(groups or BOTH, due, now=wall, random=seeded())
+    scheduler.start()
     await settle()
     try:
-        yield clockwork
+        yield scheduler
     finally:
-        await clockwork.close()
+        await scheduler.close()
 
 
 def test_accounts_with_the_same_schedule_start_together():
@@ -55,21 +55,21 @@ def test_accounts_with_the_same_schedule_start_together():
     five, hour = Schedule(every=5 * MINUTE), Schedule(cron="0 * * * *")
     schedules = {"a": five, "b": hour, "c": Schedule(every=5 * MINUTE)}
     assert group_by_schedule("abc", schedules.__getitem__) == (
-        Group(Timetable(5 * MINUTE), ("a", "c")),
-        Group(Timetable(None, timedelta(0), "0 * * * *"), ("b",)),
+        Group(Trigger(5 * MINUTE), ("a", "c")),
+        Group(Trigger(None, timedelta(0), "0 * * * *"), ("b",)),
     )
 
 
 async def test_everything_starts_at_once_then_by_its_own_timetable():
     """What is due at one moment is told in one call."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall = Wall()
-    async with running(told.append, wall) as clockwork:
+    async with running(told.append, wall) as scheduler:
         assert told == [BOTH]
-        assert clockwork.next_starts[FAST.timetable] == NOON + 5 * MINUTE
+        assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
         for minutes in (4, 5, 5, 9, 60):
             wall.now = NOON + minutes * MINUTE
-            clockwork.look()
+            scheduler.look()
             await settle()
     assert told == [BOTH, (FAST,), BOTH]
 
@@ -86,12 +86,12 @@ async def test_the_alarm_of_apscheduler_rings_in_real_time(every: timedelta):
         if calls >= 3:
             three.set()
 
-    quick = Group(Timetable(every), ("a",))
-    clockwork = Clockwork([quick], due, look=timedelta(hours=1))
-    clockwork.start()
+    quick = Group(Trigger(every), ("a",))
+    scheduler = Scheduler([quick], due, look=timedelta(hours=1))
+    scheduler.start()
     async with asyncio.timeout(30):
         await three.wait()
-    await clockwork.close()
+    await scheduler.close()
     assert calls >= 3
 
 
@@ -103,35 +103,35 @@ async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
         if wall.now < NOON:
             again.set()
 
-    clockwork = Clockwork([FAST], due, now=wall, look=timedelta(milliseconds=1))
-    clockwork.start()
+    scheduler = Scheduler([FAST], due, now=wall, look=timedelta(milliseconds=1))
+    scheduler.start()
     await settle()
-    clockwork._scheduler.pause()
+    scheduler._scheduler.pause()
     wall.now = NOON - timedelta(hours=3)
     async with asyncio.timeout(30):
         await again.wait()
-    assert clockwork.next_starts[FAST.timetable] == wall.now + 5 * MINUTE
-    await clockwork.close()
+    assert scheduler.next_starts[FAST.trigger] == wall.now + 5 * MINUTE
+    await scheduler.close()
 
 
 async def test_an_alarm_that_is_late_rings_all_the_same():
     """APScheduler leaves out what is a second late unless it is told not to; and there is one alarm only."""
-    async with running(lambda groups: None, Wall()) as clockwork:
-        clockwork.look()
-        alarms = clockwork._scheduler.get_jobs()
+    async with running(lambda groups: None, Wall()) as scheduler:
+        scheduler.look()
+        alarms = scheduler._scheduler.get_jobs()
     assert [(alarm.misfire_grace_time, alarm.coalesce, alarm.max_instances) for alarm in alarms] == [(None, True, 1)]
 
 
 async def test_a_long_stall_is_one_start_and_is_told():
     """A late start is made up for once, and the log says how late it was."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall = Wall()
     with capture_logs() as logs:
-        async with running(told.append, wall, FAST) as clockwork:
+        async with running(told.append, wall, FAST) as scheduler:
             wall.now = NOON + timedelta(hours=8)
-            clockwork.look()
+            scheduler.look()
             await settle()
-            clockwork.look()
+            scheduler.look()
             await settle()
     assert told == [(FAST,), (FAST,)]
     assert [(log["event"], log["seconds"]) for log in logs] == [("schedule.late", 8 * 3600 - 300)]
@@ -139,17 +139,17 @@ async def test_a_long_stall_is_one_start_and_is_told():
 
 async def test_what_falls_due_meanwhile_is_told_once_afterwards():
     """A slow callee gets no second call on top of the first, loses nothing, and gets no backlog."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall, gate = Wall(), asyncio.Event()
 
     async def due(groups: tuple[Group[str], ...]) -> None:
         told.append(groups)
         await gate.wait()
 
-    async with running(due, wall) as clockwork:
+    async with running(due, wall) as scheduler:
         for minutes in (5, 10, 15):
             wall.now = NOON + minutes * MINUTE
-            clockwork.look()
+            scheduler.look()
             await settle()
         assert told == [BOTH]
         gate.set()
@@ -159,45 +159,45 @@ async def test_what_falls_due_meanwhile_is_told_once_afterwards():
 
 async def test_trigger_now_tells_all_and_moves_no_grid():
     """SIGUSR1 adds a start and takes none away."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall = Wall()
-    async with running(told.append, wall) as clockwork:
+    async with running(told.append, wall) as scheduler:
         wall.now = NOON + 2 * MINUTE
-        clockwork.trigger_now()
+        scheduler.trigger_now()
         await settle()
         assert told == [BOTH, BOTH]
-        assert clockwork.next_starts[FAST.timetable] == NOON + 5 * MINUTE
+        assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
 
 
 async def test_a_reload_starts_only_what_is_new():
     """A group that keeps its timetable keeps its grid, with the members that it has now."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall = Wall()
-    more, new = Group(FAST.timetable, ("a", "z")), Group(Timetable(7 * MINUTE), ("n",))
-    async with running(told.append, wall) as clockwork:
+    more, new = Group(FAST.trigger, ("a", "z")), Group(Trigger(7 * MINUTE), ("n",))
+    async with running(told.append, wall) as scheduler:
         wall.now = NOON + MINUTE
-        clockwork.replace([more, new])
+        scheduler.replace([more, new])
         await settle()
         wall.now = NOON + 5 * MINUTE
-        clockwork.look()
+        scheduler.look()
         await settle()
         assert told == [BOTH, (new,), (more,)]
-        clockwork.replace([])
-        assert clockwork.next_starts == {}
+        scheduler.replace([])
+        assert scheduler.next_starts == {}
 
 
 async def test_what_was_waiting_and_is_gone_after_a_reload_is_not_told():
     """A group that was taken out while it waited to be told is not told."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall, gate = Wall(), asyncio.Event()
 
     async def due(groups: tuple[Group[str], ...]) -> None:
         told.append(groups)
         await gate.wait()
 
-    async with running(due, wall) as clockwork:
-        clockwork.trigger_now()
-        clockwork.replace([SLOW])
+    async with running(due, wall) as scheduler:
+        scheduler.trigger_now()
+        scheduler.replace([SLOW])
         gate.set()
         await settle()
         assert told == [BOTH, (SLOW,)]
@@ -212,18 +212,18 @@ async def test_closing_waits_for_the_callee_and_cancels_nothing():
         await gate.wait()
         ended.append("whole")
 
-    clockwork = Clockwork(BOTH, due, now=wall)
-    clockwork.start()
+    scheduler = Scheduler(BOTH, due, now=wall)
+    scheduler.start()
     await settle()
-    clockwork.trigger_now()
-    closing = asyncio.create_task(clockwork.close())
+    scheduler.trigger_now()
+    closing = asyncio.create_task(scheduler.close())
     await settle()
     assert not closing.done()
     gate.set()
     await closing
-    clockwork.trigger_now()
-    clockwork.replace(BOTH)
-    await clockwork.close()
+    scheduler.trigger_now()
+    scheduler.replace(BOTH)
+    await scheduler.close()
     await settle()
     assert ended == ["whole"]
 
@@ -237,10 +237,10 @@ async def test_closing_that_is_cut_off_does_not_cancel_the_callee():
         await gate.wait()
         ended.append("whole")
 
-    clockwork = Clockwork(BOTH, due, now=Wall())
-    clockwork.start()
+    scheduler = Scheduler(BOTH, due, now=Wall())
+    scheduler.start()
     await settle()
-    closing = asyncio.create_task(clockwork.close())
+    closing = asyncio.create_task(scheduler.close())
     await settle()
     closing.cancel()
     await settle()
@@ -252,7 +252,7 @@ async def test_closing_that_is_cut_off_does_not_cancel_the_callee():
 
 async def test_an_exception_of_the_callee_does_not_stop_the_clock():
     """It is told by its type alone, and the next start comes."""
-    told: Told = []
+    told: LeaderCallbacks = []
     wall = Wall()
 
     def due(groups: tuple[Group[str], ...]) -> None:
@@ -260,9 +260,9 @@ async def test_an_exception_of_the_callee_does_not_stop_the_clock():
         raise ValueError("what stands here could be anything")
 
     with capture_logs() as logs:
-        async with running(due, wall, FAST) as clockwork:
+        async with running(due, wall, FAST) as scheduler:
             wall.now = NOON + 5 * MINUTE
-            clockwork.look()
+            scheduler.look()
             await settle()
     assert told == [(FAST,), (FAST,)]
     assert logs == [{"event": "schedule.failed", "exception": "ValueError", "log_level": "error"}] * 2
@@ -270,7 +270,7 @@ async def test_an_exception_of_the_callee_does_not_stop_the_clock():
 
 async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
     """Nothing that a look meets ends the looking."""
-    told: Told = []
+    told: LeaderCallbacks = []
     broken = True
 
     def now() -> datetime:
@@ -278,14 +278,14 @@ async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
             raise OSError
         return NOON
 
-    clockwork = Clockwork([], told.append, now=lambda: NOON, look=timedelta(milliseconds=1))
-    clockwork._now = now
+    scheduler = Scheduler([], told.append, now=lambda: NOON, look=timedelta(milliseconds=1))
+    scheduler._now = now
     with capture_logs() as logs:
-        clockwork.start()
+        scheduler.start()
         await settle()
         broken = False
-        clockwork.replace([FAST])
+        scheduler.replace([FAST])
         await settle()
-        await clockwork.close()
+        await scheduler.close()
     assert told == [(FAST,)]
     assert {log["exception"] for log in logs} == {"OSError"}

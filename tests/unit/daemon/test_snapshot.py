@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import Breakers
-from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
+from keysync.azure.errors import CallFailed, CloudError, FailureRecord
 from keysync.config.settings import Schedule
-from keysync.daemon.account_state import Ledger
+from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leader import Leadership
-from keysync.daemon.lease import Terms
+from keysync.daemon.leader import Leader
+from keysync.daemon.lease import LeaseTimings
 from keysync.daemon.scheduler import Group
-from keysync.daemon.snapshot import Board, words_of
+from keysync.daemon.snapshot import SnapshotBuilder, words_of
 from keysync.daemon.supervisor import Supervisor
-from keysync.daemon.triggers import NEVER, Timetable, interval_of
+from keysync.daemon.triggers import NEVER, Trigger, interval_of
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
@@ -27,7 +27,7 @@ from tests.support.runs import World, ref
 from tests.support.virtual_clock import seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
-FIVE = Timetable(timedelta(minutes=5))
+FIVE = Trigger(timedelta(minutes=5))
 DOWN = FailureRecord("dns", "no such host")
 DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no"))
 
@@ -38,32 +38,32 @@ class Stage:
     def __init__(self, *names: str, vaults: tuple[str, ...] = ("main",), **more: Any) -> None:
         self.seconds = 1000.0
         self.world = World(*names, vaults=vaults)
-        self.ledger = Ledger(lambda: self.instant().wall)
+        self.account_states = AccountStates(lambda: self.instant().wall)
         self.health = Health([FIVE], self.instant())
         self.breakers = Breakers(lambda: self.seconds, seeded())
         self.config = config_of(*names, vaults=vaults, **more)
-        self.generation = MemoryGeneration(self.world, self.config, self.ledger)
+        self.generation = MemoryGeneration(self.world, self.config, self.account_states)
         self.supervisor = Supervisor(
             self.generation,
-            self.ledger,
+            self.account_states,
             self.health,
             stop=self.world.stop,
             random=seeded(),
             monotonic=lambda: self.seconds,
         )
-        self.ledger.cover(entries(self.config))
+        self.account_states.cover(entries(self.config))
         self.starts = {FIVE: NOW + timedelta(seconds=200)}
-        self.board = Board(
-            self.ledger, self.supervisor, self.health, self.breakers, lambda: self.starts, NOW, self.instant
+        self.board = SnapshotBuilder(
+            self.account_states, self.supervisor, self.health, self.breakers, lambda: self.starts, NOW, self.instant
         )
 
     def instant(self) -> Instant:
         return Instant(NOW + timedelta(seconds=self.seconds - 1000.0), self.seconds)
 
-    def stand_by(self) -> Leadership:
+    def stand_by(self) -> Leader:
         """An election that has not read its Lease yet."""
-        terms = Terms(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
-        leadership = Leadership(terms, lease="render/keysync", identity="me", clock=lambda: self.seconds)
+        terms = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+        leadership = Leader(terms, lease="render/keysync", identity="me", clock=lambda: self.seconds)
         self.board.leadership = leadership
         return leadership
 
@@ -74,7 +74,7 @@ class Stage:
     async def passed(self) -> None:
         """One pass, to its end."""
         self.supervisor.due([Group(FIVE, self.config.accounts)])
-        await until(lambda: not self.supervisor._passes)
+        await until(lambda: not self.supervisor._runs)
 
     def account(self, name: str) -> AccountStatus:
         return next(one for one in self.board.status().accounts if one.name == name)
@@ -121,7 +121,7 @@ async def test_it_is_ready_after_the_first_pass_for_good(stage: Stage):
     assert not stage.board.status().ready
     await stage.passed()
     assert stage.board.status().ready
-    stage.ledger.cover(entries(config_of("alpha", "beta", "gamma")))
+    stage.account_states.cover(entries(config_of("alpha", "beta", "gamma")))
     assert stage.account("gamma").state == "pending"
     assert stage.board.status().ready
 
@@ -137,22 +137,22 @@ async def test_it_is_not_ready_while_an_account_was_never_looked_at(stage: Stage
 
 async def test_the_schedule_is_told_in_words_and_by_the_next_start(stage: Stage):
     """The soonest of all timetables; a day that never comes is none."""
-    never = Timetable(None, cron="0 0 30 2 *")
-    stage.starts |= {never: NEVER, Timetable(timedelta(hours=1)): NOW + timedelta(seconds=900)}
+    never = Trigger(None, cron="0 0 30 2 *")
+    stage.starts |= {never: NEVER, Trigger(timedelta(hours=1)): NOW + timedelta(seconds=900)}
     status = stage.board.status()
-    assert (status.every, status.next_pass) == ("every 5m", NOW + timedelta(seconds=200))
+    assert (status.every, status.next_run) == ("every 5m", NOW + timedelta(seconds=200))
     stage.starts = {never: NEVER}
     stage.board.changed()
-    assert stage.board.status().next_pass is None
+    assert stage.board.status().next_run is None
 
 
 async def test_each_account_has_its_next_try():
     """By its own schedule, and later where it is left out for a while."""
     stage = Stage("alpha", "beta", accounts={"schedule": {"every": "1h"}})
-    hourly = Timetable(timedelta(hours=1))
+    hourly = Trigger(timedelta(hours=1))
     stage.starts = {FIVE: NOW + timedelta(seconds=10), hourly: NOW + timedelta(seconds=20)}
     assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
-    stage.world.sources["beta"].failure = AzureFailure(DENIED)
+    stage.world.sources["beta"].failure = CallFailed(DENIED)
     for _ in range(50):
         await stage.passed()
         retry_at = stage.supervisor.retry_at(stage.config.accounts[1])
@@ -169,7 +169,7 @@ async def test_each_account_has_its_next_try():
 
 async def test_stale_accounts_are_named(stage: Stage):
     """Those that were not in step for three intervals, by ARM id."""
-    stage.world.sources["beta"].failure = AzureFailure(DENIED)
+    stage.world.sources["beta"].failure = CallFailed(DENIED)
     await stage.passed()
     assert stage.board.status().stale_accounts == ()
     stage.wait(14 * 60)
@@ -189,7 +189,7 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
         ("other", "pending", 0),
     ]
     main = stage.world.vaults["main"]
-    main.failures = {f"{name}-{key}-key": AzureFailure(DOWN) for name in ("alpha", "beta") for key in ("primary", "secondary")}  # fmt: skip
+    main.failures = {f"{name}-{key}-key": CallFailed(DOWN) for name in ("alpha", "beta") for key in ("primary", "secondary")}  # fmt: skip
     await stage.passed()
     failing, well = stage.vault("main"), stage.vault("other")
     assert (failing.state, failing.secrets, failing.behind) == ("failing", 4, 0)
@@ -210,10 +210,10 @@ async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
         Result(ref("beta"), "refused", verdict="foreign"),
         Result(ref("beta", "secondary"), "failed", verdict="stale", error=DENIED),
     )
-    turn = stage.ledger.begin([result.ref for result in results])
+    turn = stage.account_states.begin([result.ref for result in results])
     for result in results:
-        stage.ledger.result("run-1", result)
-    stage.ledger.end(turn)
+        stage.account_states.result("run-1", result)
+    stage.account_states.end(turn)
     status = stage.board.status()
     tally = status.tally()
     assert (stage.vault().behind, tally.behind, tally.unread) == (2, 2, 2)
@@ -266,8 +266,8 @@ async def test_stop_and_writes_are_those_of_the_books(stage: Stage):
     assert status.stopped is None
     assert {one.outcome for one in status.writes} == {"created"}
     assert len(status.writes) == 4
-    assert status.last_pass is not None
-    assert status.last_pass.result == "success"
+    assert status.last_run is not None
+    assert status.last_run.result == "success"
 
 
 @pytest.mark.parametrize(
@@ -302,14 +302,14 @@ async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage
     leadership.held_by("another")
     stage.board.changed()
     status = stage.board.status()
-    assert (status.leader, status.ready, status.next_pass, status.stale_accounts) == (False, True, None, ())
+    assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, ())
     assert (status.ready_reason, status.lease_trouble) == ("standing by: another replica leads", None)
     assert not any(account.stale or account.next_try for account in status.accounts)
     leadership.renewed(stage.seconds)
     stage.board.changed()
     status = stage.board.status()
     assert status.leader
-    assert status.next_pass is not None
+    assert status.next_run is not None
     assert status.stale_accounts
 
 
@@ -384,8 +384,8 @@ async def test_it_says_from_when_on_a_pass_is_overdue(stage: Stage):
     """Three intervals after the latest start; of a standby nobody expects any."""
     assert stage.board.status().overdue == NOW + timedelta(minutes=15)
     stage.wait(60)
-    stage.health.pass_started("p", stage.instant(), 60.0)
-    stage.health.pass_ended("p")
+    stage.health.run_started("p", stage.instant(), 60.0)
+    stage.health.run_ended("p")
     stage.board.changed()
     assert stage.board.status().overdue == NOW + timedelta(minutes=16)
     stage.stand_by()

@@ -10,21 +10,21 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import AzureFailure, CloudError, FailureRecord
+from keysync.azure.errors import CallFailed, CloudError, FailureRecord
 from keysync.config.settings import Account
-from keysync.daemon.account_state import Ledger
+from keysync.daemon.account_state import AccountStates
 from keysync.daemon.backoff import BackoffPolicy
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
-from keysync.daemon.triggers import Timetable
+from keysync.daemon.triggers import Trigger
 from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
 
-FIVE = Timetable(timedelta(minutes=5))
+FIVE = Trigger(timedelta(minutes=5))
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
-DENIED = AzureFailure(FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no")))
+DENIED = CallFailed(FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no")))
 
 
 class Stage:
@@ -33,25 +33,25 @@ class Stage:
     def __init__(self, *names: str) -> None:
         self.world = World(*names)
         self.clock = 1000.0
-        self.ledger = Ledger(lambda: self.world.now)
+        self.account_states = AccountStates(lambda: self.world.now)
         self.health = Health([FIVE], Instant.now())
         self.generation = self.make(*names)
         self.stop = self.world.stop
         self.leads = True
         self.supervisor = Supervisor(
             self.generation,
-            self.ledger,
+            self.account_states,
             self.health,
             stop=self.stop,
             leads=lambda: self.leads,
             random=seeded(),
             monotonic=lambda: self.clock,
         )
-        self.ledger.cover(entries(self.generation.config))
+        self.account_states.cover(entries(self.generation.config))
 
     def make(self, *names: str) -> MemoryGeneration:
         """Another configuration of the same world."""
-        return MemoryGeneration(self.world, config_of(*names), self.ledger)
+        return MemoryGeneration(self.world, config_of(*names), self.account_states)
 
     def due(self) -> None:
         """The start of everybody's schedule has come."""
@@ -59,7 +59,7 @@ class Stage:
 
     async def idle(self) -> None:
         """Waits until no pass is under way."""
-        await until(lambda: not self.supervisor._passes)
+        await until(lambda: not self.supervisor._runs)
 
     async def passed(self) -> None:
         """One start, to its end."""
@@ -70,7 +70,7 @@ class Stage:
         return next(one for one in self.generation.accounts if one.name == name)
 
     def entry(self, name: str) -> Any:
-        return self.ledger.entries[self.account(name).resource_id.lower()]
+        return self.account_states.entries[self.account(name).resource_id.lower()]
 
     def hang(self, name: str) -> None:
         self.world.sources[name].hang()
@@ -95,7 +95,7 @@ async def test_a_start_makes_one_pass_over_all_that_are_due(stage: Stage):
     await stage.passed()
     await stage.passed()
     assert stage.generation.made == [(("fine", "slow"), 0)] * 2
-    assert {name: stage.entry(name).in_step for name in ("fine", "slow")} == {"fine": True, "slow": True}
+    assert {name: stage.entry(name).in_sync for name in ("fine", "slow")} == {"fine": True, "slow": True}
     assert stage.world.log.count("write fine-primary-key") == 1
 
 
@@ -138,10 +138,10 @@ async def test_where_everybody_is_busy_no_pass_begins_and_it_is_no_sign_of_death
     stage.due()
     await turns()
     heard: list[float] = []
-    monkeypatch.setattr(stage.health, "pass_started", lambda _key, _now, deadline: heard.append(deadline))
+    monkeypatch.setattr(stage.health, "run_started", lambda _key, _now, deadline: heard.append(deadline))
     with capture_logs() as logged:
         stage.due()
-    assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("pass.left_out", 2, 0)]
+    assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("pass.skipped", 2, 0)]
     assert heard == [0.0]
     assert len(stage.generation.made) == 1
     for name in ("fine", "slow"):
@@ -178,8 +178,8 @@ async def test_somebody_who_asks_has_all_tried_at_once(stage: Stage):
     stage.world.sources["slow"].failure = None
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
-    assert stage.entry("slow").in_step
-    assert stage.supervisor._backoff.standings() == {}
+    assert stage.entry("slow").in_sync
+    assert stage.supervisor._backoff.states() == {}
 
 
 async def test_who_is_busy_when_somebody_asks_has_one_more_pass_when_free(stage: Stage):
@@ -207,7 +207,7 @@ async def test_who_becomes_free_does_not_wait_for_who_hangs(stage: Stage):
     await stage.passed()
     for name in ("fine", "slow"):
         stage.hang(name)
-    stage.generation.pass_options["collect_seconds"] = 0.05
+    stage.generation.run_options["collect_seconds"] = 0.05
     stage.due()
     stage.supervisor.sync_now()
     stage.let_go("fine")
@@ -255,10 +255,10 @@ async def test_a_pass_that_crashes_frees_its_accounts_and_shows_no_value(stage: 
     assert (crash["exception"], crash["log_level"]) == ("RuntimeError", "error")
     assert crash["place"].startswith("generations.py:")
     assert secret not in repr(logged)
-    assert not any(entry.due for entry in stage.ledger.entries.values())
+    assert not any(entry.due for entry in stage.account_states.entries.values())
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
-    assert all(entry.in_step for entry in stage.ledger.entries.values())
+    assert all(entry.in_sync for entry in stage.account_states.entries.values())
 
 
 async def test_the_configuration_before_is_closed_when_its_last_pass_has_ended(stage: Stage):
@@ -271,13 +271,13 @@ async def test_the_configuration_before_is_closed_when_its_last_pass_has_ended(s
     await turns()
     assert stage.generation.closed == 0
     stage.due()
-    await until(lambda: len(stage.supervisor._passes) == 1)
+    await until(lambda: len(stage.supervisor._runs) == 1)
     assert other.made == [(("fine",), 1)]
-    passes_at_close: list[int] = []
-    stage.generation.on_close = lambda: passes_at_close.append(len(stage.supervisor._passes))
+    runs_at_close: list[int] = []
+    stage.generation.on_close = lambda: runs_at_close.append(len(stage.supervisor._runs))
     stage.let_go("slow")
     await until(lambda: stage.generation.closed == 1)
-    assert passes_at_close == [0]
+    assert runs_at_close == [0]
     assert other.closed == 0
     await stage.supervisor.drain()
     assert (stage.generation.closed, other.closed) == (1, 1)
@@ -288,7 +288,7 @@ async def test_a_reload_forgets_how_often_removed_accounts_failed(stage: Stage):
     stage.world.sources["slow"].failure = DENIED
     await stage.passed()
     stage.supervisor.replace(stage.make("fine"))
-    assert stage.supervisor._backoff.standings() == {}
+    assert stage.supervisor._backoff.states() == {}
     await turns()
 
 
@@ -302,7 +302,7 @@ async def test_the_end_waits_for_the_passes_under_way(stage: Stage):
     stage.due()
     await stage.supervisor.drain()
     assert len(stage.generation.made) == 2
-    assert not stage.supervisor._passes
+    assert not stage.supervisor._runs
     assert stage.generation.closed == 1
 
 
@@ -316,7 +316,7 @@ async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
     await stage.supervisor.drain()
     written = [name for name in stage.world.vault.history_of if stage.world.vault.history_of[name]]
     assert written
-    assert {record.secret for record in stage.ledger.writes} == set(written)
+    assert {record.secret for record in stage.account_states.writes} == set(written)
     assert all(len(versions) == 1 for versions in stage.world.vault.history_of.values())
 
 
@@ -329,10 +329,10 @@ async def test_where_no_time_is_left_everything_is_closed_at_once(stage: Stage):
     stage.supervisor.replace(other)
     await turns()
     await stage.supervisor.abandon()
-    assert not stage.supervisor._passes
+    assert not stage.supervisor._runs
     assert stage.generation.closed == 1
     assert other.closed >= 1
-    assert not any(entry.due for entry in stage.ledger.entries.values())
+    assert not any(entry.due for entry in stage.account_states.entries.values())
 
 
 def test_the_next_try_is_the_schedule_s_next_start_but_not_before_the_wait_is_over():
@@ -361,7 +361,9 @@ def test_entries_know_their_schedule_and_whether_they_are_only_watched():
 async def test_results_reach_the_observer_as_they_come(stage: Stage):
     """The supervisor adds nothing and takes nothing away."""
     await stage.passed()
-    found = {ref.secret: result for entry in stage.ledger.entries.values() for ref, result in entry.results.items()}
+    found = {
+        ref.secret: result for entry in stage.account_states.entries.values() for ref, result in entry.results.items()
+    }
     assert outcomes(list(found.values())) == dict.fromkeys(
         [f"{name}-{key}-key" for name in ("fine", "slow") for key in ("primary", "secondary")], "created"
     )
@@ -382,8 +384,8 @@ async def test_a_standby_begins_no_pass_and_is_alive(stage: Stage):
         stage.supervisor.begin(stage.generation.accounts)
         await turns()
     assert len(stage.generation.made) == 1
-    assert not stage.supervisor._passes
-    assert [line for line in log if line["event"] == "pass.left_out"] == []
+    assert not stage.supervisor._runs
+    assert [line for line in log if line["event"] == "pass.skipped"] == []
     assert stage.health.verdict(Instant.now()).live
     stage.leads = True
     await stage.passed()
@@ -395,34 +397,34 @@ async def test_passes_of_a_lost_term_are_ended_when_their_time_is_over(stage: St
     stage.hang("slow")
     stage.due()
     await turns()
-    assert not stage.ledger.free([stage.account("slow")])
+    assert not stage.account_states.free([stage.account("slow")])
     await stage.supervisor.give_way(0.0)
-    assert not stage.supervisor._passes
-    assert len(stage.ledger.free(stage.generation.accounts)) == 2
+    assert not stage.supervisor._runs
+    assert len(stage.account_states.free(stage.generation.accounts)) == 2
 
 
 async def test_a_pass_that_ends_in_time_is_not_cut_off(stage: Stage):
     """Its report is whole."""
     stage.due()
     await stage.supervisor.give_way(20.0)
-    assert stage.ledger.last_pass is not None
-    assert stage.ledger.last_pass.result == "success"
+    assert stage.account_states.last_run is not None
+    assert stage.account_states.last_run.result == "success"
 
 
 async def test_memory_is_given_back_once_a_pass_has_ended():
     """Not while it goes on."""
     world, tidied = World("fine"), list[int]()
-    ledger = Ledger(lambda: world.now)
-    generation = MemoryGeneration(world, config_of("fine"), ledger)
+    account_states = AccountStates(lambda: world.now)
+    generation = MemoryGeneration(world, config_of("fine"), account_states)
     supervisor = Supervisor(
         generation,
-        ledger,
+        account_states,
         Health([FIVE], Instant.now()),
         stop=world.stop,
-        tidy=lambda: tidied.append(len(supervisor._passes)),
-        tidy_seconds=0.0,
+        trim=lambda: tidied.append(len(supervisor._runs)),
+        trim_seconds=0.0,
     )
-    ledger.cover(entries(generation.config))
+    account_states.cover(entries(generation.config))
     world.sources["fine"].hang()
     supervisor.due([Group(FIVE, generation.accounts)])
     await turns()

@@ -14,27 +14,27 @@ from hypothesis import strategies as st
 
 from keysync.config.settings import Schedule
 from keysync.daemon.crontab import CrontabTrigger
-from keysync.daemon.triggers import NEVER, Agenda, Due, Start, Timetable
+from keysync.daemon.triggers import NEVER, Due, FireTimes, Start, Trigger
 from tests.support.virtual_clock import seeded
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE, HOUR, DAY = timedelta(minutes=1), timedelta(hours=1), timedelta(days=1)
 NONE = timedelta(0)
-FIVE = Timetable(5 * MINUTE)
+FIVE = Trigger(5 * MINUTE)
 
 
-def cron(line: str, zone: str | None = None, jitter: timedelta = NONE) -> Timetable:
-    return Timetable(None, jitter, line, zone)
+def cron(line: str, zone: str | None = None, jitter: timedelta = NONE) -> Trigger:
+    return Trigger(None, jitter, line, zone)
 
 
 def at(text: str) -> datetime:
     return datetime.fromisoformat(text).astimezone(UTC)
 
 
-def starts(timetable: Timetable, after: datetime, until: datetime) -> list[datetime]:
+def starts(trigger: Trigger, after: datetime, until: datetime) -> list[datetime]:
     """All slots after `after`, `until` included."""
     found = []
-    while (after := timetable.following(after)) <= until:
+    while (after := trigger.following(after)) <= until:
         found.append(after)
     return found
 
@@ -42,8 +42,8 @@ def starts(timetable: Timetable, after: datetime, until: datetime) -> list[datet
 durations = st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=3))
 elapsed = st.timedeltas(min_value=NONE, max_value=timedelta(days=30))
 seeds = st.integers(0, 2**32).map(seeded)
-timetables = st.one_of(
-    st.builds(Timetable, durations, st.timedeltas(min_value=NONE, max_value=timedelta(hours=2))),
+triggers = st.one_of(
+    st.builds(Trigger, durations, st.timedeltas(min_value=NONE, max_value=timedelta(hours=2))),
     st.sampled_from(
         [cron("*/5 * * * *"), cron("30 2 * * *", "Europe/Berlin"), cron("0 9-17 * * mon-fri", "Asia/Tokyo", HOUR)]
     ),
@@ -52,22 +52,22 @@ timetables = st.one_of(
 
 def test_a_schedule_of_the_configuration_is_taken_over_whole():
     """Nothing of a schedule gets lost on the way."""
-    assert Timetable.of(Schedule(every=HOUR, jitter=MINUTE)) == Timetable(HOUR, MINUTE, None, None)
-    assert Timetable.of(Schedule(cron="0 3 * * *", timezone="Asia/Tokyo")) == cron("0 3 * * *", "Asia/Tokyo")
-    assert Timetable.of(Schedule(every=5 * MINUTE)) == FIVE
+    assert Trigger.of(Schedule(every=HOUR, jitter=MINUTE)) == Trigger(HOUR, MINUTE, None, None)
+    assert Trigger.of(Schedule(cron="0 3 * * *", timezone="Asia/Tokyo")) == cron("0 3 * * *", "Asia/Tokyo")
+    assert Trigger.of(Schedule(every=5 * MINUTE)) == FIVE
 
 
-@given(timetables, seeds)
-def test_the_first_start_is_at_once(timetable: Timetable, random: Random):
+@given(triggers, seeds)
+def test_the_first_start_is_at_once(trigger: Trigger, random: Random):
     """A daemon that begins closes the gap before all else, without jitter."""
-    assert timetable.next_start(None, NOON, random) == Start(NOON, NOON)
+    assert trigger.next_start(None, NOON, random) == Start(NOON, NOON)
 
 
 @given(durations, elapsed, seeds)
 def test_an_interval_keeps_its_grid(every: timedelta, since: timedelta, random: Random):
     """The next slot is a whole number of intervals after the last; what has passed makes one start, now."""
     now = NOON + since
-    start = Timetable(every).next_start(NOON, now, random)
+    start = Trigger(every).next_start(NOON, now, random)
     assert (start.slot - NOON) % every == NONE
     assert start.slot > NOON
     assert now - every < start.slot <= now + every
@@ -78,7 +78,7 @@ def test_an_interval_keeps_its_grid(every: timedelta, since: timedelta, random: 
 def test_a_clock_that_was_set_back_delays_by_one_interval_at_most(every: timedelta, back: timedelta, random: Random):
     """The next start is never further than an interval, and a mere correction makes no extra start."""
     now = NOON - back
-    start = Timetable(every).next_start(NOON, now, random)
+    start = Trigger(every).next_start(NOON, now, random)
     assert now <= start.at <= now + every
     if back < min(every, MINUTE):
         assert start.at == now + every
@@ -93,9 +93,9 @@ def test_a_clock_that_was_far_ahead_brings_a_start_at_once():
 
 def test_what_is_overdue_is_not_delayed_by_jitter():
     """Jitter is for starts to come; one that is late is late enough."""
-    timetable = Timetable(5 * MINUTE, 4 * MINUTE)
+    trigger = Trigger(5 * MINUTE, 4 * MINUTE)
     for now in (NOON + 5 * MINUTE, NOON + 6 * MINUTE):
-        assert timetable.next_start(NOON, now, seeded()) == Start(NOON + 5 * MINUTE, now)
+        assert trigger.next_start(NOON, now, seeded()) == Start(NOON + 5 * MINUTE, now)
 
 
 @given(st.timedeltas(min_value=MINUTE, max_value=timedelta(days=400)), seeds)
@@ -111,20 +111,20 @@ def test_a_corrected_clock_does_not_repeat_a_time_of_a_crontab():
     assert cron("*/5 * * * *").next_start(NOON, now, seeded()).at == NOON + 5 * MINUTE
 
 
-@given(timetables, elapsed, seeds)
-def test_jitter_is_added_to_a_start_and_not_to_the_grid(timetable: Timetable, since: timedelta, random: Random):
+@given(triggers, elapsed, seeds)
+def test_jitter_is_added_to_a_start_and_not_to_the_grid(trigger: Trigger, since: timedelta, random: Random):
     """A start lies between its slot and the jitter's end, and never as late as the slot after it."""
-    after = timetable.following(NOON + since)
-    start = timetable.next_start(after, after, random)
-    assert start.slot == timetable.following(after)
-    assert start.slot <= start.at <= start.slot + timetable.jitter
-    assert start.at <= timetable.following(start.slot)
+    after = trigger.following(NOON + since)
+    start = trigger.next_start(after, after, random)
+    assert start.slot == trigger.following(after)
+    assert start.slot <= start.at <= start.slot + trigger.jitter
+    assert start.at <= trigger.following(start.slot)
 
 
 def test_jitter_spreads():
     """Two daemons draw differently, over the whole of the jitter."""
-    timetable = Timetable(HOUR, 30 * MINUTE)
-    drawn = {(timetable.next_start(NOON, NOON, seeded(seed)).at - NOON - HOUR) // (10 * MINUTE) for seed in range(100)}
+    trigger = Trigger(HOUR, 30 * MINUTE)
+    drawn = {(trigger.next_start(NOON, NOON, seeded(seed)).at - NOON - HOUR) // (10 * MINUTE) for seed in range(100)}
     assert drawn == {0, 1, 2}
 
 
@@ -272,14 +272,14 @@ async def test_apscheduler_starts_a_job_by_a_crontab():
 
 def test_a_day_that_does_not_exist_never_comes():
     """30 February and an interval beyond all calendars give NEVER, and calculating on with it works."""
-    for timetable in (
+    for trigger in (
         cron("0 0 30 2 *", "Europe/Berlin", HOUR),
         cron("* * 30 2 *"),
-        Timetable(timedelta(days=9e8), HOUR),
+        Trigger(timedelta(days=9e8), HOUR),
     ):
-        assert timetable.following(NOON) == NEVER
-        assert timetable.following(NEVER) == NEVER
-        assert timetable.next_start(NOON, NOON, seeded()) == Start(NEVER, NEVER)
+        assert trigger.following(NOON) == NEVER
+        assert trigger.following(NEVER) == NEVER
+        assert trigger.next_start(NOON, NOON, seeded()) == Start(NEVER, NEVER)
 
 
 def test_a_count_of_slots():
@@ -288,17 +288,17 @@ def test_a_count_of_slots():
     assert cron("0 0 * * *").following(NOON, 3) == at("2026-06-04T00:00Z")
 
 
-def agenda(*timetables: Timetable, now: datetime = NOON) -> Agenda:
-    made = Agenda(seeded())
-    made.replace(timetables, now)
+def agenda(*triggers: Trigger, now: datetime = NOON) -> FireTimes:
+    made = FireTimes(seeded())
+    made.replace(triggers, now)
     return made
 
 
-def taken(agenda: Agenda, now: datetime) -> list[Timetable]:
-    return [due.timetable for due in agenda.take(now)]
+def taken(agenda: FireTimes, now: datetime) -> list[Trigger]:
+    return [due.trigger for due in agenda.take(now)]
 
 
-def first(agenda: Agenda) -> datetime:
+def first(agenda: FireTimes) -> datetime:
     return min(agenda.next_starts().values(), default=NEVER)
 
 
@@ -313,39 +313,39 @@ def test_due_once_and_again_on_the_grid():
     assert first(one) == NOON + 10 * MINUTE
 
 
-@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Timetable(5 * MINUTE, 4 * MINUTE)])
-def test_after_a_long_sleep_there_is_one_start_and_then_the_grid(timetable: Timetable):
+@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
+def test_after_a_long_sleep_there_is_one_start_and_then_the_grid(trigger: Trigger):
     """Eight hours of suspend are not a hundred starts, nor two."""
-    one = agenda(timetable)
+    one = agenda(trigger)
     one.take(NOON)
     woken = NOON + 8 * HOUR + 2 * MINUTE
-    assert taken(one, woken) == [timetable]
+    assert taken(one, woken) == [trigger]
     assert taken(one, woken + timedelta(seconds=1)) == []
-    assert NOON + 8 * HOUR + 5 * MINUTE <= first(one) <= NOON + 8 * HOUR + 5 * MINUTE + timetable.jitter
+    assert NOON + 8 * HOUR + 5 * MINUTE <= first(one) <= NOON + 8 * HOUR + 5 * MINUTE + trigger.jitter
 
 
-@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Timetable(5 * MINUTE, 4 * MINUTE)])
-def test_after_the_clock_was_set_back_starts_go_on(timetable: Timetable):
+@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
+def test_after_the_clock_was_set_back_starts_go_on(trigger: Trigger):
     """A clock that was hours ahead and is corrected does not silence the daemon for hours."""
-    one = agenda(timetable)
+    one = agenda(trigger)
     one.take(NOON)
-    assert taken(one, NOON + 3 * HOUR + MINUTE) == [timetable]
+    assert taken(one, NOON + 3 * HOUR + MINUTE) == [trigger]
     back = NOON + 2 * MINUTE
     one.take(back)
-    assert back < first(one) <= back + 5 * MINUTE + timetable.jitter
+    assert back < first(one) <= back + 5 * MINUTE + trigger.jitter
 
 
 def test_a_first_start_does_not_wait_for_a_clock_that_was_set_back():
     """What was to start at once starts at once, also where the clock went back before the first look."""
     one = agenda(FIVE)
     assert taken(one, NOON - HOUR) == [FIVE]
-    one.replace([FIVE, Timetable(HOUR)], NOON - 2 * HOUR)
-    assert Timetable(HOUR) in taken(one, NOON - 2 * HOUR)
+    one.replace([FIVE, Trigger(HOUR)], NOON - 2 * HOUR)
+    assert Trigger(HOUR) in taken(one, NOON - 2 * HOUR)
 
 
 def test_a_reload_keeps_the_grid_of_what_stays():
     """What was there goes on as it was; what is new starts at once; what is gone is not due."""
-    hourly, one = Timetable(HOUR), agenda(FIVE, Timetable(HOUR))
+    hourly, one = Trigger(HOUR), agenda(FIVE, Trigger(HOUR))
     one.take(NOON)
     one.replace([FIVE, cron("0 0 * * *")], NOON + MINUTE)
     assert taken(one, NOON + MINUTE) == [cron("0 0 * * *")]
@@ -356,22 +356,20 @@ def test_a_reload_keeps_the_grid_of_what_stays():
 
 
 @given(
-    timetables,
+    triggers,
     st.lists(st.timedeltas(min_value=timedelta(seconds=-30), max_value=timedelta(hours=3)), max_size=40),
     seeds,
 )
-def test_no_course_of_the_clock_makes_a_storm_or_a_silence(
-    timetable: Timetable, steps: list[timedelta], random: Random
-):
+def test_no_course_of_the_clock_makes_a_storm_or_a_silence(trigger: Trigger, steps: list[timedelta], random: Random):
     """However the clock goes, a look takes a timetable once, and the next start is at most an interval away."""
-    one, now = Agenda(random), NOON
-    one.replace([timetable], now)
+    one, now = FireTimes(random), NOON
+    one.replace([trigger], now)
     for step in steps:
         now += step
         assert len(one.take(now)) <= 1
         assert one.take(now) == ()
-        bound = timetable.following(now + MINUTE) if timetable.every is None else now + timetable.every
-        assert now < first(one) <= bound + timetable.jitter
+        bound = trigger.following(now + MINUTE) if trigger.every is None else now + trigger.every
+        assert now < first(one) <= bound + trigger.jitter
 
 
 @given(durations, st.lists(st.timedeltas(min_value=NONE, max_value=timedelta(days=1)), min_size=1, max_size=40), seeds)
@@ -379,8 +377,8 @@ def test_starts_of_a_steady_clock_are_never_closer_than_their_slots(
     every: timedelta, steps: list[timedelta], random: Random
 ):
     """Over any course of looks there are no more starts than slots, and none is missing at the end."""
-    timetable, one, now, count = Timetable(every), Agenda(random), NOON, 0
-    one.replace([timetable], now)
+    trigger, one, now, count = Trigger(every), FireTimes(random), NOON, 0
+    one.replace([trigger], now)
     for step in steps:
         now += step
         count += len(one.take(now))

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from keysync.report.console import to_json, without_controls
+from keysync.report.console import strip_control_codes, to_json
 
 HOSTILE = ["\x1b[2J", "\x9b2J", "\x7f", "a\u202eb", "a\rb", "\x00", "\u2066x\u2069"]
 
@@ -15,7 +15,7 @@ HOSTILE = ["\x1b[2J", "\x9b2J", "\x7f", "a\u202eb", "a\rb", "\x00", "\u2066x\u20
 def test_a_document_shows_no_command_and_says_what_it_was(text: str):
     """A terminal is not commanded, and whoever parses the document gets the text whole."""
     document = to_json({"reason": text})
-    assert document == without_controls(document)
+    assert document == strip_control_codes(document)
     assert json.loads(document) == {"reason": text}
 
 

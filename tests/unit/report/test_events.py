@@ -71,23 +71,23 @@ PASSES = st.lists(
 
 
 @given(PASSES)
-def test_items_do_not_touch_each_other(passes: list[dict[str, Outcome]]) -> None:
+def test_items_do_not_touch_each_other(runs: list[dict[str, Outcome]]) -> None:
     """What is told of an item depends on nothing but its own outcomes, whichever others share its passes or are left out."""
     states: Mapping[ItemRef, State] = {}
     told: dict[str, list[str]] = defaultdict(list)
-    for outcomes in passes:
+    for outcomes in runs:
         events, states = transitions(states, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
         for event in events:
             told[event.result.ref.account.removeprefix(f"{GROUP}/")].append(event.name)
     for name in ("a", "b", "c"):
-        assert told[name] == names([outcomes[name] for outcomes in passes if name in outcomes])
+        assert told[name] == names([outcomes[name] for outcomes in runs if name in outcomes])
 
 
 @given(PASSES)
-def test_the_states_before_are_left_alone(passes: list[dict[str, Outcome]]) -> None:
+def test_the_states_before_are_left_alone(runs: list[dict[str, Outcome]]) -> None:
     """The function keeps nothing and changes nothing that it is given."""
     states: Mapping[ItemRef, State] = {}
-    for outcomes in passes:
+    for outcomes in runs:
         results = [Result(ref(name), outcome) for name, outcome in outcomes.items()]
         before = dict(states)
         first = transitions(states, results)

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.azure.errors import CloudError, FailureRecord
-from keysync.report.log import PassLog
+from keysync.report.log import RunLog
 from keysync.sync.model import Report, Result
 from tests.support.runs import ref
 
@@ -25,10 +25,10 @@ def failed(status: int = 403, code: str = "Forbidden", message: str = "no") -> R
     return Result(ref("alpha"), "failed", error=failure(status, code, message))
 
 
-def logged(*passes: Sequence[Result]) -> list[list[tuple[str, int | None]]]:
+def logged(*runs: Sequence[Result]) -> list[list[tuple[str, int | None]]]:
     """For each pass the events of items, with how often what they end had been met."""
-    log, told = PassLog(), []
-    for results in passes:
+    log, told = RunLog(), []
+    for results in runs:
         with capture_logs() as lines:
             for result in results:
                 log.result("run", result)
@@ -63,7 +63,7 @@ def test_the_same_failure_is_told_once_and_counted_until_it_changes():
 def test_a_failure_that_goes_away_by_itself_has_an_end_too():
     """Somebody else may have put the secret in step."""
     told = logged([failed()], [failed()], [Result(ref("alpha"), "unchanged")], [Result(ref("alpha"), "unchanged")])
-    assert told == [[("secret.failed", None)], [], [("secret.in_step", 2)], []]
+    assert told == [[("secret.failed", None)], [], [("secret.in_sync", 2)], []]
 
 
 def test_drift_that_is_only_watched_is_told_once():
@@ -72,7 +72,7 @@ def test_drift_that_is_only_watched_is_told_once():
     told = logged(
         [drift], [drift], [Result(ref("alpha"), "update", verdict="swapped")], [Result(ref("alpha"), "unchanged")]
     )
-    assert told == [[("secret.update", None)], [], [("secret.update", 2)], [("secret.in_step", 1)]]
+    assert told == [[("secret.update", None)], [], [("secret.update", 2)], [("secret.in_sync", 1)]]
 
 
 def test_two_keys_that_changed_at_once_are_warned_of_once():
@@ -100,9 +100,9 @@ def test_a_pass_that_left_accounts_out_says_how_many():
     """Beside its summary."""
     report = Report("run", False, "sum", NOW, 0.5, 1, (), busy=2, warnings=("look at this",))
     with capture_logs() as lines:
-        PassLog().finished(report)
+        RunLog().finished(report)
     told: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
-    assert told == [("pass.warning", "look at this"), ("pass.left_out", 2), ("pass.finished", None)]
+    assert told == [("pass.warning", "look at this"), ("pass.skipped", 2), ("pass.finished", None)]
 
 
 @pytest.mark.parametrize(("secrets", "levels"), [(1, ["error"]), (2, ["error", "debug", "warning"])])
@@ -113,7 +113,7 @@ def test_a_cause_gives_one_error_a_run(secrets: int, levels: list[str]):
         Result(ref("alpha", key), "failed", error=failure(403, "Forbidden", f"at {key}"), reason="denied")
         for key in names
     )
-    log = PassLog()
+    log = RunLog()
     with capture_logs() as lines:
         for result in results:
             log.result("run", result)

@@ -28,7 +28,7 @@ from keysync.config import models
 from keysync.config.load import load_config
 from keysync.report.notify import EventQueue, Notifier
 from keysync.report.webhook import Repeats, Webhook
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.signing import Signer
 from keysync.secret.value import MASK, SecretValue
 from keysync.sync.model import Outcome, Report, Result
@@ -48,7 +48,7 @@ def report(*outcomes: tuple[str, Outcome], **fields: Any) -> Report:
 
 
 @dataclass
-class Counts:
+class RequestLog:
     """A `NotifyObserver` that counts."""
 
     by_end: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0, "dropped": 0})
@@ -95,9 +95,9 @@ class Scene:
 
     receiver: Receiver
     session: aiohttp.ClientSession
-    counts: Counts = field(default_factory=Counts)
+    counts: RequestLog = field(default_factory=RequestLog)
     waits: Waits = field(default_factory=Waits)
-    scrubber: Scrubber = field(default_factory=Scrubber)
+    redactor: Redactor = field(default_factory=Redactor)
 
     def webhook(self, path: str = "/hook", *, timeout: float = 10.0, **fields: Any) -> Webhook:
         options = {"repeats": self.waits.repeats(), "clock": NOW.timestamp, **fields}
@@ -108,7 +108,7 @@ class Scene:
     def notifier(self, webhook: Webhook | None = None, **fields: Any) -> Notifier:
         options = {"wanted": EVERYTHING, "installation": "prod", "drain_seconds": 20.0, **fields}
         return Notifier(
-            webhook or self.webhook(), scrub=self.scrubber.scrub, observer=self.counts, clock=lambda: NOW, **options
+            webhook or self.webhook(), redact=self.redactor.redact, observer=self.counts, clock=lambda: NOW, **options
         )
 
     def events(self) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ async def opened(tmp_path: Path, *, trusted: bool = True) -> AsyncIterator[Scene
     authority.cert_pem.write_to_path(str(bundle))
     async with receiving(context) as receiver, AsyncExitStack() as stack:
         transport = await open_transport(
-            stack, ca_bundle=bundle if trusted else None, connect_seconds=5, scrubber=Scrubber()
+            stack, ca_bundle=bundle if trusted else None, connect_seconds=5, redactor=Redactor()
         )
         yield Scene(receiver, transport.session)
 
@@ -417,7 +417,7 @@ async def test_a_fault_within_is_no_fault_of_the_pass(scene: Scene) -> None:
 
     with structlog.testing.capture_logs() as logged:
         async with Notifier(
-            scene.webhook(), wanted=EVERYTHING, installation=None, scrub=broken, drain_seconds=1, observer=scene.counts
+            scene.webhook(), wanted=EVERYTHING, installation=None, redact=broken, drain_seconds=1, observer=scene.counts
         ) as notifier:
             notifier.finished(report(("a", "created")))
     assert [one["event"] for one in logged] == ["notify.failed"]
@@ -445,7 +445,7 @@ async def test_no_secret_is_in_what_is_sent_or_logged(scene: Scene) -> None:
     """A key that a service repeats in its message is masked even if it is forgotten before it is sent; neither the signing
     secret nor the URL's own token is in the log."""
     key = base64.b64encode(b"k" * 64).decode()
-    value = scene.scrubber.remember(SecretValue("short-but-secret"))
+    value = scene.redactor.remember(SecretValue("short-but-secret"))
     record = FailureRecord(kind="http_error", summary="", hint=f"you sent {key}")
     failed = Result(ref("a"), "failed", reason="you sent short-but-secret \ud800", error=record)
     scene.receiver.answers = [503, 400]

@@ -19,8 +19,8 @@ from keysync.azure.errors import CloudError, FailureRecord
 from keysync.azure.retry import Operation
 from keysync.errors import UsageError
 from keysync.report import json as report_json
-from keysync.report.console import paper_for
-from keysync.report.log import PassLog
+from keysync.report.console import console_for
+from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.status import Status
 from keysync.report.status_metrics import StatusCollector
@@ -59,7 +59,7 @@ REPORT = Report(
 FAILURE_FIELDS = {"kind", "http_status", "cloud_error", "request_id", "correlation_id", "client_request_id", "hint"}
 
 
-class Terminal(io.StringIO):
+class RichConsole(io.StringIO):
     """A stream that says it is a terminal."""
 
     def isatty(self) -> bool:
@@ -69,7 +69,7 @@ class Terminal(io.StringIO):
 
 def printed(report: Report) -> str:
     stream = io.StringIO()
-    print_report(paper_for(stream), report)
+    print_report(console_for(stream), report)
     return stream.getvalue()
 
 
@@ -160,8 +160,8 @@ def test_the_words_of_others_command_no_terminal(terminal: bool):
         ),
         Result(ref("beta"), "failed", reason=HOSTILE, error=error),
     )
-    stream = Terminal() if terminal else io.StringIO()
-    print_report(paper_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
+    stream = RichConsole() if terminal else io.StringIO()
+    print_report(console_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
     text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # rich's own colours
     assert "]0;title" in text  # it is still told
     assert not [each for each in text if unicodedata.category(each) in {"Cc", "Cf"} and each != "\n"]
@@ -177,8 +177,8 @@ def test_a_command_in_the_words_of_a_service_is_no_command_of_keysync(words: str
         Result(ref("alpha"), "failed", reason=words, error=error),
         Result(ref("beta"), "refused", reason="it is unmanaged. To take it over: keysync adopt --secret main/x"),
     )
-    stream = Terminal()
-    print_report(paper_for(stream), replace(REPORT, results=results, warnings=(words,)))
+    stream = RichConsole()
+    print_report(console_for(stream), replace(REPORT, results=results, warnings=(words,)))
     lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()]
     assert [line for line in lines if line.startswith("    ")] == ["    keysync adopt --secret main/x"]
     assert sum("az group delete" in line for line in lines) == 2
@@ -225,7 +225,7 @@ def test_each_outcome_can_be_told_everywhere(outcome: Outcome):
     assert outcome in report_json.render(report)
     metrics = Metrics(CollectorRegistry())
     with structlog.testing.capture_logs() as logs:
-        for observer in (PassLog(), metrics):
+        for observer in (RunLog(), metrics):
             observer.result("run-1", report.results[0])
             observer.finished(report)
     assert [entry["event"] for entry in logs if entry["event"].startswith("secret.")] == (
@@ -234,7 +234,7 @@ def test_each_outcome_can_be_told_everywhere(outcome: Outcome):
 
 
 def logged(report: Report) -> list[Any]:
-    log = PassLog()
+    log = RunLog()
     with structlog.testing.capture_logs() as logs:
         for result in report.results:
             log.result(report.run_id, result)
@@ -469,7 +469,7 @@ def test_what_was_left_out_and_what_was_read_again_is_counted():
     """Accounts by the reason that they take no part for, files by what became of them."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.left_out(busy=2, backing_off=3)
+    metrics.skipped(busy=2, backing_off=3)
     metrics.reloaded(taken=True)
     metrics.reloaded(taken=False)
     metrics.reloaded(taken=False)

@@ -28,12 +28,12 @@ from keysync import __version__
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
-from keysync.azure.tracing import ACCOUNT, NO_TRACER, PASS, SECRET, Tracer
+from keysync.azure.tracing import ACCOUNT, NO_TRACER, RUN, SECRET, Tracer
 from keysync.azure.transport import open_transport
 from keysync.config.settings import EnvironmentCredential
 from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import MASK, SecretValue
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.receiver import Receiver, receiving
@@ -65,15 +65,15 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, scrubber: Scrubber) -> AsyncIterator[Stage]:
+async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, redactor: Redactor) -> AsyncIterator[Stage]:
     async with Emulator(data("alpha", {"name": "denied", "fault": "role_missing"})) as azure, AsyncExitStack() as stack:
         found = azure.endpoints
         for name in ("tenant_id", "client_id", "client_secret"):
             monkeypatch.setenv(f"AZURE_{name.upper()}", getattr(found, name))
         bundle, manager = Path(found.ca_bundle), found.resource_manager
         endpoints = Endpoints(found.authority, manager, f"{manager}/.default", bundle, known=False)
-        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, scrubber=Scrubber())
-        credentials = Credentials(stack, endpoints, transport, scrubber, timeout=20)
+        transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
+        credentials = Credentials(stack, endpoints, transport, redactor, timeout=20)
         credential = await credentials.open(EnvironmentCredential(type="environment"))
         clients = Clients(stack, endpoints, transport, tracing=tracer.enabled)
         batch = await clients.batch(credential, SUBSCRIPTION, None)
@@ -90,7 +90,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-async def a_pass(stage: Stage, tracer: Tracer) -> None:
+async def a_run(stage: Stage, tracer: Tracer) -> None:
     """What a pass does with a tracer: an account in a task of its own, its secrets in tasks below that."""
 
     async def secret(name: str, value: str) -> None:
@@ -104,18 +104,18 @@ async def a_pass(stage: Stage, tracer: Tracer) -> None:
                 group.create_task(secret("one", keys.primary))
                 group.create_task(secret("two", keys.secondary))
 
-    with tracer.span(PASS, {"run_id": "run-1"}):
+    with tracer.span(RUN, {"run_id": "run-1"}):
         await asyncio.create_task(account())
 
 
 async def test_a_pass_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Account below pass, secret below account, the SDK's operation below them and its request at the leaf, across tasks."""
-    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
-        open_tracing(scrubber.scrub, exporter=exporter) as tracer,
-        staged(monkeypatch, tracer, scrubber) as stage,
+        open_tracing(redactor.redact, exporter=exporter) as tracer,
+        staged(monkeypatch, tracer, redactor) as stage,
     ):
-        await a_pass(stage, tracer)
+        await a_run(stage, tracer)
         live = stage.azure.state.keys("alpha")
         client_secret = stage.azure.endpoints.client_secret
     spans = list(exporter.get_finished_spans())
@@ -127,11 +127,11 @@ async def test_a_pass_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.M
         return [*(line(above) if above else []), span.name]
 
     lines = [line(span) for span in spans]
-    assert [PASS] in lines
-    assert [PASS, ACCOUNT] in lines
-    assert lines.count([PASS, ACCOUNT, SECRET]) == 2
-    assert [PASS, ACCOUNT, "BatchAccountOperations.get_keys", "POST"] in lines
-    assert [PASS, ACCOUNT, SECRET, "SecretClient.set_secret", "PUT"] in lines
+    assert [RUN] in lines
+    assert [RUN, ACCOUNT] in lines
+    assert lines.count([RUN, ACCOUNT, SECRET]) == 2
+    assert [RUN, ACCOUNT, "BatchAccountOperations.get_keys", "POST"] in lines
+    assert [RUN, ACCOUNT, SECRET, "SecretClient.set_secret", "PUT"] in lines
     seen = texts(spans)
     assert "/providers/Microsoft.Batch/batchAccounts/alpha/listKeys" in seen
     for hidden in (*live, client_secret, "Bearer", "?"):
@@ -140,10 +140,10 @@ async def test_a_pass_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.M
 
 async def test_a_failure_is_marked_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """A span that failed says so and by which kind of error; what the service wrote stays in the report."""
-    exporter, scrubber = InMemorySpanExporter(), Scrubber()
+    exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
-        open_tracing(scrubber.scrub, exporter=exporter) as tracer,
-        staged(monkeypatch, tracer, scrubber) as stage,
+        open_tracing(redactor.redact, exporter=exporter) as tracer,
+        staged(monkeypatch, tracer, redactor) as stage,
     ):
         with pytest.raises(HttpResponseError), tracer.span(ACCOUNT, {"account": "denied"}):
             await stage.list_keys("denied")
@@ -159,9 +159,9 @@ async def test_a_failure_is_marked_without_its_text(monkeypatch: pytest.MonkeyPa
 
 async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> None:
     """Attributes pass the scrubber when the span ends, queries of URLs never go out, and exceptions leave no text."""
-    exporter, scrubber = InMemorySpanExporter(), Scrubber()
-    value = scrubber.remember(SecretValue("short-but-secret"))
-    async with open_tracing(scrubber.scrub, exporter=exporter) as tracer:
+    exporter, redactor = InMemorySpanExporter(), Redactor()
+    value = redactor.remember(SecretValue("short-but-secret"))
+    async with open_tracing(redactor.redact, exporter=exporter) as tracer:
         with pytest.raises(ValueError, match="secret"), tracer.span("short-but-secret", {"a": "x short-but-secret y"}):
             raise ValueError("short-but-secret")
         with tracer.span("foreign", {"url.full": "https://host/path?sig=abc"}):
@@ -178,8 +178,8 @@ async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> N
 
 async def test_clients_made_without_traces_have_no_policy_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
     """The trimmed pipeline pays for the SDK's policy only where something is traced: its requests make no spans."""
-    exporter, scrubber = InMemorySpanExporter(), Scrubber()
-    async with staged(monkeypatch, NO_TRACER, scrubber) as stage, open_tracing(scrubber.scrub, exporter=exporter):
+    exporter, redactor = InMemorySpanExporter(), Redactor()
+    async with staged(monkeypatch, NO_TRACER, redactor) as stage, open_tracing(redactor.redact, exporter=exporter):
         await stage.list_keys()
     requests = [
         attributes(span).get("url.full", "") for span in exporter.get_finished_spans() if span.name in {"GET", "POST"}
@@ -190,10 +190,10 @@ async def test_clients_made_without_traces_have_no_policy_for_them(monkeypatch: 
 
 async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once it is closed, azure-core makes no more spans."""
-    exporter, scrubber = InMemorySpanExporter(), Scrubber()
-    async with open_tracing(scrubber.scrub, exporter=exporter) as tracer:
+    exporter, redactor = InMemorySpanExporter(), Redactor()
+    async with open_tracing(redactor.redact, exporter=exporter) as tracer:
         assert settings.tracing_enabled()
-    async with staged(monkeypatch, tracer, scrubber) as stage:
+    async with staged(monkeypatch, tracer, redactor) as stage:
         await stage.list_keys()
     assert not settings.tracing_enabled()
     assert exporter.get_finished_spans() == ()
@@ -201,17 +201,17 @@ async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) ->
 
 async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the standard variables, over OTLP/HTTP, with the name of the service; what is buffered at the end is sent."""
-    scrubber = Scrubber()
+    redactor = Redactor()
     async with receiving() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
-        async with open_tracing(scrubber.scrub, close_seconds=20) as tracer:
+        async with open_tracing(redactor.redact, close_seconds=20) as tracer:
             assert tracer.enabled
-            async with staged(monkeypatch, tracer, scrubber) as stage:
-                await a_pass(stage, tracer)
+            async with staged(monkeypatch, tracer, redactor) as stage:
+                await a_run(stage, tracer)
                 live = stage.azure.state.keys("alpha")
     names, resource = exported(collector)
-    assert {PASS, ACCOUNT, SECRET, "BatchAccountOperations.get_keys", "SecretClient.set_secret"} <= set(names)
+    assert {RUN, ACCOUNT, SECRET, "BatchAccountOperations.get_keys", "SecretClient.set_secret"} <= set(names)
     assert resource["service.name"] == "keysync"
     assert resource["deployment.environment"] == "test"
     assert {one.path for one in collector.received} == {"/v1/traces"}
@@ -224,9 +224,9 @@ async def test_the_service_may_have_another_name(monkeypatch: pytest.MonkeyPatch
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.base}/elsewhere")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "keys-of-production")
         async with open_tracing(str, close_seconds=20) as tracer:
-            with tracer.span(PASS, {}):
+            with tracer.span(RUN, {}):
                 pass
-    assert exported(collector) == ([PASS], {"service.name": "keys-of-production", "service.version": __version__})
+    assert exported(collector) == ([RUN], {"service.name": "keys-of-production", "service.version": __version__})
     assert [one.path for one in collector.received] == ["/elsewhere"]
 
 
@@ -237,7 +237,7 @@ async def test_a_redirect_of_a_collector_is_not_followed(monkeypatch: pytest.Mon
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=of-the-collector")
         async with open_tracing(str) as tracer:
-            with tracer.span(PASS, {}):
+            with tracer.span(RUN, {}):
                 pass
         assert collector.received[0].headers["api-key"] == "of-the-collector"
         assert other.received == []
@@ -265,7 +265,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         with structlog.testing.capture_logs() as logged:
             async with open_tracing(str, close_seconds=0.3) as tracer:
-                with tracer.span(PASS, {}):
+                with tracer.span(RUN, {}):
                     pass
     assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.cut_short", "warning")]
 

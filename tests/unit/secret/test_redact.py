@@ -14,7 +14,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import MASK, SecretValue
 
 Encoding = Callable[[str], str]
@@ -28,9 +28,9 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
 )
 def test_a_remembered_value_is_masked_in_each_form(form: str):
     """A value that keysync was told of is masked as it stands, in base64 and URL-encoded, wherever it occurs."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(SECRET))
-    assert scrubber.scrub(f"a {form} b '{form}'") == f"a {MASK} b '{MASK}'"
+    redactor = Redactor()
+    value = redactor.remember(SecretValue(SECRET))
+    assert redactor.redact(f"a {form} b '{form}'") == f"a {MASK} b '{MASK}'"
     del value
 
 
@@ -48,7 +48,7 @@ def test_a_remembered_value_is_masked_in_each_form(form: str):
 )
 def test_what_looks_secret_is_masked_unasked(text: str):
     """A key or a token that nobody announced is masked too."""
-    scrubbed = Scrubber().scrub(text)
+    scrubbed = Redactor().redact(text)
     assert MASK in scrubbed
     for secret in (KEY, TOKEN, "eyJhbGciOiJSUzI1NiJ9", "abcdefghijklmnop0123"):
         assert secret not in scrubbed
@@ -70,40 +70,40 @@ def test_what_looks_secret_is_masked_unasked(text: str):
 )
 def test_what_an_operator_needs_is_left_alone(text: str):
     """Ids, URLs, actions and messages come through untouched."""
-    assert Scrubber().scrub(text) == text
+    assert Redactor().redact(text) == text
 
 
 def test_a_short_value_masks_nothing():
     """A secret of a few letters would turn words into masks."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue("key"))
-    assert scrubber.scrub("the key of the account") == "the key of the account"
+    redactor = Redactor()
+    value = redactor.remember(SecretValue("key"))
+    assert redactor.redact("the key of the account") == "the key of the account"
     del value
 
 
 def test_a_value_that_nobody_holds_is_forgotten():
     """The scrubber keeps no secret alive."""
-    scrubber = Scrubber()
-    scrubber.remember(SecretValue(SECRET))
+    redactor = Redactor()
+    redactor.remember(SecretValue(SECRET))
     gc.collect()
-    assert scrubber.scrub(SECRET) == SECRET
+    assert redactor.redact(SECRET) == SECRET
 
 
 def test_a_value_within_another_leaves_nothing_of_the_longer_one():
     """Where one secret begins with another, no rest of the longer is left."""
     for index in range(50):
-        scrubber = Scrubber()
+        redactor = Redactor()
         short, rest = f"begin-{index:04}", f"the-rest-{index}"
-        kept = [scrubber.remember(SecretValue(text)) for text in (short, short + rest)]
-        assert rest not in scrubber.scrub(f"{short}{rest}")
+        kept = [redactor.remember(SecretValue(text)) for text in (short, short + rest)]
+        assert rest not in redactor.redact(f"{short}{rest}")
         del kept
 
 
 def test_text_that_is_no_unicode_stops_nothing():
     """A remembered value with a lone surrogate, which JSON can carry, does not break the scrubbing of other text."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue("hostile-\ud800-value"))
-    assert scrubber.scrub("an error message") == "an error message"
+    redactor = Redactor()
+    value = redactor.remember(SecretValue("hostile-\ud800-value"))
+    assert redactor.redact("an error message") == "an error message"
     del value
 
 
@@ -116,12 +116,12 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8
 @given(st.lists(PLAIN, min_size=1, max_size=6), st.lists(st.text(max_size=5), min_size=7, max_size=7))
 def test_wherever_values_stand_and_however_they_overlap_none_is_left(plains: list[str], words: list[str]):
     """Each form of each value, one behind the other: no whole one is in what comes out."""
-    scrubber = Scrubber()
-    kept = [scrubber.remember(SecretValue(plain)) for plain in plains]
+    redactor = Redactor()
+    kept = [redactor.remember(SecretValue(plain)) for plain in plains]
     forms = [
         form for plain in plains for form in (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
     ]
-    told = scrubber.scrub("".join(word + form for word, form in zip(words * 3, forms, strict=False)) + "".join(forms))
+    told = redactor.redact("".join(word + form for word, form in zip(words * 3, forms, strict=False)) + "".join(forms))
     assert not [form for form in forms if form in told]
     del kept
 
@@ -131,9 +131,9 @@ def test_wherever_values_stand_and_however_they_overlap_none_is_left(plains: lis
 )
 def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
     """Remembered values take nothing else out."""
-    scrubber = Scrubber()
-    kept = [scrubber.remember(SecretValue(plain)) for plain in plains]
-    assert scrubber.scrub(text) == Scrubber().scrub(text)
+    redactor = Redactor()
+    kept = [redactor.remember(SecretValue(plain)) for plain in plains]
+    assert redactor.redact(text) == Redactor().redact(text)
     del kept
 
 
@@ -142,25 +142,25 @@ def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
 )
 def test_what_was_cut_off_is_masked_as_far_as_it_goes(form: str):
     """A service that cuts its message in the middle of a value leaves no half of it."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(KEY))
-    assert scrubber.scrub(f"could not parse {form[:20]}") == f"could not parse {MASK}"
-    assert scrubber.scrub(f"could not parse {form[:20]}… (cut)") == f"could not parse {MASK}… (cut)"
+    redactor = Redactor()
+    value = redactor.remember(SecretValue(KEY))
+    assert redactor.redact(f"could not parse {form[:20]}") == f"could not parse {MASK}"
+    assert redactor.redact(f"could not parse {form[:20]}… (cut)") == f"could not parse {MASK}… (cut)"
     del value
 
 
 def test_a_value_remembered_twice_is_forgotten_once():
     """Nothing stays behind in what values are found by, also where others begin alike."""
-    scrubber = Scrubber()
+    redactor = Redactor()
     first, second = SecretValue(SECRET + "1"), SecretValue(SECRET + "2")
     for value in (first, second, first):
-        scrubber.remember(value)
+        redactor.remember(value)
     del value, first
     gc.collect()
-    assert scrubber.scrub(f"{SECRET}2") == MASK
+    assert redactor.redact(f"{SECRET}2") == MASK
     del second
     gc.collect()
-    assert scrubber._by_anchor == {}
+    assert redactor._by_anchor == {}
 
 
 def wrapped(text: str, width: int, between: str) -> str:
@@ -234,12 +234,12 @@ def test_a_value_its_head_and_its_tail_are_masked_in_each_encoding(
     encode: Encoding, secret: str, before: str, cut: st.DataObject
 ):
     """Nothing of 8 characters is left, of the whole value, of a head or of a tail of it."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(secret))
+    redactor = Redactor()
+    value = redactor.remember(SecretValue(secret))
     size = cut.draw(st.integers(8, len(secret)))
     for shown in (secret, secret[:size], secret[-size:]):
         spelt = encode(shown)
-        told = scrubber.scrub(f"{before}{spelt} in the body")
+        told = redactor.redact(f"{before}{spelt} in the body")
         assert MASK in told
         assert not left(encode, shown, told), told
         assert not [at for at in range(len(spelt) - 15) if spelt[at : at + 16] in told], told
@@ -253,10 +253,10 @@ def test_a_value_its_head_and_its_tail_are_masked_in_each_encoding(
 )
 def test_a_value_that_holds_escapes_is_masked_in_each_encoding(encode: Encoding, secret: str):
     """What looks like an escape within a value hides nothing of it."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(secret))
+    redactor = Redactor()
+    value = redactor.remember(SecretValue(secret))
     spelt = encode(secret)
-    assert spelt not in scrubber.scrub(f"bad value {spelt} in the body")
+    assert spelt not in redactor.redact(f"bad value {spelt} in the body")
     del value
 
 
@@ -272,17 +272,17 @@ def test_a_key_that_was_never_remembered_is_masked_in_each_encoding(encode: Enco
     for seed in range(50):
         spelt = encode(base64.b64encode(Random(seed).randbytes(64)).decode())  # noqa: S311
         for before in ("bad value ", "/subscriptions/11111111-2222-3333-4444-555555555555/batchAccounts/"):
-            told = Scrubber().scrub(f"{before}{spelt} in the body")
+            told = Redactor().redact(f"{before}{spelt} in the body")
             assert MASK in told
             assert not [at for at in range(len(spelt) - 31) if spelt[at : at + 32] in told], told
 
 
 def test_a_head_of_a_url_masks_no_other_url():
     """What all addresses begin with is left in messages."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue("https://hooks.example.com/services/T000/B000"))
-    assert scrubber.scrub("see https://kv-render.vault.azure.net") == "see https://kv-render.vault.azure.net"
-    assert scrubber.scrub("to https://hooks.example.com/services/T000/B000") == f"to https://{MASK}"
+    redactor = Redactor()
+    value = redactor.remember(SecretValue("https://hooks.example.com/services/T000/B000"))
+    assert redactor.redact("see https://kv-render.vault.azure.net") == "see https://kv-render.vault.azure.net"
+    assert redactor.redact("to https://hooks.example.com/services/T000/B000") == f"to https://{MASK}"
     del value
 
 
@@ -291,8 +291,8 @@ def test_a_head_of_a_url_masks_no_other_url():
 )
 def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text: str):
     """Twice the text is about twice the work."""
-    scrubber = Scrubber()
-    value = scrubber.remember(SecretValue(SECRET))
+    redactor = Redactor()
+    value = redactor.remember(SecretValue(SECRET))
     steps = [0, 0]
 
     def count(index: int) -> Callable[..., object]:
@@ -305,7 +305,7 @@ def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text:
     for index, part in enumerate((text[: len(text) // 2], text)):
         sys.settrace(count(index))
         try:
-            scrubber.scrub(part)
+            redactor.redact(part)
         finally:
             sys.settrace(None)
     assert steps[1] < 3 * steps[0] + 1000
@@ -314,12 +314,12 @@ def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text:
 
 def test_threads_that_remember_and_forget_lose_nothing():
     """A value that begins as one that is forgotten in another thread stays known."""
-    scrubber = Scrubber()
-    kept = [scrubber.remember(SecretValue(SECRET)) for _ in range(3)]
+    redactor = Redactor()
+    kept = [redactor.remember(SecretValue(SECRET)) for _ in range(3)]
 
     def churn() -> None:
         for _ in range(500):
-            scrubber.remember(SecretValue(SECRET))
+            redactor.remember(SecretValue(SECRET))
 
     threads = [threading.Thread(target=churn) for _ in range(3)]
     interval = sys.getswitchinterval()
@@ -327,12 +327,12 @@ def test_threads_that_remember_and_forget_lose_nothing():
     try:
         for thread in threads:
             thread.start()
-        mine = [scrubber.remember(SecretValue(SECRET)) for _ in range(500)]
+        mine = [redactor.remember(SecretValue(SECRET)) for _ in range(500)]
         for thread in threads:
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    known = {id(held()) for held in scrubber._by_anchor[SECRET[:8]]}
+    known = {id(held()) for held in redactor._by_anchor[SECRET[:8]]}
     assert {id(value) for value in (*kept, *mine)} <= known
 
 
@@ -340,7 +340,7 @@ def test_threads_that_remember_and_forget_lose_nothing():
 def test_user_and_password_of_a_url_are_masked(scheme: str):
     """In every text, remembered or not; the host stays, and so does an address without them."""
     text = f"no way to {scheme}://bot:p%40ss-w0rd@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
-    assert Scrubber().scrub(text) == (
+    assert Redactor().redact(text) == (
         f"no way to {scheme}://{MASK}@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
     )
-    assert Scrubber().scrub(f"{scheme}://token@host") == f"{scheme}://{MASK}@host"
+    assert Redactor().redact(f"{scheme}://token@host") == f"{scheme}://{MASK}@host"

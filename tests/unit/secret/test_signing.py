@@ -12,7 +12,7 @@ import pytest
 
 from keysync.config.settings import EnvironmentVariable
 from keysync.errors import UsageError
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.signing import Signer, signer_from
 from keysync.secret.value import MASK, SecretValue
 
@@ -55,15 +55,15 @@ def test_a_secret_comes_from_a_file_or_a_variable_without_what_editors_add(
     file.write_bytes(written.encode())
     monkeypatch.setenv("SIGNING", written)
     expected = Signer(SecretValue(SECRET)).sign(b"x", 1.0)
-    assert signer_from(file, None, Scrubber()).sign(b"x", 1.0) == expected
-    assert signer_from(None, EnvironmentVariable("SIGNING").read(), Scrubber()).sign(b"x", 1.0) == expected
+    assert signer_from(file, None, Redactor()).sign(b"x", 1.0) == expected
+    assert signer_from(None, EnvironmentVariable("SIGNING").read(), Redactor()).sign(b"x", 1.0) == expected
 
 
 def test_a_loaded_secret_is_masked_for_as_long_as_its_signer_lives() -> None:
     """Should anything repeat it, the log does not."""
-    scrubber = Scrubber()
-    signer = signer_from(None, SECRET, scrubber)
-    assert scrubber.scrub(f"refused: {SECRET}") == f"refused: {MASK}"
+    redactor = Redactor()
+    signer = signer_from(None, SECRET, redactor)
+    assert redactor.redact(f"refused: {SECRET}") == f"refused: {MASK}"
     assert signer.sign(b"", 0.0).startswith("t=0,v1=")
 
 
@@ -74,6 +74,6 @@ def test_a_file_without_a_secret_is_told_without_its_content(tmp_path: Path, con
     if content is not None:
         file.write_bytes(content)
     with pytest.raises(UsageError, match=r"notify\.secret_file: .*secret") as caught:
-        signer_from(file, None, Scrubber())
+        signer_from(file, None, Redactor())
     assert "hunter2" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.config.settings import Account, Discover
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
-from keysync.sources.listing import Page, Row, Scope, Unlisted
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
 from tests.support.settings import discover_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
@@ -25,37 +25,39 @@ VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.ne
 class MemoryRoute:
     """Subscriptions with pages of accounts; an exception among the pages is raised there."""
 
-    pages: dict[str, list[list[Row] | Exception]] = field(default_factory=dict)
+    pages: dict[str, list[list[ListedAccount] | Exception]] = field(default_factory=dict)
     listed: list[str] = field(default_factory=list)
-    unlisted: Sequence[Unlisted] = ()
+    static_only: Sequence[UnlistedScope] = ()
     hang: asyncio.Event | None = None
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
 
     def put(self, subscription: str, *pages: list[str] | Exception, **more: Any) -> None:
         self.pages[subscription] = [
-            page if isinstance(page, Exception) else [Row(AccountId(subscription, "rg", name), **more) for name in page]
+            page
+            if isinstance(page, Exception)
+            else [ListedAccount(AccountId(subscription, "rg", name), **more) for name in page]
             for page in pages
         ]
 
-    def scopes(self, entry: Discover) -> Sequence[Scope]:
+    def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         groups = frozenset(group.lower() for group in entry.resource_groups)
         return [
-            Scope(f"/subscriptions/{one}", frozenset({one}), groups, lambda one=one: self._pages(one))  # type: ignore[misc]
+            ListingScope(f"/subscriptions/{one}", frozenset({one}), groups, lambda one=one: self._pages(one))  # type: ignore[misc]
             for one in entry.scopes
         ]
 
-    async def _pages(self, subscription: str) -> AsyncGenerator[Page, None]:
+    async def _pages(self, subscription: str) -> AsyncGenerator[ListingPage, None]:
         self.listed.append(subscription)
         for page in self.pages[subscription]:
             if isinstance(page, Exception):
                 raise page
-            yield Page(page, self.unlisted)
+            yield ListingPage(page, self.static_only)
         if self.hang is not None:
             self.hanging.set()
             await self.hang.wait()
 
 
-DOWN = AzureFailure(FailureRecord(kind="cloud_error", summary="HTTP 403: AuthorizationFailed: no", http_status=403))
+DOWN = CallFailed(FailureRecord(kind="cloud_error", summary="HTTP 403: AuthorizationFailed: no", http_status=403))
 
 
 @dataclass
@@ -72,7 +74,7 @@ def entry(*subscriptions: str, **more: Any) -> Discover:
 
 def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
     return Discovery(
-        entries, {"list": route}, FailureTranslator(Scrubber()), listed=listed, vaults=VAULTS, **{"seconds": 5, **more}
+        entries, {"list": route}, FailureTranslator(Redactor()), listed=listed, vaults=VAULTS, **{"seconds": 5, **more}
     )
 
 
@@ -89,7 +91,7 @@ async def test_all_pages_of_all_subscriptions_come_together() -> None:
     assert names(listing) == ["alpha", "beta", "gamma"]
     assert [listing.origins[account.resource_id] for account in listing.accounts] == [1, 1, 0]
     assert listing.complete
-    assert (listing.problems, listing.warnings, listing.left_out) == ((), (), ())
+    assert (listing.problems, listing.warnings, listing.skipped) == ((), (), ())
 
 
 async def test_a_failing_page_leaves_what_was_found_and_says_so() -> None:
@@ -193,7 +195,7 @@ async def test_a_listed_account_is_not_discovered_again() -> None:
     mine = Account(subscription_id=A, resource_group="RG", name="alpha", vaults=("west",))
     listing = await make(route, entry(A), listed=[mine]).list()
     assert names(listing) == ["beta"]
-    assert not listing.left_out
+    assert not listing.skipped
 
 
 async def test_the_first_entry_that_finds_an_account_has_it() -> None:
@@ -220,7 +222,7 @@ async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[s
     up.put(A, ["alpha"])
     entries = [entry(A, vaults=["west"], **first), entry(A, via="resource_graph")]
     routes = {"list": down, "resource_graph": up}
-    listing = await Discovery(entries, routes, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS).list()
+    listing = await Discovery(entries, routes, FailureTranslator(Redactor()), listed=(), vaults=VAULTS).list()
     assert [account.vaults for account in listing.accounts] == [(vault,)]
 
 
@@ -232,12 +234,12 @@ async def test_collisions_across_entries_are_refused() -> None:
     discovery = make(route, entry(A), entry(B))
     listing = await discovery.list()
     assert listing.accounts == ()
-    assert [(one.entry, one.refused) for one in listing.left_out] == [(0, True), (1, True)]
+    assert [(one.entry, one.refused) for one in listing.skipped] == [(0, True), (1, True)]
     assert listing.complete
     route.put(B, ["alpha"], pool_mode="UserSubscription")
     listing = await discovery.list()
     assert names(listing) == ["alpha"]
-    assert [(one.entry, one.refused) for one in listing.left_out] == [(1, False)]
+    assert [(one.entry, one.refused) for one in listing.skipped] == [(1, False)]
 
 
 async def test_an_account_that_did_not_change_is_the_same_object_under_the_same_spelling() -> None:
@@ -247,10 +249,10 @@ async def test_an_account_that_did_not_change_is_the_same_object_under_the_same_
     discovery = make(route, entry(A))
     (first,) = (await discovery.list()).accounts
     assert (await discovery.list()).accounts[0] is first
-    route.pages[A] = [[Row(AccountId(A.upper(), "RG", "Alpha"))]]
+    route.pages[A] = [[ListedAccount(AccountId(A.upper(), "RG", "Alpha"))]]
     (again,) = (await discovery.list()).accounts
     assert again.resource_id == first.resource_id
-    route.pages[A] = [[Row(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
+    route.pages[A] = [[ListedAccount(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
     assert (await discovery.list()).accounts == ()
 
 
@@ -258,10 +260,10 @@ async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> No
     """Two ways to list may spell one id in two ways, and nothing that is keyed by it should notice."""
     one, two = MemoryRoute(), MemoryRoute()
     one.put(A, ["alpha"])
-    two.pages[A] = [[Row(AccountId(A, "RG", "ALPHA"))]]
+    two.pages[A] = [[ListedAccount(AccountId(A, "RG", "ALPHA"))]]
     routes = {"list": one, "resource_graph": two}
     entries = [entry(A), entry(A, via="resource_graph", vaults=["west"])]
-    discovery = Discovery(entries, routes, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS)
+    discovery = Discovery(entries, routes, FailureTranslator(Redactor()), listed=(), vaults=VAULTS)
     (first,) = (await discovery.list()).accounts
     one.put(A, [])
     (moved,) = (await discovery.list()).accounts
@@ -297,7 +299,7 @@ async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day()
     assert (await discovery.list()).unserved == ()
     place = {name: AccountId(A, "rg", name) for name in ("alpha", "beta", "gamma")}
     moved = AccountId(A, "elsewhere", "gamma")
-    route.pages[A] = [[Row(place["alpha"], state="Deleting"), Row(moved)]]
+    route.pages[A] = [[ListedAccount(place["alpha"], state="Deleting"), ListedAccount(moved)]]
     clock.now = 60.0
     for clock.now in (60.0, 120.0):
         listing = await discovery.list()
@@ -307,7 +309,7 @@ async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day()
             (place["beta"].resource_id, "it was deleted, or no entry of `discover` matches it any more", 60.0),
             (place["gamma"].resource_id, f"it was moved: it is found as {moved.resource_id} now", 60.0),
         ]
-    route.pages[A] = [[Row(place["alpha"]), Row(moved)]]
+    route.pages[A] = [[ListedAccount(place["alpha"]), ListedAccount(moved)]]
     clock.now = 180.0
     listing = await discovery.list()
     assert [one.account for one in listing.unserved] == [place["beta"].resource_id, place["gamma"].resource_id]
@@ -349,19 +351,19 @@ async def test_what_another_configuration_leaves_to_others_was_meant() -> None:
 async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() -> None:
     """Where a scope is of several, and says which of them it could not see."""
     route = MemoryRoute()
-    both = Scope("both", frozenset({A, B}), frozenset(), lambda: route._pages("both"))
-    rows = [Row(AccountId(A, "rg", "alpha")), Row(AccountId(B, "rg", "beta"))]
+    both = ListingScope("both", frozenset({A, B}), frozenset(), lambda: route._pages("both"))
+    rows = [ListedAccount(AccountId(A, "rg", "alpha")), ListedAccount(AccountId(B, "rg", "beta"))]
 
     class OneScope:
-        def scopes(self, _entry: Discover) -> Sequence[Scope]:
+        def scopes(self, _entry: Discover) -> Sequence[ListingScope]:
             return [both]
 
     entries = [entry(A, B)]
-    discovery = Discovery(entries, {"list": OneScope()}, FailureTranslator(Scrubber()), listed=(), vaults=VAULTS)
+    discovery = Discovery(entries, {"list": OneScope()}, FailureTranslator(Redactor()), listed=(), vaults=VAULTS)
     route.pages["both"] = [rows]
     await discovery.list()
     route.pages["both"] = [[]]
-    route.unlisted = [Unlisted(f"/subscriptions/{B}", DOWN.record, B)]
+    route.static_only = [UnlistedScope(f"/subscriptions/{B}", DOWN.record, B)]
     listing = await discovery.list()
     assert names(listing) == ["beta"]
     assert not listing.complete

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 import pytest
 
-from keysync.azure.errors import AzureFailure, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
-from keysync.cli.compose import wire
+from keysync.cli.compose import open_app
 from keysync.emulator import Emulator, Fault
-from keysync.secret.redact import Scrubber
-from keysync.sources.existence import BatchDirectory
+from keysync.secret.redact import Redactor
+from keysync.sources.existence import BatchAccountExistence
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.settings import config_of
 
@@ -35,7 +35,7 @@ class Side:
     """A directory, and the Azure behind it, which holds three accounts and shows one a page."""
 
     azure: Emulator
-    directory: BatchDirectory
+    directory: BatchAccountExistence
 
     def fails(self, operation: str, status: int, code: str, **more: object) -> None:
         """Makes an operation fail."""
@@ -51,9 +51,9 @@ class Side:
         path = f"/subscriptions/{SUBSCRIPTION}/providers/Microsoft.Batch/batchAccounts"
         return f"{self.azure.endpoints.resource_manager}{path}?api-version=2025-06-01&$skiptoken={token}"
 
-    async def failure(self, account: str) -> AzureFailure:
+    async def failure(self, account: str) -> CallFailed:
         """The failure that asking for `account` ends with."""
-        with pytest.raises(AzureFailure) as caught:
+        with pytest.raises(CallFailed) as caught:
             await self.directory.presence(account)
         return caught.value
 
@@ -75,9 +75,9 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
         config = config_of(
             {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, "accounts": [account]}
         )
-        caller = Caller(FailureTranslator(Scrubber()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None)
-        async with wire(config, config.accounts, Scrubber(), lambda *_: None) as wired:
-            yield Side(azure, BatchDirectory(wired.batch_client, caller))
+        caller = Caller(FailureTranslator(Redactor()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None)
+        async with open_app(config, config.accounts, Redactor(), lambda *_: None) as app:
+            yield Side(azure, BatchAccountExistence(app.batch_client, caller))
 
 
 async def test_an_account_that_answers_is_there(side: Side) -> None:

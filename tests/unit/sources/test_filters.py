@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
-from keysync.sources.filters import LeftOut, Sieve, judge, pattern_of
-from keysync.sources.listing import Row
+from keysync.sources.filters import AccountFilter, SkippedAccount, judge, pattern_of
+from keysync.sources.listing import ListedAccount
 from tests.support.settings import discover_of
 
 SUB = "11111111-2222-3333-4444-555555555555"
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 
 
-def row(name: str = "renderwest", *, group: str = "rg", **more: Any) -> Row:
-    return Row(AccountId(SUB, group, name), **more)
+def row(name: str = "renderwest", *, group: str = "rg", **more: Any) -> ListedAccount:
+    return ListedAccount(AccountId(SUB, group, name), **more)
 
 
 def entry(**more: Any) -> Discover:
@@ -29,13 +29,13 @@ def entry(**more: Any) -> Discover:
     return discover_of(**{key: value for key, value in given.items() if value is not None})
 
 
-def judged(found: Row, **more: Any) -> Account | LeftOut:
+def judged(found: ListedAccount, **more: Any) -> Account | SkippedAccount:
     return judge(found, entry(**more), 3, VAULTS)
 
 
-def left_out(found: Row, **more: Any) -> LeftOut:
+def skipped(found: ListedAccount, **more: Any) -> SkippedAccount:
     outcome = judged(found, **more)
-    assert isinstance(outcome, LeftOut)
+    assert isinstance(outcome, SkippedAccount)
     assert outcome.entry == 3
     assert outcome.resource_id == found.id.resource_id
     return outcome
@@ -73,7 +73,7 @@ def test_what_means_something_elsewhere_is_plain_text(pattern: str) -> None:
 )
 def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None:
     """Names of tags are compared without case and values with it, as Resource Manager does."""
-    assert Sieve(entry(**filters)).takes(row(tags={"Keysync": "yes", "team": "fx"})) is taken
+    assert AccountFilter(entry(**filters)).takes(row(tags={"Keysync": "yes", "team": "fx"})) is taken
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None
 )
 def test_an_account_without_keys_is_left_out_and_nobody_has_to_do_anything(traits: dict[str, Any], reason: str) -> None:
     """It is told with the reason, and is no refusal."""
-    found = left_out(row(**traits))
+    found = skipped(row(**traits))
     assert reason in found.reason
     assert not found.refused
 
@@ -149,7 +149,7 @@ def test_a_tag_names_the_vaults(value: str, vaults: tuple[str, ...]) -> None:
 )
 def test_a_tag_that_names_no_vault_refuses_the_account(value: str, reason: str) -> None:
     """A slip in a tag must not send a key to the default vault instead."""
-    found = left_out(row(tags={"kv": value}), vaults_by_tag="kv")
+    found = skipped(row(tags={"kv": value}), vaults_by_tag="kv")
     assert reason in found.reason
     assert found.refused
 
@@ -159,18 +159,18 @@ def test_without_the_tag_the_default_counts_or_the_account_is_left_out() -> None
     account = judged(row(), vaults_by_tag="kv")
     assert isinstance(account, Account)
     assert account.vaults == ("main",)
-    found = left_out(row(), vaults_by_tag="kv", vaults=None)
+    found = skipped(row(), vaults_by_tag="kv", vaults=None)
     assert "has no tag kv" in found.reason
     assert not found.refused
 
 
 def test_a_name_that_no_vault_takes_refuses_the_account() -> None:
     """What a pattern makes of a group's name may be no name of a secret."""
-    found = left_out(row(group="rg_1"), secrets={"primary": "{resource_group}-{account}"})
+    found = skipped(row(group="rg_1"), secrets={"primary": "{resource_group}-{account}"})
     assert "its primary key would go to 'rg_1-renderwest'" in found.reason
     assert found.refused
     long = {"primary": "{resource_group}-{account}"}
-    assert "1 to 127" in left_out(row(group="g" * 90, name="a" * 24), secrets={**long, "secondary": "x" * 120 + "{account}"}).reason  # fmt: skip
+    assert "1 to 127" in skipped(row(group="g" * 90, name="a" * 24), secrets={**long, "secondary": "x" * 120 + "{account}"}).reason  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -189,9 +189,11 @@ def test_a_name_that_no_vault_takes_refuses_the_account() -> None:
         ({"name": "r*", "exclude": ["o*"]}, [row(), row("other")], []),
     ],
 )
-def test_a_filter_that_matches_nothing_is_named(filters: dict[str, Any], rows: list[Row], warnings: list[str]) -> None:
+def test_a_filter_that_matches_nothing_is_named(
+    filters: dict[str, Any], rows: list[ListedAccount], warnings: list[str]
+) -> None:
     """It is likely a slip of the pen, so the warning says which filter it was."""
-    sieve, counts = Sieve(entry(**filters)), Counter[str]()
+    sieve, counts = AccountFilter(entry(**filters)), Counter[str]()
     for each in rows:
         sieve.takes(each, counts)
     assert list(sieve.warnings(counts, 3)) == warnings

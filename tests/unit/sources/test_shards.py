@@ -11,47 +11,47 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import AzureFailure, FailureRecord, FailureTranslator
+from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.config.settings import Account, Discover
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
-from keysync.sources.discovered_account import Held
+from keysync.sources.discovered_account import DiscoveredAccount
 from keysync.sources.discovery import Discovery, Listing
-from keysync.sources.filters import LeftOut
-from keysync.sources.listing import Page, Row, Scope
-from keysync.sources.other_shards import Others
+from keysync.sources.filters import SkippedAccount
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
+from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sync.shard import everything
 from tests.support.settings import discover_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
 MAIN, WEST = "https://a.vault.azure.net", "https://w.vault.azure.net"
 VAULTS = {"main": MAIN, "west": WEST}
-DOWN = AzureFailure(FailureRecord(kind="cloud_error", summary="HTTP 403: AuthorizationFailed: no", http_status=403))
+DOWN = CallFailed(FailureRecord(kind="cloud_error", summary="HTTP 403: AuthorizationFailed: no", http_status=403))
 
-Pages: TypeAlias = dict[str, list[Row]]
+Pages: TypeAlias = dict[str, list[ListedAccount]]
 
 
 @dataclass
-class Route:
+class AccountLister:
     """Subscriptions with their accounts; those that are `down` fail behind them."""
 
     accounts: Pages = field(default_factory=dict)
     down: frozenset[str] = frozenset()
 
-    def scopes(self, entry: Discover) -> Sequence[Scope]:
+    def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         return [
-            Scope(f"/subscriptions/{one}", frozenset({one}), frozenset(), lambda one=one: self._pages(one))  # type: ignore[misc]
+            ListingScope(f"/subscriptions/{one}", frozenset({one}), frozenset(), lambda one=one: self._pages(one))  # type: ignore[misc]
             for one in entry.scopes
         ]
 
-    async def _pages(self, subscription: str) -> AsyncGenerator[Page, None]:
-        yield Page(self.accounts.get(subscription, ()))
+    async def _pages(self, subscription: str) -> AsyncGenerator[ListingPage, None]:
+        yield ListingPage(self.accounts.get(subscription, ()))
         if subscription in self.down:
             raise DOWN
 
 
-def row(name: str, subscription: str = A, **more: Any) -> Row:
-    return Row(AccountId(subscription, "rg", name), **more)
+def row(name: str, subscription: str = A, **more: Any) -> ListedAccount:
+    return ListedAccount(AccountId(subscription, "rg", name), **more)
 
 
 def entry(*subscriptions: str, **more: Any) -> Discover:
@@ -71,9 +71,9 @@ class Share:
 
 
 def make(
-    route: Route, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
+    route: AccountLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
 ) -> Discovery:
-    translator = FailureTranslator(Scrubber())
+    translator = FailureTranslator(Redactor())
     return Discovery(entries, {"list": route}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
 
 
@@ -95,15 +95,17 @@ def reachable(root: object) -> list[object]:
 
 async def test_of_other_shares_no_account_is_kept() -> None:
     """Only what it takes to know them again, and which secrets they write."""
-    route = Route({A: [row("mine"), *(row(f"other{number}") for number in range(5)), row("bare", state="Creating")]})
+    route = AccountLister(
+        {A: [row("mine"), *(row(f"other{number}") for number in range(5)), row("bare", state="Creating")]}
+    )
     discovery = make(route, entry(A), mine=Share(frozenset({"mine"})))
     listing = await discovery.list()
     assert names(listing) == ["mine"]
-    assert listing.left_out == ()
+    assert listing.skipped == ()
     kept = reachable(discovery)
     assert [one.name for one in kept if isinstance(one, Account)] == ["mine"]
-    assert not any(isinstance(one, (Row, LeftOut)) for one in kept)
-    assert sorted(one.name for one in kept if isinstance(one, Held)) == [
+    assert not any(isinstance(one, (ListedAccount, SkippedAccount)) for one in kept)
+    assert sorted(one.name for one in kept if isinstance(one, DiscoveredAccount)) == [
         "bare",
         "mine",
         *(f"other{n}" for n in range(5)),
@@ -112,7 +114,7 @@ async def test_of_other_shares_no_account_is_kept() -> None:
 
 async def test_each_account_is_asked_for_its_share_once() -> None:
     """However often it is listed, also when it changed or an incomplete listing left it out."""
-    route, share = Route({A: [row("alpha"), row("beta")]}), Share(frozenset({"alpha"}))
+    route, share = AccountLister({A: [row("alpha"), row("beta")]}), Share(frozenset({"alpha"}))
     discovery = make(route, entry(A), mine=share)
     await discovery.list()
     route.accounts[A] = [row("alpha", state="Creating")]
@@ -127,11 +129,11 @@ async def test_each_account_is_asked_for_its_share_once() -> None:
 async def test_accounts_of_two_shares_that_would_write_one_secret_are_refused_in_both(own: int, other: int) -> None:
     """Each share names the other's account, and serves its own again as soon as it is the only writer."""
     both = [row("twin"), row("twin", B)]
-    route = Route({A: [both[0]], B: [both[1]]})
+    route = AccountLister({A: [both[0]], B: [both[1]]})
     discovery = make(route, entry(A), entry(B), mine=_only(both[own].id.subscription))
     listing = await discovery.list()
     assert listing.accounts == ()
-    (refused,) = listing.left_out
+    (refused,) = listing.skipped
     assert (refused.resource_id, refused.entry, refused.refused) == (both[own].id.resource_id, own, True)
     assert refused.reason == (
         f"{both[other].id.resource_id} (discover[{other}]) would write the secret 'twin-primary-key' of {MAIN} too: neither is "
@@ -145,12 +147,14 @@ async def test_accounts_of_two_shares_that_would_write_one_secret_are_refused_in
 async def test_a_listed_account_of_another_share_wins_all_the_same() -> None:
     """It is none of this share's accounts, but what it writes is its."""
     listed = Account(subscription_id=B, resource_group="rg", name="alpha", vaults=("main",))
-    discovery = make(Route({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A))
+    discovery = make(
+        AccountLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A)
+    )
     assert discovery.listed == ()
     assert discovery.others.serve(MAIN, "alpha-primary-key")
     listing = await discovery.list()
     assert listing.accounts == ()
-    (refused,) = listing.left_out
+    (refused,) = listing.skipped
     assert f"{listed.resource_id}, which stands under `accounts` and wins" in refused.reason
     assert listing.others.serve(MAIN, "alpha-primary-key")
 
@@ -161,13 +165,13 @@ def _only(subscription: str) -> Callable[[str], bool]:
 
 async def test_what_another_share_writes_is_known_while_a_listing_is_not_whole() -> None:
     """Its account is not taken as gone: what it would write stays refused here, and it is counted."""
-    route = Route({A: [row("twin"), row("alpha")], B: [row("twin", B), row("other", B)]})
+    route = AccountLister({A: [row("twin"), row("alpha")], B: [row("twin", B), row("other", B)]})
     discovery = make(route, entry(A), entry(B, name="t*"), mine=_only(A))
     await discovery.list()
     route.accounts[B], route.down = [], frozenset({B})
     listing = await discovery.list()
     assert (names(listing), listing.complete, listing.problems[0].kept) == (["alpha"], False, 1)
-    assert row("twin", B).id.resource_id in listing.left_out[0].reason
+    assert row("twin", B).id.resource_id in listing.skipped[0].reason
     route.down = frozenset()
     listing = await discovery.list()
     assert (names(listing), listing.complete, listing.problems) == (["alpha", "twin"], True, ())
@@ -175,7 +179,7 @@ async def test_what_another_share_writes_is_known_while_a_listing_is_not_whole()
 
 async def test_a_later_configuration_inherits_the_accounts_of_other_shares_too() -> None:
     """What is known of them outlives a reload, by entries and vaults as they are then."""
-    route = Route({A: [row("alpha"), row("beta")]})
+    route = AccountLister({A: [row("alpha"), row("beta")]})
     earlier = make(route, entry(A), mine=Share(frozenset({"alpha"})))
     await earlier.list()
     route.accounts, route.down = {}, frozenset({A, B})
@@ -188,7 +192,7 @@ async def test_a_later_configuration_inherits_the_accounts_of_other_shares_too()
 
 async def test_where_nothing_changed_the_same_objects_are_told_again() -> None:
     """Nothing is judged anew, and nothing grows."""
-    route = Route({A: [row("alpha", tags={"v": "west"}), row("beta", tags={"v": "west"})]})
+    route = AccountLister({A: [row("alpha", tags={"v": "west"}), row("beta", tags={"v": "west"})]})
     discovery = make(route, entry(A, vaults_by_tag="v"), mine=Share(frozenset({"alpha"})))
     first = await discovery.list()
     again = await discovery.list()
@@ -203,9 +207,9 @@ async def test_where_nothing_changed_the_same_objects_are_told_again() -> None:
 
 def test_names_beside_those_of_others() -> None:
     """Without others they are the same; with them a name counts that either has, in whatever case others spell it."""
-    assert Others().beside(MAIN, {"own"}) == {"own"}
+    assert OtherShardSecrets().beside(MAIN, {"own"}) == {"own"}
     listed = Account(subscription_id=A, resource_group="rg", name="Alpha", vaults=("main",))
-    discovery = make(Route(), listed=[listed], mine=Share(frozenset()))
+    discovery = make(AccountLister(), listed=[listed], mine=Share(frozenset()))
     both = discovery.others.beside(MAIN, {"own"})
     assert [name in both for name in ("own", "alpha-primary-key", "ALPHA-secondary-key", "beta")] == [
         True,
@@ -245,10 +249,10 @@ LISTED = [
     st.integers(0, 2),
 )
 async def test_the_shares_together_are_the_whole(
-    entries: list[Discover], steps: list[tuple[list[Row], frozenset[str]]], names: frozenset[str], listed: int
+    entries: list[Discover], steps: list[tuple[list[ListedAccount], frozenset[str]]], names: frozenset[str], listed: int
 ) -> None:
     """Whatever is listed, changes, collides and fails: the same accounts, refusals and reasons, each in one share."""
-    route = Route()
+    route = AccountLister()
     every = frozenset({"abc", "abd", "abe", "bcd", "bce"})
     whole = make(route, *entries, listed=LISTED[:listed])
     shares = [make(route, *entries, listed=LISTED[:listed], mine=Share(one)) for one in (names, every - names)]
@@ -257,7 +261,7 @@ async def test_the_shares_together_are_the_whole(
         route.down = down
         told, (one, other) = await whole.list(), [await share.list() for share in shares]
         assert sorted((*one.accounts, *other.accounts), key=_id) == list(told.accounts)
-        assert sorted((*one.left_out, *other.left_out), key=_id) == list(told.left_out)
+        assert sorted((*one.skipped, *other.skipped), key=_id) == list(told.skipped)
         assert {**one.origins, **other.origins} == told.origins
         assert one.problems == other.problems == told.problems
         assert (one.warnings, one.complete) == (told.warnings, told.complete)
@@ -268,7 +272,7 @@ async def test_the_shares_together_are_the_whole(
             )
 
 
-def _id(one: Account | LeftOut) -> str:
+def _id(one: Account | SkippedAccount) -> str:
     return one.resource_id.lower()
 
 

@@ -8,8 +8,8 @@ import weakref
 
 import pytest
 
-from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.sources.single_flight import OncePerPass
+from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.sources.single_flight import SingleFlightSource
 from tests.support.memory import MemorySource
 from tests.support.runs import key
 
@@ -21,7 +21,7 @@ def source() -> MemorySource:
 async def test_all_get_the_answer_to_one_call():
     """Whether they ask at once or later."""
     inner = source()
-    once = OncePerPass(inner, askers=3)
+    once = SingleFlightSource(inner, askers=3)
     first, second = await asyncio.gather(once.get_keys(), once.get_keys())
     assert first is second
     assert await once.get_keys() is first
@@ -31,10 +31,10 @@ async def test_all_get_the_answer_to_one_call():
 async def test_a_failure_is_everybodys():
     """It is not asked again within the pass."""
     inner = source()
-    inner.failure = AzureFailure(FailureRecord(kind="timeout", summary="no answer"))
-    once = OncePerPass(inner, askers=2)
+    inner.failure = CallFailed(FailureRecord(kind="timeout", summary="no answer"))
+    once = SingleFlightSource(inner, askers=2)
     for _ in range(2):
-        with pytest.raises(AzureFailure):
+        with pytest.raises(CallFailed):
             await once.get_keys()
     assert inner.calls == 1
 
@@ -42,7 +42,7 @@ async def test_a_failure_is_everybodys():
 @pytest.mark.parametrize(("askers", "kept"), [(1, False), (2, True), (3, True)])
 async def test_the_answer_is_forgotten_once_all_have_it(askers: int, kept: bool):
     """Values are there for no longer than they are of use, though the pass goes on."""
-    once = OncePerPass(source(), askers)
+    once = SingleFlightSource(source(), askers)
     value = weakref.ref((await once.get_keys()).values["primary"])
     await asyncio.sleep(0)  # the loop itself has had the answer in its hands
     gc.collect()
@@ -57,7 +57,7 @@ async def test_who_gives_up_leaves_the_call_to_the_others():
     """The last one ends it."""
     inner = source()
     inner.hang()
-    once = OncePerPass(inner, askers=2)
+    once = SingleFlightSource(inner, askers=2)
     first, second = asyncio.create_task(once.get_keys()), asyncio.create_task(once.get_keys())
     await asyncio.sleep(0)
     first.cancel()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.targets.errors import WriteConflict, WriteUnknown
 from tests.support.runs import World, outcomes, ref
 
@@ -12,7 +12,7 @@ RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_s
 async def test_one_failure_does_not_stop_the_rest():
     """A write that fails, of whatever kind, leaves all others to be made."""
     world = World("a", "b", "c", "d", "e")
-    failing = {"a": AzureFailure(RECORD), "b": WriteUnknown(RECORD), "c": WriteConflict(RECORD), "d": RuntimeError("x")}
+    failing = {"a": CallFailed(RECORD), "b": WriteUnknown(RECORD), "c": WriteConflict(RECORD), "d": RuntimeError("x")}
     for account, error in failing.items():
         world.vault.write_failures[ref(account).secret] = error
     results = await world.apply(concurrency=2)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
 from keysync.sources.interface import KEY_NAMES
-from keysync.sync.model import Item, KeyRefused, Seen, Unseen
+from keysync.sync.model import Item, KeyRefused, Observed, Unobserved
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, ref
 
@@ -15,9 +15,9 @@ from tests.support.runs import World, key, ref
 async def test_a_source_that_fails_fails_each_of_its_items():
     """Where the keys did not come, every item has the record of that failure."""
     world, record = World("alpha"), FailureRecord(kind="dns", summary="s")
-    world.sources["alpha"].failure = AzureFailure(record)
+    world.sources["alpha"].failure = CallFailed(record)
     (collected,) = await world.collect()
-    assert [one.error for one in collected.observed if isinstance(one, Unseen)] == [record, record]
+    assert [one.error for one in collected.observed if isinstance(one, Unobserved)] == [record, record]
     assert collected.values == {}
 
 
@@ -26,7 +26,7 @@ async def test_a_secret_that_fails_fails_alone():
     world = World("alpha")
     world.vault.failures[ref("alpha").secret] = RuntimeError("hostile")
     (collected,) = await world.collect()
-    assert [type(one) for one in collected.observed] == [Unseen, Seen]
+    assert [type(one) for one in collected.observed] == [Unobserved, Observed]
 
 
 async def test_a_refused_key_is_told_as_such():
@@ -35,7 +35,7 @@ async def test_a_refused_key_is_told_as_such():
     del world.sources["alpha"].values["primary"]
     world.sources["alpha"].refused["primary"] = "no base64"
     (collected,) = await world.collect()
-    assert [type(one) for one in collected.observed] == [KeyRefused, Seen]
+    assert [type(one) for one in collected.observed] == [KeyRefused, Observed]
     assert list(collected.values) == [ref("alpha", "secondary")]
 
 
@@ -47,7 +47,7 @@ async def test_accounts_that_hang_do_not_hold_up_others():
     collector = world.collector(concurrency=1, patience_seconds=0.005, account_seconds=30)
     tasks = [asyncio.create_task(collector.collect(scope)) for scope in world.scopes()]
     good = await asyncio.wait_for(tasks[-1], 5)
-    assert [type(one) for one in good.observed] == [Seen, Seen]
+    assert [type(one) for one in good.observed] == [Observed, Observed]
     assert not any(task.done() for task in tasks[:-1])
     for task in tasks:
         task.cancel()
@@ -59,8 +59,8 @@ async def test_a_deadline_that_passed_is_named():
     world = World("alpha")
     world.sources["alpha"].hang()
     collected = await world.collector(account_seconds=0.01).collect(world.scopes()[0])
-    assert [one.error.kind for one in collected.observed if isinstance(one, Unseen)] == ["timeout", "timeout"]
-    assert all("timeouts.account" in one.error.summary for one in collected.observed if isinstance(one, Unseen))
+    assert [one.error.kind for one in collected.observed if isinstance(one, Unobserved)] == ["timeout", "timeout"]
+    assert all("timeouts.account" in one.error.summary for one in collected.observed if isinstance(one, Unobserved))
 
 
 async def test_only_a_secret_that_does_not_hold_its_key_is_given_a_value():

@@ -10,8 +10,8 @@ from keysync.azure.errors import FailureRecord
 from keysync.config.settings import Account
 from keysync.errors import UsageError
 from keysync.sources.discovery import Problem
-from keysync.sources.filters import LeftOut
-from keysync.sync.inventory import Coverage, beforehand, selected
+from keysync.sources.filters import SkippedAccount
+from keysync.sync.inventory import Inventory, preflight, selected
 from keysync.sync.shard import Shard
 
 SUB = "11111111-2222-3333-4444-555555555555"
@@ -23,10 +23,10 @@ def account(name: str) -> Account:
 
 ALPHA, BETA, TWIN = account("alpha"), account("beta"), account("twin")
 RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: no", hint="assign a role")
-REFUSED = LeftOut(TWIN.resource_id, "somebody else writes it", 1, refused=True, account=TWIN)
-BARE = LeftOut(account("lost").resource_id, "its tag names no vault", 0, refused=True)
-USELESS = LeftOut(account("nokeys").resource_id, "it gives no keys", 0)
-COVERAGE = Coverage((ALPHA, BETA), left_out=(REFUSED, USELESS), warnings=("discover[0].name: matches nothing",))
+REFUSED = SkippedAccount(TWIN.resource_id, "somebody else writes it", 1, refused=True, account=TWIN)
+BARE = SkippedAccount(account("lost").resource_id, "its tag names no vault", 0, refused=True)
+USELESS = SkippedAccount(account("nokeys").resource_id, "it gives no keys", 0)
+COVERAGE = Inventory((ALPHA, BETA), skipped=(REFUSED, USELESS), warnings=("discover[0].name: matches nothing",))
 
 
 def test_accounts_are_named_by_name_or_id_without_case() -> None:
@@ -40,7 +40,7 @@ def test_each_account_is_in_one_shard() -> None:
     """Refused ones too, so that each is told once."""
     shards = [Shard(index, 3) for index in range(3)]
     assert sorted(one.name for shard in shards for one in selected(COVERAGE, (), shard)) == ["alpha", "beta"]
-    told = [beforehand(COVERAGE, (), shard).results for shard in shards]
+    told = [preflight(COVERAGE, (), shard).results for shard in shards]
     assert sorted(map(len, told)) == [0, 0, 4]
 
 
@@ -57,7 +57,7 @@ def test_a_name_that_nobody_has_is_a_usage_error(name: str, message: str) -> Non
 
 def test_a_message_does_not_name_ten_thousand_accounts() -> None:
     """Twenty, and how many more."""
-    many = Coverage(tuple(account(f"acct{number:05}") for number in range(10_000)))
+    many = Inventory(tuple(account(f"acct{number:05}") for number in range(10_000)))
     with pytest.raises(UsageError) as caught:
         selected(many, ("gamma",))
     assert str(caught.value).endswith("acct00019 and 9980 more")
@@ -65,7 +65,7 @@ def test_a_message_does_not_name_ten_thousand_accounts() -> None:
 
 def test_a_message_names_accounts_in_natural_order() -> None:
     """farm2 comes before farm10."""
-    farms = Coverage(tuple(account(f"farm{number}") for number in (10, 2, 1)))
+    farms = Inventory(tuple(account(f"farm{number}") for number in (10, 2, 1)))
     with pytest.raises(UsageError, match=r"which has farm1, farm2, farm10$"):
         selected(farms, ("gamma",))
 
@@ -74,7 +74,7 @@ def test_an_unknown_name_is_no_usage_error_where_not_all_was_listed() -> None:
     """It may well be there: the report says so, and that something is missing."""
     partly = replace(COVERAGE, complete=False, problems=(Problem(f"/subscriptions/{SUB}", RECORD, 1, kept=2),))
     assert selected(partly, ("gamma",)) == ()
-    told = beforehand(partly, ("gamma",))
+    told = preflight(partly, ("gamma",))
     assert told.incomplete
     assert told.results == ()
     assert any("--account gamma: not found" in warning for warning in told.warnings)
@@ -87,7 +87,7 @@ def test_an_unknown_name_is_no_usage_error_where_not_all_was_listed() -> None:
 
 def test_a_refused_account_has_the_items_that_it_would_have_had() -> None:
     """One for each key and vault, with the reason; a refusal alone does not make a listing incomplete."""
-    told = beforehand(COVERAGE)
+    told = preflight(COVERAGE)
     assert [(each.ref.vault, each.ref.key, each.ref.secret) for each in told.results] == [
         ("main", "primary", "twin-primary-key"),
         ("main", "secondary", "twin-secondary-key"),
@@ -97,12 +97,12 @@ def test_a_refused_account_has_the_items_that_it_would_have_had() -> None:
     assert {(each.outcome, each.reason) for each in told.results} == {("refused", "somebody else writes it")}
     assert not told.incomplete
     assert told.warnings == COVERAGE.warnings
-    assert beforehand(COVERAGE, ("alpha",)).results == ()
+    assert preflight(COVERAGE, ("alpha",)).results == ()
 
 
 def test_a_refused_account_without_vaults_is_a_warning_that_counts() -> None:
     """There is no item that could say it, so the exit code has to."""
-    told = beforehand(replace(COVERAGE, left_out=(BARE, USELESS), warnings=()))
+    told = preflight(replace(COVERAGE, skipped=(BARE, USELESS), warnings=()))
     assert told.incomplete
     assert told.warnings == (f"{BARE.resource_id} was refused: its tag names no vault",)
-    assert selected(replace(COVERAGE, left_out=(BARE,)), ("lost", "alpha")) == (ALPHA,)
+    assert selected(replace(COVERAGE, skipped=(BARE,)), ("lost", "alpha")) == (ALPHA,)

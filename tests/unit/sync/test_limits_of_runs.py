@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
-from keysync.sync.limits import Gate, checksum
+from keysync.sync.limits import SafetyCheck, checksum
 from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags
 from tests.support.looks import item
@@ -31,23 +31,23 @@ def joined(*plans: Plan) -> Plan:
     return Plan(tuple(sorted((one for each in plans for one in each.changes), key=lambda change: change.ref)))
 
 
-def gate(creates: int = 2, *, accept: str | None = None, dry_run: bool = False) -> Gate:
-    return Gate({"main": Limits(creates=creates)}, accept=accept, dry_run=dry_run)
+def gate(creates: int = 2, *, accept: str | None = None, dry_run: bool = False) -> SafetyCheck:
+    return SafetyCheck({"main": Limits(creates=creates)}, accept=accept, dry_run=dry_run)
 
 
-def judged(one: Gate, found: Plan) -> Outcome | None:
-    undone = one.judge(found)
-    return undone.outcome if undone else None
+def judged(one: SafetyCheck, found: Plan) -> Outcome | None:
+    blocked = one.judge(found)
+    return blocked.outcome if blocked else None
 
 
 def test_rounds_are_judged_together() -> None:
     """Two rounds that keep the limit one by one break it together; the second is refused, with the sum."""
     one = gate()
     assert judged(one, plan("a", "b")) is None
-    undone = one.judge(plan("c"))
-    assert undone is not None
-    assert undone.outcome == "refused"
-    assert "3 secrets" in undone.reason
+    blocked = one.judge(plan("c"))
+    assert blocked is not None
+    assert blocked.outcome == "refused"
+    assert "3 secrets" in blocked.reason
     assert one.stopped is None
 
 
@@ -66,7 +66,7 @@ def test_what_was_settled_in_an_earlier_round_counts() -> None:
     first, second = Plan((), settled[8:]), Plan(updates, settled[:8])
 
     def outcome(*rounds: Plan) -> list[Outcome | None]:
-        one = Gate({"main": Limits(update_percent=10)}, accept=None, dry_run=False)
+        one = SafetyCheck({"main": Limits(update_percent=10)}, accept=None, dry_run=False)
         return [judged(one, part) for part in rounds]
 
     assert outcome(first, second) == [None, None]
@@ -96,9 +96,9 @@ def test_a_late_breach_is_told_with_its_command() -> None:
     """Each late item names the checksum of all that is left."""
     one = gate()
     one.judge(plan("a", "b"))
-    undone = one.judge(plan("c", "d"))
-    assert undone is not None
-    result = one.told(Result(ref("c"), undone.outcome, reason=undone.reason))
+    blocked = one.judge(plan("c", "d"))
+    assert blocked is not None
+    result = one.told(Result(ref("c"), blocked.outcome, reason=blocked.reason))
     assert result.outcome == "refused"
     assert f"keysync sync --accept {checksum(plan('c', 'd'))}" in (result.reason or "")
 

@@ -10,18 +10,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.sync.metadata import changed_fields, wanted_metadata
+from keysync.sync.metadata import changed_fields, desired_metadata
 from keysync.sync.model import Item
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWN, OWNER, SOURCE, own_tags
-from keysync.targets.interface import Existing
+from keysync.targets.interface import StoredSecret
 from tests.support.looks import item, ours, stored
 
 NOW = datetime(2026, 11, 24, 5, 22, 33, 500_000, tzinfo=UTC)
 QUARTER = timedelta(days=90)
 
 
-def wanted(one: Item, found: Existing | None, *, new_version: bool = False) -> Any:
-    return wanted_metadata(one, found, NOW, new_version=new_version)
+def wanted(one: Item, found: StoredSecret | None, *, new_version: bool = False) -> Any:
+    return desired_metadata(one, found, NOW, new_version=new_version)
 
 
 @pytest.mark.parametrize("new_version", [False, True])
@@ -56,7 +56,7 @@ def test_marks_of_another_owner_are_dropped() -> None:
     ids=["none kept", "kept", "set", "set on a new one", "default on a new one"],
 )
 def test_the_content_type_is_the_configurations_or_stays(
-    configured: str | None, there: Existing | None, content_type: str | None
+    configured: str | None, there: StoredSecret | None, content_type: str | None
 ) -> None:
     """A configured type wins, what is there is kept, and a new secret says what it is."""
     assert wanted(item(content_type=configured), there).content_type == content_type
@@ -138,7 +138,7 @@ ITEMS = st.builds(
 
 @given(ITEMS, EXISTING, st.booleans())
 @settings(max_examples=200)
-def test_what_was_set_once_is_not_set_again(one: Item, found: Existing, new_version: bool) -> None:
+def test_what_was_set_once_is_not_set_again(one: Item, found: StoredSecret, new_version: bool) -> None:
     """Metadata that a pass has just written needs nothing more at the same moment."""
     first = wanted(one, found, new_version=new_version)
     after = replace(found, tags=first.tags, content_type=first.content_type, expires=first.expires)
@@ -147,11 +147,11 @@ def test_what_was_set_once_is_not_set_again(one: Item, found: Existing, new_vers
 
 @given(ITEMS, EXISTING, st.booleans())
 @settings(max_examples=100)
-def test_tags_are_ours_the_users_and_everybody_elses(one: Item, found: Existing, new_version: bool) -> None:
+def test_tags_are_ours_the_users_and_everybody_elses(one: Item, found: StoredSecret, new_version: bool) -> None:
     """Of the names that are keysync's exactly its own stand there; no other tag of a secret is ever lost."""
     tags = wanted(one, found, new_version=new_version).tags
     assert {name: value for name, value in tags.items() if name in OWN} == own_tags(one)
-    others = (found.tags.keys() | one.terms.tags.keys()) - OWN
+    others = (found.tags.keys() | one.policy.tags.keys()) - OWN
     assert {name: tags[name] for name in others} == {
-        name: one.terms.tags.get(name, found.tags.get(name)) for name in others
+        name: one.policy.tags.get(name, found.tags.get(name)) for name in others
     }

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.sync.apply import Material
+from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.sync.apply import ApplyInputs
 from keysync.sync.model import Plan, Result
-from keysync.sync.orphans import GoneStreaks, OrphanSearch, Presence, is_ours_for, orphans_among, removal
+from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_ours_for, orphans_among, removal
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
-from keysync.targets.interface import Absent, Disabled, Listed, Observation, SoftDeleted
+from keysync.targets.interface import Absent, Disabled, Observation, SecretProperties, SoftDeleted
 from tests.support.looks import item, stored
 from tests.support.memory import MemoryDirectory
 from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
 Mode = Literal["disable", "delete"]
-DENIED = AzureFailure(FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403))
+DENIED = CallFailed(FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403))
 GONE = f"{GROUP}/gone"
 MARK = own_tags(item(account="gone", owner="mine"))
 NAME = ref("gone").secret
@@ -48,14 +48,14 @@ NO_LIMIT = {"main": Limits(removal_percent=100), "spare": Limits(removal_percent
 def test_an_orphan_bears_the_whole_mark(change: dict[str, str | None], found: bool) -> None:
     """A secret is an orphan only with `managed-by: keysync`, our owner, a source and a key."""
     tags = {name: value for name, value in (MARK | change).items() if value is not None}
-    refs = orphans_among([Listed("left", tags)], "main", {"served"}, "mine")
+    refs = orphans_among([SecretProperties("left", tags)], "main", {"served"}, "mine")
     assert [one.secret for one in refs] == (["left"] if found else [])
 
 
 @pytest.mark.parametrize(("name", "managed"), [("served", False), ("SERVED", False), ("left", True)])
 def test_what_is_served_or_a_certificates_is_no_orphan(name: str, managed: bool) -> None:
     """A name that the configuration writes, in whatever case, and one that a certificate owns are never orphans."""
-    assert orphans_among([Listed(name, MARK, managed=managed)], "main", {"served"}, "mine") == ()
+    assert orphans_among([SecretProperties(name, MARK, managed=managed)], "main", {"served"}, "mine") == ()
 
 
 @pytest.mark.parametrize("name", [MANAGED_BY, SOURCE, KEY, OWNER])
@@ -110,7 +110,7 @@ def test_there_is_nothing_to_remove_of_what_is_gone_or_a_certificates(observatio
 
 def test_a_streak_starts_over_with_any_pass_that_proved_nothing() -> None:
     """Passes count only in a row, and an account's id counts without case."""
-    streaks = GoneStreaks()
+    streaks = MissingCounters()
     assert streaks.of(GONE) == 0
     for _ in range(2):
         streaks.note([GONE, GONE.upper()])
@@ -131,14 +131,14 @@ class Left:
         self.world.items["alpha"] = {"owner": "mine"}
         self.world.vault.put(NAME, key("gone"), MARK | tags)
         self.directory = MemoryDirectory(GONE)
-        self.streaks = GoneStreaks()
+        self.streaks = MissingCounters()
         self.mode: Mode = mode
 
     def search(self, **options: Any) -> OrphanSearch:
         """The daemon's search."""
         return self.world.orphans(self.directory, mode=self.mode, **{"streaks": self.streaks, **options})
 
-    async def passes(self, count: int, **options: Any) -> list[str]:
+    async def runs(self, count: int, **options: Any) -> list[str]:
         """What became of the orphan in each of `count` passes; ``-`` where it is not in the report."""
         return [await self.one(**options) for _ in range(count)]
 
@@ -151,7 +151,7 @@ class Left:
 async def test_the_daemon_removes_in_the_third_pass(mode: Mode, done: str) -> None:
     """Two passes tell how long it takes, the third does it, and then there is nothing left to tell."""
     left = Left(mode=mode)
-    assert await left.passes(4) == ["skipped", "skipped", done, "-"]
+    assert await left.runs(4) == ["skipped", "skipped", done, "-"]
     assert left.world.writes()[-1] == f"{mode} {NAME}"
     versions = left.world.vault.deleted[NAME] if mode == "delete" else left.world.vault.history_of[NAME]
     assert [version.enabled for version in versions] == [mode == "delete"]
@@ -163,7 +163,7 @@ async def test_a_pass_says_whether_it_has_searched() -> None:
     assert (await left.world.run(orphans=left.search(), limits=NO_LIMIT)).orphans_searched
     assert not (await left.world.run(limits=NO_LIMIT)).orphans_searched
     assert not (
-        await left.world.run(orphans=replace(left.search(), withheld="not listed"), limits=NO_LIMIT)
+        await left.world.run(orphans=replace(left.search(), skip_reason="not listed"), limits=NO_LIMIT)
     ).orphans_searched
 
 
@@ -182,7 +182,7 @@ async def test_a_lost_mapping_is_never_proof() -> None:
     """Where the account is there, no number of passes removes its secret; a person may."""
     left = Left()
     left.directory.gone.clear()
-    assert await left.passes(5) == ["skipped"] * 5
+    assert await left.runs(5) == ["skipped"] * 5
     assert NAME in left.world.vault.history_of
 
 
@@ -227,9 +227,9 @@ async def _cancelled(left: Left) -> None:
 async def test_any_pass_without_proof_starts_the_count_again(event: Any) -> None:
     """An error, a timeout, a search that was cut off or an account that is back: three new passes in a row are needed."""
     left = Left()
-    assert await left.passes(2) == ["skipped", "skipped"]
+    assert await left.runs(2) == ["skipped", "skipped"]
     await event(left)
-    assert await left.passes(3) == ["skipped", "skipped", "deleted"]
+    assert await left.runs(3) == ["skipped", "skipped", "deleted"]
 
 
 async def test_a_failed_listing_is_one_vaults_and_is_told() -> None:
@@ -257,14 +257,14 @@ async def test_a_secret_that_cannot_be_read_is_a_failure_of_its_own() -> None:
     """The look at one orphan fails: its item says so, and nothing of it is touched."""
     left = Left()
     left.world.vault.failures[NAME] = DENIED
-    assert await left.passes(4) == ["failed"] * 4
+    assert await left.runs(4) == ["failed"] * 4
     assert left.world.vault.history_of[NAME]
 
 
 async def test_orphans_of_a_read_only_vault_are_shown() -> None:
     """What would be removed is told as in a plan, and stays; without proof it is no removal there either."""
     left = Left()
-    assert await left.passes(4, read_only=["main"]) == ["skipped", "skipped", "delete", "delete"]
+    assert await left.runs(4, read_only=["main"]) == ["skipped", "skipped", "delete", "delete"]
     assert left.world.vault.history_of[NAME]
 
 
@@ -297,7 +297,7 @@ async def test_removals_are_limited() -> None:
 async def test_an_orphan_that_somebody_took_meanwhile_is_refused(mode: Mode, tags: dict[str, str], how: str) -> None:
     """Between the look and the removal an orphan got a new version or other marks: it is left alone and reported."""
     left = Left(mode=mode)
-    await left.passes(2)
+    await left.runs(2)
     taken = []
 
     def take() -> None:
@@ -309,7 +309,7 @@ async def test_an_orphan_that_somebody_took_meanwhile_is_refused(mode: Mode, tag
 
     found = await left.search().run(5)
     take()
-    (result,) = await left.world.applier().apply(Plan(found.changes), Material())
+    (result,) = await left.world.applier().apply(Plan(found.changes), ApplyInputs())
     assert result.outcome == "refused"
     assert (result.reason or "").endswith("now: keysync sync")
     assert left.world.vault.history_of[NAME][-1] == taken[0]
@@ -354,7 +354,7 @@ def test_what_is_not_ours_or_not_proven_is_never_touched(
         for index, (tags, enabled, managed, vault) in enumerate(secrets):
             world.vaults[vault].put(f"s{index}", key("x"), tags, enabled=enabled, managed=managed)
         before = {name: dict(vault.history_of) for name, vault in world.vaults.items()}
-        streaks = GoneStreaks() if daemon else None
+        streaks = MissingCounters() if daemon else None
         for _ in range(5):
             search = world.orphans(directory, mode=mode, read_only=sorted(read_only), streaks=streaks)
             report = await world.run(orphans=search, limits=NO_LIMIT)

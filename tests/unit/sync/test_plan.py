@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from keysync.azure.errors import FailureRecord
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
-from keysync.sync.model import Item, KeyRefused, Terms, Unseen
+from keysync.sync.model import Item, ItemPolicy, KeyRefused, Unobserved
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import make_plan
 from tests.support.runs import GROUP, World, key, ref
@@ -193,7 +193,7 @@ async def test_only_the_whole_mark_makes_a_secret_ours(change: dict[str, str]):
     """A secret with one tag of another account, key, owner or tool is never overwritten."""
     world = World("alpha")
     world.items["alpha"] = {"owner": "mine"}
-    item = Item(ref("alpha"), Terms(owner="mine"))
+    item = Item(ref("alpha"), ItemPolicy(owner="mine"))
     world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), **change})
     assert (await world.plan()).changes[0].kind == "refused"
 
@@ -234,7 +234,7 @@ async def test_a_secret_without_room_for_our_tags_is_not_taken_over(others: int,
 def test_what_failed_or_was_refused_stays_in_the_plan():
     """An item whose side did not answer, or whose key is not to be trusted, is one change with the reason."""
     record = FailureRecord(kind="dns", summary="no such host")
-    plan = make_plan([Unseen(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")], NOW)
+    plan = make_plan([Unobserved(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")], NOW)
     assert [(change.kind, change.reason) for change in plan.changes] == [
         ("refused", "no base64"),
         ("failed", "no such host"),

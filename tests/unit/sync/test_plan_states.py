@@ -18,7 +18,7 @@ NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 
 
-def in_step(world: World, **more: Any) -> None:
+def in_sync(world: World, **more: Any) -> None:
     """Both secrets of alpha as a pass leaves them."""
     for name, value in world.sources["alpha"].values.items():
         tags = own_tags(item(name)) | more.get("tags", {})
@@ -32,7 +32,7 @@ def in_step(world: World, **more: Any) -> None:
 async def test_metadata_alone_makes_no_version(settings: dict[str, Any], field: str) -> None:
     """Where the value is right, what is beside it is patched in place, and the reason names what."""
     world = World("alpha")
-    in_step(world)
+    in_sync(world)
     world.items["alpha"] = settings
     report = await world.run()
     assert outcomes(report.results) == {PRIMARY: "updated", SECONDARY: "updated"}
@@ -45,7 +45,7 @@ async def test_metadata_alone_makes_no_version(settings: dict[str, Any], field: 
 async def test_value_and_metadata_together_make_one_version() -> None:
     """A new key and a new tag come with a single write, which carries everything."""
     world = World("alpha")
-    in_step(world, tags={"cost": "7"})
+    in_sync(world, tags={"cost": "7"})
     world.items["alpha"] = {"tags": {"env": "prod"}, "content_type": "text/x"}
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()
@@ -58,7 +58,7 @@ async def test_a_secret_of_ours_without_room_for_a_tag_still_gets_its_key() -> N
     """A key that is late is an outage, a tag that finds no room is not: it is left out, and nothing is patched for it."""
     world = World("alpha")
     others = {f"t{index}": "x" for index in range(12)}
-    in_step(world, tags=others)
+    in_sync(world, tags=others)
     world.items["alpha"] = {"tags": {"env": "prod", "t3": "y"}}
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()

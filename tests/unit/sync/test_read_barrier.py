@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.secret.redact import Scrubber
+from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
@@ -88,11 +88,11 @@ async def test_what_somebody_else_brought_in_step_is_unchanged():
 def test_a_value_cut_off_or_escaped_is_masked():
     """A message that was cut within a key, or writes it with escapes, shows none of it."""
     key = "Zm9vYmFyYmF6cXV4+/8Zm9vYmFyYmF6cXV4" * 2 + "Zm9vYmFyYmF6cXV4=="
-    scrubber = Scrubber()
-    kept = scrubber.remember(SecretValue(key))
-    assert key[:12] not in scrubber.scrub(f"value {key[:40]}... is wrong")
+    redactor = Redactor()
+    kept = redactor.remember(SecretValue(key))
+    assert key[:12] not in redactor.redact(f"value {key[:40]}... is wrong")
     escaped = key.replace("+", "\\u002B").replace("/", "\\/").replace("=", "\\u003D")
-    assert "YmFyYmF6" not in scrubber.scrub(f"body {escaped} is wrong")
+    assert "YmFyYmF6" not in redactor.redact(f"body {escaped} is wrong")
     assert kept
 
 

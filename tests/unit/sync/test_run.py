@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import AzureFailure, FailureRecord
-from keysync.sync.collect import AccountScope
+from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.sync.collect import WorkItem
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from keysync.sync.run import run_pass
+from keysync.sync.run import run_sync
 from tests.support.memory import MemorySource
 from tests.support.runs import Limits, World, key, outcomes, ref
 
@@ -76,7 +76,7 @@ async def test_a_failed_account_has_an_item_for_each_key_it_should_have_served()
     """Failures stand in the report with their record; the others are done."""
     world = World("bad", "good")
     record = FailureRecord(kind="cloud_error", summary="HTTP 403", http_status=403)
-    world.sources["bad"].failure = AzureFailure(record)
+    world.sources["bad"].failure = CallFailed(record)
     report = await world.run()
     assert [result.error for result in report.results if result.outcome == "failed"] == [record, record]
     assert report.failed
@@ -243,18 +243,18 @@ async def test_a_scope_is_asked_for_when_its_turn_comes():
     """Of thousands of accounts only those under way are there at once."""
     world = World(*(f"account{number}" for number in range(20)))
 
-    class Scopes(list[AccountScope]):
+    class WorkItems(list[WorkItem]):
         asked = 0
 
         def __getitem__(self, at: Any) -> Any:
             self.asked += 1
             return super().__getitem__(at)
 
-    scopes = Scopes(world.scopes())
+    scopes = WorkItems(world.scopes())
     for name in list(world.sources)[4:]:
         world.sources[name].hang()
     job = replace(world.job(concurrency=8, patience_seconds=60), scopes=scopes)
-    running = asyncio.create_task(run_pass(job))
+    running = asyncio.create_task(run_sync(job))
     for _ in range(100):  # turns of the loop, enough for all that does not hang
         await asyncio.sleep(0)
     assert scopes.asked == 12
@@ -266,14 +266,14 @@ async def test_a_scope_that_cannot_be_made_ends_the_pass_when_the_others_are_don
     """A fault of ours by which nobody knows whose it is: nothing is told of it but the fault, and nobody waits."""
     world = World("alpha", "beta")
 
-    class Scopes(list[AccountScope]):
+    class WorkItems(list[WorkItem]):
         def __getitem__(self, at: Any) -> Any:
             if at == 1:
                 raise KeyError(at)
             return super().__getitem__(at)
 
     with pytest.raises(KeyError):
-        await run_pass(replace(world.job(), scopes=Scopes(world.scopes())))
+        await run_sync(replace(world.job(), scopes=WorkItems(world.scopes())))
     assert outcomes(world.watcher.results) == {"alpha-primary-key": "created", "alpha-secondary-key": "created"}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

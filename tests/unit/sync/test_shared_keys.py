@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Result
 from keysync.sync.ownership import own_tags
@@ -58,7 +58,7 @@ async def test_an_account_in_sync_is_refused_beside_its_double() -> None:
 async def test_a_vault_that_fails_hides_no_double() -> None:
     """The keys of an account count although none of its secrets could be read."""
     world = World("alpha", "beta")
-    failure = AzureFailure(FailureRecord(kind="dns", summary="no vault"))
+    failure = CallFailed(FailureRecord(kind="dns", summary="no vault"))
     for name in ("primary", "secondary"):
         world.vault.failures[f"alpha-{name}-key"] = failure
     world.sources["beta"].values = dict(world.sources["alpha"].values)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keysync.azure.errors import FailureRecord
-from keysync.azure.retry import FRESHNESS, Outdated
+from keysync.azure.retry import READ_BARRIER, StaleRead
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, outcomes, ref
@@ -26,7 +26,7 @@ async def test_a_write_that_came_too_late_takes_another_look():
     """The secret is looked at again, and written if it is still as it was."""
     world = World("alpha")
     stale(world)
-    world.vault.failing_once[NAME] = Outdated(RECORD), lambda: pass_time(world)
+    world.vault.failing_once[NAME] = StaleRead(RECORD), lambda: pass_time(world)
     assert outcomes(await world.apply())[NAME] == "updated"
     assert world.log.count(f"write {NAME}") == 2
     assert world.vault.text(NAME) == world.sources["alpha"].values["primary"]
@@ -41,7 +41,7 @@ async def test_what_somebody_did_while_it_waited_is_seen(theirs: dict[str, str])
     def meanwhile() -> None:
         world.vault.retag(NAME, theirs)
 
-    world.vault.failing_once[NAME] = Outdated(RECORD), meanwhile
+    world.vault.failing_once[NAME] = StaleRead(RECORD), meanwhile
     assert outcomes(await world.apply())[NAME] == "refused"
     assert world.vault.text(NAME) == key("old")
 
@@ -50,7 +50,7 @@ async def test_it_is_not_tried_for_ever():
     """Three looks, and the item has failed with what kept it waiting."""
     world = World("alpha")
     stale(world)
-    world.vault.write_failures[NAME] = Outdated(RECORD)
+    world.vault.write_failures[NAME] = StaleRead(RECORD)
     (result, *_) = await world.apply()
     assert (result.outcome, result.error) == ("failed", RECORD)
     assert world.log.count(f"write {NAME}") == 3
@@ -63,7 +63,7 @@ async def test_a_write_knows_how_long_its_look_is_good_for():
     seen = {}
 
     def note() -> None:
-        freshness = FRESHNESS.get()
+        freshness = READ_BARRIER.get()
         assert freshness is not None
         seen[freshness.once] = freshness
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from keysync.azure.errors import FailureRecord
 from keysync.sources.interface import KEY_NAMES, KeyName
-from keysync.sync.model import KeyRefused, Observed, Unseen, Verdict
+from keysync.sync.model import ItemObservation, KeyRefused, Unobserved, Verdict
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
 from keysync.sync.verdict import verdict_of
@@ -26,7 +26,7 @@ def held(name: KeyName, what: str) -> str:
     return {"own": name, "other": OTHER[name]}.get(what, f"gone {name}")
 
 
-def pair(name: KeyName, mine: str, theirs: str) -> tuple[Observed, Observed]:
+def pair(name: KeyName, mine: str, theirs: str) -> tuple[ItemObservation, ItemObservation]:
     other = OTHER[name]
     return look(item(name), ours(held(name, mine), name)), look(item(other), ours(held(other, theirs), other))
 
@@ -74,8 +74,8 @@ def test_a_secret_that_cannot_be_read_is_told_by_why(observation: Observation, v
     assert verdict_of(look(item(), observation)) == verdict
 
 
-@pytest.mark.parametrize("observed", [Unseen(item(), RECORD), KeyRefused(item(), "no base64")])
-def test_what_did_not_answer_is_unknown(observed: Observed) -> None:
+@pytest.mark.parametrize("observed", [Unobserved(item(), RECORD), KeyRefused(item(), "no base64")])
+def test_what_did_not_answer_is_unknown(observed: ItemObservation) -> None:
     """Nobody guesses the state of an item of which one side is missing."""
     assert verdict_of(observed) == "unknown"
 
@@ -84,7 +84,7 @@ def test_what_did_not_answer_is_unknown(observed: Observed) -> None:
     "sibling",
     [
         None,
-        Unseen(item("secondary"), RECORD),
+        Unobserved(item("secondary"), RECORD),
         KeyRefused(item("secondary"), "no base64"),
         look(item("secondary"), Absent()),
         look(item("secondary"), Disabled("v1", own_tags(item("secondary")))),
@@ -94,7 +94,7 @@ def test_what_did_not_answer_is_unknown(observed: Observed) -> None:
     ],
     ids=["none", "unseen", "refused", "absent", "disabled", "by hand", "another tool", "certificate"],
 )
-def test_both_changed_takes_two_secrets_of_ours(sibling: Observed | None) -> None:
+def test_both_changed_takes_two_secrets_of_ours(sibling: ItemObservation | None) -> None:
     """Nobody is accused of regenerating both keys on the word of a secret that is not ours or was not seen."""
     assert verdict_of(look(item(), ours("gone")), sibling) == "stale"
 
@@ -109,11 +109,11 @@ def test_duplicated_takes_the_other_secret_to_hold_the_same(observation: Observa
 HOLDINGS = st.sampled_from(["own", "other", "neither", "foreign", "absent", "disabled", "unseen"])
 
 
-def observed(account: str, name: KeyName, what: str) -> Observed:
+def observed(account: str, name: KeyName, what: str) -> ItemObservation:
     one = item(name, account)
     match what:
         case "unseen":
-            return Unseen(one, RECORD)
+            return Unobserved(one, RECORD)
         case "absent":
             return look(one, Absent())
         case "disabled":

@@ -6,8 +6,8 @@ from typing import Any
 
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
-from keysync.sync.collect import Scopes
-from keysync.sync.items import Asked, Catalogue
+from keysync.sync.collect import WorkItems
+from keysync.sync.items import ItemFactory, Selection
 from tests.support.memory import MemorySource
 from tests.support.runs import key
 from tests.support.settings import config_of
@@ -15,7 +15,7 @@ from tests.support.settings import config_of
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 
 
-def scopes_of(*accounts: dict[str, Any], asked: Asked | None = None) -> tuple[Scopes, list[str]]:
+def scopes_of(*accounts: dict[str, Any], asked: Selection | None = None) -> tuple[WorkItems, list[str]]:
     """The scopes of a configuration with the vaults main and spare, and the accounts whose source was made."""
     config = config_of(
         {
@@ -31,7 +31,7 @@ def scopes_of(*accounts: dict[str, Any], asked: Asked | None = None) -> tuple[Sc
         made.append(account.name)
         return MemorySource(key("one"), key("two"))
 
-    return Scopes(config.accounts, Catalogue(config, asked or Asked()), source), made
+    return WorkItems(config.accounts, ItemFactory(config, asked or Selection()), source), made
 
 
 async def test_there_is_one_for_each_account_and_vault() -> None:
@@ -55,7 +55,7 @@ async def test_an_account_of_several_vaults_is_asked_once() -> None:
 
 async def test_what_the_run_is_not_about_has_none() -> None:
     """With the secrets of one vault asked for, an account is in that vault's scopes only, and shares nothing."""
-    asked = Asked(secrets=frozenset({"spare/beta-primary-key"}))
+    asked = Selection(secrets=frozenset({"spare/beta-primary-key"}))
     scopes, made = scopes_of({"name": "beta", "vaults": ["main", "spare"]}, asked=asked)
     assert [[item.ref.secret for item in scope.items] for scope in scopes] == [["beta-primary-key"]]
     assert made == ["beta"]

@@ -255,7 +255,7 @@ async def test_only_what_is_foreign_is_left_to_adopt() -> None:
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     world.vault.put(SECONDARY, key("gone"), own_tags(item("secondary")))
     world.items["alpha"] = {"adopt": "unmarked"}
-    report = await world.run(only_foreign=True)
+    report = await world.run(only_unmanaged=True)
     assert outcomes(report.results) == {PRIMARY: "adopted"}
     assert world.writes() == [f"patch {PRIMARY}"]
 

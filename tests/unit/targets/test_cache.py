@@ -12,18 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import AzureFailure, FailureRecord
+from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.targets import list_validation as survey_module
-from keysync.targets.cache import PAGE, Memory, most_pages
-from keysync.targets.interface import Existing, Listed
-from keysync.targets.list_validation import ListingSurvey, Pages
+from keysync.targets.cache import PAGE, SecretCache, most_pages
+from keysync.targets.interface import SecretProperties, StoredSecret
+from keysync.targets.list_validation import ListingValidation, Pages
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 TAGS = {"managed-by": "keysync"}
-STORED = Existing("v1", Fingerprinter().of(SecretValue("x")), TAGS, "text/plain")
-LISTED = Listed("Name", TAGS, content_type="text/plain", updated=NOW)
+STORED = StoredSecret("v1", Fingerprinter().of(SecretValue("x")), TAGS, "text/plain")
+LISTED = SecretProperties("Name", TAGS, content_type="text/plain", updated=NOW)
 
 
 class Clock:
@@ -36,19 +36,19 @@ class Clock:
         return self.now
 
 
-def memory(clock: Clock | None = None, verify: float = 3600.0) -> Memory:
-    return Memory(verify, clock or Clock(), uniform=lambda _low, high: high)
+def memory(clock: Clock | None = None, verify: float = 3600.0) -> SecretCache:
+    return SecretCache(verify, clock or Clock(), uniform=lambda _low, high: high)
 
 
-def kept(answered: datetime | None = NOW + timedelta(seconds=2), **more: Any) -> Memory:
+def kept(answered: datetime | None = NOW + timedelta(seconds=2), **more: Any) -> SecretCache:
     made = memory(**more)
     made.keep("name", STORED, NOW, answered)
     return made
 
 
-def is_stored(recalled: Existing | None) -> bool:
+def is_stored(recalled: StoredSecret | None) -> bool:
     """Whether it tells of the secret what was read."""
-    return all(getattr(recalled, one.name) == getattr(STORED, one.name) for one in fields(Existing))
+    return all(getattr(recalled, one.name) == getattr(STORED, one.name) for one in fields(StoredSecret))
 
 
 def test_what_shows_no_change_need_not_be_read():
@@ -120,31 +120,31 @@ def test_a_listing_is_chosen_by_numbers():
 class Vault:
     """Pages of a listing, counted, each of which may wait or fail."""
 
-    def __init__(self, *pages: Sequence[Listed]) -> None:
+    def __init__(self, *pages: Sequence[SecretProperties]) -> None:
         self.pages = pages
         self.fetched = 0
         self.fail_at: int | None = None
         self.gates: dict[int, asyncio.Event] = {}
 
-    async def fetch(self) -> AsyncIterator[Sequence[Listed]]:
+    async def fetch(self) -> AsyncIterator[Sequence[SecretProperties]]:
         for number, page in enumerate(self.pages):
             if number in self.gates:
                 await self.gates[number].wait()
             if number == self.fail_at:
-                raise AzureFailure(FailureRecord(kind="timeout", summary="no answer"))
+                raise CallFailed(FailureRecord(kind="timeout", summary="no answer"))
             self.fetched += 1
             yield page
 
 
-def fleet(count: int) -> tuple[Memory, list[Listed]]:
+def fleet(count: int) -> tuple[SecretCache, list[SecretProperties]]:
     known, listed = memory(), [replace(LISTED, name=f"s{number}") for number in range(count)]
     for each in listed:
         known.keep(each.name, STORED, NOW, NOW + timedelta(seconds=9))
     return known, listed
 
 
-def survey(known: Memory, vault: Vault, names: Sequence[str], pages: Pages | None = None) -> ListingSurvey:
-    return ListingSurvey(names, known, pages or Pages(), vault.fetch, Clock())
+def survey(known: SecretCache, vault: Vault, names: Sequence[str], pages: Pages | None = None) -> ListingValidation:
+    return ListingValidation(names, known, pages or Pages(), vault.fetch, Clock())
 
 
 async def test_a_listing_spares_the_reads_of_what_it_shows():
@@ -153,8 +153,8 @@ async def test_a_listing_spares_the_reads_of_what_it_shows():
     listed[3] = replace(listed[3], updated=NOW + timedelta(seconds=1))
     vault = Vault(listed[:5], listed[5:9])
     look = survey(known, vault, [f"s{number}" for number in range(10)])
-    spared = [number for number in range(10) if await look.recall(f"s{number}") is not None]
-    assert spared == [0, 1, 2, 4, 5, 6, 7, 8]
+    excluded = [number for number in range(10) if await look.recall(f"s{number}") is not None]
+    assert excluded == [0, 1, 2, 4, 5, 6, 7, 8]
     await look.close()
 
 

@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, Gauge
 
 from keysync.report.status import Status
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 from tests.support.statuses import varied
 
@@ -65,5 +65,5 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def client(source: Source, registry: CollectorRegistry) -> AsyncIterator[Client]:
-    async with open_server(make_app(source, registry), "127.0.0.1", 0) as bound, aiohttp.ClientSession() as session:
+    async with open_server(make_web_app(source, registry), "127.0.0.1", 0) as bound, aiohttp.ClientSession() as session:
         yield Client(bound.url, session)

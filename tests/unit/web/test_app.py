@@ -83,7 +83,7 @@ async def test_the_json_is_the_snapshot(client: Client, source: Source):
     assert told == source.current.to_dict()
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     assert told["now"] == "2026-11-24T05:22:00Z"
-    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_step": 12, "behind": 3, "unread": 4, "pending": 2}
+    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_sync": 12, "behind": 3, "unread": 4, "pending": 2}
     norole = next(one for one in told["accounts"] if one["name"] == "norole")
     assert norole["account"] == arm_id("norole")
     assert norole["secrets"][0]["error"]["cloud_error"]["code"] == "AuthorizationFailed"
@@ -131,7 +131,7 @@ async def test_readyz_waits_for_the_first_pass(client: Client, source: Source):
 async def test_a_standby_is_ready_and_says_so(client: Client, source: Source):
     """On the page too; a roll-out that waits for readiness would otherwise wait for ever."""
     reason = "standing by: another replica leads"
-    source.current = make_status(account("alpha", "pending"), leader=False, ready_reason=reason, next_pass=None)
+    source.current = make_status(account("alpha", "pending"), leader=False, ready_reason=reason, next_run=None)
     answer = await client.ask("/readyz")
     assert answer.status == 200
     assert json.loads(answer.text)["reason"] == reason
@@ -162,7 +162,7 @@ async def test_a_standby_that_cannot_read_its_lease_is_not_ready(client: Client,
     """Probe, page and metric say so, and give the reason."""
     reason = "standing by, but could not take over: the Lease render/keysync was never read: Kubernetes answered 403"
     source.current = make_status(
-        leader=False, ready=False, ready_reason=reason, lease_trouble="never_read", next_pass=None
+        leader=False, ready=False, ready_reason=reason, lease_trouble="never_read", next_run=None
     )
     answer = await client.ask("/readyz")
     assert answer.status == 503

@@ -119,17 +119,17 @@ def test_half_a_first_pass_is_not_all():
 @pytest.mark.parametrize(
     ("outcome", "verdict", "standing"),
     [
-        ("unchanged", "in_sync", "in_step"),
-        ("unchanged", "foreign", "in_step"),
-        ("updated", "stale", "in_step"),
-        ("created", "missing", "in_step"),
+        ("unchanged", "in_sync", "in_sync"),
+        ("unchanged", "foreign", "in_sync"),
+        ("updated", "stale", "in_sync"),
+        ("created", "missing", "in_sync"),
         ("refused", "foreign", "behind"),
         ("skipped", "disabled", "behind"),
         ("failed", "unknown", "unread"),
         ("failed", "stale", "behind"),
         ("unknown", "stale", "unread"),
         ("update", "stale", "behind"),
-        (None, "in_sync", "in_step"),
+        (None, "in_sync", "in_sync"),
         (None, "swapped", "behind"),
         (None, "unknown", "pending"),
         (None, None, "pending"),
@@ -348,9 +348,9 @@ def test_refreshing_can_be_paused():
 
 def test_the_form_shows_what_is_in_force():
     """Text, state, vault and order stand in their controls."""
-    page = document(varied(), q="sample", state="in_step", vault="main", sort="-name")
+    page = document(varied(), q="sample", state="in_sync", vault="main", sort="-name")
     chosen = [one["value"] for one in page.all("option") if "selected" in one]
-    assert chosen == ["in_step", "main", "-name"]
+    assert chosen == ["in_sync", "main", "-name"]
     assert page.all("input")[0]["value"] == "sample"
     assert "Show all" in page.text
 

@@ -46,7 +46,7 @@ def test_what_needs_a_person_comes_first():
         ({"q": "sampleacct-secondary"}, {"sampleacct"}),
         ({"q": "terraform"}, {"handmade"}),
         ({"q": "safety limit"}, {"waiting"}),
-        ({"q": "norole", "state": "in_step"}, set()),
+        ({"q": "norole", "state": "in_sync"}, set()),
     ],
 )
 def test_a_filter_leaves_what_was_asked_for(parameters: dict[str, str], found: set[str]):

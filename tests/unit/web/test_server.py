@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from keysync.errors import UsageError
-from keysync.web.app import make_app
+from keysync.web.app import make_web_app
 from keysync.web.security import is_loopback_name
 from keysync.web.server import Bound, open_server
 
@@ -18,7 +18,7 @@ from .conftest import Client, Source
 
 
 def app():
-    return make_app(Source(), CollectorRegistry())
+    return make_web_app(Source(), CollectorRegistry())
 
 
 @pytest.mark.parametrize(
