@@ -41,7 +41,7 @@ def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
         cache_logger_on_first_use=False,
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, _foreign],
+        foreign_pre_chain=[structlog.contextvars.merge_contextvars, _library_record],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared[1:], renderer],
     )
     _install(formatter, level.upper())
@@ -84,7 +84,7 @@ def _log_dropped(lines: int) -> None:
     structlog.get_logger("keysync").warning("log.dropped", lines=lines)
 
 
-def _foreign(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+def _library_record(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """A library's record: its sentence becomes a field, so that `event` stays a stable name."""
     record: logging.LogRecord = event["_record"]
     return {**event, "message": str(event["event"]), "event": f"library.{record.name}"}

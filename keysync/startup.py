@@ -61,7 +61,7 @@ def shrink_tls_buffers() -> None:
 def exit_now(code: int) -> NoReturn:
     """Ends the process at once with `code`. What was printed has been flushed by then, but for stderr.
 
-    Taking a thousand modules apart takes as long as a pass over one account, and the system takes the memory back anyway.
+    Taking a thousand modules apart takes as long as a run over one account, and the system takes the memory back anyway.
     Whatever has to be closed has been closed by then; a thread that hangs, such as one that resolves a name, holds nobody up.
     """
     with suppress(OSError):

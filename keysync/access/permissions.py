@@ -1,6 +1,6 @@
 """What a configuration needs to be allowed: which identity needs which role at which scope, and no more.
 
-A role is a fixed set of actions (`ROLES`); what calls for each of them is what the passes and the doctor really ask of Azure, and a test
+A role is a fixed set of actions (`ROLES`); what calls for each of them is what the runs and the doctor really ask of Azure, and a test
 compares the two.
 """
 

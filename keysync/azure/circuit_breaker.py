@@ -150,7 +150,7 @@ class Breakers:
     async def probed(self, key: str) -> None:
         """Waits until something is known of the probe that is out, or its time is up; then ask `allow` again.
 
-        Whoever is refused while it is out would have to wait for its next pass, though the vault may be well.
+        Whoever is refused while it is out would have to wait for its next run, though the vault may be well.
         """
         breaker = self._breakers.get(key)
         if breaker is None or breaker.probe is None:

@@ -46,7 +46,7 @@ _SECOND_FACTOR: Final = (
     "Entra asks this user for a second factor, which a program cannot give: sign in with a service principal or a "
     "managed identity, set by `type` under `credential`"
 )
-_ENTRA_FAULT: Final = "Entra has a fault of its own: the next pass tries again"
+_ENTRA_FAULT: Final = "Entra has a fault of its own: the next run tries again"
 
 # By code, lower-cased; `{scope}` is the account's ARM id or the vault's URL, `{tenant}`, `{client}` and `{proof}` are where
 # the credential has them from, `{app}` is the application's id.
@@ -79,8 +79,8 @@ _BY_CODE: Final = {
     "objectisdeletedbutrecoverable": (
         "a deleted secret holds this name: recover it (az keyvault secret recover) or let it be purged, then sync again"
     ),
-    "objectisbeingdeleted": "the old secret of this name is still being deleted: the next pass tries again",
-    "objectisbeingrecovered": "the secret is being recovered: the next pass tries again",
+    "objectisbeingdeleted": "the old secret of this name is still being deleted: the next run tries again",
+    "objectisbeingrecovered": "the secret is being recovered: the next run tries again",
     "secretdisabled": "the secret is disabled: enable it (az keyvault secret set-attributes --enabled true) to have it synced",
     "aadsts7000222": (
         "the client secret has expired. It comes from {proof}: put the value of a new one there. To make one: "
@@ -311,7 +311,7 @@ def _vault_firewall(failure: _Failure) -> str | None:
 def _vault_read_only(failure: _Failure) -> str | None:
     if failure.status != 503 or "read-only" not in failure.message.lower():
         return None
-    return f"{failure.scope} is read-only while Azure moves it to its other region: nothing is to be done, the next pass tries again"
+    return f"{failure.scope} is read-only while Azure moves it to its other region: nothing is to be done, the next run tries again"
 
 
 def _missing_secret_action(failure: _Failure) -> str | None:
@@ -377,7 +377,7 @@ def _identity_reply(failure: _Failure) -> str | None:
     if failure.kind != "invalid_response" or failure.sign_in.type != "managed_identity":
         return None
     return (
-        "the managed-identity endpoint of this machine answered with something that is not a token: the next pass tries again; "
+        "the managed-identity endpoint of this machine answered with something that is not a token: the next run tries again; "
         "if it lasts, restart the app or the machine, or set another `type` under `credential`"
     )
 
@@ -400,7 +400,7 @@ def _by_code(failure: _Failure) -> str | None:
 
 def _by_kind(failure: _Failure) -> str | None:
     if failure.kind == "cloud_error" and failure.status is not None and failure.status >= 500:
-        return "Azure has a fault of its own: the next pass tries again"
+        return "Azure has a fault of its own: the next run tries again"
     text = _BY_KIND.get(failure.kind)
     return text.format(scope=failure.scope) if text else None
 

@@ -238,13 +238,13 @@ class Caller:
         if wait is None or wait <= self._policy.retry_after_cap or not _transient(record):
             return record
         told = (
-            f"Azure asks to wait {wait:.0f} s, longer than the {self._policy.retry_after_cap:.0f} s that one pass waits"
+            f"Azure asks to wait {wait:.0f} s, longer than the {self._policy.retry_after_cap:.0f} s that one run waits"
         )
-        return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this pass)")
+        return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this run)")
 
 
 def _still_held(scope: str, seconds: float) -> FailureRecord:
-    told = f"Resource Manager has asked this identity to wait {seconds:.0f} s more: {scope} is not asked in this pass"
+    told = f"Resource Manager has asked this identity to wait {seconds:.0f} s more: {scope} is not asked in this run"
     hint = hint_for(kind="throttled", codes=(), message="", operation="", scope=scope)
     return FailureRecord(kind="throttled", summary=told, http_status=429, hint=hint, retry_after=seconds)
 

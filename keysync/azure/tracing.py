@@ -1,4 +1,4 @@
-"""What a pass is traced with. Nothing here needs OpenTelemetry: whoever takes a `Tracer` works without it."""
+"""What a run is traced with. Nothing here needs OpenTelemetry: whoever takes a `Tracer` works without it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tracer(Protocol):
         ...
 
 
-RUN: Final = "keysync.pass"  # a span's name
+RUN: Final = "keysync.run"  # a span's name
 ACCOUNT: Final = "keysync.account"
 SECRET: Final = "keysync.secret"  # noqa: S105  # a span's name
 

@@ -20,7 +20,7 @@ from keysync.files import check_regular
 from keysync.secret.redact import Redactor
 from keysync.startup import shrink_tls_buffers
 
-# Longer than anything in a pass waits between two calls to one host; what a pass over hundreds of vaults has opened is soon given back.
+# Longer than anything in a run waits between two calls to one host; what a run over hundreds of vaults has opened is soon given back.
 _KEPT_SECONDS: Final = 5.0
 
 

@@ -1,4 +1,4 @@
-"""`check`: tries everything that a pass needs, writes nothing, and says what to do about each finding."""
+"""`check`: tries everything that a run needs, writes nothing, and says what to do about each finding."""
 
 from __future__ import annotations
 
@@ -120,7 +120,9 @@ async def _examine(options: Options, app: App, interruption: Interruption, bar: 
         *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
     ]
     found = await _doubted(app, await asyncio.gather(*probes))
-    asked = Selection(options=options.told)  # so that the commands of cures are about the same file and accounts
+    asked = Selection(
+        options=options.options_hint
+    )  # so that the commands of cures are about the same file and accounts
     report = await run_sync(app.make_run(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
     closed = {one.subject for one in found if one.level == "problem" and one.subject.startswith("vault ")}
     return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
@@ -139,14 +141,14 @@ def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Itera
 
 
 def _without_contradictions(found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """No pass for a subject that also has a problem."""
+    """No run for a subject that also has a problem."""
     found = list(found)
     wrong = {one.subject for one in found if one.level == "problem"}
     return [one for one in found if one.level != "ok" or one.subject not in wrong]
 
 
 def _by_cause(found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """One finding a cause: passes first, then warnings, problems last; within a level in natural order."""
+    """One finding a cause: runs first, then warnings, problems last; within a level in natural order."""
     groups: dict[object, list[Diagnosis]] = {}
     for number, one in enumerate(found):
         if one.level == "ok":
@@ -297,7 +299,7 @@ async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diag
 
 
 def _secrets(results: Iterable[Result], closed: Container[str]) -> Iterable[Diagnosis]:
-    """What a pass would find at each secret; of a vault in `closed` nothing that would have to be written."""
+    """What a run would find at each secret; of a vault in `closed` nothing that would have to be written."""
     for result in results:
         subject = f"secret {result.ref.vault}/{result.ref.secret}"
         if result.outcome == "refused":
@@ -322,7 +324,7 @@ def _instruction(result: Result) -> str | None:
 
 
 _EXPECTED: Final = {
-    "unchanged": "is in step",
+    "unchanged": "is in sync",
     "create": "would be created",
     "update": "would be updated",
     "adopt": "would be marked as keysync's",

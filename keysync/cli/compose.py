@@ -63,9 +63,9 @@ _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 @dataclass(slots=True)
 class App:
-    """A configuration with everything opened: ready for passes, and for the doctor.
+    """A configuration with everything opened: ready for runs, and for the doctor.
 
-    `accounts` are those that passes are about; `cover` brings others.
+    `accounts` are those that runs are about; `cover` brings others.
     """
 
     config: Config
@@ -85,9 +85,9 @@ class App:
     opener: ClientFactory
 
     async def cover(self, accounts: Sequence[Account]) -> None:
-        """From now on passes are about `accounts`: opens what is missing, and forgets what nobody needs any more.
+        """From now on runs are about `accounts`: opens what is missing, and forgets what nobody needs any more.
 
-        No request is made, and passes under way are not disturbed. Raises UsageError as `open_app` does.
+        No request is made, and runs under way are not disturbed. Raises UsageError as `open_app` does.
         """
         for name in dict.fromkeys(name for account in accounts for name in account.vaults):
             if name not in self.targets:
@@ -104,7 +104,7 @@ class App:
         return self._source_by(self.accesses, account)
 
     def _source_by(self, accesses: Mapping[AccessKey, BatchAccess], account: Account) -> BatchAccount:
-        # Made anew whenever it is asked for: thousands that are kept would cost more than all that a pass needs of them.
+        # Made anew whenever it is asked for: thousands that are kept would cost more than all that a run needs of them.
         access = accesses[access_key(account)]
         return BatchAccount(
             account,
@@ -129,7 +129,7 @@ class App:
         patience: float | None = None,
         preflight: Preflight | None = None,
     ) -> SyncRun:
-        """One pass over every account, or over `accounts`; with `asked.adopt`, over nothing but what is not ours yet.
+        """One run over every account, or over `accounts`; with `asked.adopt`, over nothing but what is not ours yet.
 
         `patience` is in seconds how long the limits wait for slow accounts, if that is to be less than configured.
         """

@@ -55,7 +55,7 @@ _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tag
 
 
 def run(options: Options, *, once: bool, every: float) -> int:
-    """Runs until SIGINT or SIGTERM, or with `once` for three passes; returns 0."""
+    """Runs until SIGINT or SIGTERM, or with `once` for three runs; returns 0."""
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
     return asyncio.run(_run(redactor, once=once, every=every))
@@ -116,7 +116,7 @@ def _config(azure: Emulator, every: float) -> Config:
 
 
 class _Show:
-    """What stands on the terminal: the whole report of the first pass, then what is new, pass by pass; a `RunObserver`."""
+    """What stands on the terminal: the whole report of the first run, then what is new, pass by pass; a `RunObserver`."""
 
     def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
         self._paper = console
@@ -146,7 +146,7 @@ class _Show:
         versions = sum(len(secret) for secret in self._azure.state.vault("main").secrets.values())
         self._say(
             "ended",
-            f"{self._runs} passes, {versions} versions of secrets in the vault, each written once for one new key",
+            f"{self._runs} runs, {versions} versions of secrets in the vault, each written once for one new key",
         )
 
     def started(self, run_id: str, scopes: int) -> None:
@@ -159,7 +159,7 @@ class _Show:
         """Told by the report."""
 
     def finished(self, report: Report) -> None:
-        """Tells of the pass, and renews a key so that the next one has something to do."""
+        """Tells of the run, and renews a key so that the next one has something to do."""
         self._runs += 1
         self._tell(report)
         if self._once and self._runs >= _PASSES_ONCE:
@@ -197,12 +197,12 @@ class _Show:
         )
 
     def _quiet_line(self, report: Report) -> None:
-        # Accounts that keep failing are left out of some passes: what is known of them still counts.
+        # Accounts that keep failing are left out of some runs: what is known of them still counts.
         in_sync = sum(outcome not in BAD for outcome in self._last.values())
         behind = sorted(
             {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}, key=natural
         )
-        told = f"{in_sync} of {len(self._last)} secrets in step in {report.duration_seconds:.2f} s"
+        told = f"{in_sync} of {len(self._last)} secrets in sync in {report.duration_seconds:.2f} s"
         self._say(f"pass {self._runs}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
 
     def _say(self, what: str, text: str, style: str = "bold") -> None:

@@ -47,7 +47,7 @@ class _InOrder(click.Group):
 @click.group(
     cls=_InOrder,
     name="keysync",
-    help="Keeps Azure Key Vault in step with the keys of Azure Batch accounts.",
+    help="Keeps Azure Key Vault in sync with the keys of Azure Batch accounts.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -58,7 +58,7 @@ def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # wha
     context.obj = given
 
 
-@app.command(short_help="One pass: write what changed, then exit.")
+@app.command(short_help="One run: write what changed, then exit.")
 @config_option
 @click.option("--dry-run", is_flag=True, help="Show what would be done, write nothing.")
 @accounts_option
@@ -85,7 +85,7 @@ def sync(
     push_gateway: str | None,
     **given: Any,  # noqa: ANN401  # what the options give
 ) -> None:
-    """One pass: write the keys that changed, then exit (0 in step, 1 failed or refused, 2 usage, 4 safety stop)."""
+    """One run: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 safety stop)."""
     _configured(
         "sync", context, given, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
     )
@@ -101,7 +101,7 @@ def sync(
 @global_options
 @click.pass_context
 def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # noqa: ANN401
-    """Show what a pass would change; write nothing."""
+    """Show what a run would change; write nothing."""
     _configured("sync", context, given, dry_run=True, exit_code_for_changes=exit_code)
 
 
@@ -177,14 +177,14 @@ def role(config: Path | None, principal_id: Sequence[str], output: str, **_given
 
 
 @app.command(short_help="The daemon against the embedded Azure.")
-@click.option("--once", is_flag=True, help="End by itself after a few passes.")
+@click.option("--once", is_flag=True, help="End by itself after a few runs.")
 @click.option(
     "--every",
     type=click.FloatRange(min=1.0),
     default=3.0,
     show_default=True,
     metavar="SECONDS",
-    help="Time between passes.",
+    help="Time between runs.",
 )
 @global_options
 @click.pass_context

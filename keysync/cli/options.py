@@ -1,4 +1,4 @@
-"""Options that commands share, and what they say of one run."""
+"""Options that commands share, and their values for one command."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import click
 
 from keysync import __version__
 from keysync.config.isolated import Reading
-from keysync.config.settings import Config
-from keysync.logs import LogFormat
-from keysync.sync.model import Adoption
-from keysync.sync.shard import Shard
+
+if TYPE_CHECKING:  # not at run time: `--help` and `--version` must not import what a sync run needs
+    from keysync.config.settings import Config
+    from keysync.logs import LogFormat
+    from keysync.sync.model import Adoption
+    from keysync.sync.shard import Shard
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Option: TypeAlias = Callable[[Decorated], Decorated]
@@ -83,7 +85,7 @@ global_options: Final = several(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the command line says of one run. `reading` is the configuration that it names, None for a command that needs none."""
+    """The options of one command. `reading` is the configuration that is being read; None if the command needs none."""
 
     config: Path | None
     log_level: str
@@ -102,8 +104,8 @@ class Options:
     reading: Reading | None = None
 
     @property
-    def told(self) -> str:
-        """The options that a command which is told needs, to be about what this run is about."""
+    def options_hint(self) -> str:
+        """Options to repeat in suggested commands (-c, --account, --shard)."""
         words = ["-c", str(self.config)] if self.config is not None else []
         for name in self.accounts:
             words += ["--account", name]

@@ -1,4 +1,4 @@
-"""`run`: the daemon put together, from the first pass to the last write."""
+"""`run`: the daemon put together, from the first run to the last write."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ from keysync.web.server import open_server
 
 _BEAT_SECONDS: Final = 1.0
 _CONNECT_SECONDS: Final = 10.0
-# Shares of `timeouts.shutdown`, one after the other: passes and their writes, the webhook's last events, the last spans.
+# Shares of `timeouts.shutdown`, one after the other: runs and their writes, the webhook's last events, the last spans.
 _RUNS, _EVENTS, _SPANS = 0.85, 0.1, 0.05
 _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
@@ -71,7 +71,7 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, watch: ConfigWatch, redactor: Redactor) -> None:
     with interruptible() as interruption:
-        await serve(config, redactor, interruption, watch=watch, told=options.told, shard=options.shard)
+        await serve(config, redactor, interruption, watch=watch, told=options.options_hint, shard=options.shard)
 
 
 async def serve(
@@ -169,7 +169,7 @@ async def _open_notifier(
 
 
 def _nothing() -> None:
-    """The first pass is about to start, or no other will."""
+    """The first run is about to start, or no other will."""
 
 
 @dataclass(slots=True)
@@ -230,7 +230,7 @@ class _Daemon:
         self._cover(opened)
 
     async def work(self, watch: ConfigWatch | None, asked: SignalHandlers) -> None:
-        """Passes, until the stop; `asked` is answered meanwhile."""
+        """Runs, until the stop; `asked` is answered meanwhile."""
         self._watchdog.start()
         self._task(self._beat())
         self._task(self._discover())
@@ -248,7 +248,7 @@ class _Daemon:
             asked.sync_now = asked.reload = _nothing
 
     async def end(self) -> None:
-        """No new pass; writes under way finish; sessions close. Within `timeouts.shutdown`, or it is cut short."""
+        """No new run; writes under way finish; sessions close. Within `timeouts.shutdown`, or it is cut short."""
         if self._ended:
             return
         self._ended = True
@@ -266,7 +266,7 @@ class _Daemon:
                 await asyncio.gather(*self._giving_way)
             await self._release()
         except TimeoutError:
-            self._log.warning("daemon.cut_short", seconds=seconds)
+            self._log.warning("daemon.shutdown_timeout", seconds=seconds)
             await self._supervisor.abandon()
         finally:
             if self._election is not None:
@@ -292,7 +292,7 @@ class _Daemon:
         try:
             yield
         except Exception as error:  # noqa: BLE001  # a fault of ours in one part must not end the others
-            self._log.error("daemon.fault", part=part, exception=type(error).__name__, place=raised_at(error))
+            self._log.error("daemon.error", part=part, exception=type(error).__name__, place=raised_at(error))
 
     async def _beat(self) -> None:
         while True:
@@ -345,7 +345,7 @@ class _Daemon:
     # Accounts that are found
 
     async def _discover(self) -> None:
-        """Lists anew whenever a pass begins; what is new has a pass at once, and no pass waits for a listing."""
+        """Lists anew whenever a run begins; what is new has a run at once, and no run waits for a listing."""
         while True:
             await self._list_now.wait()
             self._list_now.clear()
@@ -475,7 +475,7 @@ class _Daemon:
 
 
 def _breaker_policy(config: Config) -> BreakerPolicy:
-    """Never open for longer than the time between two passes: what is well again is noticed by the next but one at the latest."""
+    """Never open for longer than the time between two runs: what is well again is noticed by the next but one at the latest."""
     policy = BreakerPolicy()
     interval = interval_of(config.schedule, utc_now()).total_seconds()
     return replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))

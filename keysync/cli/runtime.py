@@ -38,7 +38,7 @@ _LEAST_PATIENCE: Final = 0.5
 class Runtime:
     """One configuration, opened for the daemon: a `Generation`.
 
-    `stop` gives the one for a pass that begins now. `inventory` and `accounts` are those of the `shard`.
+    `stop` gives the one for a run that begins now. `inventory` and `accounts` are those of the `shard`.
     """
 
     app: App
@@ -57,7 +57,7 @@ class Runtime:
 
     @property
     def accounts(self) -> tuple[Account, ...]:
-        """All that passes are about."""
+        """All that runs are about."""
         return self.app.accounts
 
     @property
@@ -75,7 +75,7 @@ class Runtime:
         self.inventory = inventory
 
     def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A pass over `accounts`; orphans are searched in those of the general schedule."""
+        """A run over `accounts`; orphans are searched in those of the general schedule."""
         general = self._is_general(accounts)
         search = self._orphan_search() if general else None
         return self.app.make_run(

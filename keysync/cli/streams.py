@@ -17,7 +17,7 @@ _STDOUT = 1
 
 
 class _Outlet(io.FileIO):
-    """File descriptor 1. What cannot be written is dropped, and why is kept in `failure`, so that a pass goes on to its end."""
+    """File descriptor 1. What cannot be written is dropped, and why is kept in `failure`, so that a run goes on to its end."""
 
     failure: OSError | None = None
 
@@ -34,7 +34,7 @@ class _Outlet(io.FileIO):
 
 
 def guard_stdout() -> None:
-    """A closed stream, or one that cannot write every character, must not turn a pass that was done into an error."""
+    """A closed stream, or one that cannot write every character, must not turn a run that was done into an error."""
     told = sys.stdout is not None
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # open for as long as the process

@@ -1,4 +1,4 @@
-"""`sync` and `plan`: one pass, its report, and the exit code."""
+"""`sync` and `plan`: one run, its report, and the exit code."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Runs one pass and prints its report; returns the exit code. Raises KeysyncError before the first request."""
+    """Runs one run and prints its report; returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
     if options.metrics_file is not None:
         check_replaceable(options.metrics_file, "--metrics-file")  # an exit code of 2 says that nothing was touched
@@ -61,7 +61,7 @@ def _uncounted(operation: Operation, status: str) -> None:
 
 
 async def _run(options: Options, config: Config, redactor: Redactor, measured: RunMetrics | None) -> int:
-    asked = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.told)
+    asked = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.options_hint)
     shard = _shard_to_find(options)
     rest = options.shard if shard is None else None  # the share that is still to be taken of what was found
     with interruptible() as interruption, ProgressBar() as bar:
@@ -130,7 +130,7 @@ def _print(options: Options, report: Report) -> None:
 def _adopt_command(options: Options) -> str:
     named = [word for name in options.secrets for word in ("--secret", name)]
     replace = ["--replace"] if options.adopt == "replace" else []
-    return command("adopt", " ".join(filter(None, (options.told, shlex.join([*named, *replace, "--yes"])))))
+    return command("adopt", " ".join(filter(None, (options.options_hint, shlex.join([*named, *replace, "--yes"])))))
 
 
 def _check_secrets(options: Options, inventory: Inventory, accounts: Sequence[Account]) -> None:

@@ -282,11 +282,11 @@ Credential = Annotated[
 
 
 class Schedule(Strict):
-    """When passes start: at intervals, or by a crontab."""
+    """When runs start: at intervals, or by a crontab."""
 
     every: Duration | None = Field(
         default=None,
-        description="The time between the starts of two passes, at least 1s. 5m where no cron is given: a regenerated "
+        description="The time between the starts of two runs, at least 1s. 5m where no cron is given: a regenerated "
         "key kills the old one at once, so this is how long consumers are locked out at worst.",
     )
     jitter: DurationOrZero = Field(
@@ -338,21 +338,21 @@ class Schedule(Strict):
 
 
 class Limits(Strict):
-    """How much one pass may change in one vault; beyond that nothing is written until somebody accepts the plan."""
+    """How much one run may change in one vault; beyond that nothing is written until somebody accepts the plan."""
 
     update_percent: Percent = Field(
         default=100,
-        description="Percent of the secrets that we manage in a vault which one pass may overwrite. 100: many keys "
+        description="Percent of the secrets that we manage in a vault which one run may overwrite. 100: many keys "
         "regenerated at once is a normal day.",
     )
     creates: Count = Field(
         default=500,
-        description="Secrets that one pass may create in a vault. 500: a first pass over a large estate fits, and a "
+        description="Secrets that one run may create in a vault. 500: a first run over a large estate fits, and a "
         "pattern that matches far too much does not.",
     )
     removal_percent: Percent = Field(
         default=10,
-        description="Percent of the secrets that we manage in a vault which one pass may disable or delete. 10: an "
+        description="Percent of the secrets that we manage in a vault which one run may disable or delete. 10: an "
         "account list that came back half empty stops here. One may always go, unless this is 0.",
     )
     changes_per_day: Annotated[int, Field(ge=1, le=1000)] | None = Field(
@@ -365,9 +365,9 @@ class Limits(Strict):
 class VaultLimits(Strict):
     """The limits of one vault; each that is set wins over the general one."""
 
-    update_percent: Percent | None = Field(default=None, description="Percent that one pass may overwrite.")
-    creates: Count | None = Field(default=None, description="Secrets that one pass may create.")
-    removal_percent: Percent | None = Field(default=None, description="Percent that one pass may disable or delete.")
+    update_percent: Percent | None = Field(default=None, description="Percent that one run may overwrite.")
+    creates: Count | None = Field(default=None, description="Secrets that one run may create.")
+    removal_percent: Percent | None = Field(default=None, description="Percent that one run may disable or delete.")
     changes_per_day: Annotated[int, Field(ge=1, le=1000)] | None = Field(
         default=None, description="New versions of one secret in 24 hours. Null: the general number."
     )
@@ -424,7 +424,7 @@ class SecretNames(Strict):
     @model_validator(mode="after")
     def _one_at_least(self) -> Self:
         if self.primary is None and self.secondary is None:
-            raise problem("primary and secondary are both null, so there is nothing to keep in step")
+            raise problem("primary and secondary are both null, so there is nothing to keep in sync")
         return self
 
 
@@ -433,7 +433,7 @@ VaultNames = Annotated[tuple[str, ...], Field(min_length=1), BeforeValidator(_li
 
 
 class Account(Strict):
-    """A Batch account whose keys are kept in step."""
+    """A Batch account whose keys are kept in sync."""
 
     subscription_id: Guid = Field(description="Its subscription, a GUID.")
     resource_group: ResourceGroup = Field(description="Its resource group.")
@@ -503,7 +503,7 @@ class Discover(Strict):
     adopt: bool | None = Field(default=None, description="Unless set: the general `adopt`.")
     every: Duration | None = Field(
         default=None,
-        description="The time between two listings, at least 1s; `run` only. Null: anew at each pass, so that a new account is "
+        description="The time between two listings, at least 1s; `run` only. Null: anew at each run, so that a new account is "
         "served by the next one.",
     )
     via: Literal["list", "resource_graph"] = Field(
@@ -588,7 +588,7 @@ class Timeouts(Strict):
 
     request: Duration = Field(default=timedelta(seconds=30), description="One request to Azure, its answer included.")
     account: Duration = Field(
-        default=timedelta(minutes=2), description="All of one account in one pass, retries and waiting included."
+        default=timedelta(minutes=2), description="All of one account in one run, retries and waiting included."
     )
     collect: Duration = Field(
         default=timedelta(seconds=10),
@@ -686,15 +686,13 @@ class ApiVersions(Strict):
 
 
 class Config(Strict):
-    """The configuration of keysync: which Batch accounts are kept in step with which vaults, and how carefully."""
+    """The configuration of keysync: which Batch accounts are kept in sync with which vaults, and how carefully."""
 
     cloud: Cloud = Field(default="public", description="public, usgovernment, china, or a mapping of addresses.")
     credential: Credential = Field(
         default=DefaultCredential(), description="How keysync proves who it is, unless a vault or an account says."
     )
-    schedule: Schedule = Field(
-        default=Schedule(every=timedelta(minutes=5)), description="When passes start; `run` only."
-    )
+    schedule: Schedule = Field(default=Schedule(every=timedelta(minutes=5)), description="When runs start; `run` only.")
     vaults: dict[VaultName, Vault] = Field(
         min_length=1,
         description="The vaults, each under a name of your choice.",
@@ -728,17 +726,17 @@ class Config(Strict):
         description="What to do with our secrets whose account or mapping is gone. Keep: consumers may still read them. The "
         "others need `owner`.",
     )
-    limits: Limits = Field(default=Limits(), description="How much one pass may change in one vault.")
+    limits: Limits = Field(default=Limits(), description="How much one run may change in one vault.")
     timeouts: Timeouts = Field(default=Timeouts(), description="How long things may take.")
     verify_every: Duration | None = Field(
         default=timedelta(hours=1),
         description="How often each stored value is read again though a listing of its vault shows no change, by `run`. Null: in "
-        "each pass, and no vault is listed.",
+        "each run, and no vault is listed.",
     )
     concurrency: Concurrency = Field(
         default=64,
         description="Accounts looked at at once, shared out among the subscriptions, and secrets read at once, among the vaults; four each at "
-        "least. 64: above it a pass gets no faster.",
+        "least. 64: above it a run gets no faster.",
     )
     listen: Annotated[str, AfterValidator(check_listen)] = Field(
         default=DEFAULT_LISTEN, description="Where `run` serves its status page and metrics; only this machine."

@@ -119,7 +119,7 @@ Credential: TypeAlias = (
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When passes start: one of `every` and `cron` is set; `jitter` is the most that is added to a start."""
+    """When runs start: one of `every` and `cron` is set; `jitter` is the most that is added to a start."""
 
     every: timedelta | None = None
     jitter: timedelta = timedelta(0)
@@ -129,7 +129,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one pass may change in a vault; `changes_per_day` is about one secret."""
+    """How much one run may change in a vault; `changes_per_day` is about one secret."""
 
     update_percent: int
     creates: int
@@ -181,10 +181,10 @@ class SecretNames:
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A Batch account whose keys are kept in step. What is None is said by the configuration in general.
+    """A Batch account whose keys are kept in sync. What is None is said by the configuration in general.
 
     `resource_id` is the id that Azure Resource Manager knows it by, `key` the same in lower case: what two spellings of one account
-    have in common. Both are made once, since thousands of accounts are asked for them in each pass.
+    have in common. Both are made once, since thousands of accounts are asked for them in each run.
     """
 
     subscription_id: str

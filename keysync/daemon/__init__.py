@@ -1,1 +1,1 @@
-"""When passes start."""
+"""When runs start."""

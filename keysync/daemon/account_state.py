@@ -1,4 +1,4 @@
-"""What the daemon knows of each account: filled by passes as they go, shown by the page, the probes and the metrics."""
+"""What the daemon knows of each account: filled by runs as they go, shown by the page, the probes and the metrics."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ _NEVER: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 
 @dataclass(slots=True)
 class Entry:
-    """One account. `due` are items of a pass under way that have no result yet, `turn` names that pass.
+    """One account. `due` are items of a run under way that have no result yet, `turn` names that run.
 
     `latest` are the results of the latest whole look, `current` those of one that is not over. Thousands of entries are kept,
-    each of a pass for the next: hence tuples, and nothing where there is nothing.
+    each of a run for the next: hence tuples, and nothing where there is nothing.
 
     `interval` is how often it is looked at, at the busiest; `trigger`, for a crontab, says exactly when.
     """
@@ -60,7 +60,7 @@ class Entry:
         return {result.ref: result for result in self.latest}
 
     def known(self, ref: ItemRef) -> ItemRef:
-        """The reference equal to `ref` that is kept already, if there is one: thousands of others need not be kept for a pass."""
+        """The reference equal to `ref` that is kept already, if there is one: thousands of others need not be kept for a run."""
         return next((result.ref for result in self.latest if result.ref == ref), ref)
 
     def worst(self) -> FailureRecord | None:
@@ -68,7 +68,7 @@ class Entry:
         return next((result.error for result in self.latest if result.error is not None), None)
 
     def stale_at(self, started: datetime) -> datetime:
-        """When three intervals will have gone by since the account was in step, or since `started` if it never was."""
+        """When three intervals will have gone by since the account was in sync, or since `started` if it never was."""
         since = self.last_success or started
         if self.trigger is None or self.trigger.every is not None:
             return since + STALE_INTERVALS * self.interval
@@ -78,14 +78,14 @@ class Entry:
 
     @property
     def in_sync(self) -> bool:
-        """Whether the latest look found or brought every secret in step."""
+        """Whether the latest look found or brought every secret in sync."""
         return bool(self.latest) and all(result.outcome in _IN_STEP for result in self.latest)
 
 
 class AccountStates:
-    """Accounts by ARM id in lower case, the recent writes, and the last pass; a `RunObserver`.
+    """Accounts by ARM id in lower case, the recent writes, and the last run; a `RunObserver`.
 
-    `settled` is called whenever an account has its last result of a pass.
+    `settled` is called whenever an account has its last result of a run.
     """
 
     def __init__(self, now: Callable[[], datetime], settled: Callable[[Entry], None] = lambda _entry: None) -> None:
@@ -112,7 +112,7 @@ class AccountStates:
                 known.interval, known.read_only = entry.interval, entry.read_only
                 known.trigger = entry.trigger
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
-        # A stop of accounts that are all gone can be released by no pass.
+        # A stop of accounts that are all gone can be released by no run.
         self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
         self.revision += 1
 
@@ -126,7 +126,7 @@ class AccountStates:
         self.revision += 1
 
     def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
-        """Those of `accounts` that no pass is busy with."""
+        """Those of `accounts` that no run is busy with."""
         return tuple(account for account in accounts if not self._busy(account))
 
     def _busy(self, account: Account) -> bool:
@@ -134,7 +134,7 @@ class AccountStates:
         return entry is not None and bool(entry.due)
 
     def begin(self, refs: Iterable[ItemRef]) -> object:
-        """A pass begins that is to have a result for each of `refs`; returns what `end` is to be told."""
+        """A run begins that is to have a result for each of `refs`; returns what `end` is to be told."""
         turn = object()
         try:
             for ref in refs:
@@ -148,13 +148,13 @@ class AccountStates:
         return turn
 
     def end(self, turn: object) -> None:
-        """The pass of that `turn` has ended, however it did: nothing of it is waited for any more.
+        """The run of that `turn` has ended, however it did: nothing of it is waited for any more.
 
         An account that was done with it long before may be in another pass by now, which still waits for it.
         """
         for entry in self.entries.values():
             if entry.turn is turn:
-                # Of a pass that crashed the rest never came, so what did is no look at the account.
+                # Of a run that crashed the rest never came, so what did is no look at the account.
                 entry.due, entry.current, entry.turn = (), (), None
         self.revision += 1
 
@@ -184,7 +184,7 @@ class AccountStates:
             self._settle(entry, now)
 
     def _settle(self, entry: Entry, now: datetime) -> None:
-        # What is as it was stays the same objects: memory that every pass takes anew is memory that nobody gets back.
+        # What is as it was stays the same objects: memory that every run takes anew is memory that nobody gets back.
         if entry.current != entry.latest:
             entry.latest = entry.current
         entry.current = ()
@@ -200,7 +200,7 @@ class AccountStates:
         self.settled(entry)
 
     def finished(self, report: Report) -> None:
-        """Notes the pass, and whether a limit stopped it."""
+        """Notes the run, and whether a limit stopped it."""
         self.revision += 1
         if self._stops or report.stopped is not None:
             self._note_stop(report)
@@ -215,7 +215,7 @@ class AccountStates:
 
     def _note_stop(self, report: Report) -> None:
         accounts = frozenset(fold(result.ref.account) for result in report.results)
-        # A pass over other accounts says nothing of a stop, one that has any of its accounts releases it.
+        # A run over other accounts says nothing of a stop, one that has any of its accounts releases it.
         self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
         if report.stopped is not None:
             self._stops[accounts] = report.stopped
@@ -247,7 +247,7 @@ def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datet
 
 
 def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
-    """Whether three intervals have gone by since the account was in step, or since the start if it never was."""
+    """Whether three intervals have gone by since the account was in sync, or since the start if it never was."""
     return now > entry.stale_at(started)
 
 

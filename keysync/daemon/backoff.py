@@ -1,4 +1,4 @@
-"""How long an account that keeps failing is left out of passes: pure, on seconds of a monotonic clock."""
+"""How long an account that keeps failing is left out of runs: pure, on seconds of a monotonic clock."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PASSING_STATUS: Final = frozenset({408, 429})
 def lasts(record: FailureRecord) -> bool:
     """Whether the failure stays until somebody acts: a role, a name, a lock, a credential.
 
-    What passes by itself (429, 408, 5xx, time-outs, the network) is no reason to leave the account out: the next pass
+    What passes by itself (429, 408, 5xx, time-outs, the network) is no reason to leave the account out: the next run
     may well succeed, and what troubles a whole vault or credential is for the circuit breaker.
     """
     status = record.http_status
@@ -40,11 +40,11 @@ class BackoffPolicy:
     a time drawn evenly from nothing to `base` doubled n - 2 times, `cap` at most; then the next ordinary pass tries
     again. So no try comes before its schedule.
 
-    `cap` is in intervals of the account, counted from when its schedule last began a pass, just below two: one pass is left
-    out, never two in a row, however late that pass, or one that was asked for after it, has failed. Consumers stay
+    `cap` is in intervals of the account, counted from when its schedule last began a run, just below two: one run is left
+    out, never two in a row, however late that run, or one that was asked for after it, has failed. Consumers stay
     locked out until a repaired account is noticed, and all that leaving it out saves is failed sign-ins and a few of the 10
     calls a second that Resource Manager grants. The same bounds what one account's Retry-After asks for; that of a whole
-    subscription is kept to in full by `azure.pace`. `base` is 30 seconds, so that with passes every 5 minutes the first
+    subscription is kept to in full by `azure.pace`. `base` is 30 seconds, so that with runs every 5 minutes the first
     four tries are all on time: a new role takes minutes to be felt.
     """
 
@@ -79,7 +79,7 @@ class Backoff(Generic[K]):
         self._standing: dict[K, BackoffState] = {}
 
     def ready(self, key: K, now: float) -> bool:
-        """Whether `key` takes part in a pass that starts at `now`."""
+        """Whether `key` takes part in a run that starts at `now`."""
         standing = self._standing.get(key)
         return standing is None or now >= standing.retry_at
 
@@ -88,7 +88,7 @@ class Backoff(Generic[K]):
     ) -> BackoffState:
         """Notes that `key`, tried every `interval` seconds, failed at `now`; its schedule began at `since` (None: just now).
 
-        A failure that passes counts for nothing, but its Retry-After is kept to, within the bound.
+        A failure that runs counts for nothing, but its Retry-After is kept to, within the bound.
         """
         before = self._standing.get(key)
         failures = (before.failures if before else 0) + lasts(record)
@@ -104,7 +104,7 @@ class Backoff(Generic[K]):
         self._standing.pop(key, None)
 
     def retry_now(self, key: K | None = None) -> None:
-        """Lets `key`, or everyone, take part in the next pass; how often they failed is not forgotten."""
+        """Lets `key`, or everyone, take part in the next run; how often they failed is not forgotten."""
         for one, standing in list(self._standing.items()):
             if key is None or one == key:
                 self._standing[one] = BackoffState(standing.failures, 0.0)

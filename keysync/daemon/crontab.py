@@ -24,7 +24,7 @@ class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no
         """The first fire time after `previous_fire_time`, else after `now`, in UTC; None if there is none within 50 years."""
         after = previous_fire_time or now
         try:
-            # In an hour that the clock repeats, cronsim also returns times of its first pass.
+            # In an hour that the clock repeats, cronsim also returns times of its first run.
             return next(
                 time
                 for one in CronSim(self._cron, after.astimezone(self._zone))

@@ -1,4 +1,4 @@
-"""Whether the daemon is alive: its loop turns, and passes start. And a thread that tells where a stuck loop hangs."""
+"""Whether the daemon is alive: its loop turns, and runs start. And a thread that tells where a stuck loop hangs."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class _Running:
 class Health:
     """The liveness of the daemon, from what it is told; it reads no clock.
 
-    Alive means: the loop's own task has beaten within `beat_seconds`, and a pass has started within three intervals of
-    the timetable that is soonest (with a crontab: before its third time after the last start, plus the jitter). A pass
+    Alive means: the loop's own task has beaten within `beat_seconds`, and a run has started within three intervals of
+    the timetable that is soonest (with a crontab: before its third time after the last start, plus the jitter). A run
     that is running within its deadline is a good reason for none to start: then it is Azure that is slow.
 
     Time is counted on the monotonic clock, less what the process spent frozen (the beat stood still); after that, and
@@ -96,7 +96,7 @@ class Health:
         return self._check_runs(now.monotonic)
 
     def overdue(self, now: Instant) -> datetime | None:
-        """From when on `verdict` will say that passes have stopped, unless one starts or ends until then; None for never."""
+        """From when on `verdict` will say that runs have stopped, unless one starts or ends until then; None for never."""
         if self._running:
             at = min(running.since + running.seconds for running in self._running.values()) + self._beat_seconds
         else:
@@ -107,11 +107,11 @@ class Health:
         for running in self._running.values():
             ran = now - running.since
             if ran > running.seconds + self._beat_seconds:
-                return Liveness(False, f"a pass has run for {ran:.0f} s; its deadline is {running.seconds:.0f} s")
+                return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {running.seconds:.0f} s")
         silent = now - self._started
         if self._running or silent <= self._allowed or now <= self._lenient_until:
             return Liveness(True)
-        return Liveness(False, f"no pass has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
+        return Liveness(False, f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
 
     def _forgive(self, now: Instant) -> None:
         stood_still = now.monotonic - self._beat.monotonic
@@ -144,10 +144,10 @@ def _silence(trigger: Trigger, start: datetime) -> float:
 
 
 class Watchdog:
-    """A thread that logs `loop.stuck`, once a stall, with the place in the code where the watched thread hangs.
+    """A thread that logs `event_loop.blocked`, once a stall, with the place in the code where the watched thread hangs.
 
     The stack is file, line and function of each frame, innermost first, and nothing else: no source line and no value.
-    `loop.resumed` follows when the beats go on. A freeze of the whole process, in which this thread stood still as
+    `event_loop.recovered` follows when the beats go on. A freeze of the whole process, in which this thread stood still as
     well, is not held against the loop.
     """
 
@@ -193,11 +193,11 @@ class Watchdog:
             self._forgiven = now
         self._ticked = now
         if self._stuck_since is not None and last > self._stuck_since:
-            self._log.warning("loop.resumed", seconds=round(last - self._stuck_since, 1))
+            self._log.warning("event_loop.recovered", seconds=round(last - self._stuck_since, 1))
             self._stuck_since = None
         if self._stuck_since is None and now - max(last, self._forgiven) > self._stall:
             self._stuck_since = last
-            self._log.error("loop.stuck", seconds=round(now - last, 1), stack=stack_of(self._watched))
+            self._log.error("event_loop.blocked", seconds=round(now - last, 1), stack=stack_of(self._watched))
 
     def _run(self) -> None:
         while not self._closing.wait(self._tick):

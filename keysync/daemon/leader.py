@@ -25,7 +25,7 @@ from keysync.sync.shard import Shard
 
 
 class Term(asyncio.Event):
-    """The stop of the passes of one term. It counts as set as soon as the lead has ended, also where nobody has set it yet:
+    """The stop of the runs of one term. It counts as set as soon as the lead has ended, also where nobody has set it yet:
     a process that was frozen must not begin a write before its timers have had their turn."""
 
     def __init__(self, leads: Callable[[], bool]) -> None:
@@ -79,7 +79,7 @@ class Leader:
         self.term = Term(self.leads)
 
     def leads(self) -> bool:
-        """Whether passes and writes may begin."""
+        """Whether runs and writes may begin."""
         return self._tenure.leads(self._clock())
 
     def grace(self) -> float:

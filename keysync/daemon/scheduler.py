@@ -1,4 +1,4 @@
-"""When passes start: timetables of accounts, driven by APScheduler."""
+"""When runs start: timetables of accounts, driven by APScheduler."""
 
 from __future__ import annotations
 

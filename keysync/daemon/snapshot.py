@@ -92,7 +92,7 @@ class SnapshotBuilder:
             ready, ready_reason = standby.trouble is None, standby.reason
         else:
             ready = self._was_ready or all(entry.last_attempt is not None for entry in entries)
-            ready_reason = None if ready else "the first pass is not done"
+            ready_reason = None if ready else "the first run is not done"
         started = now.wall if stands_by else self._elected or self.started
         self._was_ready = self._was_ready or ready
         return Status(
@@ -177,7 +177,7 @@ def _vault(
         state=state,
         breaker=breaker.state if breaker is not None else "closed",
         secrets=len(results),
-        behind=sum(standing_of(result.outcome, result.verdict) == "behind" for result in results),
+        out_of_sync=sum(standing_of(result.outcome, result.verdict) == "out_of_sync" for result in results),
         error=error.to_dict() if failing and error is not None else None,
         retry_at=_retry_at(breaker, now),
     )

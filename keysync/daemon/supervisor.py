@@ -1,4 +1,4 @@
-"""The supervisor: passes over the accounts that are due, each account in one pass at a time, none waiting for another."""
+"""The supervisor: runs over the accounts that are due, each account in one run at a time, none waiting for another."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from keysync.daemon.triggers import Trigger
 from keysync.sync.model import ItemRef
 from keysync.sync.run import SyncRun, run_sync
 
-# When the connections of a pass have been closed (`azure.transport`), and with them most of what it took is free.
+# When the connections of a run have been closed (`azure.transport`), and with them most of what it took is free.
 _TRIM_SECONDS: Final = 15.0
 
 
 class Generation(Protocol):
-    """One configuration, opened. It is closed once the last pass that began in it has ended."""
+    """One configuration, opened. It is closed once the last run that began in it has ended."""
 
     @property
     def config(self) -> Config: ...
@@ -36,7 +36,7 @@ class Generation(Protocol):
     def accounts(self) -> tuple[Account, ...]: ...
 
     def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A pass over `accounts`; `busy` others are left out."""
+        """A run over `accounts`; `busy` others are left out."""
         ...
 
     async def close(self) -> None:
@@ -45,17 +45,17 @@ class Generation(Protocol):
 
 
 class SkipObserver(Protocol):
-    """Told how many accounts were due and take no part in a pass, and why."""
+    """Told how many accounts were due and take no part in a run, and why."""
 
     def __call__(self, *, busy: int, backing_off: int) -> None: ...
 
 
 class Supervisor:
-    """Starts passes when they are due and keeps the books; never raises for what becomes of one.
+    """Starts runs when they are due and keeps the books; never raises for what becomes of one.
 
-    An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier pass still waits for
-    is left out and counted. While it does not lead (`leads`) no pass begins at all. `monotonic` is in seconds. `trim` is called
-    once no pass has ended for `trim_seconds`.
+    An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier run still waits for
+    is left out and counted. While it does not lead (`leads`) no run begins at all. `monotonic` is in seconds. `trim` is called
+    once no run has ended for `trim_seconds`.
     """
 
     def __init__(
@@ -81,8 +81,8 @@ class Supervisor:
         self._monotonic = monotonic
         self._skipped = skipped
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # nosec B311  # when to try again is no secret
-        self._since: dict[str, float] = {}  # when the schedule last began a pass over each account
-        self._asked = False  # whether the pass to come is one that somebody asked for
+        self._since: dict[str, float] = {}  # when the schedule last began a run over each account
+        self._asked = False  # whether the run to come is one that somebody asked for
         self._runs: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._requeued: set[str] = set()
@@ -99,7 +99,7 @@ class Supervisor:
         return self._generation
 
     def due(self, groups: Iterable[Group[Account]]) -> None:
-        """The start of `groups` has come: begins one pass over those of their accounts that can take part."""
+        """The start of `groups` has come: begins one run over those of their accounts that can take part."""
         if self._stop.is_set():
             return
         if not self._leads():
@@ -115,7 +115,7 @@ class Supervisor:
             self._skipped(busy=busy, backing_off=backing_off)
         if not free and accounts:
             # Nothing is wrong with the clockwork: everybody is busy, or waits to be tried again.
-            self._log.info("pass.skipped", busy=busy, backing_off=backing_off)
+            self._log.info("run.skipped", busy=busy, backing_off=backing_off)
             self._record_liveness()
             return
         if not asked:
@@ -123,15 +123,15 @@ class Supervisor:
         self._begin(free, busy)
 
     def begin(self, accounts: Sequence[Account]) -> None:
-        """Begins a pass over `accounts` before their start has come, as for those that were just found."""
+        """Begins a run over `accounts` before their start has come, as for those that were just found."""
         free = self._account_states.free(accounts)
         if free and self._may_begin():
             self._begin(free, busy=0)
 
     def sync_now(self) -> None:
-        """Lets whoever was left out take part in the pass that is to come, which is not the schedule's.
+        """Lets whoever was left out take part in the run that is to come, which is not the schedule's.
 
-        An account that is busy may have been read before what somebody wants to be seen: it has one more pass as soon as
+        An account that is busy may have been read before what somebody wants to be seen: it has one more run as soon as
         it is free.
         """
         self._backoff.retry_now()
@@ -145,7 +145,7 @@ class Supervisor:
         return standing.retry_at if standing is not None and standing.retry_at > self._monotonic() else None
 
     def replace(self, generation: Generation) -> None:
-        """Puts another configuration in force; the one before is closed when its passes have ended."""
+        """Puts another configuration in force; the one before is closed when its runs have ended."""
         before, self._generation = self._generation, generation
         kept = {account.key for account in generation.accounts}
         self._backoff.keep(kept)
@@ -156,14 +156,14 @@ class Supervisor:
         task.add_done_callback(self._closing.discard)
 
     async def drain(self) -> None:
-        """Waits for the passes under way, which end soon once the stop is set, then closes every generation."""
+        """Waits for the runs under way, which end soon once the stop is set, then closes every generation."""
         if self._runs:
             await asyncio.wait(list(self._runs))
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._generation.close()
 
     async def abandon(self) -> None:
-        """Ends the passes under way at once, and closes what is open: for when there is no time left."""
+        """Ends the runs under way at once, and closes what is open: for when there is no time left."""
         self._requeued.clear()
         for task in (*self._runs, *self._closing):
             task.cancel()
@@ -171,7 +171,7 @@ class Supervisor:
         await self._generation.close()
 
     async def give_way(self, seconds: float) -> None:
-        """Waits for the passes under way, whose stop is set, and ends those that have not ended after `seconds`."""
+        """Waits for the runs under way, whose stop is set, and ends those that have not ended after `seconds`."""
         runs = list(self._runs)
         if runs:
             _, late = await asyncio.wait(runs, timeout=seconds)
@@ -199,8 +199,8 @@ class Supervisor:
         self._health.run_started(key, Instant.now(), _deadline(config))
         try:
             await run_sync(job)
-        except Exception as error:  # noqa: BLE001  # a fault of ours in one pass must not end the daemon
-            self._log.error("pass.crashed", exception=type(error).__name__, place=raised_at(error))
+        except Exception as error:  # noqa: BLE001  # a fault of ours in one run must not end the daemon
+            self._log.error("run.error", exception=type(error).__name__, place=raised_at(error))
         finally:
             self._account_states.end(turn)
             self._health.run_ended(key)
@@ -213,7 +213,7 @@ class Supervisor:
         self._trim_timer = asyncio.get_running_loop().call_later(self._trim_seconds, self._trim)
 
     def _run_requeued_soon(self) -> None:
-        # In the next turn of the loop: those that become free together have one pass.
+        # In the next turn of the loop: those that become free together have one run.
         if self._requeued and self._requeue_handle is None:
             self._requeue_handle = asyncio.get_running_loop().call_soon(self._run_requeued)
 
@@ -234,7 +234,7 @@ class Supervisor:
             self._backoff.succeeded(entry.account.key)
         else:
             interval = entry.interval.total_seconds()
-            # From the schedule's own start: a pass that was asked for in between must not cost two of the schedule's.
+            # From the schedule's own start: a run that was asked for in between must not cost two of the schedule's.
             since = self._since.get(entry.account.key)
             self._backoff.failed(entry.account.key, record, self._monotonic(), interval, since=since)
         if entry.account.key in self._requeued:
@@ -250,7 +250,7 @@ class Supervisor:
 
 
 def _refs(job: SyncRun) -> Iterator[ItemRef]:
-    """What the pass is to have a result for, one after the other: for thousands of accounts together they are a burden."""
+    """What the run is to have a result for, one after the other: for thousands of accounts together they are a burden."""
     for scope in job.scopes:
         yield from (item.ref for item in scope.items)
     yield from (one.ref for one in job.preflight.results)
@@ -279,7 +279,7 @@ def next_try(start: datetime | None, retry_at: float | None, now: datetime, mono
 
 
 def _deadline(config: Config) -> float:
-    """Seconds in which even a pass that meets nothing but slowness is over: collecting, then writing with every repetition."""
+    """Seconds in which even a run that meets nothing but slowness is over: collecting, then writing with every repetition."""
     timeouts = config.timeouts
     return timeouts.account.total_seconds() * 2 + timeouts.request.total_seconds() * 40
 

@@ -1,4 +1,4 @@
-"""When passes are to start: pure calculation on instants in UTC; nothing here waits or reads a clock."""
+"""When runs are to start: pure calculation on instants in UTC; nothing here waits or reads a clock."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class Trigger:
         if not self.jitter or slot == NEVER:
             return slot
         room = min(self.jitter, self.following(slot) - slot)
-        return slot + random.random() * room  # nosec B311  # when a pass starts is no secret
+        return slot + random.random() * room  # nosec B311  # when a run starts is no secret
 
 
 def interval_of(schedule: Schedule, now: datetime) -> timedelta:

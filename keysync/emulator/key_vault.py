@@ -326,7 +326,7 @@ def _resource(call: Call) -> str:
     """The resource that the challenge names: the domain above the vault's host.
 
     Azure's is https://vault.azure.net, and the SDKs refuse a challenge whose resource is not a parent of the host
-    that they called. The same cut makes a resource of 127.0.0.1 that passes that check; `localhost` has no parent, so
+    that they called. The same cut makes a resource of 127.0.0.1 that runs that check; `localhost` has no parent, so
     a client that calls it by that name has to be told not to check.
     """
     scheme, _, host = call.base.partition("://")

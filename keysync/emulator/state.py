@@ -124,7 +124,7 @@ class SecretTable:
         return self._by_name.pop(name.lower())
 
     def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
-        """Up to `size` secrets behind the name `after`, and the name to go on from, if there are more."""
+        """Up to `size` secrets out of sync the name `after`, and the name to go on from, if there are more."""
         start = bisect.bisect_right(self._order, after) if after else 0
         keys = self._order[start : start + size]
         more = start + size < len(self._order)
@@ -216,7 +216,7 @@ class Vault:
         return secret
 
     def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
-        """Up to `size` secrets behind the name `after`, and the name to go on from, if there are more."""
+        """Up to `size` secrets out of sync the name `after`, and the name to go on from, if there are more."""
         self._settle()
         return self.table.page(after, size)
 

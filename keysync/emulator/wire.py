@@ -63,7 +63,7 @@ class Route:
     """What a call asks for: `operation` and `target` name it, `run` carries it out.
 
     `gate` looks at who asks, before anything is spent on the call; `limit` gives the reply of a service that is
-    asked too often, and may note headers for a reply that passes. `now` is the service's clock, None for the emulator's.
+    asked too often, and may note headers for a reply that runs. `now` is the service's clock, None for the emulator's.
     """
 
     operation: Operation

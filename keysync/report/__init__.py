@@ -1,1 +1,1 @@
-"""How a pass is told: text for people, JSON for scripts, the log, metrics."""
+"""How a run is told: text for people, JSON for scripts, the log, metrics."""

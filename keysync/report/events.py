@@ -1,4 +1,4 @@
-"""What is worth telling of a pass: changes of state, not states. Pure functions of what was known and what came out."""
+"""What is worth telling of a run: changes of state, not states. Pure functions of what was known and what came out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _OK: Final[frozenset[Outcome]] = _CHANGED | {"unchanged"}
 
 @dataclass(frozen=True, slots=True)
 class ItemEvent:
-    """One item changed, failed or recovered; `result` is the item's result in the pass that shows it."""
+    """One item changed, failed or recovered; `result` is the item's result in the run that shows it."""
 
     name: EventName
     result: Result
@@ -60,7 +60,7 @@ def transitions(
 ) -> tuple[tuple[ItemEvent, ...], dict[ItemRef, ItemState]]:
     """The events of `results` after the states `before`, and the states after them; what has no result keeps its state.
 
-    An item that was not seen before counts as well, so the first pass tells of failures and of nothing that is in step. An
+    An item that was not seen before counts as well, so the first run tells of failures and of nothing that is in sync. An
     outcome that is neither good nor bad (skipped, or planned only) changes no state.
     """
     after = dict(before)
@@ -80,9 +80,9 @@ def transitions(
 
 
 def stop_transitions(before: str | None, report: Report) -> tuple[tuple[StopEvent, ...], str | None]:
-    """The events of a pass that was stopped, or no longer is, and the checksum that is held back after it.
+    """The events of a run that was stopped, or no longer is, and the checksum that is held back after it.
 
-    `before` is the checksum that was held back until then. One plan is told once for as long as it is held back; a pass that
+    `before` is the checksum that was held back until then. One plan is told once for as long as it is held back; a run that
     was interrupted has not shown that a stop is over.
     """
     if report.stopped is not None:

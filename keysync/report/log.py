@@ -27,7 +27,7 @@ _ONE: Final = "regenerate one key at a time, so that those who use the other go 
 class RunLog:
     """Writes passes to the log as they go; a `RunObserver`.
 
-    What is as bad as in the pass before is counted and not told again; the line that ends it says how often it was.
+    What is as bad as in the run before is counted and not told again; the line that ends it says how often it was.
     """
 
     def __init__(self, logger: Any = None) -> None:  # noqa: ANN401  # structlog's proxy has no type of its own
@@ -36,8 +36,8 @@ class RunLog:
         self._causes: dict[str, dict[Identity, list[Result]]] = {}
 
     def started(self, run_id: str, scopes: int) -> None:
-        """A pass begins."""
-        self._log.debug("pass.started", run_id=run_id, scopes=scopes)
+        """A run begins."""
+        self._log.debug("run.started", run_id=run_id, scopes=scopes)
 
     def collected(self, run_id: str, account: str) -> None:
         """Both sides of an account have answered, or failed to."""
@@ -109,16 +109,16 @@ class RunLog:
         return times
 
     def finished(self, report: Report) -> None:
-        """The summary, an error where a limit stopped the pass."""
+        """The summary, an error where a limit stopped the run."""
         self._log_causes(report.run_id)
         for warning in report.warnings:
-            self._log.warning("pass.warning", run_id=report.run_id, reason=warning)
+            self._log.warning("run.warning", run_id=report.run_id, reason=warning)
         if report.busy:
-            self._log.info("pass.skipped", run_id=report.run_id, busy=report.busy)
+            self._log.info("run.skipped", run_id=report.run_id, busy=report.busy)
         fields = {"run_id": report.run_id, "dry_run": report.dry_run, "duration_seconds": report.duration_seconds}
         if report.stopped:
-            self._log.error("pass.stopped", reason=report.stopped, checksum=report.checksum, **fields)
+            self._log.error("run.stopped", reason=report.stopped, checksum=report.checksum, **fields)
             return
         level = logging.WARNING if report.failed else logging.INFO
-        event = "pass.interrupted" if report.interrupted else "pass.finished"
+        event = "run.interrupted" if report.interrupted else "run.finished"
         self._log.log(level, event, **summary(report), **fields)

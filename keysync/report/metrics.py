@@ -1,4 +1,4 @@
-"""Metrics of passes and calls, for a registry that is handed in. docs/observability.md lists them, and a test compares."""
+"""Metrics of runs and calls, for a registry that is handed in. docs/observability.md lists them, and a test compares."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 # Read-only accounts have outcomes of a plan: what they name was not done.
 _OUT_OF_STEP: Final = BAD | WRITES | {"skipped"}
 
-OVERDUE: Final = "keysync_pass_overdue_timestamp_seconds"
-OVERDUE_HELP: Final = "From when on a pass is overdue: three intervals after the latest, or past its deadline."
+OVERDUE: Final = "keysync_run_overdue_timestamp_seconds"
+OVERDUE_HELP: Final = "From when on a run is overdue: three intervals after the latest, or past its deadline."
 
-# From a pass that finds nothing to do to one that waits for an account until its deadline (`timeouts.account`) and writes then.
+# From a run that finds nothing to do to one that waits for an account until its deadline (`timeouts.account`) and writes then.
 _SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
 # A series that is there before it counts lets a rate see the first event; labels that a reader can know are given at once.
@@ -65,7 +65,7 @@ class _LastSuccess(Collector):
         """The gauge without its series, by which a registry knows its name."""
         yield GaugeMetricFamily(
             "keysync_account_last_success_timestamp_seconds",
-            "When every secret of the account was last seen in step or brought there.",
+            "When every secret of the account was last seen in sync or brought there.",
             labels=["account"],
         )
 
@@ -104,12 +104,12 @@ class Metrics:
         _begin(self._runs, _RUNS)
         self._last_run = Gauge(
             "keysync_last_run_timestamp_seconds",
-            "When a pass last ended with this result.",
+            "When a run last ended with this result.",
             ["result"],
             registry=registry,
         )
         self._duration = Histogram(
-            "keysync_run_duration_seconds", "Wall time of a pass.", buckets=_SECONDS, registry=registry
+            "keysync_run_duration_seconds", "Wall time of a run.", buckets=_SECONDS, registry=registry
         )
         self._outcomes = Counter(
             "keysync_secret_outcomes", "Outcomes of items.", ["vault", "outcome"], registry=registry
@@ -122,7 +122,7 @@ class Metrics:
         )
         self._both_changed = Counter(
             "keysync_both_keys_changed",
-            "Accounts whose keys had both changed since the last pass.",
+            "Accounts whose keys had both changed since the last run.",
             ["vault"],
             registry=registry,
         )
@@ -150,7 +150,7 @@ class Metrics:
     def _of_the_configuration(self, registry: CollectorRegistry) -> None:
         self._interval = Gauge(
             "keysync_schedule_interval_seconds",
-            "The shortest time between two planned starts of passes.",
+            "The shortest time between two planned starts of runs.",
             registry=registry,
         )
         self._shards = Gauge(
@@ -165,8 +165,8 @@ class Metrics:
 
     def _of_the_daemon(self, registry: CollectorRegistry) -> None:
         self._skipped = Counter(
-            "keysync_accounts_left_out",
-            "Accounts that were due and left out of a pass: busy with an earlier one, or backing off after failures.",
+            "keysync_accounts_skipped",
+            "Accounts that were due and left out of a run: busy with an earlier one, or backing off after failures.",
             ["reason"],
             registry=registry,
         )
@@ -228,7 +228,7 @@ class Metrics:
             self._throttled.labels(operation.service).inc()
 
     def skipped(self, *, busy: int, backing_off: int) -> None:
-        """So many accounts were due and take no part in the pass."""
+        """So many accounts were due and take no part in the run."""
         self._skipped.labels("busy").inc(busy)
         self._skipped.labels("backing_off").inc(backing_off)
 
@@ -249,23 +249,23 @@ class Metrics:
         self._notifications.labels("dropped").inc(events)
 
     def started(self, run_id: str, scopes: int) -> None:
-        """Nothing is counted until a pass has ended."""
+        """Nothing is counted until a run has ended."""
 
     def collected(self, run_id: str, account: str) -> None:
-        """Nothing is counted until a pass has ended."""
+        """Nothing is counted until a run has ended."""
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Counts one outcome."""
         vault = result.ref.vault
         if not _is_covered(vault, self._vaults):
-            return  # of a pass that began under the configuration before
+            return  # of a run that began under the configuration before
         self._outcomes.labels(vault, result.outcome).inc()
         self._verdicts.labels(vault, result.verdict).inc()
         if result.verdict == "both_changed" and result.ref.key == "primary":
             self._both_changed.labels(vault).inc()
 
     def finished(self, report: Report) -> None:
-        """Counts the pass and marks each account that is wholly in step."""
+        """Counts the run and marks each account that is wholly in sync."""
         ended = report.started.timestamp() + report.duration_seconds
         self._runs.labels(result_of(report)).inc()
         self._last_run.labels(result_of(report)).set(ended)
@@ -296,7 +296,7 @@ class Metrics:
 
 
 def result_of(report: Report) -> RunResult:
-    """How a pass ended, in one word."""
+    """How a run ended, in one word."""
     if report.stopped:
         return "stopped"
     if report.interrupted:

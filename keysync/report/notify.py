@@ -1,4 +1,4 @@
-"""Tells a webhook what changed between passes. It never holds a pass up, and never fails one."""
+"""Tells a webhook what changed between runs. It never holds a run up, and never fails one."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class EventQueue:
 
 
 class Notifier:
-    """A `RunObserver` that queues the events of each pass, and a context in which a task of its own sends them.
+    """A `RunObserver` that queues the events of each run, and a context in which a task of its own sends them.
 
     `wanted` are the configured events; ``stopped`` brings ``released`` with it. `capacity` bounds the events that wait: beyond
     it the oldest are dropped. On leaving the context, what is still queued has `drain_seconds` to be sent.
@@ -105,21 +105,21 @@ class Notifier:
         self._dropped(self._sending + len(self._queue), "shutdown")
 
     def started(self, run_id: str, scopes: int) -> None:
-        """Nothing is told until a pass has ended."""
+        """Nothing is told until a run has ended."""
 
     def collected(self, run_id: str, account: str) -> None:
-        """Nothing is told until a pass has ended."""
+        """Nothing is told until a run has ended."""
 
     def result(self, run_id: str, result: Result) -> None:
-        """Nothing is told until a pass has ended."""
+        """Nothing is told until a run has ended."""
 
     def finished(self, report: Report) -> None:
-        """Queues what changed by this pass; returns at once and raises nothing."""
+        """Queues what changed by this run; returns at once and raises nothing."""
         if report.dry_run:
             return
         try:
             self._enqueue(report)
-        except Exception as error:  # noqa: BLE001  # a fault here must not become one of the pass
+        except Exception as error:  # noqa: BLE001  # a fault here must not become one of the run
             self._log.warning(
                 "notify.failed", run_id=report.run_id, events=0, reason=f"unexpected {type(error).__name__}"
             )
@@ -187,7 +187,7 @@ class Notifier:
 
 
 def _conclusive(report: Report) -> Iterator[Result]:
-    """An interrupted pass fails whatever it did not get to, which says nothing of that; the next pass will."""
+    """An interrupted pass fails whatever it did not get to, which says nothing of that; the next run will."""
     return (result for result in report.results if not (report.interrupted and result.outcome in BAD))
 
 

@@ -26,7 +26,7 @@ VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
 RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 LeaseTrouble: TypeAlias = Literal["never_read", "outdated"]
-SyncState: TypeAlias = Literal["in_sync", "behind", "unread", "pending"]
+SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
 
@@ -36,12 +36,12 @@ def standing_of(outcome: str | None, verdict: Verdict | None) -> SyncState:
     if outcome is None:
         if verdict in (None, "unknown"):
             return "pending"
-        return "in_sync" if verdict == "in_sync" else "behind"
+        return "in_sync" if verdict == "in_sync" else "out_of_sync"
     if outcome in _DONE:
         return "in_sync"
     # A side that did not answer, or a write without a known effect, says nothing about what the vault holds now.
     unread = outcome == "unknown" or (outcome == "failed" and verdict in (None, "unknown"))
-    return "unread" if unread else "behind"
+    return "unread" if unread else "out_of_sync"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class SecretStatus:
     """When the version that stands there was made."""
 
     @property
-    def standing(self) -> SyncState:
+    def state(self) -> SyncState:
         """Whether the vault holds what it should."""
         return standing_of(self.outcome, self.verdict)
 
@@ -90,14 +90,14 @@ class AccountStatus:
 
 @dataclass(frozen=True, slots=True)
 class VaultStatus:
-    """One vault, by the configuration's name. `behind` of its `secrets` are known to differ."""
+    """One vault, by the configuration's name. `out_of_sync` of its `secrets` are known to differ."""
 
     name: str
     url: str
     state: VaultState = "pending"
     breaker: Breaker = "closed"
     secrets: int = 0
-    behind: int = 0
+    out_of_sync: int = 0
     error: Mapping[str, Any] | None = None
     retry_at: datetime | None = None
 
@@ -134,7 +134,7 @@ class WriteRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The last whole pass. `summary` is that of the report."""
+    """The last whole run. `summary` is that of the report."""
 
     run_id: str
     started: datetime
@@ -145,12 +145,12 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many there are: every secret is one of in step, behind (known to differ), unread (not known) and pending."""
+    """How many there are: every secret is one of in sync, behind (known to differ), unread (not known) and pending."""
 
     accounts: int
     secrets: int
     in_sync: int
-    behind: int
+    out_of_sync: int
     unread: int
     pending: int
 
@@ -160,10 +160,10 @@ class Status:
     """Everything that a page or a probe tells.
 
     `every` is the schedule in words, `stopped` the message of a safety stop with its numbers and the command that accepts
-    the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in step for too
-    long, `writes` the newest first. `ready` says that the first pass is done or, of a standby, that the Lease was read within the
+    the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in sync for too
+    long, `writes` the newest first. `ready` says that the first run is done or, of a standby, that the Lease was read within the
     last `lease_duration`; `ready_reason` says why not, or that it stands by; `lease_trouble` why a standby could not take over.
-    `live` says that the loop turns and passes start, `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
+    `live` says that the loop turns and runs start, `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
     `shard` is the share of the accounts that is served, None for all. `overdue` is from when on the process is not live unless a
     pass starts, or the one under way ends; None for a standby, and where no start is planned. `discovery_complete` says whether
     the latest listing of `discover` was whole, None without any and for a standby. `unserved` are accounts that discovery served
@@ -198,10 +198,10 @@ class Status:
 
     def tally(self) -> Tally:
         """Counts the accounts and their secrets."""
-        counts: dict[SyncState, int] = {"in_sync": 0, "behind": 0, "unread": 0, "pending": 0}
+        counts: dict[SyncState, int] = {"in_sync": 0, "out_of_sync": 0, "unread": 0, "pending": 0}
         for account in self.accounts:
             for secret in account.secrets:
-                counts[secret.standing] += 1
+                counts[secret.state] += 1
         return Tally(accounts=len(self.accounts), secrets=sum(counts.values()), **counts)
 
     def to_dict(self) -> dict[str, Any]:

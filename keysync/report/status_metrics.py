@@ -36,9 +36,9 @@ class StatusCollector(Collector):
 
 def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     tally = status.tally()
-    secrets = GaugeMetricFamily("keysync_secrets", "Secrets by how they stand.", labels=["standing"])
-    for standing in ("in_sync", "behind", "unread", "pending"):
-        secrets.add_metric([standing], getattr(tally, standing))
+    secrets = GaugeMetricFamily("keysync_secrets", "Secrets by how they stand.", labels=["state"])
+    for state in ("in_sync", "out_of_sync", "unread", "pending"):
+        secrets.add_metric([state], getattr(tally, state))
     yield secrets
     yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)
     states = Counter(account.state for account in status.accounts)
@@ -48,7 +48,7 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     for state in _STATES:
         by_state.add_metric([state], states[state])
     yield by_state
-    planned = GaugeMetricFamily("keysync_next_pass_timestamp_seconds", "When the next pass is planned.", labels=[])
+    planned = GaugeMetricFamily("keysync_next_run_timestamp_seconds", "When the next run is planned.", labels=[])
     if status.next_run is not None:
         planned.add_metric([], status.next_run.timestamp())
     yield planned
@@ -70,8 +70,8 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     if status.leader is not False:
         unserved.add_metric([], len(status.unserved))
     yield unserved
-    stopped = "Whether a safety limit keeps passes from writing."
-    yield GaugeMetricFamily("keysync_safety_stop", stopped, int(status.stopped is not None))
+    stopped = "Whether a safety limit keeps runs from writing."
+    yield GaugeMetricFamily("keysync_safety_limit_active", stopped, int(status.stopped is not None))
     leader = GaugeMetricFamily("keysync_leader", "Whether this process leads; absent where none is elected.", labels=[])
     if status.leader is not None:
         leader.add_metric([], int(status.leader))
@@ -85,7 +85,7 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
         unready.add_metric([trouble], int(status.lease_trouble == trouble))
     yield unready
     refused = "Whether the configuration in force is the one of the file."
-    yield GaugeMetricFamily("keysync_config_current", refused, int(status.config_error is None))
+    yield GaugeMetricFamily("keysync_config_last_reload_successful", refused, int(status.config_error is None))
 
 
 def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
@@ -94,7 +94,7 @@ def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
     )
     failures = GaugeMetricFamily("keysync_account_failures", "Looks that failed in a row.", labels=["account"])
     stale = GaugeMetricFamily(
-        "keysync_account_stale", "Whether the account was not in step for three intervals.", labels=["account"]
+        "keysync_account_stale", "Whether the account was not in sync for three intervals.", labels=["account"]
     )
     age = GaugeMetricFamily(
         "keysync_secret_version_timestamp_seconds",
@@ -120,15 +120,17 @@ def _add_ages(age: GaugeMetricFamily, account: AccountStatus) -> None:
 
 def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
     secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were looked at.", labels=["vault"])
-    behind = GaugeMetricFamily("keysync_vault_secrets_behind", "Secrets that are known to differ.", labels=["vault"])
+    out_of_sync = GaugeMetricFamily(
+        "keysync_vault_secrets_out_of_sync", "Secrets that are known to differ.", labels=["vault"]
+    )
     breaker = GaugeMetricFamily(
         "keysync_vault_breaker", "State of the vault's breaker: 0 closed, 1 half open, 2 open.", labels=["vault"]
     )
     for vault in status.vaults:
         secrets.add_metric([vault.name], vault.secrets)
-        behind.add_metric([vault.name], vault.behind)
+        out_of_sync.add_metric([vault.name], vault.out_of_sync)
         breaker.add_metric([vault.name], _BREAKER[vault.breaker])
-    yield from (secrets, behind, breaker, _by_verdict(status))
+    yield from (secrets, out_of_sync, breaker, _by_verdict(status))
 
 
 def _by_verdict(status: Status) -> GaugeMetricFamily:

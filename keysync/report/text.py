@@ -26,7 +26,7 @@ _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-"
           "delete": "x", "deleted": "x"}  # fmt: skip
 _CHANGES: Final = WRITES | set(DONE.values())
 # Somebody did something that was not meant.
-_ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "foreign"})
+_ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "unmanaged"})
 # A command of an `Instruction` follows a colon, and goes to the end of the sentence or to a semicolon.
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
 # The whole message of a service stands in the report and the log.

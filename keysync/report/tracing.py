@@ -1,4 +1,4 @@
-"""Traces of passes, where the extra ``tracing`` is installed and the environment names a collector."""
+"""Traces of runs, where the extra ``tracing`` is installed and the environment names a collector."""
 
 from __future__ import annotations
 
@@ -70,4 +70,4 @@ async def _close(tracer: SdkTracer, seconds: float) -> None:
         await in_thread(tracer.shutdown, seconds=seconds, name="close tracing")
     except TimeoutError:
         reason = f"the collector did not take every span within {seconds:g} s"
-        structlog.get_logger("keysync").warning("tracing.cut_short", reason=reason)
+        structlog.get_logger("keysync").warning("tracing.flush_timeout", reason=reason)

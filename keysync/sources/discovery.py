@@ -22,7 +22,7 @@ from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, 
 from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.unserved import ServedAccounts, Unserved
 
-# A pass that starts a little early should not have to wait for the one after it.
+# A run that starts a little early should not have to wait for the one after it.
 _EARLY: Final = 0.95
 
 

@@ -24,7 +24,7 @@ _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 
 
 class BatchAccountExistence:
-    """Answers for one pass: each subscription is listed once at most."""
+    """Answers for one run: each subscription is listed once at most."""
 
     def __init__(self, client_of: Callable[[str], Awaitable[BatchManagementClient]], caller: Caller) -> None:
         self._client_of = client_of

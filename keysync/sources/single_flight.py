@@ -1,4 +1,4 @@
-"""One call for many askers: an account that serves several vaults is asked for its keys once a pass."""
+"""One call for many askers: an account that serves several vaults is asked for its keys once a run."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""One pass: collect → plan → safety → apply (`run` has the whole flow on one page)."""
+"""One run: collect → plan → safety → apply (`run` has the whole flow on one page)."""

@@ -28,12 +28,12 @@ from keysync.targets.interface import Disabled, Observation, SecretTarget, Store
 FRESH_SECONDS: Final = 10.0
 """The oldest observation that a write may rest on."""
 
-# Longer than a pass takes from its first look to its last write.
+# Longer than a run takes from its first look to its last write.
 _REMEMBERED_SECONDS: Final = 600.0
 _READ_ONLY: Final = "read_only is set here: not written"
-_SPARED: Final = "its account's other secrets were not all written in this pass: it stays until they are"
+_SPARED: Final = "its account's other secrets were not all written in this run: it stays until they are"
 _INTERRUPTED: Final = "interrupted before it was written"
-_CUT_OFF: Final = "cut off while the write was under way: the next pass will see"
+_CUT_OFF: Final = "cut off while the write was under way: the next run will see"
 _CAME_BACK: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
 # Longer than an account's two sides take to answer.
 _LONG_BEFORE: Final = timedelta(minutes=2)
@@ -196,7 +196,7 @@ class Applier:
         return replace(seen, stored=stored, at=at)
 
     async def _carry_out(self, change: Change, seen: Observed, material: ApplyInputs, *, overtaken: bool) -> Result:
-        """Writes; `overtaken` says that another pass of this process has since, which may have known a newer key."""
+        """Writes; `overtaken` says that another run of this process has since, which may have known a newer key."""
         ref, target = change.ref, self._targets[change.ref.vault]
         now = judge(seen, self._now())
         came = now.managed and change.kind in {"create", "recover"} and now.kind in {"update", "unchanged"}
@@ -239,7 +239,7 @@ class Applier:
         ref = change.ref
         now = judge(await with_history(self._targets[ref.vault], seen), self._now())
         if now.held and not material.accepted:
-            return Result(ref, "refused", reason=f"{now.held}, accept what the next pass tells")
+            return Result(ref, "refused", reason=f"{now.held}, accept what the next run tells")
         if now.kind == "unchanged":
             by_itself = change.kind == "update" and not change.fields
             outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
@@ -320,7 +320,7 @@ def only_planned(plan: Plan) -> tuple[Result, ...]:
 
 def _overtaken(change: Change, now: Change) -> Result:
     if now.kind == "unchanged" and now.managed:
-        return Result(change.ref, "unchanged", version=now.before, reason="somebody brought it in step meanwhile")
+        return Result(change.ref, "unchanged", version=now.before, reason="somebody brought it in sync meanwhile")
     return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
 
 

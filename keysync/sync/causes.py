@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from keysync.azure.errors import FailureRecord
+from keysync.config.formats import fold
 from keysync.sync.model import Result
 
 Identity: TypeAlias = tuple[object, ...]
@@ -46,7 +47,7 @@ def _flat(cause: Identity) -> Iterator[object]:
 
 def natural(text: str) -> tuple[tuple[int, str], ...]:
     """Sorts names as people do: farm2 before farm10."""
-    parts = _DIGITS.split(text.lower())
+    parts = _DIGITS.split(fold(text))
     return tuple((int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts))
 
 

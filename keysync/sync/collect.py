@@ -158,7 +158,7 @@ class Collector:
             return _all_failed(scope, self._record(keys, "listKeys", scope.account))
         prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
         for item, side in zip(scope.items, stored, strict=True):
-            # One object for both sides where they agree: all that a pass has seen is there until it is planned.
+            # One object for both sides where they agree: all that a run has seen is there until it is planned.
             held = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], StoredSecret) else None
             if held is not None and held == prints.get(item.ref.key):
                 prints[item.ref.key] = held
@@ -199,7 +199,7 @@ class Collector:
         if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
             return FailureRecord(kind="internal", summary="the call was given up by whoever shared it")
         if not isinstance(error, Exception):
-            raise error  # the pass is being ended
+            raise error  # the run is being ended
         return self._translator.record(error, operation=operation, scope=scope)
 
 
@@ -314,7 +314,7 @@ def _holds_its_key(seen: Observed) -> bool:
 
 
 class WorkItems(Sequence[WorkItem]):
-    """The scopes of `accounts`. Each is made anew whenever it is asked for: of many thousands a pass needs few at a time.
+    """The scopes of `accounts`. Each is made anew whenever it is asked for: of many thousands a run needs few at a time.
 
     An account that serves several vaults is asked for its keys once all the same: what asks it, by `source_of`, is kept.
     """

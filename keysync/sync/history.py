@@ -13,7 +13,7 @@ from keysync.targets.interface import SecretTarget, StoredSecret
 async def with_history(target: SecretTarget, seen: Observed) -> Observed:
     """`seen` with its history, where it may need a version; as it is where the history cannot be had.
 
-    An identity that may not list versions still keeps keys in step (docs/safety.md).
+    An identity that may not list versions still keeps keys in sync (docs/safety.md).
     """
     if not isinstance(seen.stored, StoredSecret) or not may_need_a_version(seen):
         return seen

@@ -114,7 +114,7 @@ def _log(inventory: Inventory, told: set[_Trouble] | None) -> None:
         if _trouble(problem) in before:
             continue
         log.error(
-            "discovery.failed",
+            "discovery.incomplete",
             entry=problem.entry,
             scope=problem.scope,
             kept=problem.kept,
@@ -122,7 +122,7 @@ def _log(inventory: Inventory, told: set[_Trouble] | None) -> None:
             **problem.record.to_dict(),
         )
     for skipped in inventory.skipped:
-        # Those that were refused are in the report, and so in the log of the pass.
+        # Those that were refused are in the report, and so in the log of the run.
         log.debug(
             "discovery.skipped",
             account=skipped.resource_id,
@@ -155,7 +155,7 @@ def preflight(
     shard: Shard | None = None,
     is_about: Callable[[ItemRef], bool] = lambda _ref: True,
 ) -> Preflight:
-    """What the report of a pass over `selected` has to say of the accounts that are no part of it.
+    """What the report of a run over `selected` has to say of the accounts that are no part of it.
 
     `is_about` tells the secrets that the run is about.
     """

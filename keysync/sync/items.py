@@ -1,4 +1,4 @@
-"""From the configuration to what a pass is about: items, limits, and which names of a vault are served."""
+"""From the configuration to what a run is about: items, limits, and which names of a vault are served."""
 
 from __future__ import annotations
 

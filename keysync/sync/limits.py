@@ -110,7 +110,7 @@ def _broken(changes: list[Change], settled: int, limit: LimitsLike) -> list[str]
 
 
 def most_removals(managed: int, percent: int) -> int:
-    """How many of `managed` secrets one pass may remove: at least one, or a small vault could lose none; none at 0 percent."""
+    """How many of `managed` secrets one run may remove: at least one, or a small vault could lose none; none at 0 percent."""
     return max(1, managed * percent // 100) if percent else 0
 
 
@@ -176,8 +176,8 @@ class Blocked:
 class SafetyCheck:
     """Judges rounds by the limits over all of them together, or the one round by the checksum that was accepted.
 
-    A first round beyond the limits stops the pass: nothing is written at all. A later one, of accounts that were slow to
-    answer, can no longer: what others needed is written by then, so it is refused and the next pass judges it again.
+    A first round beyond the limits stops the run: nothing is written at all. A later one, of accounts that were slow to
+    answer, can no longer: what others needed is written by then, so it is refused and the next run judges it again.
     """
 
     def __init__(
@@ -208,7 +208,7 @@ class SafetyCheck:
         return blocked
 
     def settle(self, results: Iterable[Result]) -> None:
-        """Learns what came of the writes that were let through: what failed is what the next pass finds again."""
+        """Learns what came of the writes that were let through: what failed is what the next run finds again."""
         self._not_done = {result.ref for result in results if result.outcome in BAD or result.outcome == "skipped"}
 
     def _look_at(self, plan: Plan) -> None:
@@ -228,12 +228,12 @@ class SafetyCheck:
         if self._late is not None:
             return Blocked("refused", self._late)
         if self._breaches or self._refusal:
-            return Blocked("skipped", "a safety limit stopped the pass: not written")
+            return Blocked("skipped", "a safety limit stopped the run: not written")
         return None
 
     @property
     def checksum(self) -> str:
-        """Of the whole plan or, where something was left undone, of just that: it is what the next pass would find to do."""
+        """Of the whole plan or, where something was left undone, of just that: it is what the next run would find to do."""
         if self._dry_run:
             return checksum(self._let_through)
         blocked = self._what_is_blocked()

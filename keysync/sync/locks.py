@@ -14,7 +14,7 @@ from keysync.sync.model import ItemRef
 
 
 class SecretLocks:
-    """Locks by vault and name, and who was written of late; shared by all passes of a process, kept only while of use."""
+    """Locks by vault and name, and who was written of late; shared by all runs of a process, kept only while of use."""
 
     def __init__(self) -> None:
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()

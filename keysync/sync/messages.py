@@ -33,12 +33,12 @@ def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     former = former_id(tags, item)
     if former is not None:
         return (
-            f"the account was moved: the value is right, but the secret is marked for {former!r}, so it will not be kept in step. "
+            f"the account was moved: the value is right, but the secret is marked for {former!r}, so it will not be kept in sync. "
             f"To mark it for the account as it is now: {_adopt(item, flags)}"
         )
     return (
         f"the value is right, but the secret is not marked as keysync's for this key ({owner_of(tags)}): it will not be kept "
-        f"in step. To mark it: {_adopt(item, flags)}"
+        f"in sync. To mark it: {_adopt(item, flags)}"
     )
 
 
@@ -77,7 +77,7 @@ def too_many_tags(count: int, most: int) -> str:
 def changed_meanwhile(ref: ItemRef, options: str = "") -> str:
     """A secret that was not as it had been compared when it was to be written."""
     return (
-        f"somebody changed {ref.secret} since it was compared: not written. The next pass judges it anew. To do so now: "
+        f"somebody changed {ref.secret} since it was compared: not written. The next run judges it anew. To do so now: "
         f"{command('sync', options)}"
     )
 
@@ -85,7 +85,7 @@ def changed_meanwhile(ref: ItemRef, options: str = "") -> str:
 def orphan_changed_meanwhile(ref: ItemRef) -> str:
     """An orphan that was not as it had been found when it was to be removed."""
     return (
-        f"somebody changed {ref.secret} since it was found to be an orphan: not removed. The next pass judges it anew. To do so "
+        f"somebody changed {ref.secret} since it was found to be an orphan: not removed. The next run judges it anew. To do so "
         "now: keysync sync"
     )
 
@@ -101,8 +101,8 @@ def _adopt(item: Item, flags: str) -> str:
 
 
 def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
-    foreign = tags is not None and not is_ours(tags, item)
-    return " (and adopt it then, since it is not keysync's for this key)" if foreign else ""
+    unmanaged = tags is not None and not is_ours(tags, item)
+    return " (and adopt it then, since it is not keysync's for this key)" if unmanaged else ""
 
 
 def _secret(item: Item) -> str:

@@ -1,4 +1,4 @@
-"""What flows through a pass. Nothing here holds a value of a secret, so all of it may be printed."""
+"""What flows through a run. Nothing here holds a value of a secret, so all of it may be printed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Verdict: TypeAlias = Literal[
     "stale",
     "swapped",
     "duplicated",
-    "foreign",
+    "unmanaged",
     "both_changed",
     "missing",
     "disabled",
@@ -35,8 +35,8 @@ Verdict: TypeAlias = Literal[
 """How a stored secret stands to *both* live keys of its account.
 
 `in_sync`: it holds its own key. `stale`: ours, and it holds neither. `swapped`: it holds the other key. `duplicated`: so does
-the secret of that other key. `foreign`: not ours, and it does not hold its key. `both_changed`: ours, and neither of the
-two secrets holds either key, so both keys were regenerated since the last pass. `orphaned`: ours, and nothing in the
+the secret of that other key. `unmanaged`: not ours, and it does not hold its key. `both_changed`: ours, and neither of the
+two secrets holds either key, so both keys were regenerated since the last run. `orphaned`: ours, and nothing in the
 configuration serves it any more. `unknown`: a side did not answer.
 """
 Outcome: TypeAlias = Literal[
@@ -155,7 +155,7 @@ class Change:
 
     `before` is the version that was observed, `metadata` what a write sets beside the value, `fields` what would differ
     afterwards; without ``value`` among them no version is made. `managed` says that the stored secret is ours already: what
-    limits are a share of. `foreign` says that there is one that is not. `held` is why it needs `--accept`, whatever the limits
+    limits are a share of. `unmanaged` says that there is one that is not. `held` is why it needs `--accept`, whatever the limits
     are. `owner` is whose mark the secret has to bear still when it is removed.
     """
 
@@ -169,7 +169,7 @@ class Change:
     error: FailureRecord | None = None
     read_only: bool = False
     managed: bool = False
-    foreign: bool = False
+    unmanaged: bool = False
     held: str | None = None
     owner: str | None = None
     since: datetime | None = None
@@ -200,7 +200,7 @@ def in_order(those: Iterable[R]) -> tuple[R, ...]:
 class Plan:
     """Changes in the order of their references.
 
-    In a pass, `settled` are the results of items of ours that need nothing, in place of their changes: in a large fleet nearly all.
+    In a run, `settled` are the results of items of ours that need nothing, in place of their changes: in a large fleet nearly all.
     """
 
     changes: tuple[Change, ...]
@@ -228,7 +228,7 @@ class Result:
     error: FailureRecord | None = None
     verdict: Verdict = "unknown"
     since: datetime | None = None
-    """When the version that was found was made, UTC; None for one that this pass made."""
+    """When the version that was found was made, UTC; None for one that this run made."""
 
     def to_dict(self) -> dict[str, Any]:
         """The contract's item, and the verdict."""
@@ -247,7 +247,7 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was known before a pass of accounts that are no part of it.
+    """What was known before a run of accounts that are no part of it.
 
     `results` are items that were refused already, `warnings` are about no item, and `incomplete` says that accounts are
     missing that should have been covered.
@@ -260,11 +260,11 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One pass as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
+    """One run as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
 
     `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
     `warnings` are about no item: a vault that could not be searched for orphans, for one. `busy` accounts were left out,
-    since an earlier pass still waited for them. `incomplete` says that accounts are missing that should have been covered.
+    since an earlier run still waited for them. `incomplete` says that accounts are missing that should have been covered.
     `orphans_searched` says that orphans were searched for, in every vault and with success.
     """
 
@@ -289,6 +289,6 @@ class Report:
 
     @property
     def has_changes(self) -> bool:
-        """Whether a plan would write, or a pass wrote."""
+        """Whether a plan would write, or a run wrote."""
         changed = WRITES | set(DONE.values())
         return any(result.outcome in changed for result in self.results)

@@ -1,4 +1,4 @@
-"""Observers of a pass put together."""
+"""Observers of a run put together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Observers:
         self._observers = tuple(observers)
 
     def started(self, run_id: str, scopes: int) -> None:
-        """A pass begins."""
+        """A run begins."""
         for observer in self._observers:
             observer.started(run_id, scopes)
 
@@ -30,6 +30,6 @@ class Observers:
             observer.result(run_id, result)
 
     def finished(self, report: Report) -> None:
-        """The pass has ended."""
+        """The run has ended."""
         for observer in self._observers:
             observer.finished(report)

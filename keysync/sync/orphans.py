@@ -16,7 +16,7 @@ from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
 
 PROOF_PASSES: Final = 3
-"""How many passes of the daemon in a row have to find an account gone before its secrets are removed unasked."""
+"""How many runs of the daemon in a row have to find an account gone before its secrets are removed unasked."""
 
 Presence: TypeAlias = Literal["there", "gone"]
 
@@ -31,9 +31,9 @@ class AccountExistence(Protocol):
 
 @dataclass(slots=True)
 class MissingCounters:
-    """How many passes in a row each account was proven gone: the daemon's memory, which starts empty.
+    """How many runs in a row each account was proven gone: the daemon's memory, which starts empty.
 
-    A pass counts only `least_seconds` after the one before that did: passes that somebody asks for prove nothing faster.
+    A run counts only `least_seconds` after the one before that did: runs that somebody asks for prove nothing faster.
     """
 
     least_seconds: float = 0.0
@@ -42,7 +42,7 @@ class MissingCounters:
     _counted_at: float = float("-inf")
 
     def note(self, gone: Collection[str]) -> None:
-        """One more pass: `gone` are the ARM ids that it proved gone; every other starts over, whenever the pass was."""
+        """One more run: `gone` are the ARM ids that it proved gone; every other starts over, whenever the run was."""
         now = self.clock()
         counts = now - self._counted_at >= self.least_seconds
         if counts:
@@ -50,11 +50,11 @@ class MissingCounters:
         self._counts = {fold(account): self._counts.get(fold(account), 0) + counts for account in gone}
 
     def forget(self) -> None:
-        """Every account starts over: passes were made elsewhere."""
+        """Every account starts over: runs were made elsewhere."""
         self._counts = {}
 
     def of(self, account: str) -> int:
-        """Passes in a row, the latest included."""
+        """Runs in a row, the latest included."""
         return self._counts.get(fold(account), 0)
 
 
@@ -83,7 +83,7 @@ def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
 def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"], presence: Presence, streak: int | None) -> Change | None:  # fmt: skip
     """What becomes of an orphan whose `stored` state was just read, None where there is nothing to do.
 
-    `streak` is how many passes of the daemon in a row proved its account gone, None in a one-off run. Without three of
+    `streak` is how many runs of the daemon in a row proved its account gone, None in a one-off run. Without three of
     them, and wherever only the mapping is gone, it takes `--accept`.
     """
     if not isinstance(stored, (StoredSecret, Disabled)) or stored.managed or stored.version is None:
@@ -101,7 +101,7 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
     if presence == "gone" and streak is not None:
         if streak >= PROOF_PASSES:
             return change
-        waiting = f"orphaned: {why}, seen in {streak} of the {PROOF_PASSES} passes in a row that it takes to {mode} it"
+        waiting = f"orphaned: {why}, seen in {streak} of the {PROOF_PASSES} runs in a row that it takes to {mode} it"
         return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
     return replace(change, held=f"orphaned: {why}. To {mode} it")
 
@@ -132,7 +132,7 @@ class OrphanSearch:
 
     `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
     about. `excluded` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans. Where
-    `excluded` gives a reason, the search warns that such secrets are not kept in step.
+    `excluded` gives a reason, the search warns that such secrets are not kept in sync.
     With `skip_reason`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
     ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is
     the daemon's memory, None in a one-off run.
@@ -158,7 +158,7 @@ class OrphanSearch:
             # What was not looked at proves nothing either.
             if self.streaks is not None:
                 self.streaks.note(gone)
-            return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this pass",))
+            return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this run",))
         try:
             async with asyncio.timeout(deadline):
                 refs, warnings = await self._candidates()
@@ -166,7 +166,7 @@ class OrphanSearch:
                 gone += [account for account, presence in presences.items() if presence == "gone"]
         except TimeoutError:
             return OrphanFindings(
-                warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this pass",)
+                warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this run",)
             )
         finally:
             # A search that was cut off proves nothing, so every streak starts over.
@@ -200,7 +200,7 @@ class OrphanSearch:
             if reason is not None:
                 by_reason.setdefault(reason, []).append(excluded[key])
         return [
-            f"vault {vault}: the secrets of {_some(accounts)} are not kept in step, since the account is not served: {reason}"
+            f"vault {vault}: the secrets of {_some(accounts)} are not kept in sync, since the account is not served: {reason}"
             for reason, accounts in by_reason.items()
         ]
 

@@ -33,7 +33,7 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     "swapped": "the secret held the account's other key",
     "duplicated": "this secret and the one beside it both held the account's other key",
     "both_changed": (
-        "both keys changed since the last pass: regenerate one at a time, so that those who use the other go on working"
+        "both keys changed since the last run: regenerate one at a time, so that those who use the other go on working"
     ),
 }
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
@@ -120,13 +120,13 @@ def _compared(seen: Observed, verdict: Verdict, now: datetime) -> Change:
         case SoftDeleted():
             return _soft_deleted(item, stored)
         case Disabled() | StoredSecret() if stored.managed:
-            return Change(item.ref, "refused", reason=messages.CERTIFICATE, foreign=True)
+            return Change(item.ref, "refused", reason=messages.CERTIFICATE, unmanaged=True)
         case Disabled():
             return _disabled(item, stored)
         case StoredSecret() if is_ours(stored.tags, item):
             return _ours(seen, stored, verdict, now)
         case StoredSecret():
-            return _foreign(seen, stored, now)
+            return _unmanaged(seen, stored, now)
 
 
 def _ours(seen: Observed, stored: StoredSecret, verdict: Verdict, now: datetime) -> Change:
@@ -163,7 +163,7 @@ def _with_history(change: Change, seen: Observed) -> Change:
     return replace(change, held=held, reason=reason)
 
 
-def _foreign(seen: Observed, stored: StoredSecret, now: datetime) -> Change:
+def _unmanaged(seen: Observed, stored: StoredSecret, now: datetime) -> Change:
     item, differs = seen.item, stored.fingerprint != seen.wanted
     allowed = item.policy.adopt == "replace" or (
         item.policy.adopt == "unmarked" and not differs and is_free(stored.tags, item)
@@ -173,7 +173,7 @@ def _foreign(seen: Observed, stored: StoredSecret, now: datetime) -> Change:
         fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset())
         reason = messages.taken_over(stored.tags, differs=differs)
         adopt = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
-        return replace(_within_tags(adopt), foreign=True)
+        return replace(_within_tags(adopt), unmanaged=True)
     # The secret of an account that was moved: its next key would be refused, so it is said before there is one.
     moved = former_id(stored.tags, item) is not None
     kind: ChangeKind = "refused" if differs or moved else "unchanged"
@@ -183,7 +183,7 @@ def _foreign(seen: Observed, stored: StoredSecret, now: datetime) -> Change:
         if differs
         else messages.not_marked(item, stored.tags)
     )
-    return Change(item.ref, kind, reason=reason, before=stored.version, foreign=True)
+    return Change(item.ref, kind, reason=reason, before=stored.version, unmanaged=True)
 
 
 def _within_tags(change: Change) -> Change:
@@ -200,7 +200,7 @@ def _disabled(item: Item, stored: Disabled) -> Change:
         fields: frozenset[Field] = frozenset({"enabled"})
         return Change(item.ref, "update", reason=reason, before=stored.version, fields=fields, managed=True)
     reason = messages.disabled(item, stored.tags)
-    return Change(item.ref, "skipped", reason=reason, before=stored.version, managed=ours, foreign=not ours)
+    return Change(item.ref, "skipped", reason=reason, before=stored.version, managed=ours, unmanaged=not ours)
 
 
 def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:

@@ -1,4 +1,4 @@
-"""One pass, whole: collect → plan → safety → apply → report. Branching lives in the stages."""
+"""One run, whole: collect → plan → safety → apply → report. Branching lives in the stages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from keysync.sync.waiting import wait_for
 
 
 class RunObserver(Protocol):
-    """Told how a pass goes, as it goes."""
+    """Told how a run goes, as it goes."""
 
     def started(self, run_id: str, scopes: int) -> None: ...
     def collected(self, run_id: str, account: str) -> None: ...
@@ -38,11 +38,11 @@ class RunObserver(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SyncRun:
-    """Everything that one pass needs.
+    """Everything that one run needs.
 
     `collect_seconds` is how long the first writing waits for slow accounts: a later one is judged and written in a
-    second round of the pass. `accept` is the checksum of the plan that may go beyond the limits. `only_unmanaged` leaves out
-    all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier pass still waits for
+    second round of the run. `accept` is the checksum of the plan that may go beyond the limits. `only_unmanaged` leaves out
+    all but secrets that are not ours, for `adopt`. `busy` accounts are left out, since an earlier run still waits for
     them. `options`, such as ``-c FILE``, go into the commands that are told. `orphans` searches for those, `orphans_seconds` at most.
     `preflight` goes into the report as it is.
     """
@@ -76,7 +76,7 @@ class SyncRun:
 class Batch:
     """Accounts that are written together, and the orphans found.
 
-    Each is judged as soon as it has answered: of an account that is in step, and in a large fleet nearly all are, nothing is
+    Each is judged as soon as it has answered: of an account that is in sync, and in a large fleet nearly all are, nothing is
     kept but its results. Of one with something to write it is all that was seen of it.
     """
 
@@ -99,7 +99,7 @@ class Batch:
         for change in made.changes:
             if change.kind == "unchanged" and change.managed:
                 self.settled += () if job.only_unmanaged else (planned(change),)
-            elif change.foreign or change.error or not job.only_unmanaged:
+            elif change.unmanaged or change.error or not job.only_unmanaged:
                 self.changes.append(change)
         if made.writes:
             self.writing.append(account)
@@ -125,7 +125,7 @@ class Batch:
 
 
 async def run_sync(job: SyncRun) -> Report:
-    """Runs one pass and returns its report; failures of Azure are in the report, never raised."""
+    """Runs one run and returns its report; failures of Azure are in the report, never raised."""
     run_id = uuid.uuid4().hex
     # So that what the SDKs log while it runs carries it too.
     with structlog.contextvars.bound_contextvars(run_id=run_id), job.tracer.span(RUN, {"keysync.run_id": run_id}):
@@ -249,7 +249,7 @@ class BatchBuilder:
                 self.distrusted.setdefault(account.account, _shared_key(owner))
 
     def take(self, collection: Collection, found: OrphanFindings | None = None) -> Batch:
-        """What was judged since the last time; of a pass that is being stopped with all that have not answered, too."""
+        """What was judged since the last time; of a run that is being stopped with all that have not answered, too."""
         if self._job.stop.is_set():
             for account in _cut_short(collection.give_up()):
                 self._round.add(account, self._job)
@@ -273,7 +273,7 @@ def _distrusted(change: Change, accounts: Mapping[str, str]) -> Change:
 
 
 def _not_searched(job: SyncRun) -> OrphanFindings:
-    told = "orphans: the search was not done in time, nothing is removed in this pass"
+    told = "orphans: the search was not done in time, nothing is removed in this run"
     return OrphanFindings(warnings=(told,) if job.orphans is not None else ())
 
 

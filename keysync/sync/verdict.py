@@ -26,7 +26,7 @@ def _of_value(seen: Observed, stored: StoredSecret, sibling: ItemObservation | N
     if stored.fingerprint == seen.wanted:
         return "in_sync"
     if stored.managed or not is_ours(stored.tags, seen.item):
-        return "foreign"
+        return "unmanaged"
     if stored.fingerprint == seen.other:
         return "duplicated" if _holds_the_same(stored, sibling) else "swapped"
     return "both_changed" if _holds_neither(sibling) else "stale"

@@ -70,7 +70,7 @@ class SecretCache:
         if updated is None or answered is None or answered - updated < _SETTLED:
             self.forget(name)
             return
-        # Spread, so that a fleet's values are not all due in one pass.
+        # Spread, so that a fleet's values are not all due in one run.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
         self._known[name_key(name)] = CachedSecret.of(stored, updated, good_until)
 
@@ -86,7 +86,7 @@ class SecretCache:
     def last_read(self, name: str) -> StoredSecret | None:
         """What was read of `name` last, whether or not it still stands; None while it is being read again.
 
-        It is what `recall` said still stands as long as nobody else reads: a secret is in one pass at a time.
+        It is what `recall` said still stands as long as nobody else reads: a secret is in one run at a time.
         """
         return self._known.get(name_key(name))
 
@@ -115,7 +115,7 @@ def name_key(name: str) -> str:
 
 @lru_cache(maxsize=256)
 def interned_time(moment: T) -> T:
-    """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one pass."""
+    """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one run."""
     return moment
 
 

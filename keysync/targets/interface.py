@@ -88,7 +88,7 @@ class SecretProperties:
 
 
 class ListValidation(Protocol):
-    """One pass's look at a vault as a whole, which may spare it reads."""
+    """One run's look at a vault as a whole, which may spare it reads."""
 
     async def recall(self, name: str) -> tuple[StoredSecret, float] | None:
         """What stands under `name` and the monotonic time of the look, where that is certain without reading it."""
@@ -114,7 +114,7 @@ class SecretTarget(Protocol):
     """One vault."""
 
     def survey(self, names: Collection[str]) -> ListValidation:
-        """Begins a look at the vault for a pass over `names`."""
+        """Begins a look at the vault for a run over `names`."""
         ...
 
     async def prime(self) -> None:

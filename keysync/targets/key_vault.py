@@ -60,7 +60,7 @@ _TOO_MANY: Final = 429
 # How a vault says that its own limit is reached, not that of one secret or of something in between.
 _OF_THE_VAULT: Final = "Throttled"
 _LONGEST_HOLD: Final = _WINDOW_SECONDS
-# Recovery and deletion go on after the reply; this is how long, and how often, one pass looks whether they are done.
+# Recovery and deletion go on after the reply; this is how long, and how often, one run looks whether they are done.
 _SETTLE_SECONDS: Final = 60.0
 _SETTLE_PAUSE: Final = 2.0
 # A read right after a write may still be answered from before it.
@@ -533,7 +533,7 @@ def _overtaken(name: str, url: str) -> FailureRecord:
 def _from_before(name: str) -> FailureRecord:
     return FailureRecord(
         kind="conflict",
-        summary=f"the vault lists a later version of {name} than the one that it shows: not written, the next pass looks",
+        summary=f"the vault lists a later version of {name} than the one that it shows: not written, the next run looks",
     )
 
 
@@ -546,7 +546,7 @@ def _look_again(name: str) -> FailureRecord:
 def _on_its_way(name: str) -> FailureRecord:
     return FailureRecord(
         kind="timeout",
-        summary=f"an earlier write of {name} may still take effect: not written again before it is certain, the next pass looks",
+        summary=f"an earlier write of {name} may still take effect: not written again before it is certain, the next run looks",
     )
 
 
@@ -575,7 +575,7 @@ def _after(listed: Sequence[Any], before: str | None, answered: datetime) -> lis
 
 def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:
     if not isinstance(found, StoredSecret):
-        return frozenset()  # it was disabled or deleted since, which the next pass sees
+        return frozenset()  # it was disabled or deleted since, which the next run sees
     pairs = {
         "tags": wanted.tags.items() <= dict(found.tags).items(),
         "content type": wanted.content_type is None or found.content_type == wanted.content_type,

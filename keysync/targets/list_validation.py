@@ -1,4 +1,4 @@
-"""A listing of a vault during a pass: fetched page by page beside everything else, and given up where it does not pay."""
+"""A listing of a vault during a run: fetched page by page beside everything else, and given up where it does not pay."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Pages:
         self._skipped = 0
 
     def failed(self) -> None:
-        """A listing failed or hung: the next passes do without."""
+        """A listing failed or hung: the next runs do without."""
         self._skipped = _RUNS_WITHOUT
 
     def may_try(self) -> bool:
-        """Whether a listing may be tried in this pass."""
+        """Whether a listing may be tried in this run."""
         if self._skipped:
             self._skipped -= 1
             return False
@@ -72,7 +72,7 @@ class ListingValidation:
         if self._task is None:
             return None
         if wanted in self._wanted and not self._task.done() and not await self._shown(wanted):
-            # Reading may work where listing hangs: nobody is to wait for it, in this pass or the next ones.
+            # Reading may work where listing hangs: nobody is to wait for it, in this run or the next ones.
             self._pages.failed()
             self._task.cancel()
             return None
@@ -110,7 +110,7 @@ class ListingValidation:
                 self._pages.took(self._clock() - began)
                 self._take(page, began)
                 if count >= self._most:
-                    # Longer than it is worth: the rest is read one by one, and the next pass knows.
+                    # Longer than it is worth: the rest is read one by one, and the next run knows.
                     self._pages.count = max(self._pages.count, count + 1)
                     return
                 began = self._clock()

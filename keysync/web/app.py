@@ -75,7 +75,7 @@ class _Routes:
         return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Whether the first pass is done or, of a standby, the Lease was read lately, else 503. A restart would not make an account less stale."""
+        """Whether the first run is done or, of a standby, the Lease was read lately, else 503. A restart would not make an account less stale."""
         status = self._source.status()
         reason = status.ready_reason
         stale = list(status.stale_accounts)

@@ -1,4 +1,4 @@
-"""The one line that tells whether all is in step."""
+"""The one line that tells whether all is in sync."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def summary_line(status: Status, tally: Tally) -> SummaryLine:
         return _standby(status)
     if status.stopped is not None:
         return SummaryLine("Stopped by a safety limit", "stopped by a limit", "bad")
-    if tally.behind:
-        behind = f"{tally.behind:,} of {tally.secrets:,}"
+    if tally.out_of_sync:
+        out_of_sync = f"{tally.out_of_sync:,} of {tally.secrets:,}"
         unread = f", {tally.unread:,} could not be read" if tally.unread else ""
         pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
-        return SummaryLine(f"{behind} secrets behind{unread}{pending}", f"{behind} behind", "bad")
+        return SummaryLine(f"{out_of_sync} secrets out of sync{unread}{pending}", f"{out_of_sync} behind", "bad")
     if tally.unread:
         unread = f"{tally.unread:,} of {tally.secrets:,}"
         pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
         return SummaryLine(f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad")
-    return _nothing_behind(status, tally)
+    return _all_in_sync(status, tally)
 
 
 def _standby(status: Status) -> SummaryLine:
@@ -47,25 +47,25 @@ def _standby(status: Status) -> SummaryLine:
     return SummaryLine(text, "standing by", "wait") if status.ready else SummaryLine(text, "could not take over", "bad")
 
 
-def _nothing_behind(status: Status, tally: Tally) -> SummaryLine:
+def _all_in_sync(status: Status, tally: Tally) -> SummaryLine:
     if not tally.accounts:
-        return SummaryLine("No accounts to keep in step", "no accounts", "wait")
+        return SummaryLine("No accounts to keep in sync", "no accounts", "wait")
     wrong = sum(account.state in NOT_RIGHT for account in status.accounts)
     if wrong:
         needs = f"{count(wrong, 'account')} {'needs' if wrong == 1 else 'need'} attention"
         return SummaryLine(needs, needs, "bad")
     if status.stale_accounts:
         stale = count(len(status.stale_accounts), "account")
-        return SummaryLine(f"{stale} not seen in step for too long", f"{stale} stale", "warn")
+        return SummaryLine(f"{stale} not seen in sync for too long", f"{stale} stale", "warn")
     if status.unserved:
         unserved = f"{count(len(status.unserved), 'account')} no longer served"
         return SummaryLine(unserved, unserved, "warn")
     if status.ready and not tally.secrets:
-        return SummaryLine("No secrets to keep in step", "no secrets", "wait")
+        return SummaryLine("No secrets to keep in sync", "no secrets", "wait")
     if not tally.in_sync:
-        return SummaryLine("The first pass is not done yet", "first pass", "wait")
+        return SummaryLine("The first run is not done yet", "first run", "wait")
     if tally.pending:
         seen = f"{tally.in_sync:,} of {tally.secrets:,}"
-        return SummaryLine(f"{seen} secrets in step, the others not looked at yet", f"{seen} in step so far", "wait")
-    everything = f"All {count(tally.secrets, 'secret')} in step" if tally.secrets > 1 else "The secret is in step"
+        return SummaryLine(f"{seen} secrets in sync, the others not looked at yet", f"{seen} in sync so far", "wait")
+    everything = f"All {count(tally.secrets, 'secret')} in sync" if tally.secrets > 1 else "The secret is in sync"
     return SummaryLine(everything, everything.lower(), "good")

@@ -21,7 +21,7 @@ MOST_SECRETS: Final = 6
 """How many secrets of an account stand in its row; more of them open on request."""
 
 STATES: Final[Mapping[str, tuple[str, Tone]]] = {
-    "in_sync": ("in step", "good"),
+    "in_sync": ("in sync", "good"),
     "changed": ("just written", "good"),
     "drift": ("drift", "warn"),
     "refused": ("refused", "warn"),
@@ -232,7 +232,7 @@ def _only(values: Iterable[str]) -> str | None:
 
 def _bar(tally: Tally) -> tuple[tuple[str, float, float], ...]:
     """Tone, start and width of each part, of a hundred. A part that is there at all can be seen."""
-    counts = {"bad": tally.behind + tally.unread, "wait": tally.pending, "good": tally.in_sync}
+    counts = {"bad": tally.out_of_sync + tally.unread, "wait": tally.pending, "good": tally.in_sync}
     present = {tone: max(1.0, 100 * number / tally.secrets) for tone, number in counts.items() if number}
     whole, start, parts = sum(present.values()), 0.0, []
     for tone, share in present.items():
@@ -301,31 +301,31 @@ def _account(account: AccountStatus, now: datetime, causes: Mapping[CauseKey, Sh
 
 
 def _told(secrets: Sequence[SecretStatus]) -> str:
-    in_sync = sum(secret.standing == "in_sync" for secret in secrets)
-    return f"{in_sync} of {len(secrets)} in step"
+    in_sync = sum(secret.state == "in_sync" for secret in secrets)
+    return f"{in_sync} of {len(secrets)} in sync"
 
 
 def _secret(secret: SecretStatus, now: datetime) -> SecretRow:
-    label, tone = _standing(secret)
+    label, tone = _label(secret)
     return SecretRow(secret.vault, secret.secret, secret.key, label, tone, _when(secret.changed_at, now))
 
 
-def _standing(secret: SecretStatus) -> tuple[str, Tone]:
+def _label(secret: SecretStatus) -> tuple[str, Tone]:
     """What there is to say of a secret in a word or two: the verdict, and what was done where something was."""
-    verdict = (secret.verdict or "").replace("_", " ").replace("in sync", "in step")
+    verdict = (secret.verdict or "").replace("_", " ").replace("in sync", "in sync")
     outcome = secret.outcome or ""
-    match secret.standing:
+    match secret.state:
         case "in_sync":
-            return (verdict or "in step") if outcome in {"", "unchanged"} else outcome, "good"
+            return (verdict or "in sync") if outcome in {"", "unchanged"} else outcome, "good"
         case "pending":
             return "not looked at yet", "wait"
         case "unread":
             return "may have been written" if outcome == "unknown" else "could not be read", "bad"
     # `unknown` tells less than what went wrong.
-    named = verdict if verdict and verdict not in {"unknown", "in step"} else ""
+    named = verdict if verdict and verdict not in {"unknown", "in sync"} else ""
     words = [word for word in (named, _PLANNED.get(outcome, outcome)) if word]
     mild = outcome in {"refused", "skipped", "", *_PLANNED}
-    return ", ".join(words) or "behind", "warn" if mild else "bad"
+    return ", ".join(words) or "out of sync", "warn" if mild else "bad"
 
 
 def _vault(vault: VaultStatus, now: datetime) -> VaultRow:

@@ -20,7 +20,7 @@ def list_keys(fleet: Fleet) -> float:
 
 
 def refill_seconds(fleet: Fleet) -> float:
-    """How long it takes after a pass until the buckets of all subscriptions are full again."""
+    """How long it takes after a run until the buckets of all subscriptions are full again."""
     return min(ARM_BURST, _largest(fleet.accounts, fleet.subscriptions)) / ARM_RATE
 
 

@@ -19,10 +19,10 @@ from tests.benchmarks.programs import Program, environment, programs, stepping, 
 from tests.benchmarks.scripts.stages import KEYS
 from tests.benchmarks.tables import machine, table, told
 
-KINDS = ("a pass of a running process", "a process for one pass")
+KINDS = ("a run of a running process", "a process for one run")
 STATES = ("nothing changed", "every key changed")
 _SETTLE_SECONDS = 2.1
-"""What was written within the last two seconds keysync reads again in the next pass; see keysync/targets/cache.py."""
+"""What was written within the last two seconds keysync reads again in the next run; see keysync/targets/cache.py."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ Case = tuple[str, str, str]
 
 
 class RunMetrics(Protocol):
-    """What is told of a pass, and of a process."""
+    """What is told of a run, and of a process."""
 
     @property
     def wall(self) -> float: ...

@@ -3,7 +3,7 @@
 Everything is real but Azure: each shard is a daemon in a process of its own, and discovers the accounts; Azure is one process
 with its limits on, so that the shards share what a subscription and a vault grant, as they would. Time is real too. A virtual
 clock would leave out the one thing that shards are for, the processor; and shards run one after another would each find full
-buckets. The price: where the shards and the embedded Azure need all of this machine's processor, it and not Azure bounds a pass.
+buckets. The price: where the shards and the embedded Azure need all of this machine's processor, it and not Azure bounds a run.
 The table says how much of it was in use.
 """
 
@@ -32,7 +32,7 @@ _SAMPLE = 500
 
 @dataclass(frozen=True)
 class SyncRun:
-    """One pass of all shards: wall seconds until the last was done, requests, those answered with 429, and each shard's own.
+    """One run of all shards: wall seconds until the last was done, requests, those answered with 429, and each shard's own.
 
     `busy` is the share of the machine's processor that was in use, of 1.
     """
@@ -92,15 +92,15 @@ def bounds_table(accounts: int, places: Sequence[tuple[int, int]]) -> str:
         keys, reads, writes = bounds.list_keys(fleet), bounds.reads(fleet), bounds.writes(fleet)
         told_as = (f"{seconds:,.0f} s" for seconds in (keys, max(keys, reads), max(keys, writes)))
         rows.append((f"{subscriptions:,}", f"{vaults:,}", *told_as))
-    head = ("subscriptions", "vaults", "steady pass", "pass that reads every value", "pass that writes every key")
+    head = ("subscriptions", "vaults", "steady run", "pass that reads every value", "pass that writes every key")
     return f"{accounts:,} accounts, evenly spread, one principal.\n\n{table(head, rows)}"
 
 
-# Passes
+# Runs
 
 
 def all_at_once(azure: Running, begin: Callable[[], None], shards: Sequence[Steps]) -> SyncRun:
-    """Lets something begin and waits until every shard has told of its pass."""
+    """Lets something begin and waits until every shard has told of its run."""
     counts, refused = sum(azure.counts().values()), azure.statuses().get("429", 0)
     busy, watch = _busy_seconds(), time.monotonic()
     begin()
@@ -120,7 +120,7 @@ def _busy_seconds() -> float:
 
 
 def runs(fleet: Fleet, count: int, latency: float) -> Mapping[str, SyncRun]:
-    """The first pass and a steady one of `count` shards, each with full buckets."""
+    """The first run and a steady one of `count` shards, each with full buckets."""
     with TemporaryDirectory() as folder, running(fleet, latency=latency, limits=True) as azure:
         config = Path(folder, "keysync.yaml")
         # Where the processor is what all wait for, nobody is to be given up for it, nor others begun in its place.
@@ -140,15 +140,15 @@ def runs(fleet: Fleet, count: int, latency: float) -> Mapping[str, SyncRun]:
                     shard.go()
 
             found = {"first": all_at_once(azure, start, shards)}
-            print(f"{count} shards, first pass: {found['first'].wall:.1f} s", file=sys.stderr)
+            print(f"{count} shards, first run: {found['first'].wall:.1f} s", file=sys.stderr)
             time.sleep(bounds.refill_seconds(fleet))
             found["steady"] = all_at_once(azure, go, shards)
-            print(f"{count} shards, steady pass: {found['steady'].wall:.1f} s", file=sys.stderr)
+            print(f"{count} shards, steady run: {found['steady'].wall:.1f} s", file=sys.stderr)
             return found
 
 
 def passes_table(fleet: Fleet, found: Mapping[int, Mapping[str, SyncRun]], latency: float) -> str:
-    """All passes."""
+    """All runs."""
     rows = []
     for count, by_name in found.items():
         for name, one in by_name.items():
@@ -177,7 +177,7 @@ def passes_table(fleet: Fleet, found: Mapping[int, Mapping[str, SyncRun]], laten
     )
     caption = (
         f"{fleet.accounts:,} accounts in {fleet.subscriptions} subscriptions, {fleet.vaults} vaults, {1000 * latency:.0f} ms "
-        f"latency, Azure's limits, which bound a pass to {bounds.list_keys(fleet):.0f} s; {machine()}, for the shards and the "
+        f"latency, Azure's limits, which bound a run to {bounds.list_keys(fleet):.0f} s; {machine()}, for the shards and the "
         "embedded Azure together."
     )
     return f"{caption}\n\n{table(head, rows)}"

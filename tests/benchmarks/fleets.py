@@ -21,7 +21,7 @@ _LONG_AGO = 1_700_000_000
 class Fleet:
     """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault.
 
-    With `in_sync` the vaults hold every key already, as after an earlier pass. Each account has a tag with its vault's name.
+    With `in_sync` the vaults hold every key already, as after an earlier run. Each account has a tag with its vault's name.
     """
 
     accounts: int

@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 600.0
 
 @dataclass(frozen=True)
 class Resident:
-    """In KiB: when nothing is done after the first pass and after two more, and the most there was."""
+    """In KiB: when nothing is done after the first run and after two more, and the most there was."""
 
     first: int
     later: int
@@ -42,17 +42,17 @@ class Daemon:
         self._idle = idle
 
     def after_runs(self, count: int) -> int:
-        """What is resident when `count` passes over anything have ended since the start, and it has been idle for a while."""
+        """What is resident when `count` runs over anything have ended since the start, and it has been idle for a while."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while len(self._runs()) < count:
             if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the passes did not end: {self._log.read_text()[-2000:]}")
+                raise RuntimeError(f"the runs did not end: {self._log.read_text()[-2000:]}")
             time.sleep(_LOOK_SECONDS)
         time.sleep(self._idle)
         return self.status("VmRSS")
 
     def sync(self) -> None:
-        """Asks for a pass."""
+        """Asks for a run."""
         self._process.send_signal(signal.SIGUSR1)
 
     def status(self, name: str) -> int:
@@ -98,7 +98,7 @@ def main() -> None:
     """Reads the command line and measures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, nargs="+", default=[1, 10_000])
-    parser.add_argument("--idle", type=duration, default=22.0, help="time after a pass until it is looked at")
+    parser.add_argument("--idle", type=duration, default=22.0, help="time after a run until it is looked at")
     parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
     given = parser.parse_args()
     rows = []
@@ -109,7 +109,7 @@ def main() -> None:
                 (f"{accounts:,} {how}", *(f"{kib / 1024:.0f} MB" for kib in (found.first, found.later, found.peak)))
             )
             print(*rows[-1], sep="  ", file=sys.stderr)
-    head = ("accounts", "idle after the first pass", "idle after two more", "at most")
+    head = ("accounts", "idle after the first run", "idle after two more", "at most")
     told("memory", f"{machine()}.\n\n{table(head, rows)}", given.write)
 
 

@@ -32,7 +32,7 @@ class Took:
 
 @dataclass(frozen=True)
 class Program:
-    """One that is compared: its commands for one pass, and for passes one after the other.
+    """One that is compared: its commands for one run, and for passes one after the other.
 
     With `remembers` it is another program once it has written and looked: it is measured after that. It has at most
     `most` turns.
@@ -111,7 +111,7 @@ def _gauged(result: Path, command: Sequence[str]) -> list[str]:
 
 
 class Steps:
-    """A program that makes a pass whenever it is told to."""
+    """A program that makes a run whenever it is told to."""
 
     def __init__(self, stdin: IO[str], stdout: IO[str], err: Path) -> None:
         self._stdin = stdin
@@ -119,11 +119,11 @@ class Steps:
         self._err = err
 
     def ready(self) -> str:
-        """Waits for the pass at the start, and returns what the program said of it."""
+        """Waits for the run at the start, and returns what the program said of it."""
         return self._line()
 
     def go(self) -> None:
-        """Lets a pass begin."""
+        """Lets a run begin."""
         self._stdin.write("\n")
         self._stdin.flush()
 
@@ -132,7 +132,7 @@ class Steps:
         return Timed.parse(self._line())
 
     def one_run(self) -> Timed:
-        """A pass."""
+        """A run."""
         self.go()
         return self.end()
 

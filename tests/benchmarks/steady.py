@@ -1,4 +1,4 @@
-"""How long a pass takes, what it costs and what it asks of Azure: `python -m tests.benchmarks.steady --help`."""
+"""How long a run takes, what it costs and what it asks of Azure: `python -m tests.benchmarks.steady --help`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet
 
 _UNTIL_STEADY = 3
-"""Passes before the first that is measured: one that writes, and two after which every value is known for sure."""
+"""Runs before the first that is measured: one that writes, and two after which every value is known for sure."""
 
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """One pass: wall and CPU seconds, requests by operation."""
+    """One run: wall and CPU seconds, requests by operation."""
 
     wall: float
     cpu: float
@@ -38,7 +38,7 @@ class RunMetrics:
 
 
 async def one_run(app: App, azure: Running) -> RunMetrics:
-    """Runs and measures a pass."""
+    """Runs and measures a run."""
     before = azure.counts()
     wall, cpu = time.perf_counter(), time.process_time()
     report = await run_sync(app.make_run(Metrics(CollectorRegistry()), asyncio.Event()))
@@ -63,7 +63,7 @@ def tell(name: str, measured: Sequence[RunMetrics], accounts: int) -> None:
 
 
 async def measure(azure: Running, runs: int) -> None:
-    """The first pass, steady ones, and ones after every key has changed."""
+    """The first run, steady ones, and ones after every key has changed."""
     config = azure.config()
     accounts = len(config.accounts)
     async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
@@ -88,7 +88,7 @@ def main() -> None:
     parser.add_argument("--strangers", type=int, default=0)
     parser.add_argument("--latency", type=duration, default=0.04)
     parser.add_argument("--limits", action="store_true")
-    parser.add_argument("--passes", type=int, default=5)
+    parser.add_argument("--runs", type=int, default=5)
     given = parser.parse_args()
     fleet = Fleet(given.accounts, given.vaults, given.subscriptions, given.strangers)
     with running(fleet, latency=given.latency, limits=given.limits) as azure:

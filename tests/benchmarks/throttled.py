@@ -1,4 +1,4 @@
-"""A pass over a fleet that Azure's limits bound: `python -m tests.benchmarks.throttled --help`."""
+"""A run over a fleet that Azure's limits bound: `python -m tests.benchmarks.throttled --help`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _RUNS = ("first: every value is read", "steady: the vaults are listed")
 
 
 async def measure(azure: Running) -> Sequence[Sequence[str]]:
-    """Two passes in which nothing changes, each with full buckets: one that reads every value, one that lists the vaults."""
+    """Two runs in which nothing changes, each with full buckets: one that reads every value, one that lists the vaults."""
     config = azure.config(timeouts={"collect": "5m", "account": "15m"})
     least = list_keys(azure.fleet)
     rows = []

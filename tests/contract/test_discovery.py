@@ -317,8 +317,8 @@ async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
         assert set(app.accesses) == {(beta.subscription_id, beta.credential)}
 
 
-async def test_a_pass_keeps_what_it_began_with(open_world: Opener) -> None:
-    """An account that a later listing does not have is still served by the pass that had it."""
+async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
+    """An account that a later listing does not have is still served by the run that had it."""
     async with open_world({}) as world:
         app, listing = world.app, await world.list()
         await app.cover(listing.accounts)

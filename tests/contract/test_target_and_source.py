@@ -174,7 +174,7 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
         made.created = made.updated = made.updated - 60
 
     async def one_by_one() -> list[str]:
-        """The names that had to be read, as a pass would."""
+        """The names that had to be read, as a run would."""
         survey = azure_side.target.survey(names)
         read = [name for name in names if await survey.recall(name) is None]
         await survey.close()

@@ -112,7 +112,6 @@ def complaints(expression: str) -> list[str]:
                 "state",
                 "verdict",
                 "result",
-                "standing",
                 "outcome",
                 "reason",
             }:

@@ -1,4 +1,4 @@
-"""Worlds that a pass is killed in: what they hold, how they are stopped, and what must be true once they are healed."""
+"""Worlds that a run is killed in: what they hold, how they are stopped, and what must be true once they are healed."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ class Story:
         return self.lived.setdefault((account, key), [first])
 
     def check(self) -> int:
-        """Asserts all that must hold after a whole pass; returns the exit code that this pass must have had."""
+        """Asserts all that must hold after a whole run; returns the exit code that this run must have had."""
         now = Snapshot.of(self.running)
         refused = [slot for slot in self.slots if self._is_refused(slot, now)]
         for name, after in now.vaults.items():

@@ -161,19 +161,19 @@ class Daemon:
         return self.events(name)
 
     def until_runs(self, more: int) -> None:
-        """Waits until `more` passes have ended."""
-        before = len(self.events("pass.finished"))
-        self.until(lambda: len(self.events("pass.finished")) >= before + more)
+        """Waits until `more` runs have ended."""
+        before = len(self.events("run.finished"))
+        self.until(lambda: len(self.events("run.finished")) >= before + more)
 
     def sync(self, times: int = 1) -> None:
-        """Asks for passes, one after the other, by SIGUSR1; none may be under way."""
+        """Asks for runs, one after the other, by SIGUSR1; none may be under way."""
         for _ in range(times):
             before = self._ended()
             self.send(signal.SIGUSR1)
             self.until(lambda: self._ended() > before)  # noqa: B023  # it is asked within this turn
 
     def _ended(self) -> int:
-        return len(self.events("pass.finished")) + len(self.events("pass.stopped"))
+        return len(self.events("run.finished")) + len(self.events("run.stopped"))
 
     def until_state(self, name: str, *states: str) -> None:
         """Waits until an account is in one of `states`."""
@@ -290,7 +290,7 @@ class Served:
         return found
 
     async def sync(self, times: int = 1) -> list[Report]:
-        """Asks for passes, one after the other, by SIGUSR1; none may be under way. Their reports."""
+        """Asks for runs, one after the other, by SIGUSR1; none may be under way. Their reports."""
         found: list[Report] = []
         for _ in range(times):
             before = len(self.watcher.reports)
@@ -300,11 +300,11 @@ class Served:
         return found
 
     async def first_run(self) -> None:
-        """Waits for the pass at the start."""
+        """Waits for the run at the start."""
         await self.until(lambda: self.watcher.reports)
 
     async def until_runs(self, more: int) -> list[Report]:
-        """Waits until `more` passes have ended; their reports."""
+        """Waits until `more` runs have ended; their reports."""
         before = len(self.watcher.reports)
         await self.until(lambda: len(self.watcher.reports) >= before + more)
         return self.watcher.reports[before : before + more]

@@ -52,9 +52,9 @@ async def turns() -> None:
 
 
 class MemoryGeneration:
-    """A `Generation` over a world in memory: `made` is who took part in each pass, with the number of the busy ones.
+    """A `Generation` over a world in memory: `made` is who took part in each run, with the number of the busy ones.
 
-    `breaks` makes the next pass crash once it is under way; `on_close` is called as it is closed.
+    `breaks` makes the next run crash once it is under way; `on_close` is called as it is closed.
     """
 
     def __init__(self, world: World, config: Config, observer: RunObserver) -> None:
@@ -73,7 +73,7 @@ class MemoryGeneration:
         return self.config.accounts
 
     def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A pass over `accounts`."""
+        """A run over `accounts`."""
         self.made.append((tuple(account.name for account in accounts), busy))
         names = {account.resource_id.lower() for account in accounts}
         job = self.world.job(**self.run_options)
@@ -90,7 +90,7 @@ class MemoryGeneration:
 
 
 class _Breaking:
-    """An observer that raises when the pass tells of its end."""
+    """An observer that raises when the run tells of its end."""
 
     def __init__(self, inner: RunObserver, error: Exception) -> None:
         self._inner = inner
@@ -99,7 +99,7 @@ class _Breaking:
         self.collected = inner.collected
 
     def result(self, *_: object) -> None:
-        """Raises: a fault of ours in the middle of a pass."""
+        """Raises: a fault of ours in the middle of a run."""
         raise self._error
 
     def finished(self, *_: object) -> None:

@@ -37,7 +37,7 @@ def ours(text: str, name: KeyName = "primary", **more: Any) -> StoredSecret:
 
 
 def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
-    """What a pass knows of `one` whose secret is as in `observation`."""
+    """What a run knows of `one` whose secret is as in `observation`."""
     name = one.ref.key
     return Observed(one, print_of(name), observation, print_of(OTHER[name]), at, history)
 

@@ -21,7 +21,7 @@ KINDS = {
     "absent": True,
     "right": False,
     "adoptable": None,
-    "foreign": False,
+    "unmanaged": False,
     "of_terraform": False,
     "of_another_account": False,
     "disabled": False,

@@ -79,7 +79,7 @@ class Oracle:
         self.random = random
         self.keys: dict[tuple[str, str], list[tuple[str, float]]] = {}
         """Account and key to its values, each with the time at which it stopped being live."""
-        self.foreign: set[Place] = set()
+        self.unmanaged: set[Place] = set()
         self.made: Counter[tuple[Place, str]] = Counter()
         self.late: dict[Place, float] = {}
         self.run_began = 0.0
@@ -108,7 +108,7 @@ class Oracle:
         self.made[place, value] += 1
         ended = dict(self.keys[account, key]).get(value, -1.0)
         since = self.late.get(place, self.run_began)
-        if place in self.foreign:
+        if place in self.unmanaged:
             self.wrong.append(f"{place}: another's secret was written")
         if ended < since:
             self.wrong.append(f"{place}: a value that was not live during the run")
@@ -119,10 +119,10 @@ class Oracle:
         """After a run without faults every secret of keysync's holds the live key, and the report says so."""
         for vault, secret in places:
             versions = self._azure.state.vault(vault).versions(secret)
-            if (vault, secret) not in self.foreign and (not versions or versions[-1].value != self.live(secret)):
+            if (vault, secret) not in self.unmanaged and (not versions or versions[-1].value != self.live(secret)):
                 self.wrong.append(f"{vault}/{secret}: not the live key")
         for result in report.results:
-            expected = {"refused"} if (result.ref.vault, result.ref.secret) in self.foreign else {"unchanged"}
+            expected = {"refused"} if (result.ref.vault, result.ref.secret) in self.unmanaged else {"unchanged"}
             if result.outcome not in expected:
                 self.wrong.append(f"{result.ref.vault}/{result.ref.secret}: {result.outcome}: {result.reason}")
 
@@ -169,13 +169,13 @@ class RoughWorld:
 
     def _secret(self, place: Place) -> Secret | None:
         name = place[1]
-        kind = self._random.choice(["absent", "current", "stale", "stale", "foreign"])
+        kind = self._random.choice(["absent", "current", "stale", "stale", "unmanaged"])
         if kind == "absent":
             return None
         account, key, _ = name.split("-")
-        tags = marks_of(account, key) if kind != "foreign" else {"managed-by": "terraform"}
-        if kind == "foreign":
-            self.oracle.foreign.add(place)
+        tags = marks_of(account, key) if kind != "unmanaged" else {"managed-by": "terraform"}
+        if kind == "unmanaged":
+            self.oracle.unmanaged.add(place)
         value = self.oracle.live(name) if kind == "current" else new_account_key()
         kept = {"enabled": True, "not_before": None, "expires": None, "created": LONG_AGO, "updated": LONG_AGO}
         version = SecretVersion(version=new_version(self._random), value=value, content_type=None, tags=tags, **kept)
@@ -216,7 +216,7 @@ class RoughWorld:
     def _take(self, place: Place) -> None:
         """Another writer: a second keysync with the live key, or another tool that takes the secret over."""
         vault, name = place
-        if place in self.oracle.foreign or self._azure.state.vault(vault).is_answered_from_before(name):
+        if place in self.oracle.unmanaged or self._azure.state.vault(vault).is_answered_from_before(name):
             return
         account, key, _ = name.split("-")
         self.oracle.by_keysync = False
@@ -226,7 +226,7 @@ class RoughWorld:
         else:
             tags = {"managed-by": "terraform"}
             self._azure.state.vault(vault).add_version(name, new_account_key(), tags=tags)
-            self.oracle.foreign.add(place)
+            self.oracle.unmanaged.add(place)
         self.oracle.by_keysync = True
 
     async def _runs(self) -> None:

@@ -1,4 +1,4 @@
-"""Passes over accounts and vaults in memory."""
+"""Runs over accounts and vaults in memory."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Watcher:
 
 
 class World:
-    """Accounts (each with two keys made from its name) and vaults, and passes over them."""
+    """Accounts (each with two keys made from its name) and vaults, and runs over them."""
 
     def __init__(self, *accounts: str, vaults: Sequence[str] = ("main",)) -> None:
         self.log: list[str] = []
@@ -186,7 +186,7 @@ class World:
         concurrency: int = 8,
         **collecting: Any,
     ) -> SyncRun:
-        """A pass over what is there."""
+        """A run over what is there."""
         return SyncRun(
             scopes=self.scopes(),
             collector=self.collector(concurrency=concurrency, **collecting),
@@ -203,7 +203,7 @@ class World:
         )
 
     async def run(self, **options: Any) -> Report:
-        """One whole pass; `options` are those of `job`."""
+        """One whole run; `options` are those of `job`."""
         return await run_sync(self.job(**options))
 
 

@@ -110,7 +110,7 @@ def document(azure: Emulator, folder: Path, **more: Any) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """An account in one pass: from the start of the pass to the account's last result."""
+    """An account in one run: from the start of the run to the account's last result."""
 
     start: float
     end: float
@@ -125,7 +125,7 @@ class _Run:
 
 
 class Books:
-    """What passes told, account by account; a `RunObserver`."""
+    """What runs told, account by account; a `RunObserver`."""
 
     def __init__(self, *, keep: int = 20) -> None:
         self._runs: dict[str, _Run] = {}
@@ -136,7 +136,7 @@ class Books:
         self.overlaps: list[tuple[str, Span, Span]] = []
 
     def started(self, run_id: str, scopes: int) -> None:
-        """A pass begins."""
+        """A run begins."""
         now = time.monotonic()
         self._runs[run_id] = _Run(now)
         self.first = now if self.first is None else self.first
@@ -153,7 +153,7 @@ class Books:
             run.bad.add(account)
 
     def finished(self, report: Report) -> None:
-        """Closes the books on a pass."""
+        """Closes the books on a run."""
         run = self._runs.pop(report.run_id)
         self.runs += 1
         assert run.last.keys() == {name_of(result.ref.account) for result in report.results}
@@ -176,7 +176,7 @@ class LogBook(io.TextIOBase):
     """Stands in for stderr: counts the log's lines, by event and by minute, and keeps only what nobody expects."""
 
     EXPECTED: Final = ("secret.", "pass.", "account.", "daemon.", "config.", "credential.", "library.azure.")
-    FAULTS_OF_OURS: Final = ("pass.crashed", "daemon.cut_short")
+    FAULTS_OF_OURS: Final = ("run.error", "daemon.shutdown_timeout")
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter()
@@ -266,7 +266,7 @@ class Weather:
         self._active: list[Problem] = []
         self._felt: Counter[str] = Counter()
         self.cleared: list[tuple[str, float]] = []
-        """Account, and when its last trouble ended; taken out by whoever looks whether it is in step again."""
+        """Account, and when its last trouble ended; taken out by whoever looks whether it is in sync again."""
         self.met: Counter[str] = Counter()
         """How often each trouble came."""
         self.secrets_met = 0
@@ -294,7 +294,7 @@ class Weather:
         self._active.append(trouble)
         self._in_force()
         if any(fault.operation == "setSecret" for fault in trouble.faults):
-            # Only a pass that has something to write meets it.
+            # Only a run that has something to write meets it.
             self._keys.regenerate(self._random.choice(sorted(trouble.accounts)), (self._random.choice(KEYS),))
         await asyncio.sleep(seconds)
         self._active.remove(trouble)
@@ -383,7 +383,7 @@ PLACES: Final[Sequence[tuple[Callable[[Random], Problem], float]]] = (
 
 
 class Keys:
-    """Every value that each key has had, and when; regenerates them at random, in the middle of a pass too."""
+    """Every value that each key has had, and when; regenerates them at random, in the middle of a run too."""
 
     def __init__(self, azure: Emulator, random: Random) -> None:
         self._azure = azure
@@ -462,7 +462,7 @@ def written(azure: Emulator, account: str, name: KeyName) -> dict[str, list[str]
 
 
 class Auditor:
-    """Looks whether each account is in step by the end of the second pass after its troubles have ended."""
+    """Looks whether each account is in sync by the end of the second run after its troubles have ended."""
 
     def __init__(self, config: Config, azure: Emulator, keys: Keys, weather: Weather, books: Books) -> None:
         self._config = config
@@ -488,18 +488,18 @@ class Auditor:
         while (left := third - 1 - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 10))
             if self._weather.is_troubled(account):
-                return  # new trouble has come before it had its two passes
+                return  # new trouble has come before it had its two runs
         self.checked += 1
         behind = self.behind(account, second, ended)
         if behind:
             spans = [f"{span.start:.1f}-{span.end:.1f} {span.good}" for span in self._books.spans[account]][-4:]
-            self.late.append(f"{account}: trouble ended at {ended:.1f}, second pass {second:.1f}: {behind}; {spans}")
+            self.late.append(f"{account}: trouble ended at {ended:.1f}, second run {second:.1f}: {behind}; {spans}")
 
     def behind(self, account: str, moment: float, since: float) -> list[str]:
-        """What is not in step: the account's last pass if it failed or began before `since`, and each old secret.
+        """What is not in sync: the account's last run if it failed or began before `since`, and each old secret.
 
-        A secret is old if its value is older than what was live at `moment`, or when that last pass began if that was before:
-        a pass that somebody asked for may have taken the place of the schedule's.
+        A secret is old if its value is older than what was live at `moment`, or when that last run began if that was before:
+        a run that somebody asked for may have taken the place of the schedule's.
         """
         # Not the last to end, as a later one may have overtaken it.
         last = max(self._books.spans[account], key=lambda span: span.start)
@@ -510,10 +510,10 @@ class Auditor:
             for vault, values in written(self._azure, account, name).items()
             if not values or self._keys.age_of(account, name, values[-1]) < self._keys.live_at(account, name, seen)
         ]
-        return found + ([] if last.good and last.start >= since else ["last pass"])
+        return found + ([] if last.good and last.start >= since else ["last run"])
 
     def slots_after(self, account: str, moment: float) -> tuple[float, float, float]:
-        """When the next three passes over `account` are due."""
+        """When the next three runs over `account` are due."""
         trigger = timetable_of(self._config, self._accounts[account])
         if trigger.every is not None:
             every, first = trigger.every.total_seconds(), self._books.first or 0.0
@@ -526,7 +526,7 @@ class Auditor:
 
 
 def timetable_of(config: Config, account: Account) -> Trigger:
-    """When passes over an account are due."""
+    """When runs over an account are due."""
     return Trigger.of(account.schedule or config.schedule)
 
 

@@ -48,7 +48,7 @@ def arm_id(name: str) -> str:
 
 
 def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
-    """A secret that is in step unless told otherwise."""
+    """A secret that is in sync unless told otherwise."""
     fields: dict[str, Any] = {
         "vault": "main",
         "outcome": "unchanged",
@@ -60,7 +60,7 @@ def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
 
 
 def account(name: str, state: AccountState = "in_sync", **more: Any) -> AccountStatus:
-    """An account with two secrets, which are in step unless `secrets` tells otherwise."""
+    """An account with two secrets, which are in sync unless `secrets` tells otherwise."""
     fields: dict[str, Any] = {
         "resource_group": GROUP,
         "subscription_id": SUBSCRIPTION,
@@ -89,7 +89,7 @@ def failing(name: str, failures: int = 3, **more: Any) -> AccountStatus:
 
 def refused(name: str, reason: str) -> AccountStatus:
     """An account one of whose secrets is somebody else's."""
-    wrong = secret(name, outcome="refused", verdict="foreign", reason=reason)
+    wrong = secret(name, outcome="refused", verdict="unmanaged", reason=reason)
     return account(name, "refused", secrets=(wrong, secret(name, "secondary")), last_success=None)
 
 
@@ -113,7 +113,7 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
 
 def varied() -> Status:
     """One account for each state that operators meet, two vaults, and some writes."""
-    foreign = (
+    unmanaged = (
         "the secret holds another value and is not marked as keysync's for this key (managed by 'terraform'): "
         "not overwritten. Choose another name in `secrets`, or remove it if nobody needs it"
     )
@@ -121,7 +121,7 @@ def varied() -> Status:
     held: dict[str, Any] = {
         "outcome": "skipped",
         "verdict": "stale",
-        "reason": "a safety limit stopped the pass: not written",
+        "reason": "a safety limit stopped the run: not written",
     }
     drift: dict[str, Any] = {
         "outcome": "update",
@@ -134,7 +134,7 @@ def varied() -> Status:
     accounts = (
         account("renderfarm", secrets=both),
         account("simulation", "changed", secrets=(secret("simulation", **written), secret("simulation", "secondary"))),
-        refused("handmade", foreign),
+        refused("handmade", unmanaged),
         failing("norole", stale=True),
         failing("entraonly", failures=1_200, stale=True),
         account("watched", "drift", secrets=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
@@ -153,7 +153,7 @@ def varied() -> Status:
         discovery_complete=True,
         unserved=(UnservedAccount(arm_id("retired"), "it is not provisioned: its state is Deleting"),),
         vaults=(
-            VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, behind=3),
+            VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, out_of_sync=3),
             VaultStatus(
                 "disaster",
                 "https://kv-render-dr.vault.azure.net",

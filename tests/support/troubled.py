@@ -9,7 +9,7 @@ W = TypeVar("W")
 
 
 def troubled(make_world: Callable[..., W], *, retry_after: int, **settings: object) -> W:
-    """Accounts that are in step, denied, throttled for `retry_after` seconds, and refused; a pass a second."""
+    """Accounts that are in sync, denied, throttled for `retry_after` seconds, and refused; a run a second."""
     throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
     made = make_world(
         "alpha",

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PATIENCE = 60.0
-"""Seconds that one pass may take."""
+"""Seconds that one run may take."""
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,7 @@ def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None
         refused = adopt(world, *arguments)
         assert (refused.code, refused.outcomes()) == (1, {NAME: "refused"})
         (item,) = refused.report["items"]
-        assert item["verdict"] == "foreign"
+        assert item["verdict"] == "unmanaged"
         assert commands(item["reason"]) == ["keysync adopt --secret main/alpha-primary-key --replace --yes"]
     shown = adopt(world, "--replace")
     assert (shown.code, shown.outcomes()) == (0, {NAME: "adopt"})
@@ -106,7 +106,7 @@ def test_somebody_elses_mark_takes_replace_though_the_value_is_right(
 
 
 def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
-    """No secret is created, brought in step, enabled, recovered or removed beside what is taken over."""
+    """No secret is created, brought in sync, enabled, recovered or removed beside what is taken over."""
     gone = secret("gamma", tags=marks("gamma", owner="us"))
     theirs = secret("alpha", value=LIVE["primary"])
     stale = secret("alpha", "secondary", value="stale", tags=marks("alpha", "secondary", owner="us"))

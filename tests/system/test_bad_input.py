@@ -203,4 +203,4 @@ def test_without_a_time_zone_database_utc_works_and_another_zone_is_an_error(mak
         ran = run_keysync("sync", "-c", str(world.path), "--metrics-file", str(world.folder / "keysync.prom"), env=env)
         assert ran.code == 0, ran.err
         # The metric says when the next run is overdue, which takes the crontab.
-        assert "keysync_pass_overdue_timestamp_seconds" in (world.folder / "keysync.prom").read_text()
+        assert "keysync_run_overdue_timestamp_seconds" in (world.folder / "keysync.prom").read_text()

@@ -1,4 +1,4 @@
-"""`check` finds what a pass would stumble over, says what to do about each finding, and writes nothing."""
+"""`check` finds what a run would stumble over, says what to do about each finding, and writes nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> 
     assert ran.code == 0, ran.out
     found = findings(ran)
     assert {one["level"] for one in found} == {"ok"}
-    assert about(found, "secret main/alpha-primary-key")["message"] == "is in step"
+    assert about(found, "secret main/alpha-primary-key")["message"] == "is in sync"
     assert about(found, "secret main/beta-primary-key")["message"] == "would be created"
     assert {one["subject"] for one in found} >= {"configuration", "account alpha", "account beta", "vault main"}
     text = world.run("check")
@@ -78,14 +78,14 @@ def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> 
 def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld) -> None:
     """Each thing that is wrong is found in one run, at its own subject, with what to do about it."""
     taken = [
-        {"name": "foreign-primary-key", "value": "by hand", "tags": {"managed-by": "terraform"}},
+        {"name": "unmanaged-primary-key", "value": "by hand", "tags": {"managed-by": "terraform"}},
         {"name": "disabled-primary-key", "value": "off", "enabled": False},
     ]
     world = make_world(
         {"name": "norole", "fault": "role_missing"},
         {"name": "entraonly", "allowed_authentication_modes": ["AAD"]},
         {"name": "locked", "fault": "locked"},
-        "foreign",
+        "unmanaged",
         "deleted",
         "disabled",
         "closed",
@@ -94,7 +94,7 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
             {"name": "readonly", "denied": ["setSecret"]},
         ),
     )
-    names = ["norole", "entraonly", "locked", "foreign", "deleted", "disabled", "nowhere"]
+    names = ["norole", "entraonly", "locked", "unmanaged", "deleted", "disabled", "nowhere"]
     world.configure([*names, {"name": "closed", "vaults": ["readonly"]}])
     before = contents(world)
     ran = world.run("check", "--output", "json")
@@ -107,7 +107,7 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
         "account entraonly": ("problem", "allow SharedKey"),
         "account locked": ("problem", "lock"),
         "account nowhere": ("problem", "no such Batch account"),
-        "secret main/foreign-primary-key": ("problem", "managed by 'terraform'"),
+        "secret main/unmanaged-primary-key": ("problem", "managed by 'terraform'"),
         "secret main/deleted-primary-key": ("problem", "recover"),
         "secret main/disabled-primary-key": ("warning", "--enabled true"),
     }
@@ -117,7 +117,7 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
         assert part in one["cure"], one
     closed = about(found, "vault readonly", level="problem")
     assert "Microsoft.KeyVault/vaults/secrets/setSecret/action" in closed["cure"]
-    assert about(found, "secret main/foreign-secondary-key")["level"] == "ok"
+    assert about(found, "secret main/unmanaged-secondary-key")["level"] == "ok"
     text = world.run("check")
     assert text.code == 1
     for one in (one for one in found if one["level"] != "ok"):
@@ -392,7 +392,7 @@ def test_many_accounts_with_one_wrong_client_secret_are_one_problem(make_world: 
 
 
 def test_a_vault_that_refuses_sets_gets_no_tick_for_its_secrets(make_world: MakeWorld) -> None:
-    """What would be created there is no pass."""
+    """What would be created there is no run."""
     world = make_world("alpha", vaults=({"name": "main", "denied": ["setSecret"]},))
     world.configure(["alpha"])
     found = findings(world.run("check", "--output", "json"))

@@ -1,6 +1,6 @@
-"""keysync killed at any point: the next pass finds the world as it is and sets it right, with no version too many.
+"""keysync killed at any point: the next run finds the world as it is and sets it right, with no version too many.
 
-A process that is killed leaves the vault as it was before one of its writes or after it. So each request of a pass is
+A process that is killed leaves the vault as it was before one of its writes or after it. So each request of a run is
 stopped, once before it took effect and once after, and the process killed while it waits (`Stopper`); then chance is
 asked, in worlds by chance.
 """
@@ -34,7 +34,7 @@ CHUNKS, KILLS_IN_A_CHUNK = 12, 25
 
 
 class Runs:
-    """Passes over one world by processes that can be killed."""
+    """Runs over one world by processes that can be killed."""
 
     def __init__(self, world: World, keysync: WarmKeysync) -> None:
         self.world = world
@@ -46,11 +46,11 @@ class Runs:
         self.keysync.start(SYNC, env=self._environment, out=self._out, err=self._err)
 
     def whole(self) -> Done:
-        """A pass to its end."""
+        """A run to its end."""
         return self.keysync.run(SYNC, env=self._environment, folder=self.world.folder)
 
     def killed_at(self, moment: Moment | int) -> bool:
-        """A pass that is killed while the world stands still at a moment; false where the moment never came."""
+        """A run that is killed while the world stands still at a moment; false where the moment never came."""
         with Stopper(self.world.running, moment) as stopper:
             self._start()
             while not stopper.came.wait(0.02) and not self.keysync.has_ended():
@@ -61,7 +61,7 @@ class Runs:
         return code == SIGKILLED
 
     def killed_after(self, event: int, seconds: float) -> bool:
-        """A pass that is killed some time after its `event`-th arrival or reply, while the world goes on."""
+        """A run that is killed some time after its `event`-th arrival or reply, while the world goes on."""
         with Stopper(self.world.running, event, hold=False) as stopper:
             self._start()
             while not stopper.came.wait(0.02) and not self.keysync.has_ended():
@@ -71,7 +71,7 @@ class Runs:
             return self.keysync.wait() == SIGKILLED
 
     def moments(self) -> list[Moment]:
-        """Every moment of a whole pass."""
+        """Every moment of a whole run."""
         with Stopper(self.world.running, None) as stopper:
             self.whole()
             return stopper.moments
@@ -133,7 +133,7 @@ def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[Wo
 
 
 def heal(runs: Runs, story: Story, how: str) -> None:
-    """The next pass: it converges, and says so. `how` tells what came before it."""
+    """The next run: it converges, and says so. `how` tells what came before it."""
     done = runs.whole()
     told = f"{how}\n{done.out}\n{done.err}"
     try:
@@ -144,7 +144,7 @@ def heal(runs: Runs, story: Story, how: str) -> None:
 
 
 def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
-    """Kills a pass at each chosen moment of it, and heals; returns how many there were."""
+    """Kills a run at each chosen moment of it, and heals; returns how many there were."""
     runs, start = Runs(world, keysync), Snapshot.of(world.running)
     moments = runs.moments()
     assert {moment.operation for moment in moments} >= {"setSecret", "updateSecret", "listKeys", "getSecret"}
@@ -157,29 +157,27 @@ def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: 
     return killed
 
 
-def test_a_pass_killed_at_any_of_its_writes_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
+def test_a_run_killed_at_any_of_its_writes_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
     """Both keys changed, one secret to create, one to adopt: four writes, each stopped before and after its effect."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation in WRITES) == 8
 
 
-def test_a_pass_killed_at_any_of_its_requests_is_healed_by_the_next(
-    make_world: MakeWorld, keysync: WarmKeysync
-) -> None:
+def test_a_run_killed_at_any_of_its_requests_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
     """The same for the requests that only read or sign in."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation not in WRITES) > 20
 
 
 @pytest.mark.parametrize("recover_delay", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
-def test_a_pass_killed_while_it_brings_secrets_back_is_healed_by_the_next(
+def test_a_run_killed_while_it_brings_secrets_back_is_healed_by_the_next(
     make_world: MakeWorld, keysync: WarmKeysync, recover_delay: float
 ) -> None:
-    """Recovering (which goes on after the kill) and enabling leave an old value: it is written by the next pass."""
+    """Recovering (which goes on after the kill) and enabling leave an old value: it is written by the next run."""
     world, slots = world_to_bring_back(make_world, recover_delay)
     assert kill_at_each(world, slots, keysync, lambda moment: moment.operation in WRITES) >= 8
 
 
 @pytest.mark.parametrize("operation", ["getDeletedSecret", "recoverSecret"])
-def test_a_recovery_that_ends_while_the_next_pass_looks_is_no_failure(
+def test_a_recovery_that_ends_while_the_next_run_looks_is_no_failure(
     make_world: MakeWorld, keysync: WarmKeysync, operation: str
 ) -> None:
     """A killed pass began it, so the name may be free, deleted and there again between two requests of the next."""
@@ -215,9 +213,7 @@ def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_passes_killed_at_random_are_healed_by_the_next(
-    make_world: MakeWorld, keysync: WarmKeysync, chunk: int
-) -> None:
+def test_runs_killed_at_random_are_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync, chunk: int) -> None:
     """300 kills in all, in a world by chance a chunk; KEYSYNC_CRASH_SEED repeats a run."""
     seed = f"{os.environ.get('KEYSYNC_CRASH_SEED') or time.time_ns()}"
     print(f"KEYSYNC_CRASH_SEED={seed}")  # noqa: T201  # shown by pytest if the test fails

@@ -1,4 +1,4 @@
-"""`keysync run` against the embedded Azure: it keeps keys in step by itself, and can be told, asked and ended."""
+"""`keysync run` against the embedded Azure: it keeps keys in sync by itself, and can be told, asked and ended."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.prime import WarmKeysync, warm_keysync
 
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION, data, running_azure
 from tests.support.daemon import Cold, Daemon, Holding, running, serving
 from tests.support.hands import remove_account
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
+from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 MakeWorld = Callable[..., World]
@@ -36,7 +36,7 @@ DENIED = {"kind": "status", "status": 403, "code": "AuthorizationFailed", "messa
 
 
 @pytest.fixture(scope="module")
-def prime() -> Iterator[WarmKeysync]:
+def warm() -> Iterator[WarmKeysync]:
     """Forks daemons, so that each test need not wait a second for its imports."""
     with warm_keysync(clean_environment()) as made:
         yield made
@@ -107,7 +107,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
         yield Shared(world, daemon)
 
 
-def test_the_first_pass_is_at_the_start(shared: Shared) -> None:
+def test_the_first_run_is_at_the_start(shared: Shared) -> None:
     """Nobody waits for the first interval; the log says where the page is."""
     (started,) = shared.daemon.events("daemon.started")
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*", started["url"])
@@ -115,7 +115,7 @@ def test_the_first_pass_is_at_the_start(shared: Shared) -> None:
     assert newest(shared.world, "hourly-primary-key") == live(shared.world, "hourly")[0]
 
 
-def test_a_regenerated_key_is_in_the_vault_after_the_next_pass(shared: Shared) -> None:
+def test_a_regenerated_key_is_in_the_vault_after_the_next_run(shared: Shared) -> None:
     """As one new version, with one line in the log and one entry in the history."""
     before = len(shared.world.versions("main", "rotating-secondary-key"))
     new = regenerate(shared.world, "rotating", "Secondary")
@@ -134,14 +134,14 @@ def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
     daemon = shared.daemon
     daemon.until(lambda: daemon.account("hung")["busy"])
     attempts = daemon.account("hung")["last_attempt"]
-    daemon.until(lambda: any(line["busy"] == 1 for line in daemon.events("pass.skipped")))
+    daemon.until(lambda: any(line["busy"] == 1 for line in daemon.events("run.skipped")))
     assert attempts is not None
     assert daemon.account("hung")["state"] == "failing"
     assert daemon.account("fine")["state"] in {"in_sync", "changed"}
 
 
 def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
-    """Its failure is told with the hint and with when it is tried again; everybody else is in step."""
+    """Its failure is told with the hint and with when it is tried again; everybody else is in sync."""
     denied = shared.daemon.account("denied")
     assert denied["state"] == "failing"
     assert denied["next_try"] is not None
@@ -153,7 +153,7 @@ def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
 
 
 def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
-    """However many passes meet it."""
+    """However many runs meet it."""
     shared.daemon.until(lambda: served_by(shared.world, "listKeys", "denied") >= 3)
     shared.daemon.until_runs(1)
     lines = [line for line in shared.daemon.events("secret.failed") if "denied" in line["secret"]]
@@ -161,7 +161,7 @@ def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
 
 
 def test_an_account_may_have_a_schedule_of_its_own(shared: Shared) -> None:
-    """It is looked at once where the others had several passes."""
+    """It is looked at once where the others had several runs."""
     assert served_by(shared.world, "listKeys", "fine") >= 3
     assert served_by(shared.world, "listKeys", "hourly") == 1
     hourly, fine = shared.daemon.account("hourly"), shared.daemon.account("fine")
@@ -223,8 +223,8 @@ def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
     assert value(f'keysync_account_failures{{account="{account}/denied"}}') >= 1
     assert value(f'keysync_account_failures{{account="{account}/fine"}}') == 0
     assert value('keysync_vault_breaker{vault="main"}') == 0
-    assert value("keysync_config_current") == 1
-    assert value("keysync_safety_stop") == 0
+    assert value("keysync_config_last_reload_successful") == 1
+    assert value("keysync_safety_limit_active") == 0
     assert f'{{account="{account}/denied"}}' not in "".join(re.findall("keysync_account_last_success.*", text))
 
 
@@ -233,12 +233,12 @@ def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_in_time_and_with_the_write_in_flight(
-    make_world: MakeWorld, prime: WarmKeysync, keysync: WarmKeysync, signum: signal.Signals
+    make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync, signum: signal.Signals
 ) -> None:
     """Code 0 although an account hangs, whatever signals come late; the write is in the vault once, for the next run too."""
     world = make_world("writing", {"name": "hung", "fault": "hang"})
     world.configure([{"name": "writing", "secrets": {"secondary": None}}, "hung"], **{**HOUR, "timeouts": {**TIMEOUTS, "collect": "1s", "shutdown": "8s"}})  # fmt: skip
-    with running(world.path, environment(world), prime=prime) as daemon, Holding(world.running, "setSecret") as held:
+    with running(world.path, environment(world), warm=warm) as daemon, Holding(world.running, "setSecret") as held:
         assert held.came.wait(10)
         daemon.send(signum)
         for late in (signal.SIGUSR1, signal.SIGHUP, signum):
@@ -248,7 +248,7 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
         assert daemon.ended(8) == 0
         (ended,) = daemon.events("daemon.ended")
         assert ended["signal"] == signum
-        assert daemon.events("daemon.cut_short") == []
+        assert daemon.events("daemon.shutdown_timeout") == []
         assert daemon.stray == []
         assert [line["secret"] for line in daemon.events("secret.created")] == ["writing-primary-key"]
     assert len(world.versions("main", "writing-primary-key")) == 1
@@ -262,7 +262,7 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
 
 @pytest.mark.parametrize("reader", ["late", "silent", "gone"])
 def test_a_stderr_that_nobody_reads_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
-    """Neither a pipe that is full nor one whose other end is closed: passes go on, and it ends with 0.
+    """Neither a pipe that is full nor one whose other end is closed: runs go on, and it ends with 0.
 
     What is read in the end is whole.
     """
@@ -296,7 +296,7 @@ def test_a_stderr_that_nobody_reads_stops_nothing(make_world: MakeWorld, tmp_pat
         assert process.wait(60) == 0
 
 
-def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, prime: WarmKeysync, tmp_path: Path) -> None:
+def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
     """A write, the webhook and the collector of traces all hang, and the deadline holds for them together."""
     world = make_world("alpha", "beta")
     context, bundle = loopback_tls(tmp_path)
@@ -310,7 +310,7 @@ def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, prime: W
             **SECOND,
         )
         env = environment(world, SSL_CERT_FILE=str(bundle), OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
-        with running(world.path, env, prime=prime) as daemon:
+        with running(world.path, env, warm=warm) as daemon:
             daemon.until(lambda: hook.received)
             aim(world, {"operation": "setSecret", "kind": "hang"})
             regenerate(world, "beta")
@@ -368,25 +368,25 @@ def test_a_bad_configuration_is_an_error_at_the_start(make_world: MakeWorld, key
 # Signals
 
 
-def test_it_is_not_ready_before_the_first_pass_but_lives(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """A rollout waits for it, and nobody restarts it."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with Holding(world.running, "listKeys") as held, running(world.path, environment(world), prime=prime) as daemon:
+    with Holding(world.running, "listKeys") as held, running(world.path, environment(world), warm=warm) as daemon:
         assert held.came.wait(10)
         early = daemon.get("/readyz")
-        assert (early.status, early.json()["reason"]) == (503, "the first pass is not done")
+        assert (early.status, early.json()["reason"]) == (503, "the first run is not done")
         assert daemon.get("/healthz").status == 200
         assert daemon.account("alpha")["busy"]
         held.let_go()
         daemon.until(lambda: daemon.get("/readyz").status == 200)
 
 
-def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """As a sidecar sends them that has just seen the file."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), prime=prime) as daemon:
+    with running(world.path, environment(world), warm=warm) as daemon:
         for signum in (signal.SIGHUP, signal.SIGUSR1) * 3:
             daemon.send(signum)
         daemon.until_state("alpha", "changed", "in_sync")
@@ -394,11 +394,11 @@ def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, prime: Warm
         assert daemon.stray == []
 
 
-def test_sigusr1_syncs_now(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """An hour before it would have been due."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), prime=prime) as daemon:
+    with running(world.path, environment(world), warm=warm) as daemon:
         daemon.until(lambda: newest(world, "alpha-secondary-key"))
         new = regenerate(world, "alpha")
         daemon.send(signal.SIGUSR1)
@@ -406,19 +406,19 @@ def test_sigusr1_syncs_now(make_world: MakeWorld, prime: WarmKeysync) -> None:
         assert len(daemon.events("daemon.sync_now")) == 1
 
 
-def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """A bad file is refused with its findings on page, API, metrics and log; the old one works on until it is mended."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
-    with running(world.path, environment(world), prime=prime) as daemon:
+    with running(world.path, environment(world), warm=warm) as daemon:
         daemon.until_state("alpha", "changed", "in_sync")
         world.path.write_text(good.replace('"listen"', '"lisen"'))
         daemon.send(signal.SIGHUP)
         (refused,) = daemon.until_event("config.refused")
         for told in (refused["reason"], daemon.status()["config_error"], daemon.get("/").text):
             assert "lisen" in told
-        assert "keysync_config_current 0.0" in daemon.get("/metrics").text
+        assert "keysync_config_last_reload_successful 0.0" in daemon.get("/metrics").text
         new = regenerate(world, "alpha")
         daemon.send(signal.SIGUSR1)
         daemon.until(lambda: newest(world, "alpha-primary-key") == new)
@@ -486,11 +486,11 @@ async def test_a_listing_that_fails_takes_nobody_away(world_of: MakeWorld) -> No
         world.running.do(
             lambda azure: azure.faults.add(Fault(operation="listAccounts", status=403, code="AuthorizationFailed"))
         )
-        await daemon.until(lambda: daemon.events("discovery.failed"))
+        await daemon.until(lambda: daemon.events("discovery.incomplete"))
         world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
         await daemon.until(lambda: len(world.versions("main", "alpha-primary-key")) == 2)
         assert [one["name"] for one in (await daemon.status())["accounts"]] == ["alpha"]
-        assert len(daemon.events("discovery.failed")) == 1
+        assert len(daemon.events("discovery.incomplete")) == 1
 
 
 async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(world_of: MakeWorld) -> None:
@@ -588,11 +588,11 @@ async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """Within two looks, which are five seconds apart."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world), prime=prime) as daemon:
+    with running(world.path, environment(world), warm=warm) as daemon:
         world.configure(["alpha", "beta"], **HOUR)
         daemon.until_event("config.reloaded")
         daemon.until_state("beta", "changed", "in_sync")
@@ -629,7 +629,7 @@ async def test_a_federated_token_that_rotates_is_picked_up(
         check(call, form, tenant)
 
     monkeypatch.setattr(entra, "_check_client", listening)
-    # So short that each pass needs a new one.
+    # So short that each run needs a new one.
     monkeypatch.setattr(entra, "_data", entra._data.model_copy(update={"token_lifetime": 60}))
     token = tmp_path / "token"
     token.write_text("first")
@@ -688,7 +688,7 @@ async def test_a_vault_that_is_not_found_opens_its_breaker_and_closes_it_again(
         await daemon.until_status(
             lambda status: [(one["state"], one["breaker"]) for one in status["vaults"]] == [("ok", "closed")] * 2
         )
-        await daemon.until_status(lambda status: status["counts"]["behind"] == 0)
+        await daemon.until_status(lambda status: status["counts"]["out_of_sync"] == 0)
     assert newest(world, "gamma-primary-key", "lost") == live(world, "gamma")[0]
 
 
@@ -707,7 +707,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
         assert status["vaults"][0]["breaker"] == "closed"
         aim(world)
         await daemon.until_status(
-            lambda status: [(one["breaker"], one["behind"]) for one in status["vaults"]] == [("closed", 0)] * 2
+            lambda status: [(one["breaker"], one["out_of_sync"]) for one in status["vaults"]] == [("closed", 0)] * 2
         )
 
 
@@ -725,15 +725,15 @@ async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(w
 
 
 def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
-    make_world: MakeWorld, prime: WarmKeysync, keysync: WarmKeysync
+    make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync
 ) -> None:
     """The daemon goes on looking, tells how to accept, and is back at work after a one-off run that did."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"], **{**HOUR, "limits": {"creates": 1}})
-    with running(world.path, environment(world), prime=prime) as daemon:
-        daemon.until_event("pass.stopped")
+    with running(world.path, environment(world), warm=warm) as daemon:
+        daemon.until_event("run.stopped")
         daemon.sync(2)
-        stops = daemon.events("pass.stopped")
+        stops = daemon.events("run.stopped")
         assert len(stops) == 3
         status = daemon.status()
         checksum = stops[0]["checksum"]
@@ -742,7 +742,7 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
         assert f"--accept {checksum}" in status["stopped"]
         assert [one["state"] for one in status["accounts"]] == ["held", "held"]
         assert {secret["verdict"] for one in status["accounts"] for secret in one["secrets"]} == {"missing"}
-        assert "keysync_safety_stop 1.0" in daemon.get("/metrics").text
+        assert "keysync_safety_limit_active 1.0" in daemon.get("/metrics").text
         assert "limits.creates is 1" in daemon.get("/").text
         assert len(daemon.events("secret.skipped")) == 4
         assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
@@ -758,12 +758,12 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
         assert newest(world, "alpha-primary-key") == new
 
 
-def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, prime: WarmKeysync) -> None:
+def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """Drift is shown for as long as it lasts, and told in the log once."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with running(world.path, environment(world, KEYSYNC_READ_ONLY="1"), prime=prime) as daemon:
-        daemon.until_event("pass.finished")
+    with running(world.path, environment(world, KEYSYNC_READ_ONLY="1"), warm=warm) as daemon:
+        daemon.until_event("run.finished")
         daemon.sync(2)
         status = daemon.status()
         assert status["read_only"]
@@ -793,7 +793,7 @@ async def test_identical_failures_are_counted_until_they_change(world_of: MakeWo
         await daemon.sync(2)
         assert [line["times_before"] for line in daemon.events("secret.created")] == [2, 2]
         assert len(daemon.events("secret.failed")) == 4
-        assert len(daemon.events("pass.finished")) == 7
+        assert len(daemon.events("run.finished")) == 7
 
 
 async def test_two_keys_that_changed_at_once_are_warned_of(world_of: MakeWorld) -> None:
@@ -831,7 +831,7 @@ def is_enabled(world: World) -> bool:
     return bool(world.versions("main", "ghost-primary-key")[-1].enabled)
 
 
-async def test_an_orphan_is_removed_after_three_passes_that_prove_it(world_of: MakeWorld) -> None:
+async def test_an_orphan_is_removed_after_three_runs_that_prove_it(world_of: MakeWorld) -> None:
     """ARM says 404 and the listing lacks the account in each of them; the first two only tell."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
@@ -846,8 +846,8 @@ async def test_an_orphan_is_removed_after_three_passes_that_prove_it(world_of: M
     assert not is_enabled(world)
 
 
-async def test_passes_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld) -> None:
-    """Three signals within a moment are not three passes of the schedule."""
+async def test_runs_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld) -> None:
+    """Three signals within a moment are not three runs of the schedule."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
@@ -858,7 +858,7 @@ async def test_passes_that_are_asked_for_prove_nothing_faster(world_of: MakeWorl
 
 @pytest.mark.slow  # it waits for real time to pass
 async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld) -> None:
-    """A 404 alone proves nothing; the pass warns and serves the accounts, and the count begins anew."""
+    """A 404 alone proves nothing; the run warns and serves the accounts, and the count begins anew."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
@@ -876,7 +876,7 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
 
 
 async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(world_of: MakeWorld) -> None:
-    """Passes of the general schedule are proof enough; an account that is left out takes nothing from it."""
+    """Runs of the general schedule are proof enough; an account that is left out takes nothing from it."""
     world = world_of("alpha", "hourly", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     hourly = {"name": "hourly", "schedule": {"every": "1h"}}
     world.configure(["alpha", hourly], **SECOND, owner="tests", orphans="disable")
@@ -889,7 +889,7 @@ async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(
 
 
 def test_the_webhook_is_told_once_of_each_change_of_state(
-    make_world: MakeWorld, prime: WarmKeysync, tmp_path: Path
+    make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path
 ) -> None:
     """Changed, failed and recovered, over TLS that SSL_CERT_FILE vouches for."""
     world = make_world("alpha")
@@ -902,8 +902,8 @@ def test_the_webhook_is_told_once_of_each_change_of_state(
 
         notify = {"url": f"{hook.base}/hook", "secret_file": str(tmp_path / "signing")}
         world.configure(["alpha"], **HOUR, notify=notify)
-        with running(world.path, environment(world, SSL_CERT_FILE=str(bundle)), prime=prime) as daemon:
-            daemon.until_event("pass.finished")
+        with running(world.path, environment(world, SSL_CERT_FILE=str(bundle)), warm=warm) as daemon:
+            daemon.until_event("run.finished")
             aim(world, {"operation": "listKeys", **DENIED})
             daemon.sync(3)
             aim(world)
@@ -915,15 +915,15 @@ def test_the_webhook_is_told_once_of_each_change_of_state(
     assert all("X-Keysync-Signature" in one.headers for one in hook.received)
 
 
-def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, prime: WarmKeysync) -> None:
-    """One trace a pass, with the account below it and the secret that was written below that."""
+def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, warm: WarmKeysync) -> None:
+    """One trace a run, with the account below it and the secret that was written below that."""
     otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with receiving_in_a_thread() as collector:
         env = environment(world, OTEL_EXPORTER_OTLP_ENDPOINT=collector.base)
-        with running(world.path, env, prime=prime) as daemon:
-            daemon.until_event("pass.finished")
+        with running(world.path, env, warm=warm) as daemon:
+            daemon.until_event("run.finished")
             daemon.sync()
             assert daemon.end() == 0
             assert daemon.stray == []
@@ -933,12 +933,12 @@ def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, pr
         sent = otlp.ExportTraceServiceRequest.FromString(body)
         spans += [span for group in sent.resource_spans for scope in group.scope_spans for span in scope.spans]
     by_id = {span.span_id: span for span in spans}
-    roots = [span for span in spans if span.name == "keysync.pass" and not span.parent_span_id]
+    roots = [span for span in spans if span.name == "keysync.run" and not span.parent_span_id]
     assert len(roots) == len({span.trace_id for span in roots}) == 2
     parents = {
         (span.name, by_id[span.parent_span_id].name)
         for span in spans
         if span.name.startswith("keysync.") and span.parent_span_id in by_id
     }
-    assert ("keysync.account", "keysync.pass") in parents
-    assert {span.name for span in spans} >= {"keysync.pass", "keysync.account", "keysync.secret"}
+    assert ("keysync.account", "keysync.run") in parents
+    assert {span.name for span in spans} >= {"keysync.run", "keysync.account", "keysync.secret"}

@@ -58,7 +58,7 @@ def ends(process: subprocess.Popen[str], signum: signal.Signals) -> tuple[int, s
 
 
 def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
-    """Three passes show writes, refusals and failures, exit with 0, and leave nothing behind."""
+    """Three runs show writes, refusals and failures, exit with 0, and leave nothing behind."""
     began = time.monotonic()
     ran = run_keysync("demo", "--once", "--every", "1", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
     assert ran.code == 0, ran.err
@@ -69,7 +69,7 @@ def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
     assert "failed" in ran.out
     assert ran.out.index("renderfarm-primary-key") < ran.out.index("renewed in Azure")
     assert "updated" in ran.out
-    assert "3 passes" in ran.out
+    assert "3 runs" in ran.out
     assert list(tmp_path.rglob("*")) == []
 
 

@@ -138,8 +138,8 @@ def test_accounts_without_discovery_asks_nobody(make_world: MakeWorld) -> None:
     assert world.run("accounts").code == 2
 
 
-def test_a_pass_serves_what_was_discovered_and_refuses_collisions(world: World) -> None:
-    """New accounts come with the next pass; refused ones are items with the reason."""
+def test_a_run_serves_what_was_discovered_and_refuses_collisions(world: World) -> None:
+    """New accounts come with the next run; refused ones are items with the reason."""
     ran = world.sync()
     assert ran.code == 1
     outcomes = ran.outcomes()
@@ -219,7 +219,7 @@ def test_secrets_of_an_account_that_is_left_out_are_a_warning_where_orphans_are_
     world.running.do(lambda azure: setattr(azure.state.account("alpha"), "provisioning_state", "Deleting"))
     ran = world.sync()
     (warning,) = ran.report["warnings"]
-    told = f"vault main: the secrets of {resource_id('alpha')} are not kept in step, since the account is not served"
+    told = f"vault main: the secrets of {resource_id('alpha')} are not kept in sync, since the account is not served"
     assert warning == f"{told}: it is not provisioned: its state is Deleting"
 
 
@@ -252,7 +252,7 @@ def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
     (warning,) = [one for one in ran.report["warnings"] if OTHER in one]
     assert "was not listed whole" in warning
     assert "Microsoft.Batch/batchAccounts/read" in warning
-    (record,) = [line for line in ran.log if line["event"] == "discovery.failed"]
+    (record,) = [line for line in ran.log if line["event"] == "discovery.incomplete"]
     assert (record["level"], record["http_status"]) == ("error", 403)
     assert record["cloud_error"]["code"] == "AuthorizationFailed"
     assert record["scope"] == f"/subscriptions/{OTHER}"
@@ -285,7 +285,7 @@ def test_what_is_not_there_is_that_entrys_failure(make_world: MakeWorld, entry: 
     assert ran.code == 1
     assert set(ran.outcomes().values()) == {"created"}
     assert len(ran.outcomes()) == 4
-    (record,) = [line for line in ran.log if line["event"] == "discovery.failed"]
+    (record,) = [line for line in ran.log if line["event"] == "discovery.incomplete"]
     assert (record["entry"], record["scope"], record["cloud_error"]["code"]) == (0, scope, code)
 
 

@@ -121,8 +121,8 @@ def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world:
         assert "raise timeouts.account" in item["error"]["hint"]
 
 
-def test_a_pass_whose_reader_has_gone_is_done_all_the_same(make_world: MakeWorld) -> None:
-    """`keysync sync | head -1` writes every secret and ends with the code of the pass."""
+def test_a_run_whose_reader_has_gone_is_done_all_the_same(make_world: MakeWorld) -> None:
+    """`keysync sync | head -1` writes every secret and ends with the code of the run."""
     world = make_world("alpha")
     world.configure(["alpha"])
     reading, writing = os.pipe()

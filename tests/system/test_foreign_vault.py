@@ -118,7 +118,7 @@ class Attempt:
 
 
 class Daemon(Attempt):
-    """The daemon, until it has finished as many passes as an orphan's proof takes, and one more."""
+    """The daemon, until it has finished as many runs as an orphan's proof takes, and one more."""
 
     def make(self, world: World, keysync: WarmKeysync) -> None:
         """Runs it, and ends it as a system would."""
@@ -127,7 +127,7 @@ class Daemon(Attempt):
         log.write_text("")
         keysync.start(["run"], env=environment, out=out, err=log)
         until = time.monotonic() + 30
-        while log.read_text().count('"pass.finished"') <= PROOF_PASSES:
+        while log.read_text().count('"run.finished"') <= PROOF_PASSES:
             assert time.monotonic() < until, log.read_text()
             assert not keysync.has_ended(), log.read_text()
             time.sleep(0.05)
@@ -203,7 +203,7 @@ def _regenerate(account: str, key: str, azure: Emulator) -> None:
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_nothing_foreign_is_ever_touched(
+def test_nothing_unmanaged_is_ever_touched(
     make_world: Callable[..., World], keysync: WarmKeysync, attempt: Attempt
 ) -> None:
     """Every field of every version is as it was, after each of several passes with keys regenerated in between."""

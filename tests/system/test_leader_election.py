@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.prime import WarmKeysync, warm_keysync
 
 from keysync.daemon.leader import open_election
 from keysync.errors import UsageError
@@ -23,6 +22,7 @@ from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
 from tests.support.settings import election_of
+from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 QUICK = {"lease_duration": "3s", "renew_deadline": "2s", "retry_period": "1s"}
@@ -38,7 +38,7 @@ MakeWorld = Callable[..., World]
 
 
 @pytest.fixture(scope="module")
-def prime() -> Iterator[list[WarmKeysync]]:
+def warm() -> Iterator[list[WarmKeysync]]:
     """Forks daemons; one for each replica, as each starts one at a time."""
     with warm_keysync(clean_environment()) as first, warm_keysync(clean_environment()) as second:
         yield [first, second]
@@ -53,10 +53,10 @@ def kubernetes() -> Iterator[Kubernetes]:
 class Replicas:
     """Starts replicas that differ in name and in nothing else."""
 
-    def __init__(self, world: World, kubernetes: Kubernetes, prime: list[WarmKeysync], stack: ExitStack) -> None:
+    def __init__(self, world: World, kubernetes: Kubernetes, warm: list[WarmKeysync], stack: ExitStack) -> None:
         self.world = world
         self.kubernetes = kubernetes
-        self._warm = iter(prime)
+        self._warm = iter(warm)
         self._stack = stack
 
     def start(self, name: str, *arguments: str) -> Daemon:
@@ -67,19 +67,19 @@ class Replicas:
         config.write_bytes(self.world.path.read_bytes())
         kubeconfig = str(self.kubernetes.kubeconfig(folder, name))
         env = {**clean_environment(), **self.world.running.environ, "KUBECONFIG": kubeconfig, "HOSTNAME": name}
-        return self._stack.enter_context(running(config, env, *arguments, prime=next(self._warm)))
+        return self._stack.enter_context(running(config, env, *arguments, warm=next(self._warm)))
 
 
 @pytest.fixture
 def make_replicas(
-    make_world: MakeWorld, kubernetes: Kubernetes, prime: list[WarmKeysync]
+    make_world: MakeWorld, kubernetes: Kubernetes, warm: list[WarmKeysync]
 ) -> Iterator[Callable[..., Replicas]]:
     with ExitStack() as stack:
 
         def make(*accounts: str, **more: Any) -> Replicas:
             world = make_world(*accounts)
             world.configure(list(accounts), **{**CONFIG, **more})
-            return Replicas(world, kubernetes, prime, stack)
+            return Replicas(world, kubernetes, warm, stack)
 
         yield make
 
@@ -128,7 +128,7 @@ def test_one_works_and_the_other_stands_by_until_it_is_its_turn(
     config.write_text(config.read_text().replace('"shutdown": "2s"', '"shutdown": "3s"'))
     second.send(signal.SIGHUP)
     second.until_event("config.reloaded")
-    assert second.events("pass.finished") == second.events("discovery.failed") == []
+    assert second.events("run.finished") == second.events("discovery.incomplete") == []
     assert "keysync_azure_requests_total{" not in second.get("/metrics").text
     assert "keysync_azure_requests_total{" in first.get("/metrics").text
     new = regenerate(replicas.world, "fine")
@@ -149,7 +149,7 @@ def test_one_works_and_the_other_stands_by_until_it_is_its_turn(
 def test_the_standby_takes_over_from_a_leader_that_was_killed(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """After the lease has run out, with a pass at once."""
+    """After the lease has run out, with a run at once."""
     replicas = make_replicas("fine")
     first = replicas.start("first")
     first.until_runs(1)
@@ -243,8 +243,8 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
         first.until(lambda: first.get("/readyz").status == 200)
         assert second.end() == 0
         first.until_event("leader.elected", 2)
-        runs = len(first.events("pass.finished"))
-        first.until(lambda: len(first.events("pass.finished")) > runs)
+        runs = len(first.events("run.finished"))
+        first.until(lambda: len(first.events("run.finished")) > runs)
     again = moment(first.events("leader.elected")[1])
     (elected,) = second.events("leader.elected")
     writes = {

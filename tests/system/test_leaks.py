@@ -156,7 +156,7 @@ class Planted:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     """Accounts by the operation that goes wrong for them and the way in which it does, and one that is fine."""
-    names = ["fine", "foreign", "stuck", *(f"{operation}0{deed}" for operation, deed in FAULTS)]
+    names = ["fine", "unmanaged", "stuck", *(f"{operation}0{deed}" for operation, deed in FAULTS)]
     keys = {name: [base64.b64encode(os.urandom(64)).decode() for _ in range(2)] for name in names}
     common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP}
     accounts = [
@@ -173,7 +173,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
         planted = Planted(world, temporary)
         for name, pair in keys.items():
             planted.secrets |= dict(zip((f"{name} primary", f"{name} secondary"), pair, strict=True))
-        planted.secrets |= {"foreign": FOREIGN, "client secret": CLIENT_SECRET}
+        planted.secrets |= {"unmanaged": FOREIGN, "client secret": CLIENT_SECRET}
         yield planted
 
 
@@ -182,7 +182,7 @@ def every_fault(stage: Planted) -> Iterator[Fault]:
     for operation, deed in FAULTS:
         name = f"{operation}0{deed}"
         key = stage.secrets[f"{name} primary"]
-        # Before a pass has seen a key, it can know it by its look only; and a header takes one word.
+        # Before a run has seen a key, it can know it by its look only; and a header takes one word.
         told = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
         target = name if operation == "list" else f"main/{name}-primary-key"
         called = {"list": "listKeys", "get": "getSecret"}.get(operation, "setSecret")
@@ -218,7 +218,7 @@ def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[st
     assert ran.code == 1, ran.err[-2000:]
     assert "list0echo" in ran.out
     # The two syncs run side by side: what the other was faster to write is plainly unchanged, and not in a long table.
-    # The text of check has its passes in one line.
+    # The text of check has its runs in one line.
     assert "fine" in ran.out or name in {"sync text", "check text"}
     assert "Request URL" in ran.err, "the SDK's own log is not on"
     if name == "sync json":
@@ -236,7 +236,7 @@ def test_a_refused_token_request_shows_no_client_secret(stage: Planted, code: st
     message = f"{code}: the client secret {CLIENT_SECRET} ({quote(CLIENT_SECRET, safe='')}) is not good."
     told = {"kind": "status", "status": 401, "code": "invalid_client", "message": message}
     stage.aim([Fault(operation="token", **told)])
-    ran = stage.run("sync", "--output", "json", "--account", "fine", "--account", "foreign")
+    ran = stage.run("sync", "--output", "json", "--account", "fine", "--account", "unmanaged")
     assert ran.code == 1
     assert code in ran.out
     assert stage.search(ran) == {}
@@ -362,7 +362,7 @@ def renewed(stage: Planted, names: Sequence[str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """The daemon over a pass in which everything fails, and one that writes new keys, at the most talkative level."""
+    """The daemon over a run in which everything fails, and one that writes new keys, at the most talkative level."""
     pytest.importorskip("opentelemetry.sdk", reason="the extra `tracing` is not installed")
     folder = tmp_path_factory.mktemp("daemon")
     world = World(stage.world.running, folder)
@@ -387,7 +387,7 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
         }
         stage.aim(every_fault(stage))
         with running(world.path, env, "--log-level", "debug") as daemon:
-            daemon.until_event("pass.finished")
+            daemon.until_event("run.finished")
             said = {f"amid {path}": daemon.get(path).text for path in PAGES}
             stage.aim([])
             stage.secrets |= renewed(stage, names)
@@ -450,7 +450,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
     world.configure(["alpha"], listen="127.0.0.1:0", schedule={"every": "1h"})
     good = world.path.read_text()
     with running(world.path, {**clean_environment(), **world.running.environ}, "--log-level", "debug") as daemon:
-        daemon.until_event("pass.finished")
+        daemon.until_event("run.finished")
         said: dict[str, str] = {}
         for number, slip in enumerate(SLIPS, 1):
             document = json.loads(good)
@@ -479,7 +479,7 @@ def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
 def test_the_search_finds_what_it_is_to_find(tmp_path: Path) -> None:
     """In either stream and in a file of any depth, a secret in each of its forms is found, and so is a token."""
     key = base64.b64encode(os.urandom(64)).decode()
-    planted = {"key": key, "foreign": FOREIGN}
+    planted = {"key": key, "unmanaged": FOREIGN}
     for form in forms(key):
         assert leaks(f"before {form} behind", planted) == ["key"]
     assert leaks('{"authorization": "Bearer eyJ0eXAi"}', planted) == ["a token"]
@@ -488,4 +488,4 @@ def test_the_search_finds_what_it_is_to_find(tmp_path: Path) -> None:
     deep.mkdir(parents=True)
     (deep / "left.bin").write_bytes(b"\xff\x00" + quote(FOREIGN, safe="").encode())
     found = {Path(name).name: leaks(text, planted) for name, text in places(Ran(0, key, f"x{key[:12]}x"), tmp_path)}
-    assert found == {"stdout": ["key"], "stderr": ["key"], "left.bin": ["foreign"]}
+    assert found == {"stdout": ["key"], "stderr": ["key"], "left.bin": ["unmanaged"]}

@@ -103,7 +103,7 @@ async def test_it_can_be_read_by_ear(shown: Shown):
     tree = await shown.tree()
     headings = [name for role, name in tree if role == "heading"]
     assert headings == [
-        "3 of 21 secrets behind, 4 could not be read, 2 not looked at yet",
+        "3 of 21 secrets out of sync, 4 could not be read, 2 not looked at yet",
         "Served within the last day, and not any more: their secrets stay as they are",
         "Causes that affect several accounts",
         "Accounts",

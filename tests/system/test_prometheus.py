@@ -48,7 +48,7 @@ class Daemon:
 
 @contextmanager
 def running(world: World) -> Iterator[Daemon]:
-    """`keysync run`, whose first pass is done."""
+    """`keysync run`, whose first run is done."""
     log = world.folder / "daemon.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
                 fetch(f"{url}/readyz")
                 return url
         except OSError:
-            pass  # 503: the first pass is not done
+            pass  # 503: the first run is not done
         time.sleep(0.05)
     pytest.fail(f"keysync run does not get ready: {log.read_text()}")
 
@@ -120,12 +120,12 @@ def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path)
 
 @pytest.mark.usefixtures("tools")
 def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
-    """Passes, failures and the state of each account are there to be asked for."""
+    """Runs, failures and the state of each account are there to be asked for."""
     with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
         (runs,) = prometheus.first("sum(keysync_runs_total) > 0")
         assert float(runs["value"][1]) >= 1
         assert prometheus.query('up{job="keysync"}')[0]["value"][1] == "1"
-        assert prometheus.first('keysync_accounts_left_out_total{reason="backing_off"} > 0')
+        assert prometheus.first('keysync_accounts_skipped_total{reason="backing_off"} > 0')
         (denied,) = prometheus.first('keysync_azure_requests_total{operation="listKeys",status="403"}')
         assert denied["metric"]["service"] == "batch"
         assert float(prometheus.query('keysync_azure_throttled_total{service="batch"}')[0]["value"][1]) > 0

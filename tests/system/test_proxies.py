@@ -112,7 +112,7 @@ def test_the_daemon_shows_no_password_of_a_proxy(config: Path) -> None:
     with proxying_in_a_thread("407") as proxy:
         env = {**clean_environment(), **environ(proxy)}
         with running(config, env, "--log-level", "debug") as daemon:
-            daemon.until_event("pass.finished")
+            daemon.until_event("run.finished")
             daemon.until_event("notify.failed")
             texts = {path: daemon.get(path).text for path in ("/", "/api/status", "/metrics")}
             assert daemon.end() == 0

@@ -31,7 +31,7 @@ def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway:
     assert b'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in pushed.body
     assert b'keysync_shards{shard="0/1"} 1.0' in pushed.body
     assert b"keysync_schedule_interval_seconds 300.0" in pushed.body
-    (overdue,) = re.findall(rb'^keysync_pass_overdue_timestamp_seconds{shard="0/1"} (.*)$', pushed.body, re.MULTILINE)
+    (overdue,) = re.findall(rb'^keysync_run_overdue_timestamp_seconds{shard="0/1"} (.*)$', pushed.body, re.MULTILINE)
     (ended,) = re.findall(rb'^keysync_last_run_timestamp_seconds{result="success"} (.*)$', pushed.body, re.MULTILINE)
     assert float(overdue) >= float(ended) + 900
     live = world.running.do(lambda azure: azure.state.keys("alpha"))

@@ -119,7 +119,7 @@ def a_life(world: World, configure: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("recover", ["report", "owned"])
-def test_what_a_pass_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld, recover: str) -> None:
+def test_what_a_run_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld, recover: str) -> None:
     """One account, one vault; `recover: owned` takes one action more, and that one is used."""
     world = make_quick_world("alpha")
     vaults = world.running.azure.endpoints.vaults
@@ -140,7 +140,7 @@ def test_what_a_pass_asks_for_is_what_the_role_grants(make_quick_world: MakeWorl
 
 @pytest.mark.parametrize("where", ["all", "vault", "account"])
 def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where: str) -> None:
-    """Neither a pass nor the doctor, however it was said."""
+    """Neither a run nor the doctor, however it was said."""
     world = make_quick_world("alpha")
     url = world.running.azure.endpoints.vaults["main"]
     world.configure(
@@ -245,7 +245,7 @@ def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
 
 
 def test_the_kill_switch_takes_the_writing_roles_away(make_world: MakeWorld) -> None:
-    """KEYSYNC_READ_ONLY counts as it does for a pass, and the output says so."""
+    """KEYSYNC_READ_ONLY counts as it does for a run, and the output says so."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("role", env={"KEYSYNC_READ_ONLY": "1"})

@@ -20,7 +20,7 @@ Walk = Callable[[str], str]
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
-    """The account and the vault that the guide names, in step."""
+    """The account and the vault that the guide names, in sync."""
     world = make_world({"name": ACCOUNT, "resource_group": GROUP}, vaults=(VAULT,))
     world.configure([{"name": ACCOUNT, "resource_group": GROUP, "vaults": [VAULT]}])
     assert world.sync().code == 0

@@ -31,7 +31,7 @@ MakeWorld = Callable[..., World]
 
 LIVE = {"primary": key("p"), "secondary": key("s")}
 ALPHA = {"name": "alpha", **LIVE}
-LOOKS = ("steady", "stale", "swapped", "doubled", "both", "missing", "foreign")
+LOOKS = ("steady", "stale", "swapped", "doubled", "both", "missing", "unmanaged")
 """Accounts whose secrets differ from their keys in every way there is."""
 NAME = "main/alpha-primary-key"
 ONLY_PRIMARY = {"secrets": {"secondary": None}}
@@ -101,7 +101,7 @@ def only_command(text: str) -> str:
 # 1: ownership
 
 
-def test_a_foreign_secret_is_refused_with_its_owner_and_the_way_out(make_quick_world: MakeWorld) -> None:
+def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick_world: MakeWorld) -> None:
     """Whoever owns it is named in report and log; the command that is told replaces it, and no other account's."""
     tags: dict[str, dict[str, str]] = {
         "hand": {"team": "render"},
@@ -118,7 +118,7 @@ def test_a_foreign_secret_is_refused_with_its_owner_and_the_way_out(make_quick_w
     assert writes(world) == 0
     for name, owner in zip(tags, whose, strict=True):
         told = item(ran, f"main/{name}-primary-key")
-        assert (told["verdict"], told["error"]) == ("foreign", None)
+        assert (told["verdict"], told["error"]) == ("unmanaged", None)
         assert owner in told["reason"]
         assert "not overwritten" in told["reason"]
         (line,) = [line for line in ran.log if line.get("secret") == told["secret"]]
@@ -133,13 +133,13 @@ def test_a_foreign_secret_is_refused_with_its_owner_and_the_way_out(make_quick_w
 
 
 def test_a_right_value_without_our_marks_is_unchanged_with_a_note(make_quick_world: MakeWorld) -> None:
-    """Exit code 0 and a note; the command in it marks the secret, which is kept in step from then on."""
+    """Exit code 0 and a note; the command in it marks the secret, which is kept in sync from then on."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", value=LIVE["primary"])),))
     world.configure([PRIMARY])
     ran = world.sync()
     assert (ran.code, ran.outcomes(), writes(world)) == (0, {NAME: "unchanged"}, 0)
     text = world.run("sync").out
-    assert "not be kept in step" in text
+    assert "not be kept in sync" in text
     assert follow(world, only_command(item(ran)["reason"])).outcomes() == {NAME: "adopted"}
     world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
     assert world.sync().outcomes() == {NAME: "updated"}
@@ -176,7 +176,7 @@ def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world
     assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
     assert "somebody changed alpha-primary-key" in item(ran)["reason"]
     anew = follow(world, only_command(item(ran)["reason"]))
-    assert (anew.code, item(anew)["verdict"]) == (1, "foreign")
+    assert (anew.code, item(anew)["verdict"]) == (1, "unmanaged")
     assert [version.value for version in world.versions("main", "alpha-primary-key")] == ["by-hand"]
 
 
@@ -251,7 +251,7 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
     ]
     names = [*LOOKS]
     world = make_quick_world(
-        *({"name": name, **live[name]} for name in names), vaults=(holding(*stored, secret("foreign", value="x")),)
+        *({"name": name, **live[name]} for name in names), vaults=(holding(*stored, secret("unmanaged", value="x")),)
     )
     world.configure(names)
     expected = {
@@ -261,7 +261,7 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
         "doubled": ("duplicated", "in_sync"),
         "both": ("both_changed", "both_changed"),
         "missing": ("missing", "missing"),
-        "foreign": ("foreign", "missing"),
+        "unmanaged": ("unmanaged", "missing"),
     }
     table = world.run("plan", "--all").out
     ran = world.sync("--metrics-file", str(world.folder / "keysync.prom"))
@@ -279,8 +279,8 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
     metrics = (world.folder / "keysync.prom").read_text()
     assert 'keysync_both_keys_changed_total{vault="main"} 1.0' in metrics
     assert 'keysync_secret_verdicts_total{vault="main",verdict="duplicated"} 1.0' in metrics
-    assert 'keysync_secret_verdicts_total{vault="main",verdict="foreign"} 1.0' in metrics
-    assert {one["verdict"] for one in world.sync().report["items"]} == {"in_sync", "foreign"}
+    assert 'keysync_secret_verdicts_total{vault="main",verdict="unmanaged"} 1.0' in metrics
+    assert {one["verdict"] for one in world.sync().report["items"]} == {"in_sync", "unmanaged"}
 
 
 @pytest.mark.parametrize("kept", ["primary", "secondary"])
@@ -361,7 +361,7 @@ def test_what_a_policy_demands_is_in_the_text(make_quick_world: MakeWorld) -> No
 
 
 def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_world: MakeWorld) -> None:
-    """It is reported and left; after the command that is told, it is brought in step."""
+    """It is reported and left; after the command that is told, it is brought in sync."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old", enabled=False)),))
     world.configure([PRIMARY])
     ran = world.sync()
@@ -373,7 +373,7 @@ def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_wo
     assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
 
 
-def test_disabled_enable_brings_ours_back_and_in_step(make_quick_world: MakeWorld) -> None:
+def test_disabled_enable_brings_ours_back_and_in_sync(make_quick_world: MakeWorld) -> None:
     """Ours are enabled, without a version where the value is right and with one where it is not; another's stay off."""
     theirs = secret("beta", enabled=False, tags={"managed-by": "terraform"})
     stored = (ours(LIVE["primary"], enabled=False), ours("old", name="secondary", enabled=False), theirs)
@@ -398,7 +398,7 @@ def test_disabled_enable_brings_ours_back_and_in_step(make_quick_world: MakeWorl
 
 @pytest.mark.parametrize(("way", "outcome"), [(0, "updated"), (1, "created")], ids=["recover", "purge"])
 def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: MakeWorld, way: int, outcome: str) -> None:
-    """keysync neither recovers nor purges by itself; each of the two commands lets the next pass write."""
+    """keysync neither recovers nor purges by itself; each of the two commands lets the next run write."""
     world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], recover_delay=0),))
     world.configure([PRIMARY])
     ran = world.sync()
@@ -459,7 +459,7 @@ def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick
     assert stopped.report["stopped"].startswith("vault spare: 4 secrets would be created")
     assert "limits.creates is 3" in stopped.report["stopped"]
     assert set(stopped.outcomes().values()) == {"skipped"}
-    (line,) = [line for line in stopped.log if line["event"] == "pass.stopped"]
+    (line,) = [line for line in stopped.log if line["event"] == "run.stopped"]
     assert (line["level"], line["reason"]) == ("error", stopped.report["stopped"])
     assert world.run("plan", "--output", "json").report["checksum"] == stopped.report["checksum"]
     done = follow(world, only_command(stopped.report["stopped"]))
@@ -498,7 +498,7 @@ def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWo
 
 
 def test_a_slow_account_is_written_in_a_later_round(make_quick_world: MakeWorld) -> None:
-    """The limits wait for it only so long: others are written first, and it in the same pass."""
+    """The limits wait for it only so long: others are written first, and it in the same run."""
     slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
     world = make_quick_world("alpha", slow)
     world.configure(["alpha", "slow"], timeouts={"collect": "300ms"})
@@ -568,7 +568,7 @@ def orphaned(world: World, **settings: Any) -> None:
 
 
 def orphan_world(make: MakeWorld, *, gone: bool = True, **options: Any) -> World:
-    """In step, but for the secrets of `beta`, whose account is gone, and those of another owner."""
+    """In sync, but for the secrets of `beta`, whose account is gone, and those of another owner."""
     secrets = [
         secret("alpha", which, value=value, tags=marks("alpha", which, owner="us"), content_type="x")
         for which, value in LIVE.items()
@@ -653,11 +653,11 @@ def test_without_proof_nothing_is_removed(make_quick_world: MakeWorld, fault: di
     (warning,) = ran.report["warnings"]
     assert arm_id("beta") in warning
     assert "its secrets stay" in warning
-    assert [line["reason"] for line in ran.log if line["event"] == "pass.warning"] == [warning]
+    assert [line["reason"] for line in ran.log if line["event"] == "run.warning"] == [warning]
 
 
 def test_a_warning_of_the_search_is_no_failure(make_quick_world: MakeWorld) -> None:
-    """An identity that may not read the account keeps all else in step; the warning stands under the table."""
+    """An identity that may not read the account keeps all else in sync; the warning stands under the table."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     denial = Fault(operation="getAccount", target="beta", status=403, code="AuthorizationFailed")
@@ -794,21 +794,21 @@ def test_a_read_only_account_keeps_its_orphans(make_quick_world: MakeWorld) -> N
     assert writes(world) == 0
 
 
-def test_a_read_only_pass_says_so(make_quick_world: MakeWorld) -> None:
+def test_a_read_only_run_says_so(make_quick_world: MakeWorld) -> None:
     """A person who sees `update` after a sync is told that nothing was written, and by which switch."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY], read_only=True)
     assert "read_only" in world.run("sync").out
 
 
-def test_a_read_only_pass_tells_no_command_in_vain(make_quick_world: MakeWorld) -> None:
+def test_a_read_only_run_tells_no_command_in_vain(make_quick_world: MakeWorld) -> None:
     """No `--accept` writes to a read-only vault, so none is told."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY], read_only=True, limits={"changes_per_day": 1})
     assert "--accept" not in (item(world.sync())["reason"] or "")
 
 
-def test_a_read_only_pass_still_fails_for_what_is_refused(make_quick_world: MakeWorld) -> None:
+def test_a_read_only_run_still_fails_for_what_is_refused(make_quick_world: MakeWorld) -> None:
     """Exit code 1 where something is foreign; no limit stops what is not going to be written."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")),))
     world.configure(["alpha"], limits={"creates": 0})
@@ -870,7 +870,7 @@ def test_many_versions_are_a_warning_and_then_a_refusal(make_quick_world: MakeWo
 
 @pytest.mark.parametrize("beside", ["failed", "read-only"])
 def test_a_held_secret_can_be_accepted_beside_others_that_wait(make_quick_world: MakeWorld, beside: str) -> None:
-    """The command that is told works though another secret of the pass failed, or stands in a read-only account."""
+    """The command that is told works though another secret of the run failed, or stands in a read-only account."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
     beta = {"name": "beta", **ONLY_PRIMARY, "read_only": beside == "read-only"}
     world.configure([PRIMARY, beta], limits={"changes_per_day": 1})
@@ -882,7 +882,7 @@ def test_a_held_secret_can_be_accepted_beside_others_that_wait(make_quick_world:
     assert done.outcomes()[NAME] == "updated", done.report["stopped"]
 
 
-def test_an_identity_that_may_not_list_versions_keeps_keys_in_step(make_quick_world: MakeWorld) -> None:
+def test_an_identity_that_may_not_list_versions_keeps_keys_in_sync(make_quick_world: MakeWorld) -> None:
     """Neither breaker nor budget holds back a late key for want of a permission."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), denied=["listVersions"]),))
     world.configure([PRIMARY], limits={"changes_per_day": 1})
@@ -912,7 +912,7 @@ def _take_away(azure: Any, state: str) -> None:
 
 @pytest.mark.parametrize("place", ["general", "vault"])
 def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: MakeWorld, place: str) -> None:
-    """The limit of the vault wins; the others of the pass are written, and the command writes this one too."""
+    """The limit of the vault wins; the others of the run are written, and the command writes this one too."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
     own, general = ({}, 2) if place == "general" else ({"limits": {"changes_per_day": 2}}, 50)
     world.configure(
@@ -942,7 +942,7 @@ def test_changes_of_yesterday_do_not_count(make_quick_world: MakeWorld) -> None:
 # All of it at once: nothing of somebody else's is touched
 
 
-def test_a_vault_of_clashing_foreign_secrets_stays_byte_for_byte(make_quick_world: MakeWorld) -> None:
+def test_a_vault_of_clashing_unmanaged_secrets_stays_byte_for_byte(make_quick_world: MakeWorld) -> None:
     """Whatever the settings and commands short of `adopt --replace`, what is not ours stays exactly as it was."""
     foreign = [
         secret("alpha", tags={"managed-by": "terraform"}),

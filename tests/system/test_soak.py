@@ -180,7 +180,7 @@ class Day:
                 group.create_task(self.weather.somewhere(place, gap, self._left))
             for account in FLEET:
                 group.create_task(self.keys.keep_changing(account, 40 * MINUTE, self._left))
-        # Between two passes, with no connection open.
+        # Between two runs, with no connection open.
         await asyncio.sleep(end - 100 - time.monotonic())
 
     def _left(self) -> float:
@@ -199,21 +199,21 @@ class Day:
 
 
 @pytest.mark.slow
-def test_a_day_of_faults_leaves_every_secret_in_step_and_nothing_behind(tmp_path: Path) -> None:
+def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path: Path) -> None:
     """24 hours, faults of every kind at every operation, keys that change at any moment, reloads, signals and visitors."""
     say(f"SOAK_SEED={SEED}")
     day, began = Day(), time.perf_counter()
     daemon = warped(lambda: run_daemon(tmp_path, day))
     books, log, (early, late) = daemon.books, daemon.log, day.footprints
     say(
-        f"{time.perf_counter() - began:.0f} s for {HOURS:g} h: {books.runs} passes, {day.requests} requests,",
+        f"{time.perf_counter() - began:.0f} s for {HOURS:g} h: {books.runs} runs, {day.requests} requests,",
         f"{day.weather.met.total()} troubles, {day.auditor.checked} times looked after one, {day.regenerations} regenerations,",
         f"{dict(books.results)}, {log.lines} lines, {log.busiest} in the busiest minute: {dict(log.events)}; {early}, {late}",
     )
-    # In step: after each trouble, and at the end.
+    # In sync: after each trouble, and at the end.
     assert day.auditor.late == []
     assert {name: behind for name, behind in day.behind.items() if behind} == {}
-    # No version that no regeneration calls for, and no account in two passes at once.
+    # No version that no regeneration calls for, and no account in two runs at once.
     assert day.spurious == []
     assert books.overlaps == []
     # All of it did happen.
@@ -229,8 +229,8 @@ def assert_memory_is_flat(day: Day) -> None:
 
     In the first the history of writes has filled up (200 are kept), every page was made, and every metric has its labels.
     What may still grow is the times of the last 24 hours' writes, one object each, and labels of an outcome that had
-    not been seen: a few thousand objects at most, while the second half has served some 5,000 requests in 300 passes. One object kept
-    for each request, or one task or report for each pass, is above the bound. Resident memory is looked at for what
+    not been seen: a few thousand objects at most, while the second half has served some 5,000 requests in 300 runs. One object kept
+    for each request, or one task or report for each run, is above the bound. Resident memory is looked at for what
     Python does not count, such as TLS sessions: kept for each request, 10 KiB each, they would come to 50 MiB.
     """
     early, late = day.footprints
@@ -242,24 +242,24 @@ def assert_memory_is_flat(day: Day) -> None:
 
 
 def assert_log_is_bounded(daemon: Daemon, day: Day) -> None:
-    """A line a pass and a line a change; of a failure its beginning and its end, for each secret, in each of its forms."""
+    """A line a run and a line a change; of a failure its beginning and its end, for each secret, in each of its forms."""
     log = daemon.log
     assert log.unexpected == []
     ours = {event: count for event, count in log.events.items() if not event.startswith("library.")}
     runs, changes = daemon.books.runs, daemon.books.results["updated"] + daemon.books.results["created"]
-    assert ours["pass.finished"] == runs
-    assert ours.get("pass.skipped", 0) <= runs
+    assert ours["run.finished"] == runs
+    assert ours.get("run.skipped", 0) <= runs
     assert ours["secret.updated"] + ours["secret.created"] == changes
     troubled_secrets = day.weather.secrets_met
     failures = sum(ours.get(f"secret.{name}", 0) for name in ("failed", "unknown", "refused", "skipped"))
     assert failures <= 2 * troubled_secrets
     assert ours["secret.in_sync"] <= troubled_secrets
-    # Everything at once: each secret fails, gets well and is written within a minute, with the passes around it.
+    # Everything at once: each secret fails, gets well and is written within a minute, with the runs around it.
     assert log.busiest <= 6 * _ITEMS + 20
 
 
 async def visit(daemon: Daemon, random: Random) -> None:
-    """What people and machines do to a daemon: look at it, scrape it, ask for a pass, change its file, break its file."""
+    """What people and machines do to a daemon: look at it, scrape it, ask for a run, change its file, break its file."""
     async with aiohttp.ClientSession() as session:
         for page in ("/", "/metrics", "/api/status", "/healthz", "/readyz"):
             async with session.get(daemon.url + page) as reply:
@@ -278,7 +278,7 @@ _HUNG: Final = "render2"
 
 
 def spans_of(folder: Path, every: str, hung: Fault | None) -> tuple[Daemon, dict[str, list[Span]]]:
-    """An hour of passes, with keys that change, in fair weather or with one account that hangs throughout."""
+    """An hour of runs, with keys that change, in fair weather or with one account that hangs throughout."""
     folder.mkdir()
 
     async def hour(daemon: Daemon) -> None:
@@ -305,10 +305,10 @@ def spans_of(folder: Path, every: str, hung: Fault | None) -> tuple[Daemon, dict
 def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
     tmp_path: Path, operation: str, target: str, schedule: str
 ) -> None:
-    """Against the same hour without: each pass of each other account starts when it did, and ends as good as then.
+    """Against the same hour without: each run of each other account starts when it did, and ends as good as then.
 
-    Every pass that takes the hung account along waits a while for it, since the limits are judged on all that is there. A
-    minute between passes is where that while is no longer `timeouts.collect`.
+    Every run that takes the hung account along waits a while for it, since the limits are judged on all that is there. A
+    minute between runs is where that while is no longer `timeouts.collect`.
     """
     hang = Fault(operation=operation, target=target, kind="hang")
     calm, expected = spans_of(tmp_path / "calm", schedule, None)
@@ -329,7 +329,7 @@ def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
 
 
 def interval_of(config: Config, name: str) -> float:
-    """The shortest time between two passes over an account, in seconds."""
+    """The shortest time between two runs over an account, in seconds."""
     (account,) = (one for one in config.accounts if one.name == name)
     trigger = timetable_of(config, account)
     return trigger.every.total_seconds() if trigger.every is not None else 10 * MINUTE

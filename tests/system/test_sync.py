@@ -17,7 +17,7 @@ from tests.system.conftest import World, clean_environment
 MakeWorld = Callable[..., World]
 
 
-def test_the_first_pass_writes_both_keys_with_their_marks(make_world: MakeWorld) -> None:
+def test_the_first_run_writes_both_keys_with_their_marks(make_world: MakeWorld) -> None:
     """What lands in the vault is each live key, marked as keysync's."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -34,8 +34,8 @@ def test_the_first_pass_writes_both_keys_with_their_marks(make_world: MakeWorld)
         assert version.content_type
 
 
-def test_a_second_pass_changes_nothing_and_makes_no_version(make_world: MakeWorld) -> None:
-    """A steady pass writes nothing at all."""
+def test_a_second_run_changes_nothing_and_makes_no_version(make_world: MakeWorld) -> None:
+    """A steady run writes nothing at all."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
     assert world.sync().code == 0
@@ -139,7 +139,7 @@ def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWo
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
 def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
-    """Without `--all` the table has changes only; with it also what is in step, in natural order."""
+    """Without `--all` the table has changes only; with it also what is in sync, in natural order."""
     world = make_world("farm10", "farm2")
     world.configure(["farm10", "farm2"])
     world.sync()
@@ -159,7 +159,7 @@ def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
     assert rows() == [f"farm10-primary-key {changed}"]
 
 
-def test_a_foreign_secret_is_never_overwritten(make_world: MakeWorld) -> None:
+def test_a_unmanaged_secret_is_never_overwritten(make_world: MakeWorld) -> None:
     """A secret that somebody else made keeps its value, and the refusal says whose it is."""
     world = make_world(
         "alpha", vaults=({"name": "main", "secrets": [{"name": "alpha-primary-key", "value": "by-hand"}]},)
@@ -203,7 +203,7 @@ def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld,
 
 
 def test_a_retry_after_of_twenty_minutes_gives_the_account_up(make_world: MakeWorld) -> None:
-    """The pass does not sleep for that long, and says so."""
+    """The run does not sleep for that long, and says so."""
     world = make_world("alpha")
     world.configure(["alpha"])
     fault = Fault(operation="listKeys", kind="status", status=429, code="TooManyRequests", retry_after="1200")
@@ -322,7 +322,7 @@ def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
 
 
 def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None:
-    """Its second vault asks anew after the first gave up; the pass goes on and reports each item."""
+    """Its second vault asks anew after the first gave up; the run goes on and reports each item."""
     world = make_world({"name": "stuck", "fault": "hang"}, "alpha", vaults=("main", "spare"))
     world.configure(
         [{"name": "stuck", "vaults": ["main", "spare"]}, "alpha"],
@@ -336,7 +336,7 @@ def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None
     assert outcomes["spare/stuck-primary-key"] == "failed"
 
 
-def test_a_hung_token_request_costs_an_attempt_not_the_pass(make_world: MakeWorld) -> None:
+def test_a_hung_token_request_costs_an_attempt_not_the_run(make_world: MakeWorld) -> None:
     """The request that all wait for has a deadline of its own, so that the next attempt makes another."""
     world = make_world("alpha")
     world.configure(["alpha"], timeouts={"request": "500ms"})

@@ -75,7 +75,7 @@ def test_the_checks_find_what_is_wrong() -> None:
     assert complaints('keysync_vault_breaker{account="a"}') == ["keysync_vault_breaker has no label account"]
     assert complaints('keysync_runs_total{result=~"failed|lost"}') == ["result is never lost"]
     assert complaints("max by (acount) (keysync_accounts)") == ["no label acount"]
-    assert complaints('time() - max by (shard) (keysync_pass_overdue_timestamp_seconds{shard=~"0.*"}) > 0') == []
+    assert complaints('time() - max by (shard) (keysync_run_overdue_timestamp_seconds{shard=~"0.*"}) > 0') == []
 
 
 # Their tests
@@ -273,8 +273,8 @@ def test_each_metric_is_on_the_dashboard_or_left_out_on_purpose() -> None:
 
 def test_the_dashboard_shows_what_could_not_be_read() -> None:
     """It is no part of what is behind, so it has a line of its own."""
-    found = [one for one in panels() if "keysync_vault_secrets_behind" in str(one.get("targets"))]
-    assert ['standing="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
+    found = [one for one in panels() if "keysync_vault_secrets_out_of_sync" in str(one.get("targets"))]
+    assert ['state="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
 
 
 def test_the_dashboard_can_be_drawn() -> None:

@@ -261,7 +261,7 @@ def test_the_role_grants_what_the_election_asks() -> None:
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": pod(path)["spec"]["serviceAccountName"]}]
 
 
-def test_a_pass_by_cron_is_over_before_the_next() -> None:
+def test_a_run_by_cron_is_over_before_the_next() -> None:
     """And one that failed is left to the next."""
     path = ROOT / "deploy" / "kubernetes" / "cronjob.yaml"
     assert of_kind(path, "CronJob")["spec"]["schedule"] == "*/5 * * * *"

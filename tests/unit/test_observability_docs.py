@@ -118,7 +118,7 @@ def patterns_in_code() -> set[str]:
 
 @cache
 def logged_by_runs() -> dict[str, Logged]:
-    """What passes log in truth, whatever becomes of their items."""
+    """What runs log in truth, whatever becomes of their items."""
     good, bad = Result(ref("alpha"), "unchanged"), Result(ref("alpha"), "failed", error=DENIED)
     found: defaultdict[str, Logged] = defaultdict(Logged)
     with structlog.testing.capture_logs() as lines:
@@ -162,7 +162,7 @@ EVENTS = {name(row["event"]): row for row in rows("event")}
 def test_the_document_has_exactly_the_events_of_the_code() -> None:
     """Neither an event that nobody documented nor one that is gone."""
     direct, patterns, told = logged_in_code(), patterns_in_code(), logged_by_runs()
-    assert {"secret.*", "secret.in_sync", "pass.finished", "pass.interrupted"} <= patterns
+    assert {"secret.*", "secret.in_sync", "run.finished", "run.interrupted"} <= patterns
     by_level_at_run_time = {event for event in told if any(fnmatchcase(event, pattern) for pattern in patterns)}
     for pattern in patterns:
         assert any(fnmatchcase(event, pattern) for event in told), pattern
@@ -271,7 +271,7 @@ def test_the_document_has_exactly_the_parameters_of_the_page() -> None:
 
 def test_the_document_has_exactly_the_spans_of_the_code() -> None:
     """Names and attributes of what is traced."""
-    made = {"PASS": RUN, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
+    made = {"RUN": RUN, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
     code: dict[str, set[str]] = {}
     for call, _ in calls("span"):
         if not ast.unparse(call.func).endswith("tracer.span"):

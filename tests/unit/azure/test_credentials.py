@@ -109,7 +109,7 @@ async def test_a_token_for_claims_is_not_kept():
 
 
 async def test_closing_ends_a_request_that_nobody_waits_for():
-    """A pass that ends leaves no request behind."""
+    """A run that ends leaves no request behind."""
     issuer = Issuer()
     issuer.gate.clear()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:

@@ -124,8 +124,8 @@ def test_a_pipe_is_read_by_the_process_that_has_it(tmp_path: Path) -> None:
         assert reading.result().accounts[0].name == "sampleacct"
 
 
-def test_no_secret_passes_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret of the environment stays there; what passes has the variable's name."""
+def test_no_secret_runs_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of the environment stays there; what runs has the variable's name."""
     monkeypatch.setenv("PLANTED", PLANTED)
     path.write_text(RIGHT + SECRET, encoding="utf-8")
     process = isolated._started(path)

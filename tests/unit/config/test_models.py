@@ -61,7 +61,7 @@ def test_an_account_knows_its_id_and_its_secrets(load):
 
 
 def test_null_leaves_a_key_out():
-    """A key whose name is null is not kept in step."""
+    """A key whose name is null is not kept in sync."""
     names = SecretNames(primary="{resource_group}-{account}", secondary=None).plain()
     assert names.render("acct", resource_group="rg") == {"primary": "rg-acct"}
 

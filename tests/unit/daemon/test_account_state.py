@@ -1,4 +1,4 @@
-"""The books: what is known of each account after any course of passes."""
+"""The books: what is known of each account after any course of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DENIED = FailureRecord("cloud_error", "no role", 403)
 
 
 class Books:
-    """A ledger over accounts, and passes as they are told to it."""
+    """A ledger over accounts, and runs as they are told to it."""
 
     def __init__(self, *names: str) -> None:
         self.now = NOW
@@ -76,7 +76,7 @@ def pair(name: str, first: Outcome, second: Outcome = "unchanged") -> tuple[Resu
     ],
 )
 def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome], state: AccountState):
-    """A failure before a refusal, that before a drift; what was written shows until the next pass."""
+    """A failure before a refusal, that before a drift; what was written shows until the next run."""
     books = Books("alpha")
     assert books.shown("alpha").state == "pending"
     books.results(*pair("alpha", *outcomes))
@@ -151,7 +151,7 @@ def test_a_result_that_nobody_waits_for_changes_no_account():
     assert books.account_states.revision > revision
 
 
-def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
+def test_a_run_that_crashed_leaves_nothing_of_itself_behind():
     """Half a look is no look: neither then nor when the next one is complete."""
     books = Books("alpha")
     books.results(*pair("alpha", "unchanged"))
@@ -166,8 +166,8 @@ def test_a_pass_that_crashed_leaves_nothing_of_itself_behind():
     assert set(books.entry("alpha").results) == {ref("alpha"), ref("alpha", "secondary")}
 
 
-def test_a_pass_over_some_accounts_says_nothing_of_the_others():
-    """The last pass is told whole, the others keep what is known of them."""
+def test_a_run_over_some_accounts_says_nothing_of_the_others():
+    """The last run is told whole, the others keep what is known of them."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
     books.now += MINUTE
@@ -191,7 +191,7 @@ def test_the_history_is_the_newest_two_hundred_writes():
     assert (newest.time, newest.key, newest.vault, newest.secret) == (books.now, "primary", "main", "alpha-primary-key")
 
 
-def test_what_was_written_is_in_step_from_then_on():
+def test_what_was_written_is_in_sync_from_then_on():
     """Its verdict, its age and when it changed; what the vault tells of the age comes first."""
     books = Books("alpha")
     books.results(result("alpha", "updated", verdict="stale"), result("alpha", "update", "secondary", verdict="stale"))
@@ -208,7 +208,7 @@ def test_what_was_written_is_in_step_from_then_on():
 
 
 def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
-    """Its message is there until a pass over any of its accounts is not stopped."""
+    """Its message is there until a run over any of its accounts is not stopped."""
     books = Books("alpha", "beta")
     told: list[str | None] = []
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="too many: --accept abc")
@@ -225,7 +225,7 @@ def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
 
 
 def test_stops_are_held_and_released_account_by_account():
-    """A pass over other accounts releases nothing, and two schedules may be stopped at once."""
+    """A run over other accounts releases nothing, and two schedules may be stopped at once."""
     books = Books("alpha", "beta", "gamma")
     books.results(*pair("alpha", "skipped"), stopped="first")
     books.results(*pair("beta", "skipped"), stopped="second")
@@ -237,7 +237,7 @@ def test_stops_are_held_and_released_account_by_account():
 
 
 def test_a_stop_of_accounts_that_are_gone_is_over():
-    """No pass will ever be over them again."""
+    """No run will ever be over them again."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "skipped"), stopped="too many")
     books.cover("beta")
@@ -267,7 +267,7 @@ def test_a_reload_keeps_what_is_known():
     assert books.shown("gamma").state == "pending"
 
 
-def test_an_account_that_a_pass_is_busy_with_stays_so_over_a_reload():
+def test_an_account_that_a_run_is_busy_with_stays_so_over_a_reload():
     """Two configurations never work on one account at a time."""
     books = Books("alpha")
     turn = books.account_states.begin([ref("alpha")])
@@ -297,7 +297,7 @@ def test_a_failure_is_shown_as_in_the_report():
 
 
 def test_what_is_forgotten_is_as_never_looked_at():
-    """Another process looks at it now; the writes of this one stay, and passes begin anew."""
+    """Another process looks at it now; the writes of this one stay, and runs begin anew."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
     books.account_states.forget()
@@ -309,8 +309,8 @@ def test_what_is_forgotten_is_as_never_looked_at():
     assert books.shown("alpha").state == "in_sync"
 
 
-def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
-    """An account that was done early is in the next pass when the first one, which waited for somebody else, ends."""
+def test_a_run_that_ends_late_frees_nobody_who_is_in_another():
+    """An account that was done early is in the next run when the first one, which waited for somebody else, ends."""
     books = Books("alpha", "hung")
     alpha, hung = ref("alpha"), ref("hung")
     first = books.account_states.begin([alpha, hung])
@@ -325,7 +325,7 @@ def test_a_pass_that_ends_late_frees_nobody_who_is_in_another():
 
 
 def test_what_is_as_it_was_takes_no_memory_anew():
-    """A pass that finds all in step leaves the results of the one before; one that finds something else does not."""
+    """A run that finds all in sync leaves the results of the one before; one that finds something else does not."""
     books = Books("alpha")
     books.results(*pair("alpha", "unchanged"))
     before = books.entry("alpha").latest
@@ -337,7 +337,7 @@ def test_what_is_as_it_was_takes_no_memory_anew():
     assert [one.outcome for one in books.entry("alpha").latest] == ["failed", "unchanged"]
 
 
-def test_a_pass_that_ends_late_takes_nothing_from_the_next_one():
+def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
     """An account that was done with it long before is in another by now."""
     books = Books("alpha")
     results = pair("alpha", "unchanged")
@@ -367,7 +367,7 @@ def test_what_comes_within_a_second_has_one_time():
     assert books.entry("alpha").last_success == NOW + timedelta(seconds=1)
 
 
-def test_a_pass_that_could_not_begin_keeps_nobody_busy():
+def test_a_run_that_could_not_begin_keeps_nobody_busy():
     """Whatever of it was noted before the fault."""
     books = Books("alpha", "beta")
 

@@ -55,7 +55,7 @@ def test_what_lasts(failure: FailureRecord):
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=str)
-def test_what_passes(failure: FailureRecord):
+def test_what_runs(failure: FailureRecord):
     """Trouble of the network or the service is no reason to leave an account out."""
     assert not lasts(failure)
     backoff = Backoff[str](seeded())
@@ -80,8 +80,8 @@ def test_the_first_five_tries_at_five_minutes_are_on_time():
 
 
 @given(st.integers(2, 5000), st.integers(0, 999))
-def test_a_repaired_account_is_noticed_by_the_next_pass_but_one(failures: int, seed: int):
-    """However long it failed, it is never left out of two passes in a row."""
+def test_a_repaired_account_is_noticed_by_the_next_run_but_one(failures: int, seed: int):
+    """However long it failed, it is never left out of two runs in a row."""
     backoff = Backoff[str](seeded(seed), BackoffPolicy(base=30.0, cap=1.95))
     now = 1000.0
     for _ in range(min(failures, 40)):
@@ -131,7 +131,7 @@ def test_retry_now_lets_them_in_and_forgets_nothing():
     ("asked", "kept"), [(20.0, 20.0), (1200.0, 1.95 * INTERVAL), (1e9, 1.95 * INTERVAL), (None, 0.0)]
 )
 def test_retry_after_is_kept_to_within_reason(asked: float | None, kept: float):
-    """One account's time to wait is kept to, but never for two passes in a row: lateness is an outage."""
+    """One account's time to wait is kept to, but never for two runs in a row: lateness is an outage."""
     backoff = Backoff[str](seeded())
     assert backoff.failed("a", record("throttled", 429, retry_after=asked), 10.0, INTERVAL).retry_at == 10.0 + kept
 
@@ -155,8 +155,8 @@ def test_a_reload_forgets_who_is_gone():
 
 
 @pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])
-def test_a_pass_that_took_long_to_fail_costs_no_second_one(took: float):
-    """The bound counts from the start of the pass: the next but one is never left out, whatever Azure asked for."""
+def test_a_run_that_took_long_to_fail_costs_no_second_one(took: float):
+    """The bound counts from the start of the run: the next but one is never left out, whatever Azure asked for."""
     backoff: Backoff[str] = Backoff(seeded())
     standing = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
     assert standing.retry_at < 1000.0 + 2 * INTERVAL

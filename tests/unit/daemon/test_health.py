@@ -1,4 +1,4 @@
-"""Alive means that the loop turns and passes start; slow is not dead, and waking up is not either."""
+"""Alive means that the loop turns and runs start; slow is not dead, and waking up is not either."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_three_intervals_without_a_start_are_not_alive():
     assert world.runs(15 * MINUTE) == LIVE
     live, reason = world.runs(1)
     assert not live
-    assert reason == "no pass has started for 901 s; three intervals are 900 s"
+    assert reason == "no run has started for 901 s; three intervals are 900 s"
     world.health.run_started("p", world.now, 60.0)
     world.health.run_ended("p")
     assert world.runs(15 * MINUTE) == LIVE
@@ -81,26 +81,26 @@ def test_a_crontab_is_silent_over_the_weekend():
 
 
 def test_a_crontab_that_never_comes_is_no_failure():
-    """Where no pass is to start, none is missing."""
+    """Where no run is to start, none is missing."""
     assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).runs(HOUR) == LIVE
 
 
-def test_a_pass_that_is_slow_is_alive_until_its_deadline():
+def test_a_run_that_is_slow_is_alive_until_its_deadline():
     """It is Azure that is slow; beyond its deadline it is keysync."""
     world = World()
     world.health.run_started("p", world.now, 2 * HOUR)
     assert world.runs(2 * HOUR) == LIVE
     live, reason = world.runs(16)
     assert not live
-    assert reason == "a pass has run for 7216 s; its deadline is 7200 s"
+    assert reason == "a run has run for 7216 s; its deadline is 7200 s"
     world.health.run_ended("p")
     world.health.run_ended("p")
     world.health.run_started("q", world.now, 60.0)
     assert world.runs(MINUTE) == LIVE
 
 
-def test_it_says_beforehand_when_passes_will_have_stopped():
-    """The moment at which the verdict turns, whatever is under way; none where no pass is to start."""
+def test_it_says_beforehand_when_runs_will_have_stopped():
+    """The moment at which the verdict turns, whatever is under way; none where no run is to start."""
     world = World()
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
     world.runs(MINUTE)
@@ -115,7 +115,7 @@ def test_it_says_beforehand_when_passes_will_have_stopped():
     assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).health.overdue(START) is None
 
 
-def test_a_stuck_pass_is_not_hidden_by_others():
+def test_a_stuck_run_is_not_hidden_by_others():
     """Starts of one group do not excuse what hangs in another."""
     world = World()
     world.health.run_started("stuck", world.now, MINUTE)
@@ -202,11 +202,11 @@ def test_a_stall_is_told_once_and_its_end_as_well():
         world.runs(10, beating=False)
         assert logs == []
         world.runs(100, beating=False)
-        assert [(log["event"], log["seconds"]) for log in logs] == [("loop.stuck", 11.0)]
+        assert [(log["event"], log["seconds"]) for log in logs] == [("event_loop.blocked", 11.0)]
         world.runs(5, beating=True)
         world.runs(11, beating=False)
     told = [(log["event"], log["seconds"]) for log in logs]
-    assert told == [("loop.stuck", 11.0), ("loop.resumed", 111.0), ("loop.stuck", 11.0)]
+    assert told == [("event_loop.blocked", 11.0), ("event_loop.recovered", 111.0), ("event_loop.blocked", 11.0)]
 
 
 def test_a_freeze_of_the_whole_process_is_no_stall():
@@ -219,7 +219,7 @@ def test_a_freeze_of_the_whole_process_is_no_stall():
         world.runs(10, beating=False)
         assert logs == []
         world.runs(1, beating=False)
-    assert [log["event"] for log in logs] == ["loop.stuck"]
+    assert [log["event"] for log in logs] == ["event_loop.blocked"]
 
 
 def test_a_stack_names_places_and_no_values():
@@ -251,12 +251,12 @@ class Recorder:
         self.told = threading.Event()
 
     def error(self, event: str, *, seconds: float, stack: list[str]) -> None:
-        assert event == "loop.stuck"
+        assert event == "event_loop.blocked"
         self.stacks.append(stack)
         self.told.set()
 
     def warning(self, event: str, *, seconds: float) -> None:
-        assert event == "loop.resumed"
+        assert event == "event_loop.recovered"
 
 
 @pytest.fixture

@@ -129,7 +129,7 @@ def test_another_holder_ends_it_at_once(play: Callable[[Script], list[Any]]) -> 
 
 
 def test_the_next_term_has_a_stop_of_its_own(play: Callable[[Script], list[Any]]) -> None:
-    """The passes of the one before stay stopped."""
+    """The runs of the one before stay stopped."""
 
     async def script(stage: Stage) -> None:
         stage.lead.renewed(0.0)

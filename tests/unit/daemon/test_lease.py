@@ -54,7 +54,7 @@ def test_a_lead_that_another_has_taken_has_no_grace() -> None:
 
 
 def test_news_that_come_after_the_end_begin_another_term() -> None:
-    """The stop of the one before holds for its passes, though the lease was never another's."""
+    """The stop of the one before holds for its runs, though the lease was never another's."""
     tenure = LeaseState(TERMS)
     tenure.renewed(100.0, 100.1)
     assert tenure.renewed(106.0, 108.0) == ("lost", "elected")

@@ -72,7 +72,7 @@ class Stage:
         self.health.beat(self.instant())
 
     async def passed(self) -> None:
-        """One pass, to its end."""
+        """One run, to its end."""
         self.supervisor.due([Group(FIVE, self.config.accounts)])
         await until(lambda: not self.supervisor._runs)
 
@@ -116,7 +116,7 @@ async def test_a_clock_that_goes_back_does_not_freeze_the_snapshot(stage: Stage)
     assert stage.board.status() is not first
 
 
-async def test_it_is_ready_after_the_first_pass_for_good(stage: Stage):
+async def test_it_is_ready_after_the_first_run_for_good(stage: Stage):
     """An account that comes with a reload does not take readiness away."""
     assert not stage.board.status().ready
     await stage.passed()
@@ -168,7 +168,7 @@ async def test_each_account_has_its_next_try():
 
 
 async def test_stale_accounts_are_named(stage: Stage):
-    """Those that were not in step for three intervals, by ARM id."""
+    """Those that were not in sync for three intervals, by ARM id."""
     stage.world.sources["beta"].failure = CallFailed(DENIED)
     await stage.passed()
     assert stage.board.status().stale_accounts == ()
@@ -192,13 +192,13 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
     main.failures = {f"{name}-{key}-key": CallFailed(DOWN) for name in ("alpha", "beta") for key in ("primary", "secondary")}  # fmt: skip
     await stage.passed()
     failing, well = stage.vault("main"), stage.vault("other")
-    assert (failing.state, failing.secrets, failing.behind) == ("failing", 4, 0)
+    assert (failing.state, failing.secrets, failing.out_of_sync) == ("failing", 4, 0)
     assert failing.error == DOWN.to_dict()
-    assert (well.state, well.behind, well.error, well.breaker) == ("ok", 0, None, "closed")
+    assert (well.state, well.out_of_sync, well.error, well.breaker) == ("ok", 0, None, "closed")
     del main.failures["alpha-primary-key"]
     await stage.passed()
     partly = stage.vault("main")
-    assert (partly.state, partly.behind, partly.error) == ("ok", 0, None)
+    assert (partly.state, partly.out_of_sync, partly.error) == ("ok", 0, None)
     await stage.supervisor.abandon()
 
 
@@ -207,7 +207,7 @@ async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
     results = (
         Result(ref("alpha"), "failed", error=DENIED),
         Result(ref("alpha", "secondary"), "unknown", verdict="stale", error=DENIED),
-        Result(ref("beta"), "refused", verdict="foreign"),
+        Result(ref("beta"), "refused", verdict="unmanaged"),
         Result(ref("beta", "secondary"), "failed", verdict="stale", error=DENIED),
     )
     turn = stage.account_states.begin([result.ref for result in results])
@@ -216,9 +216,9 @@ async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
     stage.account_states.end(turn)
     status = stage.board.status()
     tally = status.tally()
-    assert (stage.vault().behind, tally.behind, tally.unread) == (2, 2, 2)
+    assert (stage.vault().out_of_sync, tally.out_of_sync, tally.unread) == (2, 2, 2)
     families = {family.name: family for family in StatusCollector(status).collect()}
-    assert [sample.value for sample in families["keysync_vault_secrets_behind"].samples] == [2]
+    assert [sample.value for sample in families["keysync_vault_secrets_out_of_sync"].samples] == [2]
 
 
 async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage):
@@ -369,18 +369,18 @@ async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: 
     )
 
 
-async def test_a_leader_is_ready_after_its_first_pass(stage: Stage):
+async def test_a_leader_is_ready_after_its_first_run(stage: Stage):
     """Before its election, while no Lease was read, it is not either."""
     leadership = stage.stand_by()
     assert not stage.board.status().ready
     leadership.renewed(stage.seconds)
     stage.board.changed()
-    assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first pass is not done")
+    assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first run is not done")
     await stage.passed()
     assert (stage.board.status().ready, stage.board.status().ready_reason) == (True, None)
 
 
-async def test_it_says_from_when_on_a_pass_is_overdue(stage: Stage):
+async def test_it_says_from_when_on_a_run_is_overdue(stage: Stage):
     """Three intervals after the latest start; of a standby nobody expects any."""
     assert stage.board.status().overdue == NOW + timedelta(minutes=15)
     stage.wait(60)

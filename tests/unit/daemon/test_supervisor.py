@@ -1,4 +1,4 @@
-"""Passes start on time for whoever is free, and one that hangs, fails or crashes is nobody else's trouble."""
+"""Runs start on time for whoever is free, and one that hangs, fails or crashes is nobody else's trouble."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Stage:
         self.supervisor.due([Group(FIVE, self.supervisor.generation.accounts)])
 
     async def idle(self) -> None:
-        """Waits until no pass is under way."""
+        """Waits until no run is under way."""
         await until(lambda: not self.supervisor._runs)
 
     async def passed(self) -> None:
@@ -90,8 +90,8 @@ async def stage() -> AsyncIterator[Stage]:
     await made.supervisor.abandon()
 
 
-async def test_a_start_makes_one_pass_over_all_that_are_due(stage: Stage):
-    """Every account is in step after it, and the next pass finds nothing to do."""
+async def test_a_start_makes_one_run_over_all_that_are_due(stage: Stage):
+    """Every account is in sync after it, and the next run finds nothing to do."""
     await stage.passed()
     await stage.passed()
     assert stage.generation.made == [(("fine", "slow"), 0)] * 2
@@ -99,8 +99,8 @@ async def test_a_start_makes_one_pass_over_all_that_are_due(stage: Stage):
     assert stage.world.log.count("write fine-primary-key") == 1
 
 
-async def test_two_starts_at_the_same_moment_make_one_pass(stage: Stage):
-    """Not even the turn of the loop in which a pass begins is a gap for another."""
+async def test_two_starts_at_the_same_moment_make_one_run(stage: Stage):
+    """Not even the turn of the loop in which a run begins is a gap for another."""
     stage.due()
     stage.due()
     await stage.idle()
@@ -108,7 +108,7 @@ async def test_two_starts_at_the_same_moment_make_one_pass(stage: Stage):
 
 
 async def test_a_hung_account_is_left_out_and_counted_and_the_others_go_on(stage: Stage):
-    """No account is in two passes at a time, and none waits for the one that hangs."""
+    """No account is in two runs at a time, and none waits for the one that hangs."""
     await stage.passed()
     stage.hang("slow")
     stage.due()
@@ -129,7 +129,7 @@ async def test_a_hung_account_is_left_out_and_counted_and_the_others_go_on(stage
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
 
 
-async def test_where_everybody_is_busy_no_pass_begins_and_it_is_no_sign_of_death(
+async def test_where_everybody_is_busy_no_run_begins_and_it_is_no_sign_of_death(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
     """It is told with the numbers; the health check hears of it as of a start."""
@@ -141,7 +141,7 @@ async def test_where_everybody_is_busy_no_pass_begins_and_it_is_no_sign_of_death
     monkeypatch.setattr(stage.health, "run_started", lambda _key, _now, deadline: heard.append(deadline))
     with capture_logs() as logged:
         stage.due()
-    assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("pass.skipped", 2, 0)]
+    assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("run.skipped", 2, 0)]
     assert heard == [0.0]
     assert len(stage.generation.made) == 1
     for name in ("fine", "slow"):
@@ -182,8 +182,8 @@ async def test_somebody_who_asks_has_all_tried_at_once(stage: Stage):
     assert stage.supervisor._backoff.states() == {}
 
 
-async def test_who_is_busy_when_somebody_asks_has_one_more_pass_when_free(stage: Stage):
-    """The pass under way may have looked before what is to be seen; and one more is all, however often it was asked."""
+async def test_who_is_busy_when_somebody_asks_has_one_more_run_when_free(stage: Stage):
+    """The run under way may have looked before what is to be seen; and one more is all, however often it was asked."""
     await stage.passed()
     stage.hang("slow")
     stage.due()
@@ -203,7 +203,7 @@ async def test_who_is_busy_when_somebody_asks_has_one_more_pass_when_free(stage:
 
 
 async def test_who_becomes_free_does_not_wait_for_who_hangs(stage: Stage):
-    """Nor for the end of the pass in which both were."""
+    """Nor for the end of the run in which both were."""
     await stage.passed()
     for name in ("fine", "slow"):
         stage.hang(name)
@@ -244,14 +244,14 @@ async def test_nothing_is_owed_after_a_crash_a_reload_or_the_stop(stage: Stage):
     assert other.made == [(("fine",), 0)] * 2
 
 
-async def test_a_pass_that_crashes_frees_its_accounts_and_shows_no_value(stage: Stage):
-    """A fault of ours is told by type and place; the next pass is as if nothing had been."""
+async def test_a_run_that_crashes_frees_its_accounts_and_shows_no_value(stage: Stage):
+    """A fault of ours is told by type and place; the next run is as if nothing had been."""
     await stage.passed()
     secret = stage.world.sources["fine"].values["primary"]
     stage.generation.breaks = RuntimeError(secret)
     with capture_logs() as logged:
         await stage.passed()
-    crash = next(one for one in logged if one["event"] == "pass.crashed")
+    crash = next(one for one in logged if one["event"] == "run.error")
     assert (crash["exception"], crash["log_level"]) == ("RuntimeError", "error")
     assert crash["place"].startswith("generations.py:")
     assert secret not in repr(logged)
@@ -261,8 +261,8 @@ async def test_a_pass_that_crashes_frees_its_accounts_and_shows_no_value(stage: 
     assert all(entry.in_sync for entry in stage.account_states.entries.values())
 
 
-async def test_the_configuration_before_is_closed_when_its_last_pass_has_ended(stage: Stage):
-    """Passes of the new one do not wait for that."""
+async def test_the_configuration_before_is_closed_when_its_last_run_has_ended(stage: Stage):
+    """Runs of the new one do not wait for that."""
     stage.hang("slow")
     stage.due()
     await until(lambda: not stage.entry("fine").due)
@@ -292,7 +292,7 @@ async def test_a_reload_forgets_how_often_removed_accounts_failed(stage: Stage):
     await turns()
 
 
-async def test_the_end_waits_for_the_passes_under_way(stage: Stage):
+async def test_the_end_waits_for_the_runs_under_way(stage: Stage):
     """Nothing begins any more, and an account that hangs ends with the stop."""
     await stage.passed()
     stage.hang("slow")
@@ -321,7 +321,7 @@ async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
 
 
 async def test_where_no_time_is_left_everything_is_closed_at_once(stage: Stage):
-    """Also the configuration before, whose pass still hung."""
+    """Also the configuration before, whose run still hung."""
     stage.hang("slow")
     stage.due()
     await until(lambda: not stage.entry("fine").due)
@@ -369,7 +369,7 @@ async def test_results_reach_the_observer_as_they_come(stage: Stage):
     )
 
 
-async def test_a_standby_begins_no_pass_and_is_alive(stage: Stage):
+async def test_a_standby_begins_no_run_and_is_alive(stage: Stage):
     """Neither when it is due, nor for what was found, nor for who is owed one."""
     stage.hang("slow")
     stage.due()
@@ -385,14 +385,14 @@ async def test_a_standby_begins_no_pass_and_is_alive(stage: Stage):
         await turns()
     assert len(stage.generation.made) == 1
     assert not stage.supervisor._runs
-    assert [line for line in log if line["event"] == "pass.skipped"] == []
+    assert [line for line in log if line["event"] == "run.skipped"] == []
     assert stage.health.verdict(Instant.now()).live
     stage.leads = True
     await stage.passed()
     assert len(stage.generation.made) == 2
 
 
-async def test_passes_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stage):
+async def test_runs_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stage):
     """Those that end by themselves may; what hangs is cut off, and its accounts are free."""
     stage.hang("slow")
     stage.due()
@@ -403,7 +403,7 @@ async def test_passes_of_a_lost_term_are_ended_when_their_time_is_over(stage: St
     assert len(stage.account_states.free(stage.generation.accounts)) == 2
 
 
-async def test_a_pass_that_ends_in_time_is_not_cut_off(stage: Stage):
+async def test_a_run_that_ends_in_time_is_not_cut_off(stage: Stage):
     """Its report is whole."""
     stage.due()
     await stage.supervisor.give_way(20.0)
@@ -411,7 +411,7 @@ async def test_a_pass_that_ends_in_time_is_not_cut_off(stage: Stage):
     assert stage.account_states.last_run.result == "success"
 
 
-async def test_memory_is_given_back_once_a_pass_has_ended():
+async def test_memory_is_given_back_once_a_run_has_ended():
     """Not while it goes on."""
     world, tidied = World("fine"), list[int]()
     account_states = AccountStates(lambda: world.now)

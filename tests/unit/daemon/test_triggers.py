@@ -313,7 +313,7 @@ def test_due_once_and_again_on_the_grid():
     assert first(one) == NOON + 10 * MINUTE
 
 
-@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
+@pytest.mark.parametrize("trigger", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
 def test_after_a_long_sleep_there_is_one_start_and_then_the_grid(trigger: Trigger):
     """Eight hours of suspend are not a hundred starts, nor two."""
     one = agenda(trigger)
@@ -324,7 +324,7 @@ def test_after_a_long_sleep_there_is_one_start_and_then_the_grid(trigger: Trigge
     assert NOON + 8 * HOUR + 5 * MINUTE <= first(one) <= NOON + 8 * HOUR + 5 * MINUTE + trigger.jitter
 
 
-@pytest.mark.parametrize("timetable", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
+@pytest.mark.parametrize("trigger", [FIVE, cron("*/5 * * * *"), Trigger(5 * MINUTE, 4 * MINUTE)])
 def test_after_the_clock_was_set_back_starts_go_on(trigger: Trigger):
     """A clock that was hours ahead and is corrected does not silence the daemon for hours."""
     one = agenda(trigger)
@@ -361,7 +361,7 @@ def test_a_reload_keeps_the_grid_of_what_stays():
     seeds,
 )
 def test_no_course_of_the_clock_makes_a_storm_or_a_silence(trigger: Trigger, steps: list[timedelta], random: Random):
-    """However the clock goes, a look takes a timetable once, and the next start is at most an interval away."""
+    """However the clock goes, a look takes a trigger once, and the next start is at most an interval away."""
     one, now = FireTimes(random), NOON
     one.replace([trigger], now)
     for step in steps:

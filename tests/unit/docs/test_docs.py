@@ -361,13 +361,13 @@ def test_a_call_that_is_wrong_is_seen(line: str, part: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "keysync sync -c keysync.yaml   # one pass",
+        "keysync sync -c keysync.yaml   # one run",
         "keysync role > role.sh" if "role" in getattr(COMMANDS, "commands", {}) else "keysync schema > x.json",
         "keysync emulator --ready-file azure.json &",
         "$ keysync --log-level info sync --account a --account b \\\n  --output json",
     ],
 )
-def test_a_call_that_is_right_passes(line: str) -> None:
+def test_a_call_that_is_right_runs(line: str) -> None:
     """Comments, redirections, prompts and continued lines are no part of it."""
     (words,) = invocations(line)
     assert complaint(words) is None

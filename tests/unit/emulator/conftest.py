@@ -69,7 +69,7 @@ def sample() -> EmulatorData:
             AccountData(**group, name="busy", fault="throttled"),
             AccountData(**group, name="broken", fault={"status": 503, "code": "ServerBusy"}),
             AccountData(
-                subscription_id=SUB.replace("1", "9"), resource_group="rg", name="foreign", tenant_id=OTHER_TENANT
+                subscription_id=SUB.replace("1", "9"), resource_group="rg", name="unmanaged", tenant_id=OTHER_TENANT
             ),
         ],
         vaults=[

@@ -1,4 +1,4 @@
-"""What is told of a pass: each change of state once, and nothing that stays as it was."""
+"""What is told of a run: each change of state once, and nothing that stays as it was."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.azure.errors import CloudError, FailureRecord
-from keysync.report.events import ItemEvent, State, StopEvent, describe, stop_transitions, transitions
+from keysync.report.events import ItemEvent, ItemState, StopEvent, describe, stop_transitions, transitions
 from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
 from tests.support.runs import GROUP, ref
 
@@ -30,8 +30,8 @@ ERROR = FailureRecord(
 
 
 def names(outcomes: Sequence[Outcome]) -> list[str]:
-    """The events of one item that has these outcomes in turn, one a pass."""
-    states: Mapping[ItemRef, State] = {}
+    """The events of one item that has these outcomes in turn, one a run."""
+    states: Mapping[ItemRef, ItemState] = {}
     told: list[str] = []
     for outcome in outcomes:
         events, states = transitions(states, [Result(ref("alpha"), outcome)])
@@ -72,8 +72,8 @@ PASSES = st.lists(
 
 @given(PASSES)
 def test_items_do_not_touch_each_other(runs: list[dict[str, Outcome]]) -> None:
-    """What is told of an item depends on nothing but its own outcomes, whichever others share its passes or are left out."""
-    states: Mapping[ItemRef, State] = {}
+    """What is told of an item depends on nothing but its own outcomes, whichever others share its runs or are left out."""
+    states: Mapping[ItemRef, ItemState] = {}
     told: dict[str, list[str]] = defaultdict(list)
     for outcomes in runs:
         events, states = transitions(states, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
@@ -86,7 +86,7 @@ def test_items_do_not_touch_each_other(runs: list[dict[str, Outcome]]) -> None:
 @given(PASSES)
 def test_the_states_before_are_left_alone(runs: list[dict[str, Outcome]]) -> None:
     """The function keeps nothing and changes nothing that it is given."""
-    states: Mapping[ItemRef, State] = {}
+    states: Mapping[ItemRef, ItemState] = {}
     for outcomes in runs:
         results = [Result(ref(name), outcome) for name, outcome in outcomes.items()]
         before = dict(states)

@@ -61,7 +61,7 @@ def test_the_same_failure_is_told_once_and_counted_until_it_changes():
 
 
 def test_a_failure_that_goes_away_by_itself_has_an_end_too():
-    """Somebody else may have put the secret in step."""
+    """Somebody else may have put the secret in sync."""
     told = logged([failed()], [failed()], [Result(ref("alpha"), "unchanged")], [Result(ref("alpha"), "unchanged")])
     assert told == [[("secret.failed", None)], [], [("secret.in_sync", 2)], []]
 
@@ -96,13 +96,13 @@ def test_each_secret_is_counted_for_itself():
     assert logged([failed()], [failed(), other]) == [[("secret.failed", None)], [("secret.failed", None)]]
 
 
-def test_a_pass_that_left_accounts_out_says_how_many():
+def test_a_run_that_left_accounts_out_says_how_many():
     """Beside its summary."""
     report = Report("run", False, "sum", NOW, 0.5, 1, (), busy=2, warnings=("look at this",))
     with capture_logs() as lines:
         RunLog().finished(report)
     told: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
-    assert told == [("pass.warning", "look at this"), ("pass.skipped", 2), ("pass.finished", None)]
+    assert told == [("run.warning", "look at this"), ("run.skipped", 2), ("run.finished", None)]
 
 
 @pytest.mark.parametrize(("secrets", "levels"), [(1, ["error"]), (2, ["error", "debug", "warning"])])

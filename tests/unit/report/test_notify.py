@@ -1,4 +1,4 @@
-"""A webhook is told what changed, in spite of a bad network, and a pass never feels it."""
+"""A webhook is told what changed, in spite of a bad network, and a run never feels it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ EVERYTHING = ("changed", "failed", "recovered", "stopped")
 
 
 def report(*outcomes: tuple[str, Outcome], **fields: Any) -> Report:
-    """A pass over the primary keys of these accounts."""
+    """A run over the primary keys of these accounts."""
     results = tuple(Result(ref(name), outcome) for name, outcome in outcomes)
     return replace(Report("run-1", False, "c0ffee", NOW, 1.0, len(results), results), **fields)
 
@@ -150,8 +150,8 @@ def is_genuine() -> Callable[..., bool]:
     return verify
 
 
-async def test_the_events_of_a_pass_arrive_in_one_request(scene: Scene) -> None:
-    """What changed is told with its installation and run, what is in step is not, and each event has an id of its own."""
+async def test_the_events_of_a_run_arrive_in_one_request(scene: Scene) -> None:
+    """What changed is told with its installation and run, what is in sync is not, and each event has an id of its own."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "created"), ("b", "unchanged"), ("c", "failed")))
     (one,) = scene.receiver.received
@@ -210,7 +210,7 @@ def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
     assert shown == models.Notify(url=shown.url, secret_file=shown.secret_file).plain()
 
 
-async def test_the_states_are_kept_between_passes(scene: Scene) -> None:
+async def test_the_states_are_kept_between_runs(scene: Scene) -> None:
     """A failure is told once, its end once, and a stop until it is over."""
     async with scene.notifier() as notifier:
         for told in (
@@ -247,7 +247,7 @@ async def test_a_plan_that_is_only_shown_tells_nothing(scene: Scene) -> None:
     assert scene.receiver.received == []
 
 
-async def test_an_interrupted_pass_tells_what_it_wrote_only(scene: Scene) -> None:
+async def test_an_interrupted_run_tells_what_it_wrote_only(scene: Scene) -> None:
     """What a shutdown cut short has not failed: nobody should be woken by each restart."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "updated"), ("b", "failed"), ("c", "unknown"), interrupted=True))
@@ -285,7 +285,7 @@ def test_the_queue_loses_the_oldest_and_nothing_else(puts: list[int], capacity: 
 
 
 @pytest.mark.parametrize("first", [408, 429, 500, 502, 503, 504, "break"])
-async def test_what_may_pass_is_tried_again(scene: Scene, first: int | str) -> None:
+async def test_what_may_run_is_tried_again(scene: Scene, first: int | str) -> None:
     """The same body is sent again, signed anew, and the event counts as sent once."""
     scene.receiver.answers = [first, first]
     moments = iter([1000.0, 2000.0, 3000.0])
@@ -299,7 +299,7 @@ async def test_what_may_pass_is_tried_again(scene: Scene, first: int | str) -> N
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 403, 404, 410, 413])
-async def test_what_will_not_pass_is_given_up_at_once(scene: Scene, status: int) -> None:
+async def test_what_will_not_run_is_given_up_at_once(scene: Scene, status: int) -> None:
     """A refusal stays one; a redirect is not followed, wherever it points."""
     scene.receiver.answers = [(status, {"Location": f"{scene.receiver.base}/elsewhere"})]
     delivery = await scene.webhook().post(b"{}")
@@ -409,8 +409,8 @@ async def test_the_end_waits_for_what_is_queued_but_not_longer_than_it_may(scene
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "notify"]
 
 
-async def test_a_fault_within_is_no_fault_of_the_pass(scene: Scene) -> None:
-    """Should telling itself break, the pass does not notice, the log does, and the next pass is told."""
+async def test_a_fault_within_is_no_fault_of_the_run(scene: Scene) -> None:
+    """Should telling itself break, the run does not notice, the log does, and the next run is told."""
 
     def broken(_text: str) -> str:
         raise RuntimeError("of the scrubber")

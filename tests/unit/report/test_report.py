@@ -1,4 +1,4 @@
-"""How a pass is told: to scripts, to people, to the log and to a scraper."""
+"""How a run is told: to scripts, to people, to the log and to a scraper."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_plan_says_that_nothing_was_written_and_names_its_checksum():
 
 
 def test_a_stop_and_an_interruption_are_told():
-    """A person sees that a pass did not come to its end."""
+    """A person sees that a run did not come to its end."""
     assert "stopped: too many" in printed(replace(REPORT, stopped="too many"))
     assert "interrupted" in printed(replace(REPORT, interrupted=True))
 
@@ -252,7 +252,7 @@ def test_the_log_has_one_event_a_change_and_one_summary():
         ("secret.refused", "warning"),
         ("secret.updated", "info"),
         ("pass.cause", "warning"),
-        ("pass.finished", "warning"),
+        ("run.finished", "warning"),
     ]
 
 
@@ -272,12 +272,12 @@ def test_a_failure_in_the_log_has_the_fields_of_the_report():
 @pytest.mark.parametrize(
     ("change", "event", "level"),
     [
-        ({"results": ()}, "pass.finished", "info"),
-        ({"stopped": "too many"}, "pass.stopped", "error"),
-        ({"interrupted": True, "results": ()}, "pass.interrupted", "info"),
+        ({"results": ()}, "run.finished", "info"),
+        ({"stopped": "too many"}, "run.stopped", "error"),
+        ({"interrupted": True, "results": ()}, "run.interrupted", "info"),
     ],
 )
-def test_the_end_of_a_pass_has_its_own_event(change: dict[str, Any], event: str, level: str):
+def test_the_end_of_a_run_has_its_own_event(change: dict[str, Any], event: str, level: str):
     """A stop, an interruption and an ordinary end differ by name."""
     entry = logged(replace(REPORT, **change))[-1]
     assert (entry["event"], entry["log_level"], entry["run_id"]) == (event, level, "run-1")
@@ -316,7 +316,7 @@ def test_metrics_have_the_promised_names_and_labels():
     assert registry.get_sample_value("keysync_azure_requests_total", labels) == 1
 
 
-def test_only_accounts_wholly_in_step_are_marked():
+def test_only_accounts_wholly_in_sync_are_marked():
     """The time of the last success moves for accounts without any failure, refusal or skip, and not in a dry run."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -330,7 +330,7 @@ def test_only_accounts_wholly_in_step_are_marked():
 
 
 def test_a_read_only_account_that_is_out_of_step_is_not_marked():
-    """An account whose keys would have to be written, and were not, is not in step."""
+    """An account whose keys would have to be written, and were not, is not in sync."""
     registry = CollectorRegistry()
     Metrics(registry).finished(replace(REPORT, results=(Result(ref("alpha"), "update"),)))
     name = "keysync_account_last_success_timestamp_seconds"
@@ -342,7 +342,7 @@ def success_of(registry: CollectorRegistry, account: str) -> float | None:
     return registry.get_sample_value(name, {"account": f"{GROUP}/{account}"})
 
 
-def test_an_account_that_was_never_in_step_has_no_series():
+def test_an_account_that_was_never_in_sync_has_no_series():
     """It is covered; a time of nought would be one of 1970."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -354,7 +354,7 @@ def test_an_account_that_was_never_in_step_has_no_series():
 
 
 def test_series_of_what_is_no_longer_configured_go_and_stay_away():
-    """After a reload nothing tells of an account or a vault that is gone, not even a pass that ends later; the rest stays."""
+    """After a reload nothing tells of an account or a vault that is gone, not even a run that ends later; the rest stays."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     results = tuple(
@@ -375,7 +375,7 @@ def test_series_of_what_is_no_longer_configured_go_and_stay_away():
     assert registry.get_sample_value("keysync_secret_outcomes_total", labels) == 4
 
 
-def test_an_orphan_is_no_account_in_step():
+def test_an_orphan_is_no_account_in_sync():
     """Removing what nobody serves any more makes no series for the account that it once was of."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
@@ -423,7 +423,7 @@ def test_what_the_configuration_says_is_told():
     assert value(name, {"credential": "client_certificate"}) == moment.timestamp()
     assert value(name, {"credential": "environment"}) is None
     metrics.overdue(moment, Shard(1, 3))
-    assert value("keysync_pass_overdue_timestamp_seconds", {"shard": "1/3"}) == moment.timestamp()
+    assert value("keysync_run_overdue_timestamp_seconds", {"shard": "1/3"}) == moment.timestamp()
 
 
 def test_the_first_time_that_both_keys_change_can_be_seen_by_a_rate():
@@ -458,7 +458,7 @@ def test_counters_begin_at_zero():
     for name, label, values in (
         ("keysync_runs_total", "result", ("success", "failed", "stopped", "interrupted")),
         ("keysync_azure_throttled_total", "service", ("batch", "key_vault")),
-        ("keysync_accounts_left_out_total", "reason", ("busy", "backing_off")),
+        ("keysync_accounts_skipped_total", "reason", ("busy", "backing_off")),
         ("keysync_config_reloads_total", "result", ("taken", "refused")),
         ("keysync_notifications_total", "result", ("sent", "failed", "dropped")),
     ):
@@ -474,8 +474,8 @@ def test_what_was_left_out_and_what_was_read_again_is_counted():
     metrics.reloaded(taken=False)
     metrics.reloaded(taken=False)
     value = registry.get_sample_value
-    assert value("keysync_accounts_left_out_total", {"reason": "busy"}) == 2
-    assert value("keysync_accounts_left_out_total", {"reason": "backing_off"}) == 3
+    assert value("keysync_accounts_skipped_total", {"reason": "busy"}) == 2
+    assert value("keysync_accounts_skipped_total", {"reason": "backing_off"}) == 3
     assert value("keysync_config_reloads_total", {"result": "taken"}) == 1
     assert value("keysync_config_reloads_total", {"result": "refused"}) == 2
 

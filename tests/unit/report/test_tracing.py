@@ -1,4 +1,4 @@
-"""One trace a pass, azure-core's own spans within it, and no secret in any of them."""
+"""One trace a run, azure-core's own spans within it, and no secret in any of them."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 async def a_run(stage: Stage, tracer: Tracer) -> None:
-    """What a pass does with a tracer: an account in a task of its own, its secrets in tasks below that."""
+    """What a run does with a tracer: an account in a task of its own, its secrets in tasks below that."""
 
     async def secret(name: str, value: str) -> None:
         with tracer.span(SECRET, {"secret": name}):
@@ -108,7 +108,7 @@ async def a_run(stage: Stage, tracer: Tracer) -> None:
         await asyncio.create_task(account())
 
 
-async def test_a_pass_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """Account below pass, secret below account, the SDK's operation below them and its request at the leaf, across tasks."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
@@ -164,7 +164,7 @@ async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> N
     async with open_tracing(redactor.redact, exporter=exporter) as tracer:
         with pytest.raises(ValueError, match="secret"), tracer.span("short-but-secret", {"a": "x short-but-secret y"}):
             raise ValueError("short-but-secret")
-        with tracer.span("foreign", {"url.full": "https://host/path?sig=abc"}):
+        with tracer.span("unmanaged", {"url.full": "https://host/path?sig=abc"}):
             current = trace.get_current_span()
             current.set_attribute("many", ["short-but-secret", "b"])
             current.set_attribute("count", 3)
@@ -267,7 +267,7 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
             async with open_tracing(str, close_seconds=0.3) as tracer:
                 with tracer.span(RUN, {}):
                     pass
-    assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.cut_short", "warning")]
+    assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.flush_timeout", "warning")]
 
 
 async def test_somebody_elses_provider_is_left_alone() -> None:

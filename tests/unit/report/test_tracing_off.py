@@ -47,7 +47,7 @@ async def test_without_a_collector_there_is_a_tracer_that_does_nothing() -> None
         assert tracer is NO_TRACER
         assert not tracer.enabled
         assert not settings.tracing_enabled()
-        with pytest.raises(KeyError), tracer.span("keysync.pass", {"a": "b"}):
+        with pytest.raises(KeyError), tracer.span("keysync.run", {"a": "b"}):
             raise KeyError
 
 

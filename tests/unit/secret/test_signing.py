@@ -1,4 +1,4 @@
-"""What a signature is made of, and that the secret behind it stays hidden."""
+"""What a signature is made of, and that the secret out of sync it stays hidden."""
 
 from __future__ import annotations
 

@@ -160,7 +160,7 @@ async def test_whatever_a_reply_makes_go_wrong_is_one_scopes_failure() -> None:
 
 
 async def test_an_entry_with_its_own_interval_is_listed_when_it_is_due() -> None:
-    """Without one at each pass; with one when it is over, or at once where the last listing was not whole."""
+    """Without one at each run; with one when it is over, or at once where the last listing was not whole."""
     route, clock = MemoryRoute(), Clock()
     route.put(A, ["alpha"])
     route.put(B, ["gamma"])

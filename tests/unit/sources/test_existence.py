@@ -189,7 +189,7 @@ async def test_what_is_no_id_of_a_batch_account_is_not_asked(side: Side, account
 
 
 async def test_a_subscription_is_listed_once(side: Side) -> None:
-    """However many accounts are gone, one listing serves a pass."""
+    """However many accounts are gone, one listing serves a run."""
     accounts = [arm_id(f"gone{index}") for index in range(9)]
     assert set(await asyncio.gather(*(side.directory.presence(each) for each in accounts))) == {"gone"}
     assert side.azure.counts["listAccounts"] == 3

@@ -29,7 +29,7 @@ async def test_all_get_the_answer_to_one_call():
 
 
 async def test_a_failure_is_everybodys():
-    """It is not asked again within the pass."""
+    """It is not asked again within the run."""
     inner = source()
     inner.failure = CallFailed(FailureRecord(kind="timeout", summary="no answer"))
     once = SingleFlightSource(inner, askers=2)
@@ -41,7 +41,7 @@ async def test_a_failure_is_everybodys():
 
 @pytest.mark.parametrize(("askers", "kept"), [(1, False), (2, True), (3, True)])
 async def test_the_answer_is_forgotten_once_all_have_it(askers: int, kept: bool):
-    """Values are there for no longer than they are of use, though the pass goes on."""
+    """Values are there for no longer than they are of use, though the run goes on."""
     once = SingleFlightSource(source(), askers)
     value = weakref.ref((await once.get_keys()).values["primary"])
     await asyncio.sleep(0)  # the loop itself has had the answer in its hands

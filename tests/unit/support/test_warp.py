@@ -65,7 +65,7 @@ def test_timers_fire_in_order_each_at_its_own_moment() -> None:
 
 
 def test_a_reply_on_its_way_comes_before_any_timer() -> None:
-    """A thousand round trips through a real socket, with a short deadline each, and no time passes."""
+    """A thousand round trips through a real socket, with a short deadline each, and no time runs."""
 
     async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while line := await reader.readline():

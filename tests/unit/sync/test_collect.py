@@ -64,7 +64,7 @@ async def test_a_deadline_that_passed_is_named():
 
 
 async def test_only_a_secret_that_does_not_hold_its_key_is_given_a_value():
-    """Whatever else of it is to be written: the values of thousands of accounts in step are not kept for a pass."""
+    """Whatever else of it is to be written: the values of thousands of accounts in sync are not kept for a run."""
     world = World("alpha")
     right, wrong = ref("alpha"), ref("alpha", "secondary")
     world.vault.put(right.secret, key("alpha-1"), {"managed-by": "terraform"})

@@ -1,4 +1,4 @@
-"""From a listing to what a pass is about, and what its report says of the rest."""
+"""From a listing to what a run is about, and what its report says of the rest."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def broken(*found: Change, **limits: int) -> list[str]:
     [(0, 10, 1), (1, 10, 1), (9, 10, 1), (19, 10, 1), (20, 10, 2), (100, 10, 10), (3, 100, 3), (100, 0, 0), (1, 0, 0), (5, 1, 1)],
 )  # fmt: skip
 def test_one_secret_may_go_or_the_share(managed: int, percent: int, most: int) -> None:
-    """A pass may remove the share rounded down, one at least, and none at all where the share is 0."""
+    """A run may remove the share rounded down, one at least, and none at all where the share is 0."""
     assert most_removals(managed, percent) == most
 
 
@@ -111,7 +111,7 @@ def test_changes_of_the_last_24_hours_are_counted(today: int, most: int | None, 
 
 
 def test_without_a_history_nothing_is_held_back() -> None:
-    """An identity that may not list versions still keeps keys in step, without warnings that it cannot judge."""
+    """An identity that may not list versions still keeps keys in sync, without warnings that it cannot judge."""
     assert held_back(None, 0) is None
     assert nears_the_budget(None) is None
 
@@ -141,7 +141,7 @@ def test_a_raised_limit_stops_nothing_more(plan: Plan, one: Limits, other: Limit
 
 @given(CHANGES, LIMITS)
 def test_a_plan_that_writes_nothing_breaks_no_limit(plan: Plan, limits: Limits) -> None:
-    """Failures, refusals and held changes alone never stop a pass."""
+    """Failures, refusals and held changes alone never stop a run."""
     quiet = Plan(tuple(change for change in plan.changes if change.kind not in WRITES or change.held))
     assert breaches(quiet, {"main": limits, "spare": limits}) == ()
 

@@ -24,7 +24,7 @@ def changes(
 
 @pytest.mark.parametrize(("count", "broken"), [(3, 0), (4, 1)])
 def test_creates_are_counted(count: int, broken: int):
-    """As many as the limit may be created, one more stops the pass and both numbers are told."""
+    """As many as the limit may be created, one more stops the run and both numbers are told."""
     found = breaches(Plan(tuple(changes("create", count))), {"main": Limits(creates=3)})
     assert len(found) == broken
     for breach in found:
@@ -38,7 +38,7 @@ def test_creates_are_counted(count: int, broken: int):
     [(5, 5, 50, 0), (6, 4, 50, 1), (10, 0, 100, 0), (9, 0, 0, 0), (1, 9, 0, 1), (1, 9, 10, 0), (0, 10, 0, 0)],
 )
 def test_updates_are_a_share_of_what_is_managed(updates: int, unchanged: int, percent: int, broken: int):
-    """A larger share than the limit stops the pass, from ten managed secrets on."""
+    """A larger share than the limit stops the run, from ten managed secrets on."""
     plan = Plan((*changes("update", updates, managed=True), *changes("unchanged", unchanged, managed=True)))
     found = breaches(plan, {"main": Limits(update_percent=percent)})
     assert len(found) == broken

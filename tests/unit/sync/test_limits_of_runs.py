@@ -152,7 +152,7 @@ def test_what_waits_for_nobody_is_told_as_it_is() -> None:
 
 
 def test_what_read_only_accounts_would_need_is_part_of_what_is_left() -> None:
-    """The next pass finds it to do again, so the checksum that a held change is told with covers it."""
+    """The next run finds it to do again, so the checksum that a held change is told with covers it."""
     shown, held = plan("a", read_only=True), plan("b", kind="update", held="too often")
     one = gate()
     assert judged(one, joined(shown, held)) is None
@@ -161,7 +161,7 @@ def test_what_read_only_accounts_would_need_is_part_of_what_is_left() -> None:
 
 
 async def test_a_secret_that_changes_too_often_waits_and_is_written_when_accepted() -> None:
-    """At the limit of a day a new key is refused with its command; that command writes it, and the next pass is quiet."""
+    """At the limit of a day a new key is refused with its command; that command writes it, and the next run is quiet."""
     world = World("alpha")
     world.items["alpha"] = {"changes_per_day": 2}
     await world.run()
@@ -191,7 +191,7 @@ async def test_a_world_that_changed_refuses_what_was_accepted() -> None:
 
 
 ACCOUNTS = ("alpha", "beta", "gamma")
-STATES = st.sampled_from(["absent", "in step", "stale", "many versions", "by hand", "disabled", "deleted"])
+STATES = st.sampled_from(["absent", "in sync", "stale", "many versions", "by hand", "disabled", "deleted"])
 CONFIGURED = st.fixed_dictionaries({"read_only": st.booleans(), "enable": st.booleans(), "recover": st.booleans()})
 LIMITS = st.builds(
     Limits,
@@ -205,7 +205,7 @@ def put(world: World, account: str, name: Any, state: str) -> None:
     one = item(name, account, owner="mine")
     secret, live = one.ref.secret, world.sources[account].values[name]
     match state:
-        case "in step":
+        case "in sync":
             world.vault.put(secret, live, own_tags(one))
         case "stale":
             world.vault.put(secret, key("gone"), own_tags(one))
@@ -244,7 +244,7 @@ def test_accepting_what_was_told_leaves_nothing_waiting(
     orphans: int,
     mode: Literal["disable", "delete"],
 ) -> None:
-    """In an unchanged world the checksum that a stop, a late or a held change named does all of it, and no pass asks again."""
+    """In an unchanged world the checksum that a stop, a late or a held change named does all of it, and no run asks again."""
 
     async def run() -> None:
         world = World(*ACCOUNTS)
@@ -265,7 +265,7 @@ def test_accepting_what_was_told_leaves_nothing_waiting(
             assert not {result.outcome for result in accepted.results} & {"failed", "unknown"}
         assert not waits(await world.run(**every))
         for (account, name), state in states.items():
-            if not configured[account]["read_only"] and state in {"absent", "in step", "stale", "many versions"}:
+            if not configured[account]["read_only"] and state in {"absent", "in sync", "stale", "many versions"}:
                 assert world.vault.text(ref(account, name).secret) == world.sources[account].values[name]
         for index in range(orphans):
             left = world.vault.history_of.get(ref(f"left{index}").secret)
@@ -275,7 +275,7 @@ def test_accepting_what_was_told_leaves_nothing_waiting(
 
 
 async def _with_late_accounts(world: World, late: set[str], every: dict[str, Any]) -> Report:
-    """A pass in which the accounts of `late` answer only once the first round was written, or its wait was over."""
+    """A run in which the accounts of `late` answer only once the first round was written, or its wait was over."""
     gates = {name: asyncio.Event() for name in late}
     for name, event in gates.items():
         world.sources[name].gate = event

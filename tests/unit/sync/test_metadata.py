@@ -139,7 +139,7 @@ ITEMS = st.builds(
 @given(ITEMS, EXISTING, st.booleans())
 @settings(max_examples=200)
 def test_what_was_set_once_is_not_set_again(one: Item, found: StoredSecret, new_version: bool) -> None:
-    """Metadata that a pass has just written needs nothing more at the same moment."""
+    """Metadata that a run has just written needs nothing more at the same moment."""
     first = wanted(one, found, new_version=new_version)
     after = replace(found, tags=first.tags, content_type=first.content_type, expires=first.expires)
     assert changed_fields(after, wanted(one, after)) == frozenset()

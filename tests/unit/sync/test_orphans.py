@@ -81,10 +81,10 @@ def test_a_mark_that_changed_makes_it_somebody_elses(name: str) -> None:
         ("there", 9, "held"),
     ],
 )
-def test_a_removal_takes_three_passes_or_a_person(
+def test_a_removal_takes_three_runs_or_a_person(
     presence: Presence, streak: int | None, expected: str, mode: Mode, disabled: bool
 ) -> None:
-    """A gone account waits for three passes of the daemon in a row; one-off runs and lost mappings wait for `--accept`."""
+    """A gone account waits for three runs of the daemon in a row; one-off runs and lost mappings wait for `--accept`."""
     observation: Observation = Disabled("v1", MARK) if disabled else stored("gone", MARK)
     change = removal(ref("gone"), observation, mode, presence, streak)
     if disabled and mode == "disable":
@@ -94,7 +94,7 @@ def test_a_removal_takes_three_passes_or_a_person(
     assert (change.verdict, change.before, change.managed) == ("orphaned", "v1", True)
     assert change.kind == ("skipped" if expected == "skipped" else mode)
     assert (change.held is not None) == (expected == "held")
-    assert f"{streak} of the 3 passes" in (change.reason or "") or expected != "skipped"
+    assert f"{streak} of the 3 runs" in (change.reason or "") or expected != "skipped"
 
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
@@ -108,8 +108,8 @@ def test_there_is_nothing_to_remove_of_what_is_gone_or_a_certificates(observatio
     assert removal(ref("gone"), observation, mode, "gone", 9) is None
 
 
-def test_a_streak_starts_over_with_any_pass_that_proved_nothing() -> None:
-    """Passes count only in a row, and an account's id counts without case."""
+def test_a_streak_starts_over_with_any_run_that_proved_nothing() -> None:
+    """Runs count only in a row, and an account's id counts without case."""
     streaks = MissingCounters()
     assert streaks.of(GONE) == 0
     for _ in range(2):
@@ -124,7 +124,7 @@ def test_a_streak_starts_over_with_any_pass_that_proved_nothing() -> None:
 
 
 class Left:
-    """A world with one orphan in main, whose account is gone, and the daemon's passes over it."""
+    """A world with one orphan in main, whose account is gone, and the daemon's runs over it."""
 
     def __init__(self, *, mode: Mode = "delete", vaults: tuple[str, ...] = ("main",), **tags: str) -> None:
         self.world = World("alpha", vaults=vaults)
@@ -139,7 +139,7 @@ class Left:
         return self.world.orphans(self.directory, mode=self.mode, **{"streaks": self.streaks, **options})
 
     async def runs(self, count: int, **options: Any) -> list[str]:
-        """What became of the orphan in each of `count` passes; ``-`` where it is not in the report."""
+        """What became of the orphan in each of `count` runs; ``-`` where it is not in the report."""
         return [await self.one(**options) for _ in range(count)]
 
     async def one(self, **options: Any) -> str:
@@ -148,8 +148,8 @@ class Left:
 
 
 @pytest.mark.parametrize(("mode", "done"), [("disable", "disabled"), ("delete", "deleted")])
-async def test_the_daemon_removes_in_the_third_pass(mode: Mode, done: str) -> None:
-    """Two passes tell how long it takes, the third does it, and then there is nothing left to tell."""
+async def test_the_daemon_removes_in_the_third_run(mode: Mode, done: str) -> None:
+    """Two runs tell how long it takes, the third does it, and then there is nothing left to tell."""
     left = Left(mode=mode)
     assert await left.runs(4) == ["skipped", "skipped", done, "-"]
     assert left.world.writes()[-1] == f"{mode} {NAME}"
@@ -157,7 +157,7 @@ async def test_the_daemon_removes_in_the_third_pass(mode: Mode, done: str) -> No
     assert [version.enabled for version in versions] == [mode == "delete"]
 
 
-async def test_a_pass_says_whether_it_has_searched() -> None:
+async def test_a_run_says_whether_it_has_searched() -> None:
     """Only then does it tell anything that it found no orphan: not without a search, and not where one failed."""
     left = Left()
     assert (await left.world.run(orphans=left.search(), limits=NO_LIMIT)).orphans_searched
@@ -179,7 +179,7 @@ async def test_a_one_off_run_removes_nothing_unasked() -> None:
 
 
 async def test_a_lost_mapping_is_never_proof() -> None:
-    """Where the account is there, no number of passes removes its secret; a person may."""
+    """Where the account is there, no number of runs removes its secret; a person may."""
     left = Left()
     left.directory.gone.clear()
     assert await left.runs(5) == ["skipped"] * 5
@@ -208,7 +208,7 @@ async def _timeout(left: Left) -> None:
     left.directory.hang = True
     found = await left.search().run(0.001)
     assert (found.changes, len(found.warnings)) == ((), 1)
-    assert "nothing is removed in this pass" in found.warnings[0]
+    assert "nothing is removed in this run" in found.warnings[0]
     left.directory.hang = False
 
 
@@ -224,8 +224,8 @@ async def _cancelled(left: Left) -> None:
 
 
 @pytest.mark.parametrize("event", [_failing_listing, _failing_directory, _account_is_back, _timeout, _cancelled])
-async def test_any_pass_without_proof_starts_the_count_again(event: Any) -> None:
-    """An error, a timeout, a search that was cut off or an account that is back: three new passes in a row are needed."""
+async def test_any_run_without_proof_starts_the_count_again(event: Any) -> None:
+    """An error, a timeout, a search that was cut off or an account that is back: three new runs in a row are needed."""
     left = Left()
     assert await left.runs(2) == ["skipped", "skipped"]
     await event(left)
@@ -277,7 +277,7 @@ async def test_an_orphan_of_another_shard_is_left_to_it() -> None:
 
 
 async def test_removals_are_limited() -> None:
-    """Two of our three secrets there are more than the one that a pass may remove: the pass stops, with the numbers."""
+    """Two of our three secrets there are more than the one that a run may remove: the run stops, with the numbers."""
     left = Left()
     left.world.sources["alpha"].values.pop("secondary")
     left.world.vault.put("left", key("gone"), MARK)
@@ -345,7 +345,7 @@ SECRETS = st.lists(
 def test_what_is_not_ours_or_not_proven_is_never_touched(
     secrets: list[tuple[dict[str, str], bool, bool, str]], mode: Mode, daemon: bool, read_only: set[str], accept: bool
 ) -> None:
-    """Through five passes and an `--accept`, only secrets with our whole mark, of accounts that answered, are ever removed."""
+    """Through five runs and an `--accept`, only secrets with our whole mark, of accounts that answered, are ever removed."""
 
     async def run() -> None:
         world = World(vaults=("main", "spare"))

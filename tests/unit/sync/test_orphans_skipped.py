@@ -45,19 +45,19 @@ async def test_where_it_is_withheld_nothing_is_looked_at_and_every_streak_starts
     directory.asked.clear()
     found = await search(world, directory, streaks=streaks, skip_reason="not every account could be listed").run(5)
     assert found.changes == ()
-    assert found.warnings == ("orphans: not every account could be listed: nothing is removed in this pass",)
+    assert found.warnings == ("orphans: not every account could be listed: nothing is removed in this run",)
     assert directory.asked == []
     assert streaks.of(f"{GROUP}/alpha") == 0
 
 
 async def test_an_account_that_is_spared_has_no_orphans() -> None:
-    """Compared without case; the other one's are found. Where there is a reason the search says that they are not kept in step."""
+    """Compared without case; the other one's are found. Where there is a reason the search says that they are not kept in sync."""
     world, directory = world_with_orphans("alpha", "beta", "gamma"), EverythingIsGone()
     excluded = {f"{GROUP}/ALPHA".lower(): "its state is Deleting", f"{GROUP}/gamma".lower(): None}
     found = await search(world, directory, excluded=excluded).run(5)
     assert [change.ref.secret for change in found.changes] == ["beta-primary-key"]
     assert found.warnings == (
-        f"vault main: the secrets of {GROUP}/alpha are not kept in step, since the account is not served: its state is Deleting",
+        f"vault main: the secrets of {GROUP}/alpha are not kept in sync, since the account is not served: its state is Deleting",
     )
 
 
@@ -68,4 +68,4 @@ async def test_many_accounts_that_are_not_served_are_one_warning() -> None:
     excluded = {f"{GROUP}/{name}".lower(): "it has no keys" for name in names}
     (warning,) = (await search(world, EverythingIsGone(), excluded=excluded).run(5)).warnings
     told = ", ".join(f"{GROUP}/{name}" for name in names[:3])
-    assert f"the secrets of {told} and 2 more are not kept in step" in warning
+    assert f"the secrets of {told} and 2 more are not kept in sync" in warning

@@ -87,10 +87,10 @@ def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], ado
 
     async def run() -> None:
         world = made(states, adopts)
-        foreign = {ref(*each).secret for each, state in states.items() if state in NOT_OURS}
-        before = {name: list(versions) for name, versions in world.vault.history_of.items() if name in foreign}
+        unmanaged = {ref(*each).secret for each, state in states.items() if state in NOT_OURS}
+        before = {name: list(versions) for name, versions in world.vault.history_of.items() if name in unmanaged}
         await world.apply()
-        assert {name: versions for name, versions in world.vault.history_of.items() if name in foreign} == before
+        assert {name: versions for name, versions in world.vault.history_of.items() if name in unmanaged} == before
 
     asyncio.run(run())
 

@@ -19,7 +19,7 @@ PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 
 
 def in_sync(world: World, **more: Any) -> None:
-    """Both secrets of alpha as a pass leaves them."""
+    """Both secrets of alpha as a run leaves them."""
     for name, value in world.sources["alpha"].values.items():
         tags = own_tags(item(name)) | more.get("tags", {})
         world.vault.put(ref("alpha", name).secret, value, tags, content_type=more.get("content_type"))
@@ -193,10 +193,10 @@ def test_the_command_that_is_told_does_it(state: str, adopt: Adoption) -> None:
         assert adopted(observation, told).kind == "adopt"
 
 
-def test_a_secret_with_an_owner_is_foreign_to_who_has_none() -> None:
+def test_a_secret_with_an_owner_is_unmanaged_to_who_has_none() -> None:
     """Without an `owner` of one's own, another's secret is not ours, and plain adoption does not take it."""
     change = judge(look(item(adopt="unmarked"), stored("primary", THEIRS)), NOW)
-    assert (change.kind, change.foreign) == ("unchanged", True)
+    assert (change.kind, change.unmanaged) == ("unchanged", True)
     assert "owner 'them'" in (change.reason or "")
 
 
@@ -222,7 +222,7 @@ def test_metadata_alone_is_not_held_back() -> None:
 
 
 @pytest.mark.parametrize(("held", "told"), [("secondary", "secondary key"), ("gone", "another value")])
-def test_a_foreign_secret_says_what_it_holds(held: str, told: str) -> None:
+def test_a_unmanaged_secret_says_what_it_holds(held: str, told: str) -> None:
     """A refusal tells whether the other live key stands there, who owns the secret and how to go on."""
     reason = judge(look(item(), stored(held, {MANAGED_BY: KEYSYNC, SOURCE: "elsewhere", KEY: "primary", OWNER: "them"})), NOW).reason  # fmt: skip
     assert told in (reason or "")

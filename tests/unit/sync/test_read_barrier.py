@@ -74,7 +74,7 @@ async def test_a_fresh_observation_is_not_made_twice():
     assert world.vault.reads == reads + 2
 
 
-async def test_what_somebody_else_brought_in_step_is_unchanged():
+async def test_what_somebody_else_brought_in_sync_is_unchanged():
     """Another keysync that was faster makes no failure of this one, and no second version."""
     world = World("alpha")
     ours = own_tags(Item(ref("alpha")))

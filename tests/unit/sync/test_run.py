@@ -1,4 +1,4 @@
-"""A whole pass, from what both sides show to the report."""
+"""A whole run, from what both sides show to the report."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.support.memory import MemorySource
 from tests.support.runs import Limits, World, key, outcomes, ref
 
 
-async def test_a_pass_brings_everything_into_step():
+async def test_a_run_brings_everything_into_step():
     """After a first pass all keys are there; the second finds nothing to do; a new key is followed."""
     world = World("alpha", "beta", vaults=("main", "spare"))
     report = await world.run()
@@ -41,7 +41,7 @@ async def test_the_observer_is_told_of_each_item_once():
     assert world.watcher.reports == [report]
 
 
-async def test_nothing_to_serve_is_a_pass_all_the_same():
+async def test_nothing_to_serve_is_a_run_all_the_same():
     """Without accounts the report is empty and nothing failed."""
     report = await World().run()
     assert (report.results, report.failed, report.stopped) == ((), False, None)
@@ -62,7 +62,7 @@ async def test_a_hung_account_holds_up_nobody():
     assert {result.error.kind for result in report.results if result.error} == {"timeout"}
 
 
-async def test_an_account_that_is_late_is_written_in_the_same_pass():
+async def test_an_account_that_is_late_is_written_in_the_same_run():
     """Who answers after the first writing gets a second."""
     world = World("late", "good")
     gate = world.sources["late"].gate = asyncio.Event()
@@ -82,7 +82,7 @@ async def test_a_failed_account_has_an_item_for_each_key_it_should_have_served()
     assert report.failed
 
 
-async def test_a_limit_stops_the_pass_before_any_write():
+async def test_a_limit_stops_the_run_before_any_write():
     """Beyond a limit nothing is written, and the report carries the numbers and the checksum that accepts them."""
     world = World("alpha", "beta")
     report = await world.run(limits={"main": Limits(creates=3)})
@@ -152,7 +152,7 @@ async def test_a_dry_run_writes_nothing():
     assert not [line for line in world.log if line.startswith(("write", "tag"))]
 
 
-async def test_a_dry_run_has_the_checksum_of_the_pass():
+async def test_a_dry_run_has_the_checksum_of_the_run():
     """What `plan` shows is what `--accept` takes."""
     world = World("alpha")
     assert (await world.run(dry_run=True)).checksum == (await world.run(limits={"main": Limits(creates=0)})).checksum
@@ -170,7 +170,7 @@ async def test_read_only_accounts_are_observed():
 ALL = {"good-primary-key", "good-secondary-key", "hung-primary-key", "hung-secondary-key"}
 
 
-async def test_a_pass_that_is_interrupted_while_it_collects_reports_each_item():
+async def test_a_run_that_is_interrupted_while_it_collects_reports_each_item():
     """What had not answered is failed, what had is skipped, and nothing is written."""
     world = World("hung", "good")
     world.sources["hung"].hang()
@@ -184,7 +184,7 @@ async def test_a_pass_that_is_interrupted_while_it_collects_reports_each_item():
     assert world.vault.history_of == {}
 
 
-async def test_a_pass_that_is_interrupted_while_it_writes_reports_each_item():
+async def test_a_run_that_is_interrupted_while_it_writes_reports_each_item():
     """An account that was late when the first writing was interrupted is not missing from the report."""
     world = World("hung", "good")
     world.sources["hung"].hang()
@@ -195,7 +195,7 @@ async def test_a_pass_that_is_interrupted_while_it_writes_reports_each_item():
     assert len(report.results) == 4
 
 
-async def test_a_pass_that_is_interrupted_while_it_waits_for_the_late_reports_each_item():
+async def test_a_run_that_is_interrupted_while_it_waits_for_the_late_reports_each_item():
     """An account that was waited for after the first writing is not missing, and stands there once."""
     world = World("hung", "good")
     world.sources["hung"].hang()
@@ -206,8 +206,8 @@ async def test_a_pass_that_is_interrupted_while_it_waits_for_the_late_reports_ea
 
 
 @pytest.mark.parametrize("hang", ["hung", "good"])
-async def test_a_pass_leaves_no_task_behind(hang: str):
-    """Once a pass has ended, nothing of it runs on."""
+async def test_a_run_leaves_no_task_behind(hang: str):
+    """Once a run has ended, nothing of it runs on."""
     world = World("hung", "good")
     world.sources[hang].hang()
     await world.run(account_seconds=0.02)
@@ -262,7 +262,7 @@ async def test_a_scope_is_asked_for_when_its_turn_comes():
     assert len((await running).results) == 40
 
 
-async def test_a_scope_that_cannot_be_made_ends_the_pass_when_the_others_are_done():
+async def test_a_scope_that_cannot_be_made_ends_the_run_when_the_others_are_done():
     """A fault of ours by which nobody knows whose it is: nothing is told of it but the fault, and nobody waits."""
     world = World("alpha", "beta")
 
@@ -278,7 +278,7 @@ async def test_a_scope_that_cannot_be_made_ends_the_pass_when_the_others_are_don
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_stopped_pass_tells_of_what_is_in_step_too():
+async def test_a_stopped_run_tells_of_what_is_in_sync_too():
     """Only what would have been written is skipped."""
     world = World("alpha")
     await world.run()

@@ -55,8 +55,8 @@ def test_two_secrets_of_ours_are_told_by_what_they_hold(
 
 @pytest.mark.parametrize("name", KEY_NAMES)
 @pytest.mark.parametrize("mark", ["none", "another tool", "certificate"])
-@pytest.mark.parametrize(("mine", "verdict"), [("own", "in_sync"), ("other", "foreign"), ("neither", "foreign")])
-def test_a_secret_that_is_not_ours_is_foreign_unless_it_is_right(
+@pytest.mark.parametrize(("mine", "verdict"), [("own", "in_sync"), ("other", "unmanaged"), ("neither", "unmanaged")])
+def test_a_secret_that_is_not_ours_is_unmanaged_unless_it_is_right(
     name: KeyName, mark: str, mine: str, verdict: Verdict
 ) -> None:
     """Whatever else it holds, a secret of somebody else or of a certificate is foreign."""
@@ -106,7 +106,7 @@ def test_duplicated_takes_the_other_secret_to_hold_the_same(observation: Observa
     assert verdict_of(look(item(), ours("secondary")), sibling) == "swapped"
 
 
-HOLDINGS = st.sampled_from(["own", "other", "neither", "foreign", "absent", "disabled", "unseen"])
+HOLDINGS = st.sampled_from(["own", "other", "neither", "unmanaged", "absent", "disabled", "unseen"])
 
 
 def observed(account: str, name: KeyName, what: str) -> ItemObservation:
@@ -118,7 +118,7 @@ def observed(account: str, name: KeyName, what: str) -> ItemObservation:
             return look(one, Absent())
         case "disabled":
             return look(one, Disabled("v1", own_tags(one)))
-        case "foreign":
+        case "unmanaged":
             return look(one, stored("gone"))
     return look(one, stored(held(name, what), own_tags(one)))
 

@@ -1,4 +1,4 @@
-"""What a pass collects, made when it is asked for."""
+"""What a run collects, made when it is asked for."""
 
 from __future__ import annotations
 

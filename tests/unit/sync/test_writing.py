@@ -64,8 +64,8 @@ def alone(world: World) -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "stale"])
-async def test_two_passes_never_write_one_secret_together(state: str) -> None:
-    """Passes that overlap take turns at each secret, go on side by side with others, and make one version together."""
+async def test_two_runs_never_write_one_secret_together(state: str) -> None:
+    """Runs that overlap take turns at each secret, go on side by side with others, and make one version together."""
     world, vault = watched()
     if state == "stale":
         both_stale(vault)
@@ -77,8 +77,8 @@ async def test_two_passes_never_write_one_secret_together(state: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["absent", "stale"])
-async def test_a_pass_does_not_put_an_old_key_back(state: str) -> None:
-    """A pass that read the account before a key was regenerated leaves what a faster one wrote, however short ago."""
+async def test_a_run_does_not_put_an_old_key_back(state: str) -> None:
+    """A run that read the account before a key was regenerated leaves what a faster one wrote, however short ago."""
     world = World("alpha")
     alone(world)
     if state == "stale":
@@ -93,7 +93,7 @@ async def test_a_pass_does_not_put_an_old_key_back(state: str) -> None:
 
 
 def test_what_was_written_long_ago_is_forgotten() -> None:
-    """The memory of writes holds what a pass under way could be older than, and no more."""
+    """The memory of writes holds what a run under way could be older than, and no more."""
     locks = SecretLocks()
     locks.touched(ref("alpha"), 100.0, forget_before=90.0)
     assert locks.touched_since(ref("alpha"), 95.0)
@@ -139,7 +139,7 @@ async def test_a_write_that_waits_for_another_when_the_end_comes_is_skipped() ->
 
 
 async def one_of(world: World, **settings: Any) -> Result:
-    """The result of alpha's primary key in one pass."""
+    """The result of alpha's primary key in one run."""
     alone(world)
     world.items["alpha"] = settings
     (result,) = (await world.run()).results
@@ -187,7 +187,7 @@ async def test_a_recovered_secret_that_is_disabled_stays_so_unless_configured(
 
 
 @pytest.mark.parametrize("tags", [{}, {MANAGED_BY: "terraform"}, own_tags(item(owner="them"))])
-async def test_a_recovered_secret_that_turns_out_to_be_foreign_is_not_written(tags: dict[str, str]) -> None:
+async def test_a_recovered_secret_that_turns_out_to_be_unmanaged_is_not_written(tags: dict[str, str]) -> None:
     """If somebody marks the secret in the moment when it comes back, it is theirs."""
     world = World("alpha")
     deleted(world, key("gone"))
@@ -249,8 +249,8 @@ async def test_adopting_rests_on_a_fresh_look_too() -> None:
     assert world.vault.latest(PRIMARY).tags == {MANAGED_BY: "terraform"}
 
 
-async def test_only_what_is_foreign_is_left_to_adopt() -> None:
-    """The pass of `keysync adopt` takes over and reports what is not ours, and leaves everything else alone."""
+async def test_only_what_is_unmanaged_is_left_to_adopt() -> None:
+    """The run of `keysync adopt` takes over and reports what is not ours, and leaves everything else alone."""
     world = World("alpha", "beta")
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     world.vault.put(SECONDARY, key("gone"), own_tags(item("secondary")))
@@ -273,7 +273,7 @@ async def test_a_secret_that_came_back_keeps_within_the_budget_of_versions(state
 
 
 async def test_the_command_for_a_held_change_works_though_another_write_failed() -> None:
-    """Where the same pass failed to write another secret, the told checksum is still that of what the next one finds."""
+    """Where the same run failed to write another secret, the told checksum is still that of what the next one finds."""
     world = World("alpha")
     world.items["alpha"] = {"changes_per_day": 1}
     world.vault.put(PRIMARY, key("gone"), OURS)

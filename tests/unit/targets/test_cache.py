@@ -209,7 +209,7 @@ async def test_a_listing_that_grows_too_long_is_given_up_and_not_begun_again():
 
 
 async def test_what_this_process_never_read_is_not_looked_for():
-    """A first pass lists nothing: it has to read every value anyway."""
+    """A first run lists nothing: it has to read every value anyway."""
     vault = Vault([LISTED])
     look = survey(memory(), vault, ["name", "other"])
     assert await look.recall("name") is None
@@ -217,7 +217,7 @@ async def test_what_this_process_never_read_is_not_looked_for():
     await look.close()
 
 
-async def test_a_listing_ends_with_its_pass():
+async def test_a_listing_ends_with_its_run():
     """No task is left behind."""
     known, listed = fleet(4)
     vault = Vault(listed)
@@ -245,7 +245,7 @@ async def test_whoever_waits_for_a_page_is_woken_when_the_listing_fails():
 
 
 async def test_a_listing_that_hangs_is_given_up_for_all_who_wait(monkeypatch: pytest.MonkeyPatch):
-    """Two wait for one name too; and the next pass does not list."""
+    """Two wait for one name too; and the next run does not list."""
     monkeypatch.setattr(survey_module, "_LEAST_PATIENCE", 0.01)
     known, listed = fleet(6)
     vault, pages = Vault(listed), Pages()

@@ -83,7 +83,7 @@ async def test_the_json_is_the_snapshot(client: Client, source: Source):
     assert told == source.current.to_dict()
     assert answer.headers["Content-Type"] == "application/json; charset=utf-8"
     assert told["now"] == "2026-11-24T05:22:00Z"
-    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_sync": 12, "behind": 3, "unread": 4, "pending": 2}
+    assert told["counts"] == {"accounts": 10, "secrets": 21, "in_sync": 12, "out_of_sync": 3, "unread": 4, "pending": 2}
     norole = next(one for one in told["accounts"] if one["name"] == "norole")
     assert norole["account"] == arm_id("norole")
     assert norole["secrets"][0]["error"]["cloud_error"]["code"] == "AuthorizationFailed"
@@ -104,10 +104,10 @@ async def test_what_is_large_is_compressed(client: Client, source: Source):
 async def test_healthz_follows_the_daemon(client: Client, source: Source):
     """Live is 200; not live is 503 with the reason."""
     assert json.loads((await client.ask("/healthz")).text) == {"live": True, "reason": None}
-    source.current = replace(varied(), live=False, live_reason="no pass has started for 15 min")
+    source.current = replace(varied(), live=False, live_reason="no run has started for 15 min")
     answer = await client.ask("/healthz")
     assert answer.status == 503
-    assert json.loads(answer.text) == {"live": False, "reason": "no pass has started for 15 min"}
+    assert json.loads(answer.text) == {"live": False, "reason": "no run has started for 15 min"}
 
 
 async def test_failing_accounts_do_not_kill_the_daemon(client: Client, source: Source):
@@ -119,12 +119,12 @@ async def test_failing_accounts_do_not_kill_the_daemon(client: Client, source: S
     assert json.loads(answer.text) == {"ready": True, "reason": None, "stale_accounts": [arm_id("norole")]}
 
 
-async def test_readyz_waits_for_the_first_pass(client: Client, source: Source):
+async def test_readyz_waits_for_the_first_run(client: Client, source: Source):
     """Not ready is 503, while the page can be looked at."""
-    source.current = make_status(account("alpha", "pending"), ready=False, ready_reason="the first pass is not done")
+    source.current = make_status(account("alpha", "pending"), ready=False, ready_reason="the first run is not done")
     answer = await client.ask("/readyz")
     assert answer.status == 503
-    assert json.loads(answer.text) == {"ready": False, "reason": "the first pass is not done", "stale_accounts": []}
+    assert json.loads(answer.text) == {"ready": False, "reason": "the first run is not done", "stale_accounts": []}
     assert (await client.ask("/")).status == 200
 
 
@@ -141,7 +141,7 @@ async def test_a_standby_is_ready_and_says_so(client: Client, source: Source):
 
 
 async def test_an_account_that_is_not_served_any_more_is_on_the_page(client: Client, source: Source):
-    """Also where all the others are in step: it is the headline, a line with the reason, and a metric."""
+    """Also where all the others are in sync: it is the headline, a line with the reason, and a metric."""
     reason = "it is not provisioned: its state is Deleting"
     source.current = make_status(account("alpha"), unserved=(UnservedAccount(arm_id("retired"), reason),))
     page = (await client.ask("/")).text
@@ -186,7 +186,7 @@ async def test_metrics_are_the_registry_that_was_handed_in(
     client: Client, registry: CollectorRegistry, accept: str, content_type: str, last: str
 ):
     """In the format that the scraper asks for, and nothing of another registry."""
-    Counter("keysync_runs", "Passes.", registry=registry).inc(2)
+    Counter("keysync_runs", "Runs.", registry=registry).inc(2)
     answer = await client.ask("/metrics", Accept=accept)
     assert answer.headers["Content-Type"].startswith(content_type)
     assert "keysync_runs_total 2.0" in answer.text
@@ -201,7 +201,7 @@ async def test_metrics_tell_of_the_same_snapshot_as_the_page(client: Client, sou
     for status, stopped in ((varied(), 0), (replace(varied(), stopped="too much"), 1)):
         source.current = status
         text = (await client.ask("/metrics")).text
-        assert f"keysync_safety_stop {stopped}.0" in text
+        assert f"keysync_safety_limit_active {stopped}.0" in text
         assert 'keysync_credential_breaker{credential="client_secret"} 2.0' in text
         assert 'keysync_accounts_by_state{state="refused"} 1.0' in text
     assert made_in == [threading.get_ident()] * 2

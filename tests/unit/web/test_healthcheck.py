@@ -53,8 +53,8 @@ async def test_a_daemon_that_lives_is_well(client: Client, host: str) -> None:
 
 async def test_a_daemon_that_hangs_says_why(client: Client, source: Source) -> None:
     """Its own reason is what the container's health says."""
-    source.current = dataclasses.replace(varied(), live=False, live_reason="no pass has begun for an hour")
-    assert await asked(port_of(client)) == "no pass has begun for an hour"
+    source.current = dataclasses.replace(varied(), live=False, live_reason="no run has begun for an hour")
+    assert await asked(port_of(client)) == "no run has begun for an hour"
 
 
 async def test_a_daemon_that_is_not_there_is_not_well() -> None:

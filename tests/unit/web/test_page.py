@@ -91,61 +91,61 @@ def headline_of(status: Status) -> tuple[str, str]:
 @pytest.mark.parametrize(
     ("status", "tone", "text"),
     [
-        (make_status(account("a"), account("b")), "good", "All 4 secrets in step"),
-        (make_status(account("a", secrets=(secret("a"),))), "good", "The secret is in step"),
+        (make_status(account("a"), account("b")), "good", "All 4 secrets in sync"),
+        (make_status(account("a", secrets=(secret("a"),))), "good", "The secret is in sync"),
         (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets could not be read"),
-        (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets behind"),
+        (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets out of sync"),
         (make_status(account("a"), stopped=STOP), "bad", "Stopped by a safety limit"),
         (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync does not work"),
-        (make_status(account("a", stale=True)), "warn", "1 account not seen in step for too long"),
+        (make_status(account("a", stale=True)), "warn", "1 account not seen in sync for too long"),
         (make_status(account("a", "failing", secrets=())), "bad", "1 account needs attention"),
-        (make_status(), "wait", "No accounts to keep in step"),
-        (make_status(account("a", secrets=())), "wait", "No secrets to keep in step"),
-        (make_status(account("a", "pending", secrets=()), ready=False), "wait", "The first pass is not done yet"),
+        (make_status(), "wait", "No accounts to keep in sync"),
+        (make_status(account("a", secrets=())), "wait", "No secrets to keep in sync"),
+        (make_status(account("a", "pending", secrets=()), ready=False), "wait", "The first run is not done yet"),
     ],
 )
-def test_one_line_tells_whether_all_is_in_step(status: Status, tone: str, text: str):
+def test_one_line_tells_whether_all_is_in_sync(status: Status, tone: str, text: str):
     """The worst is told, in words, by an icon and by the favicon."""
     assert headline_of(status) == (tone, text)
 
 
-def test_half_a_first_pass_is_not_all():
+def test_half_a_first_run_is_not_all():
     """As long as something has not been looked at, the page does not say that all is well."""
     unseen = SecretStatus("primary", "main", "b-primary-key")
     status = make_status(account("a"), account("b", "pending", secrets=(unseen,)))
-    assert headline_of(status) == ("wait", "2 of 3 secrets in step, the others not looked at yet")
+    assert headline_of(status) == ("wait", "2 of 3 secrets in sync, the others not looked at yet")
 
 
 @pytest.mark.parametrize(
-    ("outcome", "verdict", "standing"),
+    ("outcome", "verdict", "state"),
     [
         ("unchanged", "in_sync", "in_sync"),
-        ("unchanged", "foreign", "in_sync"),
+        ("unchanged", "unmanaged", "in_sync"),
         ("updated", "stale", "in_sync"),
         ("created", "missing", "in_sync"),
-        ("refused", "foreign", "behind"),
-        ("skipped", "disabled", "behind"),
+        ("refused", "unmanaged", "out_of_sync"),
+        ("skipped", "disabled", "out_of_sync"),
         ("failed", "unknown", "unread"),
-        ("failed", "stale", "behind"),
+        ("failed", "stale", "out_of_sync"),
         ("unknown", "stale", "unread"),
-        ("update", "stale", "behind"),
+        ("update", "stale", "out_of_sync"),
         (None, "in_sync", "in_sync"),
-        (None, "swapped", "behind"),
+        (None, "swapped", "out_of_sync"),
         (None, "unknown", "pending"),
         (None, None, "pending"),
     ],
 )
-def test_where_a_secret_stands(outcome: str | None, verdict: str | None, standing: str):
+def test_where_a_secret_stands(outcome: str | None, verdict: str | None, state: str):
     """What was done tells more than what was seen before it."""
-    assert secret("a", outcome=outcome, verdict=verdict).standing == standing
+    assert secret("a", outcome=outcome, verdict=verdict).state == state
 
 
 def test_everything_that_an_operator_asks_is_there():
     """State, verdicts, times, failures, reasons with their hints, vaults, writes, the schedule."""
     text = document(varied()).text
     for words in (
-        "3 of 21 secrets behind, 4 could not be read, 2 not looked at yet",
-        "foreign, refused",
+        "3 of 21 secrets out of sync, 4 could not be read, 2 not looked at yet",
+        "unmanaged, refused",
         "swapped, would be updated",
         "stale, skipped",
         "not looked at yet",
@@ -242,9 +242,7 @@ def test_a_refused_reload_is_told():
 
 def test_a_daemon_that_hangs_says_why():
     """The reason of the probe is on the page too."""
-    assert (
-        "no pass for 15 min" in document(make_status(account("a"), live=False, live_reason="no pass for 15 min")).text
-    )
+    assert "no run for 15 min" in document(make_status(account("a"), live=False, live_reason="no run for 15 min")).text
 
 
 def test_times_are_for_people_and_for_machines():

@@ -19,7 +19,7 @@ def names(parameters: dict[str, str], *accounts: object) -> list[str]:
 
 
 def test_what_needs_a_person_comes_first():
-    """Failing before refused before held before drift; what is in step comes last, but stale before that."""
+    """Failing before refused before held before drift; what is in sync comes last, but stale before that."""
     assert names({}) == [
         "entraonly",
         "norole",
@@ -135,7 +135,7 @@ def test_a_link_leaves_out_what_is_as_usual():
 
 
 def test_refusals_and_writes_of_many_secrets_open_on_request():
-    """An account with many secrets shows how many are in step."""
+    """An account with many secrets shows how many are in sync."""
     many = account("wide", secrets=tuple(secret("wide", vault=f"v{n}") for n in range(9)))
     row = make_view(make_status(many, refused("other", "why")), NOTHING).accounts[-1]
-    assert row.secrets_told == "9 of 9 in step"
+    assert row.secrets_told == "9 of 9 in sync"
