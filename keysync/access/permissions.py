@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
-from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Credential, Discover
+from keysync.names import fold
 
 RoleKey: TypeAlias = Literal[
     "batch_keys",

@@ -8,7 +8,7 @@ from typing import Any, Final
 import aiohttp
 from azure.core.exceptions import DecodeError, IncompleteReadError, ServiceRequestError, ServiceResponseTimeoutError
 
-from keysync.config.formats import fold
+from keysync.names import fold
 
 MOST_BYTES: Final = 4 * 1024 * 1024
 """The longest body, after decompression."""

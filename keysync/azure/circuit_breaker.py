@@ -8,11 +8,10 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from random import Random
-from typing import Final, Literal
+from typing import Final
 
-from keysync.azure.errors import CallFailed, FailureKind, FailureRecord
-
-BreakerPhase = Literal["closed", "open", "half_open"]
+from keysync.calls import BreakerState
+from keysync.failures import CallFailed, FailureKind, FailureRecord
 
 # No reply of the vault itself: whatever is asked of it next goes the same way.
 _UNREACHABLE: Final[frozenset[FailureKind]] = frozenset(
@@ -112,15 +111,6 @@ class _Breaker:
     until: float = 0.0  # open until then, or the probe's time is up
     probe: int | None = None  # out right now
     last: FailureRecord | None = None  # the latest that counted
-
-
-@dataclass(frozen=True, slots=True)
-class BreakerState:
-    """A breaker as it is shown. `retry_at` (monotonic seconds) is None while it is closed."""
-
-    state: BreakerPhase
-    failures: int
-    retry_at: float | None
 
 
 class Breakers:

@@ -8,10 +8,8 @@ import re
 import socket
 import ssl
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from typing import Any, Final, Literal
+from dataclasses import replace
+from typing import Any, Final
 
 import aiohttp
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
@@ -19,28 +17,11 @@ from azure.identity import CredentialUnavailableError
 
 from keysync.azure.body import UnreadableBody
 from keysync.azure.hints import hint_for
-from keysync.azure.proxy import ProxyFailed, hint_in
 from keysync.azure.sign_in import UNKNOWN, SignIn
-from keysync.config.formats import fold
-from keysync.errors import KeysyncError
+from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
+from keysync.http.proxy import ProxyFailed, hint_in
+from keysync.http.reply import parse_retry_after
 from keysync.secret.redact import Redactor
-
-FailureKind = Literal[
-    "cloud_error",  # the service answered with an error of its own shape
-    "http_error",  # a failing status whose body is no such error: a proxy's page, nothing at all
-    "invalid_response",  # a status of success whose body could not be understood
-    "throttled",  # 429, or a Retry-After above the cap
-    "authentication",  # Entra refused, or the token did
-    "credential_unavailable",  # the credential has nothing to ask a token with
-    "shared_key_disabled",  # the account gives no keys by design
-    "challenge",  # a vault asked for a token of another domain
-    "dns",
-    "tls",
-    "connection",
-    "timeout",
-    "conflict",  # another writer overtook a write
-    "internal",  # a fault of keysync
-]
 
 _DEPTH: Final = 12
 _TEXT: Final = 4096
@@ -59,100 +40,7 @@ _ATTEMPT: Final = re.compile(r"^\t(\w+): (?:\w+ authentication unavailable[.,:] 
 _SENTENCE: Final = re.compile(r"[.,] |\.$")
 
 
-@dataclass(frozen=True, slots=True)
-class CloudError:
-    """`{"error": {code, message, target, details, innererror}}`, nested to any depth that a service sends."""
-
-    code: str | None
-    message: str | None
-    target: str | None = None
-    details: tuple[CloudError, ...] = ()
-    innererror: Mapping[str, Any] | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The contract's shape, details included."""
-        return {
-            "code": self.code,
-            "message": self.message,
-            "target": self.target,
-            "details": [detail.to_dict() for detail in self.details],
-            "innererror": self.innererror,
-        }
-
-    def codes(self) -> Iterator[str]:
-        """Every code, from the outside to the inside."""
-        if self.code:
-            yield self.code
-        inner: Any = self.innererror
-        for _ in range(_DEPTH):
-            if not isinstance(inner, Mapping):
-                break
-            if isinstance(inner.get("code"), str):
-                yield inner["code"]
-            inner = inner.get("innererror")
-        for detail in self.details:
-            yield from detail.codes()
-
-
-@dataclass(frozen=True, slots=True)
-class FailureRecord:
-    """One failure as it stands in the log, the report and on the terminal.
-
-    `summary` is one line for people; `retry_after` is what the service asked for, in seconds; `ambiguous` says that the
-    request may have taken effect although it failed. `about` names the credential or the vault that failed, or says
-    ``account``; `operation` is the call.
-    """
-
-    kind: FailureKind
-    summary: str
-    http_status: int | None = None
-    cloud_error: CloudError | None = None
-    request_id: str | None = None
-    correlation_id: str | None = None
-    client_request_id: str | None = None
-    hint: str | None = None
-    retry_after: float | None = field(default=None, compare=False)
-    ambiguous: bool = field(default=False, compare=False)
-    about: str = field(default="", compare=False)
-    operation: str = field(default="", compare=False)
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """Every code of the service once, from the outside to the inside; none where it named none."""
-        return tuple(dict.fromkeys(self.cloud_error.codes())) if self.cloud_error else ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The contract's `error` object."""
-        return {
-            "kind": self.kind,
-            "http_status": self.http_status,
-            "cloud_error": self.cloud_error.to_dict() if self.cloud_error else None,
-            "request_id": self.request_id,
-            "correlation_id": self.correlation_id,
-            "client_request_id": self.client_request_id,
-            "hint": self.hint,
-        }
-
-    @property
-    def code(self) -> str | None:
-        """The outermost code of the service, by which failures are counted."""
-        return self.cloud_error.code if self.cloud_error else None
-
-    def has_code(self, *codes: str) -> bool:
-        """Whether any code, inner ones included, is one of `codes` (without regard to case)."""
-        wanted = {fold(code) for code in codes}
-        return self.cloud_error is not None and any(fold(code) in wanted for code in self.cloud_error.codes())
-
-
-class CallFailed(KeysyncError):
-    """A call to Azure failed for good; `record` is all that is to be told of it."""
-
-    def __init__(self, record: FailureRecord) -> None:
-        self.record = record
-        super().__init__(record.summary)
-
-
-class FailureTranslator:
+class AzureFailureTranslator:
     """Turns whatever a call raised into a FailureRecord, with every text scrubbed."""
 
     def __init__(self, redactor: Redactor) -> None:
@@ -294,39 +182,6 @@ def _about(error: BaseException, scope: str) -> str:
         if isinstance(name, str):
             return f"credential {name}"
     return "account" if scope.startswith("/") else f"vault {scope}"
-
-
-def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a reply asks to wait: `x-ms-retry-after-ms`, `retry-after-ms`, or Retry-After as a number or date."""
-    for name in ("x-ms-retry-after-ms", "retry-after-ms"):
-        milliseconds = _number(headers.get(name))
-        if milliseconds is not None:
-            return milliseconds / 1000
-    value = headers.get("Retry-After")
-    seconds = _number(value)
-    return seconds if seconds is not None or not value else _seconds_until(value, headers.get("Date"))
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        number = float(text) if text else None
-    except ValueError:
-        return None
-    return number if number is not None and 0 <= number < float("inf") else None
-
-
-def _seconds_until(http_date: str, sent: str | None) -> float | None:
-    """From one date of the service to another: this machine's clock may be off. Without `sent` it has to do."""
-    when, now = _http_date(http_date), _http_date(sent or "") or datetime.now(UTC)
-    return None if when is None else max(0.0, (when - now).total_seconds())
-
-
-def _http_date(text: str) -> datetime | None:
-    try:
-        when = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return when if when.tzinfo else when.replace(tzinfo=UTC)
 
 
 def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: CloudError | None) -> bool:

@@ -133,12 +133,6 @@ _BY_KIND: Final = {
     "invalid_response": "the reply came from something other than Azure (a proxy?): check HTTPS_PROXY and NO_PROXY",
 }
 
-ACCOUNT_TIMEOUT: Final = (
-    "Azure answers slowly or makes its calls wait (keysync_azure_throttled_total counts that): try `keysync check`, and raise "
-    "timeouts.account where the network or a retry needs longer"
-)
-"""What to do where not one call but a whole account, or a whole listing, outran `timeouts.account`."""
-
 
 @dataclass(frozen=True, slots=True)
 class _Failure:

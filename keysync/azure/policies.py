@@ -14,7 +14,7 @@ from azure.core.exceptions import DecodeError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 
 RAW: Final[ContextVar[list[Any] | None]] = ContextVar("raw", default=None)
 """Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Hashable
-from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
 from keysync.azure.hints import hint_for
 from keysync.azure.rate_limit import TURN, ArmRateLimiter, Turn
+from keysync.calls import READ_BARRIER, CallGuard, CallObserver, Operation
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
 
 T = TypeVar("T")
 
@@ -25,44 +25,6 @@ _TOO_MANY: Final = 429
 # (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling).
 _OF_THE_SUBSCRIPTION: Final = ("SubscriptionRequestsThrottled", "TenantRequestsThrottled")
 _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_response"})
-
-
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One kind of call. `service` and `name` label it in metrics; `repeatable` says that sending it twice does no harm."""
-
-    service: str
-    name: str
-    repeatable: bool = True
-    changes: bool = False
-    """Whether it changes what it is about: then it is sent only while the look that it rests on is fresh."""
-
-
-class StaleRead(CallFailed):
-    """A change was not sent (any more), since the look that it rests on had grown too old."""
-
-
-@dataclass(frozen=True, slots=True)
-class ReadBarrier:
-    """Until when, by `clock` in seconds, changes may be sent; `once` says that each may be sent a single time only."""
-
-    until: float
-    clock: Callable[[], float]
-    once: bool = False
-
-    def allows(self, attempt: int) -> bool:
-        """Whether `attempt` (from 1) may be sent now."""
-        return self.clock() <= self.until and not (self.once and attempt > 1)
-
-
-READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("freshness", default=None)
-"""What this task's changes rest on; None where nobody has looked and nobody asks."""
-
-
-class CallObserver(Protocol):
-    """Told of each attempt: its operation and the HTTP status, or the failure's kind where there was none."""
-
-    def __call__(self, operation: Operation, status: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +54,6 @@ class RetryPolicy:
         return record.retry_after + self.uniform(0.0, self.base)
 
 
-class Ticket(Protocol):
-    """One call that a guard has let through."""
-
-    def ended(self, record: FailureRecord | None) -> None:
-        """The call is over; `record` is None where it succeeded."""
-        ...
-
-    def gave_up(self) -> None:
-        """The call was cancelled: nothing is known of it."""
-        ...
-
-
-class Guard(Protocol):
-    """Stands before the calls to one vault, or with one credential."""
-
-    async def admit(self) -> Ticket:
-        """Lets one call through, perhaps after another has shown that it may. Raises CallFailed where none may be made now."""
-        ...
-
-
 class Caller:
     """Makes calls, each attempt within `timeout` seconds, and raises CallFailed when they fail for good.
 
@@ -125,7 +67,7 @@ class Caller:
         *,
         timeout: float,
         observe: CallObserver,
-        guard: Guard | None = None,
+        guard: CallGuard | None = None,
         pace: ArmRateLimiter | None = None,
         pace_key: Hashable = None,
     ) -> None:
@@ -138,7 +80,7 @@ class Caller:
         self._pace_key = pace_key
 
     def with_breaker(
-        self, guard: Guard | None, *, pace: ArmRateLimiter | None = None, pace_key: Hashable = None
+        self, guard: CallGuard | None, *, pace: ArmRateLimiter | None = None, pace_key: Hashable = None
     ) -> Caller:
         """The same caller behind a guard, and at a pace."""
         return Caller(

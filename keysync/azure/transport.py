@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import ssl
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
@@ -13,39 +11,15 @@ import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
 from keysync.azure.body import load_body
-from keysync.azure.proxy import Proxies, Proxy, ProxyFailed
-from keysync.azure.sockets import Sockets
-from keysync.errors import UsageError
-from keysync.files import check_regular
+from keysync.http.proxy import Proxies, Proxy, ProxyFailed
+from keysync.http.reply import ReplyLost
+from keysync.http.sockets import Sockets
+from keysync.http.tls import tls_context
 from keysync.secret.redact import Redactor
 from keysync.startup import shrink_tls_buffers
 
 # Longer than anything in a run waits between two calls to one host; what a run over hundreds of vaults has opened is soon given back.
 _KEPT_SECONDS: Final = 5.0
-
-
-def tls_context(ca_bundle: Path | None) -> ssl.SSLContext:
-    """The system's trust (or SSL_CERT_FILE's), and `ca_bundle` on top of it.
-
-    Raises UsageError where one of the two files cannot be read: better at start than as a failure of every account.
-    """
-    context = ssl.create_default_context()
-    named = os.environ.get("SSL_CERT_FILE")
-    if named and not context.cert_store_stats()["x509"]:
-        # OpenSSL has looked into it, and goes on without a word where there was nothing to be had: this says why.
-        cure = "name a PEM file of the CAs to trust, or unset it"
-        _trust(context, Path(named), f"SSL_CERT_FILE={named}: this is not a readable PEM file", cure)
-    if ca_bundle is not None:
-        _trust(context, ca_bundle, f"cloud.ca_bundle: {ca_bundle} is not a readable PEM file")
-    return context
-
-
-def _trust(context: ssl.SSLContext, path: Path, told: str, cure: str = "") -> None:
-    try:
-        check_regular(path)  # OpenSSL would block on a FIFO
-        context.load_verify_locations(cafile=path)
-    except (OSError, ssl.SSLError, ValueError) as error:
-        raise UsageError(f"{told} ({error})" + (f"; {cure}" if cure else "")) from error
 
 
 class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands it out through a module's __getattr__
@@ -82,10 +56,6 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands 
         if key not in self._by_host:
             self._by_host[key] = self._proxies.proxy_for(url)
         return self._by_host[key]
-
-
-class ReplyLost(aiohttp.ClientError):
-    """The connection broke after it stood: the request may have taken effect."""
 
 
 async def _no_silent_repeat(

@@ -12,8 +12,7 @@ from typing import Any, Final, Literal
 
 from keysync import logs
 from keysync.access.permissions import is_written
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.azure.retry import Operation
+from keysync.calls import Operation
 from keysync.cli.compose import App, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
@@ -21,6 +20,7 @@ from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
+from keysync.failures import CallFailed, FailureRecord
 from keysync.report.console import Span, console_for, to_json
 from keysync.report.text import account_name, print_message
 from keysync.secret.redact import Redactor

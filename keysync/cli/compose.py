@@ -18,14 +18,15 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
-from keysync.azure.errors import FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.rate_limit import ArmRateLimiter
-from keysync.azure.retry import Caller, CallObserver, Guard, RetryPolicy
-from keysync.azure.tracing import NO_TRACER, Tracer
+from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import SharedTransport, open_transport
-from keysync.config.formats import fold
+from keysync.calls import CallGuard, CallObserver
 from keysync.config.settings import Account, Config, Credential, Discover
 from keysync.errors import UsageError
+from keysync.failures import FailureTranslator
+from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount
@@ -52,6 +53,7 @@ from keysync.sync.run import RunObserver, SyncRun
 from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
 from keysync.targets.writes import Writes
+from keysync.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph.aio import ResourceGraphClient
@@ -229,7 +231,7 @@ class AppOptions:
     `mine` tells by ARM id which accounts are in the share of this process: `Discovery` finds no others.
     """
 
-    guard: Callable[[Sequence[str]], Guard | None] = lambda _keys: None
+    guard: Callable[[Sequence[str]], CallGuard | None] = lambda _keys: None
     tracer: Tracer = NO_TRACER
     locks: SecretLocks = field(default_factory=SecretLocks)
     writes: Writes = field(default_factory=Writes)
@@ -259,7 +261,7 @@ async def open_app(
         transport = await open_transport(
             stack, ca_bundle=endpoints.ca_bundle, connect_seconds=_CONNECT_SECONDS, redactor=redactor
         )
-        translator, fingerprinter = FailureTranslator(redactor), extras.fingerprinter
+        translator, fingerprinter = AzureFailureTranslator(redactor), extras.fingerprinter
         request_seconds = config.timeouts.request.total_seconds()
         caller = Caller(translator, RetryPolicy(), timeout=request_seconds, observe=observe)
         opener = ClientFactory(
@@ -348,7 +350,7 @@ class ClientFactory:
     credentials: Credentials
     clients: Clients
     caller: Caller
-    guard: Callable[[Sequence[str]], Guard | None]
+    guard: Callable[[Sequence[str]], CallGuard | None]
     pace: ArmRateLimiter
     fingerprinter: Fingerprinter
     redactor: Redactor

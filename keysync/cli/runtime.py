@@ -12,8 +12,7 @@ from random import Random
 from typing import Final
 
 from keysync.azure.circuit_breaker import BreakerGuard, Breakers
-from keysync.azure.retry import Guard
-from keysync.azure.tracing import Tracer
+from keysync.calls import CallGuard
 from keysync.cli.compose import App, AppOptions, open_app
 from keysync.config.settings import Account, Config
 from keysync.daemon.leader import Leader
@@ -30,6 +29,7 @@ from keysync.sync.orphans import MissingCounters, OrphanSearch
 from keysync.sync.run import RunObserver, SyncRun
 from keysync.sync.shard import Shard, share_of
 from keysync.targets.writes import Writes
+from keysync.tracing import Tracer
 
 _LEAST_PATIENCE: Final = 0.5
 
@@ -140,7 +140,7 @@ class RuntimeFactory:
             return opened
         raise AssertionError("unreachable: the block returns or raises")
 
-    def _guard(self, keys: Sequence[str]) -> Guard:
+    def _guard(self, keys: Sequence[str]) -> CallGuard:
         guard = BreakerGuard(self.breakers, keys, time.monotonic, utc_now)
         return guard if self.leadership is None else self.leadership.guard(guard)
 

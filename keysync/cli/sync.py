@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keysync import logs
-from keysync.azure.retry import Operation
+from keysync.calls import Operation
 from keysync.cli.compose import App, AppOptions, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
-from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
+from keysync.names import fold
 from keysync.report import json, text
 from keysync.report.console import console_for
 from keysync.report.log import RunLog

@@ -22,7 +22,6 @@ PLACEHOLDERS: Final = ("account", "subscription_id", "resource_group")
 """What a pattern of a secret's name may hold in braces."""
 
 PLACEHOLDER: Final = re.compile(r"\{([^{}]*)\}")
-_LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 _LISTEN: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9a-zA-Z._-]+):([0-9]{1,5})")
 
 
@@ -44,11 +43,6 @@ def render_name(pattern: str, values: dict[str, str]) -> str:
 def batch_account_id(subscription: str, group: str, name: str) -> str:
     """The id by which Resource Manager knows a Batch account; `subscription` is in lower case."""
     return f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{name}"
-
-
-def fold(name: str) -> str:
-    """`name` with A to Z in lower case. Azure compares names and ids so: U+212A KELVIN SIGN, whose lower case is k, is no k."""
-    return name.lower() if name.isascii() else name.translate(_LOWER)
 
 
 def split_listen(value: str) -> tuple[str, int]:

@@ -30,7 +30,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from keysync.config import settings
-from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, fold, nearest
+from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, nearest
 from keysync.config.types import (
     AccountName,
     Concurrency,
@@ -53,6 +53,7 @@ from keysync.config.types import (
     reserved,
 )
 from keysync.config.yaml import FromEnvironment, Location, expected, faults, known_faults, problem
+from keysync.names import fold
 
 Fault = tuple[Location, PydanticCustomError]
 _T = TypeVar("_T")

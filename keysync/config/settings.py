@@ -14,8 +14,9 @@ from pathlib import Path
 from sys import intern
 from typing import Literal, TypeAlias
 
-from keysync.config.formats import batch_account_id, fold, render_name, split_listen
+from keysync.config.formats import batch_account_id, render_name, split_listen
 from keysync.files import secret_text
+from keysync.names import fold
 
 
 @dataclass(frozen=True, slots=True)

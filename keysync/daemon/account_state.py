@@ -9,10 +9,10 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from keysync.azure.errors import FailureRecord
-from keysync.config.formats import fold
 from keysync.config.settings import Account
 from keysync.daemon.triggers import Trigger
+from keysync.failures import FailureRecord
+from keysync.names import fold
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, RunStatus, SecretStatus, WriteRecord

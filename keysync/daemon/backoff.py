@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Generic, TypeVar
 
-from keysync.azure.errors import FailureKind, FailureRecord
+from keysync.failures import FailureKind, FailureRecord
 
 K = TypeVar("K", bound=Hashable)
 

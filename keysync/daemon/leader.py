@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.azure.retry import Guard, Ticket
+from keysync.calls import CallGuard, CallTicket
 from keysync.config.settings import LeaderElection
 from keysync.daemon.lease import LeadershipChange, LeaseState, LeaseTimings
 from keysync.errors import UsageError
+from keysync.failures import CallFailed, FailureRecord
 from keysync.report.status import LeaseTrouble
 from keysync.report.threads import in_thread
 from keysync.sync.shard import Shard
@@ -86,7 +86,7 @@ class Leader:
         """Seconds for which what is under way may go on."""
         return self._tenure.grace(self._clock())
 
-    def guard(self, inner: Guard) -> Guard:
+    def guard(self, inner: CallGuard) -> CallGuard:
         """A guard that lets nothing through once the time of grace is over, and before that what `inner` does."""
         return _TermGuard(lambda: self._tenure.admits(self._clock()), inner)
 
@@ -171,11 +171,11 @@ class Leader:
 
 
 class _TermGuard:
-    def __init__(self, admits: Callable[[], bool], inner: Guard) -> None:
+    def __init__(self, admits: Callable[[], bool], inner: CallGuard) -> None:
         self._admits = admits
         self._inner = inner
 
-    async def admit(self) -> Ticket:
+    async def admit(self) -> CallTicket:
         ticket = await self._inner.admit()
         if self._admits():
             return ticket

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from keysync import __version__
-from keysync.azure.circuit_breaker import Breakers, BreakerState
+from keysync.calls import BreakerState, BreakerStates
 from keysync.config.formats import format_duration
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
@@ -46,7 +46,7 @@ class SnapshotBuilder:
     account_states: AccountStates
     supervisor: Supervisor
     health: Health
-    breakers: Breakers
+    breakers: BreakerStates
     next_starts: Callable[[], Mapping[Trigger, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now

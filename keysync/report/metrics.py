@@ -14,7 +14,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from keysync import __version__, log_stream
-from keysync.azure.retry import Operation
+from keysync.calls import Operation
 from keysync.errors import UsageError
 from keysync.files import replaceable
 from keysync.report.status import RunResult

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from textwrap import shorten
 from typing import Final
 
-from keysync.azure.errors import FailureRecord
 from keysync.errors import Instruction
+from keysync.failures import FailureRecord
 from keysync.report.console import Console, Span
 from keysync.report.json import summary
 from keysync.sync.causes import affected_accounts, identity_of, natural

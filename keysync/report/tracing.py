@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 from azure.core.settings import settings
 
-from keysync.azure.tracing import NO_TRACER, Tracer
 from keysync.report.threads import in_thread
+from keysync.tracing import NO_TRACER, Tracer
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter

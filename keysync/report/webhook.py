@@ -12,9 +12,8 @@ from typing import Final
 import aiohttp
 
 from keysync import __version__
-from keysync.azure.errors import parse_retry_after
-from keysync.azure.proxy import Proxy, ProxyFailed
-from keysync.azure.transport import ReplyLost
+from keysync.http.proxy import Proxy, ProxyFailed
+from keysync.http.reply import ReplyLost, parse_retry_after
 from keysync.secret.signing import Signer
 
 SIGNATURE: Final = "X-Keysync-Signature"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
-from keysync.config.formats import batch_account_id, fold
+from keysync.config.formats import batch_account_id
+from keysync.names import fold
 
 _FOLDER: Final = re.compile(
     r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"

@@ -7,11 +7,12 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.hints import hint_for
-from keysync.azure.retry import Caller, Operation
-from keysync.config.formats import fold
+from keysync.azure.retry import Caller
+from keysync.calls import Operation
 from keysync.config.settings import Account
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue

@@ -10,10 +10,10 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
-from keysync.azure.hints import ACCOUNT_TIMEOUT
-from keysync.config.formats import fold
+from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.settings import Account, Discover
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator
+from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.conflicts import is_suspect, places, settle, shared
 from keysync.sources.discovered_account import DiscoveredAccount, Traits
@@ -255,7 +255,7 @@ class Discovery:
             return heard
         if not heard.static_only:
             told = f"the listing was not done within {self._seconds:g} s (timeouts.account)"
-            record = FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT)
+            record = FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT_HINT)
             heard.static_only.append(UnlistedScope(self._parts[number].scope.name, record))
         dark = {static_only.subscription for static_only in heard.static_only}
         for folder, names in self._heard[number].accounts.items():

@@ -10,9 +10,10 @@ from typing import Any, Final, Literal
 from azure.core.exceptions import DecodeError
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.azure.retry import Caller, Operation
-from keysync.config.formats import fold
+from keysync.azure.retry import Caller
+from keysync.calls import Operation
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.azure_batch import GET_ACCOUNT
 

@@ -10,8 +10,9 @@ from functools import lru_cache
 from sys import intern
 from typing import Final
 
-from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, fold, nearest
+from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, nearest
 from keysync.config.settings import Account, Discover
+from keysync.names import fold
 from keysync.sources.listing import ListedAccount
 
 _SPLIT: Final = re.compile(r"[,\s]+")

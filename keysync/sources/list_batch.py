@@ -8,11 +8,11 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.policies import RAW
 from keysync.azure.retry import Caller
-from keysync.config.formats import fold
 from keysync.config.settings import Discover
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.sources.existence import LIST_ACCOUNTS
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
 

@@ -15,10 +15,11 @@ from typing import Any, Final
 from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.azure.retry import Caller, Operation
-from keysync.config.formats import fold
+from keysync.azure.retry import Caller
+from keysync.calls import Operation
 from keysync.config.settings import Discover
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.sources.list_batch import MOST_PAGES
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.config.formats import fold
 from keysync.config.settings import Discover
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 
 

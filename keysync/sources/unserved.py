@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from keysync.config.formats import fold
 from keysync.config.settings import Account
+from keysync.names import fold
 from keysync.sources.filters import SkippedAccount
 
 REMEMBERED_SECONDS: Final = 86_400.0

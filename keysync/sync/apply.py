@@ -10,10 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
-from keysync.azure.retry import READ_BARRIER, ReadBarrier, StaleRead
-from keysync.azure.tracing import NO_TRACER, SECRET, Tracer
-from keysync.config.formats import fold
+from keysync.calls import READ_BARRIER, ReadBarrier
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
+from keysync.names import fold
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
@@ -24,6 +23,7 @@ from keysync.sync.plan import judge
 from keysync.sync.waiting import wait_for
 from keysync.targets.errors import NotKept, ReadFromBefore, WriteUnknown
 from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret
+from keysync.tracing import NO_TRACER, SECRET, Tracer
 
 FRESH_SECONDS: Final = 10.0
 """The oldest observation that a write may rest on."""

@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeAlias
 
-from keysync.azure.errors import FailureRecord
-from keysync.config.formats import fold
+from keysync.failures import FailureRecord
+from keysync.names import fold
 from keysync.sync.model import Result
 
 Identity: TypeAlias = tuple[object, ...]

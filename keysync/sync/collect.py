@@ -10,11 +10,10 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Final, overload
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
-from keysync.azure.hints import ACCOUNT_TIMEOUT
-from keysync.azure.tracing import ACCOUNT, NO_TRACER, Tracer
-from keysync.config.formats import fold
+from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.settings import Account
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator
+from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName, KeySource
@@ -24,6 +23,7 @@ from keysync.sync.items import ItemFactory
 from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Observed, Unobserved
 from keysync.sync.plan import may_need_a_version
 from keysync.targets.interface import ListValidation, Observation, SecretTarget, StoredSecret
+from keysync.tracing import ACCOUNT, NO_TRACER, Tracer
 
 _FEWEST_SLOTS: Final = 4
 _NOTHING: Final[Mapping[ItemRef, SecretValue]] = MappingProxyType({})
@@ -124,7 +124,7 @@ class Collector:
                 return await self._both_sides(scope)
         except TimeoutError:
             told = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
-            return _all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT))
+            return _all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT_HINT))
         except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
             return _all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from keysync.azure.errors import CallFailed
+from keysync.failures import CallFailed
 from keysync.sync.model import Observed
 from keysync.sync.plan import may_need_a_version
 from keysync.targets.interface import SecretTarget, StoredSecret

@@ -9,10 +9,10 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from keysync.azure.errors import FailureRecord
-from keysync.config.formats import fold
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
+from keysync.failures import FailureRecord
+from keysync.names import fold
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from keysync.config.formats import fold
 from keysync.config.settings import Account, Config, Vault
+from keysync.names import fold
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from keysync.config.formats import fold
 from keysync.errors import Instruction
+from keysync.names import fold
 from keysync.sync.messages import command
 from keysync.sync.model import BAD, REMOVALS, Change, ChangeKind, ItemRef, Outcome, Plan, Result, in_order
 from keysync.targets.interface import History

@@ -9,7 +9,7 @@ from itertools import takewhile
 from math import inf
 from weakref import WeakValueDictionary
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.sync.model import ItemRef
 
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from operator import attrgetter
 from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.secret.fingerprint import Fingerprint
 from keysync.sources.interface import KeyName
 from keysync.targets.interface import History, Metadata, Observation

@@ -8,8 +8,8 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
-from keysync.config.formats import fold
+from keysync.failures import CallFailed, FailureRecord, FailureTranslator
+from keysync.names import fold
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE

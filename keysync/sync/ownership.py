@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.sync.model import Item
 
 MANAGED_BY: Final = "managed-by"

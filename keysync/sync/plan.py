@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Final
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.sync import messages
 from keysync.sync.limits import held_back, nears_the_budget
 from keysync.sync.metadata import MOST_TAGS, changed_fields, desired_metadata

@@ -13,8 +13,7 @@ from typing import Protocol
 
 import structlog
 
-from keysync.azure.errors import FailureRecord
-from keysync.azure.tracing import NO_TRACER, RUN, Tracer
+from keysync.failures import FailureRecord
 from keysync.sync.apply import Applier, ApplyInputs, only_planned, planned, skipped_results
 from keysync.sync.collect import Collected, Collection, Collector, WorkItem
 from keysync.sync.limits import LimitsLike, SafetyCheck
@@ -22,6 +21,7 @@ from keysync.sync.model import Change, Observed, Plan, Preflight, Report, Result
 from keysync.sync.orphans import OrphanFindings, OrphanSearch
 from keysync.sync.plan import make_plan
 from keysync.sync.waiting import wait_for
+from keysync.tracing import NO_TRACER, RUN, Tracer
 
 
 class RunObserver(Protocol):

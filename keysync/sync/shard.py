@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
-from keysync.config.formats import fold
 from keysync.errors import UsageError
+from keysync.names import fold
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import lru_cache
 from typing import Final, Self, TypeVar
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.targets.interface import SecretProperties, StoredSecret
 
 T = TypeVar("T", bound=datetime | None)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from keysync.azure.errors import CallFailed
-from keysync.azure.retry import StaleRead
+from keysync.failures import CallFailed, StaleRead
 
 
 class WriteUnknown(CallFailed):

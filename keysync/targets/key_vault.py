@@ -14,11 +14,12 @@ from typing import Any, Final, TypeVar
 from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
-from keysync.azure.errors import CallFailed, FailureRecord
 from keysync.azure.policies import reply_date
 from keysync.azure.rate_limit import SlidingWindow
-from keysync.azure.retry import Caller, Operation, StaleRead
-from keysync.config.formats import fold
+from keysync.azure.retry import Caller
+from keysync.calls import Operation
+from keysync.failures import CallFailed, FailureRecord, StaleRead
+from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
 from typing import Final
 
-from keysync.azure.errors import CallFailed
+from keysync.failures import CallFailed
 from keysync.targets.cache import SecretCache, most_pages, name_key
 from keysync.targets.interface import SecretProperties, StoredSecret
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.azure.errors import CallFailed, FailureRecord
-from keysync.config.formats import fold
+from keysync.failures import CallFailed, FailureRecord
+from keysync.names import fold
 from keysync.targets.interface import SecretProperties
 
 _HTTPS: Final = 443

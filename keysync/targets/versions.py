@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.targets.interface import History
 
 DAY_SECONDS: Final = 86_400.0

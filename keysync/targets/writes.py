@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from typing import Final, TypeAlias
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.targets.interface import Absent, Observation, StoredSecret
 
 Place: TypeAlias = tuple[str, str]

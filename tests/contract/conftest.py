@@ -10,9 +10,10 @@ from typing import Any, Protocol
 
 import pytest
 
-from keysync.azure.retry import RetryPolicy, StaleRead
+from keysync.azure.retry import RetryPolicy
 from keysync.cli.compose import open_app
 from keysync.emulator import Emulator
+from keysync.failures import StaleRead
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal

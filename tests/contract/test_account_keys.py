@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
+from keysync.failures import CallFailed
 from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks
 
 LONG = base64.b64encode(b"x" * 32).decode()

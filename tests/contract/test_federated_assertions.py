@@ -10,9 +10,9 @@ from typing import Any
 import jwt
 import pytest
 
-from keysync.azure.errors import CallFailed
 from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator
+from keysync.failures import CallFailed
 from keysync.secret.redact import Redactor
 from keysync.targets.interface import Absent
 from tests.support.azure import GROUP, SUBSCRIPTION, data

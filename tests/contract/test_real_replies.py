@@ -21,10 +21,12 @@ from azure.keyvault.secrets._shared import http_challenge_cache
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, SingleFlightCredential
-from keysync.azure.errors import CallFailed, FailureTranslator
-from keysync.azure.retry import Caller, Operation, RetryPolicy
+from keysync.azure.errors import AzureFailureTranslator
+from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
+from keysync.calls import Operation
 from keysync.config import settings
+from keysync.failures import CallFailed
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
@@ -230,7 +232,9 @@ async def side_of(
         clients = Clients(stack, endpoints, transport)
         batch = await clients.batch(opened, SUBSCRIPTION, None)
         secrets = await clients.secrets(opened, f"https://{host}", verify_challenge=True, api_version=None)
-        caller = Caller(FailureTranslator(redactor), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None)
+        caller = Caller(
+            AzureFailureTranslator(redactor), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None
+        )
         vault = KeyVault(f"https://{host}", secrets, caller, fingerprinter=fingerprinter, redactor=redactor)
         stack.push_async_callback(vault.close)
         document = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": "sampleacct", "vaults": ["main"]}

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
+from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
 from keysync.targets.interface import Absent, Metadata
 from tests.contract.conftest import PRIMARY, BehindTheSdks

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from keysync.azure.body import MOST_BYTES
-from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
+from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import WriteConflict, WriteUnknown
 from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret

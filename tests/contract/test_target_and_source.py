@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import CallFailed
 from keysync.emulator import Fault
+from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import NotKept, WriteConflict, WriteUnknown
 from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret

@@ -13,7 +13,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from ruamel.yaml import YAML
 
-from keysync.azure.retry import Operation
+from keysync.calls import Operation
 from keysync.report.metrics import Metrics
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Report, Result

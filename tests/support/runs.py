@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from keysync.azure.errors import FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.interface import KEY_NAMES, KeyName
@@ -77,7 +77,7 @@ class World:
     def __init__(self, *accounts: str, vaults: Sequence[str] = ("main",)) -> None:
         self.log: list[str] = []
         self.fingerprinter = Fingerprinter()
-        self.translator = FailureTranslator(Redactor())
+        self.translator = AzureFailureTranslator(Redactor())
         self.vaults = {name: MemoryVault(self.fingerprinter, log=self.log, clock=lambda: self.now) for name in vaults}
         self.sources = {name: MemorySource(key(f"{name}-1"), key(f"{name}-2")) for name in accounts}
         self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}

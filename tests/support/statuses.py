@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from keysync.azure.errors import CloudError, FailureRecord
+from keysync.failures import CloudError, FailureRecord
 from keysync.report.status import (
     AccountState,
     AccountStatus,

@@ -17,12 +17,12 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 import keysync
-from keysync.azure.tracing import ACCOUNT, RUN, SECRET
 from keysync.report.log import RunLog
 from keysync.report.metrics import OVERDUE
 from keysync.report.status import AccountState, RunResult, SyncState
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Change, Outcome, Result
+from keysync.tracing import ACCOUNT, RUN, SECRET
 from keysync.web.app import make_web_app
 from keysync.web.query import SORTS, Query
 from tests.support.alerts import REPORT, exposed, families

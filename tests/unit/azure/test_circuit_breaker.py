@@ -12,11 +12,12 @@ from keysync.azure.circuit_breaker import (
     Admission,
     BreakerPolicy,
     Breakers,
-    BreakerState,
     counts_against_credential,
     counts_against_vault,
 )
-from keysync.azure.errors import CloudError, FailureKind, FailureRecord, FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
+from keysync.calls import BreakerState
+from keysync.failures import CloudError, FailureKind, FailureRecord
 from keysync.secret.redact import Redactor
 from tests.support.replies import Reply
 from tests.support.virtual_clock import VirtualClock, seeded
@@ -34,11 +35,11 @@ def record(
 def signing_in(status: int, body: object) -> FailureRecord:
     """What a refusal of the token endpoint, or of a service that was shown a token, becomes."""
     error = ClientAuthenticationError(response=Reply(status, body))
-    return FailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
+    return AzureFailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
 def of(error: Exception) -> FailureRecord:
-    return FailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
+    return AzureFailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
 DOWN = record("connection")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
-from keysync.azure.errors import CallFailed, CloudError, FailureRecord
+from keysync.failures import CallFailed, CloudError, FailureRecord
 from tests.support.virtual_clock import VirtualClock, seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
 

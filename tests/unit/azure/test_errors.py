@@ -20,7 +20,9 @@ from azure.core.exceptions import (
 )
 from azure.identity import CredentialUnavailableError
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator, parse_retry_after
+from keysync.azure.errors import AzureFailureTranslator
+from keysync.failures import CallFailed, FailureRecord
+from keysync.http.reply import parse_retry_after
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from tests.support.replies import IDS, Reply, cloud_error, http_error
@@ -30,7 +32,7 @@ KEY = "QUJD" * 21 + "QUI="
 
 
 def record_of(error: BaseException, operation: str = "getSecret", scope: str = SCOPE) -> FailureRecord:
-    return FailureTranslator(Redactor()).record(error, operation=operation, scope=scope)
+    return AzureFailureTranslator(Redactor()).record(error, operation=operation, scope=scope)
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
@@ -143,7 +145,7 @@ def test_the_texts_of_one_failure_are_redacted_up_to_a_limit():
             return super().redact(text)
 
     details = [{"code": f"Code{number}", "message": "word " * 200} for number in range(60)]
-    record = FailureTranslator(Counting()).record(
+    record = AzureFailureTranslator(Counting()).record(
         http_error(400, cloud_error("Outer", "first", details=details), IDS), operation="getSecret", scope=SCOPE
     )
     assert 12 * 1024 < sum(map(len, redacted)) < 18 * 1024
@@ -203,7 +205,7 @@ def test_secrets_are_scrubbed_at_every_level():
     value = redactor.remember(SecretValue("hunter2-hunter2"))
     echo = f"bad {KEY} and hunter2-hunter2"
     body = cloud_error(echo, echo, target=echo, details=[{"code": echo}], innererror={echo: [echo]})
-    record = FailureTranslator(redactor).record(
+    record = AzureFailureTranslator(redactor).record(
         http_error(400, body, {"x-ms-request-id": echo}), operation="setSecret", scope=SCOPE
     )
     printed = f"{record} {json.dumps(record.to_dict())}"

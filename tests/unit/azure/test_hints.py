@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keysync.azure import hints
-from keysync.azure.errors import FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.secret.redact import Redactor
 from tests.support.replies import cloud_error, http_error
 
@@ -78,7 +78,7 @@ CASES: dict[str, tuple[int, dict[str, Any], str, tuple[str, ...]]] = {
 def test_a_known_failure_says_what_to_do(status: int, body: dict[str, Any], operation: str, parts: tuple[str, ...]):
     """The hint names the cure, and the action and scope where a right is missing."""
     scope = ACCOUNT if operation == "listKeys" else VAULT
-    record = FailureTranslator(Redactor()).record(http_error(status, body), operation=operation, scope=scope)
+    record = AzureFailureTranslator(Redactor()).record(http_error(status, body), operation=operation, scope=scope)
     assert record.hint is not None
     for part in parts:
         assert part in record.hint
@@ -86,7 +86,7 @@ def test_a_known_failure_says_what_to_do(status: int, body: dict[str, Any], oper
 
 def test_an_unknown_failure_has_no_hint():
     """Where the record says all there is, nothing is made up."""
-    record = FailureTranslator(Redactor()).record(
+    record = AzureFailureTranslator(Redactor()).record(
         http_error(409, cloud_error("Novel", "never seen")), operation="listKeys", scope=ACCOUNT
     )
     assert record.hint is None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from keysync.azure.errors import CallFailed
 from keysync.azure.policies import ListPagePolicy, SingleVaultPolicy
+from keysync.failures import CallFailed
 
 
 @dataclass

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
-from keysync.azure.retry import Caller, Operation, RetryPolicy
+from keysync.azure.errors import AzureFailureTranslator
+from keysync.azure.retry import Caller, RetryPolicy
+from keysync.calls import Operation
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from tests.support.replies import cloud_error, http_error
 
@@ -53,7 +55,7 @@ class World:
         self.seen: list[tuple[str, str]] = []
         self.policy = RetryPolicy(sleep=self.clock.sleep, uniform=self.clock.uniform, **bounds)  # type: ignore[arg-type]
         self.caller = Caller(
-            FailureTranslator(Redactor()),
+            AzureFailureTranslator(Redactor()),
             self.policy,
             timeout=timeout,
             observe=lambda operation, status: self.seen.append((operation.name, status)),

@@ -9,9 +9,9 @@ import pytest
 import trustme
 
 from keysync.azure.clouds import endpoints_of
-from keysync.azure.transport import tls_context
 from keysync.config.settings import CloudMapping
 from keysync.errors import UsageError
+from keysync.http.tls import tls_context
 
 
 def test_an_unreadable_bundle_is_told_at_start(tmp_path: Path):

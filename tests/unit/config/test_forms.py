@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config.formats import fold
+from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import pattern_of
 from keysync.sync.model import Item

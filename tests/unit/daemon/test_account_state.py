@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import FailureRecord
 from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
+from keysync.failures import FailureRecord
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
 from tests.support.generations import config_of, entries

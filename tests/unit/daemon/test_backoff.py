@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CloudError, FailureKind, FailureRecord
 from keysync.daemon.backoff import Backoff, BackoffPolicy, BackoffState, lasts
+from keysync.failures import CloudError, FailureKind, FailureRecord
 from tests.support.virtual_clock import seeded
 
 INTERVAL = 300.0

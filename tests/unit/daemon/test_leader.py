@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import CallFailed
 from keysync.daemon.leader import Leader
 from keysync.daemon.lease import LeaseTimings
+from keysync.failures import CallFailed
 from tests.support.warp import Warp, WarpLoop
 
 TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 
-class Ticket:
+class CallTicket:
     """Notes that the call was not made."""
 
     def __init__(self) -> None:
@@ -33,10 +33,10 @@ class Open:
     """A guard that lets everything through."""
 
     def __init__(self) -> None:
-        self.tickets: list[Ticket] = []
+        self.tickets: list[CallTicket] = []
 
-    async def admit(self) -> Ticket:
-        self.tickets.append(Ticket())
+    async def admit(self) -> CallTicket:
+        self.tickets.append(CallTicket())
         return self.tickets[-1]
 
 

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import Breakers
-from keysync.azure.errors import CallFailed, CloudError, FailureRecord
 from keysync.config.settings import Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
@@ -19,6 +18,7 @@ from keysync.daemon.scheduler import Group
 from keysync.daemon.snapshot import SnapshotBuilder, words_of
 from keysync.daemon.supervisor import Supervisor
 from keysync.daemon.triggers import NEVER, Trigger, interval_of
+from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import CallFailed, CloudError, FailureRecord
 from keysync.config.settings import Account
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.backoff import BackoffPolicy
@@ -18,6 +17,7 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
 from keysync.daemon.triggers import Trigger
+from keysync.failures import CallFailed, CloudError, FailureRecord
 from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CloudError, FailureRecord
+from keysync.failures import CloudError, FailureRecord
 from keysync.report.events import ItemEvent, ItemState, StopEvent, describe, stop_transitions, transitions
 from keysync.sync.model import BAD, DONE, ItemRef, Outcome, Report, Result
 from tests.support.runs import GROUP, ref

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import CloudError, FailureRecord
+from keysync.failures import CloudError, FailureRecord
 from keysync.report.log import RunLog
 from keysync.sync.model import Report, Result
 from tests.support.runs import ref

@@ -22,10 +22,10 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import FailureRecord
 from keysync.azure.transport import open_transport
 from keysync.config import models
 from keysync.config.load import load_config
+from keysync.failures import FailureRecord
 from keysync.report.notify import EventQueue, Notifier
 from keysync.report.webhook import Repeats, Webhook
 from keysync.secret.redact import Redactor

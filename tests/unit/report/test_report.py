@@ -15,9 +15,9 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from keysync.azure.errors import CloudError, FailureRecord
-from keysync.azure.retry import Operation
+from keysync.calls import Operation
 from keysync.errors import UsageError
+from keysync.failures import CloudError, FailureRecord
 from keysync.report import json as report_json
 from keysync.report.console import console_for
 from keysync.report.log import RunLog

@@ -28,13 +28,13 @@ from keysync import __version__
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
-from keysync.azure.tracing import ACCOUNT, NO_TRACER, RUN, SECRET, Tracer
 from keysync.azure.transport import open_transport
 from keysync.config.settings import EnvironmentCredential
 from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
 from keysync.secret.value import MASK, SecretValue
+from keysync.tracing import ACCOUNT, NO_TRACER, RUN, SECRET, Tracer
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.receiver import Receiver, receiving
 

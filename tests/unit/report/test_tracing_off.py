@@ -10,8 +10,8 @@ import pytest
 import structlog
 from azure.core.settings import settings
 
-from keysync.azure.tracing import NO_TRACER
 from keysync.report.tracing import asked_for, open_tracing
+from keysync.tracing import NO_TRACER
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
 

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.config.settings import Account, Discover
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Listing
@@ -74,7 +75,12 @@ def entry(*subscriptions: str, **more: Any) -> Discover:
 
 def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
     return Discovery(
-        entries, {"list": route}, FailureTranslator(Redactor()), listed=listed, vaults=VAULTS, **{"seconds": 5, **more}
+        entries,
+        {"list": route},
+        AzureFailureTranslator(Redactor()),
+        listed=listed,
+        vaults=VAULTS,
+        **{"seconds": 5, **more},
     )
 
 
@@ -222,7 +228,7 @@ async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[s
     up.put(A, ["alpha"])
     entries = [entry(A, vaults=["west"], **first), entry(A, via="resource_graph")]
     routes = {"list": down, "resource_graph": up}
-    listing = await Discovery(entries, routes, FailureTranslator(Redactor()), listed=(), vaults=VAULTS).list()
+    listing = await Discovery(entries, routes, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS).list()
     assert [account.vaults for account in listing.accounts] == [(vault,)]
 
 
@@ -263,7 +269,7 @@ async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> No
     two.pages[A] = [[ListedAccount(AccountId(A, "RG", "ALPHA"))]]
     routes = {"list": one, "resource_graph": two}
     entries = [entry(A), entry(A, via="resource_graph", vaults=["west"])]
-    discovery = Discovery(entries, routes, FailureTranslator(Redactor()), listed=(), vaults=VAULTS)
+    discovery = Discovery(entries, routes, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS)
     (first,) = (await discovery.list()).accounts
     one.put(A, [])
     (moved,) = (await discovery.list()).accounts
@@ -359,7 +365,7 @@ async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() 
             return [both]
 
     entries = [entry(A, B)]
-    discovery = Discovery(entries, {"list": OneScope()}, FailureTranslator(Redactor()), listed=(), vaults=VAULTS)
+    discovery = Discovery(entries, {"list": OneScope()}, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS)
     route.pages["both"] = [rows]
     await discovery.list()
     route.pages["both"] = [[]]

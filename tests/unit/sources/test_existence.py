@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from keysync.azure.errors import CallFailed, FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.cli.compose import open_app
 from keysync.emulator import Emulator, Fault
+from keysync.failures import CallFailed
 from keysync.secret.redact import Redactor
 from keysync.sources.existence import BatchAccountExistence
 from tests.support.azure import GROUP, SUBSCRIPTION, data
@@ -75,7 +76,9 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
         config = config_of(
             {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, "accounts": [account]}
         )
-        caller = Caller(FailureTranslator(Redactor()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None)
+        caller = Caller(
+            AzureFailureTranslator(Redactor()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None
+        )
         async with open_app(config, config.accounts, Redactor(), lambda *_: None) as app:
             yield Side(azure, BatchAccountExistence(app.batch_client, caller))
 

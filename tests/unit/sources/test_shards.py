@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CallFailed, FailureRecord, FailureTranslator
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.config.settings import Account, Discover
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovered_account import DiscoveredAccount
@@ -73,7 +74,7 @@ class Share:
 def make(
     route: AccountLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
 ) -> Discovery:
-    translator = FailureTranslator(Redactor())
+    translator = AzureFailureTranslator(Redactor())
     return Discovery(entries, {"list": route}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
 
 

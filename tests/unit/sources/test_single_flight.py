@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.single_flight import SingleFlightSource
 from tests.support.memory import MemorySource
 from tests.support.runs import key

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.targets.errors import WriteConflict, WriteUnknown
 from tests.support.runs import World, outcomes, ref
 

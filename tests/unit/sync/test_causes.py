@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.sync.causes import affected, identity_of, natural
 from keysync.sync.limits import held_message
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Item, KeyRefused, Observed, Unobserved

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.azure.errors import FailureRecord
 from keysync.config.settings import Account
 from keysync.errors import UsageError
+from keysync.failures import FailureRecord
 from keysync.sources.discovery import Problem
 from keysync.sources.filters import SkippedAccount
 from keysync.sync.inventory import Inventory, preflight, selected

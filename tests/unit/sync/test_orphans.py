@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.sync.apply import ApplyInputs
 from keysync.sync.model import Plan, Result
 from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_ours_for, orphans_among, removal

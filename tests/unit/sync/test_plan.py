@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.sources.interface import KEY_NAMES
 from keysync.sync.apply import planned
 from keysync.sync.model import Item, ItemPolicy, KeyRefused, Unobserved

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.sync.collect import WorkItem
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags

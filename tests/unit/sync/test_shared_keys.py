@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Result
 from keysync.sync.ownership import own_tags

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.azure.errors import FailureRecord
-from keysync.azure.retry import READ_BARRIER, StaleRead
+from keysync.calls import READ_BARRIER
+from keysync.failures import FailureRecord, StaleRead
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, outcomes, ref

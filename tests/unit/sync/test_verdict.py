@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import ItemObservation, KeyRefused, Unobserved, Verdict
 from keysync.sync.ownership import own_tags

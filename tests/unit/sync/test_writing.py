@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.errors import FailureRecord
+from keysync.failures import FailureRecord
 from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Result

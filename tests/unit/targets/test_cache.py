@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.azure.errors import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.targets import list_validation as survey_module

@@ -14,8 +14,9 @@ from typing import Any
 import aiohttp
 import pytest
 
-from keysync.azure.sockets import Sockets
-from keysync.azure.transport import open_transport, tls_context
+from keysync.azure.transport import open_transport
+from keysync.http.sockets import Sockets
+from keysync.http.tls import tls_context
 from keysync.secret.redact import Redactor
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 

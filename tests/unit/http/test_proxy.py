@@ -13,11 +13,12 @@ import pytest
 import trustme
 from structlog.testing import capture_logs
 
-from keysync.azure.errors import FailureRecord, FailureTranslator
-from keysync.azure.proxy import Proxies
+from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import RetryPolicy
 from keysync.azure.transport import SharedTransport, open_transport
 from keysync.errors import UsageError
+from keysync.failures import FailureRecord, FailureTranslator
+from keysync.http.proxy import Proxies
 from keysync.secret.redact import Redactor
 from tests.support.proxy import proxying
 from tests.support.receiver import receiving
@@ -201,7 +202,7 @@ async def transport_through(
     redactor = Redactor()
     async with AsyncExitStack() as stack:
         transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=redactor)
-        yield transport, FailureTranslator(redactor)
+        yield transport, AzureFailureTranslator(redactor)
 
 
 async def record_of(transport: SharedTransport, translator: FailureTranslator) -> FailureRecord:

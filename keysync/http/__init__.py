@@ -1,0 +1,1 @@
+"""HTTP without Azure: proxies, TLS, sockets, Retry-After."""
