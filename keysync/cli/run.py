@@ -30,9 +30,9 @@ from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leader import OpenElection, open_election
 from keysync.daemon.malloc import limit_arenas
-from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, regular
+from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, check_not_special
 from keysync.daemon.scheduler import Group, Scheduler, utc_now
-from keysync.daemon.snapshot import SnapshotBuilder, words_of
+from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
 from keysync.daemon.triggers import interval_of
 from keysync.errors import ConfigError, UsageError
@@ -61,7 +61,7 @@ def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError where the start fails."""
     limit_arenas()
     path = find_config(options.config, os.environ)
-    watch = ConfigWatch(path, lambda place: read_config(regular(place)))
+    watch = ConfigWatch(path, lambda place: read_config(check_not_special(place)))
     config = watch.read()
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
@@ -241,7 +241,7 @@ class _Daemon:
         if self._election is not None:
             leadership = self._election.leadership
             leadership.elected, leadership.lost = self._elected, self._lost
-            self._election.candidate.start()
+            self._election.elector.start()
         try:
             await self._interruption.stop.wait()
         finally:
@@ -330,7 +330,7 @@ class _Daemon:
     async def _give_way(self) -> None:
         if self._election is None:
             return
-        await self._supervisor.give_way(self._election.leadership.grace())
+        await self._supervisor.end_runs(self._election.leadership.grace())
         if not self._leads():
             # What others do from now on is not seen here: nothing that was known may be held for true later.
             self._account_states.forget()
@@ -455,7 +455,7 @@ class _Daemon:
         # Once a schedule, not once an account: a crontab takes a while to tell.
         @cache
         def every(schedule: Schedule) -> tuple[str, timedelta]:
-            return words_of(schedule), interval_of(schedule, now)
+            return schedule_text(schedule), interval_of(schedule, now)
 
         refused = [one.account for one in opened.refused if one.account is not None]
         accounts = [*opened.accounts, *refused]

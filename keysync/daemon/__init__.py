@@ -1,1 +1,1 @@
-"""When runs start."""
+"""The long-running process: when runs start, which replica leads, and what the page and the probes show."""

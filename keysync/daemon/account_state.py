@@ -1,4 +1,4 @@
-"""What the daemon knows of each account: filled by runs as they go, shown by the page, the probes and the metrics."""
+"""The state of each account: runs update it, and the page, the probes and the metrics show it."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _NEVER: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 
 @dataclass(slots=True)
 class Entry:
-    """One account. `due` are items of a run under way that have no result yet, `turn` names that run.
+    """The state of one account. `due` are the items of an active run that have no result yet; `run_key` identifies that run.
 
-    `latest` are the results of the latest whole look, `current` those of one that is not over. Thousands of entries are kept,
-    each of a run for the next: hence tuples, and nothing where there is nothing.
+    `latest` are the results of the last complete run, `current` those of the active one. There are thousands of entries, kept
+    between runs, so they use tuples.
 
-    `interval` is how often it is looked at, at the busiest; `trigger`, for a crontab, says exactly when.
+    `interval` is the shortest time between two runs; for a crontab, `trigger` gives the exact fire times.
     """
 
     account: Account
@@ -43,14 +43,14 @@ class Entry:
     interval: timedelta
     read_only: bool
     due: tuple[ItemRef, ...] = ()
-    turn: object = None
+    run_key: object = None
     latest: tuple[Result, ...] = ()
     changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: _NEVER)
     current: tuple[Result, ...] = ()
     last_attempt: datetime | None = None
     last_success: datetime | None = None
     failures: int = 0
-    held: bool = False
+    needs_accept: bool = False
     trigger: Trigger | None = None
     _stale_at: tuple[datetime, datetime] | None = None
 
@@ -60,15 +60,15 @@ class Entry:
         return {result.ref: result for result in self.latest}
 
     def known(self, ref: ItemRef) -> ItemRef:
-        """The reference equal to `ref` that is kept already, if there is one: thousands of others need not be kept for a run."""
+        """The stored reference equal to `ref`, else `ref`. It saves memory for thousands of references during a run."""
         return next((result.ref for result in self.latest if result.ref == ref), ref)
 
     def worst(self) -> FailureRecord | None:
-        """The failure that speaks for the account, if its latest look had any."""
+        """The first failure of the latest results; None if there is none."""
         return next((result.error for result in self.latest if result.error is not None), None)
 
     def stale_at(self, started: datetime) -> datetime:
-        """When three intervals will have gone by since the account was in sync, or since `started` if it never was."""
+        """When the account becomes stale: three intervals after it was last in sync, or after `started` if it never was."""
         since = self.last_success or started
         if self.trigger is None or self.trigger.every is not None:
             return since + STALE_INTERVALS * self.interval
@@ -78,33 +78,35 @@ class Entry:
 
     @property
     def in_sync(self) -> bool:
-        """Whether the latest look found or brought every secret in sync."""
+        """Whether every secret is in sync by the latest results."""
         return bool(self.latest) and all(result.outcome in _IN_STEP for result in self.latest)
 
 
 class AccountStates:
-    """Accounts by ARM id in lower case, the recent writes, and the last run; a `RunObserver`.
+    """Accounts by ARM id in lower case, the recent writes, and the last run. It is a `RunObserver`.
 
-    `settled` is called whenever an account has its last result of a run.
+    `account_done` is called when an account has its last result of a run.
     """
 
-    def __init__(self, now: Callable[[], datetime], settled: Callable[[Entry], None] = lambda _entry: None) -> None:
+    def __init__(
+        self, now: Callable[[], datetime], account_done: Callable[[Entry], None] = lambda _entry: None
+    ) -> None:
         self._now = now
-        self.settled = settled
+        self.account_done = account_done
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
         self.last_run: RunStatus | None = None
         self._stops: dict[frozenset[str], str] = {}
         self.revision = 0
-        """Grows with every change: what is shown is made anew only when it has."""
+        """Grows with each change. The snapshot is built again only if it has grown."""
 
     @property
     def stopped(self) -> str | None:
-        """The safety stops in force, None where there is none."""
+        """The safety limits that currently stop runs; None if there are none."""
         return " ".join(self._stops.values()) or None
 
     def cover(self, entries: Mapping[str, Entry]) -> None:
-        """Takes the accounts of a configuration; those that were there before keep what is known of them."""
+        """Sets the accounts of a configuration. Accounts that stay keep their state."""
         for name, entry in entries.items():
             known = self.entries.get(name)
             if known is not None:
@@ -112,12 +114,12 @@ class AccountStates:
                 known.interval, known.read_only = entry.interval, entry.read_only
                 known.trigger = entry.trigger
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
-        # A stop of accounts that are all gone can be released by no run.
-        self._stops = {those: told for those, told in self._stops.items() if those & self.entries.keys()}
+        # No run can release a stop whose accounts are all gone.
+        self._stops = {accounts: reason for accounts, reason in self._stops.items() if accounts & self.entries.keys()}
         self.revision += 1
 
     def forget(self) -> None:
-        """Takes every account as not looked at yet: another process has looked at it since, or will. Writes stay."""
+        """Resets every account to not checked yet, because another process checks it. The recent writes stay."""
         for name, entry in self.entries.items():
             self.entries[name] = Entry(
                 entry.account, entry.schedule, entry.interval, entry.read_only, trigger=entry.trigger
@@ -126,7 +128,7 @@ class AccountStates:
         self.revision += 1
 
     def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
-        """Those of `accounts` that no run is busy with."""
+        """The `accounts` that are in no active run."""
         return tuple(account for account in accounts if not self._busy(account))
 
     def _busy(self, account: Account) -> bool:
@@ -134,42 +136,42 @@ class AccountStates:
         return entry is not None and bool(entry.due)
 
     def begin(self, refs: Iterable[ItemRef]) -> object:
-        """A run begins that is to have a result for each of `refs`; returns what `end` is to be told."""
-        turn = object()
+        """Begins a run that will have a result for each of `refs`. Returns the key for `end`."""
+        run_key = object()
         try:
             for ref in refs:
                 entry = self.entries.get(fold(ref.account))
                 if entry is not None:
-                    entry.due, entry.turn = (*_without(entry.due, ref), entry.known(ref)), turn
+                    entry.due, entry.run_key = (*_without(entry.due, ref), entry.known(ref)), run_key
         except BaseException:
-            self.end(turn)  # or nobody would, and those before it were busy for ever
+            self.end(run_key)  # else the accounts so far would stay busy forever
             raise
         self.revision += 1
-        return turn
+        return run_key
 
-    def end(self, turn: object) -> None:
-        """The run of that `turn` has ended, however it did: nothing of it is waited for any more.
+    def end(self, run_key: object) -> None:
+        """Ends the run `run_key`, with or without success: its items are no longer due.
 
-        An account that was done with it long before may be in another pass by now, which still waits for it.
+        An account that was done earlier may be in another run by now; it stays due there.
         """
         for entry in self.entries.values():
-            if entry.turn is turn:
-                # Of a run that crashed the rest never came, so what did is no look at the account.
-                entry.due, entry.current, entry.turn = (), (), None
+            if entry.run_key is run_key:
+                # The results of a failed run are incomplete, so they are dropped.
+                entry.due, entry.current, entry.run_key = (), (), None
         self.revision += 1
 
-    # The observer
+    # RunObserver
 
     def started(self, run_id: str, scopes: int) -> None:
-        """Accounts are told by `begin`."""
+        """No-op: `begin` has the accounts."""
 
     def collected(self, run_id: str, account: str) -> None:
-        """Only results count."""
+        """No-op: only results are recorded."""
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
-        """Notes what became of an item; with its last one the account has settled."""
+        """Records the result of an item. After its last item, the account is done."""
         self.revision += 1
-        # One object for all that comes within a second: in a large fleet that is hundreds of accounts.
+        # Results of the same second share one object: in a large fleet these are hundreds of accounts.
         now = interned_time(self._now().replace(microsecond=0))
         if result.outcome in _WRITTEN:
             self.writes.appendleft(_write_record(result, now))
@@ -181,10 +183,10 @@ class AccountStates:
         if result.outcome in _WRITTEN:
             entry.changed = {**entry.changed, result.ref: now}
         if not entry.due:
-            self._settle(entry, now)
+            self._finish_account(entry, now)
 
-    def _settle(self, entry: Entry, now: datetime) -> None:
-        # What is as it was stays the same objects: memory that every run takes anew is memory that nobody gets back.
+    def _finish_account(self, entry: Entry, now: datetime) -> None:
+        # Unchanged results keep their objects: new objects in each run would fragment the heap.
         if entry.current != entry.latest:
             entry.latest = entry.current
         entry.current = ()
@@ -192,15 +194,15 @@ class AccountStates:
             there = entry.results
             entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _NEVER
         entry.last_attempt = now
-        entry.held = False
+        entry.needs_accept = False
         if entry.in_sync:
             entry.last_success = now
         failed = any(result.outcome in _FAILED for result in entry.latest)
         entry.failures = entry.failures + 1 if failed else 0
-        self.settled(entry)
+        self.account_done(entry)
 
     def finished(self, report: Report) -> None:
-        """Notes the run, and whether a limit stopped it."""
+        """Records the run, and whether a limit stopped it."""
         self.revision += 1
         if self._stops or report.stopped is not None:
             self._note_stop(report)
@@ -211,22 +213,22 @@ class AccountStates:
             for result in report.results:
                 entry = self.entries.get(fold(result.ref.account))
                 if entry is not None and result.outcome == "skipped":
-                    entry.held = True
+                    entry.needs_accept = True
 
     def _note_stop(self, report: Report) -> None:
         accounts = frozenset(fold(result.ref.account) for result in report.results)
-        # A run over other accounts says nothing of a stop, one that has any of its accounts releases it.
-        self._stops = {those: told for those, told in self._stops.items() if not those & accounts}
+        # A run over any account of a stop releases it; a run over other accounts does not.
+        self._stops = {stopped: reason for stopped, reason in self._stops.items() if not stopped & accounts}
         if report.stopped is not None:
             self._stops[accounts] = report.stopped
 
 
 def _without(refs: tuple[ItemRef, ...], ref: ItemRef) -> tuple[ItemRef, ...]:
-    return tuple(one for one in refs if one != ref)
+    return tuple(other for other in refs if other != ref)
 
 
-def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datetime) -> AccountStatus:
-    """An account as the page has it."""
+def account_status(entry: Entry, now: datetime, next_try: datetime | None, started: datetime) -> AccountStatus:
+    """The account as the page and the API show it."""
     account = entry.account
     return AccountStatus(
         account=account.resource_id,
@@ -247,7 +249,7 @@ def shown(entry: Entry, now: datetime, next_try: datetime | None, started: datet
 
 
 def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
-    """Whether three intervals have gone by since the account was in sync, or since the start if it never was."""
+    """Whether three intervals have passed since the account was in sync, or since `started` if it never was."""
     return now > entry.stale_at(started)
 
 
@@ -257,8 +259,8 @@ def _state(entry: Entry) -> AccountState:
         return "pending"
     if outcomes & _FAILED:
         return "failing"
-    if entry.held:
-        return "held"
+    if entry.needs_accept:
+        return "needs_accept"
     if outcomes & BAD:
         return "refused"
     if outcomes & (WRITES | {"skipped"}):

@@ -1,4 +1,4 @@
-"""How long an account that keeps failing is left out of runs: pure, on seconds of a monotonic clock."""
+"""Backoff: how long an account that keeps failing is skipped. Pure calculation on monotonic seconds."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from keysync.failures import FailureKind, FailureRecord
 
 K = TypeVar("K", bound=Hashable)
 
-# Until somebody acts, the next try meets them again.
+# The next try fails in the same way until an operator acts.
 _LASTING_KINDS: Final[frozenset[FailureKind]] = frozenset(
     {"authentication", "credential_unavailable", "shared_key_disabled", "challenge"}
 )
-_PASSING_STATUS: Final = frozenset({408, 429})
+_TRANSIENT_STATUS: Final = frozenset({408, 429})
 
 
 def lasts(record: FailureRecord) -> bool:
-    """Whether the failure stays until somebody acts: a role, a name, a lock, a credential.
+    """Whether the failure lasts until an operator acts: a missing role, a wrong name, a lock, a credential.
 
-    What passes by itself (429, 408, 5xx, time-outs, the network) is no reason to leave the account out: the next run
-    may well succeed, and what troubles a whole vault or credential is for the circuit breaker.
+    Transient failures (429, 408, 5xx, time-outs, the network) are no reason to skip the account: the next run may succeed.
+    Failures of a whole vault or credential are handled by the circuit breaker.
     """
     status = record.http_status
-    if status is not None and (status >= 500 or status in _PASSING_STATUS):
+    if status is not None and (status >= 500 or status in _TRANSIENT_STATUS):
         return False
     if record.kind in _LASTING_KINDS:
         return True
@@ -34,86 +34,86 @@ def lasts(record: FailureRecord) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BackoffPolicy:
-    """How long to leave out; seconds throughout.
+    """How long to skip an account; seconds throughout.
 
-    After the first lasting failure in a row nothing: the next try is in the next ordinary pass. After the n-th it is
-    a time drawn evenly from nothing to `base` doubled n - 2 times, `cap` at most; then the next ordinary pass tries
-    again. So no try comes before its schedule.
+    After the first lasting failure in a row the account is not skipped. After the n-th it is skipped for a random time
+    between 0 and `base` doubled n - 2 times (full jitter), at most `cap`. It is then tried in the next scheduled run, never
+    earlier than its schedule.
 
-    `cap` is in intervals of the account, counted from when its schedule last began a run, just below two: one run is left
-    out, never two in a row, however late that run, or one that was asked for after it, has failed. Consumers stay
-    locked out until a repaired account is noticed, and all that leaving it out saves is failed sign-ins and a few of the 10
-    calls a second that Resource Manager grants. The same bounds what one account's Retry-After asks for; that of a whole
-    subscription is kept to in full by `azure.pace`. `base` is 30 seconds, so that with runs every 5 minutes the first
-    four tries are all on time: a new role takes minutes to be felt.
+    `cap` is in intervals of the account, counted from its last scheduled start. It is just below two: one run is skipped,
+    never two in a row, even if the failed run was late or was requested in between. Consumers are locked out until a
+    repaired account is noticed, and skipping only saves failed sign-ins and a few of the 10 calls a second that Resource
+    Manager grants. `cap` also limits the Retry-After of one account; `azure.rate_limit` obeys the one of a subscription in
+    full. `base` is 30 seconds: with runs every 5 minutes the first four tries are on time, because a new role takes minutes
+    to take effect.
     """
 
     base: float = 30.0
     cap: float = 1.95
 
     def longest(self, failures: int, interval: float) -> float:
-        """The upper end of what is drawn after `failures` lasting failures in a row of an account tried every `interval` s."""
+        """The longest random time after `failures` lasting failures in a row of an account that runs every `interval` seconds."""
         if failures < 2:
             return 0.0
         return min(self.bound(interval), self.base * 2.0 ** min(failures - 2, 64))
 
     def bound(self, interval: float) -> float:
-        """The longest time for which an account tried every `interval` seconds is ever left out."""
+        """The longest time, in seconds, for which an account that runs every `interval` seconds is skipped."""
         return self.cap * interval
 
 
 @dataclass(frozen=True, slots=True)
 class BackoffState:
-    """An account that failed: how many lasting failures in a row, and from when on it is tried again."""
+    """An account that failed: its lasting failures in a row, and when it may run again (monotonic seconds)."""
 
     failures: int
     retry_at: float
 
 
 class Backoff(Generic[K]):
-    """Who is left out, and until when. Whoever has not failed is always ready."""
+    """The accounts that are skipped, and until when. An account without a failure is always ready."""
 
     def __init__(self, random: Random, policy: BackoffPolicy | None = None) -> None:
         self._random = random
         self._policy = policy or BackoffPolicy()
-        self._standing: dict[K, BackoffState] = {}
+        self._states: dict[K, BackoffState] = {}
 
     def ready(self, key: K, now: float) -> bool:
         """Whether `key` takes part in a run that starts at `now`."""
-        standing = self._standing.get(key)
-        return standing is None or now >= standing.retry_at
+        state = self._states.get(key)
+        return state is None or now >= state.retry_at
 
     def failed(
         self, key: K, record: FailureRecord, now: float, interval: float, *, since: float | None = None
     ) -> BackoffState:
-        """Notes that `key`, tried every `interval` seconds, failed at `now`; its schedule began at `since` (None: just now).
+        """Records that `key`, which runs every `interval` seconds, failed at `now`. `since` is its scheduled start (None: `now`).
 
-        A failure that runs counts for nothing, but its Retry-After is kept to, within the bound.
+        A transient failure does not count, but its Retry-After is obeyed, up to the bound.
         """
-        before = self._standing.get(key)
+        before = self._states.get(key)
         failures = (before.failures if before else 0) + lasts(record)
-        asked = record.retry_after or 0.0
+        retry_after = record.retry_after or 0.0
         drawn = self._random.uniform(0.0, self._policy.longest(failures, interval)) if lasts(record) else 0.0
         latest = (now if since is None else since) + self._policy.bound(interval)
-        standing = BackoffState(failures, min(now + max(asked, drawn), latest))
-        self._standing[key] = standing
-        return standing
+        state = BackoffState(failures, min(now + max(retry_after, drawn), latest))
+        self._states[key] = state
+        return state
 
     def succeeded(self, key: K) -> None:
-        """Notes that `key` is well: it begins from nothing when it fails again."""
-        self._standing.pop(key, None)
+        """Records that `key` succeeded, and forgets its failures."""
+        self._states.pop(key, None)
 
     def retry_now(self, key: K | None = None) -> None:
-        """Lets `key`, or everyone, take part in the next run; how often they failed is not forgotten."""
-        for one, standing in list(self._standing.items()):
+        """Lets `key`, or every key, take part in the next run. The number of failures is kept."""
+        for one, state in list(self._states.items()):
             if key is None or one == key:
-                self._standing[one] = BackoffState(standing.failures, 0.0)
+                self._states[one] = BackoffState(state.failures, 0.0)
 
     def keep(self, keys: Iterable[K]) -> None:
-        """Forgets whoever is not among `keys`, as after a reload."""
+        """Forgets every key that is not in `keys`, as after a reload."""
         kept = set(keys)
-        self._standing = {key: standing for key, standing in self._standing.items() if key in kept}
+        self._states = {key: state for key, state in self._states.items() if key in kept}
 
     def states(self) -> dict[K, BackoffState]:
-        """Everyone who failed last time."""
-        return dict(self._standing)
+        """The state of each key that failed last time."""
+        return dict(self._states)

@@ -24,11 +24,11 @@ class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no
         """The first fire time after `previous_fire_time`, else after `now`, in UTC; None if there is none within 50 years."""
         after = previous_fire_time or now
         try:
-            # In an hour that the clock repeats, cronsim also returns times of its first run.
+            # In a repeated hour, cronsim also returns times of the first of the two hours.
             return next(
                 time
-                for one in CronSim(self._cron, after.astimezone(self._zone))
-                if (time := one.astimezone(UTC)) > after
+                for local in CronSim(self._cron, after.astimezone(self._zone))
+                if (time := local.astimezone(UTC)) > after
             )
         except (CronSimError, StopIteration):
             return None  # a day that does not exist, such as 30 February

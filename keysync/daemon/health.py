@@ -1,4 +1,4 @@
-"""Whether the daemon is alive: its loop turns, and runs start. And a thread that tells where a stuck loop hangs."""
+"""Liveness of the daemon: the event loop runs, and sync runs start. A watchdog thread logs where a blocked loop hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FRAMES: Final = 50
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """One moment on both clocks: `monotonic` counts seconds and stands still in a suspend, `wall` is UTC."""
+    """One moment on both clocks. `wall` is UTC; `monotonic` is in seconds and pauses during a suspend."""
 
     wall: datetime
     monotonic: float
@@ -33,7 +33,7 @@ class Instant:
 
 
 class Liveness(NamedTuple):
-    """Whether the daemon is alive, and if not why, in one sentence."""
+    """Whether the daemon is alive; if not, `reason` is one sentence."""
 
     live: bool
     reason: str | None = None
@@ -46,14 +46,14 @@ class _Running:
 
 
 class Health:
-    """The liveness of the daemon, from what it is told; it reads no clock.
+    """The liveness of the daemon. Callers pass the time; this class reads no clock.
 
-    Alive means: the loop's own task has beaten within `beat_seconds`, and a run has started within three intervals of
-    the timetable that is soonest (with a crontab: before its third time after the last start, plus the jitter). A run
-    that is running within its deadline is a good reason for none to start: then it is Azure that is slow.
+    The daemon is alive if `beat` was called within `beat_seconds`, and a run has started within three intervals of the most
+    frequent trigger (for a crontab: before its third fire time after the last start, plus jitter). While a run is within its
+    deadline, no other run has to start: Azure is slow.
 
-    Time is counted on the monotonic clock, less what the process spent frozen (the beat stood still); after that, and
-    after a suspend or a set clock (the two clocks differ), silence is forgiven for one interval.
+    Time is measured on the monotonic clock, without the time for which the process was frozen (no beats). After a freeze, a
+    suspend or a changed wall clock (the two clocks differ), missing starts are accepted for one interval.
     """
 
     def __init__(self, triggers: Iterable[Trigger], now: Instant, *, beat_seconds: float = 15.0) -> None:
@@ -62,28 +62,28 @@ class Health:
         self._started = now.monotonic
         self._running: dict[Hashable, _Running] = {}
         self._lenient_until = now.monotonic
-        self._timetables: tuple[Trigger, ...] = ()
+        self._triggers: tuple[Trigger, ...] = ()
         self._allowed = float("inf")
         self.replace(triggers, now)
 
     def replace(self, triggers: Iterable[Trigger], now: Instant) -> None:
-        """Takes `triggers` in place of those before, as after a reload; silence counts from `now`."""
-        self._timetables = tuple(triggers)
+        """Replaces the triggers, as after a reload. The time without a start counts from `now`."""
+        self._triggers = tuple(triggers)
         self._note_start(now)
 
     def beat(self, now: Instant) -> None:
-        """The loop turns; to be called every second by a task of its own."""
+        """Records that the event loop runs. A task of its own calls this every second."""
         if self._was_away(now):
             self._forgive(now)
         self._beat = now
 
     def run_started(self, key: Hashable, now: Instant, deadline: float) -> None:
-        """Pass `key` begins, and must be over within `deadline` seconds."""
+        """Run `key` begins, and must end within `deadline` seconds."""
         self._running[key] = _Running(now.monotonic, deadline)
         self._note_start(now)
 
     def run_ended(self, key: Hashable) -> None:
-        """Pass `key` is over, however it ended."""
+        """Run `key` has ended, with or without success."""
         self._running.pop(key, None)
 
     def verdict(self, now: Instant) -> Liveness:
@@ -96,7 +96,7 @@ class Health:
         return self._check_runs(now.monotonic)
 
     def overdue(self, now: Instant) -> datetime | None:
-        """From when on `verdict` will say that runs have stopped, unless one starts or ends until then; None for never."""
+        """When the daemon will count as not alive unless a run starts or ends before; None for never. UTC."""
         if self._running:
             at = min(running.since + running.seconds for running in self._running.values()) + self._beat_seconds
         else:
@@ -129,11 +129,11 @@ class Health:
 
     def _note_start(self, now: Instant) -> None:
         self._started = now.monotonic
-        self._allowed = min((_silence(trigger, now.wall) for trigger in self._timetables), default=float("inf"))
+        self._allowed = min((_silence(trigger, now.wall) for trigger in self._triggers), default=float("inf"))
 
 
 def _silence(trigger: Trigger, start: datetime) -> float:
-    """Seconds after `start` by which the third start after it must have come."""
+    """Seconds after `start` within which the third start after it must happen."""
     third = trigger.following(start, _INTERVALS)
     if third == NEVER:
         return float("inf")
@@ -144,11 +144,10 @@ def _silence(trigger: Trigger, start: datetime) -> float:
 
 
 class Watchdog:
-    """A thread that logs `event_loop.blocked`, once a stall, with the place in the code where the watched thread hangs.
+    """A thread that logs `event_loop.blocked` once for each stall, with the stack of the watched thread.
 
-    The stack is file, line and function of each frame, innermost first, and nothing else: no source line and no value.
-    `event_loop.recovered` follows when the beats go on. A freeze of the whole process, in which this thread stood still as
-    well, is not held against the loop.
+    The stack has file, line and function of each frame, innermost first; no source line and no value. When the beats
+    continue, it logs `event_loop.recovered`. A freeze of the whole process, including this thread, is not reported.
     """
 
     def __init__(
@@ -165,19 +164,19 @@ class Watchdog:
         self._log = log or structlog.get_logger("keysync")
         self._watched = threading.get_ident()
         self._last = self._ticked = monotonic()
-        self._forgiven = self._last  # when this thread last found that it had stood still too
+        self._forgiven = self._last  # when this thread last noticed that it had been frozen too
         self._stuck_since: float | None = None
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
     def start(self) -> None:
-        """Watches the calling thread from now on."""
+        """Watches the calling thread."""
         self._watched = threading.get_ident()
         self._last = self._ticked = self._monotonic()
         self._thread.start()
 
     def beat(self) -> None:
-        """The loop turns; to be called from it every second or so."""
+        """Records that the event loop runs; the loop calls this about every second."""
         self._last = self._monotonic()
 
     def close(self) -> None:
@@ -187,7 +186,7 @@ class Watchdog:
             self._thread.join()
 
     def check(self) -> None:
-        """One look at the beats; the thread's own step."""
+        """Checks the beats once. The thread calls this every `tick` seconds."""
         now, last = self._monotonic(), self._last
         if now - self._ticked > self._tick + self._stall / 2:
             self._forgiven = now
@@ -205,8 +204,8 @@ class Watchdog:
 
 
 def stack_of(thread: int) -> list[str]:
-    """``file:line:function`` of each frame of the thread with this ident, innermost first; empty where it is gone."""
-    frame: FrameType | None = sys._current_frames().get(thread)  # noqa: SLF001  # documented, in spite of its name
+    """``file:line:function`` of each frame of the thread with this ident, innermost first; empty if the thread has ended."""
+    frame: FrameType | None = sys._current_frames().get(thread)  # noqa: SLF001  # documented despite its name
     found: list[str] = []
     while frame is not None and len(found) < _FRAMES:
         found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}:{frame.f_code.co_name}")

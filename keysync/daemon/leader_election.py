@@ -1,8 +1,8 @@
-"""The election: the one of Kubernetes' own client library, on a Lease. Only `keysync.daemon.leader` imports this, for an extra.
+"""Leader election on a Lease, by the Kubernetes client library. Only `keysync.daemon.leader` imports it (extra ``kubernetes``).
 
-The library decides who tries what and when. What it leaves to chance is guarded here: each request ends in time and whatever
-it raises is a failure to try again after; a lease is taken over only when `ObservedLease` says that nobody can still believe to
-lead (the library goes by the wall clock); and how long the lead lasts is judged by `LeaseState`, which need not wait for it.
+The library decides when to try what. This module adds what the library lacks. Each request has a deadline, and each
+exception leads to another try. A lease is taken over only if `ObservedLease` says that no other replica can still lead (the
+library uses the wall clock). `LeaseState` decides how long the lead lasts, without waiting for the library.
 """
 
 from __future__ import annotations
@@ -30,41 +30,41 @@ from keysync.errors import UsageError
 from keysync.files import read_small
 
 _NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_QUIET: Final = {404, 409}  # no lease yet, or somebody was quicker: no failure
+_QUIET: Final = {404, 409}  # no lease yet, or another replica was faster: not a failure
 _UNAUTHORIZED: Final = 401
 _RELEASE_SECONDS: Final = 1.0
 _CLOCK_SECONDS: Final = 1.0
 
 
 class LeaderCallbacks(Protocol):
-    """Told what became of the lease: a `Leader`, on the loop."""
+    """Receives the results of requests for the lease, on the event loop (implemented by `Leader`)."""
 
     def read(self, received: float) -> None: ...
     def renewed(self, sent: float) -> None: ...
-    def held_by(self, holder: str) -> None: ...
+    def other_holds(self, holder: str) -> None: ...
     def failed(self, reason: str, http_status: int | None) -> None: ...
 
 
-Post = Callable[..., None]
-"""Has a function called, with arguments, where it may be: on the event loop."""
+CallOnLoop = Callable[..., None]
+"""Calls a function with arguments on the event loop, from another thread."""
 
 
 def connect(*, in_cluster: bool) -> ApiClient:
-    """A client of the cluster that this pod is in, or of the one that a kubeconfig names. Raises UsageError."""
+    """A client of the cluster of this pod, or of the current kubeconfig context. Raises UsageError."""
     settings = Configuration()
     try:
         _load(settings, in_cluster=in_cluster)
     except (ConfigException, OSError) as error:
         raise UsageError(f"leader_election: no way to Kubernetes: {error}") from None
-    # The election tries again by itself; a repetition behind its back would outlast its deadlines.
+    # The election retries by itself. A retry within a request would exceed the deadlines of the election.
     settings.retries = False
     if in_cluster:
-        settings.proxy = None  # the client takes the environment's proxy, which does not know the cluster
+        settings.proxy = None  # the client uses the environment's proxy, which cannot reach the cluster
     return ApiClient(settings)
 
 
 def _load(settings: Configuration, *, in_cluster: bool) -> None:
-    """Reads address, authority and token into `settings`. Raises ConfigException or OSError."""
+    """Reads address, certificate authority and token into `settings`. Raises ConfigException or OSError."""
     if not in_cluster:
         load_kube_config(client_configuration=settings, persist_config=False)
         return
@@ -75,10 +75,10 @@ def _load(settings: Configuration, *, in_cluster: bool) -> None:
 
 
 def namespace_of_pod(*, in_cluster: bool) -> str:
-    """The namespace that this pod is in, or the one of the kubeconfig. Raises UsageError."""
+    """The namespace of this pod, or of the kubeconfig context. Raises UsageError."""
     found = _namespace_in_cluster() if in_cluster else _namespace_of_context()
     if not found:
-        raise UsageError("leader_election.namespace: not to be found out here, so it has to be set")
+        raise UsageError("leader_election.namespace: it cannot be determined here; set it")
     return found
 
 
@@ -98,9 +98,9 @@ def _namespace_of_context() -> str:
 
 
 class LeaderElector:
-    """Stands for election in a thread of its own, until `release`. `monotonic` is in seconds.
+    """Takes part in the election, in its own thread, until `release`. `monotonic` returns seconds.
 
-    `in_cluster` is as for `connect`: where the token is read again after a 401.
+    `in_cluster` is as for `connect`: it decides where the token is read again after a 401.
     """
 
     def __init__(
@@ -110,71 +110,71 @@ class LeaderElector:
         namespace: str,
         lease: str,
         identity: str,
-        terms: LeaseTimings,
-        told: LeaderCallbacks,
-        post: Post,
+        timings: LeaseTimings,
+        callbacks: LeaderCallbacks,
+        call_on_loop: CallOnLoop,
         in_cluster: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
-        self._pause = terms.retry_period
-        # So short that one request which hangs leaves time for another look before the deadline.
+        self._pause = timings.retry_period
+        # Short enough that after one hanging request there is time for another before the renew deadline.
         api = _Api(
             CoordinationV1Api(client),
-            terms.renew_deadline / 4,
-            lambda *args: post(told.failed, *args),
+            timings.renew_deadline / 4,
+            lambda *args: call_on_loop(callbacks.failed, *args),
             lambda: _load(client.configuration, in_cluster=in_cluster),
         )
-        self._lock = _Lock(api, lease, namespace, identity, terms, told, post, monotonic)
+        self._lock = _Lock(api, lease, namespace, identity, timings, callbacks, call_on_loop, monotonic)
         self._election = ElectionConfig(
-            # Whole seconds, as they stand in a Lease.
+            # Whole seconds, as in a Lease.
             self._lock,
-            int(terms.lease_duration),
-            terms.renew_deadline,
-            terms.retry_period,
+            int(timings.lease_duration),
+            timings.renew_deadline,
+            timings.retry_period,
             _nothing,
             _nothing,
         )
         self._thread = threading.Thread(target=self._run, name="leader election", daemon=True)
 
     def start(self) -> None:
-        """Begins."""
+        """Starts the thread."""
         self._thread.start()
 
     def release(self) -> None:
-        """Ends, and gives the lease back if it is held, so that another need not wait for its end. Blocks, for some seconds at most."""
+        """Ends, and releases the lease if this replica has it, so that a standby need not wait. Blocks for a few seconds at most."""
         self._lock.release()
         self._client.close()
 
     def abandon(self) -> None:
-        """Ends, and leaves the lease to run out."""
+        """Ends, and lets the lease expire."""
         self._lock.ended.set()
         self._client.close()
 
     def _run(self) -> None:
         while not self._lock.ended.is_set():
             try:
-                # Returns when it could not renew; then it stands for election again.
+                # Returns when it could not renew the lease; then it tries to acquire it again.
                 LeaderElection(self._election).run()
             except _Ended:
                 return
             except _ClockSet:
                 continue
-            except Exception as error:  # noqa: BLE001  # whatever it meets, it has to stand again
+            except Exception as error:  # noqa: BLE001  # no error may end the thread
                 self._lock.fail(f"unexpected {type(error).__name__}")
                 self._lock.ended.wait(self._pause)
 
 
 def _nothing() -> None:
-    """What is to be done in a term is told by `Leader`."""
+    """No-op callback: `Leader` decides what happens in a term."""
 
 
 class _Ended(Exception):
-    """Leads out of the library's loops, which know no end."""
+    """Ends the library's endless loops."""
 
 
 class _ClockSet(Exception):
-    """The wall clock, by which the library counts, was set: what it has counted so far is worth nothing."""
+    """The wall clock was set. The library counts by it, so its counts so far are wrong."""
 
 
 class _Lock(LeaseLock):
@@ -184,59 +184,59 @@ class _Lock(LeaseLock):
         lease: str,
         namespace: str,
         identity: str,
-        terms: LeaseTimings,
-        told: LeaderCallbacks,
-        post: Post,
+        timings: LeaseTimings,
+        callbacks: LeaderCallbacks,
+        call_on_loop: CallOnLoop,
         monotonic: Callable[[], float],
     ) -> None:
         super().__init__(lease, namespace, identity)
-        self.api_instance = api  # type: ignore[assignment]  # of whose calls it makes three
+        self.api_instance = api  # type: ignore[assignment]  # the lock makes three calls only, which _Api has
         self._api = api
         self.ended = threading.Event()
-        self._duration = terms.lease_duration
-        self._told = told
-        self._post = post
+        self._duration = timings.lease_duration
+        self._callbacks = callbacks
+        self._call_on_loop = call_on_loop
         self._monotonic = monotonic
-        self._sightings = ObservedLease()
+        self._observed = ObservedLease()
         self._offset = time.time() - monotonic()
         self._writing = threading.Lock()
 
     def get(self, name: str, namespace: str) -> tuple[bool, Any]:
-        """The library's, and noted."""
+        """Reads the lease and reports it."""
         self._check()
         found, record = super().get(name, namespace)
         lease = self.lease_reference
         if found and lease is not None:
             holder, duration = record.holder_identity, float(record.lease_duration or 0)
             received = self._monotonic()
-            self._sightings.seen(lease.metadata.resource_version, holder, duration, received)
-            self._post(self._told.read, received)
+            self._observed.record_read(lease.metadata.resource_version, holder, duration, received)
+            self._call_on_loop(self._callbacks.read, received)
             if holder is not None and holder != self.identity:
-                self._post(self._told.held_by, holder)
+                self._call_on_loop(self._callbacks.other_holds, holder)
         return found, record
 
     def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ANN401
-        """The library's, unless it has ended."""
+        """Creates the lease unless the election has ended."""
         with self._writing:
             self._check()
             sent = self._monotonic()
             return self._noted(super().create(name, namespace, election_record), sent)
 
     def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ANN401
-        """The library's, unless it has ended or somebody else may still believe to lead."""
+        """Writes the lease unless the election has ended or another replica may still lead."""
         with self._writing:
             self._check()
             sent = self._monotonic()
-            if not self._sightings.may_take(self.identity, self._duration, sent):
+            if not self._observed.may_take(self.identity, self._duration, sent):
                 return False
             return self._noted(super().update(name, namespace, updated_record), sent)
 
     def fail(self, reason: str) -> None:
-        """Tells of a failure that is no reply."""
-        self._post(self._told.failed, reason, None)
+        """Reports a failure without a reply."""
+        self._call_on_loop(self._callbacks.failed, reason, None)
 
     def release(self) -> None:
-        """Clears the holder, if that is still this candidate; nothing else is written afterwards."""
+        """Clears the holder if it is still this replica. Nothing is written afterwards."""
         self.ended.set()
         with self._writing:
             self._api.seconds = _RELEASE_SECONDS
@@ -246,11 +246,11 @@ class _Lock(LeaseLock):
                     lease.spec.holder_identity = None
                     self._api.replace_namespaced_lease(name=self.name, namespace=self.namespace, body=lease)
             except ApiException:
-                return  # it runs out by itself
+                return  # the lease expires
 
     def _noted(self, done: bool, sent: float) -> bool:
         if done:
-            self._post(self._told.renewed, sent)
+            self._call_on_loop(self._callbacks.renewed, sent)
         return done
 
     def _check(self) -> None:
@@ -262,10 +262,10 @@ class _Lock(LeaseLock):
 
 
 class _Api:
-    """The three calls that a lock makes, each attempt within `seconds`, and with no other failure than ApiException.
+    """The three calls that the lock makes. Each attempt ends within `seconds`, and raises nothing but ApiException.
 
-    After a 401 the credentials are read again by `reload`, and the call is repeated once: the library itself reads a
-    service account's token once a minute only.
+    After a 401, `reload` reads the credentials again and the call is repeated once: the library reads the token of a
+    service account only once a minute.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class _Api:
             self._failed(f"the token for Kubernetes cannot be read: {error}", None)
             raise ApiException(status=0, reason=type(error).__name__) from error
         except Exception as error:
-            # urllib3 has many of them, and one that the library does not know would end its thread.
+            # urllib3 raises many types, and one that the library does not catch would end its thread.
             name = type(error).__name__
             self._failed(f"no answer from Kubernetes: {name}", None)
             raise ApiException(status=0, reason=name) from error

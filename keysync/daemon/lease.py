@@ -1,9 +1,9 @@
-"""Whether this process leads, by what it knows of its lease; and whether a lease of somebody else may be taken over.
+"""Lease arithmetic: whether this process leads, and whether it may take over the lease of another replica.
 
-Nothing here reads a clock: every time is in seconds of the monotonic clock of the process that asks. That no two lead at
-once rests on this: a leader counts from the moment at which it *sent* its last renewal, and stops before the lease ends;
-a standby counts the whole lease from the moment at which it *received* the state that it last saw. The second moment is
-never before the first, whatever the wall clocks say.
+Nothing here reads a clock: all times are seconds on the monotonic clock of the calling process. Two replicas never lead at
+once, for this reason: a leader counts from the moment at which it *sent* its last renewal, and stops before the lease ends.
+A standby counts the whole lease from the moment at which it *received* the latest change of the lease. The second moment is
+never before the first, whatever the wall clocks show.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from typing import Final, Literal, TypeAlias
 LeadershipChange: TypeAlias = Literal["elected", "lost"]
 
 _NEVER: Final = float("-inf")
-_USED: Final = (
-    0.8  # of the time between the deadline and the end of the lease; the rest is for what a vault has received
-)
+_USED: Final = 0.8  # of the time between the renew deadline and the end of the lease; the rest is for requests that a vault has received
 
 
 @dataclass(frozen=True, slots=True)
 class LeaseTimings:
-    """How long things hold, in seconds: a lease; without a renewal, the right to begin a write; the time between two tries."""
+    """Timings of leader election as in client-go, in seconds.
+
+    `lease_duration` is how long a lease is valid. `renew_deadline` is how long after the last renewal a write may begin.
+    `retry_period` is the time between two tries.
+    """
 
     lease_duration: float
     renew_deadline: float
@@ -29,21 +31,21 @@ class LeaseTimings:
 
     @property
     def grace(self) -> float:
-        """How long writes that were under way at the deadline may go on."""
+        """Seconds after the renew deadline during which active writes may continue."""
         return _USED * (self.lease_duration - self.renew_deadline)
 
 
 class LeaseState:
-    """What a candidate knows of its own lead."""
+    """The lease of this replica: until when it leads, and until when its active writes may continue."""
 
-    def __init__(self, terms: LeaseTimings) -> None:
-        self._terms = terms
+    def __init__(self, timings: LeaseTimings) -> None:
+        self._timings = timings
         self._until = self._fence = _NEVER
         self._leading = False
 
     @property
     def until(self) -> float:
-        """When the lead ends unless it is renewed."""
+        """When the lead ends unless the lease is renewed."""
         return self._until
 
     def leads(self, now: float) -> bool:
@@ -51,31 +53,31 @@ class LeaseState:
         return now < self._until
 
     def admits(self, now: float) -> bool:
-        """Whether a write that was under way may go on."""
+        """Whether an active write may continue."""
         return now < self._fence
 
     def grace(self, now: float) -> float:
-        """Seconds for which writes under way may go on."""
+        """Seconds for which active writes may continue."""
         return max(0.0, self._fence - now)
 
     def renewed(self, sent: float, now: float) -> tuple[LeadershipChange, ...]:
-        """The lease was written, by a request that was sent at `sent`; what has changed by that.
+        """Records a renewal whose request was sent at `sent`, and returns the resulting changes.
 
-        A lead that had ended before the news came has ended, though another begins with it.
+        If the lead had ended before the reply arrived, the result is ``("lost", "elected")``.
         """
-        ended = self.look(now)
-        until = sent + self._terms.renew_deadline
+        ended = self.advance(now)
+        until = sent + self._timings.renew_deadline
         if until > self._until:
-            self._until, self._fence = until, until + self._terms.grace
-        return (*ended, *self.look(now))
+            self._until, self._fence = until, until + self._timings.grace
+        return (*ended, *self.advance(now))
 
-    def taken(self, now: float) -> tuple[LeadershipChange, ...]:
-        """Somebody else holds the lease: there is no grace left."""
+    def lost_to_other(self, now: float) -> tuple[LeadershipChange, ...]:
+        """Records that another replica holds the lease. Active writes must end at once."""
         self._until, self._fence = min(self._until, now), min(self._fence, now)
-        return self.look(now)
+        return self.advance(now)
 
-    def look(self, now: float) -> tuple[LeadershipChange, ...]:
-        """What has changed since the last look, by time alone."""
+    def advance(self, now: float) -> tuple[LeadershipChange, ...]:
+        """The changes since the last call that are due to time alone."""
         leads = self.leads(now)
         if leads == self._leading:
             return ()
@@ -84,7 +86,7 @@ class LeaseState:
 
 
 class ObservedLease:
-    """Since when a lease is as it was last seen: `version` is any mark that changes with each write to it."""
+    """A lease as this replica last read it, and since when it is unchanged."""
 
     def __init__(self) -> None:
         self._version: str | None = None
@@ -92,14 +94,17 @@ class ObservedLease:
         self._since = _NEVER
         self._duration = 0.0
 
-    def seen(self, version: str, holder: str | None, duration: float, received: float) -> None:
-        """The lease was read, by a reply that was `received`; `duration` is the one that stands in it."""
+    def record_read(self, version: str, holder: str | None, duration: float, received: float) -> None:
+        """Records a reply that arrived at `received`.
+
+        `version` changes with each write to the lease (resourceVersion); `duration` is the lease's own, in seconds.
+        """
         if version != self._version:
             self._version, self._since = version, received
         self._holder, self._duration = holder, duration
 
     def may_take(self, identity: str, duration: float, now: float) -> bool:
-        """Whether `identity`, whose own leases last `duration`, may write it: nobody else can still believe to lead."""
+        """Whether `identity`, whose leases last `duration` seconds, may write the lease: no other replica can still lead."""
         if self._holder is None or self._holder == identity:
             return True
         return now - self._since >= max(duration, self._duration)

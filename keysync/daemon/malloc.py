@@ -1,4 +1,4 @@
-"""Gives back to the system what the C library keeps of freed memory: it gives back by itself only what lies at the end."""
+"""Settings of glibc's malloc: return free pages to the system, and share one arena among threads."""
 
 from __future__ import annotations
 
@@ -10,17 +10,20 @@ _ARENA_MAX: Final = -8  # M_ARENA_MAX of malloc.h
 
 
 def trim_heap() -> None:
-    """Gives back whatever pages are free; does nothing where the C library has no ``malloc_trim``, which is glibc's."""
+    """Returns free pages to the system. glibc does that by itself only for pages at the end of the heap.
+
+    Does nothing if the C library has no ``malloc_trim`` (musl).
+    """
     trim = _function("malloc_trim")
     if trim is not None:
         trim(0)
 
 
 def limit_arenas() -> None:
-    """Has threads that are begun from now on take memory from where all others do; does nothing where the C library is not glibc.
+    """Makes threads that start later share one arena of memory. Does nothing if the C library is not glibc.
 
-    It would have each keep some of its own, so that they need not wait for one another. Here they do anyway. This wins over
-    MALLOC_ARENA_MAX.
+    glibc gives each thread an arena to avoid lock contention. The daemon's threads rarely run at once, and each arena keeps
+    free memory. This call overrides MALLOC_ARENA_MAX.
     """
     choose = _function("mallopt")
     if choose is not None:

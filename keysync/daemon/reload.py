@@ -1,8 +1,8 @@
-"""Notices that the configuration has changed, by looking at its content every few seconds.
+"""Notices changes of the configuration by reading its files every few seconds.
 
-Looking, since a mounted volume tells of changes in no way that could be relied on: Kubernetes swaps the symbolic link
-``..data`` above the file (kubernetes.io/docs/concepts/configuration/configmap, "Mounted ConfigMaps are updated
-automatically"), editors write another file and rename it, and network file systems tell nothing.
+Polling, because notifications of file systems are not reliable: Kubernetes swaps the symbolic link ``..data`` above the file
+(kubernetes.io/docs/concepts/configuration/configmap, "Mounted ConfigMaps are updated automatically"), editors write another
+file and rename it, and network file systems send no events.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from keysync.config.settings import Config
 from keysync.errors import ConfigError, Finding
 from keysync.files import open_regular
 
-_RETRY_LOOKS: Final = (
-    6  # how many looks later what was refused is tried again, although no file that is known has changed
+_RETRY_CHECKS: Final = (
+    6  # a refused configuration is loaded again after this number of checks, even if no known file has changed
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """There is another configuration, and it is good."""
+    """The configuration has changed and is valid."""
 
     config: Config
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """There is another file, and it is wrong; the configuration before stays in force."""
+    """The file has changed and is invalid. The previous configuration stays in force."""
 
     findings: tuple[Finding, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """The file cannot be read any more; the configuration before stays in force."""
+    """The file can no longer be read. The previous configuration stays in force."""
 
     path: Path
     reason: str
@@ -49,7 +49,7 @@ class Lost:
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What was refused or lost has been taken back: the file holds the configuration in force again."""
+    """After Refused or Lost, the file again contains the configuration in force."""
 
 
 ConfigChange = Changed | Refused | Lost | Restored
@@ -58,34 +58,34 @@ _Snapshot = dict[Path, bytes]
 
 
 def named_files(config: Config) -> Iterator[Path]:
-    """The mounted files that keysync itself reads once, as named in `config`.
+    """The mounted files named in `config` that keysync reads once.
 
-    Without `token_file`: azure-identity reads it anew for each token, and Kubernetes renews it all the time.
+    Not `token_file`: azure-identity reads it again for each token, and Kubernetes renews it regularly.
     """
     parts: list[Any] = [config]
     while parts:
         part = parts.pop()
-        for name, value in ((one.name, getattr(part, one.name)) for one in fields(part)):
+        for name, value in ((item.name, getattr(part, item.name)) for item in fields(part)):
             if isinstance(value, Path) and name != "token_file":
                 yield value
             inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
-            parts.extend(one for one in inner if is_dataclass(one))
+            parts.extend(child for child in inner if is_dataclass(child))
 
 
-def regular(path: Path) -> Path:
-    """`path`, unless what stands there could keep a reader waiting for ever. Raises ConfigError."""
+def check_not_special(path: Path) -> Path:
+    """Returns `path`. Raises ConfigError for a pipe, socket or device, which could block a reader forever."""
     if path.exists() and not path.is_file() and not path.is_dir():
-        told = "found something that is no regular file, such as a pipe: the daemon reads its configuration again and again"
-        raise ConfigError([Finding(str(path), None, None, "", told)])
+        message = "found no regular file (a pipe?): the daemon reads its configuration repeatedly"
+        raise ConfigError([Finding(str(path), None, None, "", message)])
     return path
 
 
 class ConfigWatch:
-    """Hands over what becomes of the configuration at `path`, each change once.
+    """Reports each change of the configuration at `path` once.
 
-    A content counts when two looks in a row, `interval` seconds apart, have found the same: a file that is half
-    written, or that vanishes for a moment, is not taken at its word. `load` raises ConfigError where the file is wrong;
-    `files` gives what else is to be watched. Only digests are remembered, under a key that dies with the process.
+    A change counts when two checks in a row, `interval` seconds apart, read the same content: this ignores a file that is
+    half written or missing for a moment. `load` raises ConfigError for an invalid file. `files` returns the other files to
+    watch. Only digests are kept, with a key that exists only in this process.
     """
 
     def __init__(
@@ -107,15 +107,15 @@ class ConfigWatch:
         self._also: tuple[Path, ...] = ()
         self._in_force: _Snapshot | None = None
         self._candidate: _Snapshot | None = None
-        self._told: _Snapshot | None = None  # what the last Refused or Lost was about
+        self._reported: _Snapshot | None = None  # the files of the last Refused or Lost
         self._refused: tuple[Finding, ...] = ()
-        self._looks = 0
-        self._faulty = False  # whether the last word of it was that the file is no good
+        self._checks = 0
+        self._faulty = False  # whether the last reported change was Refused or Lost
 
     def read(self) -> Config:
-        """The configuration as it is now, which is in force from here on. Raises ConfigError; then nothing changes.
+        """Loads the configuration and makes it the one in force. Raises ConfigError; then nothing changes.
 
-        For the start, and for SIGHUP, which waits for no second look. Reads files, so it may block.
+        Used at start and for SIGHUP, which does not wait for a second check. Reads files, so it may block.
         """
         with self._lock:
             found = self._snapshot(self._also)
@@ -126,46 +126,46 @@ class ConfigWatch:
             self._in_force_now(config, found)
             return config
 
-    def look(self) -> ConfigChange | None:
-        """What there is to tell since the last look. Reads files, so it may block."""
+    def check(self) -> ConfigChange | None:
+        """The change since the last check, or None. Reads files, so it may block."""
         with self._lock:
-            return self._look(self._snapshot(self._also))
+            return self._check(self._snapshot(self._also))
 
     async def changes(self) -> AsyncIterator[ConfigChange]:
-        """Every change, for as long as it is asked; files are read in a thread."""
+        """Yields each change. Files are read in a thread."""
         while True:
             await self._sleep(self._interval)
-            change = await asyncio.to_thread(self.look)
+            change = await asyncio.to_thread(self.check)
             if change is not None:
                 yield change
 
-    def _look(self, found: _Snapshot) -> ConfigChange | None:
+    def _check(self, found: _Snapshot) -> ConfigChange | None:
         if found == self._in_force:
-            self._candidate, self._told = None, None
+            self._candidate, self._reported = None, None
             restored, self._faulty = self._faulty, False
             return Restored() if restored else None
         if found != self._candidate:
-            self._candidate, self._looks = found, 0
+            self._candidate, self._checks = found, 0
             return None
-        self._looks += 1
+        self._checks += 1
         lost = self._lost()
-        if found == self._told and (lost is not None or self._looks % _RETRY_LOOKS):
+        if found == self._reported and (lost is not None or self._checks % _RETRY_CHECKS):
             return None
-        known = self._refused if found == self._told else ()
-        self._told = found
+        known = self._refused if found == self._reported else ()
+        self._reported = found
         if lost is not None:
             self._faulty = True
             return lost
-        return self._take(found, known)
+        return self._load_candidate(found, known)
 
-    def _take(self, found: _Snapshot, known: tuple[Finding, ...]) -> ConfigChange | None:
+    def _load_candidate(self, found: _Snapshot, known: tuple[Finding, ...]) -> ConfigChange | None:
         try:
             loaded: Config | ConfigError = self._load(self._path)
         except ConfigError as error:
             loaded = error
         if self._snapshot(self._also) != found:
-            # It changed while it was read, so the next look begins from nothing.
-            self._candidate = self._told = None
+            # The file changed during loading, so the next check starts over.
+            self._candidate = self._reported = None
             return None
         if isinstance(loaded, ConfigError):
             self._refused, self._faulty = loaded.findings, True
@@ -174,10 +174,10 @@ class ConfigWatch:
         return Changed(loaded)
 
     def _in_force_now(self, config: Config, found: _Snapshot) -> None:
-        # What `config` was read from keeps the digest from before; only the other files' are new.
+        # The file of `config` keeps its digest from before loading; the other files are read again.
         self._also = tuple(self._files(config))
         self._in_force = {**self._snapshot(self._also), self._path: found[self._path]}
-        self._candidate = self._told = None
+        self._candidate = self._reported = None
         self._faulty = False
 
     def _lost(self) -> Lost | None:
@@ -194,10 +194,10 @@ class ConfigWatch:
     def _digest(self, path: Path) -> bytes:
         try:
             if not path.is_file():
-                path.stat()  # raises where there is nothing at all
+                path.stat()  # raises OSError if the path does not exist
                 return b"no regular file"
             with open_regular(path) as file:
-                # Piece by piece: what was once taken whole the C library would keep.
+                # In pieces: glibc would keep the memory of a whole file.
                 return file_digest(file, lambda: blake2b(key=self._key)).digest()
         except OSError as error:
             return f"errno {error.errno}".encode()

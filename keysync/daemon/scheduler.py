@@ -1,4 +1,4 @@
-"""When runs start: timetables of accounts, driven by APScheduler."""
+"""The scheduler: fires the triggers of accounts, driven by APScheduler."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ from keysync.daemon.triggers import NEVER, FireTimes, Trigger
 
 T = TypeVar("T")
 
-_LATE: Final = timedelta(minutes=1)  # below it a start is as punctual as a busy loop can be
+_LATE: Final = timedelta(minutes=1)  # a smaller delay is normal for a busy loop
 
 
 @dataclass(frozen=True, slots=True)
 class Group(Generic[T]):
-    """What shares one timetable, so that it starts together."""
+    """Members with the same trigger. They start together."""
 
     trigger: Trigger
     members: tuple[T, ...]
 
 
 def group_by_schedule(members: Iterable[T], schedule_of: Callable[[T], Schedule]) -> tuple[Group[T], ...]:
-    """`members` by timetable, in the order in which they come."""
+    """Groups `members` by trigger, in order of first appearance."""
     grouped: dict[Trigger, list[T]] = {}
     for member in members:
         grouped.setdefault(Trigger.of(schedule_of(member)), []).append(member)
-    return tuple(Group(trigger, tuple(those)) for trigger, those in grouped.items())
+    return tuple(Group(trigger, tuple(group)) for trigger, group in grouped.items())
 
 
 def utc_now() -> datetime:
@@ -44,14 +44,14 @@ def utc_now() -> datetime:
 
 
 class Scheduler(Generic[T]):
-    """Calls `due` with the groups whose start has come; it tells, and runs no pass itself.
+    """Calls `due` with the groups whose triggers fire. It starts no runs itself.
 
-    While one call of `due` is not over, what falls due is gathered and told at once by the next call: nothing is
-    dropped, nothing piles up. An exception of `due` is logged as `schedule.failed`.
+    Groups that become due during a call of `due` are coalesced into the next call. An exception of `due` is logged as
+    `schedule.failed`.
 
-    APScheduler's `AsyncIOScheduler` sleeps on the loop's monotonic timer for as long as the wall clock said when it
-    fell asleep (3.11, `schedulers/asyncio.py`, `_start_timer`): after a suspend, or a clock set back, that is too long.
-    So it is given the next start only, and every `look` that is calculated anew from the wall clock.
+    APScheduler's `AsyncIOScheduler` computes a delay from the wall clock and then sleeps on the loop's monotonic timer
+    (3.11, `schedulers/asyncio.py`, `_start_timer`). After a suspend, or after the clock was set back, that delay is too long.
+    So APScheduler only gets the next start, and the delay is computed from the wall clock again after each `check_every`.
     """
 
     def __init__(
@@ -61,112 +61,112 @@ class Scheduler(Generic[T]):
         *,
         now: Callable[[], datetime] = utc_now,
         random: Random | None = None,
-        look: timedelta = timedelta(seconds=30),
+        check_every: timedelta = timedelta(seconds=30),
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._due = due
         self._now = now
-        self._look_seconds = look.total_seconds()
+        self._check_seconds = check_every.total_seconds()
         self._log = log or structlog.get_logger("keysync")
-        self._agenda = FireTimes(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
+        self._fire_times = FireTimes(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
         self._scheduler = AsyncIOScheduler(timezone=UTC)
         self._groups: dict[Trigger, Group[T]] = {}
         self._waiting: dict[Trigger, None] = {}
-        self._telling: asyncio.Task[None] | None = None
-        self._looking: asyncio.Task[None] | None = None
+        self._notify_task: asyncio.Task[None] | None = None
+        self._check_task: asyncio.Task[None] | None = None
         self._set(groups)
 
     def start(self) -> None:
-        """Begins; every group's first start is at once. Needs a running loop."""
+        """Starts the scheduler. Each group fires once immediately. Needs a running loop."""
         self._scheduler.start()
-        self._looking = asyncio.create_task(self._keep_looking(), name="clockwork")
+        self._check_task = asyncio.create_task(self._keep_checking(), name="scheduler")
 
     async def close(self) -> None:
-        """Ends for good; waits for a call of `due` under way, cancels none, and tells nothing more."""
-        looking, self._looking = self._looking, None
+        """Stops the scheduler. Waits for an active call of `due`, and makes no further call."""
+        looking, self._check_task = self._check_task, None
         if looking is None:
             return
         self._waiting.clear()
         looking.cancel()
-        # `shutdown` cancels running jobs even when told to wait (`executors/asyncio.py`); this one never suspends.
+        # `shutdown` cancels running jobs even with wait=True (`executors/asyncio.py`); this job never suspends.
         self._scheduler.shutdown(wait=False)
-        await asyncio.wait({looking} if self._telling is None else {looking, self._telling})
+        await asyncio.wait({looking} if self._notify_task is None else {looking, self._notify_task})
 
     def trigger_now(self) -> None:
-        """Tells of all groups at once; the timetables go on as they were."""
-        if self._looking is not None:
-            self._tell(self._groups)
+        """Fires all groups now. Their schedules do not change."""
+        if self._check_task is not None:
+            self._notify(self._groups)
 
     def replace(self, groups: Iterable[Group[T]]) -> None:
-        """Takes `groups` in place of those before: a timetable that stays keeps its grid, a new one starts at once."""
+        """Replaces the groups. A trigger that stays keeps its fire times; a new trigger fires at once."""
         self._set(groups)
-        if self._looking is not None:
-            self.look()
+        if self._check_task is not None:
+            self.check_due()
 
     @property
     def next_starts(self) -> dict[Trigger, datetime]:
-        """When each timetable starts next; `trigger.NEVER` where it does not."""
-        return self._agenda.next_starts()
+        """The next start of each trigger; `triggers.NEVER` if there is none."""
+        return self._fire_times.next_starts()
 
-    def look(self) -> None:
-        """Tells what is due, and sets the alarm for the next start. Called by the clockwork itself."""
+    def check_due(self) -> None:
+        """Fires the triggers that are due, and schedules the next check. Called by the scheduler itself."""
         now = self._now()
-        due = self._agenda.take(now)
-        for one in due:
-            if one.late >= _LATE:
-                self._log.warning("schedule.late", seconds=round(one.late.total_seconds()))
-        self._tell(one.trigger for one in due)
+        due = self._fire_times.take(now)
+        for start in due:
+            if start.late >= _LATE:
+                self._log.warning("schedule.late", seconds=round(start.late.total_seconds()))
+        self._notify(start.trigger for start in due)
         self._set_alarm(now)
 
     def _set(self, groups: Iterable[Group[T]]) -> None:
         self._groups = {group.trigger: group for group in groups}
         self._waiting = {trigger: None for trigger in self._waiting if trigger in self._groups}
-        self._agenda.replace(self._groups, self._now())
+        self._fire_times.replace(self._groups, self._now())
 
-    async def _keep_looking(self) -> None:
+    async def _keep_checking(self) -> None:
         while True:
             try:
-                self.look()
-            except Exception as error:  # noqa: BLE001  # a clockwork that stood still would be an outage
+                self.check_due()
+            except Exception as error:  # noqa: BLE001  # a stopped scheduler would be an outage
                 self._log.error("schedule.failed", exception=type(error).__name__)
-            await asyncio.sleep(self._look_seconds)
+            await asyncio.sleep(self._check_seconds)
 
     def _set_alarm(self, now: datetime) -> None:
         pause = min(
-            max((min(self._agenda.next_starts().values(), default=NEVER) - now).total_seconds(), 0.0),
-            self._look_seconds,
+            max((min(self._fire_times.next_starts().values(), default=NEVER) - now).total_seconds(), 0.0),
+            self._check_seconds,
         )
         self._scheduler.add_job(
             self._alarm,
-            # By APScheduler's clock, which is not the one that was handed in.
+            # By APScheduler's own clock, not by `now`.
             DateTrigger(run_date=datetime.now(UTC) + timedelta(seconds=pause), timezone=UTC),
             id="next start",
             replace_existing=True,
             max_instances=1,
             coalesce=True,
-            misfire_grace_time=None,  # its default of one second would leave a late start out
+            misfire_grace_time=None,  # the default of one second would skip a late start
         )
 
     async def _alarm(self) -> None:
-        # Not from within the job: it is over before the next alarm is set, so that `max_instances` never holds it back.
-        asyncio.get_running_loop().call_soon(self._ring)
+        # Not within the job: the job must end before the next one is added, or `max_instances` would skip that one.
+        asyncio.get_running_loop().call_soon(self._on_alarm)
 
-    def _ring(self) -> None:
-        if self._looking is not None:
-            self.look()
+    def _on_alarm(self) -> None:
+        if self._check_task is not None:
+            self.check_due()
 
-    def _tell(self, triggers: Iterable[Trigger]) -> None:
+    def _notify(self, triggers: Iterable[Trigger]) -> None:
         self._waiting |= dict.fromkeys(triggers)
-        if self._waiting and (self._telling is None or self._telling.done()):
-            self._telling = asyncio.create_task(self._tell_all(), name="clockwork: due")
+        if self._waiting and (self._notify_task is None or self._notify_task.done()):
+            self._notify_task = asyncio.create_task(self._notify_all(), name="scheduler: due")
 
-    async def _tell_all(self) -> None:
+    async def _notify_all(self) -> None:
         while self._waiting:
             groups = tuple(self._groups[trigger] for trigger in self._waiting)
             self._waiting = {}
             try:
-                told = self._due(groups)
-                if inspect.isawaitable(told):
-                    await told
-            except Exception as error:  # noqa: BLE001  # whatever a start meets, the next one must come
+                result = self._due(groups)
+                if inspect.isawaitable(result):
+                    await result
+            except Exception as error:  # noqa: BLE001  # an error must not prevent the next start
                 self._log.error("schedule.failed", exception=type(error).__name__)

@@ -1,4 +1,4 @@
-"""The board: everything that the daemon knows, as the snapshot that the page, the probes and the metrics are made from."""
+"""The snapshot: an immutable copy of the daemon's state for the page, the probes and the metrics."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from keysync import __version__
 from keysync.calls import BreakerState, BreakerStates
 from keysync.config.formats import format_duration
 from keysync.config.settings import Account, Config, Schedule
-from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
+from keysync.daemon.account_state import AccountStates, Entry, account_status, is_stale
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
 from keysync.daemon.supervisor import Supervisor, next_try
@@ -24,8 +24,8 @@ from keysync.sync.model import Result
 _FRESH_SECONDS = 1.0
 
 
-def words_of(schedule: Schedule) -> str:
-    """A schedule as a person says it."""
+def schedule_text(schedule: Schedule) -> str:
+    """A schedule as text, such as ``every 5m``."""
     if schedule.every is not None:
         return f"every {format_duration(schedule.every)}{_jitter(schedule)}"
     return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){_jitter(schedule)}"
@@ -37,10 +37,10 @@ def _jitter(schedule: Schedule) -> str:
 
 @dataclass(slots=True)
 class SnapshotBuilder:
-    """Makes the snapshot; the same one is handed out until something changes, for a second at most.
+    """Builds the snapshot, and caches it until something changes, for one second at most.
 
-    `credentials` are the names of those in use, `leadership` is None without an election, `discovery_complete` is None without
-    `discover`. To be asked on the event loop only, where what it reads is written.
+    `credentials` are the names of the credentials in use. `leadership` is None without leader election, `discovery_complete`
+    is None without `discover`. Use it on the event loop only, where its inputs are written.
     """
 
     account_states: AccountStates
@@ -56,29 +56,29 @@ class SnapshotBuilder:
     shard: str | None = None
     discovery_complete: bool | None = None
     unserved: tuple[Unserved, ...] = ()
-    _made: tuple[float, int, Status] | None = field(default=None)
+    _cached: tuple[float, int, Status] | None = field(default=None)
 
     def status(self) -> Status:
-        """What is known now."""
+        """The current snapshot."""
         now = self.clock()
-        if self._made is not None and self._made[1] == self.account_states.revision:
-            age = now.monotonic - self._made[0]
+        if self._cached is not None and self._cached[1] == self.account_states.revision:
+            age = now.monotonic - self._cached[0]
             if 0 <= age < _FRESH_SECONDS:
-                return self._made[2]
-        made = self._make(now)
-        self._made = (now.monotonic, self.account_states.revision, made)
-        return made
+                return self._cached[2]
+        built = self._build(now)
+        self._cached = (now.monotonic, self.account_states.revision, built)
+        return built
 
     def changed(self) -> None:
-        """Something beside the ledger has changed."""
-        self._made = None
+        """Drops the cached snapshot: something other than an account has changed."""
+        self._cached = None
 
     def elected(self) -> None:
-        """It leads from now on: what it has not looked at since cannot be stale yet."""
+        """Records that this replica leads from now on: accounts that it has not checked since are not stale yet."""
         self._elected = self.clock().wall
         self.changed()
 
-    def _make(self, now: Instant) -> Status:
+    def _build(self, now: Instant) -> Status:
         config = self.supervisor.generation.config
         entries = list(self.account_states.entries.values())
         starts = self.next_starts()
@@ -87,7 +87,7 @@ class SnapshotBuilder:
         ready_reason: str | None
         standby = self.leadership.standby() if self.leadership is not None and not leader else None
         stands_by = standby is not None
-        # A standby looks at nothing: neither is anything stale by its own fault.
+        # A standby checks no accounts, so no account is stale on a standby.
         if standby is not None:
             ready, ready_reason = standby.trouble is None, standby.reason
         else:
@@ -99,7 +99,7 @@ class SnapshotBuilder:
             now=now.wall,
             version=__version__,
             started=self.started,
-            every=words_of(config.schedule),
+            every=schedule_text(config.schedule),
             owner=config.owner,
             read_only=config.read_only,
             next_run=None if stands_by else min((start for start in starts.values() if start != NEVER), default=None),
@@ -123,7 +123,7 @@ class SnapshotBuilder:
             live_reason=reason,
             stale_accounts=tuple(entry.account.resource_id for entry in entries if is_stale(entry, now.wall, started)),
             accounts=tuple(
-                shown(
+                account_status(
                     entry,
                     now.wall,
                     None if stands_by else self._next_try(entry.account, config, starts, now),
@@ -148,14 +148,12 @@ class SnapshotBuilder:
         for entry in entries:
             for result in entry.latest:
                 by_vault[result.ref.vault].append(result)
-        standings = self.breakers.states()
-        return tuple(
-            _vault(name, config, by_vault[name], standings.get(f"vault:{name}"), now) for name in config.vaults
-        )
+        breakers = self.breakers.states()
+        return tuple(_vault(name, config, by_vault[name], breakers.get(f"vault:{name}"), now) for name in config.vaults)
 
     def _credentials(self, now: Instant) -> tuple[CredentialStatus, ...]:
-        standings = self.breakers.states()
-        return tuple(_credential(name, standings.get(f"credential:{name}"), now) for name in self.credentials)
+        breakers = self.breakers.states()
+        return tuple(_credential(name, breakers.get(f"credential:{name}"), now) for name in self.credentials)
 
     _was_ready: bool = False
     _elected: datetime | None = None

@@ -1,4 +1,4 @@
-"""The supervisor: runs over the accounts that are due, each account in one run at a time, none waiting for another."""
+"""The supervisor starts sync runs over the accounts that are due. An account takes part in one run at a time."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from keysync.daemon.triggers import Trigger
 from keysync.sync.model import ItemRef
 from keysync.sync.run import SyncRun, run_sync
 
-# When the connections of a run have been closed (`azure.transport`), and with them most of what it took is free.
+# By then `azure.transport` has closed the run's idle connections, and most of the run's memory is free.
 _TRIM_SECONDS: Final = 15.0
 
 
 class Generation(Protocol):
-    """One configuration, opened. It is closed once the last run that began in it has ended."""
+    """An open configuration with its clients. It is closed after the last run that began in it."""
 
     @property
     def config(self) -> Config: ...
@@ -36,7 +36,7 @@ class Generation(Protocol):
     def accounts(self) -> tuple[Account, ...]: ...
 
     def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A run over `accounts`; `busy` others are left out."""
+        """A run over `accounts`. `busy` is the number of accounts that are due but still in an earlier run."""
         ...
 
     async def close(self) -> None:
@@ -45,17 +45,17 @@ class Generation(Protocol):
 
 
 class SkipObserver(Protocol):
-    """Told how many accounts were due and take no part in a run, and why."""
+    """Receives the number of accounts that were due but skipped: still busy, or backing off."""
 
     def __call__(self, *, busy: int, backing_off: int) -> None: ...
 
 
 class Supervisor:
-    """Starts runs when they are due and keeps the books; never raises for what becomes of one.
+    """Starts runs when they are due and records their results. A failed run raises nothing here.
 
-    An account that fails for good is left out for a while (`daemon.backoff`); one that an earlier run still waits for
-    is left out and counted. While it does not lead (`leads`) no run begins at all. `monotonic` is in seconds. `trim` is called
-    once no run has ended for `trim_seconds`.
+    Accounts with lasting failures are skipped for a while (`daemon.backoff`). Accounts that are still in an earlier run are
+    skipped and counted. No run begins while `leads` returns False. `monotonic` returns seconds. `trim` is called when
+    `trim_seconds` have passed since the last run ended.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Supervisor:
         self._skipped = skipped
         self._backoff: Backoff[str] = Backoff(random or Random())  # noqa: S311  # nosec B311  # when to try again is no secret
         self._since: dict[str, float] = {}  # when the schedule last began a run over each account
-        self._asked = False  # whether the run to come is one that somebody asked for
+        self._requested = False  # whether the next run was requested (`sync_now`), not scheduled
         self._runs: dict[asyncio.Task[None], Generation] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._requeued: set[str] = set()
@@ -91,22 +91,22 @@ class Supervisor:
         self._trim_seconds = trim_seconds
         self._trim_timer: asyncio.TimerHandle | None = None
         self._log = log or structlog.get_logger("keysync")
-        account_states.settled = self._settled
+        account_states.account_done = self._account_done
 
     @property
     def generation(self) -> Generation:
-        """The one in force."""
+        """The current configuration."""
         return self._generation
 
     def due(self, groups: Iterable[Group[Account]]) -> None:
-        """The start of `groups` has come: begins one run over those of their accounts that can take part."""
+        """Begins one run over the accounts of `groups` that are neither busy nor backing off."""
         if self._stop.is_set():
             return
         if not self._leads():
-            # Nothing is wrong with the clockwork: it is another's turn.
+            # The scheduler works; another replica leads.
             self._record_liveness()
             return
-        asked, self._asked = self._asked, False
+        requested, self._requested = self._requested, False
         accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(account.key, self._monotonic())]
         free = self._account_states.free(ready)
@@ -114,64 +114,63 @@ class Supervisor:
         if self._skipped is not None:
             self._skipped(busy=busy, backing_off=backing_off)
         if not free and accounts:
-            # Nothing is wrong with the clockwork: everybody is busy, or waits to be tried again.
+            # The scheduler works; every account is busy or backing off.
             self._log.info("run.skipped", busy=busy, backing_off=backing_off)
             self._record_liveness()
             return
-        if not asked:
+        if not requested:
             self._since |= dict.fromkeys((account.key for account in free), self._monotonic())
         self._begin(free, busy)
 
     def begin(self, accounts: Sequence[Account]) -> None:
-        """Begins a run over `accounts` before their start has come, as for those that were just found."""
+        """Begins an unscheduled run over `accounts`, such as newly discovered ones."""
         free = self._account_states.free(accounts)
         if free and self._may_begin():
             self._begin(free, busy=0)
 
     def sync_now(self) -> None:
-        """Lets whoever was left out take part in the run that is to come, which is not the schedule's.
+        """Marks the next run as requested, and includes the accounts that are backing off.
 
-        An account that is busy may have been read before what somebody wants to be seen: it has one more run as soon as
-        it is free.
+        A busy account may have been read before the change that the user wants to see. It gets one more run when it is free.
         """
         self._backoff.retry_now()
-        self._asked = True
+        self._requested = True
         free = {account.key for account in self._account_states.free(self._generation.accounts)}
         self._requeued |= {account.key for account in self._generation.accounts} - free
 
     def retry_at(self, account: Account) -> float | None:
-        """The monotonic time in seconds until which `account` is left out, None where it is not."""
-        standing = self._backoff.states().get(account.key)
-        return standing.retry_at if standing is not None and standing.retry_at > self._monotonic() else None
+        """The monotonic time, in seconds, at which `account` may run again; None if it is not backing off."""
+        state = self._backoff.states().get(account.key)
+        return state.retry_at if state is not None and state.retry_at > self._monotonic() else None
 
     def replace(self, generation: Generation) -> None:
-        """Puts another configuration in force; the one before is closed when its runs have ended."""
+        """Makes `generation` current. The previous one is closed when its runs have ended."""
         before, self._generation = self._generation, generation
         kept = {account.key for account in generation.accounts}
         self._backoff.keep(kept)
         self._requeued &= kept
         self._since = {key: since for key, since in self._since.items() if key in kept}
-        task = asyncio.create_task(self._close_when_idle(before), name="close the configuration before")
+        task = asyncio.create_task(self._close_when_idle(before), name="close the previous configuration")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def drain(self) -> None:
-        """Waits for the runs under way, which end soon once the stop is set, then closes every generation."""
+        """Waits for the active runs, which end soon after the stop is set, then closes every generation."""
         if self._runs:
             await asyncio.wait(list(self._runs))
         await asyncio.gather(*self._closing, return_exceptions=True)
         await self._generation.close()
 
     async def abandon(self) -> None:
-        """Ends the runs under way at once, and closes what is open: for when there is no time left."""
+        """Cancels the active runs and closes every generation. Used when the shutdown deadline has passed."""
         self._requeued.clear()
         for task in (*self._runs, *self._closing):
             task.cancel()
         await asyncio.gather(*self._runs, *self._closing, return_exceptions=True)
         await self._generation.close()
 
-    async def give_way(self, seconds: float) -> None:
-        """Waits for the runs under way, whose stop is set, and ends those that have not ended after `seconds`."""
+    async def end_runs(self, seconds: float) -> None:
+        """Waits `seconds` for the active runs, whose stop is set, then cancels the rest."""
         runs = list(self._runs)
         if runs:
             _, late = await asyncio.wait(runs, timeout=seconds)
@@ -182,10 +181,10 @@ class Supervisor:
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
         self._requeued -= {account.key for account in accounts}
-        job = generation.make_run(accounts, busy=busy)
-        # At once and not when the task gets its turn: another start in between must find them busy.
-        turn = self._account_states.begin(_refs(job))
-        task = asyncio.create_task(self._run(job, turn, generation.config), name="pass")
+        run = generation.make_run(accounts, busy=busy)
+        # Before the task starts: a trigger that fires in between must find the accounts busy.
+        run_key = self._account_states.begin(_refs(run))
+        task = asyncio.create_task(self._run(run, run_key, generation.config), name="sync run")
         self._runs[task] = generation
         task.add_done_callback(self._runs.pop)
 
@@ -194,15 +193,15 @@ class Supervisor:
         self._health.run_started(key, Instant.now(), 0.0)
         self._health.run_ended(key)
 
-    async def _run(self, job: SyncRun, turn: object, config: Config) -> None:
+    async def _run(self, run: SyncRun, run_key: object, config: Config) -> None:
         key = object()
         self._health.run_started(key, Instant.now(), _deadline(config))
         try:
-            await run_sync(job)
-        except Exception as error:  # noqa: BLE001  # a fault of ours in one run must not end the daemon
+            await run_sync(run)
+        except Exception as error:  # noqa: BLE001  # a bug in one run must not end the daemon
             self._log.error("run.error", exception=type(error).__name__, place=raised_at(error))
         finally:
-            self._account_states.end(turn)
+            self._account_states.end(run_key)
             self._health.run_ended(key)
             self._run_requeued_soon()
             self._trim_later()
@@ -213,7 +212,7 @@ class Supervisor:
         self._trim_timer = asyncio.get_running_loop().call_later(self._trim_seconds, self._trim)
 
     def _run_requeued_soon(self) -> None:
-        # In the next turn of the loop: those that become free together have one run.
+        # In the next loop iteration: accounts that become free together share one run.
         if self._requeued and self._requeue_handle is None:
             self._requeue_handle = asyncio.get_running_loop().call_soon(self._run_requeued)
 
@@ -228,13 +227,13 @@ class Supervisor:
     def _may_begin(self) -> bool:
         return self._leads() and not self._stop.is_set()
 
-    def _settled(self, entry: Entry) -> None:
+    def _account_done(self, entry: Entry) -> None:
         record = entry.worst()
         if record is None:
             self._backoff.succeeded(entry.account.key)
         else:
             interval = entry.interval.total_seconds()
-            # From the schedule's own start: a run that was asked for in between must not cost two of the schedule's.
+            # From the scheduled start: a requested run in between must not cost two scheduled runs.
             since = self._since.get(entry.account.key)
             self._backoff.failed(entry.account.key, record, self._monotonic(), interval, since=since)
         if entry.account.key in self._requeued:
@@ -249,18 +248,18 @@ class Supervisor:
             await generation.close()
 
 
-def _refs(job: SyncRun) -> Iterator[ItemRef]:
-    """What the run is to have a result for, one after the other: for thousands of accounts together they are a burden."""
-    for scope in job.scopes:
+def _refs(run: SyncRun) -> Iterator[ItemRef]:
+    """The items that the run must report on. A generator: a list for thousands of accounts would take much memory."""
+    for scope in run.scopes:
         yield from (item.ref for item in scope.items)
-    yield from (one.ref for one in job.preflight.results)
+    yield from (result.ref for result in run.preflight.results)
 
 
 def entries_of(
     config: Config, accounts: Iterable[Account], every: Callable[[Schedule], tuple[str, timedelta]]
 ) -> Mapping[str, Entry]:
-    """The accounts as the ledger keeps them; `every` gives a schedule in words, and its interval."""
-    trigger = cache(Trigger.of)  # one object for all that have the same
+    """New entries for `accounts`, by ARM id in lower case. `every` returns a schedule's description and its interval."""
+    trigger = cache(Trigger.of)  # accounts with the same schedule share one object
 
     def entry(account: Account) -> Entry:
         schedule = account.schedule or config.schedule
@@ -271,7 +270,7 @@ def entries_of(
 
 
 def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:
-    """When an account is tried next: at its schedule's next `start`, but not before `retry_at`."""
+    """When an account runs next: at its schedule's next `start`, but not before `retry_at` (monotonic seconds)."""
     if retry_at is None:
         return start
     moment = now + timedelta(seconds=retry_at - monotonic)
@@ -279,13 +278,13 @@ def next_try(start: datetime | None, retry_at: float | None, now: datetime, mono
 
 
 def _deadline(config: Config) -> float:
-    """Seconds in which even a run that meets nothing but slowness is over: collecting, then writing with every repetition."""
+    """An upper bound for the duration of a run, in seconds: slow collecting, then writing with every retry."""
     timeouts = config.timeouts
     return timeouts.account.total_seconds() * 2 + timeouts.request.total_seconds() * 40
 
 
 def raised_at(error: BaseException) -> str:
-    """Where an exception was raised: file and line, and no value."""
+    """File and line where an exception was raised; never a value."""
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next

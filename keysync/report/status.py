@@ -19,13 +19,13 @@ AccountState: TypeAlias = Literal[
     "drift",  # seen to differ and not written: read-only, or a dry run
     "refused",
     "failing",
-    "held",  # a safety limit stopped the writing
+    "needs_accept",  # a safety limit stopped the writing
     "pending",  # not tried yet
 ]
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
 Breaker: TypeAlias = Literal["closed", "open", "half_open"]
 RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
-LeaseTrouble: TypeAlias = Literal["never_read", "outdated"]
+LeaseTrouble: TypeAlias = Literal["never_read", "stale"]
 SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})

@@ -12,9 +12,17 @@ from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.causes import natural
 
 PER_PAGE: Final = 200
-SEVERITY: Final[tuple[AccountState, ...]] = ("failing", "refused", "held", "drift", "pending", "changed", "in_sync")
+SEVERITY: Final[tuple[AccountState, ...]] = (
+    "failing",
+    "refused",
+    "needs_accept",
+    "drift",
+    "pending",
+    "changed",
+    "in_sync",
+)
 """The states, the one that most needs a person first."""
-NOT_RIGHT: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "held", "drift"})
+NOT_RIGHT: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "needs_accept", "drift"})
 
 _LONGEST: Final = 200
 _EVER: Final = datetime.min.replace(tzinfo=UTC)

@@ -26,7 +26,7 @@ STATES: Final[Mapping[str, tuple[str, Tone]]] = {
     "drift": ("drift", "warn"),
     "refused": ("refused", "warn"),
     "failing": ("failing", "bad"),
-    "held": ("held back", "bad"),
+    "needs_accept": ("held back", "bad"),
     "pending": ("not tried yet", "wait"),
     "ok": ("ok", "good"),
     "read_only": ("read-only", "wait"),

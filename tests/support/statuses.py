@@ -138,7 +138,7 @@ def varied() -> Status:
         failing("norole", stale=True),
         failing("entraonly", failures=1_200, stale=True),
         account("watched", "drift", secrets=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
-        account("waiting", "held", secrets=(secret("waiting", **held), secret("waiting", "secondary"))),
+        account("waiting", "needs_accept", secrets=(secret("waiting", **held), secret("waiting", "secondary"))),
         account("newcomer", "pending", last_success=None, last_attempt=None, busy=True, secrets=_unseen("newcomer")),
         account("sampleacct"),
         account("nightly", stale=True, last_success=ago(hours=30)),

@@ -740,7 +740,7 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
         assert {line["checksum"] for line in stops} == {checksum}
         assert {line["level"] for line in stops} == {"error"}
         assert f"--accept {checksum}" in status["stopped"]
-        assert [one["state"] for one in status["accounts"]] == ["held", "held"]
+        assert [one["state"] for one in status["accounts"]] == ["needs_accept", "needs_accept"]
         assert {secret["verdict"] for one in status["accounts"] for secret in one["secrets"]} == {"missing"}
         assert "keysync_safety_limit_active 1.0" in daemon.get("/metrics").text
         assert "limits.creates is 1" in daemon.get("/").text

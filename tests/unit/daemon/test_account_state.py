@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keysync.daemon.account_state import AccountStates, Entry, is_stale, shown
+from keysync.daemon.account_state import AccountStates, Entry, account_status, is_stale
 from keysync.failures import FailureRecord
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
@@ -26,8 +26,10 @@ class Books:
 
     def __init__(self, *names: str) -> None:
         self.now = NOW
-        self.settled: list[str] = []
-        self.account_states = AccountStates(lambda: self.now, lambda entry: self.settled.append(entry.account.name))
+        self.account_done: list[str] = []
+        self.account_states = AccountStates(
+            lambda: self.now, lambda entry: self.account_done.append(entry.account.name)
+        )
         self.cover(*names)
 
     def cover(self, *names: str, **more: Any) -> None:
@@ -37,18 +39,18 @@ class Books:
     def entry(self, name: str) -> Entry:
         return self.account_states.entries[ref(name).account.lower()]
 
-    def shown(self, name: str) -> AccountStatus:
-        return shown(self.entry(name), self.now, None, NOW)
+    def account_status(self, name: str) -> AccountStatus:
+        return account_status(self.entry(name), self.now, None, NOW)
 
     def results(self, *results: Result, stopped: str | None = None) -> Report:
         """One pass with these results."""
         refs = [result.ref for result in results]
-        turn = self.account_states.begin(refs)
+        run_key = self.account_states.begin(refs)
         for result in results:
             self.account_states.result("run", result)
         report = Report("run", False, "sum", self.now, 0.5, len(refs), results, stopped=stopped)
         self.account_states.finished(report)
-        self.account_states.end(turn)
+        self.account_states.end(run_key)
         return report
 
 
@@ -78,11 +80,11 @@ def pair(name: str, first: Outcome, second: Outcome = "unchanged") -> tuple[Resu
 def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome], state: AccountState):
     """A failure before a refusal, that before a drift; what was written shows until the next run."""
     books = Books("alpha")
-    assert books.shown("alpha").state == "pending"
+    assert books.account_status("alpha").state == "pending"
     books.results(*pair("alpha", *outcomes))
-    assert books.shown("alpha").state == state
+    assert books.account_status("alpha").state == state
     books.results(*pair("alpha", "unchanged"))
-    assert books.shown("alpha").state == "in_sync"
+    assert books.account_status("alpha").state == "in_sync"
 
 
 def test_success_and_attempt_are_told_apart_and_failures_in_a_row_are_counted():
@@ -111,7 +113,7 @@ def test_an_account_settles_with_its_last_result():
     """Until then it is busy, and what is known stays what it was."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "unchanged"))
-    assert books.settled == ["alpha"]
+    assert books.account_done == ["alpha"]
     first, second = pair("alpha", "failed", "failed")
     books.account_states.begin([first.ref, second.ref])
     free = [
@@ -119,12 +121,12 @@ def test_an_account_settles_with_its_last_result():
     ]
     assert free == ["beta"]
     books.account_states.result("run", first)
-    assert books.shown("alpha").busy
-    assert books.shown("alpha").state == "in_sync"
+    assert books.account_status("alpha").busy
+    assert books.account_status("alpha").state == "in_sync"
     books.account_states.result("run", second)
-    assert books.settled == ["alpha", "alpha"]
-    assert not books.shown("alpha").busy
-    assert books.shown("alpha").state == "failing"
+    assert books.account_done == ["alpha", "alpha"]
+    assert not books.account_status("alpha").busy
+    assert books.account_status("alpha").state == "failing"
 
 
 def test_the_worst_speaks_for_the_account():
@@ -157,11 +159,11 @@ def test_a_run_that_crashed_leaves_nothing_of_itself_behind():
     books.results(*pair("alpha", "unchanged"))
     renamed = ItemRef(ref("alpha").account, "primary", "main", "another-name")
     refs = [renamed, ref("alpha", "secondary")]
-    turn = books.account_states.begin(refs)
+    run_key = books.account_states.begin(refs)
     books.account_states.result("run", Result(renamed, "failed"))
-    books.account_states.end(turn)
+    books.account_states.end(run_key)
     assert not books.entry("alpha").due
-    assert books.shown("alpha").state == "in_sync"
+    assert books.account_status("alpha").state == "in_sync"
     books.results(*pair("alpha", "unchanged"))
     assert set(books.entry("alpha").results) == {ref("alpha"), ref("alpha", "secondary")}
 
@@ -172,7 +174,7 @@ def test_a_run_over_some_accounts_says_nothing_of_the_others():
     books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
     books.now += MINUTE
     books.results(*pair("alpha", "unchanged"))
-    assert books.shown("beta").state == "failing"
+    assert books.account_status("beta").state == "failing"
     assert books.entry("beta").last_attempt == NOW
     last = books.account_states.last_run
     assert last is not None
@@ -195,7 +197,7 @@ def test_what_was_written_is_in_sync_from_then_on():
     """Its verdict, its age and when it changed; what the vault tells of the age comes first."""
     books = Books("alpha")
     books.results(result("alpha", "updated", verdict="stale"), result("alpha", "update", "secondary", verdict="stale"))
-    written, drifting = books.shown("alpha").secrets
+    written, drifting = books.account_status("alpha").secrets
     assert (written.verdict, written.changed_at, written.since) == ("in_sync", NOW, NOW)
     assert (drifting.verdict, drifting.changed_at) == ("stale", None)
     books.now += MINUTE
@@ -203,7 +205,7 @@ def test_what_was_written_is_in_sync_from_then_on():
     books.results(
         result("alpha", "unchanged", verdict="in_sync", since=made), result("alpha", "unchanged", "secondary")
     )
-    later = books.shown("alpha").secrets[0]
+    later = books.account_status("alpha").secrets[0]
     assert (later.changed_at, later.since) == (NOW, made)
 
 
@@ -213,7 +215,7 @@ def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
     told: list[str | None] = []
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="too many: --accept abc")
     told.append(books.account_states.stopped)
-    assert [books.shown(name).state for name in ("alpha", "beta")] == ["held", "in_sync"]
+    assert [books.account_status(name).state for name in ("alpha", "beta")] == ["needs_accept", "in_sync"]
     assert books.account_states.last_run is not None
     assert books.account_states.last_run.result == "stopped"
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="still: --accept abc")
@@ -221,7 +223,7 @@ def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
     books.results(*pair("alpha", "updated"), *pair("beta", "unchanged"))
     told.append(books.account_states.stopped)
     assert told == ["too many: --accept abc", "still: --accept abc", None]
-    assert books.shown("alpha").state == "changed"
+    assert books.account_status("alpha").state == "changed"
 
 
 def test_stops_are_held_and_released_account_by_account():
@@ -233,7 +235,7 @@ def test_stops_are_held_and_released_account_by_account():
     assert books.account_states.stopped == "first second"
     books.results(*pair("alpha", "unchanged"))
     assert books.account_states.stopped == "second"
-    assert books.shown("beta").state == "held"
+    assert books.account_status("beta").state == "needs_accept"
 
 
 def test_a_stop_of_accounts_that_are_gone_is_over():
@@ -264,16 +266,16 @@ def test_a_reload_keeps_what_is_known():
     assert (kept.schedule, kept.interval, kept.read_only) == ("every 1h", 60 * MINUTE, True)
     assert kept.last_success == NOW
     assert [entry.account.name for entry in books.account_states.entries.values()] == ["alpha", "gamma"]
-    assert books.shown("gamma").state == "pending"
+    assert books.account_status("gamma").state == "pending"
 
 
 def test_an_account_that_a_run_is_busy_with_stays_so_over_a_reload():
     """Two configurations never work on one account at a time."""
     books = Books("alpha")
-    turn = books.account_states.begin([ref("alpha")])
+    run_key = books.account_states.begin([ref("alpha")])
     books.cover("alpha", "beta")
     assert [one.name for one in books.account_states.free(config_of("alpha", "beta").accounts)] == ["beta"]
-    books.account_states.end(turn)
+    books.account_states.end(run_key)
     assert [one.name for one in books.account_states.free(config_of("alpha").accounts)] == ["alpha"]
 
 
@@ -291,7 +293,7 @@ def test_a_failure_is_shown_as_in_the_report():
     """With the contract's error object."""
     books = Books("alpha")
     books.results(result("alpha", "failed", error=DENIED, reason="no role"))
-    (secret,) = books.shown("alpha").secrets
+    (secret,) = books.account_status("alpha").secrets
     assert (secret.outcome, secret.reason, secret.error) == ("failed", "no role", DENIED.to_dict())
     assert secret.cause == "failed cloud_error 403"
 
@@ -301,12 +303,12 @@ def test_what_is_forgotten_is_as_never_looked_at():
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
     books.account_states.forget()
-    assert {books.shown(name).state for name in ("alpha", "beta")} == {"pending"}
+    assert {books.account_status(name).state for name in ("alpha", "beta")} == {"pending"}
     assert (books.entry("alpha").last_attempt, books.entry("alpha").schedule) == (None, "every 5m")
     assert books.account_states.stopped is None
     assert len(books.account_states.writes) == 1
     books.results(*pair("alpha", "unchanged"))
-    assert books.shown("alpha").state == "in_sync"
+    assert books.account_status("alpha").state == "in_sync"
 
 
 def test_a_run_that_ends_late_frees_nobody_who_is_in_another():
@@ -342,15 +344,15 @@ def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
     books = Books("alpha")
     results = pair("alpha", "unchanged")
     refs = [one.ref for one in results]
-    turn = books.account_states.begin(refs)
+    run_key = books.account_states.begin(refs)
     for one in results:
         books.account_states.result("run", one)
     books.account_states.begin(refs)
     books.account_states.result("run", results[0])
-    books.account_states.end(turn)
+    books.account_states.end(run_key)
     assert books.entry("alpha").due == (refs[1],)
     books.account_states.result("run", results[1])
-    assert books.settled == ["alpha", "alpha"]
+    assert books.account_done == ["alpha", "alpha"]
 
 
 def test_what_comes_within_a_second_has_one_time():

@@ -85,11 +85,11 @@ def test_a_repaired_account_is_noticed_by_the_next_run_but_one(failures: int, se
     backoff = Backoff[str](seeded(seed), BackoffPolicy(base=30.0, cap=1.95))
     now = 1000.0
     for _ in range(min(failures, 40)):
-        standing = backoff.failed("a", FORBIDDEN, now, INTERVAL)
-        assert now <= standing.retry_at <= now + min(1.95 * INTERVAL, 30.0 * 2 ** max(0, standing.failures - 2))
-        assert not backoff.ready("a", standing.retry_at - 1e-6) or standing.retry_at == now
-        assert backoff.ready("a", standing.retry_at)
-        now = standing.retry_at + INTERVAL
+        state = backoff.failed("a", FORBIDDEN, now, INTERVAL)
+        assert now <= state.retry_at <= now + min(1.95 * INTERVAL, 30.0 * 2 ** max(0, state.failures - 2))
+        assert not backoff.ready("a", state.retry_at - 1e-6) or state.retry_at == now
+        assert backoff.ready("a", state.retry_at)
+        now = state.retry_at + INTERVAL
 
 
 def test_many_that_fail_together_do_not_come_back_together():
@@ -98,7 +98,7 @@ def test_many_that_fail_together_do_not_come_back_together():
     for key in range(200):
         for _ in range(12):
             backoff.failed(key, FORBIDDEN, 0.0, INTERVAL)
-    tenths = {int(standing.retry_at // (INTERVAL / 5)) for standing in backoff.states().values()}
+    tenths = {int(state.retry_at // (INTERVAL / 5)) for state in backoff.states().values()}
     assert tenths == set(range(10))
 
 
@@ -128,12 +128,14 @@ def test_retry_now_lets_them_in_and_forgets_nothing():
 
 
 @pytest.mark.parametrize(
-    ("asked", "kept"), [(20.0, 20.0), (1200.0, 1.95 * INTERVAL), (1e9, 1.95 * INTERVAL), (None, 0.0)]
+    ("retry_after", "kept"), [(20.0, 20.0), (1200.0, 1.95 * INTERVAL), (1e9, 1.95 * INTERVAL), (None, 0.0)]
 )
-def test_retry_after_is_kept_to_within_reason(asked: float | None, kept: float):
+def test_retry_after_is_kept_to_within_reason(retry_after: float | None, kept: float):
     """One account's time to wait is kept to, but never for two runs in a row: lateness is an outage."""
     backoff = Backoff[str](seeded())
-    assert backoff.failed("a", record("throttled", 429, retry_after=asked), 10.0, INTERVAL).retry_at == 10.0 + kept
+    assert (
+        backoff.failed("a", record("throttled", 429, retry_after=retry_after), 10.0, INTERVAL).retry_at == 10.0 + kept
+    )
 
 
 def test_trouble_in_between_does_not_reset_what_lasts():
@@ -158,5 +160,5 @@ def test_a_reload_forgets_who_is_gone():
 def test_a_run_that_took_long_to_fail_costs_no_second_one(took: float):
     """The bound counts from the start of the run: the next but one is never left out, whatever Azure asked for."""
     backoff: Backoff[str] = Backoff(seeded())
-    standing = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
-    assert standing.retry_at < 1000.0 + 2 * INTERVAL
+    state = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
+    assert state.retry_at < 1000.0 + 2 * INTERVAL

@@ -205,8 +205,8 @@ def test_a_stall_is_told_once_and_its_end_as_well():
         assert [(log["event"], log["seconds"]) for log in logs] == [("event_loop.blocked", 11.0)]
         world.runs(5, beating=True)
         world.runs(11, beating=False)
-    told = [(log["event"], log["seconds"]) for log in logs]
-    assert told == [("event_loop.blocked", 11.0), ("event_loop.recovered", 111.0), ("event_loop.blocked", 11.0)]
+    logged = [(log["event"], log["seconds"]) for log in logs]
+    assert logged == [("event_loop.blocked", 11.0), ("event_loop.recovered", 111.0), ("event_loop.blocked", 11.0)]
 
 
 def test_a_freeze_of_the_whole_process_is_no_stall():
@@ -248,12 +248,12 @@ class Recorder:
 
     def __init__(self) -> None:
         self.stacks: list[list[str]] = []
-        self.told = threading.Event()
+        self.logged = threading.Event()
 
     def error(self, event: str, *, seconds: float, stack: list[str]) -> None:
         assert event == "event_loop.blocked"
         self.stacks.append(stack)
-        self.told.set()
+        self.logged.set()
 
     def warning(self, event: str, *, seconds: float) -> None:
         assert event == "event_loop.recovered"
@@ -272,7 +272,7 @@ def recorder() -> Iterator[Recorder]:
 
 def test_the_thread_tells_where_the_other_one_hangs(recorder: Recorder):
     """This very function waits without a beat, and its own name is told."""
-    assert recorder.told.wait(30)
+    assert recorder.logged.wait(30)
     assert any("test_the_thread_tells_where_the_other_one_hangs" in line for line in recorder.stacks[0])
 
 

@@ -45,10 +45,10 @@ class Stage:
 
     def __init__(self, warp: Warp) -> None:
         self.warp = warp
-        self.told: list[tuple[float, str]] = []
+        self.callbacks: list[tuple[float, str]] = []
         self.lead = Leader(TERMS, lease="render/keysync", identity="me", clock=warp.monotonic)
-        self.lead.elected = lambda: self.told.append((warp.monotonic(), "elected"))
-        self.lead.lost = lambda: self.told.append((warp.monotonic(), "lost"))
+        self.lead.elected = lambda: self.callbacks.append((warp.monotonic(), "elected"))
+        self.lead.lost = lambda: self.callbacks.append((warp.monotonic(), "lost"))
 
 
 Script = Callable[[Stage], Awaitable[None]]
@@ -86,7 +86,7 @@ def test_without_news_the_term_ends_at_the_deadline(play: Callable[[Script], lis
         stage.lead.renewed(2.0)
         assert stage.lead.term is term
         await asyncio.wait_for(term.wait(), 60)
-        assert stage.told == [(0.0, "elected"), (pytest.approx(9.0), "lost")]
+        assert stage.callbacks == [(0.0, "elected"), (pytest.approx(9.0), "lost")]
         assert 0 < stage.lead.grace() < 3
 
     lines = play(script)
@@ -108,7 +108,7 @@ def test_a_frozen_process_finds_its_term_over_before_any_timer(play: Callable[[S
         stage.warp.advance(30)
         assert stage.lead.term.is_set()
         assert not stage.lead.leads()
-        assert stage.told == [(0.0, "elected")]
+        assert stage.callbacks == [(0.0, "elected")]
 
     play(script)
 
@@ -118,10 +118,10 @@ def test_another_holder_ends_it_at_once(play: Callable[[Script], list[Any]]) -> 
 
     async def script(stage: Stage) -> None:
         stage.lead.renewed(0.0)
-        stage.lead.held_by("you")
+        stage.lead.other_holds("you")
         assert stage.lead.term.is_set()
         assert stage.lead.grace() == 0
-        stage.lead.held_by("you")
+        stage.lead.other_holds("you")
 
     lines = play(script)
     assert [line["event"] for line in lines] == ["leader.elected", "leader.lost", "leader.standing_by"]
@@ -139,7 +139,7 @@ def test_the_next_term_has_a_stop_of_its_own(play: Callable[[Script], list[Any]]
         assert stage.lead.term is not before
         assert not stage.lead.term.is_set()
         assert asyncio.Event.is_set(before)
-        assert [word for _, word in stage.told] == ["elected", "lost", "elected"]
+        assert [word for _, word in stage.callbacks] == ["elected", "lost", "elected"]
 
     play(script)
 
@@ -169,7 +169,7 @@ def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[A
         await asyncio.sleep(7.5)
         await guard.admit()
         await asyncio.sleep(2.4)
-        with pytest.raises(CallFailed, match="does not lead"):
+        with pytest.raises(CallFailed, match="no longer leads"):
             await guard.admit()
         assert [ticket.given_up for ticket in inner.tickets] == [False, False, True]
 

@@ -33,8 +33,8 @@ class LeaderCallbacks:
     def renewed(self, sent: float) -> None:
         self.news.append(("renewed", sent))
 
-    def held_by(self, holder: str) -> None:
-        self.news.append(("held_by", holder))
+    def other_holds(self, holder: str) -> None:
+        self.news.append(("other_holds", holder))
 
     def failed(self, reason: str, http_status: int | None) -> None:
         self.news.append(("failed", reason, http_status))
@@ -67,27 +67,27 @@ class Replica:
         path = kubernetes.kubeconfig(folder, name)
         for module in ("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION",):
             monkeypatch.setattr(module, str(path))
-        self.told = LeaderCallbacks()
-        self.candidate = LeaderElector(
+        self.callbacks = LeaderCallbacks()
+        self.elector = LeaderElector(
             connect(in_cluster=False),
             namespace=namespace_of_pod(in_cluster=False),
             lease="keysync",
             identity=name,
-            terms=TERMS,
-            told=self.told,
-            post=lambda call, *arguments: call(*arguments),
-            monotonic=lambda: self.told.now,
+            timings=TERMS,
+            callbacks=self.callbacks,
+            call_on_loop=lambda call, *arguments: call(*arguments),
+            monotonic=lambda: self.callbacks.now,
         )
-        self.candidate._lock._api.seconds = 0.2
-        self._election = LeaderElection(self.candidate._election)
+        self.elector._lock._api.seconds = 0.2
+        self._election = LeaderElection(self.elector._election)
 
-    def turn(self, now: float) -> list[tuple[Any, ...]]:
+    def run_key(self, now: float) -> list[tuple[Any, ...]]:
         """One look, as it is made every `retry_period`; the news of it."""
         # The wall clock stands still: by itself the library would not take over, nor think that a clock was set.
-        self.candidate._lock._offset += self.told.now - now
-        self.told.now = now
+        self.elector._lock._offset += self.callbacks.now - now
+        self.callbacks.now = now
         self._election.try_acquire_or_renew()
-        return self.told.taken()
+        return self.callbacks.taken()
 
     def let_wall_clock_pass(self) -> None:
         """By the library's clock the lease that it saw has run out."""
@@ -104,14 +104,14 @@ def make(kubernetes: Kubernetes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     yield make_one
     for one in made:
-        one.candidate.abandon()
+        one.elector.abandon()
 
 
 def test_the_first_makes_the_lease_and_renews_it(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
     """The time that counts is the one before the request."""
     one = make("one")
-    assert one.turn(100.0) == [("renewed", 100.0)]
-    assert one.turn(102.0) == [("renewed", 102.0)]
+    assert one.run_key(100.0) == [("renewed", 100.0)]
+    assert one.run_key(102.0) == [("renewed", 102.0)]
     assert kubernetes.holder() == "one"
     assert kubernetes.leases["keysync"]["spec"]["leaseDurationSeconds"] == 10
     assert kubernetes.leases["keysync"]["metadata"]["namespace"] == NAMESPACE
@@ -122,14 +122,14 @@ def test_the_second_stands_by_until_the_lease_was_still_for_its_time(
 ) -> None:
     """By its own monotonic clock: a wall clock that jumps is no reason to take over."""
     one, two = make("one"), make("two")
-    one.turn(100.0)
-    assert two.turn(500.0) == [("held_by", "one")]
+    one.run_key(100.0)
+    assert two.run_key(500.0) == [("other_holds", "one")]
     two.let_wall_clock_pass()
-    assert two.turn(509.0) == [("held_by", "one")]
+    assert two.run_key(509.0) == [("other_holds", "one")]
     assert kubernetes.holder() == "one"
-    assert two.turn(510.0) == [("held_by", "one"), ("renewed", 510.0)]
+    assert two.run_key(510.0) == [("other_holds", "one"), ("renewed", 510.0)]
     assert kubernetes.holder() == "two"
-    assert one.turn(103.0) == [("held_by", "two")]
+    assert one.run_key(103.0) == [("other_holds", "two")]
 
 
 def test_a_write_to_a_lease_that_has_changed_has_no_effect(
@@ -137,19 +137,19 @@ def test_a_write_to_a_lease_that_has_changed_has_no_effect(
 ) -> None:
     """Of two that try at once one is told of a conflict, which is no failure."""
     one, two = make("one"), make("two")
-    lock, other = one.candidate._lock, two.candidate._lock
-    one.turn(100.0)
-    one.candidate.release()
-    two.turn(500.0)
+    lock, other = one.elector._lock, two.elector._lock
+    one.run_key(100.0)
+    one.elector.release()
+    two.run_key(500.0)
     assert kubernetes.holder() == "two"
     three = make("three")
-    found, record = three.candidate._lock.get("keysync", NAMESPACE)
+    found, record = three.elector._lock.get("keysync", NAMESPACE)
     assert found
-    two.turn(502.0)
-    three.told.now = 600.0
-    three.candidate._lock._offset -= 500.0
-    assert not three.candidate._lock.update("keysync", NAMESPACE, record)
-    assert three.told.taken() == [("held_by", "two")]
+    two.run_key(502.0)
+    three.callbacks.now = 600.0
+    three.elector._lock._offset -= 500.0
+    assert not three.elector._lock.update("keysync", NAMESPACE, record)
+    assert three.callbacks.taken() == [("other_holds", "two")]
     assert kubernetes.holder() == "two"
     assert lock.ended.is_set()
     assert not other.ended.is_set()
@@ -158,21 +158,21 @@ def test_a_write_to_a_lease_that_has_changed_has_no_effect(
 def test_a_released_lease_is_taken_at_once(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
     """And whoever released it writes nothing any more."""
     one, two = make("one"), make("two")
-    one.turn(100.0)
-    assert two.turn(500.0) == [("held_by", "one")]
-    one.candidate.release()
+    one.run_key(100.0)
+    assert two.run_key(500.0) == [("other_holds", "one")]
+    one.elector.release()
     assert kubernetes.holder() is None
-    assert two.turn(502.0) == [("renewed", 502.0)]
+    assert two.run_key(502.0) == [("renewed", 502.0)]
     with pytest.raises(leader_election._Ended):
-        one.turn(102.0)
+        one.run_key(102.0)
 
 
 def test_a_lease_of_another_is_not_released(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
     """It is not one's own to give back."""
     one, two = make("one"), make("two")
-    one.turn(100.0)
-    two.turn(500.0)
-    two.candidate.release()
+    one.run_key(100.0)
+    two.run_key(500.0)
+    two.elector.release()
     assert kubernetes.holder() == "one"
 
 
@@ -185,34 +185,34 @@ def test_what_goes_wrong_is_told_and_no_lead(
 ) -> None:
     """A missing role, a proxy in between, a network that is gone: each is tried again, and none ends the election."""
     one = make("one")
-    one.turn(100.0)
+    one.run_key(100.0)
     kubernetes.faults["one"] = fault
-    ((name, told, http_status),) = one.turn(102.0)
+    ((name, callbacks, http_status),) = one.run_key(102.0)
     assert (name, http_status) == ("failed", status)
-    assert told.startswith(reason)
+    assert callbacks.startswith(reason)
     kubernetes.faults.clear()
-    assert one.turn(104.0) == [("renewed", 104.0)]
+    assert one.run_key(104.0) == [("renewed", 104.0)]
 
 
 def test_a_renewal_whose_answer_was_lost_does_not_count(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
     """It may have had an effect, and the next look tells."""
     one = make("one")
-    one.turn(100.0)
+    one.run_key(100.0)
     kubernetes.faults["one"] = "lose_reply"
-    assert [news[0] for news in one.turn(102.0)] == ["failed"]
+    assert [news[0] for news in one.run_key(102.0)] == ["failed"]
     assert len(kubernetes.writes) == 2
     kubernetes.faults.clear()
-    assert one.turn(104.0) == [("renewed", 104.0)]
+    assert one.run_key(104.0) == [("renewed", 104.0)]
 
 
 def test_a_wall_clock_that_was_set_begins_the_election_anew(make: Callable[[str], Replica]) -> None:
     """The library counts by it; what it has counted so far would keep a standby waiting for hours."""
     one = make("one")
-    one.turn(100.0)
-    one.candidate._lock._offset += 3600
+    one.run_key(100.0)
+    one.elector._lock._offset += 3600
     with pytest.raises(leader_election._ClockSet):
-        one.turn(102.0)
-    assert one.turn(104.0) == [("renewed", 104.0)]
+        one.run_key(102.0)
+    assert one.run_key(104.0) == [("renewed", 104.0)]
 
 
 class Pod:
@@ -221,23 +221,23 @@ class Pod:
     def __init__(self, kubernetes: Kubernetes, token: Path) -> None:
         self.kubernetes = kubernetes
         self.token = token
-        self.told = LeaderCallbacks()
-        self.candidate = LeaderElector(
+        self.callbacks = LeaderCallbacks()
+        self.elector = LeaderElector(
             connect(in_cluster=True),
             namespace=namespace_of_pod(in_cluster=True),
             lease="keysync",
             identity="pod",
-            terms=TERMS,
-            told=self.told,
-            post=lambda call, *arguments: call(*arguments),
+            timings=TERMS,
+            callbacks=self.callbacks,
+            call_on_loop=lambda call, *arguments: call(*arguments),
             in_cluster=True,
         )
-        self._election = LeaderElection(self.candidate._election)
+        self._election = LeaderElection(self.elector._election)
 
-    def turn(self) -> list[tuple[Any, ...]]:
+    def run_key(self) -> list[tuple[Any, ...]]:
         """One look; the news of it."""
         self._election.try_acquire_or_renew()
-        return self.told.taken()
+        return self.callbacks.taken()
 
 
 @pytest.fixture
@@ -255,49 +255,49 @@ def pod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pod]:
             monkeypatch.setenv(name, value)
         one = Pod(kubernetes, token)
         yield one
-        one.candidate.abandon()
+        one.elector.abandon()
 
 
 def test_in_a_pod_it_is_the_pods_own_account_over_tls(pod: Pod) -> None:
     """With the mounted token, authority and namespace, where Kubernetes puts them."""
-    assert [news[0] for news in pod.turn()] == ["renewed"]
+    assert [news[0] for news in pod.run_key()] == ["renewed"]
     assert pod.kubernetes.holder() == "pod"
     assert pod.kubernetes.tokens == {"bearer of-the-pod"}
-    pod.candidate.release()
+    pod.elector.release()
     assert pod.kubernetes.holder() is None
 
 
 def test_a_401_reads_the_token_again_at_once_and_repeats_the_call_once(pod: Pod) -> None:
     """The library itself would send the old token for up to a minute, which is longer than a Lease lasts."""
-    pod.turn()
+    pod.run_key()
     pod.token.write_text("of-the-pod-2")
     pod.kubernetes.accepted = "bearer of-the-pod-2"
     before = pod.kubernetes.requests
-    assert [news[0] for news in pod.turn()] == ["renewed"]
+    assert [news[0] for news in pod.run_key()] == ["renewed"]
     assert pod.kubernetes.requests == before + 3  # a refused read, the read, the update
 
 
 def test_a_token_that_stays_refused_is_a_failure_after_one_repetition(pod: Pod) -> None:
     """It does not repeat for ever, and the next look reads the file again."""
-    pod.turn()
+    pod.run_key()
     pod.kubernetes.accepted = "bearer of-the-pod-2"
     before = pod.kubernetes.requests
-    assert pod.turn() == [("failed", "Kubernetes answered 401 Unauthorized", 401)]
+    assert pod.run_key() == [("failed", "Kubernetes answered 401 Unauthorized", 401)]
     assert pod.kubernetes.requests == before + 2
     pod.token.write_text("of-the-pod-2")
-    assert [news[0] for news in pod.turn()] == ["renewed"]
+    assert [news[0] for news in pod.run_key()] == ["renewed"]
 
 
 @pytest.mark.parametrize("content", ["", None])
 def test_a_token_file_that_is_empty_or_gone_is_named(pod: Pod, content: str | None) -> None:
     """The reason is the file, not the network."""
-    pod.turn()
+    pod.run_key()
     pod.kubernetes.accepted = "bearer of-the-pod-2"
     if content is None:
         pod.token.unlink()
     else:
         pod.token.write_text(content)
-    ((name, reason, status),) = pod.turn()
+    ((name, reason, status),) = pod.run_key()
     assert (name, status) == ("failed", None)
     assert reason.startswith("the token for Kubernetes cannot be read: ")
     assert str(pod.token) in reason
@@ -306,17 +306,17 @@ def test_a_token_file_that_is_empty_or_gone_is_named(pod: Pod, content: str | No
 def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
     """Whether another replica holds it or none does; a refusal, and a Lease that does not exist, are no read."""
     one, two = make("one"), make("two")
-    one.turn(100.0)
-    assert one.told.reads == []
-    two.turn(500.0)
-    assert two.told.reads == [500.0]
+    one.run_key(100.0)
+    assert one.callbacks.reads == []
+    two.run_key(500.0)
+    assert two.callbacks.reads == [500.0]
     kubernetes.faults["two"] = "forbidden"
-    two.turn(502.0)
-    assert two.told.reads == [500.0]
+    two.run_key(502.0)
+    assert two.callbacks.reads == [500.0]
     kubernetes.faults.clear()
-    one.candidate.release()
-    two.turn(504.0)
-    assert two.told.reads == [500.0, 504.0]
+    one.elector.release()
+    two.run_key(504.0)
+    assert two.callbacks.reads == [500.0, 504.0]
 
 
 def test_without_a_cluster_it_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -324,5 +324,5 @@ def test_without_a_cluster_it_is_a_usage_error(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="leader_election: no way to Kubernetes"):
         connect(in_cluster=False)
-    with pytest.raises(UsageError, match=r"leader_election\.namespace: not to be found out"):
+    with pytest.raises(UsageError, match=r"leader_election\.namespace: it cannot be determined here"):
         namespace_of_pod(in_cluster=False)

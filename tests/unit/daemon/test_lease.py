@@ -17,78 +17,78 @@ TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
     """Not from when the answer came, which may be much later."""
-    tenure = LeaseState(TERMS)
-    assert not tenure.leads(100.0)
-    assert tenure.renewed(100.0, 103.0) == ("elected",)
-    assert (tenure.until, tenure.leads(106.9), tenure.leads(107.0)) == (107.0, True, False)
+    state = LeaseState(TERMS)
+    assert not state.leads(100.0)
+    assert state.renewed(100.0, 103.0) == ("elected",)
+    assert (state.until, state.leads(106.9), state.leads(107.0)) == (107.0, True, False)
 
 
 def test_a_renewal_prolongs_it_without_another_term() -> None:
     """Nothing changes for whoever leads already."""
-    tenure = LeaseState(TERMS)
-    tenure.renewed(100.0, 100.1)
-    assert tenure.renewed(102.0, 102.1) == ()
-    assert tenure.until == 109.0
+    state = LeaseState(TERMS)
+    state.renewed(100.0, 100.1)
+    assert state.renewed(102.0, 102.1) == ()
+    assert state.until == 109.0
 
 
 def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease() -> None:
     """Told once."""
-    tenure = LeaseState(TERMS)
-    tenure.renewed(100.0, 100.1)
-    assert tenure.look(106.9) == ()
-    assert tenure.look(107.0) == ("lost",)
-    assert tenure.look(108.0) == ()
-    assert tenure.admits(107.0)
-    assert 0 < tenure.grace(107.0) < TERMS.lease_duration - TERMS.renew_deadline
-    assert not tenure.admits(110.0)
-    assert tenure.grace(110.0) == 0.0
+    state = LeaseState(TERMS)
+    state.renewed(100.0, 100.1)
+    assert state.advance(106.9) == ()
+    assert state.advance(107.0) == ("lost",)
+    assert state.advance(108.0) == ()
+    assert state.admits(107.0)
+    assert 0 < state.grace(107.0) < TERMS.lease_duration - TERMS.renew_deadline
+    assert not state.admits(110.0)
+    assert state.grace(110.0) == 0.0
 
 
 def test_a_lead_that_another_has_taken_has_no_grace() -> None:
     """The other leads by then."""
-    tenure = LeaseState(TERMS)
-    tenure.renewed(100.0, 100.1)
-    assert tenure.taken(103.0) == ("lost",)
-    assert not tenure.admits(103.0)
-    assert tenure.taken(104.0) == ()
+    state = LeaseState(TERMS)
+    state.renewed(100.0, 100.1)
+    assert state.lost_to_other(103.0) == ("lost",)
+    assert not state.admits(103.0)
+    assert state.lost_to_other(104.0) == ()
 
 
 def test_news_that_come_after_the_end_begin_another_term() -> None:
     """The stop of the one before holds for its runs, though the lease was never another's."""
-    tenure = LeaseState(TERMS)
-    tenure.renewed(100.0, 100.1)
-    assert tenure.renewed(106.0, 108.0) == ("lost", "elected")
+    state = LeaseState(TERMS)
+    state.renewed(100.0, 100.1)
+    assert state.renewed(106.0, 108.0) == ("lost", "elected")
 
 
 def test_news_that_are_too_old_begin_none() -> None:
     """As after a process was frozen between sending and learning."""
-    tenure = LeaseState(TERMS)
-    assert tenure.renewed(100.0, 130.0) == ()
-    assert not tenure.leads(130.0)
+    state = LeaseState(TERMS)
+    assert state.renewed(100.0, 130.0) == ()
+    assert not state.leads(130.0)
 
 
 def test_late_news_do_not_shorten_a_lead() -> None:
     """Of two renewals the later one counts."""
-    tenure = LeaseState(TERMS)
-    tenure.renewed(102.0, 102.1)
-    tenure.renewed(100.0, 102.2)
-    assert tenure.until == 109.0
+    state = LeaseState(TERMS)
+    state.renewed(102.0, 102.1)
+    state.renewed(100.0, 102.2)
+    assert state.until == 109.0
 
 
 @pytest.mark.parametrize("holder", [None, "me"])
 def test_a_lease_of_nobody_or_of_ones_own_may_be_written(holder: str | None) -> None:
     """After a release at once."""
     sightings = ObservedLease()
-    sightings.seen("1", holder, 10.0, 100.0)
+    sightings.record_read("1", holder, 10.0, 100.0)
     assert sightings.may_take("me", 10.0, 100.0)
 
 
 def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() -> None:
     """Each write to it begins the time anew; looking again does not."""
     sightings = ObservedLease()
-    sightings.seen("1", "you", 10.0, 100.0)
-    sightings.seen("2", "you", 10.0, 105.0)
-    sightings.seen("2", "you", 10.0, 112.0)
+    sightings.record_read("1", "you", 10.0, 100.0)
+    sightings.record_read("2", "you", 10.0, 105.0)
+    sightings.record_read("2", "you", 10.0, 112.0)
     assert not sightings.may_take("me", 10.0, 114.9)
     assert sightings.may_take("me", 10.0, 115.0)
 
@@ -97,7 +97,7 @@ def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() 
 def test_the_longer_of_two_durations_holds(mine: float, theirs: float) -> None:
     """While a roll-out changes it, each has its own."""
     sightings = ObservedLease()
-    sightings.seen("1", "you", theirs, 100.0)
+    sightings.record_read("1", "you", theirs, 100.0)
     assert not sightings.may_take("me", mine, 129.9)
     assert sightings.may_take("me", mine, 130.0)
 
@@ -120,7 +120,7 @@ class Replica:
         self.name = name
         self.lease = lease
         self.random = random
-        self.tenure = LeaseState(TERMS)
+        self.state = LeaseState(TERMS)
         self.sightings = ObservedLease()
         self.now = 0.0
 
@@ -135,18 +135,18 @@ class Replica:
     def live(self) -> Generator[float, None, None]:
         """Yields how long it does nothing each time."""
         while True:
-            yield from self.turn()
+            yield from self.run_key()
             yield self.random.choice((2.0, 2.0, 2.0, 15.0))  # now and then it is frozen
 
-    def turn(self) -> Generator[float, None, None]:
+    def run_key(self) -> Generator[float, None, None]:
         yield self.leg()
         version, holder = self.lease.version, self.lease.holder
         yield self.leg()
         if self.lost():
             return
-        self.sightings.seen(str(version), holder, TERMS.lease_duration, self.now)
+        self.sightings.record_read(str(version), holder, TERMS.lease_duration, self.now)
         if holder not in {None, self.name}:
-            self.tenure.taken(self.now)
+            self.state.lost_to_other(self.now)
         if not self.sightings.may_take(self.name, TERMS.lease_duration, self.now):
             return
         sent = self.now
@@ -156,7 +156,7 @@ class Replica:
         self.lease.version, self.lease.holder = version + 1, self.name
         yield self.leg()
         if not self.lost():
-            self.tenure.renewed(sent, self.now)
+            self.state.renewed(sent, self.now)
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(2, 3))
@@ -173,7 +173,7 @@ def test_no_two_ever_lead_at_once(seed: int, count: int) -> None:
         now, number = heapq.heappop(queue)
         replicas[number].now = now
         heapq.heappush(queue, (now + next(lives[number]), number))
-        may_write = {replica.name for replica in replicas if replica.tenure.admits(now)}
+        may_write = {replica.name for replica in replicas if replica.state.admits(now)}
         assert len(may_write) <= 1
         led |= may_write
     assert led

@@ -32,8 +32,8 @@ def load(path: Path) -> Config:
     return load_config(path, {})
 
 
-def looks(watch: ConfigWatch, count: int) -> list[ConfigChange | None]:
-    return [watch.look() for _ in range(count)]
+def checks(watch: ConfigWatch, count: int) -> list[ConfigChange | None]:
+    return [watch.check() for _ in range(count)]
 
 
 def name_of(change: ConfigChange | None) -> str:
@@ -76,9 +76,9 @@ def test_a_change_is_handed_over_once_after_two_looks_that_agree(
     watch: ConfigWatch, file: Path, change: Callable[[Path, str], None]
 ):
     """Content is what counts: neither the way of writing nor the times of the file."""
-    assert looks(watch, 3) == [None] * 3
+    assert checks(watch, 3) == [None] * 3
     change(file, good("two"))
-    first, second, *rest = looks(watch, 5)
+    first, second, *rest = checks(watch, 5)
     assert first is None
     assert name_of(second) == "two"
     assert rest == [None] * 3
@@ -88,7 +88,7 @@ def test_a_file_that_was_only_touched_is_no_change(watch: ConfigWatch, file: Pat
     """Neither newer times nor the same content in a new file are told."""
     file.touch()
     renamed_over(file, good("one"))
-    assert looks(watch, 4) == [None] * 4
+    assert checks(watch, 4) == [None] * 4
 
 
 def test_the_swap_of_a_config_map_is_noticed(tmp_path: Path):
@@ -102,7 +102,7 @@ def test_the_swap_of_a_config_map_is_noticed(tmp_path: Path):
     watch.read()
     (tmp_path / "..data_tmp").symlink_to("..1")
     (tmp_path / "..data_tmp").replace(tmp_path / "..data")
-    assert [type(change) for change in looks(watch, 3)] == [type(None), Changed, type(None)]
+    assert [type(change) for change in checks(watch, 3)] == [type(None), Changed, type(None)]
 
 
 def test_a_file_that_is_still_being_written_is_not_read(watch: ConfigWatch, file: Path):
@@ -110,10 +110,10 @@ def test_a_file_that_is_still_being_written_is_not_read(watch: ConfigWatch, file
     whole = good("two") + good("three").partition("accounts:\n")[2]
     for length in range(len(whole) // 2, len(whole), 40):
         file.write_text(whole[:length])
-        assert watch.look() is None
+        assert watch.check() is None
     file.write_text(whole)
-    assert watch.look() is None
-    change = watch.look()
+    assert watch.check() is None
+    change = watch.check()
     assert isinstance(change, Changed)
     assert [account.name for account in change.config.accounts] == ["two", "three"]
 
@@ -134,42 +134,42 @@ def test_a_file_that_changes_while_it_is_read_is_looked_at_anew(file: Path):
     watch.read()
     armed = True
     file.write_text(good("two"))
-    assert looks(watch, 4) == [None] * 4
-    assert watch.look() is None
+    assert checks(watch, 4) == [None] * 4
+    assert watch.check() is None
     assert texts == []
-    change = watch.look()
+    change = watch.check()
     assert isinstance(change, Refused)
 
 
 def test_a_bad_file_is_told_once_with_its_findings_and_changes_nothing(watch: ConfigWatch, file: Path):
     """The old configuration stays; the next bad content is told again, and its cure is handed over."""
     file.write_text(BAD)
-    first, second, *rest = looks(watch, 20)
+    first, second, *rest = checks(watch, 20)
     assert first is None
     assert isinstance(second, Refused)
     assert "acounts" in second.findings[0].key
     assert rest == [None] * 18
     file.write_text(BAD + "\n")
-    assert [type(change) for change in looks(watch, 3)] == [type(None), Refused, type(None)]
+    assert [type(change) for change in checks(watch, 3)] == [type(None), Refused, type(None)]
     file.write_text(good("two"))
-    assert name_of(looks(watch, 2)[1]) == "two"
+    assert name_of(checks(watch, 2)[1]) == "two"
 
 
 def test_a_bad_file_that_is_taken_back_is_told_once(watch: ConfigWatch, file: Path):
     """The configuration in force came back, so what was said against it is over; the same mistake later is told again."""
     for _ in range(2):
         file.write_text(BAD)
-        assert isinstance(looks(watch, 2)[1], Refused)
+        assert isinstance(checks(watch, 2)[1], Refused)
         file.write_text(good("one"))
-        assert looks(watch, 3) == [Restored(), None, None]
+        assert checks(watch, 3) == [Restored(), None, None]
 
 
 def test_a_file_that_was_lost_and_is_back_is_told_once(watch: ConfigWatch, file: Path):
     """The same for a file that was gone for longer than a moment."""
     file.unlink()
-    assert isinstance(looks(watch, 2)[1], Lost)
+    assert isinstance(checks(watch, 2)[1], Lost)
     file.write_text(good("one"))
-    assert looks(watch, 3) == [Restored(), None, None]
+    assert checks(watch, 3) == [Restored(), None, None]
 
 
 def test_what_reading_at_once_refused_may_be_taken_back_too(watch: ConfigWatch, file: Path):
@@ -178,29 +178,29 @@ def test_what_reading_at_once_refused_may_be_taken_back_too(watch: ConfigWatch, 
     with pytest.raises(ConfigError):
         watch.read()
     file.write_text(good("one"))
-    assert looks(watch, 3) == [Restored(), None, None]
+    assert checks(watch, 3) == [Restored(), None, None]
 
 
 def test_a_file_that_vanishes_for_a_moment_is_not_missed(watch: ConfigWatch, file: Path):
     """An editor's moment is no event."""
     file.unlink()
-    assert watch.look() is None
+    assert watch.check() is None
     file.write_text(good("one"))
-    assert looks(watch, 3) == [None] * 3
+    assert checks(watch, 3) == [None] * 3
 
 
 def test_a_file_that_is_gone_is_told_once(watch: ConfigWatch, file: Path):
     """The old configuration stays; when another file comes, it counts."""
     file.unlink()
-    first, second, *rest = looks(watch, 20)
+    first, second, *rest = checks(watch, 20)
     assert first is None
     assert second == Lost(file, "No such file or directory")
     assert rest == [None] * 18
     file.write_text(good("two"))
-    assert name_of(looks(watch, 2)[1]) == "two"
+    assert name_of(checks(watch, 2)[1]) == "two"
     file.unlink()
     file.mkdir()
-    assert looks(watch, 3)[1] == Lost(file, "it is a folder, expected a regular file")
+    assert checks(watch, 3)[1] == Lost(file, "it is a folder, expected a regular file")
 
 
 CREDENTIAL = "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret_file: %s}\n"
@@ -212,9 +212,9 @@ def test_a_mounted_secret_that_changes_is_a_change(file: Path, tmp_path: Path):
     file.write_text(good("one") + CREDENTIAL % "secret")
     watch = ConfigWatch(file, load)
     watch.read()
-    assert looks(watch, 2) == [None, None]
+    assert checks(watch, 2) == [None, None]
     (tmp_path / "secret").write_text("other")
-    assert [type(change) for change in looks(watch, 3)] == [type(None), Changed, type(None)]
+    assert [type(change) for change in checks(watch, 3)] == [type(None), Changed, type(None)]
     assert "other" not in repr(vars(watch))
 
 
@@ -222,13 +222,13 @@ def test_a_new_configuration_brings_its_files(watch: ConfigWatch, file: Path, tm
     """After a change the files of the new configuration are watched, and only those."""
     (tmp_path / "secret").write_text("first")
     file.write_text(good("one") + CREDENTIAL % "secret")
-    assert isinstance(looks(watch, 2)[1], Changed)
+    assert isinstance(checks(watch, 2)[1], Changed)
     (tmp_path / "secret").write_text("other")
-    assert isinstance(looks(watch, 2)[1], Changed)
+    assert isinstance(checks(watch, 2)[1], Changed)
     file.write_text(good("one"))
-    assert isinstance(looks(watch, 2)[1], Changed)
+    assert isinstance(checks(watch, 2)[1], Changed)
     (tmp_path / "secret").write_text("third")
-    assert looks(watch, 3) == [None] * 3
+    assert checks(watch, 3) == [None] * 3
 
 
 def test_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes(
@@ -236,9 +236,9 @@ def test_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes(
 ):
     """The mount may come after the configuration, and nobody touches that again."""
     file.write_text(good("one") + CREDENTIAL % "secret")
-    assert isinstance(looks(watch, 2)[1], Refused)
+    assert isinstance(checks(watch, 2)[1], Refused)
     (tmp_path / "secret").write_text("there")
-    changes = [change for change in looks(watch, 12) if change is not None]
+    changes = [change for change in checks(watch, 12) if change is not None]
     assert [type(change) for change in changes] == [Changed]
 
 
@@ -246,11 +246,11 @@ def test_reading_at_once_needs_no_second_look(watch: ConfigWatch, file: Path):
     """SIGHUP: what is there now is in force, and is not told again."""
     file.write_text(good("two"))
     assert watch.read().accounts[0].name == "two"
-    assert looks(watch, 3) == [None] * 3
+    assert checks(watch, 3) == [None] * 3
     file.write_text(BAD)
     with pytest.raises(ConfigError):
         watch.read()
-    assert isinstance(looks(watch, 2)[1], Refused)
+    assert isinstance(checks(watch, 2)[1], Refused)
 
 
 def test_reading_at_once_of_a_file_in_change_takes_the_newer(file: Path):
@@ -267,7 +267,7 @@ def test_reading_at_once_of_a_file_in_change_takes_the_newer(file: Path):
 
     watch = ConfigWatch(file, load_slowly)
     assert watch.read().accounts[0].name == "two"
-    assert looks(watch, 3) == [None] * 3
+    assert checks(watch, 3) == [None] * 3
 
 
 def test_what_comes_after_reading_is_a_change_of_its_own(file: Path):
@@ -282,7 +282,7 @@ def test_what_comes_after_reading_is_a_change_of_its_own(file: Path):
 
     watch = ConfigWatch(file, load_slowly)
     assert watch.read().accounts[0].name == "two"
-    assert name_of(looks(watch, 2)[1]) == "three"
+    assert name_of(checks(watch, 2)[1]) == "three"
 
 
 async def test_changes_come_as_they_are_found(file: Path):

@@ -69,7 +69,7 @@ async def test_everything_starts_at_once_then_by_its_own_timetable():
         assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
         for minutes in (4, 5, 5, 9, 60):
             wall.now = NOON + minutes * MINUTE
-            scheduler.look()
+            scheduler.check_due()
             await settle()
     assert told == [BOTH, (FAST,), BOTH]
 
@@ -87,7 +87,7 @@ async def test_the_alarm_of_apscheduler_rings_in_real_time(every: timedelta):
             three.set()
 
     quick = Group(Trigger(every), ("a",))
-    scheduler = Scheduler([quick], due, look=timedelta(hours=1))
+    scheduler = Scheduler([quick], due, check_every=timedelta(hours=1))
     scheduler.start()
     async with asyncio.timeout(30):
         await three.wait()
@@ -103,7 +103,7 @@ async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
         if wall.now < NOON:
             again.set()
 
-    scheduler = Scheduler([FAST], due, now=wall, look=timedelta(milliseconds=1))
+    scheduler = Scheduler([FAST], due, now=wall, check_every=timedelta(milliseconds=1))
     scheduler.start()
     await settle()
     scheduler._scheduler.pause()
@@ -117,7 +117,7 @@ async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
 async def test_an_alarm_that_is_late_rings_all_the_same():
     """APScheduler leaves out what is a second late unless it is told not to; and there is one alarm only."""
     async with running(lambda groups: None, Wall()) as scheduler:
-        scheduler.look()
+        scheduler.check_due()
         alarms = scheduler._scheduler.get_jobs()
     assert [(alarm.misfire_grace_time, alarm.coalesce, alarm.max_instances) for alarm in alarms] == [(None, True, 1)]
 
@@ -129,9 +129,9 @@ async def test_a_long_stall_is_one_start_and_is_told():
     with capture_logs() as logs:
         async with running(told.append, wall, FAST) as scheduler:
             wall.now = NOON + timedelta(hours=8)
-            scheduler.look()
+            scheduler.check_due()
             await settle()
-            scheduler.look()
+            scheduler.check_due()
             await settle()
     assert told == [(FAST,), (FAST,)]
     assert [(log["event"], log["seconds"]) for log in logs] == [("schedule.late", 8 * 3600 - 300)]
@@ -149,7 +149,7 @@ async def test_what_falls_due_meanwhile_is_told_once_afterwards():
     async with running(due, wall) as scheduler:
         for minutes in (5, 10, 15):
             wall.now = NOON + minutes * MINUTE
-            scheduler.look()
+            scheduler.check_due()
             await settle()
         assert told == [BOTH]
         gate.set()
@@ -179,7 +179,7 @@ async def test_a_reload_starts_only_what_is_new():
         scheduler.replace([more, new])
         await settle()
         wall.now = NOON + 5 * MINUTE
-        scheduler.look()
+        scheduler.check_due()
         await settle()
         assert told == [BOTH, (new,), (more,)]
         scheduler.replace([])
@@ -262,7 +262,7 @@ async def test_an_exception_of_the_callee_does_not_stop_the_clock():
     with capture_logs() as logs:
         async with running(due, wall, FAST) as scheduler:
             wall.now = NOON + 5 * MINUTE
-            scheduler.look()
+            scheduler.check_due()
             await settle()
     assert told == [(FAST,), (FAST,)]
     assert logs == [{"event": "schedule.failed", "exception": "ValueError", "log_level": "error"}] * 2
@@ -278,7 +278,7 @@ async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
             raise OSError
         return NOON
 
-    scheduler = Scheduler([], told.append, now=lambda: NOON, look=timedelta(milliseconds=1))
+    scheduler = Scheduler([], told.append, now=lambda: NOON, check_every=timedelta(milliseconds=1))
     scheduler._now = now
     with capture_logs() as logs:
         scheduler.start()

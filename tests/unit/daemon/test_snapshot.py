@@ -15,7 +15,7 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
 from keysync.daemon.lease import LeaseTimings
 from keysync.daemon.scheduler import Group
-from keysync.daemon.snapshot import SnapshotBuilder, words_of
+from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor
 from keysync.daemon.triggers import NEVER, Trigger, interval_of
 from keysync.failures import CallFailed, CloudError, FailureRecord
@@ -62,8 +62,8 @@ class Stage:
 
     def stand_by(self) -> Leader:
         """An election that has not read its Lease yet."""
-        terms = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
-        leadership = Leader(terms, lease="render/keysync", identity="me", clock=lambda: self.seconds)
+        timings = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+        leadership = Leader(timings, lease="render/keysync", identity="me", clock=lambda: self.seconds)
         self.board.leadership = leadership
         return leadership
 
@@ -210,10 +210,10 @@ async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
         Result(ref("beta"), "refused", verdict="unmanaged"),
         Result(ref("beta", "secondary"), "failed", verdict="stale", error=DENIED),
     )
-    turn = stage.account_states.begin([result.ref for result in results])
+    run_key = stage.account_states.begin([result.ref for result in results])
     for result in results:
         stage.account_states.result("run-1", result)
-    stage.account_states.end(turn)
+    stage.account_states.end(run_key)
     status = stage.board.status()
     tally = status.tally()
     assert (stage.vault().out_of_sync, tally.out_of_sync, tally.unread) == (2, 2, 2)
@@ -227,11 +227,11 @@ async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage
     for _ in range(5):
         stage.breakers.failure("vault:main", DOWN)
     stage.board.changed()
-    shown = stage.vault()
+    account_status = stage.vault()
     retry_at = stage.breakers.states()["vault:main"].retry_at
     assert retry_at is not None
-    assert (shown.state, shown.breaker) == ("failing", "open")
-    assert shown.retry_at == NOW + timedelta(seconds=retry_at - stage.seconds)
+    assert (account_status.state, account_status.breaker) == ("failing", "open")
+    assert account_status.retry_at == NOW + timedelta(seconds=retry_at - stage.seconds)
     stage.wait(200)
     assert (stage.vault().breaker, stage.vault().retry_at) == ("half_open", stage.instant().wall)
     stage.breakers.success("vault:main")
@@ -281,7 +281,7 @@ async def test_stop_and_writes_are_those_of_the_books(stage: Stage):
 )
 def test_a_schedule_in_words(schedule: Schedule, words: str):
     """As an operator says it."""
-    assert words_of(schedule) == words
+    assert schedule_text(schedule) == words
 
 
 def test_the_interval_of_a_schedule():
@@ -299,7 +299,7 @@ async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage
     stage.board._was_ready = False
     stage.wait(100_000)
     leadership.read(stage.seconds)
-    leadership.held_by("another")
+    leadership.other_holds("another")
     stage.board.changed()
     status = stage.board.status()
     assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, ())
@@ -340,20 +340,20 @@ async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage)
     leadership.failed("Kubernetes answered 403 Forbidden", 403)
     assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
     leadership.read(stage.seconds)
-    leadership.held_by("another")
+    leadership.other_holds("another")
     stage.wait(10)
     assert seen() == (True, "standing by: another replica leads", None)
     leadership.failed("Kubernetes answered 403 Forbidden", 403)
     stage.wait(1)
     old = "standing by, but could not take over: the Lease render/keysync was last read 11 s ago"
-    assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "outdated")
+    assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "stale")
     leadership.renewed(stage.seconds)
     assert seen() == (True, None, None)
     stage.wait(10)
     assert stage.board.status().leader is False
     assert seen()[0]
     stage.wait(1)
-    assert seen() == (False, old, "outdated")
+    assert seen() == (False, old, "stale")
 
 
 async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):

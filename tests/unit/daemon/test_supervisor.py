@@ -398,7 +398,7 @@ async def test_runs_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stag
     stage.due()
     await turns()
     assert not stage.account_states.free([stage.account("slow")])
-    await stage.supervisor.give_way(0.0)
+    await stage.supervisor.end_runs(0.0)
     assert not stage.supervisor._runs
     assert len(stage.account_states.free(stage.generation.accounts)) == 2
 
@@ -406,7 +406,7 @@ async def test_runs_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stag
 async def test_a_run_that_ends_in_time_is_not_cut_off(stage: Stage):
     """Its report is whole."""
     stage.due()
-    await stage.supervisor.give_way(20.0)
+    await stage.supervisor.end_runs(20.0)
     assert stage.account_states.last_run is not None
     assert stage.account_states.last_run.result == "success"
 

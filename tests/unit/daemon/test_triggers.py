@@ -68,10 +68,10 @@ def test_an_interval_keeps_its_grid(every: timedelta, since: timedelta, random: 
     """The next slot is a whole number of intervals after the last; what has passed makes one start, now."""
     now = NOON + since
     start = Trigger(every).next_start(NOON, now, random)
-    assert (start.slot - NOON) % every == NONE
-    assert start.slot > NOON
-    assert now - every < start.slot <= now + every
-    assert start.at == max(start.slot, now)
+    assert (start.fire_time - NOON) % every == NONE
+    assert start.fire_time > NOON
+    assert now - every < start.fire_time <= now + every
+    assert start.at == max(start.fire_time, now)
 
 
 @given(durations, st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=400)), seeds)
@@ -116,9 +116,9 @@ def test_jitter_is_added_to_a_start_and_not_to_the_grid(trigger: Trigger, since:
     """A start lies between its slot and the jitter's end, and never as late as the slot after it."""
     after = trigger.following(NOON + since)
     start = trigger.next_start(after, after, random)
-    assert start.slot == trigger.following(after)
-    assert start.slot <= start.at <= start.slot + trigger.jitter
-    assert start.at <= trigger.following(start.slot)
+    assert start.fire_time == trigger.following(after)
+    assert start.fire_time <= start.at <= start.fire_time + trigger.jitter
+    assert start.at <= trigger.following(start.fire_time)
 
 
 def test_jitter_spreads():

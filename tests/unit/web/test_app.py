@@ -172,7 +172,7 @@ async def test_a_standby_that_cannot_read_its_lease_is_not_ready(client: Client,
     assert "another replica leads" not in page
     metrics = (await client.ask("/metrics")).text
     assert 'keysync_standby_unready{reason="never_read"} 1.0' in metrics
-    assert 'keysync_standby_unready{reason="outdated"} 0.0' in metrics
+    assert 'keysync_standby_unready{reason="stale"} 0.0' in metrics
 
 
 @pytest.mark.parametrize(
