@@ -10,7 +10,7 @@ from cronsim import CronSim, CronSimError
 from keysync.config.formats import zone_of
 
 
-class CrontabTrigger(BaseTrigger):  # type: ignore[misc]  # APScheduler ships no types
+class CrontabTrigger(BaseTrigger):
     """Fire times of a crontab in a time zone, as Debian's cron computes them; UTC without a zone.
 
     APScheduler's own CronTrigger counts days of the week from Monday and requires both the day and the weekday to match.

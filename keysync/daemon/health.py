@@ -205,7 +205,7 @@ class Watchdog:
 
 def stack_of(thread: int) -> list[str]:
     """``file:line:function`` of each frame of the thread with this ident, innermost first; empty if the thread has ended."""
-    frame: FrameType | None = sys._current_frames().get(thread)  # noqa: SLF001  # documented despite its name
+    frame: FrameType | None = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # documented despite its name
     found: list[str] = []
     while frame is not None and len(found) < _FRAMES:
         found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}:{frame.f_code.co_name}")

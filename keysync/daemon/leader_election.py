@@ -11,9 +11,9 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
-from kubernetes.client import ApiClient, ApiException, Configuration, CoordinationV1Api
+from kubernetes.client import ApiClient, ApiException, Configuration, CoordinationV1Api, V1Lease
 from kubernetes.config import (
     ConfigException,
     incluster_config,
@@ -23,6 +23,7 @@ from kubernetes.config import (
 )
 from kubernetes.leaderelection.electionconfig import Config as ElectionConfig
 from kubernetes.leaderelection.leaderelection import LeaderElection
+from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
 from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
 
 from keysync.daemon.lease import LeaseTimings, ObservedLease
@@ -45,7 +46,9 @@ class LeaderCallbacks(Protocol):
     def failed(self, reason: str, http_status: int | None) -> None: ...
 
 
-CallOnLoop = Callable[..., None]
+Found: TypeAlias = tuple[Literal[True], LeaderElectionRecord]
+NotFound: TypeAlias = tuple[Literal[False], ApiException]
+CallOnLoop: TypeAlias = Callable[..., None]
 """Calls a function with arguments on the event loop, from another thread."""
 
 
@@ -122,7 +125,7 @@ class LeaderElector:
         api = _Api(
             CoordinationV1Api(client),
             timings.renew_deadline / 4,
-            lambda *args: call_on_loop(callbacks.failed, *args),
+            lambda reason, status: call_on_loop(callbacks.failed, reason, status),
             lambda: _load(client.configuration, in_cluster=in_cluster),
         )
         self._lock = _Lock(api, lease, namespace, identity, timings, callbacks, call_on_loop, monotonic)
@@ -190,7 +193,7 @@ class _Lock(LeaseLock):
         monotonic: Callable[[], float],
     ) -> None:
         super().__init__(lease, namespace, identity)
-        self.api_instance = api  # type: ignore[assignment]  # the lock makes three calls only, which _Api has
+        self.api_instance = api
         self._api = api
         self.ended = threading.Event()
         self._duration = timings.lease_duration
@@ -201,28 +204,28 @@ class _Lock(LeaseLock):
         self._offset = time.time() - monotonic()
         self._writing = threading.Lock()
 
-    def get(self, name: str, namespace: str) -> tuple[bool, Any]:
+    def get(self, name: str, namespace: str) -> Found | NotFound:
         """Reads the lease and reports it."""
         self._check()
-        found, record = super().get(name, namespace)
+        reply = super().get(name, namespace)
         lease = self.lease_reference
-        if found and lease is not None:
-            holder, duration = record.holder_identity, float(record.lease_duration or 0)
+        if reply[0] is True and lease is not None:
+            holder, duration = reply[1].holder_identity, float(reply[1].lease_duration or 0)
             received = self._monotonic()
             self._observed.record_read(lease.metadata.resource_version, holder, duration, received)
             self._call_on_loop(self._callbacks.read, received)
             if holder is not None and holder != self.identity:
                 self._call_on_loop(self._callbacks.other_holds, holder)
-        return found, record
+        return reply
 
-    def create(self, name: str, namespace: str, election_record: Any) -> bool:  # noqa: ANN401
+    def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
         """Creates the lease unless the election has ended."""
         with self._writing:
             self._check()
             sent = self._monotonic()
             return self._noted(super().create(name, namespace, election_record), sent)
 
-    def update(self, name: str, namespace: str, updated_record: Any) -> bool:  # noqa: ANN401
+    def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
         """Writes the lease unless the election has ended or another replica may still lead."""
         with self._writing:
             self._check()
@@ -280,18 +283,20 @@ class _Api:
         self._failed = failed
         self._reload = reload
 
-    def read_namespaced_lease(self, name: str, namespace: str) -> Any:  # noqa: ANN401
-        return self._call(self._api.read_namespaced_lease, name, namespace)
+    def read_namespaced_lease(self, name: str, namespace: str) -> V1Lease:
+        return self._call(lambda: self._api.read_namespaced_lease(name, namespace, _request_timeout=self.seconds))
 
-    def create_namespaced_lease(self, namespace: str, body: Any) -> Any:  # noqa: ANN401
-        return self._call(self._api.create_namespaced_lease, namespace, body)
+    def create_namespaced_lease(self, namespace: str, body: object) -> V1Lease:
+        return self._call(lambda: self._api.create_namespaced_lease(namespace, body, _request_timeout=self.seconds))
 
-    def replace_namespaced_lease(self, name: str, namespace: str, body: Any) -> Any:  # noqa: ANN401
-        return self._call(self._api.replace_namespaced_lease, name, namespace, body)
+    def replace_namespaced_lease(self, name: str, namespace: str, body: object) -> V1Lease:
+        return self._call(
+            lambda: self._api.replace_namespaced_lease(name, namespace, body, _request_timeout=self.seconds)
+        )
 
-    def _call(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    def _call(self, call: Callable[[], V1Lease]) -> V1Lease:
         try:
-            return self._authorized(call, *arguments)
+            return self._authorized(call)
         except ApiException as error:
             if error.status not in _QUIET:
                 self._failed(f"Kubernetes answered {error.status} {error.reason}", error.status)
@@ -305,11 +310,11 @@ class _Api:
             self._failed(f"no answer from Kubernetes: {name}", None)
             raise ApiException(status=0, reason=name) from error
 
-    def _authorized(self, call: Callable[..., Any], *arguments: Any) -> Any:  # noqa: ANN401
+    def _authorized(self, call: Callable[[], V1Lease]) -> V1Lease:
         try:
-            return call(*arguments, _request_timeout=self.seconds)
+            return call()
         except ApiException as error:
             if error.status != _UNAUTHORIZED:
                 raise
             self._reload()
-        return call(*arguments, _request_timeout=self.seconds)
+        return call()

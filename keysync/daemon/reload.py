@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from dataclasses import dataclass, fields, is_dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from keysync.config.settings import Config
 from keysync.errors import ConfigError, Finding
@@ -68,8 +68,19 @@ def named_files(config: Config) -> Iterator[Path]:
         for name, value in ((item.name, getattr(part, item.name)) for item in fields(part)):
             if isinstance(value, Path) and name != "token_file":
                 yield value
-            inner = value.values() if isinstance(value, dict) else value if isinstance(value, tuple) else (value,)
+            inner = _elements(value)
             parts.extend(child for child in inner if is_dataclass(child))
+
+
+def _elements(value: object) -> Iterable[object]:
+    """The values of a mapping, the elements of a tuple, else `value` itself."""
+    match value:
+        case dict():
+            return cast("dict[object, object]", value).values()
+        case tuple():
+            return cast("tuple[object, ...]", value)
+        case _:
+            return (value,)
 
 
 def check_not_special(path: Path) -> Path:

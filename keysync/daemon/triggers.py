@@ -151,7 +151,7 @@ class FireTimes:
     """
 
     random: Random
-    _entries: dict[Trigger, _Entry] = field(default_factory=dict)
+    _entries: dict[Trigger, _Entry] = field(default_factory=dict[Trigger, _Entry])
     _last_now: datetime | None = None
 
     def replace(self, triggers: Iterable[Trigger], now: datetime) -> None:

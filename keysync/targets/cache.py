@@ -13,12 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
-from typing import Final, Self, TypeVar
+from typing import Final, Self
 
 from keysync.names import fold
 from keysync.targets.interface import SecretProperties, StoredSecret
-
-T = TypeVar("T", bound=datetime | None)
 
 PAGE: Final = 25
 """The most secrets that a page of a listing holds."""
@@ -114,7 +112,7 @@ def name_key(name: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def interned_time(moment: T) -> T:
+def interned_time(moment: datetime) -> datetime:
     """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one run."""
     return moment
 

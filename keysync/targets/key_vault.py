@@ -199,7 +199,7 @@ class KeyVault:
             content_type=properties.content_type,
             managed=bool(properties.managed),
             expires=properties.expires_on,
-            created=interned_time(properties.created_on),
+            created=properties.created_on and interned_time(properties.created_on),
         )
         self._memory.keep(name, stored, properties.updated_on, answered())
         return replace(stored, age=_between(properties.created_on, answered()))

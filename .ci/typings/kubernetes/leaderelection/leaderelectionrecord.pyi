@@ -1,0 +1,3 @@
+class LeaderElectionRecord:
+    holder_identity: str | None
+    lease_duration: str | None
