@@ -1,4 +1,4 @@
-"""The books: what is known of each account after any course of runs."""
+"""The state of each account after any sequence of runs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ DENIED = FailureRecord("cloud_error", "no role", 403)
 
 
 class Books:
-    """A ledger over accounts, and runs as they are told to it."""
+    """Account states, and runs that are recorded in them."""
 
     def __init__(self, *names: str) -> None:
         self.now = NOW
@@ -43,7 +43,7 @@ class Books:
         return account_status(self.entry(name), self.now, None, NOW)
 
     def results(self, *results: Result, stopped: str | None = None) -> Report:
-        """One pass with these results."""
+        """One run with these results."""
         refs = [result.ref for result in results]
         run_key = self.account_states.begin(refs)
         for result in results:
@@ -87,8 +87,8 @@ def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome],
     assert books.account_status("alpha").state == "in_sync"
 
 
-def test_success_and_attempt_are_told_apart_and_failures_in_a_row_are_counted():
-    """A refusal is no success and no failure in a row; one success begins the count anew."""
+def test_success_and_attempt_differ_and_failures_in_a_row_are_counted():
+    """A refusal is neither a success nor a failure in a row. One success resets the count."""
     books = Books("alpha")
     entry = books.entry("alpha")
     assert (entry.last_attempt, entry.last_success, entry.failures) == (None, None, 0)
@@ -109,8 +109,8 @@ def test_success_and_attempt_are_told_apart_and_failures_in_a_row_are_counted():
     ]
 
 
-def test_an_account_settles_with_its_last_result():
-    """Until then it is busy, and what is known stays what it was."""
+def test_an_account_is_done_with_its_last_result():
+    """Until then it is busy, and its latest results stay."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "unchanged"))
     assert books.account_done == ["alpha"]
@@ -139,7 +139,7 @@ def test_the_worst_speaks_for_the_account():
     assert not Books("alpha").entry("alpha").in_sync
 
 
-def test_a_result_that_nobody_waits_for_changes_no_account():
+def test_an_unexpected_result_changes_no_account():
     """A secret of an account that is no longer covered is written down all the same."""
     books = Books("alpha")
     revision = books.account_states.revision
@@ -154,7 +154,7 @@ def test_a_result_that_nobody_waits_for_changes_no_account():
 
 
 def test_a_run_that_crashed_leaves_nothing_of_itself_behind():
-    """Half a look is no look: neither then nor when the next one is complete."""
+    """Incomplete results do not count, neither then nor after the next complete run."""
     books = Books("alpha")
     books.results(*pair("alpha", "unchanged"))
     renamed = ItemRef(ref("alpha").account, "primary", "main", "another-name")
@@ -169,7 +169,7 @@ def test_a_run_that_crashed_leaves_nothing_of_itself_behind():
 
 
 def test_a_run_over_some_accounts_says_nothing_of_the_others():
-    """The last run is told whole, the others keep what is known of them."""
+    """The last run is recorded completely; the other accounts keep their state."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
     books.now += MINUTE
@@ -212,21 +212,21 @@ def test_what_was_written_is_in_sync_from_then_on():
 def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
     """Its message is there until a run over any of its accounts is not stopped."""
     books = Books("alpha", "beta")
-    told: list[str | None] = []
+    stops: list[str | None] = []
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="too many: --accept abc")
-    told.append(books.account_states.stopped)
+    stops.append(books.account_states.stopped)
     assert [books.account_status(name).state for name in ("alpha", "beta")] == ["needs_accept", "in_sync"]
     assert books.account_states.last_run is not None
     assert books.account_states.last_run.result == "stopped"
     books.results(*pair("alpha", "skipped"), *pair("beta", "unchanged"), stopped="still: --accept abc")
-    told.append(books.account_states.stopped)
+    stops.append(books.account_states.stopped)
     books.results(*pair("alpha", "updated"), *pair("beta", "unchanged"))
-    told.append(books.account_states.stopped)
-    assert told == ["too many: --accept abc", "still: --accept abc", None]
+    stops.append(books.account_states.stopped)
+    assert stops == ["too many: --accept abc", "still: --accept abc", None]
     assert books.account_status("alpha").state == "changed"
 
 
-def test_stops_are_held_and_released_account_by_account():
+def test_stops_are_kept_and_released_account_by_account():
     """A run over other accounts releases nothing, and two schedules may be stopped at once."""
     books = Books("alpha", "beta", "gamma")
     books.results(*pair("alpha", "skipped"), stopped="first")
@@ -298,8 +298,8 @@ def test_a_failure_is_shown_as_in_the_report():
     assert secret.cause == "failed cloud_error 403"
 
 
-def test_what_is_forgotten_is_as_never_looked_at():
-    """Another process looks at it now; the writes of this one stay, and runs begin anew."""
+def test_forget_resets_every_account():
+    """Another process checks the accounts now. The writes of this one stay, and runs start over."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
     books.account_states.forget()
@@ -311,8 +311,8 @@ def test_what_is_forgotten_is_as_never_looked_at():
     assert books.account_status("alpha").state == "in_sync"
 
 
-def test_a_run_that_ends_late_frees_nobody_who_is_in_another():
-    """An account that was done early is in the next run when the first one, which waited for somebody else, ends."""
+def test_a_run_that_ends_late_does_not_free_accounts_of_another():
+    """An account that was done early is already in the next run when the first run, which waited for another account, ends."""
     books = Books("alpha", "hung")
     alpha, hung = ref("alpha"), ref("hung")
     first = books.account_states.begin([alpha, hung])
@@ -326,7 +326,7 @@ def test_a_run_that_ends_late_frees_nobody_who_is_in_another():
     assert len(books.account_states.free(books.entry(name).account for name in ("alpha", "hung"))) == 2
 
 
-def test_what_is_as_it_was_takes_no_memory_anew():
+def test_unchanged_results_keep_their_objects():
     """A run that finds all in sync leaves the results of the one before; one that finds something else does not."""
     books = Books("alpha")
     books.results(*pair("alpha", "unchanged"))
@@ -355,8 +355,8 @@ def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
     assert books.account_done == ["alpha", "alpha"]
 
 
-def test_what_comes_within_a_second_has_one_time():
-    """Of thousands of accounts a time each would be a burden, and nobody is shown a part of a second."""
+def test_results_of_one_second_share_one_time():
+    """One time for each of thousands of accounts would cost memory, and fractions of a second are never shown."""
     books = Books("alpha", "beta", "gamma")
     for number, name in enumerate(("alpha", "beta", "gamma")):
         books.now = NOW + timedelta(seconds=0.4 * number)
@@ -369,7 +369,7 @@ def test_what_comes_within_a_second_has_one_time():
     assert books.entry("alpha").last_success == NOW + timedelta(seconds=1)
 
 
-def test_a_run_that_could_not_begin_keeps_nobody_busy():
+def test_a_run_that_could_not_begin_keeps_no_account_busy():
     """Whatever of it was noted before the fault."""
     books = Books("alpha", "beta")
 

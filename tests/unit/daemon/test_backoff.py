@@ -1,4 +1,4 @@
-"""An account that keeps failing is tried less often, and soon again once somebody has acted."""
+"""An account that keeps failing is tried less often, and soon again after an operator has acted."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ PASSING = [
 
 
 @pytest.mark.parametrize("failure", LASTING, ids=str)
-def test_what_lasts(failure: FailureRecord):
-    """Roles, names, locks and credentials stay wrong until somebody acts."""
+def test_lasting_failures(failure: FailureRecord):
+    """Roles, names, locks and credentials stay wrong until an operator acts."""
     assert lasts(failure)
 
 
 @pytest.mark.parametrize("failure", PASSING, ids=str)
-def test_what_runs(failure: FailureRecord):
+def test_transient_failures(failure: FailureRecord):
     """Trouble of the network or the service is no reason to leave an account out."""
     assert not lasts(failure)
     backoff = Backoff[str](seeded())
@@ -72,7 +72,7 @@ def test_one_failure_changes_nothing():
 
 
 def test_the_first_five_tries_at_five_minutes_are_on_time():
-    """Somebody who has just given a role does not wait for a back-off to end."""
+    """An operator who has just assigned a role does not wait for a backoff to end."""
     policy = BackoffPolicy()
     assert [policy.longest(failures, INTERVAL) for failures in range(1, 6)] == [0.0, 30.0, 60.0, 120.0, 240.0]
     assert policy.longest(5, INTERVAL) < INTERVAL < policy.longest(6, INTERVAL)
@@ -81,7 +81,7 @@ def test_the_first_five_tries_at_five_minutes_are_on_time():
 
 @given(st.integers(2, 5000), st.integers(0, 999))
 def test_a_repaired_account_is_noticed_by_the_next_run_but_one(failures: int, seed: int):
-    """However long it failed, it is never left out of two runs in a row."""
+    """However long it failed, it never skips two runs in a row."""
     backoff = Backoff[str](seeded(seed), BackoffPolicy(base=30.0, cap=1.95))
     now = 1000.0
     for _ in range(min(failures, 40)):
@@ -113,7 +113,7 @@ def test_success_resets():
     assert backoff.failed("a", FORBIDDEN, 0.0, INTERVAL) == BackoffState(1, 0.0)
 
 
-def test_retry_now_lets_them_in_and_forgets_nothing():
+def test_retry_now_includes_all_and_keeps_the_counts():
     """SIGUSR1 tries all; one that fails again is not at its beginning."""
     backoff = Backoff[str](seeded())
     for key in "ab":
@@ -147,7 +147,7 @@ def test_trouble_in_between_does_not_reset_what_lasts():
     assert counts == [1, 1, 2]
 
 
-def test_a_reload_forgets_who_is_gone():
+def test_a_reload_forgets_removed_accounts():
     """An account that comes back later begins from nothing."""
     backoff = Backoff[str](seeded())
     backoff.failed("a", FORBIDDEN, 0.0, INTERVAL)
@@ -158,7 +158,7 @@ def test_a_reload_forgets_who_is_gone():
 
 @pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])
 def test_a_run_that_took_long_to_fail_costs_no_second_one(took: float):
-    """The bound counts from the start of the run: the next but one is never left out, whatever Azure asked for."""
+    """The bound counts from the start of the run: the run after the next is never skipped, whatever Retry-After says."""
     backoff: Backoff[str] = Backoff(seeded())
     state = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
     assert state.retry_at < 1000.0 + 2 * INTERVAL

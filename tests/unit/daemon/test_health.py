@@ -58,13 +58,13 @@ def test_three_intervals_without_a_start_are_not_alive():
 
 
 def test_jitter_is_granted():
-    """What the schedule itself delays is no failure."""
+    """A delay by the schedule itself is not a failure."""
     world = World(Trigger(timedelta(minutes=5), timedelta(minutes=2)))
     assert world.runs(17 * MINUTE) == LIVE
     assert not world.runs(1).live
 
 
-def test_the_soonest_timetable_counts():
+def test_the_most_frequent_trigger_counts():
     """A nightly group does not excuse one that runs every five minutes."""
     world = World(Trigger(None, timedelta(0), "0 3 * * *"), FIVE)
     assert world.runs(15 * MINUTE) == LIVE
@@ -99,8 +99,8 @@ def test_a_run_that_is_slow_is_alive_until_its_deadline():
     assert world.runs(MINUTE) == LIVE
 
 
-def test_it_says_beforehand_when_runs_will_have_stopped():
-    """The moment at which the verdict turns, whatever is under way; none where no run is to start."""
+def test_it_predicts_when_runs_will_count_as_stopped():
+    """The time at which the verdict will change; None if no run is going to start."""
     world = World()
     assert world.health.overdue(world.now) == START.wall + timedelta(minutes=15)
     world.runs(MINUTE)
@@ -161,7 +161,7 @@ def test_a_clock_that_is_set_excuses_nothing_for_long():
 
 
 def test_a_reload_begins_anew():
-    """New timetables are given their own three intervals, from the reload on."""
+    """New triggers get their own three intervals, counted from the reload."""
     world = World()
     world.runs(14 * MINUTE)
     world.health.replace([Trigger(timedelta(hours=1))], world.now)
@@ -194,7 +194,7 @@ class Watched:
             self.dog.check()
 
 
-def test_a_stall_is_told_once_and_its_end_as_well():
+def test_a_stall_is_logged_once_and_its_end_too():
     """One event a stall, however long, and another when the loop turns again."""
     world = Watched()
     with capture_logs() as logs:
@@ -223,7 +223,7 @@ def test_a_freeze_of_the_whole_process_is_no_stall():
 
 
 def test_a_stack_names_places_and_no_values():
-    """What stands in a variable, or in a line of source, is not in it."""
+    """It contains no variable and no line of source."""
     secret, ready, done = "QUJDREVGRw==", threading.Event(), threading.Event()
 
     def inner(key: str) -> None:
@@ -271,7 +271,7 @@ def recorder() -> Iterator[Recorder]:
 
 
 def test_the_thread_tells_where_the_other_one_hangs(recorder: Recorder):
-    """This very function waits without a beat, and its own name is told."""
+    """This function blocks without a beat, and its name is in the stack."""
     assert recorder.logged.wait(30)
     assert any("test_the_thread_tells_where_the_other_one_hangs" in line for line in recorder.stacks[0])
 

@@ -41,7 +41,7 @@ class Open:
 
 
 class Stage:
-    """A lead on a clock that is moved, with what was told of it."""
+    """A leader on a clock that the test moves, with the callbacks that it received."""
 
     def __init__(self, warp: Warp) -> None:
         self.warp = warp
@@ -56,7 +56,7 @@ Script = Callable[[Stage], Awaitable[None]]
 
 @pytest.fixture
 def play() -> Callable[[Script], list[Any]]:
-    """Runs a script on a loop whose time passes only when nobody has anything to do; what was logged."""
+    """Runs a script on a loop whose time passes only when no task is ready. Returns the log."""
 
     def run(script: Script) -> list[Any]:
         warp = Warp()
@@ -101,7 +101,7 @@ def test_without_news_the_term_ends_at_the_deadline(play: Callable[[Script], lis
 
 
 def test_a_frozen_process_finds_its_term_over_before_any_timer(play: Callable[[Script], list[Any]]) -> None:
-    """What it does first when it goes on must not be a write."""
+    """Its first action after the freeze must not be a write."""
 
     async def script(stage: Stage) -> None:
         stage.lead.renewed(0.0)
@@ -114,7 +114,7 @@ def test_a_frozen_process_finds_its_term_over_before_any_timer(play: Callable[[S
 
 
 def test_another_holder_ends_it_at_once(play: Callable[[Script], list[Any]]) -> None:
-    """With no time for what is under way; who it is is told once."""
+    """Without a grace period for active writes. The holder is logged once."""
 
     async def script(stage: Stage) -> None:
         stage.lead.renewed(0.0)
@@ -144,8 +144,8 @@ def test_the_next_term_has_a_stop_of_its_own(play: Callable[[Script], list[Any]]
     play(script)
 
 
-def test_a_failure_is_told_once_until_it_changes(play: Callable[[Script], list[Any]]) -> None:
-    """A role that is missing would otherwise be told every two seconds."""
+def test_a_failure_is_logged_once_until_it_changes(play: Callable[[Script], list[Any]]) -> None:
+    """A missing role would otherwise be logged every two seconds."""
 
     async def script(stage: Stage) -> None:
         stage.lead.failed("Kubernetes answered 403 Forbidden", 403)
@@ -159,7 +159,7 @@ def test_a_failure_is_told_once_until_it_changes(play: Callable[[Script], list[A
 
 
 def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[Any]]) -> None:
-    """Until then what was under way goes on; afterwards the breaker behind is told that no call was made."""
+    """Until then active calls continue. Afterwards the circuit breaker learns that no call was made."""
 
     async def script(stage: Stage) -> None:
         inner = Open()

@@ -83,7 +83,7 @@ class Replica:
 
     def run_key(self, now: float) -> list[tuple[Any, ...]]:
         """One look, as it is made every `retry_period`; the news of it."""
-        # The wall clock stands still: by itself the library would not take over, nor think that a clock was set.
+        # The wall clock does not move: the library would not take over, and does not detect a changed clock.
         self.elector._lock._offset += self.callbacks.now - now
         self.callbacks.now = now
         self._election.try_acquire_or_renew()
@@ -135,7 +135,7 @@ def test_the_second_stands_by_until_the_lease_was_still_for_its_time(
 def test_a_write_to_a_lease_that_has_changed_has_no_effect(
     kubernetes: Kubernetes, make: Callable[[str], Replica]
 ) -> None:
-    """Of two that try at once one is told of a conflict, which is no failure."""
+    """If two replicas try at once, one gets a conflict, which is not a failure."""
     one, two = make("one"), make("two")
     lock, other = one.elector._lock, two.elector._lock
     one.run_key(100.0)
@@ -156,7 +156,7 @@ def test_a_write_to_a_lease_that_has_changed_has_no_effect(
 
 
 def test_a_released_lease_is_taken_at_once(kubernetes: Kubernetes, make: Callable[[str], Replica]) -> None:
-    """And whoever released it writes nothing any more."""
+    """The replica that released it writes nothing afterwards."""
     one, two = make("one"), make("two")
     one.run_key(100.0)
     assert two.run_key(500.0) == [("other_holds", "one")]
@@ -180,7 +180,7 @@ def test_a_lease_of_another_is_not_released(kubernetes: Kubernetes, make: Callab
     ("fault", "reason", "status"),
     [("forbidden", "Kubernetes answered 403", 403), ("html", "Kubernetes answered 502", 502), ("hang", "no answer from Kubernetes", None)],
 )  # fmt: skip
-def test_what_goes_wrong_is_told_and_no_lead(
+def test_a_failure_is_reported_and_is_no_lead(
     kubernetes: Kubernetes, make: Callable[[str], Replica], fault: Any, reason: str, status: int | None
 ) -> None:
     """A missing role, a proxy in between, a network that is gone: each is tried again, and none ends the election."""
@@ -320,7 +320,7 @@ def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make: Calla
 
 
 def test_without_a_cluster_it_is_a_usage_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told before the daemon serves."""
+    """The error is raised before the daemon serves."""
     monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="leader_election: no way to Kubernetes"):
         connect(in_cluster=False)

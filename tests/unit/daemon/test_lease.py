@@ -24,7 +24,7 @@ def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
 
 
 def test_a_renewal_prolongs_it_without_another_term() -> None:
-    """Nothing changes for whoever leads already."""
+    """Nothing changes for a replica that already leads."""
     state = LeaseState(TERMS)
     state.renewed(100.0, 100.1)
     assert state.renewed(102.0, 102.1) == ()
@@ -32,7 +32,7 @@ def test_a_renewal_prolongs_it_without_another_term() -> None:
 
 
 def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease() -> None:
-    """Told once."""
+    """The change is reported once."""
     state = LeaseState(TERMS)
     state.renewed(100.0, 100.1)
     assert state.advance(106.9) == ()
@@ -76,7 +76,7 @@ def test_late_news_do_not_shorten_a_lead() -> None:
 
 
 @pytest.mark.parametrize("holder", [None, "me"])
-def test_a_lease_of_nobody_or_of_ones_own_may_be_written(holder: str | None) -> None:
+def test_a_free_or_own_lease_may_be_written(holder: str | None) -> None:
     """After a release at once."""
     sightings = ObservedLease()
     sightings.record_read("1", holder, 10.0, 100.0)
@@ -84,7 +84,7 @@ def test_a_lease_of_nobody_or_of_ones_own_may_be_written(holder: str | None) -> 
 
 
 def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() -> None:
-    """Each write to it begins the time anew; looking again does not."""
+    """Each write to it restarts the time; reading it again does not."""
     sightings = ObservedLease()
     sightings.record_read("1", "you", 10.0, 100.0)
     sightings.record_read("2", "you", 10.0, 105.0)
@@ -106,7 +106,7 @@ def test_the_longer_of_two_durations_holds(mine: float, theirs: float) -> None:
 
 
 class Lease:
-    """What the server has."""
+    """The lease on the server."""
 
     def __init__(self) -> None:
         self.version = 0
@@ -160,7 +160,7 @@ class Replica:
 
 
 @given(seed=st.integers(0, 2**32), count=st.integers(2, 3))
-def test_no_two_ever_lead_at_once(seed: int, count: int) -> None:
+def test_two_replicas_never_lead_at_once(seed: int, count: int) -> None:
     """Nor may a write of one go on while another leads, whatever is lost, late or frozen."""
     random = Random(seed)  # noqa: S311  # chance for a simulation
     lease = Lease()

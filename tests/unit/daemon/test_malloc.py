@@ -14,7 +14,7 @@ def _looked_up_anew() -> None:
     malloc._function.cache_clear()
 
 
-def test_it_is_given_back_where_the_library_can() -> None:
+def test_memory_is_trimmed_with_glibc() -> None:
     """As often as it is asked for."""
     for _ in range(2):
         malloc.trim_heap()

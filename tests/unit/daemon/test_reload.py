@@ -85,7 +85,7 @@ def test_a_change_is_handed_over_once_after_two_looks_that_agree(
 
 
 def test_a_file_that_was_only_touched_is_no_change(watch: ConfigWatch, file: Path):
-    """Neither newer times nor the same content in a new file are told."""
+    """Neither newer times nor the same content in a new file is a change."""
     file.touch()
     renamed_over(file, good("one"))
     assert checks(watch, 4) == [None] * 4
@@ -119,7 +119,7 @@ def test_a_file_that_is_still_being_written_is_not_read(watch: ConfigWatch, file
 
 
 def test_a_file_that_changes_while_it_is_read_is_looked_at_anew(file: Path):
-    """What was loaded between two contents is thrown away, whether it was good or bad."""
+    """A configuration that was loaded between two contents is dropped, valid or not."""
     texts = [good("three"), BAD]
 
     def load_slowly(path: Path) -> Config:
@@ -141,8 +141,8 @@ def test_a_file_that_changes_while_it_is_read_is_looked_at_anew(file: Path):
     assert isinstance(change, Refused)
 
 
-def test_a_bad_file_is_told_once_with_its_findings_and_changes_nothing(watch: ConfigWatch, file: Path):
-    """The old configuration stays; the next bad content is told again, and its cure is handed over."""
+def test_an_invalid_file_is_reported_once_with_its_findings_and_changes_nothing(watch: ConfigWatch, file: Path):
+    """The old configuration stays. The next invalid content is reported again, with its fix."""
     file.write_text(BAD)
     first, second, *rest = checks(watch, 20)
     assert first is None
@@ -155,8 +155,8 @@ def test_a_bad_file_is_told_once_with_its_findings_and_changes_nothing(watch: Co
     assert name_of(checks(watch, 2)[1]) == "two"
 
 
-def test_a_bad_file_that_is_taken_back_is_told_once(watch: ConfigWatch, file: Path):
-    """The configuration in force came back, so what was said against it is over; the same mistake later is told again."""
+def test_a_bad_file_that_is_reverted_is_reported_once(watch: ConfigWatch, file: Path):
+    """The configuration in force came back, so the error is over. The same mistake later is reported again."""
     for _ in range(2):
         file.write_text(BAD)
         assert isinstance(checks(watch, 2)[1], Refused)
@@ -164,7 +164,7 @@ def test_a_bad_file_that_is_taken_back_is_told_once(watch: ConfigWatch, file: Pa
         assert checks(watch, 3) == [Restored(), None, None]
 
 
-def test_a_file_that_was_lost_and_is_back_is_told_once(watch: ConfigWatch, file: Path):
+def test_a_file_that_was_lost_and_is_back_is_reported_once(watch: ConfigWatch, file: Path):
     """The same for a file that was gone for longer than a moment."""
     file.unlink()
     assert isinstance(checks(watch, 2)[1], Lost)
@@ -173,7 +173,7 @@ def test_a_file_that_was_lost_and_is_back_is_told_once(watch: ConfigWatch, file:
 
 
 def test_what_reading_at_once_refused_may_be_taken_back_too(watch: ConfigWatch, file: Path):
-    """SIGHUP told its error, so the next look tells that it is over."""
+    """SIGHUP reported its error, so the next check reports that it is over."""
     file.write_text(BAD)
     with pytest.raises(ConfigError):
         watch.read()
@@ -189,7 +189,7 @@ def test_a_file_that_vanishes_for_a_moment_is_not_missed(watch: ConfigWatch, fil
     assert checks(watch, 3) == [None] * 3
 
 
-def test_a_file_that_is_gone_is_told_once(watch: ConfigWatch, file: Path):
+def test_a_missing_file_is_reported_once(watch: ConfigWatch, file: Path):
     """The old configuration stays; when another file comes, it counts."""
     file.unlink()
     first, second, *rest = checks(watch, 20)
@@ -234,7 +234,7 @@ def test_a_new_configuration_brings_its_files(watch: ConfigWatch, file: Path, tm
 def test_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes(
     watch: ConfigWatch, file: Path, tmp_path: Path
 ):
-    """The mount may come after the configuration, and nobody touches that again."""
+    """The mount may come after the configuration, which does not change again."""
     file.write_text(good("one") + CREDENTIAL % "secret")
     assert isinstance(checks(watch, 2)[1], Refused)
     (tmp_path / "secret").write_text("there")
@@ -243,7 +243,7 @@ def test_what_was_refused_for_a_missing_file_is_taken_when_the_file_comes(
 
 
 def test_reading_at_once_needs_no_second_look(watch: ConfigWatch, file: Path):
-    """SIGHUP: what is there now is in force, and is not told again."""
+    """SIGHUP: the current content is in force, and is not reported again."""
     file.write_text(good("two"))
     assert watch.read().accounts[0].name == "two"
     assert checks(watch, 3) == [None] * 3
@@ -286,7 +286,7 @@ def test_what_comes_after_reading_is_a_change_of_its_own(file: Path):
 
 
 async def test_changes_come_as_they_are_found(file: Path):
-    """The iterator looks at its interval, and yields what there is to tell."""
+    """The iterator checks at its interval, and yields each change."""
     slept: list[float] = []
     edits = {2: good("two"), 5: BAD}
 
@@ -307,7 +307,7 @@ async def test_changes_come_as_they_are_found(file: Path):
 
 
 def test_the_files_that_a_configuration_names(tmp_path: Path):
-    """Everywhere they may stand, but for the token that is renewed all the time and read anew each time."""
+    """At every key, except the token file, which is renewed regularly and read again each time."""
     for name in ("ca.pem", "secret", "cert", "password", "token"):
         (tmp_path / name).write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
     path = tmp_path / "keysync.yaml"

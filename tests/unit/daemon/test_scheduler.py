@@ -1,4 +1,4 @@
-"""The clockwork tells what is due, once, and never gets in anybody's way."""
+"""The scheduler reports each due group once, and never blocks its callee."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LeaderCallbacks = list[tuple[Group[str], ...]]
 
 
 class Wall:
-    """A clock that stands until it is set."""
+    """A clock that does not move until it is set."""
 
     def __init__(self) -> None:
         self.now = NOON
@@ -51,7 +51,7 @@ async def running(due: Callable[..., Any], wall: Wall, *groups: Group[str]) -> A
 
 
 def test_accounts_with_the_same_schedule_start_together():
-    """One timetable for each schedule that differs, in the order in which they come."""
+    """One group for each distinct schedule, in order of first appearance."""
     five, hour = Schedule(every=5 * MINUTE), Schedule(cron="0 * * * *")
     schedules = {"a": five, "b": hour, "c": Schedule(every=5 * MINUTE)}
     assert group_by_schedule("abc", schedules.__getitem__) == (
@@ -61,22 +61,22 @@ def test_accounts_with_the_same_schedule_start_together():
 
 
 async def test_everything_starts_at_once_then_by_its_own_timetable():
-    """What is due at one moment is told in one call."""
-    told: LeaderCallbacks = []
+    """Groups that are due at the same time are passed in one call."""
+    calls: LeaderCallbacks = []
     wall = Wall()
-    async with running(told.append, wall) as scheduler:
-        assert told == [BOTH]
+    async with running(calls.append, wall) as scheduler:
+        assert calls == [BOTH]
         assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
         for minutes in (4, 5, 5, 9, 60):
             wall.now = NOON + minutes * MINUTE
             scheduler.check_due()
             await settle()
-    assert told == [BOTH, (FAST,), BOTH]
+    assert calls == [BOTH, (FAST,), BOTH]
 
 
 @pytest.mark.parametrize("every", [timedelta(milliseconds=20), timedelta(microseconds=1)])
-async def test_the_alarm_of_apscheduler_rings_in_real_time(every: timedelta):
-    """With nobody looking in between, starts come by the alarm alone, also where the next is due while it rings."""
+async def test_apscheduler_fires_in_real_time(every: timedelta):
+    """Without checks in between, starts come from APScheduler alone, even if the next is due while its job runs."""
     calls = 0
     three = asyncio.Event()
 
@@ -96,7 +96,7 @@ async def test_the_alarm_of_apscheduler_rings_in_real_time(every: timedelta):
 
 
 async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
-    """The alarm that APScheduler holds is hours away by the new clock, as if paused; the look is not."""
+    """APScheduler's next job is hours away by the new clock; the regular check is not."""
     wall, again = Wall(), asyncio.Event()
 
     def due(groups: tuple[Group[str], ...]) -> None:
@@ -114,36 +114,36 @@ async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
     await scheduler.close()
 
 
-async def test_an_alarm_that_is_late_rings_all_the_same():
-    """APScheduler leaves out what is a second late unless it is told not to; and there is one alarm only."""
+async def test_a_late_job_of_apscheduler_still_runs():
+    """APScheduler skips a start that is a second late by default, and there is one job only."""
     async with running(lambda groups: None, Wall()) as scheduler:
         scheduler.check_due()
         alarms = scheduler._scheduler.get_jobs()
     assert [(alarm.misfire_grace_time, alarm.coalesce, alarm.max_instances) for alarm in alarms] == [(None, True, 1)]
 
 
-async def test_a_long_stall_is_one_start_and_is_told():
+async def test_a_long_stall_is_one_start_and_is_logged():
     """A late start is made up for once, and the log says how late it was."""
-    told: LeaderCallbacks = []
+    calls: LeaderCallbacks = []
     wall = Wall()
     with capture_logs() as logs:
-        async with running(told.append, wall, FAST) as scheduler:
+        async with running(calls.append, wall, FAST) as scheduler:
             wall.now = NOON + timedelta(hours=8)
             scheduler.check_due()
             await settle()
             scheduler.check_due()
             await settle()
-    assert told == [(FAST,), (FAST,)]
+    assert calls == [(FAST,), (FAST,)]
     assert [(log["event"], log["seconds"]) for log in logs] == [("schedule.late", 8 * 3600 - 300)]
 
 
-async def test_what_falls_due_meanwhile_is_told_once_afterwards():
+async def test_groups_that_become_due_during_a_call_are_coalesced():
     """A slow callee gets no second call on top of the first, loses nothing, and gets no backlog."""
-    told: LeaderCallbacks = []
+    calls: LeaderCallbacks = []
     wall, gate = Wall(), asyncio.Event()
 
     async def due(groups: tuple[Group[str], ...]) -> None:
-        told.append(groups)
+        calls.append(groups)
         await gate.wait()
 
     async with running(due, wall) as scheduler:
@@ -151,48 +151,48 @@ async def test_what_falls_due_meanwhile_is_told_once_afterwards():
             wall.now = NOON + minutes * MINUTE
             scheduler.check_due()
             await settle()
-        assert told == [BOTH]
+        assert calls == [BOTH]
         gate.set()
         await settle()
-        assert told == [BOTH, (FAST,)]
+        assert calls == [BOTH, (FAST,)]
 
 
-async def test_trigger_now_tells_all_and_moves_no_grid():
+async def test_trigger_now_fires_all_and_moves_no_fire_time():
     """SIGUSR1 adds a start and takes none away."""
-    told: LeaderCallbacks = []
+    calls: LeaderCallbacks = []
     wall = Wall()
-    async with running(told.append, wall) as scheduler:
+    async with running(calls.append, wall) as scheduler:
         wall.now = NOON + 2 * MINUTE
         scheduler.trigger_now()
         await settle()
-        assert told == [BOTH, BOTH]
+        assert calls == [BOTH, BOTH]
         assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
 
 
 async def test_a_reload_starts_only_what_is_new():
-    """A group that keeps its timetable keeps its grid, with the members that it has now."""
-    told: LeaderCallbacks = []
+    """A group that keeps its trigger keeps its fire times, with its new members."""
+    calls: LeaderCallbacks = []
     wall = Wall()
     more, new = Group(FAST.trigger, ("a", "z")), Group(Trigger(7 * MINUTE), ("n",))
-    async with running(told.append, wall) as scheduler:
+    async with running(calls.append, wall) as scheduler:
         wall.now = NOON + MINUTE
         scheduler.replace([more, new])
         await settle()
         wall.now = NOON + 5 * MINUTE
         scheduler.check_due()
         await settle()
-        assert told == [BOTH, (new,), (more,)]
+        assert calls == [BOTH, (new,), (more,)]
         scheduler.replace([])
         assert scheduler.next_starts == {}
 
 
-async def test_what_was_waiting_and_is_gone_after_a_reload_is_not_told():
-    """A group that was taken out while it waited to be told is not told."""
-    told: LeaderCallbacks = []
+async def test_a_waiting_group_that_a_reload_removed_is_not_passed():
+    """A group that was removed while it waited is not passed."""
+    calls: LeaderCallbacks = []
     wall, gate = Wall(), asyncio.Event()
 
     async def due(groups: tuple[Group[str], ...]) -> None:
-        told.append(groups)
+        calls.append(groups)
         await gate.wait()
 
     async with running(due, wall) as scheduler:
@@ -200,7 +200,7 @@ async def test_what_was_waiting_and_is_gone_after_a_reload_is_not_told():
         scheduler.replace([SLOW])
         gate.set()
         await settle()
-        assert told == [BOTH, (SLOW,)]
+        assert calls == [BOTH, (SLOW,)]
 
 
 async def test_closing_waits_for_the_callee_and_cancels_nothing():
@@ -251,26 +251,26 @@ async def test_closing_that_is_cut_off_does_not_cancel_the_callee():
 
 
 async def test_an_exception_of_the_callee_does_not_stop_the_clock():
-    """It is told by its type alone, and the next start comes."""
-    told: LeaderCallbacks = []
+    """Only its type is logged, and the next start happens."""
+    calls: LeaderCallbacks = []
     wall = Wall()
 
     def due(groups: tuple[Group[str], ...]) -> None:
-        told.append(groups)
-        raise ValueError("what stands here could be anything")
+        calls.append(groups)
+        raise ValueError("this text could be anything")
 
     with capture_logs() as logs:
         async with running(due, wall, FAST) as scheduler:
             wall.now = NOON + 5 * MINUTE
             scheduler.check_due()
             await settle()
-    assert told == [(FAST,), (FAST,)]
+    assert calls == [(FAST,), (FAST,)]
     assert logs == [{"event": "schedule.failed", "exception": "ValueError", "log_level": "error"}] * 2
 
 
-async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
-    """Nothing that a look meets ends the looking."""
-    told: LeaderCallbacks = []
+async def test_a_clock_that_cannot_be_read_is_logged_and_read_again():
+    """No error in a check ends the checks."""
+    calls: LeaderCallbacks = []
     broken = True
 
     def now() -> datetime:
@@ -278,7 +278,7 @@ async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
             raise OSError
         return NOON
 
-    scheduler = Scheduler([], told.append, now=lambda: NOON, check_every=timedelta(milliseconds=1))
+    scheduler = Scheduler([], calls.append, now=lambda: NOON, check_every=timedelta(milliseconds=1))
     scheduler._now = now
     with capture_logs() as logs:
         scheduler.start()
@@ -287,5 +287,5 @@ async def test_a_clock_that_cannot_be_read_is_told_and_tried_again():
         scheduler.replace([FAST])
         await settle()
         await scheduler.close()
-    assert told == [(FAST,)]
+    assert calls == [(FAST,)]
     assert {log["exception"] for log in logs} == {"OSError"}

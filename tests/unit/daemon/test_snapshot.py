@@ -90,7 +90,7 @@ async def stage() -> AsyncIterator[Stage]:
     await made.supervisor.abandon()
 
 
-async def test_the_snapshot_is_made_anew_only_where_something_may_have_changed(stage: Stage):
+async def test_the_snapshot_is_rebuilt_only_after_a_change(stage: Stage):
     """A result, a second gone by, or a word: else it is the same object."""
     first = stage.board.status()
     stage.seconds += 0.9
@@ -126,7 +126,7 @@ async def test_it_is_ready_after_the_first_run_for_good(stage: Stage):
     assert stage.board.status().ready
 
 
-async def test_it_is_not_ready_while_an_account_was_never_looked_at(stage: Stage):
+async def test_it_is_not_ready_while_an_account_was_never_checked(stage: Stage):
     """One that hangs holds readiness up until its deadline, and only its first time."""
     stage.world.sources["beta"].hang()
     stage.supervisor.due([Group(FIVE, stage.config.accounts)])
@@ -135,8 +135,8 @@ async def test_it_is_not_ready_while_an_account_was_never_looked_at(stage: Stage
     assert stage.account("beta").busy
 
 
-async def test_the_schedule_is_told_in_words_and_by_the_next_start(stage: Stage):
-    """The soonest of all timetables; a day that never comes is none."""
+async def test_the_schedule_is_shown_as_text_and_by_the_next_start(stage: Stage):
+    """The earliest of all triggers; a day that never comes does not count."""
     never = Trigger(None, cron="0 0 30 2 *")
     stage.starts |= {never: NEVER, Trigger(timedelta(hours=1)): NOW + timedelta(seconds=900)}
     status = stage.board.status()
@@ -147,7 +147,7 @@ async def test_the_schedule_is_told_in_words_and_by_the_next_start(stage: Stage)
 
 
 async def test_each_account_has_its_next_try():
-    """By its own schedule, and later where it is left out for a while."""
+    """By its own schedule, and later while it backs off."""
     stage = Stage("alpha", "beta", accounts={"schedule": {"every": "1h"}})
     hourly = Trigger(timedelta(hours=1))
     stage.starts = {FIVE: NOW + timedelta(seconds=10), hourly: NOW + timedelta(seconds=20)}
@@ -168,7 +168,7 @@ async def test_each_account_has_its_next_try():
 
 
 async def test_stale_accounts_are_named(stage: Stage):
-    """Those that were not in sync for three intervals, by ARM id."""
+    """Accounts that were not in sync for three intervals, by ARM id."""
     stage.world.sources["beta"].failure = CallFailed(DENIED)
     await stage.passed()
     assert stage.board.status().stale_accounts == ()
@@ -182,7 +182,7 @@ async def test_stale_accounts_are_named(stage: Stage):
 
 
 async def test_a_vault_is_failing_when_all_of_it_fails():
-    """One secret of it that fails is that secret's; the error is told where it is the vault's."""
+    """One failing secret does not make the vault failing; the error is shown if the whole vault fails."""
     stage = Stage("alpha", "beta", vaults=("main", "other"))
     assert [(one.name, one.state, one.secrets) for one in stage.board.status().vaults] == [
         ("main", "pending", 0),
@@ -202,7 +202,7 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
     await stage.supervisor.abandon()
 
 
-async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
+async def test_a_vault_is_out_of_sync_by_secrets_that_are_known_to_differ(stage: Stage):
     """A side that did not answer and a write without a known effect are counted apart."""
     results = (
         Result(ref("alpha"), "failed", error=DENIED),
@@ -221,7 +221,7 @@ async def test_a_vault_is_behind_by_what_is_known_to_differ(stage: Stage):
     assert [sample.value for sample in families["keysync_vault_secrets_out_of_sync"].samples] == [2]
 
 
-async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage):
+async def test_a_vault_shows_its_breaker_and_its_next_try(stage: Stage):
     """Open until then, half open from then on, and no trace of it once it is closed."""
     await stage.passed()
     for _ in range(5):
@@ -239,8 +239,8 @@ async def test_a_vault_shows_its_breaker_and_when_it_is_asked_again(stage: Stage
     assert (stage.vault().state, stage.vault().breaker, stage.vault().retry_at) == ("ok", "closed", None)
 
 
-async def test_read_only_is_told_of_the_whole_of_vaults_and_of_accounts():
-    """Each where it was set."""
+async def test_read_only_is_shown_for_all_for_vaults_and_for_accounts():
+    """Each at the level at which it was set."""
     stage = Stage("alpha", read_only=True, owner="tokyo")
     await stage.passed()
     status = stage.board.status()
@@ -259,7 +259,7 @@ async def test_liveness_and_its_reason_are_those_of_the_health_check(stage: Stag
     assert status.live_reason == "the loop's own task has not run for 60 s"
 
 
-async def test_stop_and_writes_are_those_of_the_books(stage: Stage):
+async def test_stop_and_writes_come_from_the_account_states(stage: Stage):
     """Newest first."""
     await stage.passed()
     status = stage.board.status()
@@ -292,8 +292,8 @@ def test_the_interval_of_a_schedule():
     assert interval_of(Schedule(cron="0 0 30 2 *"), NOW) == timedelta(days=366)
 
 
-async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage):
-    """It has looked at nothing, for however long; when it leads, what it has not seen is not ready."""
+async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
+    """It has checked no accounts, for any time. When it leads, it is not ready before its first run."""
     assert stage.board.status().leader is None
     leadership = stage.stand_by()
     stage.board._was_ready = False
@@ -313,7 +313,7 @@ async def test_a_standby_is_ready_and_nothing_is_stale_by_its_fault(stage: Stage
     assert status.stale_accounts
 
 
-async def test_who_is_elected_calls_nothing_stale_that_it_has_not_had_the_time_to_look_at(stage: Stage):
+async def test_a_new_leader_calls_no_account_stale_before_it_could_check_it(stage: Stage):
     """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
     leadership = stage.stand_by()
     stage.wait(100_000)
@@ -381,7 +381,7 @@ async def test_a_leader_is_ready_after_its_first_run(stage: Stage):
 
 
 async def test_it_says_from_when_on_a_run_is_overdue(stage: Stage):
-    """Three intervals after the latest start; of a standby nobody expects any."""
+    """Three intervals after the latest start; never on a standby."""
     assert stage.board.status().overdue == NOW + timedelta(minutes=15)
     stage.wait(60)
     stage.health.run_started("p", stage.instant(), 60.0)

@@ -1,4 +1,4 @@
-"""Runs start on time for whoever is free, and one that hangs, fails or crashes is nobody else's trouble."""
+"""Runs start on time for free accounts, and a run that hangs, fails or crashes does not affect the others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Stage:
         return MemoryGeneration(self.world, config_of(*names), self.account_states)
 
     def due(self) -> None:
-        """The start of everybody's schedule has come."""
+        """Fires all triggers."""
         self.supervisor.due([Group(FIVE, self.supervisor.generation.accounts)])
 
     async def idle(self) -> None:
@@ -84,7 +84,7 @@ class Stage:
 
 @pytest.fixture
 async def stage() -> AsyncIterator[Stage]:
-    """Two accounts; what a test leaves under way is ended."""
+    """Two accounts. Active runs are cancelled at the end of the test."""
     made = Stage("fine", "slow")
     yield made
     await made.supervisor.abandon()
@@ -107,7 +107,7 @@ async def test_two_starts_at_the_same_moment_make_one_run(stage: Stage):
     assert stage.generation.made == [(("fine", "slow"), 0)]
 
 
-async def test_a_hung_account_is_left_out_and_counted_and_the_others_go_on(stage: Stage):
+async def test_a_hung_account_is_skipped_and_counted_and_the_others_go_on(stage: Stage):
     """No account is in two runs at a time, and none waits for the one that hangs."""
     await stage.passed()
     stage.hang("slow")
@@ -129,10 +129,10 @@ async def test_a_hung_account_is_left_out_and_counted_and_the_others_go_on(stage
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
 
 
-async def test_where_everybody_is_busy_no_run_begins_and_it_is_no_sign_of_death(
+async def test_with_all_accounts_busy_no_run_begins_and_the_daemon_is_alive(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ):
-    """It is told with the numbers; the health check hears of it as of a start."""
+    """The log has the numbers, and the health check counts it as a start."""
     for name in ("fine", "slow"):
         stage.hang(name)
     stage.due()
@@ -148,8 +148,8 @@ async def test_where_everybody_is_busy_no_run_begins_and_it_is_no_sign_of_death(
         stage.let_go(name)
 
 
-async def test_an_account_that_keeps_failing_is_left_out_for_a_while(stage: Stage):
-    """Never before its time, never for longer than the bound, and at once when somebody asks."""
+async def test_an_account_that_keeps_failing_backs_off(stage: Stage):
+    """Never before its time, never for longer than the bound, and at once on request."""
     stage.world.sources["slow"].failure = DENIED
     longest = BackoffPolicy().bound(300.0)
     for _ in range(12):
@@ -168,7 +168,7 @@ async def test_an_account_that_keeps_failing_is_left_out_for_a_while(stage: Stag
     assert stage.generation.made == [(("fine",), 0), (("fine", "slow"), 0)]
 
 
-async def test_somebody_who_asks_has_all_tried_at_once(stage: Stage):
+async def test_a_request_tries_all_accounts_at_once(stage: Stage):
     """SIGUSR1 and a reload; the first success ends the leaving out for good."""
     stage.world.sources["slow"].failure = DENIED
     while stage.supervisor.retry_at(stage.account("slow")) is None:
@@ -182,8 +182,8 @@ async def test_somebody_who_asks_has_all_tried_at_once(stage: Stage):
     assert stage.supervisor._backoff.states() == {}
 
 
-async def test_who_is_busy_when_somebody_asks_has_one_more_run_when_free(stage: Stage):
-    """The run under way may have looked before what is to be seen; and one more is all, however often it was asked."""
+async def test_an_account_that_is_busy_at_a_request_gets_one_more_run(stage: Stage):
+    """The active run may have read the account before the change. It gets one more run, however often it was requested."""
     await stage.passed()
     stage.hang("slow")
     stage.due()
@@ -202,7 +202,7 @@ async def test_who_is_busy_when_somebody_asks_has_one_more_run_when_free(stage: 
     assert stage.generation.made == [(("slow",), 0)]
 
 
-async def test_who_becomes_free_does_not_wait_for_who_hangs(stage: Stage):
+async def test_a_free_account_does_not_wait_for_a_hanging_one(stage: Stage):
     """Nor for the end of the run in which both were."""
     await stage.passed()
     for name in ("fine", "slow"):
@@ -217,9 +217,9 @@ async def test_who_becomes_free_does_not_wait_for_who_hangs(stage: Stage):
     await until(lambda: stage.generation.made[-1] == (("slow",), 0))
 
 
-async def test_nothing_is_owed_after_a_crash_a_reload_or_the_stop(stage: Stage):
+async def test_nothing_is_requeued_after_a_crash_a_reload_or_the_stop(stage: Stage):
     """A crash frees as an end does; an account that is gone is owed nothing, and the stop ends all."""
-    stage.generation.breaks = RuntimeError("a fault of ours")
+    stage.generation.breaks = RuntimeError("a bug")
     stage.due()
     stage.supervisor.sync_now()
     await stage.idle()
@@ -245,7 +245,7 @@ async def test_nothing_is_owed_after_a_crash_a_reload_or_the_stop(stage: Stage):
 
 
 async def test_a_run_that_crashes_frees_its_accounts_and_shows_no_value(stage: Stage):
-    """A fault of ours is told by type and place; the next run is as if nothing had been."""
+    """A bug is logged by type and place. The next run is not affected."""
     await stage.passed()
     secret = stage.world.sources["fine"].values["primary"]
     stage.generation.breaks = RuntimeError(secret)
@@ -320,7 +320,7 @@ async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
     assert all(len(versions) == 1 for versions in stage.world.vault.history_of.values())
 
 
-async def test_where_no_time_is_left_everything_is_closed_at_once(stage: Stage):
+async def test_after_the_deadline_everything_is_closed_at_once(stage: Stage):
     """Also the configuration before, whose run still hung."""
     stage.hang("slow")
     stage.due()
@@ -393,7 +393,7 @@ async def test_a_standby_begins_no_run_and_is_alive(stage: Stage):
 
 
 async def test_runs_of_a_lost_term_are_ended_when_their_time_is_over(stage: Stage):
-    """Those that end by themselves may; what hangs is cut off, and its accounts are free."""
+    """Runs may end by themselves; a hanging run is cancelled, and its accounts are free."""
     stage.hang("slow")
     stage.due()
     await turns()
@@ -411,7 +411,7 @@ async def test_a_run_that_ends_in_time_is_not_cut_off(stage: Stage):
     assert stage.account_states.last_run.result == "success"
 
 
-async def test_memory_is_given_back_once_a_run_has_ended():
+async def test_memory_is_trimmed_after_a_run():
     """Not while it goes on."""
     world, tidied = World("fine"), list[int]()
     account_states = AccountStates(lambda: world.now)

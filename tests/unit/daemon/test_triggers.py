@@ -85,7 +85,7 @@ def test_a_clock_that_was_set_back_delays_by_one_interval_at_most(every: timedel
 
 
 def test_a_clock_that_was_far_ahead_brings_a_start_at_once():
-    """Nobody knows how long ago the last start was, so it counts as overdue; a correction does not."""
+    """The time since the last start is unknown, so the trigger counts as overdue. A small correction does not."""
     assert FIVE.next_start(NOON, NOON - HOUR, seeded()) == Start(NOON - HOUR, NOON - HOUR)
     assert FIVE.next_start(NOON, NOON - MINUTE, seeded()) == Start(NOON - MINUTE, NOON - MINUTE)
     assert FIVE.next_start(NOON, NOON - MINUTE / 2, seeded()).at == NOON - MINUTE / 2 + 5 * MINUTE
@@ -208,7 +208,7 @@ CHANGES = {
 
 @given(st.sampled_from(sorted(CHANGES)), st.integers(0, 1), st.integers(0, 23), st.integers(0, 59))
 def test_a_daily_time_starts_once_on_every_day(zone: str, which: int, hour: int, minute: int):
-    """Around a change, each day has one start: at its time, or where that was skipped right after."""
+    """Around a change, each day has one start: at its time, or right after a skipped time."""
     change = datetime.combine(CHANGES[zone][which], datetime.min.time(), ZoneInfo(zone)).astimezone(UTC)
     found = [
         one.astimezone(ZoneInfo(zone))
@@ -282,7 +282,7 @@ def test_a_day_that_does_not_exist_never_comes():
         assert trigger.next_start(NOON, NOON, seeded()) == Start(NEVER, NEVER)
 
 
-def test_a_count_of_slots():
+def test_a_count_of_fire_times():
     """`following` counts slots."""
     assert FIVE.following(NOON, 3) == NOON + 15 * MINUTE
     assert cron("0 0 * * *").following(NOON, 3) == at("2026-06-04T00:00Z")
@@ -344,7 +344,7 @@ def test_a_first_start_does_not_wait_for_a_clock_that_was_set_back():
 
 
 def test_a_reload_keeps_the_grid_of_what_stays():
-    """What was there goes on as it was; what is new starts at once; what is gone is not due."""
+    """Existing triggers keep their fire times; new ones fire at once; removed ones are not due."""
     hourly, one = Trigger(HOUR), agenda(FIVE, Trigger(HOUR))
     one.take(NOON)
     one.replace([FIVE, cron("0 0 * * *")], NOON + MINUTE)
@@ -361,7 +361,7 @@ def test_a_reload_keeps_the_grid_of_what_stays():
     seeds,
 )
 def test_no_course_of_the_clock_makes_a_storm_or_a_silence(trigger: Trigger, steps: list[timedelta], random: Random):
-    """However the clock goes, a look takes a trigger once, and the next start is at most an interval away."""
+    """However the clock moves, a check fires a trigger once, and the next start is at most an interval away."""
     one, now = FireTimes(random), NOON
     one.replace([trigger], now)
     for step in steps:
@@ -373,7 +373,7 @@ def test_no_course_of_the_clock_makes_a_storm_or_a_silence(trigger: Trigger, ste
 
 
 @given(durations, st.lists(st.timedeltas(min_value=NONE, max_value=timedelta(days=1)), min_size=1, max_size=40), seeds)
-def test_starts_of_a_steady_clock_are_never_closer_than_their_slots(
+def test_starts_of_a_steady_clock_are_never_closer_than_their_fire_times(
     every: timedelta, steps: list[timedelta], random: Random
 ):
     """Over any course of looks there are no more starts than slots, and none is missing at the end."""
