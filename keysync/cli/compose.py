@@ -35,11 +35,12 @@ from keysync.sources.existence import BatchAccountExistence
 from keysync.sources.list_batch import BatchLister
 from keysync.sources.listing import AccountLister
 from keysync.sync.apply import Applier
-from keysync.sync.collect import Collector, WorkItems
+from keysync.sync.collect import Collector
 from keysync.sync.inventory import Inventory, static_only
 from keysync.sync.items import (
     ItemFactory,
     Selection,
+    WorkItems,
     limits_of,
     one_each,
     read_only_accounts,
@@ -48,8 +49,9 @@ from keysync.sync.items import (
 )
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
+from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters, OrphanSearch
-from keysync.sync.run import RunObserver, SyncRun
+from keysync.sync.run import SyncRun
 from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
 from keysync.targets.writes import Writes
@@ -138,7 +140,7 @@ class App:
         timeouts, asked = self.config.timeouts, asked or Selection()
         patience = min(timeouts.collect.total_seconds(), patience or math.inf)
         return SyncRun(
-            scopes=WorkItems(
+            work_items=WorkItems(
                 self.accounts if accounts is None else accounts,
                 ItemFactory(self.config, asked),
                 # Of its own: what covers other accounts meanwhile must not take these away.

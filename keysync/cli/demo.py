@@ -149,7 +149,7 @@ class _Show:
             f"{self._runs} runs, {versions} versions of secrets in the vault, each written once for one new key",
         )
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """Told by the report."""
 
     def collected(self, run_id: str, account: str) -> None:

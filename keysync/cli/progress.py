@@ -30,11 +30,11 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
         if self._bar:
             self._bar[0].stop()
 
-    def started(self, run_id: str, scopes: int) -> None:  # noqa: ARG002  # the observer's signature
+    def started(self, run_id: str, work_items: int) -> None:  # noqa: ARG002  # the observer's signature
         """The bar learns its length."""
         if self._bar:
             progress, task = self._bar
-            progress.update(task, total=scopes)
+            progress.update(task, total=work_items)
 
     def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002
         """One account further."""

@@ -44,8 +44,7 @@ from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
 from keysync.sync.inventory import Inventory, resolve
-from keysync.sync.observers import Observers
-from keysync.sync.run import RunObserver
+from keysync.sync.observers import Observers, RunObserver
 from keysync.sync.shard import Shard
 from keysync.web.app import make_web_app
 from keysync.web.server import open_server

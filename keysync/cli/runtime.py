@@ -25,8 +25,9 @@ from keysync.sources.filters import SkippedAccount
 from keysync.sync.inventory import Inventory, preflight, static_only
 from keysync.sync.items import Selection
 from keysync.sync.locks import SecretLocks
+from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters, OrphanSearch
-from keysync.sync.run import RunObserver, SyncRun
+from keysync.sync.run import SyncRun
 from keysync.sync.shard import Shard, share_of
 from keysync.targets.writes import Writes
 from keysync.tracing import Tracer

@@ -162,7 +162,7 @@ class AccountStates:
 
     # RunObserver
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """No-op: `begin` has the accounts."""
 
     def collected(self, run_id: str, account: str) -> None:

@@ -250,8 +250,8 @@ class Supervisor:
 
 def _refs(run: SyncRun) -> Iterator[ItemRef]:
     """The items that the run must report on. A generator: a list for thousands of accounts would take much memory."""
-    for scope in run.scopes:
-        yield from (item.ref for item in scope.items)
+    for work in run.work_items:
+        yield from (item.ref for item in work.items)
     yield from (result.ref for result in run.preflight.results)
 
 

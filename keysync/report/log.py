@@ -35,9 +35,9 @@ class RunLog:
         self._told: dict[ItemRef, tuple[Identity, int]] = {}
         self._causes: dict[str, dict[Identity, list[Result]]] = {}
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """A run begins."""
-        self._log.debug("run.started", run_id=run_id, scopes=scopes)
+        self._log.debug("run.started", run_id=run_id, scopes=work_items)
 
     def collected(self, run_id: str, account: str) -> None:
         """Both sides of an account have answered, or failed to."""

@@ -248,7 +248,7 @@ class Metrics:
         """`events` were never sent."""
         self._notifications.labels("dropped").inc(events)
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """Nothing is counted until a run has ended."""
 
     def collected(self, run_id: str, account: str) -> None:

@@ -104,7 +104,7 @@ class Notifier:
             await asyncio.gather(self._task, return_exceptions=True)
         self._dropped(self._sending + len(self._queue), "shutdown")
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """Nothing is told until a run has ended."""
 
     def collected(self, run_id: str, account: str) -> None:

@@ -8,39 +8,21 @@ from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Final, overload
+from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
-from keysync.config.settings import Account
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator
-from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
-from keysync.sources.interface import AccountKeys, KeyName, KeySource
-from keysync.sources.single_flight import SingleFlightSource
-from keysync.sync.history import with_history
-from keysync.sync.items import ItemFactory
+from keysync.sources.interface import AccountKeys, KeyName
+from keysync.sync.history import may_need_version, with_history
+from keysync.sync.items import WorkItem
 from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Observed, Unobserved
-from keysync.sync.plan import may_need_a_version
 from keysync.targets.interface import ListValidation, Observation, SecretTarget, StoredSecret
 from keysync.tracing import ACCOUNT, NO_TRACER, Tracer
 
 _FEWEST_SLOTS: Final = 4
 _NOTHING: Final[Mapping[ItemRef, SecretValue]] = MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True)
-class WorkItem:
-    """One account in one vault: where its keys come from and the items that it should serve there.
-
-    An account that serves several vaults has a scope for each, so that a vault that hangs does not hold up the others.
-    """
-
-    account: str
-    source: KeySource
-    items: tuple[Item, ...]
-    group: Hashable = None
-    """Whom Azure throttles together: scopes of one group never take the turns of another's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +86,7 @@ class Collector:
         self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
         return Collection(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
 
-    def misjudged(self, account: Collected, error: Exception) -> Collected:
+    def plan_failed(self, account: Collected, error: Exception) -> Collected:
         """`account` as one that failed, since what it showed could not be judged."""
         record = self._translator.record(error, operation="plan", scope=account.account)
         return Collected(account.account, tuple(Unobserved(one.item, record) for one in account.observed))
@@ -124,9 +106,9 @@ class Collector:
                 return await self._both_sides(scope)
         except TimeoutError:
             told = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
-            return _all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT_HINT))
+            return all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT_HINT))
         except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
-            return _all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
+            return all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
 
     async def _both_sides(self, scope: WorkItem) -> Collected:
         # Outcomes rather than exceptions: a vault that fails says nothing of the keys, and neither ends the other.
@@ -138,7 +120,7 @@ class Collector:
         if isinstance(stored, BaseException):
             raise stored  # the account is given up
         collected = self._paired(scope, keys, stored)
-        if not any(isinstance(one, Observed) and may_need_a_version(one) for one in collected.observed):
+        if not any(isinstance(one, Observed) and may_need_version(one) for one in collected.observed):
             return collected
         return replace(collected, observed=await self._with_histories(collected.observed))
 
@@ -155,7 +137,7 @@ class Collector:
         stored: Sequence[tuple[Observation, float] | BaseException],
     ) -> Collected:
         if isinstance(keys, BaseException):
-            return _all_failed(scope, self._record(keys, "listKeys", scope.account))
+            return all_failed(scope, self._record(keys, "listKeys", scope.account))
         prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
         for item, side in zip(scope.items, stored, strict=True):
             # One object for both sides where they agree: all that a run has seen is there until it is planned.
@@ -305,47 +287,9 @@ class _Once:
             self._slots = None
 
 
-def _all_failed(scope: WorkItem, record: FailureRecord) -> Collected:
+def all_failed(scope: WorkItem, record: FailureRecord) -> Collected:
     return Collected(scope.account, tuple(Unobserved(item, record) for item in scope.items))
 
 
 def _holds_its_key(seen: Observed) -> bool:
     return isinstance(seen.stored, StoredSecret) and seen.stored.fingerprint == seen.wanted
-
-
-class WorkItems(Sequence[WorkItem]):
-    """The scopes of `accounts`. Each is made anew whenever it is asked for: of many thousands a run needs few at a time.
-
-    An account that serves several vaults is asked for its keys once all the same: what asks it, by `source_of`, is kept.
-    """
-
-    def __init__(
-        self, accounts: Sequence[Account], catalogue: ItemFactory, source_of: Callable[[Account], KeySource]
-    ) -> None:
-        self._catalogue = catalogue
-        self._source_of = source_of
-        # Two lists side by side: a pair for each would be more than both.
-        self._accounts: list[Account] = []
-        self._vaults: list[str] = []
-        self._shared: dict[str, KeySource] = {}
-        for account in accounts:
-            served = [vault for vault in account.vaults if catalogue.serves(account, vault)]
-            self._accounts += [account] * len(served)
-            self._vaults += served
-            if len(served) > 1:
-                self._shared[account.key] = SingleFlightSource(source_of(account), askers=len(served))
-
-    def __len__(self) -> int:
-        return len(self._accounts)
-
-    @overload
-    def __getitem__(self, at: int) -> WorkItem: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[WorkItem]: ...
-    def __getitem__(self, at: int | slice) -> WorkItem | Sequence[WorkItem]:
-        if isinstance(at, slice):
-            return [self[number] for number in range(*at.indices(len(self)))]
-        account, vault = self._accounts[at], self._vaults[at]
-        source = self._shared.get(account.key) or self._source_of(account)
-        items = self._catalogue.items(account, vault)
-        return WorkItem(account.resource_id, source, items, group=fold(account.subscription_id))

@@ -1,24 +1,65 @@
-"""How often a secret has changed: asked only where a new version may be called for."""
+"""The version history of a secret: when to read it, and when it prevents another version."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
 from keysync.failures import CallFailed
 from keysync.sync.model import Observed
-from keysync.sync.plan import may_need_a_version
-from keysync.targets.interface import SecretTarget, StoredSecret
+from keysync.sync.ownership import is_ours
+from keysync.targets.interface import History, SecretTarget, StoredSecret
+
+# Key Vault cannot back up a secret with more than 500 versions (docs/safety.md).
+_MANY_VERSIONS: Final = 300
+_TOO_MANY_VERSIONS: Final = 450
 
 
-async def with_history(target: SecretTarget, seen: Observed) -> Observed:
-    """`seen` with its history, where it may need a version; as it is where the history cannot be had.
+def may_need_version(observed: Observed) -> bool:
+    """Whether the plan may write a new version of an existing secret. Only then is its history read."""
+    stored = observed.stored
+    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == observed.wanted:
+        return False
+    return is_ours(stored.tags, observed.item)
 
-    An identity that may not list versions still keeps keys in sync (docs/safety.md).
+
+async def with_history(target: SecretTarget, observed: Observed) -> Observed:
+    """`observed` with its history, if it may need a version and the history can be read.
+
+    An identity without permission to list versions still keeps keys in sync (docs/safety.md).
     """
-    if not isinstance(seen.stored, StoredSecret) or not may_need_a_version(seen):
-        return seen
+    if not isinstance(observed.stored, StoredSecret) or not may_need_version(observed):
+        return observed
     try:
-        history = await target.history(seen.item.ref.secret, seen.stored.version)
+        history = await target.history(observed.item.ref.secret, observed.stored.version)
     except CallFailed:
-        return seen
-    return replace(seen, history=history)
+        return observed
+    return replace(observed, history=history)
+
+
+def too_many_versions(history: History | None, changes_per_day: int | None) -> str | None:
+    """Why a secret needs `--accept` before it gets another version; None if it may have one.
+
+    Without a history (the identity may not list versions) it may: a late key is an outage.
+    """
+    if history is None:
+        return None
+    if history.versions >= _TOO_MANY_VERSIONS:
+        return (
+            f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
+            "Let it be deleted and purged once, or use another name in `secrets`; to write it all the same"
+        )
+    if changes_per_day is not None and history.today >= changes_per_day:
+        times = "once" if history.today == 1 else f"{history.today} times"
+        return (
+            f"the secret changed {times} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
+            "somebody else may be writing it too. Look at its versions; to write it all the same"
+        )
+    return None
+
+
+def version_warning(history: History | None) -> str | None:
+    """A warning that the secret has many versions and should be renewed soon; None otherwise."""
+    if history is None or history.versions < _MANY_VERSIONS:
+        return None
+    return f"it has {history.versions} versions, at {_TOO_MANY_VERSIONS} keysync stops writing it"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import TypeVar, overload
 
 from keysync.config.settings import Account, Config, Vault
 from keysync.names import fold
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.interface import KEY_NAMES, KeySource
+from keysync.sources.single_flight import SingleFlightSource
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 
 T = TypeVar("T")
@@ -81,6 +82,57 @@ def _policies(config: Config, account: Account, vault: str, asked: Selection) ->
         vault_url=settings.url,
         options=asked.options,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class WorkItem:
+    """One account in one vault: the source of its keys, and the items to keep in sync there.
+
+    An account with several vaults has a work item for each, so that a vault that hangs does not delay the others.
+    `group`: throttling key (the subscription); each group has its own slots.
+    """
+
+    account: str
+    source: KeySource
+    items: tuple[Item, ...]
+    group: Hashable = None
+
+
+class WorkItems(Sequence[WorkItem]):
+    """The work items of `accounts`. Each is created when it is accessed, since a run needs only a few at a time.
+
+    An account with several vaults has one shared source, so that its keys are requested once.
+    """
+
+    def __init__(
+        self, accounts: Sequence[Account], factory: ItemFactory, source_of: Callable[[Account], KeySource]
+    ) -> None:
+        self._factory = factory
+        self._source_of = source_of
+        # Two parallel lists: a list of pairs would need more memory than both.
+        self._accounts: list[Account] = []
+        self._vaults: list[str] = []
+        self._shared: dict[str, KeySource] = {}
+        for account in accounts:
+            served = [vault for vault in account.vaults if factory.serves(account, vault)]
+            self._accounts += [account] * len(served)
+            self._vaults += served
+            if len(served) > 1:
+                self._shared[account.key] = SingleFlightSource(source_of(account), askers=len(served))
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    @overload
+    def __getitem__(self, index: int) -> WorkItem: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[WorkItem]: ...
+    def __getitem__(self, index: int | slice) -> WorkItem | Sequence[WorkItem]:
+        if isinstance(index, slice):
+            return [self[number] for number in range(*index.indices(len(self)))]
+        account, vault = self._accounts[index], self._vaults[index]
+        source = self._shared.get(account.key) or self._source_of(account)
+        return WorkItem(account.resource_id, source, self._factory.items(account, vault), fold(account.subscription_id))
 
 
 def limits_of(config: Config, vault: Vault) -> EffectiveLimits:

@@ -12,14 +12,10 @@ from keysync.errors import Instruction
 from keysync.names import fold
 from keysync.sync.messages import command
 from keysync.sync.model import BAD, REMOVALS, Change, ChangeKind, ItemRef, Outcome, Plan, Result, in_order
-from keysync.targets.interface import History
 
 # 128 bits: no other plan with the same checksum can be found.
 _CHECKSUM_DIGITS: Final = 32
 _FEWEST_FOR_A_SHARE: Final = 10
-# A secret of more than 500 versions cannot be backed up (docs/safety.md).
-_MANY_VERSIONS: Final = 300
-_TOO_MANY_VERSIONS: Final = 450
 
 
 class LimitsLike(Protocol):
@@ -44,52 +40,21 @@ class Breach:
         return f"vault {self.vault}: {self.text}"
 
 
-def held_back(history: History | None, changes_per_day: int | None) -> str | None:
-    """Why a secret with this history gets no new version unless somebody accepts it, or None where it may have one.
-
-    Without a history (the identity may not list versions) nothing is held back: a late key is an outage.
-    """
-    if history is None:
-        return None
-    if history.versions >= _TOO_MANY_VERSIONS:
-        return (
-            f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
-            "Let it be deleted and purged once, or use another name in `secrets`; to write it all the same"
-        )
-    if changes_per_day is not None and history.today >= changes_per_day:
-        return (
-            f"the secret changed {_times(history.today)} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
-            "somebody else may be writing it too. Look at its versions; to write it all the same"
-        )
-    return None
-
-
-def _times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
-
-
-def nears_the_budget(history: History | None) -> str | None:
-    """A warning where a secret has so many versions that it should be renewed soon."""
-    if history is None or history.versions < _MANY_VERSIONS:
-        return None
-    return f"it has {history.versions} versions, at {_TOO_MANY_VERSIONS} keysync stops writing it"
-
-
 def breaches(plan: Plan, limits: Mapping[str, LimitsLike]) -> tuple[Breach, ...]:
     """Which limits `plan` breaks, by vault. What is not going to be written (read-only, held) counts nothing."""
     by_vault: dict[str, list[Change]] = {vault: [] for vault in limits}
     for change in plan.changes:
         by_vault.get(change.ref.vault, []).append(change)
-    settled = Counter(result.ref.vault for result in plan.settled)
+    in_sync = Counter(result.ref.vault for result in plan.in_sync)
     return tuple(
         Breach(vault, text)
         for vault, limit in sorted(limits.items())
-        for text in _broken(by_vault[vault], settled[vault], limit)
+        for text in _broken(by_vault[vault], in_sync[vault], limit)
     )
 
 
-def _broken(changes: list[Change], settled: int, limit: LimitsLike) -> list[str]:
-    managed = settled + sum(change.managed for change in changes)
+def _broken(changes: list[Change], in_sync: int, limit: LimitsLike) -> list[str]:
+    managed = in_sync + sum(change.managed for change in changes)
     kinds = Counter(change.kind for change in changes if not change.read_only and not change.held)
     creates, updates = kinds["create"] + kinds["recover"], kinds["update"]
     removals = sum(kinds[kind] for kind in REMOVALS)
@@ -185,7 +150,7 @@ class SafetyCheck:
     ) -> None:
         self._limits = limits
         self._accept = accept
-        self._dry_run = dry_run
+        self.dry_run = dry_run
         self._options = options
         self._not_done: set[ItemRef] = set()
         self._let_through = Plan(())
@@ -195,7 +160,7 @@ class SafetyCheck:
         self._late: str | None = None
         self._held: dict[ItemRef, str] = {}
 
-    def judge(self, plan: Plan) -> Blocked | None:
+    def check(self, plan: Plan) -> Blocked | None:
         """None where `plan`, on top of the rounds before it, may be written; once one may not, no later one may."""
         self._look_at(plan)
         blocked = self._blocked()
@@ -223,7 +188,7 @@ class SafetyCheck:
                 self._late = late_message(self._breaches)
 
     def _blocked(self) -> Blocked | None:
-        if self._dry_run:
+        if self.dry_run:
             return None
         if self._late is not None:
             return Blocked("refused", self._late)
@@ -234,7 +199,7 @@ class SafetyCheck:
     @property
     def checksum(self) -> str:
         """Of the whole plan or, where something was left undone, of just that: it is what the next run would find to do."""
-        if self._dry_run:
+        if self.dry_run:
             return checksum(self._let_through)
         blocked = self._what_is_blocked()
         return checksum(blocked if any(not change.read_only for change in blocked.writes) else self._let_through)
@@ -253,14 +218,14 @@ class SafetyCheck:
     @property
     def stopped(self) -> str | None:
         """The error of a stopped pass."""
-        if self._breaches and self._late is None and not self._dry_run:
+        if self._breaches and self._late is None and not self.dry_run:
             return stop_message(self._breaches, self._command(self.checksum))
         return self._refusal
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What a plan has to tell beside its items."""
-        if self._breaches and self._dry_run:
+        if self._breaches and self.dry_run:
             return (plan_warning(self._breaches, self._command(self.checksum)),)
         return ()
 
@@ -268,15 +233,15 @@ class SafetyCheck:
         """Whether the result tells a command that can be known only when all rounds are over."""
         return result.ref in self._held or (self._late is not None and result.reason == self._late)
 
-    def told(self, result: Result) -> Result:
+    def explained(self, result: Result) -> Result:
         """The result, with the command that has a change made that was held back."""
         if not self.waits(result):
             return result
         held = self._held.get(result.ref)
-        changes = self._let_through.writes if self._dry_run else self._what_is_blocked().writes
+        changes = self._let_through.writes if self.dry_run else self._what_is_blocked().writes
         waiting = Counter(change.kind for change in changes if not change.read_only)
         reason = held_message(held or self._late or "", waiting, self._command(self.checksum))
-        if held is None or self._dry_run or result.outcome == "refused":
+        if held is None or self.dry_run or result.outcome == "refused":
             return replace(result, reason=reason)
         return replace(result, outcome="skipped", reason=reason)
 
@@ -286,6 +251,6 @@ def _is_written(change: Change) -> bool:
 
 
 def _joined(one: Plan, other: Plan) -> Plan:
-    if not any((one.changes, one.settled)):
+    if not any((one.changes, one.in_sync)):
         return other
-    return Plan(in_order((*one.changes, *other.changes)), (*one.settled, *other.settled))
+    return Plan(in_order((*one.changes, *other.changes)), (*one.in_sync, *other.in_sync))

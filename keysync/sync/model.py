@@ -204,7 +204,7 @@ class Plan:
     """
 
     changes: tuple[Change, ...]
-    settled: tuple[Result, ...] = ()
+    in_sync: tuple[Result, ...] = ()
 
     @property
     def writes(self) -> tuple[Change, ...]:

@@ -1,35 +1,47 @@
-"""Observers of a run put together."""
+"""Observers of a run: the interface, and several as one."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from keysync.sync.model import Report, Result
-from keysync.sync.run import RunObserver
+
+
+class RunObserver(Protocol):
+    """Is called while a run proceeds."""
+
+    def started(self, run_id: str, work_items: int) -> None: ...
+    def collected(self, run_id: str, account: str) -> None: ...
+    def result(self, run_id: str, result: Result) -> None:
+        """Called once per item, as soon as its result is final, in no particular order."""
+        ...
+
+    def finished(self, report: Report) -> None: ...
 
 
 class Observers:
-    """Tells each observer, in order."""
+    """Calls several observers, in order."""
 
     def __init__(self, observers: Sequence[RunObserver]) -> None:
         self._observers = tuple(observers)
 
-    def started(self, run_id: str, scopes: int) -> None:
-        """A run begins."""
+    def started(self, run_id: str, work_items: int) -> None:
+        """A run starts."""
         for observer in self._observers:
-            observer.started(run_id, scopes)
+            observer.started(run_id, work_items)
 
     def collected(self, run_id: str, account: str) -> None:
-        """An account has answered."""
+        """An account has responded."""
         for observer in self._observers:
             observer.collected(run_id, account)
 
     def result(self, run_id: str, result: Result) -> None:
-        """An item has its result."""
+        """An item has a final result."""
         for observer in self._observers:
             observer.result(run_id, result)
 
     def finished(self, report: Report) -> None:
-        """The run has ended."""
+        """The run is finished."""
         for observer in self._observers:
             observer.finished(report)

@@ -66,6 +66,11 @@ class OrphanFindings:
     warnings: tuple[str, ...] = ()
 
 
+SEARCH_TOO_SLOW: Final = OrphanFindings(
+    warnings=("orphans: the search was not done in time, nothing is removed in this run",)
+)
+
+
 def orphans_among(
     listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str
 ) -> tuple[ItemRef, ...]:

@@ -9,7 +9,7 @@ from typing import Final
 
 from keysync.names import fold
 from keysync.sync import messages
-from keysync.sync.limits import held_back, nears_the_budget
+from keysync.sync.history import may_need_version, too_many_versions, version_warning
 from keysync.sync.metadata import MOST_TAGS, changed_fields, desired_metadata
 from keysync.sync.model import (
     Change,
@@ -55,16 +55,8 @@ def judge(seen: Observed, now: datetime) -> Change:
     return _judged(seen, None, now)
 
 
-def may_need_a_version(seen: Observed) -> bool:
-    """Whether the plan may call for a new version of a secret that is there: then it is worth knowing its history."""
-    stored = seen.stored
-    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == seen.wanted:
-        return False
-    return is_ours(stored.tags, seen.item)
-
-
 def _needs_its_sibling(one: ItemObservation) -> bool:
-    return isinstance(one, Observed) and may_need_a_version(one)
+    return isinstance(one, Observed) and may_need_version(one)
 
 
 def _sibling(one: ItemObservation, seen: Mapping[tuple[str, str, str], ItemObservation]) -> ItemObservation | None:
@@ -157,8 +149,8 @@ def _why_patched(fields: frozenset[Field]) -> str:
 
 
 def _with_history(change: Change, seen: Observed) -> Change:
-    held = held_back(seen.history, seen.item.policy.changes_per_day)
-    note = nears_the_budget(seen.history)
+    held = too_many_versions(seen.history, seen.item.policy.changes_per_day)
+    note = version_warning(seen.history)
     reason = f"{change.reason}; {note}" if note else change.reason
     return replace(change, held=held, reason=reason)
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from keysync.config.settings import Account, Config
 from keysync.daemon.account_state import Entry
-from keysync.sync.run import RunObserver, SyncRun
+from keysync.sync.observers import RunObserver
+from keysync.sync.run import SyncRun
 from tests.support.runs import World
 from tests.support.settings import config_of as settled
 
@@ -80,8 +81,8 @@ class MemoryGeneration:
         observer: RunObserver = self.observer
         if self.breaks is not None:
             observer, self.breaks = _Breaking(self.observer, self.breaks), None
-        scopes = [scope for scope in job.scopes if scope.account.lower() in names]
-        return replace(job, scopes=scopes, observer=observer, busy=busy)
+        work_items = [work for work in job.work_items if work.account.lower() in names]
+        return replace(job, work_items=work_items, observer=observer, busy=busy)
 
     async def close(self) -> None:
         """Counts."""

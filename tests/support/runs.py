@@ -14,12 +14,14 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.apply import Applier
-from keysync.sync.collect import Collected, Collector, WorkItem
+from keysync.sync.batches import Batch
+from keysync.sync.collect import Collected, Collector
+from keysync.sync.items import WorkItem
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result
 from keysync.sync.orphans import MissingCounters, OrphanSearch
 from keysync.sync.plan import make_plan
-from keysync.sync.run import Batch, SyncRun, run_sync
+from keysync.sync.run import SyncRun, run_sync
 from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
 
 GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
@@ -53,9 +55,9 @@ class Watcher:
     results: list[Result] = field(default_factory=list)
     reports: list[Report] = field(default_factory=list)
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """Notes the start."""
-        self.log.append(f"started {scopes}")
+        self.log.append(f"started {work_items}")
 
     def collected(self, run_id: str, account: str) -> None:
         """Notes the account."""
@@ -92,8 +94,8 @@ class World:
         """The vault named main."""
         return self.vaults["main"]
 
-    def scopes(self) -> list[WorkItem]:
-        """One scope an account and vault, with `items` as the configuration of the account."""
+    def work_items(self) -> list[WorkItem]:
+        """A work item for each account and vault, with `items` as the configuration of the account."""
         return [
             WorkItem(
                 f"{GROUP}/{name}",
@@ -136,24 +138,23 @@ class World:
     async def collect(self) -> list[Collected]:
         """All accounts, as they are now."""
         collector = self.collector()
-        return [await collector.collect(scope) for scope in self.scopes()]
+        return [await collector.collect(scope) for scope in self.work_items()]
 
     async def plan(self) -> Plan:
         """The plan for what is there now."""
         return make_plan((one for account in await self.collect() for one in account.observed), self.now)
 
-    async def round(self) -> Batch:
-        """All accounts, judged as they are now."""
-        judged = Batch()
+    async def batch(self) -> Batch:
+        """All accounts, planned as they are now."""
+        batch = Batch()
         for account in await self.collect():
-            judged.add(account, self.job())
-        return judged
+            batch.add(account, self.now)
+        return batch
 
     async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
-        part = await self.round()
-        plan = part.plan()
-        return await self.applier(**options).apply(plan, part.material(plan, accepted=accepted))
+        batch = await self.batch()
+        return tuple(await self.applier(**options).apply(batch.plan(), batch.inputs(accepted=accepted)))
 
     def orphans(
         self,
@@ -165,7 +166,9 @@ class World:
         streaks: MissingCounters | None = None,
     ) -> OrphanSearch:
         """A search of all vaults for what none of the accounts is served by; with `streaks` it is the daemon's."""
-        served = {vault: {item.ref.secret for scope in self.scopes() for item in scope.items} for vault in self.vaults}
+        served = {
+            vault: {item.ref.secret for scope in self.work_items() for item in scope.items} for vault in self.vaults
+        }
         return OrphanSearch(
             self.vaults, directory, self.translator, mode, owner, served, read_only=read_only, streaks=streaks
         )
@@ -188,7 +191,7 @@ class World:
     ) -> SyncRun:
         """A run over what is there."""
         return SyncRun(
-            scopes=self.scopes(),
+            work_items=self.work_items(),
             collector=self.collector(concurrency=concurrency, **collecting),
             applier=self.applier(grace_seconds=0.02),
             limits=limits or {},

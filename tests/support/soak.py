@@ -135,7 +135,7 @@ class Books:
         self.results: Counter[str] = Counter()
         self.overlaps: list[tuple[str, Span, Span]] = []
 
-    def started(self, run_id: str, scopes: int) -> None:
+    def started(self, run_id: str, work_items: int) -> None:
         """A run begins."""
         now = time.monotonic()
         self._runs[run_id] = _Run(now)

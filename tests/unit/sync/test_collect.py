@@ -45,7 +45,7 @@ async def test_accounts_that_hang_do_not_hold_up_others():
     for name in ("a1", "a2", "a3"):
         world.sources[name].hang()
     collector = world.collector(concurrency=1, patience_seconds=0.005, account_seconds=30)
-    tasks = [asyncio.create_task(collector.collect(scope)) for scope in world.scopes()]
+    tasks = [asyncio.create_task(collector.collect(scope)) for scope in world.work_items()]
     good = await asyncio.wait_for(tasks[-1], 5)
     assert [type(one) for one in good.observed] == [Observed, Observed]
     assert not any(task.done() for task in tasks[:-1])
@@ -58,7 +58,7 @@ async def test_a_deadline_that_passed_is_named():
     """An account that does not answer in time fails with a timeout that names the setting."""
     world = World("alpha")
     world.sources["alpha"].hang()
-    collected = await world.collector(account_seconds=0.01).collect(world.scopes()[0])
+    collected = await world.collector(account_seconds=0.01).collect(world.work_items()[0])
     assert [one.error.kind for one in collected.observed if isinstance(one, Unobserved)] == ["timeout", "timeout"]
     assert all("timeouts.account" in one.error.summary for one in collected.observed if isinstance(one, Unobserved))
 

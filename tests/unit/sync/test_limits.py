@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.sync.limits import Breach, breaches, checksum, held_back, most_removals, nears_the_budget
+from keysync.sync.history import too_many_versions, version_warning
+from keysync.sync.limits import Breach, breaches, checksum, most_removals
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
 from keysync.targets.interface import History
 from tests.support.runs import Limits, ref
@@ -53,8 +54,8 @@ def test_what_is_settled_is_managed_in_its_own_vault() -> None:
     removals = tuple(changes("delete", 2))
 
     def found(count: int, vault: str) -> tuple[Breach, ...]:
-        settled = tuple(Result(ref(f"settled{index}", "primary", vault), "unchanged") for index in range(count))
-        return breaches(Plan(removals, settled), limits)
+        in_sync = tuple(Result(ref(f"settled{index}", "primary", vault), "unchanged") for index in range(count))
+        return breaches(Plan(removals, in_sync), limits)
 
     assert found(18, "main") == ()
     assert "2 of the 19 secrets" in str(found(17, "main")[0])
@@ -85,7 +86,7 @@ def test_what_is_not_going_to_be_written_counts_nothing(kind: ChangeKind, how: s
 @pytest.mark.parametrize(("versions", "held"), [(449, False), (450, True), (501, True)])
 def test_a_secret_near_500_versions_is_not_written_unasked(versions: int, held: bool) -> None:
     """At 450 versions a write waits for a person, and the number and the way out are told."""
-    reason = held_back(History(versions), None)
+    reason = too_many_versions(History(versions), None)
     assert (reason is not None) == held
     assert not held or f"{versions} versions" in (reason or "")
 
@@ -93,7 +94,7 @@ def test_a_secret_near_500_versions_is_not_written_unasked(versions: int, held: 
 @pytest.mark.parametrize(("versions", "warns"), [(0, False), (299, False), (300, True), (449, True)])
 def test_many_versions_are_warned_of(versions: int, warns: bool) -> None:
     """From 300 versions on there is a warning that names the number."""
-    note = nears_the_budget(History(versions))
+    note = version_warning(History(versions))
     assert (note is not None) == warns
     assert (f"{versions} versions" in (note or "")) == warns
 
@@ -105,15 +106,15 @@ def test_many_versions_are_warned_of(versions: int, warns: bool) -> None:
 )
 def test_changes_of_the_last_24_hours_are_counted(today: int, most: int | None, held: bool) -> None:
     """As many as the limit in 24 hours hold the next one back."""
-    reason = held_back(History(99, today), most)
+    reason = too_many_versions(History(99, today), most)
     assert (reason is not None) == held
     assert not held or f"limits.changes_per_day is {most}" in (reason or "")
 
 
-def test_without_a_history_nothing_is_held_back() -> None:
+def test_without_a_history_nothing_is_too_many_versions() -> None:
     """An identity that may not list versions still keeps keys in sync, without warnings that it cannot judge."""
-    assert held_back(None, 0) is None
-    assert nears_the_budget(None) is None
+    assert too_many_versions(None, 0) is None
+    assert version_warning(None) is None
 
 
 KINDS: tuple[ChangeKind, ...] = (*sorted(WRITES), "unchanged", "skipped", "refused", "failed")

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.sources.interface import KEY_NAMES
-from keysync.sync.apply import planned
 from keysync.sync.limits import SafetyCheck, checksum
 from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags
+from keysync.sync.results import planned
 from tests.support.looks import item
 from tests.support.memory import MemoryDirectory
 from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
@@ -36,7 +36,7 @@ def gate(creates: int = 2, *, accept: str | None = None, dry_run: bool = False) 
 
 
 def judged(one: SafetyCheck, found: Plan) -> Outcome | None:
-    blocked = one.judge(found)
+    blocked = one.check(found)
     return blocked.outcome if blocked else None
 
 
@@ -44,7 +44,7 @@ def test_rounds_are_judged_together() -> None:
     """Two rounds that keep the limit one by one break it together; the second is refused, with the sum."""
     one = gate()
     assert judged(one, plan("a", "b")) is None
-    blocked = one.judge(plan("c"))
+    blocked = one.check(plan("c"))
     assert blocked is not None
     assert blocked.outcome == "refused"
     assert "3 secrets" in blocked.reason
@@ -61,9 +61,9 @@ def test_rounds_within_the_limits_are_let_through() -> None:
 
 def test_what_was_settled_in_an_earlier_round_counts() -> None:
     """The share that may be updated is one of all that is managed, in whichever round it was judged."""
-    settled = tuple(Result(ref(f"settled{index}"), "unchanged") for index in range(18))
+    in_sync = tuple(Result(ref(f"settled{index}"), "unchanged") for index in range(18))
     updates = tuple(Change(ref(name), "update", before="v1", managed=True) for name in ("a", "b"))
-    first, second = Plan((), settled[8:]), Plan(updates, settled[:8])
+    first, second = Plan((), in_sync[8:]), Plan(updates, in_sync[:8])
 
     def outcome(*rounds: Plan) -> list[Outcome | None]:
         one = SafetyCheck({"main": Limits(update_percent=10)}, accept=None, dry_run=False)
@@ -71,7 +71,7 @@ def test_what_was_settled_in_an_earlier_round_counts() -> None:
 
     assert outcome(first, second) == [None, None]
     assert outcome(second, first) == ["skipped", "skipped"]
-    assert outcome(Plan(updates, settled)) == [None]
+    assert outcome(Plan(updates, in_sync)) == [None]
 
 
 def test_a_breach_of_the_first_round_stops_all() -> None:
@@ -95,10 +95,10 @@ def test_after_a_late_breach_nothing_more_is_let_through() -> None:
 def test_a_late_breach_is_told_with_its_command() -> None:
     """Each late item names the checksum of all that is left."""
     one = gate()
-    one.judge(plan("a", "b"))
-    blocked = one.judge(plan("c", "d"))
+    one.check(plan("a", "b"))
+    blocked = one.check(plan("c", "d"))
     assert blocked is not None
-    result = one.told(Result(ref("c"), blocked.outcome, reason=blocked.reason))
+    result = one.explained(Result(ref("c"), blocked.outcome, reason=blocked.reason))
     assert result.outcome == "refused"
     assert f"keysync sync --accept {checksum(plan('c', 'd'))}" in (result.reason or "")
 
@@ -134,7 +134,7 @@ def test_what_is_held_is_told_with_the_command_that_makes_it(kind: ChangeKind) -
     one = gate()
     assert judged(one, joined(plan("a"), held)) is None
     assert one.checksum == checksum(held)
-    result = one.told(planned(held.changes[0]))
+    result = one.explained(planned(held.changes[0]))
     assert result.outcome == ("refused" if kind == "update" else "skipped")
     assert f"not written: keysync sync --accept {checksum(held)}" in (result.reason or "")
 
@@ -143,12 +143,12 @@ def test_what_waits_for_nobody_is_told_as_it_is() -> None:
     """Results of what was let through, and everything of an accepted pass, are left alone."""
     done = Result(ref("a"), "created", "v2")
     one = gate()
-    one.judge(joined(plan("a"), plan("b", held="x")))
-    assert one.told(done) == done
+    one.check(joined(plan("a"), plan("b", held="x")))
+    assert one.explained(done) == done
     accepted = gate(accept=checksum(plan("b", held="x")))
-    accepted.judge(plan("b", held="x"))
+    accepted.check(plan("b", held="x"))
     made = Result(ref("b"), "created", "v2")
-    assert accepted.told(made) == made
+    assert accepted.explained(made) == made
 
 
 def test_what_read_only_accounts_would_need_is_part_of_what_is_left() -> None:

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.failures import CallFailed, FailureRecord
-from keysync.sync.apply import ApplyInputs
 from keysync.sync.model import Plan, Result
 from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_ours_for, orphans_among, removal
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
+from keysync.sync.write import ApplyInputs
 from keysync.targets.interface import Absent, Disabled, Observation, SecretProperties, SoftDeleted
 from tests.support.looks import item, stored
 from tests.support.memory import MemoryDirectory

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 
 from keysync.failures import FailureRecord
 from keysync.sources.interface import KEY_NAMES
-from keysync.sync.apply import planned
 from keysync.sync.model import Item, ItemPolicy, KeyRefused, Unobserved
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import make_plan
+from keysync.sync.results import planned
 from tests.support.runs import GROUP, World, key, ref
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)

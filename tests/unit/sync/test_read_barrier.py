@@ -17,12 +17,12 @@ NAME = ref("alpha").secret
 
 async def late(world: World, seconds: float, between: object = None) -> dict[str, str]:
     """Plans, lets `seconds` go by, calls `between`, and applies what was planned."""
-    part = await world.round()
-    plan = part.plan()
+    batch = await world.batch()
+    plan = batch.plan()
     world.monotonic += seconds
     if callable(between):
         between()
-    results = await world.applier().apply(plan, part.material(plan))
+    results = await world.applier().apply(plan, batch.inputs())
     return {result.ref.secret: result.outcome for result in results}
 
 

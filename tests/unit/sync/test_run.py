@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from keysync.failures import CallFailed, FailureRecord
-from keysync.sync.collect import WorkItem
+from keysync.sync.items import WorkItem
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from keysync.sync.run import run_sync
@@ -250,10 +250,10 @@ async def test_a_scope_is_asked_for_when_its_turn_comes():
             self.asked += 1
             return super().__getitem__(at)
 
-    scopes = WorkItems(world.scopes())
+    scopes = WorkItems(world.work_items())
     for name in list(world.sources)[4:]:
         world.sources[name].hang()
-    job = replace(world.job(concurrency=8, patience_seconds=60), scopes=scopes)
+    job = replace(world.job(concurrency=8, patience_seconds=60), work_items=scopes)
     running = asyncio.create_task(run_sync(job))
     for _ in range(100):  # turns of the loop, enough for all that does not hang
         await asyncio.sleep(0)
@@ -273,7 +273,7 @@ async def test_a_scope_that_cannot_be_made_ends_the_run_when_the_others_are_done
             return super().__getitem__(at)
 
     with pytest.raises(KeyError):
-        await run_sync(replace(world.job(), scopes=WorkItems(world.scopes())))
+        await run_sync(replace(world.job(), work_items=WorkItems(world.work_items())))
     assert outcomes(world.watcher.results) == {"alpha-primary-key": "created", "alpha-secondary-key": "created"}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 

@@ -105,11 +105,12 @@ async def test_a_late_double_is_refused_although_the_first_was_written() -> None
 async def test_a_double_that_shows_during_the_writing_stops_what_is_not_written_yet() -> None:
     """The reasons may grow while a plan is carried out, and count from then on."""
     world = World("alpha")
-    part = await world.round()
-    plan = part.plan()
-    distrusted: dict[str, str] = {}
-    world.vault.on_write = lambda: distrusted.update({f"{GROUP}/alpha": "the same key"})
-    results = await world.applier(concurrency=1).apply(plan, part.material(plan, distrusted=distrusted))
+    batch = await world.batch()
+    plan = batch.plan()
+    untrusted: dict[str, str] = {}
+    batch.untrusted = untrusted
+    world.vault.on_write = lambda: untrusted.update({f"{GROUP}/alpha": "the same key"})
+    results = tuple(await world.applier(concurrency=1).apply(plan, batch.inputs()))
     assert outcomes(results) == {"alpha-primary-key": "created", "alpha-secondary-key": "refused"}
     assert set(world.vault.history_of) == {"alpha-primary-key"}
 
@@ -136,10 +137,10 @@ async def test_a_share_of_what_is_managed_is_counted_as_before() -> None:
             value = world.sources[account].values[name]
             world.vault.put(f"{account}-{name}-key", value, own_tags(Item(ref(account, name))))
     world.sources["beta"].values = dict(world.sources["alpha"].values)
-    part = await world.round()
-    assert len(part.settled) == 2
-    part.distrust({f"{GROUP}/alpha": "the same key"})
-    assert part.settled == []
-    assert [(change.kind, change.managed) for change in part.changes if change.ref.account.endswith("alpha")] == [
+    batch = await world.batch()
+    assert len(batch.in_sync) == 2
+    batch.refuse({f"{GROUP}/alpha": "the same key"})
+    assert batch.in_sync == []
+    assert [(change.kind, change.managed) for change in batch.changes if change.ref.account.endswith("alpha")] == [
         ("refused", True)
     ] * 2

@@ -6,8 +6,7 @@ from typing import Any
 
 from keysync.config.settings import Account
 from keysync.sources.interface import KeySource
-from keysync.sync.collect import WorkItems
-from keysync.sync.items import ItemFactory, Selection
+from keysync.sync.items import ItemFactory, Selection, WorkItems
 from tests.support.memory import MemorySource
 from tests.support.runs import key
 from tests.support.settings import config_of

@@ -83,11 +83,11 @@ async def test_a_run_does_not_put_an_old_key_back(state: str) -> None:
     alone(world)
     if state == "stale":
         world.vault.put(PRIMARY, key("gone"), OURS)
-    slow = await world.round()
+    slow = await world.batch()
     plan = slow.plan()
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()
-    (result,) = await world.applier().apply(plan, slow.material(plan))
+    (result,) = await world.applier().apply(plan, slow.inputs())
     assert result.outcome == "refused"
     assert world.vault.text(PRIMARY) == key("regenerated")
 
@@ -240,11 +240,11 @@ async def test_adopting_rests_on_a_fresh_look_too() -> None:
     alone(world)
     world.items["alpha"] = {"adopt": "unmarked"}
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
-    part = await world.round()
-    plan = part.plan()
+    batch = await world.batch()
+    plan = batch.plan()
     world.monotonic += 10.1
     world.vault.retag(PRIMARY, {MANAGED_BY: "terraform"})
-    (result,) = await world.applier().apply(plan, part.material(plan))
+    (result,) = await world.applier().apply(plan, batch.inputs())
     assert (plan.changes[0].kind, result.outcome) == ("adopt", "refused")
     assert world.vault.latest(PRIMARY).tags == {MANAGED_BY: "terraform"}
 
