@@ -1,69 +1,51 @@
-"""The snippets of docs/scaling.md are what keysync reads and calls."""
+"""docs/scaling.md says how shards find their index, and what a standby costs in time. tests/unit/test_deployment.py checks the manifests."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
-from ruamel.yaml import YAML
+import pytest
 
 from keysync.sync.shard import Shard, shard_of
 from tests.support.settings import election_of
 
-TEXT = (Path(__file__).parents[2] / "docs" / "scaling.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "docs" / "scaling.md").read_text(encoding="utf-8")
 
 
-def snippets() -> list[dict[str, Any]]:
-    """Every document in a block of YAML."""
-    found = re.findall(r"^```yaml\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
-    return [document for text in found for document in YAML(typ="safe", pure=True).load_all(text)]
+@pytest.mark.parametrize(
+    ("variable", "value"), [("JOB_COMPLETION_INDEX", "2"), ("POD_INDEX", "2"), ("HOSTNAME", "keysync-2")]
+)
+def test_each_documented_variable_gives_the_index(variable: str, value: str) -> None:
+    """With the number of shards in KEYSYNC_SHARDS."""
+    assert f"| `{variable}` |" in TEXT
+    assert shard_of(None, None, {"KEYSYNC_SHARDS": "3", variable: value}) == Shard(2, 3)
 
 
-def of_kind(kind: str) -> dict[str, Any]:
-    (one,) = (document for document in snippets() if document.get("kind") == kind)
-    return one
+def test_the_documented_variables_are_in_their_order() -> None:
+    """The first that is set counts."""
+    documented = re.findall(r"^\| `([A-Z_]+)` \|", TEXT, re.MULTILINE)
+    environ = {"KEYSYNC_SHARDS": "3", "JOB_COMPLETION_INDEX": "0", "POD_INDEX": "1", "HOSTNAME": "keysync-2"}
+    for index, variable in enumerate(documented):
+        assert shard_of(None, None, environ) == Shard(index, 3)
+        del environ[variable]
+    assert environ == {"KEYSYNC_SHARDS": "3"}
 
 
-def variables(pod: dict[str, Any]) -> dict[str, str]:
-    """What the container's environment sets by value."""
-    (container,) = pod["spec"]["containers"]
-    return {one["name"]: one["value"] for one in container["env"] if "value" in one}
+def test_an_indexed_job_has_as_many_completions_as_shards() -> None:
+    """Otherwise some accounts would not be served. The chart's template is the only manifest of an Indexed Job."""
+    template = (ROOT / "deploy" / "helm" / "keysync" / "templates" / "cronjob.yaml").read_text(encoding="utf-8")
+    assert "completionMode: Indexed" in template
+    assert dict(re.findall(r"(completions|parallelism): \{\{ (\S+) \}\}", template)) == {
+        "completions": "$shards",
+        "parallelism": "$shards",
+    }
+    assert '"name" "KEYSYNC_SHARDS" "value" (toString .Values.shards)' in template
 
 
-def test_the_shards_of_a_job_are_as_many_as_its_completions() -> None:
-    """Otherwise some accounts would be nobody's."""
-    job = of_kind("CronJob")["spec"]["jobTemplate"]["spec"]
-    assert job["completionMode"] == "Indexed"
-    assert job["completions"] == job["parallelism"]
-    for index in range(job["completions"]):
-        environ = {**variables(job["template"]), "JOB_COMPLETION_INDEX": str(index)}
-        assert shard_of(None, None, environ) == Shard(index, job["completions"])
-
-
-def test_the_shards_of_a_stateful_set_are_as_many_as_its_replicas() -> None:
-    """The index comes from the pod's label, under the name that is read."""
-    spec = of_kind("StatefulSet")["spec"]
-    (container,) = spec["template"]["spec"]["containers"]
-    (index,) = (one for one in container["env"] if "valueFrom" in one)
-    assert index["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
-    environ = {**variables(spec["template"]), index["name"]: "2"}
-    assert shard_of(None, None, environ) == Shard(2, spec["replicas"])
-
-
-def test_the_role_is_for_the_lease_of_the_configuration() -> None:
-    """And for nothing else."""
-    (document,) = (one for one in snippets() if "leader_election" in one)
-    lease = election_of(**document["leader_election"]).lease
-    rules = of_kind("Role")["rules"]
-    assert {(*rule["apiGroups"], *rule["resources"]) for rule in rules} == {("coordination.k8s.io", "leases")}
-    assert [rule["verbs"] for rule in rules] == [["create"], ["get", "update"]]
-    assert rules[1]["resourceNames"] == [lease]
-    assert of_kind("Deployment")["spec"]["template"]["spec"]["automountServiceAccountToken"]
-
-
-def test_the_times_in_the_text_are_those_of_the_defaults() -> None:
-    """Somebody relies on them."""
+def test_the_documented_times_are_those_of_the_defaults() -> None:
+    """Operators rely on them."""
     election = election_of()
     lease, deadline, retry = (
         getattr(election, name).total_seconds() for name in ("lease_duration", "renew_deadline", "retry_period")
