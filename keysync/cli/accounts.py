@@ -63,7 +63,7 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption:
-        extras = AppOptions(mine=share_of(options.shard))
+        extras = AppOptions(is_mine=share_of(options.shard))
         async with open_app(config, (), redactor, lambda _operation, _status: None, extras) as app:
             inventory = await resolve(config, app.discovery, interruption.stop)
     lines = list(_lines(inventory))

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from keysync import logs
 from keysync.access.permissions import is_written
+from keysync.azure.clouds import endpoints_of
 from keysync.calls import Operation
 from keysync.cli.compose import App, open_app
 from keysync.cli.options import Options, load
@@ -113,9 +114,10 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
 
 
 async def _examine(options: Options, app: App, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
+    source_of = app.sources.snapshot()
     probes = [
-        *(_token(app, number) for number in range(len(app.credentials.opened))),
-        *(_account(app.source(account), account.resource_id) for account in app.accounts),
+        *(_token(app, number) for number in range(len(app.clients.credentials.opened))),
+        *(_account(source_of(account), account.resource_id) for account in app.accounts),
         *(_vault_read(vault, name) for name, vault in app.targets.items()),
         *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
     ]
@@ -123,7 +125,9 @@ async def _examine(options: Options, app: App, interruption: Interruption, bar: 
     asked = Selection(
         options=options.options_hint
     )  # so that the commands of cures are about the same file and accounts
-    report = await run_sync(app.make_run(Observers([bar]), interruption.stop, dry_run=True, asked=asked))
+    report = await run_sync(
+        app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=asked, dry_run=True)
+    )
     closed = {one.subject for one in found if one.level == "problem" and one.subject.startswith("vault ")}
     return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
 
@@ -215,7 +219,7 @@ async def _listen(address: str) -> Iterable[Diagnosis]:
 
 def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
     """The certificates of credentials that have expired, or soon will."""
-    for one in app.credentials.opened:
+    for one in app.clients.credentials.opened:
         if one.expires_at is None or one.expires_at - now > _EXPIRES_SOON:
             continue
         level: Level = "problem" if one.expires_at <= now else "warning"
@@ -233,7 +237,7 @@ async def _doubted(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
     failed = {one.subject: one.cure for one in found if one.level == "problem"}
     doubts: dict[str, str | None] = {}
     for name in app.targets:
-        opened = await app.credentials.open(app.config.vaults[name].credential or app.config.credential)
+        opened = await app.clients.credential(app.config.vaults[name].credential)
         if f"credential {opened.name}" in failed:
             doubts[f"vault {name}"] = failed[f"credential {opened.name}"]
     told = "but only by the tenant that the vault names: its credential gets no token for Resource Manager"
@@ -260,9 +264,9 @@ def _discovery(inventory: Inventory) -> Iterable[Diagnosis]:
 
 
 async def _token(app: App, number: int) -> Diagnosis:
-    credential = app.credentials.opened[number]
-    scope = app.resource_manager_scope
-    asked = app.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
+    credential = app.clients.credentials.opened[number]
+    scope = endpoints_of(app.config.cloud).resource_manager_scope
+    asked = app.clients.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
     return await _tried(f"credential {credential.name}", "gives a token for Resource Manager", asked)
 
 

@@ -72,7 +72,7 @@ async def _run(options: Options, config: Config, redactor: Redactor, measured: R
                 (),
                 redactor,
                 measured.metrics.called if measured else _uncounted,
-                AppOptions(tracer=tracer, mine=share_of(shard)),
+                AppOptions(tracer=tracer, is_mine=share_of(shard)),
             ) as app,
         ):
             inventory = await resolve(config, app.discovery, interruption.stop)
@@ -84,12 +84,13 @@ async def _run(options: Options, config: Config, redactor: Redactor, measured: R
             if measured:
                 measured.metrics.credentials(app.credential_expiries)
             observer = Observers((RunLog(), *((measured.metrics,) if measured else ()), bar))
-            job = app.make_run(
+            job = app.runs.make_run(
+                app.accounts,
                 observer,
                 interruption.stop,
+                selection=asked,
                 dry_run=options.dry_run,
                 accept=options.accept,
-                asked=asked,
                 orphans=_orphan_search(options, app, inventory),
                 preflight=preflight(inventory, options.accounts, rest, asked.is_about),
             )
@@ -113,7 +114,7 @@ def _orphan_search(options: Options, app: App, inventory: Inventory) -> OrphanSe
     """None in a run about some accounts only, or about taking secrets over."""
     if options.accounts or options.secrets or options.adopt is not None:
         return None
-    return app.orphan_search(inventory=inventory, is_mine=share_of(options.shard))
+    return app.runs.orphan_search(inventory, is_mine=share_of(options.shard))
 
 
 def _print(options: Options, report: Report) -> None:

@@ -41,7 +41,7 @@ async def one_run(app: App, azure: Running) -> RunMetrics:
     """Runs and measures a run."""
     before = azure.counts()
     wall, cpu = time.perf_counter(), time.process_time()
-    report = await run_sync(app.make_run(Metrics(CollectorRegistry()), asyncio.Event()))
+    report = await run_sync(app.runs.make_run(app.accounts, Metrics(CollectorRegistry()), asyncio.Event()))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if report.failed:
         raise RuntimeError(next(result.reason for result in report.results if result.outcome != "unchanged"))

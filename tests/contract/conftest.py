@@ -143,9 +143,9 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
         monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
         async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
             (account,) = app.accounts
-            source = app.source(account)
+            source = app.sources.snapshot()(account)
             target: Any = LookingAgain(app.targets["main"])
-            yield BehindTheSdks(azure, target, source, app.fingerprinter)
+            yield BehindTheSdks(azure, target, source, app.runs.fingerprinter)
 
 
 def _enter(kind: str, monkeypatch: pytest.MonkeyPatch) -> AbstractAsyncContextManager[Side]:

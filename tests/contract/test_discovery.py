@@ -300,21 +300,21 @@ async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
     """Subscriptions and vaults are opened when an account asks for them, and a subscription is forgotten when none does."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
         app, listing = world.app, await world.list()
-        assert (app.accounts, app.accesses, app.targets) == ((), {}, {})
+        assert (app.accounts, app.sources.accesses, app.targets) == ((), {}, {})
         west = [account for account in listing.accounts if account.name.startswith("west")]
         await app.cover(west)
         assert set(app.targets) == {"main"}
-        before = dict(app.accesses)
+        before = dict(app.sources.accesses)
         assert len(before) == 1
         await app.cover(listing.accounts)
         assert set(app.targets) == {"main", "second"}
-        assert len(app.accesses) == 2
-        assert all(app.accesses[reach] is access for reach, access in before.items())
+        assert len(app.sources.accesses) == 2
+        assert all(app.sources.accesses[reach] is access for reach, access in before.items())
         (beta,) = (account for account in listing.accounts if account.name == "beta")
-        keys = await app.source(beta).get_keys()
+        keys = await app.sources.snapshot()(beta).get_keys()
         assert set(keys.values) == {"primary", "secondary"}
         await app.cover([beta])
-        assert set(app.accesses) == {(beta.subscription_id, beta.credential)}
+        assert set(app.sources.accesses) == {(beta.subscription_id, beta.credential)}
 
 
 async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
@@ -322,9 +322,9 @@ async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
     async with open_world({}) as world:
         app, listing = world.app, await world.list()
         await app.cover(listing.accounts)
-        job = app.make_run(Watcher(), asyncio.Event())
+        job = app.runs.make_run(app.accounts, Watcher(), asyncio.Event())
         await app.cover([account for account in listing.accounts if account.subscription_id == A])
-        assert len(app.accesses) == 1
+        assert len(app.sources.accesses) == 1
         report = await run_sync(job)
         assert {result.ref.account for result in report.results} == {one.resource_id for one in listing.accounts}
         assert {result.outcome for result in report.results} == {"created"}
@@ -334,7 +334,7 @@ async def shown(world: World) -> dict[str, str]:
     """Secret to outcome (or the kind of the failure) of a run over all that is covered now."""
     listing = await world.list()
     await world.app.cover([*world.app.discovery.listed, *listing.accounts])
-    report = await run_sync(world.app.make_run(Watcher([]), asyncio.Event()))
+    report = await run_sync(world.app.runs.make_run(world.app.accounts, Watcher([]), asyncio.Event()))
     return {one.ref.secret: one.error.kind if one.error else one.outcome for one in report.results}
 
 

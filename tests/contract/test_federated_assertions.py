@@ -44,7 +44,7 @@ class World:
 
     async def list_keys(self) -> object:
         """Asks Batch, which needs a token of its own."""
-        return await self.app.source(self.app.accounts[0]).get_keys()
+        return await self.app.sources.snapshot()(self.app.accounts[0]).get_keys()
 
 
 @asynccontextmanager

@@ -268,7 +268,7 @@ class RoughWorld:
         self.oracle.late = dict.fromkeys(self.places, self.oracle.run_began - EVERY)
         with redirect_stderr(self._log):
             logs.configure("info", "json", self._redactor.redact)
-            report = await run_sync(app.make_run(Watcher(), asyncio.Event()))
+            report = await run_sync(app.runs.make_run(app.accounts, Watcher(), asyncio.Event()))
         self._log.write(repr(report))
         return report
 

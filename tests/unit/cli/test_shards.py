@@ -9,7 +9,7 @@ import pytest
 from keysync.cli.compose import AppOptions, open_app
 from keysync.config.settings import Config
 from keysync.secret.redact import Redactor
-from keysync.sync.inventory import resolve
+from keysync.sync.inventory import resolve, static_only
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.shard import Shard, share_of
 from tests.support.settings import config_of
@@ -43,10 +43,10 @@ async def test_what_is_listed_is_shared_out_as_well() -> None:
     mine = [name for name in NAMES if is_in(SHARD, name)]
     assert 0 < len(mine) < len(NAMES)
     given = config(orphans="disable")
-    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(mine=share_of(SHARD))) as app:
+    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(is_mine=share_of(SHARD))) as app:
         inventory = await resolve(given, app.discovery)
         assert [account.name for account in inventory.accounts] == mine
-        for search in (app.orphan_search(inventory=inventory), app.orphan_search()):
+        for search in (app.runs.orphan_search(inventory), app.runs.orphan_search(static_only(given, app.discovery))):
             assert isinstance(search, OrphanSearch)
             assert all(f"{name}-primary-key" in search.served["main"] for name in NAMES)
             assert not any(f"{name}-primary-key" in search.served["spare"] for name in NAMES)
@@ -57,7 +57,7 @@ async def test_what_is_listed_is_shared_out_as_well() -> None:
 async def test_without_a_shard_all_are_ones_own() -> None:
     """There is nothing beside them."""
     given = config()
-    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(mine=share_of(None))) as app:
+    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(is_mine=share_of(None))) as app:
         inventory = await resolve(given, app.discovery)
     assert inventory.accounts == given.accounts
     assert inventory.origins == {}

@@ -80,7 +80,7 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
             AzureFailureTranslator(Redactor()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None
         )
         async with open_app(config, config.accounts, Redactor(), lambda *_: None) as app:
-            yield Side(azure, BatchAccountExistence(app.batch_client, caller))
+            yield Side(azure, BatchAccountExistence(app.clients.subscription, caller))
 
 
 async def test_an_account_that_answers_is_there(side: Side) -> None:

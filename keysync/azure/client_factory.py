@@ -1,0 +1,126 @@
+"""Clients of Azure, each with the caller that paces, guards and retries its calls."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from azure.keyvault.secrets.aio import SecretClient
+from azure.mgmt.batch.aio import BatchManagementClient
+
+from keysync.azure.circuit_breaker import BreakerGuard, Breakers
+from keysync.azure.clients import Clients
+from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
+from keysync.azure.rate_limit import ArmRateLimiter
+from keysync.azure.retry import Caller
+from keysync.calls import CallGuard
+from keysync.config.settings import Config, Credential, Discover
+from keysync.errors import UsageError
+from keysync.names import fold
+
+if TYPE_CHECKING:
+    from azure.mgmt.resourcegraph.aio import ResourceGraphClient
+
+_LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
+
+
+def check_credentials(config: Config) -> None:
+    """Checks the environment of every credential that `config` uses. Raises UsageError."""
+    for credential in _in_use(config):
+        check_environment(credential)
+
+
+def _in_use(config: Config) -> Iterator[Credential]:
+    own = (
+        *(vault.credential for vault in config.vaults.values()),
+        *(account.credential for account in config.accounts),
+        *(entry.credential for entry in config.discover),
+    )
+    yield from (credential or config.credential for credential in own)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientFactory:
+    """Opens the clients that `config` needs, each with its caller. Clients and credentials are shared and opened once.
+
+    With `breakers`, a circuit breaker guards each vault and each credential. `leader_guard` wraps each of these guards, so
+    that a replica that no longer leads sends nothing.
+    """
+
+    config: Config
+    credentials: Credentials
+    clients: Clients
+    caller: Caller
+    breakers: Breakers | None = None
+    leader_guard: Callable[[CallGuard], CallGuard] | None = None
+    rate_limiter: ArmRateLimiter = field(default_factory=ArmRateLimiter)
+
+    async def credential(self, credential: Credential | None) -> SingleFlightCredential:
+        """`credential`, or the general one for None. Raises UsageError."""
+        return await self.credentials.open(credential or self.config.credential)
+
+    async def vault(self, name: str) -> tuple[SecretClient, Caller]:
+        """The client of the vault called `name` in the configuration. Raises UsageError."""
+        settings = self.config.vaults[name]
+        credential = await self.credential(settings.credential)
+        # A loopback name has no parent domain to verify the challenge against. No vault of Azure has such a name.
+        verify = settings.verify_challenge_resource and urlsplit(settings.url).hostname not in _LOOPBACK
+        try:
+            client = await self.clients.secrets(
+                credential, settings.url, verify_challenge=verify, api_version=self.config.api_versions.secrets
+            )
+        except NotImplementedError as error:
+            raise UsageError(f"api_versions.secrets: {error}") from error
+        return client, self.caller.with_breaker(self._guard(f"vault:{name}", _breaker_key(credential)))
+
+    async def batch_accounts(
+        self, subscription_id: str, credential: Credential | None
+    ) -> tuple[BatchManagementClient, Caller]:
+        """The client that reads the keys of a subscription's Batch accounts with `credential`. Raises UsageError."""
+        opened = await self.credential(credential)
+        key = _breaker_key(opened)
+        # Resource Manager limits calls per subscription and principal.
+        caller = self.caller.with_breaker(
+            self._guard(key), pace=self.rate_limiter, pace_key=(fold(subscription_id), key)
+        )
+        return await self._batch(opened, subscription_id), caller
+
+    async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
+        """The client that lists the Batch accounts of a subscription for a `discover` entry. Raises UsageError."""
+        credential = await self.credential(entry.credential)
+        return await self._batch(credential, subscription_id), self._lister(credential)
+
+    async def resource_graph(self, entry: Discover) -> tuple[ResourceGraphClient, Caller]:
+        """The client that lists Batch accounts through Resource Graph for a `discover` entry. Raises UsageError."""
+        credential = await self.credential(entry.credential)
+        return await self.clients.resource_graph(credential), self._lister(credential)
+
+    async def subscription(self, subscription_id: str) -> BatchManagementClient:
+        """The Batch client of any subscription, with the credential of its configured accounts or entries if it has any."""
+        wanted = fold(subscription_id)
+        listed = (account.credential for account in self.config.accounts if account.subscription_id == wanted)
+        discovered = (entry.credential for entry in self.config.discover if wanted in entry.scopes)
+        credential = next(chain(listed, discovered, (None,)))
+        return await self._batch(await self.credential(credential), subscription_id)
+
+    async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
+        return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
+
+    def _lister(self, credential: SingleFlightCredential) -> Caller:
+        # Without the rate limiter, which counts writes: a list is a read.
+        return self.caller.with_breaker(self._guard(_breaker_key(credential)))
+
+    def _guard(self, *keys: str) -> CallGuard | None:
+        if self.breakers is None:
+            return None
+        guard = BreakerGuard(self.breakers, keys, time.monotonic, lambda: datetime.now(UTC))
+        return guard if self.leader_guard is None else self.leader_guard(guard)
+
+
+def _breaker_key(credential: SingleFlightCredential) -> str:
+    return f"credential:{credential.name}"

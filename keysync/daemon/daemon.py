@@ -1,0 +1,348 @@
+"""The daemon: schedules runs, follows the leader election, discovery and changes of the configuration, and ends in time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from random import Random
+from typing import Any, Final, Protocol
+
+import structlog
+
+from keysync.calls import BreakerStates
+from keysync.config.settings import Account, Config, Schedule
+from keysync.daemon.account_state import AccountStates
+from keysync.daemon.health import Health, Instant, Watchdog
+from keysync.daemon.leader import OpenElection
+from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored
+from keysync.daemon.runtime import Runtime
+from keysync.daemon.scheduler import Group, Scheduler, utc_now
+from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
+from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
+from keysync.daemon.triggers import interval_of
+from keysync.errors import ConfigError, UsageError
+from keysync.report.metrics import Metrics
+from keysync.sync.inventory import Inventory, resolve
+
+_BEAT_SECONDS: Final = 1.0
+_RUNS: Final = 0.85  # share of `timeouts.shutdown` for runs and their writes; the rest is for webhook and spans
+_NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
+
+
+class BreakerControl(BreakerStates, Protocol):
+    """The circuit breakers of vaults and credentials."""
+
+    def retry_now(self) -> None:
+        """Closes every breaker."""
+        ...
+
+    def keep(self, keys: Iterable[str]) -> None:
+        """Forgets the breakers of all other keys."""
+        ...
+
+
+class Daemon:
+    """The parts of the daemon at work. `snapshots` is what the page, the probes and the metrics read.
+
+    `runtime` is the configuration at the start; `open_runtime` opens each later one and raises UsageError if it cannot.
+    `watch` reports changes of the file. `election` is None if this replica always leads. `stop` ends the daemon.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        open_runtime: Callable[[Config], Awaitable[Runtime]],
+        *,
+        account_states: AccountStates,
+        metrics: Metrics,
+        breakers: BreakerControl,
+        stop: asyncio.Event,
+        random: Random,
+        election: OpenElection | None = None,
+        watch: ConfigWatch | None = None,
+    ) -> None:
+        self._runtime = runtime
+        self._open_runtime = open_runtime
+        self._account_states = account_states
+        self._metrics = metrics
+        self._breakers = breakers
+        self._stop = stop
+        self._election = election
+        self._watch = watch
+        self._log: Any = structlog.get_logger("keysync")
+        groups = runtime.groups
+        self._health = Health([group.trigger for group in groups], Instant.now())
+        self._watchdog = Watchdog()
+        self._supervisor = Supervisor(
+            runtime,
+            account_states,
+            self._health,
+            stop=stop,
+            leads=self._leads,
+            random=random,
+            skipped=metrics.skipped,
+        )
+        self._scheduler: Scheduler[Account] = Scheduler(groups, self._due, random=random)
+        self._list_now = asyncio.Event()
+        self._logged: set[tuple[object, ...]] = set()  # problems of discovery that the log already names
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._stepping_down: set[asyncio.Task[None]] = set()
+        self._reloading = asyncio.Lock()
+        self._ended = False
+        self.snapshots = SnapshotBuilder(
+            account_states,
+            self._supervisor,
+            self._health,
+            breakers,
+            lambda: self._scheduler.next_starts,
+            datetime.now(UTC),
+            leadership=None if election is None else election.leadership,
+            shard=None if runtime.shard is None else str(runtime.shard),
+        )
+        self._cover(runtime)
+
+    async def work(self) -> None:
+        """Starts runs until `stop` is set."""
+        self._watchdog.start()
+        self._task(self._beat())
+        self._task(self._discover())
+        if self._watch is not None:
+            self._task(self._follow(self._watch))
+        self._scheduler.start()
+        if self._election is not None:
+            leadership = self._election.leadership
+            leadership.elected, leadership.lost = self._elected, self._lost
+            self._election.elector.start()
+        await self._stop.wait()
+
+    async def end(self) -> None:
+        """Starts no new run, finishes writes under way and closes sessions. Cuts off what outlasts `timeouts.shutdown`."""
+        if self._ended:
+            return
+        self._ended = True
+        self._stop.set()
+        if self._election is not None:
+            self._election.leadership.term.set()  # no write begins; this replica keeps the Lease until writes have ended
+        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _RUNS
+        for task in self._tasks:
+            task.cancel()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._scheduler.close()
+                await asyncio.gather(*self._tasks, return_exceptions=True)
+                await self._supervisor.drain()
+                await asyncio.gather(*self._stepping_down)
+            await self._release()
+        except TimeoutError:
+            self._log.warning("daemon.shutdown_timeout", seconds=seconds)
+            await self._supervisor.abandon()
+        finally:
+            if self._election is not None:
+                self._election.abandon()
+            await asyncio.gather(*self._stepping_down)
+            self._watchdog.close()
+
+    def sync_now(self) -> None:
+        """Starts a run over every account. Accounts that back off and open circuit breakers take part."""
+        self._log.info("daemon.sync_now")
+        self._supervisor.sync_now()
+        self._breakers.retry_now()
+        self._scheduler.trigger_now()
+
+    def reload(self) -> None:
+        """Reads the configuration again, and puts it in force if it is valid."""
+        if self._watch is not None:
+            self._task(self._read_again(self._watch))
+
+    def _task(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Future[None]) -> None:
+        self._tasks.discard(task)
+        # Retrieved here, since asyncio itself would print the exception with its values.
+        if not task.cancelled() and task.exception() is not None:
+            with self._logged_errors("daemon"):
+                task.result()
+
+    @contextmanager
+    def _logged_errors(self, part: str) -> Iterator[None]:
+        """Logs any exception of the block, without values, so that it ends neither the daemon nor the loop around it."""
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001  # a bug in one part must not end the others
+            self._log.error("daemon.error", part=part, exception=type(error).__name__, place=raised_at(error))
+
+    async def _beat(self) -> None:
+        while True:
+            self._health.beat(Instant.now())
+            self._watchdog.beat()
+            await asyncio.sleep(_BEAT_SECONDS)
+
+    def _due(self, groups: tuple[Group[Account], ...]) -> None:
+        if self._leads():
+            self._list_now.set()
+        self._supervisor.due(groups)
+
+    # Leader election
+
+    def _leads(self) -> bool:
+        return self._election is None or self._election.leadership.leads()
+
+    def _elected(self) -> None:
+        self.snapshots.elected()
+        if not self._ended:
+            self.sync_now()
+
+    def _lost(self) -> None:
+        self.snapshots.changed()
+        task = asyncio.create_task(self._step_down(), name="step down as leader")
+        self._stepping_down.add(task)
+        task.add_done_callback(self._stepping_down.discard)
+
+    async def _step_down(self) -> None:
+        if self._election is None:
+            return
+        await self._supervisor.end_runs(self._election.leadership.grace())
+        if not self._leads():
+            # This replica does not see what the new leader does, so its own knowledge may be out of date later.
+            self._account_states.forget()
+            self._runtime.streaks.forget()
+            runtime = self._runtime
+            runtime.inventory = replace(runtime.inventory, complete=not runtime.config.discover)
+
+    async def _release(self) -> None:
+        if self._election is not None and self._leads():
+            await self._election.release()
+
+    # Discovery
+
+    async def _discover(self) -> None:
+        """Lists accounts whenever a run begins. New accounts have a run at once, and no run waits for a listing."""
+        while True:
+            await self._list_now.wait()
+            self._list_now.clear()
+            runtime = self._runtime
+            if not runtime.config.discover:
+                continue
+            with self._logged_errors("discovery"):
+                inventory = await self._list(runtime)
+                async with self._reloading:
+                    # A standby that is elected later must not take an old listing for complete.
+                    if self._runtime is runtime and self._leads():
+                        await self._apply(runtime, inventory)
+
+    async def _list(self, runtime: Runtime) -> Inventory:
+        return await resolve(runtime.config, runtime.app.discovery, self._stop, self._logged)
+
+    async def _apply(self, runtime: Runtime, inventory: Inventory) -> None:
+        if runtime.differs(inventory):
+            before = {account.key for account in runtime.accounts}
+            try:
+                await runtime.cover(inventory)
+            except UsageError as error:
+                self._refuse(str(error))
+                return
+            self._cover(runtime)
+            self._scheduler.replace(runtime.groups)
+            found = [account for account in runtime.accounts if account.key not in before]
+            self._log.info("discovery.changed", accounts=len(runtime.accounts), found=len(found))
+            self._supervisor.begin(found)
+        runtime.inventory = inventory
+        self._show_discovery(runtime)
+
+    # Another configuration
+
+    async def _read_again(self, watch: ConfigWatch) -> None:
+        try:
+            config = await asyncio.to_thread(watch.read)
+        except ConfigError as error:
+            self._refuse(str(error))
+        else:
+            await self._replace(config)
+
+    async def _follow(self, watch: ConfigWatch) -> None:
+        async for change in watch.changes():
+            with self._logged_errors("reload"):
+                await self._handle(change)
+
+    async def _handle(self, change: ConfigChange) -> None:
+        match change:
+            case Changed(config):
+                await self._replace(config)
+            case Refused(findings):
+                self._refuse("\n".join(str(finding) for finding in findings))
+            case Lost(path, reason):
+                self._refuse(f"{path}: {reason}")
+            case Restored():
+                self._log.info("config.restored")
+                self._clear_error()
+
+    def _refuse(self, reason: str) -> None:
+        self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")
+        self._metrics.reloaded(taken=False)
+        self.snapshots.config_error = reason
+        self.snapshots.changed()
+
+    def _clear_error(self) -> None:
+        self.snapshots.config_error = None
+        self.snapshots.changed()
+
+    async def _replace(self, config: Config) -> None:
+        async with self._reloading:
+            before = self._supervisor.generation.config
+            try:
+                runtime = await self._open_runtime(config)
+                await self._list_first(runtime)
+            except UsageError as error:
+                self._refuse(str(error))
+                return
+            self._runtime = runtime
+            self._supervisor.replace(runtime)
+            self._cover(runtime)
+            # Breakers of credentials start over: their names count credentials in an order that a reload may change.
+            self._breakers.keep([f"vault:{name}" for name in config.vaults])
+            groups = runtime.groups
+            self._health.replace([group.trigger for group in groups], Instant.now())
+            self._scheduler.replace(groups)
+            self._metrics.reloaded(taken=True)
+            self._clear_error()
+            restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
+            self._log.info("config.reloaded", accounts=len(runtime.accounts), needs_restart=restart)
+            # A fix in the file takes effect now, not at the next fire time.
+            self.sync_now()
+
+    async def _list_first(self, runtime: Runtime) -> None:
+        """Lists accounts before `runtime` is in force, so that the state of discovered accounts outlives a reload."""
+        runtime.app.discovery.inherit(self._runtime.app.discovery)
+        if runtime.config.discover and self._leads():
+            await runtime.cover(await self._list(runtime))
+
+    def _cover(self, runtime: Runtime) -> None:
+        config, now = runtime.config, utc_now()
+
+        # Once per schedule, not per account: the interval of a crontab takes a while to compute.
+        @cache
+        def every(schedule: Schedule) -> tuple[str, timedelta]:
+            return schedule_text(schedule), interval_of(schedule, now)
+
+        refused = [skipped.account for skipped in runtime.refused if skipped.account is not None]
+        accounts = [*runtime.accounts, *refused]
+        entries = entries_of(config, accounts, every)
+        self._account_states.cover(entries)
+        intervals = (entry.interval for entry in entries.values())
+        self._metrics.scheduled(min(intervals, default=every(config.schedule)[1]).total_seconds())
+        self._metrics.credentials(runtime.app.credential_expiries)
+        self._metrics.cover((account.resource_id for account in accounts), config.vaults)
+        self.snapshots.credentials = runtime.app.credential_names
+        self._show_discovery(runtime)
+
+    def _show_discovery(self, runtime: Runtime) -> None:
+        self.snapshots.discovery_complete = runtime.inventory.complete if runtime.config.discover else None
+        self.snapshots.unserved = runtime.inventory.unserved
+        self.snapshots.changed()

@@ -1,0 +1,148 @@
+"""Makes runs, and their searches for orphans, from the configuration and what is open."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from keysync.config.settings import Account, Config
+from keysync.failures import FailureTranslator
+from keysync.names import fold
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.sources.interface import KeySource
+from keysync.sync.apply import Applier
+from keysync.sync.collect import Collector
+from keysync.sync.inventory import Inventory
+from keysync.sync.items import (
+    ItemFactory,
+    Selection,
+    WorkItems,
+    limits_of,
+    one_each,
+    read_only_accounts,
+    read_only_vaults,
+    served_names,
+)
+from keysync.sync.locks import SecretLocks
+from keysync.sync.model import Preflight
+from keysync.sync.observers import RunObserver
+from keysync.sync.orphans import AccountExistence, MissingCounters, OrphanSearch
+from keysync.sync.run import SyncRun
+from keysync.sync.shard import everything
+from keysync.targets.interface import SecretTarget
+from keysync.tracing import Tracer
+
+_GRACE: Final = 0.8  # share of `timeouts.shutdown` for writes under way; the rest is for closing sessions
+
+
+class KeySources(Protocol):
+    """The sources of keys of the accounts that are open."""
+
+    def snapshot(self) -> Callable[[Account], KeySource]:
+        """A function from an account to its source, which later changes of the accounts do not affect."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class RunFactory:
+    """Makes runs under one configuration. `targets` are the open vaults by name and may grow; `redact` masks secrets in text."""
+
+    config: Config
+    sources: KeySources
+    targets: Mapping[str, SecretTarget]
+    existence: AccountExistence
+    fingerprinter: Fingerprinter
+    translator: FailureTranslator
+    locks: SecretLocks
+    tracer: Tracer
+    redact: Callable[[str], str]
+
+    def make_run(
+        self,
+        accounts: Sequence[Account],
+        observer: RunObserver,
+        stop: asyncio.Event,
+        *,
+        selection: Selection | None = None,
+        dry_run: bool = False,
+        accept: str | None = None,
+        orphans: OrphanSearch | None = None,
+        busy: int = 0,
+        patience: float | None = None,
+        preflight: Preflight | None = None,
+    ) -> SyncRun:
+        """A run over `accounts`. With `selection.adopt` it covers only unmanaged secrets.
+
+        `patience` shortens, in seconds, how long the limits wait for slow accounts (`timeouts.collect`).
+        """
+        timeouts, concurrency = self.config.timeouts, self.config.concurrency
+        selection = selection or Selection()
+        account_seconds = timeouts.account.total_seconds()
+        patience = min(timeouts.collect.total_seconds(), patience or math.inf)
+        return SyncRun(
+            work_items=WorkItems(accounts, ItemFactory(self.config, selection), self.sources.snapshot()),
+            collector=Collector(
+                self.targets,
+                self.fingerprinter,
+                self.translator,
+                concurrency=concurrency,
+                account_seconds=account_seconds,
+                patience_seconds=patience,
+                tracer=self.tracer,
+            ),
+            applier=Applier(
+                self.targets,
+                self.translator,
+                concurrency=concurrency,
+                stop=stop,
+                grace_seconds=timeouts.shutdown.total_seconds() * _GRACE,
+                locks=self.locks,
+                tracer=self.tracer,
+            ),
+            limits={name: limits_of(self.config, vault) for name, vault in self.config.vaults.items()},
+            observer=observer,
+            stop=stop,
+            collect_seconds=patience,
+            dry_run=dry_run,
+            accept=accept,
+            only_unmanaged=selection.adopt is not None,
+            options=selection.options,
+            orphans=orphans,
+            orphans_seconds=account_seconds,
+            busy=busy,
+            preflight=preflight or Preflight(),
+            tracer=self.tracer,
+            redact=self.redact,
+        )
+
+    def orphan_search(
+        self,
+        inventory: Inventory,
+        *,
+        is_mine: Callable[[str], bool] = everything,
+        streaks: MissingCounters | None = None,
+    ) -> OrphanSearch | None:
+        """The search for orphans beside `inventory`; None where the configuration keeps them. `streaks` is the daemon's memory."""
+        mode, owner = self.config.orphans, self.config.owner
+        if mode == "keep" or owner is None:
+            return None
+        served = served_names(self.config, inventory.accounts)
+        urls = {name: vault.url for name, vault in self.config.vaults.items()}
+        return OrphanSearch(
+            targets=one_each(self.config, self.targets),
+            directory=self.existence,
+            translator=self.translator,
+            mode=mode,
+            owner=owner,
+            served={name: inventory.others.beside(urls[name], names) for name, names in served.items()},
+            read_only=read_only_vaults(self.config),
+            read_only_accounts=read_only_accounts(inventory.accounts),
+            is_mine=is_mine,
+            streaks=streaks,
+            # The report already names refused accounts.
+            excluded={fold(each.resource_id): None if each.refused else each.reason for each in inventory.skipped},
+            skip_reason=None if inventory.complete else "not every account could be listed",
+        )
