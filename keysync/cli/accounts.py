@@ -13,11 +13,11 @@ from keysync.cli.compose import AppOptions, open_app
 from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
+from keysync.names import natural
 from keysync.report.console import Console, Span, console_for, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Problem
-from keysync.sync.causes import natural
 from keysync.sync.inventory import Inventory, resolve
 from keysync.sync.shard import share_of
 

@@ -22,12 +22,13 @@ from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed, FailureRecord
+from keysync.names import natural
+from keysync.report.causes import affected, identity_of, many
 from keysync.report.console import Span, console_for, to_json
 from keysync.report.text import account_name, print_message
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
-from keysync.sync.causes import affected, identity_of, many, natural
 from keysync.sync.inventory import Inventory, resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.model import WRITES, Result

@@ -19,10 +19,10 @@ from keysync.cli.streams import reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
+from keysync.names import natural
 from keysync.report.console import Console, Span, console_for
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Redactor
-from keysync.sync.causes import natural
 from keysync.sync.model import BAD, ItemRef, Report, Result
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"

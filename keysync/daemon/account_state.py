@@ -13,10 +13,10 @@ from keysync.config.settings import Account
 from keysync.daemon.triggers import Trigger
 from keysync.failures import FailureRecord
 from keysync.names import fold
+from keysync.report.causes import cause_text
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import AccountState, AccountStatus, RunStatus, SecretStatus, WriteRecord
-from keysync.sync.causes import cause_text
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
 from keysync.targets.cache import interned_time
 

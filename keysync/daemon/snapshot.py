@@ -16,9 +16,9 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.triggers import NEVER, Trigger
+from keysync.names import natural
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
 from keysync.sources.unserved import Unserved
-from keysync.sync.causes import natural
 from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0

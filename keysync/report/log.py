@@ -7,8 +7,8 @@ from typing import Any, Final
 
 import structlog
 
+from keysync.report.causes import Identity, affected_accounts, cause_of
 from keysync.report.json import summary
-from keysync.sync.causes import Identity, affected_accounts, cause_of
 from keysync.sync.model import WRITES, ItemRef, Report, Result
 
 _LEVELS: Final = {

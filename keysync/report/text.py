@@ -9,9 +9,10 @@ from typing import Final
 
 from keysync.errors import Instruction
 from keysync.failures import FailureRecord
+from keysync.names import natural
+from keysync.report.causes import affected_accounts, identity_of
 from keysync.report.console import Console, Span
 from keysync.report.json import summary
-from keysync.sync.causes import affected_accounts, identity_of, natural
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
 
 _STYLES: Final = {

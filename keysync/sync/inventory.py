@@ -12,13 +12,12 @@ import structlog
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
-from keysync.names import fold
+from keysync.names import fold, natural
 from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.unserved import Unserved
-from keysync.sync.causes import natural
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from textwrap import shorten
 from typing import Any, Final, TypeAlias
 
+from keysync.names import natural
+from keysync.report.causes import affected_accounts
 from keysync.report.status import AccountStatus, SecretStatus
-from keysync.sync.causes import affected_accounts, natural
 from keysync.web.summary import Tone
 
 MOST_CAUSES: Final = 20

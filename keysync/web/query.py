@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
+from keysync.names import natural
 from keysync.report.status import AccountState, AccountStatus
-from keysync.sync.causes import natural
 
 PER_PAGE: Final = 200
 SEVERITY: Final[tuple[AccountState, ...]] = (

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from keysync.names import natural
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
-from keysync.sync.causes import natural
 from keysync.web.format import clock, machine, relative
 from keysync.web.problems import CauseKey, Problem, SharedCause, shared_causes, trouble_of, troubles_of
 from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.sync.limits import breaches, checksum, refusal_of, stop_message
+from keysync.sync.limits import breaches, checksum, held_message, refusal_of, stop_message
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
@@ -92,3 +92,9 @@ async def test_a_checksum_tells_nothing_of_values():
         world.vault.put(ref("alpha").secret, key(text + "old"), own_tags(Item(ref("alpha"))))
         sums.add(checksum(await world.plan()))
     assert len(sums) == 1
+
+
+def test_accepting_a_held_orphan_says_how_many_changes_it_makes() -> None:
+    """The change itself is one of them."""
+    assert held_message("To disable it", {"disable": 3}, "X") == "To disable it (it makes all that waits: 3 disable): X"
+    assert held_message("To disable it", {"disable": 1}, "X") == "To disable it: X"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from keysync.failures import FailureRecord
-from keysync.names import fold
+from keysync.names import natural
 from keysync.sync.model import Result
 
 Identity: TypeAlias = tuple[object, ...]
 
 _NAMED: Final = 3
-_DIGITS: Final = re.compile(r"(\d+)")
 
 
 def identity_of(record: FailureRecord) -> Identity:
@@ -43,12 +41,6 @@ def _flat(cause: Identity) -> Iterator[object]:
             yield from part
         else:
             yield part
-
-
-def natural(text: str) -> tuple[tuple[int, str], ...]:
-    """Sorts names as people do: farm2 before farm10."""
-    parts = _DIGITS.split(fold(text))
-    return tuple((int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts))
 
 
 def many(count: int, noun: str) -> str:

@@ -1,10 +1,10 @@
-"""How the affected of one cause are named, and what is counted for `--accept`."""
+"""Failures with one cause, and how the affected accounts are named."""
 
 from __future__ import annotations
 
 from keysync.failures import FailureRecord
-from keysync.sync.causes import affected, identity_of, natural
-from keysync.sync.limits import held_message
+from keysync.names import natural
+from keysync.report.causes import affected, identity_of
 
 
 def test_the_affected_are_a_count_with_three_names_in_natural_order() -> None:
@@ -20,9 +20,3 @@ def test_one_cause_is_known_by_codes_and_subject_and_never_by_a_message() -> Non
     one = FailureRecord("timeout", "at 1", about="vault a", request_id="1")
     assert identity_of(one) == identity_of(FailureRecord("timeout", "at 2", about="vault a", request_id="2"))
     assert identity_of(one) != identity_of(FailureRecord("timeout", "at 1", about="vault b"))
-
-
-def test_accepting_a_held_orphan_says_how_many_changes_it_makes() -> None:
-    """The change itself is one of them."""
-    assert held_message("To disable it", {"disable": 3}, "X") == "To disable it (it makes all that waits: 3 disable): X"
-    assert held_message("To disable it", {"disable": 1}, "X") == "To disable it: X"
