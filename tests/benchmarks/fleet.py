@@ -92,7 +92,7 @@ def bounds_table(accounts: int, places: Sequence[tuple[int, int]]) -> str:
         keys, reads, writes = bounds.list_keys(fleet), bounds.reads(fleet), bounds.writes(fleet)
         told_as = (f"{seconds:,.0f} s" for seconds in (keys, max(keys, reads), max(keys, writes)))
         rows.append((f"{subscriptions:,}", f"{vaults:,}", *told_as))
-    head = ("subscriptions", "vaults", "steady run", "pass that reads every value", "pass that writes every key")
+    head = ("subscriptions", "vaults", "steady run", "run that reads every value", "run that writes every key")
     return f"{accounts:,} accounts, evenly spread, one principal.\n\n{table(head, rows)}"
 
 
@@ -167,7 +167,7 @@ def passes_table(fleet: Fleet, found: Mapping[int, Mapping[str, SyncRun]], laten
             )
     head = (
         "shards",
-        "pass",
+        "run",
         "time",
         "requests",
         "answered with 429",

@@ -64,7 +64,7 @@ class Daemon:
 
     def _runs(self) -> Sequence[str]:
         # The one before the first listing has nothing in it.
-        return re.findall(r'^\{.*"unchanged": [1-9].*"event": "pass\.finished".*$', self._log.read_text(), re.MULTILINE)
+        return re.findall(r'^\{.*"unchanged": [1-9].*"event": "run\.finished".*$', self._log.read_text(), re.MULTILINE)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def report(fleet: Fleet, latency: float, rows: Sequence[Sequence[str]]) -> str:
     """All of it, in Markdown."""
     what = f"{fleet.accounts:,} accounts in {fleet.subscriptions} subscriptions and {fleet.vaults} vaults"
     bound = f"{1000 * latency:.0f} ms latency; Azure's bound is {list_keys(fleet):.0f} s; {machine()}."
-    head = ("pass", "time", "requests", "answered with 429", "CPU", "memory")
+    head = ("run", "time", "requests", "answered with 429", "CPU", "memory")
     return f"{what}, {bound}\n\n{table(head, rows)}"
 
 
