@@ -18,8 +18,8 @@ from keysync.report.console import Console, Span, console_for, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Problem
+from keysync.sources.shard import share_of
 from keysync.sync.inventory import Inventory, resolve
-from keysync.sync.shard import share_of
 
 AccountState = Literal["served", "skipped", "refused"]
 

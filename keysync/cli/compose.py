@@ -27,9 +27,9 @@ from keysync.sources.discovery import Discovery
 from keysync.sources.existence import BatchAccountExistence
 from keysync.sources.list_batch import BatchLister
 from keysync.sources.listing import AccountLister
+from keysync.sources.shard import everything
 from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
-from keysync.sync.shard import everything
 from keysync.targets.key_vault import KeyVault
 from keysync.targets.writes import Writes
 from keysync.tracing import NO_TRACER, Tracer

@@ -28,8 +28,8 @@ from keysync.cli.streams import guard_stdout, settled
 from keysync.errors import KeysyncError
 from keysync.files import check_trust
 from keysync.report.console import strip_control_codes
+from keysync.sources.shard import shard_of
 from keysync.startup import exit_now, fast_imports
-from keysync.sync.shard import shard_of
 
 if TYPE_CHECKING:
     from keysync.cli.options import Options

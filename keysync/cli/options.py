@@ -16,8 +16,8 @@ from keysync.config.isolated import Reading
 if TYPE_CHECKING:  # not at run time: `--help` and `--version` must not import what a sync run needs
     from keysync.config.settings import Config
     from keysync.logs import LogFormat
+    from keysync.sources.shard import Shard
     from keysync.sync.model import Adoption
-    from keysync.sync.shard import Shard
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Option: TypeAlias = Callable[[Decorated], Decorated]

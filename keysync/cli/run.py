@@ -39,8 +39,8 @@ from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
+from keysync.sources.shard import Shard
 from keysync.sync.observers import Observers, RunObserver
-from keysync.sync.shard import Shard
 from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 

@@ -17,11 +17,11 @@ from keysync.daemon.triggers import interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
+from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import static_only
 from keysync.sync.locks import SecretLocks
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters
-from keysync.sync.shard import Shard, share_of
 from keysync.targets.writes import Writes
 from keysync.tracing import Tracer
 

@@ -23,6 +23,7 @@ from keysync.report.console import console_for
 from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
+from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import Inventory, preflight, resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.messages import command
@@ -30,7 +31,6 @@ from keysync.sync.model import Report
 from keysync.sync.observers import Observers
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.run import run_sync
-from keysync.sync.shard import Shard, share_of
 
 if TYPE_CHECKING:
     from keysync.cli.run_metrics import RunMetrics

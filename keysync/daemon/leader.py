@@ -21,7 +21,7 @@ from keysync.errors import UsageError
 from keysync.failures import CallFailed, FailureRecord
 from keysync.report.status import LeaseTrouble
 from keysync.report.threads import in_thread
-from keysync.sync.shard import Shard
+from keysync.sources.shard import Shard
 
 
 class Term(asyncio.Event):

@@ -14,13 +14,13 @@ from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
 from keysync.daemon.triggers import Trigger, interval_of
 from keysync.sources.discovery import Discovery
 from keysync.sources.filters import SkippedAccount
+from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import Inventory, preflight
 from keysync.sync.items import Selection
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters
 from keysync.sync.run import SyncRun
 from keysync.sync.run_factory import RunFactory
-from keysync.sync.shard import Shard, share_of
 
 _LEAST_PATIENCE: Final = 0.5
 

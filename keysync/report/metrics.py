@@ -18,8 +18,8 @@ from keysync.calls import Operation
 from keysync.errors import UsageError
 from keysync.files import replaceable
 from keysync.report.status import RunResult
+from keysync.sources.shard import Shard
 from keysync.sync.model import BAD, WRITES, Report, Result
-from keysync.sync.shard import Shard
 
 # A second series beside each counter, which tells when the process began to count, is of no use to anybody here.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type for it

@@ -17,9 +17,9 @@ from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.other_shards import OtherShardSecrets
+from keysync.sources.shard import Shard
 from keysync.sources.unserved import Unserved
 from keysync.sync.model import ItemRef, Preflight, Result
-from keysync.sync.shard import Shard
 from keysync.sync.waiting import wait_for
 
 _Trouble: TypeAlias = tuple[object, ...]

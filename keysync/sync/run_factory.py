@@ -13,6 +13,7 @@ from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.sources.interface import KeySource
+from keysync.sources.shard import everything
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import Inventory
@@ -31,7 +32,6 @@ from keysync.sync.model import Preflight
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import AccountExistence, MissingCounters, OrphanSearch
 from keysync.sync.run import SyncRun
-from keysync.sync.shard import everything
 from keysync.targets.interface import SecretTarget
 from keysync.tracing import Tracer
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from keysync.sync.shard import Shard, _weight
+from keysync.sources.shard import Shard, _weight
 from tests.benchmarks import bounds
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet, write_config

@@ -16,8 +16,8 @@ from ruamel.yaml import YAML
 from keysync.calls import Operation
 from keysync.report.metrics import Metrics
 from keysync.report.status_metrics import StatusCollector
+from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
-from keysync.sync.shard import Shard
 from tests.support.runs import ref
 from tests.support.statuses import NOW, varied
 

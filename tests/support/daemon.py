@@ -26,8 +26,8 @@ from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
 from keysync.daemon.reload import ConfigWatch
 from keysync.secret.redact import Redactor
+from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
-from keysync.sync.shard import Shard
 from tests.support.azure import RunningAzure
 from tests.support.warm import WarmKeysync
 

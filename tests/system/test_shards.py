@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.sync.shard import Shard
+from keysync.sources.shard import Shard
 from tests.support.azure import GROUP, SUBSCRIPTION
 from tests.support.daemon import serving
 from tests.support.hands import remove_account

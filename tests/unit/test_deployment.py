@@ -22,7 +22,7 @@ from keysync.cli.main import app
 from keysync.config.load import load_config
 from keysync.config.settings import Config
 from keysync.daemon import leader_election
-from keysync.sync.shard import Shard, shard_of
+from keysync.sources.shard import Shard, shard_of
 from keysync.web.app import make_web_app
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.sync.shard import Shard, shard_of
+from keysync.sources.shard import Shard, shard_of
 from tests.support.settings import election_of
 
 ROOT = Path(__file__).parents[2]

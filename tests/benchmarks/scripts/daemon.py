@@ -17,8 +17,8 @@ from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
 from keysync.secret.redact import Redactor
+from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
-from keysync.sync.shard import Shard
 from tests.benchmarks.scripts.stages import Stopwatch, told_to_go_on
 
 

@@ -9,9 +9,9 @@ import pytest
 from keysync.cli.compose import AppOptions, open_app
 from keysync.config.settings import Config
 from keysync.secret.redact import Redactor
+from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import resolve, static_only
 from keysync.sync.orphans import OrphanSearch
-from keysync.sync.shard import Shard, share_of
 from tests.support.settings import config_of
 
 SUB = "11111111-2222-3333-4444-555555555555"

@@ -9,9 +9,9 @@ import pytest
 from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import pattern_of
+from keysync.sources.shard import Shard
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
-from keysync.sync.shard import Shard
 from keysync.targets.cache import name_key
 from tests.support.runs import GROUP, ref
 

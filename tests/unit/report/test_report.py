@@ -25,8 +25,8 @@ from keysync.report.metrics import Metrics
 from keysync.report.status import Status
 from keysync.report.status_metrics import StatusCollector
 from keysync.report.text import print_report
+from keysync.sources.shard import Shard
 from keysync.sync.model import Outcome, Report, Result
-from keysync.sync.shard import Shard
 from tests.support.runs import GROUP, ref
 from tests.support.statuses import account, make_status
 

@@ -21,7 +21,7 @@ from keysync.sources.discovery import Discovery, Listing
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
 from keysync.sources.other_shards import OtherShardSecrets
-from keysync.sync.shard import everything
+from keysync.sources.shard import everything
 from tests.support.settings import discover_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"

@@ -11,8 +11,8 @@ from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.sources.discovery import Problem
 from keysync.sources.filters import SkippedAccount
+from keysync.sources.shard import Shard
 from keysync.sync.inventory import Inventory, preflight, selected
-from keysync.sync.shard import Shard
 
 SUB = "11111111-2222-3333-4444-555555555555"
 

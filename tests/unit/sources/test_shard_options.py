@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from keysync.errors import UsageError
-from keysync.sync.shard import Shard, shard_of
+from keysync.sources.shard import Shard, shard_of
 
 JOB, POD, HOST = {"JOB_COMPLETION_INDEX": "1"}, {"POD_INDEX": "2"}, {"HOSTNAME": "keysync-3"}
 

@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.errors import UsageError
-from keysync.sync.shard import Shard
+from keysync.sources.shard import Shard
 
 IDS = [
     f"/subscriptions/s/resourceGroups/g/providers/Microsoft.Batch/batchAccounts/account{number}"
