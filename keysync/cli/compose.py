@@ -31,7 +31,7 @@ from keysync.sources.shard import everything
 from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
 from keysync.targets.key_vault import KeyVault
-from keysync.targets.writes import Writes
+from keysync.targets.recent_writes import RecentWrites
 from keysync.tracing import NO_TRACER, Tracer
 
 _CONNECT_SECONDS: Final = 10.0
@@ -51,7 +51,7 @@ class AppOptions:
     breakers: Breakers | None = None
     leader_guard: Callable[[CallGuard], CallGuard] | None = None
     locks: SecretLocks = field(default_factory=SecretLocks)
-    writes: Writes = field(default_factory=Writes)
+    writes: RecentWrites = field(default_factory=RecentWrites)
     fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
 
 

@@ -22,7 +22,7 @@ from keysync.sync.inventory import static_only
 from keysync.sync.locks import SecretLocks
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters
-from keysync.targets.writes import Writes
+from keysync.targets.recent_writes import RecentWrites
 from keysync.tracing import Tracer
 
 
@@ -40,7 +40,7 @@ class RuntimeFactory:
     shard: Shard | None = None
     options_hint: str = ""
     locks: SecretLocks = field(default_factory=SecretLocks)
-    writes: Writes = field(default_factory=Writes)
+    writes: RecentWrites = field(default_factory=RecentWrites)
     fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
     streaks: MissingCounters = field(default_factory=MissingCounters)
 

@@ -83,7 +83,7 @@ class Collector:
             for item in scope.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
         # What can be known of a vault as a whole need not be asked one by one.
-        self._surveys = {vault: self._targets[vault].survey(names[vault]) for vault in names}
+        self._surveys = {vault: self._targets[vault].validate_by_listing(names[vault]) for vault in names}
         return Collection(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
 
     def plan_failed(self, account: Collected, error: Exception) -> Collected:
@@ -153,7 +153,7 @@ class Collector:
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
         survey = self._surveys.get(item.ref.vault)
-        recalled = await survey.recall(item.ref.secret) if survey is not None else None
+        recalled = await survey.confirmed(item.ref.secret) if survey is not None else None
         if recalled is not None:
             return recalled
         async with self._vault_slots[item.ref.vault]:

@@ -19,7 +19,7 @@ from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, ItemR
 from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
 from keysync.sync.results import planned
-from keysync.targets.errors import NotKept, ReadFromBefore, WriteUnknown
+from keysync.targets.errors import LaterVersionListed, NotKept, WriteUnknown
 from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret
 
 FRESH_SECONDS: Final = 10.0
@@ -204,7 +204,7 @@ class SecretWriter:
             if isinstance(error, CallFailed)
             else self._translator.record(error, operation="setSecret", scope=scope)
         )
-        outcome: Outcome = "unknown" if isinstance(error, WriteUnknown | ReadFromBefore) else "failed"
+        outcome: Outcome = "unknown" if isinstance(error, WriteUnknown | LaterVersionListed) else "failed"
         return Result(change.ref, outcome, reason=record.summary, error=record)
 
 

@@ -1,8 +1,8 @@
-"""What this process last read of each secret, and when a listing of the vault is proof enough that it still stands.
+"""The cache of secrets that this process read, validated by listings of the vault.
 
-A listing shows no version and no value, but the time of the last update in whole seconds and the tags
-(learn.microsoft.com/rest/api/keyvault/secrets/get-secrets). So a value read once need not be read again for as long as
-both are as they were, unless it was read in the very second of an update: another one may have followed within it.
+A listing has no version and no value, but the tags and the time of the last update in whole seconds
+(learn.microsoft.com/rest/api/keyvault/secrets/get-secrets). While both are unchanged, a cached secret need not be read again,
+unless it was read in the same second as an update: another update may have followed in that second.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from keysync.names import fold
 from keysync.targets.interface import SecretProperties, StoredSecret
 
 PAGE: Final = 25
-"""The most secrets that a page of a listing holds."""
+"""The largest page of a listing that Key Vault allows, in secrets."""
 
-_SETTLED: Final = timedelta(seconds=2)
+_SAME_SECOND: Final = timedelta(seconds=2)
 _READS_AT_ONCE: Final = 64
-_READS_A_SECOND: Final = 400  # what Key Vault grants for long: 4,000 in 10 seconds
+_READS_A_SECOND: Final = 400  # Key Vault's sustained limit: 4,000 in 10 seconds
 _BURST: Final = 4000
 _ALWAYS_FINE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedSecret(StoredSecret):
-    """One secret as it was read, `updated` then (UTC); `good_until` is in monotonic seconds.
+    """A secret as it was read. `updated` is its time of update then (UTC); `good_until` is in monotonic seconds.
 
-    It is what was read and not something that holds it: there may be many thousands. It equals no other `StoredSecret`.
+    A subclass, not a wrapper, because there may be many thousands. It never equals a `StoredSecret`.
     """
 
     updated: datetime
@@ -40,7 +40,7 @@ class CachedSecret(StoredSecret):
 
     @classmethod
     def of(cls, stored: StoredSecret, updated: datetime, good_until: float) -> Self:
-        """What is kept of `stored`."""
+        """The cache entry for `stored`."""
         return cls(
             version=stored.version,
             fingerprint=stored.fingerprint,
@@ -56,40 +56,40 @@ class CachedSecret(StoredSecret):
 
 @dataclass(slots=True)
 class SecretCache:
-    """Secrets by name without regard to case. Every value is read again within `verify_seconds`, each at a time of its own."""
+    """Secrets by case-insensitive name. Each value is read again within `verify_seconds`, at a random time."""
 
     verify_seconds: float
     clock: Callable[[], float]
     uniform: Callable[[float, float], float] = random.uniform
-    _known: dict[str, CachedSecret] = field(default_factory=dict)
+    _known: dict[str, CachedSecret] = field(default_factory=dict[str, CachedSecret])
 
     def keep(self, name: str, stored: StoredSecret, updated: datetime | None, answered: datetime | None) -> None:
-        """Keeps what was read, if a later update will show; `answered` is the service's own clock at the reply, None where it did not say."""
-        if updated is None or answered is None or answered - updated < _SETTLED:
+        """Caches a secret, if a listing will show its next update. `answered` is the service's time of the reply; None if unknown."""
+        if updated is None or answered is None or answered - updated < _SAME_SECOND:
             self.forget(name)
             return
-        # Spread, so that a fleet's values are not all due in one run.
+        # Random, so that the values of a fleet do not all expire in one run.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
         self._known[name_key(name)] = CachedSecret.of(stored, updated, good_until)
 
     def forget(self, name: str) -> None:
-        """What stands there is not known any more."""
+        """Removes a secret from the cache."""
         self._known.pop(name_key(name), None)
 
-    def can_recall(self, name: str) -> bool:
-        """Whether a listing could spare the reading of `name`."""
+    def is_usable(self, name: str) -> bool:
+        """Whether a listing could save the read of `name`."""
         known = self._known.get(name_key(name))
         return known is not None and self.clock() < known.good_until
 
     def last_read(self, name: str) -> StoredSecret | None:
-        """What was read of `name` last, whether or not it still stands; None while it is being read again.
+        """The cached secret, whether or not it is current; None while it is being read again.
 
-        It is what `recall` said still stands as long as nobody else reads: a secret is in one run at a time.
+        A secret is in one run at a time, so after `confirmed` this is the confirmed secret.
         """
         return self._known.get(name_key(name))
 
-    def recall(self, listed: SecretProperties) -> StoredSecret | None:
-        """What was read, if `listed` shows that it still stands."""
+    def confirmed(self, listed: SecretProperties) -> StoredSecret | None:
+        """The cached secret if `listed` shows that it is unchanged, else None."""
         known = self._known.get(name_key(listed.name))
         if known is None or self.clock() >= known.good_until:
             return None
@@ -105,19 +105,19 @@ class SecretCache:
 
 
 def name_key(name: str) -> str:
-    """The name without regard to case."""
+    """The case-insensitive key of a name."""
     lowered = fold(name)
-    # If it is the same, the string that others keep too.
+    # The same object if possible, because other objects keep it too.
     return name if name == lowered else lowered
 
 
 @lru_cache(maxsize=256)
 def interned_time(moment: datetime) -> datetime:
-    """One object for all equal times: they have whole seconds, most secrets are as they were made, and many were made in one run."""
+    """Returns one object for all equal times. Times have whole seconds, and many secrets were created in one run."""
     return moment
 
 
-def most_pages(ours: int, page_seconds: float) -> int:
+def max_pages(ours: int, page_seconds: float) -> int:
     """How many pages a listing may have to be worth more than reading `ours` secrets one by one.
 
     It must save requests, and must not take much longer: its pages follow one another, reads go side by side until Key

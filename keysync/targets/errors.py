@@ -1,4 +1,4 @@
-"""Ends of a write that are neither success nor plain failure."""
+"""Results of a write that are neither success nor an ordinary failure."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from keysync.failures import CallFailed, StaleRead
 
 
 class WriteUnknown(CallFailed):
-    """A write may have taken effect, or may do so later, and reading back does not show it; `record` is of the first failure."""
+    """A write may have taken effect, or may do so later, but reading back does not show it. `record` is the first failure."""
 
 
 class WriteConflict(CallFailed):
-    """The reply to a write was lost, and what stands there now is neither the old version nor ours."""
+    """Another writer wrote: the latest version is neither the old one nor the one that keysync wrote."""
 
 
-class ReadFromBefore(StaleRead):
-    """Nothing was sent: the vault lists a later version than the one that it shows."""
+class LaterVersionListed(StaleRead):
+    """Nothing was sent: the vault lists a later version than the one that it returns."""
 
 
 class NotKept(CallFailed):
-    """The vault accepted a change of a version and did not keep it."""
+    """The vault accepted a change of a version but did not keep it."""

@@ -1,4 +1,4 @@
-"""What the sync asks of a store of secrets, and what it may see of one: fingerprints and metadata, never a value."""
+"""The target interface: what the flow needs of a store of secrets. It sees fingerprints and metadata, never a value."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from keysync.secret.value import SecretValue
 
 @dataclass(frozen=True, slots=True)
 class StoredSecret:
-    """The latest version of a stored secret; `managed` says that a certificate owns it; times are UTC.
+    """The latest version of a secret. `managed` says that a certificate owns it. Times are UTC.
 
-    `age` is how old the version was when it was read, by the service's clock alone; None where that is unknown.
+    `age` is the age of the version at the read, by the service's clock; None if unknown.
     """
 
     version: str
@@ -35,7 +35,7 @@ class Absent:
 
 @dataclass(frozen=True, slots=True)
 class Disabled:
-    """The latest version is disabled: its value cannot be read. `tags` are None where this identity may not list."""
+    """The latest version is disabled, so its value cannot be read. `tags` are None if this identity may not list."""
 
     version: str | None = None
     tags: Mapping[str, str] | None = None
@@ -44,9 +44,9 @@ class Disabled:
 
 @dataclass(frozen=True, slots=True)
 class SoftDeleted:
-    """A deleted secret still holds the name, and carried these tags.
+    """A soft-deleted secret with these tags blocks the name.
 
-    Where it is not `purgeable`, Azure alone purges it, on `purged_on` (UTC; None where the vault does not say).
+    If it is not `purgeable`, only Azure purges it, at `purged_on` (UTC; None if the vault does not say).
     """
 
     tags: Mapping[str, str] | None = None
@@ -59,7 +59,7 @@ Observation: TypeAlias = StoredSecret | Absent | Disabled | SoftDeleted
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """What a secret carries beside its value; `expires` is UTC."""
+    """The metadata of a secret. `expires` is UTC."""
 
     tags: Mapping[str, str]
     content_type: str | None
@@ -68,7 +68,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """How many versions a secret has, and how many of them were made in the last 24 hours, by the service's clock."""
+    """The number of versions of a secret, and of those created in the last 24 hours by the service's clock."""
 
     versions: int
     today: int = 0
@@ -76,7 +76,7 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class SecretProperties:
-    """One secret as a listing of the vault shows it; no version, no value. Times are UTC, in whole seconds."""
+    """One secret in a listing of the vault, without version and value. Times are UTC, in whole seconds."""
 
     name: str
     tags: Mapping[str, str]
@@ -88,75 +88,75 @@ class SecretProperties:
 
 
 class ListValidation(Protocol):
-    """One run's look at a vault as a whole, which may spare it reads."""
+    """A listing of a vault during one run. It can save reads."""
 
-    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:
-        """What stands under `name` and the monotonic time of the look, where that is certain without reading it."""
+    async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
+        """The cached secret and the time of the listing (monotonic seconds) if the listing confirms it, else None."""
         ...
 
     async def close(self) -> None:
-        """Ends the look."""
+        """Cancels the listing."""
         ...
 
 
 class NoListValidation:
-    """Spares nothing."""
+    """A `ListValidation` that confirms nothing."""
 
-    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:  # noqa: ARG002  # the protocol's signature
-        """Nothing is certain."""
+    async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:  # noqa: ARG002  # the protocol's signature
+        """Always None."""
         return None
 
     async def close(self) -> None:
-        """There is nothing to end."""
+        """No-op."""
 
 
 class SecretTarget(Protocol):
     """One vault."""
 
-    def survey(self, names: Collection[str]) -> ListValidation:
-        """Begins a look at the vault for a run over `names`."""
+    def validate_by_listing(self, names: Collection[str]) -> ListValidation:
+        """Starts a listing for a run over `names`."""
         ...
 
     async def prime(self) -> None:
-        """Makes the first call that a vault has to have before many. Raises CallFailed."""
+        """Makes one first call, so that concurrent calls find a cached token. Raises CallFailed."""
         ...
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
-        """What stands under `name` now; without `deleted` a soft-deleted secret is not told from none. Raises CallFailed."""
+        """The current state of `name`. Without `deleted`, a soft-deleted secret counts as absent. Raises CallFailed."""
         ...
 
     async def history(self, name: str, latest: str) -> History:
-        """The versions of `name`, of which `latest` was seen to be the latest. Raises CallFailed."""
+        """The number of versions of `name`, whose latest version is `latest`. Raises CallFailed."""
         ...
 
     async def listing(self) -> tuple[SecretProperties, ...]:
-        """Every secret of the vault, whole or not at all. Raises CallFailed."""
+        """All secrets of the vault. Raises CallFailed if any page fails."""
         ...
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
-        """Makes one version and returns its id; `before` is the version that was observed, None for none.
+        """Creates one version and returns its id. `before` is the observed version; None for no secret.
 
-        After an ambiguous failure it reads back and never sends the value again. Raises CallFailed, Outdated where nothing
-        was written and another look is due, WriteUnknown where the value may have been written or an earlier write may still
-        take effect, or WriteConflict where another writer wrote meanwhile.
+        After an ambiguous failure it reads back, and never sends the value again. Raises CallFailed; StaleRead if nothing was
+        written and the secret must be read again; WriteUnknown if this or an earlier write may still take effect;
+        WriteConflict if another writer wrote meanwhile.
         """
         ...
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets tags, content type and expiry of `version` without making another.
+        """Sets tags, content type and expiry of `version` without creating a version.
 
-        Raises CallFailed, or NotKept where the vault accepted the change and did not keep it.
+        Raises CallFailed, or NotKept if the vault accepted the change but did not keep it.
         """
         ...
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
-        """Enables or disables `version` without making another. Raises as `patch` does."""
+        """Enables or disables `version` without creating a version. Raises like `patch`."""
         ...
 
     async def recover(self, name: str) -> None:
-        """Brings a soft-deleted secret back and returns once it can be read. Raises CallFailed."""
+        """Recovers a soft-deleted secret, and returns when it can be read. Raises CallFailed."""
         ...
 
     async def delete(self, name: str) -> None:
-        """Deletes `name` so that it can be recovered; never purges. Raises CallFailed."""
+        """Deletes `name` recoverably, and never purges it. Raises CallFailed."""
         ...

@@ -1,4 +1,4 @@
-"""A listing of a vault during a run: fetched page by page beside everything else, and given up where it does not pay."""
+"""Validates cached secrets by a listing of the vault, which runs in the background of a sync run."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Seque
 from typing import Final
 
 from keysync.failures import CallFailed
-from keysync.targets.cache import SecretCache, most_pages, name_key
+from keysync.targets.cache import SecretCache, max_pages, name_key
 from keysync.targets.interface import SecretProperties, StoredSecret
 
-_LEAST_PATIENCE: Final = 2.0
-_RUNS_WITHOUT: Final = 5
+_MIN_WAIT: Final = 2.0
+_RUNS_SKIPPED: Final = 5
 
 
 class Pages:
-    """What is known of a vault's listings: how long a page takes, and how many there were at least (0: never listed)."""
+    """Experience with a vault's listings: seconds for a page, and the least number of pages (0: never listed)."""
 
     def __init__(self) -> None:
         self.seconds = 0.05
@@ -24,8 +24,8 @@ class Pages:
         self._skipped = 0
 
     def failed(self) -> None:
-        """A listing failed or hung: the next runs do without."""
-        self._skipped = _RUNS_WITHOUT
+        """Records that a listing failed or hung. The next runs skip it."""
+        self._skipped = _RUNS_SKIPPED
 
     def may_try(self) -> bool:
         """Whether a listing may be tried in this run."""
@@ -34,70 +34,70 @@ class Pages:
             return False
         return True
 
-    def took(self, seconds: float) -> None:
-        """One more page; the latest count most."""
+    def page_took(self, seconds: float) -> None:
+        """Records the duration of a page in a moving average."""
         self.seconds += 0.3 * (seconds - self.seconds)
 
 
 class ListingValidation:
-    """A `ListValidation` by a listing, which goes on in a task of its own; whoever asks for a name waits for its page at most."""
+    """A `ListValidation` whose listing runs in its own task. A caller waits at most for the page of its name."""
 
     def __init__(
         self,
         names: Collection[str],
-        memory: SecretCache,
+        cache: SecretCache,
         pages: Pages,
         fetch: Callable[[], AsyncIterator[Sequence[SecretProperties]]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        # Those that were not shown yet; each by its own string, so that none of a page is kept.
-        self._wanted = {place: place for place in map(name_key, names) if memory.can_recall(place)}
-        self._memory = memory
+        # Names not listed yet. The values are our own strings, so that no string of a page is kept.
+        self._wanted = {key: key for key in map(name_key, names) if cache.is_usable(key)}
+        self._cache = cache
         self._pages = pages
         self._fetch = fetch
         self._clock = clock
-        # When each was shown to stand as it is remembered; all of a page have one time, and what it is stays where it is.
-        self._found: dict[str, float] = {}
+        # When each name was confirmed (monotonic seconds). All names of a page share one time.
+        self._confirmed_at: dict[str, float] = {}
         self._waiting: dict[str, asyncio.Future[None]] = {}
-        self._heard_at = asyncio.get_running_loop().time()
-        self._most = most_pages(len(self._wanted), pages.seconds)
-        pays = pages.may_try() and 0 < max(pages.count, 1) <= self._most
-        self._task = asyncio.create_task(self._run(), name="survey") if pays else None
+        self._last_page_at = asyncio.get_running_loop().time()
+        self._max_pages = max_pages(len(self._wanted), pages.seconds)
+        pays = pages.may_try() and 0 < max(pages.count, 1) <= self._max_pages
+        self._task = asyncio.create_task(self._run(), name="list validation") if pays else None
         if self._task is not None:
             self._task.add_done_callback(lambda _task: self._release(list(self._waiting)))
 
-    async def recall(self, name: str) -> tuple[StoredSecret, float] | None:
-        """What the listing proves, told once; None where it shows something new, has not the name, failed, or was given up."""
+    async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
+        """The cached secret and the time of its listing if the listing confirms it, else None. Each name is confirmed once."""
         wanted = name_key(name)
         if self._task is None:
             return None
-        if wanted in self._wanted and not self._task.done() and not await self._shown(wanted):
-            # Reading may work where listing hangs: nobody is to wait for it, in this run or the next ones.
+        if wanted in self._wanted and not self._task.done() and not await self._wait_for_name(wanted):
+            # Reads may work although listings hang: skip the listing in this run and in the next ones.
             self._pages.failed()
             self._task.cancel()
             return None
-        at = self._found.pop(wanted, None)
+        at = self._confirmed_at.pop(wanted, None)
         if at is None:
             return None
-        stored = self._memory.last_read(wanted)
+        stored = self._cache.last_read(wanted)
         return None if stored is None else (stored, at)
 
-    async def _shown(self, wanted: str) -> bool:
-        """Waits until the name was shown or nothing more is; returns False where no page has come for too long."""
-        # Whoever waits is woken by his own page, not by each: there are as many who wait as there are secrets.
+    async def _wait_for_name(self, wanted: str) -> bool:
+        """Waits until the name was listed or the listing ended. Returns False if no page arrived for too long."""
+        # One future for each name: a page wakes only the callers of its own names.
         shown = self._waiting.setdefault(wanted, asyncio.get_running_loop().create_future())
         clock = asyncio.get_running_loop().time
         since = clock()
         while not shown.done():
-            patience = max(_LEAST_PATIENCE, 4 * self._pages.seconds)
-            left = max(since, self._heard_at) + patience - clock()
+            patience = max(_MIN_WAIT, 4 * self._pages.seconds)
+            left = max(since, self._last_page_at) + patience - clock()
             if left <= 0:
                 return False
             await asyncio.wait({shown}, timeout=left)
         return True
 
     async def close(self) -> None:
-        """Ends the listing, if it goes on."""
+        """Cancels the listing if it is still active."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -107,28 +107,28 @@ class ListingValidation:
         try:
             async for page in self._fetch():
                 count += 1
-                self._pages.took(self._clock() - began)
-                self._take(page, began)
-                if count >= self._most:
-                    # Longer than it is worth: the rest is read one by one, and the next run knows.
+                self._pages.page_took(self._clock() - began)
+                self._confirm(page, began)
+                if count >= self._max_pages:
+                    # The listing costs more than it saves: read the rest one by one, and remember the number of pages.
                     self._pages.count = max(self._pages.count, count + 1)
                     return
                 began = self._clock()
         except CallFailed:
             self._pages.failed()
-            return  # what was not listed is read
+            return  # names that were not listed are read
         self._pages.count = count
 
-    def _take(self, page: Sequence[SecretProperties], at: float) -> None:
-        self._heard_at = asyncio.get_running_loop().time()
+    def _confirm(self, page: Sequence[SecretProperties], at: float) -> None:
+        self._last_page_at = asyncio.get_running_loop().time()
         shown: list[str] = []
         for listed in page:
             name = self._wanted.pop(name_key(listed.name), None)
             if name is None:
                 continue
             shown.append(name)
-            if self._memory.recall(listed) is not None:
-                self._found[name] = at
+            if self._cache.confirmed(listed) is not None:
+                self._confirmed_at[name] = at
         self._release(shown)
 
     def _release(self, names: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Tags of a secret as they are remembered: thousands of secrets have tags of the same names, so those are there once."""
+"""A compact mapping for the tags of cached secrets: thousands of secrets share the same tag names."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from sys import intern
 
 
 class Tags(Mapping[str, str]):
-    """Tags that do not change; less than two thirds of what a dictionary takes. Equal to any mapping of the same content."""
+    """Immutable tags in less than two thirds of a dictionary's memory. Equal to any mapping with the same content."""
 
     __slots__ = ("_names", "_values")
 
     def __init__(self, tags: Mapping[str, str]) -> None:
         self._names = _shared(tuple(map(intern, tags)))
-        # Values are much alike too: the account, the key, whose it is.
+        # Values repeat too: account, key, owner.
         self._values = tuple(intern(value) if type(value) is str else value for value in tags.values())
 
     def __getitem__(self, name: str) -> str:
-        for at, one in enumerate(self._names):
-            if one == name:
-                return self._values[at]
+        for index, known in enumerate(self._names):
+            if known == name:
+                return self._values[index]
         raise KeyError(name)
 
     def __iter__(self) -> Iterator[str]:

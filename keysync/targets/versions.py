@@ -1,7 +1,7 @@
-"""How often this process knows a secret to have changed, so that a comparison need not list all versions each time.
+"""Counts of versions that this process knows, so that it need not list the versions of a secret each time.
 
-Ages are differences between times of one service, kept by this process's monotonic clock: the wall clock of this machine
-may be off.
+Ages are differences between times of one service, counted on by this process's monotonic clock: the wall clock of this
+machine may be wrong.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Final
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
 
 from keysync.names import fold
 from keysync.targets.interface import History
+from keysync.targets.recent_writes import STALE_READ_SECONDS
 
 DAY_SECONDS: Final = 86_400.0
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for an unknown time of creation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +34,13 @@ class _Known:
 
 @dataclass(slots=True)
 class Versions:
-    """Histories by secret, each valid while the version that it ends with is the latest. `clock` is in monotonic seconds."""
+    """Histories by secret. A history is valid while its last version is the latest. `clock` returns monotonic seconds."""
 
     clock: Callable[[], float] = time.monotonic
-    _known: dict[str, _Known] = field(default_factory=dict)
+    _known: dict[str, _Known] = field(default_factory=dict[str, _Known])
 
     def of(self, name: str, latest: str) -> History | None:
-        """The history of `name`, or None where `latest` is not the version that it ends with."""
+        """The history of `name`; None if `latest` is not its last version."""
         known = self._known.get(fold(name))
         return known.history(self.clock()) if known is not None and known.latest == latest else None
 
@@ -49,9 +52,9 @@ class Versions:
     def learn(
         self, name: str, latest: str, created: Sequence[datetime], answered: datetime, *, proven: bool = True
     ) -> History:
-        """Keeps what a listing of all versions has shown; `answered` is the service's time at the reply.
+        """Records a listing of all versions. `answered` is the service's time of the reply.
 
-        Without `proven` the listing leaves open whether `latest` is the latest version.
+        Without `proven`, the listing does not prove that `latest` is the latest version.
         """
         now = self.clock()
         made = (now - (answered - each).total_seconds() for each in created)
@@ -62,7 +65,7 @@ class Versions:
         return known.history(now)
 
     def add(self, name: str, before: str | None, made: str) -> None:
-        """Version `made` now follows `before`, which is None for a secret that did not exist."""
+        """Records that version `made` follows `before`; None for a secret that did not exist."""
         known, now = self._known.pop(fold(name), None), self.clock()
         if before is None:
             known = _Known("", 0, (), None)
@@ -70,3 +73,36 @@ class Versions:
             return
         recent = tuple(each for each in known.made if now - each < DAY_SECONDS)
         self._known[fold(name)] = _Known(made, known.count + 1, (*recent, now), None)
+
+
+def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> list[Any]:
+    """The versions other than `before` that are so new that a read may not show them yet."""
+    since = answered - timedelta(seconds=STALE_READ_SECONDS)
+    return [
+        version_item
+        for version_item in listed
+        if version_item.version != before and creation_time(version_item.created_on) > since
+    ]
+
+
+def _made_at(listed: Sequence[Any], version: str | None) -> datetime:
+    return next(
+        (creation_time(version_item.created_on) for version_item in listed if version_item.version == version), LONG_AGO
+    )
+
+
+def versions_after(listed: Sequence[Any], before: str | None, answered: datetime) -> list[tuple[Any, bool]]:
+    """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later."""
+    if before is None:
+        return [(version_item, True) for version_item in listed]
+    at = _made_at(listed, before)
+    recent = _recent(listed, before, answered)
+    return [
+        (version_item, creation_time(version_item.created_on) > at)
+        for version_item in recent
+        if creation_time(version_item.created_on) >= at
+    ]
+
+
+def creation_time(moment: datetime | None) -> datetime:
+    return moment or LONG_AGO

@@ -175,9 +175,9 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
 
     async def one_by_one() -> list[str]:
         """The names that had to be read, as a run would."""
-        survey = azure_side.target.survey(names)
-        read = [name for name in names if await survey.recall(name) is None]
-        await survey.close()
+        validate_by_listing = azure_side.target.validate_by_listing(names)
+        read = [name for name in names if await validate_by_listing.confirmed(name) is None]
+        await validate_by_listing.close()
         for name in read:
             await azure_side.target.read(name)
         return read

@@ -108,7 +108,7 @@ class MemoryVault:
     async def prime(self) -> None:
         """Needs nothing."""
 
-    def survey(self, names: Collection[str]) -> ListValidation:  # the protocol's signature
+    def validate_by_listing(self, names: Collection[str]) -> ListValidation:  # the protocol's signature
         """Spares nothing."""
         return NoListValidation()
 

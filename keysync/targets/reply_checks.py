@@ -1,4 +1,4 @@
-"""Checks of a vault's replies: each has to be the vault's own, and about the vault and the secret that were asked for."""
+"""Checks of a vault's replies: each must come from the vault, and must be about the secret that was requested."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class SecretIds:
         return name, version
 
     def version(self, text: object, name: str, *, changed: bool = False) -> str:
-        """The version of an id that names the secret `name` and a version of it. Raises CallFailed for any other id.
+        """The version in an id of the secret `name`. Raises CallFailed for any other id.
 
-        With `changed` the reply is one to a change, which may have taken effect: the failure is ambiguous.
+        `changed` says that the request was a change. It may have taken effect, so the failure is ambiguous.
         """
         try:
             found, version = self.parse(text)
@@ -46,7 +46,7 @@ class SecretIds:
         return version
 
     def _path(self, text: str) -> str:
-        """What comes after ``/secrets/``, empty for an id of another vault."""
+        """The part after ``/secrets/``; empty for an id of another vault."""
         if text.startswith(self._prefix):
             return text[len(self._prefix) :]
         path = urlsplit(text).path
@@ -67,7 +67,7 @@ def _failure(summary: str, *, ambiguous: bool = False) -> CallFailed:
 
 
 def is_absent(record: FailureRecord) -> bool:
-    """Whether the vault itself says that there is no such secret. A gateway's 404 says nothing of the vault."""
+    """Whether the vault itself says that the secret does not exist. A gateway's 404 does not count."""
     return record.http_status == _NOT_FOUND and record.has_code("SecretNotFound")
 
 
@@ -77,14 +77,14 @@ def is_denied(record: FailureRecord) -> bool:
 
 
 def is_bad_value(record: FailureRecord) -> bool:
-    """Whether the vault refuses the value of a set. It refuses an api-version that it does not know by the same code."""
+    """Whether the vault refuses the value of a set. An unknown api-version is refused with the same code."""
     message = (record.cloud_error.message if record.cloud_error else None) or ""
     return record.http_status == _BAD_REQUEST and record.code == "BadParameter" and "version" not in message
 
 
 def listed_of(item: dict[str, Any], name: str) -> SecretProperties:
-    """One entry of a page of the listing (SecretItem of the service's description)."""
-    attributes = item.get("attributes") or {}
+    """One entry of a page of a listing (SecretItem in the REST reference)."""
+    attributes: dict[str, Any] = item.get("attributes") or {}
     return SecretProperties(
         name=name,
         tags=checked_tags(item.get("tags")),
@@ -99,15 +99,15 @@ def listed_of(item: dict[str, Any], name: str) -> SecretProperties:
 def checked_text(value: object) -> str:
     """`value` if it is text. Raises TypeError."""
     if not isinstance(value, str):
-        raise TypeError("a secret whose value is no text")
+        raise TypeError("the value of a secret is not a string")
     return value
 
 
 def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may hold anything
-    """The tags of a reply, none for null. Raises TypeError where they are no texts."""
+    """The tags of a reply; empty for null. Raises TypeError if a value is not a string."""
     found = dict(tags or {})
     if not all(isinstance(value, str) for value in found.values()):
-        raise TypeError("a tag whose value is no text")
+        raise TypeError("the value of a tag is not a string")
     return found
 
 
