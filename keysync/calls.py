@@ -42,7 +42,7 @@ class ReadBarrier:
         return self.clock() <= self.until and not (self.once and attempt > 1)
 
 
-READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("freshness", default=None)
+READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("read_barrier", default=None)
 """What this task's changes rest on; None where nobody has looked and nobody asks."""
 
 
@@ -52,22 +52,22 @@ class CallObserver(Protocol):
     def __call__(self, operation: Operation, status: str) -> None: ...
 
 
-class CallTicket(Protocol):
+class CallPermit(Protocol):
     """One call that a guard has let through."""
 
-    def ended(self, record: FailureRecord | None) -> None:
+    def finished(self, record: FailureRecord | None) -> None:
         """The call is over; `record` is None where it succeeded."""
         ...
 
-    def gave_up(self) -> None:
+    def cancelled(self) -> None:
         """The call was cancelled: nothing is known of it."""
         ...
 
 
-class CallGuard(Protocol):
+class CallAdmission(Protocol):
     """Stands before the calls to one vault, or with one credential."""
 
-    async def admit(self) -> CallTicket:
+    async def admit(self) -> CallPermit:
         """Lets one call through, perhaps after another has shown that it may. Raises CallFailed where none may be made now."""
         ...
 

@@ -91,11 +91,11 @@ class BreakerPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Admission:
+class BreakerDecision:
     """Whether a call may be made; `retry_at` (monotonic seconds) is when to ask again where it may not.
 
     `probe` is the number of the one call that a half-open breaker lets through: hand it back with the outcome. `probing`
-    says that such a call is out: `probed` waits for its end.
+    says that such a call is out: `wait_for_probe` waits for its end.
     """
 
     allowed: bool
@@ -124,20 +124,20 @@ class Breakers:
         self._probes = 0
         self._heard: dict[str, asyncio.Event] = {}
 
-    def allow(self, key: str) -> Admission:
-        """Whether a call may be made now. Where it may, tell of its end: `success`, `failure` or `gave_up`."""
+    def allow(self, key: str) -> BreakerDecision:
+        """Whether a call may be made now. Where it may, tell of its end: `success`, `failure` or `cancelled`."""
         breaker = self._breakers.get(key)
         if breaker is None or not breaker.opened:
-            return Admission(allowed=True)
+            return BreakerDecision(allowed=True)
         now = self._monotonic()
         if now < breaker.until:
-            return Admission(allowed=False, retry_at=breaker.until, probing=breaker.probe is not None)
+            return BreakerDecision(allowed=False, retry_at=breaker.until, probing=breaker.probe is not None)
         self._probes += 1
         breaker.probe = self._probes
         breaker.until = now + self._policy.probe_seconds
-        return Admission(allowed=True, probe=breaker.probe)
+        return BreakerDecision(allowed=True, probe=breaker.probe)
 
-    async def probed(self, key: str) -> None:
+    async def wait_for_probe(self, key: str) -> None:
         """Waits until something is known of the probe that is out, or its time is up; then ask `allow` again.
 
         Whoever is refused while it is out would have to wait for its next run, though the vault may be well.
@@ -166,9 +166,9 @@ class Breakers:
         elif _shows_health(key, record):
             self.success(key)
         else:
-            self.gave_up(key, probe)
+            self.cancelled(key, probe)
 
-    def gave_up(self, key: str, probe: int | None = None) -> None:
+    def cancelled(self, key: str, probe: int | None = None) -> None:
         """A call ended without a word on the whole (it was cancelled, or never sent): another may probe at once."""
         breaker = self._breakers.get(key)
         if breaker is not None and probe is not None and breaker.probe == probe:
@@ -236,7 +236,7 @@ def _shows_health(key: str, record: FailureRecord) -> bool:
     return not (key.startswith("vault:") and counts_against_credential(record))
 
 
-class BreakerGuard:
+class BreakerAdmission:
     """Lets a call through where all of its breakers do; tells each of them how the call ended.
 
     `monotonic` is the breakers' clock in seconds, `now` the wall clock, for what a person reads.
@@ -250,7 +250,7 @@ class BreakerGuard:
         self._monotonic = monotonic
         self._now = now
 
-    async def admit(self) -> BreakerTicket:
+    async def admit(self) -> BreakerPermit:
         """A ticket for one call, once the call that probes a breaker, if any does, has told how it stands.
 
         Raises CallFailed, with the failure that opened the breaker, where none may be made.
@@ -261,13 +261,13 @@ class BreakerGuard:
                 probes[key] = await self._admitted(key)
         except BaseException:
             for key, probe in probes.items():
-                self._breakers.gave_up(key, probe)
+                self._breakers.cancelled(key, probe)
             raise
-        return BreakerTicket(self._breakers, probes)
+        return BreakerPermit(self._breakers, probes)
 
     async def _admitted(self, key: str) -> int | None:
         while (verdict := self._breakers.allow(key)).probing:
-            await self._breakers.probed(key)
+            await self._breakers.wait_for_probe(key)
         if not verdict.allowed:
             raise CallFailed(self._refusal(key, verdict.retry_at or 0.0))
         return verdict.probe
@@ -282,13 +282,13 @@ class BreakerGuard:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerTicket:
+class BreakerPermit:
     """One call that was let through, with the probes that it makes."""
 
     breakers: Breakers
     probes: dict[str, int | None]
 
-    def ended(self, record: FailureRecord | None) -> None:
+    def finished(self, record: FailureRecord | None) -> None:
         """Closes the breakers, or counts the failure against those that it speaks of."""
         for key, probe in self.probes.items():
             if record is None:
@@ -296,7 +296,7 @@ class BreakerTicket:
             else:
                 self.breakers.failure(key, record, probe)
 
-    def gave_up(self) -> None:
+    def cancelled(self) -> None:
         """Lets another call probe."""
         for key, probe in self.probes.items():
-            self.breakers.gave_up(key, probe)
+            self.breakers.cancelled(key, probe)

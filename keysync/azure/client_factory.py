@@ -13,12 +13,12 @@ from urllib.parse import urlsplit
 from azure.keyvault.secrets.aio import SecretClient
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.circuit_breaker import BreakerGuard, Breakers
+from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
 from keysync.azure.clients import Clients
 from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
 from keysync.azure.rate_limit import ArmRateLimiter
 from keysync.azure.retry import Caller
-from keysync.calls import CallGuard
+from keysync.calls import CallAdmission
 from keysync.config.settings import Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.names import fold
@@ -48,7 +48,7 @@ def _in_use(config: Config) -> Iterator[Credential]:
 class ClientFactory:
     """Opens the clients that `config` needs, each with its caller. Clients and credentials are shared and opened once.
 
-    With `breakers`, a circuit breaker guards each vault and each credential. `leader_guard` wraps each of these guards, so
+    With `breakers`, a circuit breaker guards each vault and each credential. `leader_admission` wraps each of these guards, so
     that a replica that no longer leads sends nothing.
     """
 
@@ -57,7 +57,7 @@ class ClientFactory:
     clients: Clients
     caller: Caller
     breakers: Breakers | None = None
-    leader_guard: Callable[[CallGuard], CallGuard] | None = None
+    leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
     rate_limiter: ArmRateLimiter = field(default_factory=ArmRateLimiter)
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
@@ -76,7 +76,7 @@ class ClientFactory:
             )
         except NotImplementedError as error:
             raise UsageError(f"api_versions.secrets: {error}") from error
-        return client, self.caller.with_breaker(self._guard(f"vault:{name}", _breaker_key(credential)))
+        return client, self.caller.with_breaker(self._admission(f"vault:{name}", _breaker_key(credential)))
 
     async def batch_accounts(
         self, subscription_id: str, credential: Credential | None
@@ -86,7 +86,7 @@ class ClientFactory:
         key = _breaker_key(opened)
         # Resource Manager limits calls per subscription and principal.
         caller = self.caller.with_breaker(
-            self._guard(key), pace=self.rate_limiter, pace_key=(fold(subscription_id), key)
+            self._admission(key), rate_limiter=self.rate_limiter, rate_limit_key=(fold(subscription_id), key)
         )
         return await self._batch(opened, subscription_id), caller
 
@@ -113,13 +113,13 @@ class ClientFactory:
 
     def _lister(self, credential: SingleFlightCredential) -> Caller:
         # Without the rate limiter, which counts writes: a list is a read.
-        return self.caller.with_breaker(self._guard(_breaker_key(credential)))
+        return self.caller.with_breaker(self._admission(_breaker_key(credential)))
 
-    def _guard(self, *keys: str) -> CallGuard | None:
+    def _admission(self, *keys: str) -> CallAdmission | None:
         if self.breakers is None:
             return None
-        guard = BreakerGuard(self.breakers, keys, time.monotonic, lambda: datetime.now(UTC))
-        return guard if self.leader_guard is None else self.leader_guard(guard)
+        admission = BreakerAdmission(self.breakers, keys, time.monotonic, lambda: datetime.now(UTC))
+        return admission if self.leader_admission is None else self.leader_admission(admission)
 
 
 def _breaker_key(credential: SingleFlightCredential) -> str:

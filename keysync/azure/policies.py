@@ -16,7 +16,7 @@ from azure.core.pipeline.policies import SansIOHTTPPolicy
 
 from keysync.failures import CallFailed, FailureRecord
 
-RAW: Final[ContextVar[list[Any] | None]] = ContextVar("raw", default=None)
+RAW_LIST_ENTRIES: Final[ContextVar[list[Any] | None]] = ContextVar("raw_list_entries", default=None)
 """Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""
 
 
@@ -73,7 +73,7 @@ class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
         body = reply.json()
         if not isinstance(body, dict) or not isinstance(body.get("value"), list):
             raise DecodeError("a list of accounts has no `value`", response=reply)
-        raw = RAW.get()
+        raw = RAW_LIST_ENTRIES.get()
         if raw is not None:
             raw += body["value"]
             body["value"] = []  # the SDK reads the same object next, and has no models to make then

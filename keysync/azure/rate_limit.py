@@ -29,16 +29,16 @@ class RateLimitPolicy:
     """Bounds of pacing. `capacity` and `rate` (a second) are Resource Manager's own numbers.
 
     `floor` is what is left for others of the same principal, and for replies that overtake one another: above it calls
-    go as they come, at it one by one at `rate`. `refused_seconds` is how long a 429 without Retry-After holds;
-    `longest_hold` is an hour, above the 45 minutes that have been seen: no reply may shut a bucket for good.
+    go as they come, at it one by one at `rate`. `default_block` is how long a 429 without Retry-After holds;
+    `max_block` is an hour, above the 45 minutes that have been seen: no reply may shut a bucket for good.
     `sleep` and `monotonic` (seconds) are handed in so that tests control time.
     """
 
     capacity: float = 200.0
     rate: float = 10.0
     floor: float = 20.0
-    refused_seconds: float = 1.0
-    longest_hold: float = 3600.0
+    default_block: float = 1.0
+    max_block: float = 3600.0
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
 
@@ -54,7 +54,7 @@ class TokenBucket:
         self._granted_at = float("-inf")
         self._granted = 0
         self._in_flight: set[int] = set()
-        self.held_until = float("-inf")
+        self.blocked_until = float("-inf")
 
     async def wait(self) -> int:
         """Returns the number of the turn, by which it is told and ended."""
@@ -69,27 +69,27 @@ class TokenBucket:
                 self._left -= 1
             return self._granted
 
-    def over(self, number: int) -> None:
+    def release(self, number: int) -> None:
         self._in_flight.discard(number)
 
     def count(self, number: int, left: float) -> None:
         now = self._policy.monotonic()
-        if now >= self.held_until:
+        if now >= self.blocked_until:
             # What may not be in `left` yet: calls from before that are still under way, and all since, since replies overtake
             # one another: a call that was made later and has been answered may still have been counted later.
             uncounted = self._granted - number + sum(one < number for one in self._in_flight)
             self._left, self._counted_at = left - uncounted, now
 
-    def hold(self, retry_after: float | None) -> None:
-        seconds = self._policy.refused_seconds if retry_after is None else min(retry_after, self._policy.longest_hold)
-        self.held_until = max(self.held_until, self._policy.monotonic() + seconds)
+    def block(self, retry_after: float | None) -> None:
+        seconds = self._policy.default_block if retry_after is None else min(retry_after, self._policy.max_block)
+        self.blocked_until = max(self.blocked_until, self._policy.monotonic() + seconds)
         # Empty when the wait is over, so that those who waited come one by one and not all at once.
-        self._left, self._counted_at = 0.0, self.held_until
+        self._left, self._counted_at = 0.0, self.blocked_until
 
     def _pause(self) -> float:
         now = self._policy.monotonic()
-        if now < self.held_until:
-            return self.held_until - now
+        if now < self.blocked_until:
+            return self.blocked_until - now
         left = self._refilled(now)
         if left is None or left - 1 >= self._policy.floor:
             return 0.0
@@ -102,7 +102,7 @@ class TokenBucket:
         return self._left
 
 
-class Turn:
+class RateLimitSlot:
     """A call that may be made once the block is entered. Leaving it says that the call is over, whatever came of it."""
 
     def __init__(self, bucket: TokenBucket) -> None:
@@ -116,7 +116,7 @@ class Turn:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bucket.over(self._number)
+        self._bucket.release(self._number)
 
     def replied(self, headers: Mapping[str, str]) -> None:
         """There is a reply, whatever its status; header names are read without regard to case."""
@@ -124,9 +124,9 @@ class Turn:
         if left is not None:
             self._bucket.count(self._number, left)
 
-    def refused(self, retry_after: float | None) -> None:
+    def throttled(self, retry_after: float | None) -> None:
         """The reply was 429, and asked to wait `retry_after` seconds."""
-        self._bucket.hold(retry_after)
+        self._bucket.block(retry_after)
 
 
 class ArmRateLimiter:
@@ -136,14 +136,14 @@ class ArmRateLimiter:
         self._policy = policy or RateLimitPolicy()
         self._buckets: dict[Hashable, TokenBucket] = {}
 
-    def acquire(self, key: Hashable) -> Turn:
-        """``async with pace.acquire(key) as turn:`` waits until a call may be made; a cancelled wait costs no turn."""
-        return Turn(self._buckets.setdefault(key, TokenBucket(self._policy)))
+    def acquire(self, key: Hashable) -> RateLimitSlot:
+        """``async with rate_limiter.acquire(key) as slot:`` waits until a call may be made; a cancelled wait costs no turn."""
+        return RateLimitSlot(self._buckets.setdefault(key, TokenBucket(self._policy)))
 
-    def held_for(self, key: Hashable) -> float:
+    def blocked_for(self, key: Hashable) -> float:
         """Seconds for which a Retry-After still holds this bucket; 0 where none does. To give up rather than wait."""
         bucket = self._buckets.get(key)
-        return max(0.0, bucket.held_until - self._policy.monotonic()) if bucket else 0.0
+        return max(0.0, bucket.blocked_until - self._policy.monotonic()) if bucket else 0.0
 
 
 def _least_left(headers: Mapping[str, str]) -> float | None:
@@ -153,7 +153,7 @@ def _least_left(headers: Mapping[str, str]) -> float | None:
     return min((float(number.group()) for number in found if number is not None), default=None)
 
 
-TURN: Final[ContextVar[Turn | None]] = ContextVar("turn", default=None)
+CURRENT_SLOT: Final[ContextVar[RateLimitSlot | None]] = ContextVar("current_slot", default=None)
 """The turn of the call that this task makes: where the pipeline of a client leaves what a reply says is left."""
 
 
@@ -162,15 +162,15 @@ class RateLimitHeaders(SansIOHTTPPolicy[Any, Any]):
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
         """Looks at one reply, whatever its status."""
-        turn = TURN.get()
-        if turn is not None:
-            turn.replied(response.http_response.headers)
+        slot = CURRENT_SLOT.get()
+        if slot is not None:
+            slot.replied(response.http_response.headers)
 
 
 class SlidingWindow:
     """At most `count` calls in any `seconds`, first come, first served; more wait. For one event loop.
 
-    `hold` keeps everybody waiting, once, where the service has said 429 all the same: somebody else calls it too.
+    `block` keeps everybody waiting, once, where the service has said 429 all the same: somebody else calls it too.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class SlidingWindow:
         self._sleep = sleep
         self._calls: deque[float] = deque()
         self._queue = asyncio.Lock()  # fair, and one timer for all who wait
-        self._held_until = float("-inf")
+        self._blocked_until = float("-inf")
 
     async def take(self) -> None:
         """Returns when one more call may be made."""
@@ -196,13 +196,13 @@ class SlidingWindow:
                 await self._sleep(pause)
             self._calls.append(self._monotonic())
 
-    def hold(self, seconds: float) -> None:
+    def block(self, seconds: float) -> None:
         """Nobody calls for so many seconds from now."""
-        self._held_until = max(self._held_until, self._monotonic() + seconds)
+        self._blocked_until = max(self._blocked_until, self._monotonic() + seconds)
 
     def _pause(self) -> float:
         now = self._monotonic()
         while self._calls and self._calls[0] + self._seconds <= now:
             self._calls.popleft()
         full = self._calls[0] + self._seconds - now if len(self._calls) >= self._count else 0.0
-        return max(full, self._held_until - now)
+        return max(full, self._blocked_until - now)

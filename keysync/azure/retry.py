@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from keysync.azure.hints import hint_for
-from keysync.azure.rate_limit import TURN, ArmRateLimiter, Turn
-from keysync.calls import READ_BARRIER, CallGuard, CallObserver, Operation
+from keysync.azure.rate_limit import CURRENT_SLOT, ArmRateLimiter, RateLimitSlot
+from keysync.calls import READ_BARRIER, CallAdmission, CallObserver, Operation
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
 
 T = TypeVar("T")
@@ -23,7 +23,7 @@ _TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
 _TOO_MANY: Final = 429
 # How Resource Manager says that it is the bucket of subscription and principal that is empty
 # (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling).
-_OF_THE_SUBSCRIPTION: Final = ("SubscriptionRequestsThrottled", "TenantRequestsThrottled")
+_SUBSCRIPTION_THROTTLED: Final = ("SubscriptionRequestsThrottled", "TenantRequestsThrottled")
 _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_response"})
 
 
@@ -57,7 +57,7 @@ class RetryPolicy:
 class Caller:
     """Makes calls, each attempt within `timeout` seconds, and raises CallFailed when they fail for good.
 
-    `guard` lets calls through or refuses them; with `pace` each attempt waits for its turn in the bucket `pace_key`.
+    `admission` lets calls through or refuses them; with `rate_limiter` each attempt waits for its turn in the bucket `rate_limit_key`.
     """
 
     def __init__(
@@ -67,20 +67,24 @@ class Caller:
         *,
         timeout: float,
         observe: CallObserver,
-        guard: CallGuard | None = None,
-        pace: ArmRateLimiter | None = None,
-        pace_key: Hashable = None,
+        admission: CallAdmission | None = None,
+        rate_limiter: ArmRateLimiter | None = None,
+        rate_limit_key: Hashable = None,
     ) -> None:
         self._translator = translator
         self._policy = policy
         self._timeout = timeout
         self._observe = observe
-        self._guard = guard
-        self._pace = pace
-        self._pace_key = pace_key
+        self._admission = admission
+        self._rate_limiter = rate_limiter
+        self._rate_limit_key = rate_limit_key
 
     def with_breaker(
-        self, guard: CallGuard | None, *, pace: ArmRateLimiter | None = None, pace_key: Hashable = None
+        self,
+        admission: CallAdmission | None,
+        *,
+        rate_limiter: ArmRateLimiter | None = None,
+        rate_limit_key: Hashable = None,
     ) -> Caller:
         """The same caller behind a guard, and at a pace."""
         return Caller(
@@ -88,9 +92,9 @@ class Caller:
             self._policy,
             timeout=self._timeout,
             observe=self._observe,
-            guard=guard,
-            pace=pace,
-            pace_key=pace_key,
+            admission=admission,
+            rate_limiter=rate_limiter,
+            rate_limit_key=rate_limit_key,
         )
 
     async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
@@ -99,21 +103,21 @@ class Caller:
         An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
         connection, 429); otherwise CallFailed carries a record with `ambiguous` set, and the caller has to look.
         """
-        ticket = await self._guard.admit() if self._guard is not None else None
+        permit = await self._admission.admit() if self._admission is not None else None
         failed: list[FailureRecord] = []
         try:
             result = await self._attempts(operation, scope, send, failed)
         except CallFailed as failure:
-            if ticket is not None:
-                ticket.ended(failure.record)
+            if permit is not None:
+                permit.finished(failure.record)
             raise
         except BaseException:
-            if ticket is not None:
+            if permit is not None:
                 # Whoever has waited long enough for it has learnt something of it, unless not one attempt had ended.
-                ticket.ended(failed[-1]) if failed else ticket.gave_up()
+                permit.finished(failed[-1]) if failed else permit.cancelled()
             raise
-        if ticket is not None:
-            ticket.ended(None)
+        if permit is not None:
+            permit.finished(None)
         return result
 
     async def _attempts(
@@ -122,9 +126,9 @@ class Caller:
         attempt = 0
         while True:
             attempt += 1
-            self._check_fresh(operation, attempt, failed)
+            self._check_read_barrier(operation, attempt, failed)
             try:
-                result = await self._in_turn(scope, send)
+                result = await self._send_in_slot(scope, send)
             except CallFailed:
                 raise
             except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
@@ -137,36 +141,36 @@ class Caller:
             await self._wait_or_raise(operation, attempt, record)
 
     @staticmethod
-    def _check_fresh(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
-        freshness = READ_BARRIER.get()
-        if operation.changes and freshness is not None and not freshness.allows(attempt):
+    def _check_read_barrier(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
+        barrier = READ_BARRIER.get()
+        if operation.changes and barrier is not None and not barrier.allows(attempt):
             told = "it could not be written while what it was judged by was fresh"
             last = failed[-1] if failed else FailureRecord(kind="throttled", summary="it had to wait for its turn")
             raise StaleRead(replace(last, summary=f"{told} ({last.summary})", ambiguous=False))
 
-    async def _in_turn(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
-        if self._pace is None:
+    async def _send_in_slot(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
+        if self._rate_limiter is None:
             async with asyncio.timeout(self._timeout):
                 return await send()
-        held = self._pace.held_for(self._pace_key)
-        if held > self._policy.retry_after_cap:
-            raise CallFailed(_still_held(scope, held))
+        blocked_seconds = self._rate_limiter.blocked_for(self._rate_limit_key)
+        if blocked_seconds > self._policy.retry_after_cap:
+            raise CallFailed(_still_blocked(scope, blocked_seconds))
         # Waiting for a turn is no part of the deadline of a request.
-        async with self._pace.acquire(self._pace_key) as turn, asyncio.timeout(self._timeout):
-            token = TURN.set(turn)
+        async with self._rate_limiter.acquire(self._rate_limit_key) as slot, asyncio.timeout(self._timeout):
+            token = CURRENT_SLOT.set(slot)
             try:
                 return await send()
             except Exception as error:
-                self._note_throttling(turn, self._translator.record(error, operation="", scope=scope))
+                self._note_throttling(slot, self._translator.record(error, operation="", scope=scope))
                 raise
             finally:
-                TURN.reset(token)
+                CURRENT_SLOT.reset(token)
 
     @staticmethod
-    def _note_throttling(turn: Turn, record: FailureRecord) -> None:
+    def _note_throttling(slot: RateLimitSlot, record: FailureRecord) -> None:
         # A 429 of one account (its provider's) is that account's; only the subscription's own holds up the others.
-        if record.http_status == _TOO_MANY and record.has_code(*_OF_THE_SUBSCRIPTION):
-            turn.refused(record.retry_after)
+        if record.http_status == _TOO_MANY and record.has_code(*_SUBSCRIPTION_THROTTLED):
+            slot.throttled(record.retry_after)
 
     async def _wait_or_raise(self, operation: Operation, attempt: int, record: FailureRecord) -> None:
         blind = record.ambiguous and not operation.repeatable
@@ -185,7 +189,7 @@ class Caller:
         return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this run)")
 
 
-def _still_held(scope: str, seconds: float) -> FailureRecord:
+def _still_blocked(scope: str, seconds: float) -> FailureRecord:
     told = f"Resource Manager has asked this identity to wait {seconds:.0f} s more: {scope} is not asked in this run"
     hint = hint_for(kind="throttled", codes=(), message="", operation="", scope=scope)
     return FailureRecord(kind="throttled", summary=told, http_status=429, hint=hint, retry_after=seconds)

@@ -17,7 +17,7 @@ from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
-from keysync.calls import CallGuard, CallObserver
+from keysync.calls import CallAdmission, CallObserver
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -42,14 +42,14 @@ class AppOptions:
     """Parts of an `App` that differ between commands.
 
     `is_mine` says by ARM id whether an account is in the shard of this process; `Discovery` returns no others. The daemon
-    passes circuit breakers, and what outlives one configuration: locks, writes and the key of fingerprints. `leader_guard`
+    passes circuit breakers, and what outlives one configuration: locks, writes and the key of fingerprints. `leader_admission`
     is as in `ClientFactory`.
     """
 
     is_mine: Callable[[str], bool] = everything
     tracer: Tracer = NO_TRACER
     breakers: Breakers | None = None
-    leader_guard: Callable[[CallGuard], CallGuard] | None = None
+    leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
     locks: SecretLocks = field(default_factory=SecretLocks)
     writes: RecentWrites = field(default_factory=RecentWrites)
     fingerprinter: Fingerprinter = field(default_factory=Fingerprinter)
@@ -121,7 +121,7 @@ async def open_app(
             Clients(stack, endpoints, transport, tracing=options.tracer.enabled),
             caller,
             options.breakers,
-            options.leader_guard,
+            options.leader_admission,
         )
         open_vault = partial(_open_vault, stack, clients, redactor, options)
         # The search for orphans also reads vaults that no account uses any more.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import structlog
 
-from keysync.calls import CallGuard, CallTicket
+from keysync.calls import CallAdmission, CallPermit
 from keysync.config.settings import LeaderElection
 from keysync.daemon.lease import LeadershipChange, LeaseState, LeaseTimings
 from keysync.errors import UsageError
@@ -90,7 +90,7 @@ class Leader:
         """Seconds for which active writes may continue."""
         return self._state.grace(self._clock())
 
-    def guard(self, inner: CallGuard) -> CallGuard:
+    def guard(self, inner: CallAdmission) -> CallAdmission:
         """`inner`, which also refuses all calls after the grace period of a lost lead."""
         return _TermGuard(lambda: self._state.admits(self._clock()), inner)
 
@@ -175,15 +175,15 @@ class Leader:
 
 
 class _TermGuard:
-    def __init__(self, admits: Callable[[], bool], inner: CallGuard) -> None:
+    def __init__(self, admits: Callable[[], bool], inner: CallAdmission) -> None:
         self._admits = admits
         self._inner = inner
 
-    async def admit(self) -> CallTicket:
-        ticket = await self._inner.admit()
+    async def admit(self) -> CallPermit:
+        permit = await self._inner.admit()
         if self._admits():
-            return ticket
-        ticket.gave_up()
+            return permit
+        permit.cancelled()
         raise CallFailed(FailureRecord(kind="timeout", summary="this replica no longer leads: nothing is sent"))
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.policies import RAW
+from keysync.azure.policies import RAW_LIST_ENTRIES
 from keysync.azure.retry import Caller
 from keysync.config.settings import Discover
 from keysync.failures import CallFailed, FailureRecord
@@ -59,12 +59,12 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Listi
     pager = operations.list() if group is None else operations.list_by_resource_group(group)
     pages = pager.by_page(continuation_token=link)
     raw: list[Any] = []
-    token = RAW.set(raw)
+    token = RAW_LIST_ENTRIES.set(raw)
     try:
         await anext(pages)
         return ListingPage([_row(account) for account in raw]), pages.continuation_token
     finally:
-        RAW.reset(token)
+        RAW_LIST_ENTRIES.reset(token)
         raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
 
 

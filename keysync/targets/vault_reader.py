@@ -281,7 +281,7 @@ class VaultReader:
             return await self._caller.call(operation, self._url, send)
         except CallFailed as failure:
             if failure.record.http_status == _TOO_MANY and failure.record.has_code(_OF_THE_VAULT):
-                window.hold(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
+                window.block(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
             raise
 
 

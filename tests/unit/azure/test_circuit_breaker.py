@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.azure.circuit_breaker import (
-    Admission,
+    BreakerDecision,
     BreakerPolicy,
     Breakers,
     counts_against_credential,
@@ -131,7 +131,7 @@ class World:
         assert retry_at is not None
         return retry_at
 
-    def probe(self, key: str = VAULT) -> Admission:
+    def probe(self, key: str = VAULT) -> BreakerDecision:
         """Waits until a probe may go, and sends it."""
         self.clock.time = self.until(key)
         verdict = self.breakers.allow(key)
@@ -144,14 +144,14 @@ def test_it_opens_at_the_threshold_and_not_before():
     """Four failures are a bad moment, five are a vault that is down."""
     world = World()
     world.fail(4)
-    assert world.breakers.allow(VAULT) == Admission(allowed=True)
+    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
     assert world.breakers.states() == {VAULT: BreakerState("closed", 4, None)}
     world.fail(1)
     until = world.until()
-    assert world.breakers.allow(VAULT) == Admission(allowed=False, retry_at=until)
+    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=False, retry_at=until)
     assert world.clock.time < until <= world.clock.time + 5.0
     assert world.breakers.states() == {VAULT: BreakerState("open", 5, until)}
-    assert world.breakers.allow("vault:other") == Admission(allowed=True)
+    assert world.breakers.allow("vault:other") == BreakerDecision(allowed=True)
 
 
 def test_only_failures_in_a_row_count():
@@ -192,10 +192,10 @@ def test_one_probe_at_a_time():
     world.opened()
     verdict = world.probe()
     refused = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert refused == [Admission(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
+    assert refused == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.success(VAULT)
-    assert world.breakers.allow(VAULT) == Admission(allowed=True)
+    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
     assert verdict.probe is not None
 
 
@@ -236,10 +236,10 @@ def test_a_probe_without_a_word_lets_another_go():
     world = World()
     world.opened()
     first = world.probe()
-    world.breakers.gave_up(VAULT, first.probe)
+    world.breakers.cancelled(VAULT, first.probe)
     second = world.breakers.allow(VAULT)
     assert second.allowed
-    world.breakers.gave_up(VAULT, first.probe)
+    world.breakers.cancelled(VAULT, first.probe)
     assert not world.breakers.allow(VAULT).allowed
     world.clock.time += 60.0
     third = world.breakers.allow(VAULT)
@@ -248,7 +248,7 @@ def test_a_probe_without_a_word_lets_another_go():
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.failure(VAULT, record("internal"), third.probe)
     assert world.breakers.allow(VAULT).allowed
-    world.breakers.gave_up("vault:unknown", 7)
+    world.breakers.cancelled("vault:unknown", 7)
 
 
 def test_a_reload_forgets_other_keys():
@@ -282,7 +282,7 @@ def test_no_course_of_events_lets_two_probes_out_or_shuts_for_ever(events: list[
                     probe = verdict.probe
             case "ok":
                 world.breakers.success(VAULT)
-                assert world.breakers.allow(VAULT) == Admission(allowed=True)
+                assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
             case "wait":
                 world.clock.time += seconds
             case _:

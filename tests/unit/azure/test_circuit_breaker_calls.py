@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
+from keysync.azure.circuit_breaker import BreakerAdmission, BreakerPermit, BreakerPolicy, Breakers
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from tests.support.virtual_clock import VirtualClock, seeded
 
@@ -26,22 +26,22 @@ class Stage:
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.breakers = Breakers(self.clock.monotonic, seeded(), BreakerPolicy())
-        self.guard = self.guarding(VAULT, CREDENTIAL)
+        self.admission = self.admission_for(VAULT, CREDENTIAL)
 
-    def guarding(self, *keys: str) -> BreakerGuard:
-        return BreakerGuard(self.breakers, keys, self.clock.monotonic, lambda: NOW)
+    def admission_for(self, *keys: str) -> BreakerAdmission:
+        return BreakerAdmission(self.breakers, keys, self.clock.monotonic, lambda: NOW)
 
-    async def fail(self, record: FailureRecord, times: int = 5, guard: BreakerGuard | None = None) -> None:
-        for ticket in [await (guard or self.guard).admit() for _ in range(times)]:
-            ticket.ended(record)
+    async def fail(self, record: FailureRecord, times: int = 5, admission: BreakerAdmission | None = None) -> None:
+        for permit in [await (admission or self.admission).admit() for _ in range(times)]:
+            permit.finished(record)
 
     def state(self, key: str) -> str:
         standing = self.breakers.states().get(key)
         return standing.state if standing is not None else "closed"
 
-    async def refused(self, guard: BreakerGuard | None = None) -> FailureRecord:
+    async def refusal(self, admission: BreakerAdmission | None = None) -> FailureRecord:
         with pytest.raises(CallFailed) as caught:
-            await (guard or self.guard).admit()
+            await (admission or self.admission).admit()
         return caught.value.record
 
     def wait(self, key: str) -> None:
@@ -55,7 +55,7 @@ async def test_a_refusal_tells_the_failure_that_opened_the_breaker():
     """Who is refused, until when, and with kind, hint and status of the last failure."""
     stage = Stage()
     await stage.fail(DOWN)
-    record = await stage.refused()
+    record = await stage.refusal()
     retry_at = stage.breakers.states()[VAULT].retry_at
     assert retry_at is not None
     moment = NOW + timedelta(seconds=retry_at - stage.clock.time)
@@ -69,18 +69,18 @@ async def test_a_refusal_is_no_failure_that_may_have_taken_effect_nor_a_wait_tha
     """Nothing was sent, so both are left out of the record."""
     stage = Stage()
     await stage.fail(FailureRecord("timeout", "no answer", retry_after=1200.0, ambiguous=True))
-    record = await stage.refused()
+    record = await stage.refusal()
     assert (record.ambiguous, record.retry_after) == (False, None)
 
 
 async def test_a_refusal_by_the_credential_tells_of_the_credential():
     """Also to an account that had no failure of its own, and whatever else the vault said last."""
     stage = Stage()
-    early = await stage.guard.admit()
-    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
-    early.ended(FailureRecord("throttled", "HTTP 429", 429))
-    for guard in (stage.guard, stage.guarding(CREDENTIAL)):
-        record = await stage.refused(guard)
+    early = await stage.admission.admit()
+    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
+    early.finished(FailureRecord("throttled", "HTTP 429", 429))
+    for admission in (stage.admission, stage.admission_for(CREDENTIAL)):
+        record = await stage.refusal(admission)
         assert record.summary.startswith("credential environment failed again and again")
         assert (record.kind, record.hint) == ("authentication", "renew it")
 
@@ -93,8 +93,8 @@ async def test_a_failed_sign_in_says_nothing_against_the_vault():
     stage = Stage()
     await stage.fail(DOWN)
     assert (stage.state(VAULT), stage.state(CREDENTIAL)) == ("open", "closed")
-    assert isinstance(await stage.guarding(CREDENTIAL).admit(), BreakerTicket)
-    assert isinstance(await stage.guarding("vault:other", CREDENTIAL).admit(), BreakerTicket)
+    assert isinstance(await stage.admission_for(CREDENTIAL).admit(), BreakerPermit)
+    assert isinstance(await stage.admission_for("vault:other", CREDENTIAL).admit(), BreakerPermit)
 
 
 async def test_what_fails_alone_opens_nothing():
@@ -109,12 +109,12 @@ async def test_a_probe_that_succeeds_closes_the_breaker():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    probe = await stage.guard.admit()
+    probe = await stage.admission.admit()
     assert stage.state(VAULT) == "half_open"
-    probe.ended(None)
+    probe.finished(None)
     assert stage.breakers.states() == {}
     assert stage.breakers.last(VAULT) is None
-    (await stage.guard.admit()).ended(None)
+    (await stage.admission.admit()).finished(None)
 
 
 async def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
@@ -122,9 +122,9 @@ async def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    (await stage.guard.admit()).ended(FailureRecord("tls", "expired certificate"))
+    (await stage.admission.admit()).finished(FailureRecord("tls", "expired certificate"))
     assert stage.state(VAULT) == "open"
-    assert (await stage.refused()).kind == "tls"
+    assert (await stage.refusal()).kind == "tls"
 
 
 async def test_a_probe_that_was_given_up_lets_another_go():
@@ -132,8 +132,8 @@ async def test_a_probe_that_was_given_up_lets_another_go():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    (await stage.guard.admit()).gave_up()
-    (await stage.guard.admit()).ended(None)
+    (await stage.admission.admit()).cancelled()
+    (await stage.admission.admit()).finished(None)
     assert stage.state(VAULT) == "closed"
 
 
@@ -143,9 +143,9 @@ async def test_a_call_that_one_breaker_refuses_takes_no_probe_of_another(other: 
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
+    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
     keys: Any = (VAULT, CREDENTIAL) if other else (CREDENTIAL, VAULT)
-    assert (await stage.refused(stage.guarding(*keys))).kind == "authentication"
+    assert (await stage.refusal(stage.admission_for(*keys))).kind == "authentication"
     assert stage.breakers.allow(VAULT).probe is not None
 
 
@@ -153,8 +153,8 @@ async def test_somebody_who_asks_has_everything_tried_at_once():
     """SIGUSR1 or a reload: all are let through, not one probe."""
     stage = Stage()
     await stage.fail(DOWN)
-    await stage.fail(WRONG_SECRET, guard=stage.guarding(CREDENTIAL))
+    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
     stage.breakers.retry_now()
-    for ticket in [await stage.guard.admit() for _ in range(10)]:
-        ticket.ended(None)
+    for permit in [await stage.admission.admit() for _ in range(10)]:
+        permit.finished(None)
     assert stage.breakers.states() == {}

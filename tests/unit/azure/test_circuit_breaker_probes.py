@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.circuit_breaker import BreakerGuard, BreakerPolicy, Breakers, BreakerTicket
+from keysync.azure.circuit_breaker import BreakerAdmission, BreakerPermit, BreakerPolicy, Breakers
 from keysync.failures import CallFailed, FailureRecord
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
@@ -28,22 +28,22 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-def guard_of(*keys: str, breakers: Breakers | None = None) -> BreakerGuard:
+def admission_for(*keys: str, breakers: Breakers | None = None) -> BreakerAdmission:
     """A guard whose breakers open at the first failure, for 5 seconds at most."""
     policy = BreakerPolicy(threshold=1, base=5.0, probe_seconds=PROBE_SECONDS)
     breakers = breakers or Breakers(time.monotonic, seeded(), policy)
-    return BreakerGuard(breakers, keys, time.monotonic, lambda: datetime.now(UTC))
+    return BreakerAdmission(breakers, keys, time.monotonic, lambda: datetime.now(UTC))
 
 
-async def half_open(guard: BreakerGuard, record: FailureRecord = DOWN) -> None:
+async def half_open(admission: BreakerAdmission, record: FailureRecord = DOWN) -> None:
     """The breaker has opened, and its time is up."""
-    (await guard.admit()).ended(record)
+    (await admission.admit()).finished(record)
     await asyncio.sleep(5)
 
 
-async def waiting(guard: BreakerGuard, count: int) -> list[asyncio.Task[BreakerTicket]]:
+async def waiting(admission: BreakerAdmission, count: int) -> list[asyncio.Task[BreakerPermit]]:
     """Calls that ask while a probe is out."""
-    tasks = [asyncio.create_task(guard.admit()) for _ in range(count)]
+    tasks = [asyncio.create_task(admission.admit()) for _ in range(count)]
     await asyncio.sleep(0.1)
     assert not any(task.done() for task in tasks)
     return tasks
@@ -53,12 +53,12 @@ def test_all_who_waited_go_once_the_probe_got_through() -> None:
     """An account's second secret is not refused because its first is the one that asks whether the vault is well."""
 
     async def work() -> None:
-        guard = guard_of(VAULT)
-        await half_open(guard)
-        probe = await guard.admit()
-        others = await waiting(guard, 3)
-        probe.ended(None)
-        assert all(isinstance(ticket, BreakerTicket) for ticket in await asyncio.gather(*others))
+        admission = admission_for(VAULT)
+        await half_open(admission)
+        probe = await admission.admit()
+        others = await waiting(admission, 3)
+        probe.finished(None)
+        assert all(isinstance(permit, BreakerPermit) for permit in await asyncio.gather(*others))
 
     run(work())
 
@@ -67,11 +67,11 @@ def test_all_who_waited_are_refused_once_the_probe_failed() -> None:
     """They learn of the failure that the probe met, and make no call."""
 
     async def work() -> None:
-        guard = guard_of(VAULT)
-        await half_open(guard)
-        probe = await guard.admit()
-        others = await waiting(guard, 3)
-        probe.ended(DOWN)
+        admission = admission_for(VAULT)
+        await half_open(admission)
+        probe = await admission.admit()
+        others = await waiting(admission, 3)
+        probe.finished(DOWN)
         for failure in await asyncio.gather(*others, return_exceptions=True):
             assert isinstance(failure, CallFailed)
             assert "no route" in failure.record.summary
@@ -83,15 +83,15 @@ def test_a_probe_that_was_given_up_leaves_the_place_to_one_of_those_who_waited()
     """One of them asks, the others go on waiting for it."""
 
     async def work() -> None:
-        guard = guard_of(VAULT)
-        await half_open(guard)
-        probe = await guard.admit()
-        others = await waiting(guard, 2)
-        probe.gave_up()
+        admission = admission_for(VAULT)
+        await half_open(admission)
+        probe = await admission.admit()
+        others = await waiting(admission, 2)
+        probe.cancelled()
         done, pending = await asyncio.wait(others, timeout=1)
         assert (len(done), len(pending)) == (1, 1)
         (next_probe,) = done
-        (await next_probe).ended(None)
+        (await next_probe).finished(None)
         await asyncio.gather(*pending)
 
     run(work())
@@ -101,11 +101,11 @@ def test_nobody_waits_longer_than_a_probe_may_take() -> None:
     """A probe that hangs counts as lost: another goes."""
 
     async def work() -> None:
-        guard = guard_of(VAULT)
-        await half_open(guard)
-        await guard.admit()
+        admission = admission_for(VAULT)
+        await half_open(admission)
+        await admission.admit()
         began = time.monotonic()
-        await guard.admit()
+        await admission.admit()
         assert time.monotonic() - began == pytest.approx(PROBE_SECONDS)
 
     run(work())
@@ -116,10 +116,10 @@ def test_whoever_is_refused_for_the_credential_gives_the_vault_s_probe_back() ->
 
     async def work() -> None:
         breakers = Breakers(time.monotonic, seeded(), BreakerPolicy(threshold=1, base=5.0))
-        both, vault = guard_of(VAULT, CREDENTIAL, breakers=breakers), guard_of(VAULT, breakers=breakers)
-        credential = guard_of(CREDENTIAL, breakers=breakers)
+        both, vault = admission_for(VAULT, CREDENTIAL, breakers=breakers), admission_for(VAULT, breakers=breakers)
+        credential = admission_for(CREDENTIAL, breakers=breakers)
         await half_open(vault)
-        (await credential.admit()).ended(NO_TOKEN)
+        (await credential.admit()).finished(NO_TOKEN)
         with pytest.raises(CallFailed):
             await both.admit()
         began = time.monotonic()

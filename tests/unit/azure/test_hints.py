@@ -96,4 +96,4 @@ def test_the_runbook_has_every_code_of_entra_that_has_a_hint():
     """An operator who searches for the code finds it."""
     codes = {code.upper() for code in hints._BY_CODE if code.startswith("aadsts")} | {"AADSTS700024"}
     text = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text(encoding="utf-8")
-    assert codes == set(re.findall(r"AADSTS\d+", text.partition("### Codes of Entra")[2].partition("\n### ")[0]))
+    assert codes == set(re.findall(r"AADSTS\d+", text.partition("### Entra error codes")[2].partition("\n### ")[0]))

@@ -18,21 +18,21 @@ KEY = ("subscription", "principal")
 class World:
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.pace = ArmRateLimiter(RateLimitPolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
+        self.rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
         self.sent: list[float] = []
 
     async def call(
         self, remaining: int | None = None, *, retry_after: float | None = None, seconds: float = 0.0
     ) -> None:
         """One call whose reply says what is left, or is a refusal."""
-        async with self.pace.acquire(KEY) as turn:
+        async with self.rate_limiter.acquire(KEY) as slot:
             self.sent.append(round(self.clock.time - 1000.0, 6))
             if seconds:
                 await self.clock.sleep(seconds)
             if remaining is not None:
-                turn.replied({WRITES: str(remaining)})
+                slot.replied({WRITES: str(remaining)})
             if retry_after is not None:
-                turn.refused(retry_after)
+                slot.throttled(retry_after)
 
     async def calls(self, count: int, remaining: int | None = None) -> None:
         await asyncio.gather(*(self.call(remaining) for _ in range(count)))
@@ -124,8 +124,8 @@ async def test_headers_are_read_with_care(world: World, headers: dict[str, str],
     """The smallest number counts, whatever its case; what is no number is not there."""
 
     async def call() -> None:
-        async with world.pace.acquire(KEY) as turn:
-            turn.replied(headers)
+        async with world.rate_limiter.acquire(KEY) as slot:
+            slot.replied(headers)
 
     await world.clock.run(call())
     await world.clock.run(world.call())
@@ -135,12 +135,12 @@ async def test_headers_are_read_with_care(world: World, headers: dict[str, str],
 async def test_after_a_refusal_all_wait_once_and_then_come_one_by_one(world: World):
     """One timer for the wait, then the rate of the refill: no storm."""
     await world.clock.run(world.call(0, retry_after=17.0))
-    assert world.pace.held_for(KEY) == 17.0
+    assert world.rate_limiter.blocked_for(KEY) == 17.0
     await world.clock.run(world.calls(4))
     assert world.sent[1:] == [17.0, 17.1, 17.2, 17.3]
     assert world.clock.sleeps[0] == 17.0
     assert len(world.clock.sleeps) == 4
-    assert world.pace.held_for(KEY) == 0.0
+    assert world.rate_limiter.blocked_for(KEY) == 0.0
 
 
 async def test_many_refusals_are_one_wait(world: World):
@@ -173,10 +173,10 @@ async def test_a_refusal_while_others_wait_for_their_turn_holds_them_too(world: 
 
     async def both() -> None:
         await world.call(20)
-        refused = asyncio.create_task(world.call(retry_after=30.0, seconds=0.05))
+        throttled = asyncio.create_task(world.call(retry_after=30.0, seconds=0.05))
         await soon()
         await world.calls(2)
-        await refused
+        await throttled
 
     await world.clock.run(both())
     assert world.sent == [0.0, 0.1, 30.15, 30.25]
@@ -185,11 +185,11 @@ async def test_a_refusal_while_others_wait_for_their_turn_holds_them_too(world: 
 async def test_a_refusal_without_a_time_holds_for_a_second(world: World):
     """Something is better than a hammer."""
 
-    async def refused() -> None:
-        async with world.pace.acquire(KEY) as turn:
-            turn.refused(None)
+    async def throttled() -> None:
+        async with world.rate_limiter.acquire(KEY) as slot:
+            slot.throttled(None)
 
-    await world.clock.run(refused())
+    await world.clock.run(throttled())
     await world.clock.run(world.calls(1))
     assert world.sent == [1.0]
 
@@ -197,7 +197,7 @@ async def test_a_refusal_without_a_time_holds_for_a_second(world: World):
 async def test_no_reply_shuts_a_bucket_for_good(world: World):
     """A Retry-After of years is an hour."""
     await world.clock.run(world.call(0, retry_after=1e9))
-    assert world.pace.held_for(KEY) == 3600.0
+    assert world.rate_limiter.blocked_for(KEY) == 3600.0
     await world.clock.run(world.calls(1))
     assert world.sent[-1] == 3600.0
 
@@ -222,7 +222,7 @@ async def test_a_call_that_fails_is_not_under_way_for_ever(world: World):
     """Whatever ends a call, it is no longer taken off what is left."""
 
     async def fails() -> None:
-        async with world.pace.acquire(KEY):
+        async with world.rate_limiter.acquire(KEY):
             raise ConnectionResetError
 
     for _ in range(100):
@@ -238,26 +238,26 @@ async def test_buckets_do_not_wait_for_one_another(world: World):
     await world.clock.run(world.call(0, retry_after=600.0))
 
     async def other() -> float:
-        async with world.pace.acquire(("another", "principal")):
+        async with world.rate_limiter.acquire(("another", "principal")):
             return world.clock.time
 
     assert await world.clock.run(other()) == 1000.0
-    assert world.pace.held_for(("another", "principal")) == 0.0
-    assert world.pace.held_for("never seen") == 0.0
+    assert world.rate_limiter.blocked_for(("another", "principal")) == 0.0
+    assert world.rate_limiter.blocked_for("never seen") == 0.0
 
 
 class Service:
     """Resource Manager's bucket: 200, 10 a second; counts what it refuses."""
 
     def __init__(self, clock: VirtualClock, left: float) -> None:
-        self.clock, self.left, self.at, self.refused = clock, left, clock.time, 0
+        self.clock, self.left, self.at, self.throttled = clock, left, clock.time, 0
 
     def take(self) -> int | None:
         """What is left after one more call, or None where it is refused."""
         self.left = min(200.0, self.left + (self.clock.time - self.at) * 10.0)
         self.at = self.clock.time
         if self.left < 1:
-            self.refused += 1
+            self.throttled += 1
             return None
         self.left -= 1
         return int(self.left)
@@ -273,26 +273,26 @@ def test_a_fleet_is_never_refused_and_not_much_slower_than_it_must_be(
     async def scenario() -> tuple[int, float]:
         clock = VirtualClock()
         service = Service(clock, 200.0)
-        pace = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         gate = asyncio.Semaphore(width)
 
         async def call(index: int) -> None:
-            async with gate, pace.acquire(KEY) as turn:
+            async with gate, rate_limiter.acquire(KEY) as slot:
                 await clock.sleep(latencies[index % len(latencies)] / 2)
                 left = service.take()
                 await clock.sleep(latencies[(index * 3) % len(latencies)] / 2)
-                turn.replied({WRITES: str(left or 0)})
+                slot.replied({WRITES: str(left or 0)})
                 if left is None:
-                    turn.refused(1.0)
+                    slot.throttled(1.0)
 
         async def all_of_them() -> None:
             await asyncio.gather(*(call(index) for index in range(accounts)))
 
         await clock.run(all_of_them())
-        return service.refused, clock.time - 1000.0
+        return service.throttled, clock.time - 1000.0
 
-    refused, took = asyncio.run(scenario())
-    assert refused == 0
+    throttled, took = asyncio.run(scenario())
+    assert throttled == 0
     unpaced = max(latencies) * (accounts / width + 1)
     assert took <= unpaced + max(0, accounts - 100) / 10 + 1.0
 
@@ -305,28 +305,28 @@ def test_a_bucket_that_others_have_emptied_is_not_stormed(left: int, width: int)
     async def scenario() -> tuple[int, int]:
         clock = VirtualClock()
         service = Service(clock, float(left))
-        pace = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         gate, done = asyncio.Semaphore(width), 0
 
         async def call() -> None:
             nonlocal done
             while True:
-                async with gate, pace.acquire(KEY) as turn:
+                async with gate, rate_limiter.acquire(KEY) as slot:
                     await clock.sleep(0.02)
                     remaining = service.take()
                     await clock.sleep(0.02)
-                    turn.replied({WRITES: str(remaining or 0)})
+                    slot.replied({WRITES: str(remaining or 0)})
                     if remaining is not None:
                         done += 1
                         return
-                    turn.refused(5.0)
+                    slot.throttled(5.0)
 
         async def all_of_them() -> None:
             await asyncio.gather(*(call() for _ in range(120)))
 
         await clock.run(all_of_them())
-        return service.refused, done
+        return service.throttled, done
 
-    refused, done = asyncio.run(scenario())
+    throttled, done = asyncio.run(scenario())
     assert done == 120
-    assert refused <= width
+    assert throttled <= width

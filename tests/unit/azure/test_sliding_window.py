@@ -60,8 +60,8 @@ async def test_a_429_holds_everybody_once():
     """Who waits for the service's own time waits together, and then goes on in order."""
     clock = Clock()
     window = limit(100, 10.0, clock)
-    window.hold(5.0)
-    window.hold(2.0)
+    window.block(5.0)
+    window.block(2.0)
     order: list[int] = []
 
     async def call(number: int) -> None:

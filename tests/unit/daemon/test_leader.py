@@ -17,15 +17,15 @@ from tests.support.warp import Warp, WarpLoop
 TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
 
 
-class CallTicket:
+class CallPermit:
     """Notes that the call was not made."""
 
     def __init__(self) -> None:
         self.given_up = False
 
-    def ended(self, record: object) -> None: ...
+    def finished(self, record: object) -> None: ...
 
-    def gave_up(self) -> None:
+    def cancelled(self) -> None:
         self.given_up = True
 
 
@@ -33,10 +33,10 @@ class Open:
     """A guard that lets everything through."""
 
     def __init__(self) -> None:
-        self.tickets: list[CallTicket] = []
+        self.tickets: list[CallPermit] = []
 
-    async def admit(self) -> CallTicket:
-        self.tickets.append(CallTicket())
+    async def admit(self) -> CallPermit:
+        self.tickets.append(CallPermit())
         return self.tickets[-1]
 
 
@@ -171,6 +171,6 @@ def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[A
         await asyncio.sleep(2.4)
         with pytest.raises(CallFailed, match="no longer leads"):
             await guard.admit()
-        assert [ticket.given_up for ticket in inner.tickets] == [False, False, True]
+        assert [permit.given_up for permit in inner.tickets] == [False, False, True]
 
     play(script)
