@@ -1,4 +1,4 @@
-"""docs/observability.md says what the code does: both ways, so that neither drifts."""
+"""docs/observability.md matches the code, in both directions."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ DOTTED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 
 def rows(first: str) -> list[dict[str, str]]:
-    """The rows of every table whose first column is called `first`, by the names of the columns."""
+    """The rows of every table whose first column is `first`, keyed by column name."""
     found: list[dict[str, str]] = []
     columns: list[str] = []
     for line in TEXT.splitlines():
@@ -51,19 +51,19 @@ def rows(first: str) -> list[dict[str, str]]:
     return found
 
 
-def named(cell: str) -> list[str]:
-    """What stands in backticks."""
+def code_in(cell: str) -> list[str]:
+    """The texts in backticks."""
     return re.findall(r"`([^`]+)`", cell)
 
 
 def name(cell: str) -> str:
-    (only,) = named(cell)
+    (only,) = code_in(cell)
     return only
 
 
 @dataclass
 class Logged:
-    """What the code logs under one name. `open_ended` says that some fields are known only when it runs."""
+    """The levels and fields of one event. `open_ended`: some fields are known only at run time."""
 
     levels: set[str] = field(default_factory=set)
     fields: set[str] = field(default_factory=set)
@@ -71,7 +71,7 @@ class Logged:
 
 
 def calls(method: str) -> Iterator[tuple[ast.Call, ast.AST]]:
-    """Every call of a method of this name in the code, with the function around it."""
+    """Every call of a method of this name in the code, with the enclosing function."""
     for path in sorted(CODE.rglob("*.py")):
         for around in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(around, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -81,7 +81,7 @@ def calls(method: str) -> Iterator[tuple[ast.Call, ast.AST]]:
 
 
 def literals(node: ast.AST, around: ast.AST) -> set[str]:
-    """What an expression may be: its constants, a formatted text with a star for each gap, a variable by what it is given."""
+    """The possible texts of an expression: constants, f-strings with a star for each gap, and variables by their assignments."""
     if isinstance(node, ast.Constant):
         return {node.value} if isinstance(node.value, str) else set()
     if isinstance(node, ast.JoinedStr):
@@ -89,36 +89,36 @@ def literals(node: ast.AST, around: ast.AST) -> set[str]:
     if isinstance(node, ast.IfExp):
         return literals(node.body, around) | literals(node.orelse, around)
     if isinstance(node, ast.Name):
-        given = [one for one in ast.walk(around) if isinstance(one, ast.Assign)]
-        mine = [one.value for one in given if any(getattr(to, "id", None) == node.id for to in one.targets)]
-        return {text for value in mine for text in literals(value, around)}
+        assigns = [part for part in ast.walk(around) if isinstance(part, ast.Assign)]
+        values = [part.value for part in assigns if any(getattr(to, "id", None) == node.id for to in part.targets)]
+        return {text for value in values for text in literals(value, around)}
     return set()
 
 
 @cache
 def logged_in_code() -> dict[str, Logged]:
-    """Events that are logged at a level that stands in the code."""
+    """Events whose level is fixed in the code."""
     found: defaultdict[str, Logged] = defaultdict(Logged)
     for level in LEVELS:
         for call, around in calls(level):
             for event in literals(call.args[0], around) if call.args else ():
                 if DOTTED.fullmatch(event):
-                    told = found[event]
-                    told.levels.add(level)
-                    told.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
-                    told.open_ended |= any(keyword.arg is None for keyword in call.keywords)
+                    logged = found[event]
+                    logged.levels.add(level)
+                    logged.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
+                    logged.open_ended |= any(keyword.arg is None for keyword in call.keywords)
     return dict(found)
 
 
 def patterns_in_code() -> set[str]:
-    """Events of `log(level, event)`, whose level is known only when it runs."""
+    """Events of `log(level, event)`, whose level is known only at run time."""
     found = (literals(call.args[1], around) for call, around in calls("log") if len(call.args) == 2)
     return {event for events in found for event in events}
 
 
 @cache
 def logged_by_runs() -> dict[str, Logged]:
-    """What runs log in truth, whatever becomes of their items."""
+    """The events that runs really log, for every outcome."""
     good, bad = Result(ref("alpha"), "unchanged"), Result(ref("alpha"), "failed", error=DENIED)
     found: defaultdict[str, Logged] = defaultdict(Logged)
     with structlog.testing.capture_logs() as lines:
@@ -126,33 +126,33 @@ def logged_by_runs() -> dict[str, Logged]:
             log = RunLog()
             error = DENIED if outcome in {"failed", "unknown"} else None
             result = Result(ref("alpha"), outcome, version="1", reason="because", error=error, verdict="stale")
-            for one in (bad, good, replace(result, verdict="both_changed")):
-                log.result("run-1", one)
+            for item in (bad, good, replace(result, verdict="both_changed")):
+                log.result("run-1", item)
         for report in (REPORT, replace(REPORT, results=(bad,))):
             for more in ({}, {"interrupted": True}, {"stopped": "too much"}, {"busy": 1}, {"warnings": ("one",)}):
                 RunLog().finished(replace(report, **more))
     for line in lines:
-        told = found[str(line["event"])]
-        told.levels.add(line["log_level"])
-        told.fields |= set(line) - {"event", "log_level"}
+        logged = found[str(line["event"])]
+        logged.levels.add(line["log_level"])
+        logged.fields |= set(line) - {"event", "log_level"}
     return dict(found)
 
 
 def documented_fields(row: dict[str, str]) -> set[str]:
-    """The fields of an event, with those that the document has a word for."""
+    """The fields of an event, with the groups of fields that the document names."""
     words = {
         "the item": r"^The item: (.*?)\. The failure",
         "the failure": r"The failure: (.*?)\. The\ncounts",
         "the counts": r"^counts: (.*?),? and rarer",
     }
-    found = set(named(row["fields"]))
+    found = set(code_in(row["fields"]))
     cell = "the counts, `run_id`, `dry_run`, `duration_seconds`" if row["fields"] == "as above" else row["fields"]
-    found |= set(named(cell))
+    found |= set(code_in(cell))
     for word, pattern in words.items():
         if word in cell:
-            said = re.search(pattern, TEXT, re.MULTILINE | re.DOTALL)
-            assert said, word
-            found |= set(named(said[1]))
+            definition = re.search(pattern, TEXT, re.MULTILINE | re.DOTALL)
+            assert definition, word
+            found |= set(code_in(definition[1]))
     return found
 
 
@@ -160,38 +160,40 @@ EVENTS = {name(row["event"]): row for row in rows("event")}
 
 
 def test_the_document_has_exactly_the_events_of_the_code() -> None:
-    """Neither an event that nobody documented nor one that is gone."""
-    direct, patterns, told = logged_in_code(), patterns_in_code(), logged_by_runs()
+    """No undocumented event, and no documented event that does not exist."""
+    direct, patterns, by_runs = logged_in_code(), patterns_in_code(), logged_by_runs()
     assert {"secret.*", "secret.in_sync", "run.finished", "run.interrupted"} <= patterns
-    by_level_at_run_time = {event for event in told if any(fnmatchcase(event, pattern) for pattern in patterns)}
+    by_level_at_run_time = {event for event in by_runs if any(fnmatchcase(event, pattern) for pattern in patterns)}
     for pattern in patterns:
-        assert any(fnmatchcase(event, pattern) for event in told), pattern
-    # The one name that is made of another library's.
-    (foreign,) = (call for call in re.findall(r'f"(library\.)\{', (CODE / "logs.py").read_text()))
-    assert set(EVENTS) == set(direct) | by_level_at_run_time | {f"{foreign}*"}
+        assert any(fnmatchcase(event, pattern) for event in by_runs), pattern
+    # The only event name that contains the name of a library.
+    (library,) = (call for call in re.findall(r'f"(library\.)\{', (CODE / "logs.py").read_text()))
+    assert set(EVENTS) == set(direct) | by_level_at_run_time | {f"{library}*"}
 
 
 def test_each_event_has_its_levels() -> None:
-    """The level by which operators filter is the one that the code logs at."""
-    direct, told = logged_in_code(), logged_by_runs()
-    code = {event: direct.get(event, Logged()).levels | told.get(event, Logged()).levels for event in {*direct, *told}}
+    """Operators filter by level."""
+    direct, by_runs = logged_in_code(), logged_by_runs()
+    code = {
+        event: direct.get(event, Logged()).levels | by_runs.get(event, Logged()).levels for event in {*direct, *by_runs}
+    }
     documented = {event: set(row["level"].split(", ")) for event, row in EVENTS.items() if event != "library.*"}
     assert documented == code
 
 
 @pytest.mark.parametrize("event", sorted(set(EVENTS) - {"library.*"}))
 def test_each_event_has_its_fields(event: str) -> None:
-    """Whoever parses a line finds what is documented, and what is there is documented."""
+    """A line has exactly the documented fields."""
     documented = documented_fields(EVENTS[event])
-    direct, told = logged_in_code().get(event, Logged()), logged_by_runs().get(event, Logged())
-    assert direct.fields | told.fields <= documented
+    direct, by_runs = logged_in_code().get(event, Logged()), logged_by_runs().get(event, Logged())
+    assert direct.fields | by_runs.fields <= documented
     if not direct.open_ended and event not in logged_by_runs():
         assert documented == direct.fields
 
 
 def test_the_document_has_exactly_the_metrics_of_the_code() -> None:
-    """Name, type and labels, and whether a one-off run has it too."""
-    # Of a one-off run one metric stands in the registry that the daemon has from its status.
+    """Name, type and labels, and whether a one-off run also has it."""
+    # The daemon takes this metric from its status, a one-off run from its registry.
     of_status = {family.name for family in StatusCollector(varied()).collect()} - {OVERDUE}
     code = {
         exposed(family): (
@@ -201,19 +203,21 @@ def test_the_document_has_exactly_the_metrics_of_the_code() -> None:
         )
         for family in families()
     }
-    documented = {name(row["metric"]): (row["type"], set(named(row["labels"])), row["where"]) for row in rows("metric")}
+    documented = {
+        name(row["metric"]): (row["type"], set(code_in(row["labels"])), row["where"]) for row in rows("metric")
+    }
     assert documented == code
 
 
 def test_every_metric_of_the_code_has_help_and_a_series() -> None:
-    """A family without a series would be compared without its labels."""
+    """Without a series, the labels of a family would not be compared."""
     for family in families():
         assert family.documentation
         assert family.samples, family.name
 
 
 def paths(value: Any, at: str = "") -> Iterator[str]:
-    """The path of every field; of free objects only their own."""
+    """The path of every field. Errors and summaries are free-form: only their own path."""
     if isinstance(value, dict) and not at.endswith((".error", ".summary")):
         for key, inner in value.items():
             path = f"{at}.{key}" if at else key
@@ -242,13 +246,13 @@ def test_the_document_has_exactly_the_fields_of_the_status() -> None:
     ],
 )
 def test_the_values_are_those_of_the_code(table: str, of: str, kind: Any) -> None:
-    """A list of values is whole."""
+    """The document lists all values."""
     (row,) = (row for row in rows(table) if name(row[table]) == of)
-    assert set(named(row["meaning"])) == set(get_args(kind))
+    assert set(code_in(row["meaning"])) == set(get_args(kind))
 
 
 def test_the_document_has_exactly_the_paths_that_are_served() -> None:
-    """What an address answers, and nothing that it does not."""
+    """No path is missing, and none is invented."""
 
     class Nothing:
         status = staticmethod(varied)
@@ -262,26 +266,26 @@ def test_the_document_has_exactly_the_paths_that_are_served() -> None:
 
 
 def test_the_document_has_exactly_the_parameters_of_the_page() -> None:
-    """A link that somebody makes by hand selects what it says."""
-    asked = Query.parse({"q": "a", "state": "stale", "vault": "b", "sort": "name", "page": "2", "refresh": "off"})
+    """A link that is written by hand works."""
+    query = Query.parse({"q": "a", "state": "stale", "vault": "b", "sort": "name", "page": "2", "refresh": "off"})
     documented = {name(row["parameter"]): row["selects"] for row in rows("parameter")}
-    assert set(documented) == set(re.findall(r"[?&](\w+)=", asked.href()))
-    assert set(named(documented["sort"])) - {"-"} == set(SORTS)
+    assert set(documented) == set(re.findall(r"[?&](\w+)=", query.href()))
+    assert set(code_in(documented["sort"])) - {"-"} == set(SORTS)
 
 
 def test_the_document_has_exactly_the_spans_of_the_code() -> None:
-    """Names and attributes of what is traced."""
-    made = {"RUN": RUN, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
+    """Names and attributes of spans."""
+    constants = {"RUN": RUN, "ACCOUNT": ACCOUNT, "SECRET": SECRET}
     code: dict[str, set[str]] = {}
     for call, _ in calls("span"):
         if not ast.unparse(call.func).endswith("tracer.span"):
-            continue  # that of a match, or of a decoded text
+            continue  # the span of a regular expression match, or of a decoded text
         span, attributes = call.args
         if isinstance(span, ast.Name):
-            assert span.id in made
+            assert span.id in constants
             keys = attributes.keys if isinstance(attributes, ast.Dict) else []
-            code[made[span.id]] = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
-    from keysync.sync.apply import _attributes  # noqa: PLC0415  # what the one span without literal names is given
+            code[constants[span.id]] = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
+    from keysync.sync.apply import _attributes  # noqa: PLC0415  # the only span without literal attributes
 
     code[SECRET] = set(_attributes(Change(ref("alpha"), "update")))
-    assert {name(row["span"]): set(named(row["attributes"])) for row in rows("span")} == code
+    assert {name(row["span"]): set(code_in(row["attributes"])) for row in rows("span")} == code

@@ -1,6 +1,6 @@
-"""The documents say what is so: links lead somewhere, commands and options exist, configurations load, tables hold.
+"""The documents are correct: links resolve, commands and options exist, configurations load, tables match the code.
 
-Nothing is let pass: a block that cannot be checked is preceded by a line ``<!-- not checked: REASON -->``.
+A block that cannot be checked needs a line ``<!-- not checked: REASON -->`` before it.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ COMMANDS: Final = app
 CHART: Final = ROOT / "deploy" / "helm" / "keysync" / "values.schema.json"
 SHELL: Final = frozenset({"sh", "bash", "shell", "console"})
 DATA: Final = frozenset({"yaml", "json"})
-# Checked by other tests (python), by their tools alone, or by nothing but a reader's eyes.
+# Checked by other tests (python), by their own tools, or only by the reader.
 OTHER: Final = frozenset({"python", "promql", "mermaid", "text", "toml", "dockerfile", "ini", "diff", "csharp"})
 PREFIXES: Final = ("keysync", ".venv/bin/keysync")
 
-# An option in a sentence that is not keysync's, and whose it is.
-FOREIGN: Final = {
-    "--allow-removals": "considered and left, docs/decisions/0005",
-    "--over-budget": "considered and left, docs/decisions/0005",
+# Options in a sentence that belong to another program, or to a rejected alternative.
+OTHER_OPTIONS: Final = {
+    "--allow-removals": "a rejected alternative, docs/decisions/0005",
+    "--over-budget": "a rejected alternative, docs/decisions/0005",
     "--build-arg": "docker",
     "--publish": "docker",
     "--format docker": "podman and buildah",
@@ -59,21 +59,21 @@ FOREIGN: Final = {
 }
 
 
-def named(items: list[Any]) -> list[Any]:
+def with_ids(items: list[Any]) -> list[Any]:
     return [pytest.param(item, id=str(item)) for item in items]
 
 
 def checked(*languages: str) -> list[Any]:
-    return named([block for block in BLOCKS if block.language in languages and block.reason is None])
+    return with_ids([block for block in BLOCKS if block.language in languages and block.reason is None])
 
 
 # Links
 
 
-@pytest.mark.parametrize("page", named(PAGES))
-def test_every_link_leads_to_a_file_and_to_an_anchor_in_it(page: Page) -> None:
-    """Of relative links; what stands on other servers is not asked."""
-    known = {one.path: one for one in PAGES}
+@pytest.mark.parametrize("page", with_ids(PAGES))
+def test_every_relative_link_leads_to_a_file_and_an_anchor(page: Page) -> None:
+    """Links to other servers are not checked."""
+    known = {page.path: page for page in PAGES}
     wrong = []
     for line, target in page.links():
         if re.match(r"[a-z][a-z0-9+.-]*:", target):
@@ -90,48 +90,48 @@ def test_every_link_leads_to_a_file_and_to_an_anchor_in_it(page: Page) -> None:
 # Blocks
 
 
-def test_every_block_is_of_a_language_that_is_known() -> None:
-    """One that is misspelt would be checked by nobody, and coloured by no one."""
+def test_every_block_has_a_known_language() -> None:
+    """A misspelt language would skip the checks and the highlighting."""
     unknown = [f"{block}: {block.info!r}" for block in BLOCKS if block.language not in SHELL | DATA | OTHER | {""}]
     assert unknown == []
 
 
 @pytest.mark.parametrize("block", checked("json"))
 def test_every_block_of_json_is_json(block: Block) -> None:
-    """With values in it, not comments."""
+    """JSON with values, without comments."""
     json.loads(block.text)
 
 
 @pytest.mark.parametrize("block", checked("yaml"))
-def test_every_block_of_yaml_is_read_by_what_it_is_for(block: Block, tmp_path: Path) -> None:
-    """A whole configuration, a part of one, data of the emulator, values of the chart, or manifests of Kubernetes."""
+def test_every_block_of_yaml_loads_as_its_kind(block: Block, tmp_path: Path) -> None:
+    """A configuration or a part of one, data of the emulator, values of the chart, or Kubernetes manifests."""
     documents = list(YAML(typ="safe", pure=True).load_all(block.text))
     for document in documents:
-        assert isinstance(document, dict), "a document that is no mapping"
+        assert isinstance(document, dict), "a document that is not a mapping"
         if "apiVersion" in document and "kind" in document:
-            continue  # their own check needs the schemas of Kubernetes
-        assert len(documents) == 1, "several documents of which one is no manifest"
+            continue  # the chart session checks manifests, with the schemas of Kubernetes
+        assert len(documents) == 1, "several documents, and one is not a manifest"
         if isinstance(document.get("vaults"), list):
             load_data(_file(tmp_path, block.text), {})
-        elif document.keys() <= {one.name for one in fields(Config) if one.init}:
+        elif document.keys() <= {field.name for field in fields(Config) if field.init}:
             _check_configuration(document, block.text, tmp_path)
         else:
             _check_values(document, tmp_path)
 
 
 def _check_values(document: dict[str, Any], folder: Path) -> None:
-    """Values of the chart; their `config` may be a part of one."""
-    assert CHART.exists(), f"{sorted(document)} is no configuration of keysync, and there is no chart"
-    whole = json.loads(CHART.read_text(encoding="utf-8"))
-    schema = {key: value for key, value in whole.items() if key != "required"}
-    schema["properties"] = {**whole["properties"], "config": {"type": "object"}}
-    jsonschema.validators.validator_for(whole)(schema).validate(document)
+    """Checks values of the chart; their `config` may be incomplete."""
+    assert CHART.exists(), f"{sorted(document)} is not a configuration of keysync, and there is no chart"
+    chart = json.loads(CHART.read_text(encoding="utf-8"))
+    schema = {key: value for key, value in chart.items() if key != "required"}
+    schema["properties"] = {**chart["properties"], "config": {"type": "object"}}
+    jsonschema.validators.validator_for(chart)(schema).validate(document)
     if "config" in document:
         _check_configuration(document["config"], _dumped(document["config"]), folder)
 
 
 def _check_configuration(document: dict[str, Any], text: str, folder: Path) -> None:
-    """A configuration with what it needs to be whole; variables are set and files are there."""
+    """Loads a configuration after adding its missing keys, variables and files."""
     accounts = [entry for key in ("accounts", "discover") for entry in document.get(key) or ()]
     added: dict[str, Any] = {}
     if "vaults" not in document:
@@ -142,12 +142,12 @@ def _check_configuration(document: dict[str, Any], text: str, folder: Path) -> N
         added["accounts"] = [{**account, "vaults": list(document.get("vaults") or added["vaults"])[:1]}]
     if document.get("orphans", "keep") != "keep" and "owner" not in document:
         added["owner"] = "docs"
-    here = re.sub(r"((?:\w+_file|ca_bundle): *[\"']?)/", r"\1", text)
-    for name in re.findall(r"(?:\w+_file|ca_bundle): *[\"']?([^\s,}\"']+)", here):
+    relative = re.sub(r"((?:\w+_file|ca_bundle): *[\"']?)/", r"\1", text)
+    for name in re.findall(r"(?:\w+_file|ca_bundle): *[\"']?([^\s,}\"']+)", relative):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
     variables = dict.fromkeys(re.findall(r"\$\{(\w+)\}", text), "https://example.com")
-    load_config(_file(folder, here + _dumped(added)), variables)
+    load_config(_file(folder, relative + _dumped(added)), variables)
 
 
 def _file(folder: Path, text: str) -> Path:
@@ -162,8 +162,8 @@ def _dumped(value: dict[str, Any]) -> str:
     return stream.getvalue() if value else ""
 
 
-def test_the_head_of_an_unchecked_block_says_why() -> None:
-    """And it is a reason."""
+def test_an_unchecked_block_has_a_reason() -> None:
+    """Three words at least."""
     assert [str(block) for block in BLOCKS if block.reason is not None and len(block.reason.split()) < 3] == []
 
 
@@ -171,17 +171,17 @@ def test_the_head_of_an_unchecked_block_says_why() -> None:
 
 
 def invocations(text: str) -> Iterator[list[str]]:
-    """The words of each call of keysync in a script, without redirections."""
+    """The arguments of each call of keysync in a script, without redirections."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for shown in joined.splitlines():
         line = re.sub(r"^\$ ", "", shown.strip())
-        # What is inside of quotes or a substitution belongs to another program.
+        # Text inside quotes or a substitution belongs to another program.
         lexer = shlex.shlex(line, posix=True, punctuation_chars="();<>|&")
         lexer.whitespace_split = True
         try:
             words = list(lexer)
         except ValueError:
-            continue  # a quotation that goes on in the next line
+            continue  # a quotation that continues on the next line
         yield from _calls(words)
 
 
@@ -197,7 +197,7 @@ def _calls(words: list[str]) -> Iterator[list[str]]:
 
 
 def complaint(words: list[str]) -> str | None:
-    """What is wrong with a command line, None if nothing is; nothing is run."""
+    """The error in a command line, or None. Nothing is executed."""
     if ">" in words or "<" in words:
         words = words[: min(words.index(sign) for sign in ("<", ">") if sign in words)]
     try:
@@ -227,29 +227,29 @@ def _check(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("block", checked(*SHELL))
-def test_every_call_of_keysync_in_a_script_is_one_that_keysync_knows(block: Block) -> None:
-    """Its command, each option, and what an option takes."""
+def test_every_call_of_keysync_in_a_script_is_valid(block: Block) -> None:
+    """Its command, each option, and the values of options."""
     wrong = [f"{block}: keysync {shlex.join(words)}: {complaint(words)}" for words in invocations(block.text)]
-    assert [one for one in wrong if not one.endswith(": None")] == []
+    assert [line for line in wrong if not line.endswith(": None")] == []
 
 
 def filled_in(code: str) -> str:
-    """A call in a sentence, its placeholders replaced by something that fits."""
+    """A call in a sentence, with valid values instead of its placeholders."""
     text = re.sub(r"--port N\b|--shards N\b", lambda found: found[0].replace(" N", " 3"), code)
     return text.replace("…", "x").replace("I/N", "0/3")
 
 
-@pytest.mark.parametrize("page", named(PAGES))
-def test_every_call_of_keysync_in_a_sentence_is_one_that_keysync_knows(page: Page) -> None:
-    """`keysync sync --account NAME` as well as the bare command."""
+@pytest.mark.parametrize("page", with_ids(PAGES))
+def test_every_call_of_keysync_in_a_sentence_is_valid(page: Page) -> None:
+    """`keysync sync --account NAME` or only the command."""
     wrong = [
-        f"{page}:{line}: `{code}`: {told}"
+        f"{page}:{line}: `{code}`: {problem}"
         for line, code in page.code()
-        # What is in code may be a name as well, such as of a tag.
+        # Code in a sentence may also be a name, such as that of a tag.
         if re.match(r"(\.venv/bin/)?keysync -{0,2}[a-z]", code)
-        for told in map(complaint, invocations(filled_in(code)))
-        # A sentence may name an option without what it takes.
-        if told and not (told.endswith("requires an argument.") and code.split()[-1].startswith("-"))
+        for problem in map(complaint, invocations(filled_in(code)))
+        # A sentence may name an option without its value.
+        if problem and not (problem.endswith("requires an argument.") and code.split()[-1].startswith("-"))
     ]
     assert wrong == []
 
@@ -257,17 +257,17 @@ def test_every_call_of_keysync_in_a_sentence_is_one_that_keysync_knows(page: Pag
 def options() -> set[str]:
     """Every option of every command."""
     commands = [COMMANDS, *COMMANDS.commands.values()]
-    return {"--help", *(name for one in commands for parameter in one.params for name in parameter.opts)}
+    return {"--help", *(name for command in commands for parameter in command.params for name in parameter.opts)}
 
 
-@pytest.mark.parametrize("page", named(PAGES))
-def test_every_option_in_a_sentence_is_one_of_keysyncs_own_or_said_to_be_anothers(page: Page) -> None:
-    """An option that was renamed does not live on in the documents."""
+@pytest.mark.parametrize("page", with_ids(PAGES))
+def test_every_option_in_a_sentence_exists_or_is_listed_above(page: Page) -> None:
+    """A renamed option does not remain in the documents."""
     known = options()
     wrong = [
         f"{page}:{line}: `{code}`"
         for line, code in page.code()
-        if code.startswith("--") and not {code, re.split(r"[ =]", code)[0]} & (known | FOREIGN.keys())
+        if code.startswith("--") and not {code, re.split(r"[ =]", code)[0]} & (known | OTHER_OPTIONS.keys())
     ]
     assert wrong == []
 
@@ -275,35 +275,35 @@ def test_every_option_in_a_sentence_is_one_of_keysyncs_own_or_said_to_be_another
 # Tables and names
 
 
-def test_the_exit_codes_are_those_of_the_code() -> None:
-    """In README each of them, elsewhere no other."""
+def test_the_documented_exit_codes_exist() -> None:
+    """README has all of them, other pages no others."""
 
     def below(error: type[KeysyncError]) -> Iterator[int]:
         yield error.exit_code
-        for one in error.__subclasses__():
-            yield from below(one)
+        for subclass in error.__subclasses__():
+            yield from below(subclass)
 
     # 3 and 4 are in keysync.cli.sync, which raises nothing for them.
-    own = {0, 3, 4, *below(KeysyncError), *(128 + one for one in (signal.SIGINT, signal.SIGTERM))}
+    own = {0, 3, 4, *below(KeysyncError), *(128 + number for number in (signal.SIGINT, signal.SIGTERM))}
     for page in PAGES:
         for header, *rows in page.tables():
             if header[0] in {"code", "exit code"}:
                 found = {int(code) for row in rows for code in re.findall(r"\d+", row[0])}
-                assert found <= own, f"{page}: {found - own} is no exit code"
+                assert found <= own, f"{page}: {found - own} is not an exit code"
                 assert found == own or page.path != ROOT / "README.md", f"{page}: {own - found} is missing"
 
 
-@pytest.mark.parametrize("page", named(PAGES))
-def test_every_table_that_a_command_writes_has_been_written(page: Page) -> None:
-    """A sentence that ends with a colon and nothing behind it tells nobody anything."""
+@pytest.mark.parametrize("page", with_ids(PAGES))
+def test_every_generated_table_has_content(page: Page) -> None:
+    """Between its markers."""
     text = page.path.read_text(encoding="utf-8")
     tables = re.findall(r"^<!-- table: (\S+) -->\n(.*?)^<!-- /table -->", text, re.DOTALL | re.MULTILINE)
     assert [name for name, table in tables if "| --- |" not in table] == []
     assert len(tables) == text.count("<!-- table: ")
 
 
-def test_every_metric_that_is_named_is_one_that_there_is() -> None:
-    """observability.md lists them, and is compared with the code."""
+def test_every_named_metric_exists() -> None:
+    """observability.md lists the metrics, and another test compares it with the code."""
     listed = (ROOT / "docs" / "observability.md").read_text(encoding="utf-8")
     known = set(re.findall(r"^\| `(keysync_\w+)` \|", listed, re.MULTILINE))
     suffixes = re.compile(r"_(bucket|sum|count|created)$")
@@ -317,27 +317,27 @@ def test_every_metric_that_is_named_is_one_that_there_is() -> None:
     assert wrong == []
 
 
-def test_the_variables_of_the_environment_are_those_of_the_code() -> None:
-    """Each that keysync reads by its name, and no other."""
+def test_the_documented_environment_variables_are_those_of_the_code() -> None:
+    """All KEYSYNC_ variables, and no others."""
     page = next(page for page in PAGES if page.path == reference.PAGE)
     table = next(rows for rows in page.tables() if rows[0][0] == "variable")
-    told = {name for row in table for name in re.findall(r"`(KEYSYNC_\w+)`", row[0])}
+    documented = {name for row in table for name in re.findall(r"`(KEYSYNC_\w+)`", row[0])}
     sources = [path.read_text(encoding="utf-8") for path in (ROOT / "keysync").rglob("*.py")]
-    assert told == {name for text in sources for name in re.findall(r"\bKEYSYNC_[A-Z_]+\b", text)}
+    assert documented == {name for text in sources for name in re.findall(r"\bKEYSYNC_[A-Z_]+\b", text)}
 
 
-def test_the_reference_of_the_configuration_is_as_the_models_are() -> None:
-    """`python -m tests.support.reference` writes it anew."""
+def test_the_reference_of_the_configuration_matches_the_models() -> None:
+    """`python -m tests.support.reference` updates it."""
     text = reference.PAGE.read_text(encoding="utf-8")
     assert reference.written(text) == text
 
 
 def test_the_readme_stays_short() -> None:
-    """What is longer belongs into a guide."""
+    """Details belong in a guide."""
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 150
 
 
-# That the checks themselves see what is wrong
+# The checks themselves find errors
 
 
 @pytest.mark.parametrize(
@@ -352,8 +352,8 @@ def test_the_readme_stays_short() -> None:
         ("true | .venv/bin/keysync sync --shard", "--shard"),
     ],
 )
-def test_a_call_that_is_wrong_is_seen(line: str, part: str) -> None:
-    """Wherever in a line it stands."""
+def test_an_invalid_call_is_found(line: str, part: str) -> None:
+    """Anywhere in a line."""
     (words,) = invocations(line)
     assert part in (complaint(words) or "")
 
@@ -367,8 +367,8 @@ def test_a_call_that_is_wrong_is_seen(line: str, part: str) -> None:
         "$ keysync --log-level info sync --account a --account b \\\n  --output json",
     ],
 )
-def test_a_call_that_is_right_runs(line: str) -> None:
-    """Comments, redirections, prompts and continued lines are no part of it."""
+def test_a_valid_call_is_accepted(line: str) -> None:
+    """Without its comments, redirections, prompts and line continuations."""
     (words,) = invocations(line)
     assert complaint(words) is None
 
@@ -379,9 +379,9 @@ def test_a_call_that_is_right_runs(line: str) -> None:
         ("`/api/status`", "apistatus"),
         ("The data file", "the-data-file"),
         ("`credential: {type: environment}`", "credential-type-environment"),
-        ("What *it* does, [here](x.md)", "what-it-does-here"),
+        ("Which *secrets* it writes, [here](x.md)", "which-secrets-it-writes-here"),
     ],
 )
-def test_an_anchor_is_made_as_github_makes_it(heading: str, anchor: str) -> None:
+def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     """Letters, digits, dashes and underscores stay."""
     assert slug(heading) == anchor
