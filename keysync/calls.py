@@ -1,4 +1,14 @@
-"""Calls to Azure as every layer may see them: kinds of calls, what may hold a call back, and the state of a circuit breaker."""
+"""What every layer may know of a call to Azure, without an Azure SDK.
+
+- `Operation`: a kind of call, such as Key Vault's setSecret.
+- `ReadBarrier`: keeps a change from being sent after the read that it is based on has become too old.
+- `CallAdmission`, `CallPermit`: decide before each call whether it may be made. Circuit breakers and leader election
+  implement them.
+- `CallObserver`: counts the attempts, for metrics.
+- `BreakerState`, `BreakerStates`: circuit breakers as the status page shows them.
+
+`keysync.azure.retry` makes the calls.
+"""
 
 from __future__ import annotations
 
@@ -12,26 +22,28 @@ from keysync.failures import FailureRecord
 BreakerPhase = Literal["closed", "open", "half_open"]
 
 ACCOUNT_TIMEOUT_HINT: Final = (
-    "Azure answers slowly or makes its calls wait (keysync_azure_throttled_total counts that): try `keysync check`, and raise "
-    "timeouts.account where the network or a retry needs longer"
+    "Azure answers slowly or throttles its calls (keysync_azure_throttled_total counts that): try `keysync check`, and raise "
+    "timeouts.account if the network or retries need more time"
 )
-"""What to do where not one call but a whole account, or a whole listing, outran `timeouts.account`."""
+"""How to fix an account, or a listing, that took longer than `timeouts.account` although no single call failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One kind of call. `service` and `name` label it in metrics; `repeatable` says that sending it twice does no harm."""
+    """One kind of call. `service` and `name` label it in metrics."""
 
     service: str
     name: str
     repeatable: bool = True
+    """Whether it may be sent twice without harm."""
+
     changes: bool = False
-    """Whether it changes what it is about: then it is sent only while the look that it rests on is fresh."""
+    """Whether it changes Azure. A change is sent only while the ReadBarrier allows it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReadBarrier:
-    """Until when, by `clock` in seconds, changes may be sent; `once` says that each may be sent a single time only."""
+    """Allows changes until `until`, in seconds of `clock`. With `once`, each change may be sent only once."""
 
     until: float
     clock: Callable[[], float]
@@ -43,38 +55,40 @@ class ReadBarrier:
 
 
 READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("read_barrier", default=None)
-"""What this task's changes rest on; None where nobody has looked and nobody asks."""
+"""The barrier for the changes of the current task; None allows all."""
 
 
 class CallObserver(Protocol):
-    """Told of each attempt: its operation and the HTTP status, or the failure's kind where there was none."""
+    """Called after each attempt."""
 
-    def __call__(self, operation: Operation, status: str) -> None: ...
+    def __call__(self, operation: Operation, status: str) -> None:
+        """`status` is the HTTP status, or the kind of the failure if there was no reply."""
+        ...
 
 
 class CallPermit(Protocol):
-    """One call that a guard has let through."""
+    """Permission for one call. Its holder reports how the call ended, once."""
 
     def finished(self, record: FailureRecord | None) -> None:
-        """The call is over; `record` is None where it succeeded."""
+        """The call ended; `record` is None if it succeeded."""
         ...
 
     def cancelled(self) -> None:
-        """The call was cancelled: nothing is known of it."""
+        """The call was cancelled before it had any result."""
         ...
 
 
 class CallAdmission(Protocol):
-    """Stands before the calls to one vault, or with one credential."""
+    """Decides whether a call to one vault, or with one credential, may be made."""
 
     async def admit(self) -> CallPermit:
-        """Lets one call through, perhaps after another has shown that it may. Raises CallFailed where none may be made now."""
+        """A permit for one call. May wait for the result of another call. Raises CallFailed if the call may not be made."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerState:
-    """A breaker as it is shown. `retry_at` (monotonic seconds) is None while it is closed."""
+    """A circuit breaker as the status page shows it. `retry_at` (monotonic seconds) is None while it is closed."""
 
     state: BreakerPhase
     failures: int
@@ -82,8 +96,8 @@ class BreakerState:
 
 
 class BreakerStates(Protocol):
-    """The circuit breakers as the snapshot reads them."""
+    """The source of breaker states for the snapshot."""
 
     def states(self) -> Mapping[str, BreakerState]:
-        """The state of each breaker that counted a failure since its last success, by ``vault:NAME`` or ``credential:ID``."""
+        """The breakers that have counted a failure since their last success, by ``vault:NAME`` or ``credential:ID``."""
         ...

@@ -1,14 +1,19 @@
-"""Every error that keysync raises on purpose.
+"""The exceptions that keysync raises.
 
-    KeysyncError                    exit code 1 unless a subclass says otherwise
-    ├── UsageError                  2   the command line asks for something that cannot be
-    ├── ConfigError                 2   a file that was read is wrong; carries every Finding in it
-    └── CallFailed                1   a call to Azure failed; carries a FailureRecord (keysync.azure.errors)
+    KeysyncError                    exit code 1, unless a subclass has another
+    ├── UsageError                  2   the command line or the environment is wrong
+    ├── ConfigError                 2   a file is wrong; carries every Finding in it
+    └── CallFailed                      a call to Azure failed; carries a FailureRecord (keysync.failures)
+        ├── StaleRead                   a change was not sent: its read is too old (keysync.failures)
+        │   └── LaterVersionListed      a change was not sent: the vault has a newer version (keysync.targets.errors)
+        ├── WriteUnknown                a write may have taken effect (keysync.targets.errors)
+        ├── WriteConflict               another writer changed the secret (keysync.targets.errors)
+        └── NotKept                     the vault did not keep what was written (keysync.targets.errors)
 
-A safety limit raises nothing: its stop is part of the report, and the command then ends with 4.
+A safety limit raises no exception: the report says that it stopped the run, and the command exits with 4.
 
-A message is for the person who runs keysync: it says what was found, what was expected and what to do. No
-message holds a value of a secret.
+Messages are for the person who runs keysync. They say what was found, what was expected and how to fix it. No message
+contains the value of a secret.
 """
 
 from __future__ import annotations
@@ -19,51 +24,57 @@ from typing import ClassVar
 
 
 class Instruction(str):
-    """A sentence of keysync's own that may name a command. A terminal shows that command on a line of its own, to be copied.
+    """A sentence of keysync's own that may contain a command. A terminal shows that command on its own line, for copying.
 
-    A text of a service is never one: a command in it could be hostile.
+    Text from a service is never an Instruction: a command in it could be hostile.
     """
 
     __slots__ = ()
 
 
 class KeysyncError(Exception):
-    """Root of the tree; `exit_code` is what a command that ends with it returns to the shell."""
+    """Base class. `exit_code` is the exit code of a command that ends with this exception."""
 
     exit_code: ClassVar[int] = 1
 
 
 class UsageError(KeysyncError):
-    """The command line is wrong; nothing was touched."""
+    """The command line or the environment is wrong; nothing was changed."""
 
     exit_code: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong in a file.
-
-    `file` as the user named it; `line` and `column` count from 1, None where the fault has no place in the file;
-    `key` is the dotted path of the value (``accounts[0].name``), empty for the whole file; `message` says what
-    was found and what was expected; `hint` is the cure, where there is one to name.
-    """
+    """One error in a file."""
 
     file: str
+    """The file, as the user named it."""
+
     line: int | None
+    """From 1; None if the error has no position in the file."""
+
     column: int | None
+    """From 1; None if the error has no position in the file."""
+
     key: str
+    """The dotted path of the value (``accounts[0].name``); empty for the whole file."""
+
     message: str
+    """The value found and the value expected."""
+
     hint: str | None = None
+    """How to fix it, if known."""
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}:{self.column or 1}"
+        position = self.file if self.line is None else f"{self.file}:{self.line}:{self.column or 1}"
         subject = f"{self.key}: " if self.key else ""
-        cure = f" ({self.hint})" if self.hint else ""
-        return f"{place}: {subject}{self.message}{cure}"
+        hint = f" ({self.hint})" if self.hint else ""
+        return f"{position}: {subject}{self.message}{hint}"
 
 
 class ConfigError(KeysyncError):
-    """A file that was read is wrong. All that is wrong in it is told at once."""
+    """A file is wrong. `findings` lists all of its errors."""
 
     exit_code: ClassVar[int] = 2
 

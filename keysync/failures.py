@@ -1,4 +1,12 @@
-"""Failures as every layer may show them. Nothing here knows an Azure SDK."""
+"""How keysync describes a failed call to Azure.
+
+- `FailureRecord`: one failed call. The log, the report, the terminal and the status page show it.
+- `CloudError`: the error object of an Azure reply, part of a record.
+- `CallFailed`: the exception that carries a record. Layers above `azure` catch this one, not the SDKs' exceptions.
+- `FailureTranslator`: makes a record from any exception. `keysync.azure.errors` implements it.
+
+This module imports no Azure SDK, so that every layer can use it.
+"""
 
 from __future__ import annotations
 
@@ -7,32 +15,32 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Protocol
 
 from keysync.errors import KeysyncError
+from keysync.json_values import as_mapping
 from keysync.names import fold
 
 FailureKind = Literal[
-    "cloud_error",  # the service answered with an error of its own shape
-    "http_error",  # a failing status whose body is no such error: a proxy's page, nothing at all
-    "invalid_response",  # a status of success whose body could not be understood
+    "cloud_error",  # an error reply with a CloudError
+    "http_error",  # an error status without a CloudError: a proxy's page, an empty body
+    "invalid_response",  # a success status with a body that could not be parsed
     "throttled",  # 429, or a Retry-After above the cap
-    "authentication",  # Entra refused, or the token did
-    "credential_unavailable",  # the credential has nothing to ask a token with
-    "shared_key_disabled",  # the account gives no keys by design
+    "authentication",  # Entra refused a token, or a service refused the token
+    "credential_unavailable",  # the credential has no means to request a token
+    "shared_key_disabled",  # the account does not allow shared keys
     "challenge",  # a vault asked for a token of another domain
     "dns",
     "tls",
     "connection",
     "timeout",
-    "conflict",  # another writer overtook a write
-    "internal",  # a fault of keysync
+    "conflict",  # another writer changed the secret during a write
+    "internal",  # a bug in keysync
 ]
 
-
-_DEPTH: Final = 12
+_MAX_DEPTH: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
 class CloudError:
-    """`{"error": {code, message, target, details, innererror}}`, nested to any depth that a service sends."""
+    """Azure's error object: `{"error": {code, message, target, details, innererror}}`, nested to any depth."""
 
     code: str | None
     message: str | None
@@ -41,7 +49,7 @@ class CloudError:
     innererror: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract's shape, details included."""
+        """The `cloud_error` object of the JSON report, with its details."""
         return {
             "code": self.code,
             "message": self.message,
@@ -51,49 +59,56 @@ class CloudError:
         }
 
     def codes(self) -> Iterator[str]:
-        """Every code, from the outside to the inside."""
+        """Yields every code, from the outermost to the innermost, then those of the details."""
         if self.code:
             yield self.code
-        inner: Any = self.innererror
-        for _ in range(_DEPTH):
-            if not isinstance(inner, Mapping):
+        inner: Mapping[str, object] | None = self.innererror
+        for _ in range(_MAX_DEPTH):
+            if inner is None:
                 break
-            if isinstance(inner.get("code"), str):
-                yield inner["code"]
-            inner = inner.get("innererror")
+            code = inner.get("code")
+            if isinstance(code, str):
+                yield code
+            inner = as_mapping(inner.get("innererror"))
         for detail in self.details:
             yield from detail.codes()
 
 
 @dataclass(frozen=True, slots=True)
 class FailureRecord:
-    """One failure as it stands in the log, the report and on the terminal.
-
-    `summary` is one line for people; `retry_after` is what the service asked for, in seconds; `ambiguous` says that the
-    request may have taken effect although it failed. `about` names the credential or the vault that failed, or says
-    ``account``; `operation` is the call.
-    """
+    """One failed call, as log, report and terminal show it. Its texts are redacted."""
 
     kind: FailureKind
     summary: str
+    """One line for people."""
+
     http_status: int | None = None
     cloud_error: CloudError | None = None
     request_id: str | None = None
     correlation_id: str | None = None
     client_request_id: str | None = None
     hint: str | None = None
+    """How to fix it."""
+
     retry_after: float | None = field(default=None, compare=False)
+    """The wait that the service asked for, in seconds."""
+
     ambiguous: bool = field(default=False, compare=False)
+    """Whether the request may have taken effect although it failed."""
+
     about: str = field(default="", compare=False)
+    """What failed: ``account``, ``vault URL`` or ``credential NAME``."""
+
     operation: str = field(default="", compare=False)
+    """The call, such as ``listKeys``."""
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """Every code of the service once, from the outside to the inside; none where it named none."""
+        """Every code of the service once, from the outermost to the innermost; empty without a CloudError."""
         return tuple(dict.fromkeys(self.cloud_error.codes())) if self.cloud_error else ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract's `error` object."""
+        """The `error` object of the JSON report."""
         return {
             "kind": self.kind,
             "http_status": self.http_status,
@@ -106,17 +121,17 @@ class FailureRecord:
 
     @property
     def code(self) -> str | None:
-        """The outermost code of the service, by which failures are counted."""
+        """The outermost code of the service. Failures are counted by it."""
         return self.cloud_error.code if self.cloud_error else None
 
     def has_code(self, *codes: str) -> bool:
-        """Whether any code, inner ones included, is one of `codes` (without regard to case)."""
-        wanted = {fold(code) for code in codes}
-        return self.cloud_error is not None and any(fold(code) in wanted for code in self.cloud_error.codes())
+        """Whether any code, at any depth, is one of `codes`. Case is ignored."""
+        folded = {fold(code) for code in codes}
+        return self.cloud_error is not None and any(fold(code) in folded for code in self.cloud_error.codes())
 
 
 class CallFailed(KeysyncError):
-    """A call to Azure failed for good; `record` is all that is to be told of it."""
+    """A call to Azure failed, and no retry remains. `record` describes the failure."""
 
     def __init__(self, record: FailureRecord) -> None:
         self.record = record
@@ -124,15 +139,15 @@ class CallFailed(KeysyncError):
 
 
 class StaleRead(CallFailed):
-    """A change was not sent (any more), since the look that it rests on had grown too old."""
+    """A change was not sent (again), because the read that it is based on is too old."""
 
 
 class FailureTranslator(Protocol):
-    """Turns an exception into a FailureRecord whose texts are redacted."""
+    """Turns an exception into a FailureRecord with redacted texts."""
 
     def record(self, error: BaseException, *, operation: str, scope: str, calling: bool = False) -> FailureRecord:
-        """The record of `error`, which `operation` (``listKeys``) on `scope` (an ARM id, or the URL of a vault) raised.
+        """The record of `error`. `operation` (``listKeys``) on `scope` (an ARM id or a vault's URL) raised it.
 
-        `calling` says that one request or the reading of its reply raised it. A parser's exception is then the reply's fault.
+        Set `calling` if a request, or the parsing of its reply, raised it. A parser's exception then means an invalid reply.
         """
         ...

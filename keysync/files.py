@@ -1,4 +1,4 @@
-"""Small files: read without blocking, and replaced through symbolic links; and the text of a secret in one."""
+"""Reads small files without blocking, resolves the files to replace, and reads secrets from files and variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Final
 
 from keysync.errors import UsageError
 
-_LARGEST: Final = 1 << 20  # bytes of a token, a password or a certificate
+_MAX_BYTES: Final = 1 << 20  # for a token, a password or a certificate
 _OTHER_KINDS: Final = (
     (stat.S_ISDIR, "a folder"),
     (stat.S_ISFIFO, "a FIFO"),
@@ -22,16 +22,16 @@ _OTHER_KINDS: Final = (
 
 
 def check_regular(path: Path) -> None:
-    """Raises OSError unless `path` leads to a regular file: to open or read another kind can block for ever."""
+    """Raises OSError unless `path` is, or links to, a regular file. Opening or reading another kind can block forever."""
     _check_mode(path.stat().st_mode, path)
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """Opens a regular file. Raises OSError for any other kind of file, at once."""
+    """Opens a regular file for reading. Raises OSError for another kind of file, without blocking."""
     check_regular(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        _check_mode(os.fstat(descriptor).st_mode, path)  # it may have been replaced since
+        _check_mode(os.fstat(descriptor).st_mode, path)  # it may have been replaced since the first check
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -39,45 +39,45 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_small(path: Path) -> bytes:
-    """The content of a regular file of up to 1 MiB. Raises OSError, also for other kinds of files and larger ones."""
+    """The content of a regular file of at most 1 MiB. Raises OSError for a larger file or another kind of file."""
     with open_regular(path) as file:
-        content = file.read(_LARGEST + 1)
-    if len(content) > _LARGEST:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
         raise OSError(errno.EFBIG, "it has more than 1 MiB", str(path))
     return content
 
 
-def replaceable(path: Path) -> Path:
-    """The regular file behind `path` that may be replaced, or created: symbolic links are followed and stay.
+def replaceable_path(path: Path) -> Path:
+    """The regular file to replace, or create, for `path`. Symbolic links are followed, so that they stay.
 
-    Raises OSError where there is something else, or where its folder cannot be written to.
+    Raises OSError if another kind of file is there, or if its folder is not writable.
     """
     target = Path(os.path.realpath(path))
     if os.path.lexists(target):
         check_regular(target)
     if not (target.parent.is_dir() and os.access(target.parent, os.W_OK)):
-        raise OSError(errno.EACCES, "its folder is not there or cannot be written to", str(path))
+        raise OSError(errno.EACCES, "its folder does not exist or is not writable", str(path))
     return target
 
 
 def check_replaceable(path: Path, option: str) -> None:
-    """Raises UsageError where `replaceable` would raise, so that it is found before the first request."""
+    """Raises UsageError if `replaceable_path` would raise, so that the error is found before the first request."""
     try:
-        replaceable(path)
+        replaceable_path(path)
     except OSError as error:
         raise UsageError(f"{option} {path}: {error.strerror}") from None
 
 
-def check_trust() -> None:
-    """Raises UsageError where SSL_CERT_FILE names a FIFO or the like: aiohttp reads it on import, which would block."""
-    named = os.environ.get("SSL_CERT_FILE")
-    if not named or not os.path.exists(named):  # noqa: PTH110  # never raises
-        return  # a missing file is reported when the TLS context is made
+def check_ssl_cert_file() -> None:
+    """Raises UsageError if SSL_CERT_FILE is not a regular file. aiohttp reads it on import, and a FIFO would block that."""
+    path = os.environ.get("SSL_CERT_FILE")
+    if not path or not os.path.exists(path):  # noqa: PTH110  # unlike Path.exists, it never raises
+        return  # `keysync.http.tls` reports a missing file
     try:
-        check_regular(Path(named))
+        check_regular(Path(path))
     except OSError as error:
         raise UsageError(
-            f"SSL_CERT_FILE={named}: {error.strerror}; name a PEM file of the CAs to trust, or unset it"
+            f"SSL_CERT_FILE={path}: {error.strerror}; name a PEM file of the CAs to trust, or unset it"
         ) from None
 
 
@@ -88,9 +88,9 @@ def _check_mode(mode: int, path: Path) -> None:
 
 
 def secret_text(data: str | bytes) -> str:
-    """The secret that a file or a variable holds: without a byte order mark and without the white space around it.
+    """The secret in a file or a variable, without a byte order mark and without surrounding white space.
 
-    Editors and `kubectl create secret` add line ends. Raises UnicodeDecodeError where bytes are not UTF-8.
+    Editors and `kubectl create secret` add line ends. Raises UnicodeDecodeError if `data` is not UTF-8.
     """
     text = data.decode("utf-8-sig") if isinstance(data, bytes) else data.removeprefix("\ufeff")
     return text.strip()

@@ -1,11 +1,11 @@
-"""The log: structlog to stderr, JSON or console; what the SDKs log goes through the same pipeline and the same redaction."""
+"""Configures the log: structlog writes JSON or console lines to stderr. Records of libraries are redacted in the same way."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Literal, cast
 
 import structlog
 
@@ -15,12 +15,12 @@ from keysync.report.console import strip_control_codes
 LogFormat = Literal["json", "console"]
 Redact = Callable[[str], str]
 
-# Chatty below WARNING, and of no use to an operator unless asked for.
+# Verbose below WARNING; shown only at level DEBUG.
 _LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3", "opentelemetry")
 
 
 def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
-    """Sets the log up for the process: `level` as logging names it, every string passed through `redact`."""
+    """Configures the log of the process. `level` is a level name of `logging`; `redact` is applied to every string."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -51,7 +51,7 @@ _CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
 
 
 def _console(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401  # structlog's own type
-    """A line for a person; a request id or a message of a service commands no terminal."""
+    """A line for people. Control codes in a service's text must not reach the terminal."""
     return strip_control_codes(_CONSOLE(logger, name, event))
 
 
@@ -61,22 +61,22 @@ def _install(formatter: logging.Formatter, level: str) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level)
-    # A logger's own level wins over the root's, so it must not fall below what was asked for.
+    # A logger's own level overrides the root's, so it must not be below `level`.
     quiet = logging.DEBUG if level == "DEBUG" else max(root.level, logging.WARNING)
     for name in _LIBRARIES:
-        # What the SDKs warn of is in the failure's own record, and would be told again with each attempt.
-        told_already = name == "azure" and level != "DEBUG"
-        logging.getLogger(name).setLevel(max(quiet, logging.ERROR) if told_already else quiet)
+        # keysync logs the failure itself; the SDKs would log a warning for each attempt as well.
+        duplicate = name == "azure" and level != "DEBUG"
+        logging.getLogger(name).setLevel(max(quiet, logging.ERROR) if duplicate else quiet)
 
 
-def _stream() -> Any:  # noqa: ANN401  # all that a handler asks for is `write`
-    """A stream to stderr that never blocks; `sys.stderr` itself where it has no file descriptor."""
+def _stream() -> Any:  # noqa: ANN401  # a handler calls only its `write`
+    """A stream to stderr that never blocks; `sys.stderr` itself if it has no file descriptor."""
     try:
         stream = log_stream.LogStream(sys.stderr.fileno(), _log_dropped)
     except (AttributeError, OSError, ValueError):
-        log_stream.use(None)
+        log_stream.set_current(None)
         return sys.stderr
-    log_stream.use(stream)
+    log_stream.set_current(stream)
     return stream
 
 
@@ -85,27 +85,29 @@ def _log_dropped(lines: int) -> None:
 
 
 def _library_record(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A library's record: its sentence becomes a field, so that `event` stays a stable name."""
+    """A library's record: its text becomes the field `message`, so that `event` is a stable name."""
     record: logging.LogRecord = event["_record"]
     return {**event, "message": str(event["event"]), "event": f"library.{record.name}"}
 
 
 def _without_traceback(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A traceback could show source lines and values; the exception's type is enough to know where to look."""
-    error = event.pop("exc_info", None)
+    """Replaces a traceback, which could show values, by the type of the exception."""
+    error: object = event.pop("exc_info", None)
     event.pop("stack_info", None)
-    kind = error[0] if isinstance(error, tuple) else type(error) if isinstance(error, BaseException) else None
-    return event if kind is None else {**event, "exception": kind.__name__}
+    if isinstance(error, tuple):
+        error = cast("tuple[object, ...]", error)[1]  # (type, exception, traceback)
+    return {**event, "exception": type(error).__name__} if isinstance(error, BaseException) else event
 
 
-def _redacted(value: Any, redact: Redact) -> Any:  # noqa: ANN401  # a field may be of any shape
+def _redacted(value: object, redact: Redact) -> object:
     if isinstance(value, str):
         return redact(value)
     if value is None or isinstance(value, bool | int | float):
         return value
-    # A dict first: whether something else is a Mapping is asked of every class of the SDKs that could make it one.
-    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101
-        return {key: _redacted(item, redact) for key, item in value.items()}
+    # `dict` first: `isinstance(…, Mapping)` is slow for other types, as it asks every class of the SDKs.
+    if isinstance(value, dict) or isinstance(value, Mapping):  # noqa: SIM101  # for that order
+        mapping = cast("Mapping[object, object]", value)
+        return {key: _redacted(item, redact) for key, item in mapping.items()}
     if isinstance(value, list | tuple):
-        return [_redacted(item, redact) for item in value]
+        return [_redacted(item, redact) for item in cast("Iterable[object]", value)]
     return redact(repr(value))

@@ -1,4 +1,4 @@
-"""Names as Azure compares them: without regard to the case of A to Z."""
+"""Compares and sorts names as Azure does: the case of A to Z is ignored."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ _LOWER: Final = {upper: upper + 32 for upper in range(ord("A"), ord("Z") + 1)}
 
 
 def fold(name: str) -> str:
-    """`name` with A to Z in lower case. Azure compares names and ids so: U+212A KELVIN SIGN, whose lower case is k, is no k."""
+    """`name` with A to Z in lower case; equal results mean equal names and ids in Azure.
+
+    `str.lower` would be wrong: it turns U+212A KELVIN SIGN into k, which Azure does not.
+    """
     return name.lower() if name.isascii() else name.translate(_LOWER)
 
 
 def natural(text: str) -> tuple[tuple[int, str], ...]:
-    """A sort key in natural order: farm2 before farm10, without regard to case."""
+    """A sort key for natural order: farm2 before farm10. Case is ignored."""
     parts = _DIGITS.split(fold(text))
     return tuple((int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts))

@@ -1,4 +1,7 @@
-"""What a run is traced with. Nothing here needs OpenTelemetry: whoever takes a `Tracer` works without it."""
+"""The interface for tracing a run. It does not need OpenTelemetry: `NO_TRACER` implements it without.
+
+`keysync.report.tracing` opens the tracer that exports spans.
+"""
 
 from __future__ import annotations
 
@@ -8,17 +11,18 @@ from typing import Final, Protocol
 
 
 class Tracer(Protocol):
-    """Makes spans; a span that begins within another, in the same task or in one started there, is its child.
-
-    `enabled` says whether spans go anywhere, so that clients can do without what makes their own.
-    """
+    """Makes spans. A span is the child of the span in which it, or its task, was started."""
 
     @property
-    def enabled(self) -> bool: ...
+    def enabled(self) -> bool:
+        """Whether spans are exported; if not, clients can skip making their own."""
+        ...
 
     def span(self, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[None]:
-        """A span for as long as the block runs, failed where an exception leaves it. `attributes` are names, never values
-        of secrets."""
+        """A span for the duration of the block. An exception that leaves the block marks the span as failed.
+
+        `attributes` contain names, never values of secrets.
+        """
         ...
 
 
@@ -28,14 +32,15 @@ SECRET: Final = "keysync.secret"  # noqa: S105  # a span's name
 
 
 class _NoTracer:
-    """Makes no spans, at the cost of a call."""
+    """Makes no spans."""
 
-    enabled: Final = False
+    @property
+    def enabled(self) -> bool:
+        return False
 
-    def span(self, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[None]:  # noqa: ARG002
-        """A context that does nothing."""
+    def span(self, name: str, attributes: Mapping[str, str]) -> AbstractContextManager[None]:  # noqa: ARG002  # the protocol's
         return nullcontext()
 
 
 NO_TRACER: Final[Tracer] = _NoTracer()
-"""Where nothing is traced."""
+"""The tracer for when tracing is off."""

@@ -10,10 +10,10 @@ from azure.core.exceptions import DecodeError, IncompleteReadError, ServiceReque
 
 from keysync.names import fold
 
-MOST_BYTES: Final = 4 * 1024 * 1024
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 """The longest body, after decompression."""
 
-MOST_ERROR_BYTES: Final = 64 * 1024
+MAX_ERROR_BODY_BYTES: Final = 64 * 1024
 """The longest body of an error. The SDK parses it several times, and every text in it is redacted."""
 
 _CHUNK: Final = 64 * 1024
@@ -33,7 +33,7 @@ async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a cla
     """
     failed = response.status_code >= 400
     try:
-        body = await _read_or_close(response.internal_response, MOST_ERROR_BYTES if failed else MOST_BYTES)
+        body = await _read_or_close(response.internal_response, MAX_ERROR_BODY_BYTES if failed else MAX_BODY_BYTES)
     except _Unreadable as error:
         _set_body(response, b"")
         if not failed:

@@ -16,7 +16,7 @@ import click
 
 from keysync.cli.options import FILE, choice, global_options
 from keysync.errors import KeysyncError, UsageError
-from keysync.files import check_replaceable, check_trust
+from keysync.files import check_replaceable, check_ssl_cert_file
 
 if TYPE_CHECKING:
     from keysync.emulator import Emulator, EmulatorData
@@ -61,7 +61,7 @@ def emulator(
     **_given: Any,  # noqa: ANN401  # global options are taken everywhere; it logs nothing
 ) -> None:
     """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
-    check_trust()
+    check_ssl_cert_file()
     # Imported here, so that the help of every command comes without a web server and its certificates.
     from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415
 

@@ -26,7 +26,7 @@ from keysync.cli.options import (
 )
 from keysync.cli.streams import guard_stdout, settled
 from keysync.errors import KeysyncError
-from keysync.files import check_trust
+from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
 from keysync.sources.shard import shard_of
 from keysync.startup import exit_now, fast_imports
@@ -230,7 +230,7 @@ def _configured(
     """Runs a command that needs a configuration, which is read while what the command needs is imported."""
     shard = shard_of(given["shard"], given["shards"], os.environ)
     log = _log(context, given)
-    check_trust()
+    check_ssl_cert_file()
     reading = _begin_reading(given["config"]) if reads else None
     with fast_imports():
         command = import_module(f"keysync.cli.{module}")

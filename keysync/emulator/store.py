@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from keysync.emulator.state import DeletedSecret, Secret, State
-from keysync.files import open_regular, replaceable
+from keysync.files import open_regular, replaceable_path
 
 _FILE = "state.json"
 
@@ -58,7 +58,7 @@ def save(state: State, directory: Path) -> None:
 
 def write_private(path: Path, content: bytes) -> None:
     """Put a file in place whole, mode 0600. A symbolic link stays, and what it leads to is replaced."""
-    path = replaceable(path)
+    path = replaceable_path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:

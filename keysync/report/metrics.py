@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 from keysync import __version__, log_stream
 from keysync.calls import Operation
 from keysync.errors import UsageError
-from keysync.files import replaceable
+from keysync.files import replaceable_path
 from keysync.report.status import RunResult
 from keysync.sources.shard import Shard
 from keysync.sync.model import BAD, WRITES, Report, Result
@@ -290,7 +290,7 @@ class Metrics:
     def write(self, path: Path) -> None:
         """Writes a file for node_exporter's textfile collector, whole or not at all. Raises UsageError."""
         try:
-            write_to_textfile(str(replaceable(path)), self._registry)
+            write_to_textfile(str(replaceable_path(path)), self._registry)
         except OSError as error:
             raise UsageError(f"--metrics-file {path}: cannot be written ({error.strerror})") from error
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.body import MOST_BYTES
+from keysync.azure.body import MAX_BODY_BYTES
 from keysync.emulator import Fault
 from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
@@ -291,7 +291,7 @@ UNREADABLE: list[dict[str, Any]] = [
     {"body": "{}", "headers": {"Content-Type": "application/json; charset=klingon"}},
     {"body": "{}", "headers": {"Content-Type": "application/json; charset=hex"}},
     {"body": "{}" + "-" * 200_000, "headers": {"Content-Type": "application/json; charset=punycode"}},
-    {"body": " ", "repeat": MOST_BYTES + 1},
+    {"body": " ", "repeat": MAX_BODY_BYTES + 1},
     {"body": " " * 65536, "repeat": 1024, "gzip": True},
 ]
 CALLS = [
@@ -378,7 +378,7 @@ async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheS
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak < 2 * MOST_BYTES
+    assert peak < 2 * MAX_BODY_BYTES
 
 
 async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:

@@ -1,4 +1,4 @@
-"""Small files are read without blocking, and replaced through symbolic links."""
+"""Reading small files without blocking, and resolving the files to replace."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from keysync.errors import UsageError
-from keysync.files import check_replaceable, read_small, replaceable
+from keysync.files import check_replaceable, read_small, replaceable_path
 
 
 def irregular(folder: Path, kind: str) -> Path:
-    """Makes something at a path that is no regular file."""
+    """Creates a file that is not a regular file."""
     path = folder / kind
     if kind == "a FIFO":
         os.mkfifo(path)
@@ -22,8 +22,8 @@ def irregular(folder: Path, kind: str) -> Path:
     elif kind == "a device":
         path.symlink_to("/dev/null")
     else:
-        with socket.socket(socket.AF_UNIX) as made:
-            made.bind(os.path.relpath(path))
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(os.path.relpath(path))
     return path
 
 
@@ -32,43 +32,43 @@ KINDS = ["a FIFO", "a folder", "a device", "a socket"]
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_only_regular_files_are_read_and_replaced(tmp_path: Path, kind: str) -> None:
-    """The error says what was found; nothing is opened, and nothing waits."""
+    """The error names the kind of file; nothing is opened, and nothing blocks."""
     path, link = irregular(tmp_path, kind), tmp_path / "link"
     link.symlink_to(path)
-    for one in (path, link):
+    for file in (path, link):
         with pytest.raises(OSError, match=f"it is {kind}, expected a regular file"):
-            read_small(one)
-        with pytest.raises(UsageError, match=rf"--option {one}: it is {kind}, expected a regular file"):
-            check_replaceable(one, "--option")
+            read_small(file)
+        with pytest.raises(UsageError, match=rf"--option {file}: it is {kind}, expected a regular file"):
+            check_replaceable(file, "--option")
 
 
-def test_links_are_followed(tmp_path: Path) -> None:
-    """Also several of them, and one whose target is still to be made."""
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
+    """Also a chain of links, and a link whose target does not exist yet."""
     (tmp_path / "first").symlink_to("second")
     (tmp_path / "second").symlink_to(tmp_path / "target")
-    assert replaceable(tmp_path / "first") == tmp_path / "target"
+    assert replaceable_path(tmp_path / "first") == tmp_path / "target"
     (tmp_path / "target").write_bytes(b"content")
-    assert replaceable(tmp_path / "first") == tmp_path / "target"
+    assert replaceable_path(tmp_path / "first") == tmp_path / "target"
     assert read_small(tmp_path / "first") == b"content"
 
 
 def test_a_link_to_itself_is_an_error(tmp_path: Path) -> None:
-    """It leads nowhere."""
+    """It has no target."""
     (tmp_path / "loop").symlink_to("loop")
     with pytest.raises(UsageError, match=r"--option .*loop: "):
         check_replaceable(tmp_path / "loop", "--option")
 
 
-def test_a_folder_that_is_missing_is_an_error(tmp_path: Path) -> None:
-    """It is the folder of the target that counts, not of the link."""
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    """The target's folder is checked, not the link's."""
     (tmp_path / "link").symlink_to(tmp_path / "missing" / "target")
     for path in (tmp_path / "missing" / "file", tmp_path / "link"):
-        with pytest.raises(UsageError, match="its folder is not there"):
+        with pytest.raises(UsageError, match="its folder does not exist"):
             check_replaceable(path, "--option")
 
 
-def test_a_small_file_has_a_megabyte_at_most(tmp_path: Path) -> None:
-    """One that is larger is a mistake, and is not read into memory."""
+def test_a_file_above_1_mib_is_refused(tmp_path: Path) -> None:
+    """It is not read into memory."""
     path = tmp_path / "file"
     path.write_bytes(b"x" * (1 << 20))
     assert len(read_small(path)) == 1 << 20

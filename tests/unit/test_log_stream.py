@@ -1,4 +1,4 @@
-"""The log never waits for who reads stderr, loses nothing that is read, and counts what it drops."""
+"""The log never blocks on stderr, keeps the lines that fit its buffer, and counts the lines it drops."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ from keysync.log_stream import LogStream
 
 PATIENCE = 60.0
 SMALL = 4096
-"""The smallest capacity that a pipe can have."""
+"""The smallest capacity of a pipe."""
 
 
 @dataclass
 class Pipe:
-    """A pipe that holds a page."""
+    """A pipe with a capacity of one page."""
 
     reading: int
     writing: int
 
     def read(self, size: int = 1 << 16) -> bytes:
-        """What is there, at most `size` bytes; waits for something."""
+        """At most `size` bytes; waits until there are some."""
         return os.read(self.reading, size)
 
     def read_to_the_end(self) -> bytes:
-        """Everything, until the writers have gone."""
+        """Everything, until all writers have closed the pipe."""
         os.close(self.writing)
         parts = []
         while part := self.read():
             parts.append(part)
         return b"".join(parts)
 
-    def exit_now(self) -> None:
-        """The reader goes."""
+    def close_reader(self) -> None:
+        """Closes the reading end."""
         os.close(self.reading)
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    made = Pipe(*os.pipe())
-    fcntl.fcntl(made.writing, fcntl.F_SETPIPE_SZ, SMALL)
-    yield made
-    for descriptor in (made.reading, made.writing):
+    ends = Pipe(*os.pipe())
+    fcntl.fcntl(ends.writing, fcntl.F_SETPIPE_SZ, SMALL)
+    yield ends
+    for descriptor in (ends.reading, ends.writing):
         try:
             os.close(descriptor)
         except OSError:
@@ -62,8 +62,8 @@ def lines(count: int) -> list[str]:
     return [f"line {number:05} {'x' * 80}\n" for number in range(count)]
 
 
-def test_nothing_is_lost_where_it_can_be_written(tmp_path: Path) -> None:
-    """All lines, in their order, from several threads, whole."""
+def test_no_line_is_lost_while_stderr_can_be_written(tmp_path: Path) -> None:
+    """Lines of several threads arrive whole, and each thread's in order."""
     path = tmp_path / "log"
     with path.open("wb") as file:
         stream = LogStream(file.fileno(), lambda _count: None)
@@ -84,51 +84,51 @@ def test_nothing_is_lost_where_it_can_be_written(tmp_path: Path) -> None:
     assert stream.dropped == 0
 
 
-def test_a_reader_that_does_not_read_stops_nobody(pipe: Pipe) -> None:
-    """What is beyond the buffer is dropped and counted; what was taken comes whole and in order once it is read."""
-    told: list[int] = []
-    stream = LogStream(pipe.writing, told.append, most_bytes=10_000)
+def test_an_unread_stderr_does_not_block_the_writer(pipe: Pipe) -> None:
+    """Lines beyond the buffer are dropped and counted; the others arrive whole and in order once stderr is read."""
+    reported: list[int] = []
+    stream = LogStream(pipe.writing, reported.append, most_bytes=10_000)
     for text in lines(2_000):
         stream.write(text)
     dropped = stream.dropped
     assert dropped > 1_000
     stream.close()
-    came = pipe.read_to_the_end().decode().splitlines(keepends=True)
-    assert came == sorted(came)
-    assert set(came) <= set(lines(2_000))
-    assert len(came) + dropped == 2_000
-    assert sum(told) == dropped
+    received = pipe.read_to_the_end().decode().splitlines(keepends=True)
+    assert received == sorted(received)
+    assert set(received) <= set(lines(2_000))
+    assert len(received) + dropped == 2_000
+    assert sum(reported) == dropped
 
 
-def test_one_line_that_is_longer_than_the_buffer_is_taken(pipe: Pipe) -> None:
-    """It is no reason to lose it."""
+def test_a_line_longer_than_the_buffer_is_written(pipe: Pipe) -> None:
+    """An empty buffer accepts a line of any length."""
     stream = LogStream(pipe.writing, lambda _count: None, most_bytes=10)
     stream.write("x" * 100 + "\n")
     stream.close()
     assert pipe.read_to_the_end() == b"x" * 100 + b"\n"
 
 
-def test_where_nobody_reads_any_more_each_line_is_counted_and_none_is_told(pipe: Pipe) -> None:
-    """A line about it would only be lost too, without end."""
-    told: list[int] = []
-    stream = LogStream(pipe.writing, told.append)
-    pipe.exit_now()
+def test_lines_for_a_closed_stderr_are_counted_but_not_reported(pipe: Pipe) -> None:
+    """A log line about them would be lost too, endlessly."""
+    reported: list[int] = []
+    stream = LogStream(pipe.writing, reported.append)
+    pipe.close_reader()
     for text in lines(10):
         stream.write(text)
     assert stream.drain(PATIENCE)
-    assert (stream.dropped, told) == (10, [])
+    assert (stream.dropped, reported) == (10, [])
     stream.close()
 
 
-def test_a_disk_that_has_room_again_gets_the_lines_that_follow(tmp_path: Path) -> None:
-    """And the number of those that were lost, once."""
+def test_later_lines_are_written_once_a_full_disk_has_space(tmp_path: Path) -> None:
+    """The number of lost lines is reported once."""
     full = Path("/dev/full")
     if not full.exists():
         pytest.skip("this system has no /dev/full")
-    told: list[int] = []
+    reported: list[int] = []
     path = tmp_path / "log"
     with full.open("wb") as file:
-        stream = LogStream(file.fileno(), told.append)
+        stream = LogStream(file.fileno(), reported.append)
     for text in lines(3):
         stream.write(text)
     assert stream.drain(PATIENCE)
@@ -139,11 +139,11 @@ def test_a_disk_that_has_room_again_gets_the_lines_that_follow(tmp_path: Path) -
     assert stream.drain(PATIENCE)
     stream.close()
     assert path.read_text() == "".join(lines(2))
-    assert (stream.dropped, told) == (3, [3])
+    assert (stream.dropped, reported) == (3, [3])
 
 
 def test_a_stream_that_another_process_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
-    """The mode belongs to the open file, which others may share."""
+    """The mode belongs to the open file, which other processes may share."""
     os.set_blocking(pipe.writing, False)
     stream = LogStream(pipe.writing, lambda _count: None)
     for text in lines(1_000):
@@ -153,8 +153,8 @@ def test_a_stream_that_another_process_made_non_blocking_loses_nothing(pipe: Pip
     assert stream.dropped == 0
 
 
-def test_waiting_for_a_reader_that_does_not_read_ends(pipe: Pipe) -> None:
-    """As at the end of a process; with progress it goes on to wait."""
+def test_drain_stops_waiting_for_an_unread_stderr(pipe: Pipe) -> None:
+    """It goes on waiting only while lines are being written."""
     stream = LogStream(pipe.writing, lambda _count: None)
     for text in lines(1_000):
         stream.write(text)
@@ -166,7 +166,7 @@ def test_waiting_for_a_reader_that_does_not_read_ends(pipe: Pipe) -> None:
 
 @pytest.fixture
 def stderr_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
-    """Sets the log up as it is in production, with stderr as given; all is as it was afterwards."""
+    """Configures the log as in production with the given stderr; restores the log afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 
@@ -177,33 +177,33 @@ def stderr_is(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]
             monkeypatch.undo()
 
     yield configure
-    log_stream.use(None)
+    log_stream.set_current(None)
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
 
 
-def test_the_log_says_how_many_lines_it_dropped_once_it_is_read(
+def test_dropped_lines_are_logged_once_stderr_is_read(
     pipe: Pipe, stderr_is: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A warning with the number, which is that of the metric too; no line is cut."""
+    """A warning has the same number as the metric; no line is truncated."""
     monkeypatch.setattr(log_stream.LogStream.__init__, "__kwdefaults__", {"most_bytes": 10_000})
     stderr_is(pipe.writing)
-    os.write(pipe.writing, b"\n" * SMALL)  # full: not a line is written before it is read
+    os.write(pipe.writing, b"\n" * SMALL)  # the pipe is full, so no line is written until it is read
     log = structlog.get_logger("keysync")
     for number in range(500):
         log.info("config.restored", number=number, filling="x" * 80)
     dropped = log_stream.dropped()
     assert dropped > 0
-    came = b""
-    while b"log.dropped" not in came:
-        came += pipe.read()
-    log_stream.use(None)
-    came += pipe.read_to_the_end()
-    events = [json.loads(line) for line in came.splitlines() if line]
+    received = b""
+    while b"log.dropped" not in received:
+        received += pipe.read()
+    log_stream.set_current(None)
+    received += pipe.read_to_the_end()
+    events = [json.loads(line) for line in received.splitlines() if line]
     numbers = [event["number"] for event in events if event["event"] == "config.restored"]
-    told = [event for event in events if event["event"] == "log.dropped"]
+    reported = [event for event in events if event["event"] == "log.dropped"]
     assert numbers == sorted(numbers)
     assert len(numbers) + dropped == 500
-    assert {event["level"] for event in told} == {"warning"}
-    assert sum(event["lines"] for event in told) == dropped
+    assert {event["level"] for event in reported} == {"warning"}
+    assert sum(event["lines"] for event in reported) == dropped
