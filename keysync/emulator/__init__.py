@@ -1,6 +1,6 @@
-"""An Azure of one's own: Entra, Batch management and Key Vault on loopback, for tests and for trying things out.
+"""The embedded Azure: Entra, Batch management and Key Vault on loopback HTTPS, for tests and for trying keysync.
 
-It shares no code with the clients it stands in for, so that a misreading of Azure cannot hide in both.
+It shares no code with the clients that it tests, so that no misreading of Azure can be in both.
 """
 
 from keysync.emulator.data import AccountData, EmulatorData, PolicyData, SecretData, VaultData, load_data

@@ -1,4 +1,4 @@
-"""What the embedded Azure holds when it starts: the models of the data file, and a small sample."""
+"""The initial content of the emulator: the models of the data file, and a small sample."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from keysync.emulator.faults import AccountOperation, Fault, FaultName, VaultOperation, no_operation
+from keysync.emulator.faults import AccountOperation, Fault, FaultName, VaultOperation, unknown_operation
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
 CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
 OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
-"""Object id of the service principal, as it shows in tokens and in messages about missing roles."""
+"""Object id of the service principal, in tokens and in messages about missing roles."""
 
 AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
 
@@ -24,11 +24,11 @@ AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
 def _check_denied(names: Iterable[str], known: Collection[str]) -> None:
     for name in names:
         if name not in known:
-            raise no_operation(name, known)
+            raise unknown_operation(name, known)
 
 
 def new_account_key() -> str:
-    """A key such as Batch makes: 64 random bytes in base64."""
+    """A new key in the form of Batch's keys: 64 random bytes in base64."""
     return base64.b64encode(secrets.token_bytes(64)).decode("ascii")
 
 
@@ -37,7 +37,7 @@ class _Model(BaseModel):
 
 
 class AccountData(_Model):
-    """One Batch account. `denied` true takes away the key actions; a list names the operations to take away."""
+    """One Batch account. `denied` is true to deny the key actions, or a list of operations to deny."""
 
     subscription_id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
     resource_group: str = Field(min_length=1, max_length=90)
@@ -67,17 +67,17 @@ class AccountData(_Model):
             Fault.model_validate(fault)
         return fault
 
-    def aimed_fault(self) -> Fault | None:
-        """The fault of this account as one that is aimed at it; None where it is a trait of the account itself."""
+    def targeted_fault(self) -> Fault | None:
+        """The account's fault as a `Fault` that targets it, None if the fault is a property of the account."""
         if self.fault == "throttled":
-            told = {"status": 429, "code": "TooManyRequests", "retry_after": "1"}
+            fields: dict[str, object] = {"status": 429, "code": "TooManyRequests", "retry_after": "1"}
         elif self.fault == "hang":
-            told = {"kind": "hang"}
+            fields = {"kind": "hang"}
         elif isinstance(self.fault, Mapping):
-            told = dict(self.fault)
+            fields = dict(self.fault)
         else:
             return None
-        return Fault.model_validate({"operation": "listKeys", **told, "target": self.name})
+        return Fault.model_validate({"operation": "listKeys", **fields, "target": self.name})
 
 
 class SecretData(_Model):
@@ -96,7 +96,7 @@ class SecretData(_Model):
 
 
 class PolicyData(_Model):
-    """What an Azure Policy asks of each secret that is set or updated; a secret without an expiry has no validity."""
+    """An Azure Policy for secrets that are set or updated. `max_validity_days` applies to secrets with an expiry only."""
 
     content_type_required: bool = False
     expiry_required: bool = False
@@ -104,13 +104,13 @@ class PolicyData(_Model):
 
 
 class VaultData(_Model):
-    """One vault. `deleted` are secrets that are soft-deleted; `denied` names operations that no role allows.
+    """One vault. `deleted` lists soft-deleted secrets; `denied` names operations that no role allows.
 
-    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion shows. `read_only` is the state
-    of a vault after a failover to the paired region: reads go on, and what would change anything is turned down.
-    With `access_policies` the vault has those in place of roles, and words a denial accordingly. `api_versions` are those that
-    it knows, as in a cloud that is behind. With `purge_protection` only time purges a deleted secret.
-    `clock_offset` is how many seconds the vault's clock is ahead.
+    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. `read_only` is the state
+    of a vault after a failover to the paired region: it serves reads and refuses changes. With `access_policies` the vault
+    has access policies instead of roles, and denies in their wording. `api_versions` replaces the supported versions, as in
+    a cloud with older ones. With `purge_protection` a deleted secret cannot be purged. `clock_offset` is the number of
+    seconds that the vault's clock is ahead.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -135,9 +135,9 @@ class VaultData(_Model):
 
 
 class EmulatorData(_Model):
-    """All that the embedded Azure starts with. Without a `client_secret` one is made up.
+    """The initial content. The default `client_secret` is random; `token_lifetime` is in seconds.
 
-    `page_size` is that of lists of Resource Manager, `graph_page_size` the most rows of a page of Resource Graph.
+    `page_size` is the number of items on a page of Resource Manager, `graph_page_size` the most rows on a page of Resource Graph.
     """
 
     tenant_id: str = TENANT_ID
@@ -152,21 +152,24 @@ class EmulatorData(_Model):
     faults: list[Fault] = []
 
     @model_validator(mode="after")
-    def _nothing_is_there_twice(self) -> Self:
-        places = [
-            *(f"account {one.subscription_id}/{one.resource_group}/{one.name}" for one in self.accounts),
-            *(f"vault {one.name}" for one in self.vaults),
+    def _names_are_unique(self) -> Self:
+        names = [
+            *(
+                f"account {account.subscription_id}/{account.resource_group}/{account.name}"
+                for account in self.accounts
+            ),
+            *(f"vault {vault.name}" for vault in self.vaults),
         ]
-        twice = [place for place, times in Counter(place.lower() for place in places).items() if times > 1]
-        if twice:
-            from keysync.config.yaml import problem  # noqa: PLC0415  # costs a YAML parser
+        duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
+        if duplicates:
+            from keysync.config.yaml import problem  # noqa: PLC0415  # the YAML parser is slow to import
 
-            raise problem(f"found twice: {', '.join(twice)}", "a name is told from another without case")
+            raise problem(f"found twice: {', '.join(duplicates)}", "names are compared without regard to case")
         return self
 
     @classmethod
     def sample(cls) -> EmulatorData:
-        """Three accounts of two subscriptions, and two vaults."""
+        """Three accounts in two subscriptions, and two vaults."""
         first, second = (f"5b000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
         return cls(
             accounts=[
@@ -181,7 +184,7 @@ class EmulatorData(_Model):
 
 
 def load_data(path: Path, environ: Mapping[str, str]) -> EmulatorData:
-    """Read a data file; raises `keysync.errors.ConfigError` with all that is wrong in it."""
-    from keysync.config.yaml import load_document  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
+    """Read a data file. Raises `keysync.errors.ConfigError` with every error in it."""
+    from keysync.config.yaml import load_document  # noqa: PLC0415  # the YAML parser is slow to import
 
     return load_document(path, EmulatorData, environ=environ)

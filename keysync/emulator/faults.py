@@ -1,4 +1,4 @@
-"""Faults that can be aimed at any operation, and which of them strikes next."""
+"""Faults to inject into operations, and which of them applies to a call."""
 
 from __future__ import annotations
 
@@ -23,41 +23,39 @@ Operation = Literal[
     "token", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions", "getSubscription", "listGroups",
     "listAccounts", AccountOperation, VaultOperation, "unknown",
 ]  # fmt: skip
-"""What a call can be; `unknown` is one that is not served."""
+"""The operation of a call; `unknown` if the emulator does not serve it."""
 
 OPERATIONS: Final[tuple[str, ...]] = get_args(Operation)
 
 FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked", "hang"]
-"""Faults of an account that the data file can call by name."""
+"""The names of predefined faults of an account in the data file."""
 
 
-def no_operation(word: str, known: Iterable[str]) -> PydanticCustomError:
-    """What a validator raises for the name of an operation that there is not."""
-    from keysync.config.formats import nearest  # noqa: PLC0415  # as above
-    from keysync.config.yaml import problem  # noqa: PLC0415  # costs a YAML parser, not needed otherwise
+def unknown_operation(name: str, known: Iterable[str]) -> PydanticCustomError:
+    """The error that a validator raises for an unknown operation."""
+    from keysync.config.formats import nearest  # noqa: PLC0415  # imports a YAML parser too
+    from keysync.config.yaml import problem  # noqa: PLC0415  # the YAML parser is slow to import
 
-    meant = nearest(word, known)
-    return problem(
-        f"there is no operation {word!r}", f"did you mean {meant!r}?" if meant else f"there are {', '.join(known)}"
-    )
+    nearest_name = nearest(name, known)
+    hint = f"did you mean {nearest_name!r}?" if nearest_name else f"there are {', '.join(known)}"
+    return problem(f"there is no operation {name!r}", hint)
 
 
 class Fault(BaseModel):
-    """What goes wrong, where, and how often.
+    """A fault of the given `kind` in `times` calls (all calls if None) of an operation.
 
-    `operation` and `target` are patterns (``*`` and ``?``), compared without case; the target of a call is the
-    account's name, or ``vault/secret``, or the vault's name where no secret is meant. A pattern without a slash
-    also takes every secret of the vault it names.
+    `operation` and `target` are patterns (``*`` and ``?``) that ignore case. The target of a call is the account's name,
+    ``vault/secret``, or the vault's name for a call about no single secret. A pattern without a slash also matches every
+    secret of the vault that it names.
 
-    With `after` the operation takes effect and then the fault strikes the reply. ``truncated`` and ``null_keys``
-    always work that way, as they are made out of the true reply. `status` is 500 unless given; ``empty`` and
-    ``body`` answer 200 unless it is given. The text of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, and the
-    header says so. With `after` and `delay` the effect comes `delay` seconds after the fault,
-    even if the client has gone by then.
+    With `after` the operation takes effect before the fault replaces the reply. ``truncated`` and ``null_keys`` always
+    work that way, because they alter the real reply. With `after` and `delay` the effect comes `delay` seconds after the
+    fault, even if the client has disconnected. The default of `status` is 500, and 200 for ``empty`` and ``body``. The text
+    of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, with the header Content-Encoding.
 
-    ``misrouted`` sends the reply about the account or secret named `other`; a change still takes effect where it was
-    meant. The next two are for operations of one secret. ``stale`` carries the operation out and replies truly, but the
-    next `reads` GETs of the secret show it as it was before. ``ignored`` replies as usual and changes nothing.
+    ``misrouted`` sends the reply about another account or secret, named `other`; a change still applies to the requested
+    one. The next two kinds are for operations on one secret. ``stale`` carries out the operation, but the next `reads` GETs
+    return the secret as it was before. ``ignored`` sends the usual reply and changes nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -83,30 +81,30 @@ class Fault(BaseModel):
 
     @field_validator("operation")
     @classmethod
-    def _means_an_operation(cls, pattern: str) -> str:
+    def _matches_an_operation(cls, pattern: str) -> str:
         if not any(fnmatchcase(name.lower(), pattern.lower()) for name in OPERATIONS):
-            raise no_operation(pattern, OPERATIONS)
+            raise unknown_operation(pattern, OPERATIONS)
         return pattern
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def _has_other(self) -> Self:
         if self.kind == "misrouted" and self.other is None:
             raise ValueError("a misrouted reply needs `other`: the account or the secret that the reply is about")
         return self
 
     @property
     def answer_status(self) -> int:
-        """The status to send, with the default that suits the kind."""
+        """The status to send, with the default of the kind."""
         if self.kind in {"empty", "body"} and "status" not in self.model_fields_set:
             return 200
         return self.status
 
     def matches(self, operation: str, target: str) -> bool:
-        """Whether this fault is aimed at such a call."""
-        wanted, pattern = self.target.lower(), target.lower()
-        places = {pattern, pattern.partition("/")[0]} if "/" not in wanted else {pattern}
+        """Whether this fault applies to a call of `operation` on `target`."""
+        pattern, target = self.target.lower(), target.lower()
+        names = {target} if "/" in pattern else {target, target.partition("/")[0]}
         return fnmatchcase(operation.lower(), self.operation.lower()) and any(
-            fnmatchcase(place, wanted) for place in places
+            fnmatchcase(name, pattern) for name in names
         )
 
 
@@ -117,25 +115,25 @@ class _Armed:
 
 
 class Faults:
-    """The faults in force, in the order in which they were added: the first that matches strikes."""
+    """The active faults in the order in which they were added. The first that matches a call applies."""
 
     def __init__(self) -> None:
         self._armed: list[_Armed] = []
 
     def add(self, fault: Fault) -> None:
-        """Put a fault in force behind those already there."""
+        """Add a fault after the existing ones."""
         self._armed.append(_Armed(fault, fault.times))
 
     def clear(self) -> None:
-        """Lift every fault, those of the data file too."""
+        """Remove every fault, also those of the data file."""
         self._armed.clear()
 
     def active(self) -> list[Fault]:
-        """The faults that can still strike."""
+        """The faults that have calls left."""
         return [armed.fault for armed in self._armed if armed.left is None or armed.left > 0]
 
     def take(self, operation: str, target: str) -> Fault | None:
-        """The fault that strikes this call, if any; one of its `times` is spent."""
+        """The fault that applies to this call, if any. It uses up one of its `times`."""
         for armed in self._armed:
             if armed.left == 0 or not armed.fault.matches(operation, target):
                 continue

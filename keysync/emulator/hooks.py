@@ -1,4 +1,4 @@
-"""Stops the world for a test: each request is told when it came and again before its reply goes."""
+"""A callback that a test installs: it runs when a request arrives, and again before the reply is sent."""
 
 from __future__ import annotations
 
@@ -6,35 +6,35 @@ from collections.abc import Awaitable, Callable
 from typing import Literal
 
 Stage = Literal["before", "after"]
-"""``before``: received whole, without effect yet. ``after``: the effect is there, the reply is not sent."""
+"""``before``: the request was received, and has no effect yet. ``after``: it took effect, and no reply is sent yet."""
 
 OnRequest = Callable[[int, str, str, Stage], Awaitable[None]]
-"""Told the request's number (from 0), its operation, its target and the stage.
+"""Receives the request's number (from 0), its operation, its target and the stage.
 
-The request is held while it awaits. It is cancelled when the client goes away, and a request that is held before its
-effect then never has one.
+The request waits for it. If the client disconnects, the callback is cancelled; a request that is waiting in the stage
+``before`` then never takes effect.
 """
 
 
 class Hooks:
-    """Whom to tell of requests, if anybody."""
+    """The installed callback, if any."""
 
     def __init__(self) -> None:
         self._on_request: OnRequest | None = None
         self._count = 0
 
-    def begin(self, on_request: OnRequest | None) -> None:
-        """Tell of every request from now on, counted from 0; None ends it."""
+    def install(self, on_request: OnRequest | None) -> None:
+        """Call `on_request` for every request from now on, numbered from 0. None removes the callback."""
         self._on_request, self._count = on_request, 0
 
-    async def arrived(self, operation: str, target: str) -> Callable[[], Awaitable[None]]:
-        """Tell of a request; returns what tells that it took effect."""
+    async def before(self, operation: str, target: str) -> Callable[[], Awaitable[None]]:
+        """Run the callback for a new request; returns the function that runs it for the stage ``after``."""
         index, on_request = self._count, self._on_request
         self._count += 1
 
-        async def told(stage: Stage) -> None:
+        async def run(stage: Stage) -> None:
             if on_request is not None:
                 await on_request(index, operation, target, stage)
 
-        await told("before")
-        return lambda: told("after")
+        await run("before")
+        return lambda: run("after")

@@ -1,4 +1,4 @@
-"""What was asked of the embedded Azure."""
+"""The log of the requests that the emulator received."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _KEEP = 200_000
 
 
 class Served(NamedTuple):
-    """One request: its operation, what it was about, and the status it got (0 where the reply was cut off)."""
+    """One request: its operation, its target and the status of its reply (0 if the connection was dropped)."""
 
     operation: str
     target: str
@@ -17,7 +17,7 @@ class Served(NamedTuple):
 
 
 class RequestLog:
-    """Requests by operation, and one by one."""
+    """The requests, and counts of them by operation and by status."""
 
     def __init__(self) -> None:
         self.by_operation: Counter[str] = Counter()
@@ -25,15 +25,15 @@ class RequestLog:
         self.requests: list[Served] = []
 
     def record(self, operation: str, target: str, status: int) -> None:
-        """Note a request that was answered, or cut off on purpose."""
+        """Add a request that was answered, or whose connection a fault dropped."""
         self.by_operation[operation] += 1
         self.by_status[str(status)] += 1
         self.requests.append(Served(operation, target, status))
-        if len(self.requests) > _KEEP:  # a server that is left running must not grow without bound
+        if len(self.requests) > _KEEP:  # the log of a long-running server must not grow without bound
             del self.requests[: _KEEP // 2]
 
     def clear(self) -> None:
-        """Begin again at nought."""
+        """Remove every request and reset the counts to 0."""
         self.by_operation.clear()
         self.by_status.clear()
         self.requests.clear()

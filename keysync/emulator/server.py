@@ -1,4 +1,4 @@
-"""The servers: Entra and ARM on one HTTPS port, a port for each vault, and the control address."""
+"""The servers: one HTTPS port for Entra and Resource Manager, one for each vault, and the control address."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import socket
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, replace
 from email.utils import formatdate
 from pathlib import Path
@@ -21,15 +21,15 @@ from typing import Self
 from aiohttp import web
 
 from keysync.emulator import store
-from keysync.emulator.arm import ResourceManager
 from keysync.emulator.control import Control
 from keysync.emulator.data import EmulatorData
-from keysync.emulator.entra import Entra
 from keysync.emulator.fault_injection import effect_first, faulty_reply, hang, reset, truncate
 from keysync.emulator.faults import Fault, Faults
 from keysync.emulator.hooks import Hooks
-from keysync.emulator.key_vault import CHANGES, KeyVault
 from keysync.emulator.request_log import RequestLog, Served
+from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.key_vault import CHANGES, KeyVault
+from keysync.emulator.services.resource_manager import ResourceManager
 from keysync.emulator.state import State
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
@@ -37,14 +37,14 @@ from keysync.emulator.wire import Call, Refused, Reply, Route
 from keysync.startup import shrink_tls_buffers
 
 _LOOPBACK = "127.0.0.1"
-_TRIES = 20
-_PATIENCE = 0.5
-"""Seconds that calls in flight get to finish when the server closes."""
+_BIND_ATTEMPTS = 20
+_SHUTDOWN_SECONDS = 0.5
+"""How long requests in flight may take to finish when the server closes, in seconds."""
 
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where everything is, and what to sign in with."""
+    """The addresses of all services, and the credentials to use them."""
 
     authority: str
     resource_manager: str
@@ -59,18 +59,18 @@ class Endpoints:
     identity_header: str
 
     def ready_file(self) -> bytes:
-        """The content of the ready file."""
-        told = asdict(self)
-        del told["ca_pem"]
-        return (json.dumps(told, indent=2) + "\n").encode()
+        """The content of the ready file (JSON)."""
+        fields = asdict(self)
+        del fields["ca_pem"]
+        return (json.dumps(fields, indent=2) + "\n").encode()
 
 
 class Emulator:
-    """An Azure of its own on loopback; use it as an async context manager.
+    """The embedded Azure on loopback, as an async context manager.
 
-    `port` is that of Entra and ARM (0 takes a free one), `latency` the seconds before each reply, `limits` turns
-    on Azure's throttling. With a `state_directory` the state is loaded from it and saved to it. `clock` tells the
-    seconds since 1970 and drives expiry, delays and throttling.
+    `port` is the port of Entra and Resource Manager (0 for a free one), `latency` the delay of each reply in seconds.
+    `limits` turns on Azure's throttling. The state is loaded from `state_directory` and saved to it on exit. `clock`
+    returns seconds since 1970, for expiry, delays and throttling.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Emulator:
     ) -> None:
         self._data = EmulatorData.sample() if data is None else data
         self._port = port
-        self._latency = latency
+        self._pending_effectsncy = latency
         self._clock = clock
         self._state_directory = state_directory
         self._buckets = TokenBuckets(clock) if limits else None
@@ -93,36 +93,36 @@ class Emulator:
         if state_directory is not None:
             store.load(self.state, state_directory)
         self.faults = Faults()
-        for fault in (*(account.aimed_fault() for account in self._data.accounts), *self._data.faults):
+        for fault in (*(account.targeted_fault() for account in self._data.accounts), *self._data.faults):
             if fault is not None:
                 self.faults.add(fault)
-        self.watch = Hooks()
-        self._served = RequestLog()
+        self.hooks = Hooks()
+        self._log = RequestLog()
         self._entra = Entra(self._data, self.state.tenants(), clock)
         self._by_port: dict[int, KeyVault] = {}
         self._by_host: dict[str, KeyVault] = {}
         self._runners: list[web.ServerRunner] = []
-        self._late: set[asyncio.TimerHandle] = set()
+        self._pending_effects: set[asyncio.TimerHandle] = set()
         self._certificate: Certificate | None = None
 
     @property
     def counts(self) -> Counter[str]:
-        """Requests by operation."""
-        return self._served.by_operation
+        """The number of requests by operation."""
+        return self._log.by_operation
 
     @property
     def requests(self) -> list[Served]:
-        """Every request: operation, target, status."""
-        return self._served.requests
+        """Every request in the order of their replies."""
+        return self._log.requests
 
     def revoke_tokens(self) -> None:
-        """Has every token issued so far refused with 401, as after a revocation."""
+        """Revoke every token issued so far: the services refuse it with 401."""
         self._entra.revoke()
 
     @property
-    def late_effects(self) -> int:
-        """How many operations are still to take effect after their replies."""
-        return len(self._late)
+    def pending_effects(self) -> int:
+        """The number of operations that will take effect after their replies (`delay` of a fault)."""
+        return len(self._pending_effects)
 
     async def __aenter__(self) -> Self:
         self._closing = asyncio.Event()
@@ -144,8 +144,8 @@ class Emulator:
     async def _start(self, certificate: Certificate) -> Endpoints:
         shrink_tls_buffers()
         identity_header = secrets.token_urlsafe(24)
-        self._control = Control(self.state, self.faults, self._served, self._entra, identity_header)
-        azure = await self._run(self._azure)
+        self._control = Control(self.state, self.faults, self._log, self._entra, identity_header)
+        azure = await self._runner(self._serve_azure)
         main = await self._listen(azure, certificate, self._port)
         authority = f"https://localhost:{main}"
         self._arm = ResourceManager(
@@ -163,7 +163,7 @@ class Emulator:
             self._by_port[port] = service
             self._by_host[f"{vault.name.lower()}.localhost"] = service
             vaults[vault.name] = f"https://localhost:{port}"
-        control = f"http://{_LOOPBACK}:{await self._listen(await self._run(self._controlled), None, 0)}"
+        control = f"http://{_LOOPBACK}:{await self._listen(await self._runner(self._serve_control), None, 0)}"
         return Endpoints(
             authority=authority,
             resource_manager=authority,
@@ -178,24 +178,24 @@ class Emulator:
             identity_header=identity_header,
         )
 
-    async def _run(self, handler: Callable[[web.BaseRequest], object]) -> web.ServerRunner:
-        # Cancelling the handler is how a hanging call ends when its client goes away.
-        server = web.Server(handler, handler_cancellation=True, access_log=None)  # type: ignore[arg-type]
-        runner = web.ServerRunner(server, shutdown_timeout=_PATIENCE)
+    async def _runner(self, handler: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]) -> web.ServerRunner:
+        # Handler cancellation ends a hanging request when its client disconnects.
+        server = web.Server(handler, handler_cancellation=True, access_log=None)
+        runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_SECONDS)
         await runner.setup()
         self._runners.append(runner)
         return runner
 
     async def _listen(self, runner: web.ServerRunner, certificate: Certificate | None, port: int) -> int:
         context = None if certificate is None else certificate.context
-        listeners = _bind_both(port)
+        listeners = _bind_loopback(port)
         for listener in listeners:
             await web.SockSite(runner, listener, ssl_context=context, backlog=1024).start()
         return int(listeners[0].getsockname()[1])
 
     async def _stop(self) -> None:
         self._closing.set()
-        for effect in self._late:
+        for effect in self._pending_effects:
             effect.cancel()
         for runner in self._runners:
             await runner.cleanup()
@@ -203,75 +203,75 @@ class Emulator:
         if self._certificate is not None:
             self._certificate.remove()
 
-    async def _azure(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve_azure(self, request: web.BaseRequest) -> web.StreamResponse:
         call = await _call(request, "https")
         route = self._route(call, request)
         operation = "challenge" if route.service == "vault" and call.bearer is None else route.operation
-        took_effect = await self.watch.arrived(operation, route.target)
+        after = await self.hooks.before(operation, route.target)
         response = await self._answer(request, call, route, operation)
-        await took_effect()
+        await after()
         return response
 
     async def _answer(self, request: web.BaseRequest, call: Call, route: Route, operation: str) -> web.StreamResponse:
-        refusal = route.gate()
+        refusal = route.authorize()
         if refusal is not None:
             return self._send(call, route, refusal, operation=operation)
         fault = self.faults.take(route.operation, route.target)
-        if self._latency:
-            await asyncio.sleep(self._latency)
-        noted: dict[str, str] = {}
+        if self._pending_effectsncy:
+            await asyncio.sleep(self._pending_effectsncy)
+        limit_headers: dict[str, str] = {}
         if fault is None:
-            reply = route.limit(noted) or _carry_out(route)
-            reply.headers = {**noted, **reply.headers}
+            reply = route.limit(limit_headers) or _carry_out(route)
+            reply.headers = {**limit_headers, **reply.headers}
             return self._send(call, route, reply)
-        return await self._strike(request, call, route, fault)
+        return await self._inject(request, call, route, fault)
 
-    async def _strike(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> web.StreamResponse:
+    async def _inject(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> web.StreamResponse:
         if fault.kind in {"misrouted", "stale", "ignored"}:
-            return self._send(call, route, self._plausible(request, call, route, fault))
-        true = None
+            return self._send(call, route, self._valid_looking_reply(request, call, route, fault))
+        real = None
         if fault.delay and fault.after:
             self._carry_out_later(route, fault.delay)
         elif effect_first(fault):
-            true = _carry_out(route)
+            real = _carry_out(route)
         if fault.kind in {"reset", "hang"}:
-            self._served.record(route.operation, route.target, 0)
+            self._log.record(route.operation, route.target, 0)
             if fault.kind == "hang":
                 await hang(request, self._closing)
             else:
                 reset(request)
-            return web.Response(status=500)  # goes nowhere: the connection is gone
-        if fault.kind == "truncated" and true is not None:
-            self._served.record(route.operation, route.target, 0)
-            return await truncate(request, true)
-        return self._send(call, route, faulty_reply(fault, true, call, route.service, self._entra))
+            return web.Response(status=500)  # never sent: the connection is closed
+        if fault.kind == "truncated" and real is not None:
+            self._log.record(route.operation, route.target, 0)
+            return await truncate(request, real)
+        return self._send(call, route, faulty_reply(fault, real, call, route.service, self._entra))
 
     def _carry_out_later(self, route: Route, delay: float) -> None:
         def effect() -> None:
-            self._late.discard(timer)
+            self._pending_effects.discard(timer)
             _carry_out(route)
 
         timer = asyncio.get_running_loop().call_later(delay, effect)
-        self._late.add(timer)
+        self._pending_effects.add(timer)
 
-    def _plausible(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> Reply:
-        """The reply of a fault that looks like a reply without one."""
-        place, _, name = route.target.partition("/")
+    def _valid_looking_reply(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> Reply:
+        """The reply of a fault whose reply a client cannot recognise as an error."""
+        owner, _, name = route.target.partition("/")
         if fault.kind == "misrouted":
             if route.operation in CHANGES:
                 _carry_out(route)
                 call = replace(call, method="GET", raw_path=f"/secrets/{name}", body=b"")
             path = re.sub(
-                rf"(?<=/){re.escape(name or place)}(?=/|$)", fault.other or "", call.raw_path, flags=re.IGNORECASE
+                rf"(?<=/){re.escape(name or owner)}(?=/|$)", fault.other or "", call.raw_path, flags=re.IGNORECASE
             )
             return _carry_out(self._route(replace(call, raw_path=path), request))
-        vault = self.state.vault(place)
+        vault = self.state.vault(owner)
         before = vault.copy_of(name)
         reply = _carry_out(route)
         if fault.kind == "stale":
-            vault.answer_from(name, before, fault.reads)
+            vault.serve_stale(name, before, fault.reads)
         else:
-            vault.put_back(name, before)
+            vault.replace(name, before)
         return reply
 
     def _route(self, call: Call, request: web.BaseRequest) -> Route:
@@ -283,30 +283,30 @@ class Emulator:
         return self._entra.route(call) or self._arm.route(call)
 
     def _send(self, call: Call, route: Route, reply: Reply, *, operation: str | None = None) -> web.Response:
-        self._served.record(operation or route.operation, route.target, reply.status)
+        self._log.record(operation or route.operation, route.target, reply.status)
         return _response(call, route.service, reply, (route.now or self._clock)())
 
-    async def _controlled(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def _serve_control(self, request: web.BaseRequest) -> web.StreamResponse:
         call = await _call(request, "http")
         if call.segments == ["msi", "token"]:
             route = Route("token", "managed identity", lambda: self._control.managed_identity(call), service="entra")
             fault = self.faults.take(route.operation, route.target)
             if fault is not None:
-                return await self._strike(request, call, route, fault)
+                return await self._inject(request, call, route, fault)
             return self._send(call, route, _carry_out(route))
         return _response(call, "control", self._control.answer(call), self._clock())
 
 
-def _bind_both(port: int) -> list[socket.socket]:
-    """Listeners on 127.0.0.1 and, where this machine has it, on the same port of ::1, as `localhost` may mean either."""
-    for _ in range(_TRIES):
+def _bind_loopback(port: int) -> list[socket.socket]:
+    """Listeners on 127.0.0.1 and, if the machine has IPv6, on the same port of ::1: `localhost` can mean either."""
+    for _ in range(_BIND_ATTEMPTS):
         first = _bind(socket.AF_INET, _LOOPBACK, port)
         try:
             return [first, _bind(socket.AF_INET6, "::1", int(first.getsockname()[1]))]
         except OSError as failure:
             if failure.errno != errno.EADDRINUSE or port:
                 return [first]
-            first.close()  # somebody else would answer on ::1; another free port will do
+            first.close()  # another process uses this port on ::1: try another free port
     raise OSError(errno.EADDRINUSE, "no port is free on both 127.0.0.1 and ::1")
 
 

@@ -1,4 +1,4 @@
-"""The state as a file, for those who ask for it."""
+"""Saves the state to a file, and loads it (`--state DIR`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from keysync.emulator.state import DeletedSecret, Secret, State
+from keysync.emulator.state import State
+from keysync.emulator.vault import DeletedSecret, Secret
 from keysync.files import open_regular, replaceable_path
 
 _FILE = "state.json"
@@ -22,7 +23,7 @@ class _VaultRecord:
 
 @dataclass
 class _Record:
-    """Keys by the account's id, contents by the vault's name: all that can change while the emulator runs."""
+    """All state that can change: the keys by account id, and the secrets by vault name."""
 
     keys: dict[str, tuple[str, str]]
     vaults: dict[str, _VaultRecord]
@@ -32,7 +33,7 @@ _ADAPTER = TypeAdapter(_Record)
 
 
 def load(state: State, directory: Path) -> None:
-    """Bring `state` to what was saved; accounts and vaults that are no longer in the data are passed over."""
+    """Load the saved state into `state`. Accounts and vaults that the data no longer has are ignored."""
     path = directory / _FILE
     if not path.exists():
         return
@@ -49,7 +50,7 @@ def load(state: State, directory: Path) -> None:
 
 
 def save(state: State, directory: Path) -> None:
-    """Write all that can change, so that only its owner can read it."""
+    """Save `state` to `directory`, readable by its owner only."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = {account_id: (account.primary, account.secondary) for account_id, account in state.accounts.items()}
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
@@ -57,7 +58,7 @@ def save(state: State, directory: Path) -> None:
 
 
 def write_private(path: Path, content: bytes) -> None:
-    """Put a file in place whole, mode 0600. A symbolic link stays, and what it leads to is replaced."""
+    """Write a file atomically, with mode 0600. If `path` is a symbolic link, its target is replaced."""
     path = replaceable_path(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)

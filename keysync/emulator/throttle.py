@@ -11,7 +11,7 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True)
 class Limit:
-    """A bucket's size, and how many tokens flow back in a second."""
+    """The size of a bucket, and the tokens that it gains per second."""
 
     burst: float
     per_second: float
@@ -19,16 +19,16 @@ class Limit:
 
 ARM_READS = Limit(250, 25)
 ARM_WRITES = Limit(200, 10)
-# Key Vault counts within windows of 10 s; a bucket that refills at the same mean rate is as strict over time.
+# Key Vault counts in windows of 10 s. A bucket with the same mean rate is as strict over time.
 VAULT_CREATES = Limit(300, 30)
 VAULT_OTHERS = Limit(4000, 400)
-# Resource Graph counts queries of a user within windows of 5 s.
+# Resource Graph counts a user's queries in windows of 5 s.
 GRAPH_QUERIES = Limit(15, 3)
 
 
 @dataclass(frozen=True)
 class ThrottleDecision:
-    """Whether a call may pass: `remaining` tokens after it, or the whole seconds to wait."""
+    """Whether a call is allowed, the tokens that remain, and the whole seconds to wait if it is not."""
 
     allowed: bool
     remaining: int
@@ -36,14 +36,14 @@ class ThrottleDecision:
 
 
 class TokenBuckets:
-    """One bucket for each key; a bucket starts full."""
+    """One bucket for each key. A bucket starts full."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._levels: dict[Hashable, tuple[float, float]] = {}
 
     def take(self, key: Hashable, limit: Limit) -> ThrottleDecision:
-        """Spend one token of the bucket of `key`, if there is one."""
+        """Take one token from the bucket of `key`, if it has one."""
         now = self._clock()
         level, since = self._levels.get(key, (limit.burst, now))
         level = min(limit.burst, level + max(0.0, now - since) * limit.per_second)

@@ -1,4 +1,4 @@
-"""A certificate of the emulator's own making."""
+"""The emulator's certificate and the CA that issued it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ import trustme
 
 
 class Certificate:
-    """A CA made for this run, the server's TLS context, and the CA as a file that clients can be pointed at."""
+    """A new CA, a TLS context with a server certificate of it, and the CA as a file for clients (`bundle`).
+
+    `names` are host names beside localhost, 127.0.0.1 and ::1.
+    """
 
     def __init__(self, names: Iterable[str]) -> None:
         authority = trustme.CA(organization_name="keysync emulator")
@@ -29,22 +32,22 @@ class Certificate:
         self.bundle = self._files.write("ca.pem", authority.cert_pem.bytes())
 
     def remove(self) -> None:
-        """Take the CA file away."""
+        """Delete the CA file."""
         self._files.remove()
 
 
 class _Files:
-    """Files for as long as this runs: TLS takes names only, and a container may have no place that can be written to."""
+    """Temporary files, in memory if no folder is writable, as in some containers. `load_cert_chain` takes file names only."""
 
     def __init__(self) -> None:
         self._descriptors: list[int] = []
         try:
             self._folder: Path | None = Path(tempfile.mkdtemp(prefix="keysync-emulator-"))
-        except FileNotFoundError:  # none of the folders for temporary files can be used
+        except FileNotFoundError:  # no folder for temporary files is writable
             self._folder = None
 
     def write(self, name: str, content: bytes) -> Path:
-        """A file with `content`, for this user alone."""
+        """Create a file with `content` that only this user can read."""
         if self._folder is not None:
             file = self._folder / name
             file.write_bytes(content)
@@ -54,7 +57,7 @@ class _Files:
         return Path(f"/proc/{os.getpid()}/fd/{self._descriptors[-1]}")
 
     def remove(self) -> None:
-        """Takes them away."""
+        """Delete the files."""
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
         for descriptor in self._descriptors:

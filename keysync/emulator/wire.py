@@ -1,10 +1,11 @@
-"""Requests and replies as the services see them, without the web server."""
+"""Requests and replies as the services see them, independent of the web server."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import cast
 from urllib.parse import unquote
 
 from keysync.emulator.faults import Operation
@@ -14,7 +15,7 @@ Json = dict[str, object]
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `base` is scheme and authority as the client wrote them, so that links lead back to it."""
+    """One request. `base` is the scheme and authority that the client used, so that links in replies work for it."""
 
     method: str
     raw_path: str
@@ -25,33 +26,33 @@ class Call:
 
     @property
     def segments(self) -> list[str]:
-        """The parts of the path, each decoded by itself, so that an encoded slash stays inside its part."""
+        """The decoded segments of the path. An encoded slash stays inside its segment."""
         return [unquote(part) for part in self.raw_path.split("/") if part]
 
     @property
     def bearer(self) -> str | None:
-        """The token of the Authorization header."""
+        """The bearer token of the Authorization header, None if it has none."""
         scheme, _, token = self.headers.get("Authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" and token.strip() else None
 
 
 @dataclass
 class Reply:
-    """An answer; `body` is sent as JSON unless it is bytes."""
+    """One reply. `body` is sent as JSON unless it is bytes."""
 
     status: int
     body: object = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = field(default_factory=dict[str, str])
 
     def payload(self) -> bytes:
-        """The body as it goes over the wire."""
+        """The bytes of the body."""
         if self.body is None:
             return b""
         return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
 
 
-class Refused(Exception):  # an answer, not a fault of the emulator
-    """The service turns the call down; carries the reply."""
+class Refused(Exception):  # a normal reply, not an error of the emulator
+    """The service refuses the call with `reply`."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(reply.status)
@@ -60,16 +61,16 @@ class Refused(Exception):  # an answer, not a fault of the emulator
 
 @dataclass(frozen=True)
 class Route:
-    """What a call asks for: `operation` and `target` name it, `run` carries it out.
+    """How to serve a call: `run` carries out `operation` on `target`.
 
-    `gate` looks at who asks, before anything is spent on the call; `limit` gives the reply of a service that is
-    asked too often, and may note headers for a reply that runs. `now` is the service's clock, None for the emulator's.
+    `authorize` checks the caller first, and returns the refusal. `limit` returns the reply of a throttled service; it may
+    also add headers for the reply of `run`. `now` is the service's clock, None for the emulator's.
     """
 
     operation: Operation
     target: str
     run: Callable[[], Reply]
-    gate: Callable[[], Reply | None] = lambda: None
+    authorize: Callable[[], Reply | None] = lambda: None
     limit: Callable[[dict[str, str]], Reply | None] = lambda _headers: None
     service: str = "arm"
     now: Callable[[], float] | None = None
@@ -85,23 +86,33 @@ def error(
     details: object = None,
     headers: dict[str, str] | None = None,
 ) -> Reply:
-    """An error in the shape that ARM and Key Vault share; `inner` is Key Vault's inner code."""
-    told: Json = {"code": code, "message": message}
+    """An error in the shape that ARM and Key Vault share. `inner` is the code of Key Vault's `innererror`."""
+    content: Json = {"code": code, "message": message}
     if target is not None:
-        told["target"] = target
+        content["target"] = target
     if details is not None:
-        told["details"] = details
+        content["details"] = details
     if inner is not None:
-        told["innererror"] = {"code": inner}
-    return Reply(status, {"error": told}, dict(headers or {}))
+        content["innererror"] = {"code": inner}
+    return Reply(status, {"error": content}, dict(headers or {}))
 
 
 def json_body(call: Call) -> Json:
-    """The body as a JSON object; anything else is refused."""
+    """The body as a JSON object, empty for no body. Raises Refused if it is anything else."""
     try:
-        told = json.loads(call.body or b"{}")
+        body = as_object(json.loads(call.body or b"{}"))
     except ValueError:
-        told = None
-    if not isinstance(told, dict):
+        body = None
+    if body is None:
         raise Refused(error(400, "BadRequest", "The request body is not a valid JSON object."))
-    return told
+    return body
+
+
+def as_object(value: object) -> Json | None:
+    """`value` if it is a JSON object, else None."""
+    return cast("Json", value) if isinstance(value, dict) else None
+
+
+def as_list(value: object) -> list[object] | None:
+    """`value` if it is a JSON array, else None."""
+    return cast("list[object]", value) if isinstance(value, list) else None

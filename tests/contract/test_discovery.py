@@ -136,7 +136,7 @@ def from_request(azure: Emulator, number: int, fault: Fault) -> None:
                 azure.faults.add(fault)
             seen += 1
 
-    azure.watch.begin(arrived)
+    azure.hooks.install(arrived)
 
 
 DENIED = {"status": 403, "code": "AuthorizationFailed", "message": "The client may not."}
@@ -156,7 +156,7 @@ async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str)
         assert problem.record.cloud_error.code == "AuthorizationFailed"
         assert "Microsoft.Batch/batchAccounts/read" in (problem.record.hint or "")
         world.azure.faults.clear()
-        world.azure.watch.begin(None)
+        world.azure.hooks.install(None)
         assert len((whole := await world.list()).accounts) == 6
         assert whole.complete
         world.azure.faults.add(Fault.model_validate(DENIED))

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from keysync.emulator import Emulator, Stage
-from keysync.emulator.state import DeletedSecret, Secret, SecretVersion
+from keysync.emulator.vault import DeletedSecret, Secret, SecretVersion
 from tests.support.azure import RunningAzure
 
 
@@ -42,11 +42,11 @@ class Stopper:
         self.free.set()
 
     def __enter__(self) -> Self:
-        self._azure.do(lambda azure: azure.watch.begin(self._told))
+        self._azure.do(lambda azure: azure.hooks.install(self._told))
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._azure.do(lambda azure: azure.watch.begin(None))
+        self._azure.do(lambda azure: azure.hooks.install(None))
 
     async def _told(self, _index: int, operation: str, _target: str, stage: Stage) -> None:
         moment = Moment(operation, self._counts[operation, stage], stage)

@@ -359,14 +359,14 @@ class Holding:
     def __enter__(self) -> Self:
         def begin(azure: Any) -> None:
             self._free = asyncio.Event()
-            azure.watch.begin(self._told)
+            azure.hooks.install(self._told)
 
         self._azure.do(begin)
         return self
 
     def __exit__(self, *_: object) -> None:
         self.let_go()
-        self._azure.do(lambda azure: azure.watch.begin(None))
+        self._azure.do(lambda azure: azure.hooks.install(None))
 
     def let_go(self) -> None:
         """Lets those go on that wait, and all that come."""

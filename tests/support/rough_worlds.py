@@ -22,7 +22,7 @@ from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
-from keysync.emulator.state import Secret, SecretVersion
+from keysync.emulator.vault import Secret, SecretVersion
 from keysync.secret.redact import Redactor
 from keysync.sync.model import Report
 from keysync.sync.run import run_sync
@@ -186,11 +186,11 @@ class RoughWorld:
         vaults = [self._azure.state.vault(name) for name in VAULTS]
         for vault in vaults:
             vault.add_version = self._following(vault.name, vault.add_version)  # type: ignore[method-assign]
-        self._azure.watch.begin(self._on_request)
+        self._azure.hooks.install(self._on_request)
         try:
             yield
         finally:
-            self._azure.watch.begin(None)
+            self._azure.hooks.install(None)
             for vault in vaults:
                 del vault.add_version  # type: ignore[method-assign]
 
@@ -206,7 +206,7 @@ class RoughWorld:
         place = (vault, secret)
         if place not in self.places or self._random.random() > 0.03:
             return
-        if (operation, stage) == ("getSecret", "before") and not self._azure.late_effects:
+        if (operation, stage) == ("getSecret", "before") and not self._azure.pending_effects:
             # Nothing keeps a late write from landing on what another writer made meanwhile (docs/safety.md).
             self._take(place)
         elif operation == "setSecret":
@@ -216,7 +216,7 @@ class RoughWorld:
     def _take(self, place: Place) -> None:
         """Another writer: a second keysync with the live key, or another tool that takes the secret over."""
         vault, name = place
-        if place in self.oracle.unmanaged or self._azure.state.vault(vault).is_answered_from_before(name):
+        if place in self.oracle.unmanaged or self._azure.state.vault(vault).serves_stale(name):
             return
         account, key, _ = name.split("-")
         self.oracle.by_keysync = False
@@ -240,9 +240,9 @@ class RoughWorld:
             self._azure.faults.clear()
             await asyncio.sleep(SETTLED)
             for name in VAULTS:
-                self._azure.state.vault(name).show_latest()
+                self._azure.state.vault(name).end_stale_reads()
         async with self._wire() as app:
-            self._azure.watch.begin(None)
+            self._azure.hooks.install(None)
             await self._run(app)
             await asyncio.sleep(EVERY)
             report = await self._run(app)

@@ -413,7 +413,7 @@ class Keys:
                 account = target.partition("/")[2].partition("-")[0] if operation == "setSecret" else target
                 self.regenerate(account, (self._random.choice(KEYS),))
 
-        self._azure.watch.begin(on_request)
+        self._azure.hooks.install(on_request)
 
     def regenerate(self, account: str, names: Collection[KeyName]) -> None:
         """Replaces keys."""

@@ -191,7 +191,7 @@ def test_a_recovery_that_ends_while_the_next_run_looks_is_no_failure(
         if asked == operation and under_way is not None:
             under_way.recovered_at = 0
 
-    world.running.do(lambda azure: azure.watch.begin(end_it))
+    world.running.do(lambda azure: azure.hooks.install(end_it))
     heal(Runs(world, keysync), Story(world.running, slots, start), f"recovered as {operation} came")
     assert vault.find_deleted("alpha-primary-key") is None
 

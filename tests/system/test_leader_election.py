@@ -185,7 +185,7 @@ class Rotation:
     @contextmanager
     def going_on(self) -> Iterator[None]:
         """Until the block ends."""
-        self._world.running.do(lambda azure: azure.watch.begin(self._told))
+        self._world.running.do(lambda azure: azure.hooks.install(self._told))
         self._thread.start()
         try:
             yield

@@ -113,7 +113,7 @@ async def test_control(client, azure):
     assert (await ask("POST", "/faults", {"nonsense": 1}))[0] == 400
     status, told = await ask("POST", "/faults", {"operation": "listKeyz"})
     assert status == 400
-    wanted = "That is not a fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
+    wanted = "Invalid fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
     assert told["error"]["message"] == wanted
     assert (await client.arm(KEYS, "POST"))[0] == 418
     assert (await ask("GET", "/counts"))[1]["listKeys"] == 1
@@ -132,8 +132,8 @@ async def test_a_late_effect_comes_after_the_reply(client, azure):
     """The failure is told at once, the version is there later."""
     azure.faults.add(Fault(operation="setSecret", status=503, after=True, delay=0.05, times=1))
     assert (await client.vault("/secrets/new?api-version=7.6", "PUT", json={"value": "x"}))[0] == 503
-    assert (azure.late_effects, azure.state.vault("kv-a").versions("new")) == (1, [])
-    while azure.late_effects:  # noqa: ASYNC110  # the effect is the embedded Azure's, on a timer
+    assert (azure.pending_effects, azure.state.vault("kv-a").versions("new")) == (1, [])
+    while azure.pending_effects:  # noqa: ASYNC110  # the effect is the embedded Azure's, on a timer
         await asyncio.sleep(0)
     assert [version.value for version in azure.state.vault("kv-a").versions("new")] == ["x"]
 

@@ -18,11 +18,11 @@ async def test_every_request_is_told_twice(client, azure):
     async def note(*event):
         told.append(event)
 
-    azure.watch.begin(note)
+    azure.hooks.install(note)
     await client.vault(f"/secrets/none{V}")
     async with client.session.get(f"{azure.endpoints.vaults['kv-a']}/secrets{V}") as reply:
         assert reply.status == 401
-    azure.watch.begin(None)
+    azure.hooks.install(None)
     await client.vault(f"/secrets/none{V}")
     assert told == [
         (0, "token", azure.endpoints.tenant_id, "before"),
@@ -50,7 +50,7 @@ async def test_a_request_is_held_and_nothing_else_is(client, azure, stage, versi
                 gone.set()
                 raise
 
-    azure.watch.begin(hold)
+    azure.hooks.install(hold)
     write = asyncio.create_task(client.vault(f"/secrets/new{V}", "PUT", json={"value": "x"}))
     await held.wait()
     assert (await client.vault(f"/secrets/many00{V}"))[0] == 200

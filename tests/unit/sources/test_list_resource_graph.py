@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.emulator import graph
+from keysync.emulator.services import resource_graph
 from keysync.sources.list_resource_graph import Quota, accounts_query, literal
 
 
@@ -16,7 +16,7 @@ from keysync.sources.list_resource_graph import Quota, accounts_query, literal
 def test_a_literal_ends_where_it_should(text: str) -> None:
     """Whatever it holds, nothing of it is read as the query's own."""
     quoted = literal(text)
-    assert graph._STEP.findall(f"where a =~ {quoted} | limit 1")[0] == f"where a =~ {quoted} "
+    assert resource_graph._STEP.findall(f"where a =~ {quoted} | limit 1")[0] == f"where a =~ {quoted} "
     assert "\n" not in quoted
 
 

@@ -1,7 +1,7 @@
-"""What an Azure Policy that is assigned to a vault denies: a secret that would lack what the policy asks for.
+"""The effect `deny` of an Azure Policy that is assigned to a vault.
 
-The names are those of the built-in definitions. How the service words the denial is not documented; its status and
-inner code are.
+The names are those of the built-in definitions. Azure documents the status and the inner code of a denial, but not its
+wording.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _DAY = 86_400
 
 
 def denial(policy: PolicyData, version: Mapping[str, object]) -> str | None:
-    """The message that turns down a version with these fields of `SecretVersion`; None where nothing is wrong."""
+    """The message that denies a secret version with these fields of `SecretVersion`, None if the policy allows it."""
     names = list(_denied_by(policy, version))
     if not names:
         return None

@@ -1,4 +1,4 @@
-"""Entra ID: discovery, tokens for a client secret, a federated assertion or a managed identity, and their check."""
+"""Entra ID: discovery, and tokens for a client secret, a federated assertion or a managed identity."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from keysync.emulator.data import OBJECT_ID, EmulatorData
 from keysync.emulator.wire import Call, Json, Refused, Reply, Route
 
 _KEY_ID = "keysync-emulator"
-_CHECKED_AT_MOST = 10_000
+_MAX_CACHED_TOKENS = 10_000
 
 
 @cache
@@ -29,7 +29,7 @@ def _signing_key() -> rsa.RSAPrivateKey:
 
 @dataclass(frozen=True)
 class Token:
-    """What a token says, once its signature was found good."""
+    """The claims of a token with a valid signature."""
 
     audience: str
     tenant_id: str
@@ -38,23 +38,23 @@ class Token:
     expires: float
 
 
-class BadToken(Exception):  # says what the token is
-    """The token was not signed here, or is no token."""
+class BadToken(Exception):
+    """The token was revoked, was not signed by this server, or is not a token."""
 
 
 class Entra:
-    """The directory of all tenants that the data names."""
+    """The directory of all tenants in the data."""
 
     def __init__(self, data: EmulatorData, tenants: Iterable[str], clock: Callable[[], float]) -> None:
         self._data = data
         self._tenants = {tenant.lower(): tenant for tenant in tenants}
         self._clock = clock
-        self._checked: dict[str, Token] = {}
+        self._cached: dict[str, Token] = {}
         self._revoked: set[str] = set()
         self._issued: list[str] = []
 
     def issue(self, tenant_id: str, audience: str, issuer: str) -> str:
-        """A signed access token of the service principal."""
+        """A signed access token for the service principal."""
         now = int(self._clock())
         claims = {
             "aud": audience,
@@ -75,31 +75,31 @@ class Entra:
         return token
 
     def revoke(self) -> None:
-        """Every token issued so far is refused from now on, although it has not expired."""
+        """Revoke every token issued so far."""
         self._revoked.update(self._issued)
         self._issued.clear()
 
     def read(self, token: str) -> Token:
-        """The content of a token; whether it fits the call is for the service to say."""
+        """The claims of a token. The called service checks audience, tenant and expiry. Raises BadToken."""
         if token in self._revoked:
             raise BadToken("revoked")
-        known = self._checked.get(token)
-        if known is not None:
-            return known
-        # Expiry goes by the emulator's own clock, so it is compared by the service and not by the library.
+        cached = self._cached.get(token)
+        if cached is not None:
+            return cached
+        # Expiry is measured by the emulator's clock, so the service checks it and not the library.
         options: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
         try:
             claims = jwt.decode(token, _signing_key().public_key(), algorithms=["RS256"], options=options)
-            read = Token(claims["aud"], claims["tid"], claims["appid"], claims["oid"], float(claims["exp"]))
-        except (jwt.PyJWTError, KeyError, TypeError) as wrong:
-            raise BadToken(str(wrong)) from wrong
-        if len(self._checked) >= _CHECKED_AT_MOST:
-            self._checked.clear()
-        self._checked[token] = read
-        return read
+            content = Token(claims["aud"], claims["tid"], claims["appid"], claims["oid"], float(claims["exp"]))
+        except (jwt.PyJWTError, KeyError, TypeError) as failure:
+            raise BadToken(str(failure)) from failure
+        if len(self._cached) >= _MAX_CACHED_TOKENS:
+            self._cached.clear()
+        self._cached[token] = content
+        return content
 
     def route(self, call: Call) -> Route | None:
-        """The operation of Entra that a call is about, if it is about one."""
+        """How to serve a call, None if it is not for Entra."""
         parts = [part.lower() for part in call.segments]
         if parts[1:] in (["oauth2", "v2.0", "token"], ["oauth2", "token"]) and call.method == "POST":
             return Route("token", parts[0], lambda: self._token(call, parts[0], v2="v2.0" in parts), service="entra")
@@ -115,22 +115,22 @@ class Entra:
 
     def _tenant(self, call: Call, name: str) -> str:
         if name not in self._tenants:
-            told = (
+            message = (
                 f"Tenant '{name}' not found. Check to make sure you have the correct tenant ID and are signing "
                 "into the correct cloud."
             )
-            raise Refused(self.error(400, "AADSTS90002", told, call))
+            raise Refused(self.error(400, "AADSTS90002", message, call))
         return self._tenants[name]
 
     def _discovery(self, call: Call, name: str, *, v2: bool) -> Reply:
-        known = name in {"common", "organizations"}
-        tenant = name if known else self._tenant(call, name)
+        shared = name in {"common", "organizations"}
+        tenant = name if shared else self._tenant(call, name)
         root = f"{call.base}/{tenant}"
         version = "/v2.0" if v2 else ""
         return Reply(
             200,
             {
-                "issuer": f"{root}{version}" if not known else f"{call.base}/{{tenantid}}{version}",
+                "issuer": f"{root}{version}" if not shared else f"{call.base}/{{tenantid}}{version}",
                 "authorization_endpoint": f"{root}/oauth2{version}/authorize",
                 "token_endpoint": f"{root}/oauth2{version}/token",
                 "device_authorization_endpoint": f"{root}/oauth2{version}/devicecode",
@@ -176,51 +176,51 @@ class Entra:
         tenant = self._tenant(call, name)
         form = {key: values[-1] for key, values in parse_qs(call.body.decode("utf-8", "replace")).items()}
         self._check_client(call, form, tenant)
-        wanted = form.get("scope" if v2 else "resource", "")
-        if not wanted or (v2 and not wanted.split()[0].endswith("/.default")):
-            missing = "The required field 'scope' is missing or does not end in '/.default'."
-            raise Refused(self.error(400, "AADSTS90014", missing, call))
-        audience = wanted.split()[0].removesuffix("/.default") if v2 else wanted
+        scope = form.get("scope" if v2 else "resource", "")
+        if not scope or (v2 and not scope.split()[0].endswith("/.default")):
+            message = "The required field 'scope' is missing or does not end in '/.default'."
+            raise Refused(self.error(400, "AADSTS90014", message, call))
+        audience = scope.split()[0].removesuffix("/.default") if v2 else scope
         lifetime = self._data.token_lifetime
-        told: Json = {
-            "token_type": "Bearer",  # nosec B105  # the kind of a token
+        content: Json = {
+            "token_type": "Bearer",  # nosec B105  # the type of a token
             "expires_in": lifetime if v2 else str(lifetime),
             "ext_expires_in": lifetime if v2 else str(lifetime),
             "access_token": self.issue(tenant, audience, f"{call.base}/{tenant}/"),
         }
         if not v2:
-            told.update(resource=wanted, expires_on=str(int(self._clock()) + lifetime))
-        return Reply(200, told, {"Cache-Control": "no-store"})
+            content.update(resource=scope, expires_on=str(int(self._clock()) + lifetime))
+        return Reply(200, content, {"Cache-Control": "no-store"})
 
     def _check_client(self, call: Call, form: dict[str, str], tenant: str) -> None:
         grant, client = form.get("grant_type", ""), form.get("client_id", "")
         if grant != "client_credentials":
-            told = f"The app requested an unsupported grant type '{grant}'."
-            raise Refused(self.error(400, "AADSTS70003", told, call))
+            message = f"The app requested an unsupported grant type '{grant}'."
+            raise Refused(self.error(400, "AADSTS70003", message, call))
         if client.lower() != self._data.client_id.lower():
-            told = (
+            message = (
                 f"Application with identifier '{client}' was not found in the directory '{tenant}'. This can happen "
                 "if the application has not been installed by the administrator of the tenant or consented to by any "
                 "user in the tenant. You may have sent your authentication request to the wrong tenant."
             )
-            raise Refused(self.error(400, "AADSTS700016", told, call))
+            raise Refused(self.error(400, "AADSTS700016", message, call))
         if form.get("client_assertion"):
             self._check_assertion(call, form["client_assertion"])
             return
         if not form.get("client_secret"):
-            told = (
+            message = (
                 "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type."
             )
-            raise Refused(self.error(401, "AADSTS7000216", told, call))
+            raise Refused(self.error(401, "AADSTS7000216", message, call))
         if form["client_secret"] != self._data.client_secret:
-            told = (
+            message = (
                 "Invalid client secret provided. Ensure the secret being sent in the request is the client secret "
                 f"value, not the client secret ID, for a secret added to app '{client}'."
             )
-            raise Refused(self.error(401, "AADSTS7000215", told, call))
+            raise Refused(self.error(401, "AADSTS7000215", message, call))
 
     def _check_assertion(self, call: Call, assertion: str) -> None:
-        """Refuses an assertion that has expired; its signature and its claims are not checked, nor that it is a JWT."""
+        """Refuse an expired assertion. Nothing else is checked: neither the signature, nor other claims, nor that it is a JWT."""
         try:
             claims = jwt.decode(assertion, options={"verify_signature": False, "verify_exp": False})
         except jwt.PyJWTError:
@@ -229,20 +229,21 @@ class Entra:
             raise Refused(self.error(401, "AADSTS700024", None, call))
 
     def error(self, status: int, code: str, message: str | None, call: Call) -> Reply:
-        """An error as the token endpoint tells it; `code` is one of AADSTS, or an OAuth error of its own."""
+        """An error of the token endpoint. `code` is an AADSTS code or an OAuth error code."""
         if not code.startswith("AADSTS"):
-            oauth, described = code, message or ""
-            found = re.match(r"AADSTS(\d+)", described)
-            number = found[1] if found else ""
+            oauth, description = code, message or ""
+            match = re.match(r"AADSTS(\d+)", description)
+            number = match[1] if match else ""
         else:
             oauth = _OAUTH_ERRORS.get(code, "server_error" if status >= 500 else "invalid_request")
-            described, number = f"{code}: {message or _MESSAGES.get(code, _UNTOLD)}", code.removeprefix("AADSTS")
+            description = f"{code}: {message or _MESSAGES.get(code, _NO_MESSAGE)}"
+            number = code.removeprefix("AADSTS")
         stamp = time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(self._clock()))
         trace, correlation = str(uuid.uuid4()), call.headers.get("client-request-id") or str(uuid.uuid4())
-        described += f" Trace ID: {trace} Correlation ID: {correlation} Timestamp: {stamp}"
+        description += f" Trace ID: {trace} Correlation ID: {correlation} Timestamp: {stamp}"
         body: Json = {
             "error": oauth,
-            "error_description": described,
+            "error_description": description,
             "error_codes": [int(number)] if number.isdigit() else [],
             "timestamp": stamp,
             "trace_id": trace,
@@ -253,7 +254,7 @@ class Entra:
         return Reply(status, body)
 
     def managed_identity(self, call: Call, header: str) -> Reply:
-        """The endpoint of a managed identity, as App Service has it."""
+        """The reply of a managed identity's token endpoint, as in App Service. `header` is the expected X-IDENTITY-HEADER."""
         if call.headers.get("X-IDENTITY-HEADER") != header:
             return Reply(401, {"statusCode": 401, "message": "The X-IDENTITY-HEADER is missing or wrong."})
         resource = call.query.get("resource", "")
@@ -269,7 +270,7 @@ class Entra:
                 "access_token": self.issue(tenant, resource, f"{call.base}/{tenant}/"),
                 "expires_on": str(int(self._clock()) + self._data.token_lifetime),
                 "resource": resource,
-                "token_type": "Bearer",  # nosec B105  # the kind of a token
+                "token_type": "Bearer",  # nosec B105  # the type of a token
                 "client_id": client,
             },
         )
@@ -286,7 +287,7 @@ _OAUTH_ERRORS = {
     "AADSTS90033": "temporarily_unavailable",
 }
 
-_UNTOLD = "The request could not be processed."
+_NO_MESSAGE = "The request could not be processed."
 _MESSAGES = {
     "AADSTS7000215": "Invalid client secret provided.",
     "AADSTS7000222": (

@@ -6,16 +6,16 @@ import re
 from collections.abc import Callable
 from functools import partial
 
-from keysync.emulator.entra import BadToken, Entra, Token
 from keysync.emulator.faults import Operation
-from keysync.emulator.graph import ResourceGraph, table_of
-from keysync.emulator.paging import decode_token, encode_token
+from keysync.emulator.services.entra import BadToken, Entra, Token
+from keysync.emulator.services.paging import decode_index, encode_token
+from keysync.emulator.services.resource_graph import ResourceGraph, table_of
 from keysync.emulator.state import Account, State
 from keysync.emulator.throttle import ARM_READS, ARM_WRITES, GRAPH_QUERIES, TokenBuckets
 from keysync.emulator.wire import Call, Json, Refused, Reply, Route, error, json_body
 
 BATCH_VERSIONS = ("2023-11-01", "2024-02-01", "2024-07-01", "2025-06-01")
-"""The api-versions that Batch accounts are served with."""
+"""The supported api-versions of Batch accounts."""
 
 _PUBLIC_AUDIENCES = {"https://management.azure.com", "https://management.core.windows.net"}
 _GUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
@@ -32,7 +32,7 @@ _OPERATIONS: dict[tuple[str, str], Operation] = {
 
 
 class ResourceManager:
-    """The operations of ARM on `state`."""
+    """The operations of Resource Manager on `state`."""
 
     def __init__(
         self,
@@ -52,22 +52,22 @@ class ResourceManager:
         self._graph = ResourceGraph(state, account_body, page_size=graph_page_size)
 
     def route(self, call: Call) -> Route:
-        """What a call asks of ARM."""
+        """How to serve a call."""
         parts = call.segments
         lower = [part.lower() for part in parts]
         if lower == ["metadata", "endpoints"]:
             return Route("metadata", "", lambda: self._metadata(call))
-        operation, target, run = self._find(call, parts, lower)
+        operation, target, run = self._operation(call, parts, lower)
         subscription = lower[1] if lower[:1] == ["subscriptions"] and len(lower) > 1 else ""
         return Route(
             operation,
             target,
             run,
-            gate=lambda: self._gate(call, subscription),
+            authorize=lambda: self._authorize(call, subscription),
             limit=lambda headers: self._limit(call, subscription, headers),
         )
 
-    def _find(self, call: Call, parts: list[str], lower: list[str]) -> tuple[Operation, str, Callable[[], Reply]]:
+    def _operation(self, call: Call, parts: list[str], lower: list[str]) -> tuple[Operation, str, Callable[[], Reply]]:
         match lower:
             case ["tenants"]:
                 return "listTenants", "", self._tenants
@@ -76,7 +76,7 @@ class ResourceManager:
             case ["subscriptions"]:
                 return "listSubscriptions", "", self._subscriptions
             case ["subscriptions", _]:
-                return "getSubscription", parts[1], lambda: Reply(200, self._subscription(self._known(parts[1])))
+                return "getSubscription", parts[1], lambda: Reply(200, self._subscription(self._existing(parts[1])))
             case ["subscriptions", _, "resourcegroups"]:
                 return "listGroups", parts[1], lambda: self._groups(parts[1])
             case ["subscriptions", _, "providers", "microsoft.batch", "batchaccounts"]:
@@ -87,47 +87,49 @@ class ResourceManager:
                 operation = _OPERATIONS.get((call.method, "/".join(rest)))
                 if operation is not None:
                     return operation, parts[7], partial(self._on_account, call, operation, parts)
+            case _:
+                pass
         return "unknown", call.raw_path, lambda: _not_served(call)
 
-    def _gate(self, call: Call, subscription: str) -> Reply | None:
+    def _authorize(self, call: Call, subscription: str) -> Reply | None:
         token = self._token(call)
         if isinstance(token, Reply):
             return token
         version = call.query.get("api-version", "")
         if not version:
-            told = "The api-version query parameter (?api-version=) is required for all requests."
-            return error(400, "MissingApiVersionParameter", told)
+            message = "The api-version query parameter (?api-version=) is required for all requests."
+            return error(400, "MissingApiVersionParameter", message)
         if "/microsoft.batch/" in call.raw_path.lower() and version not in BATCH_VERSIONS:
-            told = (
+            message = (
                 f"No registered resource provider found for location 'westeurope' and API version '{version}' for type "
                 f"'batchAccounts'. The supported api-versions are '{', '.join(BATCH_VERSIONS)}'."
             )
-            return error(400, "NoRegisteredProviderFound", told)
-        wanted = self._state.tenant_of(subscription) if subscription else token.tenant_id
-        if token.tenant_id.lower() != wanted.lower():
-            told = (
+            return error(400, "NoRegisteredProviderFound", message)
+        tenant = self._state.tenant_of(subscription) if subscription else token.tenant_id
+        if token.tenant_id.lower() != tenant.lower():
+            message = (
                 f"The access token is from the wrong issuer '{call.base}/{token.tenant_id}/'. It must match the tenant "
-                f"'{call.base}/{wanted}/' associated with this subscription. Please use the authority (URL) "
-                f"'{call.base}/{wanted}' to get the token."
+                f"'{call.base}/{tenant}/' associated with this subscription. Please use the authority (URL) "
+                f"'{call.base}/{tenant}' to get the token."
             )
-            return _unauthorized(call, wanted, "InvalidAuthenticationTokenTenant", told)
+            return _unauthorized(call, tenant, "InvalidAuthenticationTokenTenant", message)
         return None
 
     def _token(self, call: Call) -> Token | Reply:
         tenant = self._state.tenant_id
         if call.bearer is None:
-            told = "Authentication failed. The 'Authorization' header is missing."
-            return _unauthorized(call, tenant, "AuthenticationFailed", told)
+            message = "Authentication failed. The 'Authorization' header is missing."
+            return _unauthorized(call, tenant, "AuthenticationFailed", message)
         try:
             token = self._entra.read(call.bearer)
         except BadToken:
             return _unauthorized(call, tenant, "InvalidAuthenticationToken", "The access token is invalid.")
         if token.audience.rstrip("/") not in {call.base, *_PUBLIC_AUDIENCES}:
-            told = (
+            message = (
                 "The access token has been obtained for wrong audience or resource "
                 f"'{token.audience}'. It should exactly match with one of the allowed audiences '{call.base}/'."
             )
-            return _unauthorized(call, tenant, "InvalidAuthenticationTokenAudience", told)
+            return _unauthorized(call, tenant, "InvalidAuthenticationTokenAudience", message)
         if token.expires <= self._state.clock():
             return _unauthorized(call, tenant, "ExpiredAuthenticationToken", "The access token expiry is in the past.")
         return token
@@ -142,26 +144,26 @@ class ResourceManager:
         if not subscription:
             return None
         kind, limit = ("reads", ARM_READS) if call.method in {"GET", "HEAD"} else ("writes", ARM_WRITES)
-        verdict = self._buckets.take((kind, subscription, caller), limit)
-        headers[f"x-ms-ratelimit-remaining-subscription-{kind}"] = str(verdict.remaining)
-        if verdict.allowed:
+        decision = self._buckets.take((kind, subscription, caller), limit)
+        headers[f"x-ms-ratelimit-remaining-subscription-{kind}"] = str(decision.remaining)
+        if decision.allowed:
             return None
-        told = (
+        message = (
             f"Number of '{kind}' requests for subscription '{subscription}' actor '{caller}' exceeded. Please try "
-            f"again after '{verdict.retry_after}' seconds after additional tokens are available."
+            f"again after '{decision.retry_after}' seconds after additional tokens are available."
         )
-        wait = {"Retry-After": str(verdict.retry_after), **headers}
-        return error(429, "SubscriptionRequestsThrottled", told, headers=wait)
+        throttled = {"Retry-After": str(decision.retry_after), **headers}
+        return error(429, "SubscriptionRequestsThrottled", message, headers=throttled)
 
     def _graph_limit(self, buckets: TokenBuckets, caller: str, headers: dict[str, str]) -> Reply | None:
-        verdict = buckets.take(("graph", caller), GRAPH_QUERIES)
-        headers["x-ms-user-quota-remaining"] = str(verdict.remaining)
+        decision = buckets.take(("graph", caller), GRAPH_QUERIES)
+        headers["x-ms-user-quota-remaining"] = str(decision.remaining)
         headers["x-ms-user-quota-resets-after"] = "00:00:05"
-        if verdict.allowed:
+        if decision.allowed:
             return None
-        told = "Client application has been throttled and should not attempt to repeat the request until an amount of time."
-        wait = {"Retry-After": str(verdict.retry_after), **headers}
-        return error(429, "RateLimiting", told, headers=wait)
+        message = "Client application has been throttled and should not attempt to repeat the request until an amount of time."
+        throttled = {"Retry-After": str(decision.retry_after), **headers}
+        return error(429, "RateLimiting", message, headers=throttled)
 
     def _metadata(self, call: Call) -> Reply:
         if not call.query.get("api-version"):
@@ -189,8 +191,7 @@ class ResourceManager:
         )
 
     def _tenants(self) -> Reply:
-        found = sorted(self._state.tenants())
-        told = [
+        tenants = [
             {
                 "id": f"/tenants/{tenant}",
                 "tenantId": tenant,
@@ -198,9 +199,9 @@ class ResourceManager:
                 "domains": ["keysync.localhost"],
                 "tenantCategory": "Home",
             }
-            for tenant in found
+            for tenant in sorted(self._state.tenants())
         ]
-        return Reply(200, {"value": told})
+        return Reply(200, {"value": tenants})
 
     def _subscription(self, subscription: str) -> Json:
         return {
@@ -215,27 +216,27 @@ class ResourceManager:
         }
 
     def _subscriptions(self) -> Reply:
-        return Reply(200, {"value": [self._subscription(found) for found in self._state.by_subscription]})
+        return Reply(200, {"value": [self._subscription(subscription) for subscription in self._state.by_subscription]})
 
-    def _known(self, subscription: str) -> str:
+    def _existing(self, subscription: str) -> str:
         if not _GUID.fullmatch(subscription.lower()):
-            told = f"The provided subscription identifier '{subscription}' is malformed or invalid."
-            raise Refused(error(400, "InvalidSubscriptionId", told))
+            message = f"The provided subscription identifier '{subscription}' is malformed or invalid."
+            raise Refused(error(400, "InvalidSubscriptionId", message))
         if subscription.lower() not in self._state.by_subscription:
             raise Refused(error(404, "SubscriptionNotFound", f"The subscription '{subscription}' could not be found."))
         return subscription.lower()
 
     def _groups(self, subscription: str) -> Reply:
-        accounts = self._state.by_subscription[self._known(subscription)]
-        groups = {account.group_id: account for account in accounts}
-        told = [
-            {"id": found, "name": account.resource_group, "location": account.location, "properties": {}}
-            for found, account in groups.items()
+        accounts = self._state.by_subscription[self._existing(subscription)]
+        by_group = {account.group_id: account for account in accounts}
+        groups: list[Json] = [
+            {"id": group_id, "name": account.resource_group, "location": account.location, "properties": {}}
+            for group_id, account in by_group.items()
         ]
-        return Reply(200, {"value": told})
+        return Reply(200, {"value": groups})
 
     def _in_group(self, subscription: str, group: str) -> list[Account]:
-        accounts = self._state.by_group.get((self._known(subscription), group.lower()))
+        accounts = self._state.by_group.get((self._existing(subscription), group.lower()))
         if accounts is None:
             raise Refused(error(404, "ResourceGroupNotFound", f"Resource group '{group}' could not be found."))
         return accounts
@@ -244,60 +245,57 @@ class ResourceManager:
         if call.method != "GET":
             return _not_served(call)
         if group is None:
-            accounts = self._state.by_subscription[self._known(subscription)]
+            accounts = self._state.by_subscription[self._existing(subscription)]
         else:
             accounts = self._in_group(subscription, group)
-        start = decode_token(call.query.get("$skiptoken", ""))
-        if start and not start.isdigit():
-            raise Refused(error(400, "InvalidSkipToken", "The skip token is not one of this service."))
-        first = int(start or 0)
+        first = decode_index(call.query.get("$skiptoken", ""))
         last = first + self._page_size
-        told: Json = {"value": [account_body(account) for account in accounts[first:last]]}
+        page: Json = {"value": [account_body(account) for account in accounts[first:last]]}
         if last < len(accounts):
             version = call.query["api-version"]
-            told["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={encode_token(str(last))}"
-        return Reply(200, told)
+            page["nextLink"] = f"{call.base}{call.raw_path}?api-version={version}&$skiptoken={encode_token(str(last))}"
+        return Reply(200, page)
 
     def _on_account(self, call: Call, operation: str, parts: list[str]) -> Reply:
         subscription, group, name = parts[1], parts[3], parts[7]
-        self._in_group(subscription, group)  # refuses a group that there is not
+        self._in_group(subscription, group)  # refuses an unknown group
         account = self._state.accounts.get(
             f"/subscriptions/{subscription}/resourceGroups/{group}/providers/Microsoft.Batch/batchAccounts/{name}".lower()
         )
         if account is None:
-            told = (
+            message = (
                 f"The Resource 'Microsoft.Batch/batchAccounts/{name}' under resource group '{group}' was not found. "
                 "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
             )
-            return error(404, "ResourceNotFound", told)
+            return error(404, "ResourceNotFound", message)
         if operation in account.denied:
             return self._no_role(call, operation, account)
         if operation == "getAccount":
             return Reply(200, account_body(account))
-        return _keys_refused(account) or _keys(call, operation, account)
+        return _keys_refusal(account) or _keys(call, operation, account)
 
     def _no_role(self, call: Call, operation: str, account: Account) -> Reply:
         token = self._token(call)
         client, oid = (token.client_id, token.object_id) if isinstance(token, Token) else ("", "")
-        told = (
+        message = (
             f"The client '{client}' with object id '{oid}' does not have authorization to perform action "
             f"'{_ACTIONS[operation]}' over scope '{account.id}' or the scope is invalid. If access was recently "
             "granted, please refresh your credentials."
         )
-        return error(403, "AuthorizationFailed", told)
+        return error(403, "AuthorizationFailed", message)
 
 
-def _keys_refused(account: Account) -> Reply | None:
+def _keys_refusal(account: Account) -> Reply | None:
     if account.lock == "ReadOnly":
-        told = (
+        message = (
             f"The scope '{account.id}' cannot perform write operation because following scope(s) are locked: "
             f"'{account.id}'. Please remove the lock and try again."
         )
-        return error(409, "ScopeLocked", told)
+        return error(409, "ScopeLocked", message)
     if not account.has_shared_keys:
-        # Nobody without such an account can look up the true code; a client has to read the account to be sure.
-        told = f"Shared key access is not allowed on the Batch account '{account.name}'."
-        return error(403, "SharedKeyAccessNotAllowed", told)
+        # Azure does not document this code, so it is invented. A client must read the account to be sure of the cause.
+        message = f"Shared key access is not allowed on the Batch account '{account.name}'."
+        return error(403, "SharedKeyAccessNotAllowed", message)
     return None
 
 
@@ -305,14 +303,14 @@ def _keys(call: Call, operation: str, account: Account) -> Reply:
     if operation == "regenerateKeys":
         name = json_body(call).get("keyName")
         if name not in {"Primary", "Secondary"}:
-            told = f"The value '{name}' provided for the property 'keyName' is invalid: it is Primary or Secondary."
-            return error(400, "InvalidPropertyValue", told, target="keyName")
+            message = f"The value '{name}' provided for the property 'keyName' is invalid: it is Primary or Secondary."
+            return error(400, "InvalidPropertyValue", message, target="keyName")
         account.regenerate(str(name))
     return Reply(200, {"accountName": account.name, "primary": account.primary, "secondary": account.secondary})
 
 
 def account_body(account: Account) -> Json:
-    """An account as Batch management and Resource Graph show it."""
+    """An account as Batch management and Resource Graph return it."""
     host = f"{account.name}.{account.location}.batch.azure.com"
     return {
         "id": account.id,
@@ -350,5 +348,5 @@ def _unauthorized(call: Call, tenant: str, code: str, message: str) -> Reply:
 
 
 def _not_served(call: Call) -> Reply:
-    told = f"The emulator does not serve {call.method} {call.raw_path}."
-    return error(404, "InvalidResourceType", told)
+    message = f"The emulator does not serve {call.method} {call.raw_path}."
+    return error(404, "InvalidResourceType", message)
