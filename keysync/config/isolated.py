@@ -1,21 +1,21 @@
-"""Reads the configuration in a process of its own, and hands over what it means.
+"""Reads the configuration in a separate process, which returns the result through a pipe.
 
-What parses and checks a file takes a sixth of the memory that a daemon has without it, and many times that while it is at work on a
-long file; all of that ends with the process that does it. It also takes a quarter of the time that a command takes to start, in
-which this process imports what the command needs.
+Parsing and checking a file loads libraries that take a sixth of a daemon's memory, and many times that while a long file
+is parsed. The separate process gives all of it back when it ends. Reading the file also takes a quarter of a command's
+start-up time; meanwhile this process imports what the command needs.
 """
 
 from __future__ import annotations
 
 import os
-import pickle  # nosec B403  # what is read was written by this very module, in a process that this one started
+import pickle  # nosec B403  # the data comes from this module, in a process that this one started
 import select
-import subprocess  # nosec B404  # as above
+import subprocess  # nosec B404  # runs only this interpreter, see _start
 import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self, cast
 
 from keysync.config.locate import find_config, is_there
 from keysync.errors import ConfigError, Finding
@@ -24,63 +24,65 @@ if TYPE_CHECKING:
     from keysync.config.settings import Config
 
 _PARSER: Final = "keysync.config.load"
-_DEADLINE_SECONDS: Final = 120.0  # the largest file that is accepted takes a quarter of it on a slow machine
+_DEADLINE_SECONDS: Final = 120.0  # a slow machine needs a quarter of it for the largest accepted file
 
 
 class Reading:
-    """A configuration that is being read since this object was made: `apart`, in a process of its own, or else by `result`."""
+    """A read of a configuration that starts with this object and ends with `result`.
+
+    With `apart` it runs in a separate process. Otherwise `result` reads the file in this process.
+    """
 
     def __init__(self, path: Path, *, apart: bool) -> None:
         self._path = path
-        # What is no regular file, such as a pipe, may be this process's own.
+        # A pipe or another special file may be open in this process only.
         possible = apart and sys.executable and _PARSER not in sys.modules and is_there(path)
-        self._process = _started(path) if possible else None
+        self._process = _start(path) if possible else None
 
     @classmethod
     def begin(cls, explicit: Path | None) -> Self:
-        """Begins with the file that `explicit` or the environment names. Raises ConfigError where there is none.
+        """Starts to read the file that `explicit` or the environment names. Raises ConfigError if there is no file.
 
-        In a process of its own only where that has a processor of its own: it costs a third more in all.
+        Uses a separate process only if there is more than one processor, because it needs a third more processor time.
         """
         return cls(find_config(explicit, os.environ), apart=processors() > 1)
 
     def result(self) -> Config:
-        """The configuration. Raises ConfigError with every finding."""
-        told = _told(self._process, self._path) if self._process is not None else None
-        if told is None:
+        """Waits for the configuration and returns it. Raises ConfigError with every finding."""
+        result = _result_of(self._process, self._path) if self._process is not None else None
+        if result is None:
             return _read_here(self._path)
-        if isinstance(told, tuple):
-            raise ConfigError(told)
-        config: Config = told
-        return config
+        if isinstance(result, tuple):
+            raise ConfigError(result)
+        return result
 
 
 def read_config(path: Path) -> Config:
-    """The configuration in `path` by the environment of this process. Raises ConfigError with every finding."""
+    """The configuration in `path` with the environment of this process. Raises ConfigError with every finding."""
     return Reading(path, apart=True).result()
 
 
 def processors(quota: Path = Path("/sys/fs/cgroup/cpu.max")) -> float:
-    """How many this process may use: those that it is given, or what a container's `quota` leaves of them.
+    """The number of processors that this process may use, limited by the `quota` of its container.
 
-    `quota` has two numbers, microseconds of a period and the period's own, or ``max`` for the first
-    (docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max").
+    The file `quota` has two numbers in microseconds: the processor time in a period, or ``max``, and the length of the
+    period (docs.kernel.org/admin-guide/cgroup-v2.html, "cpu.max").
     """
-    given = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    available = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         share, period = quota.read_text(encoding="ascii").split()
-        return min(given, int(share) / int(period))
+        return min(available, int(share) / int(period))
     except (OSError, ValueError, ZeroDivisionError):
-        return given  # another system, or no quota
+        return available  # no Linux, or no quota
 
 
 def _read_here(path: Path) -> Config:
-    from keysync.config.load import load_config  # noqa: PLC0415  # as the module's text has it
+    from keysync.config.load import load_config  # noqa: PLC0415  # costs memory, see the docstring of the module
 
     return load_config(path, os.environ)
 
 
-def _started(path: Path) -> subprocess.Popen[bytes] | None:
+def _start(path: Path) -> subprocess.Popen[bytes] | None:
     try:
         return subprocess.Popen(  # noqa: S603  # nosec B603  # this interpreter, without a shell
             [sys.executable, "-P", "-m", __name__, str(path)],
@@ -88,24 +90,24 @@ def _started(path: Path) -> subprocess.Popen[bytes] | None:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env=_environment(os.environ),
-            start_new_session=True,  # Ctrl-C is for the command, which then ends
+            start_new_session=True,  # Ctrl-C reaches this process only, which then ends
         )
     except OSError:
-        return None  # no process is to be had: this one does it
+        return None  # no process can be started: this one reads the file
 
 
 def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    # Modules are looked for where this process looks, and the folder that it happens to be in is no place of them.
-    return {**environ, "PYTHONPATH": os.pathsep.join(str(Path(place).absolute()) for place in sys.path)}
+    # The separate process finds the same modules as this one, and none in the working folder.
+    return {**environ, "PYTHONPATH": os.pathsep.join(str(Path(entry).absolute()) for entry in sys.path)}
 
 
-def _told(process: subprocess.Popen[bytes], path: Path) -> Any:  # noqa: ANN401  # a Config, or a tuple of findings
-    """What the process found; None where it failed for a reason of its own, which this one then meets and tells.
+def _result_of(process: subprocess.Popen[bytes], path: Path) -> Config | tuple[Finding, ...] | None:
+    """What the process read. None if it failed for another reason, which then shows when this process reads the file.
 
-    Raises ConfigError where it takes longer than the deadline.
+    Raises ConfigError if it takes longer than the deadline.
     """
     try:
-        told, _ = process.communicate(timeout=_DEADLINE_SECONDS)
+        output, _ = process.communicate(timeout=_DEADLINE_SECONDS)
     except subprocess.TimeoutExpired:
         _kill(process)
         message = f"the file could not be read and checked within {_DEADLINE_SECONDS:.0f} s"
@@ -114,16 +116,19 @@ def _told(process: subprocess.Popen[bytes], path: Path) -> Any:  # noqa: ANN401 
     except BaseException:
         _kill(process)
         raise
-    return pickle.loads(told) if process.returncode == 0 else None  # noqa: S301  # nosec B301  # see the import
+    if process.returncode != 0:
+        return None
+    result = pickle.loads(output)  # noqa: S301  # nosec B301  # see the import
+    return cast("Config | tuple[Finding, ...]", result)
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    with process:  # closes its pipe, and waits for its end
+    with process:  # closes its pipe and waits for its end
         process.kill()
 
 
 def _end_with_parent() -> None:
-    # The other end of stdout belongs to the parent alone. The kernel closes it when the parent ends, however it ends.
+    # Only the parent has the other end of stdout. The kernel closes it when the parent ends for any reason.
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)  # POLLERR is always reported
     output.poll()
@@ -133,10 +138,10 @@ def _end_with_parent() -> None:
 def _main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
-        told: object = _read_here(Path(sys.argv[1]))
+        result: object = _read_here(Path(sys.argv[1]))
     except ConfigError as error:
-        told = error.findings
-    sys.stdout.buffer.write(pickle.dumps(told))
+        result = error.findings
+    sys.stdout.buffer.write(pickle.dumps(result))
     sys.stdout.flush()
 
 

@@ -30,7 +30,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from keysync.config import settings
+from keysync.config.environment import FromEnvironment
 from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, nearest
+from keysync.config.plain_values import is_list, is_mapping
+from keysync.config.printable import Location
 from keysync.config.types import (
     AccountName,
     Concurrency,
@@ -52,10 +55,9 @@ from keysync.config.types import (
     kind_of,
     reserved,
 )
-from keysync.config.yaml import FromEnvironment, Location, expected, faults, known_faults, problem
+from keysync.config.validation_errors import LocatedError, combined, expected, missing, parts_of, problem
 from keysync.names import fold
 
-Fault = tuple[Location, PydanticCustomError]
 _T = TypeVar("_T")
 
 _OWN_TAGS = 11  # of the 15 that a secret may have; the others are keysync's
@@ -69,30 +71,31 @@ class Strict(BaseModel):
     )
 
     def plain(self) -> Any:  # noqa: ANN401  # the class of the same name in `settings`
-        """What it means, without anything of the file that it stood in."""
+        """The same as an instance of the class of the same name in `settings`."""
         return _plain(self, {})
 
 
 def _plain(value: object, known: dict[object, object]) -> Any:  # noqa: ANN401
-    """`value` in the classes of `settings`; equal ones, such as the names of a subscription's accounts, are one object."""
+    """Converts `value` to classes of `settings`. Equal results share one object, to save memory with thousands of accounts."""
+    plain: Any
     if isinstance(value, Strict):
         kind = getattr(settings, type(value).__name__)
-        made = kind(**{name: _plain(getattr(value, name), known) for name in type(value).model_fields})
-    elif isinstance(value, dict):
-        return {name: _plain(one, known) for name, one in value.items()}
-    elif isinstance(value, tuple):
-        made = tuple(_plain(one, known) for one in value)
+        plain = kind(**{name: _plain(getattr(value, name), known) for name in type(value).model_fields})
+    elif is_mapping(value):
+        return {name: _plain(item, known) for name, item in value.items()}
+    elif is_list(value):
+        plain = tuple(_plain(item, known) for item in value)
     else:
-        made = value
+        plain = value
     try:
-        return known.setdefault((type(made), made), made)
+        return known.setdefault((plain.__class__, plain), plain)
     except TypeError:
-        return made  # what holds a mapping has no hash, and there are few of them
+        return plain  # objects that contain a mapping have no hash, and are few
 
 
 def _list(value: object) -> object:
     # pydantic also takes sets and iterators for a tuple; a file has lists only.
-    if isinstance(value, (list, tuple)):
+    if is_list(value):
         return value
     raise expected("a list", "write [value]")
 
@@ -250,17 +253,17 @@ _CREDENTIALS = (
 
 
 def _known_credential(value: object) -> object:
-    if not isinstance(value, dict):
+    if not is_mapping(value):
         if isinstance(value, Strict):
             return value
         raise expected("a mapping such as {type: default}")
     if "type" not in value:
-        raise faults([(("type",), PydanticCustomError("missing", "Field required"))])
+        raise combined([(("type",), missing())])
     kind = value["type"]
     if kind not in _CREDENTIALS:
         meant = nearest(kind, _CREDENTIALS) if isinstance(kind, str) else None
         hint = f"did you mean '{meant}'?" if meant else None
-        raise faults([(("type",), expected("one of " + ", ".join(_CREDENTIALS), hint))])
+        raise combined([(("type",), expected("one of " + ", ".join(_CREDENTIALS), hint))])
     return value
 
 
@@ -308,7 +311,7 @@ class Schedule(Strict):
     @model_validator(mode="before")
     @classmethod
     def _every_unless_cron(cls, data: object) -> object:
-        if isinstance(data, dict) and data.get("every") is None and data.get("cron") is None:
+        if is_mapping(data) and data.get("every") is None and data.get("cron") is None:
             return {**data, "every": "5m"}
         return data
 
@@ -327,14 +330,14 @@ class Schedule(Strict):
     @model_validator(mode="after")
     def _one_way(self) -> Self:
         if self.every is not None and self.cron is not None:
-            raise faults([(("cron",), problem("found both every and cron, expected one of them", "remove one"))])
+            raise combined([(("cron",), problem("found both every and cron, expected one of them", "remove one"))])
         if self.timezone is not None and self.cron is None:
-            raise faults([(("timezone",), problem("a time zone has a meaning with cron only", "remove it"))])
+            raise combined([(("timezone",), problem("a time zone has a meaning with cron only", "remove it"))])
         if self.cron is not None:
             try:
                 check_cron(self.cron)
             except PydanticCustomError as error:
-                raise faults([(("cron",), error)]) from None
+                raise combined([(("cron",), error)]) from None
         return self
 
 
@@ -408,7 +411,9 @@ class Vault(Strict):
         check_room(value, _OWN_TAGS)
         taken = [name for name in value if reserved(name)]
         if taken:
-            raise faults(((name,), problem("keysync writes a tag of this name itself", "rename it")) for name in taken)
+            raise combined(
+                ((name,), problem("keysync writes a tag of this name itself", "rename it")) for name in taken
+            )
         return value
 
 
@@ -456,7 +461,7 @@ class Account(Strict):
             if not re.fullmatch(SECRET_NAME, name)
         ]
         if wrong:
-            raise faults(wrong)
+            raise combined(wrong)
         return self
 
 
@@ -553,12 +558,12 @@ class Discover(Strict):
     def _whole(self) -> Self:
         found = [*self._scope_faults(), *self._vault_faults(), *self._name_faults()]
         if found:
-            raise faults(found)
+            raise combined(found)
         return self
 
-    def _scope_faults(self) -> Iterator[Fault]:
+    def _scope_faults(self) -> Iterator[LocatedError]:
         if self.subscription_id is None and not self.subscriptions:
-            yield ("subscription_id",), PydanticCustomError("missing", "Field required")
+            yield ("subscription_id",), missing()
         if self.subscription_id is not None and self.subscriptions:
             yield (
                 ("subscriptions",),
@@ -568,11 +573,11 @@ class Discover(Strict):
             if one in self.subscriptions[:place]:
                 yield ("subscriptions", place), problem("this subscription stands here twice", "remove one")
 
-    def _vault_faults(self) -> Iterator[Fault]:
+    def _vault_faults(self) -> Iterator[LocatedError]:
         if not self.vaults and self.vaults_by_tag is None:
-            yield ("vaults",), PydanticCustomError("missing", "Field required")
+            yield ("vaults",), missing()
 
-    def _name_faults(self) -> Iterator[Fault]:
+    def _name_faults(self) -> Iterator[LocatedError]:
         patterns = self.secrets.plain().patterns()
         for key, pattern in patterns.items():
             if "{account}" not in pattern:
@@ -659,7 +664,7 @@ class LeaderElection(Strict):
 
     @model_validator(mode="after")
     def _in_order(self) -> Self:
-        found: list[Fault] = []
+        found: list[LocatedError] = []
         if self.lease_duration % timedelta(seconds=1):
             found.append((("lease_duration",), expected("whole seconds")))
         if self.retry_period < timedelta(seconds=1):
@@ -671,7 +676,7 @@ class LeaderElection(Strict):
         if self.lease_duration < self.renew_deadline + timedelta(milliseconds=500):
             found.append((("renew_deadline",), expected("a renew_deadline of 500ms or more below lease_duration")))
         if found:
-            raise faults(found)
+            raise combined(found)
         return self
 
 
@@ -780,11 +785,11 @@ class Config(Strict):
     @classmethod
     def _check_together(cls, data: object, handler: ModelWrapValidatorHandler[Self]) -> Self:
         # Unknown vaults are looked for in the raw data, so that one bad value elsewhere does not hide them.
-        unknown = list(_unknown_vaults(data)) if isinstance(data, dict) else []
+        unknown = list(_unknown_vaults(data)) if is_mapping(data) else []
         try:
             made = handler(data)
         except ValidationError as error:
-            raise faults([*known_faults(error), *unknown]) from None
+            raise combined([*parts_of(error), *unknown]) from None
         made._meant = meant = _plain(made, {})  # noqa: SLF001  # it is one of these
         found = [
             *unknown,
@@ -795,13 +800,13 @@ class Config(Strict):
             *_unowned_orphans(meant),
         ]
         if found:
-            raise faults(found)
+            raise combined(found)
         return made
 
 
-def _unknown_vaults(data: Mapping[str, Any]) -> Iterator[Fault]:
+def _unknown_vaults(data: Mapping[str, Any]) -> Iterator[LocatedError]:
     known = data.get("vaults")
-    if not isinstance(known, dict):
+    if not is_mapping(known):
         return
     for where, name in _vault_references(data):
         if isinstance(name, str) and name not in known:
@@ -813,24 +818,24 @@ def _unknown_vaults(data: Mapping[str, Any]) -> Iterator[Fault]:
 def _vault_references(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]:
     for key in ("accounts", "discover"):
         entries = data.get(key)
-        for index, entry in enumerate(entries if isinstance(entries, (list, tuple)) else ()):
-            names = entry.get("vaults") if isinstance(entry, dict) else getattr(entry, "vaults", None)
-            for place, name in enumerate(names if isinstance(names, (list, tuple)) else ()):
+        for index, entry in enumerate(entries if is_list(entries) else ()):
+            names = entry.get("vaults") if is_mapping(entry) else getattr(entry, "vaults", None)
+            for place, name in enumerate(names if is_list(names) else ()):
                 yield (key, index, "vaults", place), name
 
 
-def _nothing_to_do(config: settings.Config) -> Iterator[Fault]:
+def _nothing_to_do(config: settings.Config) -> Iterator[LocatedError]:
     if not config.accounts and not config.discover:
         yield (), problem("accounts and discover are both empty", "list an account, or let accounts be discovered")
 
 
-def _unowned_orphans(config: settings.Config) -> Iterator[Fault]:
+def _unowned_orphans(config: settings.Config) -> Iterator[LocatedError]:
     if config.orphans != "keep" and config.owner is None:
         what = f"orphans: {config.orphans} touches only what bears this installation's owner, and there is no owner"
         yield ("orphans",), problem(what, "set `owner` to a name for this installation, or keep orphans")
 
 
-def _repeated_accounts(config: settings.Config) -> Iterator[Fault]:
+def _repeated_accounts(config: settings.Config) -> Iterator[LocatedError]:
     seen: dict[str, int] = {}
     for index, account in enumerate(config.accounts):
         first = seen.setdefault(account.key, index)
@@ -838,7 +843,7 @@ def _repeated_accounts(config: settings.Config) -> Iterator[Fault]:
             yield ("accounts", index, "name"), problem(f"this is the account of accounts[{first}] again", "remove one")
 
 
-def _collisions(config: settings.Config) -> Iterator[Fault]:
+def _collisions(config: settings.Config) -> Iterator[LocatedError]:
     """Two keys that would be written to one secret; an account that stands there twice has a finding already."""
     writers: dict[tuple[str, str], tuple[str, str]] = {}
     for index, account in enumerate(config.accounts):
@@ -857,7 +862,7 @@ def _collisions(config: settings.Config) -> Iterator[Fault]:
                 )
 
 
-def _one_vault_twice(config: settings.Config) -> Iterator[Fault]:
+def _one_vault_twice(config: settings.Config) -> Iterator[LocatedError]:
     """Two names of one vault in a `discover` entry, which would write each secret twice; `accounts` have `_collisions`."""
     for index, entry in enumerate(config.discover):
         seen: dict[str, str] = {}

@@ -29,7 +29,8 @@ from keysync.config.formats import (
     split_listen,
     zone_of,
 )
-from keysync.config.yaml import expected, problem
+from keysync.config.plain_values import is_mapping
+from keysync.config.validation_errors import expected, problem
 
 _LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
 _CRON_FIELDS = {  # what each field of a crontab takes, in order
@@ -272,6 +273,6 @@ def reserved(tag: str) -> bool:
 
 
 def kind_of(value: object) -> str | None:
-    """The `type` of a credential, as it stands in a file or on a model."""
-    found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
-    return found if isinstance(found, str) else None
+    """The `type` of a credential, which is a mapping of the file or a model."""
+    kind = value.get("type") if is_mapping(value) else getattr(value, "type", None)
+    return kind if isinstance(kind, str) else None

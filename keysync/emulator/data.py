@@ -162,7 +162,7 @@ class EmulatorData(_Model):
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
         if duplicates:
-            from keysync.config.yaml import problem  # noqa: PLC0415  # the YAML parser is slow to import
+            from keysync.config.validation_errors import problem  # noqa: PLC0415  # needed only for an error
 
             raise problem(f"found twice: {', '.join(duplicates)}", "names are compared without regard to case")
         return self

@@ -33,8 +33,8 @@ FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked"
 
 def unknown_operation(name: str, known: Iterable[str]) -> PydanticCustomError:
     """The error that a validator raises for an unknown operation."""
-    from keysync.config.formats import nearest  # noqa: PLC0415  # imports a YAML parser too
-    from keysync.config.yaml import problem  # noqa: PLC0415  # the YAML parser is slow to import
+    from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
+    from keysync.config.validation_errors import problem  # noqa: PLC0415  # needed only for an error
 
     nearest_name = nearest(name, known)
     hint = f"did you mean {nearest_name!r}?" if nearest_name else f"there are {', '.join(known)}"

@@ -83,7 +83,7 @@ ADDED = [
     ("credential: {type: default, client_id: x}", 29, "credential.client_id", "unknown key", "known here: type"),
     ("limits: [1]", 1, "limits", "found a list, expected a mapping", ""),
     ("owner: !!binary aGk=", 8, "owner", "found a YAML tag", ""),
-    ("vaults: {}", 1, "vaults", "the key stands here again, and first in line 1", ""),
+    ("vaults: {}", 1, "vaults", "duplicate key, first in line 1", ""),
 ]
 
 DISCOVER = "discover: [{subscription_id: " + GUID + ", vaults: [main], "

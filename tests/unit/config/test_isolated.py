@@ -128,7 +128,7 @@ def test_no_secret_runs_between_the_processes(path: Path, monkeypatch: pytest.Mo
     """A secret of the environment stays there; what runs has the variable's name."""
     monkeypatch.setenv("PLANTED", PLANTED)
     path.write_text(RIGHT + SECRET, encoding="utf-8")
-    process = isolated._started(path)
+    process = isolated._start(path)
     assert process is not None
     passed, _ = process.communicate()
     assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # nosec B301  # made by this very test
@@ -141,7 +141,7 @@ def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatc
     """A file of the name of a library must not run because keysync was started beside it."""
     (path.parent / "pydantic.py").write_text("raise SystemExit(7)", encoding="utf-8")
     monkeypatch.chdir(path.parent)
-    process = isolated._started(path)
+    process = isolated._start(path)
     assert process is not None
     process.communicate()
     assert process.returncode == 0

@@ -68,7 +68,7 @@ def findings_of(read, text, environ=None):
         (b"label: \xff\xfe\n", "not UTF-8: byte 7"),
         (b"label: \x00\n", "this is not YAML"),
         ("[" * 5000, "nested too deeply"),
-        ("label: &a [*a]\n", "alias of something that holds this very place"),
+        ("label: &a [*a]\n", "alias of a value that contains this alias"),
         ("label: *nowhere\n", "this is not YAML: found undefined alias"),
         ("? [a, b]\n: c\n", "a list or a mapping as a key"),
     ],
@@ -106,7 +106,7 @@ def test_a_file_that_is_not_there_is_a_finding(tmp_path):
 
 def test_aliases_cannot_make_a_file_endless(read, monkeypatch):
     """A small file that expands to a huge one is refused."""
-    monkeypatch.setattr("keysync.config.yaml._MOST_VALUES", 1000)
+    monkeypatch.setattr("keysync.config.yaml._MAX_VALUES", 1000)
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
     assert "more than 1000 values" in findings_of(read, "l0: &l0 x\n" + levels)[0].message
 
