@@ -32,6 +32,7 @@ PURPOSES: Final = {
     "calls": "kinds of calls, circuit breaker state",
     "tracing": "spans",
     "failures": "failures as records",
+    "json_values": "typed access to parsed JSON",
     "names": "how Azure compares names",
     "errors": "the error tree",
 }
@@ -69,7 +70,7 @@ def _nodes(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for name in (name for row in rows for name in row):
         if name == "sync":
             # The title of a subgraph has room for one line.
-            yield f'    subgraph sync ["<b>sync</b>: {PURPOSES["sync"]}"]'
+            yield f'    subgraph sync ["<b>sync</b>: {_purpose("sync")}"]'
             yield "        direction LR"
             yield f"        {' --> '.join(STAGES)}"
             yield "    end"
@@ -85,7 +86,14 @@ def _edges(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 
 
 def _label(name: str) -> str:
-    return f"<b>{name}</b><br>{PURPOSES[name]}"
+    return f"<b>{name}</b><br>{_purpose(name)}"
+
+
+def _purpose(name: str) -> str:
+    """The words for a layer. Raises ValueError for a layer without any."""
+    if name not in PURPOSES:
+        raise ValueError(f"{name} is a new layer: describe it in PURPOSES of tests/support/architecture.py")
+    return PURPOSES[name]
 
 
 def rules(found: Sequence[Mapping[str, Any]]) -> str:
