@@ -70,7 +70,7 @@ def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) 
     assert told["annotations"]["summary"].endswith("batchAccounts/norole")
     assert told["annotations"]["runbook_url"] == "docs/runbook.md#keysyncaccountstale"
     assert not {"alpha"} & {name_of(one["labels"]) for one in fired if "account" in one["labels"]}
-    assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoPass", "KeysyncRunFailed", "KeysyncNoLeader"}
+    assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoRun", "KeysyncRunFailed", "KeysyncNoLeader"}
     assert {title for title, found in answers if not found} <= {
         "Held back and waiting",
         "Who leads, and shards",

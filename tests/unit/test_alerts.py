@@ -242,10 +242,10 @@ def test_states_that_the_page_is_asked_for_exist() -> None:
     assert set(told) <= states
 
 
-def test_the_table_of_set_ups_names_alerts_that_hold_there() -> None:
-    """Those whose rule says so are those of the table."""
+def test_the_table_of_set_ups_names_the_alerts_for_one_off_runs() -> None:
+    """Comments in the rules mark these alerts."""
     text = (ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml").read_text(encoding="utf-8")
-    said = set(re.findall(r"- alert: (\w+)\n\s+# Holds for one-off runs", text))
+    said = set(re.findall(r"- alert: (\w+)\n\s+# Also applies to one-off runs", text))
     (row,) = re.findall(r"^\| CronJob with `sync --push-gateway` \|(.*)\|(?:.*)\|$", RUNBOOK, re.MULTILINE)
     certificates = {"KeysyncCredentialExpiring", "KeysyncCredentialExpiresSoon"}
     assert said == set(re.findall(r"`(Keysync\w+)`", row)) | certificates
