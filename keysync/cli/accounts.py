@@ -1,15 +1,15 @@
-"""`accounts`: what a configuration covers, without reading a key."""
+"""`accounts`: lists the accounts that a configuration covers. Reads no key."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from keysync import logs
-from keysync.cli.compose import AppOptions, open_app
+from keysync.cli.compose import AppOptions, open_app, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.config.settings import Account, Config
@@ -24,12 +24,12 @@ from keysync.sync.inventory import Inventory, resolve
 AccountState = Literal["served", "skipped", "refused"]
 
 _STYLES: Final = {"served": "green", "skipped": "yellow", "refused": "bold red"}
-_WORDS: Final = {"served": "served", "skipped": "left out", "refused": "refused"}
+_WORDS: Final = {"served": "served", "skipped": "skipped", "refused": "refused"}
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One account. `source` is ``listed`` or ``discover[N]``; vaults and secrets are empty where they cannot be told."""
+    """One account. `source` is ``listed`` or ``discover[N]``. `secrets` maps keys to names; both it and `vaults` are empty if unknown."""
 
     account: str
     source: str
@@ -39,7 +39,7 @@ class Line:
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """As it stands in the JSON."""
+        """The account in the JSON output."""
         return {
             "account": self.account,
             "source": self.source,
@@ -51,10 +51,10 @@ class Line:
 
 
 def run(options: Options) -> int:
-    """Prints the accounts; 0, or 1 where they could not all be listed or one is refused. Raises KeysyncError."""
+    """Prints the accounts. Returns 1 if not all could be listed or one is refused, else 0. Raises KeysyncError."""
     config = load(options)
     redactor = Redactor()
-    # What went wrong stands in the result; the log would say it twice.
+    # The result already names every problem.
     logs.configure(
         "critical" if options.log_level == "info" else options.log_level, options.log_format, redactor.redact
     )
@@ -63,8 +63,8 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption:
-        extras = AppOptions(is_mine=share_of(options.shard))
-        async with open_app(config, (), redactor, lambda _operation, _status: None, extras) as app:
+        app_options = AppOptions(is_mine=share_of(options.shard))
+        async with open_app(config, (), redactor, uncounted, app_options) as app:
             inventory = await resolve(config, app.discovery, interruption.stop)
     lines = list(_lines(inventory))
     if options.output == "json":
@@ -79,12 +79,12 @@ def _lines(inventory: Inventory) -> Iterator[Line]:
     origins = inventory.origins
     for account in inventory.accounts:
         yield _line(account, origins.get(account.resource_id), "served", None)
-    for one in inventory.skipped:
-        state: AccountState = "refused" if one.refused else "skipped"
-        if one.account is not None:
-            yield _line(one.account, one.entry, state, one.reason)
+    for skipped in inventory.skipped:
+        state: AccountState = "refused" if skipped.refused else "skipped"
+        if skipped.account is not None:
+            yield _line(skipped.account, skipped.entry, state, skipped.reason)
         else:
-            yield Line(one.resource_id, f"discover[{one.entry}]", (), {}, state, one.reason)
+            yield Line(skipped.resource_id, f"discover[{skipped.entry}]", (), {}, state, skipped.reason)
 
 
 def _line(account: Account, entry: int | None, state: AccountState, reason: str | None) -> Line:
@@ -103,12 +103,13 @@ def _to_dict(inventory: Inventory, lines: list[Line]) -> dict[str, Any]:
 
 
 def _problem(problem: Problem) -> dict[str, Any]:
-    told = {"source": f"discover[{problem.entry}]", "scope": problem.scope, "reason": problem.record.summary}
-    return {**told, "error": problem.record.to_dict()}
+    source = f"discover[{problem.entry}]"
+    record = problem.record
+    return {"source": source, "scope": problem.scope, "reason": record.summary, "error": record.to_dict()}
 
 
 def _order(line: Line) -> tuple[bool, tuple[tuple[int, str], ...], str]:
-    """What is served first, each by name."""
+    """Served accounts first, each group by name."""
     return line.state != "served", natural(account_name(line.account)), line.account
 
 
@@ -120,8 +121,8 @@ def _print(console: Console, inventory: Inventory, lines: list[Line]) -> None:
             head = Span(f"{_WORDS[line.state]} ", _STYLES[line.state]), Span(account_name(line.account), "bold")
             console.line(*head, Span(f": {line.reason}"))
     for problem in inventory.problems:
-        where = Span(f"discover[{problem.entry}] {problem.scope}: ", "bold")
-        console.line(Span("not listed whole ", "bold red"), where, Span(problem.record.summary))
+        scope = Span(f"discover[{problem.entry}] {problem.scope}: ", "bold")
+        console.line(Span("not listed completely ", "bold red"), scope, Span(problem.record.summary))
         if problem.record.hint:
             console.line(Span(f"    → {problem.record.hint}", "cyan"))
     for warning in inventory.warnings:
@@ -139,19 +140,15 @@ def _row(line: Line) -> tuple[Span, ...]:
         parts[2],
         parts[4],
         line.source,
-        _all(line.vaults),
-        _all(line.secrets.values()),
+        ", ".join(line.vaults),
+        ", ".join(line.secrets.values()),
     )
     return (*(Span(cell) for cell in cells), Span(_WORDS[line.state], _STYLES[line.state]))
 
 
-def _all(names: Iterable[str]) -> str:
-    return ", ".join(names)
-
-
 def _summary(inventory: Inventory, lines: list[Line]) -> Span:
     counts = {state: sum(line.state == state for line in lines) for state in _STYLES}
-    told = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
+    text = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
     partly = "" if inventory.complete else "; not all could be listed"
     bad = not inventory.complete or counts["refused"]
-    return Span(f"accounts: {told}{partly}", "bold red" if bad else "bold green")
+    return Span(f"accounts: {text}{partly}", "bold red" if bad else "bold green")

@@ -1,4 +1,4 @@
-"""`check`: tries everything that a run needs, writes nothing, and says what to do about each finding."""
+"""`check`: tests everything that a run needs, without writing, and says how to fix each finding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keysync import logs
 from keysync.access.permissions import is_written
 from keysync.azure.clouds import endpoints_of
 from keysync.calls import Operation
-from keysync.cli.compose import App, open_app
+from keysync.cli.compose import App, open_app, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import Interruption, interruptible
@@ -47,51 +47,51 @@ _STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem":
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One finding: what was tried (`subject`), how it went, and the cure where it did not go well.
+    """One finding: what was tested (`subject`), the outcome, and a hint to fix it.
 
-    `record` is the failure behind it: findings of one cause are printed once, with all that are `affected`.
+    `record` is the failure that caused it. Findings of one cause are printed once, with all subjects that are `affected`.
     """
 
     level: Level
     subject: str
     message: str
-    cure: str | None = None
+    hint: str | None = None
     record: FailureRecord | None = field(default=None, repr=False)
     affected: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """As ``--output json`` prints it."""
-        told = {"level": self.level, "subject": self.subject, "message": self.message, "cure": self.cure}
-        return {**told, "affected": list(self.affected or (self.subject,))}
+        """The finding in ``--output json``."""
+        finding = {"level": self.level, "subject": self.subject, "message": self.message, "hint": self.hint}
+        return {**finding, "affected": list(self.affected or (self.subject,))}
 
     def explains(self, result: Result) -> bool:
-        """Whether what became of a secret only follows from this finding, which is about its account or its vault."""
+        """Whether this finding, about the secret's account or vault, is the cause of `result`."""
         if result.outcome == "refused":
             return f"{result.ref.key}: {result.reason}" in self.message
-        # A summary holds ids that are new at each attempt.
-        met = result.error if result.outcome == "failed" else None
-        return met is not None and self.record is not None and identity_of(met) == identity_of(self.record)
+        # Not by the summary, which has the IDs of one attempt.
+        error = result.error if result.outcome == "failed" else None
+        return error is not None and self.record is not None and identity_of(error) == identity_of(self.record)
 
 
 def _account_subject(resource_id: str) -> str:
     return f"account {account_name(resource_id)}"
 
 
-_INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tried")
+_INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tested")
 
 
 def run(options: Options) -> int:
-    """Prints the findings; 0 where there is no problem, else 1. Raises KeysyncError before the first request."""
+    """Prints the findings. Returns 1 if one is a problem, else 0. Raises KeysyncError before the first request."""
     config = load(options)
     redactor = Redactor()
-    # What the doctor finds is its result; the log would say it twice.
+    # The findings already say what the log would.
     logs.configure("error" if options.log_level == "info" else options.log_level, options.log_format, redactor.redact)
     return asyncio.run(_run(options, config, redactor))
 
 
 async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
-        async with open_app(config, (), redactor, lambda _operation, _status: None) as app:
+        async with open_app(config, (), redactor, uncounted) as app:
             inventory = await resolve(config, app.discovery, interruption.stop)
             await app.cover(selected(inventory, options.accounts, options.shard))
             examination = asyncio.create_task(_examine(options, app, interruption, bar))
@@ -110,7 +110,7 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
             ]
     found = _by_cause(found)
     _print(options, found)
-    problems = any(one.level == "problem" for one in found)
+    problems = any(each.level == "problem" for each in found)
     return interruption.exit_code or int(problems)
 
 
@@ -122,66 +122,64 @@ async def _examine(options: Options, app: App, interruption: Interruption, bar: 
         *(_vault_read(vault, name) for name, vault in app.targets.items()),
         *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
     ]
-    found = await _doubted(app, await asyncio.gather(*probes))
-    asked = Selection(
-        options=options.options_hint
-    )  # so that the commands of cures are about the same file and accounts
+    found = await _with_doubts(app, await asyncio.gather(*probes))
+    selection = Selection(options=options.options_hint)
     report = await run_sync(
-        app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=asked, dry_run=True)
+        app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=selection, dry_run=True)
     )
-    closed = {one.subject for one in found if one.level == "problem" and one.subject.startswith("vault ")}
+    closed = {each.subject for each in found if each.level == "problem" and each.subject.startswith("vault ")}
     return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
 
 
 def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Iterator[Result]:
-    """Those that have something of their own to tell."""
+    """The results that no finding of their account or vault explains."""
     problems: dict[str, list[Diagnosis]] = {}
-    for one in found:
-        if one.level == "problem":
-            problems.setdefault(one.subject, []).append(one)
+    for each in found:
+        if each.level == "problem":
+            problems.setdefault(each.subject, []).append(each)
     for result in results:
-        about = (_account_subject(result.ref.account), f"vault {result.ref.vault}")
-        if not any(one.explains(result) for subject in about for one in problems.get(subject, ())):
+        subjects = (_account_subject(result.ref.account), f"vault {result.ref.vault}")
+        if not any(each.explains(result) for subject in subjects for each in problems.get(subject, ())):
             yield result
 
 
 def _without_contradictions(found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """No run for a subject that also has a problem."""
+    """Without "ok" for a subject that also has a problem."""
     found = list(found)
-    wrong = {one.subject for one in found if one.level == "problem"}
-    return [one for one in found if one.level != "ok" or one.subject not in wrong]
+    problems = {each.subject for each in found if each.level == "problem"}
+    return [each for each in found if each.level != "ok" or each.subject not in problems]
 
 
 def _by_cause(found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """One finding a cause: runs first, then warnings, problems last; within a level in natural order."""
+    """One finding per cause: "ok" first, then warnings, then problems; within a level in natural order."""
     groups: dict[object, list[Diagnosis]] = {}
-    for number, one in enumerate(found):
-        if one.level == "ok":
+    for number, each in enumerate(found):
+        if each.level == "ok":
             key: object = number
-        elif one.record is not None:
-            key = identity_of(one.record)
+        elif each.record is not None:
+            key = identity_of(each.record)
         else:
-            key = one.level, one.subject.partition(" ")[0], one.message, one.cure
-        groups.setdefault(key, []).append(one)
-    merged = (_merged(sorted(group, key=lambda one: natural(one.subject))) for group in groups.values())
+            key = each.level, each.subject.partition(" ")[0], each.message, each.hint
+        groups.setdefault(key, []).append(each)
+    merged = (_merged(sorted(group, key=lambda each: natural(each.subject))) for group in groups.values())
     levels: tuple[Level, ...] = ("ok", "warning", "problem")
-    return sorted(merged, key=lambda one: (levels.index(one.level), natural(one.subject)))
+    return sorted(merged, key=lambda each: (levels.index(each.level), natural(each.subject)))
 
 
 def _merged(group: list[Diagnosis]) -> Diagnosis:
-    subjects = list(dict.fromkeys(one.subject for one in group))
+    subjects = list(dict.fromkeys(each.subject for each in group))
     about = group[0].record.about if group[0].record is not None else ""
-    own = next((one for one in group if about.startswith("credential ") and one.subject == about), None)
-    own = own or next((one for one in group if one.subject.startswith("vault ")), group[0])
+    main = next((each for each in group if about.startswith("credential ") and each.subject == about), None)
+    main = main or next((each for each in group if each.subject.startswith("vault ")), group[0])
     if len(subjects) == 1:
-        return own
-    others = [subject for subject in subjects if subject != own.subject]
-    if own.subject.startswith(("credential ", "vault ")):
-        return replace(own, message=f"{own.message}; it also stops {_named(others)}", affected=tuple(subjects))
-    cure = own.cure
-    if cure is not None and any(one.cure != cure for one in group):
-        cure = f"for {own.subject}, and the others in the same way: {cure}"
-    return replace(own, subject=_named(subjects), cure=cure, affected=tuple(subjects))
+        return main
+    others = [subject for subject in subjects if subject != main.subject]
+    if main.subject.startswith(("credential ", "vault ")):
+        return replace(main, message=f"{main.message}; it also stops {_named(others)}", affected=tuple(subjects))
+    hint = main.hint
+    if hint is not None and any(each.hint != hint for each in group):
+        hint = f"for {main.subject}, and the others in the same way: {hint}"
+    return replace(main, subject=_named(subjects), hint=hint, affected=tuple(subjects))
 
 
 def _named(subjects: Iterable[str]) -> str:
@@ -194,17 +192,17 @@ def _named(subjects: Iterable[str]) -> str:
 
 def _configuration(app: App, inventory: Inventory, options: Options) -> Diagnosis:
     if not app.accounts and inventory.complete and options.shard is None:
-        cure = "compare the filters of `discover` with the accounts in Azure. To see what is found: keysync accounts"
+        hint = "compare the filters of `discover` with the accounts in Azure. To list what they match: keysync accounts"
         return Diagnosis(
-            "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", cure
+            "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", hint
         )
-    told = f"{many(len(app.accounts), 'account')}, {many(len(app.targets), 'vault')}, no name twice"
-    return Diagnosis("ok", "configuration", told)
+    message = f"{many(len(app.accounts), 'account')}, {many(len(app.targets), 'vault')}, no name twice"
+    return Diagnosis("ok", "configuration", message)
 
 
 async def _listen(address: str) -> Iterable[Diagnosis]:
-    """Whether `run` can listen. A warning where `listen` is not set, since `sync` does not need it."""
-    from keysync.web.healthcheck import why_unwell  # noqa: PLC0415  # `run` alone needs a server
+    """Whether `run` can listen. Only a warning at the default address, since `sync` does not need it."""
+    from keysync.web.healthcheck import why_unwell  # noqa: PLC0415  # only `check` and `run` need a server
     from keysync.web.server import check_free  # noqa: PLC0415  # as above
 
     host, port = split_listen(address)
@@ -212,63 +210,64 @@ async def _listen(address: str) -> Iterable[Diagnosis]:
         await check_free(host, port)
     except UsageError as error:
         if await asyncio.to_thread(why_unwell, host, port, seconds=_PROBE_SECONDS) is None:
-            return []  # the daemon itself
+            return []  # the daemon listens there
         level: Level = "warning" if address == DEFAULT_LISTEN else "problem"
         return [Diagnosis(level, f"listen {address}", f"`run` could not start: {error}", "set `listen` to a free port")]
     return []
 
 
 def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
-    """The certificates of credentials that have expired, or soon will."""
-    for one in app.clients.credentials.opened:
-        if one.expires_at is None or one.expires_at - now > _EXPIRES_SOON:
+    """Certificates of credentials that have expired or expire within 30 days."""
+    for credential in app.clients.credentials.opened:
+        expires_at, proof = credential.expires_at, credential.sign_in.proof
+        if expires_at is None or expires_at - now > _EXPIRES_SOON:
             continue
-        level: Level = "problem" if one.expires_at <= now else "warning"
-        verb = "expired" if one.expires_at <= now else "expires"
-        told = f"its certificate ({one.sign_in.proof}) {verb} on {one.expires_at:%Y-%m-%d at %H:%M} UTC"
-        cure = (
-            f"put a new one with its private key there ({one.sign_in.proof}). To add it to the application first: "
+        level: Level = "problem" if expires_at <= now else "warning"
+        verb = "expired" if expires_at <= now else "expires"
+        message = f"its certificate ({proof}) {verb} on {expires_at:%Y-%m-%d at %H:%M} UTC"
+        hint = (
+            f"replace it and its private key ({proof}). First add the new one to the application: "
             "az ad app credential reset --id CLIENT_ID --append --cert @NEW.pem"
         )
-        yield Diagnosis(level, f"credential {one.name}", told, cure)
+        yield Diagnosis(level, f"credential {credential.name}", message, hint)
 
 
-async def _doubted(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """`found`, without a plain "ok" for a vault whose credential gets no token: the vault's challenge names a tenant of its own."""
-    failed = {one.subject: one.cure for one in found if one.level == "problem"}
+async def _with_doubts(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """`found`, with a warning for each vault that replies though its credential gets no token: the vault names its own tenant."""
+    failed = {each.subject: each.hint for each in found if each.level == "problem"}
     doubts: dict[str, str | None] = {}
     for name in app.targets:
         opened = await app.clients.credential(app.config.vaults[name].credential)
         if f"credential {opened.name}" in failed:
             doubts[f"vault {name}"] = failed[f"credential {opened.name}"]
-    told = "but only by the tenant that the vault names: its credential gets no token for Resource Manager"
+    doubt = "but only with the tenant that the vault names: its credential gets no token for Resource Manager"
     return [
-        replace(one, level="warning", message=f"{one.message}, {told}", cure=doubts[one.subject])
-        if one.level == "ok" and one.subject in doubts
-        else one
-        for one in found
+        replace(each, level="warning", message=f"{each.message}, {doubt}", hint=doubts[each.subject])
+        if each.level == "ok" and each.subject in doubts
+        else each
+        for each in found
     ]
 
 
 def _discovery(inventory: Inventory) -> Iterable[Diagnosis]:
-    """What the listing of accounts had to say; accounts that give no keys are no fault of anybody's."""
+    """Problems and warnings of discovery. A skipped account is only a warning."""
     for problem in inventory.problems:
         subject = f"discover[{problem.entry}] {problem.scope}"
-        yield Diagnosis("problem", subject, f"was not listed whole: {problem.record.summary}", problem.record.hint)
+        yield Diagnosis("problem", subject, f"was not listed completely: {problem.record.summary}", problem.record.hint)
     for warning in inventory.warnings:
-        subject, _, told = warning.partition(": ")
-        yield Diagnosis("warning", subject, told, "check it against the accounts that `keysync accounts` lists")
-    for one in inventory.skipped:
-        level: Level = "problem" if one.refused else "warning"
-        word = "is refused" if one.refused else "is left out"
-        yield Diagnosis(level, _account_subject(one.resource_id), f"{word}: {one.reason}")
+        subject, _, message = warning.partition(": ")
+        yield Diagnosis("warning", subject, message, "compare it with the accounts that `keysync accounts` lists")
+    for skipped in inventory.skipped:
+        level: Level = "problem" if skipped.refused else "warning"
+        state = "is refused" if skipped.refused else "is skipped"
+        yield Diagnosis(level, _account_subject(skipped.resource_id), f"{state}: {skipped.reason}")
 
 
 async def _token(app: App, number: int) -> Diagnosis:
     credential = app.clients.credentials.opened[number]
     scope = endpoints_of(app.config.cloud).resource_manager_scope
-    asked = app.clients.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
-    return await _tried(f"credential {credential.name}", "gives a token for Resource Manager", asked)
+    token = app.clients.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
+    return await _test(f"credential {credential.name}", "gets a token for Resource Manager", token)
 
 
 async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
@@ -278,24 +277,24 @@ async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
         refused.update(keys.refused)
 
     refused: dict[KeyName, str] = {}
-    found = await _tried(_account_subject(resource_id), "can be read, and gives its keys", both())
+    found = await _test(_account_subject(resource_id), "returns its properties and its keys", both())
     if refused:
-        told = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
-        return Diagnosis("problem", found.subject, told, "look at the account's keys in Azure")
+        message = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
+        return Diagnosis("problem", found.subject, message, "check the account's keys in Azure")
     return found
 
 
 async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
-    return await _tried(f"vault {name}", "answers", vault.prime())
+    return await _test(f"vault {name}", "replies", vault.prime())
 
 
 async def _vault_write(app: App, vault: KeyVault, name: str) -> Diagnosis:
     if not is_written(app.config, name):
-        return Diagnosis("ok", f"vault {name}", "gets no key written by the configuration: writing was not tried")
-    return await _tried(f"vault {name}", "would let keysync set secrets (tried without writing)", vault.probe_write())
+        return Diagnosis("ok", f"vault {name}", "receives no key in this configuration: writing was not tested")
+    return await _test(f"vault {name}", "allows keysync to set secrets (tested without writing)", vault.probe_write())
 
 
-async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
+async def _test(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
     try:
         await attempt
     except CallFailed as failure:
@@ -304,27 +303,29 @@ async def _tried(subject: str, success: str, attempt: Awaitable[object]) -> Diag
 
 
 def _secrets(results: Iterable[Result], closed: Container[str]) -> Iterable[Diagnosis]:
-    """What a run would find at each secret; of a vault in `closed` nothing that would have to be written."""
+    """A finding for each secret of a dry run. Writes to a vault in `closed` are problems, since it refuses them."""
     for result in results:
         subject = f"secret {result.ref.vault}/{result.ref.secret}"
         if result.outcome == "refused":
             yield Diagnosis("problem", subject, "would be refused", _instruction(result))
         elif result.outcome == "skipped":
-            yield Diagnosis("warning", subject, "would be left alone", _instruction(result))
+            yield Diagnosis("warning", subject, "would be skipped", _instruction(result))
         elif result.outcome == "failed":
             hint = result.error.hint if result.error else None
             yield Diagnosis("problem", subject, result.reason or "would fail", hint, result.error)
         elif result.outcome in WRITES and f"vault {result.ref.vault}" in closed:
-            told = _EXPECTED[result.outcome]
-            yield Diagnosis("problem", subject, f"{told}, but the vault refuses it", "see the finding about the vault")
+            change = _EXPECTED[result.outcome]
+            yield Diagnosis(
+                "problem", subject, f"{change}, but the vault refuses it", "see the finding about the vault"
+            )
         elif result.outcome == "unchanged" and result.reason:
-            yield Diagnosis("warning", subject, "is not marked as keysync's", _instruction(result))
+            yield Diagnosis("warning", subject, "has no keysync tags", _instruction(result))
         else:
             yield Diagnosis("ok", subject, _EXPECTED[result.outcome])
 
 
 def _instruction(result: Result) -> str | None:
-    """What to do about `result`; with an error the reason is the service's text, and no instruction."""
+    """How to fix `result`, from its reason. Beside an error, the reason is the text of Azure and no instruction."""
     return result.reason if result.error or result.reason is None else Instruction(result.reason)
 
 
@@ -332,7 +333,7 @@ _EXPECTED: Final = {
     "unchanged": "is in sync",
     "create": "would be created",
     "update": "would be updated",
-    "adopt": "would be marked as keysync's",
+    "adopt": "would be adopted",
     "recover": "would be recovered",
     "disable": "would be disabled",
     "delete": "would be deleted",
@@ -341,23 +342,23 @@ _EXPECTED: Final = {
 
 def _print(options: Options, found: list[Diagnosis]) -> None:
     if options.output == "json":
-        sys.stdout.write(to_json({"findings": [one.to_dict() for one in found]}) + "\n")
+        sys.stdout.write(to_json({"findings": [each.to_dict() for each in found]}) + "\n")
         return
     console = console_for(sys.stdout)
-    runs = [one.subject for one in found if one.level == "ok"]
-    if runs:
-        console.line(Span("✓ ", "green"), Span(_counted(runs)), whole=True)
-    for one in (one for one in found if one.level != "ok"):
-        mark, style = _STYLES[one.level]
-        console.line(Span(f"{mark} ", style), Span(one.subject, "bold"), Span(f": {one.message}"), whole=True)
-        if one.cure:
-            print_message(console, one.cure, Span("    → ", "cyan"))
-    counts = {level: sum(one.level == level for one in found) for level in ("ok", "warning", "problem")}
-    told = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
-    console.line(Span(told, "bold red" if counts["problem"] else "bold green"))
+    passed = [each.subject for each in found if each.level == "ok"]
+    if passed:
+        console.line(Span("✓ ", "green"), Span(_counted(passed)), whole=True)
+    for each in (each for each in found if each.level != "ok"):
+        mark, style = _STYLES[each.level]
+        console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), whole=True)
+        if each.hint:
+            print_message(console, each.hint, Span("    → ", "cyan"))
+    counts = {level: sum(each.level == level for each in found) for level in ("ok", "warning", "problem")}
+    summary = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
+    console.line(Span(summary, "bold red" if counts["problem"] else "bold green"))
 
 
 def _counted(subjects: Iterable[str]) -> str:
-    """What passed, as counts: `configuration, 1 credential, 300 accounts, 2 vaults`."""
+    """What passed, as counts, such as `configuration, 1 credential, 300 accounts, 2 vaults`."""
     counts = Counter(noun for noun, _, _ in (subject.partition(" ") for subject in dict.fromkeys(subjects)))
     return ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counts.items()) + ": ok"

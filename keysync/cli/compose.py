@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,7 +17,7 @@ from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
-from keysync.calls import CallAdmission, CallObserver
+from keysync.calls import CallAdmission, CallObserver, Operation
 from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
@@ -86,9 +86,13 @@ class App:
 
     @property
     def credential_expiries(self) -> dict[str, datetime]:
-        """When the open credentials expire, by name, where that is known."""
+        """When the open credentials expire, by name. Omits those of unknown expiry."""
         opened = self.clients.credentials.opened
         return {credential.name: credential.expires_at for credential in opened if credential.expires_at is not None}
+
+
+def uncounted(operation: Operation, status: str) -> None:
+    """A `CallObserver` that counts nothing."""
 
 
 @asynccontextmanager
@@ -98,7 +102,7 @@ async def open_app(
     redactor: Redactor,
     observe: CallObserver,
     options: AppOptions | None = None,
-) -> AsyncIterator[App]:
+) -> AsyncGenerator[App]:
     """Opens session, credentials and clients for `accounts`, and closes them in reverse order.
 
     Discovered accounts follow later, through `App.discovery` and `App.cover`. Makes no request. Raises UsageError if this
@@ -106,7 +110,7 @@ async def open_app(
     """
     options = options or AppOptions()
     if config.discover:
-        # Listed accounts open their credentials below. Those that discovery finds would do so only after its requests.
+        # Listed accounts open their credentials below. Discovered accounts would do so only after the first requests.
         check_credentials(config)
     async with AsyncExitStack() as stack:
         endpoints, request_seconds = endpoints_of(config.cloud), config.timeouts.request.total_seconds()

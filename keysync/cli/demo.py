@@ -1,4 +1,4 @@
-"""`demo`: the real sync against the embedded Azure, whose sample accounts get new keys all the time."""
+"""`demo`: the daemon against the embedded Azure, whose sample accounts get new keys all the time."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from keysync.sync.model import BAD, ItemRef, Report, Result
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"
 _GROUP: Final = "default-azurebatch-japaneast"
-_PASSES_ONCE: Final = 3
+_RUNS_ONCE: Final = 3
 _SEED: Final = 7
 
-_WELL: Final = 2
-# Two that are fine, one whose secret's name is taken, and one for each state that operators meet.
+_HEALTHY: Final = 2
+# Two healthy accounts, one whose secret's name is taken, and one for each state that operators meet.
 _ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
     {"name": "renderfarm"},
     {"name": "simulation"},
@@ -50,12 +50,12 @@ _ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
     },
 )
 
-# Somebody's own secret under a name that keysync would use: it is refused, never overwritten.
+# An unmanaged secret with a name that keysync would use: it is refused, never overwritten.
 _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tags": {"managed-by": "terraform"}}
 
 
 def run(options: Options, *, once: bool, every: float) -> int:
-    """Runs until SIGINT or SIGTERM, or with `once` for three runs; returns 0."""
+    """Runs until SIGINT or SIGTERM, or with `once` for three runs, `every` so many seconds. Returns 0."""
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
     return asyncio.run(_run(redactor, once=once, every=every))
@@ -64,7 +64,7 @@ def run(options: Options, *, once: bool, every: float) -> int:
 async def _run(redactor: Redactor, *, once: bool, every: float) -> int:
     with interruptible() as interruption:
         async with Emulator(_data()) as azure:
-            # The credential that the sample configuration names takes them from here.
+            # Read by the credential of the sample configuration.
             os.environ.update(
                 AZURE_TENANT_ID=azure.endpoints.tenant_id,
                 AZURE_CLIENT_ID=azure.endpoints.client_id,
@@ -95,7 +95,7 @@ def _config(azure: Emulator, every: float) -> Config:
                 "ca_bundle": str(azure.endpoints.ca_bundle),
             },
             "credential": {"type": "environment"},
-            # The SDK takes a challenge only from a parent domain of the vault's, which `localhost` has none of.
+            # The SDK compares a challenge with the parent domain of the vault, and `localhost` has none.
             "vaults": {"main": {"url": azure.endpoints.vaults["main"], "verify_challenge_resource": False}},
             "accounts": [
                 {
@@ -108,7 +108,7 @@ def _config(azure: Emulator, every: float) -> Config:
             ],
             "schedule": {"every": timedelta(seconds=max(every, 1.0))},
             "timeouts": {"collect": "5s"},
-            # Keys are renewed here far more often than anywhere else.
+            # Keys are regenerated far more often here than in production.
             "limits": {"changes_per_day": None},
             "listen": "127.0.0.1:0",
         }
@@ -116,33 +116,33 @@ def _config(azure: Emulator, every: float) -> Config:
 
 
 class _Show:
-    """What stands on the terminal: the whole report of the first run, then what is new, pass by pass; a `RunObserver`."""
+    """Prints the full report of the first run, then only news of each run: a `RunObserver`."""
 
     def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
-        self._paper = console
+        self._console = console
         self._azure = azure
         self._interruption = interruption
         self._once = once
         self._runs = 0
         self._last: dict[ItemRef, str] = {}
-        self._random = random.Random(_SEED)  # noqa: S311  # nosec B311  # which account's key is renewed next is no secret
+        self._random = random.Random(_SEED)  # noqa: S311  # nosec B311  # chooses the next account, which is no secret
 
     def opening(self, url: str) -> None:
-        """Says what is about to happen."""
+        """Prints the addresses and the accounts."""
         endpoints = self._azure.endpoints
         self._say(
             "the embedded Azure is up",
             f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}",
         )
         names = [str(account["name"]) for account in _ACCOUNTS]
-        faulty = ", ".join(names[_WELL:])
-        self._say("accounts", f"{', '.join(names[:_WELL])}; with a fault that is meant: {faulty}")
+        faulty = ", ".join(names[_HEALTHY:])
+        self._say("accounts", f"{', '.join(names[:_HEALTHY])}; with a deliberate fault: {faulty}")
         self._say("the daemon's page", url)
         if not self._once:
-            self._say("to end", "Ctrl-C")
+            self._say("stop with", "Ctrl-C")
 
     def closing(self) -> None:
-        """Says what it came to."""
+        """Prints the totals."""
         versions = sum(len(secret) for secret in self._azure.state.vault("main").secrets.values())
         self._say(
             "ended",
@@ -150,38 +150,38 @@ class _Show:
         )
 
     def started(self, run_id: str, work_items: int) -> None:
-        """Told by the report."""
+        """No-op: `finished` prints the results."""
 
     def collected(self, run_id: str, account: str) -> None:
-        """Told by the report."""
+        """No-op: `finished` prints the results."""
 
     def result(self, run_id: str, result: Result) -> None:
-        """Told by the report."""
+        """No-op: `finished` prints the results."""
 
     def finished(self, report: Report) -> None:
-        """Tells of the run, and renews a key so that the next one has something to do."""
+        """Prints the run, and regenerates a key for the next one to sync."""
         self._runs += 1
-        self._tell(report)
-        if self._once and self._runs >= _PASSES_ONCE:
+        self._print(report)
+        if self._once and self._runs >= _RUNS_ONCE:
             self._interruption.stop.set()
         else:
-            self._renew()
+            self._regenerate()
 
-    def _renew(self) -> None:
+    def _regenerate(self) -> None:
         name = self._random.choice(["renderfarm", "simulation"])
         key = self._random.choice(["Primary", "Secondary"])
         self._azure.state.regenerate(name, key)
-        self._say("renewed in Azure", f"the {key.lower()} key of {name}; the old one is dead as of now")
+        self._say("regenerated in Azure", f"the {key.lower()} key of {name}; the old one is invalid now")
 
-    def _tell(self, report: Report) -> None:
+    def _print(self, report: Report) -> None:
         new = [result for result in report.results if self._is_new(result)]
         self._last |= {result.ref: result.outcome for result in report.results}
         if self._runs == 1:
-            print_report(self._paper, report)
+            print_report(self._console, report)
             return
         for result in new:
             self._line(result)
-        self._quiet_line(report)
+        self._summary_line(report)
 
     def _is_new(self, result: Result) -> bool:
         return result.outcome != "unchanged" and (
@@ -196,18 +196,18 @@ class _Show:
             style,
         )
 
-    def _quiet_line(self, report: Report) -> None:
-        # Accounts that keep failing are left out of some runs: what is known of them still counts.
+    def _summary_line(self, report: Report) -> None:
+        # Runs skip accounts that keep failing. Their last results still count.
         in_sync = sum(outcome not in BAD for outcome in self._last.values())
-        behind = sorted(
+        failing = sorted(
             {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}, key=natural
         )
-        told = f"{in_sync} of {len(self._last)} secrets in sync in {report.duration_seconds:.2f} s"
-        self._say(f"pass {self._runs}", f"{told}; still failing: {', '.join(behind)}" if behind else told, "dim")
+        counts = f"{in_sync} of {len(self._last)} secrets in sync in {report.duration_seconds:.2f} s"
+        self._say(f"run {self._runs}", f"{counts}; still failing: {', '.join(failing)}" if failing else counts, "dim")
 
-    def _say(self, what: str, text: str, style: str = "bold") -> None:
+    def _say(self, label: str, text: str, style: str = "bold") -> None:
         now = Span(time.strftime("%H:%M:%S "), "dim")
-        self._paper.line(now, Span(what, style), Span(f": {text}"), whole=True)
+        self._console.line(now, Span(label, style), Span(f": {text}"), whole=True)
         sys.stdout.flush()
         if reader_is_gone():
             self._interruption.stop.set()

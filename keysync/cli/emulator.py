@@ -1,4 +1,4 @@
-"""`keysync emulator`: an Azure on loopback, and how to reach it from keysync and from az."""
+"""`emulator`: serves the embedded Azure on loopback, and prints how to use it with keysync and az."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 _SECONDS = {"ms": 0.001, "s": 1.0}
 
 
-@click.command(short_help="Serve the embedded Azure for tests of your own.", context_settings={"show_default": True})
+@click.command(short_help="Serve the embedded Azure for your own tests.", context_settings={"show_default": True})
 @click.option(
     "--port",
     type=click.IntRange(0, 65_535),
     default=0,
     metavar="PORT",
-    help="Port of Entra and ARM; 0 takes a free one.",
+    help="Port of Entra and ARM; 0 chooses a free one.",
 )
 @click.option("--data", type=FILE, metavar="FILE", help="YAML with accounts and vaults; without it, a small sample.")
 @click.option(
     "--ready-file",
     type=FILE,
     metavar="FILE",
-    help="Written once it serves: where everything is, and what to sign in with.",
+    help="Written once the emulator serves: its addresses and credentials.",
 )
-@click.option("--latency", default="0ms", metavar="TIME", help="How late each reply is, such as 40ms or 1s.")
+@click.option("--latency", default="0ms", metavar="TIME", help="Delay of each reply, such as 40ms or 1s.")
 @click.option(
     "--limits", type=choice("azure", "off"), default="off", help="Throttle as Azure documents it, or not at all."
 )
@@ -48,7 +48,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0}
     "--state",
     type=FILE,
     metavar="FOLDER",
-    help="Folder that keys and secrets are kept in; without it nothing is kept.",
+    help="Folder in which keys and secrets are kept. Without it, nothing is kept.",
 )
 @global_options
 def emulator(
@@ -58,12 +58,12 @@ def emulator(
     latency: str,
     limits: str,
     state: Path | None,
-    **_given: Any,  # noqa: ANN401  # global options are taken everywhere; it logs nothing
+    **_given: Any,  # noqa: ANN401  # every command accepts the global options; this one logs nothing
 ) -> None:
-    """Serve an Azure of your own on loopback: Entra, Batch accounts and Key Vault, until SIGTERM or Ctrl-C."""
+    """Serve an embedded Azure on loopback (Entra, Batch accounts, Key Vault) until SIGTERM or Ctrl-C."""
     check_ssl_cert_file()
-    # Imported here, so that the help of every command comes without a web server and its certificates.
-    from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415
+    # Imported here, since `--help` needs no web server and no certificates.
+    from keysync.emulator import Emulator, EmulatorData, load_data  # noqa: PLC0415  # as above
 
     if ready_file is not None:
         check_replaceable(ready_file, "--ready-file")
@@ -73,22 +73,22 @@ def emulator(
         asyncio.run(_serve(azure, content, ready_file))
     except OSError as failure:
         if failure.errno == errno.EADDRINUSE:
-            raise UsageError(f"--port {port}: something else listens there; 0 takes a free one") from failure
+            raise UsageError(f"--port {port}: another process listens there; 0 chooses a free one") from failure
         raise KeysyncError(f"the emulator cannot serve: {failure.strerror or failure}") from failure
 
 
 def _seconds(text: str) -> float:
-    told = _DURATION.fullmatch(text.strip())
-    if told is None:
+    match = _DURATION.fullmatch(text.strip())
+    if match is None:
         raise UsageError(f"--latency is {text!r}, expected a number with ms or s, such as 40ms")
-    return float(told[1]) * _SECONDS[told[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None) -> None:
-    from keysync.cli.signals import interruptible  # noqa: PLC0415
-    from keysync.emulator.store import write_private  # noqa: PLC0415
+    from keysync.cli.signals import interruptible  # noqa: PLC0415  # not needed for `--help`
+    from keysync.emulator.store import write_private  # noqa: PLC0415  # as above
 
-    with interruptible(signal.SIGHUP) as interruption:  # a terminal that is closed leaves nothing behind
+    with interruptible(signal.SIGHUP) as interruption:  # also ends when the terminal is closed
         async with azure:
             click.echo("\n".join(_guide(azure, content)))
             if ready_file is not None:
@@ -97,20 +97,20 @@ async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None
 
 
 def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
-    ends = azure.endpoints
+    endpoints = azure.endpoints
     yield "# Configuration of keysync"
     yield "cloud:"
-    yield f"  authority: {ends.authority}"
-    yield f"  resource_manager: {ends.resource_manager}"
-    yield f"  ca_bundle: {ends.ca_bundle}"
+    yield f"  authority: {endpoints.authority}"
+    yield f"  resource_manager: {endpoints.resource_manager}"
+    yield f"  ca_bundle: {endpoints.ca_bundle}"
     yield "credential: {type: environment}"
-    if ends.vaults:
+    if endpoints.vaults:
         yield "vaults:"
         yield from (
-            f"  {name}: {{url: {url!r}, verify_challenge_resource: false}}" for name, url in ends.vaults.items()
+            f"  {name}: {{url: {url!r}, verify_challenge_resource: false}}" for name, url in endpoints.vaults.items()
         )
-    if content.accounts and ends.vaults:
-        names = list(ends.vaults)
+    if content.accounts and endpoints.vaults:
+        names = list(endpoints.vaults)
         yield "accounts:"
         for index, account in enumerate(content.accounts):
             yield f"  - subscription_id: {account.subscription_id}"
@@ -119,29 +119,29 @@ def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
             yield f"    vaults: ['{names[index % len(names)]}']"
     yield ""
     yield "# Environment"
-    yield f"export AZURE_TENANT_ID={quote(ends.tenant_id)}"
-    yield f"export AZURE_CLIENT_ID={quote(ends.client_id)}"
-    yield f"export AZURE_CLIENT_SECRET={quote(ends.client_secret)}"
+    yield f"export AZURE_TENANT_ID={quote(endpoints.tenant_id)}"
+    yield f"export AZURE_CLIENT_ID={quote(endpoints.client_id)}"
+    yield f"export AZURE_CLIENT_SECRET={quote(endpoints.client_secret)}"
     yield ""
     yield "# az"
     yield from _az(azure, content)
     yield ""
-    yield f"# Control (faults, rotations, counts): curl {ends.control}"
-    yield "# Ctrl-C ends it."
+    yield f"# Control (faults, rotations, request counts): curl {endpoints.control}"
+    yield "# Press Ctrl-C to stop."
 
 
 def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
-    ends = azure.endpoints
-    yield f"export REQUESTS_CA_BUNDLE={quote(ends.ca_bundle)}"
-    # az puts the suffix behind what --vault-name says; a slash leaves room for a host and a port.
+    endpoints = azure.endpoints
+    yield f"export REQUESTS_CA_BUNDLE={quote(endpoints.ca_bundle)}"
+    # az appends the suffix to --vault-name. With a slash as suffix, the name can be a host and a port.
     yield (
-        f"az cloud register --name keysync --endpoint-resource-manager {ends.resource_manager} --suffix-keyvault-dns /"
+        f"az cloud register --name keysync --endpoint-resource-manager {endpoints.resource_manager} --suffix-keyvault-dns /"
     )
     yield "az cloud set --name keysync"
     yield "az config set core.instance_discovery=false"
     yield (
-        f"az login --service-principal --tenant {quote(ends.tenant_id)} --username {quote(ends.client_id)} "
-        f"--password={quote(ends.client_secret)}"
+        f"az login --service-principal --tenant {quote(endpoints.tenant_id)} --username {quote(endpoints.client_id)} "
+        f"--password={quote(endpoints.client_secret)}"
     )
     if content.accounts:
         first = content.accounts[0]
@@ -149,7 +149,7 @@ def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
             f"az batch account keys list --subscription {first.subscription_id} "
             f"--resource-group {quote(first.resource_group)} --name {first.name}"
         )
-    for url in list(ends.vaults.values())[:1]:
+    for url in list(endpoints.vaults.values())[:1]:
         yield f"az keyvault secret set --vault-name {url.removeprefix('https://')} --name hello --value world"
         yield f"az keyvault secret show --id {url}/secrets/hello"
         yield f"az keyvault secret list --id {url}"

@@ -1,4 +1,4 @@
-"""`health`: whether the daemon beside it works, for the health check of a container."""
+"""`health`: checks the daemon in the same container or machine, as a health check."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from keysync.web.healthcheck import why_unwell
 
 
 def run(config: Path | None) -> int:
-    """Prints what the daemon says of itself; returns 0 if it is well and 1 if not, or if it cannot be asked."""
+    """Prints the health of the daemon. Returns 0 if it is healthy, 1 if it is not or does not reply."""
     listen = _listen(config, os.environ)
     reason = _reason(listen)
     click.echo(f"healthy: {listen}" if reason is None else f"unhealthy: {listen}: {reason}")
@@ -27,7 +27,7 @@ def _listen(config: Path | None, environ: Mapping[str, str]) -> str:
     try:
         return load_listen(find_config(config, environ), environ)
     except ConfigError:
-        # The daemon goes on with the file that it had: a restart for the sake of a bad edit would end what works.
+        # The daemon keeps its previous configuration. A failed health check would restart it with the invalid one.
         return default_listen(environ)
 
 
@@ -35,7 +35,7 @@ def _reason(listen: str) -> str | None:
     try:
         host, port = split_listen(listen)
     except ValueError:
-        return "this is no address and port"
+        return "not an address and a port"
     if port == 0:
-        return "with port 0 the system chose one, and only the daemon's log tells which"
+        return "the system chooses the port for 0; the daemon logs it"
     return why_unwell(host, port)

@@ -1,4 +1,4 @@
-"""The commands. Nothing of Azure is imported until one runs, so that `--help` and `--version` are immediate."""
+"""The command line. It imports no Azure SDK before a command runs, so that `--help` and `--version` are immediate."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from keysync.cli.options import (
     output_option,
     shard_options,
 )
-from keysync.cli.streams import guard_stdout, settled
+from keysync.cli.streams import final_code, guard_stdout
 from keysync.errors import KeysyncError
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
 
 
 class _InOrder(click.Group):
-    """Tells its commands as they are defined: what is needed most comes first."""
+    """Lists its commands in the order of their definition: the most used come first."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's own
-        """Their names."""
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002  # click's signature
+        """The names of the commands."""
         return list(self.commands)
 
 
@@ -53,16 +53,16 @@ class _InOrder(click.Group):
 )
 @global_options
 @click.pass_context
-def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # what the options give
-    """Takes the global options that stand before a command."""
+def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # values of the options
+    """Keeps the global options that precede a command."""
     context.obj = given
 
 
-@app.command(short_help="One run: write what changed, then exit.")
+@app.command(short_help="One sync run: write what changed, then exit.")
 @config_option
-@click.option("--dry-run", is_flag=True, help="Show what would be done, write nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @accounts_option
-@click.option("--accept", metavar="CHECKSUM", help="Go beyond the limits for just this plan.")
+@click.option("--accept", metavar="CHECKSUM", help="Allow exactly this plan to exceed the limits.")
 @shard_options
 @click.option(
     "--metrics-file", type=FILE, metavar="FILE", help="Write metrics for a textfile collector; ends in .prom."
@@ -70,7 +70,7 @@ def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # wha
 @click.option(
     "--push-gateway",
     metavar="URL",
-    help="Push metrics to a Pushgateway; a failure is a warning in the log and leaves the exit code alone.",
+    help="Push metrics to a Pushgateway. A failure is logged as a warning and does not change the exit code.",
 )
 @all_option
 @output_option
@@ -83,9 +83,9 @@ def sync(
     accept: str | None,
     metrics_file: Path | None,
     push_gateway: str | None,
-    **given: Any,  # noqa: ANN401  # what the options give
+    **given: Any,  # noqa: ANN401  # values of the options
 ) -> None:
-    """One run: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 safety stop)."""
+    """Sync once: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 stopped by a limit)."""
     _configured(
         "sync", context, given, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
     )
@@ -105,38 +105,38 @@ def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # n
     _configured("sync", context, given, dry_run=True, exit_code_for_changes=exit_code)
 
 
-@app.command(name="run", short_help="The daemon: passes on schedule, and a page.")
+@app.command(name="run", short_help="The daemon: sync runs on schedule, and a status page.")
 @config_option
 @shard_options
 @global_options
 @click.pass_context
 def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
-    """The daemon: passes on schedule, with a status page, probes and metrics; ends with 0 on SIGINT and SIGTERM."""
-    _configured("run", context, given, reads=False)  # it looks at the file itself, again and again
+    """Run the daemon: sync on schedule, serve a status page, probes and metrics; exit with 0 on SIGINT and SIGTERM."""
+    _configured("run", context, given, reads=False)  # the daemon reads the file itself, repeatedly
 
 
-@app.command(short_help="Take over secrets that are not keysync's yet.")
+@app.command(short_help="Take over unmanaged secrets.")
 @config_option
 @accounts_option
 @shard_options
-@click.option("--yes", is_flag=True, help="Do it; without, only show what would be done.")
+@click.option("--yes", is_flag=True, help="Do it. Without this option, only show what would be done.")
 @click.option("--secret", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
 @click.option(
     "--replace",
     is_flag=True,
-    help="Also where the value differs (it gets a new version) or somebody else's mark is.",
+    help="Also secrets whose value differs (they get a new version) or that have another owner's tags.",
 )
 @all_option
 @output_option
 @global_options
 @click.pass_context
 def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **given: Any) -> None:  # noqa: ANN401
-    """Take over secrets that are not keysync's yet: show what would be done, with --yes do it."""
-    how = "replace" if replace else "unmarked"
-    _configured("sync", context, given, dry_run=not yes, adopt=how, secrets=tuple(secret))
+    """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
+    adoption = "replace" if replace else "unmarked"
+    _configured("sync", context, given, dry_run=not yes, adopt=adoption, secrets=tuple(secret))
 
 
-@app.command(short_help="The doctor: try all, write nothing, tell cures.")
+@app.command(short_help="Test access to everything; write nothing.")
 @config_option
 @accounts_option
 @shard_options
@@ -144,18 +144,18 @@ def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: 
 @global_options
 @click.pass_context
 def check(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
-    """The doctor: try credentials, accounts and vaults without writing, and say what to do about each finding."""
+    """Test the configuration, tokens, accounts and vaults without writing, and say how to fix each finding."""
     _configured("check", context, given)
 
 
-@app.command(short_help="List the accounts that are covered.")
+@app.command(short_help="List the accounts that the configuration covers.")
 @config_option
 @shard_options
 @output_option
 @global_options
 @click.pass_context
 def accounts(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
-    """List the accounts that the configuration covers, those that are discovered included; reads no key."""
+    """List the accounts that the configuration covers, including discovered ones; read no key."""
     _configured("accounts", context, given)
 
 
@@ -165,19 +165,19 @@ def accounts(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
     "--principal-id",
     multiple=True,
     metavar="ID",
-    help="Object id of the identity; repeatable, in the order in which identities are told.",
+    help="Object ID of an identity; repeatable, in the order of the identities in the output.",
 )
 @output_option
 @global_options
 def role(config: Path | None, principal_id: Sequence[str], output: str, **_given: Any) -> None:  # noqa: ANN401
-    """Print the least-privilege roles and assignments that the configuration needs, as a shell script; asks nobody."""
-    from keysync.cli import role as roles  # noqa: PLC0415  # imports pydantic
+    """Print the least-privilege roles and assignments that the configuration needs, as a shell script; make no request."""
+    from keysync.cli import role as role_command  # noqa: PLC0415  # imports pydantic
 
-    sys.exit(roles.run(config, output, tuple(principal_id)))
+    sys.exit(role_command.run(config, output, tuple(principal_id)))
 
 
-@app.command(short_help="The daemon against the embedded Azure.")
-@click.option("--once", is_flag=True, help="End by itself after a few runs.")
+@app.command(short_help="Run the daemon against the embedded Azure.")
+@click.option("--once", is_flag=True, help="Exit after a few runs.")
 @click.option(
     "--every",
     type=click.FloatRange(min=1.0),
@@ -189,27 +189,27 @@ def role(config: Path | None, principal_id: Sequence[str], output: str, **_given
 @global_options
 @click.pass_context
 def demo(context: click.Context, /, once: bool, every: float, **given: Any) -> None:  # noqa: ANN401
-    """The daemon against the embedded Azure, on sample accounts whose keys keep being regenerated."""
+    """Run the daemon against the embedded Azure, with sample accounts whose keys are regenerated all the time."""
     log = _log(context, given, default_level="critical")
     with fast_imports():
-        from keysync.cli import demo as demonstration  # noqa: PLC0415  # imports the SDKs
+        from keysync.cli import demo as demo_command  # noqa: PLC0415  # imports the SDKs
 
-    sys.exit(demonstration.run(_options(config=None, **log), once=once, every=every))
+    sys.exit(demo_command.run(_options(config=None, **log), once=once, every=every))
 
 
-@app.command(short_help="Ask the daemon on this machine whether it works.")
+@app.command(short_help="Check that the daemon on this machine works.")
 @config_option
 @global_options
-def health(config: Path | None, **_given: Any) -> None:  # noqa: ANN401  # global options are taken everywhere
-    """Ask the daemon where `listen` says, on this machine; exit with 0 if it works, with 1 if not: for a health check."""
-    from keysync.cli import health as asking  # noqa: PLC0415  # imports pydantic
+def health(config: Path | None, **_given: Any) -> None:  # noqa: ANN401  # every command accepts the global options
+    """Check that the daemon at the `listen` address on this machine works: exit with 0 if it does, else with 1."""
+    from keysync.cli import health as health_command  # noqa: PLC0415  # imports pydantic
 
-    sys.exit(asking.run(config))
+    sys.exit(health_command.run(config))
 
 
 @app.command()
 @global_options
-def schema(**_given: Any) -> None:  # noqa: ANN401  # global options are taken everywhere
+def schema(**_given: Any) -> None:  # noqa: ANN401  # every command accepts the global options
     """Print the JSON Schema of the configuration file."""
     from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic
 
@@ -227,7 +227,7 @@ def _configured(
     reads: bool = True,
     **more: Any,  # noqa: ANN401  # other fields of Options
 ) -> NoReturn:
-    """Runs a command that needs a configuration, which is read while what the command needs is imported."""
+    """Runs a command that needs a configuration. It is read while the modules of the command are imported."""
     shard = shard_of(given["shard"], given["shards"], os.environ)
     log = _log(context, given)
     check_ssl_cert_file()
@@ -248,27 +248,27 @@ def _configured(
 
 
 def _begin_reading(config: Path | None) -> Reading:
-    from keysync.config.isolated import Reading  # noqa: PLC0415  # what it takes is not to be there for `--help`
+    from keysync.config.isolated import Reading  # noqa: PLC0415  # not needed for `--help`
 
     return Reading.begin(config)
 
 
-def _options(**given: Any) -> Options:  # noqa: ANN401  # its fields
+def _options(**given: Any) -> Options:  # noqa: ANN401  # fields of Options
     from keysync.cli.options import Options  # noqa: PLC0415  # imports the SDKs
 
     return Options(**given)
 
 
 def _log(context: click.Context, given: Mapping[str, Any], *, default_level: str | None = None) -> dict[str, str]:
-    """How the run logs: what stands after the command wins, then before it, then the environment."""
+    """Level and format of the log. Options after the command win over options before it, and those over the environment."""
     level = given["log_level"] or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS)
-    level = level or default_level or ("critical" if _told_by_the_result(given) else "info")
+    level = level or default_level or ("critical" if _on_terminal(given) else "info")
     form = given["log_format"] or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
     return {"log_level": level, "log_format": form or ("console" if sys.stderr.isatty() else "json")}
 
 
-def _told_by_the_result(given: Mapping[str, Any]) -> bool:
-    """On a terminal the table and its notes tell all that the log would, so the log waits until it is asked for."""
+def _on_terminal(given: Mapping[str, Any]) -> bool:
+    """Whether the result is text on a terminal. It says all that the log would, so logging is off by default."""
     return given.get("output") == "text" and sys.stderr.isatty() and sys.stdout.isatty()
 
 
@@ -280,42 +280,42 @@ def _from_environment(name: str, known: Sequence[str]) -> str | None:
 
 
 def main() -> None:
-    """Entry point of the console script: runs the command line, and ends the process."""
+    """Entry point of the console script. Runs the command line and ends the process."""
     code = invoke()
     log_stream.flush()
     exit_now(code)
 
 
 def invoke() -> int:
-    """Runs the command line; the exit code. Never ends with a traceback."""
+    """Runs the command line and returns the exit code. Never shows a traceback."""
     guard_stdout()
-    code, told = settled(_command())
-    if told is not None:
-        _complain(told)
+    code, message = final_code(_command())
+    if message is not None:
+        _print_error(message)
     return code
 
 
-def _complain(text: str) -> None:
-    """Writes to stderr, after the log; not where stderr is not read, so that the process ends all the same."""
+def _print_error(text: str) -> None:
+    """Writes to stderr after the log. Writes nothing if stderr is blocked, so that the process still ends."""
     if log_stream.flush():
         click.echo(f"keysync: {strip_control_codes(text)}", err=True)
 
 
 def _command() -> int:
-    """Runs the command that was asked for; its exit code."""
+    """Runs the command and returns its exit code."""
     try:
         app()
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     except KeysyncError as error:
         for line in str(error).splitlines():
-            _complain(line)
+            _print_error(line)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f" in {Path(place.tb_frame.f_code.co_filename).name}:{place.tb_lineno}" if place else ""
-        _complain(f"internal error: {type(error).__name__}{where}; please report it")
+        trace = error.__traceback__
+        while trace is not None and trace.tb_next is not None:
+            trace = trace.tb_next
+        place = f" in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
+        _print_error(f"internal error: {type(error).__name__}{place}; please report it")
         return 1
     return 0

@@ -1,4 +1,4 @@
-"""Options that commands share, and their values for one command."""
+"""Options that several commands share, and the values that one command was given."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 from keysync import __version__
 from keysync.config.isolated import Reading
 
-if TYPE_CHECKING:  # not at run time: `--help` and `--version` must not import what a sync run needs
+if TYPE_CHECKING:  # `--help` and `--version` must not import what a sync run needs
     from keysync.config.settings import Config
     from keysync.logs import LogFormat
     from keysync.sources.shard import Shard
@@ -23,16 +23,16 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 Option: TypeAlias = Callable[[Decorated], Decorated]
 
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-"""The least severe record that is written."""
+"""Least severe level that is logged."""
 
 LOG_FORMATS: Final = ("json", "console")
-"""How the log is written."""
+"""Formats of the log."""
 
 FILE: Final = click.Path(path_type=Path)
 
 
 def several(*options: Option[Any]) -> Option[Any]:
-    """One decorator for all of `options`, told in this order."""
+    """One decorator that adds all `options`, in this order."""
 
     def decorate(command: Decorated) -> Decorated:
         for option in reversed(options):
@@ -43,7 +43,7 @@ def several(*options: Option[Any]) -> Option[Any]:
 
 
 def choice(*known: str) -> click.Choice[str]:
-    """One of the words, in whatever case."""
+    """A type that accepts the words `known`, in any case."""
     return click.Choice(known, case_sensitive=False)
 
 
@@ -64,20 +64,20 @@ accounts_option: Final = click.option(
     "--account", multiple=True, metavar="NAME", help="Only this account, by name or ARM id; repeatable."
 )
 shard_options: Final = several(
-    click.option("--shard", metavar="I/N", help="Only share I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."),
+    click.option("--shard", metavar="I/N", help="Only shard I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."),
     click.option(
         "--shards",
         type=int,
         metavar="N",
-        help="The number of shares (KEYSYNC_SHARDS), where a Job or StatefulSet of Kubernetes tells which one this is.",
+        help="Number of shards (KEYSYNC_SHARDS), if a Job or StatefulSet of Kubernetes sets the index of this one.",
     ),
 )
 global_options: Final = several(
-    click.option("--log-level", type=choice(*LOG_LEVELS), help="Least severe record of the log (KEYSYNC_LOG_LEVEL)."),
+    click.option("--log-level", type=choice(*LOG_LEVELS), help="Least severe level to log (KEYSYNC_LOG_LEVEL)."),
     click.option(
         "--log-format",
         type=choice(*LOG_FORMATS),
-        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON where stderr is no terminal.",
+        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON if stderr is not a terminal.",
     ),
     click.version_option(__version__, message="keysync %(version)s", help="Print the version and exit."),
 )
@@ -85,7 +85,7 @@ global_options: Final = several(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one command. `reading` is the configuration that is being read; None if the command needs none."""
+    """The options of one command. `reading` is the configuration while it is being read; None if the command needs none."""
 
     config: Path | None
     log_level: str
@@ -115,6 +115,6 @@ class Options:
 
 
 def load(options: Options) -> Config:
-    """The configuration that the options and the environment name. Raises ConfigError."""
+    """The configuration that the options or the environment name. Raises ConfigError."""
     reading = options.reading or Reading.begin(options.config)
     return reading.result()

@@ -1,4 +1,4 @@
-"""The progress of a pass on a terminal."""
+"""The progress bar of a run on a terminal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """A bar on stderr that counts accounts; nothing at all where stderr is no terminal."""
+    """A bar on stderr that counts accounts: a `RunObserver`. Shows nothing if stderr is not a terminal."""
 
     def __init__(self) -> None:
         self._bar = _bar() if sys.stderr.isatty() else None
@@ -31,27 +31,27 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             self._bar[0].stop()
 
     def started(self, run_id: str, work_items: int) -> None:  # noqa: ARG002  # the observer's signature
-        """The bar learns its length."""
+        """Sets the length of the bar."""
         if self._bar:
             progress, task = self._bar
             progress.update(task, total=work_items)
 
     def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002
-        """One account further."""
+        """Advances by one account."""
         if self._bar:
             progress, task = self._bar
             progress.advance(task)
 
     def result(self, run_id: str, result: Result) -> None:
-        """Results are the report's affair."""
+        """No-op: the report shows results."""
 
     def finished(self, report: Report) -> None:
-        """The bar goes away with the block."""
+        """No-op: leaving the block removes the bar."""
 
 
 def _bar() -> tuple[Progress, TaskID]:
-    from rich.console import Console  # noqa: PLC0415  # a cron job never needs it
-    from rich.progress import (  # noqa: PLC0415
+    from rich.console import Console  # noqa: PLC0415  # not needed without a terminal
+    from rich.progress import (  # noqa: PLC0415  # as above
         BarColumn,
         MofNCompleteColumn,
         Progress,

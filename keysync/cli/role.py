@@ -1,4 +1,4 @@
-"""`role`: the least that a configuration has to be allowed. It asks nobody."""
+"""`role`: prints the least-privilege roles of a configuration. It makes no request."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from keysync.errors import UsageError
 
 
 def run(config: Path | None, output: str, object_ids: Sequence[str]) -> int:
-    """Prints roles and assignments; returns 0. Raises ConfigError, and UsageError for object ids that cannot be."""
+    """Prints roles and assignments, and returns 0. Raises ConfigError, and UsageError for invalid object IDs."""
     loaded = load_config(find_config(config, os.environ), os.environ)
-    for given in object_ids:
-        if not re.fullmatch(GUID, given):
-            raise UsageError(f"--principal-id {given!r}: expected the object id of an identity, a GUID")
-    there = len(plan_roles(loaded).principals)
-    if len(object_ids) > there:
+    for object_id in object_ids:
+        if not re.fullmatch(GUID, object_id):
+            raise UsageError(f"--principal-id {object_id!r}: expected the object ID of an identity, a GUID")
+    identities = len(plan_roles(loaded).principals)
+    if len(object_ids) > identities:
         raise UsageError(
-            f"--principal-id: given {len(object_ids)} times, but the configuration has identities: {there}"
+            f"--principal-id: given {len(object_ids)} times, but the configuration has identities: {identities}"
         )
     plan = plan_roles(loaded, object_ids)
     sys.stdout.write(render(plan) if output == "json" else render_script(plan))

@@ -53,7 +53,7 @@ def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError if the start fails."""
     limit_arenas()
     path = find_config(options.config, os.environ)
-    watch = ConfigWatch(path, lambda place: read_config(check_not_special(place)))
+    watch = ConfigWatch(path, lambda file: read_config(check_not_special(file)))
     config = watch.read()
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
@@ -144,22 +144,22 @@ async def serve(
 async def _open_notifier(
     stack: AsyncExitStack, config: Config, redactor: Redactor, metrics: Metrics
 ) -> Notifier | None:
-    wanted = config.notify
-    if wanted is None:
+    settings = config.notify
+    if settings is None:
         return None
-    # A session of its own: what tells of failures must not share the fate of the calls that fail.
+    # Its own session, so that failures of the calls that it reports do not affect it.
     transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS, redactor=redactor)
-    text = wanted.secret.read() if wanted.secret is not None else None
+    secret = settings.secret.read() if settings.secret is not None else None
     webhook = Webhook(
         transport.session,
-        wanted.url,
-        signer_from(wanted.secret_file, text, redactor),
-        timeout=wanted.timeout.total_seconds(),
-        proxy=transport.proxy_for(wanted.url),
+        settings.url,
+        signer_from(settings.secret_file, secret, redactor),
+        timeout=settings.timeout.total_seconds(),
+        proxy=transport.proxy_for(settings.url),
     )
     notifier = Notifier(
         webhook,
-        wanted=wanted.events,
+        wanted=settings.events,
         installation=config.owner,
         redact=redactor.redact,
         drain_seconds=config.timeouts.shutdown.total_seconds() * _EVENTS,
@@ -169,7 +169,7 @@ async def _open_notifier(
 
 
 def _breaker_policy(config: Config) -> BreakerPolicy:
-    """Never open for longer than the time between two runs: what is well again is noticed by the next but one at the latest."""
+    """Breakers stay open for at most the time between two runs, so that the run after the next notices a recovery."""
     policy = BreakerPolicy()
     interval = interval_of(config.schedule, utc_now()).total_seconds()
     return replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))

@@ -15,7 +15,7 @@ from keysync.report.push import check_gateway, grouping_of, push
 
 
 class RunMetrics:
-    """Where a run is counted, and where that goes afterwards. Raises UsageError where it could not go there."""
+    """The metrics of one run and their destinations. Raises UsageError if `--push-gateway` is not a valid URL."""
 
     def __init__(self, options: Options, config: Config) -> None:
         self._options = options
@@ -28,15 +28,15 @@ class RunMetrics:
         self.metrics.scheduled(interval_of(config.schedule, datetime.now(UTC)).total_seconds())
 
     def finish(self) -> None:
-        """Says when the next run is overdue, and writes `--metrics-file` if it was asked for."""
+        """Sets when the next run is overdue, and writes `--metrics-file`, if given."""
         overdue = Trigger.of(self._config.schedule).following(datetime.now(UTC), STALE_INTERVALS)
         self.metrics.overdue(overdue, self._options.shard)
         if self._options.metrics_file is not None:
             self.metrics.write(self._options.metrics_file)
 
     async def push(self) -> None:
-        """Pushes to `--push-gateway`, if it was asked for; a failure is a warning in the log."""
+        """Pushes to `--push-gateway`, if given. Logs a failure as a warning."""
         shard = self._options.shard
         if self._options.push_gateway is not None:
-            of_shard = None if shard is None else str(shard)
-            await push(self._registry, self._options.push_gateway, grouping_of(self._config.owner, of_shard))
+            grouping = grouping_of(self._config.owner, None if shard is None else str(shard))
+            await push(self._registry, self._options.push_gateway, grouping)

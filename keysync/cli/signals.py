@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -27,7 +27,7 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(*more: signal.Signals) -> Iterator[Interruption]:
+def interruptible(*more: signal.Signals) -> Generator[Interruption]:
     """Handles SIGINT, SIGTERM and `more` until the block ends. Needs a running loop."""
     loop, interruption = asyncio.get_running_loop(), Interruption()
     handled = (signal.SIGINT, signal.SIGTERM, *more)
@@ -52,7 +52,7 @@ class DaemonSignals:
     hup: Callable[[], None] = _no_op
 
     @contextmanager
-    def installed(self) -> Iterator[None]:
+    def installed(self) -> Generator[None]:
         """Handles both signals until the block ends. Needs a running loop."""
         loop = asyncio.get_running_loop()
         # Lambdas, since the callbacks change.
@@ -66,7 +66,7 @@ class DaemonSignals:
                     loop.remove_signal_handler(signum)
 
     @contextmanager
-    def calling(self, usr1: Callable[[], None], hup: Callable[[], None]) -> Iterator[None]:
+    def calling(self, usr1: Callable[[], None], hup: Callable[[], None]) -> Generator[None]:
         """Uses these callbacks until the block ends."""
         before = self.usr1, self.hup
         self.usr1, self.hup = usr1, hup

@@ -1,4 +1,4 @@
-"""`sync` and `plan`: one run, its report, and the exit code."""
+"""`sync`, `plan` and `adopt`: one run, its report and the exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keysync import logs
-from keysync.calls import Operation
-from keysync.cli.compose import App, AppOptions, open_app
+from keysync.cli.compose import App, AppOptions, open_app, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
@@ -37,18 +36,20 @@ if TYPE_CHECKING:
 
 
 def run(options: Options) -> int:
-    """Runs one run and prints its report; returns the exit code. Raises KeysyncError before the first request."""
+    """Runs once, prints the report and returns the exit code. Raises KeysyncError before the first request."""
     config = load(options)
     if options.metrics_file is not None:
-        check_replaceable(options.metrics_file, "--metrics-file")  # an exit code of 2 says that nothing was touched
-    measured = _measured(options, config)
+        check_replaceable(
+            options.metrics_file, "--metrics-file"
+        )  # before the run: exit code 2 means that nothing was done
+    run_metrics = _run_metrics(options, config)
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
-    return asyncio.run(_run(options, config, redactor, measured))
+    return asyncio.run(_run(options, config, redactor, run_metrics))
 
 
-def _measured(options: Options, config: Config) -> RunMetrics | None:
-    """None where nobody asked for metrics: their library takes its time to come. Raises UsageError."""
+def _run_metrics(options: Options, config: Config) -> RunMetrics | None:
+    """None without an option for metrics: importing their library takes time. Raises UsageError."""
     if options.metrics_file is None and options.push_gateway is None:
         return None
     from keysync.cli.run_metrics import RunMetrics  # noqa: PLC0415  # as above
@@ -56,14 +57,10 @@ def _measured(options: Options, config: Config) -> RunMetrics | None:
     return RunMetrics(options, config)
 
 
-def _uncounted(operation: Operation, status: str) -> None:
-    """A call that no metric counts."""
-
-
-async def _run(options: Options, config: Config, redactor: Redactor, measured: RunMetrics | None) -> int:
-    asked = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.options_hint)
-    shard = _shard_to_find(options)
-    rest = options.shard if shard is None else None  # the share that is still to be taken of what was found
+async def _run(options: Options, config: Config, redactor: Redactor, run_metrics: RunMetrics | None) -> int:
+    selection = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.options_hint)
+    shard = _discovered_shard(options)
+    rest = options.shard if shard is None else None  # filters what was discovered in all shards
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
             open_tracing(redactor.redact) as tracer,
@@ -71,47 +68,47 @@ async def _run(options: Options, config: Config, redactor: Redactor, measured: R
                 config,
                 (),
                 redactor,
-                measured.metrics.called if measured else _uncounted,
+                run_metrics.metrics.called if run_metrics else uncounted,
                 AppOptions(tracer=tracer, is_mine=share_of(shard)),
             ) as app,
         ):
             inventory = await resolve(config, app.discovery, interruption.stop)
             accounts = selected(inventory, options.accounts, rest)
             _check_secrets(options, inventory, accounts)
-            if measured:
-                measured.metrics.cover((account.resource_id for account in accounts), config.vaults)
+            if run_metrics:
+                run_metrics.metrics.cover((account.resource_id for account in accounts), config.vaults)
             await app.cover(accounts)
-            if measured:
-                measured.metrics.credentials(app.credential_expiries)
-            observer = Observers((RunLog(), *((measured.metrics,) if measured else ()), bar))
-            job = app.runs.make_run(
+            if run_metrics:
+                run_metrics.metrics.credentials(app.credential_expiries)
+            observer = Observers((RunLog(), *((run_metrics.metrics,) if run_metrics else ()), bar))
+            run = app.runs.make_run(
                 app.accounts,
                 observer,
                 interruption.stop,
-                selection=asked,
+                selection=selection,
                 dry_run=options.dry_run,
                 accept=options.accept,
                 orphans=_orphan_search(options, app, inventory),
-                preflight=preflight(inventory, options.accounts, rest, asked.is_about),
+                preflight=preflight(inventory, options.accounts, rest, selection.is_about),
             )
-            report = await run_sync(job)
-    if measured:
-        measured.finish()
+            report = await run_sync(run)
+    if run_metrics:
+        run_metrics.finish()
     _print(options, report)
-    if measured:
-        # Whoever reads the result need not wait for a gateway that is slow.
+    if run_metrics:
+        # The reader of the result need not wait for a slow gateway.
         sys.stdout.flush()
-        await measured.push()
+        await run_metrics.push()
     return interruption.exit_code or _exit_code(options, report)
 
 
-def _shard_to_find(options: Options) -> Shard | None:
-    """None for all: what is named may be another shard's, and is then no slip of the pen."""
+def _discovered_shard(options: Options) -> Shard | None:
+    """The shard to discover. None (all) if accounts or secrets are named: one of another shard is no typing error."""
     return None if options.accounts or options.secrets else options.shard
 
 
 def _orphan_search(options: Options, app: App, inventory: Inventory) -> OrphanSearch | None:
-    """None in a run about some accounts only, or about taking secrets over."""
+    """None in a run over some accounts only, and in `adopt`."""
     if options.accounts or options.secrets or options.adopt is not None:
         return None
     return app.runs.orphan_search(inventory, is_mine=share_of(options.shard))
@@ -124,8 +121,8 @@ def _print(options: Options, report: Report) -> None:
         console = console_for(sys.stdout)
         text.print_report(console, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
         if options.adopt is not None and options.dry_run and report.has_changes:
-            told = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
-            text.print_message(console, told)
+            message = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
+            text.print_message(console, message)
 
 
 def _adopt_command(options: Options) -> str:
@@ -135,12 +132,15 @@ def _adopt_command(options: Options) -> str:
 
 
 def _check_secrets(options: Options, inventory: Inventory, accounts: Sequence[Account]) -> None:
-    """Raises UsageError for a `--secret` that no selected account has, unless not all could be listed."""
+    """Raises UsageError for a `--secret` that no selected account has. Checks nothing if the listing is incomplete."""
     if not inventory.complete:
         return
-    accounts = [*accounts, *(one.account for one in inventory.refused if one.account is not None)]
+    accounts = [*accounts, *(skipped.account for skipped in inventory.refused if skipped.account is not None)]
     known = {
-        fold(f"{vault}/{name}") for one in accounts for vault in one.vaults for name in one.secret_names().values()
+        fold(f"{vault}/{name}")
+        for account in accounts
+        for vault in account.vaults
+        for name in account.secret_names().values()
     }
     for name in options.secrets:
         if fold(name) not in known:

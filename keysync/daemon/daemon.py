@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -171,7 +171,7 @@ class Daemon:
                 task.result()
 
     @contextmanager
-    def _logged_errors(self, part: str) -> Iterator[None]:
+    def _logged_errors(self, part: str) -> Generator[None]:
         """Logs any exception of the block, without values, so that it ends neither the daemon nor the loop around it."""
         try:
             yield
@@ -210,7 +210,7 @@ class Daemon:
             return
         await self._supervisor.end_runs(self._election.leadership.grace())
         if not self._leads():
-            # This replica does not see what the new leader does, so its own knowledge may be out of date later.
+            # This replica does not see the changes of the new leader, so its own knowledge may be stale later.
             self._account_states.forget()
             self._runtime.streaks.forget()
             runtime = self._runtime

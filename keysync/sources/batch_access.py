@@ -53,7 +53,7 @@ class BatchSources:
         self.accesses: Mapping[AccessKey, BatchAccess] = {}
 
     async def cover(self, accounts: Iterable[Account]) -> None:
-        """Opens the accesses that `accounts` miss and forgets those that they do not need. Raises UsageError."""
+        """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""
         accesses: dict[AccessKey, BatchAccess] = {}
         for key in dict.fromkeys(access_key(account) for account in accounts):
             accesses[key] = self.accesses.get(key) or BatchAccess(*await self._open_access(*key))

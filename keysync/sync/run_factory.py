@@ -125,7 +125,7 @@ class RunFactory:
         is_mine: Callable[[str], bool] = everything,
         streaks: MissingCounters | None = None,
     ) -> OrphanSearch | None:
-        """The search for orphans beside `inventory`; None where the configuration keeps them. `streaks` is the daemon's memory."""
+        """The search for secrets that `inventory` does not serve; None if the configuration keeps them. `streaks` is the daemon's memory."""
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None

@@ -24,7 +24,7 @@ def findings(ran: Ran) -> list[Finding]:
     """The findings of `check --output json`."""
     assert "Traceback" not in ran.err
     found: list[Finding] = json.loads(ran.out)["findings"]
-    assert all(set(one) == {"level", "subject", "message", "cure", "affected"} for one in found)
+    assert all(set(one) == {"level", "subject", "message", "hint", "affected"} for one in found)
     return found
 
 
@@ -101,7 +101,7 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
     assert ran.code == 1
     assert contents(world) == before
     found = findings(ran)
-    assert all(one["cure"] for one in found if one["level"] != "ok"), [one for one in found if one["level"] != "ok"]
+    assert all(one["hint"] for one in found if one["level"] != "ok"), [one for one in found if one["level"] != "ok"]
     expected = {
         "account norole": ("problem", "Microsoft.Batch/batchAccounts/listKeys/action"),
         "account entraonly": ("problem", "allow SharedKey"),
@@ -114,15 +114,15 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
     for subject, (level, part) in expected.items():
         one = about(found, subject)
         assert one["level"] == level, one
-        assert part in one["cure"], one
+        assert part in one["hint"], one
     closed = about(found, "vault readonly", level="problem")
-    assert "Microsoft.KeyVault/vaults/secrets/setSecret/action" in closed["cure"]
+    assert "Microsoft.KeyVault/vaults/secrets/setSecret/action" in closed["hint"]
     assert about(found, "secret main/unmanaged-secondary-key")["level"] == "ok"
     text = world.run("check")
     assert text.code == 1
     for one in (one for one in found if one["level"] != "ok"):
         assert one["subject"] in text.out
-        assert (one["cure"] or "") in text.out
+        assert (one["hint"] or "") in text.out
     assert text.out.index("! ") < text.out.index("✗ ")  # the problems come last
 
 
@@ -144,8 +144,8 @@ def test_a_failure_of_an_account_is_told_once(make_world: MakeWorld) -> None:
         f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
     }
     # That the vault may not be written is another thing than that it may not be read.
-    assert "setSecret" in about(found, "vault closed", level="problem")["cure"]
-    assert "getSecret" in about(found, "secret closed/alpha-primary-key", level="problem")["cure"]
+    assert "setSecret" in about(found, "vault closed", level="problem")["hint"]
+    assert "getSecret" in about(found, "secret closed/alpha-primary-key", level="problem")["hint"]
     assert ran.out.count("listKeys/action") == 2  # the message and its cure
 
 
@@ -173,7 +173,7 @@ def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world
     for one in lost:
         assert one["level"] == "problem"
         assert "does not resolve" in one["message"]
-        assert f"{url} does not resolve" in one["cure"]
+        assert f"{url} does not resolve" in one["hint"]
     assert {one["level"] for one in found if one["subject"] == "vault main"} == {"ok"}
     ran = world.sync()
     assert ran.code == 1
@@ -194,7 +194,7 @@ def test_a_certificate_that_is_not_trusted_is_told_as_such(make_world: MakeWorld
     assert ran.code == 1
     troubles = [one for one in findings(ran) if one["level"] == "problem"]
     assert troubles
-    assert all("cloud.ca_bundle" in one["cure"] for one in troubles), troubles
+    assert all("cloud.ca_bundle" in one["hint"] for one in troubles), troubles
     ran = world.sync(env={"SSL_CERT_FILE": ""})
     assert ran.code == 1
     assert "Traceback" not in ran.err
@@ -252,7 +252,7 @@ def test_a_certificate_is_a_finding_before_it_stops_signing_in(
         assert one["subject"] == "credential client_certificate"
         assert f"{verb} {end:%Y-%m-%d}" in one["message"]
         assert str(world.folder / "sp.pem") in one["message"]
-        assert "az ad app credential reset --id CLIENT_ID --append --cert" in one["cure"]
+        assert "az ad app credential reset --id CLIENT_ID --append --cert" in one["hint"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"])
@@ -269,7 +269,7 @@ def test_a_port_that_another_program_has_is_a_problem(make_world: MakeWorld, ans
     one = about(findings(ran), f"listen {address}")
     assert one["level"] == "problem"
     assert "Address already in use" in one["message"]
-    assert "`listen`" in one["cure"]
+    assert "`listen`" in one["hint"]
 
 
 def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> None:
@@ -310,7 +310,7 @@ def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWor
     one = about(findings(ran), "configuration")
     assert one["level"] == "problem"
     assert "no entry of `discover` matches an account" in one["message"]
-    assert "keysync accounts" in one["cure"]
+    assert "keysync accounts" in one["hint"]
 
 
 def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_world: MakeWorld) -> None:
@@ -322,10 +322,10 @@ def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_wo
     assert ran.code == 1
     found = findings(ran)
     credential = about(found, "credential environment")
-    assert (credential["level"], "AZURE_TENANT_ID" in credential["cure"]) == ("problem", True)
+    assert (credential["level"], "AZURE_TENANT_ID" in credential["hint"]) == ("problem", True)
     vaults = [one for one in found if one["subject"] == "vault main"]
     assert {one["level"] for one in vaults} == {"warning"}
-    assert all("AZURE_TENANT_ID" in one["cure"] and "no token" in one["message"] for one in vaults)
+    assert all("AZURE_TENANT_ID" in one["hint"] and "no token" in one["message"] for one in vaults)
 
 
 def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: MakeWorld) -> None:
@@ -333,7 +333,7 @@ def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: M
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_SECRET": "wrong"})
-    assert "AZURE_CLIENT_SECRET" in about(findings(ran), "credential environment")["cure"]
+    assert "AZURE_CLIENT_SECRET" in about(findings(ran), "credential environment")["hint"]
     (world.folder / "word").write_text("wrong")
     environ = world.running.environ
     credential = {
@@ -344,7 +344,7 @@ def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: M
     rewrite(world, lambda document: document.update(credential={**credential, "client_secret_file": "word"}))
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    assert f"client_secret_file: {world.folder / 'word'}" in about(findings(ran), "credential client_secret")["cure"]
+    assert f"client_secret_file: {world.folder / 'word'}" in about(findings(ran), "credential client_secret")["hint"]
 
 
 def test_a_missing_permission_of_an_access_policy_names_the_permission(make_world: MakeWorld) -> None:
@@ -358,10 +358,10 @@ def test_a_missing_permission_of_an_access_policy_names_the_permission(make_worl
     write = about(findings(ran), "vault main", level="problem")
     read = about(findings(ran), "secret main/alpha-primary-key")
     for one, permission in ((write, "set"), (read, "get")):
-        assert f"the permission {permission}" in one["cure"]
-        assert "az keyvault set-policy --name " in one["cure"]
-        assert "role" not in one["cure"]
-        assert "content_type" not in one["cure"]
+        assert f"the permission {permission}" in one["hint"]
+        assert "az keyvault set-policy --name " in one["hint"]
+        assert "role" not in one["hint"]
+        assert "content_type" not in one["hint"]
 
 
 def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_world: MakeWorld) -> None:
@@ -370,7 +370,7 @@ def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_worl
     world.configure(["alpha"])
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    assert 'api_versions: {secrets: "7.4"}' in about(findings(ran), "vault main", level="problem")["cure"]
+    assert 'api_versions: {secrets: "7.4"}' in about(findings(ran), "vault main", level="problem")["hint"]
     rewrite(world, lambda document: document.update(api_versions={"secrets": "7.4"}))
     assert world.run("check").code == 0
 

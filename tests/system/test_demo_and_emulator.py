@@ -67,7 +67,7 @@ def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
     assert "created" in ran.out
     assert "refused" in ran.out
     assert "failed" in ran.out
-    assert ran.out.index("renderfarm-primary-key") < ran.out.index("renewed in Azure")
+    assert ran.out.index("renderfarm-primary-key") < ran.out.index("regenerated in Azure")
     assert "updated" in ran.out
     assert "3 runs" in ran.out
     assert list(tmp_path.rglob("*")) == []
@@ -88,7 +88,7 @@ def test_a_demo_ends_cleanly_when_told(tmp_path: Path, signum: signal.Signals) -
     with started("demo", "--every", "1", temporary=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
-            if "pass 2" in line:
+            if "run 2" in line:
                 break
         code, out, err = ends(process, signum)
     assert code == 0, err

@@ -113,9 +113,9 @@ def test_accounts_as_a_table(world: World) -> None:
     assert [word for line in lines if line.startswith("gamma") for word in line.split()] == [
         "gamma", OTHER, GROUP, "discover[0]", "second", "gamma-primary-key,", "gamma-secondary-key", "served",
     ]  # fmt: skip
-    assert any(line.startswith("left out young: it is not provisioned") for line in lines)
+    assert any(line.startswith("skipped young: it is not provisioned") for line in lines)
     assert any(line.startswith("refused lost: its tag vault names the vault 'nope'") for line in lines)
-    assert lines[-1] == "accounts: 3 served, 2 left out, 3 refused"
+    assert lines[-1] == "accounts: 3 served, 2 skipped, 3 refused"
 
 
 def test_accounts_are_shown_in_natural_order(make_world: MakeWorld) -> None:
@@ -308,7 +308,7 @@ def test_the_doctor_says_what_discovery_found(world: World) -> None:
     assert ran.code == 1
     found = {(one["level"], one["subject"]): one for one in ran.report["findings"]}
     failed = found["problem", f"discover[0] /subscriptions/{OTHER}"]
-    assert "Microsoft.Batch/batchAccounts/read" in failed["cure"]
+    assert "Microsoft.Batch/batchAccounts/read" in failed["hint"]
     assert ("problem", "account lost") in found
     assert ("warning", "account nokeys") in found
     assert ("ok", "account beta") in found

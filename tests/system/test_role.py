@@ -222,7 +222,7 @@ def test_role_asks_nobody(make_world: MakeWorld, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("arguments", "told"), [
-    (["--principal-id", "me"], "--principal-id 'me': expected the object id of an identity, a GUID"),
+    (["--principal-id", "me"], "--principal-id 'me': expected the object ID of an identity, a GUID"),
     (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
     (["--output", "yaml"], "yaml"),
 ])  # fmt: skip

@@ -1,4 +1,4 @@
-"""What a process that serves a share is opened with, and what its search for orphans knows of the others."""
+"""A process with a shard serves its own accounts, and its search for orphans knows those of other shards."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHARD = Shard(0, 2)
 
 
 def config(**more: Any) -> Config:
-    """Two vaults and accounts that are listed: nobody is asked for anything."""
+    """Two vaults and listed accounts, which need no request."""
     accounts = [{"subscription_id": SUB, "resource_group": "rg", "name": name, "vaults": ["main"]} for name in NAMES]
     vaults = {name: {"url": f"https://{name}.vault.azure.net"} for name in ("main", "spare")}
     given = {"credential": {"type": "environment"}, "owner": "tokyo", "vaults": vaults, "accounts": accounts}
@@ -28,8 +28,8 @@ def config(**more: Any) -> Config:
 
 
 @pytest.fixture(autouse=True)
-def signed_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an environment that a credential can be made of."""
+def credential_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sets the environment variables of a credential."""
     for name in ("TENANT_ID", "CLIENT_ID", "CLIENT_SECRET"):
         monkeypatch.setenv(f"AZURE_{name}", SUB)
 
@@ -38,8 +38,8 @@ def is_in(shard: Shard, name: str) -> bool:
     return shard.has(f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/{name}")
 
 
-async def test_what_is_listed_is_shared_out_as_well() -> None:
-    """The process opens its accounts only, and knows that what the others write is no orphan."""
+async def test_listed_accounts_are_sharded() -> None:
+    """The process serves its own accounts, and secrets of other shards are not orphans."""
     mine = [name for name in NAMES if is_in(SHARD, name)]
     assert 0 < len(mine) < len(NAMES)
     given = config(orphans="disable")
@@ -54,8 +54,8 @@ async def test_what_is_listed_is_shared_out_as_well() -> None:
             assert search.skip_reason is None
 
 
-async def test_without_a_shard_all_are_ones_own() -> None:
-    """There is nothing beside them."""
+async def test_without_a_shard_every_account_is_served() -> None:
+    """No account belongs to another shard."""
     given = config()
     async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(is_mine=share_of(None))) as app:
         inventory = await resolve(given, app.discovery)

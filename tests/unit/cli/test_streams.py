@@ -1,4 +1,4 @@
-"""A result that nobody reads or that cannot be stored does not undo what the command did."""
+"""A closed pipe or a full disk does not interrupt a command."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ def run_into(stdout: int | None, *arguments: str) -> Ran:
     return Ran(done.returncode, "", done.stderr)
 
 
-def gone() -> int:
-    """The writing end of a pipe that nobody reads."""
+def closed_pipe() -> int:
+    """The writing end of a pipe whose reading end is closed."""
     reading, writing = os.pipe()
     os.close(reading)
     return writing
 
 
 @pytest.mark.parametrize(("arguments", "code"), [(("schema",), 0), (("--version",), 0), (("schema", "--nonsense"), 2)])
-def test_a_reader_that_has_gone_leaves_the_exit_code_as_it_is(arguments: tuple[str, ...], code: int) -> None:
-    """As in `keysync schema | head -1`: not a word about it."""
-    pipe = gone()
+def test_a_closed_pipe_does_not_change_the_exit_code(arguments: tuple[str, ...], code: int) -> None:
+    """As in `keysync schema | head -1`, which prints no error either."""
+    pipe = closed_pipe()
     try:
         ran = run_into(pipe, *arguments)
     finally:
@@ -50,16 +50,16 @@ def test_a_reader_that_has_gone_leaves_the_exit_code_as_it_is(arguments: tuple[s
 
 @pytest.mark.skipif(not FULL.exists(), reason="this system has no /dev/full")
 @pytest.mark.parametrize("argument", ["schema", "--help", "--version"])
-def test_a_disk_that_is_full_is_told(argument: str) -> None:
-    """The result is not whole, which a script must learn."""
+def test_a_full_disk_is_reported(argument: str) -> None:
+    """The result is incomplete, so the exit code is 1."""
     with FULL.open("wb") as full:
         ran = run_into(full.fileno(), argument)
     assert ran.code == 1
     assert ran.err == "keysync: the result could not be written to stdout: No space left on device\n"
 
 
-def test_the_demo_ends_once_nobody_watches() -> None:
-    """It would run for ever otherwise."""
+def test_the_demo_ends_when_its_pipe_is_closed() -> None:
+    """Otherwise it would run forever."""
     with subprocess.Popen(
         [*COMMAND, "demo", "--every", "1"],
         stdout=subprocess.PIPE,
