@@ -46,12 +46,12 @@ class Tab:
     async def listen(self) -> None:
         """Takes in what the browser says, until it closes."""
         async for message in self._socket:
-            told = json.loads(message.data)
-            if "id" in told:
-                self._answers.pop(told["id"]).set_result(told)
+            reply = json.loads(message.data)
+            if "id" in reply:
+                self._answers.pop(reply["id"]).set_result(reply)
             else:
                 async with self._news:
-                    self.events.append((told["method"], told.get("params", {})))
+                    self.events.append((reply["method"], reply.get("params", {})))
                     self._news.notify_all()
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -59,9 +59,9 @@ class Tab:
         number = next(self._numbers)
         self._answers[number] = answer = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
-        told = await asyncio.wait_for(answer, _PATIENCE)
-        assert "error" not in told, f"{method}: {told['error']}"
-        result: dict[str, Any] = told["result"]
+        reply = await asyncio.wait_for(answer, _PATIENCE)
+        assert "error" not in reply, f"{method}: {reply['error']}"
+        result: dict[str, Any] = reply["result"]
         return result
 
     async def seen(self, method: str, since: int = 0) -> None:
@@ -72,15 +72,15 @@ class Tab:
     async def open(self, url: str) -> None:
         """Goes to `url` and waits until it is loaded."""
         since = len(self.events)
-        told = await self.send("Page.navigate", url=url)
-        assert "errorText" not in told, told
+        reply = await self.send("Page.navigate", url=url)
+        assert "errorText" not in reply, reply
         await self.seen("Page.loadEventFired", since)
 
     async def js(self, expression: str) -> Any:
         """The value of an expression, awaited where it is a promise."""
-        told = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
-        assert "exceptionDetails" not in told, told["exceptionDetails"]
-        return told["result"].get("value")
+        reply = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        assert "exceptionDetails" not in reply, reply["exceptionDetails"]
+        return reply["result"].get("value")
 
     async def key(self, key: str) -> None:
         """Presses a key, such as Tab or Enter."""
@@ -98,8 +98,8 @@ class Tab:
 
     async def prefer(self, **features: str) -> None:
         """Sets media features, such as ``prefers_color_scheme="dark"``."""
-        told = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
-        await self.send("Emulation.setEmulatedMedia", features=told)
+        reply = [{"name": name.replace("_", "-"), "value": value} for name, value in features.items()]
+        await self.send("Emulation.setEmulatedMedia", features=reply)
 
     def complaints(self) -> list[str]:
         """What the console, the network and the content policy had to say against the page."""

@@ -35,20 +35,20 @@ class Stopper:
         self._moment = moment
         self._hold = hold
         self._counts: Counter[tuple[str, Stage]] = Counter()
-        self._held = 0
+        self._paused = 0
         self.moments: list[Moment] = []
         self.came = threading.Event()
         self.free = threading.Event()
         self.free.set()
 
     def __enter__(self) -> Self:
-        self._azure.do(lambda azure: azure.hooks.install(self._told))
+        self._azure.do(lambda azure: azure.hooks.install(self._on_request))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._azure.do(lambda azure: azure.hooks.install(None))
 
-    async def _told(self, _index: int, operation: str, _target: str, stage: Stage) -> None:
+    async def _on_request(self, _index: int, operation: str, _target: str, stage: Stage) -> None:
         moment = Moment(operation, self._counts[operation, stage], stage)
         self._counts[operation, stage] += 1
         if self._moment in (moment, len(self.moments)):
@@ -58,13 +58,13 @@ class Stopper:
             await self._until_the_client_goes()
 
     async def _until_the_client_goes(self) -> None:
-        self._held += 1
+        self._paused += 1
         self.free.clear()
         try:
             await asyncio.Event().wait()
         finally:
-            self._held -= 1
-            if not self._held:
+            self._paused -= 1
+            if not self._paused:
                 self.free.set()
 
 

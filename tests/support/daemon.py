@@ -359,7 +359,7 @@ class Holding:
     def __enter__(self) -> Self:
         def begin(azure: Any) -> None:
             self._free = asyncio.Event()
-            azure.hooks.install(self._told)
+            azure.hooks.install(self._on_request)
 
         self._azure.do(begin)
         return self
@@ -374,7 +374,7 @@ class Holding:
         assert free is not None
         self._azure.do(lambda _azure: free.set())
 
-    async def _told(self, _index: int, operation: str, _target: str, stage: str) -> None:
+    async def _on_request(self, _index: int, operation: str, _target: str, stage: str) -> None:
         if operation == self._operation and stage == "before" and self._free is not None:
             self.came.set()
             await self._free.wait()

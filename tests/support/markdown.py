@@ -100,9 +100,9 @@ def read_page(path: Path) -> Page:
             fence = found
             prose.append("")
         else:
-            told = _UNCHECKED.fullmatch(line.strip())
+            reason_line = _UNCHECKED.fullmatch(line.strip())
             # Only what stands right before a block is about it.
-            reason = told[1] if told else (reason if not line.strip() else None)
+            reason = reason_line[1] if reason_line else (reason if not line.strip() else None)
             prose.append(re.sub(r"<!--.*?-->", "", line))
     if fence is not None:
         raise ValueError(f"{path}: a block of code is not closed")

@@ -70,9 +70,9 @@ class Prometheus:
 
     def get(self, path: str) -> dict[str, Any]:
         """The data of a successful answer of its API."""
-        told = json.loads(fetch(f"{self.url}{path}"))
-        assert told["status"] == "success", told
-        data: dict[str, Any] = told["data"]
+        reply = json.loads(fetch(f"{self.url}{path}"))
+        assert reply["status"] == "success", reply
+        data: dict[str, Any] = reply["data"]
         return data
 
     def first(self, expression: str, patience: float = _PATIENCE) -> list[dict[str, Any]]:

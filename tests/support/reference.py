@@ -204,8 +204,8 @@ def _meaning(schema: Schema, sections: Mapping[str, Section]) -> str:
 def _elsewhere(key: str, sections: Mapping[str, Section]) -> str:
     """Where a key of the top level may stand as well, for one vault or one account."""
     narrower = [one for one in ("Vault", "Account", "Discover") if key in sections[one].schema["properties"]]
-    told = _listed([f"`{sections[one].paths[0]}`" for one in narrower if key != "vaults"] or [""])
-    return f" Also on {told}." if told else ""
+    sections_text = _listed([f"`{sections[one].paths[0]}`" for one in narrower if key != "vaults"] or [""])
+    return f" Also on {sections_text}." if sections_text else ""
 
 
 def _sentence(text: str) -> str:

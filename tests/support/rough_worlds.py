@@ -253,8 +253,8 @@ class RoughWorld:
             for key in KEYS:
                 if self._random.random() < 0.4:
                     self.oracle.regenerate(account, key)
-        for told in self._random.sample(self._faults, self._random.randint(0, 3)):
-            self._azure.faults.add(Fault.model_validate({**told, "times": self._random.randint(1, 3)}))
+        for fault in self._random.sample(self._faults, self._random.randint(0, 3)):
+            self._azure.faults.add(Fault.model_validate({**fault, "times": self._random.randint(1, 3)}))
 
     def _wire(self) -> Any:
         self._redactor = Redactor()

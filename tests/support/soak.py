@@ -357,8 +357,13 @@ def on_writes_of(vault: str) -> Callable[[Random], Problem]:
 def on_subscription(subscription: str) -> Callable[[Random], Problem]:
     """Resource Manager throttles the whole subscription, and asks for 20 minutes of silence."""
     accounts = frozenset(name for name in FLEET if subscription_of(name) == subscription)
-    told = {"status": 429, "code": "SubscriptionRequestsThrottled", "retry_after": "1200", "operation": "listKeys"}
-    faults = tuple(Fault.model_validate({**told, "target": name}) for name in sorted(accounts))
+    throttling = {
+        "status": 429,
+        "code": "SubscriptionRequestsThrottled",
+        "retry_after": "1200",
+        "operation": "listKeys",
+    }
+    faults = tuple(Fault.model_validate({**throttling, "target": name}) for name in sorted(accounts))
     # Whoever asked last may have been told so at the very end.
     return lambda _: Problem("subscription throttled", accounts, faults, lingers=1200.0)
 

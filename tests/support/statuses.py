@@ -118,7 +118,7 @@ def varied() -> Status:
         "not overwritten. Choose another name in `secrets`, or remove it if nobody needs it"
     )
     written: dict[str, Any] = {"outcome": "updated", "verdict": "stale", "changed_at": ago(seconds=99)}
-    held: dict[str, Any] = {
+    waiting: dict[str, Any] = {
         "outcome": "skipped",
         "verdict": "stale",
         "reason": "a safety limit stopped the run: not written",
@@ -138,7 +138,7 @@ def varied() -> Status:
         failing("norole", stale=True),
         failing("entraonly", failures=1_200, stale=True),
         account("watched", "drift", secrets=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
-        account("waiting", "needs_accept", secrets=(secret("waiting", **held), secret("waiting", "secondary"))),
+        account("waiting", "needs_accept", secrets=(secret("waiting", **waiting), secret("waiting", "secondary"))),
         account("newcomer", "pending", last_success=None, last_attempt=None, busy=True, secrets=_unseen("newcomer")),
         account("sampleacct"),
         account("nightly", stale=True, last_success=ago(hours=30)),

@@ -95,13 +95,13 @@ class Az:
         """What the command prints. Raises KeyError for an option that is missing, ValueError for what az here cannot."""
         match self.command:
             case "batch account keys renew":
-                told = self.account("regenerateKeys", {"keyName": self.option("key-name")})
+                reply = self.account("regenerateKeys", {"keyName": self.option("key-name")})
             case "batch account keys list":
-                told = self.account("listKeys", None)[self.option("query")]
+                reply = self.account("listKeys", None)[self.option("query")]
             case "keyvault secret set":
                 url = self._ready["vaults"][self.option("vault-name")]
                 body = {"value": Path(self.option("file")).read_text(encoding="utf-8")}
-                told = self._call(
+                reply = self._call(
                     "PUT",
                     f"{url}/secrets/{self.option('name')}?api-version=7.4",
                     self._token("https://vault.azure.net"),
@@ -112,7 +112,7 @@ class Az:
         output = self._options.pop("--output", "json")
         if self._options:
             raise ValueError(f"options that az here does not know: {self._options}")
-        return {"none": "", "tsv": f"{told}\n"}.get(output) or (json.dumps(told) if output == "json" else "")
+        return {"none": "", "tsv": f"{reply}\n"}.get(output) or (json.dumps(reply) if output == "json" else "")
 
 
 if __name__ == "__main__":

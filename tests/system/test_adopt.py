@@ -87,15 +87,15 @@ def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None
     ],
     ids=["terraform", "another-owner", "another-account", "half-marked"],
 )
-def test_somebody_elses_mark_takes_replace_though_the_value_is_right(
+def test_the_tag_of_another_tool_needs_replace_even_with_the_right_value(
     make_quick_world: MakeWorld, tags: dict[str, str], whose: str
 ) -> None:
     """A right value does not make somebody else's secret ours; the note names the flag that does, without a version."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", value=LIVE["primary"], tags=tags)))
     world.configure(["alpha"])
-    told = adopt(world, "--yes")
-    assert (told.code, told.outcomes()) == (0, {NAME: "unchanged"})
-    reason = told.report["items"][0]["reason"]
+    again = adopt(world, "--yes")
+    assert (again.code, again.outcomes()) == (0, {NAME: "unchanged"})
+    reason = again.report["items"][0]["reason"]
     assert whose in reason
     assert writes(world) == 0
     (command,) = commands(reason)
@@ -166,9 +166,9 @@ def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world:
     world.configure(["alpha"], owner="us")
     ran = world.sync()
     assert ran.code == 0
-    told = [command for item in ran.report["items"] for command in commands(item["reason"])]
-    assert told == [f"keysync adopt --secret main/alpha-{key}-key --yes" for key in ("primary", "secondary")]
-    for command in told:
+    again = [command for item in ran.report["items"] for command in commands(item["reason"])]
+    assert again == [f"keysync adopt --secret main/alpha-{key}-key --yes" for key in ("primary", "secondary")]
+    for command in again:
         assert world.run(*shlex.split(command)[1:]).code == 0
     (version,) = world.versions("main", "alpha-primary-key")
     assert version.tags == marks("alpha", owner="us")
@@ -179,9 +179,9 @@ def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> N
     """Even `--replace --yes` leaves it; another name in `secrets`, as the refusal says, serves the account."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", managed=True)))
     world.configure(["alpha"])
-    told = adopt(world, "--replace", "--yes")
-    assert (told.code, told.outcomes()) == (1, {NAME: "refused"})
-    assert "another name in `secrets`" in told.report["items"][0]["reason"]
+    again = adopt(world, "--replace", "--yes")
+    assert (again.code, again.outcomes()) == (1, {NAME: "refused"})
+    assert "another name in `secrets`" in again.report["items"][0]["reason"]
     assert writes(world) == 0
     world.configure([{"name": "alpha", "secrets": {"primary": "alpha-one", "secondary": "alpha-two"}}])
     assert world.sync().outcomes() == {"main/alpha-one": "created", "main/alpha-two": "created"}
@@ -191,6 +191,6 @@ def test_read_only_holds_for_adopt(make_quick_world: MakeWorld) -> None:
     """The kill switch wins over --yes."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha")))
     world.configure(["alpha"], read_only=True)
-    told = adopt(world, "--replace", "--yes")
-    assert (told.code, told.outcomes()) == (0, {NAME: "adopt"})
+    again = adopt(world, "--replace", "--yes")
+    assert (again.code, again.outcomes()) == (0, {NAME: "adopt"})
     assert writes(world) == 0

@@ -27,9 +27,9 @@ def tools() -> None:
 def promtool(*arguments: str) -> str:
     """What it says. Fails the test where it ends badly."""
     done = subprocess.run([find_tool("promtool"), *arguments], capture_output=True, text=True, timeout=300, check=False)
-    told = done.stdout + done.stderr
-    assert done.returncode == 0, told
-    return told
+    alert = done.stdout + done.stderr
+    assert done.returncode == 0, alert
+    return alert
 
 
 def test_promtool_takes_the_rules() -> None:
@@ -65,10 +65,10 @@ def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) 
     assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountStale"]}
     assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountFailing"]}
     assert {one["state"] for one in by_name["KeysyncAccountRefused"]} == {"pending"}
-    (told,) = (one for one in by_name["KeysyncAccountStale"] if name_of(one["labels"]) == "norole")
-    assert told["state"] == "firing"
-    assert told["annotations"]["summary"].endswith("batchAccounts/norole")
-    assert told["annotations"]["runbook_url"] == "docs/runbook.md#keysyncaccountstale"
+    (alert,) = (one for one in by_name["KeysyncAccountStale"] if name_of(one["labels"]) == "norole")
+    assert alert["state"] == "firing"
+    assert alert["annotations"]["summary"].endswith("batchAccounts/norole")
+    assert alert["annotations"]["runbook_url"] == "docs/runbook.md#keysyncaccountstale"
     assert not {"alpha"} & {name_of(one["labels"]) for one in fired if "account" in one["labels"]}
     assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoRun", "KeysyncRunFailed", "KeysyncNoLeader"}
     assert {title for title, found in answers if not found} <= {

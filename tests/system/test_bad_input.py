@@ -64,7 +64,7 @@ ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
 }
 
 
-def told(text: str | None, tmp_path: Path) -> str:
+def message_of(text: str | None, tmp_path: Path) -> str:
     """The message about a configuration of this text; about a file that is not there, for None."""
     file = tmp_path / "keysync.yaml"
     if text is not None:
@@ -76,19 +76,19 @@ def told(text: str | None, tmp_path: Path) -> str:
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_value_is_told_with_its_place(tmp_path: Path, case: str) -> None:
+def test_a_wrong_value_is_reported_with_its_position(tmp_path: Path, case: str) -> None:
     """File and line, key, what was found and what is meant."""
     old, new, line, key, parts = WRONG[case]
-    message = told(RIGHT.replace(old, new, 1), tmp_path)
+    message = message_of(RIGHT.replace(old, new, 1), tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml:{line}:")
     assert all(part in message for part in (f" {key}: ", *parts)), message
 
 
 @pytest.mark.parametrize("case", ADDED)
-def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, case: str) -> None:
+def test_a_wrong_setting_is_reported_with_its_position(tmp_path: Path, case: str) -> None:
     """File and line, key, what was found and what is meant; a secret is not repeated."""
     added, key, parts = ADDED[case]
-    message = told(RIGHT + added + "\n", tmp_path)
+    message = message_of(RIGHT + added + "\n", tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml:{9 if case == 'yaml' else 8}:")
     assert all(part in message for part in (f" {key}: " if key else "", *parts)), message
     assert SECRET not in message
@@ -97,9 +97,9 @@ def test_a_wrong_setting_is_told_with_its_place(tmp_path: Path, case: str) -> No
 @pytest.mark.parametrize(
     ("text", "part"), [(None, "no such file"), ("", "the file is empty"), ("# nothing\n", "the file is empty")]
 )
-def test_a_file_without_content_is_told_by_its_name(tmp_path: Path, text: str | None, part: str) -> None:
+def test_a_file_without_content_is_reported_by_its_name(tmp_path: Path, text: str | None, part: str) -> None:
     """A missing and an empty file are named, with what is expected in it."""
-    message = told(text, tmp_path)
+    message = message_of(text, tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml: ")
     assert part in message
 
@@ -166,13 +166,13 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
     ],
 )
 def test_an_environment_that_no_call_could_use_makes_no_request(
-    make_world: MakeWorld, name: str, value: str, told: str
+    make_world: MakeWorld, name: str, value: str, expected: str
 ) -> None:
     """The variable is named, and a password in it is not repeated."""
     world = make_world("alpha")
     world.configure(["alpha"])
     message = refused(world, world.sync(env={name: value}))
-    assert told in message
+    assert expected in message
     assert "hunter2" not in message
 
 

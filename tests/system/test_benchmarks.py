@@ -99,7 +99,7 @@ def test_each_table_has_its_place(page: str, name: str) -> None:
     ],
 )
 def test_a_measurement_writes_its_tables(
-    page: str, command: Sequence[str], told: Sequence[str], tmp_path: Path
+    page: str, command: Sequence[str], rows: Sequence[str], tmp_path: Path
 ) -> None:
     """On a fleet of a few accounts, into a copy of its document."""
     before = (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -110,5 +110,5 @@ def test_a_measurement_writes_its_tables(
     subprocess.run([sys.executable, "-m", *arguments], cwd=tmp_path, env=environ, check=True, capture_output=True)
     after = copy.read_text(encoding="utf-8")
     assert after != before
-    for row in told:
+    for row in rows:
         assert row in after

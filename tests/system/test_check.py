@@ -75,7 +75,7 @@ def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> 
     assert contents(world) == before
 
 
-def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld) -> None:
+def test_every_finding_comes_with_its_fix(make_world: MakeWorld) -> None:
     """Each thing that is wrong is found in one run, at its own subject, with what to do about it."""
     taken = [
         {"name": "unmanaged-primary-key", "value": "by hand", "tags": {"managed-by": "terraform"}},
@@ -126,7 +126,7 @@ def test_every_finding_of_a_bad_world_comes_with_its_cure(make_world: MakeWorld)
     assert text.out.index("! ") < text.out.index("✗ ")  # the problems come last
 
 
-def test_a_failure_of_an_account_is_told_once(make_world: MakeWorld) -> None:
+def test_a_failure_of_an_account_is_reported_once(make_world: MakeWorld) -> None:
     """Not again for each of its secrets; what a vault has to say of them, and what is another failure, is told still."""
     world = make_world(
         "alpha",
@@ -185,7 +185,7 @@ def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world
     assert all("does not resolve" in error["hint"] for error in errors)
 
 
-def test_a_certificate_that_is_not_trusted_is_told_as_such(make_world: MakeWorld) -> None:
+def test_an_untrusted_certificate_is_reported_as_such(make_world: MakeWorld) -> None:
     """Without the bundle nothing is asked, and the hint names the settings that trust one."""
     world = make_world("alpha")
     world.configure(["alpha"])

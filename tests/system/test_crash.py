@@ -135,12 +135,12 @@ def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[Wo
 def heal(runs: Runs, story: Story, how: str) -> None:
     """The next run: it converges, and says so. `how` tells what came before it."""
     done = runs.whole()
-    told = f"{how}\n{done.out}\n{done.err}"
+    details = f"{how}\n{done.out}\n{done.err}"
     try:
         code = story.check()
     except AssertionError as failure:
-        raise AssertionError(f"{failure}\n{told}") from failure
-    assert code == done.code, told
+        raise AssertionError(f"{failure}\n{details}") from failure
+    assert code == done.code, details
 
 
 def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
@@ -177,7 +177,7 @@ def test_a_run_killed_while_it_brings_secrets_back_is_healed_by_the_next(
 
 
 @pytest.mark.parametrize("operation", ["getDeletedSecret", "recoverSecret"])
-def test_a_recovery_that_ends_while_the_next_run_looks_is_no_failure(
+def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
     make_world: MakeWorld, keysync: WarmKeysync, operation: str
 ) -> None:
     """A killed pass began it, so the name may be free, deleted and there again between two requests of the next."""

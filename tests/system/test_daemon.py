@@ -238,13 +238,13 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
     """Code 0 although an account hangs, whatever signals come late; the write is in the vault once, for the next run too."""
     world = make_world("writing", {"name": "hung", "fault": "hang"})
     world.configure([{"name": "writing", "secrets": {"secondary": None}}, "hung"], **{**HOUR, "timeouts": {**TIMEOUTS, "collect": "1s", "shutdown": "8s"}})  # fmt: skip
-    with running(world.path, environment(world), warm=warm) as daemon, Holding(world.running, "setSecret") as held:
-        assert held.came.wait(10)
+    with running(world.path, environment(world), warm=warm) as daemon, Holding(world.running, "setSecret") as holding:
+        assert holding.came.wait(10)
         daemon.send(signum)
         for late in (signal.SIGUSR1, signal.SIGHUP, signum):
             daemon.send(late)
         daemon.until(lambda: daemon.get("/healthz").status)
-        held.let_go()
+        holding.let_go()
         assert daemon.ended(8) == 0
         (ended,) = daemon.events("daemon.ended")
         assert ended["signal"] == signum
@@ -261,7 +261,7 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
 
 
 @pytest.mark.parametrize("reader", ["late", "silent", "gone"])
-def test_a_stderr_that_nobody_reads_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
+def test_a_stderr_without_reader_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
     """Neither a pipe that is full nor one whose other end is closed: runs go on, and it ends with 0.
 
     What is read in the end is whole.
@@ -372,13 +372,13 @@ def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, w
     """A rollout waits for it, and nobody restarts it."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
-    with Holding(world.running, "listKeys") as held, running(world.path, environment(world), warm=warm) as daemon:
-        assert held.came.wait(10)
+    with Holding(world.running, "listKeys") as holding, running(world.path, environment(world), warm=warm) as daemon:
+        assert holding.came.wait(10)
         early = daemon.get("/readyz")
         assert (early.status, early.json()["reason"]) == (503, "the first run is not done")
         assert daemon.get("/healthz").status == 200
         assert daemon.account("alpha")["busy"]
-        held.let_go()
+        holding.let_go()
         daemon.until(lambda: daemon.get("/readyz").status == 200)
 
 
@@ -407,7 +407,7 @@ def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
 
 
 def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """A bad file is refused with its findings on page, API, metrics and log; the old one works on until it is mended."""
+    """A bad file is refused with its findings on page, API, metrics and log; the old one works on until it is fixed."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
@@ -416,8 +416,8 @@ def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKe
         world.path.write_text(good.replace('"listen"', '"lisen"'))
         daemon.send(signal.SIGHUP)
         (refused,) = daemon.until_event("config.refused")
-        for told in (refused["reason"], daemon.status()["config_error"], daemon.get("/").text):
-            assert "lisen" in told
+        for message in (refused["reason"], daemon.status()["config_error"], daemon.get("/").text):
+            assert "lisen" in message
         assert "keysync_config_last_reload_successful 0.0" in daemon.get("/metrics").text
         new = regenerate(world, "alpha")
         daemon.send(signal.SIGUSR1)
@@ -462,8 +462,8 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
         world.running.do(lambda azure: azure.state.add_account(data(late).accounts[0]))
         await daemon.until(lambda: world.versions("main", "late-secondary-key"))
         world.running.do(lambda azure: remove_account(azure, "alpha"))
-        told = await daemon.until_status(lambda told: len(told["accounts"]) == 1)
-        assert [one["name"] for one in told["accounts"]] == ["late"]
+        status = await daemon.until_status(lambda status: len(status["accounts"]) == 1)
+        assert [one["name"] for one in status["accounts"]] == ["late"]
         gone = "it was deleted, or no entry of `discover` matches it any more"
         (unserved,) = (await daemon.status())["unserved"]
         assert (unserved["account"].rpartition("/")[2], unserved["reason"]) == ("alpha", gone)
@@ -477,7 +477,7 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
     assert not world.versions("main", "other-primary-key")
 
 
-async def test_a_listing_that_fails_takes_nobody_away(world_of: MakeWorld) -> None:
+async def test_a_failed_listing_removes_no_account(world_of: MakeWorld) -> None:
     """Accounts that were found stay served while they cannot be listed; the log says so once."""
     world = world_of("alpha")
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
@@ -498,10 +498,12 @@ async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(wor
     world = world_of("twin", {"name": "twin", "resource_group": "elsewhere"})
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
-        told = await daemon.until_status(lambda told: [one["state"] for one in told["accounts"]] == ["refused"] * 2)
+        status = await daemon.until_status(
+            lambda status: [one["state"] for one in status["accounts"]] == ["refused"] * 2
+        )
         assert all(
             "elsewhere" in one["secrets"][0]["reason"] or "twin" in one["secrets"][0]["reason"]
-            for one in told["accounts"]
+            for one in status["accounts"]
         )
     assert not world.versions("main", "twin-primary-key")
 
@@ -532,21 +534,21 @@ async def test_a_removed_account_leaves_no_series_behind(world_of: MakeWorld) ->
         assert "batchAccounts/alpha" not in (await daemon.get("/metrics")).text
 
 
-async def test_a_bad_file_is_refused_until_it_is_mended_or_taken_back(world_of: MakeWorld) -> None:
+async def test_an_invalid_file_is_refused_until_it_is_fixed_or_reverted(world_of: MakeWorld) -> None:
     """Its findings are shown once, and are gone with it: also where the old content comes back."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
     async with serving(world.path) as daemon:
         await daemon.until_runs(1)
-        for mended, told in ((good, "config.restored"), (good + "\n", "config.reloaded")):
+        for fixed, event in ((good, "config.restored"), (good + "\n", "config.reloaded")):
             world.path.write_text(good.replace('"alpha"', '"al pha"'))
             status = await daemon.until_status(lambda status: status["config_error"])
             assert "al pha" in status["config_error"]
             assert [one["state"] for one in status["accounts"]] != ["pending"]
-            world.path.write_text(mended)
+            world.path.write_text(fixed)
             await daemon.until_status(lambda status: status["config_error"] is None)
-            assert len(daemon.events(told)) == 1
+            assert len(daemon.events(event)) == 1
         assert len(daemon.events("config.refused")) == 2
 
 
@@ -871,8 +873,8 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
         aim(world)
         await daemon.until(lambda: not is_enabled(world) and bool(daemon.events("secret.disabled")))
-        told = [line for line in daemon.events("secret.disabled") if line["secret"] == "ghost-primary-key"]
-        assert len(told) == 1
+        disabled = [line for line in daemon.events("secret.disabled") if line["secret"] == "ghost-primary-key"]
+        assert len(disabled) == 1
 
 
 async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(world_of: MakeWorld) -> None:
@@ -885,12 +887,10 @@ async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(
         assert not is_enabled(world)
 
 
-# What is told to others
+# Notifications
 
 
-def test_the_webhook_is_told_once_of_each_change_of_state(
-    make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path
-) -> None:
+def test_the_webhook_gets_each_change_of_state_once(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
     """Changed, failed and recovered, over TLS that SSL_CERT_FILE vouches for."""
     world = make_world("alpha")
     context, bundle = loopback_tls(tmp_path)

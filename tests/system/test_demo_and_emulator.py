@@ -83,7 +83,7 @@ def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_demo_ends_cleanly_when_told(tmp_path: Path, signum: signal.Signals) -> None:
+def test_a_demo_ends_cleanly_on_a_signal(tmp_path: Path, signum: signal.Signals) -> None:
     """Ctrl-C is how a demo ends, or closing its terminal: exit code 0, a closing line, no traceback and no temporary files."""
     with started("demo", "--every", "1", temporary=tmp_path) as process:
         assert process.stdout is not None
@@ -105,24 +105,24 @@ def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None
         deadline = time.monotonic() + 15
         while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        told = json.loads(ready.read_text())
-        assert set(told) >= READY_FIELDS
+        ready_data = json.loads(ready.read_text())
+        assert set(ready_data) >= READY_FIELDS
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
         opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
-            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=told["ca_bundle"])),
+            urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ready_data["ca_bundle"])),
         )
-        for url in told["vaults"].values():
+        for url in ready_data["vaults"].values():
             assert url.startswith("https://")
-        tenant = f"{told['authority']}/{told['tenant_id']}/v2.0/.well-known/openid-configuration"
+        tenant = f"{ready_data['authority']}/{ready_data['tenant_id']}/v2.0/.well-known/openid-configuration"
         with opener.open(tenant, timeout=5) as reply:
             assert reply.status == 200
-        with opener.open(told["control"], timeout=5) as reply:
+        with opener.open(ready_data["control"], timeout=5) as reply:
             assert reply.status == 200
         code, out, err = ends(process, signal.SIGTERM)
     assert code == 0, err
     assert err == ""
-    assert told["resource_manager"] in out
+    assert ready_data["resource_manager"] in out
     assert list(temporary.rglob("*")) == []
 
 
@@ -169,10 +169,10 @@ def test_an_emulator_refuses_wrong_options(tmp_path: Path, arguments: list[str],
 def test_version_help_and_schema() -> None:
     """The version is the package's, each command is in the help, and the schema is the file in the repository."""
     assert run_keysync("--version").out == f"keysync {__version__}\n"
-    told = run_keysync("--help")
-    assert told.code == 0
+    help_text = run_keysync("--help")
+    assert help_text.code == 0
     for command in ("sync", "plan", "check", "demo", "emulator", "schema"):
-        assert command in told.out
+        assert command in help_text.out
     schema = run_keysync("schema")
     kept = Path(__file__).parents[2] / "config" / "keysync.schema.json"
     assert (schema.code, schema.out) == (0, kept.read_text(encoding="utf-8"))

@@ -57,18 +57,18 @@ def test_the_template_defines_the_same_roles() -> None:
     found: dict[str, Role] = {}
     for one in template("workload-identity.json")["resources"]:
         if one["type"] == "Microsoft.Authorization/roleDefinitions":
-            told = one["properties"]
-            (title,) = re.findall(r"format\('keysync (.*) \(\{0\}\)', parameters\('owner'\)\)", told["roleName"])
+            properties = one["properties"]
+            (title,) = re.findall(r"format\('keysync (.*) \(\{0\}\)', parameters\('owner'\)\)", properties["roleName"])
             found[title] = by_title[title]
-            (permissions,) = told["permissions"]
+            (permissions,) = properties["permissions"]
             assert permissions == {
                 "actions": list(by_title[title].actions),
                 "notActions": [],
                 "dataActions": list(by_title[title].data_actions),
                 "notDataActions": [],
             }
-            assert told["description"] == f"keysync: {by_title[title].description}"
-            assert told["assignableScopes"] == ["[subscription().id]"]
+            assert properties["description"] == f"keysync: {by_title[title].description}"
+            assert properties["assignableScopes"] == ["[subscription().id]"]
             assert ("condition" in one) == by_title[title].for_orphans
     assert {"Batch keys", "sync secrets", "see Batch accounts", "delete orphans"} == set(found)
 
@@ -146,13 +146,15 @@ def test_parameters_of_templates_are_described_and_shown_as_they_are() -> None:
     """And the page gives each that has no default."""
     page = (AZURE / "README.md").read_text(encoding="utf-8")
     for name in TEMPLATES:
-        told = template(name)["parameters"]
-        assert all(one["metadata"]["description"] for one in told.values())
+        properties = template(name)["parameters"]
+        assert all(one["metadata"]["description"] for one in properties.values())
         (command,) = re.findall(
             rf"az deployment \w+ create (?:(?!az deployment).)*?{re.escape(name)}.*?(?=\n[a`])", page, re.DOTALL
         )
-        assert set(re.findall(r"(?<![\w-])(\w+)=", command)) - set(told) == set()
-        assert {name for name, one in told.items() if "defaultValue" not in one} <= set(re.findall(r"(\w+)=", command))
+        assert set(re.findall(r"(?<![\w-])(\w+)=", command)) - set(properties) == set()
+        assert {name for name, one in properties.items() if "defaultValue" not in one} <= set(
+            re.findall(r"(\w+)=", command)
+        )
 
 
 # Configurations

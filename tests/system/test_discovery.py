@@ -127,7 +127,7 @@ def test_accounts_are_shown_in_natural_order(make_world: MakeWorld) -> None:
     assert [line.split()[0] for line in lines if line.startswith("farm")] == ["farm1", "farm2", "farm10"]
 
 
-def test_accounts_without_discovery_asks_nobody(make_world: MakeWorld) -> None:
+def test_accounts_without_discovery_makes_no_request(make_world: MakeWorld) -> None:
     """What is listed is covered, and that is 0."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -196,7 +196,7 @@ def test_an_account_that_was_moved_is_refused_before_its_next_regeneration(make_
     assert (ran.code, ran.outcomes()["main/alpha-primary-key"]) == (0, "updated")
 
 
-def test_a_listed_account_that_is_found_in_another_group_is_told_with_its_new_id(make_world: MakeWorld) -> None:
+def test_a_listed_account_that_moved_to_another_group_is_reported_with_its_new_id(make_world: MakeWorld) -> None:
     """What stands under `accounts` is not there any more, and what was found there is refused: the reason says what to change."""
     world = make_world("alpha")
     world.configure(["alpha"], discover=[discover()])
@@ -211,7 +211,7 @@ def test_a_listed_account_that_is_found_in_another_group_is_told_with_its_new_id
     assert "If it is the same account, and was moved, change its id under `accounts`" in found["reason"]
 
 
-def test_secrets_of_an_account_that_is_left_out_are_a_warning_where_orphans_are_searched(make_world: MakeWorld) -> None:
+def test_secrets_of_a_skipped_account_are_a_warning_in_the_orphan_search(make_world: MakeWorld) -> None:
     """A one-off run remembers nothing, but the vault does."""
     world = make_world("alpha", "beta", {"name": "nokeys", "allowed_authentication_modes": ["AAD"]})
     world.configure([], discover=[discover()], **orphan_rules())
@@ -219,8 +219,8 @@ def test_secrets_of_an_account_that_is_left_out_are_a_warning_where_orphans_are_
     world.running.do(lambda azure: setattr(azure.state.account("alpha"), "provisioning_state", "Deleting"))
     ran = world.sync()
     (warning,) = ran.report["warnings"]
-    told = f"vault main: the secrets of {resource_id('alpha')} are not kept in sync, since the account is not served"
-    assert warning == f"{told}: it is not provisioned: its state is Deleting"
+    prefix = f"vault main: the secrets of {resource_id('alpha')} are not kept in sync, since the account is not served"
+    assert warning == f"{prefix}: it is not provisioned: its state is Deleting"
 
 
 def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> None:
@@ -339,7 +339,7 @@ def test_nothing_is_removed_while_a_listing_is_not_whole(make_world: MakeWorld) 
     assert plan.outcomes()["main/gamma-primary-key"] == "unchanged"
 
 
-def test_secrets_of_accounts_that_are_left_out_are_no_orphans(make_world: MakeWorld) -> None:
+def test_secrets_of_skipped_accounts_are_no_orphans(make_world: MakeWorld) -> None:
     """Neither of one that gives no keys any more, nor of two that collide since yesterday; of one that is excluded they are."""
     world = make_world("alpha", "beta", "gamma", {"name": "delta", "subscription_id": OTHER})
     world.configure([], discover=[discover(SUBSCRIPTION, OTHER)], **orphan_rules())

@@ -30,14 +30,14 @@ LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
 
 
 @pytest.mark.parametrize("vaults", ["{}", ""])
-def test_no_vault_is_told_with_an_example(tmp_path: Path, vaults: str) -> None:
+def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str) -> None:
     """`vaults` without anything in it names what may stand there."""
     file = tmp_path / "keysync.yaml"
     file.write_text(f"vaults: {vaults}\naccounts: []\n")
     with pytest.raises(ConfigError) as caught:
         load_config(file, {})
-    (told, *_) = str(caught.value).splitlines()
-    assert told == (
+    (first_line, *_) = str(caught.value).splitlines()
+    assert first_line == (
         f"{file}:1:1: vaults: found no vault, expected one or more (such as main: {{url: https://kv-render.vault.azure.net}})"
     )
 
@@ -70,7 +70,7 @@ UNFIT: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize("case", UNFIT)
 @pytest.mark.parametrize("command", ["plan", "check", "run"])
-def test_what_the_sdk_will_not_take_is_told_as_such(make_world: MakeWorld, command: str, case: str) -> None:
+def test_a_value_that_the_sdk_refuses_is_reported_as_such(make_world: MakeWorld, command: str, case: str) -> None:
     """It is no fault of keysync's, and none to report: exit code 2."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -81,7 +81,7 @@ def test_what_the_sdk_will_not_take_is_told_as_such(make_world: MakeWorld, comma
     assert part in ran.err
 
 
-def test_a_secret_file_that_is_empty_is_told(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_an_empty_secret_file_is_reported(make_world: MakeWorld, tmp_path: Path) -> None:
     """As a mount is before its Secret has come."""
     empty = tmp_path / "empty"
     empty.touch()

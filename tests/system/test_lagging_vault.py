@@ -94,8 +94,8 @@ def test_a_write_that_takes_effect_after_its_reply_was_lost_makes_one_version(
 @pytest.mark.parametrize("enabled", [True, False], ids=["content-type", "enable"])
 def test_a_change_that_the_vault_ignores_is_no_update(make_quick_world: MakeWorld, enabled: bool) -> None:
     """It is skipped with a warning that names the field, and makes no version."""
-    held: dict[str, Any] = secret("alpha", value=LIVE["primary"], tags=marks("alpha"), enabled=enabled)
-    world = make_quick_world(ALPHA, vaults=({"name": "main", "secrets": [held]},))
+    stored_secret: dict[str, Any] = secret("alpha", value=LIVE["primary"], tags=marks("alpha"), enabled=enabled)
+    world = make_quick_world(ALPHA, vaults=({"name": "main", "secrets": [stored_secret]},))
     url = world.running.azure.endpoints.vaults["main"]
     vaults = {"main": {"url": url, "verify_challenge_resource": False, "content_type": "text/x-key"}}
     world.configure([PRIMARY], vaults=vaults, disabled="enable")

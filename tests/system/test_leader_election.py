@@ -101,7 +101,7 @@ def lead(daemon: Daemon) -> Any:
     return daemon.status()["leader"]
 
 
-def test_one_works_and_the_other_stands_by_until_it_is_its_turn(
+def test_one_replica_leads_and_the_other_is_standby_until_its_turn(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
     """The standby is ready and says that it stands by, reads nothing, and takes over at once when the leader ends."""
@@ -173,7 +173,7 @@ class Rotation:
         self.arrivals: list[float] = []
         self._thread = threading.Thread(target=self._rotate, name="rotation")
 
-    async def _told(self, _index: int, operation: str, _target: str, stage: str) -> None:
+    async def _on_request(self, _index: int, operation: str, _target: str, stage: str) -> None:
         if (operation, stage) == ("setSecret", "before"):
             self.arrivals.append(time.time())
 
@@ -185,7 +185,7 @@ class Rotation:
     @contextmanager
     def going_on(self) -> Iterator[None]:
         """Until the block ends."""
-        self._world.running.do(lambda azure: azure.hooks.install(self._told))
+        self._world.running.do(lambda azure: azure.hooks.install(self._on_request))
         self._thread.start()
         try:
             yield

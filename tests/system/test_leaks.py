@@ -143,11 +143,11 @@ class Planted:
 
     def aim(self, faults: Iterable[Fault]) -> None:
         """Puts `faults` in place of those in force."""
-        told = list(faults)
+        planned = list(faults)
 
         def replace(azure: Any) -> None:
             azure.faults.clear()
-            for fault in told:
+            for fault in planned:
                 azure.faults.add(fault)
 
         self.world.running.do(replace)
@@ -183,10 +183,10 @@ def every_fault(stage: Planted) -> Iterator[Fault]:
         name = f"{operation}0{deed}"
         key = stage.secrets[f"{name} primary"]
         # Before a run has seen a key, it can know it by its look only; and a header takes one word.
-        told = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
+        planned = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
         target = name if operation == "list" else f"main/{name}-primary-key"
         called = {"list": "listKeys", "get": "getSecret"}.get(operation, "setSecret")
-        yield Fault(operation=called, target=target, after=operation == "late", **told)
+        yield Fault(operation=called, target=target, after=operation == "late", **planned)
 
 
 COMMANDS = {
@@ -234,8 +234,8 @@ def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[st
 def test_a_refused_token_request_shows_no_client_secret(stage: Planted, code: str) -> None:
     """Entra's own code is told, the client secret that its message repeats is not."""
     message = f"{code}: the client secret {CLIENT_SECRET} ({quote(CLIENT_SECRET, safe='')}) is not good."
-    told = {"kind": "status", "status": 401, "code": "invalid_client", "message": message}
-    stage.aim([Fault(operation="token", **told)])
+    planned = {"kind": "status", "status": 401, "code": "invalid_client", "message": message}
+    stage.aim([Fault(operation="token", **planned)])
     ran = stage.run("sync", "--output", "json", "--account", "fine", "--account", "unmanaged")
     assert ran.code == 1
     assert code in ran.out
@@ -336,11 +336,11 @@ class Left:
 
 def bodies(receiver: Receiver, read: Callable[[bytes], str]) -> str:
     """What a receiver was sent, headers included, unpacked and read."""
-    told = []
+    planned = []
     for one in list(receiver.received):
         body = gzip.decompress(one.body) if one.headers.get("Content-Encoding") == "gzip" else one.body
-        told.append(f"{one.headers}\n{read(body)}")
-    return "\n".join(told)
+        planned.append(f"{one.headers}\n{read(body)}")
+    return "\n".join(planned)
 
 
 def spans(body: bytes) -> str:
@@ -467,7 +467,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
     assert {where: names for where, names in found.items() if names} == {}
 
 
-def test_a_key_that_was_never_seen_is_known_by_its_look() -> None:
+def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
     """A key that a service repeats before keysync got it is masked in each of its forms."""
     key = base64.b64encode(bytes(range(11, 250, 7)) + bytes(range(3, 255, 9)) + b"\xff\xef").decode()
     text = Redactor().redact(f"before {shaped(key)} behind")

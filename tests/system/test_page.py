@@ -179,7 +179,7 @@ async def test_it_works_without_javascript(shown: Shown):
     assert await shown.tab.js("document.querySelector('[aria-sort]').ariaSort") == "descending"
 
 
-async def test_a_refresh_disturbs_nobody(shown: Shown):
+async def test_a_refresh_keeps_the_reading_position(shown: Shown):
     """The script brings the news; what was open, focused, typed and scrolled to stays."""
     # The page's own timer, made to run when the test says so.
     hurry = "window.waiting = []; window.setTimeout = (action) => window.waiting.push(action);"
@@ -207,7 +207,7 @@ async def test_a_refresh_disturbs_nobody(shown: Shown):
     assert shown.tab.complaints() == []
 
 
-async def test_a_daemon_that_is_gone_is_told(shown: Shown):
+async def test_a_daemon_that_is_gone_is_shown(shown: Shown):
     """Old news is marked as old, and the mark goes when it answers again."""
     hurry = "window.waiting = []; window.setTimeout = (action) => window.waiting.push(action);"
     await shown.tab.send("Page.addScriptToEvaluateOnNewDocument", source=hurry)
@@ -262,7 +262,7 @@ async def test_no_page_scrolls_sideways(shown: Shown, width: int):
     assert await shown.tab.js("innerWidth") == width
 
 
-async def test_nothing_moves_for_whoever_asks_for_that(shown: Shown):
+async def test_nothing_moves_with_reduced_motion(shown: Shown):
     """With reduced motion there is no transition and no animation."""
     await shown.tab.prefer(prefers_reduced_motion="reduce")
     await shown.open()

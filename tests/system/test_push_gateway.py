@@ -46,12 +46,12 @@ def test_a_gateway_that_refuses_changes_nothing_but_the_log(make_world: MakeWorl
     ran = world.sync("--push-gateway", gateway.base)
     assert ran.code == 0, ran.err
     assert set(ran.outcomes().values()) == {"created"}
-    (told,) = [line for line in ran.log if line["event"] == "metrics.push_failed"]
-    assert (told["level"], told["reason"]) == ("warning", "HTTP 503")
+    (failure,) = [line for line in ran.log if line["event"] == "metrics.push_failed"]
+    assert (failure["level"], failure["reason"]) == ("warning", "HTTP 503")
     assert all(line.startswith("{") for line in ran.err.splitlines())
 
 
-def test_a_wrong_address_is_told_before_anything_is_touched(make_world: MakeWorld) -> None:
+def test_a_wrong_address_is_reported_before_any_request(make_world: MakeWorld) -> None:
     """Exit code 2, no request, and the password that somebody put into the URL is not shown."""
     world = make_world("alpha")
     world.configure(["alpha"])

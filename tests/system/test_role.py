@@ -204,7 +204,7 @@ def test_discovery_asks_for_what_the_role_grants(make_quick_world: MakeWorld, mo
 # The command
 
 
-def test_role_asks_nobody(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
     """A script to stdout, nothing to stderr, and not a request."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="us")
@@ -226,13 +226,13 @@ def test_role_asks_nobody(make_world: MakeWorld, tmp_path: Path) -> None:
     (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
     (["--output", "yaml"], "yaml"),
 ])  # fmt: skip
-def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: list[str], told: str) -> None:
+def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: list[str], message: str) -> None:
     """With what is wrong on stderr, and nothing on stdout."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("role", *arguments)
     assert (ran.code, ran.out) == (2, "")
-    assert told in ran.err
+    assert message in ran.err
 
 
 def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:

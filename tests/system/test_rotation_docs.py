@@ -63,14 +63,14 @@ def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world
     assert names.strip() == f"account={ACCOUNT} group={GROUP}"
     before = {key: live(world.running, key) for key in KEYS}
     walk(begin)
-    held = stored(world, "primary")
+    in_vault = stored(world, "primary")
     assert "updated" in walk(secondary)
-    assert held == live(world.running, "primary")
+    assert in_vault == live(world.running, "primary")
     walk(switch)
-    held = stored(world, "secondary")
-    assert held == live(world.running, "secondary") != before["secondary"]
+    in_vault = stored(world, "secondary")
+    assert in_vault == live(world.running, "secondary") != before["secondary"]
     assert "updated" in walk(primary)
-    assert held == live(world.running, "secondary")
+    assert in_vault == live(world.running, "secondary")
     walk(end)
     assert stored(world, "primary") == live(world.running, "primary") != before["primary"]
     assert [len(world.versions(VAULT, f"{ACCOUNT}-{key}-key")) for key in KEYS] == [2, 2]

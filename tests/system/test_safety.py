@@ -117,12 +117,12 @@ def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick
     assert set(ran.outcomes().values()) == {"refused"}
     assert writes(world) == 0
     for name, owner in zip(tags, whose, strict=True):
-        told = item(ran, f"main/{name}-primary-key")
-        assert (told["verdict"], told["error"]) == ("unmanaged", None)
-        assert owner in told["reason"]
-        assert "not overwritten" in told["reason"]
-        (line,) = [line for line in ran.log if line.get("secret") == told["secret"]]
-        assert (line["event"], line["level"], line["reason"]) == ("secret.refused", "warning", told["reason"])
+        reported = item(ran, f"main/{name}-primary-key")
+        assert (reported["verdict"], reported["error"]) == ("unmanaged", None)
+        assert owner in reported["reason"]
+        assert "not overwritten" in reported["reason"]
+        (line,) = [line for line in ran.log if line.get("secret") == reported["secret"]]
+        assert (line["event"], line["level"], line["reason"]) == ("secret.refused", "warning", reported["reason"])
     command = only_command(item(ran, "main/terraform-primary-key")["reason"])
     done = follow(world, command)
     assert (done.code, done.outcomes()) == (0, {"main/terraform-primary-key": "adopted"})
@@ -203,7 +203,7 @@ def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_w
 
 
 @pytest.mark.parametrize("existed", [False, True])
-def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWorld, existed: bool) -> None:
+def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, existed: bool) -> None:
     """Between a throttled write and the next somebody takes the name, or takes the mark off: theirs stays as it is."""
     stored = (secret("alpha", value="old", tags=marks("alpha")),) if existed else ()
     world = make_quick_world(ALPHA, vaults=(holding(*stored),))
@@ -232,10 +232,10 @@ def test_a_write_that_had_to_be_sent_again_looks_again(make_quick_world: MakeWor
 # 3: verdicts
 
 
-def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
+def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
     """In sync, stale, swapped, duplicated, both changed and foreign, each told by the four that tell anything."""
     live = {name: {"primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in LOOKS}
-    held = {
+    waiting = {
         "steady": tuple(live["steady"].values()),
         "stale": ("old", live["stale"]["secondary"]),
         "swapped": (live["swapped"]["secondary"], live["swapped"]["primary"]),
@@ -245,7 +245,7 @@ def test_each_verdict_stands_in_report_table_log_and_metrics(make_quick_world: M
     }
     stored = [
         ours(value, name, which)
-        for name, values in held.items()
+        for name, values in waiting.items()
         if values
         for which, value in zip(LIVE, values, strict=True)
     ]
@@ -404,15 +404,15 @@ def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: Make
     ran = world.sync()
     assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
     assert item(ran)["verdict"] == "soft_deleted"
-    told = commands(item(ran)["reason"])
-    assert len(told) == 2
-    az_keyvault(world.running, told[way])
+    reported = commands(item(ran)["reason"])
+    assert len(reported) == 2
+    az_keyvault(world.running, reported[way])
     after = world.sync()
     assert (after.code, after.outcomes()) == (0, {NAME: outcome})
     assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
 
 
-def test_recover_owned_brings_ours_back_and_nobody_elses(make_quick_world: MakeWorld) -> None:
+def test_recover_owned_recovers_managed_secrets_only(make_quick_world: MakeWorld) -> None:
     """Ours is recovered, and written where the key has changed; another's deleted secret stays, and nothing is purged."""
     right, old = ours(LIVE["primary"]), ours("old", name="secondary")
     theirs = secret("beta", tags={"managed-by": "terraform"})
@@ -534,7 +534,7 @@ def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -
     assert item(ran, "main/stuck-primary-key")["error"]["kind"] == "timeout"
 
 
-def test_the_accept_that_is_told_holds_for_the_accounts_of_the_run(make_quick_world: MakeWorld) -> None:
+def test_the_suggested_accept_is_valid_for_the_accounts_of_the_run(make_quick_world: MakeWorld) -> None:
     """A run about one account that stops tells a command about just that account."""
     world = make_quick_world("alpha", "beta")
     world.configure(["alpha", "beta"], limits={"creates": 1})
@@ -543,7 +543,7 @@ def test_the_accept_that_is_told_holds_for_the_accounts_of_the_run(make_quick_wo
     assert done.code == 0, done.report["stopped"]
 
 
-def test_a_command_that_is_told_names_the_file_of_the_run(make_quick_world: MakeWorld) -> None:
+def test_a_suggested_command_names_the_file_of_the_run(make_quick_world: MakeWorld) -> None:
     """A run with `-c FILE` tells a command for that file, not for the one that is found without."""
     world = make_quick_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
@@ -588,7 +588,7 @@ def orphan_world(make: MakeWorld, *, gone: bool = True, **options: Any) -> World
 BETA = ("main/beta-primary-key", "main/beta-secondary-key")
 
 
-def test_orphans_are_kept_unless_told_otherwise(make_quick_world: MakeWorld) -> None:
+def test_orphans_are_kept_by_default(make_quick_world: MakeWorld) -> None:
     """The default looks for none."""
     world = orphan_world(make_quick_world)
     orphaned(world)
@@ -689,7 +689,7 @@ def _arm(azure: Emulator, _target: str, fault: Fault) -> None:
     azure.faults.add(fault)
 
 
-def test_an_orphan_that_is_handed_over_between_listing_and_look_stays(make_quick_world: MakeWorld) -> None:
+def test_an_orphan_that_another_tool_takes_over_meanwhile_stays(make_quick_world: MakeWorld) -> None:
     """What is removed bears our marks at the last look, not only in the listing."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
@@ -700,7 +700,7 @@ def test_an_orphan_that_is_handed_over_between_listing_and_look_stays(make_quick
     assert shown.outcomes()[BETA[1]] == "delete"
 
 
-def test_a_run_about_one_account_looks_for_no_orphans(make_quick_world: MakeWorld) -> None:
+def test_a_run_for_one_account_searches_no_orphans(make_quick_world: MakeWorld) -> None:
     """`--account` neither searches nor removes."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
@@ -869,16 +869,16 @@ def test_many_versions_are_a_warning_and_then_a_refusal(make_quick_world: MakeWo
 
 
 @pytest.mark.parametrize("beside", ["failed", "read-only"])
-def test_a_held_secret_can_be_accepted_beside_others_that_wait(make_quick_world: MakeWorld, beside: str) -> None:
+def test_one_of_several_waiting_secrets_can_be_accepted(make_quick_world: MakeWorld, beside: str) -> None:
     """The command that is told works though another secret of the run failed, or stands in a read-only account."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
     beta = {"name": "beta", **ONLY_PRIMARY, "read_only": beside == "read-only"}
     world.configure([PRIMARY, beta], limits={"changes_per_day": 1})
     if beside == "failed":
         world.running.do(lambda azure: azure.faults.add(DENIAL))
-    held = world.sync()
-    assert held.outcomes()[NAME] == "refused"
-    done = follow(world, only_command(item(held)["reason"]))
+    waiting = world.sync()
+    assert waiting.outcomes()[NAME] == "refused"
+    done = follow(world, only_command(item(waiting)["reason"]))
     assert done.outcomes()[NAME] == "updated", done.report["stopped"]
 
 

@@ -94,9 +94,7 @@ def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: Mak
     assert world.run("plan", "--shard", f"{index}/2", "--account", "nobody").code == 2
 
 
-async def test_orphans_are_those_of_the_share_whoever_else_there_is(
-    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_orphans_are_those_of_the_own_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other shards serve is nobody's orphan, what they would remove is left to them; also by a shard that has no account."""
     world = signed_in(make_world(*NAMES), monkeypatch)
     safe = {"owner": "tokyo", "limits": {"removal_percent": 100}}

@@ -77,7 +77,7 @@ def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) ->
     assert "Microsoft.Batch/batchAccounts/listKeys/action" in failed[0]["error"]["hint"]
 
 
-def test_a_hung_account_holds_up_nobody(make_world: MakeWorld) -> None:
+def test_a_hung_account_delays_no_other(make_world: MakeWorld) -> None:
     """Others are written while one account never answers, which fails by its own deadline."""
     world = make_world("alpha", {"name": "stuck", "fault": "hang"})
     world.configure(["stuck", "alpha"], timeouts={"request": "3s", "account": "6s", "collect": "1s"})
@@ -344,7 +344,7 @@ def test_a_hung_token_request_costs_an_attempt_not_the_run(make_world: MakeWorld
     assert world.sync().code == 0
 
 
-def test_a_metrics_file_that_cannot_be_written_is_told_first(make_world: MakeWorld) -> None:
+def test_a_metrics_file_that_cannot_be_written_is_reported_first(make_world: MakeWorld) -> None:
     """Exit code 2 means that nothing was touched."""
     world = make_world("alpha")
     world.configure(["alpha"])

@@ -62,7 +62,7 @@ def test_an_alert_tells_what_whom_and_where_to_read_on(alert: str) -> None:
     assert used <= (grouped_by(rule["expr"]) or TARGET_LABELS)
 
 
-def test_an_installation_is_told_apart_by_the_same_labels_everywhere() -> None:
+def test_an_installation_is_identified_by_the_same_labels_everywhere() -> None:
     """Two installations in one Prometheus never hide or cause each other's alerts."""
     for alert, rule in rules().items():
         for labels in re.findall(r"\b(?:by|on)\s*\(([^)]*)\)", rule["expr"]):
@@ -120,13 +120,13 @@ def test_the_tests_are_of_the_rules_in_the_tree() -> None:
             for one in test["input_series"]:
                 if not one["series"].startswith("up{"):
                     assert complaints(one["series"]) == [], path
-    told = {
+    documented = {
         name
         for _, samples in cases()
         for sample in samples
         for name in re.findall(r'alertname="(\w+)"', sample["labels"])
     }
-    assert told == set(rules())
+    assert documented == set(rules())
 
 
 @pytest.mark.parametrize("path", CHART_RULES, ids=lambda path: path.stem)
@@ -161,8 +161,8 @@ def entries() -> dict[str, str]:
 
 def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
     """Neither an alert that leads nowhere nor an entry for one that is gone."""
-    told = [heading for heading in entries() if heading.startswith("Keysync")]
-    assert sorted(told) == sorted(rules())
+    documented = [heading for heading in entries() if heading.startswith("Keysync")]
+    assert sorted(documented) == sorted(rules())
     assert {rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules().values()} <= set(anchors(RUNBOOK))
 
 
@@ -193,17 +193,20 @@ EVENTS = set(re.findall(r"^\| `([a-z_]+\.[a-z_]+)` \| (?:debug|info|warning|erro
 FIELDS = set(
     re.findall(r"`([a-z_]+)`", OBSERVABILITY[OBSERVABILITY.index("## The log") : OBSERVABILITY.index("## Metrics")])
 )
-TOLD = [*code_of(RUNBOOK), *(text for rule in rules().values() for text in code_of(rule["annotations"]["description"]))]
+TEXTS = [
+    *code_of(RUNBOOK),
+    *(text for rule in rules().values() for text in code_of(rule["annotations"]["description"])),
+]
 
 
 def test_events_and_metrics_that_are_named_exist() -> None:
     """In the runbook and in what the alerts themselves say."""
     kinds = {event.partition(".")[0] for event in EVENTS}
-    named = {one for text in TOLD for one in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
+    named = {one for text in TEXTS for one in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
     named = {one for one in named if one.partition(".")[0] in kinds and one not in {"config.yaml", "schedule.every"}}
     assert len(named) > 15
     assert named <= EVENTS
-    metrics = {one for text in TOLD for one in re.findall(r"\bkeysync_\w+", text)}
+    metrics = {one for text in TEXTS for one in re.findall(r"\bkeysync_\w+", text)}
     assert len(metrics) > 5
     assert metrics <= {exposed(family) for family in families()}
 
@@ -214,7 +217,7 @@ def test_commands_and_options_that_are_named_exist() -> None:
     options = {name: {text for one in sub.params for text in one.opts} for name, sub in command.commands.items()}
     used = [
         found
-        for text in TOLD
+        for text in TEXTS
         for found in re.findall(r"(?:^|[\s`])keysync ([a-z]+)((?: [^\n`|;]*)?)", text, re.MULTILINE)
     ]
     assert len(used) > 15
@@ -237,9 +240,9 @@ def test_jq_asks_for_fields_of_the_log() -> None:
 def test_states_that_the_page_is_asked_for_exist() -> None:
     """`?state=` in a link."""
     states = series()["keysync_accounts_by_state"]["state"] | {"attention", "stale"}
-    told = [one for text in [*TOLD, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
-    assert told
-    assert set(told) <= states
+    documented = [one for text in [*TEXTS, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
+    assert documented
+    assert set(documented) <= states
 
 
 def test_the_table_of_set_ups_names_the_alerts_for_one_off_runs() -> None:
@@ -260,7 +263,7 @@ def test_a_panel_asks_for_what_there_is(title: str, expression: str) -> None:
     assert complaints(expression) == [], title
 
 
-def test_each_metric_is_on_the_dashboard_or_left_out_on_purpose() -> None:
+def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
     """What nobody looks at is either not needed or forgotten."""
     shown = {selector.metric for _, expression in queries() for selector in selectors(expression)}
     shown = {re.sub(r"_(bucket|sum|count)$", "", one) for one in shown}

@@ -229,18 +229,18 @@ def ask_ready(count: int, urls: list[str]) -> tuple[int, str]:
 def test_helm_test_asks_every_pod() -> None:
     """One that is not ready fails it, whichever that is, and so does one that is missing; the reasons of all are told."""
     with Pods() as pods:
-        code, told = ask_ready(2, pods.urls)
-        assert (code, told.splitlines()[-1]) == (0, "2 of 2 pods are ready")
+        code, output = ask_ready(2, pods.urls)
+        assert (code, output.splitlines()[-1]) == (0, "2 of 2 pods are ready")
         for host in pods.ready:
             pods.ready[host] = False
-            code, told = ask_ready(2, pods.urls)
-            assert (code, told.splitlines()[-1]) == (1, "1 of 2 pods are ready")
-            assert all(f"the reason of {one}" in told for one in pods.ready)
+            code, output = ask_ready(2, pods.urls)
+            assert (code, output.splitlines()[-1]) == (1, "1 of 2 pods are ready")
+            assert all(f"the reason of {one}" in output for one in pods.ready)
             pods.ready[host] = True
-        code, told = ask_ready(3, pods.urls)
-        assert (code, told.splitlines()[-1]) == (1, "2 of 3 pods are ready")
-    code, told = ask_ready(2, pods.urls)
-    assert (code, told.splitlines()[-1]) == (1, "0 of 2 pods are ready")
+        code, output = ask_ready(3, pods.urls)
+        assert (code, output.splitlines()[-1]) == (1, "2 of 3 pods are ready")
+    code, output = ask_ready(2, pods.urls)
+    assert (code, output.splitlines()[-1]) == (1, "0 of 2 pods are ready")
     assert ask_ready(1, []) == (1, "0 of 1 pods are ready\n")
 
 

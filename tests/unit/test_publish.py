@@ -121,13 +121,13 @@ def not_in_the_changelog(tree: Tree) -> None:
 )
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("sign",)])
 def test_what_is_no_release_is_refused(
-    tree: Tree, spoil: Callable[[Tree], None], told: str, arguments: tuple[str, ...]
+    tree: Tree, spoil: Callable[[Tree], None], message: str, arguments: tuple[str, ...]
 ) -> None:
     """Nothing is begun unless tree, tag and changelog agree."""
     spoil(tree)
     refused = tree.publish(*arguments)
     assert refused.returncode == 1
-    assert told in refused.stderr
+    assert message in refused.stderr
     assert refused.stdout == ""
 
 

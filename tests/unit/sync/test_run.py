@@ -47,7 +47,7 @@ async def test_nothing_to_serve_is_a_run_all_the_same():
     assert (report.results, report.failed, report.stopped) == ((), False, None)
 
 
-async def test_a_hung_account_holds_up_nobody():
+async def test_a_hung_account_delays_no_other():
     """One that hangs is failed by its deadline; the others are written before that."""
     world = World("hung", "good")
     world.sources["hung"].hang()
