@@ -17,7 +17,7 @@ from keysync.names import natural
 from keysync.report.console import Console, Span, console_for, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Problem
+from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import share_of
 from keysync.sync.inventory import Inventory, resolve
 

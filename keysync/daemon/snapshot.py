@@ -18,7 +18,7 @@ from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.triggers import NEVER, Trigger
 from keysync.names import natural
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
-from keysync.sources.unserved import Unserved
+from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0

@@ -1,1 +1,1 @@
-"""Where keys come from: the interface, and Batch accounts behind it."""
+"""Sources: the interface of a source of keys, Azure Batch accounts as one, and their discovery."""

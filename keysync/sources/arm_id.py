@@ -1,4 +1,4 @@
-"""The id by which Resource Manager knows a Batch account."""
+"""The ARM id of a Batch account."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAME: Final = re.compile(r"[0-9a-z]{3,24}", re.IGNORECASE | re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class AccountId:
-    """The parts of an id, as they were spelt."""
+    """The parts of an ARM id, in their original spelling."""
 
     subscription: str
     group: str
@@ -28,30 +28,31 @@ class AccountId:
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The id that `text` is, None where it is no Batch account's."""
+        """The parts of `text`, None if it is not the id of a Batch account."""
         folder, _, name = text.rpartition("/")
-        place = _place(folder)
-        return None if place is None or _NAME.fullmatch(name) is None else cls(*place, name)
+        group = _group(folder)
+        return None if group is None or _NAME.fullmatch(name) is None else cls(*group, name)
 
     @property
     def folder(self) -> str:
-        """What the ids of a group's accounts have in common, in lower case; sorted by it and the name, ids are in their order."""
+        """The part that all accounts of a resource group share, in lower case. Sorting by it and the name sorts by id."""
         return fold(f"{self.subscription}/{self.group}/")
 
     @property
     def folded_name(self) -> str:
-        """The name in lower case; where it is so already, the same object."""
+        """The name in lower case; the same object if it already is."""
         folded = fold(self.name)
         return self.name if folded == self.name else folded
 
     @property
     def resource_id(self) -> str:
-        """The id in one piece."""
+        """The whole id."""
         return batch_account_id(fold(self.subscription), self.group, self.name)
 
 
 # A fleet has few subscriptions and groups, and many accounts in each.
 @lru_cache(maxsize=4096)
-def _place(folder: str) -> tuple[str, str] | None:
-    found = _FOLDER.fullmatch(folder)
-    return None if found is None else (found["subscription"], found["group"])
+def _group(folder: str) -> tuple[str, str] | None:
+    """Subscription and resource group of the part before the name."""
+    match = _FOLDER.fullmatch(folder)
+    return None if match is None else (match["subscription"], match["group"])

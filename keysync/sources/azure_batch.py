@@ -1,4 +1,4 @@
-"""Keys of a Batch account through the management SDK's `get_keys`."""
+"""The keys of a Batch account, through `get_keys` of the management SDK."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ GET_ACCOUNT: Final = Operation("batch", "getAccount")
 class BatchAccount:
     """One configured account, as a `KeySource`.
 
-    `keyless` holds the accounts (`Account.key`) that a listing or a GET showed without SharedKey or in UserSubscription mode.
-    Whatever reads an account keeps it up to date.
+    `keyless` contains the accounts (`Account.key`) that a listing or a GET showed without SharedKey or in UserSubscription
+    mode. Every read of an account updates it.
     """
 
     __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_keyless", "_redactor")
@@ -52,14 +52,14 @@ class BatchAccount:
 
     @property
     def account(self) -> Account:
-        """The account as it was configured."""
+        """The configured account."""
         return self._account
 
     async def get_keys(self) -> AccountKeys:
-        """Both keys, each usable or refused with the reason.
+        """Both keys, each valid or refused with a reason.
 
-        Raises CallFailed; its kind is ``shared_key_disabled`` where the account gives no keys by design. Which code
-        listKeys then fails with is not documented, so the account itself is read to tell.
+        Raises CallFailed. Its kind is ``shared_key_disabled`` if the account has no usable keys by design. The code of
+        listKeys for that case is not documented, so the account is read to find out.
         """
         try:
             keys = await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
@@ -67,38 +67,42 @@ class BatchAccount:
             if await self._shared_key_disabled(failure.record):
                 raise CallFailed(self._disabled(failure.record)) from failure
             raise
-        # listKeys may hand out keys that the data plane refuses.
+        # listKeys may return keys that the data plane rejects.
         if self._account.key in self._keyless and await self._still_keyless():
             raise self._disabled_failure()
         return keys
 
     async def probe(self) -> None:
-        """Reads the account. Raises CallFailed, also where SharedKey is not allowed."""
+        """Reads the account. Raises CallFailed, also if it does not allow SharedKey."""
         if not await self._allows_shared_key():
             raise self._disabled_failure()
 
     async def _list_keys(self) -> AccountKeys:
         reply = await self._client.batch_account.get_keys(self._account.resource_group, self._account.name)
-        keys: dict[KeyName, SecretValue | None]
-        keys = {"primary": self._wrap(reply.primary), "secondary": self._wrap(reply.secondary)}
+        keys: dict[KeyName, SecretValue | None] = {
+            "primary": self._wrap(reply.primary),
+            "secondary": self._wrap(reply.secondary),
+        }
         if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self._account.name):
-            reason = f"the reply to listKeys for {self._account.name} names another account, or none: not written"
+            reason = f"the reply to listKeys for {self._account.name} names another account or none: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
         return self._checked(keys)
 
-    def _wrap(self, text: Any) -> SecretValue | None:  # noqa: ANN401  # a reply may hold anything
+    def _wrap(self, text: Any) -> SecretValue | None:  # noqa: ANN401  # a reply may contain anything
         return self._redactor.remember(SecretValue(text)) if isinstance(text, str) else None
 
     def _checked(self, keys: dict[KeyName, SecretValue | None]) -> AccountKeys:
-        values = {name: value for name, value in keys.items() if value is not None and value.is_base64_key()}
+        values: dict[KeyName, SecretValue] = {
+            name: value for name, value in keys.items() if value is not None and value.is_base64_key()
+        }
         refused: dict[KeyName, str] = {
-            name: "the service gave no key, or none that is base64 of at least 32 bytes: not written"
+            name: "the service returned no key, or one that is not base64 of at least 32 bytes: not written"
             for name in KEY_NAMES
             if name not in values
         }
         if len(values) == len(KEY_NAMES) and self._equal(values["primary"], values["secondary"]):
-            # Two distinct keys are the account's own rule; a reply that breaks it is not to be trusted.
-            reason = "primary and secondary are the same in the service's reply: not written"
+            # The keys of an account always differ, so such a reply is not trusted.
+            reason = "primary and secondary are equal in the service's reply: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
         return AccountKeys(values, refused)
 
@@ -107,10 +111,10 @@ class BatchAccount:
 
     async def _shared_key_disabled(self, record: FailureRecord) -> bool:
         if record.kind == "http_error":
-            return False  # a proxy's answer says nothing about the account
+            return False  # a proxy's reply says nothing about the account
         if record.http_status is None or not 400 <= record.http_status < 500 or record.http_status in {404, 408, 429}:
             return False
-        # A 401 of Resource Manager is about the token, one of Batch about the account.
+        # A 401 from Resource Manager concerns the token, one from Batch the account.
         if record.http_status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
             return False
         if record.has_code("AuthorizationFailed", "ScopeLocked"):
@@ -121,7 +125,7 @@ class BatchAccount:
             return False
 
     async def _still_keyless(self) -> bool:
-        """Asks the account itself, since what is known may be old; without its answer that counts."""
+        """Reads the account, since `keyless` may be out of date; true if the read fails."""
         try:
             return not await self._allows_shared_key()
         except CallFailed:
@@ -137,21 +141,21 @@ class BatchAccount:
 
     async def _get_account(self) -> bool:
         account = await self._client.batch_account.get(self._account.resource_group, self._account.name)
-        row = ListedAccount.of(
+        listed = ListedAccount.of(
             account.id,
             None,
             _text_list(account.allowed_authentication_modes),
             _text(account.pool_allocation_mode),
             None,
         )
-        if fold(row.id.resource_id) != self._account.key:
-            told = f"the reply is not about {self._account.resource_id}: not used"
-            raise CallFailed(FailureRecord(kind="invalid_response", summary=told))
-        return row.why_keyless is None
+        if fold(listed.id.resource_id) != self._account.key:
+            summary = f"the reply is not about {self._account.resource_id}: not used"
+            raise CallFailed(FailureRecord(kind="invalid_response", summary=summary))
+        return listed.why_keyless is None
 
     def _disabled_failure(self) -> CallFailed:
-        told = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
-        return CallFailed(self._disabled(FailureRecord(kind="shared_key_disabled", summary=told)))
+        summary = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
+        return CallFailed(self._disabled(FailureRecord(kind="shared_key_disabled", summary=summary)))
 
     def _disabled(self, record: FailureRecord) -> FailureRecord:
         hint = hint_for(
@@ -164,7 +168,7 @@ class BatchAccount:
         return replace(record, kind="shared_key_disabled", hint=hint)
 
 
-def _text_list(modes: Any) -> list[Any] | None:  # noqa: ANN401  # enumerators of the SDK, or texts that it does not know
+def _text_list(modes: Any) -> list[Any] | None:  # noqa: ANN401  # the SDK's enum members, or text that it does not know
     return None if modes is None else [_text(mode) for mode in modes]
 
 

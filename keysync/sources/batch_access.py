@@ -1,4 +1,4 @@
-"""The Batch accounts of a process as sources of keys: accounts of one subscription and credential share a client."""
+"""Creates the key sources of Batch accounts. Accounts with the same subscription and credential share a client."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class BatchAccess:
 
 
 AccessKey: TypeAlias = tuple[str, Credential | None]
-"""Subscription and credential, as an account names them."""
+"""Subscription and credential of an account."""
 
 
 def access_key(account: Account) -> AccessKey:
@@ -33,7 +33,7 @@ def access_key(account: Account) -> AccessKey:
 
 
 class BatchSources:
-    """Makes the `KeySource` of each covered account.
+    """Creates the `KeySource` of each covered account.
 
     `open_access` opens the client of a subscription and credential; it may raise UsageError. `keyless` is as in `BatchAccount`.
     """
@@ -60,11 +60,11 @@ class BatchSources:
         self.accesses = accesses
 
     def snapshot(self) -> Callable[[Account], BatchAccount]:
-        """A function from a covered account to its source. Accounts that are covered later do not change it."""
+        """A function from a covered account to its source. Later calls of `cover` do not change it."""
         accesses = self.accesses
 
         def source_of(account: Account) -> BatchAccount:
-            # Made on demand: thousands of kept sources would take more memory than the rest of a run.
+            # Created on demand: thousands of sources would take more memory than the rest of a run.
             access = accesses[access_key(account)]
             return BatchAccount(
                 account,

@@ -1,4 +1,4 @@
-"""Accounts that would write one secret: those that were discovered are refused, those that are listed are served."""
+"""Conflicts: accounts that would write the same secret. Discovered accounts are refused; those under `accounts` are not."""
 
 from __future__ import annotations
 
@@ -13,60 +13,66 @@ from keysync.names import fold
 from keysync.sources.filters import SkippedAccount
 
 
-def number_of(url: str, secret: str) -> int:
-    """A number of 64 bits for a secret (in whichever case) of the vault of that URL; two secrets hardly ever have the same."""
+def secret_number(url: str, secret: str) -> int:
+    """A 64-bit number for a secret (without regard to case) in the vault at `url`; equal numbers are very unlikely."""
     return hash((url, fold(secret)))
 
 
-def places(vaults: Iterable[str], names: Iterable[str], urls: Mapping[str, str]) -> bytes:
-    """The secrets of these names in these vaults (`urls`: name to URL), eight bytes each: what is kept of every account."""
+def secret_numbers(vaults: Iterable[str], names: Iterable[str], urls: Mapping[str, str]) -> bytes:
+    """The numbers of these secrets in these vaults, eight bytes each: compact enough to keep for every account.
+
+    `urls` maps the name of a vault to its URL.
+    """
     names = [*names]
-    return array("q", [number_of(urls[vault], name) for vault in vaults for name in names]).tobytes()
+    return array("q", [secret_number(urls[vault], name) for vault in vaults for name in names]).tobytes()
 
 
-def shared(everyone: Iterable[bytes]) -> frozenset[int]:
-    """The numbers of the secrets that would be written twice; `everyone` are places, once for each account."""
-    ordered = sorted(array("q", b"".join(everyone)))
-    return frozenset(one for one, other in pairwise(ordered) if one == other)
+def duplicates(accounts: Iterable[bytes]) -> frozenset[int]:
+    """The numbers of secrets that would be written twice; `accounts` has the `secret_numbers` of each account once."""
+    ordered = sorted(array("q", b"".join(accounts)))
+    return frozenset(number for number, following in pairwise(ordered) if number == following)
 
 
-def is_suspect(own: bytes, among: frozenset[int]) -> bool:
-    """Whether an account with these places is one that `settle` has to look at; `among` are `shared` ones."""
-    return not among.isdisjoint(array("q", own))
+def has_duplicate(numbers: bytes, among: frozenset[int]) -> bool:
+    """Whether an account with these `secret_numbers` writes one of the `duplicates`, so that `refuse_conflicts` must check it."""
+    return not among.isdisjoint(array("q", numbers))
 
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """One account that would write a secret; `entry` is the index of the entry that found it, None for a listed one."""
+    """An account that would write a secret; `entry` is the index of its `discover` entry, None under `accounts`."""
 
     account: Account
     entry: int | None
 
 
-def settle(
-    listed: Sequence[Account], found: Sequence[tuple[int, Account]], vaults: Mapping[str, str]
+def refuse_conflicts(
+    listed: Sequence[Account], discovered: Sequence[tuple[int, Account]], vaults: Mapping[str, str]
 ) -> tuple[tuple[Account, ...], tuple[SkippedAccount, ...]]:
-    """Those of `found` (entry index, account; each account once) that may be served, and those that are refused.
+    """Splits `discovered` (entry index and account, each account once) into accounts without a conflict and refused ones.
 
-    Accounts that are no suspects need not be among them. Vaults are compared by their URL (`vaults`: name to URL), names without case. One that is refused counts all the same
-    for others, so that who is refused depends on no order.
+    Accounts without a duplicate may be omitted. Vaults are compared by URL (`vaults`: name to URL), names without regard to
+    case. A refused account still conflicts with others, so the result does not depend on the order.
     """
-    every = [*(Writer(account, None) for account in listed), *(Writer(account, entry) for entry, account in found)]
+    writers = [
+        *(Writer(account, None) for account in listed),
+        *(Writer(account, entry) for entry, account in discovered),
+    ]
     by_secret: defaultdict[tuple[str, str], list[Writer]] = defaultdict(list)
-    for writer in every:
-        for place in _secrets(writer.account, vaults):
-            by_secret[place].append(writer)
+    for writer in writers:
+        for secret in _secrets(writer.account, vaults):
+            by_secret[secret].append(writer)
     refused: dict[int, str] = {}
-    for (url, secret), writers in by_secret.items():
-        if len(writers) > 1:
-            for writer in writers:
+    for (url, name), rivals in by_secret.items():
+        if len(rivals) > 1:
+            for writer in rivals:
                 if writer.entry is not None:
-                    refused.setdefault(id(writer.account), _reason(writer, writers, f"the secret {secret!r} of {url}"))
+                    refused.setdefault(id(writer.account), _reason(writer, rivals, f"the secret {name!r} of {url}"))
     return (
-        tuple(account for _, account in found if id(account) not in refused),
+        tuple(account for _, account in discovered if id(account) not in refused),
         tuple(
             SkippedAccount(account.resource_id, refused[id(account)], entry, refused=True, account=account)
-            for entry, account in found
+            for entry, account in discovered
             if id(account) in refused
         ),
     )
@@ -78,18 +84,19 @@ def _secrets(account: Account, vaults: Mapping[str, str]) -> list[tuple[str, str
 
 
 def _reason(writer: Writer, writers: Sequence[Writer], secret: str) -> str:
-    others = [each for each in writers if each.account is not writer.account]
+    others = [other for other in writers if other.account is not writer.account]
     if not others:
         return f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
-    told = next((each for each in others if each.entry is None), others[0])
-    if told.entry is None:
-        wins = (
-            f"{secret} is written for {told.account.resource_id}, which stands under `accounts` and wins: not served. "
+    other = next((each for each in others if each.entry is None), others[0])
+    if other.entry is not None:
+        return (
+            f"{other.account.resource_id} (discover[{other.entry}]) would write {secret} too: neither is served. "
+            "Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
         )
-        if fold(told.account.name) == fold(writer.account.name):
-            wins += "If it is the same account, and was moved, change its id under `accounts`; else "
-        return f"{wins}{'give' if wins.endswith('else ') else 'Give'} this account other names, in an entry of its own"
-    return (
-        f"{told.account.resource_id} (discover[{told.entry}]) would write {secret} too: neither is served. "
-        "Give them different names, for one with {subscription_id} or {resource_group} under `secrets`"
-    )
+    reason = f"{secret} is written for {other.account.resource_id}, which is under `accounts` and wins: not served. "
+    if fold(other.account.name) == fold(writer.account.name):
+        return (
+            f"{reason}If it is the same account and was moved, change its id under `accounts`; "
+            "else give this account other names, in an entry of its own"
+        )
+    return f"{reason}Give this account other names, in an entry of its own"

@@ -1,4 +1,4 @@
-"""What is kept of each account that a listing told of. There may be a hundred thousand of them, so it is little."""
+"""A discovered account in memory. There may be 100,000 of them, so each takes little memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keysync.sources.listing import ListedAccount
 
 
 class Traits(NamedTuple):
-    """What many accounts have in common: a `ListedAccount` without its id, and of its tags only those that somebody asks about."""
+    """The properties that many accounts share: a `ListedAccount` without its id, and with only the tags that entries use."""
 
     tags: tuple[tuple[str, str], ...]
     modes: frozenset[str] | None
@@ -22,10 +22,10 @@ class Traits(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class DiscoveredAccount:
-    """One account: its id in parts, its traits, and whether it is `mine`, in the share of this process.
+    """One account: the parts of its id, its traits, and whether it is `mine`, in the shard of this process.
 
-    `entry` is the index of the entry by which it was judged last, -1 while none was. `places` are then the secrets that it would
-    write, as `collisions.places` has them, and `made` is what became of it, which nobody asks where it is not `mine`.
+    `entry` is the index of the entry that was applied last, -1 for none. `secrets` are then the secrets that the account would
+    write, as `conflicts.secret_numbers` encodes them. `result` is what the entry made of it; None if it is not `mine`.
     """
 
     subscription: str
@@ -34,15 +34,17 @@ class DiscoveredAccount:
     traits: Traits
     mine: bool
     entry: int = -1
-    places: bytes = b""
-    made: Account | SkippedAccount | None = None
+    secrets: bytes = b""
+    result: Account | SkippedAccount | None = None
 
     @property
-    def row(self) -> ListedAccount:
-        """As a listing would show it."""
-        place = AccountId(self.subscription, self.group, self.name)
-        return ListedAccount(place, dict(self.traits.tags), self.traits.modes, self.traits.pool_mode, self.traits.state)
+    def listed(self) -> ListedAccount:
+        """The account as a listing shows it."""
+        account_id = AccountId(self.subscription, self.group, self.name)
+        return ListedAccount(
+            account_id, dict(self.traits.tags), self.traits.modes, self.traits.pool_mode, self.traits.state
+        )
 
     def with_traits(self, traits: Traits) -> DiscoveredAccount:
-        """The same account under the same spelling, to be judged anew."""
-        return replace(self, traits=traits, entry=-1, places=b"", made=None)
+        """The same account with other traits, to which no entry was applied yet. The id keeps its spelling."""
+        return replace(self, traits=traits, entry=-1, secrets=b"", result=None)

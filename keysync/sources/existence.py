@@ -1,4 +1,4 @@
-"""Whether a Batch account exists: told only where a look at the account and a complete listing agree."""
+"""Whether a Batch account exists. It counts as deleted only if a GET and a complete listing agree."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from keysync.sources.azure_batch import GET_ACCOUNT
 
 LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 
-# SubscriptionNotFound is none of them: it is also what an identity of another tenant is told.
+# SubscriptionNotFound is no proof: an identity of another tenant gets it too.
 # AccountNotFound is Batch's own 404, which Resource Manager passes on.
 _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 
 
 class BatchAccountExistence:
-    """Answers for one run: each subscription is listed once at most."""
+    """Checks accounts for one run; lists each subscription at most once."""
 
     def __init__(self, client_of: Callable[[str], Awaitable[BatchManagementClient]], caller: Caller) -> None:
         self._client_of = client_of
@@ -34,18 +34,18 @@ class BatchAccountExistence:
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def presence(self, account: str) -> Literal["there", "gone"]:
-        """`gone` only on a 404 for the account, ARM's or Batch's, and its absence from a complete listing of its subscription.
+        """``gone`` only after a 404 for the account (by ARM or Batch), if a complete listing of its subscription lacks it too.
 
-        ARM asks for permission before it looks, so an identity that may not read gets 403 here and never 404. Raises
-        CallFailed where nobody can tell.
+        ARM checks permissions first, so an identity without read permission gets 403 here and never 404. Raises CallFailed if
+        the answer is not certain.
         """
-        place = AccountId.parse(account)
-        if place is None:
-            raise CallFailed(FailureRecord(kind="internal", summary=f"no ARM id of a Batch account: {account}"))
-        client = await self._client_of(place.subscription)
-        if await self._answers(client, account, place.group, place.name):
+        account_id = AccountId.parse(account)
+        if account_id is None:
+            raise CallFailed(FailureRecord(kind="internal", summary=f"not the ARM id of a Batch account: {account}"))
+        client = await self._client_of(account_id.subscription)
+        if await self._answers(client, account, account_id.group, account_id.name):
             return "there"
-        return "there" if fold(account) in await self._listing(client, fold(place.subscription)) else "gone"
+        return "there" if fold(account) in await self._listing(client, fold(account_id.subscription)) else "gone"
 
     async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
         try:
@@ -68,10 +68,10 @@ class BatchAccountExistence:
 
 async def _ids(client: Any, subscription: str) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
     ids = [account.id async for account in client.batch_account.list()]
-    if not all(isinstance(each, str) for each in ids):
-        # A reply with less than accounts in it must not read as a listing without the account.
-        raise DecodeError("the listing holds accounts without an id")
-    found = frozenset(fold(each) for each in ids)
-    if not all(each.startswith(f"/subscriptions/{subscription}/") for each in found):
-        raise DecodeError("the listing holds accounts of another subscription")
-    return found
+    if not all(isinstance(resource_id, str) for resource_id in ids):
+        # An incomplete entry must not pass for a listing without the account.
+        raise DecodeError("the listing contains accounts without an id")
+    folded = frozenset(fold(resource_id) for resource_id in ids)
+    if not all(resource_id.startswith(f"/subscriptions/{subscription}/") for resource_id in folded):
+        raise DecodeError("the listing contains accounts of another subscription")
+    return folded

@@ -1,4 +1,4 @@
-"""What the sync asks of a source of keys."""
+"""The interface of a source of keys."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ KEY_NAMES: tuple[KeyName, KeyName] = ("primary", "secondary")
 
 @dataclass(frozen=True, slots=True)
 class AccountKeys:
-    """The keys that an account gave: usable ones by name, and for each of the others why it must not be written."""
+    """The keys of an account: valid ones by name in `values`, and the reason for each other one in `refused`."""
 
     values: Mapping[KeyName, SecretValue]
-    refused: Mapping[KeyName, str] = field(default_factory=dict)
+    refused: Mapping[KeyName, str] = field(default_factory=dict[KeyName, str])
 
 
 class KeySource(Protocol):
     """One account's keys."""
 
     async def get_keys(self) -> AccountKeys:
-        """Asks for both keys now. Raises CallFailed."""
+        """Requests both keys. Raises CallFailed."""
         ...
 
     async def probe(self) -> None:
-        """Reads the account without its keys, for the doctor. Raises CallFailed."""
+        """Reads the account without its keys, for `keysync check`. Raises CallFailed."""
         ...

@@ -1,10 +1,10 @@
-"""Lists accounts through Batch management, by subscription and by group."""
+"""Lists accounts through Batch management, by subscription or resource group."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
@@ -16,18 +16,18 @@ from keysync.names import fold
 from keysync.sources.existence import LIST_ACCOUNTS
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
 
-MOST_PAGES: Final = 20_000
-"""Where a list is given up that goes on and on."""
+MAX_PAGES: Final = 20_000
+"""A listing with more pages is taken as endless and stopped."""
 
 
 class BatchLister:
-    """A `AccountLister`; `open_` gives the client of one subscription and the caller for it, as an entry asks."""
+    """An `AccountLister`. `open_client` returns the client and the caller for one entry and subscription."""
 
-    def __init__(self, open_: Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]) -> None:
-        self._open = open_
+    def __init__(self, open_client: Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]) -> None:
+        self._open_client = open_client
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
-        """One for each group, or for each subscription where no groups are named."""
+        """One scope for each resource group, or for each subscription if the entry names no groups."""
         groups: Sequence[str | None] = entry.resource_groups or (None,)
         return [self._scope(entry, subscription, group) for subscription in entry.scopes for group in groups]
 
@@ -39,10 +39,10 @@ class BatchLister:
     async def _pages(
         self, entry: Discover, subscription: str, group: str | None, name: str
     ) -> AsyncGenerator[ListingPage, None]:
-        client, caller = await self._open(entry, subscription)
+        client, caller = await self._open_client(entry, subscription)
         link: str | None = None
         seen: set[str] = set()
-        for _ in range(MOST_PAGES):
+        for _ in range(MAX_PAGES):
             page, link = await caller.call(LIST_ACCOUNTS, name, partial(_page, client, group, link))
             yield page
             if link is None:
@@ -54,7 +54,7 @@ class BatchLister:
 
 
 async def _page(client: Any, group: str | None, link: str | None) -> tuple[ListingPage, str | None]:  # noqa: ANN401  # untyped pager
-    # A pager of its own for each attempt: the SDK's takes a first page that it could not parse for the last one.
+    # A new pager for each attempt: the SDK's pager takes a first page that it could not parse for the last one.
     operations = client.batch_account
     pager = operations.list() if group is None else operations.list_by_resource_group(group)
     pages = pager.by_page(continuation_token=link)
@@ -62,20 +62,24 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Listi
     token = RAW_LIST_ENTRIES.set(raw)
     try:
         await anext(pages)
-        return ListingPage([_row(account) for account in raw]), pages.continuation_token
+        return ListingPage([_listed_account(entry) for entry in raw]), pages.continuation_token
     finally:
         RAW_LIST_ENTRIES.reset(token)
-        raw.clear()  # the context of this call lives on in whatever it began, and the page would with it
+        raw.clear()  # tasks that this call started keep its context, and would keep the page
 
 
-def _row(account: object) -> ListedAccount:
-    told = account if isinstance(account, dict) else {}
-    properties = told.get("properties")
-    traits = properties if isinstance(properties, dict) else {}
+def _listed_account(entry: object) -> ListedAccount:
+    account = _mapping(entry)
+    properties = _mapping(account.get("properties"))
     return ListedAccount.of(
-        told.get("id"),
-        told.get("tags"),
-        traits.get("allowedAuthenticationModes"),
-        traits.get("poolAllocationMode"),
-        traits.get("provisioningState"),
+        account.get("id"),
+        account.get("tags"),
+        properties.get("allowedAuthenticationModes"),
+        properties.get("poolAllocationMode"),
+        properties.get("provisioningState"),
     )
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    """`value` if it is a JSON object, else an empty one."""
+    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

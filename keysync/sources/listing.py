@@ -1,11 +1,11 @@
-"""What a listing tells of an account, and how a listing is made: by scopes, each page by page."""
+"""The interface of a listing: an entry's scopes, the pages of each scope, and the accounts on a page."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 from keysync.config.settings import Discover
 from keysync.failures import CallFailed, FailureRecord
@@ -15,32 +15,36 @@ from keysync.sources.arm_id import AccountId
 
 @dataclass(frozen=True, slots=True)
 class ListedAccount:
-    """One account as a listing shows it. `modes` are the authentication modes in lower case, None where they are not told."""
+    """An account as a listing shows it. `modes` are the authentication modes in lower case, None if not shown."""
 
     id: AccountId
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
     modes: frozenset[str] | None = None
     pool_mode: str = ""
     state: str = ""
 
     @classmethod
     def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> ListedAccount:
-        """A row of what a service sent. Raises CallFailed where it is no account."""
-        place = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
-        if place is None:
-            told = "the list has an entry without the id of a Batch account"
-            raise CallFailed(FailureRecord(kind="invalid_response", summary=told))
+        """Reads a reply's properties of one account. Raises CallFailed if the id is not that of a Batch account."""
+        account_id = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
+        if account_id is None:
+            summary = "the list has an entry without the id of a Batch account"
+            raise CallFailed(FailureRecord(kind="invalid_response", summary=summary))
+        # A type in a reply is known only after its check, so the checked parts are cast.
+        tag_items = cast("Mapping[object, object]", tags).items() if isinstance(tags, Mapping) else ()
         return cls(
-            place,
-            {str(name): str(value) for name, value in tags.items()} if isinstance(tags, Mapping) else {},
-            _modes(tuple([_text(mode) for mode in modes])) if isinstance(modes, (list, tuple)) else None,
+            account_id,
+            {str(name): str(value) for name, value in tag_items},
+            _modes(tuple([_text(mode) for mode in cast("Sequence[object]", modes)]))
+            if isinstance(modes, list | tuple)
+            else None,
             _text(pool_mode),
             _text(state),
         )
 
     @property
     def why_keyless(self) -> str | None:
-        """Why the account has no keys that work; None where it has, or where the modes are not told."""
+        """The reason why the account has no usable keys; None if it has, or if its modes are not shown."""
         if fold(self.pool_mode) == "usersubscription":
             return "its pools are in UserSubscription mode, so it has no shared keys"
         if self.modes is not None and "sharedkey" not in self.modes:
@@ -48,10 +52,10 @@ class ListedAccount:
         return None
 
 
-# There are few sets of them, and a set is large beside what else is kept of an account.
+# Cached: there are few distinct sets, and a set is large compared with the rest of an account.
 @lru_cache(maxsize=64)
-def _modes(told: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(fold(mode) for mode in told)
+def _modes(modes: tuple[str, ...]) -> frozenset[str]:
+    return frozenset(fold(mode) for mode in modes)
 
 
 def _text(value: object) -> str:
@@ -60,7 +64,7 @@ def _text(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class UnlistedScope:
-    """Why a scope was not listed whole; with a `subscription` (in lower case), only that one of it was not."""
+    """A scope that could not be listed completely, and why. With a `subscription` (lower case), only that one is missing."""
 
     scope: str
     record: FailureRecord
@@ -69,17 +73,17 @@ class UnlistedScope:
 
 @dataclass(frozen=True, slots=True)
 class ListingPage:
-    """Accounts, and what of the scope could not be seen."""
+    """Accounts, and the parts of the scope that could not be listed."""
 
-    rows: Sequence[ListedAccount] = ()
-    static_only: Sequence[UnlistedScope] = ()
+    accounts: Sequence[ListedAccount] = ()
+    unlisted: Sequence[UnlistedScope] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ListingScope:
-    """What is listed in one go. `pages` may be called again and again; it raises CallFailed where it cannot go on.
+    """Accounts that are listed together. `pages` may be called repeatedly; its generator raises CallFailed if it cannot go on.
 
-    `subscriptions` and `groups` (none for all) are in lower case.
+    `subscriptions` and `groups` (empty for all) are in lower case.
     """
 
     name: str
@@ -87,15 +91,15 @@ class ListingScope:
     groups: frozenset[str]
     pages: Callable[[], AsyncGenerator[ListingPage, None]]
 
-    def covers(self, place: AccountId) -> bool:
-        """Whether an account at that place would be found here."""
-        there = not self.groups or fold(place.group) in self.groups
-        return there and fold(place.subscription) in self.subscriptions
+    def covers(self, account: AccountId) -> bool:
+        """Whether the account is in this scope."""
+        in_group = not self.groups or fold(account.group) in self.groups
+        return in_group and fold(account.subscription) in self.subscriptions
 
 
 class AccountLister(Protocol):
-    """A way to list."""
+    """Lists accounts with one Azure API."""
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
-        """What an entry asks to be listed, in parts that fail apart from one another."""
+        """The scopes of an entry; each may fail on its own."""
         ...

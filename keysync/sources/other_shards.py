@@ -1,4 +1,4 @@
-"""What is known of the accounts of other shards: which secrets they write."""
+"""The secrets that accounts of other shards write."""
 
 from __future__ import annotations
 
@@ -7,37 +7,37 @@ from bisect import bisect_left
 from collections.abc import Container, Iterable
 from functools import cached_property
 
-from keysync.sources.conflicts import number_of
+from keysync.sources.conflicts import secret_number
 
 
 class OtherShardSecrets:
-    """The secrets of accounts that other shards serve; `places` has them as `collisions.places` does."""
+    """The secrets of other shards' accounts, each account's as `conflicts.secret_numbers` encodes them."""
 
-    def __init__(self, places: Iterable[bytes] = ()) -> None:
-        self._numbers = array("q", b"".join(places))
+    def __init__(self, secret_numbers: Iterable[bytes] = ()) -> None:
+        self._numbers = array("q", b"".join(secret_numbers))
 
-    def serve(self, url: str, secret: str) -> bool:
-        """Whether one of them writes that secret (in whichever case) to the vault of that URL."""
-        wanted, numbers = number_of(url, secret), self._ordered
+    def contains(self, url: str, secret: str) -> bool:
+        """Whether another shard writes `secret` (without regard to case) to the vault at `url`."""
+        wanted, numbers = secret_number(url, secret), self._ordered
         at = bisect_left(numbers, wanted)
         return at < len(numbers) and numbers[at] == wanted
 
-    def beside(self, url: str, names: Container[str]) -> Container[str]:
-        """`names` of secrets, and those that they write to the vault of that URL."""
-        return _Beside(self, url, names) if self._numbers else names
+    def union(self, url: str, names: Container[str]) -> Container[str]:
+        """`names`, together with the secrets that other shards write to the vault at `url`."""
+        return _Union(self, url, names) if self._numbers else names
 
     @cached_property
     def _ordered(self) -> array[int]:
-        # Only a search for orphans asks.
+        # Sorted on demand: only the search for orphans needs it.
         self._numbers = array("q", sorted(self._numbers))
         return self._numbers
 
 
-class _Beside(Container[str]):
+class _Union(Container[str]):
     def __init__(self, others: OtherShardSecrets, url: str, names: Container[str]) -> None:
         self._others = others
         self._url = url
         self._names = names
 
     def __contains__(self, name: object) -> bool:
-        return name in self._names or (isinstance(name, str) and self._others.serve(self._url, name))
+        return isinstance(name, str) and (name in self._names or self._others.contains(self._url, name))

@@ -1,4 +1,4 @@
-"""The shard of the accounts that this process serves: rendezvous hashing, and where the shard number comes from."""
+"""The shard of accounts that this process covers: rendezvous hashing, and the source of the shard's index."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keysync.names import fold
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Share `index` of `count`, counted from 0 as Kubernetes counts Jobs and pods."""
+    """Shard `index` of `count`, counted from 0 like Jobs and pods in Kubernetes."""
 
     index: int
     count: int
@@ -22,30 +22,30 @@ class Shard:
     @classmethod
     def parse(cls, text: str) -> Self:
         """`I/N` with I from 0 to N-1. Raises UsageError."""
-        found = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
-        if found is None or not int(found[1]) < int(found[2]):
+        match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
+        if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(
                 f"--shard {text}: expected I/N with I from 0 to N-1, such as 0/3, 1/3 and 2/3 for three shards"
             )
-        return cls(int(found[1]), int(found[2]))
+        return cls(int(match[1]), int(match[2]))
 
     def __str__(self) -> str:
-        """As `parse` reads it."""
+        """The form that `parse` reads."""
         return f"{self.index}/{self.count}"
 
     def has(self, resource_id: str) -> bool:
-        """Whether the account of this ARM id (without regard to case) is in the share; each is in exactly one."""
+        """Whether the account with this ARM id (without regard to case) is in the shard. Each account is in exactly one shard."""
         lowered = fold(resource_id)
         return max(range(self.count), key=lambda index: _weight(lowered, index)) == self.index
 
 
 def share_of(shard: Shard | None) -> Callable[[str], bool]:
-    """What tells by ARM id whether an account is in the share; without a shard all are."""
+    """A function that says by ARM id whether an account is in the shard; without a shard, all are."""
     return everything if shard is None else shard.has
 
 
 def everything(_resource_id: str) -> bool:
-    """The share of whoever has no shard."""
+    """True: without sharding, every account is covered."""
     return True
 
 
@@ -58,36 +58,36 @@ _SOURCES: Final = "JOB_COMPLETION_INDEX, POD_INDEX or HOSTNAME"
 
 
 def shard_of(shard: str | None, shards: int | None, environ: Mapping[str, str]) -> Shard | None:
-    """The share that ``--shard I/N``, ``--shards N`` or else `environ` asks for; None where nothing does.
+    """The shard from ``--shard I/N``, from ``--shards N``, or from `environ`; None for no sharding.
 
-    With a number only, the index is the pod's own: of an Indexed Job (JOB_COMPLETION_INDEX), of a StatefulSet (POD_INDEX,
+    With a count only, the index is that of the pod: of an Indexed Job (JOB_COMPLETION_INDEX), of a StatefulSet (POD_INDEX,
     from its label ``apps.kubernetes.io/pod-index``), or the number at the end of HOSTNAME. Raises UsageError.
     """
     if shard is not None and shards is not None:
-        raise UsageError("--shard and --shards: give one of them, --shard I/N says both")
+        raise UsageError("--shard and --shards: give only one; --shard I/N contains both numbers")
     if shard is not None:
         return Shard.parse(shard)
     if shards is not None:
         return _indexed(shards, "--shards", environ)
-    whole, count = environ.get("KEYSYNC_SHARD", ""), environ.get("KEYSYNC_SHARDS", "")
-    if whole:
-        return _agreed(_whole(whole), whole, count)
+    shard_text, count = environ.get("KEYSYNC_SHARD", ""), environ.get("KEYSYNC_SHARDS", "")
+    if shard_text:
+        return _checked_count(_from_environment(shard_text), shard_text, count)
     return _indexed(_number("KEYSYNC_SHARDS", count), "KEYSYNC_SHARDS", environ) if count else None
 
 
-def _whole(text: str) -> Shard:
+def _from_environment(text: str) -> Shard:
     try:
         return Shard.parse(text)
     except UsageError as error:
         raise UsageError(str(error).replace("--shard ", "KEYSYNC_SHARD=", 1)) from None
 
 
-def _agreed(found: Shard, whole: str, count: str) -> Shard:
-    """`found`, where the number beside it says the same: which of the two is meant cannot be told."""
-    if count and _number("KEYSYNC_SHARDS", count) != found.count:
-        told = f"KEYSYNC_SHARD={whole} and KEYSYNC_SHARDS={count} contradict each other: is the fleet shared by {found.count} or by {count}?"
-        raise UsageError(f"{told} KEYSYNC_SHARD says both; unset KEYSYNC_SHARDS, or give them the same number")
-    return found
+def _checked_count(shard: Shard, shard_text: str, count: str) -> Shard:
+    """`shard` if KEYSYNC_SHARDS does not contradict it. Raises UsageError, since neither number is more likely right."""
+    if count and _number("KEYSYNC_SHARDS", count) != shard.count:
+        problem = f"KEYSYNC_SHARD={shard_text} and KEYSYNC_SHARDS={count} contradict each other: are there {shard.count} shards or {count}?"
+        raise UsageError(f"{problem} KEYSYNC_SHARD contains both numbers; unset KEYSYNC_SHARDS, or use the same number")
+    return shard
 
 
 def _number(name: str, text: str) -> int:
@@ -96,17 +96,17 @@ def _number(name: str, text: str) -> int:
     return int(text)
 
 
-def _indexed(count: int, named: str, environ: Mapping[str, str]) -> Shard:
+def _indexed(count: int, option: str, environ: Mapping[str, str]) -> Shard:
     if not 1 <= count <= _MOST:
-        raise UsageError(f"{named}={count}: expected how many shards there are, 1 or more")
-    found = next(_indices(environ), None)
-    if found is None:
+        raise UsageError(f"{option}={count}: expected the number of shards, 1 or more")
+    numbered = next(_indices(environ), None)
+    if numbered is None:
         raise UsageError(
-            f"{named}={count}: which of them is this? None of {_SOURCES} has an index; or give --shard I/N"
+            f"{option}={count}: the index of this shard is unknown. None of {_SOURCES} has it; or give --shard I/N"
         )
-    source, index = found
+    source, index = numbered
     if index >= count:
-        raise UsageError(f"{source}={environ[source]}: {named}={count} has the shards 0 to {count - 1}")
+        raise UsageError(f"{source}={environ[source]}: {option}={count} has the shards 0 to {count - 1}")
     return Shard(index, count)
 
 

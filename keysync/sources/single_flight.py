@@ -1,4 +1,4 @@
-"""One call for many askers: an account that serves several vaults is asked for its keys once a run."""
+"""One call for several callers: the keys of an account with several vaults are requested once a run."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from keysync.sources.interface import AccountKeys, KeySource
 
 
 class SingleFlightSource:
-    """A `KeySource` that asks `inner` once, however many ask it and when; all get the same answer or failure.
+    """A `KeySource` that calls `inner` once; all callers get the same keys or the same failure.
 
-    The call ends when the last of those who wait for it has gone. Once `askers` have asked, the answer is forgotten: nobody
-    else will, and values are not to be there for longer than they are of use.
+    If all waiting callers are cancelled, the call is cancelled too. After `callers` calls of `get_keys` the result is dropped,
+    so that key values stay in memory no longer than needed.
     """
 
-    def __init__(self, inner: KeySource, askers: int) -> None:
+    def __init__(self, inner: KeySource, callers: int) -> None:
         self._inner = inner
-        self._left = askers
+        self._remaining = callers
         self._call: asyncio.Task[AccountKeys] | None = None
         self._waiting = 0
 
     async def get_keys(self) -> AccountKeys:
-        """The keys as they were when first asked for. Raises CallFailed."""
+        """The keys as of the first call. Raises CallFailed."""
         if self._call is None:
             self._call = asyncio.create_task(self._inner.get_keys())
         self._waiting += 1
@@ -30,11 +30,11 @@ class SingleFlightSource:
             return await asyncio.shield(call)
         finally:
             self._waiting -= 1
-            self._left -= 1
+            self._remaining -= 1
             if not self._waiting and not call.done():
                 call.cancel()
-                self._call = None  # whoever comes later asks anew
-            if self._left <= 0:
+                self._call = None  # a later caller starts a new call
+            if self._remaining <= 0:
                 self._call = None
 
     async def probe(self) -> None:

@@ -13,12 +13,13 @@ from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural
-from keysync.sources.discovery import Discovery, Listing, Problem, origins_of
+from keysync.sources.discovery import Discovery, DiscoveryResult, origins_of
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES
+from keysync.sources.list_scopes import Problem
 from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.shard import Shard
-from keysync.sources.unserved import Unserved
+from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.waiting import wait_for
 
@@ -84,7 +85,7 @@ def static_only(config: Config, discovery: Discovery) -> Inventory:
     return Inventory(discovery.listed, complete=not config.discover, others=discovery.others)
 
 
-async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
+async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> DiscoveryResult:
     if stop is None:
         return await discovery.list()
     listing = asyncio.create_task(discovery.list(), name="discovery")
@@ -96,7 +97,7 @@ async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Listing:
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)
     record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
-    return Listing(complete=False, problems=(Problem("discover", record, 0),))
+    return DiscoveryResult(complete=False, problems=(Problem("discover", record, 0),))
 
 
 def _log(inventory: Inventory, told: set[_Trouble] | None) -> None:

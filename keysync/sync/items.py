@@ -118,7 +118,7 @@ class WorkItems(Sequence[WorkItem]):
             self._accounts += [account] * len(served)
             self._vaults += served
             if len(served) > 1:
-                self._shared[account.key] = SingleFlightSource(source_of(account), askers=len(served))
+                self._shared[account.key] = SingleFlightSource(source_of(account), callers=len(served))
 
     def __len__(self) -> int:
         return len(self._accounts)

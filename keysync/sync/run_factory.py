@@ -137,7 +137,7 @@ class RunFactory:
             translator=self.translator,
             mode=mode,
             owner=owner,
-            served={name: inventory.others.beside(urls[name], names) for name, names in served.items()},
+            served={name: inventory.others.union(urls[name], names) for name, names in served.items()},
             read_only=read_only_vaults(self.config),
             read_only_accounts=read_only_accounts(inventory.accounts),
             is_mine=is_mine,

@@ -14,7 +14,7 @@ import pytest
 from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Listing
+from keysync.sources.discovery import DiscoveryResult
 from keysync.sync.run import run_sync
 from tests.support.runs import Watcher
 from tests.support.settings import config_of
@@ -31,7 +31,7 @@ class World:
     azure: Emulator
     app: App
 
-    async def list(self) -> Listing:
+    async def list(self) -> DiscoveryResult:
         return await self.app.discovery.list()
 
 
@@ -88,7 +88,7 @@ def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return opened
 
 
-def names(listing: Listing) -> list[str]:
+def names(listing: DiscoveryResult) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -213,8 +213,8 @@ def graph(**more: Any) -> str:
 @pytest.mark.parametrize(
     ("body", "found", "summary"),
     [
-        (graph(resultTruncated="true"), 2, "gave 2 of 2 rows"),
-        (graph(totalRecords=3), 2, "gave 2 of 3 rows"),
+        (graph(resultTruncated="true"), 2, "returned 2 of 2 rows"),
+        (graph(totalRecords=3), 2, "returned 2 of 3 rows"),
         (graph(**{"$skipToken": "round"}), 2, "does not end"),
         (graph(data={"columns": [], "rows": []}), 0, "has no rows"),
         (graph(data=[{"id": "/subscriptions/x"}]), 0, "without the id of a Batch account"),

@@ -181,7 +181,7 @@ class Side:
             case "listing":
                 entry = discover_of(subscription_id=SUBSCRIPTION, vaults=["main"])
                 (scope,) = BatchLister(self.open).scopes(entry)
-                return [row.id.name async for page in scope.pages() for row in page.rows]
+                return [account.id.name async for page in scope.pages() for account in page.accounts]
             case "presence":
                 return await self.directory.presence(ACCOUNT)
             case "probe":

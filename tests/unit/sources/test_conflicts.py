@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.settings import Account, SecretNames
-from keysync.sources.conflicts import is_suspect, places, settle, shared
+from keysync.sources.conflicts import duplicates, has_duplicate, refuse_conflicts, secret_numbers
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 
@@ -28,7 +28,7 @@ def account(
 def test_two_discovered_accounts_are_both_refused_and_name_each_other() -> None:
     """Neither is more right than the other; a third one is served."""
     one, two, three = account("alpha", 1), account("ALPHA", 2), account("beta", 1)
-    kept, refused = settle((), [(0, one), (1, two), (1, three)], VAULTS)
+    kept, refused = refuse_conflicts((), [(0, one), (1, two), (1, three)], VAULTS)
     assert kept == (three,)
     assert {each.resource_id: each.entry for each in refused} == {one.resource_id: 0, two.resource_id: 1}
     for each, other in zip(refused, (two, one), strict=True):
@@ -41,35 +41,38 @@ def test_two_discovered_accounts_are_both_refused_and_name_each_other() -> None:
 def test_a_listed_account_wins() -> None:
     """Whoever wrote it down meant it."""
     listed, found = account("alpha", 1), account("alpha", 2)
-    kept, (refused,) = settle([listed], [(0, found)], VAULTS)
+    kept, (refused,) = refuse_conflicts([listed], [(0, found)], VAULTS)
     assert kept == ()
     assert listed.resource_id in refused.reason
-    assert "stands under `accounts` and wins" in refused.reason
+    assert "is under `accounts` and wins" in refused.reason
 
 
 def test_vaults_are_compared_by_their_url() -> None:
     """Two names of one vault are one vault; two vaults are two."""
-    assert settle((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("twin",)))], VAULTS)[0] == ()
-    assert len(settle((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("west",)))], VAULTS)[0]) == 2
+    assert refuse_conflicts((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("twin",)))], VAULTS)[0] == ()
+    assert len(refuse_conflicts((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("west",)))], VAULTS)[0]) == 2
 
 
 def test_an_account_that_would_overwrite_itself_is_refused() -> None:
     """Two names of one vault make one secret be written twice."""
-    kept, (refused,) = settle((), [(0, account("alpha", vaults=("main", "twin")))], VAULTS)
+    kept, (refused,) = refuse_conflicts((), [(0, account("alpha", vaults=("main", "twin")))], VAULTS)
     assert kept == ()
     assert "two of its keys" in refused.reason
 
 
 def test_accounts_are_known_to_collide_by_their_places_alone() -> None:
     """Eight bytes for each secret, the same for two spellings of a name and two names of one vault."""
-    one, two = places(("main",), ("alpha", "beta"), VAULTS), places(("twin", "west"), ("ALPHA",), VAULTS)
-    alone = places(("west",), ("beta",), VAULTS)
+    one, two = (
+        secret_numbers(("main",), ("alpha", "beta"), VAULTS),
+        secret_numbers(("twin", "west"), ("ALPHA",), VAULTS),
+    )
+    alone = secret_numbers(("west",), ("beta",), VAULTS)
     assert [len(each) for each in (one, two, alone)] == [16, 16, 8]
-    twice = shared([one, two, alone])
+    twice = duplicates([one, two, alone])
     assert len(twice) == 1
-    assert [is_suspect(each, twice) for each in (one, two, alone, b"")] == [True, True, False, False]
-    assert shared([one, alone]) == frozenset()
-    assert is_suspect(places(("main", "twin"), ("alpha",), VAULTS), twice)
+    assert [has_duplicate(each, twice) for each in (one, two, alone, b"")] == [True, True, False, False]
+    assert duplicates([one, alone]) == frozenset()
+    assert has_duplicate(secret_numbers(("main", "twin"), ("alpha",), VAULTS), twice)
 
 
 accounts = st.builds(
@@ -89,20 +92,20 @@ def unique(found: list[Account]) -> list[Account]:
 def test_no_secret_has_two_writers_and_order_decides_nothing(everyone: list[Account], listed: int, random: object) -> None:  # fmt: skip
     """Of those served each secret has one writer; who is refused shares one with somebody; any order gives the same."""
     fixed, found = everyone[:listed], [(0, each) for each in everyone[listed:]]
-    kept, refused = settle(fixed, found, VAULTS)
+    kept, refused = refuse_conflicts(fixed, found, VAULTS)
     assert {each.resource_id for each in kept} | {each.resource_id for each in refused} == {
         each.resource_id for _, each in found
     }
 
-    def places(each: Account) -> set[tuple[str, str]]:
+    def secret_numbers(each: Account) -> set[tuple[str, str]]:
         return {(VAULTS[vault], name.lower()) for vault in each.vaults for name in each.secret_names().values()}
 
-    written = sorted(place for each in kept for place in places(each))
+    written = sorted(place for each in kept for place in secret_numbers(each))
     assert all(one != two for one, two in pairwise(written))
-    assert not set(written) & {place for each in fixed for place in places(each)}
+    assert not set(written) & {place for each in fixed for place in secret_numbers(each)}
     for each in refused:
         assert each.account is not None
         others = [other for other in everyone if other is not each.account]
-        assert any(places(each.account) & places(other) for other in others)
-    again = settle(fixed, list(reversed(found)), VAULTS)
+        assert any(secret_numbers(each.account) & secret_numbers(other) for other in others)
+    again = refuse_conflicts(fixed, list(reversed(found)), VAULTS)
     assert {each.resource_id for each in again[0]} == {each.resource_id for each in kept}

@@ -14,7 +14,7 @@ from keysync.config.settings import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
-from keysync.sources.discovery import Discovery, Listing
+from keysync.sources.discovery import Discovery, DiscoveryResult
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
 from tests.support.settings import discover_of
 
@@ -28,7 +28,7 @@ class MemoryRoute:
 
     pages: dict[str, list[list[ListedAccount] | Exception]] = field(default_factory=dict)
     listed: list[str] = field(default_factory=list)
-    static_only: Sequence[UnlistedScope] = ()
+    unlisted: Sequence[UnlistedScope] = ()
     hang: asyncio.Event | None = None
     hanging: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -52,7 +52,7 @@ class MemoryRoute:
         for page in self.pages[subscription]:
             if isinstance(page, Exception):
                 raise page
-            yield ListingPage(page, self.static_only)
+            yield ListingPage(page, self.unlisted)
         if self.hang is not None:
             self.hanging.set()
             await self.hang.wait()
@@ -84,7 +84,7 @@ def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (),
     )
 
 
-def names(listing: Listing) -> list[str]:
+def names(listing: DiscoveryResult) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -205,7 +205,7 @@ async def test_a_listed_account_is_not_discovered_again() -> None:
 
 
 async def test_the_first_entry_that_finds_an_account_has_it() -> None:
-    """Two entries that mean one account are no collision."""
+    """Two entries that mean one account are no conflict."""
     route = MemoryRoute()
     route.put(A, ["alpha", "beta"])
     listing = await make(route, entry(A, name="b*", vaults=["west"]), entry(A)).list()
@@ -232,7 +232,7 @@ async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[s
     assert [account.vaults for account in listing.accounts] == [(vault,)]
 
 
-async def test_collisions_across_entries_are_refused() -> None:
+async def test_conflicts_across_entries_are_refused() -> None:
     """Whoever found them, both are left out, and an account without keys is left out beside them."""
     route = MemoryRoute()
     route.put(A, ["alpha"])
@@ -369,7 +369,7 @@ async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() 
     route.pages["both"] = [rows]
     await discovery.list()
     route.pages["both"] = [[]]
-    route.static_only = [UnlistedScope(f"/subscriptions/{B}", DOWN.record, B)]
+    route.unlisted = [UnlistedScope(f"/subscriptions/{B}", DOWN.record, B)]
     listing = await discovery.list()
     assert names(listing) == ["beta"]
     assert not listing.complete

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from keysync.config.settings import Account, Discover
 from keysync.sources.arm_id import AccountId
-from keysync.sources.filters import AccountFilter, SkippedAccount, judge, pattern_of
+from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry, pattern_of
 from keysync.sources.listing import ListedAccount
 from tests.support.settings import discover_of
 
@@ -30,7 +30,7 @@ def entry(**more: Any) -> Discover:
 
 
 def judged(found: ListedAccount, **more: Any) -> Account | SkippedAccount:
-    return judge(found, entry(**more), 3, VAULTS)
+    return apply_entry(found, entry(**more), 3, VAULTS)
 
 
 def skipped(found: ListedAccount, **more: Any) -> SkippedAccount:
@@ -73,7 +73,7 @@ def test_what_means_something_elsewhere_is_plain_text(pattern: str) -> None:
 )
 def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None:
     """Names of tags are compared without case and values with it, as Resource Manager does."""
-    assert AccountFilter(entry(**filters)).takes(row(tags={"Keysync": "yes", "team": "fx"})) is taken
+    assert AccountFilter(entry(**filters)).matches(row(tags={"Keysync": "yes", "team": "fx"})) is taken
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_a_name_that_no_vault_takes_refuses_the_account() -> None:
         (
             {"tags": {"a": "1", "b": "2"}},
             [row(tags={"a": "1"}), row("other", tags={"b": "2"})],
-            ["discover[3].tags: none of the 2 accounts whose name matches has all of the tags at once"],
+            ["discover[3].tags: none of the 2 accounts whose name matches has all of the tags"],
         ),
         ({"exclude": ["x*", "r*"]}, [row()], ["discover[3].exclude: 'x*' matches none of the 1 accounts there"]),
         ({"name": "r*", "exclude": ["o*"]}, [row(), row("other")], []),
@@ -195,5 +195,5 @@ def test_a_filter_that_matches_nothing_is_named(
     """It is likely a slip of the pen, so the warning says which filter it was."""
     sieve, counts = AccountFilter(entry(**filters)), Counter[str]()
     for each in rows:
-        sieve.takes(each, counts)
+        sieve.matches(each, counts)
     assert list(sieve.warnings(counts, 3)) == warnings

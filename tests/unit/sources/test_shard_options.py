@@ -52,7 +52,7 @@ def test_what_is_nearer_wins(
         (None, None, {"KEYSYNC_SHARD": "1/4", "KEYSYNC_SHARDS": "x"}, "KEYSYNC_SHARDS=x: expected a whole number"),
         (None, None, {"KEYSYNC_SHARDS": "some"}, "KEYSYNC_SHARDS=some: expected a whole number"),
         (None, None, {"KEYSYNC_SHARDS": "0", **JOB}, "KEYSYNC_SHARDS=0: expected"),
-        (None, None, {"KEYSYNC_SHARDS": "4"}, "KEYSYNC_SHARDS=4: which of them is this?"),
+        (None, None, {"KEYSYNC_SHARDS": "4"}, "KEYSYNC_SHARDS=4: the index of this shard is unknown"),
         (None, None, {"KEYSYNC_SHARDS": "4", "JOB_COMPLETION_INDEX": "first"}, "JOB_COMPLETION_INDEX=first: expected"),
         (None, None, {"KEYSYNC_SHARDS": "4", "POD_INDEX": "-1"}, "POD_INDEX=-1: expected"),
         (None, None, {"KEYSYNC_SHARDS": "4", "HOSTNAME": "keysync-4"}, "HOSTNAME=keysync-4: KEYSYNC_SHARDS=4 has the"),

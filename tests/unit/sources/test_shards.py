@@ -17,7 +17,7 @@ from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
 from keysync.sources.discovered_account import DiscoveredAccount
-from keysync.sources.discovery import Discovery, Listing
+from keysync.sources.discovery import Discovery, DiscoveryResult
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
 from keysync.sources.other_shards import OtherShardSecrets
@@ -78,7 +78,7 @@ def make(
     return Discovery(entries, {"list": route}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
 
 
-def names(listing: Listing) -> list[str]:
+def names(listing: DiscoveryResult) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -138,9 +138,9 @@ async def test_accounts_of_two_shares_that_would_write_one_secret_are_refused_in
     assert (refused.resource_id, refused.entry, refused.refused) == (both[own].id.resource_id, own, True)
     assert refused.reason == (
         f"{both[other].id.resource_id} (discover[{other}]) would write the secret 'twin-primary-key' of {MAIN} too: neither is "
-        "served. Give them different names, for one with {subscription_id} or {resource_group} under `secrets`"
+        "served. Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
     )
-    assert not listing.others.serve(MAIN, "twin-primary-key")
+    assert not listing.others.contains(MAIN, "twin-primary-key")
     route.accounts[both[other].id.subscription] = []
     assert names(await discovery.list()) == ["twin"]
 
@@ -152,12 +152,12 @@ async def test_a_listed_account_of_another_share_wins_all_the_same() -> None:
         AccountLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A)
     )
     assert discovery.listed == ()
-    assert discovery.others.serve(MAIN, "alpha-primary-key")
+    assert discovery.others.contains(MAIN, "alpha-primary-key")
     listing = await discovery.list()
     assert listing.accounts == ()
     (refused,) = listing.skipped
-    assert f"{listed.resource_id}, which stands under `accounts` and wins" in refused.reason
-    assert listing.others.serve(MAIN, "alpha-primary-key")
+    assert f"{listed.resource_id}, which is under `accounts` and wins" in refused.reason
+    assert listing.others.contains(MAIN, "alpha-primary-key")
 
 
 def _only(subscription: str) -> Callable[[str], bool]:
@@ -188,7 +188,7 @@ async def test_a_later_configuration_inherits_the_accounts_of_other_shares_too()
     later.inherit(earlier)
     listing = await later.list()
     assert (names(listing), listing.entries, listing.problems[1].kept) == (["alpha"], (1,), 2)
-    assert listing.others.serve(MAIN, "beta-primary-key")
+    assert listing.others.contains(MAIN, "beta-primary-key")
 
 
 async def test_where_nothing_changed_the_same_objects_are_told_again() -> None:
@@ -202,23 +202,23 @@ async def test_where_nothing_changed_the_same_objects_are_told_again() -> None:
     route.accounts[A] = [row("alpha", tags={"v": "west", "unasked": "x"}), row("beta", tags={"V": "main"})]
     changed = await discovery.list()
     assert changed.accounts[0] is first.accounts[0]
-    assert changed.others.serve(MAIN, "beta-primary-key")
-    assert not changed.others.serve(WEST, "beta-primary-key")
+    assert changed.others.contains(MAIN, "beta-primary-key")
+    assert not changed.others.contains(WEST, "beta-primary-key")
 
 
 def test_names_beside_those_of_others() -> None:
     """Without others they are the same; with them a name counts that either has, in whatever case others spell it."""
-    assert OtherShardSecrets().beside(MAIN, {"own"}) == {"own"}
+    assert OtherShardSecrets().union(MAIN, {"own"}) == {"own"}
     listed = Account(subscription_id=A, resource_group="rg", name="Alpha", vaults=("main",))
     discovery = make(AccountLister(), listed=[listed], mine=Share(frozenset()))
-    both = discovery.others.beside(MAIN, {"own"})
+    both = discovery.others.union(MAIN, {"own"})
     assert [name in both for name in ("own", "alpha-primary-key", "ALPHA-secondary-key", "beta")] == [
         True,
         True,
         True,
         False,
     ]
-    assert "alpha-primary-key" not in discovery.others.beside(WEST, ())
+    assert "alpha-primary-key" not in discovery.others.union(WEST, ())
 
 
 rows = st.lists(
@@ -269,7 +269,7 @@ async def test_the_shares_together_are_the_whole(
         for listing, beside, share in ((one, other, shares[1]), (other, one, shares[0])):
             written = _written((*beside.accounts, *share.listed))
             assert all(
-                listing.others.serve(*place) == (place in written) for place in _written(told.accounts) | written
+                listing.others.contains(*place) == (place in written) for place in _written(told.accounts) | written
             )
 
 

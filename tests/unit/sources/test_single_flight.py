@@ -21,7 +21,7 @@ def source() -> MemorySource:
 async def test_all_get_the_answer_to_one_call():
     """Whether they ask at once or later."""
     inner = source()
-    once = SingleFlightSource(inner, askers=3)
+    once = SingleFlightSource(inner, callers=3)
     first, second = await asyncio.gather(once.get_keys(), once.get_keys())
     assert first is second
     assert await once.get_keys() is first
@@ -32,17 +32,17 @@ async def test_a_failure_is_everybodys():
     """It is not asked again within the run."""
     inner = source()
     inner.failure = CallFailed(FailureRecord(kind="timeout", summary="no answer"))
-    once = SingleFlightSource(inner, askers=2)
+    once = SingleFlightSource(inner, callers=2)
     for _ in range(2):
         with pytest.raises(CallFailed):
             await once.get_keys()
     assert inner.calls == 1
 
 
-@pytest.mark.parametrize(("askers", "kept"), [(1, False), (2, True), (3, True)])
-async def test_the_answer_is_forgotten_once_all_have_it(askers: int, kept: bool):
+@pytest.mark.parametrize(("callers", "kept"), [(1, False), (2, True), (3, True)])
+async def test_the_answer_is_forgotten_once_all_have_it(callers: int, kept: bool):
     """Values are there for no longer than they are of use, though the run goes on."""
-    once = SingleFlightSource(source(), askers)
+    once = SingleFlightSource(source(), callers)
     value = weakref.ref((await once.get_keys()).values["primary"])
     await asyncio.sleep(0)  # the loop itself has had the answer in its hands
     gc.collect()
@@ -50,14 +50,14 @@ async def test_the_answer_is_forgotten_once_all_have_it(askers: int, kept: bool)
     await once.get_keys()
     await asyncio.sleep(0)
     gc.collect()
-    assert (value() is not None) == (askers > 2)
+    assert (value() is not None) == (callers > 2)
 
 
 async def test_who_gives_up_leaves_the_call_to_the_others():
     """The last one ends it."""
     inner = source()
     inner.hang()
-    once = SingleFlightSource(inner, askers=2)
+    once = SingleFlightSource(inner, callers=2)
     first, second = asyncio.create_task(once.get_keys()), asyncio.create_task(once.get_keys())
     await asyncio.sleep(0)
     first.cancel()

@@ -9,8 +9,8 @@ import pytest
 from keysync.config.settings import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
-from keysync.sources.discovery import Problem
 from keysync.sources.filters import SkippedAccount
+from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
 from keysync.sync.inventory import Inventory, preflight, selected
 
