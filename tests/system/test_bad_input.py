@@ -155,7 +155,7 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("name", "value", "expected"),
     [
         ("SSL_CERT_FILE", "/nowhere/ca.pem", "SSL_CERT_FILE=/nowhere/ca.pem: this is not a readable PEM file"),
         (

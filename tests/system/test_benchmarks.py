@@ -77,7 +77,7 @@ def test_each_table_has_its_place(page: str, name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("page", "command", "told"),
+    ("page", "command", "rows"),
     [
         (
             "performance.md",

@@ -221,7 +221,7 @@ def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
     assert [call[1] for call in done.of("role", "assignment", "create")] == [WHO, WHO]
 
 
-@pytest.mark.parametrize(("arguments", "told"), [
+@pytest.mark.parametrize(("arguments", "message"), [
     (["--principal-id", "me"], "--principal-id 'me': expected the object ID of an identity, a GUID"),
     (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
     (["--output", "yaml"], "yaml"),

@@ -111,7 +111,7 @@ def not_in_the_changelog(tree: Tree) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "told"),
+    ("spoil", "message"),
     [
         (uncommitted, "not committed"),
         (untagged, f"not tagged v{VERSION}"),
