@@ -1,9 +1,10 @@
-"""What .ci/publish refuses, and what it would do: tried in a repository of its own, where nothing is built or sent."""
+"""What .ci/publish.py refuses, and what it would do: tried in a repository of its own, where nothing is built or sent."""
 
 from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -23,7 +24,7 @@ class Tree:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / ".ci").mkdir()
-        shutil.copy(ROOT / ".ci" / "publish", folder / ".ci")
+        shutil.copy(ROOT / ".ci" / "publish.py", folder / ".ci")
         (folder / "keysync").mkdir()
         (folder / "keysync" / "__init__.py").write_text(f'__version__ = "{VERSION}"\n', encoding="utf-8")
         (folder / "CHANGELOG.md").write_text(CHANGELOG, encoding="utf-8")
@@ -42,7 +43,7 @@ class Tree:
 
     def publish(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Runs the script without cosign, podman or an index within reach."""
-        command = ["bash", ".ci/publish", *arguments]
+        command = [sys.executable, ".ci/publish.py", *arguments]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "TMPDIR": str(self.folder.parent)}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
 
