@@ -1,6 +1,6 @@
 """The shell blocks of a guide, run as they stand, with an `az` in front of the embedded Azure.
 
-Needs nothing but the standard library, so that `.ci/az-cli` runs them with the real az as well.
+Needs nothing but the standard library, so that `nox -s az_cli` runs them with the real az as well.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The manifests in deploy/kubernetes and the schema of the chart's values fit the program. What needs Helm is in .ci/chart."""
+"""The manifests in deploy/kubernetes and the schema of the chart's values fit the program. What needs Helm is in tests/chart."""
 
 from __future__ import annotations
 
@@ -272,7 +272,7 @@ def test_a_run_by_cron_is_over_before_the_next() -> None:
 def test_the_schema_of_the_chart_is_made_from_the_models() -> None:
     """So that it refuses what keysync would refuse."""
     module = runpy.run_path(str(ROOT / "deploy" / "helm" / "schema.py"))
-    assert SCHEMA.read_text(encoding="utf-8") == module["render"](), "run bash .ci/chart --write"
+    assert SCHEMA.read_text(encoding="utf-8") == module["render"](), "run nox -s chart -- --write"
 
 
 @pytest.mark.parametrize("name", ["minimal", "full", "sovereign"])
