@@ -202,14 +202,14 @@ def _configuration(app: App, inventory: Inventory, options: Options) -> Diagnosi
 
 async def _listen(address: str) -> Iterable[Diagnosis]:
     """Whether `run` can listen. Only a warning at the default address, since `sync` does not need it."""
-    from keysync.web.healthcheck import why_unwell  # noqa: PLC0415  # only `check` and `run` need a server
+    from keysync.web.healthcheck import unhealthy_reason  # noqa: PLC0415  # only `check` and `run` need a server
     from keysync.web.server import check_free  # noqa: PLC0415  # as above
 
     host, port = split_listen(address)
     try:
         await check_free(host, port)
     except UsageError as error:
-        if await asyncio.to_thread(why_unwell, host, port, seconds=_PROBE_SECONDS) is None:
+        if await asyncio.to_thread(unhealthy_reason, host, port, seconds=_PROBE_SECONDS) is None:
             return []  # the daemon listens there
         level: Level = "warning" if address == DEFAULT_LISTEN else "problem"
         return [Diagnosis(level, f"listen {address}", f"`run` could not start: {error}", "set `listen` to a free port")]

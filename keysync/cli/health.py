@@ -12,7 +12,7 @@ from keysync.config.formats import split_listen
 from keysync.config.load import default_listen, load_listen
 from keysync.config.locate import find_config
 from keysync.errors import ConfigError
-from keysync.web.healthcheck import why_unwell
+from keysync.web.healthcheck import unhealthy_reason
 
 
 def run(config: Path | None) -> int:
@@ -38,4 +38,4 @@ def _reason(listen: str) -> str | None:
         return "not an address and a port"
     if port == 0:
         return "the system chooses the port for 0; the daemon logs it"
-    return why_unwell(host, port)
+    return unhealthy_reason(host, port)

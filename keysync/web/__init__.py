@@ -1,1 +1,1 @@
-"""The daemon's HTTP side: a status page, the same as JSON, two probes and the metrics. It reads snapshots, and changes nothing."""
+"""The daemon's HTTP server: status page, status as JSON, two probes and metrics. It reads snapshots and changes nothing."""

@@ -1,4 +1,4 @@
-"""The routes. Each reply is made from one snapshot; what takes long for thousands of accounts is made beside the loop."""
+"""The routes. Each reply comes from one snapshot. Rendering thousands of accounts is slow, so it runs in a thread."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ _STATIC: Final = {
 
 
 class StatusSource(Protocol):
-    """Gives snapshots. `status` is called on the event loop for each request, probes included: it must be quick."""
+    """Provides snapshots. `status` runs on the event loop for each request, also of probes, so it must be fast."""
 
     def status(self) -> Status: ...
 
 
 def make_web_app(source: StatusSource, registry: CollectorRegistry) -> web.Application:
-    """The application that `open_server` serves: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`.
+    """The application for `open_server`: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`.
 
-    `/metrics` is what `registry` holds, and gauges of the snapshot (`StatusCollector`).
+    `/metrics` has the metrics of `registry`, and gauges of the snapshot (`StatusCollector`).
     """
-    served = _Routes(source, registry)
+    routes = _Routes(source, registry)
     app = web.Application(middlewares=[guard], client_max_size=1024)
     app.on_response_prepare.append(add_headers)
-    app.router.add_get("/", served.page)
-    app.router.add_get("/api/status", served.status)
-    app.router.add_get("/healthz", served.live)
-    app.router.add_get("/readyz", served.ready)
-    app.router.add_get("/metrics", served.metrics)
-    app.router.add_get("/static/{name}", served.static)
+    app.router.add_get("/", routes.page)
+    app.router.add_get("/api/status", routes.status)
+    app.router.add_get("/healthz", routes.live)
+    app.router.add_get("/readyz", routes.ready)
+    app.router.add_get("/metrics", routes.metrics)
+    app.router.add_get("/static/{name}", routes.static)
     return app
 
 
@@ -64,34 +64,37 @@ class _Routes:
         text = await asyncio.to_thread(self._page.render, self._source.status(), Query.parse(request.query))
         return _compressed(web.Response(text=text, content_type="text/html", charset="utf-8"))
 
-    async def status(self, request: web.Request) -> web.Response:  # noqa: ARG002  # a handler's signature
+    async def status(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
         """The snapshot as JSON."""
         body = await asyncio.to_thread(render, self._source.status())
         return _compressed(web.Response(body=body, content_type="application/json", charset="utf-8"))
 
     async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Whether the process works, else 503 with the reason."""
+        """200 if the process works, else 503 with the reason."""
         status = self._source.status()
         return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
-        """Whether the first run is done or, of a standby, the Lease was read lately, else 503. A restart would not make an account less stale."""
+        """200 once the first run is done, or for a standby while it reads the Lease; else 503.
+
+        Stale accounts do not change the status: a restart would not help them.
+        """
         status = self._source.status()
         reason = status.ready_reason
         stale = list(status.stale_accounts)
         return _probe(ok=status.ready, body={"ready": status.ready, "reason": reason, "stale_accounts": stale})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """The registry, and what the snapshot tells, in the format that the scraper prefers."""
-        # What is no ASCII is no media type, and the library would fail on it.
+        """The metrics of the registry and of the snapshot, in the format that the scraper prefers."""
+        # prometheus_client fails on non-ASCII text, which no media type contains.
         accept = request.headers.get("Accept", "")
         encode, content_type = choose_encoder(accept if accept.isascii() else "")
-        # The snapshot is made here, not in the thread: what it is made from changes on the loop.
+        # The snapshot is taken on the event loop, not in the thread, because the loop changes its sources.
         body = await asyncio.to_thread(encode, _Scrape(self._registry, self._source.status()))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def static(self, request: web.Request) -> web.Response:
-        """The page's own files, read once at the start."""
+        """A static file of the page. All of them are read once at the start."""
         name = request.match_info["name"]
         if name not in self._static:
             raise web.HTTPNotFound
@@ -113,6 +116,6 @@ def _probe(*, ok: bool, body: dict[str, Any]) -> web.Response:
 
 
 def _compressed(response: web.Response) -> web.Response:
-    # As the client's Accept-Encoding allows. What is compressed holds no secret that its size could betray.
+    # If the client's Accept-Encoding allows it. The content has no secret that its compressed size could reveal (BREACH).
     response.enable_compression()
     return response

@@ -1,4 +1,4 @@
-"""Numbers and times as people read them."""
+"""Numbers and times as text for people."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ def count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def span(length: timedelta) -> str:
-    """A length of time in one unit, rounded down: ``42 s``, ``3 min``, ``5 h``, ``2 d``."""
+def duration(length: timedelta) -> str:
+    """A duration in one unit, rounded down: ``42 s``, ``3 min``, ``5 h``, ``2 d``."""
     seconds = int(abs(length).total_seconds())
     if seconds < 120:
         return f"{seconds} s"
@@ -27,15 +27,15 @@ def relative(when: datetime, now: datetime) -> str:
     distance = when - now
     if abs(distance) < timedelta(seconds=1):
         return "now"
-    return f"in {span(distance)}" if distance > timedelta(0) else f"{span(distance)} ago"
+    return f"in {duration(distance)}" if distance > timedelta(0) else f"{duration(distance)} ago"
 
 
 def clock(when: datetime, now: datetime) -> str:
-    """The time in UTC, with the date where that is not today's."""
+    """The time in UTC, with the date unless it is today."""
     when, now = when.astimezone(UTC), now.astimezone(UTC)
     return when.strftime("%H:%M:%S" if when.date() == now.date() else "%Y-%m-%d %H:%M:%S")
 
 
 def machine(when: datetime) -> str:
-    """The time for the attribute `datetime`."""
+    """The time in UTC for the attribute `datetime` of the element `time`."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

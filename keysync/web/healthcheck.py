@@ -1,4 +1,4 @@
-"""Asks a daemon on this machine whether it works, with the standard library alone: containers ask twice a minute."""
+"""Checks the `/healthz` of a local daemon. Uses only the standard library, because containers run it twice a minute."""
 
 from __future__ import annotations
 
@@ -6,50 +6,52 @@ import json
 import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
-from typing import Final
+from typing import Final, cast
 
 from keysync.report.console import strip_control_codes
 
-_EVERYWHERE: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # asked at, not listened on
-_MOST_BYTES: Final = 65_536
-_LONGEST_REASON: Final = 500
+_ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # compared with, not listened on
+_MAX_BYTES: Final = 65_536
+_MAX_REASON: Final = 500
 
 
-def why_unwell(host: str, port: int, *, seconds: float = 5.0) -> str | None:
-    """Why the daemon that listens on `host` and `port` is not well, by its `/healthz`; None if it is.
+def unhealthy_reason(host: str, port: int, *, seconds: float = 5.0) -> str | None:
+    """Why the daemon on `host` and `port` is unhealthy, by its `/healthz`; None if it is healthy.
 
-    Whatever keeps it from answering within `seconds` is a reason too: nothing is raised. No proxy is asked.
+    A failed connection and no answer within `seconds` are reasons too: it raises nothing. It uses no proxy.
     """
     reasons: list[str | None] = []
-    # A socket's timeout is one for each step, and whoever sends a byte now and then would never run into it.
-    asking = threading.Thread(target=lambda: reasons.append(_asked(host, port, seconds)), daemon=True)
-    asking.start()
-    asking.join(seconds)
+    # A socket's timeout applies to each read: a server that sends single bytes would never exceed it.
+    request = threading.Thread(target=lambda: reasons.append(_request(host, port, seconds)), daemon=True)
+    request.start()
+    request.join(seconds)
     return reasons[0] if reasons else f"no answer within {seconds:g} s"
 
 
-def _asked(host: str, port: int, seconds: float) -> str | None:
-    # http.client rather than urllib, which would go by HTTP_PROXY.
-    with closing(HTTPConnection(_EVERYWHERE.get(host, host), port, timeout=seconds)) as connection:
+def _request(host: str, port: int, seconds: float) -> str | None:
+    # http.client and not urllib, which uses HTTP_PROXY.
+    with closing(HTTPConnection(_ANY_ADDRESS.get(host, host), port, timeout=seconds)) as connection:
         try:
             connection.request("GET", "/healthz")
-            answer = connection.getresponse()
-            status, body = answer.status, answer.read(_MOST_BYTES)
+            response = connection.getresponse()
+            status, body = response.status, response.read(_MAX_BYTES)
         except TimeoutError:
             return f"no answer within {seconds:g} s"
         except (OSError, HTTPException, ValueError) as error:
             return f"no answer: {getattr(error, 'strerror', None) or type(error).__name__}"
-    return _judged(status, body)
+    return _reason(status, body)
 
 
-def _judged(status: int, body: bytes) -> str | None:
+def _reason(status: int, body: bytes) -> str | None:
     try:
-        told = json.loads(body)
+        parsed: object = json.loads(body)
     except ValueError:
-        told = None
-    if not isinstance(told, dict) or not isinstance(told.get("live"), bool):
-        return f"what answers there is no keysync (status {status})"
-    if told["live"] and status == 200:
+        parsed = None
+    health = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
+    live = health.get("live")
+    if not isinstance(live, bool):
+        return f"another program than keysync answers there (status {status})"
+    if live and status == 200:
         return None
-    # It may be somebody else's answer.
-    return strip_control_codes(str(told.get("reason") or f"status {status}"))[:_LONGEST_REASON]
+    # The reason may come from another program, so it is not trusted.
+    return strip_control_codes(str(health.get("reason") or f"status {status}"))[:_MAX_REASON]

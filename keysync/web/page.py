@@ -1,4 +1,4 @@
-"""The page as HTML; the templates escape whatever they are given."""
+"""The page as HTML. The templates escape every text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from keysync.report.status import Status
 from keysync.web.query import Query
-from keysync.web.view import MOST_SECRETS, MOST_UNSERVED, make_view
+from keysync.web.view import MAX_SECRETS, MAX_UNSERVED, make_view
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -16,19 +16,19 @@ REFRESH_SECONDS = 10
 
 
 class Page:
-    """Renders the page, from any thread."""
+    """Renders the page. It is thread-safe."""
 
     def render(self, status: Status, query: Query) -> str:
-        """The whole document."""
+        """The HTML document for `status` and `query`."""
         view = make_view(status, query)
         return _template().render(
-            view=view, seconds=REFRESH_SECONDS, most_secrets=MOST_SECRETS, most_unserved=MOST_UNSERVED
+            view=view, seconds=REFRESH_SECONDS, max_secrets=MAX_SECRETS, max_unserved=MAX_UNSERVED
         )
 
 
 @cache
 def _template() -> Template:
-    # Imported when somebody looks for the first time: nobody does at most daemons, which probes and Prometheus ask only.
+    # Imported for the first page view: most daemons serve probes and metrics only, and need no jinja2.
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
 
     environment = Environment(

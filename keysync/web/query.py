@@ -1,4 +1,4 @@
-"""What the page's address asks for: a filter, an order, a page. Whatever makes no sense counts as not asked."""
+"""The query parameters of the page: filter, order, page number. Invalid values are ignored."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ SEVERITY: Final[tuple[AccountState, ...]] = (
     "changed",
     "in_sync",
 )
-"""The states, the one that most needs a person first."""
-NOT_RIGHT: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "needs_accept", "drift"})
+"""The states, most urgent first."""
+NEED_ATTENTION: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "needs_accept", "drift"})
 
-_LONGEST: Final = 200
-_EVER: Final = datetime.min.replace(tzinfo=UTC)
-_NEVER: Final = datetime.max.replace(tzinfo=UTC)
+_MAX_TEXT: Final = 200
+_FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
+_LAST_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
 _KEYS: Final[Mapping[str, Callable[[AccountStatus], Any]]] = {
-    "state": lambda account: (not account.stale and account.state not in NOT_RIGHT, SEVERITY.index(account.state)),
+    "state": lambda account: (not account.stale and account.state not in NEED_ATTENTION, SEVERITY.index(account.state)),
     "name": lambda account: natural(account.name),
-    "success": lambda account: account.last_success or _EVER,
-    "next": lambda account: account.next_try or _NEVER,
+    "success": lambda account: account.last_success or _FIRST_TIME,
+    "next": lambda account: account.next_try or _LAST_TIME,
     "failures": lambda account: -account.failures,
 }
 SORTS: Final = tuple(_KEYS)
@@ -40,7 +40,7 @@ SORTS: Final = tuple(_KEYS)
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """`state` is a state, ``attention``, ``stale`` or nothing; `sort` one of SORTS, turned around by a leading dash."""
+    """`state` is a state, ``attention``, ``stale`` or empty. `sort` is one of SORTS, with a leading dash for the reverse order."""
 
     text: str = ""
     state: str = ""
@@ -54,9 +54,9 @@ class Query:
         """Reads `q`, `state`, `vault`, `sort`, `page` and `refresh`."""
         state, sort, page = (parameters.get(name, "") for name in ("state", "sort", "page"))
         return cls(
-            text=parameters.get("q", "").strip()[:_LONGEST],
+            text=parameters.get("q", "").strip()[:_MAX_TEXT],
             state=state if state in {*SEVERITY, "attention", "stale"} else "",
-            vault=parameters.get("vault", "")[:_LONGEST],
+            vault=parameters.get("vault", "")[:_MAX_TEXT],
             sort=sort if sort.removeprefix("-") in SORTS else "state",
             page=max(1, int(page)) if page.isascii() and page.isdigit() and len(page) < 7 else 1,
             refresh=parameters.get("refresh") != "off",
@@ -64,34 +64,34 @@ class Query:
 
     @property
     def filtered(self) -> bool:
-        """Whether some accounts may be left out."""
+        """Whether a filter is set."""
         return bool(self.text or self.state or self.vault)
 
     def href(self, **changes: Any) -> str:  # noqa: ANN401  # the fields' own types
-        """A link to the same page with `changes`; what is as usual is left out of it."""
-        asked = replace(self, **changes)
+        """A link to this page with `changes`. Parameters with default values are omitted."""
+        changed = replace(self, **changes)
         parts = {
-            "q": asked.text,
-            "state": asked.state,
-            "vault": asked.vault,
-            "sort": "" if asked.sort == "state" else asked.sort,
-            "page": "" if asked.page == 1 else asked.page,
-            "refresh": "" if asked.refresh else "off",
+            "q": changed.text,
+            "state": changed.state,
+            "vault": changed.vault,
+            "sort": "" if changed.sort == "state" else changed.sort,
+            "page": "" if changed.page == 1 else changed.page,
+            "refresh": "" if changed.refresh else "off",
         }
         return "?" + urlencode({name: value for name, value in parts.items() if value})
 
     def select(self, accounts: tuple[AccountStatus, ...]) -> list[AccountStatus]:
-        """Those that are asked for, in the order that is asked for; equal ones by name, then by ARM id."""
-        found = [account for account in accounts if self._wants(account)]
-        found.sort(key=lambda account: (natural(account.name), account.account))
-        found.sort(key=_KEYS[self.sort.removeprefix("-")], reverse=self.sort.startswith("-"))
-        return found
+        """The accounts that match, in the requested order; equal ones by name, then by ARM id."""
+        selected = [account for account in accounts if self._matches(account)]
+        selected.sort(key=lambda account: (natural(account.name), account.account))
+        selected.sort(key=_KEYS[self.sort.removeprefix("-")], reverse=self.sort.startswith("-"))
+        return selected
 
-    def _wants(self, account: AccountStatus) -> bool:
+    def _matches(self, account: AccountStatus) -> bool:
         return (
             _in_state(account, self.state)
             and (not self.vault or any(secret.vault == self.vault for secret in account.secrets))
-            and (not self.text or self.text.casefold() in _searched(account))
+            and (not self.text or self.text.casefold() in _searchable_text(account))
         )
 
 
@@ -102,12 +102,13 @@ def _in_state(account: AccountStatus, state: str) -> bool:
         case "stale":
             return account.stale
         case "attention":
-            return account.stale or account.state in NOT_RIGHT
-    return account.state == state
+            return account.stale or account.state in NEED_ATTENTION
+        case _:
+            return account.state == state
 
 
-def _searched(account: AccountStatus) -> str:
-    words = [account.account, account.name]
+def _searchable_text(account: AccountStatus) -> str:
+    texts = [account.account, account.name]
     for secret in account.secrets:
-        words += [secret.vault, secret.secret, secret.reason or ""]
-    return "\n".join(words).casefold()
+        texts += [secret.vault, secret.secret, secret.reason or ""]
+    return "\n".join(texts).casefold()

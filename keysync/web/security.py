@@ -1,4 +1,4 @@
-"""What holds for every reply: headers that bind the browser, who may ask, and no word of an exception."""
+"""Rules for every reply: security headers, allowed Host headers, and no exception text."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import structlog
 from aiohttp import web
 
 LOOPBACK_ONLY: Final = web.AppKey("LOOPBACK_ONLY", bool)
-"""Whether the server listens on loopback addresses alone."""
+"""Whether the server listens on loopback addresses only."""
 
 HEADERS: Final = {
     "Content-Security-Policy": (
@@ -34,26 +34,27 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:  # noqa: ARG001  # aiohttp's signature
-    """A handler of `on_response_prepare`, which sees errors too."""
+    """A handler of `on_response_prepare`, which runs for errors too."""
     response.headers.update(HEADERS)
 
 
 @web.middleware
 async def guard(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Refuses foreign names on loopback; an exception becomes a bare 500, since its text could hold anything."""
-    if request.app.get(LOOPBACK_ONLY, False) and not _asks_for_loopback(request):
+    """Refuse other host names on loopback. An exception becomes a 500 without its text, which could contain a secret."""
+    if request.app.get(LOOPBACK_ONLY, False) and not _names_loopback(request):
         return web.Response(
             status=403,
-            text="This address serves its own machine: ask for localhost or 127.0.0.1, "
-            "or set `listen` to an address that others may reach.\n",
+            text="This address serves its own machine only: use localhost or 127.0.0.1, "
+            "or set `listen` to an address that others can reach.\n",
         )
     try:
         return await handler(request)
-    except web.HTTPException as answer:
-        return web.Response(status=answer.status, text=answer.text, headers=_kept(answer))
-    except Exception as error:  # noqa: BLE001  # whatever it is, the client and the log learn its type only
+    except web.HTTPException as error:
+        allow = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else {}
+        return web.Response(status=error.status, text=error.text, headers=allow)
+    except Exception as error:  # noqa: BLE001  # client and log get only the type of any error
         structlog.get_logger("keysync").error("web.failed", path=request.path, error=type(error).__name__)
-        return web.Response(status=500, text="500: keysync failed to answer; its log says more.\n")
+        return web.Response(status=500, text="500: internal error; the log of keysync has its type.\n")
 
 
 def is_loopback_name(host: str) -> bool:
@@ -67,11 +68,7 @@ def is_loopback_name(host: str) -> bool:
         return False
 
 
-def _asks_for_loopback(request: web.Request) -> bool:
-    # A page elsewhere whose name was made to resolve to 127.0.0.1 (DNS rebinding) still sends that name. No browser
-    # leaves it out; a plain HTTP/1.0 client may.
+def _names_loopback(request: web.Request) -> bool:
+    # DNS rebinding makes another site's name resolve to 127.0.0.1, but the browser still sends that name. Every browser
+    # sends Host; an HTTP/1.0 client may omit it.
     return all(is_loopback_name(host) for host in request.headers.getall("Host", ()))
-
-
-def _kept(answer: web.HTTPException) -> dict[str, str]:
-    return {"Allow": answer.headers["Allow"]} if "Allow" in answer.headers else {}

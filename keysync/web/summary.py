@@ -1,4 +1,4 @@
-"""The one line that tells whether all is in sync."""
+"""The headline of the page: one line that says whether every secret is in sync."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Literal, TypeAlias
 
 from keysync.report.status import Status, Tally
 from keysync.web.format import count
-from keysync.web.query import NOT_RIGHT
+from keysync.web.query import NEED_ATTENTION
 
 Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
 
 
 @dataclass(frozen=True, slots=True)
 class SummaryLine:
-    """`text` for the page, `title` shorter for a browser's tab, `tone` for icon and colour."""
+    """`text` for the page, a shorter `title` for the browser tab, and `tone` for icon and colour."""
 
     text: str
     title: str
@@ -22,22 +22,22 @@ class SummaryLine:
 
 
 def summary_line(status: Status, tally: Tally) -> SummaryLine:
-    """The worst that there is to say."""
+    """The line for the most serious state."""
     if not status.live:
-        return SummaryLine("keysync does not work", "not working", "bad")
+        return SummaryLine("keysync is not working", "not working", "bad")
     if status.leader is False:
         return _standby(status)
     if status.stopped is not None:
         return SummaryLine("Stopped by a safety limit", "stopped by a limit", "bad")
     if tally.out_of_sync:
-        out_of_sync = f"{tally.out_of_sync:,} of {tally.secrets:,}"
+        share = f"{tally.out_of_sync:,} of {tally.secrets:,}"
         unread = f", {tally.unread:,} could not be read" if tally.unread else ""
-        pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
-        return SummaryLine(f"{out_of_sync} secrets out of sync{unread}{pending}", f"{out_of_sync} behind", "bad")
+        pending = f", {tally.pending:,} not checked yet" if tally.pending else ""
+        return SummaryLine(f"{share} secrets out of sync{unread}{pending}", f"{share} out of sync", "bad")
     if tally.unread:
-        unread = f"{tally.unread:,} of {tally.secrets:,}"
-        pending = f", {tally.pending:,} not looked at yet" if tally.pending else ""
-        return SummaryLine(f"{unread} secrets could not be read{pending}", f"{unread} not read", "bad")
+        share = f"{tally.unread:,} of {tally.secrets:,}"
+        pending = f", {tally.pending:,} not checked yet" if tally.pending else ""
+        return SummaryLine(f"{share} secrets could not be read{pending}", f"{share} not read", "bad")
     return _all_in_sync(status, tally)
 
 
@@ -50,9 +50,9 @@ def _standby(status: Status) -> SummaryLine:
 def _all_in_sync(status: Status, tally: Tally) -> SummaryLine:
     if not tally.accounts:
         return SummaryLine("No accounts to keep in sync", "no accounts", "wait")
-    wrong = sum(account.state in NOT_RIGHT for account in status.accounts)
-    if wrong:
-        needs = f"{count(wrong, 'account')} {'needs' if wrong == 1 else 'need'} attention"
+    urgent = sum(account.state in NEED_ATTENTION for account in status.accounts)
+    if urgent:
+        needs = f"{count(urgent, 'account')} {'needs' if urgent == 1 else 'need'} attention"
         return SummaryLine(needs, needs, "bad")
     if status.stale_accounts:
         stale = count(len(status.stale_accounts), "account")
@@ -65,7 +65,7 @@ def _all_in_sync(status: Status, tally: Tally) -> SummaryLine:
     if not tally.in_sync:
         return SummaryLine("The first run is not done yet", "first run", "wait")
     if tally.pending:
-        seen = f"{tally.in_sync:,} of {tally.secrets:,}"
-        return SummaryLine(f"{seen} secrets in sync, the others not looked at yet", f"{seen} in sync so far", "wait")
-    everything = f"All {count(tally.secrets, 'secret')} in sync" if tally.secrets > 1 else "The secret is in sync"
-    return SummaryLine(everything, everything.lower(), "good")
+        share = f"{tally.in_sync:,} of {tally.secrets:,}"
+        return SummaryLine(f"{share} secrets in sync, the others not checked yet", f"{share} in sync so far", "wait")
+    text = f"All {count(tally.secrets, 'secret')} in sync" if tally.secrets > 1 else "The secret is in sync"
+    return SummaryLine(text, text.lower(), "good")

@@ -1,24 +1,24 @@
-"""A snapshot as the template shows it: every label, link and time, for the rows of one page."""
+"""The data of the template: every label, link and time for one page of accounts."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final
 
 from keysync.names import natural
 from keysync.report.status import AccountStatus, SecretStatus, Status, Tally, VaultStatus
 from keysync.web.format import clock, machine, relative
-from keysync.web.problems import CauseKey, Problem, SharedCause, shared_causes, trouble_of, troubles_of
-from keysync.web.query import NOT_RIGHT, PER_PAGE, SEVERITY, SORTS, Query
+from keysync.web.problems import CauseKey, Problem, SharedCause, problem_of, problems_of, shared_causes
+from keysync.web.query import NEED_ATTENTION, PER_PAGE, SEVERITY, SORTS, Query
 from keysync.web.summary import SummaryLine, Tone, summary_line
 
-MOST_WRITES: Final = 50
-MOST_UNSERVED: Final = 20
-MOST_SECRETS: Final = 6
-"""How many secrets of an account stand in its row; more of them open on request."""
+MAX_WRITES: Final = 50
+MAX_UNSERVED: Final = 20
+MAX_SECRETS: Final = 6
+"""A row lists up to this many secrets; more are collapsed."""
 
 STATES: Final[Mapping[str, tuple[str, Tone]]] = {
     "in_sync": ("in sync", "good"),
@@ -26,8 +26,8 @@ STATES: Final[Mapping[str, tuple[str, Tone]]] = {
     "drift": ("drift", "warn"),
     "refused": ("refused", "warn"),
     "failing": ("failing", "bad"),
-    "needs_accept": ("held back", "bad"),
-    "pending": ("not tried yet", "wait"),
+    "needs_accept": ("needs --accept", "bad"),
+    "pending": ("not checked yet", "wait"),
     "ok": ("ok", "good"),
     "read_only": ("read-only", "wait"),
     "stale": ("stale", "warn"),
@@ -63,7 +63,7 @@ class When:
 
 @dataclass(frozen=True, slots=True)
 class SecretRow:
-    """One secret: what it is, and how it stands."""
+    """One secret and its state."""
 
     vault: str
     secret: str
@@ -84,8 +84,8 @@ class AccountRow:
     attempt: When | None
     next_try: When | None
     secrets: tuple[SecretRow, ...]
-    secrets_told: str
-    troubles: tuple[Problem, ...]
+    secrets_summary: str
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +97,12 @@ class VaultRow:
     tone: Tone
     breaker: str
     retry: When | None
-    trouble: Problem | None
+    problem: Problem | None
 
 
 @dataclass(frozen=True, slots=True)
 class WriteRow:
-    """One write."""
+    """The row of one write."""
 
     time: When
     name: str
@@ -115,7 +115,7 @@ class WriteRow:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """A heading that sorts: `direction` is the attribute `aria-sort` or None, `href` turns it around or chooses it."""
+    """A column heading. `href` sorts by it or reverses the order; `direction` is the attribute `aria-sort`, None if not sorted by it."""
 
     title: str
     href: str | None = None
@@ -125,7 +125,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class FilterLink:
-    """How many accounts are in a state, with a link that shows them."""
+    """The number of accounts in a state, with a link that filters by it."""
 
     label: str
     tone: Tone
@@ -136,16 +136,16 @@ class FilterLink:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that the template needs."""
+    """All data of the template."""
 
     status: Status
     tally: Tally
     summary_line: SummaryLine
     query: Query
     stopped: tuple[str, str]
-    """The message of a safety stop, and the command at its end that accepts the plan."""
+    """The message of a safety limit, and the command at its end that accepts the plan."""
     subscription: str | None
-    """The only one that there is; None where each row has to tell its own."""
+    """The subscription if all accounts are in the same one, else None: then each row shows its own."""
     now: When
     started: When
     next_run: When | None
@@ -153,11 +153,11 @@ class View:
     last_summary: str
     bar: tuple[tuple[str, float, float], ...]
     causes: tuple[SharedCause, ...]
-    chips: tuple[FilterLink, ...]
+    filter_links: tuple[FilterLink, ...]
     columns: tuple[Column, ...]
     states: Mapping[str, str]
     sorts: Mapping[str, str]
-    found: int
+    matching: int
     first: int
     last: int
     pages: int
@@ -167,32 +167,32 @@ class View:
 
 
 def make_view(status: Status, query: Query) -> View:
-    """The view of `status` that `query` asks for. A page beyond the last is the last."""
-    now, tally, found = status.now, status.tally(), query.select(status.accounts)
-    pages = max(1, -(-len(found) // PER_PAGE))
-    query = query if query.page <= pages else Query.parse({**_asked(query), "page": str(pages)})
+    """The view of `status` for `query`. A page number beyond the last page shows the last page."""
+    now, tally, matching = status.now, status.tally(), query.select(status.accounts)
+    pages = max(1, -(-len(matching) // PER_PAGE))
+    query = replace(query, page=min(query.page, pages))
     first = (query.page - 1) * PER_PAGE
-    shown = found[first : first + PER_PAGE]
+    shown = matching[first : first + PER_PAGE]
     last_run, causes = status.last_run, shared_causes(status.accounts)
     return View(
         status=status,
         tally=tally,
         summary_line=summary_line(status, tally),
         query=query,
-        stopped=_stopped(status.stopped or ""),
+        stopped=_split_command(status.stopped or ""),
         subscription=_only(account.subscription_id for account in status.accounts),
-        now=_must(now, now),
-        started=_must(status.started, now),
+        now=_required_when(now, now),
+        started=_required_when(status.started, now),
         next_run=_when(status.next_run, now),
         last_run=_when(last_run.started if last_run else None, now),
         last_summary=_summary(last_run.summary) if last_run else "",
         bar=_bar(tally),
         causes=tuple(causes.values()),
-        chips=tuple(_chips(status, query)),
+        filter_links=tuple(_filter_links(status, query)),
         columns=_columns(query),
         states={state: STATES[state][0] for state in _FILTERS},
         sorts=_orders(query),
-        found=len(found),
+        matching=len(matching),
         first=first + 1 if shown else 0,
         last=first + len(shown),
         pages=pages,
@@ -202,47 +202,43 @@ def make_view(status: Status, query: Query) -> View:
     )
 
 
-def _asked(query: Query) -> dict[str, str]:
-    asked = {"q": query.text, "state": query.state, "vault": query.vault, "sort": query.sort}
-    return asked if query.refresh else {**asked, "refresh": "off"}
-
-
-def _must(when: datetime, now: datetime) -> When:
+def _required_when(when: datetime, now: datetime) -> When:
     return When(machine(when), clock(when, now), relative(when, now))
 
 
 def _when(when: datetime | None, now: datetime) -> When | None:
-    return None if when is None else _must(when, now)
+    return None if when is None else _required_when(when, now)
 
 
 def _summary(summary: Mapping[str, int]) -> str:
-    told = [f"{number:,} {name}" for name, number in summary.items() if number and name != "accounts"]
-    return ", ".join(told) or "nothing to do"
+    parts = [f"{number:,} {name}" for name, number in summary.items() if number and name != "accounts"]
+    return ", ".join(parts) or "nothing to do"
 
 
-def _stopped(message: str) -> tuple[str, str]:
+def _split_command(message: str) -> tuple[str, str]:
     before, command, checksum = message.rpartition(_ACCEPT)
     return (before, command + checksum) if command else (message, "")
 
 
 def _only(values: Iterable[str]) -> str | None:
-    found = set(values)
-    return found.pop() if len(found) == 1 else None
+    distinct = set(values)
+    return distinct.pop() if len(distinct) == 1 else None
 
 
 def _bar(tally: Tally) -> tuple[tuple[str, float, float], ...]:
-    """Tone, start and width of each part, of a hundred. A part that is there at all can be seen."""
+    """Tone, start and width of each part in percent. Each part is at least 1 % wide, so that it is visible."""
     counts = {"bad": tally.out_of_sync + tally.unread, "wait": tally.pending, "good": tally.in_sync}
     present = {tone: max(1.0, 100 * number / tally.secrets) for tone, number in counts.items() if number}
-    whole, start, parts = sum(present.values()), 0.0, []
+    total, start = sum(present.values()), 0.0
+    parts: list[tuple[str, float, float]] = []
     for tone, share in present.items():
-        width = round(100 * share / whole, 2)
+        width = round(100 * share / total, 2)
         parts.append((tone, round(start, 2), width))
         start += width
     return tuple(parts)
 
 
-def _chips(status: Status, query: Query) -> Iterable[FilterLink]:
+def _filter_links(status: Status, query: Query) -> Iterable[FilterLink]:
     numbers = Counter[str](account.state for account in status.accounts)
     numbers["stale"] = sum(account.stale for account in status.accounts)
     for state in (*SEVERITY, "stale"):
@@ -266,15 +262,15 @@ def _columns(query: Query) -> tuple[Column, ...]:
 def _column(query: Query, title: str, sort: str, *, number: bool = False) -> Column:
     if query.sort.removeprefix("-") != sort:
         return Column(title, query.href(sort=sort, page=1), number=number)
-    turned = query.sort.startswith("-")
-    # The most failures come first: what is called ascending is how the rows read from the top.
-    falls = turned != (sort == "failures")
-    href = query.href(sort=sort if turned else f"-{sort}", page=1)
-    return Column(title, href, "descending" if falls else "ascending", number)
+    is_reversed = query.sort.startswith("-")
+    # `failures` sorts the most failures first, so its default direction is descending.
+    descending = is_reversed != (sort == "failures")
+    href = query.href(sort=sort if is_reversed else f"-{sort}", page=1)
+    return Column(title, href, "descending" if descending else "ascending", number)
 
 
 def _orders(query: Query) -> Mapping[str, str]:
-    """The orders to choose from; one that is turned around is among them only while it is in force."""
+    """The orders to choose from. A reversed order is among them only while it is selected."""
     orders = {sort: _SORT_NAMES[sort] for sort in SORTS}
     if query.sort.startswith("-"):
         orders[query.sort] = f"{_SORT_NAMES[query.sort[1:]]}, reversed"
@@ -283,7 +279,7 @@ def _orders(query: Query) -> Mapping[str, str]:
 
 def _account(account: AccountStatus, now: datetime, causes: Mapping[CauseKey, SharedCause]) -> AccountRow:
     label, tone = STATES[account.state]
-    if account.stale and account.state not in NOT_RIGHT:
+    if account.stale and account.state not in NEED_ATTENTION:
         tone = "warn"
     ordered = sorted(account.secrets, key=lambda secret: (natural(secret.secret), natural(secret.vault)))
     secrets = tuple(_secret(secret, now) for secret in ordered)
@@ -295,12 +291,12 @@ def _account(account: AccountStatus, now: datetime, causes: Mapping[CauseKey, Sh
         attempt=_when(account.last_attempt, now),
         next_try=_when(account.next_try, now),
         secrets=secrets,
-        secrets_told=_told(account.secrets),
-        troubles=tuple(troubles_of(account, causes)),
+        secrets_summary=_secrets_summary(account.secrets),
+        problems=tuple(problems_of(account, causes)),
     )
 
 
-def _told(secrets: Sequence[SecretStatus]) -> str:
+def _secrets_summary(secrets: Sequence[SecretStatus]) -> str:
     in_sync = sum(secret.state == "in_sync" for secret in secrets)
     return f"{in_sync} of {len(secrets)} in sync"
 
@@ -311,34 +307,35 @@ def _secret(secret: SecretStatus, now: datetime) -> SecretRow:
 
 
 def _label(secret: SecretStatus) -> tuple[str, Tone]:
-    """What there is to say of a secret in a word or two: the verdict, and what was done where something was."""
-    verdict = (secret.verdict or "").replace("_", " ").replace("in sync", "in sync")
+    """The state of a secret in a word or two: its verdict, and the outcome of the last run."""
+    verdict = (secret.verdict or "").replace("_", " ")
     outcome = secret.outcome or ""
     match secret.state:
         case "in_sync":
             return (verdict or "in sync") if outcome in {"", "unchanged"} else outcome, "good"
         case "pending":
-            return "not looked at yet", "wait"
+            return "not checked yet", "wait"
         case "unread":
             return "may have been written" if outcome == "unknown" else "could not be read", "bad"
-    # `unknown` tells less than what went wrong.
-    named = verdict if verdict and verdict not in {"unknown", "in sync"} else ""
-    words = [word for word in (named, _PLANNED.get(outcome, outcome)) if word]
-    mild = outcome in {"refused", "skipped", "", *_PLANNED}
-    return ", ".join(words) or "out of sync", "warn" if mild else "bad"
+        case "out_of_sync":
+            # The verdict `unknown` says less than the outcome.
+            difference = verdict if verdict not in {"unknown", "in sync"} else ""
+            parts = [part for part in (difference, _PLANNED.get(outcome, outcome)) if part]
+            mild = outcome in {"refused", "skipped", "", *_PLANNED}
+            return ", ".join(parts) or "out of sync", "warn" if mild else "bad"
 
 
 def _vault(vault: VaultStatus, now: datetime) -> VaultRow:
     label, tone = STATES[vault.state]
-    breaker = {"closed": "calls go through", "open": "calls paused", "half_open": "trying again"}[vault.breaker]
-    trouble = trouble_of(f"vault {vault.name}", None, vault.error) if vault.error else None
-    return VaultRow(vault, label, tone, breaker, _when(vault.retry_at, now), trouble)
+    breaker = {"closed": "calls allowed", "open": "calls paused", "half_open": "trying again"}[vault.breaker]
+    problem = problem_of(f"vault {vault.name}", None, vault.error) if vault.error else None
+    return VaultRow(vault, label, tone, breaker, _when(vault.retry_at, now), problem)
 
 
 def _writes(status: Status) -> tuple[WriteRow, ...]:
     return tuple(
         WriteRow(
-            time=_must(write.time, status.now),
+            time=_required_when(write.time, status.now),
             name=write.account.rsplit("/", 1)[-1],
             key=write.key,
             vault=write.vault,
@@ -346,5 +343,5 @@ def _writes(status: Status) -> tuple[WriteRow, ...]:
             outcome=write.outcome,
             version=write.version or "",
         )
-        for write in status.writes[:MOST_WRITES]
+        for write in status.writes[:MAX_WRITES]
     )

@@ -460,7 +460,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
             daemon.until_event("config.refused", number)
             daemon.until(lambda slip=slip: slip.rpartition(".")[2] in (daemon.status()["config_error"] or ""))
             said |= {f"{slip} {path}": daemon.get(path).text for path in PAGES}
-            assert "The changed configuration was refused" in said[f"{slip} /"]
+            assert "The new configuration is invalid" in said[f"{slip} /"]
         assert daemon.end() == 0
         said["log"] = daemon.err
     found = {where: leaks(text, {"pasted": OTHER_SECRET}) for where, text in said.items()}

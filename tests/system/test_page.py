@@ -103,8 +103,8 @@ async def test_it_can_be_read_by_ear(shown: Shown):
     tree = await shown.tree()
     headings = [name for role, name in tree if role == "heading"]
     assert headings == [
-        "3 of 21 secrets out of sync, 4 could not be read, 2 not looked at yet",
-        "Served within the last day, and not any more: their secrets stay as they are",
+        "3 of 21 secrets out of sync, 4 could not be read, 2 not checked yet",
+        "Accounts no longer served (last 24 hours); their secrets stay unchanged",
         "Causes that affect several accounts",
         "Accounts",
         "Vaults",
@@ -152,10 +152,10 @@ async def test_the_keyboard_reaches_everything_in_order(shown: Shown):
 async def test_an_error_opens_by_keyboard(shown: Shown):
     """Its hint is hidden until it is asked for."""
     await shown.open()
-    assert not await shown.tab.js("document.querySelector('.trouble .hint').checkVisibility()")
-    await shown.tab.js("document.querySelector('.trouble:has(.hint) summary').focus()")
+    assert not await shown.tab.js("document.querySelector('.problem .hint').checkVisibility()")
+    await shown.tab.js("document.querySelector('.problem:has(.hint) summary').focus()")
     await shown.tab.key("Enter")
-    assert await shown.tab.js("document.querySelector('.trouble .hint').checkVisibility()")
+    assert await shown.tab.js("document.querySelector('.problem .hint').checkVisibility()")
 
 
 async def test_it_works_without_javascript(shown: Shown):
@@ -186,8 +186,8 @@ async def test_a_refresh_keeps_the_reading_position(shown: Shown):
     await shown.tab.send("Page.addScriptToEvaluateOnNewDocument", source=hurry)
     shown.current = make_status(*(failing(f"acct{n:03}") for n in range(60)))
     await shown.open()
-    await shown.tab.js("document.querySelectorAll('.trouble')[40].open = true")
-    await shown.tab.js("document.querySelectorAll('.trouble summary')[40].focus()")
+    await shown.tab.js("document.querySelectorAll('.problem')[40].open = true")
+    await shown.tab.js("document.querySelectorAll('.problem summary')[40].focus()")
     await shown.tab.js("document.querySelector('input[name=q]').value = 'half a w'")
     before = await shown.tab.js("scrollY")
     assert before > 0
@@ -196,9 +196,9 @@ async def test_a_refresh_keeps_the_reading_position(shown: Shown):
     )
     await shown.tab.js("window.waiting.pop()()")
     assert await shown.tab.js("document.body.innerText.includes('a limit was reached')")
-    assert await shown.tab.js("document.querySelectorAll('.trouble[open]').length") == 1
-    assert await shown.tab.js("document.querySelectorAll('.trouble')[40].open")
-    assert await shown.tab.js("document.activeElement === document.querySelectorAll('.trouble summary')[40]")
+    assert await shown.tab.js("document.querySelectorAll('.problem[open]').length") == 1
+    assert await shown.tab.js("document.querySelectorAll('.problem')[40].open")
+    assert await shown.tab.js("document.activeElement === document.querySelectorAll('.problem summary')[40]")
     assert await shown.tab.js("document.querySelector('input[name=q]').value") == "half a w"
     assert await shown.tab.js("document.querySelectorAll('tbody .number .bad')[0].textContent") == "77"
     assert await shown.tab.js("document.title") == "stopped by a limit · keysync"

@@ -1,4 +1,4 @@
-// Brings the page up to date without losing what is open, focused or typed. The page works without it.
+// Refreshes the page, and keeps open details, focus and typed text. The page also works without JavaScript.
 "use strict";
 
 (() => {
@@ -6,29 +6,29 @@
   if (!seconds) return;
   const lost = document.getElementById("lost");
 
-  const openMarks = () => new Set([...document.querySelectorAll("details[open]")].map((one) => one.dataset.mark));
+  const openMarks = () => new Set([...document.querySelectorAll("details[open]")].map((details) => details.dataset.mark));
 
-  // Names the focused element so that its successor is found: a summary by its details, a link by its address.
+  // Returns a function that finds the focused element in the new document: a summary by its details, a link by its address.
   const focusOf = (element) => {
     const details = element.closest("details");
     if (details && element.tagName === "SUMMARY") return (root) => byMark(root, details.dataset.mark)?.querySelector("summary");
     const href = element.getAttribute("href");
-    if (href !== null) return (root) => [...root.querySelectorAll("a")].find((one) => one.getAttribute("href") === href);
+    if (href !== null) return (root) => [...root.querySelectorAll("a")].find((link) => link.getAttribute("href") === href);
     return () => null;
   };
-  const byMark = (root, mark) => [...root.querySelectorAll("details")].find((one) => one.dataset.mark === mark);
+  const byMark = (root, mark) => [...root.querySelectorAll("details")].find((details) => details.dataset.mark === mark);
 
   const replace = (next) => {
     const opened = openMarks();
     for (const id of ["now", "overview", "tables"]) {
       const old = document.getElementById(id);
       const fresh = next.getElementById(id);
-      const found = old.contains(document.activeElement) ? focusOf(document.activeElement) : null;
-      for (const one of fresh.querySelectorAll("details")) one.open = opened.has(one.dataset.mark);
+      const refocus = old.contains(document.activeElement) ? focusOf(document.activeElement) : null;
+      for (const details of fresh.querySelectorAll("details")) details.open = opened.has(details.dataset.mark);
       old.replaceChildren(...fresh.childNodes);
-      if (found) found(old)?.focus({ preventScroll: true });
+      if (refocus) refocus(old)?.focus({ preventScroll: true });
     }
-    // Replaced only when it differs, so that a screen reader speaks of changes alone.
+    // Replaced only if it differs, so that a screen reader announces changes only.
     const headline = document.getElementById("headline");
     const fresh = next.getElementById("headline");
     if (headline.textContent !== fresh.textContent) headline.replaceChildren(...fresh.childNodes);
@@ -37,7 +37,7 @@
     document.querySelector("link[rel=icon]").href = next.querySelector("link[rel=icon]").getAttribute("href");
   };
 
-  // Text that is selected would lose its selection.
+  // A refresh would drop the selection of text.
   const inUse = () => document.hidden || String(document.getSelection() ?? "") !== "";
 
   const refresh = async () => {

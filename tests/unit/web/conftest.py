@@ -1,4 +1,4 @@
-"""The real server on loopback, over a snapshot that the test sets, and a plain client."""
+"""The real server on loopback with a snapshot that the test sets, and a plain client."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from tests.support.statuses import varied
 
 @dataclass
 class Source:
-    """Gives the snapshot that it was handed, or raises what it was handed."""
+    """Returns or raises `current`, after a call of `on_status`."""
 
     current: Status | Exception = field(default_factory=varied)
-    made: Callable[[], None] = lambda: None
+    on_status: Callable[[], None] = lambda: None
 
     def status(self) -> Status:
-        self.made()
+        self.on_status()
         if isinstance(self.current, Exception):
             raise self.current
         return self.current
 
 
 @dataclass
-class Answer:
-    """A reply, read whole."""
+class Reply:
+    """A reply that was read completely."""
 
     status: int
     text: str
@@ -40,15 +40,15 @@ class Answer:
 
 @dataclass
 class Client:
-    """Asks a running server."""
+    """Sends requests to the running server."""
 
     url: str
     session: aiohttp.ClientSession
 
-    async def ask(self, path: str = "/", method: str = "GET", **headers: str) -> Answer:
+    async def request(self, path: str = "/", method: str = "GET", **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        async with self.session.request(method, self.url + path, headers=named, allow_redirects=False) as reply:
-            return Answer(reply.status, await reply.text(), dict(reply.headers))
+        async with self.session.request(method, self.url + path, headers=named, allow_redirects=False) as response:
+            return Reply(response.status, await response.text(), dict(response.headers))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def source() -> Source:
 @pytest.fixture
 def registry() -> CollectorRegistry:
     registry = CollectorRegistry()
-    Gauge("keysync_something", "There is always something to tell.", registry=registry)
+    Gauge("keysync_something", "A metric of the registry.", registry=registry)
     return registry
 
 

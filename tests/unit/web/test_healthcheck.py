@@ -1,4 +1,4 @@
-"""The probe that a container's health check is, against real servers."""
+"""The health check of a container, against real servers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from keysync.web.healthcheck import why_unwell
+from keysync.web.healthcheck import unhealthy_reason
 from tests.support.statuses import varied
 
 from .conftest import Client, Source
 
 
-async def asked(port: int, host: str = "127.0.0.1", seconds: float = 5.0) -> str | None:
-    """What the probe says, while the server goes on in this loop."""
-    return await asyncio.to_thread(why_unwell, host, port, seconds=seconds)
+async def check(port: int, host: str = "127.0.0.1", seconds: float = 5.0) -> str | None:
+    """The result of the check, while the server runs on this loop."""
+    return await asyncio.to_thread(unhealthy_reason, host, port, seconds=seconds)
 
 
 def port_of(client: Client) -> int:
@@ -26,8 +26,8 @@ def port_of(client: Client) -> int:
 
 
 @asynccontextmanager
-async def answering(reply: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
-    """The port of a server that has read a request when `reply` is called."""
+async def server_with(reply: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[int]:
+    """The port of a server that calls `reply` once it has read a request."""
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -38,36 +38,36 @@ async def answering(reply: Callable[[asyncio.StreamWriter], Awaitable[None]]) ->
         yield server.sockets[0].getsockname()[1]
 
 
-def saying(answer: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
+def sends(answer: bytes) -> Callable[[asyncio.StreamWriter], Awaitable[None]]:
     async def reply(writer: asyncio.StreamWriter) -> None:
         writer.write(answer)
 
     return reply
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104  # nosec B104  # what it may listen on
-async def test_a_daemon_that_lives_is_well(client: Client, host: str) -> None:
-    """Where it listens on every address, it is asked on this machine's own."""
-    assert await asked(port_of(client), host) is None
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost"])  # noqa: S104  # nosec B104  # an address that it may listen on
+async def test_a_live_daemon_is_healthy(client: Client, host: str) -> None:
+    """If it listens on all addresses, the check uses the loopback address."""
+    assert await check(port_of(client), host) is None
 
 
-async def test_a_daemon_that_hangs_says_why(client: Client, source: Source) -> None:
-    """Its own reason is what the container's health says."""
+async def test_a_hanging_daemon_gives_its_reason(client: Client, source: Source) -> None:
+    """The container's health status shows this reason."""
     source.current = dataclasses.replace(varied(), live=False, live_reason="no run has begun for an hour")
-    assert await asked(port_of(client)) == "no run has begun for an hour"
+    assert await check(port_of(client)) == "no run has begun for an hour"
 
 
-async def test_a_daemon_that_is_not_there_is_not_well() -> None:
-    """Nobody listens."""
+async def test_a_stopped_daemon_is_unhealthy() -> None:
+    """No process listens on the port."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-    assert await asked(port) == "no answer: Connection refused"
+    assert await check(port) == "no answer: Connection refused"
 
 
-async def test_no_answer_is_waited_for_forever() -> None:
-    """A process that is stopped still takes connections."""
+async def test_a_daemon_that_does_not_answer_is_unhealthy() -> None:
+    """The kernel still accepts connections for a suspended process."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        assert await asked(silent.getsockname()[1], seconds=0.05) == "no answer within 0.05 s"
+        assert await check(silent.getsockname()[1], seconds=0.05) == "no answer within 0.05 s"
 
 
 @pytest.mark.parametrize(
@@ -80,14 +80,14 @@ async def test_no_answer_is_waited_for_forever() -> None:
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
     ],
 )
-async def test_somebody_else_on_the_port_is_not_taken_for_keysync(answer: bytes) -> None:
-    """A 200 alone says nothing."""
-    async with answering(saying(answer)) as port:
-        assert (await asked(port) or "").startswith("what answers there is no keysync")
+async def test_another_program_on_the_port_is_recognised(answer: bytes) -> None:
+    """The status 200 alone proves nothing."""
+    async with server_with(sends(answer)) as port:
+        assert (await check(port) or "").startswith("another program than keysync answers there")
 
 
-async def test_a_byte_now_and_then_is_no_answer() -> None:
-    """Each step of it is in time, and all of them together would go on for ever."""
+async def test_a_slow_answer_is_a_timeout() -> None:
+    """Each byte arrives in time, but the answer never ends."""
     over, ended = asyncio.Event(), asyncio.Event()
 
     async def drip(writer: asyncio.StreamWriter) -> None:
@@ -98,30 +98,30 @@ async def test_a_byte_now_and_then_is_no_answer() -> None:
         await writer.wait_closed()
         ended.set()
 
-    async with answering(drip) as port:
-        told = await asked(port, seconds=0.1)
+    async with server_with(drip) as port:
+        reason = await check(port, seconds=0.1)
         over.set()
         await ended.wait()
-    assert told == "no answer within 0.1 s"
+    assert reason == "no answer within 0.1 s"
 
 
-async def test_what_answers_commands_no_terminal() -> None:
-    """It may be anybody."""
+async def test_control_codes_are_removed_from_the_reason() -> None:
+    """The answer may come from another program."""
     body = b'{"live": false, "reason": "\\u001b]0;owned\\u0007\\u009b2J"}'
-    async with answering(saying(b"HTTP/1.1 503 No\r\n\r\n" + body)) as port:
-        assert await asked(port) == "\ufffd]0;owned\ufffd\ufffd2J"
+    async with server_with(sends(b"HTTP/1.1 503 No\r\n\r\n" + body)) as port:
+        assert await check(port) == "\ufffd]0;owned\ufffd\ufffd2J"
 
 
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n"])
-async def test_what_is_no_http_is_told_apart(answer: bytes) -> None:
-    """No answer, and one that is none of HTTP's, raise nothing."""
-    async with answering(saying(answer)) as port:
-        assert (await asked(port) or "").startswith("no answer: ")
+async def test_an_answer_that_is_not_http_is_unhealthy(answer: bytes) -> None:
+    """An empty answer and another protocol raise nothing."""
+    async with server_with(sends(answer)) as port:
+        assert (await check(port) or "").startswith("no answer: ")
 
 
-async def test_no_proxy_is_asked(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy for the way to Azure knows nothing of this machine's loopback."""
+async def test_no_proxy_is_used(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy for Azure cannot reach the loopback of this machine."""
     with socket.create_server(("127.0.0.1", 0)) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.getsockname()[1]}")
         monkeypatch.delenv("NO_PROXY", raising=False)
-        assert await asked(port_of(client)) is None
+        assert await check(port_of(client)) is None

@@ -1,4 +1,4 @@
-"""The page as a person, a screen reader and an attacker find it."""
+"""The page for people and screen readers, and against injection."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VOID = {"meta", "link", "input", "rect", "path", "circle", "use", "br"}
 
 
 class Document(HTMLParser):
-    """What is in a page: its elements, its text, and whether it is well nested."""
+    """The elements and the text of a page. Fails if the elements are not nested correctly."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -96,7 +96,7 @@ def headline_of(status: Status) -> tuple[str, str]:
         (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets could not be read"),
         (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets out of sync"),
         (make_status(account("a"), stopped=STOP), "bad", "Stopped by a safety limit"),
-        (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync does not work"),
+        (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync is not working"),
         (make_status(account("a", stale=True)), "warn", "1 account not seen in sync for too long"),
         (make_status(account("a", "failing", secrets=())), "bad", "1 account needs attention"),
         (make_status(), "wait", "No accounts to keep in sync"),
@@ -104,16 +104,16 @@ def headline_of(status: Status) -> tuple[str, str]:
         (make_status(account("a", "pending", secrets=()), ready=False), "wait", "The first run is not done yet"),
     ],
 )
-def test_one_line_tells_whether_all_is_in_sync(status: Status, tone: str, text: str):
-    """The worst is told, in words, by an icon and by the favicon."""
+def test_the_headline_is_the_most_serious_state(status: Status, tone: str, text: str):
+    """As text, icon and favicon."""
     assert headline_of(status) == (tone, text)
 
 
-def test_half_a_first_run_is_not_all():
-    """As long as something has not been looked at, the page does not say that all is well."""
+def test_unchecked_secrets_are_not_in_sync():
+    """The page does not say that all is in sync until every secret was checked."""
     unseen = SecretStatus("primary", "main", "b-primary-key")
     status = make_status(account("a"), account("b", "pending", secrets=(unseen,)))
-    assert headline_of(status) == ("wait", "2 of 3 secrets in sync, the others not looked at yet")
+    assert headline_of(status) == ("wait", "2 of 3 secrets in sync, the others not checked yet")
 
 
 @pytest.mark.parametrize(
@@ -135,20 +135,20 @@ def test_half_a_first_run_is_not_all():
         (None, None, "pending"),
     ],
 )
-def test_where_a_secret_stands(outcome: str | None, verdict: str | None, state: str):
-    """What was done tells more than what was seen before it."""
+def test_the_state_of_a_secret_follows_its_outcome(outcome: str | None, verdict: str | None, state: str):
+    """The outcome of a run outweighs the verdict before it."""
     assert secret("a", outcome=outcome, verdict=verdict).state == state
 
 
-def test_everything_that_an_operator_asks_is_there():
-    """State, verdicts, times, failures, reasons with their hints, vaults, writes, the schedule."""
+def test_the_page_has_all_that_an_operator_needs():
+    """State, verdicts, times, failures, reasons with hints, vaults, writes and the schedule."""
     text = document(varied()).text
     for words in (
-        "3 of 21 secrets out of sync, 4 could not be read, 2 not looked at yet",
+        "3 of 21 secrets out of sync, 4 could not be read, 2 not checked yet",
         "unmanaged, refused",
         "swapped, would be updated",
         "stale, skipped",
-        "not looked at yet",
+        "not checked yet",
         "5 h ago 00:22:00",
         "in 3 min 05:25:20",
         "1,200",
@@ -166,20 +166,20 @@ def test_everything_that_an_operator_asks_is_there():
         "00000000000000000000000000000002",
         "read-only",
         "every 1h",
-        "at work",
+        "running",
         "tokyo",
     ):
         assert words in text, words
 
 
-def test_one_cause_is_told_once():
-    """An account that cannot be read has the same reason for each secret; it stands there once."""
+def test_a_cause_is_shown_once_per_account():
+    """If an account cannot be read, all its secrets have the same reason."""
     html = PAGE.render(make_status(failing("norole")), Query())
     assert html.count("What to do:") == 1
 
 
-def test_a_cause_of_many_accounts_is_above_the_table_once():
-    """With a count and three names in natural order, and what to do; each row refers to it and keeps its own ids."""
+def test_a_shared_cause_is_shown_once_above_the_table():
+    """With a count, three names in natural order and the hint. Each row links to it and keeps its own ids."""
     names = [f"farm{number}" for number in range(300, 0, -1)]
     html = PAGE.render(make_status(*(failing(name) for name in names), refused("handmade", "why")), Query())
     page = Document(html)
@@ -188,30 +188,29 @@ def test_a_cause_of_many_accounts_is_above_the_table_once():
     assert page.text.count(DENIED.hint or "no hint") == cause.count(DENIED.hint or "no hint") == 1
     assert html.count(DENIED.summary) == 1
     assert page.all("a").count({"href": "#cause-1"}) == 200
-    assert [one["id"] for one in page.all("li") if "id" in one] == ["cause-1"]
+    assert [item["id"] for item in page.all("li") if "id" in item] == ["cause-1"]
     assert page.text.count("0f1e2d3c-request") == 200
 
 
-def test_200_rows_of_one_cause_are_light():
-    """Less than 40 KiB on the wire."""
+def test_200_rows_with_one_cause_are_small():
+    """Less than 40 KiB with gzip."""
     html = PAGE.render(make_status(*(failing(f"farm{number}") for number in range(1, 301))), Query())
     assert html.count("#cause-1") == 200
     assert len(gzip.compress(html.encode())) < 40 * 1024
 
 
-def test_messages_of_one_cause_may_differ():
-    """Times, ids and scopes make no causes; a hint that names an account is said to be about that one."""
+def test_messages_of_a_shared_cause_may_differ():
+    """Different times, ids and scopes are still one cause. If hints differ, the page names the account of the shown one."""
 
     def about(name: str) -> AccountStatus:
-        one = failing(name)
+        denied = failing(name)
         error = {**DENIED.to_dict(), "hint": f"grant it on {name}"}
-        return replace(
-            one, secrets=tuple(replace(each, reason=f"denied at {name}", error=error) for each in one.secrets)
-        )
+        secrets = (replace(item, reason=f"denied at {name}", error=error) for item in denied.secrets)
+        return replace(denied, secrets=tuple(secrets))
 
     text = document(make_status(about("farm10"), about("farm2"))).text
     assert "2 accounts: farm2, farm10" in text
-    assert "for farm2, and the others in the same way: grant it on farm2" in text
+    assert "for farm2, and likewise for the others: grant it on farm2" in text
     assert [text.count(f"denied at {name}") for name in ("farm2", "farm10")] == [1, 1]
     assert [text.count(f"What to do: grant it on {name}") for name in ("farm2", "farm10")] == [0, 1]
 
@@ -223,8 +222,8 @@ def test_secrets_are_in_natural_order():
     assert text.index("farm2-primary-key") < text.index("farm10-primary-key")
 
 
-def test_a_safety_stop_is_told_with_its_numbers_and_the_command():
-    """The command stands apart, to be copied whole."""
+def test_a_safety_limit_has_its_numbers_and_the_command():
+    """The command is in an element of its own, for copying."""
     status = make_status(account("a"), stopped=STOP)
     html = PAGE.render(status, Query())
     assert "40 of the 42 secrets managed there (95%)" in html
@@ -233,20 +232,20 @@ def test_a_safety_stop_is_told_with_its_numbers_and_the_command():
     assert "<p>another checksum</p>" in without
 
 
-def test_a_refused_reload_is_told():
-    """With the lines of the error as they are."""
-    told = document(make_status(account("a"), config_error="keysync.yaml:7:5: vaults: found 'mian'\nand more"))
-    assert "The changed configuration was refused" in told.text
-    assert "keysync.yaml:7:5: vaults: found 'mian' and more" in told.text
+def test_refused_reload_is_reported():
+    """With the lines of the error."""
+    page = document(make_status(account("a"), config_error="keysync.yaml:7:5: vaults: found 'mian'\nand more"))
+    assert "The new configuration is invalid" in page.text
+    assert "keysync.yaml:7:5: vaults: found 'mian' and more" in page.text
 
 
-def test_a_daemon_that_hangs_says_why():
-    """The reason of the probe is on the page too."""
+def test_a_hanging_daemon_gives_its_reason():
+    """The page shows the reason of the probe."""
     assert "no run for 15 min" in document(make_status(account("a"), live=False, live_reason="no run for 15 min")).text
 
 
-def test_times_are_for_people_and_for_machines():
-    """A time is told relative and absolute, in UTC, with its date where that is another day's."""
+def test_times_are_relative_and_absolute():
+    """The absolute time is in UTC, with the date if it is another day."""
     html = PAGE.render(make_status(account("a", last_success=ago(days=2, hours=1))), Query())
     assert (
         '<time datetime="2026-11-22T04:22:00Z"><span>2 d ago</span> <small>2026-11-22 04:22:00</small></time>' in html
@@ -257,7 +256,7 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
 
 
 def hostile() -> Status:
-    """A snapshot each text of which tries to break out."""
+    """A snapshot with an injection attempt in every text."""
     error = {
         "kind": HOSTILE,
         "http_status": 403,
@@ -273,11 +272,11 @@ def hostile() -> Status:
         "hint": HOSTILE,
     }
     bad = SecretStatus(HOSTILE, HOSTILE, HOSTILE, "failed", "unknown", HOSTILE, HOSTILE, error)
-    one = account(
+    target = account(
         HOSTILE, "failing", resource_group=HOSTILE, subscription_id=HOSTILE, schedule=HOSTILE, secrets=(bad,) * 7
     )
     return make_status(
-        one,
+        target,
         account("other"),
         owner=HOSTILE,
         every=HOSTILE,
@@ -291,25 +290,27 @@ def hostile() -> Status:
     )
 
 
-async def test_no_text_of_others_becomes_markup(client: Client, source: Source):
-    """Names, reasons, hints, errors and the query itself are text, wherever they stand."""
+async def test_texts_are_escaped(client: Client, source: Source):
+    """Names, reasons, hints, errors and the query are text everywhere."""
     source.current = hostile()
-    answer = await client.ask("/?q=%22%3E%3Cscript%3Ealert(3)%3C/script%3E&vault=%22%20onfocus=alert(4)&state=%3Cb%3E")
-    assert answer.status == 200
-    found = Document((await client.ask("/")).text)
-    searched = Document(answer.text)
-    for page in (found, searched):
+    reply = await client.request(
+        "/?q=%22%3E%3Cscript%3Ealert(3)%3C/script%3E&vault=%22%20onfocus=alert(4)&state=%3Cb%3E"
+    )
+    assert reply.status == 200
+    plain = Document((await client.request("/")).text)
+    searched = Document(reply.text)
+    for page in (plain, searched):
         assert page.all("script") == [{"src": "static/page.js", "defer": None}]
         assert page.all("img") == []
         assert not [name for _, attributes in page.elements for name in attributes if name.startswith(("on", "style"))]
-    assert found.text.count("<script>alert(1)</script>") > 20
-    assert "49" not in found.text
+    assert plain.text.count("<script>alert(1)</script>") > 20
+    assert "49" not in plain.text
     assert searched.all("input")[0]["value"] == '"><script>alert(3)</script>'
 
 
 @pytest.mark.parametrize("status", [varied(), make_status(), hostile()], ids=["varied", "empty", "hostile"])
-def test_the_markup_is_sound(status: Status):
-    """Well nested, one h1, named tables, named controls, no id twice, no file of others."""
+def test_the_markup_is_valid(status: Status):
+    """Correct nesting, one h1, captions and labels, unique ids, and only files of this server."""
     page = document(status)
     assert page.all("html")[0]["lang"] == "en"
     assert len(page.all("h1")) == len(page.all("main")) == len(page.all("header")) == len(page.all("footer")) == 1
@@ -332,36 +333,36 @@ def test_the_markup_is_sound(status: Status):
 
 
 def test_refreshing_can_be_paused():
-    """With and without JavaScript; a filter keeps the pause."""
-    going = document(varied(), q="norole")
-    assert {"http-equiv": "refresh", "content": "10"} in going.all("meta")
-    assert going.all("body") == [{"data-refresh": "10"}]
-    assert {"href": "?q=norole&refresh=off"} in going.all("a")
+    """With and without JavaScript. A filter keeps the pause."""
+    running = document(varied(), q="norole")
+    assert {"http-equiv": "refresh", "content": "10"} in running.all("meta")
+    assert running.all("body") == [{"data-refresh": "10"}]
+    assert {"href": "?q=norole&refresh=off"} in running.all("a")
     paused = document(varied(), q="norole", refresh="off")
-    assert not [one for one in paused.all("meta") if "http-equiv" in one]
+    assert not [meta for meta in paused.all("meta") if "http-equiv" in meta]
     assert paused.all("script") == []
     assert {"href": "?q=norole"} in paused.all("a")
     assert {"type": "hidden", "name": "refresh", "value": "off"} in paused.all("input")
 
 
-def test_the_form_shows_what_is_in_force():
-    """Text, state, vault and order stand in their controls."""
+def test_the_form_shows_the_current_filter():
+    """Text, state, vault and order."""
     page = document(varied(), q="sample", state="in_sync", vault="main", sort="-name")
-    chosen = [one["value"] for one in page.all("option") if "selected" in one]
+    chosen = [option["value"] for option in page.all("option") if "selected" in option]
     assert chosen == ["in_sync", "main", "-name"]
     assert page.all("input")[0]["value"] == "sample"
     assert "Show all" in page.text
 
 
-def test_nothing_found_offers_the_way_back():
-    """An empty table would look like no accounts at all."""
+def test_an_empty_result_links_to_all_accounts():
+    """Else it would look like a configuration without accounts."""
     page = document(varied(), q="no such thing")
     assert "No account matches. Show all" in page.text
     assert "covers no account" not in page.text
 
 
-def test_one_subscription_is_told_once_and_several_in_their_rows():
-    """An id of 36 characters in every row is noise where it is always the same."""
+def test_a_single_subscription_is_shown_once():
+    """Several subscriptions are shown in the rows."""
     assert document(make_status(account("a"), account("b"))).text.count(SUBSCRIPTION) == 1
     other = account("b", subscription_id=SUBSCRIPTION.replace("0", "9"))
     two = document(make_status(account("a"), other)).text
@@ -370,12 +371,12 @@ def test_one_subscription_is_told_once_and_several_in_their_rows():
 
 
 def test_a_read_only_installation_says_so():
-    """Or nobody would know why nothing is written."""
+    """It explains why nothing is written."""
     assert "read-only: writes nothing" in document(make_status(account("a"), read_only=True)).text
 
 
-def test_an_error_of_a_vault_has_its_hint():
-    """A vault that fails tells what to do, like an account."""
+def test_a_failing_vault_shows_its_hint():
+    """As an account does."""
     vault = VaultStatus(
         "main",
         "https://kv-render.vault.azure.net",
@@ -391,6 +392,6 @@ def test_an_error_of_a_vault_has_its_hint():
     assert "What to do: grant the identity" in text
 
 
-def test_a_snapshot_prints_whole():
-    """It holds no value, so its repr may be logged."""
+def test_a_snapshot_can_be_logged():
+    """Its repr contains no secret value."""
     assert arm_id("norole") in repr(varied())

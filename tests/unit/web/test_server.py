@@ -1,4 +1,4 @@
-"""Where it listens, whom it answers there, and how it ends."""
+"""Listening, allowed Host headers, and closing."""
 
 from __future__ import annotations
 
@@ -24,62 +24,62 @@ def app():
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:8080", "10.0.0.7", "localhost.evil.example", "[::2]:80", ""]
 )
-async def test_a_rebound_name_is_refused(client: Client, host: str):
-    """On loopback, a page elsewhere whose name resolves to this machine reads nothing."""
-    answer = await client.ask("/api/status", Host=host)
-    assert answer.status == 403
-    assert "secrets" not in answer.text
-    assert "Content-Security-Policy" in answer.headers
+async def test_other_host_names_are_refused_on_loopback(client: Client, host: str):
+    """DNS rebinding: a site whose name resolves to this machine cannot read anything."""
+    reply = await client.request("/api/status", Host=host)
+    assert reply.status == 403
+    assert "secrets" not in reply.text
+    assert "Content-Security-Policy" in reply.headers
 
 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:1234", "LOCALHOST.", "127.0.0.1", "127.1.2.3:80", "[::1]:8080", "a.localhost"]
 )
-async def test_the_machine_itself_is_served(client: Client, host: str):
-    """By whatever name it has for itself."""
-    assert (await client.ask("/healthz", Host=host)).status == 200
+async def test_loopback_host_names_are_served(client: Client, host: str):
+    """All names and addresses of this machine."""
+    assert (await client.request("/healthz", Host=host)).status == 200
 
 
-async def test_every_host_header_counts(client: Client):
-    """A second name does not ride along, and a plain client that sends none is no browser."""
+async def test_every_host_header_is_checked(client: Client):
+    """A second Host header is checked too. A request without one does not come from a browser."""
     port = client.url.rpartition(":")[2]
 
     async def status_of(*lines: str) -> str:
         reader, writer = await asyncio.open_connection("127.0.0.1", int(port))
         writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
-        answer = await reader.read()
+        reply = await reader.read()
         writer.close()
         await writer.wait_closed()
-        return answer.split()[1].decode()
+        return reply.split()[1].decode()
 
     assert await status_of("GET /healthz HTTP/1.0") == "200"
     assert await status_of("GET /healthz HTTP/1.1", "Host: localhost", "Host: evil.example") in {"400", "403"}
 
 
 @pytest.mark.parametrize("line", [b"GET / HTTP/9", b"\x16\x03\x01\x00", b"GET /" + b"a" * 20_000 + b" HTTP/1.1"])
-async def test_what_is_no_http_is_refused_quietly(client: Client, caplog: pytest.LogCaptureFixture, line: bytes):
-    """A stranger who knocks on the port cannot fill the log, and the next one is served."""
+async def test_malformed_requests_are_not_logged(client: Client, caplog: pytest.LogCaptureFixture, line: bytes):
+    """They cannot fill the log, and the next request is served."""
     reader, writer = await asyncio.open_connection("127.0.0.1", int(client.url.rpartition(":")[2]))
     writer.write(line + b"\r\n\r\n")
-    answer = await reader.readline()
+    reply = await reader.readline()
     writer.close()
     await writer.wait_closed()
-    assert b" 400 " in answer
+    assert b" 400 " in reply
     assert caplog.records == []
-    assert (await client.ask("/healthz")).status == 200
+    assert (await client.request("/healthz")).status == 200
 
 
 @pytest.mark.parametrize(
     "name", ["127.0.0.1.evil.example", "192.168.0.1", "localhostx", "[::1]x", "notlocalhost", ":80"]
 )
-def test_what_only_looks_like_loopback_is_not(name: str):
-    """A name passes by what it means, not by how it begins."""
+def test_names_that_look_like_loopback_are_refused(name: str):
+    """The whole name is compared, not its beginning."""
     assert not is_loopback_name(name)
 
 
-async def test_elsewhere_any_name_is_served():
-    """Whoever binds all addresses is behind a name that keysync cannot know."""
-    async with open_server(app(), "0.0.0.0", 0) as bound:  # noqa: S104  # nosec B104  # what is tested
+async def test_any_host_name_is_served_on_other_addresses():
+    """keysync cannot know the names of a server that listens on all addresses."""
+    async with open_server(app(), "0.0.0.0", 0) as bound:  # noqa: S104  # nosec B104  # the address under test
         assert await _status(f"http://127.0.0.1:{bound.port}", host="keysync.example") == 200
 
 
@@ -97,8 +97,8 @@ def has_ipv6() -> bool:
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
-async def test_ipv6_is_an_address_like_any_other():
-    """`::1` serves it; `::` serves IPv4 as well."""
+async def test_ipv6_addresses_are_served():
+    """`::` serves IPv4 as well."""
     async with open_server(app(), "::1", 0) as bound:
         assert bound.url == f"http://[::1]:{bound.port}"
         assert await _status(bound.url) == 200
@@ -107,34 +107,34 @@ async def test_ipv6_is_an_address_like_any_other():
         assert await _status(f"http://[::1]:{bound.port}") == 200
 
 
-async def test_localhost_is_every_address_of_it():
-    """One port on all of them, and still for this machine only."""
+async def test_localhost_listens_on_every_address():
+    """On the same port, and for this machine only."""
     async with open_server(app(), "localhost", 0) as bound:
         assert await _status(f"http://127.0.0.1:{bound.port}") == 200
         assert await _status(f"http://127.0.0.1:{bound.port}", host="evil.example") == 403
 
 
-async def test_a_taken_port_is_told():
-    """The message names the address; nothing is left open."""
+async def test_a_used_port_is_a_usage_error():
+    """The message names the address, and no listener stays open."""
     async with open_server(app(), "127.0.0.1", 0) as bound:
         with pytest.raises(UsageError, match=rf"listen 127\.0\.0\.1:{bound.port}: Address already in use"):
             async with open_server(app(), "127.0.0.1", bound.port):
                 pytest.fail("it was opened")
 
 
-async def test_an_address_of_another_machine_is_told():
-    """It is the configuration's fault, and so is its exit code."""
+async def test_an_address_of_another_machine_is_a_usage_error():
+    """Its exit code is that of a configuration error."""
     with pytest.raises(UsageError, match=r"listen 192\.0\.2\.1:0: "):
         async with open_server(app(), "192.0.2.1", 0):
             pytest.fail("it was opened")
 
 
-async def test_the_port_is_free_afterwards():
-    """The same address can be had again at once, also where a client kept its connection open."""
+async def test_the_port_is_free_after_closing():
+    """At once, even if a client kept its connection open."""
     async with aiohttp.ClientSession() as session:
         async with open_server(app(), "127.0.0.1", 0) as bound, session.get(bound.url + "/healthz") as reply:
             assert reply.status == 200
-        async with open_server(app(), "127.0.0.1", bound.port) as again:
-            assert again == Bound("127.0.0.1", bound.port)
+        async with open_server(app(), "127.0.0.1", bound.port) as second:
+            assert second == Bound("127.0.0.1", bound.port)
     with pytest.raises(aiohttp.ClientConnectorError):
         await _status(bound.url)
