@@ -33,3 +33,12 @@ def test_an_added_layer_changes_the_picture() -> None:
     """The comparison is not vacuous."""
     rows = [["cli"], ["sync"], ["errors"]]
     assert architecture.picture(rows) != architecture.picture([["cli"], ["report"], ["sync"], ["errors"]])
+
+
+def test_every_class_on_the_page_exists() -> None:
+    """Names in backticks such as `SecretValue` are classes of keysync."""
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][a-z]+)+)(?:\.\w+)?`", TEXT))
+    sources = (path.read_text(encoding="utf-8") for path in (architecture.ROOT / "keysync").rglob("*.py"))
+    defined = {name for text in sources for name in re.findall(r"^class (\w+)", text, re.MULTILINE)}
+    assert len(named) > 10
+    assert named - defined == set()
