@@ -18,7 +18,7 @@ from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leader import OpenElection
-from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored
+from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.runtime import Runtime
 from keysync.daemon.scheduler import Group, Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
@@ -34,15 +34,10 @@ _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
 
 class BreakerControl(BreakerStates, Protocol):
-    """The circuit breakers of vaults and credentials."""
+    """The circuit breakers: `retry_now` closes all of them, `keep` forgets those of all other keys."""
 
-    def retry_now(self) -> None:
-        """Closes every breaker."""
-        ...
-
-    def keep(self, keys: Iterable[str]) -> None:
-        """Forgets the breakers of all other keys."""
-        ...
+    def retry_now(self) -> None: ...
+    def keep(self, keys: Iterable[str]) -> None: ...
 
 
 class Daemon:
@@ -78,13 +73,7 @@ class Daemon:
         self._health = Health([group.trigger for group in groups], Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
-            runtime,
-            account_states,
-            self._health,
-            stop=stop,
-            leads=self._leads,
-            random=random,
-            skipped=metrics.skipped,
+            runtime, account_states, self._health, stop=stop, leads=self._leads, random=random, skipped=metrics.skipped
         )
         self._scheduler: Scheduler[Account] = Scheduler(groups, self._due, random=random)
         self._list_now = asyncio.Event()
@@ -136,7 +125,8 @@ class Daemon:
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 await self._supervisor.drain()
                 await asyncio.gather(*self._stepping_down)
-            await self._release()
+            if self._election is not None and self._leads():
+                await self._election.release()
         except TimeoutError:
             self._log.warning("daemon.shutdown_timeout", seconds=seconds)
             await self._supervisor.abandon()
@@ -216,10 +206,6 @@ class Daemon:
             runtime = self._runtime
             runtime.inventory = replace(runtime.inventory, complete=not runtime.config.discover)
 
-    async def _release(self) -> None:
-        if self._election is not None and self._leads():
-            await self._election.release()
-
     # Discovery
 
     async def _discover(self) -> None:
@@ -269,19 +255,16 @@ class Daemon:
     async def _follow(self, watch: ConfigWatch) -> None:
         async for change in watch.changes():
             with self._logged_errors("reload"):
-                await self._handle(change)
-
-    async def _handle(self, change: ConfigChange) -> None:
-        match change:
-            case Changed(config):
-                await self._replace(config)
-            case Refused(findings):
-                self._refuse("\n".join(str(finding) for finding in findings))
-            case Lost(path, reason):
-                self._refuse(f"{path}: {reason}")
-            case Restored():
-                self._log.info("config.restored")
-                self._clear_error()
+                match change:
+                    case Changed(config):
+                        await self._replace(config)
+                    case Refused(findings):
+                        self._refuse("\n".join(str(finding) for finding in findings))
+                    case Lost(path, reason):
+                        self._refuse(f"{path}: {reason}")
+                    case Restored():
+                        self._log.info("config.restored")
+                        self._clear_error()
 
     def _refuse(self, reason: str) -> None:
         self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")
@@ -331,7 +314,7 @@ class Daemon:
         def every(schedule: Schedule) -> tuple[str, timedelta]:
             return schedule_text(schedule), interval_of(schedule, now)
 
-        refused = [skipped.account for skipped in runtime.refused if skipped.account is not None]
+        refused = [skipped.account for skipped in runtime.inventory.refused if skipped.account is not None]
         accounts = [*runtime.accounts, *refused]
         entries = entries_of(config, accounts, every)
         self._account_states.cover(entries)

@@ -13,7 +13,6 @@ from keysync.config.settings import Account, Config
 from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
 from keysync.daemon.triggers import Trigger, interval_of
 from keysync.sources.discovery import Discovery
-from keysync.sources.filters import SkippedAccount
 from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import Inventory, preflight
 from keysync.sync.items import Selection
@@ -74,11 +73,6 @@ class Runtime:
         return self.app.accounts
 
     @property
-    def refused(self) -> tuple[SkippedAccount, ...]:
-        """Accounts of the shard that need an operator's action."""
-        return self.inventory.refused
-
-    @property
     def groups(self) -> tuple[Group[Account], ...]:
         """The accounts by schedule."""
         schedule = self.config.schedule
@@ -91,7 +85,7 @@ class Runtime:
 
     def differs(self, inventory: Inventory) -> bool:
         """Whether `inventory` serves or refuses other accounts than the current one."""
-        return (inventory.accounts, inventory.refused) != (self.accounts, self.refused)
+        return (inventory.accounts, inventory.refused) != (self.accounts, self.inventory.refused)
 
     async def cover(self, inventory: Inventory) -> None:
         """Serves the accounts of `inventory` from now on. Raises UsageError and then changes nothing."""
