@@ -1,1 +1,1 @@
-"""Values of secrets: how they are held (`value`), compared (`fingerprint`), scrubbed from text (`redact`), signed with (`signing`) and sent (`reveal`)."""
+"""Secrets: a type that never prints (`value`), comparison (`fingerprint`), redaction of text (`redact`, `encodings`), signing (`signing`), and access to the plain text (`reveal`)."""

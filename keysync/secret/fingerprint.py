@@ -1,4 +1,4 @@
-"""Comparing secrets without keeping them: a digest under a key that lives and dies with the process."""
+"""Compares secrets without keeping them: a digest with a random key that never leaves the process."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Final, NoReturn
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 
-# Two values that differ are never taken for the same, and thousands of digests are kept.
+# Long enough that different values never collide; short, since thousands of digests are kept.
 _DIGEST_BYTES: Final = 24
 
 
 class Fingerprint:
-    """Stands for a secret's content; equal to another made by the same `Fingerprinter` from equal content.
+    """The digest of a secret. Two of the same `Fingerprinter` are equal if and only if their secrets are.
 
-    It prints nothing of the digest and cannot be pickled: a digest that left the process could be used to
-    recognise a key.
+    It cannot be printed or pickled: a digest outside the process could be used to recognise a key.
     """
 
     __slots__ = ("_digest",)
@@ -40,7 +39,7 @@ class Fingerprint:
 
 
 class Fingerprinter:
-    """Makes fingerprints under a random key of its own."""
+    """Makes fingerprints with a random key of its own."""
 
     __slots__ = ("_key",)
 
@@ -48,7 +47,7 @@ class Fingerprinter:
         self._key = secrets.token_bytes(32)
 
     def of(self, value: SecretValue) -> Fingerprint:
-        """The fingerprint of `value`, comparable only with others from this object."""
+        """The fingerprint of `value`, comparable only with others of this object."""
         return Fingerprint(hashlib.blake2b(_bytes_of(value), key=self._key, digest_size=_DIGEST_BYTES).digest())
 
 

@@ -1,4 +1,4 @@
-"""Taking secrets out of text that others wrote: a service's error message may echo what it was sent."""
+"""Redacts secrets in text that services and libraries wrote: an error message may repeat its request."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from keysync.secret.reveal import reveal
 from keysync.secret.value import MASK, SecretValue
 
 _TOKEN: Final = re.compile(r"eyJ[A-Za-z0-9_-]{8,}(?:\.[A-Za-z0-9_-]+){0,2}|(?i:(?<=bearer )[^\s\"',]{16,})")
-# User and password of a URL, such as a proxy's; a user alone may be a token.
+# User and password in a URL, such as a proxy's. A user without password may be a token.
 _USER_INFO: Final = re.compile(r"(?<=://)[^\s/?#@\"'<>]+(?=@)")
-# A Batch key is 88 characters of base64: no word or id of Azure has 60 such characters that look random.
-_KEY: Final = re.compile(r"[A-Za-z0-9+/_-]{60,}={0,2}")
-_KEY_LENGTH: Final = 60
-_LETTERS: Final = 11  # of each case; 24 are usual
-_CHANGES: Final = 25  # from one kind of character to another; 38 are usual
+# A Batch key has 88 characters of base64. No word or id of Azure has 60 such characters that look random.
+_KEY_LIKE: Final = re.compile(r"[A-Za-z0-9+/_-]{60,}={0,2}")
+_MIN_KEY_LENGTH: Final = 60
+_MIN_LETTERS: Final = 11  # of each case; a key usually has 24
+_MIN_CHANGES: Final = 25  # from one kind of character to another; a key usually has 38
 _KEY_IN_NUMBERS: Final = re.compile(r"(?:(?:0[xX])?[0-9A-Fa-f]{2}[:,;-]?){60,}|(?:[0-9]{1,3}[,;]){60,}[0-9]{1,3}")
 _PATH: Final = re.compile(r"/(?:subscriptions|resourceGroups|providers|batchAccounts)(?=/)", re.IGNORECASE)
 _GUID: Final = re.compile(r"[0-9A-Fa-f]{8}(?:-?[0-9A-Fa-f]{4}){3}-?[0-9A-Fa-f]{12}")
@@ -34,177 +34,179 @@ _CLASSES: Final = str.maketrans(
     }
 )
 _WORD: Final = re.compile(r"A{6,}|a{6,}|0{6,}")
-_SHORTEST: Final = 8
-_SHORTEST_CUT: Final = 16  # a head or a tail of a shorter value may be an ordinary word
-# What many values begin with, and many messages too, is no sign of a value.
-_COMMON: Final = re.compile(r"https?://|/subscriptions/")
+_MIN_LENGTH: Final = 8
+_MIN_LENGTH_FOR_PARTS: Final = 16  # the start or the end of a shorter value may be an ordinary word
+# Many values and many messages begin with these, so they do not identify a value.
+_COMMON_PREFIX: Final = re.compile(r"https?://|/subscriptions/")
 _ESCAPES: Final = re.compile(r"[%\\&]")
 
 
-class _Held(weakref.ref[SecretValue]):
-    """A remembered value, held weakly, and the anchors that it is found by."""
+class _Remembered(weakref.ref[SecretValue]):
+    """A weak reference to a remembered value, with the value's anchors."""
 
     __slots__ = ("anchors",)
     anchors: frozenset[str]
 
 
 class Redactor:
-    """Masks every remembered value, its head and its tail, in any encoding, and what looks like a key or a token.
+    """Masks remembered values in any encoding, whole or cut off, and text that looks like a key or a token.
 
-    Values are held weakly: a value without another holder is forgotten. A text is decoded and searched once, however many values are
-    remembered: each value is found by its first and its last characters, the anchors.
+    References to values are weak: a value without other references is forgotten. A text is decoded and searched once, however
+    many values are remembered: a value is found by its anchors, which are its first and its last 8 characters.
     """
 
     def __init__(self) -> None:
-        # Tuples that are replaced, never changed: another thread may be reading one. The lock is for the threads that replace; the
-        # collector may call `_forget` in the middle of `remember`, hence a lock that may be entered again.
-        self._by_anchor: dict[str, tuple[_Held, ...]] = {}
+        # The tuples are immutable, as another thread may be reading one. The lock is for writers. It is reentrant, as the garbage
+        # collector may call `_forget` during `remember`.
+        self._by_anchor: dict[str, tuple[_Remembered, ...]] = {}
         self._lock = threading.RLock()
 
     def remember(self, value: SecretValue) -> SecretValue:
-        """Masks `value` from now on; returns it, so that a value can be wrapped and remembered in one expression."""
+        """Masks `value` from now on. Returns it, so that one expression can wrap and remember a value."""
         anchors = frozenset(
-            anchor for form in _forms(reveal(value)) for anchor in (form[:_SHORTEST], form[-_SHORTEST:])
+            anchor for form in _forms(reveal(value)) for anchor in (form[:_MIN_LENGTH], form[-_MIN_LENGTH:])
         )
         with self._lock:
-            known = next(iter(anchors), "")
-            if any(held() is value for held in self._by_anchor.get(known, ())):
+            any_anchor = next(iter(anchors), "")
+            if any(known() is value for known in self._by_anchor.get(any_anchor, ())):
                 return value
-            held = _Held(value, self._forget)
-            held.anchors = anchors
+            reference = _Remembered(value, self._forget)
+            reference.anchors = anchors
             for anchor in anchors:
                 others = self._by_anchor.get(anchor, ())
-                self._by_anchor[anchor] = (*(one for one in others if one() is not None), held)
+                self._by_anchor[anchor] = (*(other for other in others if other() is not None), reference)
         return value
 
     def redact(self, text: str) -> str:
-        """`text` without any remembered value and without anything that looks like a key or a token."""
-        # All look at the text as it came: a mask in the middle of something would hide from the others what that was.
-        found = [one.span() for pattern in (_TOKEN, _USER_INFO) for one in pattern.finditer(text)]
-        if len(text) >= _SHORTEST:
+        """`text` with a mask for each remembered value, and for anything that looks like a key or a token."""
+        # All searches use the original text: a mask in the middle of a secret would hide the rest of it from other searches.
+        spans = [match.span() for pattern in (_TOKEN, _USER_INFO) for match in pattern.finditer(text)]
+        if len(text) >= _MIN_LENGTH:
             for layer in layers(text):
-                found += _looking_secret(layer)
-                found += self._found(layer)
-        return _masked(text, sorted(found))
+                spans += _key_like_spans(layer)
+                spans += self._remembered_spans(layer)
+        return _mask_spans(text, sorted(spans))
 
-    def _forget(self, gone: weakref.ref[SecretValue]) -> None:
+    def _forget(self, reference: weakref.ref[SecretValue]) -> None:
         with self._lock:
-            for anchor in gone.anchors if isinstance(gone, _Held) else ():
-                left = tuple(held for held in self._by_anchor.get(anchor, ()) if held is not gone)
-                if left:
-                    self._by_anchor[anchor] = left
+            for anchor in reference.anchors if isinstance(reference, _Remembered) else ():
+                others = tuple(other for other in self._by_anchor.get(anchor, ()) if other is not reference)
+                if others:
+                    self._by_anchor[anchor] = others
                 else:
                     self._by_anchor.pop(anchor, None)
 
-    def _found(self, layer: Decoded) -> Iterator[tuple[int, int]]:
-        """Where remembered values begin and end in the original text."""
+    def _remembered_spans(self, layer: Decoded) -> Iterator[tuple[int, int]]:
+        """The spans of remembered values in the original text."""
         if not self._by_anchor:
             return
-        forms: dict[int, tuple[str, ...]] = {}  # of the values that occur
+        forms: dict[int, tuple[str, ...]] = {}  # of the values found so far
         for piece in (layer, *unpacked(layer)):
             chars = piece.chars.translate(STANDARD_ALPHABET)
-            known = self._by_anchor
-            for at in [at for at in range(len(chars) - _SHORTEST + 1) if chars[at : at + _SHORTEST] in known]:
-                for held in known.get(chars[at : at + _SHORTEST], ()):
-                    value = held()
+            by_anchor = self._by_anchor
+            for at in [at for at in range(len(chars) - _MIN_LENGTH + 1) if chars[at : at + _MIN_LENGTH] in by_anchor]:
+                for reference in by_anchor.get(chars[at : at + _MIN_LENGTH], ()):
+                    value = reference()
                     if value is None:
                         continue
-                    if id(held) not in forms:
-                        forms[id(held)] = _forms(reveal(value))
-                    for begin, end in (_shown(chars, at, form) for form in forms[id(held)]):
+                    if id(reference) not in forms:
+                        forms[id(reference)] = _forms(reveal(value))
+                    for begin, end in (_match_at_anchor(chars, at, form) for form in forms[id(reference)]):
                         if begin < end:
                             yield piece.span(begin, end)
 
 
 def _forms(plain: str) -> tuple[str, ...]:
-    """What is searched for: the value and its base64. `encodings` undoes everything else."""
-    rare = _COMMON.sub("", plain, count=1) if _COMMON.match(plain) else plain
-    # Also in base64, although that is undone: a head of 8 digits holds less than 8 bytes.
+    """The forms of a value to search for: plain and base64. `encodings` decodes the others."""
+    distinctive = _COMMON_PREFIX.sub("", plain, count=1) if _COMMON_PREFIX.match(plain) else plain
+    # Base64 is needed although `encodings` decodes it: 8 digits, the shortest part, encode less than 8 bytes.
     encoded = base64.b64encode(plain.encode("utf-8", "surrogatepass")).decode()
-    forms = [as_bytes(rare).translate(STANDARD_ALPHABET), encoded]
-    if _ESCAPES.search(rare):
-        # A part of the value reads as an escape, and is then undone in a text too.
-        *_, innermost = layers(rare)
+    forms = [as_bytes(distinctive).translate(STANDARD_ALPHABET), encoded]
+    if _ESCAPES.search(distinctive):
+        # A part of the value looks like an escape, so `encodings` decodes it in a text too.
+        *_, innermost = layers(distinctive)
         forms.append(innermost.chars.translate(STANDARD_ALPHABET))
-    # A very short "secret" would turn ordinary words into masks.
-    return tuple(form for form in forms if len(form) >= _SHORTEST) if len(forms[0]) >= _SHORTEST else ()
+    # A very short value would mask ordinary words.
+    return tuple(form for form in forms if len(form) >= _MIN_LENGTH) if len(forms[0]) >= _MIN_LENGTH else ()
 
 
-def _shown(chars: str, at: int, form: str) -> tuple[int, int]:
-    """Where `form`, its head or its tail begins and ends in `chars`, given that one of its anchors is at `at`; empty if it does not.
+def _match_at_anchor(chars: str, at: int, form: str) -> tuple[int, int]:
+    """The span of `form`, or of its start or end, in `chars`, given an anchor at `at`; empty if there is none.
 
-    A message may be cut off within a value: as much of it as the message holds is to be masked.
+    A message may be cut off within a value; the part in the message must be masked.
     """
-    end = at + _SHORTEST
+    end = at + _MIN_LENGTH
     if chars.startswith(form, at):
         return at, at + len(form)
     if end >= len(form) and chars.startswith(form, end - len(form)):
         return end - len(form), end
-    if len(form) < _SHORTEST_CUT:
+    if len(form) < _MIN_LENGTH_FOR_PARTS:
         return at, at
-    bounds = range(_SHORTEST, len(form) + 1)
-    if chars.startswith(form[:_SHORTEST], at):
-        # The first length that is too long.
-        return at, at + _SHORTEST - 1 + bisect_left(
+    bounds = range(_MIN_LENGTH, len(form) + 1)
+    if chars.startswith(form[:_MIN_LENGTH], at):
+        # `bisect_left` finds the first length that does not match.
+        return at, at + _MIN_LENGTH - 1 + bisect_left(
             bounds, True, key=lambda size: not chars.startswith(form[:size], at)
         )
-    if chars.startswith(form[-_SHORTEST:], at):
-        wrong = bisect_left(bounds, True, key=lambda size: not chars.endswith(form[-size:], 0, end))
-        return end - (_SHORTEST - 1 + wrong), end
+    if chars.startswith(form[-_MIN_LENGTH:], at):
+        too_long = bisect_left(bounds, True, key=lambda size: not chars.endswith(form[-size:], 0, end))
+        return end - (_MIN_LENGTH - 1 + too_long), end
     return at, at
 
 
-def _masked(text: str, found: Iterable[tuple[int, int]]) -> str:
-    """`text` with a mask for each stretch of it that is covered; where two overlap, neither leaves a rest."""
+def _mask_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
+    """`text` with a mask for each span; overlapping spans get one mask."""
     parts: list[str] = []
     done = 0
-    for begin, end in found:
+    for begin, end in spans:
         if begin >= done:
             parts += [text[done:begin], MASK]
         done = max(done, end)
     return "".join([*parts, text[done:]]) if parts else text
 
 
-def _looking_secret(layer: Decoded) -> Iterator[tuple[int, int]]:
-    """Where something looks like a key, in the original text."""
-    for run in _KEY.finditer(layer.chars):
-        for begin, end in _keys(layer, *run.span()):
+def _key_like_spans(layer: Decoded) -> Iterator[tuple[int, int]]:
+    """The spans, in the original text, that look like a key."""
+    for run in _KEY_LIKE.finditer(layer.chars):
+        for begin, end in _key_like_in_run(layer, *run.span()):
             yield layer.span(begin, end)
     for run in _KEY_IN_NUMBERS.finditer(layer.chars):
         yield layer.span(*run.span())
 
 
-def _keys(layer: Decoded, begin: int, end: int) -> Iterator[tuple[int, int]]:
-    """What looks random from `begin` to `end`, and each long part there that neither white space nor an ARM id interrupts."""
+def _key_like_in_run(layer: Decoded, begin: int, end: int) -> Iterator[tuple[int, int]]:
+    """The spans from `begin` to `end` that look random, and long parts without white space that are not in an ARM id."""
     yield from ((begin + start, begin + stop) for start, stop in _random_stretches(layer.chars[begin:end]))
     breaks = [at for at in range(begin + 1, end) if layer.first[at] > layer.last[at - 1]]
     for start, stop in zip([begin, *breaks], [*breaks, end], strict=True):
         done = start
         words = list(_PATH.finditer(layer.chars, start, stop))
         for word in (*words, None):
-            upto = word.start() if word else stop
-            part = layer.chars[done:upto]
-            # An ARM id is made of letters and slashes too, where no name in it has a dash or a dot; so is a secret's name.
-            if len(part) >= _KEY_LENGTH and not words and "-" not in part and "_" not in part:
-                yield done, upto
+            part_end = word.start() if word else stop
+            part = layer.chars[done:part_end]
+            # An ARM id whose names have no dash or dot consists of the same characters; so does the name of a secret.
+            if len(part) >= _MIN_KEY_LENGTH and not words and "-" not in part and "_" not in part:
+                yield done, part_end
             done = word.end() if word else stop
 
 
 def _random_stretches(run: str) -> Iterator[tuple[int, int]]:
-    """Where 60 characters in a row change between large and small letters, digits and signs as often as those of a key do.
+    """The spans whose every 60 characters alternate between upper case, lower case, digits and signs as often as a key.
 
-    A word that glues to the key once white space is gone is left out.
+    Words at the start or end of a span are excluded: without white space they are joined to the key.
     """
     classes = _GUID.sub(lambda guid: " " * len(guid.group()), run).translate(_CLASSES)
-    if min(classes.count("A"), classes.count("a")) < _LETTERS:
+    if min(classes.count("A"), classes.count("a")) < _MIN_LETTERS:
         return
     changes = list(accumulate(map(ne, classes, classes[1:]), initial=0))
-    large, small, blank = (list(accumulate((one == kind for one in classes), initial=0)) for kind in "Aa ")
+    large, small, blank = (
+        list(accumulate((char_class == kind for char_class in classes), initial=0)) for kind in "Aa "
+    )
     begin = end = -1
-    for at in range(len(run) - _KEY_LENGTH + 1):
-        stop = at + _KEY_LENGTH
-        enough = min(large[stop] - large[at], small[stop] - small[at]) >= _LETTERS
-        if changes[stop - 1] - changes[at] < _CHANGES or not enough or blank[stop] > blank[at]:
+    for at in range(len(run) - _MIN_KEY_LENGTH + 1):
+        stop = at + _MIN_KEY_LENGTH
+        enough = min(large[stop] - large[at], small[stop] - small[at]) >= _MIN_LETTERS
+        if changes[stop - 1] - changes[at] < _MIN_CHANGES or not enough or blank[stop] > blank[at]:
             continue
         if at > end >= 0:
             yield _trimmed(classes, begin, end)

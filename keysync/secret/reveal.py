@@ -1,4 +1,4 @@
-"""The one place where a secret's text leaves its `SecretValue`. Who may import it is checked in CI."""
+"""The only access to the plain text of a `SecretValue`. CI checks which modules import it."""
 
 from __future__ import annotations
 
@@ -6,5 +6,6 @@ from keysync.secret.value import SecretValue
 
 
 def reveal(value: SecretValue) -> str:
-    """The plain text, for one comparison or one request body; never bind it to a name that outlives the expression."""
-    return value._text  # noqa: SLF001  # this function is the door
+    """The plain text, for one comparison or one request body. Do not assign it to a variable that outlives the expression."""
+    # Private everywhere else: this function is the only access.
+    return value._text  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]

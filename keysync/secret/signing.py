@@ -1,4 +1,4 @@
-"""Signing what is sent to a webhook, so that its receiver can tell who sent it and when."""
+"""Signs webhook bodies, so that the receiver can verify who sent them and when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from keysync.secret.value import SecretValue
 
 
 class Signer:
-    """Signs with HMAC-SHA256. The secret stays within: it is in no printed form and cannot be pickled."""
+    """Signs with HMAC-SHA256. Its secret is never printed or pickled."""
 
     __slots__ = ("_secret",)
 
@@ -22,7 +22,7 @@ class Signer:
         self._secret = secret
 
     def sign(self, body: bytes, now: float) -> str:
-        """``t=UNIX,v1=HEX`` over ``UNIX.body``; `now` in seconds since 1970, of which whole ones are used."""
+        """The signature ``t=UNIX,v1=HEX`` of ``UNIX.body``. `now` is in seconds since 1970 and is truncated to whole seconds."""
         moment = int(now)
         mac = hmac.new(reveal(self._secret).encode(), f"{moment}.".encode() + body, hashlib.sha256)
         return f"t={moment},v1={mac.hexdigest()}"
@@ -32,10 +32,9 @@ class Signer:
 
 
 def signer_from(file: Path | None, text: str | None, redactor: Redactor) -> Signer:
-    """The signer whose secret is `text`, or else the content of `file`; from now on `redactor` masks that secret.
+    """The signer whose secret is `text`, or else the content of `file`. `redactor` masks that secret.
 
-    White space around the content of a file is no part of the secret. Raises UsageError where the file cannot be read, is not UTF-8, or is
-    empty.
+    White space around the content of the file is ignored. Raises UsageError if the file cannot be read, is not UTF-8 or is empty.
     """
     return Signer(redactor.remember(SecretValue(text if text is not None else _read(file))))
 
@@ -44,7 +43,7 @@ def _read(file: Path | None) -> str:
     try:
         text = secret_text(read_small(file)) if file is not None else ""
     except (OSError, UnicodeDecodeError):
-        # Not chained: the text of a decoding error shows bytes of the file.
+        # Not chained: the message of a UnicodeDecodeError shows bytes of the file.
         raise UsageError(f"notify.secret_file: {file}: the file cannot be read as text") from None
     if not text:
         raise UsageError(f"notify.secret_file: {file}: the file is empty, expected a secret to sign with")

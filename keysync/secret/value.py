@@ -1,4 +1,4 @@
-"""`SecretValue`, the only shape in which a key, or any other secret, travels through keysync."""
+"""`SecretValue`, the type of every key and other secret in keysync."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import binascii
 from typing import Final, NoReturn
 
 MASK: Final = "**********"
-_SHORTEST_KEY: Final = 32
+_MIN_KEY_BYTES: Final = 32
 
 
 class SecretValue:
-    """A secret that no accident prints: every way to text gives the same mask, whatever the length.
+    """A secret that cannot be printed by accident: every conversion to text gives the same mask, whatever the length.
 
-    It cannot be pickled, has no length and equals only itself; equality of content is a matter of
-    `keysync.secret.fingerprint`, and the text comes out only through `keysync.secret.reveal`.
+    It cannot be pickled, has no length and equals only itself. `keysync.secret.fingerprint` compares the contents of two
+    secrets; `keysync.secret.reveal` returns the text.
     """
 
     __slots__ = ("__weakref__", "_text")
@@ -23,9 +23,9 @@ class SecretValue:
         self._text = text
 
     def is_base64_key(self) -> bool:
-        """Whether the content is standard base64 of at least 32 bytes. A key of a Batch account has 64 today."""
+        """Whether the secret is standard base64 of at least 32 bytes. A Batch account key has 64 bytes today."""
         try:
-            return len(base64.b64decode(self._text, validate=True)) >= _SHORTEST_KEY
+            return len(base64.b64decode(self._text, validate=True)) >= _MIN_KEY_BYTES
         except (binascii.Error, ValueError):
             return False
 

@@ -1,4 +1,4 @@
-"""Fingerprints compare content and tell nothing of it."""
+"""Fingerprints compare the contents of secrets without revealing them."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from hypothesis import strategies as st
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 
-ONE = Fingerprinter()
+FINGERPRINTER = Fingerprinter()
 
 
 @given(st.text(), st.text())
-def test_fingerprints_are_equal_exactly_where_the_content_is(left: str, right: str):
-    """One fingerprinter gives equal fingerprints for equal content and for no other."""
-    one, other = ONE.of(SecretValue(left)), ONE.of(SecretValue(right))
-    assert (one == other) is (left == right)
-    assert ONE.of(SecretValue(left)) == one
-    assert hash(ONE.of(SecretValue(left))) == hash(one)
+def test_fingerprints_are_equal_if_and_only_if_contents_are(left: str, right: str):
+    """Within one fingerprinter."""
+    fingerprint, other = FINGERPRINTER.of(SecretValue(left)), FINGERPRINTER.of(SecretValue(right))
+    assert (fingerprint == other) is (left == right)
+    assert FINGERPRINTER.of(SecretValue(left)) == fingerprint
+    assert hash(FINGERPRINTER.of(SecretValue(left))) == hash(fingerprint)
 
 
 @given(st.text())
-def test_fingerprinters_share_nothing(text: str):
-    """The same content under two fingerprinters gives fingerprints that differ: none can be looked up elsewhere."""
+def test_two_fingerprinters_differ_for_the_same_content(text: str):
+    """A fingerprint cannot be looked up in another process."""
     assert Fingerprinter().of(SecretValue(text)) != Fingerprinter().of(SecretValue(text))
 
 
-def test_a_fingerprint_equals_nothing_else():
-    """A fingerprint is no string and no bytes."""
-    fingerprint = ONE.of(SecretValue("a"))
+def test_a_fingerprint_equals_only_fingerprints():
+    """It differs from strings and bytes."""
+    fingerprint = FINGERPRINTER.of(SecretValue("a"))
     assert fingerprint != "a"
     assert fingerprint != b"a"
 
 
-def test_a_fingerprint_prints_nothing_of_its_digest():
-    """All fingerprints print alike."""
-    assert repr(ONE.of(SecretValue("a"))) == str(ONE.of(SecretValue("b"))) == "Fingerprint(…)"
+def test_a_printed_fingerprint_hides_its_digest():
+    """All fingerprints print the same text."""
+    assert repr(FINGERPRINTER.of(SecretValue("a"))) == str(FINGERPRINTER.of(SecretValue("b"))) == "Fingerprint(…)"
 
 
-def test_text_that_is_no_unicode_has_a_fingerprint():
-    """A lone surrogate, which JSON can carry, is compared like any other content."""
-    assert ONE.of(SecretValue("\ud800")) == ONE.of(SecretValue("\ud800"))
+def test_text_with_a_lone_surrogate_has_a_fingerprint():
+    """JSON can contain lone surrogates."""
+    assert FINGERPRINTER.of(SecretValue("\ud800")) == FINGERPRINTER.of(SecretValue("\ud800"))

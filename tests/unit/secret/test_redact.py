@@ -1,4 +1,4 @@
-"""What is taken out of others' text, and what is left there."""
+"""What redaction masks, and what it keeps."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TOKEN = "eyJhbGciOiJSUzI1NiJ9.eyJhdWQiOiJ4In0.c2lnbmF0dXJl"
     "form", [SECRET, base64.b64encode(SECRET.encode()).decode(), quote(SECRET, safe="")], ids=["plain", "base64", "url"]
 )
 def test_a_remembered_value_is_masked_in_each_form(form: str):
-    """A value that keysync was told of is masked as it stands, in base64 and URL-encoded, wherever it occurs."""
+    """Plain, base64 and URL-encoded, at every occurrence."""
     redactor = Redactor()
     value = redactor.remember(SecretValue(SECRET))
     assert redactor.redact(f"a {form} b '{form}'") == f"a {MASK} b '{MASK}'"
@@ -46,12 +46,12 @@ def test_a_remembered_value_is_masked_in_each_form(form: str):
         "authorization: bearer abcdefghijklmnop0123",
     ],
 )
-def test_what_looks_secret_is_masked_unasked(text: str):
-    """A key or a token that nobody announced is masked too."""
-    scrubbed = Redactor().redact(text)
-    assert MASK in scrubbed
+def test_text_that_looks_secret_is_masked(text: str):
+    """Also a key or a token that was not remembered."""
+    redacted = Redactor().redact(text)
+    assert MASK in redacted
     for secret in (KEY, TOKEN, "eyJhbGciOiJSUzI1NiJ9", "abcdefghijklmnop0123"):
-        assert secret not in scrubbed
+        assert secret not in redacted
 
 
 @pytest.mark.parametrize(
@@ -68,29 +68,29 @@ def test_what_looks_secret_is_masked_unasked(text: str):
         'Bearer authorization="https://login.microsoftonline.com/x", resource="https://vault.azure.net"',
     ],
 )
-def test_what_an_operator_needs_is_left_alone(text: str):
-    """Ids, URLs, actions and messages come through untouched."""
+def test_ids_urls_actions_and_messages_are_kept(text: str):
+    """Operators need them."""
     assert Redactor().redact(text) == text
 
 
-def test_a_short_value_masks_nothing():
-    """A secret of a few letters would turn words into masks."""
+def test_a_short_value_is_not_masked():
+    """A secret of a few letters would mask ordinary words."""
     redactor = Redactor()
     value = redactor.remember(SecretValue("key"))
     assert redactor.redact("the key of the account") == "the key of the account"
     del value
 
 
-def test_a_value_that_nobody_holds_is_forgotten():
-    """The scrubber keeps no secret alive."""
+def test_an_unreferenced_value_is_forgotten():
+    """The redactor keeps no secret in memory."""
     redactor = Redactor()
     redactor.remember(SecretValue(SECRET))
     gc.collect()
     assert redactor.redact(SECRET) == SECRET
 
 
-def test_a_value_within_another_leaves_nothing_of_the_longer_one():
-    """Where one secret begins with another, no rest of the longer is left."""
+def test_a_value_that_begins_with_another_is_masked_whole():
+    """The shorter value must not hide the rest of the longer one."""
     for index in range(50):
         redactor = Redactor()
         short, rest = f"begin-{index:04}", f"the-rest-{index}"
@@ -99,8 +99,8 @@ def test_a_value_within_another_leaves_nothing_of_the_longer_one():
         del kept
 
 
-def test_text_that_is_no_unicode_stops_nothing():
-    """A remembered value with a lone surrogate, which JSON can carry, does not break the scrubbing of other text."""
+def test_a_value_with_a_lone_surrogate_does_not_break_redaction():
+    """JSON can contain lone surrogates."""
     redactor = Redactor()
     value = redactor.remember(SecretValue("hostile-\ud800-value"))
     assert redactor.redact("an error message") == "an error message"
@@ -114,23 +114,25 @@ PLAIN = st.text(st.characters(codec="utf-8", exclude_characters="*"), min_size=8
 
 @example(["0000000\xa00"], [""] * 7)
 @given(st.lists(PLAIN, min_size=1, max_size=6), st.lists(st.text(max_size=5), min_size=7, max_size=7))
-def test_wherever_values_stand_and_however_they_overlap_none_is_left(plains: list[str], words: list[str]):
-    """Each form of each value, one behind the other: no whole one is in what comes out."""
+def test_adjacent_and_overlapping_values_are_all_masked(plains: list[str], words: list[str]):
+    """A text of all forms of all values, one after another, contains none of them after redaction."""
     redactor = Redactor()
     kept = [redactor.remember(SecretValue(plain)) for plain in plains]
     forms = [
         form for plain in plains for form in (plain, base64.b64encode(plain.encode()).decode(), quote(plain, safe=""))
     ]
-    told = redactor.redact("".join(word + form for word, form in zip(words * 3, forms, strict=False)) + "".join(forms))
-    assert not [form for form in forms if form in told]
+    redacted = redactor.redact(
+        "".join(word + form for word, form in zip(words * 3, forms, strict=False)) + "".join(forms)
+    )
+    assert not [form for form in forms if form in redacted]
     del kept
 
 
 @given(
     st.lists(st.text("abcdefgh+%&", min_size=8, max_size=40), max_size=4), st.text("ijklmnop xyz%&;:0123", max_size=60)
 )
-def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
-    """Remembered values take nothing else out."""
+def test_text_without_a_value_is_unchanged(plains: list[str], text: str):
+    """Remembered values do not affect other text."""
     redactor = Redactor()
     kept = [redactor.remember(SecretValue(plain)) for plain in plains]
     assert redactor.redact(text) == Redactor().redact(text)
@@ -140,8 +142,8 @@ def test_what_holds_no_value_is_left_alone(plains: list[str], text: str):
 @pytest.mark.parametrize(
     "form", [KEY, base64.b64encode(KEY.encode()).decode(), quote(KEY, safe="")], ids=["plain", "base64", "url"]
 )
-def test_what_was_cut_off_is_masked_as_far_as_it_goes(form: str):
-    """A service that cuts its message in the middle of a value leaves no half of it."""
+def test_a_cut_off_value_is_masked(form: str):
+    """A service may cut off its message in the middle of a value."""
     redactor = Redactor()
     value = redactor.remember(SecretValue(KEY))
     assert redactor.redact(f"could not parse {form[:20]}") == f"could not parse {MASK}"
@@ -150,7 +152,7 @@ def test_what_was_cut_off_is_masked_as_far_as_it_goes(form: str):
 
 
 def test_a_value_remembered_twice_is_forgotten_once():
-    """Nothing stays behind in what values are found by, also where others begin alike."""
+    """No anchor is left over, even if another value shares it."""
     redactor = Redactor()
     first, second = SecretValue(SECRET + "1"), SecretValue(SECRET + "2")
     for value in (first, second, first):
@@ -169,19 +171,19 @@ def wrapped(text: str, width: int, between: str) -> str:
 
 
 def escaped(form: Callable[[int], str], only: Callable[[str], bool] = lambda char: not char.isalnum()) -> Encoding:
-    """Characters that are no letters and digits, or others, in an escaped form each."""
+    """An encoding that escapes the characters for which `only` is true: by default all but letters and digits."""
     return lambda text: "".join(form(ord(char)) if only(char) else char for char in text)
 
 
-def packed(text: str) -> str:
+def base64_of(text: str) -> str:
     """Base64 of `text`."""
     return base64.b64encode(text.encode()).decode()
 
 
 ENCODINGS: dict[str, Encoding] = {
     "plain": str,
-    "base64": packed,
-    "base64 with something before it": lambda text: packed(f"x{text}"),
+    "base64": base64_of,
+    "base64 with something before it": lambda text: base64_of(f"x{text}"),
     "base64url": lambda text: base64.urlsafe_b64encode(text.encode()).decode().rstrip("="),
     "the alphabet of base64url": lambda text: text.replace("+", "-").replace("/", "_"),
     "URL": lambda text: quote(text, safe=""),
@@ -202,7 +204,7 @@ ENCODINGS: dict[str, Encoding] = {
     "wrapped and indented": lambda text: wrapped(text, 5, "\r\n      \t"),
     "wrapped within escapes": lambda text: wrapped(quote(text, safe=""), 2, "\n  "),
     "wrapped, in JSON": lambda text: wrapped(text, 76, "\\r\\n  "),
-    "base64, wrapped": lambda text: wrapped(packed(text), 3, "\n  "),
+    "base64, wrapped": lambda text: wrapped(base64_of(text), 3, "\n  "),
     "hex": lambda text: text.encode().hex(),
     "hex with colons": lambda text: text.encode().hex(":").upper(),
     "hex with dashes": lambda text: text.encode().hex("-"),
@@ -217,10 +219,10 @@ CLIENT_SECRETS = st.text(
 )
 
 
-def left(encode: Encoding, secret: str, told: str) -> list[str]:
-    """The parts of 8 characters of `secret` that are in `told`, in this encoding, by a reading of its own."""
+def leaked_parts(encode: Encoding, secret: str, redacted: str) -> list[str]:
+    """The encoded parts of 8 characters of `secret` that are in `redacted`; an implementation independent of the redactor's."""
     parts = {encode(secret[at : at + 8]) for at in range(len(secret) - 7)}
-    return [part for part in parts if part in told]
+    return [part for part in parts if part in redacted]
 
 
 @pytest.mark.parametrize("encode", ENCODINGS.values(), ids=ENCODINGS)
@@ -230,19 +232,19 @@ def left(encode: Encoding, secret: str, told: str) -> list[str]:
     before=st.sampled_from(["", "bad value ", "k=", "/batchAccounts/", "a"]),
     cut=st.data(),
 )
-def test_a_value_its_head_and_its_tail_are_masked_in_each_encoding(
+def test_a_value_and_its_parts_are_masked_in_each_encoding(
     encode: Encoding, secret: str, before: str, cut: st.DataObject
 ):
-    """Nothing of 8 characters is left, of the whole value, of a head or of a tail of it."""
+    """No 8 characters remain of the whole value, its start or its end."""
     redactor = Redactor()
     value = redactor.remember(SecretValue(secret))
     size = cut.draw(st.integers(8, len(secret)))
     for shown in (secret, secret[:size], secret[-size:]):
-        spelt = encode(shown)
-        told = redactor.redact(f"{before}{spelt} in the body")
-        assert MASK in told
-        assert not left(encode, shown, told), told
-        assert not [at for at in range(len(spelt) - 15) if spelt[at : at + 16] in told], told
+        encoded = encode(shown)
+        redacted = redactor.redact(f"{before}{encoded} in the body")
+        assert MASK in redacted
+        assert not leaked_parts(encode, shown, redacted), redacted
+        assert not [at for at in range(len(encoded) - 15) if encoded[at : at + 16] in redacted], redacted
     del value
 
 
@@ -251,34 +253,34 @@ def test_a_value_its_head_and_its_tail_are_masked_in_each_encoding(
 @given(
     secret=st.text(st.characters(min_codepoint=33, max_codepoint=126, exclude_characters="*"), min_size=16, max_size=44)
 )
-def test_a_value_that_holds_escapes_is_masked_in_each_encoding(encode: Encoding, secret: str):
-    """What looks like an escape within a value hides nothing of it."""
+def test_a_value_that_contains_escapes_is_masked_in_each_encoding(encode: Encoding, secret: str):
+    """Text within a value that looks like an escape does not hide the value."""
     redactor = Redactor()
     value = redactor.remember(SecretValue(secret))
-    spelt = encode(secret)
-    assert spelt not in redactor.redact(f"bad value {spelt} in the body")
+    encoded = encode(secret)
+    assert encoded not in redactor.redact(f"bad value {encoded} in the body")
     del value
 
 
 @pytest.mark.parametrize(
-    "encode", [one for name, one in ENCODINGS.items() if name not in {"escaped slashes", "base64, wrapped"}]
+    "encode", [encode for name, encode in ENCODINGS.items() if name not in {"escaped slashes", "base64, wrapped"}]
 )
 def test_a_key_that_was_never_remembered_is_masked_in_each_encoding(encode: Encoding):
-    """What looks like a key is masked, also behind a segment of an ARM id.
+    """Text that looks like a key is masked, also after a segment of an ARM id.
 
-    Fifty keys that are the same each time: looks are a matter of chance, and about one key in a thousand that is encoded a
-    second time does not look random. Remembered keys do not depend on it.
+    The fifty keys are the same in each run: about one key in a thousand does not look random when it is encoded a second
+    time. Remembered keys do not depend on that.
     """
     for seed in range(50):
-        spelt = encode(base64.b64encode(Random(seed).randbytes(64)).decode())  # noqa: S311
+        encoded = encode(base64.b64encode(Random(seed).randbytes(64)).decode())  # noqa: S311
         for before in ("bad value ", "/subscriptions/11111111-2222-3333-4444-555555555555/batchAccounts/"):
-            told = Redactor().redact(f"{before}{spelt} in the body")
-            assert MASK in told
-            assert not [at for at in range(len(spelt) - 31) if spelt[at : at + 32] in told], told
+            redacted = Redactor().redact(f"{before}{encoded} in the body")
+            assert MASK in redacted
+            assert not [at for at in range(len(encoded) - 31) if encoded[at : at + 32] in redacted], redacted
 
 
-def test_a_head_of_a_url_masks_no_other_url():
-    """What all addresses begin with is left in messages."""
+def test_the_scheme_of_a_remembered_url_is_kept_in_other_urls():
+    """All URLs begin with it."""
     redactor = Redactor()
     value = redactor.remember(SecretValue("https://hooks.example.com/services/T000/B000"))
     assert redactor.redact("see https://kv-render.vault.azure.net") == "see https://kv-render.vault.azure.net"
@@ -289,8 +291,8 @@ def test_a_head_of_a_url_masks_no_other_url():
 @pytest.mark.parametrize(
     "text", ["%25" * 20_000, "A1b" * 30_000, "&#0" * 20_000, "\\u00" * 20_000, "0x" * 30_000, "1," * 30_000]
 )
-def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text: str):
-    """Twice the text is about twice the work."""
+def test_redaction_of_a_hostile_text_takes_linear_time(text: str):
+    """Twice the text takes about twice the steps."""
     redactor = Redactor()
     value = redactor.remember(SecretValue(SECRET))
     steps = [0, 0]
@@ -312,8 +314,8 @@ def test_a_hostile_text_takes_a_number_of_steps_that_grows_with_its_length(text:
     del value
 
 
-def test_threads_that_remember_and_forget_lose_nothing():
-    """A value that begins as one that is forgotten in another thread stays known."""
+def test_threads_can_remember_and_forget_at_once():
+    """A value stays known while another thread forgets a value with the same anchors."""
     redactor = Redactor()
     kept = [redactor.remember(SecretValue(SECRET)) for _ in range(3)]
 
@@ -332,13 +334,13 @@ def test_threads_that_remember_and_forget_lose_nothing():
             thread.join()
     finally:
         sys.setswitchinterval(interval)
-    known = {id(held()) for held in redactor._by_anchor[SECRET[:8]]}
+    known = {id(reference()) for reference in redactor._by_anchor[SECRET[:8]]}
     assert {id(value) for value in (*kept, *mine)} <= known
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5", "amqp+tls"])
 def test_user_and_password_of_a_url_are_masked(scheme: str):
-    """In every text, remembered or not; the host stays, and so does an address without them."""
+    """In every text. Hosts and URLs without a user are kept."""
     text = f"no way to {scheme}://bot:p%40ss-w0rd@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
     assert Redactor().redact(text) == (
         f"no way to {scheme}://{MASK}@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"

@@ -1,4 +1,4 @@
-"""What a signature is made of, and that the secret out of sync it stays hidden."""
+"""The content of a signature; its secret stays hidden."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ SECRET = "correct-horse-battery-staple"
 
 
 def test_a_signature_is_the_mac_of_time_and_body() -> None:
-    """The documented scheme, computed a second time by hand; fractions of a second are cut off."""
+    """Computed independently by the documented scheme; fractions of a second are truncated."""
     mac = hmac.new(SECRET.encode(), b'1800000000.{"a":1}', hashlib.sha256).hexdigest()
     assert Signer(SecretValue(SECRET)).sign(b'{"a":1}', 1_800_000_000.9) == f"t=1800000000,v1={mac}"
 
 
-def test_time_body_and_secret_all_count() -> None:
-    """Whatever differs, the signature does."""
+def test_time_body_and_secret_change_the_signature() -> None:
+    """Each of them."""
     signer = Signer(SecretValue(SECRET))
-    made = {
+    signatures = {
         signer.sign(b"a", 1.0),
         signer.sign(b"b", 1.0),
         signer.sign(b"a", 2.0).replace("t=2", "t=1"),
         Signer(SecretValue(SECRET + "x")).sign(b"a", 1.0),
     }
-    assert len(made) == 4
+    assert len(signatures) == 4
 
 
 def test_no_printed_form_shows_the_secret() -> None:
-    """A signer in a log, an error or a dump tells nothing of its secret."""
+    """Neither in a log nor in an error or a dump."""
     signer = Signer(SecretValue(SECRET))
     for shown in (repr(signer), str(signer), f"{[signer]}", repr(copy.copy(signer))):
         assert SECRET not in shown
@@ -47,10 +47,10 @@ def test_no_printed_form_shows_the_secret() -> None:
 
 
 @pytest.mark.parametrize("written", [f"{SECRET}\n", f"{SECRET}\r\n", f"\ufeff{SECRET}\n"])
-def test_a_secret_comes_from_a_file_or_a_variable_without_what_editors_add(
+def test_line_ends_and_byte_order_marks_are_not_part_of_the_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str
 ) -> None:
-    """A line end and a byte order mark are no part of the secret."""
+    """Editors add them, to a file and to a variable."""
     file = tmp_path / "secret"
     file.write_bytes(written.encode())
     monkeypatch.setenv("SIGNING", written)
@@ -59,8 +59,8 @@ def test_a_secret_comes_from_a_file_or_a_variable_without_what_editors_add(
     assert signer_from(None, EnvironmentVariable("SIGNING").read(), Redactor()).sign(b"x", 1.0) == expected
 
 
-def test_a_loaded_secret_is_masked_for_as_long_as_its_signer_lives() -> None:
-    """Should anything repeat it, the log does not."""
+def test_a_loaded_secret_is_masked_while_its_signer_exists() -> None:
+    """Text that repeats it is redacted."""
     redactor = Redactor()
     signer = signer_from(None, SECRET, redactor)
     assert redactor.redact(f"refused: {SECRET}") == f"refused: {MASK}"
@@ -68,8 +68,8 @@ def test_a_loaded_secret_is_masked_for_as_long_as_its_signer_lives() -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"hunter2\xff"])
-def test_a_file_without_a_secret_is_told_without_its_content(tmp_path: Path, content: bytes | None) -> None:
-    """A missing, empty or binary file is an error of use that names the key and the file, and shows nothing of it."""
+def test_the_error_of_an_unusable_file_hides_its_content(tmp_path: Path, content: bytes | None) -> None:
+    """A missing, empty or binary file raises UsageError with the key and the file's name."""
     file = tmp_path / "secret"
     if content is not None:
         file.write_bytes(content)

@@ -1,4 +1,4 @@
-"""No form in which a value may be printed shows it."""
+"""A SecretValue cannot be printed, pickled or compared by accident."""
 
 from __future__ import annotations
 
@@ -47,53 +47,53 @@ FORMS: dict[str, Callable[[SecretValue], str]] = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_no_printed_form_shows_the_value(form: Callable[[SecretValue], str]):
-    """Whichever way a value is turned to text, the mask stands there."""
+    """Each conversion to text gives the mask."""
     printed = form(SecretValue(PLAIN))
     assert PLAIN not in printed
     assert MASK in printed
 
 
 @pytest.mark.parametrize("length", [0, 1, 10, 88, 10_000])
-def test_the_mask_tells_no_length(length: int):
-    """A short value and a long one print the same."""
+def test_the_mask_hides_the_length(length: int):
+    """A short value and a long one print the same text."""
     assert repr(SecretValue("x" * length)) == repr(SecretValue(PLAIN))
     assert not hasattr(SecretValue("x"), "__len__")
 
 
 def test_a_traceback_with_locals_shows_no_value():
-    """A handler that prints the locals of each frame finds the mask."""
+    """A handler that prints the local variables of each frame prints the mask."""
 
     def fail(value: SecretValue) -> None:
-        held = {"key": value}
-        raise RuntimeError(f"something about {held}")
+        context = {"key": value}
+        raise RuntimeError(f"something about {context}")
 
     with pytest.raises(RuntimeError) as caught:
         fail(SecretValue(PLAIN))
-    told = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
-    assert "value = " in told
-    assert MASK in told
-    assert PLAIN not in told
+    output = "".join(traceback.TracebackException.from_exception(caught.value, capture_locals=True).format())
+    assert "value = " in output
+    assert MASK in output
+    assert PLAIN not in output
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_neither_value_nor_fingerprint_is_pickled(protocol: int):
-    """What would leave the process as bytes is refused, and the refusal does not quote it."""
+    """The error does not quote the value."""
     value = SecretValue(PLAIN)
-    for thing in (value, Fingerprinter().of(value)):
+    for secret in (value, Fingerprinter().of(value)):
         with pytest.raises(TypeError, match="never serialised") as caught:
-            pickle.dumps(thing, protocol)
+            pickle.dumps(secret, protocol)
         assert PLAIN not in str(caught.value)
 
 
-def test_json_without_a_default_refuses():
-    """A value that slips into a report stops it rather than being printed."""
+def test_json_without_a_default_raises():
+    """A value in a report by mistake raises TypeError instead of being printed."""
     with pytest.raises(TypeError) as caught:
         json.dumps({"key": SecretValue(PLAIN)})
     assert PLAIN not in str(caught.value)
 
 
 def test_a_value_equals_only_itself():
-    """Two values of one content do not compare equal: that is the fingerprint's business."""
+    """Two values with the same content are not equal; fingerprints compare contents."""
     value = SecretValue(PLAIN)
     assert value == copy.deepcopy(value)
     assert value != SecretValue(PLAIN)
@@ -101,7 +101,7 @@ def test_a_value_equals_only_itself():
 
 
 def test_reveal_gives_the_text():
-    """The one door opens."""
+    """The plain text."""
     assert reveal(SecretValue(PLAIN)) == PLAIN
 
 
@@ -122,6 +122,6 @@ def test_reveal_gives_the_text():
         (" eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHh4eHg=", False),
     ],
 )
-def test_base64_is_recognised(text: str, usable: bool):
-    """Only standard base64 of at least 32 bytes passes for a key."""
+def test_a_base64_key_is_recognised(text: str, usable: bool):
+    """It is standard base64 of at least 32 bytes."""
     assert SecretValue(text).is_base64_key() is usable
