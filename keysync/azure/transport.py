@@ -77,7 +77,7 @@ def _naming_proxies(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
     """A middleware that raises ProxyFailed for what a proxy did, in place of an error that could be the service's."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        proxy = None if request.proxy is None else proxies.named(str(request.proxy))
+        proxy = None if request.proxy is None else proxies.by_url(str(request.proxy))
         if proxy is None or request.proxy is None:
             return await handler(request)
         target = f"{request.url.host}:{request.url.port}"

@@ -1,1 +1,1 @@
-"""HTTP without Azure: proxies, TLS, sockets, Retry-After."""
+"""HTTP in general, nothing of Azure: proxies, TLS, sockets, Retry-After."""

@@ -1,4 +1,4 @@
-"""Proxies of the environment: which call takes which, with user and password kept apart from the address."""
+"""The proxies of the environment: selects the one for a URL, and keeps user and password apart from its address."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from keysync.secret.value import SecretValue
 
 _Address: TypeAlias = IPv4Address | IPv6Address
 _LINK_LOCAL: Final = ip_network("169.254.0.0/16")
-# Where azure-identity asks for tokens of a managed identity. The last one is of AAD Pod Identity.
+# The endpoints from which azure-identity gets tokens of a managed identity. The last one is of AAD Pod Identity.
 _IDENTITY_ENDPOINTS: Final = (
     "IDENTITY_ENDPOINT",
     "IMDS_ENDPOINT",
@@ -33,7 +33,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @dataclass(frozen=True, slots=True)
 class Proxy:
-    """A proxy and the variable that names it. `url` has no user and no password: `headers` have them, for CONNECT."""
+    """A proxy and the variable that names it. `headers`, for CONNECT, have the user and password; `url` does not."""
 
     url: str
     variable: str
@@ -41,33 +41,33 @@ class Proxy:
 
 
 class Proxies:
-    """The proxies that `environ` names, by HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, in either case.
+    """The proxies in `environ`: HTTPS_PROXY, HTTP_PROXY and ALL_PROXY, in upper or lower case.
 
-    Identity endpoints, loopback, link-local addresses, the cluster's API and the hosts of NO_PROXY are called directly. The
-    passwords are masked by `redactor` for as long as this object lives.
+    Identity endpoints, loopback and link-local addresses, the cluster's API and the hosts in NO_PROXY are called directly.
+    `redactor` masks the passwords as long as this object exists.
     """
 
     def __init__(self, redactor: Redactor, environ: Mapping[str, str] = os.environ) -> None:
-        """Raises UsageError where a variable does not hold the URL of an HTTP proxy; the message shows nothing of it."""
+        """Raises UsageError if a variable is not the URL of an HTTP proxy. The message does not quote the value."""
         self._secrets: list[SecretValue] = []
         https = _variable("https", environ) or _variable("all", environ)
-        # ALL_PROXY is often for other programs: it is looked at only where calls over TLS depend on it.
+        # ALL_PROXY is often for other programs, so it is checked only if HTTPS_PROXY is not set.
         http = _variable("http", environ) or (None if _variable("https", environ) else https)
         self._by_scheme = {
             scheme: self._proxy(name, environ[name], redactor)
             for scheme, name in (("https", https), ("http", http))
             if name is not None
         }
-        self._excluded = _Excluded(environ)
+        self._direct = _DirectHosts(environ)
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy for a call to `url`; None where it is to be made directly."""
+        """The proxy for a call to `url`; None for a direct call."""
         parts = urlsplit(url)
         proxy = self._by_scheme.get(parts.scheme)
-        return None if proxy is None or self._excluded.has(parts) else proxy
+        return None if proxy is None or self._direct.matches_url(parts) else proxy
 
-    def named(self, address: str) -> Proxy | None:
-        """The proxy whose URL is `address`."""
+    def by_url(self, address: str) -> Proxy | None:
+        """The proxy whose URL is `address`, with or without the default port."""
         return next((proxy for proxy in self._by_scheme.values() if _same(proxy.url, address)), None)
 
     def _proxy(self, variable: str, value: str, redactor: Redactor) -> Proxy:
@@ -92,9 +92,9 @@ class Proxies:
 
 
 class ProxyFailed(aiohttp.ClientError):
-    """A proxy could not be reached, or refused to connect. `status` is its answer, None where there was none.
+    """A proxy could not be reached, or refused to connect. `status` is that of its reply; None without a reply.
 
-    The message names the proxy without user and password, and `hint` its variable.
+    The message names the proxy without user and password; `hint` names the variable.
     """
 
     def __init__(self, proxy: Proxy, status: int | None, target: str) -> None:
@@ -103,7 +103,7 @@ class ProxyFailed(aiohttp.ClientError):
         self.reason = f"the proxy {proxy.url} of {proxy.variable} " + (
             "cannot be reached" if status is None else f"answered HTTP {status}"
         )
-        """What happened, without the host that was called."""
+        """What happened, without the called host."""
         super().__init__(self.reason if status is None else f"{self.reason} to CONNECT {target}")
 
 
@@ -111,7 +111,7 @@ _IN_TEXT: Final = re.compile(r"the proxy (\S+) of (\w+) (cannot be reached|answe
 
 
 def hint_in(text: str) -> str | None:
-    """What to do about a proxy whose failure `text` tells of, as DefaultAzureCredential does; None where it tells of none."""
+    """The hint for the ProxyFailed message in `text`, or None. DefaultAzureCredential keeps only the text of that exception."""
     found = _IN_TEXT.search(text)
     if found is None:
         return None
@@ -138,7 +138,7 @@ def _variable(scheme: str, environ: Mapping[str, str]) -> str | None:
 
 
 def _split(value: str) -> SplitResult | None:
-    """The parts of a proxy's URL; None for everything that is none, a `#` or `/` in a password included."""
+    """The parts of a proxy's URL; None if it is not one, such as with an unencoded `#` or `/` in the password."""
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018  # a property that raises
@@ -149,9 +149,13 @@ def _split(value: str) -> SplitResult | None:
     return parts if alone and plain and parts.scheme in {"http", "https"} and parts.hostname else None
 
 
-def _same(one: str, other: str) -> bool:
-    first, second = urlsplit(one), urlsplit(other)
-    return (first.scheme, first.hostname, _port(first)) == (second.scheme, second.hostname, _port(second))
+def _same(first: str, second: str) -> bool:
+    first_parts, second_parts = urlsplit(first), urlsplit(second)
+    return (first_parts.scheme, first_parts.hostname, _port(first_parts)) == (
+        second_parts.scheme,
+        second_parts.hostname,
+        _port(second_parts),
+    )
 
 
 def _port(parts: SplitResult) -> int | None:
@@ -160,7 +164,7 @@ def _port(parts: SplitResult) -> int | None:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """One entry of NO_PROXY: a host or suffix, or a network, and a port where it is for that alone."""
+    """One entry of NO_PROXY: a host or suffix, or a network; with a port, it applies to that port only."""
 
     suffix: str = ""
     network: IPv4Network | IPv6Network | None = None
@@ -174,15 +178,15 @@ class _Entry:
         return self.suffix in {"*", host} or host.endswith(f".{self.suffix}")
 
 
-class _Excluded:
-    """The hosts that are called directly: NO_PROXY, as curl reads it, and those that no proxy may see."""
+class _DirectHosts:
+    """The hosts that are called directly: those in NO_PROXY, as curl reads it, and identity endpoints and the cluster."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         text = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
         self._entries = list(_entries(re.split(r"[\s,]+", text)))
-        self._hosts = {"localhost", *_internal_hosts(environ)}
+        self._hosts = {"localhost", *_identity_and_cluster_hosts(environ)}
 
-    def has(self, parts: SplitResult) -> bool:
+    def matches_url(self, parts: SplitResult) -> bool:
         host = (parts.hostname or "").rstrip(".")
         address = _address(host)
         if host in self._hosts or host.endswith(".localhost"):
@@ -192,8 +196,8 @@ class _Excluded:
         return any(entry.matches(host, address, _port(parts)) for entry in self._entries)
 
 
-def _internal_hosts(environ: Mapping[str, str]) -> Iterator[str]:
-    """Hosts of identity endpoints and of the cluster's API: a proxy could read a token, and mostly cannot reach them."""
+def _identity_and_cluster_hosts(environ: Mapping[str, str]) -> Iterator[str]:
+    """Hosts of identity endpoints and of the cluster's API. A proxy could read the token, and usually cannot reach them."""
     for name in _IDENTITY_ENDPOINTS:
         value = environ.get(name, "")
         try:
@@ -221,11 +225,13 @@ def _entries(words: list[str]) -> Iterator[_Entry]:
             yield _entry(word.lower())
         except ValueError:
             log: Any = structlog.get_logger("keysync")
-            log.warning("proxy.exclusion_ignored", reason="an entry of NO_PROXY is no host, suffix, address or network")
+            log.warning(
+                "proxy.exclusion_ignored", reason="an entry of NO_PROXY is not a host, suffix, address or network"
+            )
 
 
 def _entry(word: str) -> _Entry:
-    """One entry of NO_PROXY. Raises ValueError for one that is not understood."""
+    """Parses one entry of NO_PROXY. Raises ValueError if it is invalid."""
     if word == "*":
         return _Entry("*")
     if "/" in word:

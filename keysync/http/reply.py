@@ -1,4 +1,4 @@
-"""Replies: how long they ask to wait, and the error of one that was cut off."""
+"""HTTP replies: parses Retry-After, and names the error of a lost reply."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import aiohttp
 
 
 class ReplyLost(aiohttp.ClientError):
-    """The connection broke after it stood: the request may have taken effect."""
+    """An established connection broke: the request may have taken effect."""
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a reply asks to wait: `x-ms-retry-after-ms`, `retry-after-ms`, or Retry-After as a number or date."""
+    """The wait that a reply asks for, in seconds: `x-ms-retry-after-ms`, `retry-after-ms`, or Retry-After as number or date."""
     for name in ("x-ms-retry-after-ms", "retry-after-ms"):
         milliseconds = _number(headers.get(name))
         if milliseconds is not None:
@@ -33,7 +33,7 @@ def _number(text: str | None) -> float | None:
 
 
 def _seconds_until(http_date: str, sent: str | None) -> float | None:
-    """From one date of the service to another: this machine's clock may be off. Without `sent` it has to do."""
+    """Seconds from `sent`, the reply's Date, to `http_date`. Uses this machine's clock, which may be wrong, only without `sent`."""
     when, now = _http_date(http_date), _http_date(sent or "") or datetime.now(UTC)
     return None if when is None else max(0.0, (when - now).total_seconds())
 

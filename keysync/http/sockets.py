@@ -1,4 +1,4 @@
-"""The sockets of a session, so that none outlives it."""
+"""Tracks the sockets of a session, so that all are closed with it."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakSet
 
-_SECONDS: Final = 1.0
-_PAUSE: Final = 0.01
+_MAX_WAIT_SECONDS: Final = 1.0
+_POLL_SECONDS: Final = 0.01
 
 
 class Sockets:
-    """Makes the sockets of a session (aiohttp's `socket_factory`), and sees to it that they are closed.
+    """Makes the sockets of a session (aiohttp's `socket_factory`) and closes them.
 
-    A call that is given up leaves its TLS connection to take leave of the other side, which nobody waits for: a loop that ends
-    meanwhile leaves the socket open.
+    A cancelled call leaves its TLS connection in shutdown, and aiohttp does not wait for that. If the event loop ends before,
+    the socket stays open.
     """
 
     def __init__(self) -> None:
-        self._made: WeakSet[socket.socket] = WeakSet()
+        self._sockets: WeakSet[socket.socket] = WeakSet()
 
     def __call__(self, info: tuple[Any, ...]) -> socket.socket:
-        """A socket for one address, as `socket.getaddrinfo` tells it."""
+        """A socket for one address, in the form of `socket.getaddrinfo`."""
         family, kind, protocol, *_ = info
-        made = socket.socket(family, kind, protocol)
-        self._made.add(made)
-        return made
+        new_socket = socket.socket(family, kind, protocol)
+        self._sockets.add(new_socket)
+        return new_socket
 
     async def close(self) -> None:
-        """Ends what is still connected, and waits until the loop has closed it, a second at most."""
-        for one in self._open():
-            with suppress(OSError):  # it was never connected, or the other side was faster
-                one.shutdown(socket.SHUT_RDWR)
+        """Shuts down the open sockets and waits until the event loop has closed them, at most a second."""
+        for open_socket in self._open():
+            with suppress(OSError):  # never connected, or closed by the peer
+                open_socket.shutdown(socket.SHUT_RDWR)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_SECONDS):
-                while self._open():  # noqa: ASYNC110  # nothing tells of it
-                    await asyncio.sleep(_PAUSE)
+            async with asyncio.timeout(_MAX_WAIT_SECONDS):
+                while self._open():  # noqa: ASYNC110  # asyncio has no event for it
+                    await asyncio.sleep(_POLL_SECONDS)
 
     def _open(self) -> Sequence[socket.socket]:
-        return [one for one in self._made if one.fileno() >= 0]
+        return [open_socket for open_socket in self._sockets if open_socket.fileno() >= 0]

@@ -1,4 +1,4 @@
-"""Which proxy a call takes, what it is sent, and what a failure of it says."""
+"""The selection of a proxy, its credentials, and its failures."""
 
 from __future__ import annotations
 
@@ -43,24 +43,24 @@ def proxy_for(url: str, **environ: str) -> str | None:
 
 
 def test_without_a_proxy_calls_are_direct() -> None:
-    """No variable, no proxy; an empty one counts as none."""
+    """Also with an empty variable."""
     assert proxy_for(ARM) is None
     assert proxy_for(ARM, HTTPS_PROXY="") is None
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"])
 def test_https_proxy_is_honoured(variable: str) -> None:
-    """HTTPS_PROXY, in either case, and ALL_PROXY serve a call over TLS."""
+    """HTTPS_PROXY and ALL_PROXY, in upper or lower case, apply to calls over TLS."""
     assert proxy_for(ARM, **{variable: PROXY}) == PROXY
 
 
-def test_the_lower_case_name_wins() -> None:
-    """As in curl; and HTTPS_PROXY wins over ALL_PROXY."""
+def test_the_lower_case_name_takes_precedence() -> None:
+    """As in curl. HTTPS_PROXY takes precedence over ALL_PROXY."""
     assert proxy_for(ARM, HTTPS_PROXY="http://upper.example", https_proxy=PROXY) == PROXY
     assert proxy_for(ARM, HTTPS_PROXY=PROXY, ALL_PROXY="socks5://other.example:1080") == PROXY
 
 
-def test_http_proxy_does_not_serve_https() -> None:
+def test_http_proxy_does_not_apply_to_https() -> None:
     """Each scheme has its own variable."""
     assert proxy_for(ARM, HTTP_PROXY=PROXY) is None
     assert proxy_for("http://other.example/", HTTP_PROXY=PROXY) == PROXY
@@ -86,7 +86,7 @@ def test_http_proxy_does_not_serve_https() -> None:
     ],
 )
 def test_no_proxy_is_read_as_curl_reads_it(no_proxy: str, url: str) -> None:
-    """Hosts, suffixes with and without a dot, `*`, CIDR and ports, parted by commas or spaces."""
+    """Hosts, suffixes with and without a dot, `*`, CIDR and ports, separated by commas or spaces."""
     assert proxy_for(url, HTTPS_PROXY=PROXY, NO_PROXY=no_proxy) is None
     assert proxy_for(url, HTTPS_PROXY=PROXY, no_proxy=no_proxy) is None
 
@@ -102,13 +102,13 @@ def test_no_proxy_is_read_as_curl_reads_it(no_proxy: str, url: str) -> None:
         ("", ARM),
     ],
 )
-def test_other_hosts_take_the_proxy(no_proxy: str, url: str) -> None:
-    """A part of a label, another port and another network exclude nothing."""
+def test_other_hosts_use_the_proxy(no_proxy: str, url: str) -> None:
+    """A part of a label, another port or another network does not match."""
     assert proxy_for(url, HTTPS_PROXY=PROXY, NO_PROXY=no_proxy) == PROXY
 
 
-def test_an_entry_that_is_not_understood_is_a_warning_once() -> None:
-    """It excludes nothing, the others still count, and its text is not shown."""
+def test_an_invalid_entry_of_no_proxy_is_logged_once() -> None:
+    """It is ignored, the others apply, and its text is not shown."""
     with capture_logs() as lines:
         proxies = Proxies(Redactor(), {"HTTPS_PROXY": PROXY, "NO_PROXY": "*.example.com,10.0.0.0/99,vault.azure.net"})
         for _ in range(3):
@@ -135,7 +135,7 @@ def test_an_entry_that_is_not_understood_is_a_warning_once() -> None:
     ],
 )
 def test_identity_endpoints_and_the_cluster_are_never_proxied(url: str) -> None:
-    """A token of the machine's identity does not travel through a proxy, whatever the variables say."""
+    """A proxy could read the token of the machine's identity."""
     environ = {
         "IDENTITY_ENDPOINT": "http://10.9.8.7:42356/msi/token",
         "IMDS_ENDPOINT": "http://imds.example",
@@ -165,8 +165,8 @@ def test_identity_endpoints_and_the_cluster_are_never_proxied(url: str) -> None:
         ("HTTPS_PROXY", "http://rob%3Aot:hunter2@proxy.example:3128"),
     ],
 )
-def test_a_value_that_names_no_proxy_is_an_error_that_shows_nothing_of_it(variable: str, value: str) -> None:
-    """Before the first request, with the variable and the fix."""
+def test_the_error_of_an_invalid_proxy_hides_the_value(variable: str, value: str) -> None:
+    """It is raised before the first request and names the variable."""
     with pytest.raises(UsageError) as caught:
         Proxies(Redactor(), {variable: value})
     message = str(caught.value)
@@ -174,14 +174,14 @@ def test_a_value_that_names_no_proxy_is_an_error_that_shows_nothing_of_it(variab
     assert not any(part in message for part in ("hunter", "robot", "socks5", "proxy.example:"))
 
 
-async def test_what_serves_no_call_over_tls_may_be_anything() -> None:
-    """ALL_PROXY is often for other programs; it counts where HTTPS_PROXY is not set."""
+async def test_an_unused_all_proxy_is_not_checked() -> None:
+    """ALL_PROXY is often for other programs; keysync uses it only if HTTPS_PROXY is not set."""
     environ = {"ALL_PROXY": "socks5://proxy.example:1080", "HTTPS_PROXY": PROXY}
     assert proxy_for(ARM, **environ) == PROXY
 
 
-def test_user_and_password_are_no_part_of_the_address() -> None:
-    """They are decoded as UTF-8, sent as Basic authentication, and masked in every text from then on."""
+def test_user_and_password_are_not_part_of_the_address() -> None:
+    """They are decoded as UTF-8, sent as Basic authentication, and masked in all text."""
     redactor = Redactor()
     proxies = Proxies(redactor, {"HTTPS_PROXY": f"http://bot:{ENCODED}@proxy.example:3128/"})
     proxy = proxies.proxy_for(ARM)
@@ -197,7 +197,7 @@ def test_user_and_password_are_no_part_of_the_address() -> None:
 async def transport_through(
     port: int, monkeypatch: pytest.MonkeyPatch, *, bundle: Path | None = None
 ) -> AsyncIterator[tuple[SharedTransport, FailureTranslator]]:
-    """A transport whose calls over TLS take the proxy on `port`."""
+    """A transport whose calls over TLS use the proxy on `port`."""
     monkeypatch.setenv("HTTPS_PROXY", f"http://bot:{ENCODED}@127.0.0.1:{port}")
     redactor = Redactor()
     async with AsyncExitStack() as stack:
@@ -206,18 +206,16 @@ async def transport_through(
 
 
 async def record_of(transport: SharedTransport, translator: FailureTranslator) -> FailureRecord:
-    """What a call through the proxy ends with."""
+    """The record of a failed call through the proxy."""
     from azure.core.rest import HttpRequest  # noqa: PLC0415  # the SDK's own type
 
-    with pytest.raises(Exception) as caught:  # noqa: PT011  # whatever the SDK makes of it
+    with pytest.raises(Exception) as caught:  # noqa: PT011  # the SDK's own exception
         await transport.send(HttpRequest("GET", "https://service.example/x"))
     return translator.record(caught.value, operation="listKeys", scope="/subscriptions/s")
 
 
-async def test_a_tunnel_gets_the_credentials_and_the_service_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """CONNECT carries Proxy-Authorization; what travels inside the tunnel has none of it."""
+async def test_only_the_proxy_gets_its_credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """CONNECT has Proxy-Authorization; the request in the tunnel does not."""
     authority, bundle = trustme.CA(), tmp_path / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -239,7 +237,7 @@ async def test_a_tunnel_gets_the_credentials_and_the_service_does_not(
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "status", "again", "hint"),
+    ("answer", "kind", "status", "retried", "hint"),
     [
         ("407", "http_error", 407, False, "HTTPS_PROXY has a user and password that the proxy refuses: "),
         ("502", "http_error", 502, True, "allow service.example:443 in the proxy http://127.0.0.1:"),
@@ -247,10 +245,10 @@ async def test_a_tunnel_gets_the_credentials_and_the_service_does_not(
         ("garbage", "http_error", 400, False, "allow service.example:443 in the proxy http://127.0.0.1:"),
     ],
 )
-async def test_a_proxy_that_refuses_is_named_by_its_variable(
-    monkeypatch: pytest.MonkeyPatch, answer: str, kind: str, status: int, again: bool, hint: str
+async def test_the_failure_of_a_refusing_proxy_names_its_variable(
+    monkeypatch: pytest.MonkeyPatch, answer: str, kind: str, status: int, retried: bool, hint: str
 ) -> None:
-    """And nothing of its user and password is shown; 407 is not tried again."""
+    """It does not show user and password; 407 is not retried."""
     async with (
         proxying(answer) as proxy,
         transport_through(proxy.port, monkeypatch) as (transport, translator),
@@ -260,12 +258,12 @@ async def test_a_proxy_that_refuses_is_named_by_its_variable(
     assert record.hint is not None
     assert record.hint.startswith(hint)
     assert "HTTPS_PROXY" in record.summary
-    assert (RetryPolicy().delay(1, record) is not None) is again
+    assert (RetryPolicy().delay(1, record) is not None) is retried
     assert not any(part in str(record) for part in ("bot", "w@rd", ENCODED))
 
 
-async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It may come back, so the call is tried again."""
+async def test_the_failure_of_an_unreachable_proxy_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy may recover, so the call is retried."""
     async with proxying("407") as proxy:
         port = proxy.port
     async with transport_through(port, monkeypatch) as (transport, translator):
@@ -279,8 +277,8 @@ async def test_a_dead_proxy_is_named_by_its_variable(monkeypatch: pytest.MonkeyP
     assert RetryPolicy().delay(1, record) is not None
 
 
-def test_a_proxy_is_found_by_its_address() -> None:
-    """With or without the port that its scheme implies."""
+def test_a_proxy_is_found_by_its_url() -> None:
+    """With or without the default port of its scheme."""
     proxies: Any = Proxies(Redactor(), {"HTTPS_PROXY": "http://proxy.example"})
-    assert proxies.named("http://proxy.example:80").variable == "HTTPS_PROXY"
-    assert proxies.named("http://proxy.example:3128") is None
+    assert proxies.by_url("http://proxy.example:80").variable == "HTTPS_PROXY"
+    assert proxies.by_url("http://proxy.example:3128") is None
