@@ -1,4 +1,8 @@
-"""Circuit breakers for vaults and credentials: while one is open, one call at a time probes it."""
+"""Circuit breakers for vaults and credentials.
+
+A breaker opens after several failures in a row. While it is open, calls fail at once; from time to time one call is let
+through as a probe, and closes the breaker if it succeeds.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,13 @@ from typing import Final
 from keysync.calls import BreakerState
 from keysync.failures import CallFailed, FailureKind, FailureRecord
 
-# No reply of the vault itself: whatever is asked of it next goes the same way.
+# Failures without a reply of the vault itself: any other call to it would fail in the same way.
 _UNREACHABLE: Final[frozenset[FailureKind]] = frozenset(
     {"dns", "tls", "connection", "timeout", "invalid_response", "challenge"}
 )
 _WHOLE_VAULT_CODES: Final = ("ForbiddenByFirewall", "ForbiddenByConnection")
 _PROXY_STATUS: Final = frozenset({407, 408})
-# Entra's `error` (RFC 6749, 5.2 and Microsoft's own), where its description bears no AADSTS code.
+# Entra's `error` values (RFC 6749, 5.2, and Microsoft's own), for descriptions without an AADSTS code.
 _OAUTH_ERRORS: Final = frozenset(
     {
         "invalid_client",
@@ -35,32 +39,31 @@ _OAUTH_ERRORS: Final = frozenset(
 
 
 def counts_against_vault(record: FailureRecord) -> bool:
-    """Whether the failure speaks of the whole vault: it cannot be reached, it is ill, it lets nobody in from here.
+    """Whether the failure concerns the whole vault: it is unreachable, has an internal error, or its firewall refuses this address.
 
-    A 403 or 404 of one secret does not, a role that is lacking does not (it can be given for a single secret), nor does
-    429, which its Retry-After is for; nor a token that Entra refused, which says nothing of the vault.
+    A 403 or 404 of one secret does not count, nor does a missing role, which can be assigned for a single secret. 429 does not
+    count: Retry-After handles it. A token that Entra refused does not count: it says nothing about the vault.
     """
     if counts_against_credential(record):
         return False
     status = record.http_status
     if status is not None and (status >= 500 or status in _PROXY_STATUS):
         return True
-    # 401 with a token in hand: the vault trusts another tenant or audience, whatever the secret.
+    # 401 with a token: the vault trusts another tenant or audience, so every secret gets the same reply.
     return record.kind in _UNREACHABLE or record.kind == "authentication" or record.has_code(*_WHOLE_VAULT_CODES)
 
 
 def counts_against_credential(record: FailureRecord) -> bool:
-    """Whether the failure speaks of the credential: there is no token to be had with it.
+    """Whether the failure concerns the credential: it gets no token.
 
-    A token endpoint that cannot be reached looks like any host that cannot, so it counts against the vault that was
-    asked for; a service that refuses a good token (401 without an error of Entra's) is of another tenant, and other
-    accounts of the same credential may be well.
+    An unreachable token endpoint looks like any other unreachable host, so it counts against the vault. A service that
+    refuses a token of Entra (401 without an error of Entra) belongs to another tenant; other accounts may accept the token.
     """
     if record.kind == "credential_unavailable":
         return True
     if record.kind != "authentication":
         return False
-    # The SDK makes 401 of a service such a record; azure-identity makes one of whatever the token endpoint said.
+    # Both raise this error: the SDK for a 401 of a service, azure-identity for any error of the token endpoint.
     return record.http_status != 401 or _is_from_entra(record)
 
 
@@ -73,11 +76,11 @@ def _is_from_entra(record: FailureRecord) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When a breaker opens, and for how long; seconds.
+    """When a breaker opens, and for how long, in seconds.
 
-    `threshold` failures in a row open it: 5, since each of the calls has been repeated by then. It stays open for a
-    time drawn evenly from nothing to `base`, doubled with each probe that failed, `cap` at most: 2 minutes, as lateness
-    is an outage. `probe_seconds` is when a probe of which nothing was heard counts as lost, so that another may go.
+    `threshold` failures in a row open it: 5 are enough, since each of these calls has been retried. It stays open for a random
+    time up to `base`. Each failed probe doubles that limit, up to `cap`: 2 minutes, as late secrets are an outage. A probe
+    without a result counts as lost after `probe_seconds`; then another call may probe.
     """
 
     threshold: int = 5
@@ -85,36 +88,37 @@ class BreakerPolicy:
     cap: float = 120.0
     probe_seconds: float = 60.0
 
-    def longest_open(self, opened: int) -> float:
-        """The upper end of what is drawn when it opens for the `opened`-th time in a row."""
+    def max_open_seconds(self, opened: int) -> float:
+        """The longest time that it stays open when it opens for the `opened`-th time in a row, in seconds."""
         return min(self.cap, self.base * 2.0 ** min(opened - 1, 64))
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerDecision:
-    """Whether a call may be made; `retry_at` (monotonic seconds) is when to ask again where it may not.
-
-    `probe` is the number of the one call that a half-open breaker lets through: hand it back with the outcome. `probing`
-    says that such a call is out: `wait_for_probe` waits for its end.
-    """
+    """Whether a call may be made."""
 
     allowed: bool
     retry_at: float | None = None
+    """If the call is not allowed: when to ask again, in monotonic seconds."""
+
     probe: int | None = None
+    """If this call is the probe: its number, to be passed on with its result."""
+
     probing: bool = False
+    """Whether another call is probing now; `wait_for_probe` waits for its result."""
 
 
 @dataclass(slots=True)
 class _Breaker:
     failures: int = 0  # in a row, while closed
-    opened: int = 0  # times in a row; 0 is closed
-    until: float = 0.0  # open until then, or the probe's time is up
-    probe: int | None = None  # out right now
-    last: FailureRecord | None = None  # the latest that counted
+    opened: int = 0  # times in a row; 0 while closed
+    until: float = 0.0  # the end of the open time or, during a probe, of the probe's time
+    probe: int | None = None  # the number of the current probe
+    last: FailureRecord | None = None  # the latest failure that counted
 
 
 class Breakers:
-    """One breaker a key; ``vault:NAME`` and ``credential:ID`` say what a failure has to speak of to count."""
+    """One breaker per key: ``vault:NAME`` counts the failures of a vault, ``credential:ID`` those of a credential."""
 
     def __init__(self, monotonic: Callable[[], float], random: Random, policy: BreakerPolicy | None = None) -> None:
         self._monotonic = monotonic
@@ -122,10 +126,10 @@ class Breakers:
         self._policy = policy or BreakerPolicy()
         self._breakers: dict[str, _Breaker] = {}
         self._probes = 0
-        self._heard: dict[str, asyncio.Event] = {}
+        self._probe_ended: dict[str, asyncio.Event] = {}
 
     def allow(self, key: str) -> BreakerDecision:
-        """Whether a call may be made now. Where it may, tell of its end: `success`, `failure` or `cancelled`."""
+        """Whether a call may be made now. After an allowed call, report its end: `success`, `failure` or `cancelled`."""
         breaker = self._breakers.get(key)
         if breaker is None or not breaker.opened:
             return BreakerDecision(allowed=True)
@@ -138,63 +142,63 @@ class Breakers:
         return BreakerDecision(allowed=True, probe=breaker.probe)
 
     async def wait_for_probe(self, key: str) -> None:
-        """Waits until something is known of the probe that is out, or its time is up; then ask `allow` again.
+        """Waits until the current probe has a result or its time is up; then call `allow` again.
 
-        Whoever is refused while it is out would have to wait for its next run, though the vault may be well.
+        A call that is refused during the probe would have to wait for the next run, although the vault may be healthy.
         """
         breaker = self._breakers.get(key)
         if breaker is None or breaker.probe is None:
             return
-        heard = self._heard.setdefault(key, asyncio.Event())
+        ended = self._probe_ended.setdefault(key, asyncio.Event())
         with suppress(TimeoutError):
             async with asyncio.timeout(breaker.until - self._monotonic()):
-                await heard.wait()
+                await ended.wait()
 
     def success(self, key: str) -> None:
-        """A call got through, whoever made it: the breaker closes."""
+        """A call succeeded: the breaker closes."""
         self._breakers.pop(key, None)
-        self._hear(key)
+        self._wake_waiters(key)
 
     def failure(self, key: str, record: FailureRecord, probe: int | None = None) -> None:
-        """A call failed; `probe` is what `allow` gave it, None for a call made while the breaker was closed.
+        """A call failed. `probe` is that of its decision: None for a call made while the breaker was closed.
 
-        A failure of one thing only shows, where the service itself replied, that the whole is well.
+        A failure that concerns only one secret or account counts as a success: the service itself has replied.
         """
         counts = counts_against_vault if key.startswith("vault:") else counts_against_credential
         if counts(record):
             self._count(key, record, probe)
-        elif _shows_health(key, record):
+        elif _proves_healthy(key, record):
             self.success(key)
         else:
             self.cancelled(key, probe)
 
     def cancelled(self, key: str, probe: int | None = None) -> None:
-        """A call ended without a word on the whole (it was cancelled, or never sent): another may probe at once."""
+        """A call was cancelled or never sent, so the vault's or credential's health is unknown: another call may probe at once."""
         breaker = self._breakers.get(key)
         if breaker is not None and probe is not None and breaker.probe == probe:
             breaker.probe, breaker.until = None, self._monotonic()
-            self._hear(key)
+            self._wake_waiters(key)
 
     def last(self, key: str) -> FailureRecord | None:
-        """The latest failure that counted against `key`, None while it is well."""
+        """The latest failure that counted against `key`; None after a success."""
         breaker = self._breakers.get(key)
         return breaker.last if breaker is not None else None
 
     def retry_now(self) -> None:
-        """Closes every breaker: somebody has mended something, and wants all of it tried."""
+        """Closes every breaker, as after a reload or SIGUSR1: an operator may have fixed the cause."""
         self._breakers.clear()
-        for key in tuple(self._heard):
-            self._hear(key)
+        for key in tuple(self._probe_ended):
+            self._wake_waiters(key)
 
     def keep(self, keys: Iterable[str]) -> None:
-        """Forgets every other key, as after a reload."""
+        """Forgets all keys but `keys`, as after a reload."""
         kept = set(keys)
         self._breakers = {key: breaker for key, breaker in self._breakers.items() if key in kept}
-        for key in self._heard.keys() - kept:
-            self._hear(key)
+        for key in self._probe_ended.keys() - kept:
+            self._wake_waiters(key)
 
     def states(self) -> dict[str, BreakerState]:
-        """Every key that has failed since it last was well."""
+        """The state of each breaker that has counted a failure since its last success."""
         now = self._monotonic()
         return {key: _state_of(breaker, now) for key, breaker in self._breakers.items()}
 
@@ -202,24 +206,24 @@ class Breakers:
         breaker = self._breakers.setdefault(key, _Breaker())
         breaker.last = record
         if breaker.opened:
-            # A straggler that was sent before it opened says nothing new: only the probe's failure opens it again.
+            # A call from before the breaker opened tells nothing new: only a failed probe opens it again.
             if probe is not None and breaker.probe == probe:
                 self._open(breaker)
-                self._hear(key)
+                self._wake_waiters(key)
             return
         breaker.failures += 1
         if breaker.failures >= self._policy.threshold:
             self._open(breaker)
 
-    def _hear(self, key: str) -> None:
-        heard = self._heard.pop(key, None)
-        if heard is not None:
-            heard.set()
+    def _wake_waiters(self, key: str) -> None:
+        ended = self._probe_ended.pop(key, None)
+        if ended is not None:
+            ended.set()
 
     def _open(self, breaker: _Breaker) -> None:
         breaker.opened += 1
         breaker.probe = None
-        breaker.until = self._monotonic() + self._random.uniform(0.0, self._policy.longest_open(breaker.opened))
+        breaker.until = self._monotonic() + self._random.uniform(0.0, self._policy.max_open_seconds(breaker.opened))
 
 
 def _state_of(breaker: _Breaker, now: float) -> BreakerState:
@@ -229,17 +233,17 @@ def _state_of(breaker: _Breaker, now: float) -> BreakerState:
     return BreakerState("half_open" if half_open else "open", breaker.failures, breaker.until)
 
 
-def _shows_health(key: str, record: FailureRecord) -> bool:
+def _proves_healthy(key: str, record: FailureRecord) -> bool:
     if record.http_status in {None, 429} or record.kind not in {"cloud_error", "authentication"}:
         return False
-    # A vault replied about one secret; and whoever judged a request at all had taken its token.
+    # The vault replied about one secret. A service that replied at all had accepted the token.
     return not (key.startswith("vault:") and counts_against_credential(record))
 
 
 class BreakerAdmission:
-    """Lets a call through where all of its breakers do; tells each of them how the call ended.
+    """Admits a call if all of its breakers allow it, and reports the result to each of them.
 
-    `monotonic` is the breakers' clock in seconds, `now` the wall clock, for what a person reads.
+    `monotonic` is the breakers' clock in seconds; `now` is the wall clock, for messages.
     """
 
     def __init__(
@@ -251,45 +255,45 @@ class BreakerAdmission:
         self._now = now
 
     async def admit(self) -> BreakerPermit:
-        """A ticket for one call, once the call that probes a breaker, if any does, has told how it stands.
+        """A permit for one call. Waits for the current probe of a breaker, if any.
 
-        Raises CallFailed, with the failure that opened the breaker, where none may be made.
+        Raises CallFailed with the failure that opened the breaker if the call may not be made.
         """
         probes: dict[str, int | None] = {}
         try:
             for key in self._keys:
-                probes[key] = await self._admitted(key)
+                probes[key] = await self._probe_for(key)
         except BaseException:
             for key, probe in probes.items():
                 self._breakers.cancelled(key, probe)
             raise
         return BreakerPermit(self._breakers, probes)
 
-    async def _admitted(self, key: str) -> int | None:
-        while (verdict := self._breakers.allow(key)).probing:
+    async def _probe_for(self, key: str) -> int | None:
+        while (decision := self._breakers.allow(key)).probing:
             await self._breakers.wait_for_probe(key)
-        if not verdict.allowed:
-            raise CallFailed(self._refusal(key, verdict.retry_at or 0.0))
-        return verdict.probe
+        if not decision.allowed:
+            raise CallFailed(self._refusal(key, decision.retry_at or 0.0))
+        return decision.probe
 
     def _refusal(self, key: str, retry_at: float) -> FailureRecord:
         moment = self._now() + timedelta(seconds=max(0.0, retry_at - self._monotonic()))
-        told = f"{key.replace(':', ' ', 1)} failed again and again and is not asked before {moment:%H:%M:%S} UTC"
+        message = f"{key.replace(':', ' ', 1)} failed repeatedly and is not called before {moment:%H:%M:%S} UTC"
         last = self._breakers.last(key)
         if last is None:
-            return FailureRecord(kind="connection", summary=told)
-        return replace(last, summary=f"{told} (last: {last.summary})", ambiguous=False, retry_after=None)
+            return FailureRecord(kind="connection", summary=message)
+        return replace(last, summary=f"{message} (last: {last.summary})", ambiguous=False, retry_after=None)
 
 
 @dataclass(frozen=True, slots=True)
 class BreakerPermit:
-    """One call that was let through, with the probes that it makes."""
+    """Permission for one call. `probes` has the number of the call's probe, or None, for each breaker."""
 
     breakers: Breakers
     probes: dict[str, int | None]
 
     def finished(self, record: FailureRecord | None) -> None:
-        """Closes the breakers, or counts the failure against those that it speaks of."""
+        """Reports the result of the call to each breaker."""
         for key, probe in self.probes.items():
             if record is None:
                 self.breakers.success(key)
@@ -297,6 +301,6 @@ class BreakerPermit:
                 self.breakers.failure(key, record, probe)
 
     def cancelled(self) -> None:
-        """Lets another call probe."""
+        """Allows another call to probe."""
         for key, probe in self.probes.items():
             self.breakers.cancelled(key, probe)

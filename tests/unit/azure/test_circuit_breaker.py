@@ -1,4 +1,4 @@
-"""What fails as a whole is asked by one call at a time; what fails alone stops nobody else."""
+"""A breaker opens for failures of a whole vault or credential, and lets one call at a time probe it."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def record(
     return FailureRecord(kind, "s", status, error)
 
 
-def signing_in(status: int, body: object) -> FailureRecord:
-    """What a refusal of the token endpoint, or of a service that was shown a token, becomes."""
+def authentication_failure(status: int, body: object) -> FailureRecord:
+    """The record of a refusal by the token endpoint, or by a service that refuses the token."""
     error = ClientAuthenticationError(response=Reply(status, body))
     return AzureFailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
-def of(error: Exception) -> FailureRecord:
+def record_of(error: Exception) -> FailureRecord:
     return AzureFailureTranslator(Redactor()).record(error, operation="getSecret", scope="scope")
 
 
@@ -60,15 +60,17 @@ WHOLE_VAULT = {
     "408": record("http_error", 408),
     "firewall": record("cloud_error", 403, "Forbidden", "ForbiddenByFirewall"),
     "private": record("cloud_error", 403, "Forbidden", "ForbiddenByConnection"),
-    "other tenant": signing_in(401, {"error": {"code": "Unauthorized", "message": "AKV10032: Invalid issuer."}}),
+    "other tenant": authentication_failure(
+        401, {"error": {"code": "Unauthorized", "message": "AKV10032: Invalid issuer."}}
+    ),
 }
 CREDENTIAL_ONLY = {
-    "entra 401": signing_in(401, ENTRA),
-    "entra 400": signing_in(400, {"error": "invalid_grant", "error_description": "AADSTS700024: expired"}),
-    "entra 401 without a number": signing_in(401, {"error": "invalid_client", "error_description": "no"}),
-    "entra 503": signing_in(503, "down"),
-    "no reply": of(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token")),
-    "unavailable": of(CredentialUnavailableError("no managed identity")),
+    "entra 401": authentication_failure(401, ENTRA),
+    "entra 400": authentication_failure(400, {"error": "invalid_grant", "error_description": "AADSTS700024: expired"}),
+    "entra 401 without a number": authentication_failure(401, {"error": "invalid_client", "error_description": "no"}),
+    "entra 503": authentication_failure(503, "down"),
+    "no reply": record_of(ClientAuthenticationError("DefaultAzureCredential failed to retrieve a token")),
+    "unavailable": record_of(CredentialUnavailableError("no managed identity")),
 }
 NEITHER = {
     "secret": SECRET_MISSING,
@@ -86,29 +88,31 @@ NEITHER = {
 
 
 @pytest.mark.parametrize("name", WHOLE_VAULT)
-def test_what_speaks_of_a_whole_vault(name: str):
-    """The next secret of that vault would meet the same."""
+def test_failures_of_a_whole_vault_count_against_it(name: str):
+    """A call for another secret would fail in the same way."""
     assert counts_against_vault(WHOLE_VAULT[name])
     assert not counts_against_credential(WHOLE_VAULT[name])
 
 
 @pytest.mark.parametrize("name", CREDENTIAL_ONLY)
-def test_what_speaks_of_a_credential(name: str):
-    """There is no token, wherever it was to be used; of the vault that says nothing."""
+def test_failures_to_get_a_token_count_against_the_credential(name: str):
+    """They say nothing about the vault."""
     assert counts_against_credential(CREDENTIAL_ONLY[name])
     assert not counts_against_vault(CREDENTIAL_ONLY[name])
 
 
 @pytest.mark.parametrize("name", NEITHER)
-def test_what_speaks_of_one_thing_only(name: str):
-    """One secret, one account, or a wait that was asked for."""
+def test_failures_of_one_secret_or_account_do_not_count(name: str):
+    """Nor does throttling."""
     assert not counts_against_vault(NEITHER[name])
     assert not counts_against_credential(NEITHER[name])
 
 
-def test_a_service_of_another_tenant_is_not_the_credential():
-    """One subscription of another tenant must not take the credential from all other accounts."""
-    wrong = signing_in(401, {"error": {"code": "InvalidAuthenticationTokenTenant", "message": "wrong issuer"}})
+def test_a_token_refused_by_a_service_does_not_count_against_the_credential():
+    """A subscription of another tenant must not stop the other accounts of the credential."""
+    wrong = authentication_failure(
+        401, {"error": {"code": "InvalidAuthenticationTokenTenant", "message": "wrong issuer"}}
+    )
     assert not counts_against_credential(wrong)
 
 
@@ -121,8 +125,8 @@ class World:
         for _ in range(times):
             self.breakers.failure(key, failure)
 
-    def opened(self, key: str = VAULT) -> float:
-        """Fails until it opens; how long it is open."""
+    def open_breaker(self, key: str = VAULT) -> float:
+        """Fails until the breaker opens; returns for how long."""
         self.fail(5, key=key)
         return self.until(key) - self.clock.time
 
@@ -132,16 +136,16 @@ class World:
         return retry_at
 
     def probe(self, key: str = VAULT) -> BreakerDecision:
-        """Waits until a probe may go, and sends it."""
+        """Waits until a probe is allowed, and starts it."""
         self.clock.time = self.until(key)
-        verdict = self.breakers.allow(key)
-        assert verdict.allowed
-        assert verdict.probe is not None
-        return verdict
+        decision = self.breakers.allow(key)
+        assert decision.allowed
+        assert decision.probe is not None
+        return decision
 
 
-def test_it_opens_at_the_threshold_and_not_before():
-    """Four failures are a bad moment, five are a vault that is down."""
+def test_a_breaker_opens_at_the_threshold():
+    """Not after four failures, but after five."""
     world = World()
     world.fail(4)
     assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
@@ -155,19 +159,19 @@ def test_it_opens_at_the_threshold_and_not_before():
 
 
 def test_only_failures_in_a_row_count():
-    """A success, or a reply about one secret, shows that the vault is well."""
+    """A success, or a reply about one secret, resets the count."""
     world = World()
-    for well in (lambda: world.breakers.success(VAULT), lambda: world.fail(1, SECRET_MISSING)):
+    for succeed in (lambda: world.breakers.success(VAULT), lambda: world.fail(1, SECRET_MISSING)):
         world.fail(4)
-        well()
+        succeed()
         world.fail(4)
         assert world.breakers.allow(VAULT).allowed
         world.breakers.success(VAULT)
 
 
 @pytest.mark.parametrize("name", ["throttled", "bug", "plain 403"])
-def test_what_says_nothing_neither_counts_nor_resets(name: str):
-    """A 429 is no sign of health, and none of a vault that is down."""
+def test_unrelated_failures_neither_count_nor_reset(name: str):
+    """A 429 shows neither a healthy vault nor an unreachable one."""
     world = World()
     world.fail(4)
     world.fail(9, NEITHER[name])
@@ -176,8 +180,8 @@ def test_what_says_nothing_neither_counts_nor_resets(name: str):
     assert world.breakers.states()[VAULT] == BreakerState("closed", 4, None)
 
 
-def test_a_credential_is_well_when_a_service_judged_the_request():
-    """403 of Resource Manager means that the token was good."""
+def test_a_403_of_a_service_resets_the_credential():
+    """A 403 of Resource Manager means that it accepted the token."""
     world = World()
     world.fail(4, CREDENTIAL_ONLY["entra 401"], CREDENTIAL)
     world.fail(1, NEITHER["account"], CREDENTIAL)
@@ -187,54 +191,54 @@ def test_a_credential_is_well_when_a_service_judged_the_request():
 
 
 def test_one_probe_at_a_time():
-    """When the time is up one call goes, and nobody else until it has ended."""
+    """After the open time one call is allowed, and no other until it has ended."""
     world = World()
-    world.opened()
-    verdict = world.probe()
-    refused = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert refused == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
+    world.open_breaker()
+    decision = world.probe()
+    decisions = [world.breakers.allow(VAULT) for _ in range(100)]
+    assert decisions == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.success(VAULT)
     assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
-    assert verdict.probe is not None
+    assert decision.probe is not None
 
 
-def test_a_failed_probe_opens_again_for_longer():
-    """The upper end doubles with each failed probe up to the cap, and begins from 5 s after a success."""
+def test_a_failed_probe_opens_the_breaker_for_longer():
+    """Each failed probe doubles the limit up to the cap; a success resets it to 5 s."""
     policy = BreakerPolicy()
-    assert [policy.longest_open(n) for n in (1, 2, 3, 4, 5, 6, 5000)] == [5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 120.0]
+    assert [policy.max_open_seconds(n) for n in (1, 2, 3, 4, 5, 6, 5000)] == [5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 120.0]
     world = World()
-    assert world.opened() <= 5.0
+    assert world.open_breaker() <= 5.0
     waits = []
     for n in range(2, 30):
         world.breakers.failure(VAULT, DOWN, world.probe().probe)
         assert not world.breakers.allow(VAULT).allowed
         waits.append(world.until() - world.clock.time)
-        assert waits[-1] <= policy.longest_open(n)
+        assert waits[-1] <= policy.max_open_seconds(n)
     assert max(waits) > 60.0
     world.probe()
     world.breakers.success(VAULT)
-    assert world.opened() <= 5.0
+    assert world.open_breaker() <= 5.0
 
 
-def test_stragglers_do_not_open_it_further():
-    """Sixty calls that were under way when it opened say nothing new when they fail, also while a probe is out."""
+def test_late_failures_do_not_extend_the_open_time():
+    """Calls from before the breaker opened may fail later, also during a probe."""
     world = World()
-    world.opened()
+    world.open_breaker()
     until = world.until()
     world.fail(60)
     assert world.until() == until
-    verdict = world.probe()
+    decision = world.probe()
     world.fail(60)
     assert world.breakers.states()[VAULT].state == "half_open"
-    world.breakers.failure(VAULT, SECRET_MISSING, verdict.probe)
+    world.breakers.failure(VAULT, SECRET_MISSING, decision.probe)
     assert world.breakers.states() == {}
 
 
-def test_a_probe_without_a_word_lets_another_go():
-    """A probe that was cancelled gives its turn back; one that is lost loses it after a minute."""
+def test_a_cancelled_or_lost_probe_allows_another():
+    """At once after a cancelled probe, after a minute for a lost one."""
     world = World()
-    world.opened()
+    world.open_breaker()
     first = world.probe()
     world.breakers.cancelled(VAULT, first.probe)
     second = world.breakers.allow(VAULT)
@@ -252,10 +256,10 @@ def test_a_probe_without_a_word_lets_another_go():
 
 
 def test_a_reload_forgets_other_keys():
-    """A vault that is gone and comes back begins closed."""
+    """A vault that is removed and added again begins with a closed breaker."""
     world = World()
-    world.opened()
-    world.opened("vault:other")
+    world.open_breaker()
+    world.open_breaker("vault:other")
     world.breakers.keep([VAULT])
     assert set(world.breakers.states()) == {VAULT}
 
@@ -266,20 +270,20 @@ def test_a_reload_forgets_other_keys():
         max_size=80,
     )
 )
-def test_no_course_of_events_lets_two_probes_out_or_shuts_for_ever(events: list[tuple[str, float]]):
-    """At any time a call may go within the cap, or the lost probe's minute; and never two while it is not closed."""
+def test_there_is_at_most_one_probe_and_always_a_next_one(events: list[tuple[str, float]]):
+    """In any sequence of events, a call is allowed within the cap or a lost probe's minute, and never two unless closed."""
     world, probe = World(), None
     for event, seconds in events:
         state = world.breakers.states().get(VAULT, BreakerState("closed", 0, None)).state
         match event:
             case "allow":
-                verdict = world.breakers.allow(VAULT)
-                assert verdict.allowed == (state == "closed" or verdict.probe is not None)
-                assert verdict.allowed or verdict.retry_at is not None
-                assert verdict.allowed or world.clock.time < (verdict.retry_at or 0.0) <= world.clock.time + 120.0
-                if verdict.allowed and state != "closed":
+                decision = world.breakers.allow(VAULT)
+                assert decision.allowed == (state == "closed" or decision.probe is not None)
+                assert decision.allowed or decision.retry_at is not None
+                assert decision.allowed or world.clock.time < (decision.retry_at or 0.0) <= world.clock.time + 120.0
+                if decision.allowed and state != "closed":
                     assert not world.breakers.allow(VAULT).allowed
-                    probe = verdict.probe
+                    probe = decision.probe
             case "ok":
                 world.breakers.success(VAULT)
                 assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)

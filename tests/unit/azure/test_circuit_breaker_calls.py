@@ -1,4 +1,4 @@
-"""A call that may not be made says what would have become of it; one that may tells how it ended."""
+"""Breakers refuse calls with the failure that opened them, and learn from the results of admitted calls."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.virtual_clock import VirtualClock, seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 VAULT, CREDENTIAL = "vault:main", "credential:environment"
-DOWN = FailureRecord("dns", "no such host", hint="look at the name")
+DOWN = FailureRecord("dns", "no such host", hint="check the name")
 WRONG_SECRET = FailureRecord(
     "authentication", "AADSTS7000215", 401, CloudError("AADSTS7000215", "bad", target="invalid_client"), hint="renew it"
 )
@@ -21,7 +21,7 @@ DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("Forbidden", "n
 
 
 class Stage:
-    """Breakers on a controlled clock, and a guard of a vault with its credential."""
+    """Breakers on a virtual clock, with the admission of a vault and its credential."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -36,8 +36,8 @@ class Stage:
             permit.finished(record)
 
     def state(self, key: str) -> str:
-        standing = self.breakers.states().get(key)
-        return standing.state if standing is not None else "closed"
+        breaker = self.breakers.states().get(key)
+        return breaker.state if breaker is not None else "closed"
 
     async def refusal(self, admission: BreakerAdmission | None = None) -> FailureRecord:
         with pytest.raises(CallFailed) as caught:
@@ -45,14 +45,14 @@ class Stage:
         return caught.value.record
 
     def wait(self, key: str) -> None:
-        """Until the breaker lets a probe go."""
+        """Until the breaker allows a probe."""
         retry_at = self.breakers.states()[key].retry_at
         assert retry_at is not None
         self.clock.time = retry_at
 
 
-async def test_a_refusal_tells_the_failure_that_opened_the_breaker():
-    """Who is refused, until when, and with kind, hint and status of the last failure."""
+async def test_a_refusal_has_the_failure_that_opened_the_breaker():
+    """With the time of the next call, and kind, hint and status of the last failure."""
     stage = Stage()
     await stage.fail(DOWN)
     record = await stage.refusal()
@@ -60,33 +60,33 @@ async def test_a_refusal_tells_the_failure_that_opened_the_breaker():
     assert retry_at is not None
     moment = NOW + timedelta(seconds=retry_at - stage.clock.time)
     assert record.summary == (
-        f"vault main failed again and again and is not asked before {moment:%H:%M:%S} UTC (last: no such host)"
+        f"vault main failed repeatedly and is not called before {moment:%H:%M:%S} UTC (last: no such host)"
     )
-    assert (record.kind, record.hint, record.http_status) == ("dns", "look at the name", None)
+    assert (record.kind, record.hint, record.http_status) == ("dns", "check the name", None)
 
 
-async def test_a_refusal_is_no_failure_that_may_have_taken_effect_nor_a_wait_that_was_asked_for():
-    """Nothing was sent, so both are left out of the record."""
+async def test_a_refusal_is_not_ambiguous_and_has_no_retry_after():
+    """No request was sent."""
     stage = Stage()
     await stage.fail(FailureRecord("timeout", "no answer", retry_after=1200.0, ambiguous=True))
     record = await stage.refusal()
     assert (record.ambiguous, record.retry_after) == (False, None)
 
 
-async def test_a_refusal_by_the_credential_tells_of_the_credential():
-    """Also to an account that had no failure of its own, and whatever else the vault said last."""
+async def test_a_refusal_for_the_credential_names_the_credential():
+    """Also for an account without failures, and after another failure of the vault."""
     stage = Stage()
     early = await stage.admission.admit()
     await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
     early.finished(FailureRecord("throttled", "HTTP 429", 429))
     for admission in (stage.admission, stage.admission_for(CREDENTIAL)):
         record = await stage.refusal(admission)
-        assert record.summary.startswith("credential environment failed again and again")
+        assert record.summary.startswith("credential environment failed repeatedly")
         assert (record.kind, record.hint) == ("authentication", "renew it")
 
 
-async def test_a_failed_sign_in_says_nothing_against_the_vault():
-    """And a vault that is down nothing against the credential: others with it go on."""
+async def test_vault_and_credential_fail_separately():
+    """A failed sign-in does not count against the vault, nor an unreachable vault against the credential."""
     stage = Stage()
     await stage.fail(WRONG_SECRET)
     assert (stage.state(VAULT), stage.state(CREDENTIAL)) == ("closed", "open")
@@ -97,15 +97,15 @@ async def test_a_failed_sign_in_says_nothing_against_the_vault():
     assert isinstance(await stage.admission_for("vault:other", CREDENTIAL).admit(), BreakerPermit)
 
 
-async def test_what_fails_alone_opens_nothing():
-    """A hundred secrets that may not be read are a hundred failures of their own."""
+async def test_failures_of_single_secrets_open_no_breaker():
+    """A hundred secrets without read permission are a hundred separate failures."""
     stage = Stage()
     await stage.fail(DENIED, 100)
     assert stage.breakers.states() == {}
 
 
-async def test_a_probe_that_succeeds_closes_the_breaker():
-    """One call goes first, and with it the breaker is well again."""
+async def test_a_successful_probe_closes_the_breaker():
+    """Then all calls are admitted."""
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
@@ -117,8 +117,8 @@ async def test_a_probe_that_succeeds_closes_the_breaker():
     (await stage.admission.admit()).finished(None)
 
 
-async def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
-    """The next to be refused learn what the probe met."""
+async def test_a_failed_probe_opens_the_breaker_again():
+    """Later refusals have the failure of the probe."""
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
@@ -127,8 +127,8 @@ async def test_a_probe_that_fails_opens_it_again_and_is_the_last_failure():
     assert (await stage.refusal()).kind == "tls"
 
 
-async def test_a_probe_that_was_given_up_lets_another_go():
-    """A call that was cancelled tells nothing."""
+async def test_a_cancelled_probe_allows_another():
+    """A cancelled call shows nothing about the vault."""
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
@@ -137,20 +137,20 @@ async def test_a_probe_that_was_given_up_lets_another_go():
     assert stage.state(VAULT) == "closed"
 
 
-@pytest.mark.parametrize("other", [True, False])
-async def test_a_call_that_one_breaker_refuses_takes_no_probe_of_another(other: bool):
-    """The probe of the one that would have let it through is given back."""
+@pytest.mark.parametrize("vault_first", [True, False])
+async def test_a_call_refused_by_one_breaker_releases_the_probe_of_another(vault_first: bool):
+    """In either order of the breakers."""
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
     await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
-    keys: Any = (VAULT, CREDENTIAL) if other else (CREDENTIAL, VAULT)
+    keys: Any = (VAULT, CREDENTIAL) if vault_first else (CREDENTIAL, VAULT)
     assert (await stage.refusal(stage.admission_for(*keys))).kind == "authentication"
     assert stage.breakers.allow(VAULT).probe is not None
 
 
-async def test_somebody_who_asks_has_everything_tried_at_once():
-    """SIGUSR1 or a reload: all are let through, not one probe."""
+async def test_retry_now_admits_all_calls_at_once():
+    """After SIGUSR1 or a reload all calls are admitted, not only a probe."""
     stage = Stage()
     await stage.fail(DOWN)
     await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))

@@ -1,4 +1,4 @@
-"""Who is let through to a vault that may be well again: one call asks, the others wait for what it hears."""
+"""During a probe other calls wait for its result, and share it."""
 
 from __future__ import annotations
 
@@ -22,55 +22,55 @@ PROBE_SECONDS = 60.0
 
 
 def run(work: Coroutine[Any, Any, None]) -> None:
-    """Runs `work` on a clock that nobody waits for."""
+    """Runs `work` on a virtual clock."""
     warp = Warp()
     with warp.installed(), asyncio.Runner(loop_factory=lambda: WarpLoop(warp)) as runner:
         runner.run(work)
 
 
 def admission_for(*keys: str, breakers: Breakers | None = None) -> BreakerAdmission:
-    """A guard whose breakers open at the first failure, for 5 seconds at most."""
+    """An admission whose breakers open at the first failure, for at most 5 seconds."""
     policy = BreakerPolicy(threshold=1, base=5.0, probe_seconds=PROBE_SECONDS)
     breakers = breakers or Breakers(time.monotonic, seeded(), policy)
     return BreakerAdmission(breakers, keys, time.monotonic, lambda: datetime.now(UTC))
 
 
 async def half_open(admission: BreakerAdmission, record: FailureRecord = DOWN) -> None:
-    """The breaker has opened, and its time is up."""
+    """Opens the breaker and waits until a probe is allowed."""
     (await admission.admit()).finished(record)
     await asyncio.sleep(5)
 
 
-async def waiting(admission: BreakerAdmission, count: int) -> list[asyncio.Task[BreakerPermit]]:
-    """Calls that ask while a probe is out."""
+async def waiting_calls(admission: BreakerAdmission, count: int) -> list[asyncio.Task[BreakerPermit]]:
+    """Starts calls during a probe."""
     tasks = [asyncio.create_task(admission.admit()) for _ in range(count)]
     await asyncio.sleep(0.1)
     assert not any(task.done() for task in tasks)
     return tasks
 
 
-def test_all_who_waited_go_once_the_probe_got_through() -> None:
-    """An account's second secret is not refused because its first is the one that asks whether the vault is well."""
+def test_waiting_calls_are_admitted_after_a_successful_probe() -> None:
+    """So an account's second secret is not refused because its first is the probe."""
 
     async def work() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting(admission, 3)
+        others = await waiting_calls(admission, 3)
         probe.finished(None)
         assert all(isinstance(permit, BreakerPermit) for permit in await asyncio.gather(*others))
 
     run(work())
 
 
-def test_all_who_waited_are_refused_once_the_probe_failed() -> None:
-    """They learn of the failure that the probe met, and make no call."""
+def test_waiting_calls_are_refused_after_a_failed_probe() -> None:
+    """With the failure of the probe."""
 
     async def work() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting(admission, 3)
+        others = await waiting_calls(admission, 3)
         probe.finished(DOWN)
         for failure in await asyncio.gather(*others, return_exceptions=True):
             assert isinstance(failure, CallFailed)
@@ -79,14 +79,14 @@ def test_all_who_waited_are_refused_once_the_probe_failed() -> None:
     run(work())
 
 
-def test_a_probe_that_was_given_up_leaves_the_place_to_one_of_those_who_waited() -> None:
-    """One of them asks, the others go on waiting for it."""
+def test_one_waiting_call_probes_after_a_cancelled_probe() -> None:
+    """The others go on waiting."""
 
     async def work() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting(admission, 2)
+        others = await waiting_calls(admission, 2)
         probe.cancelled()
         done, pending = await asyncio.wait(others, timeout=1)
         assert (len(done), len(pending)) == (1, 1)
@@ -97,22 +97,22 @@ def test_a_probe_that_was_given_up_leaves_the_place_to_one_of_those_who_waited()
     run(work())
 
 
-def test_nobody_waits_longer_than_a_probe_may_take() -> None:
-    """A probe that hangs counts as lost: another goes."""
+def test_calls_wait_no_longer_than_the_time_of_a_probe() -> None:
+    """A hanging probe counts as lost; then another call probes."""
 
     async def work() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         await admission.admit()
-        began = time.monotonic()
+        started = time.monotonic()
         await admission.admit()
-        assert time.monotonic() - began == pytest.approx(PROBE_SECONDS)
+        assert time.monotonic() - started == pytest.approx(PROBE_SECONDS)
 
     run(work())
 
 
-def test_whoever_is_refused_for_the_credential_gives_the_vault_s_probe_back() -> None:
-    """Otherwise nobody could ask the vault until that probe counted as lost."""
+def test_a_call_refused_for_the_credential_releases_the_vault_s_probe() -> None:
+    """Otherwise no call to the vault would be admitted until that probe counted as lost."""
 
     async def work() -> None:
         breakers = Breakers(time.monotonic, seeded(), BreakerPolicy(threshold=1, base=5.0))
@@ -122,8 +122,8 @@ def test_whoever_is_refused_for_the_credential_gives_the_vault_s_probe_back() ->
         (await credential.admit()).finished(NO_TOKEN)
         with pytest.raises(CallFailed):
             await both.admit()
-        began = time.monotonic()
+        started = time.monotonic()
         await vault.admit()
-        assert time.monotonic() == began
+        assert time.monotonic() == started
 
     run(work())
