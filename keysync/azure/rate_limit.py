@@ -1,4 +1,4 @@
-"""Client-side rate limits: a token bucket for each Resource Manager scope, a sliding window for each vault."""
+"""Client-side rate limits: a token bucket for each subscription and principal, a sliding window for each vault."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from typing import Any, Final, Self
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
-# Which of them a call spends is documented nowhere, so the smallest is what counts.
-_REMAINING: Final = (
+# No documentation says which of them a call reduces, so the lowest counts.
+_REMAINING_HEADERS: Final = (
     "x-ms-ratelimit-remaining-subscription-writes",
     "x-ms-ratelimit-remaining-subscription-global-writes",
     "x-ms-ratelimit-remaining-subscription-resource-requests",
@@ -26,151 +26,157 @@ _NUMBER: Final = re.compile(r"\d{1,9}\s*$")
 
 @dataclass(frozen=True, slots=True)
 class RateLimitPolicy:
-    """Bounds of pacing. `capacity` and `rate` (a second) are Resource Manager's own numbers.
+    """The parameters of a token bucket. Times are in seconds.
 
-    `floor` is what is left for others of the same principal, and for replies that overtake one another: above it calls
-    go as they come, at it one by one at `rate`. `default_block` is how long a 429 without Retry-After holds;
-    `max_block` is an hour, above the 45 minutes that have been seen: no reply may shut a bucket for good.
-    `sleep` and `monotonic` (seconds) are handed in so that tests control time.
+    `capacity` and `rate` (per second) are Resource Manager's own. `sleep` and `monotonic` let tests control time.
     """
 
     capacity: float = 200.0
     rate: float = 10.0
     floor: float = 20.0
+    """Above it calls are not delayed, below it they are sent at `rate`. The rest is for other clients of the same principal,
+    and for replies that arrive out of order."""
+
     default_block: float = 1.0
+    """How long a 429 without Retry-After blocks."""
+
     max_block: float = 3600.0
+    """The longest block, so that no reply blocks for good; Retry-After of 45 minutes has been seen."""
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
 
 
 class TokenBucket:
-    """What is known of one bucket, and the queue before it."""
+    """The known state of one bucket at Resource Manager, and the queue of calls that wait for it."""
 
     def __init__(self, policy: RateLimitPolicy) -> None:
         self._policy = policy
-        self._queue = asyncio.Lock()  # fair: first come, first served
-        self._left: float | None = None  # None: no reply has said so far
+        self._queue = asyncio.Lock()  # fair: first in, first out
+        self._remaining: float | None = None  # None until a reply has the number
         self._counted_at = float("-inf")
         self._granted_at = float("-inf")
-        self._granted = 0
+        self._granted_count = 0
         self._in_flight: set[int] = set()
         self.blocked_until = float("-inf")
 
     async def wait(self) -> int:
-        """Returns the number of the turn, by which it is told and ended."""
-        # Who is first in the queue waits for the bucket, all others for him: so there is one timer, and no stampede.
+        """Waits until a call may be made; returns the number of its slot."""
+        # Only the first call in the queue waits for the bucket: one timer, and calls do not start all at once.
         async with self._queue:
             while (pause := self._pause()) > 0:
                 await self._policy.sleep(pause)
             self._granted_at = self._policy.monotonic()
-            self._granted += 1
-            self._in_flight.add(self._granted)
-            if self._left is not None:
-                self._left -= 1
-            return self._granted
+            self._granted_count += 1
+            self._in_flight.add(self._granted_count)
+            if self._remaining is not None:
+                self._remaining -= 1
+            return self._granted_count
 
-    def release(self, number: int) -> None:
-        self._in_flight.discard(number)
+    def release(self, slot_number: int) -> None:
+        """The call of the slot has ended."""
+        self._in_flight.discard(slot_number)
 
-    def count(self, number: int, left: float) -> None:
+    def count(self, slot_number: int, remaining: float) -> None:
+        """The reply to the slot's call says how many calls remain."""
         now = self._policy.monotonic()
         if now >= self.blocked_until:
-            # What may not be in `left` yet: calls from before that are still under way, and all since, since replies overtake
-            # one another: a call that was made later and has been answered may still have been counted later.
-            uncounted = self._granted - number + sum(one < number for one in self._in_flight)
-            self._left, self._counted_at = left - uncounted, now
+            # Calls that the service may not have counted in `remaining`: earlier ones without a reply, and all later ones. A later
+            # call with a reply may still have been counted after this one, as replies arrive out of order.
+            uncounted = self._granted_count - slot_number + sum(other < slot_number for other in self._in_flight)
+            self._remaining, self._counted_at = remaining - uncounted, now
 
     def block(self, retry_after: float | None) -> None:
+        """Blocks all calls for `retry_after` seconds, or for the policy's default."""
         seconds = self._policy.default_block if retry_after is None else min(retry_after, self._policy.max_block)
         self.blocked_until = max(self.blocked_until, self._policy.monotonic() + seconds)
-        # Empty when the wait is over, so that those who waited come one by one and not all at once.
-        self._left, self._counted_at = 0.0, self.blocked_until
+        # Empty after the block, so that the waiting calls start at `rate` and not all at once.
+        self._remaining, self._counted_at = 0.0, self.blocked_until
 
     def _pause(self) -> float:
         now = self._policy.monotonic()
         if now < self.blocked_until:
             return self.blocked_until - now
-        left = self._refilled(now)
-        if left is None or left - 1 >= self._policy.floor:
+        remaining = self._refilled(now)
+        if remaining is None or remaining - 1 >= self._policy.floor:
             return 0.0
         return self._granted_at + 1 / self._policy.rate - now
 
     def _refilled(self, now: float) -> float | None:
-        if self._left is not None and now > self._counted_at:
-            self._left = min(self._policy.capacity, self._left + (now - self._counted_at) * self._policy.rate)
+        if self._remaining is not None and now > self._counted_at:
+            self._remaining = min(self._policy.capacity, self._remaining + (now - self._counted_at) * self._policy.rate)
             self._counted_at = now
-        return self._left
+        return self._remaining
 
 
 class RateLimitSlot:
-    """A call that may be made once the block is entered. Leaving it says that the call is over, whatever came of it."""
+    """A context manager for one call: entering it waits until the call may be made, leaving it ends the call."""
 
     def __init__(self, bucket: TokenBucket) -> None:
         self._bucket = bucket
-        self._number = 0
+        self._slot_number = 0
 
     async def __aenter__(self) -> Self:
-        self._number = await self._bucket.wait()
+        self._slot_number = await self._bucket.wait()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._bucket.release(self._number)
+        self._bucket.release(self._slot_number)
 
     def replied(self, headers: Mapping[str, str]) -> None:
-        """There is a reply, whatever its status; header names are read without regard to case."""
-        left = _least_left(headers)
-        if left is not None:
-            self._bucket.count(self._number, left)
+        """Reads the headers of the reply, of any status. The case of header names is ignored."""
+        remaining = _lowest_remaining(headers)
+        if remaining is not None:
+            self._bucket.count(self._slot_number, remaining)
 
     def throttled(self, retry_after: float | None) -> None:
-        """The reply was 429, and asked to wait `retry_after` seconds."""
+        """The reply was a 429 with `retry_after` seconds, or None without."""
         self._bucket.block(retry_after)
 
 
 class ArmRateLimiter:
-    """One bucket a key (subscription and principal); for one event loop."""
+    """One bucket per key (subscription and principal), for one event loop."""
 
     def __init__(self, policy: RateLimitPolicy | None = None) -> None:
         self._policy = policy or RateLimitPolicy()
         self._buckets: dict[Hashable, TokenBucket] = {}
 
     def acquire(self, key: Hashable) -> RateLimitSlot:
-        """``async with rate_limiter.acquire(key) as slot:`` waits until a call may be made; a cancelled wait costs no turn."""
+        """``async with rate_limiter.acquire(key) as slot:`` waits until a call may be made. A cancelled wait uses no slot."""
         return RateLimitSlot(self._buckets.setdefault(key, TokenBucket(self._policy)))
 
     def blocked_for(self, key: Hashable) -> float:
-        """Seconds for which a Retry-After still holds this bucket; 0 where none does. To give up rather than wait."""
+        """Seconds for which a Retry-After still blocks this bucket, or 0. Lets callers fail instead of waiting."""
         bucket = self._buckets.get(key)
         return max(0.0, bucket.blocked_until - self._policy.monotonic()) if bucket else 0.0
 
 
-def _least_left(headers: Mapping[str, str]) -> float | None:
-    """The smallest of the numbers of what is left; a number may come after a name and a semicolon."""
+def _lowest_remaining(headers: Mapping[str, str]) -> float | None:
+    """The lowest number in the headers. A name and a semicolon may precede a number."""
     lowered = {name.lower(): value for name, value in headers.items()}
-    found = [_NUMBER.search(lowered[name]) for name in _REMAINING if name in lowered]
-    return min((float(number.group()) for number in found if number is not None), default=None)
+    matches = [_NUMBER.search(lowered[name]) for name in _REMAINING_HEADERS if name in lowered]
+    return min((float(match.group()) for match in matches if match is not None), default=None)
 
 
 CURRENT_SLOT: Final[ContextVar[RateLimitSlot | None]] = ContextVar("current_slot", default=None)
-"""The turn of the call that this task makes: where the pipeline of a client leaves what a reply says is left."""
+"""The slot of the current task's call. The client's pipeline passes the reply's headers to it."""
 
 
 class RateLimitHeaders(SansIOHTTPPolicy[Any, Any]):
-    """A policy of a client's pipeline that hands the headers of each reply to the turn of its call."""
+    """A pipeline policy: passes the headers of each reply to the slot of its call."""
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
-        """Looks at one reply, whatever its status."""
+        """Reads the headers of one reply, of any status."""
         slot = CURRENT_SLOT.get()
         if slot is not None:
             slot.replied(response.http_response.headers)
 
 
 class SlidingWindow:
-    """At most `count` calls in any `seconds`, first come, first served; more wait. For one event loop.
+    """Allows at most `count` calls in any `seconds`; further calls wait in order. For one event loop.
 
-    `block` keeps everybody waiting, once, where the service has said 429 all the same: somebody else calls it too.
+    `block` delays all calls after a 429, which occurs if other clients call the service too.
     """
 
     def __init__(
@@ -186,18 +192,18 @@ class SlidingWindow:
         self._monotonic = monotonic
         self._sleep = sleep
         self._calls: deque[float] = deque()
-        self._queue = asyncio.Lock()  # fair, and one timer for all who wait
+        self._queue = asyncio.Lock()  # fair, with one timer for all waiting calls
         self._blocked_until = float("-inf")
 
     async def take(self) -> None:
-        """Returns when one more call may be made."""
+        """Waits until one more call may be made."""
         async with self._queue:
             while (pause := self._pause()) > 0:
                 await self._sleep(pause)
             self._calls.append(self._monotonic())
 
     def block(self, seconds: float) -> None:
-        """Nobody calls for so many seconds from now."""
+        """Blocks all calls for `seconds` from now."""
         self._blocked_until = max(self._blocked_until, self._monotonic() + seconds)
 
     def _pause(self) -> float:

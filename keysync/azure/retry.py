@@ -1,7 +1,7 @@
-"""Deadlines and retries of single calls, in place of the SDK's retry policy.
+"""Deadlines and retries of single calls, instead of the SDK's retry policy.
 
-The SDK does not repeat listKeys (a POST) after a dropped connection, a 502 or a 429 without Retry-After, repeats a PUT
-after an ambiguous failure, and sleeps for as long as Retry-After says (docs/decisions/0001).
+The SDK does not retry listKeys (a POST) after a dropped connection, a 502 or a 429 without Retry-After. It retries a PUT
+after an ambiguous failure, and waits however long Retry-After asks for (docs/decisions/0001).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from keysync.failures import CallFailed, FailureRecord, FailureTranslator, Stale
 T = TypeVar("T")
 
 _TRANSIENT_STATUS: Final = frozenset({408, 429, 500, 502, 503, 504})
-_TOO_MANY: Final = 429
-# How Resource Manager says that it is the bucket of subscription and principal that is empty
+_TOO_MANY_REQUESTS: Final = 429
+# Resource Manager's codes for an empty bucket of subscription and principal
 # (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling).
 _SUBSCRIPTION_THROTTLED: Final = ("SubscriptionRequestsThrottled", "TenantRequestsThrottled")
 _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_response"})
@@ -29,10 +29,10 @@ _TRANSIENT_KINDS: Final = frozenset({"connection", "timeout", "dns", "invalid_re
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """Bounds of retrying. Seconds throughout.
+    """The limits of retries, in seconds.
 
-    `retry_after_cap` is the longest wait that a service may ask for: above it the call is given up and says so (ARM has
-    been seen to ask for 20 to 45 minutes). `sleep` and `uniform` are handed in so that tests control time and chance.
+    A call fails if the service asks to wait longer than `retry_after_cap`; Resource Manager has been seen to ask for 20 to 45
+    minutes. `sleep` and `uniform` let tests control time and randomness.
     """
 
     attempts: int = 4
@@ -43,21 +43,21 @@ class RetryPolicy:
     uniform: Callable[[float, float], float] = field(default=random.uniform)
 
     def delay(self, attempt: int, record: FailureRecord) -> float | None:
-        """How long to wait after failed `attempt` (from 1), or None where another would not help."""
+        """The wait after failed `attempt` (from 1), in seconds; None if another attempt would not help."""
         if attempt >= self.attempts or not _transient(record):
             return None
         if record.retry_after is None:
             return self.uniform(0.0, min(self.cap, self.base * 2**attempt))
         if record.retry_after > self.retry_after_cap:
             return None
-        # Jitter on top: all who were told the same second must not come back in it.
+        # Added jitter: calls that got the same Retry-After must not all return at once.
         return record.retry_after + self.uniform(0.0, self.base)
 
 
 class Caller:
-    """Makes calls, each attempt within `timeout` seconds, and raises CallFailed when they fail for good.
+    """Makes calls with retries. Each attempt has `timeout` seconds. Raises CallFailed after the last attempt.
 
-    `admission` lets calls through or refuses them; with `rate_limiter` each attempt waits for its turn in the bucket `rate_limit_key`.
+    `admission` allows or refuses each call. With `rate_limiter` each attempt waits for a slot in the bucket `rate_limit_key`.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Caller:
         rate_limiter: ArmRateLimiter | None = None,
         rate_limit_key: Hashable = None,
     ) -> Caller:
-        """The same caller behind a guard, and at a pace."""
+        """The same caller with an admission, and optionally with a rate limiter."""
         return Caller(
             self._translator,
             self._policy,
@@ -98,10 +98,10 @@ class Caller:
         )
 
     async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
-        """What `send` returns, after as many attempts as the policy grants.
+        """The result of `send`, after at most as many attempts as the policy allows. Raises CallFailed.
 
-        An operation that is not repeatable is sent again only after a failure that cannot have taken effect (a refused
-        connection, 429); otherwise CallFailed carries a record with `ambiguous` set, and the caller has to look.
+        A non-repeatable operation is sent again only after a failure that cannot have taken effect, such as a refused connection
+        or a 429. Otherwise the record of CallFailed is `ambiguous`, and the caller has to check the effect.
         """
         permit = await self._admission.admit() if self._admission is not None else None
         failed: list[FailureRecord] = []
@@ -113,7 +113,7 @@ class Caller:
             raise
         except BaseException:
             if permit is not None:
-                # Whoever has waited long enough for it has learnt something of it, unless not one attempt had ended.
+                # Cancelled: a failed attempt still tells the breaker about the service.
                 permit.finished(failed[-1]) if failed else permit.cancelled()
             raise
         if permit is not None:
@@ -131,7 +131,7 @@ class Caller:
                 result = await self._send_in_slot(scope, send)
             except CallFailed:
                 raise
-            except Exception as error:  # noqa: BLE001  # whatever a reply makes an SDK raise becomes a record
+            except Exception as error:  # noqa: BLE001  # an SDK may raise anything for a bad reply
                 record = self._translator.record(error, operation=operation.name, scope=scope, calling=True)
                 failed.append(record)
             else:
@@ -144,9 +144,9 @@ class Caller:
     def _check_read_barrier(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
         barrier = READ_BARRIER.get()
         if operation.changes and barrier is not None and not barrier.allows(attempt):
-            told = "it could not be written while what it was judged by was fresh"
-            last = failed[-1] if failed else FailureRecord(kind="throttled", summary="it had to wait for its turn")
-            raise StaleRead(replace(last, summary=f"{told} ({last.summary})", ambiguous=False))
+            reason = "not sent (again), since the read that it is based on is too old"
+            last = failed[-1] if failed else FailureRecord(kind="throttled", summary="the rate limit delayed it")
+            raise StaleRead(replace(last, summary=f"{reason} ({last.summary})", ambiguous=False))
 
     async def _send_in_slot(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         if self._rate_limiter is None:
@@ -155,7 +155,7 @@ class Caller:
         blocked_seconds = self._rate_limiter.blocked_for(self._rate_limit_key)
         if blocked_seconds > self._policy.retry_after_cap:
             raise CallFailed(_still_blocked(scope, blocked_seconds))
-        # Waiting for a turn is no part of the deadline of a request.
+        # The wait for a slot does not count against the deadline of the request.
         async with self._rate_limiter.acquire(self._rate_limit_key) as slot, asyncio.timeout(self._timeout):
             token = CURRENT_SLOT.set(slot)
             try:
@@ -168,13 +168,13 @@ class Caller:
 
     @staticmethod
     def _note_throttling(slot: RateLimitSlot, record: FailureRecord) -> None:
-        # A 429 of one account (its provider's) is that account's; only the subscription's own holds up the others.
-        if record.http_status == _TOO_MANY and record.has_code(*_SUBSCRIPTION_THROTTLED):
+        # Only a 429 for the subscription blocks the bucket. Others, of the Batch provider, concern a single account.
+        if record.http_status == _TOO_MANY_REQUESTS and record.has_code(*_SUBSCRIPTION_THROTTLED):
             slot.throttled(record.retry_after)
 
     async def _wait_or_raise(self, operation: Operation, attempt: int, record: FailureRecord) -> None:
-        blind = record.ambiguous and not operation.repeatable
-        delay = None if blind else self._policy.delay(attempt, record)
+        unsafe = record.ambiguous and not operation.repeatable
+        delay = None if unsafe else self._policy.delay(attempt, record)
         if delay is None:
             raise CallFailed(self._final(record))
         await self._policy.sleep(delay)
@@ -183,16 +183,14 @@ class Caller:
         wait = record.retry_after
         if wait is None or wait <= self._policy.retry_after_cap or not _transient(record):
             return record
-        told = (
-            f"Azure asks to wait {wait:.0f} s, longer than the {self._policy.retry_after_cap:.0f} s that one run waits"
-        )
-        return replace(record, kind="throttled", summary=f"{record.summary} ({told}: given up for this run)")
+        reason = f"Azure asks to wait {wait:.0f} s, more than the {self._policy.retry_after_cap:.0f} s that a run waits"
+        return replace(record, kind="throttled", summary=f"{record.summary} ({reason}: skipped in this run)")
 
 
 def _still_blocked(scope: str, seconds: float) -> FailureRecord:
-    told = f"Resource Manager has asked this identity to wait {seconds:.0f} s more: {scope} is not asked in this run"
+    reason = f"Resource Manager asks this identity to wait {seconds:.0f} s more: {scope} is skipped in this run"
     hint = hint_for(kind="throttled", codes=(), message="", operation="", scope=scope)
-    return FailureRecord(kind="throttled", summary=told, http_status=429, hint=hint, retry_after=seconds)
+    return FailureRecord(kind="throttled", summary=reason, http_status=429, hint=hint, retry_after=seconds)
 
 
 def _transient(record: FailureRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Calls are repeated within bounds, and only where that does no harm."""
+"""Calls are retried within limits, and only if that does no harm."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WRITE = Operation("key_vault", "setSecret", repeatable=False)
 
 
 class Scripted:
-    """Raises each of `errors` in turn, then gives "done"."""
+    """Raises each of `errors` in turn, then returns "done"."""
 
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
@@ -35,7 +35,7 @@ class Scripted:
 
 
 class Clock:
-    """Notes the waits instead of waiting, and always draws the upper end."""
+    """Records waits instead of waiting; its random numbers are the upper limits."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []
@@ -67,8 +67,8 @@ class World:
         return caught.value.record
 
 
-async def test_a_call_that_succeeds_is_made_once():
-    """Nothing waits where nothing fails."""
+async def test_a_successful_call_is_made_once():
+    """Without a wait."""
     world, send = World(), Scripted()
     assert await world.caller.call(READ, "scope", send) == "done"
     assert (send.calls, world.clock.waits, world.seen) == (1, [], [("listKeys", "200")])
@@ -77,8 +77,8 @@ async def test_a_call_that_succeeds_is_made_once():
 @pytest.mark.parametrize(
     "error", [http_error(429), http_error(500), http_error(503), http_error(408), ConnectionResetError()]
 )
-async def test_a_passing_failure_is_tried_again(error: Exception):
-    """A read goes on after what may pass."""
+async def test_a_transient_failure_is_retried(error: Exception):
+    """Until the call succeeds."""
     world, send = World(), Scripted(error, error)
     assert await world.caller.call(READ, "scope", send) == "done"
     assert send.calls == 3
@@ -86,16 +86,16 @@ async def test_a_passing_failure_is_tried_again(error: Exception):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409])
-async def test_a_lasting_failure_is_not_tried_again(status: int):
-    """What the next attempt would meet as well is told at once."""
+async def test_a_permanent_failure_is_not_retried(status: int):
+    """Another attempt would fail in the same way."""
     world, send = World(), Scripted(http_error(status))
     assert (await world.fails(READ, send)).http_status == status
     assert send.calls == 1
     assert world.seen == [("listKeys", str(status))]
 
 
-async def test_attempts_are_bounded():
-    """After the last attempt the failure is raised, and waits have grown up to the cap."""
+async def test_attempts_are_limited():
+    """After the last attempt the failure is raised; waits grow up to the cap."""
     world, send = World(attempts=6, base=1.0, cap=8.0), Scripted(*[http_error(503)] * 9)
     assert (await world.fails(READ, send)).http_status == 503
     assert send.calls == 6
@@ -103,16 +103,16 @@ async def test_attempts_are_bounded():
 
 
 @given(st.integers(1, 20), st.floats(0.01, 5), st.floats(0.01, 30))
-def test_a_wait_is_within_its_bounds(attempt: int, base: float, cap: float):
-    """Chance draws between nothing and the cap, whatever the attempt."""
+def test_a_wait_is_within_its_limits(attempt: int, base: float, cap: float):
+    """It is random, from 0 to the cap, for any attempt."""
     policy = RetryPolicy(attempts=21, base=base, cap=cap)
     wait = policy.delay(attempt, FailureRecord(kind="connection", summary="s"))
     assert wait is not None
     assert 0 <= wait <= cap
 
 
-async def test_retry_after_is_honoured_with_jitter_on_top():
-    """A wait is never shorter than what the service asked for."""
+async def test_retry_after_is_honoured_with_added_jitter():
+    """A wait is never shorter than the service asks for."""
     world, send = World(base=0.4), Scripted(http_error(429, "", {"Retry-After": "7"}))
     assert await world.caller.call(READ, "scope", send) == "done"
     assert world.clock.waits == [7.4]
@@ -120,8 +120,8 @@ async def test_retry_after_is_honoured_with_jitter_on_top():
 
 
 @pytest.mark.parametrize("status", [429, 503])
-async def test_a_wait_beyond_the_cap_is_given_up_and_told(status: int):
-    """Twenty minutes are not waited for: the summary says what was asked and what is granted."""
+async def test_a_retry_after_beyond_the_cap_fails_the_call(status: int):
+    """The summary has the requested wait and the cap."""
     world = World(retry_after_cap=30.0)
     send = Scripted(http_error(status, cloud_error("Busy", "later"), {"Retry-After": "1200"}))
     record = await world.fails(READ, send)
@@ -134,23 +134,23 @@ async def test_a_wait_beyond_the_cap_is_given_up_and_told(status: int):
 
 
 @pytest.mark.parametrize("error", [http_error(500), http_error(503), ConnectionResetError(), TimeoutError()])
-async def test_a_write_of_doubtful_end_is_not_repeated(error: Exception):
-    """What may have taken effect is sent once, and the record says that somebody has to look."""
+async def test_an_ambiguous_write_is_not_retried(error: Exception):
+    """It may have taken effect; the record says so."""
     world, send = World(), Scripted(error)
     assert (await world.fails(WRITE, send)).ambiguous
     assert send.calls == 1
 
 
 @pytest.mark.parametrize("error", [http_error(429), http_error(429, "", {"Retry-After": "1"})])
-async def test_a_write_that_was_turned_away_is_repeated(error: Exception):
-    """429 means that nothing was done."""
+async def test_a_throttled_write_is_retried(error: Exception):
+    """A 429 means that the write had no effect."""
     world, send = World(), Scripted(error)
     assert await world.caller.call(WRITE, "scope", send) == "done"
     assert send.calls == 2
 
 
-async def test_a_hang_ends_at_the_deadline():
-    """An attempt without an answer is cut off, counted as a timeout and tried again."""
+async def test_a_hanging_attempt_ends_at_the_deadline():
+    """It counts as a timeout and is retried."""
     world = World(timeout=0.01, attempts=2)
 
     async def hang() -> str:
@@ -161,8 +161,8 @@ async def test_a_hang_ends_at_the_deadline():
     assert world.seen == [("listKeys", "timeout")] * 2
 
 
-async def test_cancelling_is_no_failure():
-    """Who cancels a call gets a cancellation, without another attempt."""
+async def test_a_cancelled_call_is_not_retried():
+    """Its cancellation is not a failure."""
     world, started = World(), asyncio.Event()
 
     async def hang() -> str:
