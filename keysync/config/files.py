@@ -1,4 +1,4 @@
-"""Files that the configuration names: whether they can be read, and hold what they are for."""
+"""Checks the files that a configuration names: whether they can be read and have the right content."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from keysync.files import read_small, secret_text
 
 
 def unreadable_hint() -> str:
-    """How to let this process read a file that it may not."""
+    """How to let this process read a file that it has no permission for."""
     return f"keysync runs as {_user()}: give that user the right to read it and to enter its folders (chmod, chown, or fsGroup)"
 
 
 def problem_with(key: str, path: Path, password_file: Path | None) -> tuple[str, str] | None:
-    """What is wrong with the file of `key`, and how to fix it; None where nothing is.
+    """The problem of the file `path` under `key` and its fix, for "found …, which is …"; None if the file is good.
 
-    `password_file` opens a certificate file that is encrypted.
+    `password_file` holds the password of an encrypted certificate file.
     """
     try:
         path.open("rb").close()
@@ -35,7 +35,10 @@ def _problem_with_bundle(path: Path) -> tuple[str, str] | None:
     try:
         ssl.create_default_context(cafile=path)
     except (ssl.SSLError, OSError):
-        return "a file without certificates", "name a PEM file of certificate authorities (-----BEGIN CERTIFICATE-----)"
+        return (
+            "a file without certificates",
+            "use a PEM file with certificate authorities (-----BEGIN CERTIFICATE-----)",
+        )
     return None
 
 
@@ -52,18 +55,18 @@ def _problem_with_certificate(path: Path, password_file: Path | None) -> tuple[s
 
 
 def _problem_with_pkcs12(data: bytes, password_file: Path | None, hint: str) -> tuple[str, str] | None:
-    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # few configurations name one
+    from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # few configurations use one
 
     try:
         password = secret_text(read_small(password_file)).encode() if password_file is not None else None
     except (OSError, UnicodeDecodeError):
-        return None  # that file has a finding of its own
+        return None  # the password file has its own finding
     try:
         key, certificate, _ = pkcs12.load_key_and_certificates(data, password)
     except (ValueError, TypeError):
         return (
             "a file that cannot be opened as PEM or PKCS#12",
-            f"{hint}; if it has a password, name it by password_file",
+            f"{hint}; if it has a password, put it into a file and set password_file",
         )
     return ("a file without a private key and its certificate", hint) if key is None or certificate is None else None
 

@@ -1,7 +1,7 @@
-"""What a configuration means, for everything that works by it; `keysync.config.models` says how it is written, and checks it.
+"""The checked configuration as plain dataclasses. `keysync.config.models` defines and checks the file format.
 
-Plain data without a library: a daemon keeps it for as long as it runs, an `Account` for each of many thousands, and what reads and
-checks a file is not needed any more once that is done.
+This module imports no library, to save memory: a daemon keeps the configuration while it runs, with an `Account` for each of
+many thousands, and needs the libraries that read and check a file only to read one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from keysync.names import fold
 
 @dataclass(frozen=True, slots=True)
 class CloudMapping:
-    """A cloud that has no name here, by the origins of its services."""
+    """A cloud without a name in keysync, by the endpoints of its services."""
 
     authority: str
     resource_manager: str
@@ -30,37 +30,37 @@ class CloudMapping:
 
 
 Cloud: TypeAlias = Literal["public", "usgovernment", "china"] | CloudMapping
-"""A cloud by its name, or by its addresses."""
+"""A cloud by its name or by its endpoints."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentVariable:
-    """A secret by the name of the variable that holds it, so that a configuration holds no secret."""
+    """The environment variable that holds a secret, so that the configuration contains only its name."""
 
     name: str
 
     def read(self) -> str:
-        """What it holds now, empty where it is not set; goes straight into a `SecretValue`."""
+        """The current value, empty if the variable is not set. Callers wrap it in a `SecretValue` at once."""
         return secret_text(os.environ.get(self.name, ""))
 
 
 @dataclass(frozen=True, slots=True)
 class DefaultCredential:
-    """The chain of azure-identity."""
+    """DefaultAzureCredential of azure-identity."""
 
     type: Literal["default"] = "default"
 
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentCredential:
-    """A service principal from Azure's own variables."""
+    """A service principal from the AZURE_* variables."""
 
     type: Literal["environment"] = "environment"
 
 
 @dataclass(frozen=True, slots=True)
 class WorkloadIdentityCredential:
-    """The federated token of a Kubernetes service account; what is None comes from Azure's own variables."""
+    """The federated token of a Kubernetes service account. Fields that are None come from the AZURE_* variables."""
 
     tenant_id: str | None
     client_id: str | None
@@ -70,7 +70,7 @@ class WorkloadIdentityCredential:
 
 @dataclass(frozen=True, slots=True)
 class ManagedIdentityCredential:
-    """The identity of the machine; without `client_id` the system-assigned one."""
+    """The managed identity of the machine: the system-assigned one if `client_id` is None."""
 
     client_id: str | None
     type: Literal["managed_identity"] = "managed_identity"
@@ -78,7 +78,7 @@ class ManagedIdentityCredential:
 
 @dataclass(frozen=True, slots=True)
 class ClientSecretCredential:
-    """A service principal with a client secret, which is in one of the two places."""
+    """A service principal with a client secret, from a file or an environment variable."""
 
     tenant_id: str
     client_id: str
@@ -100,7 +100,7 @@ class ClientCertificateCredential:
 
 @dataclass(frozen=True, slots=True)
 class AzureCliCredential:
-    """Whoever is logged in with `az login`."""
+    """The account that is signed in with `az login`."""
 
     tenant_id: str | None
     type: Literal["azure_cli"] = "azure_cli"
@@ -115,12 +115,12 @@ Credential: TypeAlias = (
     | ClientCertificateCredential
     | AzureCliCredential
 )
-"""How keysync proves who it is."""
+"""How keysync signs in."""
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """When runs start: one of `every` and `cron` is set; `jitter` is the most that is added to a start."""
+    """When sync runs start. One of `every` and `cron` is set; `jitter` is the longest random delay of a start."""
 
     every: timedelta | None = None
     jitter: timedelta = timedelta(0)
@@ -130,7 +130,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one run may change in a vault; `changes_per_day` is about one secret."""
+    """How much one run may change in a vault. `changes_per_day` limits one secret; None is no limit."""
 
     update_percent: int
     creates: int
@@ -140,7 +140,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class VaultLimits:
-    """What of the limits is other in one vault."""
+    """The limits that one vault overrides; None is the general limit."""
 
     update_percent: int | None
     creates: int | None
@@ -150,7 +150,7 @@ class VaultLimits:
 
 @dataclass(frozen=True, slots=True)
 class Vault:
-    """A Key Vault that keys are written to."""
+    """A Key Vault that keysync writes keys to."""
 
     url: str
     credential: Credential | None
@@ -164,35 +164,35 @@ class Vault:
 
 @dataclass(frozen=True, slots=True)
 class SecretNames:
-    """How the secrets of an account are named, by patterns; one that is None is left out."""
+    """Patterns for the names of an account's secrets. A key whose pattern is None is not synced."""
 
     primary: str | None = "{account}-primary-key"
     secondary: str | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
 
     def patterns(self) -> dict[str, str]:
-        """Key ("primary", "secondary") to pattern, without the keys that are left out."""
-        both = {"primary": self.primary, "secondary": self.secondary}
-        return {key: pattern for key, pattern in both.items() if pattern is not None}
+        """Key ("primary", "secondary") to pattern, for the keys that are synced."""
+        patterns = {"primary": self.primary, "secondary": self.secondary}
+        return {key: pattern for key, pattern in patterns.items() if pattern is not None}
 
     def render(self, account: str, *, subscription_id: str = "", resource_group: str = "") -> dict[str, str]:
-        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
+        """Key ("primary", "secondary") to secret name, for the keys that are synced."""
         values = {"account": account, "subscription_id": subscription_id, "resource_group": resource_group}
         return {key: render_name(pattern, values) for key, pattern in self.patterns().items()}
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A Batch account whose keys are kept in sync. What is None is said by the configuration in general.
+    """A Batch account whose keys keysync syncs. Fields that are None have the value of the general configuration.
 
-    `resource_id` is the id that Azure Resource Manager knows it by, `key` the same in lower case: what two spellings of one account
-    have in common. Both are made once, since thousands of accounts are asked for them in each run.
+    `resource_id` is its ARM id. `key` is the same in lower case, so that two spellings of one account compare equal. Both are
+    computed once, since each run uses them for thousands of accounts.
     """
 
     subscription_id: str
     resource_group: str
     name: str
     vaults: tuple[str, ...]
-    secrets: SecretNames = SecretNames()  # it never changes
+    secrets: SecretNames = SecretNames()  # immutable, so all accounts can share it
     credential: Credential | None = None
     schedule: Schedule | None = None
     read_only: bool = False
@@ -202,27 +202,27 @@ class Account:
     _names: tuple[str | None, str | None] = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Makes what is made once."""
+        """Computes the derived fields."""
         resource_id = batch_account_id(self.subscription_id, self.resource_group, self.name)
         names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
-        # The same string stands in the tags of each of its secrets.
+        # Interned, since the tags of each secret of the account contain the same string.
         object.__setattr__(self, "resource_id", intern(resource_id))
         object.__setattr__(self, "key", fold(resource_id))
         object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
 
     def __reduce__(self) -> tuple[type[Account], tuple[object, ...]]:
-        """As it was written: what is made of it is made, and shared, wherever it is read."""
-        return Account, tuple(getattr(self, one.name) for one in fields(self) if one.init)
+        """Pickles the given fields only. Unpickling computes the derived fields, and shares their strings, again."""
+        return Account, tuple(getattr(self, item.name) for item in fields(self) if item.init)
 
     def secret_names(self) -> dict[str, str]:
-        """Key ("primary", "secondary") to the name of its secret, without the keys that are left out."""
-        both = zip(("primary", "secondary"), self._names, strict=True)
-        return {key: name for key, name in both if name is not None}
+        """Key ("primary", "secondary") to secret name, for the keys that are synced."""
+        names = zip(("primary", "secondary"), self._names, strict=True)
+        return {key: name for key, name in names if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Discover:
-    """Batch accounts that are found by listing."""
+    """Batch accounts that keysync finds by listing."""
 
     subscription_id: str | None
     subscriptions: tuple[str, ...]
@@ -248,7 +248,7 @@ class Discover:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long things may take."""
+    """Time limits."""
 
     request: timedelta
     account: timedelta
@@ -261,7 +261,7 @@ NotifyEvent: TypeAlias = Literal["changed", "failed", "recovered", "stopped"]
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """A webhook that is told of changes; the secret that signs is in one of the two places."""
+    """A webhook for events. Its signing secret comes from a file or an environment variable."""
 
     url: str
     secret_file: Path | None
@@ -272,7 +272,7 @@ class Notify:
 
 @dataclass(frozen=True, slots=True)
 class LeaderElection:
-    """One of several replicas works, by a Lease of Kubernetes."""
+    """A Kubernetes Lease that lets one of several replicas work."""
 
     lease: str
     namespace: str | None
@@ -284,7 +284,7 @@ class LeaderElection:
 
 @dataclass(frozen=True, slots=True)
 class ApiVersions:
-    """Versions of Azure's interfaces that are pinned."""
+    """Pinned versions of Azure APIs."""
 
     batch: str | None
     secrets: str | None
@@ -292,7 +292,7 @@ class ApiVersions:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole configuration."""
+    """The whole configuration."""
 
     cloud: Cloud
     credential: Credential

@@ -1,7 +1,6 @@
-"""The kinds of values that the configuration is made of: durations, GUIDs, names, addresses, patterns of names.
+"""Types of values in the configuration: durations, GUIDs, names, URLs, patterns of names.
 
-Each is an annotated type whose validator says what it expects, and whose JSON Schema describes what is written in
-the file (a duration is text there).
+Each is an annotated type. Its validator says what it expects, and its JSON Schema describes the text in the file.
 """
 
 from __future__ import annotations
@@ -32,8 +31,8 @@ from keysync.config.formats import (
 from keysync.config.plain_values import is_mapping
 from keysync.config.validation_errors import expected, problem
 
-_LONGEST = timedelta(days=366)  # longer than this is a slip of the pen, and far from what a timer can hold
-_CRON_FIELDS = {  # what each field of a crontab takes, in order
+_LONGEST = timedelta(days=366)  # a longer one is a mistake; a timer could hold far more
+_CRON_FIELDS = {  # the values of each field of a cron expression, in order
     "minute": "0-59",
     "hour": "0-23",
     "day": "1-31 or L for the last",
@@ -44,7 +43,10 @@ _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
 
 
 def parse_duration(value: object) -> timedelta:
-    """``1h30m`` as a timedelta. Units d, h, m, s, ms, each at most once and in this order; 366d at most."""
+    """Parses a duration such as ``1h30m``. Units are d, h, m, s, ms, each at most once and in this order; 366d at most.
+
+    Raises a PydanticCustomError, a ValueError, for any other value.
+    """
     if isinstance(value, timedelta):
         return value
     if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -70,10 +72,10 @@ _DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": DURATION, "examp
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), AfterValidator(_above_zero), _WRITTEN, _DURATION_SCHEMA
 ]
-"""A span of time above zero; text such as ``30s`` or ``1h30m`` in the file."""
+"""A duration above zero; text such as ``30s`` or ``1h30m`` in the file."""
 
 DurationOrZero = Annotated[timedelta, BeforeValidator(parse_duration), _WRITTEN, _DURATION_SCHEMA]
-"""A span of time, where ``0s`` means "none"."""
+"""A duration; ``0s`` means none."""
 
 
 def _guid(value: str) -> str:
@@ -98,26 +100,26 @@ def _resource_group(value: str) -> str:
 
 def _vault_name(value: str) -> str:
     if not re.fullmatch(VAULT_NAME, value):
-        hint = "the name is of your own choice; where the vault is goes under `url`"
+        hint = "choose any name; the address of the vault belongs under `url`"
         raise expected("the name of a vault: 1 to 127 letters, digits and any of . _ -", hint)
     return value
 
 
 def _whole_number(value: object) -> object:
-    # pydantic takes true for 1, and nobody means that.
+    # pydantic would accept true as 1.
     if isinstance(value, bool):
         raise expected("a whole number")
     return value
 
 
 Guid = Annotated[str, AfterValidator(_guid), WithJsonSchema({"type": "string", "pattern": GUID})]
-"""A GUID, in lower case once read."""
+"""A GUID; the model holds it in lower case."""
 
 AccountName = Annotated[str, AfterValidator(_account_name), WithJsonSchema({"type": "string", "pattern": ACCOUNT_NAME})]
 """The name of a Batch account."""
 
 VaultName = Annotated[str, AfterValidator(_vault_name), WithJsonSchema({"type": "string", "pattern": VAULT_NAME})]
-"""The name of a vault in the configuration, which is not its name in Azure."""
+"""The name of a vault in the configuration. It need not be its name in Azure."""
 
 ResourceGroup = Annotated[
     str, AfterValidator(_resource_group), WithJsonSchema({"type": "string", "pattern": RESOURCE_GROUP})
@@ -125,26 +127,26 @@ ResourceGroup = Annotated[
 """The name of a resource group."""
 
 Percent = Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole_number)]
-"""A share of a hundred."""
+"""A percentage."""
 
 Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
-"""A number of things, none included."""
+"""A number of things, 0 or more."""
 
 Concurrency = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole_number)]
-"""A number of requests at once."""
+"""A number of concurrent requests."""
 
 
-def _address(value: str, example: str) -> SplitResult:
-    wanted = f"an https URL such as {example}"
+def _split_url(value: str, example: str) -> SplitResult:
+    expectation = f"an https URL such as {example}"
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018 - a property that raises
     except ValueError:
-        raise expected(wanted) from None
-    bare = re.fullmatch(r"[!-~]+", value) and not parts.query and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme != "https" or not parts.hostname or not bare or "\\" in value or value[-1] in "?#":
+        raise expected(expectation) from None
+    plain = re.fullmatch(r"[!-~]+", value) and not parts.query and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme != "https" or not parts.hostname or not plain or "\\" in value or value[-1] in "?#":
         hint = "only https is allowed" if parts.scheme == "http" else None
-        raise expected(wanted, hint)
+        raise expected(expectation, hint)
     return parts
 
 
@@ -156,14 +158,14 @@ def _host(parts: SplitResult) -> str:
 
 def _vault_url(value: str) -> str:
     example = "https://kv-render.vault.azure.net"
-    parts = _address(value, example)
+    parts = _split_url(value, example)
     if parts.path not in ("", "/"):
         raise expected(f"an https URL without a path, such as {example}")
     return f"https://{_host(parts)}"
 
 
 def _https_url(value: str) -> str:
-    parts = _address(value, "https://management.azure.com")
+    parts = _split_url(value, "https://management.azure.com")
     return f"https://{_host(parts)}{parts.path.rstrip('/')}"
 
 
@@ -172,27 +174,27 @@ _URL_SCHEMA = {"type": "string", "format": "uri", "pattern": "^https://"}
 VaultUrl = Annotated[
     str, AfterValidator(_vault_url), WithJsonSchema({**_URL_SCHEMA, "pattern": r"^https://[^/?#@\s]+/?$"})
 ]
-"""The address of a vault, in lower case and without a slash at the end once read."""
+"""The URL of a vault; the model holds it in lower case and without a trailing slash."""
 
 HttpsUrl = Annotated[str, AfterValidator(_https_url), WithJsonSchema(_URL_SCHEMA)]
-"""An https address without a slash at the end once read."""
+"""An https URL; the model holds it without a trailing slash."""
 
 
 def _webhook_url(value: str) -> str:
-    wanted = "an https URL such as https://hooks.example.com/keysync"
+    expectation = "an https URL such as https://hooks.example.com/keysync"
     try:
         parts = urlsplit(value)
         parts.port  # noqa: B018 - a property that raises
     except ValueError:
-        raise expected(wanted) from None
-    bare = re.fullmatch(r"[!-~]+", value) and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme != "https" or not parts.hostname or not bare or "\\" in value:
-        raise expected(wanted, "only https is allowed" if parts.scheme == "http" else None)
+        raise expected(expectation) from None
+    plain = re.fullmatch(r"[!-~]+", value) and not parts.fragment and "@" not in parts.netloc
+    if parts.scheme != "https" or not parts.hostname or not plain or "\\" in value:
+        raise expected(expectation, "only https is allowed" if parts.scheme == "http" else None)
     return value
 
 
 WebhookUrl = Annotated[str, AfterValidator(_webhook_url), WithJsonSchema(_URL_SCHEMA)]
-"""An https address exactly as written: to a receiver, a slash at the end and a query mean something."""
+"""An https URL exactly as written, since a trailing slash and a query matter to a receiver."""
 
 
 def _name_pattern(value: str) -> str:
@@ -212,32 +214,30 @@ NamePattern = Annotated[
         {"type": "string", "pattern": r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"}
     ),
 ]
-"""The name of a secret, with placeholders in braces."""
+"""The name of a secret; it may contain placeholders in braces."""
 
 
 def check_cron(cron: str) -> None:
-    """Raises what a validator raises where `cron` is no crontab of five fields, or has no fire time."""
-    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # only needed where a crontab is used
+    """Raises a PydanticCustomError unless `cron` is a cron expression of five fields that has a fire time."""
+    from cronsim import CronSim, CronSimError  # noqa: PLC0415  # only needed for a cron expression
 
     fields = cron.split()
     if len(fields) != len(_CRON_FIELDS):
-        raise expected('five fields of a crontab such as "*/5 * * * *"', "minute, hour, day, month, weekday")
+        raise expected('a cron expression of five fields such as "*/5 * * * *"', "minute, hour, day, month, weekday")
     now = datetime.now(UTC)
-    for at, (name, values) in enumerate(_CRON_FIELDS.items()):
+    for index, (name, values) in enumerate(_CRON_FIELDS.items()):
         try:
-            CronSim(" ".join(fields[at] if at == other else "*" for other in range(len(fields))), now)
+            CronSim(" ".join(field if field_index == index else "*" for field_index, field in enumerate(fields)), now)
         except (CronSimError, ValueError):  # ValueError: more digits than Python converts
             raise expected(f"{values} in the field {name}") from None
     try:
         next(CronSim(cron, now))
     except (CronSimError, StopIteration):
-        raise problem(
-            f"{cron!r} never comes", "look at its day and its month: the third and the fourth field"
-        ) from None
+        raise problem(f"{cron!r} never fires", "check its day and its month: the third and the fourth field") from None
 
 
 def check_timezone(name: str) -> str:
-    """A time zone that this machine knows."""
+    """`name`, if it is a time zone that this machine knows. Raises a PydanticCustomError otherwise."""
     try:
         zone_of(name)
     except (ValueError, OSError, KeyError):
@@ -251,7 +251,7 @@ def check_timezone(name: str) -> str:
 
 
 def check_listen(value: str) -> str:
-    """An address and a port."""
+    """`value`, if it is an address and a port. Raises a PydanticCustomError otherwise."""
     try:
         split_listen(value)
     except ValueError:
@@ -259,16 +259,16 @@ def check_listen(value: str) -> str:
     return value
 
 
-def check_room(tags: dict[str, str], room: int) -> None:
-    """Raises what a validator raises where the user's tags take the room of those that keysync writes."""
-    if len(tags) > room:
+def check_tag_count(tags: dict[str, str], limit: int) -> None:
+    """Raises a PydanticCustomError for more than `limit` tags of the user: keysync needs the others."""
+    if len(tags) > limit:
         raise problem(
-            f"found {len(tags)} tags, expected at most {room}: a secret has 15, and keysync writes the others"
+            f"found {len(tags)} tags, expected at most {limit}: a secret can have 15, and keysync writes the others"
         )
 
 
-def reserved(tag: str) -> bool:
-    """Whether keysync writes a tag of this name itself."""
+def is_reserved(tag: str) -> bool:
+    """Whether a name of a tag is reserved for keysync."""
     return tag.casefold() == "managed-by" or tag.casefold().startswith("keysync-")
 
 

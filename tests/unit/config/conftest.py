@@ -1,4 +1,4 @@
-"""A configuration that is right, and what is found where one piece of it is not."""
+"""A valid configuration, and fixtures that load a text and return its findings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A configuration that is read in a process of its own is the same one, and so is all that is wrong with it."""
+"""The separate process returns the same configuration and the same findings."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As in a process that has not loaded what reads a file."""
+    """Simulates a process that has not imported the parser."""
     monkeypatch.delitem(sys.modules, "keysync.config.load")
     yield
     monkeypatch.undo()
 
 
 @pytest.mark.usefixtures("apart")
-def test_another_process_reads_the_same(path: Path) -> None:
-    """Every setting, and nothing of what read it comes into this process."""
+def test_separate_process_returns_the_same_configuration(path: Path) -> None:
+    """Every setting is the same, and this process does not import the parser."""
     path.write_text(RIGHT + "owner: us\nschedule: {every: 90s}\n", encoding="utf-8")
     config = read_config(path)
     assert "keysync.config.load" not in sys.modules
@@ -49,8 +49,8 @@ def test_another_process_reads_the_same(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("apart")
-def test_another_process_finds_the_same(path: Path) -> None:
-    """Each finding with its place."""
+def test_separate_process_returns_the_same_findings(path: Path) -> None:
+    """Each finding has its position."""
     path.write_text(RIGHT + "owner: 5\nshedule: {}\n", encoding="utf-8")
     with pytest.raises(ConfigError) as there:
         read_config(path)
@@ -61,8 +61,8 @@ def test_another_process_finds_the_same(path: Path) -> None:
 
 
 @pytest.mark.usefixtures("apart")
-def test_a_process_that_dies_does_no_harm(path: Path) -> None:
-    """Then this one reads the file itself."""
+def test_killed_process_is_replaced(path: Path) -> None:
+    """This process then reads the file."""
     reading = Reading(path, apart=True)
     process = reading._process
     assert process is not None
@@ -72,7 +72,7 @@ def test_a_process_that_dies_does_no_harm(path: Path) -> None:
 
 @pytest.fixture
 def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Blocks every process that reads a configuration. Returns a pipe that the process writes its id to, and never closes."""
+    """Blocks every process that reads a configuration. Returns a pipe to which the process writes its id and which it never closes."""
     pipe, modules = tmp_path / "started", tmp_path / "modules"
     os.mkfifo(pipe)
     modules.mkdir()
@@ -85,13 +85,13 @@ def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
 
 
 def read_within(descriptor: int, seconds: float) -> bytes:
-    """What is written next, empty at the end. Fails where nothing comes in `seconds`."""
+    """The next bytes from a pipe, empty at its end. Fails after `seconds` without any."""
     assert select.select([descriptor], [], [], seconds)[0]
     return os.read(descriptor, 100)
 
 
-def test_the_process_ends_with_its_parent(path: Path, stuck: int) -> None:
-    """Also where the parent is killed: the kernel then closes the pipe that it reads."""
+def test_separate_process_ends_with_its_parent(path: Path, stuck: int) -> None:
+    """Also if the parent is killed: the kernel then closes the pipe."""
     code = "import pathlib, sys, keysync.config.isolated as r; r.read_config(pathlib.Path(sys.argv[1]))"
     with subprocess.Popen([sys.executable, "-c", code, str(path)]) as parent:
         assert int(read_within(stuck, 60)) != parent.pid
@@ -101,8 +101,8 @@ def test_the_process_ends_with_its_parent(path: Path, stuck: int) -> None:
 
 
 @pytest.mark.usefixtures("apart")
-def test_a_process_that_does_not_answer_is_an_error(path: Path, stuck: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The file is named, and the process is killed."""
+def test_timeout_of_the_process_is_an_error(path: Path, stuck: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the file, and the process is killed."""
     reading = Reading(path, apart=True)
     read_within(stuck, 60)
     monkeypatch.setattr(isolated, "_DEADLINE_SECONDS", 0.01)
@@ -114,8 +114,8 @@ def test_a_process_that_does_not_answer_is_an_error(path: Path, stuck: int, monk
 
 
 @pytest.mark.usefixtures("apart")
-def test_a_pipe_is_read_by_the_process_that_has_it(tmp_path: Path) -> None:
-    """Another one could not open it, or would take what is meant for this one."""
+def test_pipe_is_read_in_this_process(tmp_path: Path) -> None:
+    """Another process could not open it, or would consume its content."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     reading = Reading(pipe, apart=True)
@@ -124,21 +124,21 @@ def test_a_pipe_is_read_by_the_process_that_has_it(tmp_path: Path) -> None:
         assert reading.result().accounts[0].name == "sampleacct"
 
 
-def test_no_secret_runs_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A secret of the environment stays there; what runs has the variable's name."""
+def test_no_secret_passes_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The result contains the name of the variable, not its value."""
     monkeypatch.setenv("PLANTED", PLANTED)
     path.write_text(RIGHT + SECRET, encoding="utf-8")
     process = isolated._start(path)
     assert process is not None
     passed, _ = process.communicate()
-    assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # nosec B301  # made by this very test
+    assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # nosec B301  # made by this test
     assert b"PLANTED" in passed
     assert PLANTED.encode() not in passed
     assert PLANTED[:8].encode() not in passed
 
 
-def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file of the name of a library must not run because keysync was started beside it."""
+def test_working_folder_is_not_a_module_path(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file with the name of a library must not run because keysync was started in its folder."""
     (path.parent / "pydantic.py").write_text("raise SystemExit(7)", encoding="utf-8")
     monkeypatch.chdir(path.parent)
     process = isolated._start(path)
@@ -147,8 +147,8 @@ def test_the_folder_that_one_is_in_is_no_place_of_modules(path: Path, monkeypatc
     assert process.returncode == 0
 
 
-def test_the_daemon_needs_nothing_of_what_reads_its_file() -> None:
-    """It is what a daemon is spared; a single import anywhere would bring it back."""
+def test_daemon_does_not_import_the_parser() -> None:
+    """A single import anywhere would bring its memory back."""
     code = "import sys, keysync.cli.main, keysync.cli.run, keysync.cli.sync; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"keysync.cli.run", "azure.mgmt.batch"} <= set(loaded)
@@ -158,8 +158,8 @@ def test_the_daemon_needs_nothing_of_what_reads_its_file() -> None:
 @pytest.mark.parametrize(
     ("text", "most"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("100000 0", None)]
 )
-def test_a_containers_quota_counts(tmp_path: Path, text: str, most: float | None) -> None:
-    """Half a processor has no room for two processes; without a quota all that there are count."""
+def test_container_quota_limits_the_processors(tmp_path: Path, text: str, most: float | None) -> None:
+    """Without a quota all processors count."""
     quota = tmp_path / "cpu.max"
     quota.write_text(text, encoding="ascii")
     there = processors(tmp_path / "none")
@@ -167,10 +167,10 @@ def test_a_containers_quota_counts(tmp_path: Path, text: str, most: float | None
     assert processors(quota) == (there if most is None else min(there, most))
 
 
-def test_accounts_share_what_is_made_of_them_wherever_they_are_read(path: Path) -> None:
-    """The id of an account stands in the tags of each of its secrets too: it is there once."""
+def test_unpickled_accounts_share_their_strings(path: Path) -> None:
+    """The id of an account, which tags of its secrets repeat, exists once in memory."""
     path.write_text(RIGHT, encoding="utf-8")
     (account,) = load_config(path, os.environ).accounts
-    (again,) = pickle.loads(pickle.dumps((account,)))  # noqa: S301  # nosec B301  # made by this very test
+    (again,) = pickle.loads(pickle.dumps((account,)))  # noqa: S301  # nosec B301  # made by this test
     assert (again, again.key, again.secret_names()) == (account, account.key, account.secret_names())
     assert again.resource_id is account.resource_id

@@ -1,4 +1,4 @@
-"""Where the file is found, what the environment adds, and that the examples and the schema are right."""
+"""Location of the file, environment variables, referenced files, examples and the JSON Schema."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def test_the_file_is_found_in_the_documented_order(tmp_path, monkeypatch):
     assert find_config(None, {}) == Path("keysync.yaml")
 
 
-def test_without_a_file_the_user_learns_where_it_was_looked_for(tmp_path, monkeypatch):
-    """Nothing found is an error that names each place."""
+def test_missing_configuration_names_the_checked_paths(tmp_path, monkeypatch):
+    """The error names each path."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("keysync.config.locate._PLACES", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr("keysync.config.locate._DEFAULT_PATHS", (Path("keysync.yaml"), tmp_path / "etc.yaml"))
     with pytest.raises(ConfigError, match=r"KEYSYNC_CONFIG .*\./keysync\.yaml, .*etc\.yaml"):
         find_config(None, {})
 
@@ -52,16 +52,16 @@ def test_without_a_file_the_user_learns_where_it_was_looked_for(tmp_path, monkey
     ("value", "in_file", "read_only"),
     [("1", False, True), ("true", False, True), ("TRUE", False, True), ("0", True, False), ("", True, True)],
 )
-def test_the_environment_decides_on_read_only(load, value, in_file, read_only):
-    """KEYSYNC_READ_ONLY wins over the file, unless it is empty."""
+def test_read_only_variable_overrides_the_file(load, value, in_file, read_only):
+    """KEYSYNC_READ_ONLY overrides the file unless it is empty."""
     text = RIGHT + f"read_only: {str(in_file).lower()}\n"
     assert load(text, {"KEYSYNC_READ_ONLY": value}).read_only is read_only
 
 
-def test_another_value_of_read_only_is_an_error(findings):
+def test_misspelt_read_only_variable_is_an_error(findings):
     """A misspelt switch must not let keysync write."""
-    (one,) = findings(RIGHT, {"KEYSYNC_READ_ONLY": "yess"})
-    assert one.key == "KEYSYNC_READ_ONLY"
+    (finding,) = findings(RIGHT, {"KEYSYNC_READ_ONLY": "yess"})
+    assert finding.key == "KEYSYNC_READ_ONLY"
 
 
 @pytest.mark.parametrize(
@@ -72,34 +72,34 @@ def test_another_value_of_read_only_is_an_error(findings):
         ("", "", "127.0.0.1:8080"),
     ],
 )
-def test_the_environment_says_where_to_listen_unless_the_file_does(load, in_file, given, expected):
-    """An image has a default of its own, and what an operator wrote wins over it."""
+def test_listen_variable_is_a_default(load, in_file, given, expected):
+    """An image sets KEYSYNC_LISTEN. `listen` in the file overrides it."""
     assert load(RIGHT + in_file, {"KEYSYNC_LISTEN": given}).listen == expected
 
 
-def test_a_bad_address_in_the_environment_is_a_finding(findings):
-    """It names the variable, since no line of the file is wrong."""
-    (one,) = findings(RIGHT, {"KEYSYNC_LISTEN": "8080"})
-    assert (one.file, one.key) == ("environment", "KEYSYNC_LISTEN")
+def test_bad_listen_variable_is_a_finding(findings):
+    """It names the variable, not a line of the file."""
+    (finding,) = findings(RIGHT, {"KEYSYNC_LISTEN": "8080"})
+    assert (finding.file, finding.key) == ("environment", "KEYSYNC_LISTEN")
 
 
-def test_a_relative_file_starts_at_the_folder_of_the_configuration(load, tmp_path):
-    """Where keysync was started from makes no difference."""
+def test_relative_path_starts_at_the_folder_of_the_configuration(load, tmp_path):
+    """The working folder makes no difference."""
     (tmp_path / "cert.pem").write_bytes(PAIR)
     assert load(RIGHT + CERTIFICATE).credential.certificate_file == tmp_path / "cert.pem"
 
 
-def test_a_file_that_is_missing_is_a_finding(findings):
-    """A file that the configuration names must be there, wherever it is named."""
-    (one,) = findings(RIGHT + CERTIFICATE)
-    assert one.key == "credential.certificate_file"
-    assert "expected a file that exists" in one.message
+def test_missing_referenced_file_is_a_finding(findings):
+    """Credentials, vaults and the cloud can name files, which must exist."""
+    (finding,) = findings(RIGHT + CERTIFICATE)
+    assert finding.key == "credential.certificate_file"
+    assert "expected a file that exists" in finding.message
     nested = RIGHT.replace("net}", "net, credential: {type: workload_identity, token_file: nope}}")
-    (one,) = findings(nested)
-    assert one.key == "vaults.main.credential.token_file"
+    (finding,) = findings(nested)
+    assert finding.key == "vaults.main.credential.token_file"
     cloud = "cloud: {authority: https://a, resource_manager: https://b, ca_bundle: '${CA}'}\n"
-    (one,) = findings(RIGHT + cloud, {"CA": "ca-bundle.pem"})
-    assert one.message == "found the value of ${CA}, expected a file that exists"
+    (finding,) = findings(RIGHT + cloud, {"CA": "ca-bundle.pem"})
+    assert finding.message == "found the value of ${CA}, expected a file that exists"
 
 
 @pytest.mark.parametrize(
@@ -112,51 +112,51 @@ def test_a_file_that_is_missing_is_a_finding(findings):
     ],
     ids=["garbage", "empty", "no key", "no certificate"],
 )
-def test_a_certificate_that_cannot_sign_in_is_a_finding_with_its_line(findings, tmp_path, content, what):
-    """File, line and key, and what the file has to hold."""
+def test_unusable_certificate_is_a_finding_with_its_line(findings, tmp_path, content, what):
+    """The finding has line and key. The hint describes the required content."""
     (tmp_path / "cert.pem").write_bytes(content)
-    (one,) = findings(RIGHT + CERTIFICATE)
-    assert one.line == RIGHT.count("\n") + 1
-    assert one.key == "credential.certificate_file"
-    assert one.message == f"found 'cert.pem', which is {what}"
-    assert "the certificate and its private key" in one.hint
+    (finding,) = findings(RIGHT + CERTIFICATE)
+    assert finding.line == RIGHT.count("\n") + 1
+    assert finding.key == "credential.certificate_file"
+    assert finding.message == f"found 'cert.pem', which is {what}"
+    assert "the certificate and its private key" in finding.hint
 
 
-def test_a_certificate_of_pkcs12_opens_with_its_password_alone(load, findings, tmp_path):
-    """The wrong password is a finding of the file, and so is a file without a key."""
-    made = x509.load_pem_x509_certificate(certificate_pem(END, with_key=False))
+def test_pkcs12_certificate_needs_its_password(load, findings, tmp_path):
+    """A wrong password and a file without a key are findings."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem(END, with_key=False))
     key = load_pem_private_key(PAIR, None)
     closed = BestAvailableEncryption(b"open")
-    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", key, made, None, closed))
+    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", key, certificate, None, closed))
     text = RIGHT + CERTIFICATE.replace("cert.pem", "cert.pem, password_file: word")
     (tmp_path / "word").write_text("open\n")
     assert load(text).credential.password_file == tmp_path / "word"
     (tmp_path / "word").write_text("shut")
-    (one,) = findings(text)
-    assert one.message.endswith("a file that cannot be opened as PEM or PKCS#12")
-    assert "password_file" in one.hint
+    (finding,) = findings(text)
+    assert finding.message.endswith("a file that cannot be opened as PEM or PKCS#12")
+    assert "password_file" in finding.hint
     (tmp_path / "word").write_text("open")
-    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", None, made, None, closed))
-    (one,) = findings(text)
-    assert one.message.endswith("a file without a private key and its certificate")
+    (tmp_path / "cert.pem").write_bytes(pkcs12.serialize_key_and_certificates(b"k", None, certificate, None, closed))
+    (finding,) = findings(text)
+    assert finding.message.endswith("a file without a private key and its certificate")
 
 
 @pytest.mark.parametrize("content", [b"garbage", b"", PAIR.partition(b"-----BEGIN CERTIFICATE-----")[0]])
-def test_a_bundle_without_certificates_is_a_finding_with_its_line(load, findings, tmp_path, content):
-    """It names the line of `ca_bundle`, not the first host that is not trusted."""
+def test_ca_bundle_without_certificates_is_a_finding_with_its_line(load, findings, tmp_path, content):
+    """It is reported at `ca_bundle`, before a connection fails."""
     cloud = "cloud:\n  authority: https://a\n  resource_manager: https://b\n  ca_bundle: ca.pem\n"
     (tmp_path / "ca.pem").write_bytes(content)
-    (one,) = findings(RIGHT + cloud)
-    assert (one.line, one.key) == (RIGHT.count("\n") + 4, "cloud.ca_bundle")
-    assert one.message == "found 'ca.pem', which is a file without certificates"
-    assert "PEM" in one.hint
+    (finding,) = findings(RIGHT + cloud)
+    assert (finding.line, finding.key) == (RIGHT.count("\n") + 4, "cloud.ca_bundle")
+    assert finding.message == "found 'ca.pem', which is a file without certificates"
+    assert "PEM" in finding.hint
     (tmp_path / "ca.pem").write_bytes(certificate_pem(END, with_key=False))
     assert load(RIGHT + cloud).cloud.ca_bundle == tmp_path / "ca.pem"
 
 
 @pytest.fixture
 def locked():
-    """A folder that this process may not enter, and one of whose files it may not read, with what it runs as meanwhile."""
+    """A folder with a file that this process may not read and a subfolder that it may not enter."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -180,60 +180,60 @@ def locked():
 
 
 @pytest.mark.parametrize("place", ["keysync.yaml", "closed/keysync.yaml"])
-def test_a_configuration_that_may_not_be_read_names_the_user_and_the_fix(locked, place):
-    """Also where it is the folder that may not be entered, and also through the process that reads it apart."""
+def test_unreadable_configuration_names_the_user_and_the_fix(locked, place):
+    """Also if the folder cannot be entered, and also through the separate process."""
     for read in (lambda path: load_config(path, {}), read_config):
         with pytest.raises(ConfigError) as caught:
             read(locked / place)
-        (one,) = caught.value.findings
-        assert one.file == str(locked / place)
-        assert one.message == "the file cannot be read: Permission denied"
-        assert f"uid {os.geteuid()}" in one.hint
-        assert "chmod" in one.hint
+        (finding,) = caught.value.findings
+        assert finding.file == str(locked / place)
+        assert finding.message == "the file cannot be read: Permission denied"
+        assert f"uid {os.geteuid()}" in finding.hint
+        assert "chmod" in finding.hint
 
 
-def test_a_configuration_behind_a_closed_folder_is_found(locked, monkeypatch):
-    """It is not passed over for another, and does not end in a traceback: reading it says what is wrong."""
+def test_configuration_in_a_closed_folder_is_found(locked, monkeypatch):
+    """It is not skipped and raises nothing. Reading it reports the problem."""
     monkeypatch.setattr(
-        "keysync.config.locate._PLACES", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
+        "keysync.config.locate._DEFAULT_PATHS", (locked / "closed" / "keysync.yaml", locked / "certified.yaml")
     )
     assert find_config(None, {}) == locked / "closed" / "keysync.yaml"
 
 
-def test_a_certificate_that_may_not_be_read_names_the_user(locked):
-    """With the line that names it."""
+def test_unreadable_certificate_names_the_user(locked):
+    """The finding has the line of the path."""
     with pytest.raises(ConfigError) as caught:
         load_config(locked / "certified.yaml", {})
-    (one,) = caught.value.findings
-    assert (one.line, one.key) == (RIGHT.count("\n") + 1, "credential.certificate_file")
-    assert one.message.endswith("which is a file that cannot be read")
-    assert f"uid {os.geteuid()}" in one.hint
+    (finding,) = caught.value.findings
+    assert (finding.line, finding.key) == (RIGHT.count("\n") + 1, "credential.certificate_file")
+    assert finding.message.endswith("which is a file that cannot be read")
+    assert f"uid {os.geteuid()}" in finding.hint
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_example_loads(name):
-    """The examples are right, and need nothing but what they say."""
+def test_example_loads(name):
+    """The examples are valid, and need only the variables that they name."""
     assert load_config(EXAMPLES / name, ENVIRON).accounts
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_example_fits_the_schema(name):
-    """The schema describes the file as it is written."""
+def test_example_matches_the_schema(name):
+    """The schema describes the text in the file."""
     data = YAML(typ="safe", pure=True).load(EXAMPLES / name)
     jsonschema.Draft202012Validator(json_schema()).validate(data)
 
 
-def test_the_full_example_has_every_key():
-    """Whoever looks for a key finds it in the full example."""
+def test_full_example_has_every_key():
+    """full.yaml shows each key of the schema."""
     data = YAML(typ="safe", pure=True).load(EXAMPLES / "full.yaml")
     schema = json_schema()
     assert set(data) == set(schema["properties"])
     places = {"Vault": data["vaults"]["audited"], "Account": data["accounts"][1], "Discover": data["discover"][0]}
     for name, written in places.items():
-        # One of the two ways to name subscriptions can stand there, not both.
+        # An entry has `subscription_id` or `subscriptions`, not both.
         assert set(written) == set(schema["$defs"][name]["properties"]) - {"subscriptions"}
     assert set(data["discover"][1]) == {"subscriptions", "vaults_by_tag"}
-    # One of the two sources of the secret can stand there, not both.
+    # `notify` has `secret` or `secret_file`, not both.
     assert {*data["notify"], "secret_file"} == set(schema["$defs"]["Notify"]["properties"])
 
 
@@ -250,14 +250,14 @@ def test_the_full_example_has_every_key():
         {"discover": [{"subscription_id": GUID, "vaults": ["main"], "via": "graph"}]},
     ],
 )
-def test_the_schema_refuses_what_loading_refuses(wrong):
-    """An editor that knows the schema shows the mistake."""
+def test_schema_rejects_invalid_configurations(wrong):
+    """An editor with the schema shows the mistake."""
     data = {**YAML(typ="safe", pure=True).load(EXAMPLES / "minimal.yaml"), **wrong}
     assert not jsonschema.Draft202012Validator(json_schema()).is_valid(data)
 
 
-def test_the_schema_file_is_what_the_models_say():
-    """The schema in the repository is the one that `keysync schema` prints."""
+def test_schema_file_is_current():
+    """The file in the repository is the output of `keysync schema`."""
     jsonschema.Draft202012Validator.check_schema(json_schema())
     assert (EXAMPLES / "keysync.schema.json").read_text(encoding="utf-8") == render_schema()
     assert os.linesep == "\n" or "\r" not in render_schema()

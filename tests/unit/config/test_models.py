@@ -1,4 +1,4 @@
-"""What a configuration that is right turns into."""
+"""The settings of valid configurations."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ accounts:
 """
 
 
-def test_the_defaults_are_those_of_the_contract(load):
-    """What is not written has the documented default."""
+def test_defaults_match_the_contract(load):
+    """A key that is not set has its documented default."""
     config = load()
     assert config.cloud == "public"
     assert config.credential == settings.DefaultCredential()
@@ -50,8 +50,8 @@ def test_the_defaults_are_those_of_the_contract(load):
     )
 
 
-def test_an_account_knows_its_id_and_its_secrets(load):
-    """The ARM id and the names of the secrets come from the account."""
+def test_account_has_its_id_and_secret_names(load):
+    """Both are computed from the fields of the account."""
     (account,) = load().accounts
     assert account.resource_id == (
         "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/default-azurebatch-japaneast"
@@ -60,19 +60,19 @@ def test_an_account_knows_its_id_and_its_secrets(load):
     assert account.secret_names() == {"primary": "sampleacct-primary-key", "secondary": "sampleacct-secondary-key"}
 
 
-def test_null_leaves_a_key_out():
-    """A key whose name is null is not kept in sync."""
+def test_null_name_skips_a_key():
+    """A key whose name is null is not synced."""
     names = SecretNames(primary="{resource_group}-{account}", secondary=None).plain()
     assert names.render("acct", resource_group="rg") == {"primary": "rg-acct"}
 
 
-def test_a_vault_has_one_form_of_its_address():
-    """Case, a slash at the end and the usual port make no difference."""
+def test_vault_url_is_normalized():
+    """Case, a trailing slash and the default port make no difference."""
     assert Vault(url="https://KV.vault.azure.net:443/").url == "https://kv.vault.azure.net"
     assert Vault(url="https://localhost:8443").url == "https://localhost:8443"
 
 
-def test_a_guid_is_read_in_lower_case():
+def test_guid_is_lower_case():
     """Two spellings of a subscription are one subscription."""
     account = Account(
         subscription_id="ABCDEF00-0000-0000-0000-000000000000", resource_group="rg", name="abc", vaults=["main"]
@@ -80,15 +80,15 @@ def test_a_guid_is_read_in_lower_case():
     assert account.subscription_id == "abcdef00-0000-0000-0000-000000000000"
 
 
-def test_a_cloud_can_be_a_mapping(load):
-    """A cloud without a name is given by its addresses."""
+def test_cloud_can_be_a_mapping(load):
+    """A cloud without a name has its endpoints in a mapping."""
     cloud = load(RIGHT + "cloud: {authority: https://login.x/, resource_manager: https://arm.x:8443}\n").cloud
     assert isinstance(cloud, settings.CloudMapping)
     assert (cloud.authority, cloud.resource_manager) == ("https://login.x", "https://arm.x:8443")
 
 
-def test_a_client_secret_comes_from_the_environment(load):
-    """What is kept is the name of the variable, so that no configuration holds a secret."""
+def test_client_secret_is_an_environment_variable(load):
+    """The configuration holds the name of the variable, not the secret."""
     text = RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n"
     credential = load(text, {"S": "hunter2"}).credential
     assert isinstance(credential, settings.ClientSecretCredential)
@@ -97,19 +97,19 @@ def test_a_client_secret_comes_from_the_environment(load):
 
 
 @pytest.mark.parametrize("value", ["hunter2", "hunter2${S}", "${S}${S}", "$${S}"])
-def test_a_literal_secret_is_refused(findings, value):
-    """A secret never stands in the file itself, not even a part of it."""
+def test_literal_secret_is_an_error(findings, value):
+    """The file must not contain a secret, nor a part of one."""
     text = RIGHT + f"credential: {{type: client_secret, tenant_id: t, client_id: c, client_secret: '{value}'}}\n"
-    (one,) = findings(text, {"S": "abc"})
-    assert (one.line, one.key) == (8, "credential.client_secret")
-    assert one.message == "a secret never stands in the file itself"
-    assert "hunter2" not in str(one)
+    (finding,) = findings(text, {"S": "abc"})
+    assert (finding.line, finding.key) == (8, "credential.client_secret")
+    assert finding.message == "the file must not contain a secret"
+    assert "hunter2" not in str(finding)
 
 
-def test_a_client_secret_has_one_source(findings):
+def test_client_secret_has_one_source(findings):
     """Neither or both of its sources is an error."""
-    (one,) = findings(RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c}\n")
-    assert "exactly one of client_secret_file and client_secret" in one.message
+    (finding,) = findings(RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c}\n")
+    assert "exactly one of client_secret_file and client_secret" in finding.message
     (empty,) = findings(
         RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n", {"S": ""}
     )
@@ -119,8 +119,8 @@ def test_a_client_secret_has_one_source(findings):
 NOTIFY = RIGHT + "notify: {url: 'https://hooks.example.com/a/?b=c', secret: '${S}'}\n"
 
 
-def test_a_webhook_is_optional_and_has_defaults(load):
-    """Without one nobody is told; with one, everything is, to the address exactly as written."""
+def test_webhook_is_optional_and_has_defaults(load):
+    """By default it gets every event. Its URL stays exactly as written."""
     assert load().notify is None
     notify = load(NOTIFY, {"S": "hunter2"}).notify
     assert notify.url == "https://hooks.example.com/a/?b=c"
@@ -130,8 +130,8 @@ def test_a_webhook_is_optional_and_has_defaults(load):
     assert "hunter2" not in repr(notify)
 
 
-def test_the_secret_of_a_webhook_may_be_a_file(load, tmp_path):
-    """A relative path starts at the folder of the configuration, as everywhere."""
+def test_secret_of_a_webhook_may_be_a_file(load, tmp_path):
+    """A relative path starts at the folder of the configuration."""
     (tmp_path / "hook-secret").touch()
     assert (
         load(NOTIFY.replace("secret: '${S}'", "secret_file: hook-secret")).notify.secret_file
@@ -147,51 +147,51 @@ def test_the_secret_of_a_webhook_may_be_a_file(load, tmp_path):
         ("/a/?b=c", "/a#b", "notify.url", "expected an https URL", ""),
     ],
 )
-def test_an_address_that_events_cannot_go_to_is_an_error(findings, old, new, key, message, hint):
-    """Only https, with no user in it; an address from the environment, which may hold a token, is not shown."""
+def test_invalid_webhook_url_is_an_error(findings, old, new, key, message, hint):
+    """It must be https without user info. A URL from a variable may contain a token, so it is not shown."""
     url = "https://receiver.example.net/a/?b=c"
     text = RIGHT + "notify: {url: '${U}', secret: '${S}'}\n"
-    (one,) = findings(text, {"S": "hunter2", "U": url.replace(old, new)})
-    assert one.key == key
-    assert message in one.message
-    assert hint in (one.hint or "")
-    assert "receiver" not in str(one)
+    (finding,) = findings(text, {"S": "hunter2", "U": url.replace(old, new)})
+    assert finding.key == key
+    assert message in finding.message
+    assert hint in (finding.hint or "")
+    assert "receiver" not in str(finding)
 
 
 @pytest.mark.parametrize(
     ("old", "new", "key", "message"),
     [
         (", secret: '${S}'", "", "notify", "exactly one of secret_file and secret"),
-        ("'${S}'", "hunter2", "notify.secret", "never stands in the file itself"),
+        ("'${S}'", "hunter2", "notify.secret", "must not contain a secret"),
         ("secret: '${S}'", "secret_file: nope", "notify.secret_file", "expected a file that exists"),
         ("secret:", "events: [], secret:", "notify.events", "at least 1"),
         ("secret:", "events: [changd], secret:", "notify.events[0]", "'changed', 'failed', 'recovered' or 'stopped'"),
         ("secret:", "timeout: 0s, secret:", "notify.timeout", "above 0s"),
     ],
 )
-def test_each_wrong_piece_of_a_webhook_is_named(findings, old, new, key, message):
-    """What is wrong stands in the finding, and the secret never does."""
-    (one,) = findings(NOTIFY.replace(old, new), {"S": "hunter2"})
-    assert (one.line, one.key) == (8, key)
-    assert message in one.message
-    assert "hunter2" not in str(one)
-    assert key != "notify.secret" or "use secret_file" in (one.hint or "")
+def test_wrong_webhook_setting_is_reported(findings, old, new, key, message):
+    """The finding names the problem and never the secret."""
+    (finding,) = findings(NOTIFY.replace(old, new), {"S": "hunter2"})
+    assert (finding.line, finding.key) == (8, key)
+    assert message in finding.message
+    assert "hunter2" not in str(finding)
+    assert key != "notify.secret" or "use secret_file" in (finding.hint or "")
 
 
 def test_vaults_and_accounts_may_have_their_own_credential(load):
-    """A credential further down is of the kind that its type says."""
+    """The type of such a credential selects its class too."""
     text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")
     assert isinstance(load(text).vaults["main"].credential, settings.ManagedIdentityCredential)
 
 
-def test_a_configuration_does_not_change(load):
-    """What is loaded stays as it is."""
+def test_configuration_is_immutable(load):
+    """Fields cannot be assigned."""
     with pytest.raises(FrozenInstanceError):
         load().owner = "x"
 
 
-def test_a_model_can_be_made_without_a_file():
-    """Code may build a configuration from plain values, with the same checks."""
+def test_model_can_be_built_without_a_file():
+    """Code can validate plain values with the same checks."""
     account = {"subscription_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "resource_group": "r", "name": "abc"}
     vaults = {"main": {"url": "https://a"}}
     assert Config.model_validate({"vaults": vaults, "accounts": [{**account, "vaults": ["main"]}]})
@@ -203,22 +203,22 @@ def test_a_model_can_be_made_without_a_file():
     ("text", "seconds"), [("500ms", 0.5), ("30s", 30), ("5m", 300), ("1h", 3600), ("1h30m", 5400), ("1d", 86400)]
 )
 def test_durations_have_units(text, seconds):
-    """A duration is what its units say."""
+    """Each unit has its length."""
     assert parse_duration(text).total_seconds() == seconds
 
 
 @pytest.mark.parametrize(
     "text", ["", "5", "m", "5 m", "30m1h", "-5m", "1.5h", "٣s", "5m\n", "999999999d", None, [], 1e99]
 )
-def test_what_is_no_duration_is_refused(text):
-    """Anything else is refused with what is expected."""
+def test_invalid_duration_is_an_error(text):
+    """The error says what is expected."""
     with pytest.raises(ValueError, match="duration"):
         parse_duration(text)
 
 
 @given(st.integers(min_value=0, max_value=366 * 86_400_000))
-def test_a_duration_is_written_as_it_is_read(milliseconds):
-    """Formatting and parsing are each other's inverse."""
+def test_duration_survives_formatting_and_parsing(milliseconds):
+    """Parsing is the inverse of formatting."""
     span = timedelta(milliseconds=milliseconds)
     assert parse_duration(format_duration(span)) == span
 
@@ -226,8 +226,8 @@ def test_a_duration_is_written_as_it_is_read(milliseconds):
 ELECTION = RIGHT + "leader_election: {lease: keysync, renew_deadline: 7s}\n"
 
 
-def test_an_election_is_optional_and_has_defaults(load):
-    """A standby takes over within fifteen seconds: the lease, and a look that just missed it on either side."""
+def test_leader_election_is_optional_and_has_defaults(load):
+    """A standby takes over within 15 s: the lease plus a check just missed on either side."""
     assert load().leader_election is None
     election = load(ELECTION).leader_election
     assert (election.lease, election.namespace, election.identity) == ("keysync", None, None)
@@ -244,19 +244,19 @@ def test_an_election_is_optional_and_has_defaults(load):
         ("7s", "2s", "leader_election.renew_deadline", "one and a half times retry_period"),
     ],
 )
-def test_times_of_an_election_that_cannot_work_are_named(findings, old, new, key, message):
-    """Before the library sees them, which would end the process."""
-    (one,) = findings(ELECTION.replace(old, new))
-    assert one.key == key
-    assert message in one.message
+def test_impossible_election_times_are_errors(findings, old, new, key, message):
+    """They are found before the leader election starts."""
+    (finding,) = findings(ELECTION.replace(old, new))
+    assert finding.key == key
+    assert message in finding.message
 
 
 @pytest.mark.parametrize(
-    "model", [one for one in vars(models).values() if isinstance(one, type) and issubclass(one, models.Strict)]
+    "model", [item for item in vars(models).values() if isinstance(item, type) and issubclass(item, models.Strict)]
 )
-def test_settings_have_the_fields_of_their_model(model):
-    """What may stand in a file means something, and nothing is meant that no file can say."""
+def test_settings_have_the_fields_of_their_models(model):
+    """Each model and its dataclass in `settings` have the same fields."""
     if model is not models.Strict:
-        meant = getattr(settings, model.__name__)
-        assert {one.name for one in fields(meant) if one.init} == set(model.model_fields)
-        assert meant.__dictoffset__ == 0, "a dict for each object is what slots spare"
+        counterpart = getattr(settings, model.__name__)
+        assert {item.name for item in fields(counterpart) if item.init} == set(model.model_fields)
+        assert counterpart.__dictoffset__ == 0, "slots avoid a dict for each object"

@@ -1,4 +1,4 @@
-"""Reading YAML: what is no YAML, what the environment gives, and what is never shown."""
+"""YAML files: invalid input, environment variables, and secrets that messages must hide."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Sample(BaseModel):
 
     @field_validator("label")
     @classmethod
-    def _talkative(cls, value: str) -> str:
+    def _repeat_value(cls, value: str) -> str:
         if len(value) > 3:
             raise ValueError(f"{value} is too long")
         return value
@@ -73,56 +73,56 @@ def findings_of(read, text, environ=None):
         ("? [a, b]\n: c\n", "a list or a mapping as a key"),
     ],
 )
-def test_what_is_no_document_is_a_finding(read, text, message):
-    """Whatever stands in the file, the user is told; nothing crashes."""
-    assert any(message in one.message for one in findings_of(read, text))
+def test_invalid_document_is_a_finding(read, text, message):
+    """Any content gives a finding and no crash."""
+    assert any(message in finding.message for finding in findings_of(read, text))
 
 
-def test_a_syntax_error_has_its_line(read):
-    """What the parser could not read is shown where it stands."""
-    (one,) = findings_of(read, "label: a\nitems: ]\n")
-    assert (one.line, one.column) == (2, 8)
+def test_syntax_error_has_its_position(read):
+    """The finding has the line and column of the syntax error."""
+    (finding,) = findings_of(read, "label: a\nitems: ]\n")
+    assert (finding.line, finding.column) == (2, 8)
 
 
-def test_a_variable_in_braces_needs_quotes_and_the_user_learns_it(read):
-    """YAML reads the braces of ${NAME} as its own inside of a flow mapping; the hint names the cure."""
-    (one,) = findings_of(read, "items: [{name: ${A}, key: x}]\n", {"A": "a"})
-    assert "put it in quotes" in (one.hint or "")
+def test_unquoted_variable_in_a_flow_mapping_has_a_hint(read):
+    """In a flow mapping YAML parses the braces of ${NAME} itself. The hint says to quote it."""
+    (finding,) = findings_of(read, "items: [{name: ${A}, key: x}]\n", {"A": "a"})
+    assert "put it in quotes" in (finding.hint or "")
 
 
-def test_a_file_without_a_last_newline_has_positions_too(read):
-    """The last line is a line, whether or not it ends with one."""
-    (one,) = findings_of(read, "label: [a]")
-    assert (one.line, one.column) == (1, 1)
+def test_file_without_a_last_newline_has_positions(read):
+    """The last line need not end with a newline."""
+    (finding,) = findings_of(read, "label: [a]")
+    assert (finding.line, finding.column) == (1, 1)
 
 
-def test_a_file_that_is_not_there_is_a_finding(tmp_path):
-    """A missing file and a folder in its place are told, with the name that the user gave."""
+def test_missing_file_is_a_finding(tmp_path):
+    """So is a folder in its place. The finding has the path that the user gave."""
     for path, message in ((tmp_path / "none.yaml", "no such file"), (tmp_path, "found a folder")):
         with pytest.raises(ConfigError, match=message) as caught:
             load_document(path, Sample, environ={})
         assert caught.value.findings[0].file == str(path)
 
 
-def test_aliases_cannot_make_a_file_endless(read, monkeypatch):
-    """A small file that expands to a huge one is refused."""
+def test_aliases_cannot_expand_without_limit(read, monkeypatch):
+    """A small file that expands to too many values is an error."""
     monkeypatch.setattr("keysync.config.yaml._MAX_VALUES", 1000)
     levels = "".join(f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]\n" for n in range(1, 9))
     assert "more than 1000 values" in findings_of(read, "l0: &l0 x\n" + levels)[0].message
 
 
-def test_a_duplicate_key_is_shown_with_both_lines(read):
-    """The second of two equal keys is where the finding stands; the first is named."""
-    (one,) = findings_of(read, "label: a\nitems: []\nlabel: b\n")
-    assert (one.line, one.column, one.key) == (3, 1, "label")
-    assert "first in line 1" in one.message
+def test_duplicate_key_is_reported_with_both_lines(read):
+    """The finding is at the second key and names the line of the first."""
+    (finding,) = findings_of(read, "label: a\nitems: []\nlabel: b\n")
+    assert (finding.line, finding.column, finding.key) == (3, 1, "label")
+    assert "first in line 1" in finding.message
 
 
-def test_the_environment_is_filled_in(read):
-    """${NAME} takes a variable, also inside of text; $${ is the text itself; what comes in is not looked at again."""
-    made = read("items: [{name: 'a-${A}-$${B}'}]\nlabel: ${C}\n", {"A": "${C}", "C": "x"})
-    assert made.items[0].name == "a-${C}-${B}"
-    assert made.label == "x"
+def test_variables_are_expanded(read):
+    """${NAME} is expanded, also inside of text. $${ is an escape. Values of variables are not expanded again."""
+    sample = read("items: [{name: 'a-${A}-$${B}'}]\nlabel: ${C}\n", {"A": "${C}", "C": "x"})
+    assert sample.items[0].name == "a-${C}-${B}"
+    assert sample.label == "x"
 
 
 @pytest.mark.parametrize(
@@ -133,18 +133,18 @@ def test_the_environment_is_filled_in(read):
         ("label: ${NO PE}\n", "no name of a variable"),
     ],
 )
-def test_a_variable_that_cannot_be_had_is_one_finding(read, text, message):
-    """An undefined variable is named, and nothing that only follows from it is told."""
-    (one,) = findings_of(read, text)
-    assert message in one.message
-    assert (one.line, one.column, one.key) == (1, 8, "label")
+def test_undefined_variable_is_one_finding(read, text, message):
+    """The variable is named. Errors that only follow from it are not reported."""
+    (finding,) = findings_of(read, text)
+    assert message in finding.message
+    assert (finding.line, finding.column, finding.key) == (1, 8, "label")
 
 
-def test_a_merge_takes_the_keys_of_another_mapping(read):
-    """`<<` works, and what stands in the mapping itself wins."""
-    made = read("items:\n  - &a {name: x, key: y}\n  - {<<: *a, name: z}\n")
-    assert made.items[1].name == "z"
-    assert made.items[1].key.get_secret_value() == "y"
+def test_merge_key_adds_keys_of_another_mapping(read):
+    """Keys of the mapping itself override merged keys."""
+    sample = read("items:\n  - &a {name: x, key: y}\n  - {<<: *a, name: z}\n")
+    assert sample.items[1].name == "z"
+    assert sample.items[1].key.get_secret_value() == "y"
 
 
 @pytest.mark.parametrize(
@@ -164,18 +164,18 @@ def test_a_merge_takes_the_keys_of_another_mapping(read):
         (f"label: '{SECRET}${{S}}'\n", {"S": SECRET}),
     ],
 )
-def test_a_secret_is_never_in_an_error(read, text, environ):
-    """Neither a value under a secret's key nor one from the environment is shown, even if a validator repeats it."""
+def test_error_contains_no_secret(read, text, environ):
+    """Values under secret keys and from variables are hidden, even if a validator repeats them."""
     with pytest.raises(ConfigError) as caught:
         read(text, environ)
     assert SECRET not in str(caught.value) + repr(caught.value.findings)
     assert caught.value.__cause__ is None
 
 
-def test_a_secret_of_another_kind_is_hidden_in_what_is_found(read):
-    """A secret that has the wrong form is told without its value."""
-    (one,) = findings_of(read, f"password: {SECRET}\n")
-    assert one.message == "found a value that is not shown, expected a whole number"
+def test_secret_of_the_wrong_type_is_hidden(read):
+    """The finding does not show the value."""
+    (finding,) = findings_of(read, f"password: {SECRET}\n")
+    assert finding.message == "found a value that is not shown, expected a whole number"
 
 
 KEYS = st.sampled_from(
@@ -224,7 +224,7 @@ VALUES = st.recursive(
 @given(data=st.dictionaries(KEYS, VALUES, max_size=8))
 @example(data={"credential": {"type": ["x"]}, "vaults": [], "accounts": {"a": 1}})
 def test_any_data_is_a_configuration_or_a_config_error(tmp_path: Path, data):
-    """Whatever a file holds, nothing but ConfigError comes out."""
+    """No data raises anything but ConfigError."""
     file = tmp_path / "any.yaml"
     with file.open("w", encoding="utf-8") as out:
         YAML(typ="safe", pure=True).dump(data, out)
@@ -238,7 +238,7 @@ def test_any_data_is_a_configuration_or_a_config_error(tmp_path: Path, data):
     | st.binary(max_size=60)
 )
 def test_any_text_is_a_document_or_a_config_error(tmp_path: Path, text):
-    """Whatever bytes a file holds, nothing but ConfigError comes out."""
+    """No bytes raise anything but ConfigError."""
     file = tmp_path / "any.yaml"
     file.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(ConfigError):
