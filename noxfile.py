@@ -112,12 +112,12 @@ def lint(session: nox.Session) -> None:
     session.run("bash", "-o", "pipefail", "-c", current, external=True)
 
 
-@nox.session(venv_backend="none")
+@nox.session
 def types(session: nox.Session) -> None:
-    """mypy and pyright."""
+    """mypy and pyright, both strict."""
+    _install(session, "types")
     session.run(f"{BIN}/mypy", external=True)
-    if any(each.startswith("pyright") for each in nox.project.load_toml("pyproject.toml")["dependency-groups"]["dev"]):
-        session.run(f"{BIN}/pyright", external=True)
+    session.run("basedpyright", "--pythonpath", PYTHON)
 
 
 @nox.session(venv_backend="none")
