@@ -89,7 +89,7 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
                 dry_run=options.dry_run,
                 accept=options.accept,
                 orphans=_orphan_search(options, app, inventory),
-                preflight=preflight(inventory, options.accounts, rest, selection.is_about),
+                preflight=preflight(inventory, options.accounts, rest, selection.includes),
             )
             report = await run_sync(run)
     if run_metrics:

@@ -22,7 +22,7 @@ from keysync.tracing import NO_TRACER, SECRET, Tracer
 
 # Longer than a run takes from its first read to its last write.
 _REMEMBERED_SECONDS: Final = 600.0
-_KEPT: Final = "its account's other secrets were not all written in this run: it stays until they are"
+_KEPT: Final = "not all secrets of its account were written in this run: it is kept until they are"
 _INTERRUPTED: Final = "interrupted before it was written"
 
 
@@ -80,7 +80,9 @@ class Applier:
             return results
         for result in plan.in_sync:
             on_result(result)
-        to_write = [change for change in plan.writes if not change.read_only and (inputs.accepted or not change.held)]
+        to_write = [
+            change for change in plan.writes if not change.read_only and (inputs.accepted or not change.needs_accept)
+        ]
         done = {change.ref: planned(change) for change in plan.changes}
         for change in to_write:
             del done[change.ref]

@@ -1,4 +1,4 @@
-"""Batches of accounts that are written together: first those that respond in time, then the late ones."""
+"""Batches: accounts written together. The first has the accounts that respond in time, further ones the slow accounts."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ class Batches:
         *,
         on_account: Callable[[str], None],
     ) -> AsyncIterator[Batch]:
-        """Yields a first batch after at most `seconds`, with the orphans that `search` found; then batches of late accounts.
+        """Yields a first batch after at most `seconds`, with the orphans that `search` found; then batches of slow accounts.
 
         A set `stop` ends the waiting: the last batch then has a failure for each account that has not responded.
         `on_account` is called with the ARM id of each account that has responded or failed.

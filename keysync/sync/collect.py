@@ -1,4 +1,4 @@
-"""Collect: the live keys and the stored secrets of each account, read concurrently."""
+"""Collect: reads the current keys and the stored secrets of each account, many accounts at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
@@ -21,28 +20,27 @@ from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Obser
 from keysync.targets.interface import ListValidation, Observation, SecretTarget, StoredSecret
 from keysync.tracing import ACCOUNT, NO_TRACER, Tracer
 
-_FEWEST_SLOTS: Final = 4
-_NOTHING: Final[Mapping[ItemRef, SecretValue]] = MappingProxyType({})
+_MIN_SLOTS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Collected:
-    """What one account showed, and the values that a write of it would need (masked in every printed form).
+    """What was read for one work item, and the values that its writes need (masked when printed).
 
-    A secret that holds its key already has none among them. `keys` are the fingerprints of the account's own keys.
+    `values` has no value for a secret that already has its key. `keys` are the fingerprints of the account's keys.
     """
 
     account: str
     observed: tuple[ItemObservation, ...]
-    values: Mapping[ItemRef, SecretValue] = field(default_factory=dict)
+    values: Mapping[ItemRef, SecretValue] = field(default_factory=dict[ItemRef, SecretValue])
     keys: tuple[Fingerprint, ...] = ()
 
 
 class Collector:
-    """Collects accounts, `concurrency` at a time, shared out among their groups.
+    """Collects accounts, `concurrency` at a time, divided among their groups.
 
-    `account_seconds` is the deadline of one account. One that takes longer than `patience_seconds` no longer counts
-    against `concurrency`: however many hang, the others get their turn.
+    `account_seconds` is the deadline of one account. After `patience_seconds` an account no longer counts against
+    `concurrency`: however many hang, the others get their turn.
     """
 
     def __init__(
@@ -61,103 +59,101 @@ class Collector:
         self._fingerprinter = fingerprinter
         self._translator = translator
         self._concurrency = concurrency
-        self._vault_slots = {
-            vault: asyncio.Semaphore(max(_FEWEST_SLOTS, concurrency // len(targets))) for vault in targets
-        }
+        slots = max(_MIN_SLOTS, concurrency // max(1, len(targets)))
+        self._vault_slots = {vault: asyncio.Semaphore(slots) for vault in targets}
         self._account_seconds = account_seconds
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._tracer = tracer
-        self._surveys: dict[str, ListValidation] = {}
+        self._listings: dict[str, ListValidation] = {}
 
-    def begin(self, scopes: Sequence[WorkItem], done: Callable[[Collected], None]) -> Collection:
-        """Begins to collect `scopes`; `done` is given each account that has answered, or failed to.
+    def begin(self, work_items: Sequence[WorkItem], on_collected: Callable[[Collected], None]) -> Collection:
+        """Starts to collect. `on_collected` is called for each account that has responded or failed.
 
-        Each scope is looked at once here, and asked for again when its turn comes, so that of thousands only those under way
-        need be there.
+        Each work item is read once here and again when its turn comes, so that only those in progress are in memory.
         """
         names: dict[str, list[str]] = {}
         groups: dict[Hashable, deque[int]] = {}
-        for number, scope in enumerate(scopes):
-            groups.setdefault(scope.group, deque()).append(number)
-            for item in scope.items:
+        for number, work_item in enumerate(work_items):
+            groups.setdefault(work_item.group, deque()).append(number)
+            for item in work_item.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
-        # What can be known of a vault as a whole need not be asked one by one.
-        self._surveys = {vault: self._targets[vault].validate_by_listing(names[vault]) for vault in names}
-        return Collection(self, scopes, tuple(groups.values()), self._concurrency, self._patience_seconds, done)
+        # A listing of a vault can confirm cached secrets, which then need no read each.
+        self._listings = {vault: self._targets[vault].validate_by_listing(names[vault]) for vault in names}
+        queues = tuple(groups.values())
+        return Collection(self, work_items, queues, self._concurrency, self._patience_seconds, on_collected)
 
     def plan_failed(self, account: Collected, error: Exception) -> Collected:
-        """`account` as one that failed, since what it showed could not be judged."""
+        """`account` as one that failed, because planning it raised `error`."""
         record = self._translator.record(error, operation="plan", scope=account.account)
-        return Collected(account.account, tuple(Unobserved(one.item, record) for one in account.observed))
+        return Collected(account.account, tuple(Unobserved(each.item, record) for each in account.observed))
 
     async def end(self) -> None:
-        """Ends what `begin` began."""
-        await asyncio.gather(*(survey.close() for survey in self._surveys.values()))
+        """Ends the listings that `begin` started."""
+        await asyncio.gather(*(listing.close() for listing in self._listings.values()))
 
-    async def collect(self, scope: WorkItem) -> Collected:
-        """Both sides of every item; never raises for a failure of Azure."""
-        with self._tracer.span(ACCOUNT, {"keysync.account": scope.account}):
-            return await self._collect(scope)
+    async def collect(self, work_item: WorkItem) -> Collected:
+        """Reads both sides of every item. Never raises for a failure of Azure."""
+        with self._tracer.span(ACCOUNT, {"keysync.account": work_item.account}):
+            try:
+                async with asyncio.timeout(self._account_seconds):
+                    return await self._both_sides(work_item)
+            except TimeoutError:
+                summary = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
+                record = FailureRecord(kind="timeout", summary=summary, hint=ACCOUNT_TIMEOUT_HINT)
+            except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others
+                record = self._translator.record(error, operation="collect", scope=work_item.account)
+            return all_failed(work_item, record)
 
-    async def _collect(self, scope: WorkItem) -> Collected:
-        try:
-            async with asyncio.timeout(self._account_seconds):
-                return await self._both_sides(scope)
-        except TimeoutError:
-            told = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
-            return all_failed(scope, FailureRecord(kind="timeout", summary=told, hint=ACCOUNT_TIMEOUT_HINT))
-        except Exception as error:  # noqa: BLE001  # a fault of ours in one account must not stop the others
-            return all_failed(scope, self._translator.record(error, operation="collect", scope=scope.account))
-
-    async def _both_sides(self, scope: WorkItem) -> Collected:
-        # Outcomes rather than exceptions: a vault that fails says nothing of the keys, and neither ends the other.
+    async def _both_sides(self, work_item: WorkItem) -> Collected:
+        # Outcomes instead of exceptions: a vault's failure says nothing about the keys, and neither cancels the other.
         keys, stored = await asyncio.gather(
-            scope.source.get_keys(),
-            asyncio.gather(*(self._stored(item) for item in scope.items), return_exceptions=True),
+            work_item.source.get_keys(),
+            asyncio.gather(*(self._stored(item) for item in work_item.items), return_exceptions=True),
             return_exceptions=True,
         )
         if isinstance(stored, BaseException):
-            raise stored  # the account is given up
-        collected = self._paired(scope, keys, stored)
-        if not any(isinstance(one, Observed) and may_need_version(one) for one in collected.observed):
+            raise stored  # the account is cancelled
+        collected = self._paired(work_item, keys, stored)
+        if not any(isinstance(each, Observed) and may_need_version(each) for each in collected.observed):
             return collected
-        return replace(collected, observed=await self._with_histories(collected.observed))
+        return replace(
+            collected, observed=tuple(await asyncio.gather(*(self._with_history(each) for each in collected.observed)))
+        )
 
-    async def _with_histories(self, observed: Sequence[ItemObservation]) -> tuple[ItemObservation, ...]:
-        return tuple(await asyncio.gather(*(self._with_history(one) for one in observed)))
-
-    async def _with_history(self, one: ItemObservation) -> ItemObservation:
-        return await with_history(self._targets[one.item.ref.vault], one) if isinstance(one, Observed) else one
+    async def _with_history(self, item: ItemObservation) -> ItemObservation:
+        return await with_history(self._targets[item.item.ref.vault], item) if isinstance(item, Observed) else item
 
     def _paired(
         self,
-        scope: WorkItem,
+        work_item: WorkItem,
         keys: AccountKeys | BaseException,
         stored: Sequence[tuple[Observation, float] | BaseException],
     ) -> Collected:
         if isinstance(keys, BaseException):
-            return all_failed(scope, self._record(keys, "listKeys", scope.account))
-        prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
-        for item, side in zip(scope.items, stored, strict=True):
-            # One object for both sides where they agree: all that a run has seen is there until it is planned.
-            held = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], StoredSecret) else None
-            if held is not None and held == prints.get(item.ref.key):
-                prints[item.ref.key] = held
-        pairs = zip(scope.items, stored, strict=True)
+            return all_failed(work_item, self._record(keys, "listKeys", work_item.account))
+        prints: dict[KeyName, Fingerprint] = {
+            name: self._fingerprinter.of(value) for name, value in keys.values.items()
+        }
+        for item, side in zip(work_item.items, stored, strict=True):
+            # Equal fingerprints share one object: observations stay in memory until they are planned.
+            current = side[0].fingerprint if isinstance(side, tuple) and isinstance(side[0], StoredSecret) else None
+            if current is not None and current == prints.get(item.ref.key):
+                prints[item.ref.key] = current
+        pairs = zip(work_item.items, stored, strict=True)
         observed = tuple(self._observed(item, keys, prints, side) for item, side in pairs)
-        # A secret that holds its key needs no value, whatever else of it is to be written.
-        needed = [one.item.ref for one in observed if isinstance(one, Observed) and not _holds_its_key(one)]
+        # A secret that has its key needs no value, even if its metadata must be written.
+        needed = [each.item.ref for each in observed if isinstance(each, Observed) and not _has_its_key(each)]
         values = {ref: keys.values[ref.key] for ref in needed}
-        return Collected(scope.account, observed, values or _NOTHING, tuple(prints.values()))
+        return Collected(work_item.account, observed, values, tuple(prints.values()))
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
-        survey = self._surveys.get(item.ref.vault)
-        recalled = await survey.confirmed(item.ref.secret) if survey is not None else None
-        if recalled is not None:
-            return recalled
+        """The stored secret, and the monotonic time before it was read."""
+        listing = self._listings.get(item.ref.vault)
+        cached = await listing.confirmed(item.ref.secret) if listing is not None else None
+        if cached is not None:
+            return cached
         async with self._vault_slots[item.ref.vault]:
-            # The time before the look: it is at least as old as that.
             at = self._clock()
             return await self._targets[item.ref.vault].read(item.ref.secret), at
 
@@ -179,57 +175,57 @@ class Collector:
         if isinstance(error, CallFailed):
             return error.record
         if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
-            return FailureRecord(kind="internal", summary="the call was given up by whoever shared it")
+            return FailureRecord(kind="internal", summary="another caller cancelled the shared call")
         if not isinstance(error, Exception):
-            raise error  # the run is being ended
+            raise error  # the run is being cancelled
         return self._translator.record(error, operation=operation, scope=scope)
 
 
 class Collection:
-    """Scopes being collected: few tasks at a time, whatever their number; `done` is given each that has answered, or failed to.
+    """Work items being collected, few at a time.
 
-    `queues` are the numbers of the scopes, by whom Azure throttles together. `fault` is a fault of ours by which nothing can be
-    said of some scope, not even whose it is.
+    `queues` are the numbers of the work items, by throttling group. `fault` is an error that prevented a work item from being
+    created, so that there is no account to report it for.
     """
 
     def __init__(
         self,
         collector: Collector,
-        scopes: Sequence[WorkItem],
+        work_items: Sequence[WorkItem],
         queues: Sequence[deque[int]],
         concurrency: int,
         patience_seconds: float,
-        done: Callable[[Collected], None],
+        on_collected: Callable[[Collected], None],
     ) -> None:
         self._collector = collector
         self._patience_seconds = patience_seconds
-        self._done = done
-        self._scopes = scopes
+        self._on_collected = on_collected
+        self._work_items = work_items
         self.fault: Exception | None = None
-        # The same numbers, not others that are equal: there may be many thousands.
+        # The same int objects as in the queues: there may be many thousands.
         self._pending = {number: None for queue in queues for number in queue}
-        width = max(_FEWEST_SLOTS, concurrency // max(1, len(queues)))
+        slots = max(_MIN_SLOTS, concurrency // max(1, len(queues)))
         self._running: set[asyncio.Task[None]] = set()
-        self._feeders = [asyncio.create_task(self._feed(queue, width), name="collect") for queue in queues]
+        self._feeders = [asyncio.create_task(self._feed(queue, slots), name="collect") for queue in queues]
 
     @property
     def tasks(self) -> Sequence[asyncio.Task[None]]:
-        """What is to be waited for: all done once these are."""
+        """The tasks to wait for. When they are done, everything is collected."""
         return self._feeders
 
     @property
     def is_over(self) -> bool:
-        """Whether nobody is waited for any more."""
+        """Whether every account has responded, failed or been given up."""
         return not self._pending
 
     def give_up(self) -> Sequence[WorkItem]:
-        """Those that have not answered yet, and are waited for no more."""
-        given_up = tuple(self._scopes[number] for number in self._pending)
+        """Gives up the work items that have not responded, and returns them."""
+        given_up = tuple(self._work_items[number] for number in self._pending)
         self._pending.clear()
         return given_up
 
     async def close(self) -> None:
-        """Ends what still runs."""
+        """Cancels the remaining tasks."""
         for task in (*self._feeders, *self._running):
             task.cancel()
         await asyncio.gather(*self._feeders, *self._running, return_exceptions=True)
@@ -237,19 +233,19 @@ class Collection:
 
     async def _feed(self, queue: deque[int], width: int) -> None:
         slots = asyncio.Semaphore(width)
-        mine: set[asyncio.Task[None]] = set()
+        tasks: set[asyncio.Task[None]] = set()
         while queue:
             await slots.acquire()
-            task = asyncio.create_task(self._one(queue.popleft(), slots))
-            for tasks in (mine, self._running):
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-        if mine:
-            await asyncio.wait(mine)
+            task = asyncio.create_task(self._collect(queue.popleft(), slots))
+            for started in (tasks, self._running):
+                started.add(task)
+                task.add_done_callback(started.discard)
+        if tasks:
+            await asyncio.wait(tasks)
 
-    async def _one(self, number: int, slots: asyncio.Semaphore) -> None:
+    async def _collect(self, number: int, slots: asyncio.Semaphore) -> None:
         release = _Once(slots)
-        impatience = asyncio.get_running_loop().call_later(self._patience_seconds, release)
+        timer = asyncio.get_running_loop().call_later(self._patience_seconds, release)
         try:
             if number not in self._pending:
                 return  # given up before its turn
@@ -257,26 +253,21 @@ class Collection:
             if number in self._pending:
                 del self._pending[number]
                 if collected is not None:
-                    self._done(collected)
+                    self._on_collected(collected)
         finally:
-            impatience.cancel()
+            timer.cancel()
             release()
 
     async def _collected(self, number: int) -> Collected | None:
         try:
-            return await self._collector.collect(self._scopes[number])
-        except Exception as error:  # noqa: BLE001  # the others are collected all the same
+            return await self._collector.collect(self._work_items[number])
+        except Exception as error:  # noqa: BLE001  # the others must still be collected
             self.fault = self.fault or error
             return None
 
 
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 class _Once:
-    """Gives one slot back, however often it is called."""
+    """Releases one slot, at most once."""
 
     def __init__(self, slots: asyncio.Semaphore) -> None:
         self._slots: asyncio.Semaphore | None = slots
@@ -287,9 +278,15 @@ class _Once:
             self._slots = None
 
 
-def all_failed(scope: WorkItem, record: FailureRecord) -> Collected:
-    return Collected(scope.account, tuple(Unobserved(item, record) for item in scope.items))
+def all_failed(work_item: WorkItem, record: FailureRecord) -> Collected:
+    """A work item of which every item failed with `record`."""
+    return Collected(work_item.account, tuple(Unobserved(item, record) for item in work_item.items))
 
 
-def _holds_its_key(seen: Observed) -> bool:
-    return isinstance(seen.stored, StoredSecret) and seen.stored.fingerprint == seen.wanted
+def _has_its_key(observed: Observed) -> bool:
+    return isinstance(observed.current, StoredSecret) and observed.current.fingerprint == observed.desired
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

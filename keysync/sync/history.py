@@ -17,8 +17,8 @@ _TOO_MANY_VERSIONS: Final = 450
 
 def may_need_version(observed: Observed) -> bool:
     """Whether the plan may write a new version of an existing secret. Only then is its history read."""
-    stored = observed.stored
-    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == observed.wanted:
+    stored = observed.current
+    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == observed.desired:
         return False
     return is_ours(stored.tags, observed.item)
 
@@ -28,10 +28,10 @@ async def with_history(target: SecretTarget, observed: Observed) -> Observed:
 
     An identity without permission to list versions still keeps keys in sync (docs/safety.md).
     """
-    if not isinstance(observed.stored, StoredSecret) or not may_need_version(observed):
+    if not isinstance(observed.current, StoredSecret) or not may_need_version(observed):
         return observed
     try:
-        history = await target.history(observed.item.ref.secret, observed.stored.version)
+        history = await target.history(observed.item.ref.secret, observed.current.version)
     except CallFailed:
         return observed
     return replace(observed, history=history)
@@ -47,13 +47,13 @@ def too_many_versions(history: History | None, changes_per_day: int | None) -> s
     if history.versions >= _TOO_MANY_VERSIONS:
         return (
             f"the secret has {history.versions} versions, and with more than 500 it cannot be backed up: not written. "
-            "Let it be deleted and purged once, or use another name in `secrets`; to write it all the same"
+            "Delete and purge it once, or use another name in `secrets`; to write it anyway"
         )
     if changes_per_day is not None and history.today >= changes_per_day:
         times = "once" if history.today == 1 else f"{history.today} times"
         return (
             f"the secret changed {times} in 24 hours (limits.changes_per_day is {changes_per_day}): not written, "
-            "somebody else may be writing it too. Look at its versions; to write it all the same"
+            "another tool may be writing it too. Check its versions; to write it anyway"
         )
     return None
 

@@ -1,4 +1,4 @@
-"""Which accounts a configuration covers: those that are listed there, and those that discovery finds."""
+"""The inventory: the accounts that a configuration covers, configured or discovered, and the selection of a run."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.waiting import wait_for
 
-_Trouble: TypeAlias = tuple[object, ...]
-_NAMED: Final = 20  # accounts in a message
+LoggedProblem: TypeAlias = tuple[object, ...]
+"""Identifies a problem of discovery that was logged."""
+
+_MAX_NAMED: Final = 20  # accounts in a message
 
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """The accounts that a configuration means, of the share that `Discovery` was opened for; `others` are those of the rest.
+    """The accounts that a configuration covers, in the shard that `Discovery` was opened for. `others` are those of other shards.
 
-    `entries` has the index of the `discover` entry for each of the last accounts, which were found by one. `unserved` were
-    served by this process within the last day and are not any more. Where not `complete`,
-    nothing is to be taken as gone.
+    `entries`: for the last accounts, which were discovered, the index of the `discover` entry of each. `unserved`: accounts that
+    this process served within the last day and no longer serves. Unless `complete`, accounts may be missing, and none counts as
+    gone.
     """
 
     accounts: tuple[Account, ...]
@@ -47,25 +49,26 @@ class Inventory:
 
     @property
     def origins(self) -> Mapping[str, int]:
-        """The index of the entry of each account that was found by one, by its ARM id."""
+        """The index of the `discover` entry of each discovered account, by ARM id."""
         return origins_of(self.accounts[len(self.accounts) - len(self.entries) :], self.entries)
 
     @property
     def refused(self) -> tuple[SkippedAccount, ...]:
-        """Accounts that somebody has to do something about."""
-        return tuple(one for one in self.skipped if one.refused)
+        """The skipped accounts that need an action by the user."""
+        return tuple(account for account in self.skipped if account.refused)
 
 
 async def resolve(
-    config: Config, discovery: Discovery, stop: asyncio.Event | None = None, told: set[_Trouble] | None = None
+    config: Config, discovery: Discovery, stop: asyncio.Event | None = None, logged: set[LoggedProblem] | None = None
 ) -> Inventory:
-    """What `config` covers now: lists anew what is due, and logs what went wrong. Never raises for a failure of Azure.
+    """Lists the entries of `discover` that are due, and logs what failed. Never raises for a failure of Azure.
 
-    `told` remembers from one listing to the next what has been logged, so that it is not told again. A `stop` ends the listing; then nothing but the accounts of the configuration itself is covered, and not complete.
+    A problem in `logged` is not logged again; the set is updated. After a `stop`, the inventory has only the configured accounts,
+    and is not complete.
     """
     if not config.discover:
         return static_only(config, discovery)
-    listing = await _listed(discovery, stop)
+    listing = await _list(discovery, stop)
     inventory = Inventory(
         accounts=(*discovery.listed, *listing.accounts),
         skipped=listing.skipped,
@@ -76,16 +79,16 @@ async def resolve(
         others=listing.others,
         unserved=listing.unserved,
     )
-    _log(inventory, told)
+    _log(inventory, set[LoggedProblem]() if logged is None else logged)
     return inventory
 
 
 def static_only(config: Config, discovery: Discovery) -> Inventory:
-    """What `config` covers while nothing was listed."""
+    """The inventory without a listing: the configured accounts."""
     return Inventory(discovery.listed, complete=not config.discover, others=discovery.others)
 
 
-async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> DiscoveryResult:
+async def _list(discovery: Discovery, stop: asyncio.Event | None) -> DiscoveryResult:
     if stop is None:
         return await discovery.list()
     listing = asyncio.create_task(discovery.list(), name="discovery")
@@ -100,127 +103,116 @@ async def _listed(discovery: Discovery, stop: asyncio.Event | None) -> Discovery
     return DiscoveryResult(complete=False, problems=(Problem("discover", record, 0),))
 
 
-def _log(inventory: Inventory, told: set[_Trouble] | None) -> None:
+def _log(inventory: Inventory, logged: set[LoggedProblem]) -> None:
     log: Any = structlog.get_logger("keysync")
-    before: set[_Trouble] = set(told or ())
-    if told is not None:
-        told.clear()
-        told |= {_trouble(problem) for problem in inventory.problems}
-        told |= {(one.account, one.since) for one in inventory.unserved}
-    for one in inventory.unserved:
-        if (one.account, one.since) not in before:
-            log.warning("discovery.unserved", account=one.account, reason=one.reason)
+    before = set(logged)
+    logged.clear()
+    for account in inventory.unserved:
+        identity: LoggedProblem = (account.account, account.since)
+        logged.add(identity)
+        if identity not in before:
+            log.warning("discovery.unserved", account=account.account, reason=account.reason)
     for problem in inventory.problems:
-        if _trouble(problem) in before:
-            continue
-        log.error(
-            "discovery.incomplete",
-            entry=problem.entry,
-            scope=problem.scope,
-            kept=problem.kept,
-            reason=problem.record.summary,
-            **problem.record.to_dict(),
-        )
+        record = problem.record
+        identity = (problem.entry, problem.scope, record.kind, record.http_status, record.codes)
+        if identity not in before:
+            fields = {"entry": problem.entry, "scope": problem.scope, "kept": problem.kept, **record.to_dict()}
+            log.error("discovery.incomplete", reason=record.summary, **fields)
+        logged.add(identity)
     for skipped in inventory.skipped:
-        # Those that were refused are in the report, and so in the log of the run.
-        log.debug(
-            "discovery.skipped",
-            account=skipped.resource_id,
-            entry=skipped.entry,
-            refused=skipped.refused,
-            reason=skipped.reason,
-        )
-
-
-def _trouble(problem: Problem) -> _Trouble:
-    record = problem.record
-    return (problem.entry, problem.scope, record.kind, record.http_status, record.codes)
+        # At debug level only: the report of the run has the refused ones.
+        fields = {"entry": skipped.entry, "refused": skipped.refused, "reason": skipped.reason}
+        log.debug("discovery.skipped", account=skipped.resource_id, **fields)
 
 
 def selected(inventory: Inventory, names: Sequence[str], shard: Shard | None = None) -> tuple[Account, ...]:
-    """The accounts named by `--account` (name or ARM id; all where none is named) that are in `shard`, if that is still open.
+    """The accounts named by `--account` (name or ARM id; all if there are none) that are in `shard`.
 
-    To tell a name that nobody has from one of another shard, `inventory` has to be that of all shards.
-    Raises UsageError for a name that nobody has; where not all could be listed, `preflight` tells of it instead.
+    `inventory` must have the accounts of all shards, so that an account of another shard is not an unknown name.
+    Raises UsageError for an unknown name, unless the inventory is not complete: then `preflight` has a warning.
     """
     for name in _unknown(inventory, names) if inventory.complete else ():
         raise UsageError(_no_such_account(inventory, name))
-    mine = _Mine(names, shard)
-    return tuple(account for account in inventory.accounts if mine.has(account.resource_id))
+    selects = _selector(names, shard)
+    return tuple(account for account in inventory.accounts if selects(account.resource_id))
 
 
 def preflight(
     inventory: Inventory,
     names: Sequence[str] = (),
     shard: Shard | None = None,
-    is_about: Callable[[ItemRef], bool] = lambda _ref: True,
+    includes: Callable[[ItemRef], bool] = lambda _ref: True,
 ) -> Preflight:
-    """What the report of a run over `selected` has to say of the accounts that are no part of it.
+    """The part of the report about accounts that a run over `selected` does not cover.
 
-    `is_about` tells the secrets that the run is about.
+    `includes`: whether the run covers a secret.
     """
-    mine = _Mine(names, shard)
-    refused = [one for one in inventory.refused if mine.has(one.resource_id)]
-    nameless = sorted((one for one in refused if one.account is None), key=lambda one: natural(one.resource_id))
-    bare = [f"{one.resource_id} was refused: {one.reason}" for one in nameless]
-    lost = [f"--account {name}: not found, and not all accounts could be listed" for name in _unknown(inventory, names)]
+    selects = _selector(names, shard)
+    refused = [account for account in inventory.refused if selects(account.resource_id)]
+    # An account without a vault has no item to report, so it is a warning, and the report is incomplete.
+    without_items = sorted((one for one in refused if one.account is None), key=lambda one: natural(one.resource_id))
+    unknown = _unknown(inventory, names)
     return Preflight(
-        results=tuple(result for one in refused for result in _results(one) if is_about(result.ref)),
-        warnings=(*(_told(problem) for problem in inventory.problems), *lost, *bare, *inventory.warnings),
-        incomplete=not inventory.complete or bool(bare),
+        results=tuple(result for account in refused for result in _results(account) if includes(result.ref)),
+        warnings=(
+            *map(_problem_text, inventory.problems),
+            *(f"--account {name}: not found, and not all accounts could be listed" for name in unknown),
+            *(f"{account.resource_id} was refused: {account.reason}" for account in without_items),
+            *inventory.warnings,
+        ),
+        incomplete=not inventory.complete or bool(without_items),
     )
 
 
-class _Mine:
-    """What `--account` and `--shard` leave."""
+def _selector(names: Sequence[str], shard: Shard | None) -> Callable[[str], bool]:
+    """Whether `--account` and `--shard` select an ARM id."""
+    folded = {fold(name) for name in names}
 
-    def __init__(self, names: Sequence[str], shard: Shard | None) -> None:
-        self._names = {fold(name) for name in names}
-        self._shard = shard
+    def selects(resource_id: str) -> bool:
+        named = not folded or not folded.isdisjoint(_names(resource_id))
+        return named and (shard is None or shard.has(resource_id))
 
-    def has(self, resource_id: str) -> bool:
-        named = not self._names or not self._names.isdisjoint(_names(resource_id))
-        return named and (self._shard is None or self._shard.has(resource_id))
+    return selects
 
 
 def _names(resource_id: str) -> tuple[str, str]:
-    lowered = fold(resource_id)
-    return lowered, lowered.rsplit("/", 1)[-1]
+    folded = fold(resource_id)
+    return folded, folded.rsplit("/", 1)[-1]
 
 
 def _unknown(inventory: Inventory, names: Sequence[str]) -> list[str]:
     if not names:
         return []
-    there = [*(one.resource_id for one in inventory.accounts), *(one.resource_id for one in inventory.refused)]
-    known = {name for resource_id in there for name in _names(resource_id)}
+    ids = [*(each.resource_id for each in inventory.accounts), *(each.resource_id for each in inventory.refused)]
+    known = {name for resource_id in ids for name in _names(resource_id)}
     return [name for name in names if fold(name) not in known]
 
 
 def _no_such_account(inventory: Inventory, name: str) -> str:
-    for one in inventory.skipped:
-        if fold(name) in _names(one.resource_id):
-            return f"--account {name}: discover[{one.entry}] finds it and leaves it out: {one.reason}"
-    there = sorted((account.name for account in inventory.accounts), key=natural)
-    more = f" and {len(there) - _NAMED} more" if len(there) > _NAMED else ""
-    told = ", ".join(there[:_NAMED]) + more if there else "none"
-    return f"--account {name}: no such account in the configuration, which has {told}"
+    for skipped in inventory.skipped:
+        if fold(name) in _names(skipped.resource_id):
+            return f"--account {name}: discover[{skipped.entry}] finds it and skips it: {skipped.reason}"
+    known = sorted((account.name for account in inventory.accounts), key=natural)
+    more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
+    listed = ", ".join(known[:_MAX_NAMED]) + more if known else "none"
+    return f"--account {name}: no such account in the configuration, which has {listed}"
 
 
-def _results(one: SkippedAccount) -> Iterator[Result]:
-    account = one.account
+def _results(skipped: SkippedAccount) -> Iterator[Result]:
+    account = skipped.account
     if account is None:
         return
     names = account.secret_names()
     for vault in account.vaults:
         for key in KEY_NAMES:
             if key in names:
-                yield Result(ItemRef(account.resource_id, key, vault, names[key]), "refused", reason=one.reason)
+                yield Result(ItemRef(account.resource_id, key, vault, names[key]), "refused", reason=skipped.reason)
 
 
-def _told(problem: Problem) -> str:
-    kept = f"; {problem.kept} that only an earlier listing found count as there" if problem.kept else ""
+def _problem_text(problem: Problem) -> str:
+    kept = f"; {problem.kept} accounts that only an earlier listing found still count" if problem.kept else ""
     hint = f" ({problem.record.hint})" if problem.record.hint else ""
     return (
-        f"discover[{problem.entry}]: {problem.scope} was not listed whole: {problem.record.summary}{hint}. What was found is "
-        f"served, and nothing is taken as gone{kept}"
+        f"discover[{problem.entry}]: {problem.scope} was not listed completely: {problem.record.summary}{hint}. The accounts found "
+        f"are served, and none counts as gone{kept}"
     )

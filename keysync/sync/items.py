@@ -1,4 +1,4 @@
-"""From the configuration to what a run is about: items, limits, and which names of a vault are served."""
+"""From the configuration to the items of a run: work items, policies, limits, and the secret names that are served."""
 
 from __future__ import annotations
 
@@ -10,78 +10,69 @@ from keysync.config.settings import Account, Config, Vault
 from keysync.names import fold
 from keysync.sources.interface import KEY_NAMES, KeySource
 from keysync.sources.single_flight import SingleFlightSource
+from keysync.sync.limits import EffectiveLimits
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class EffectiveLimits:
-    """The limits in force in one vault."""
-
-    creates: int
-    update_percent: int
-    removal_percent: int
-
-
-@dataclass(frozen=True, slots=True)
 class Selection:
-    """What the command line asks beside the configuration.
+    """What the command line selects.
 
-    `adopt` takes the place of what the configuration says of it; `secrets` (vault/name, lower case) are those that it is about,
-    all if empty; `options`, such as ``-c FILE``, go into the commands that are told.
+    `adopt` replaces the setting of the configuration. `secrets` (vault/name, lower case) limits the run to these; empty means all.
+    `options`: options to repeat in suggested commands (-c, --account, --shard).
     """
 
     adopt: Adoption | None = None
     secrets: frozenset[str] = frozenset()
     options: str = ""
 
-    def is_about(self, ref: ItemRef) -> bool:
-        """Whether the run is about the secret of `ref`."""
+    def includes(self, ref: ItemRef) -> bool:
+        """Whether the run covers the secret of `ref`."""
         return not self.secrets or fold(f"{ref.vault}/{ref.secret}") in self.secrets
 
 
 @dataclass(frozen=True, slots=True)
 class ItemFactory:
-    """What accounts should serve under `config`. Items of one vault share their terms, unless their accounts differ."""
+    """Creates the items of accounts. Items with the same settings share their policy."""
 
     config: Config
-    asked: Selection
-    _policies: dict[tuple[str, bool, bool | None], ItemPolicy] = field(default_factory=dict)
+    selection: Selection
+    _policies: dict[tuple[str, bool, bool | None], ItemPolicy] = field(
+        default_factory=dict[tuple[str, bool, bool | None], ItemPolicy]
+    )
 
     def serves(self, account: Account, vault: str) -> bool:
-        """Whether `account` serves anything in `vault`."""
-        return not self.asked.secrets or bool(self.items(account, vault))
+        """Whether `account` has items in `vault`."""
+        return not self.selection.secrets or bool(self.items(account, vault))
 
     def items(self, account: Account, vault: str) -> tuple[Item, ...]:
-        """What `account` should serve in `vault`."""
-        policy, names, resource_id = self._of(account, vault), account.secret_names(), account.resource_id
+        """The items of `account` in `vault`."""
+        names, resource_id = account.secret_names(), account.resource_id
+        settings = (vault, account.read_only, account.adopt)
+        policy = self._policies.get(settings)
+        if policy is None:
+            policy = self._policies[settings] = self._policy(account, vault)
         refs = [ItemRef(resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
-        return tuple(Item(ref, policy) for ref in refs if self.asked.is_about(ref))
+        return tuple(Item(ref, policy) for ref in refs if self.selection.includes(ref))
 
-    def _of(self, account: Account, vault: str) -> ItemPolicy:
-        place = (vault, account.read_only, account.adopt)
-        if place not in self._policies:
-            self._policies[place] = _policies(self.config, account, vault, self.asked)
-        return self._policies[place]
-
-
-def _policies(config: Config, account: Account, vault: str, asked: Selection) -> ItemPolicy:
-    settings = config.vaults[vault]
-    configured = config.adopt if account.adopt is None else account.adopt
-    return ItemPolicy(
-        tags=settings.tags,
-        content_type=settings.content_type,
-        expires_after=settings.expires_after,
-        owner=config.owner,
-        adopt=asked.adopt or ("unmarked" if configured else "never"),
-        enable=config.disabled == "enable",
-        recover=config.recover == "owned",
-        read_only=config.read_only or settings.read_only or account.read_only,
-        changes_per_day=_own(settings, "changes_per_day", config.limits.changes_per_day),
-        vault_url=settings.url,
-        options=asked.options,
-    )
+    def _policy(self, account: Account, vault: str) -> ItemPolicy:
+        config, settings = self.config, self.config.vaults[vault]
+        adopt = config.adopt if account.adopt is None else account.adopt
+        return ItemPolicy(
+            tags=settings.tags,
+            content_type=settings.content_type,
+            expires_after=settings.expires_after,
+            owner=config.owner,
+            adopt=self.selection.adopt or ("unmarked" if adopt else "never"),
+            enable=config.disabled == "enable",
+            recover=config.recover == "owned",
+            read_only=config.read_only or settings.read_only or account.read_only,
+            changes_per_day=_limit(settings, "changes_per_day", config.limits.changes_per_day),
+            vault_url=settings.url,
+            options=self.selection.options,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +105,11 @@ class WorkItems(Sequence[WorkItem]):
         self._vaults: list[str] = []
         self._shared: dict[str, KeySource] = {}
         for account in accounts:
-            served = [vault for vault in account.vaults if factory.serves(account, vault)]
-            self._accounts += [account] * len(served)
-            self._vaults += served
-            if len(served) > 1:
-                self._shared[account.key] = SingleFlightSource(source_of(account), callers=len(served))
+            vaults = [vault for vault in account.vaults if factory.serves(account, vault)]
+            self._accounts += [account] * len(vaults)
+            self._vaults += vaults
+            if len(vaults) > 1:
+                self._shared[account.key] = SingleFlightSource(source_of(account), callers=len(vaults))
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -136,23 +127,22 @@ class WorkItems(Sequence[WorkItem]):
 
 
 def limits_of(config: Config, vault: Vault) -> EffectiveLimits:
-    """The limits in force in `vault`."""
+    """The limits of `vault`: its own where set, else the general ones."""
     general = config.limits
     return EffectiveLimits(
-        creates=_own(vault, "creates", general.creates),
-        update_percent=_own(vault, "update_percent", general.update_percent),
-        removal_percent=_own(vault, "removal_percent", general.removal_percent),
+        creates=_limit(vault, "creates", general.creates),
+        update_percent=_limit(vault, "update_percent", general.update_percent),
+        removal_percent=_limit(vault, "removal_percent", general.removal_percent),
     )
 
 
-def _own(vault: Vault, limit: str, general: T) -> T:
-    """A limit of one vault, which wins over the general one where it is set."""
-    own: T | None = getattr(vault.limits, limit) if vault.limits is not None else None
+def _limit(vault: Vault, name: str, general: T) -> T:
+    own: T | None = getattr(vault.limits, name) if vault.limits is not None else None
     return general if own is None else own
 
 
 def served_names(config: Config, accounts: Sequence[Account]) -> dict[str, frozenset[str]]:
-    """By vault, the names (lower case) that are written there for `accounts`, under whichever name it has the vault."""
+    """The secret names (lower case) that `accounts` write, by vault. Two vaults with the same URL have the same names."""
     by_url: dict[str, set[str]] = {}
     for account in accounts:
         for vault in account.vaults:
@@ -162,7 +152,7 @@ def served_names(config: Config, accounts: Sequence[Account]) -> dict[str, froze
 
 
 def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
-    """The vaults, each once though it may stand in the configuration under two names."""
+    """`targets` without duplicates: each URL once."""
     first: dict[str, str] = {}
     for name in targets:
         first.setdefault(config.vaults[name].url, name)
@@ -170,10 +160,10 @@ def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
 
 
 def read_only_accounts(accounts: Sequence[Account]) -> frozenset[str]:
-    """Those, by ARM id in lower case, for which nothing is written."""
+    """The accounts (ARM ids in lower case) that are read-only."""
     return frozenset(account.key for account in accounts if account.read_only)
 
 
 def read_only_vaults(config: Config) -> frozenset[str]:
-    """The vaults to which nothing is written."""
+    """The vaults that are read-only."""
     return frozenset(name for name, vault in config.vaults.items() if config.read_only or vault.read_only)

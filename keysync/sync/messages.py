@@ -1,4 +1,4 @@
-"""What a person reads where nothing was written: what, why, who owns it, and the command that resolves it."""
+"""Reasons why a secret is not written: what was found, who owns it, and the command that resolves it."""
 
 from __future__ import annotations
 
@@ -13,22 +13,18 @@ CERTIFICATE = (
 )
 
 
-def differs(item: Item, tags: Mapping[str, str], *, holds_other_key: bool) -> str:
-    """A secret that is not ours and holds something else."""
-    what = (
-        f"the account's {'secondary' if item.ref.key == 'primary' else 'primary'} key"
-        if holds_other_key
-        else "another value"
-    )
+def differs(item: Item, tags: Mapping[str, str], *, has_other_key: bool) -> str:
+    """An unmanaged secret with another value."""
+    other = f"the account's {'secondary' if item.ref.key == 'primary' else 'primary'} key"
     return (
-        f"the secret holds {what} and is not marked as keysync's for this key ({owner_of(tags)}): not overwritten. "
-        f"To keep it, choose another name in `secrets`. "
+        f"the secret holds {other if has_other_key else 'another value'} and is not marked as keysync's for this key "
+        f"({owner_of(tags)}): not overwritten. To keep it, choose another name in `secrets`. "
         f"To replace it for good: {_adopt(item, '--replace --yes')}"
     )
 
 
 def not_marked(item: Item, tags: Mapping[str, str]) -> str:
-    """A secret that is not ours and already holds the right value."""
+    """An unmanaged secret that already has the right value."""
     flags = "--yes" if is_free(tags, item) else "--replace --yes"
     former = former_id(tags, item)
     if former is not None:
@@ -43,67 +39,57 @@ def not_marked(item: Item, tags: Mapping[str, str]) -> str:
 
 
 def taken_over(tags: Mapping[str, str], *, differs: bool) -> str:
-    """A secret that keysync takes over."""
+    """A secret that keysync adopts."""
     how = "its value is replaced by a new version" if differs else "its value is right, only tags are set"
     return f"taken over ({owner_of(tags)}): {how}"
 
 
 def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
-    """A secret that somebody disabled."""
-    whose = f" ({owner_of(tags)})" if tags is not None else ""
+    """A disabled secret."""
+    owner = f" ({owner_of(tags)})" if tags is not None else ""
     return (
-        f"somebody disabled the secret{whose}, and it stays so. To enable it{_then_adopt(item, tags)}: "
-        f"az keyvault secret set-attributes --enabled true --id {_secret(item)}"
+        f"the secret is disabled{owner}, and keysync does not enable it. To enable it{_then_adopt(item, tags)}: "
+        f"az keyvault secret set-attributes --enabled true --id {item.policy.vault_url}/secrets/{item.ref.secret}"
     )
 
 
 def soft_deleted(item: Item, stored: SoftDeleted) -> str:
-    """A name that a deleted secret holds."""
-    whose = f" ({owner_of(stored.tags)})" if stored.tags is not None else ""
-    place = f"{item.policy.vault_url}/deletedsecrets/{item.ref.secret}"
-    recover = f"To recover it{_then_adopt(item, stored.tags)}: az keyvault secret recover --id {place}"
-    held = f"a deleted secret holds this name{whose}, so it cannot be written"
+    """A name that a soft-deleted secret still holds."""
+    owner = f" ({owner_of(stored.tags)})" if stored.tags is not None else ""
+    url = f"{item.policy.vault_url}/deletedsecrets/{item.ref.secret}"
+    recover = f"To recover it{_then_adopt(item, stored.tags)}: az keyvault secret recover --id {url}"
+    found = f"a deleted secret holds this name{owner}, so it cannot be written"
     if stored.purgeable:
-        return f"{held}. {recover}; to purge it for good: az keyvault secret purge --id {place}"
+        return f"{found}. {recover}; to purge it for good: az keyvault secret purge --id {url}"
     until = f" on {stored.purged_on:%Y-%m-%d}" if stored.purged_on is not None else " by itself"
-    return f"{held}. It has purge protection: recover it, or wait until Azure purges it{until}. {recover}"
+    return f"{found}. It has purge protection: recover it, or wait until Azure purges it{until}. {recover}"
 
 
-def too_many_tags(count: int, most: int) -> str:
-    """A secret without room for the tags that it needs."""
-    return f"it would have {count} tags, and Key Vault takes {most}: remove some from the secret, or from `tags` of the vault"
+def too_many_tags(count: int, limit: int) -> str:
+    """A secret that has no room for keysync's tags."""
+    return f"it would have {count} tags, and Key Vault takes {limit}: remove some from the secret, or from `tags` of the vault"
 
 
-def changed_meanwhile(ref: ItemRef, options: str = "") -> str:
-    """A secret that was not as it had been compared when it was to be written."""
-    return (
-        f"somebody changed {ref.secret} since it was compared: not written. The next run judges it anew. To do so now: "
-        f"{command('sync', options)}"
-    )
+def changed_meanwhile(ref: ItemRef) -> str:
+    """A secret that changed between the comparison and the write."""
+    return f"{ref.secret} was changed after it was compared: not written. The next run compares it again. To do so now: keysync sync"
 
 
 def orphan_changed_meanwhile(ref: ItemRef) -> str:
-    """An orphan that was not as it had been found when it was to be removed."""
-    return (
-        f"somebody changed {ref.secret} since it was found to be an orphan: not removed. The next run judges it anew. To do so "
-        "now: keysync sync"
-    )
+    """An orphan that changed between the search and its removal."""
+    return f"{ref.secret} was changed after it was found to be an orphan: not removed. The next run checks it again. To do so now: keysync sync"
 
 
 def command(name: str, options: str) -> str:
-    """A command of keysync's with the options of this run."""
+    """A keysync command with `options`, for a suggestion."""
     return " ".join(filter(None, ("keysync", name, options)))
 
 
 def _adopt(item: Item, flags: str) -> str:
-    # By vault and name: the account has other secrets, and another account may have its name.
+    # By vault and secret: the account has other secrets, and another account may have the same name.
     return f"{command('adopt', item.policy.options)} --secret {item.ref.vault}/{item.ref.secret} {flags}"
 
 
 def _then_adopt(item: Item, tags: Mapping[str, str] | None) -> str:
     unmanaged = tags is not None and not is_ours(tags, item)
     return " (and adopt it then, since it is not keysync's for this key)" if unmanaged else ""
-
-
-def _secret(item: Item) -> str:
-    return f"{item.policy.vault_url}/secrets/{item.ref.secret}"

@@ -1,4 +1,4 @@
-"""What a secret carries beside its value, and what of it a write would change."""
+"""The metadata of a secret (tags, content type, expiry), and which of it a write would change."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from keysync.sync.model import Field, Item
 from keysync.sync.ownership import OWN, own_tags
 from keysync.targets.interface import Metadata, StoredSecret
 
-MOST_TAGS: Final = 15
-"""What Key Vault takes."""
+MAX_TAGS: Final = 15
+"""The limit of Key Vault."""
 
-# Tells a person who opens the vault what this is, where the configuration does not say.
+# The default, for people who open the vault.
 _CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
 
 
 def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> Metadata:
-    """What the secret should carry after a write at `now` (UTC); what is not ours is carried forward as it is."""
+    """The metadata that the secret should have after a write at `now` (UTC). Tags of other tools are kept, as are content type and expiry if not configured."""
     return Metadata(
         _tags(item, stored), _content_type(item, stored), _expires(item, stored, now, new_version=new_version)
     )
 
 
-def changed_fields(stored: StoredSecret, wanted: Metadata) -> frozenset[Field]:
-    """Which of the fields beside the value differ."""
-    pairs: Mapping[Field, bool] = {
-        "tags": dict(stored.tags) != dict(wanted.tags),
-        "content_type": stored.content_type != wanted.content_type,
-        "expires": stored.expires != wanted.expires,
+def changed_fields(stored: StoredSecret, desired: Metadata) -> frozenset[Field]:
+    """The fields that differ from `desired`. The value is not compared."""
+    differences: Mapping[Field, bool] = {
+        "tags": dict(stored.tags) != dict(desired.tags),
+        "content_type": stored.content_type != desired.content_type,
+        "expires": stored.expires != desired.expires,
     }
-    return frozenset(name for name, differs in pairs.items() if differs)
+    return frozenset(name for name, differs in differences.items() if differs)
 
 
 def _tags(item: Item, stored: StoredSecret | None) -> dict[str, str]:
-    carried = {**(stored.tags if stored else {}), **item.policy.tags}
-    return {**{name: value for name, value in carried.items() if name not in OWN}, **own_tags(item)}
+    kept = {**(stored.tags if stored else {}), **item.policy.tags}
+    return {**{name: value for name, value in kept.items() if name not in OWN}, **own_tags(item)}
 
 
 def _content_type(item: Item, stored: StoredSecret | None) -> str | None:
@@ -46,15 +46,15 @@ def _content_type(item: Item, stored: StoredSecret | None) -> str | None:
 
 
 def _expires(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> datetime | None:
-    there = stored.expires if stored else None
+    current = stored.expires if stored else None
     if item.policy.expires_after is None:
-        # An expiry that somebody set outlives the value, but not itself: a new value is not born expired.
-        return None if there is not None and new_version and there <= now else there
-    if there is not None and not new_version and _holds_long_enough(there - now, item.policy.expires_after):
-        return there
+        # An expiry that another tool set is kept, unless it has passed: a new value must not be expired.
+        return None if current is not None and new_version and current <= now else current
+    if current is not None and not new_version and _is_long_enough(current - now, item.policy.expires_after):
+        return current
     return (now + item.policy.expires_after).replace(microsecond=0)
 
 
-def _holds_long_enough(left: timedelta, whole: timedelta) -> bool:
-    # Renewed at half time: rarely enough to be quiet, and long before the event that Key Vault raises near an expiry.
-    return whole / 2 < left <= whole
+def _is_long_enough(left: timedelta, expires_after: timedelta) -> bool:
+    # Renewed at half time: rarely, and long before the event that Key Vault raises near an expiry.
+    return expires_after / 2 < left <= expires_after

@@ -1,4 +1,4 @@
-"""What flows through a run. Nothing here holds a value of a secret, so all of it may be printed."""
+"""The data of a run. Nothing here contains the value of a secret, so all of it may be printed."""
 
 from __future__ import annotations
 
@@ -13,51 +13,12 @@ from keysync.secret.fingerprint import Fingerprint
 from keysync.sources.interface import KeyName
 from keysync.targets.interface import History, Metadata, Observation
 
-ChangeKind: TypeAlias = Literal[
-    "create", "update", "adopt", "recover", "disable", "delete", "unchanged", "skipped", "refused", "failed"
-]
+Write: TypeAlias = Literal["create", "update", "adopt", "recover", "disable", "delete"]
+ChangeKind: TypeAlias = Literal[Write, "unchanged", "skipped", "refused", "failed"]
+Outcome: TypeAlias = Literal[ChangeKind, "created", "updated", "adopted", "recovered", "disabled", "deleted", "unknown"]
+"""The contract's outcomes. In a plan, a dry run or with read_only, a write has the outcome of its kind (create)."""
 WRITES: frozenset[ChangeKind] = frozenset({"create", "update", "adopt", "recover", "disable", "delete"})
 REMOVALS: frozenset[ChangeKind] = frozenset({"disable", "delete"})
-Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
-Verdict: TypeAlias = Literal[
-    "in_sync",
-    "stale",
-    "swapped",
-    "duplicated",
-    "unmanaged",
-    "both_changed",
-    "missing",
-    "disabled",
-    "soft_deleted",
-    "orphaned",
-    "unknown",
-]
-"""How a stored secret stands to *both* live keys of its account.
-
-`in_sync`: it holds its own key. `stale`: ours, and it holds neither. `swapped`: it holds the other key. `duplicated`: so does
-the secret of that other key. `unmanaged`: not ours, and it does not hold its key. `both_changed`: ours, and neither of the
-two secrets holds either key, so both keys were regenerated since the last run. `orphaned`: ours, and nothing in the
-configuration serves it any more. `unknown`: a side did not answer.
-"""
-Outcome: TypeAlias = Literal[
-    "created",
-    "updated",
-    "adopted",
-    "recovered",
-    "disabled",
-    "deleted",
-    "unchanged",
-    "skipped",
-    "refused",
-    "failed",
-    "unknown",
-    "create",
-    "update",
-    "adopt",
-    "recover",
-    "disable",
-    "delete",
-]
 DONE: Mapping[ChangeKind, Outcome] = {
     "create": "created",
     "update": "updated",
@@ -67,11 +28,23 @@ DONE: Mapping[ChangeKind, Outcome] = {
     "delete": "deleted",
 }
 BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
+Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
+_Compared: TypeAlias = Literal["in_sync", "stale", "swapped", "duplicated", "unmanaged", "both_changed"]
+Verdict: TypeAlias = Literal[_Compared, "missing", "disabled", "soft_deleted", "orphaned", "unknown"]
+"""The state of a secret, compared with *both* current keys of its account.
+
+`in_sync`: has its own key. `stale`: managed, and has neither key. `swapped`: has the other key. `duplicated`: has the other key,
+and so does the other secret. `unmanaged`: not managed, and does not have its key. `both_changed`: managed, and neither of the
+two secrets has either key, so both keys were regenerated since the last run. `orphaned`: managed, but not mapped by the
+configuration any more. `unknown`: a side did not respond.
+"""
+Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
+"""What may be adopted: nothing; an untagged secret that already has the key; or any secret that no certificate owns."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class ItemRef:
-    """One key of one account in one vault: `account` is its ARM id, `vault` the configuration's name for the vault."""
+    """One key of one account in one vault. `account` is the ARM id, `vault` the name in the configuration."""
 
     account: str
     key: KeyName
@@ -79,21 +52,17 @@ class ItemRef:
     secret: str
 
 
-Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
-"""What may be taken over: nothing; what nobody has marked and already holds the key; or anything a certificate does not own."""
-
-
 @dataclass(frozen=True, slots=True)
 class ItemPolicy:
-    """What the configuration says of items: one object for all of which it says the same.
+    """What the configuration says of items. Items with the same settings share one object.
 
-    `tags` are the user's own; `content_type` and `expires_after` what the secret is to have, None where they are nobody's
-    concern; `enable` and `recover` say what is done with a secret of ours that is disabled or soft-deleted;
-    `changes_per_day` is how often it may change in 24 hours, None for any number of times; `vault_url`, and the `options`
-    of this run such as ``-c FILE``, are for the commands that a person is told.
+    `tags`: the user's own. `content_type`, `expires_after`: what the secret should have; None means any.
+    `enable`, `recover`: whether to enable a disabled, or recover a soft-deleted, managed secret.
+    `changes_per_day`: the maximum number of changes in 24 hours; None for no limit.
+    `vault_url`, `options` (-c, --account, --shard): for suggested commands.
     """
 
-    tags: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict[str, str])
     content_type: str | None = None
     expires_after: timedelta | None = None
     owner: str | None = None
@@ -108,7 +77,7 @@ class ItemPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A reference with the terms on which it is served."""
+    """A reference with its policy."""
 
     ref: ItemRef
     policy: ItemPolicy = field(default_factory=ItemPolicy)
@@ -116,15 +85,15 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """Both sides of an item answered.
+    """An item of which both sides responded: `desired` is the account's key, `current` the vault's reply.
 
-    `other` is the account's other live key; `at` the monotonic time in seconds at which the vault was looked at;
-    `history` is there where a new version may be called for.
+    `other` is the account's other key. `at` is the monotonic time in seconds before the vault was read. `history` is there only
+    if the item may need a new version.
     """
 
     item: Item
-    wanted: Fingerprint
-    stored: Observation
+    desired: Fingerprint
+    current: Observation
     other: Fingerprint | None = None
     at: float = 0.0
     history: History | None = None
@@ -132,7 +101,7 @@ class Observed:
 
 @dataclass(frozen=True, slots=True)
 class KeyRefused:
-    """The account gave no key that may be written."""
+    """An item whose key may not be written, with the reason."""
 
     item: Item
     reason: str
@@ -140,7 +109,7 @@ class KeyRefused:
 
 @dataclass(frozen=True, slots=True)
 class Unobserved:
-    """A side of the item failed to answer."""
+    """An item of which a side failed to respond."""
 
     item: Item
     error: FailureRecord
@@ -153,10 +122,11 @@ ItemObservation: TypeAlias = Observed | KeyRefused | Unobserved
 class Change:
     """What one item needs.
 
-    `before` is the version that was observed, `metadata` what a write sets beside the value, `fields` what would differ
-    afterwards; without ``value`` among them no version is made. `managed` says that the stored secret is ours already: what
-    limits are a share of. `unmanaged` says that there is one that is not. `held` is why it needs `--accept`, whatever the limits
-    are. `owner` is whose mark the secret has to bear still when it is removed.
+    `before`: the observed version. `metadata`: what a write sets beside the value. `fields`: what a write changes; without
+    ``value`` it makes no new version. `managed`: keysync manages the stored secret; the percent limits count these.
+    `unmanaged`: there is a secret that keysync does not manage. `needs_accept`: why the change needs `--accept`, whatever
+    the limits. `owner`: the owner tag that an orphan must still have when it is removed. `since`: when the observed version was
+    made, UTC. `proof`: why a secret is an orphan: its account is gone, or only the mapping.
     """
 
     ref: ItemRef
@@ -170,12 +140,10 @@ class Change:
     read_only: bool = False
     managed: bool = False
     unmanaged: bool = False
-    held: str | None = None
+    needs_accept: str | None = None
     owner: str | None = None
     since: datetime | None = None
-    """When the observed version was made, UTC."""
     proof: str = ""
-    """What makes an orphan one: whether its account is gone, or only its mapping."""
 
 
 class _HasRef(Protocol):
@@ -184,23 +152,23 @@ class _HasRef(Protocol):
 
 
 R = TypeVar("R", bound=_HasRef)
-_PLACE: Final = tuple(attrgetter(f"ref.{part}") for part in ("secret", "vault", "key", "account"))
+_SORT_KEYS: Final = tuple(attrgetter(f"ref.{part}") for part in ("secret", "vault", "key", "account"))
 
 
-def in_order(those: Iterable[R]) -> tuple[R, ...]:
-    """In the order of their references."""
-    # A sort leaves in their order those that are alike by its key, and one by references would make two tuples for each comparison.
-    found = list(those)
-    for part in _PLACE:
-        found.sort(key=part)
-    return tuple(found)
+def in_order(items: Iterable[R]) -> tuple[R, ...]:
+    """`items` sorted by reference."""
+    # One stable sort per field, least significant first: a sort by ItemRef would create two tuples per comparison.
+    ordered = list(items)
+    for key in _SORT_KEYS:
+        ordered.sort(key=key)
+    return tuple(ordered)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes in the order of their references.
+    """Changes, sorted by reference.
 
-    In a run, `settled` are the results of items of ours that need nothing, in place of their changes: in a large fleet nearly all.
+    `in_sync` are the results of managed items that need no change, instead of their changes; in a large fleet these are nearly all.
     """
 
     changes: tuple[Change, ...]
@@ -208,18 +176,13 @@ class Plan:
 
     @property
     def writes(self) -> tuple[Change, ...]:
-        """Those that would touch a vault."""
+        """The changes that would write to a vault."""
         return tuple(change for change in self.changes if change.kind in WRITES)
-
-    @property
-    def held(self) -> tuple[Change, ...]:
-        """Those that nobody makes before they were accepted."""
-        return tuple(change for change in self.writes if change.held)
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one item."""
+    """The result of one item. `since`: when the observed version was made, UTC; None if this run made it."""
 
     ref: ItemRef
     outcome: Outcome
@@ -228,10 +191,9 @@ class Result:
     error: FailureRecord | None = None
     verdict: Verdict = "unknown"
     since: datetime | None = None
-    """When the version that was found was made, UTC; None for one that this run made."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The contract's item, and the verdict."""
+        """An item of the JSON report: the contract's fields, and `verdict`."""
         return {
             "account": self.ref.account,
             "key": self.ref.key,
@@ -247,10 +209,10 @@ class Result:
 
 @dataclass(frozen=True, slots=True)
 class Preflight:
-    """What was known before a run of accounts that are no part of it.
+    """Results and warnings about accounts that a run does not cover, known before it starts.
 
-    `results` are items that were refused already, `warnings` are about no item, and `incomplete` says that accounts are
-    missing that should have been covered.
+    `results`: items that were refused already. `warnings`: about no single item. `incomplete`: accounts are missing that the
+    run should have covered.
     """
 
     results: tuple[Result, ...] = ()
@@ -260,12 +222,13 @@ class Preflight:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One run as it is told. `stopped` holds the numbers of a safety stop; `duration_seconds` is wall time.
+    """One run. `duration_seconds` is wall time.
 
-    `checksum` names the plan or, where something was left undone, just that: what the next `--accept` would take.
-    `warnings` are about no item: a vault that could not be searched for orphans, for one. `busy` accounts were left out,
-    since an earlier run still waited for them. `incomplete` says that accounts are missing that should have been covered.
-    `orphans_searched` says that orphans were searched for, in every vault and with success.
+    `checksum`: names the plan, or only its unwritten changes if there are any: the next `--accept` takes it.
+    `stopped`: the message, with the numbers, if a safety limit stopped the run. `warnings`: about no single item, such as a vault
+    whose orphans could not be searched. `busy`: the number of accounts omitted because an earlier run still waited for them.
+    `incomplete`: accounts are missing that the run should have covered. `orphans_searched`: the search for orphans succeeded in
+    every vault.
     """
 
     run_id: str
@@ -284,11 +247,11 @@ class Report:
 
     @property
     def failed(self) -> bool:
-        """Whether anything failed, was refused, has an unknown end, or could not even be looked at."""
+        """Whether anything failed, was refused, is unknown, or is missing."""
         return self.incomplete or any(result.outcome in BAD for result in self.results)
 
     @property
     def has_changes(self) -> bool:
-        """Whether a plan would write, or a run wrote."""
+        """Whether a plan would write, or a run has written."""
         changed = WRITES | set(DONE.values())
         return any(result.outcome in changed for result in self.results)

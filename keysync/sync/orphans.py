@@ -1,4 +1,4 @@
-"""Orphans: secrets of ours that nothing in the configuration serves any more, and the proof that it takes to touch one."""
+"""Orphans: managed secrets that the configuration does not map any more, and the proof that removing one requires."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
 
-PROOF_PASSES: Final = 3
-"""How many runs of the daemon in a row have to find an account gone before its secrets are removed unasked."""
+PROOF_RUNS: Final = 3
+"""How many consecutive runs of the daemon must find an account gone before its secrets are removed without `--accept`."""
 
 Presence: TypeAlias = Literal["there", "gone"]
 
 
 class AccountExistence(Protocol):
-    """Tells whether an account exists."""
+    """Checks whether an account exists."""
 
     async def presence(self, account: str) -> Presence:
         """`gone` only on a 404 of the account *and* its absence from a complete listing. Raises CallFailed otherwise."""
@@ -31,18 +31,18 @@ class AccountExistence(Protocol):
 
 @dataclass(slots=True)
 class MissingCounters:
-    """How many runs in a row each account was proven gone: the daemon's memory, which starts empty.
+    """In how many consecutive runs of this daemon each account was gone. Empty after a start.
 
-    A run counts only `least_seconds` after the one before that did: runs that somebody asks for prove nothing faster.
+    A run counts only if it is at least `least_seconds` after the last that counted: runs on request do not speed up the proof.
     """
 
     least_seconds: float = 0.0
     clock: Callable[[], float] = time.monotonic
-    _counts: dict[str, int] = field(default_factory=dict)
+    _counts: dict[str, int] = field(default_factory=dict[str, int])
     _counted_at: float = float("-inf")
 
     def note(self, gone: Collection[str]) -> None:
-        """One more run: `gone` are the ARM ids that it proved gone; every other starts over, whenever the run was."""
+        """Adds a run that found the accounts `gone` (ARM ids). All others start over at zero, even if the run does not count."""
         now = self.clock()
         counts = now - self._counted_at >= self.least_seconds
         if counts:
@@ -50,76 +50,71 @@ class MissingCounters:
         self._counts = {fold(account): self._counts.get(fold(account), 0) + counts for account in gone}
 
     def forget(self) -> None:
-        """Every account starts over: runs were made elsewhere."""
+        """Starts over for every account, because another replica was the leader meanwhile."""
         self._counts = {}
 
     def of(self, account: str) -> int:
-        """Runs in a row, the latest included."""
+        """The number of consecutive runs, the latest included."""
         return self._counts.get(fold(account), 0)
 
 
 @dataclass(frozen=True, slots=True)
 class OrphanFindings:
-    """What a search has shown: changes for the plan, and what could not be looked at."""
+    """The result of a search: changes for the plan, and warnings about what could not be checked."""
 
     changes: tuple[Change, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 SEARCH_TOO_SLOW: Final = OrphanFindings(
-    warnings=("orphans: the search was not done in time, nothing is removed in this run",)
+    warnings=("orphans: the search did not finish in time, nothing is removed in this run",)
 )
 
 
 def orphans_among(
     listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str
 ) -> tuple[ItemRef, ...]:
-    """The secrets of `listed` that bear `owner` and our marks, and whose name (lower case) is none of `served`."""
+    """The managed secrets of `owner` in `listed` whose names (lower case) are not in `served`."""
     refs = (_reference(each, vault) for each in listed if _may_be_orphan(each, served, owner))
     return tuple(ref for ref in refs if ref is not None)
 
 
 def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
-    """Whether tags still mark the orphan `ref` as this installation's."""
-    marks = (tags.get(MANAGED_BY), fold(tags.get(SOURCE, "")), tags.get(KEY), tags.get(OWNER))
-    return marks == (KEYSYNC, fold(ref.account), ref.key, owner)
+    """Whether `tags` still mark the orphan `ref` as managed by this `owner`."""
+    found = (tags.get(MANAGED_BY), fold(tags.get(SOURCE, "")), tags.get(KEY), tags.get(OWNER))
+    return found == (KEYSYNC, fold(ref.account), ref.key, owner)
 
 
 def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"], presence: Presence, streak: int | None) -> Change | None:  # fmt: skip
-    """What becomes of an orphan whose `stored` state was just read, None where there is nothing to do.
+    """The change for an orphan with the state `stored`; None if there is nothing to do.
 
-    `streak` is how many runs of the daemon in a row proved its account gone, None in a one-off run. Without three of
-    them, and wherever only the mapping is gone, it takes `--accept`.
+    `streak` is in how many consecutive runs of the daemon its account was gone; None in a one-off run. A removal needs
+    `--accept` unless there are three, and always if only the mapping is gone.
     """
     if not isinstance(stored, (StoredSecret, Disabled)) or stored.managed or stored.version is None:
         return None
     if isinstance(stored, Disabled) and mode == "disable":
         return None
-    why = (
-        "its account is gone"
-        if presence == "gone"
-        else "its account is there, but the configuration no longer maps it here"
-    )
-    change = Change(
-        ref, mode, "orphaned", reason=f"orphaned: {why}", before=stored.version, managed=True, proof=presence
-    )
-    if presence == "gone" and streak is not None:
-        if streak >= PROOF_PASSES:
-            return change
-        waiting = f"orphaned: {why}, seen in {streak} of the {PROOF_PASSES} runs in a row that it takes to {mode} it"
-        return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
-    return replace(change, held=f"orphaned: {why}. To {mode} it")
+    unmapped = "its account is there, but the configuration no longer maps it here"
+    why = f"orphaned: {'its account is gone' if presence == 'gone' else unmapped}"
+    change = Change(ref, mode, "orphaned", reason=why, before=stored.version, managed=True, proof=presence)
+    if presence == "there" or streak is None:
+        return replace(change, needs_accept=f"{why}. To {mode} it")
+    if streak >= PROOF_RUNS:
+        return change
+    waiting = f"{why}, in {streak} of the {PROOF_RUNS} consecutive runs required to {mode} it"
+    return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
 
 
 def _some(names: Sequence[str]) -> str:
-    """The first three, and how many more."""
+    """The first three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 
 
 def _may_be_orphan(listed: SecretProperties, served: Container[str], owner: str) -> bool:
-    ours = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
-    return ours and not listed.managed and fold(listed.name) not in served
+    owned = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
+    return owned and not listed.managed and fold(listed.name) not in served
 
 
 def _reference(listed: SecretProperties, vault: str) -> ItemRef | None:
@@ -133,18 +128,18 @@ def _key(tag: str | None) -> KeyName | None:
 
 @dataclass(frozen=True, slots=True)
 class OrphanSearch:
-    """Searches vaults for orphans; a failure of any look means that nothing is removed for its sake.
+    """Searches vaults for orphans. What cannot be checked is not removed.
 
-    `served` are the names (lower case) that the whole configuration writes in each vault, whichever accounts this run is
-    about. `excluded` are accounts (ARM ids in lower case) that it means and does not serve now: their secrets are no orphans. Where
-    `excluded` gives a reason, the search warns that such secrets are not kept in sync.
-    With `skip_reason`, which says why, nothing is searched and nothing removed. `read_only` are vaults, `read_only_accounts` ARM
-    ids in lower case, for which nothing is removed. `is_mine` leaves an orphan to the shard that has its account. `streaks` is
-    the daemon's memory, None in a one-off run.
+    `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run.
+    `excluded`: accounts (ARM ids in lower case) whose secrets are no orphans although they are not served now. If it has a reason,
+    a warning says that their secrets are not kept in sync.
+    `skip_reason`: if set, nothing is searched or removed. `read_only` vaults and `read_only_accounts` (ARM ids in lower case):
+    nothing is removed there. `is_mine`: whether this shard has the account. `streaks`: the daemon's counters, None in a one-off
+    run.
     """
 
     targets: Mapping[str, SecretTarget]
-    directory: AccountExistence
+    existence: AccountExistence
     translator: FailureTranslator
     mode: Literal["disable", "delete"]
     owner: str
@@ -153,52 +148,47 @@ class OrphanSearch:
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
     streaks: MissingCounters | None = None
-    excluded: Mapping[str, str | None] = field(default_factory=dict)
+    excluded: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
     skip_reason: str | None = None
 
     async def run(self, deadline: float) -> OrphanFindings:
-        """What is there to be removed, found within `deadline` seconds; never raises for a failure of Azure."""
+        """Searches for at most `deadline` seconds. Never raises for a failure of Azure."""
         gone: list[str] = []
-        if self.skip_reason is not None:
-            # What was not looked at proves nothing either.
-            if self.streaks is not None:
-                self.streaks.note(gone)
-            return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this run",))
         try:
+            if self.skip_reason is not None:
+                return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this run",))
             async with asyncio.timeout(deadline):
                 refs, warnings = await self._candidates()
                 presences, unproven = await self._presences({ref.account for ref in refs})
                 gone += [account for account, presence in presences.items() if presence == "gone"]
         except TimeoutError:
-            return OrphanFindings(
-                warnings=(f"orphans: not searched within {deadline:g} s, nothing is removed in this run",)
-            )
+            warning = f"orphans: not searched within {deadline:g} s, nothing is removed in this run"
+            return OrphanFindings(warnings=(warning,))
         finally:
-            # A search that was cut off proves nothing, so every streak starts over.
+            # After a search that did not finish, every account starts over.
             if self.streaks is not None:
                 self.streaks.note(gone)
-        judged = await asyncio.gather(*(self._judge(ref, presences) for ref in refs))
-        return OrphanFindings(tuple(change for change in judged if change is not None), (*warnings, *unproven))
+        changes = await asyncio.gather(*(self._change(ref, presences) for ref in refs))
+        return OrphanFindings(tuple(change for change in changes if change is not None), (*warnings, *unproven))
 
     async def _candidates(self) -> tuple[list[ItemRef], list[str]]:
         per_vault = await asyncio.gather(*(self._in_vault(vault) for vault in self.targets))
-        return [ref for found, _ in per_vault for ref in found], [
-            told for _, warnings in per_vault for told in warnings
-        ]
+        refs = [ref for found, _ in per_vault for ref in found]
+        return refs, [warning for _, warnings in per_vault for warning in warnings]
 
     async def _in_vault(self, vault: str) -> tuple[Sequence[ItemRef], Sequence[str]]:
         try:
             listed = await self.targets[vault].listing()
-        except Exception as error:  # noqa: BLE001  # one vault's failure is one vault's
-            told = self._told(error, vault)
-            return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({told})"]
+        except Exception as error:  # noqa: BLE001  # one vault's failure must not stop the others
+            cause = self._record(error, vault).summary
+            return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({cause})"]
         refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
         mine = [ref for ref in refs if self.is_mine(ref.account)]
         excluded = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.excluded}
         return [ref for ref in mine if fold(ref.account) not in excluded], self._not_served(vault, excluded)
 
     def _not_served(self, vault: str, excluded: Mapping[str, str]) -> list[str]:
-        """A warning for each reason; `excluded` are ARM ids by their lower case."""
+        """A warning for each reason. `excluded`: ARM ids by their lower case."""
         by_reason: dict[str, list[str]] = {}
         for key in sorted(excluded):
             reason = self.excluded[key]
@@ -211,25 +201,25 @@ class OrphanSearch:
 
     async def _presences(self, accounts: Collection[str]) -> tuple[dict[str, Presence], list[str]]:
         ordered = sorted(accounts)
-        answers = await asyncio.gather(*(self.directory.presence(each) for each in ordered), return_exceptions=True)
+        answers = await asyncio.gather(*(self.existence.presence(each) for each in ordered), return_exceptions=True)
         known: dict[str, Presence] = {}
         unproven: list[str] = []
         for account, answer in zip(ordered, answers, strict=True):
             if isinstance(answer, Exception):
-                told = self._told(answer, account)
-                unproven.append(f"orphans: whether {account} is gone cannot be told, its secrets stay ({told})")
+                cause = self._record(answer, account).summary
+                unproven.append(f"orphans: whether {account} is gone is unknown, its secrets stay ({cause})")
             elif isinstance(answer, BaseException):
                 raise answer
             else:
                 known[account] = answer
         return known, unproven
 
-    async def _judge(self, ref: ItemRef, presences: Mapping[str, Presence]) -> Change | None:
+    async def _change(self, ref: ItemRef, presences: Mapping[str, Presence]) -> Change | None:
         if ref.account not in presences:
             return None
         try:
             stored = await self.targets[ref.vault].read(ref.secret)
-        except Exception as error:  # noqa: BLE001  # one secret's failure is one secret's
+        except Exception as error:  # noqa: BLE001  # one secret's failure must not stop the others
             record = self._record(error, ref.vault)
             return Change(ref, "failed", "orphaned", reason=record.summary, error=record, managed=True)
         tags = stored.tags if isinstance(stored, (StoredSecret, Disabled)) else None
@@ -240,11 +230,8 @@ class OrphanSearch:
         if change is None:
             return None
         if ref.vault in self.read_only or fold(ref.account) in self.read_only_accounts:
-            return replace(change, held=None, read_only=True)
+            return replace(change, needs_accept=None, read_only=True)
         return replace(change, owner=self.owner)
-
-    def _told(self, error: Exception, scope: str) -> str:
-        return self._record(error, scope).summary
 
     def _record(self, error: Exception, scope: str) -> FailureRecord:
         if isinstance(error, CallFailed):

@@ -1,4 +1,4 @@
-"""Whose a secret is: judged by its tags alone, since the vault is the only state."""
+"""Ownership: whether keysync manages a secret. Only its tags decide, since the vault is the only state."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SOURCE: Final = "keysync-source"
 KEY: Final = "keysync-key"
 OWNER: Final = "keysync-owner"
 OWN: Final = frozenset({MANAGED_BY, SOURCE, KEY, OWNER})
-"""Names of the tags that are keysync's: nobody else's survive a write."""
+"""Names of keysync's tags. A write replaces all of them."""
 
 
 def own_tags(item: Item) -> dict[str, str]:
-    """The tags by which keysync knows a secret as its own."""
+    """The tags that mark a secret as managed for `item`."""
     tags = {MANAGED_BY: KEYSYNC, SOURCE: item.ref.account, KEY: item.ref.key}
     return tags if item.policy.owner is None else {**tags, OWNER: item.policy.owner}
 
 
 def is_ours(tags: Mapping[str, str], item: Item) -> bool:
-    """Whether tags mark a secret as keysync's for just this account and key. ARM ids compare without case."""
+    """Whether `tags` mark a secret as managed for this account, key and owner. ARM ids are compared without regard to case."""
     source = tags.get(SOURCE, "")
     return (
         tags.get(MANAGED_BY) == KEYSYNC
@@ -35,17 +35,17 @@ def is_ours(tags: Mapping[str, str], item: Item) -> bool:
 
 
 def is_unmarked(tags: Mapping[str, str]) -> bool:
-    """Whether nobody claims the secret by a tag that is known to be one."""
+    """Whether a secret has none of the tags that claim one."""
     return not OWN & tags.keys()
 
 
 def is_free(tags: Mapping[str, str], item: Item) -> bool:
-    """Whether marking the secret takes it from nobody: it is unmarked, or ours but for an owner that nobody has named."""
+    """Whether tagging the secret takes it from no other owner: it is unmarked, or managed but without an owner tag."""
     return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.policy.owner or ""}, item))
 
 
 def former_id(tags: Mapping[str, str], item: Item) -> str | None:
-    """The ARM id for which tags mark a secret as ours, where only the group or subscription of the account differs."""
+    """The ARM id in the tags, if only the account's resource group or subscription differs; else None."""
     source, account = tags.get(SOURCE, ""), item.ref.account
     renamed = fold(source).rpartition("/")[2] != fold(account).rpartition("/")[2]
     if renamed or is_ours(tags, item) or not is_ours({**tags, SOURCE: account}, item):
@@ -54,7 +54,7 @@ def former_id(tags: Mapping[str, str], item: Item) -> str | None:
 
 
 def owner_of(tags: Mapping[str, str]) -> str:
-    """Whose the secret is, as far as its tags tell."""
+    """The owner of a secret according to its tags, as text."""
     manager = tags.get(MANAGED_BY)
     if manager == KEYSYNC:
         owner = f", owner {_quoted(tags[OWNER])}" if OWNER in tags else ", without an owner"
@@ -69,5 +69,5 @@ def owner_of(tags: Mapping[str, str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """The words of whoever may tag the secret: as such in quotes, and never as one of our sentences that tells a command."""
+    """The text of a tag in quotes. Without ": ", so that it cannot imitate a message of keysync that suggests a command."""
     return repr(text).replace(": ", ":")

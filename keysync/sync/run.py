@@ -15,7 +15,7 @@ from keysync.sync.apply import Applier
 from keysync.sync.batches import Batches
 from keysync.sync.collect import Collector
 from keysync.sync.items import WorkItem
-from keysync.sync.limits import LimitsLike, SafetyCheck
+from keysync.sync.limits import EffectiveLimits, SafetyCheck
 from keysync.sync.model import Preflight, Report
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import OrphanSearch
@@ -39,7 +39,7 @@ class SyncRun:
     work_items: Sequence[WorkItem]
     collector: Collector
     applier: Applier
-    limits: Mapping[str, LimitsLike]
+    limits: Mapping[str, EffectiveLimits]
     observer: RunObserver
     stop: asyncio.Event
     collect_seconds: float

@@ -1,4 +1,4 @@
-"""Makes runs, and their searches for orphans, from the configuration and what is open."""
+"""Creates runs and searches for orphans from the configuration and the open clients."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ from keysync.sync.run import SyncRun
 from keysync.targets.interface import SecretTarget
 from keysync.tracing import Tracer
 
-_GRACE: Final = 0.8  # share of `timeouts.shutdown` for writes under way; the rest is for closing sessions
+_GRACE: Final = 0.8  # share of `timeouts.shutdown` for writes in progress; the rest is for closing sessions
 
 
 class KeySources(Protocol):
-    """The sources of keys of the accounts that are open."""
+    """The key sources of the open accounts."""
 
     def snapshot(self) -> Callable[[Account], KeySource]:
-        """A function from an account to its source, which later changes of the accounts do not affect."""
+        """A function from an account to its source. Later changes of the accounts do not affect it."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class RunFactory:
-    """Makes runs under one configuration. `targets` are the open vaults by name and may grow; `redact` masks secrets in text."""
+    """Creates runs for one configuration. `targets` are the open vaults by name, and may grow. `redact` masks secrets in text."""
 
     config: Config
     sources: KeySources
@@ -76,7 +76,7 @@ class RunFactory:
     ) -> SyncRun:
         """A run over `accounts`. With `selection.adopt` it covers only unmanaged secrets.
 
-        `patience` shortens, in seconds, how long the limits wait for slow accounts (`timeouts.collect`).
+        `patience` (seconds) shortens how long the limits wait for slow accounts (`timeouts.collect`).
         """
         timeouts, concurrency = self.config.timeouts, self.config.concurrency
         selection = selection or Selection()
@@ -125,7 +125,10 @@ class RunFactory:
         is_mine: Callable[[str], bool] = everything,
         streaks: MissingCounters | None = None,
     ) -> OrphanSearch | None:
-        """The search for secrets that `inventory` does not serve; None if the configuration keeps them. `streaks` is the daemon's memory."""
+        """The search for secrets that `inventory` does not map; None if the configuration keeps orphans.
+
+        `streaks`: the daemon's counters, None in a one-off run.
+        """
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None
@@ -133,7 +136,7 @@ class RunFactory:
         urls = {name: vault.url for name, vault in self.config.vaults.items()}
         return OrphanSearch(
             targets=one_each(self.config, self.targets),
-            directory=self.existence,
+            existence=self.existence,
             translator=self.translator,
             mode=mode,
             owner=owner,

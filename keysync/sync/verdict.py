@@ -1,4 +1,4 @@
-"""The verdict: each stored value against both live keys of its account, and against the other secret beside it."""
+"""The verdict: a stored value compared with both keys of its account, and with the account's other secret."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from keysync.targets.interface import Absent, Disabled, SoftDeleted, StoredSecre
 
 
 def verdict_of(observed: ItemObservation, sibling: ItemObservation | None = None) -> Verdict:
-    """How the secret stands; `sibling` is that of the account's other key in the same vault."""
+    """The state of the secret. `sibling` is the item of the account's other key in the same vault."""
     if not isinstance(observed, Observed):
         return "unknown"
-    match observed.stored:
+    match observed.current:
         case Absent():
             return "missing"
         case Disabled():
@@ -22,24 +22,24 @@ def verdict_of(observed: ItemObservation, sibling: ItemObservation | None = None
             return _of_value(observed, stored, sibling)
 
 
-def _of_value(seen: Observed, stored: StoredSecret, sibling: ItemObservation | None) -> Verdict:
-    if stored.fingerprint == seen.wanted:
+def _of_value(observed: Observed, stored: StoredSecret, sibling: ItemObservation | None) -> Verdict:
+    if stored.fingerprint == observed.desired:
         return "in_sync"
-    if stored.managed or not is_ours(stored.tags, seen.item):
+    if stored.managed or not is_ours(stored.tags, observed.item):
         return "unmanaged"
-    if stored.fingerprint == seen.other:
-        return "duplicated" if _holds_the_same(stored, sibling) else "swapped"
-    return "both_changed" if _holds_neither(sibling) else "stale"
+    if stored.fingerprint == observed.other:
+        return "duplicated" if _has_same_value(stored, sibling) else "swapped"
+    return "both_changed" if _has_neither_key(sibling) else "stale"
 
 
-def _holds_the_same(stored: StoredSecret, sibling: ItemObservation | None) -> bool:
-    other = sibling.stored if isinstance(sibling, Observed) else None
+def _has_same_value(stored: StoredSecret, sibling: ItemObservation | None) -> bool:
+    other = sibling.current if isinstance(sibling, Observed) else None
     return isinstance(other, StoredSecret) and other.fingerprint == stored.fingerprint
 
 
-def _holds_neither(sibling: ItemObservation | None) -> bool:
-    if not isinstance(sibling, Observed) or not isinstance(sibling.stored, StoredSecret):
+def _has_neither_key(sibling: ItemObservation | None) -> bool:
+    if not isinstance(sibling, Observed) or not isinstance(sibling.current, StoredSecret):
         return False
-    stored = sibling.stored
-    ours = is_ours(stored.tags, sibling.item) and not stored.managed
-    return ours and stored.fingerprint not in {sibling.wanted, sibling.other}
+    stored = sibling.current
+    managed = is_ours(stored.tags, sibling.item) and not stored.managed
+    return managed and stored.fingerprint not in {sibling.desired, sibling.other}

@@ -1,4 +1,4 @@
-"""The wait for «all of these tasks, or the stop, or a time»."""
+"""A wait with three ends: all tasks are done, a stop, or a timeout."""
 
 from __future__ import annotations
 
@@ -8,22 +8,19 @@ from typing import Any
 
 
 async def wait_for(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event, seconds: float | None) -> None:
-    """Waits until all `tasks` are done, `stop` is set, or `seconds` are over.
-
-    The tasks are left alone, also when the wait itself is cancelled.
-    """
+    """Waits until all `tasks` are done, `stop` is set, or `seconds` have passed. It never cancels the tasks."""
     if not tasks:
         return
     stopped = asyncio.create_task(stop.wait())
-    everything = asyncio.create_task(_all_of(tasks))
+    done = asyncio.create_task(_all_of(tasks))
     try:
-        await asyncio.wait({everything, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({done, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for helper in (stopped, everything):
-            helper.cancel()
-        await asyncio.gather(stopped, everything, return_exceptions=True)
+        stopped.cancel()
+        done.cancel()
+        await asyncio.gather(stopped, done, return_exceptions=True)
 
 
 async def _all_of(tasks: Collection[asyncio.Task[Any]]) -> None:
-    # Unlike gather, its being cancelled leaves the tasks alone.
+    # Unlike gather, asyncio.wait does not cancel the tasks when it is cancelled.
     await asyncio.wait(tasks)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -15,7 +15,7 @@ from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
 from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
-from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, ItemRef, Observed, Outcome, Result
+from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field, ItemRef, Observed, Outcome, Result
 from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
 from keysync.sync.results import planned
@@ -25,7 +25,8 @@ from keysync.targets.interface import Disabled, Observation, SecretTarget, Store
 FRESH_SECONDS: Final = 10.0
 """The maximum age of a read that a write may be based on."""
 
-_CANCELLED: Final = "cut off while the write was under way: the next run will see"
+_ENABLED: Final[frozenset[Field]] = frozenset({"enabled"})
+_CANCELLED: Final = "interrupted during the write: the next run checks the secret"
 _AS_RESTORED: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
 # Longer than both sides of an account take to respond.
 _LONG_BEFORE: Final = timedelta(minutes=2)
@@ -106,7 +107,7 @@ class SecretWriter:
     async def _read(self, observed: Observed, *, deleted: bool = True) -> Observed:
         at = self._clock()
         ref = observed.item.ref
-        return replace(observed, stored=await self._targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
+        return replace(observed, current=await self._targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
 
     async def _carry_out(self, change: Change, latest: Observed, inputs: ApplyInputs, *, rewritten: bool) -> Result:
         """Writes, unless the secret has changed. `rewritten`: another run of this process, perhaps with a newer key, wrote it."""
@@ -123,7 +124,7 @@ class SecretWriter:
             with self._barrier(latest.at, once=True):
                 await target.recover(ref.secret)
             return await self._after_restore(change, await self._read(latest), inputs)
-        if now.fields == {"enabled"}:
+        if now.fields == _ENABLED:
             return await self._enable(change, now, latest, inputs)
         return await self._send(change, now, latest, inputs)
 
@@ -138,15 +139,15 @@ class SecretWriter:
         """Plans a recovered or enabled secret again, and writes it if its value is not the current key."""
         ref = change.ref
         now = judge(await with_history(self._targets[ref.vault], latest), self._now())
-        if now.held and not inputs.accepted:
-            return Result(ref, "refused", reason=f"{now.held}, accept what the next run tells")
+        if now.needs_accept and not inputs.accepted:
+            return Result(ref, "refused", reason=f"{now.needs_accept}, use the command that the next run shows")
         if now.kind == "unchanged":
             by_itself = change.kind == "update" and not change.fields
             outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
             return Result(ref, outcome, version=now.before, reason=change.reason)
         if now.kind != "update" or attempt > _MAX_ATTEMPTS:
             return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else planned(now)
-        if now.fields == {"enabled"}:
+        if now.fields == _ENABLED:
             return await self._enable(change, now, latest, inputs, attempt)
         return await self._send(change, now, latest, inputs)
 
@@ -181,7 +182,7 @@ class SecretWriter:
         return Result(ref, DONE[change.kind], version=change.before, reason=change.reason)
 
     @contextmanager
-    def _barrier(self, at: float, *, once: bool = False) -> Iterator[None]:
+    def _barrier(self, at: float, *, once: bool = False) -> Generator[None]:
         """Requests within are sent only while the read at `at` is fresh; with `once`, each a single time."""
         token = READ_BARRIER.set(ReadBarrier(at + FRESH_SECONDS, self._clock, once=once))
         try:
@@ -190,11 +191,11 @@ class SecretWriter:
             READ_BARRIER.reset(token)
 
     def _is_older(self, latest: Observed, observed: Observed) -> bool:
-        """Whether a version, found where there was none, is from long before the comparison: then it was recovered.
+        """Whether `latest`, a version of a secret that was absent, is much older than the comparison: then it was recovered.
 
         Its age is by the vault's clock, the time since the comparison by this process's monotonic clock.
         """
-        age = latest.stored.age if isinstance(latest.stored, StoredSecret) else None
+        age = latest.current.age if isinstance(latest.current, StoredSecret) else None
         return age is not None and age > timedelta(seconds=self._clock() - observed.at) + _LONG_BEFORE
 
     def _failed(self, change: Change, error: Exception) -> Result:
@@ -210,7 +211,7 @@ class SecretWriter:
 
 def _conflict(change: Change, now: Change) -> Result:
     if now.kind == "unchanged" and now.managed:
-        return Result(change.ref, "unchanged", version=now.before, reason="somebody brought it in sync meanwhile")
+        return Result(change.ref, "unchanged", version=now.before, reason="another writer brought it in sync meanwhile")
     return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
 
 

@@ -17,6 +17,7 @@ from keysync.sync.apply import Applier
 from keysync.sync.batches import Batch
 from keysync.sync.collect import Collected, Collector
 from keysync.sync.items import WorkItem
+from keysync.sync.limits import EffectiveLimits
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result
 from keysync.sync.orphans import MissingCounters, OrphanSearch
@@ -38,8 +39,8 @@ def ref(account: str, name: KeyName = "primary", vault: str = "main") -> ItemRef
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Limits of one vault."""
+class Limits(EffectiveLimits):
+    """The limits of one vault, with defaults."""
 
     creates: int = 500
     update_percent: int = 100

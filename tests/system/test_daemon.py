@@ -869,7 +869,7 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
         await daemon.until_runs(1)  # it may have begun before
         reports = await daemon.until_runs(3)
         assert is_enabled(world)
-        assert all("cannot be told" in " ".join(report.warnings) for report in reports)
+        assert all("is unknown" in " ".join(report.warnings) for report in reports)
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
         aim(world)
         await daemon.until(lambda: not is_enabled(world) and bool(daemon.events("secret.disabled")))

@@ -250,7 +250,7 @@ def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
     assert ran.outcomes()["main/beta-primary-key"] == "created"
     assert ran.outcomes()["main/twin-primary-key"] == "created"
     (warning,) = [one for one in ran.report["warnings"] if OTHER in one]
-    assert "was not listed whole" in warning
+    assert "was not listed completely" in warning
     assert "Microsoft.Batch/batchAccounts/read" in warning
     (record,) = [line for line in ran.log if line["event"] == "discovery.incomplete"]
     assert (record["level"], record["http_status"]) == ("error", 403)

@@ -17,7 +17,7 @@ import pytest
 
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
-from keysync.sync.orphans import PROOF_PASSES
+from keysync.sync.orphans import PROOF_RUNS
 from tests.support.crash import Snapshot
 from tests.support.random_worlds import LONG_AGO, marks_of
 from tests.support.warm import WarmKeysync
@@ -127,7 +127,7 @@ class Daemon(Attempt):
         log.write_text("")
         keysync.start(["run"], env=environment, out=out, err=log)
         until = time.monotonic() + 30
-        while log.read_text().count('"run.finished"') <= PROOF_PASSES:
+        while log.read_text().count('"run.finished"') <= PROOF_RUNS:
             assert time.monotonic() < until, log.read_text()
             assert not keysync.has_ended(), log.read_text()
             time.sleep(0.05)

@@ -46,7 +46,7 @@ def test_each_account_is_in_one_shard() -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("gamma", "which has alpha, beta"), ("nokeys", "discover[0] finds it and leaves it out: it gives no keys")],
+    [("gamma", "which has alpha, beta"), ("nokeys", "discover[0] finds it and skips it: it gives no keys")],
 )
 def test_a_name_that_nobody_has_is_a_usage_error(name: str, message: str) -> None:
     """With the accounts that there are, or why it is left out."""
@@ -79,10 +79,10 @@ def test_an_unknown_name_is_no_usage_error_where_not_all_was_listed() -> None:
     assert told.results == ()
     assert any("--account gamma: not found" in warning for warning in told.warnings)
     assert any(
-        warning.startswith(f"discover[1]: /subscriptions/{SUB} was not listed whole: HTTP 403: no (assign a role)")
+        warning.startswith(f"discover[1]: /subscriptions/{SUB} was not listed completely: HTTP 403: no (assign a role)")
         for warning in told.warnings
     )
-    assert any("2 that only an earlier listing found" in warning for warning in told.warnings)
+    assert any("2 accounts that only an earlier listing found" in warning for warning in told.warnings)
 
 
 def test_a_refused_account_has_the_items_that_it_would_have_had() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.sync.history import too_many_versions, version_warning
-from keysync.sync.limits import Breach, breaches, checksum, most_removals
+from keysync.sync.limits import Breach, breaches, checksum, max_removals
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
 from keysync.targets.interface import History
 from tests.support.runs import Limits, ref
@@ -34,7 +34,7 @@ def broken(*found: Change, **limits: int) -> list[str]:
 )  # fmt: skip
 def test_one_secret_may_go_or_the_share(managed: int, percent: int, most: int) -> None:
     """A run may remove the share rounded down, one at least, and none at all where the share is 0."""
-    assert most_removals(managed, percent) == most
+    assert max_removals(managed, percent) == most
 
 
 @pytest.mark.parametrize("kind", sorted(REMOVALS))
@@ -78,7 +78,7 @@ def test_a_recovery_counts_as_a_create() -> None:
 @pytest.mark.parametrize("how", ["read-only", "held"])
 def test_what_is_not_going_to_be_written_counts_nothing(kind: ChangeKind, how: str) -> None:
     """Read-only changes and those that wait for a person break no limit, however many there are."""
-    aside = {"read_only": True} if how == "read-only" else {"held": "too often"}
+    aside = {"read_only": True} if how == "read-only" else {"needs_accept": "too often"}
     found = [replace(change, **aside) for change in changes(kind, 20)]
     assert broken(*found, creates=0, update_percent=0, removal_percent=0) == []
 
@@ -121,7 +121,7 @@ KINDS: tuple[ChangeKind, ...] = (*sorted(WRITES), "unchanged", "skipped", "refus
 CHANGES = st.lists(
     st.tuples(st.sampled_from(KINDS), st.booleans(), st.sampled_from(["main", "spare"]), st.sampled_from([None, "held"])),
     max_size=40,
-).map(lambda drawn: Plan(tuple(Change(ref(f"a{n}", vault=vault), kind, managed=managed, held=held) for n, (kind, managed, vault, held) in enumerate(drawn))))  # fmt: skip
+).map(lambda drawn: Plan(tuple(Change(ref(f"a{n}", vault=vault), kind, managed=managed, needs_accept=needs_accept) for n, (kind, managed, vault, needs_accept) in enumerate(drawn))))  # fmt: skip
 PERCENT = st.integers(0, 100)
 LIMITS = st.builds(Limits, creates=st.integers(0, 20), update_percent=PERCENT, removal_percent=PERCENT)
 
@@ -143,7 +143,7 @@ def test_a_raised_limit_stops_nothing_more(plan: Plan, one: Limits, other: Limit
 @given(CHANGES, LIMITS)
 def test_a_plan_that_writes_nothing_breaks_no_limit(plan: Plan, limits: Limits) -> None:
     """Failures, refusals and held changes alone never stop a run."""
-    quiet = Plan(tuple(change for change in plan.changes if change.kind not in WRITES or change.held))
+    quiet = Plan(tuple(change for change in plan.changes if change.kind not in WRITES or change.needs_accept))
     assert breaches(quiet, {"main": limits, "spare": limits}) == ()
 
 

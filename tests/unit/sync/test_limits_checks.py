@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.sync.limits import breaches, checksum, held_message, refusal_of, stop_message
+from keysync.sync.limits import accept_message, breaches, checksum, other_checksum, stop_message
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
@@ -65,8 +65,8 @@ def test_a_stop_says_how_to_go_on():
     message = stop_message(breaches(plan, {"main": Limits(creates=1)}), f"keysync sync --accept {checksum(plan)}")
     assert "2 secrets" in message
     assert f"keysync sync --accept {checksum(plan)}" in message
-    assert "--accept old" in refusal_of("old", "new", "keysync sync --accept new")
-    assert "new" in refusal_of("old", "new", "keysync sync --accept new")
+    assert "--accept old" in other_checksum("old", "new", "keysync sync --accept new")
+    assert "new" in other_checksum("old", "new", "keysync sync --accept new")
 
 
 async def test_a_checksum_is_stable_under_order_and_follows_versions():
@@ -96,5 +96,8 @@ async def test_a_checksum_tells_nothing_of_values():
 
 def test_accepting_a_held_orphan_says_how_many_changes_it_makes() -> None:
     """The change itself is one of them."""
-    assert held_message("To disable it", {"disable": 3}, "X") == "To disable it (it makes all that waits: 3 disable): X"
-    assert held_message("To disable it", {"disable": 1}, "X") == "To disable it: X"
+    assert (
+        accept_message("To disable it", {"disable": 3}, "X")
+        == "To disable it (accepts all waiting changes: 3 disable): X"
+    )
+    assert accept_message("To disable it", {"disable": 1}, "X") == "To disable it: X"

@@ -23,8 +23,10 @@ from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 
 
-def plan(*accounts: str, kind: ChangeKind = "create", held: str | None = None, read_only: bool = False) -> Plan:
-    return Plan(tuple(Change(ref(each), kind, before="v1", held=held, read_only=read_only) for each in accounts))
+def plan(*accounts: str, kind: ChangeKind = "create", needs_accept: str | None = None, read_only: bool = False) -> Plan:
+    return Plan(
+        tuple(Change(ref(each), kind, before="v1", needs_accept=needs_accept, read_only=read_only) for each in accounts)
+    )
 
 
 def joined(*plans: Plan) -> Plan:
@@ -106,14 +108,14 @@ def test_a_late_breach_is_told_with_its_command() -> None:
 def test_a_dry_run_is_never_stopped() -> None:
     """A plan is shown whole, whatever the limits, with the checksum of all of it."""
     one = gate(0, dry_run=True)
-    assert judged(one, joined(plan("a"), plan("b", kind="update", held="too often"))) is None
+    assert judged(one, joined(plan("a"), plan("b", kind="update", needs_accept="too often"))) is None
     assert one.stopped is None
-    assert one.checksum == checksum(joined(plan("a"), plan("b", kind="update", held="too often")))
+    assert one.checksum == checksum(joined(plan("a"), plan("b", kind="update", needs_accept="too often")))
 
 
 def test_the_accepted_plan_is_let_through_beyond_the_limits() -> None:
     """The checksum of just this plan opens the gate, also for what is held."""
-    found = joined(plan("a", "b", "c"), plan("d", kind="update", held="too often"))
+    found = joined(plan("a", "b", "c"), plan("d", kind="update", needs_accept="too often"))
     one = gate(0, accept=checksum(found))
     assert judged(one, found) is None
     assert one.stopped is None
@@ -130,7 +132,7 @@ def test_another_plan_than_the_accepted_one_is_refused() -> None:
 @pytest.mark.parametrize("kind", ["update", "delete", "disable"])
 def test_what_is_held_is_told_with_the_command_that_makes_it(kind: ChangeKind) -> None:
     """A held change is not written beside the others, and names the checksum of the held ones alone."""
-    held = plan("b", kind=kind, held="not written")
+    held = plan("b", kind=kind, needs_accept="not written")
     one = gate()
     assert judged(one, joined(plan("a"), held)) is None
     assert one.checksum == checksum(held)
@@ -143,17 +145,17 @@ def test_what_waits_for_nobody_is_told_as_it_is() -> None:
     """Results of what was let through, and everything of an accepted pass, are left alone."""
     done = Result(ref("a"), "created", "v2")
     one = gate()
-    one.check(joined(plan("a"), plan("b", held="x")))
+    one.check(joined(plan("a"), plan("b", needs_accept="x")))
     assert one.explained(done) == done
-    accepted = gate(accept=checksum(plan("b", held="x")))
-    accepted.check(plan("b", held="x"))
+    accepted = gate(accept=checksum(plan("b", needs_accept="x")))
+    accepted.check(plan("b", needs_accept="x"))
     made = Result(ref("b"), "created", "v2")
     assert accepted.explained(made) == made
 
 
 def test_what_read_only_accounts_would_need_is_part_of_what_is_left() -> None:
     """The next run finds it to do again, so the checksum that a held change is told with covers it."""
-    shown, held = plan("a", read_only=True), plan("b", kind="update", held="too often")
+    shown, held = plan("a", read_only=True), plan("b", kind="update", needs_accept="too often")
     one = gate()
     assert judged(one, joined(shown, held)) is None
     again = gate(accept=one.checksum)

@@ -93,8 +93,8 @@ def test_a_removal_takes_three_runs_or_a_person(
     assert change is not None
     assert (change.verdict, change.before, change.managed) == ("orphaned", "v1", True)
     assert change.kind == ("skipped" if expected == "skipped" else mode)
-    assert (change.held is not None) == (expected == "held")
-    assert f"{streak} of the 3 runs" in (change.reason or "") or expected != "skipped"
+    assert (change.needs_accept is not None) == (expected == "held")
+    assert f"{streak} of the 3 consecutive runs" in (change.reason or "") or expected != "skipped"
 
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
@@ -250,7 +250,7 @@ async def test_a_directory_that_fails_for_one_account_is_told() -> None:
     left.directory.failures[other[SOURCE]] = DENIED
     found = await left.search(streaks=None).run(5)
     assert [change.ref.secret for change in found.changes] == [NAME]
-    assert f"whether {other[SOURCE]} is gone cannot be told, its secrets stay" in found.warnings[0]
+    assert f"whether {other[SOURCE]} is gone is unknown, its secrets stay" in found.warnings[0]
 
 
 async def test_a_secret_that_cannot_be_read_is_a_failure_of_its_own() -> None:
@@ -272,7 +272,7 @@ async def test_an_orphan_of_another_shard_is_left_to_it() -> None:
     """A run that has a share of the accounts judges the orphans of these alone."""
     left = Left()
     search = left.search(streaks=None)
-    mine = OrphanSearch(search.targets, search.directory, search.translator, "delete", "mine", {}, is_mine=lambda account: account != GONE)  # fmt: skip
+    mine = OrphanSearch(search.targets, search.existence, search.translator, "delete", "mine", {}, is_mine=lambda account: account != GONE)  # fmt: skip
     assert (await mine.run(5)).changes == ()
 
 

@@ -206,19 +206,19 @@ def test_a_secret_of_many_versions_warns_and_then_waits(versions: int) -> None:
     change = judge(look(item(), ours("gone"), history=long_history(versions)), NOW)
     assert change.kind == "update"
     assert (f"{versions} versions" in (change.reason or "")) == (versions >= 300)
-    assert (change.held is not None) == (versions >= 450)
+    assert (change.needs_accept is not None) == (versions >= 450)
 
 
 def test_a_read_only_secret_waits_for_nobody() -> None:
     """What accepting would not write either is shown as what it would be, and holds up no checksum."""
     change = judge(look(item(read_only=True), ours("gone"), history=long_history(450)), NOW)
-    assert (change.kind, change.read_only, change.held) == ("update", True, None)
+    assert (change.kind, change.read_only, change.needs_accept) == ("update", True, None)
 
 
 def test_metadata_alone_is_not_held_back() -> None:
     """What makes no version neither spends the budget of versions nor waits for anybody."""
     change = judge(look(item(tags={"env": "x"}), ours("primary"), history=long_history(499, 1)), NOW)
-    assert (change.kind, change.held) == ("update", None)
+    assert (change.kind, change.needs_accept) == ("update", None)
 
 
 @pytest.mark.parametrize(("held", "told"), [("secondary", "secondary key"), ("gone", "another value")])

@@ -206,7 +206,7 @@ async def test_a_recovery_does_not_turn_into_an_adoption() -> None:
     world.vault.on_recover = lambda name: world.vault.retag(name, {})
     result = await one_of(world, recover=True, adopt="unmarked")
     assert result.outcome == "refused"
-    assert "somebody changed" in (result.reason or "")
+    assert "was changed after it was compared" in (result.reason or "")
     assert world.writes() == [f"recover {PRIMARY}"]
 
 
