@@ -1,4 +1,4 @@
-"""The embedded Azure, the real SDKs against it, and a plain client."""
+"""The emulator, with the clients of the real SDKs and a plain HTTP client."""
 
 import ssl
 from contextlib import asynccontextmanager
@@ -18,7 +18,7 @@ OTHER_TENANT = "7e000000-0000-4000-8000-0000000000ff"
 
 
 class Clock:
-    """A clock that is moved by hand."""
+    """A clock that only the test advances."""
 
     def __init__(self):
         self.now = 1_800_000_000.0
@@ -29,7 +29,7 @@ class Clock:
 
 @dataclass
 class Client:
-    """The SDKs' clients, and requests made by hand."""
+    """The clients of the SDKs, and plain requests."""
 
     azure: Emulator
     session: aiohttp.ClientSession
@@ -92,7 +92,7 @@ def sample() -> EmulatorData:
 
 @asynccontextmanager
 async def connect(azure: Emulator):
-    """Clients for a running emulator; retries are off, so that each answer is seen as it is."""
+    """Clients for a running emulator. Retries are off, so that a test sees each reply."""
     ends = azure.endpoints
     context = ssl.create_default_context(cafile=ends.ca_bundle)
     connector = aiohttp.TCPConnector(ssl=context)

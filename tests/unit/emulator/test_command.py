@@ -1,4 +1,4 @@
-"""The command, as a process of its own."""
+"""`keysync emulator` as a process, and its data file."""
 
 import json
 import signal
@@ -19,8 +19,8 @@ from .conftest import SUB
 
 DATA = f"""
 accounts:
-  - {{subscription_id: {SUB}, resource_group: rg, name: one, fault: throttled}}
-  - {{subscription_id: {SUB}, resource_group: rg, name: two, fault: {{kind: html, status: 502}}}}
+  - {{subscription_id: {SUB}, resource_group: rg, name: first, fault: throttled}}
+  - {{subscription_id: {SUB}, resource_group: rg, name: second, fault: {{kind: html, status: 502}}}}
 vaults:
   - name: kv-one
     secrets: [{{name: there, value: x, tags: {{a: b}}}}]
@@ -33,7 +33,7 @@ def command(*arguments):
 
 
 def test_it_serves_until_sigterm(tmp_path):
-    """The ready file appears, the printed configuration says the same, and the end is a good one."""
+    """The ready file and the printed configuration agree, and the exit code is 0."""
     data, ready = tmp_path / "data.yaml", tmp_path / "ready.json"
     data.write_text(DATA)
     arguments = command("--data", data, "--ready-file", ready, "--limits", "azure", "--latency", "1ms")
@@ -41,12 +41,12 @@ def test_it_serves_until_sigterm(tmp_path):
         deadline = time.monotonic() + 20
         while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
-        told = json.loads(ready.read_text())
+        endpoints = json.loads(ready.read_text())
         process.send_signal(signal.SIGTERM)
         printed, _ = process.communicate(timeout=10)
     assert process.returncode == 0
     assert stat.S_IMODE(ready.stat().st_mode) == 0o600
-    assert set(told) == {
+    assert set(endpoints) == {
         "authority",
         "resource_manager",
         "ca_bundle",
@@ -59,19 +59,17 @@ def test_it_serves_until_sigterm(tmp_path):
         "identity_header",
     }
     config = YAML(typ="safe", pure=True).load(StringIO(printed.partition("\n\n")[0]))
-    assert config["cloud"] == {name: told[name] for name in ("authority", "resource_manager", "ca_bundle")}
-    assert config["vaults"] == {"kv-one": {"url": told["vaults"]["kv-one"], "verify_challenge_resource": False}}
-    assert [account["name"] for account in config["accounts"]] == ["one", "two"]
-    assert f"export AZURE_CLIENT_SECRET={told['client_secret']}" in printed
+    assert config["cloud"] == {name: endpoints[name] for name in ("authority", "resource_manager", "ca_bundle")}
+    assert config["vaults"] == {"kv-one": {"url": endpoints["vaults"]["kv-one"], "verify_challenge_resource": False}}
+    assert [account["name"] for account in config["accounts"]] == ["first", "second"]
+    assert f"export AZURE_CLIENT_SECRET={endpoints['client_secret']}" in printed
 
 
-@pytest.mark.parametrize(
-    "wrong", ["accounts: [{name: x}]", "vaults: [{name: kv-a}, {name: KV-A}]", "[]", "nonsense: 1"]
-)
-def test_a_wrong_file_is_told(tmp_path, wrong):
-    """What is wrong in the data file ends the command with 2, and the file is named."""
+@pytest.mark.parametrize("text", ["accounts: [{name: x}]", "vaults: [{name: kv-a}, {name: KV-A}]", "[]", "nonsense: 1"])
+def test_an_invalid_file_is_reported(tmp_path, text):
+    """The exit code is 2, and the message names the file."""
     data = tmp_path / "data.yaml"
-    data.write_text(wrong)
+    data.write_text(text)
     done = subprocess.run(command("--data", data), capture_output=True, text=True, timeout=20, check=False)
     assert done.returncode == 2
     assert str(data) in done.stderr
@@ -79,16 +77,16 @@ def test_a_wrong_file_is_told(tmp_path, wrong):
     assert "something else" not in done.stderr
 
 
-def test_an_operation_that_there_is_not_is_told(tmp_path):
-    """Wherever the data file names one, with the one that was probably meant."""
+def test_an_unknown_operation_is_reported(tmp_path):
+    """With the most similar operation, everywhere in the data file."""
     data = tmp_path / "data.yaml"
     account = f"subscription_id: {SUB}, resource_group: rg"
     data.write_text(
         f"""\
 accounts:
-  - {{{account}, name: one, denied: [listkeys]}}
-  - {{{account}, name: two, fault: {{operation: listKey}}}}
-  - {{{account}, name: three, denied: [getAccount], fault: {{operation: LISTK*}}}}
+  - {{{account}, name: first, denied: [listkeys]}}
+  - {{{account}, name: second, fault: {{operation: listKey}}}}
+  - {{{account}, name: third, denied: [getAccount], fault: {{operation: LISTK*}}}}
 vaults:
   - {{name: kv-one, denied: [getSecret, getSecrets]}}
 faults: [{{operation: "zzzz*"}}, {{operation: "*secret"}}]
@@ -96,7 +94,7 @@ faults: [{{operation: "zzzz*"}}, {{operation: "*secret"}}]
     )
     with pytest.raises(ConfigError) as caught:
         load_data(data, {})
-    assert [(one.line, one.key, one.message, one.hint) for one in caught.value.findings][:-1] == [
+    assert [(finding.line, finding.key, finding.message, finding.hint) for finding in caught.value.findings][:-1] == [
         (2, "accounts[0].denied", "there is no operation 'listkeys'", "did you mean 'listKeys'?"),
         (3, "accounts[1].fault.operation", "there is no operation 'listKey'", "did you mean 'listKeys'?"),
         (6, "vaults[0].denied", "there is no operation 'getSecrets'", "did you mean 'getSecret'?"),
@@ -106,9 +104,9 @@ faults: [{{operation: "zzzz*"}}, {{operation: "*secret"}}]
     assert "listKeys, regenerateKeys, listSecrets" in (last.hint or "")
 
 
-def test_latency():
-    """Milliseconds and seconds; anything else is a usage error."""
+def test_latency_is_parsed():
+    """In milliseconds and seconds. Anything else is a usage error."""
     assert (_seconds("40ms"), _seconds("1.5s")) == (0.04, 1.5)
-    for wrong in ("40", "-1s", "1h", ""):
+    for invalid in ("40", "-1s", "1h", ""):
         with pytest.raises(UsageError, match="--latency"):
-            _seconds(wrong)
+            _seconds(invalid)

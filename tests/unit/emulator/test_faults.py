@@ -1,4 +1,4 @@
-"""Faults aimed at operations, and the control address that sets them."""
+"""Faults in operations, and the control address that sets them."""
 
 import asyncio
 import time
@@ -15,8 +15,8 @@ KEYS = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchA
 SECRET = "/secrets/many00?api-version=7.6"
 
 
-async def test_times_and_order(client, azure):
-    """The first fault that matches strikes, as often as it may, then the next."""
+async def test_the_first_matching_fault_applies(client, azure):
+    """As often as its `times`, then the next one."""
     azure.faults.add(Fault(operation="listkeys", target="ACCT*", status=429, retry_after="7", times=1))
     azure.faults.add(Fault(operation="*", target="acct1", status=503, times=1, headers={"x-more": "yes"}))
     status, body, headers = await client.arm(KEYS, "POST")
@@ -26,8 +26,8 @@ async def test_times_and_order(client, azure):
     assert (await client.arm(KEYS, "POST"))[0] == 200
 
 
-async def test_bodies(client, azure):
-    """HTML, an empty body, keys that are null, and any body at all."""
+async def test_faults_replace_the_body(client, azure):
+    """With HTML, nothing, null keys, or a given text."""
     for fault, expected in [
         (Fault(kind="html", status=200), (200, "<!DOCTYPE html>")),
         (Fault(kind="html", status=502, body="<p>"), (502, "<p>")),
@@ -43,8 +43,8 @@ async def test_bodies(client, azure):
         assert (status, body) == expected
 
 
-async def test_cut_off(client, azure):
-    """A reset and a truncated reply are errors of the connection."""
+async def test_faults_drop_the_connection(client, azure):
+    """For a reset and for a truncated reply."""
     azure.faults.add(Fault(operation="getSecret", kind="reset"))
     with pytest.raises((ServiceRequestError, ServiceResponseError)):
         await client.secrets.get_secret("many00")
@@ -56,25 +56,25 @@ async def test_cut_off(client, azure):
 
 
 @pytest.mark.parametrize("kind", ["status", "reset"])
-async def test_after_the_effect(client, azure, kind):
-    """With `after` the secret is set although the client is told otherwise."""
+async def test_a_fault_can_follow_the_effect(client, azure, kind):
+    """With `after` the secret is set, although the client gets an error."""
     azure.faults.add(Fault(operation="setSecret", target="kv-a", kind=kind, after=True))
     with pytest.raises((HttpResponseError, ServiceRequestError, ServiceResponseError)):
         await client.secrets.set_secret("new", "x")
-    # aiohttp sends a PUT again when a connection that it kept alive is dropped: the second version is its doing.
+    # aiohttp retries a PUT if a kept-alive connection is dropped, so a reset makes two versions.
     assert len(azure.state.vault("kv-a").versions("new")) == (1 if kind == "status" else 2)
 
 
-async def test_inner_code(client, azure):
-    """Key Vault's faults carry an inner code."""
+async def test_a_fault_can_have_an_inner_code(client, azure):
+    """As the errors of Key Vault do."""
     azure.faults.add(Fault(operation="getSecret", status=403, code="Forbidden", inner_code="ForbiddenByFirewall"))
     with pytest.raises(HttpResponseError) as caught:
         await client.secrets.get_secret("many00")
     assert caught.value.error.innererror["code"] == "ForbiddenByFirewall"
 
 
-async def test_a_hang_does_not_delay_the_end():
-    """A call that hangs is dropped as soon as the server closes."""
+async def test_a_hanging_request_does_not_delay_closing():
+    """Its connection is dropped when the server closes."""
     async with Emulator(sample()) as azure, connect(azure) as client:
         azure.faults.add(Fault(operation="listKeys", kind="hang"))
         with pytest.raises(TimeoutError):
@@ -89,8 +89,8 @@ async def test_a_hang_does_not_delay_the_end():
             await waiting
 
 
-async def test_latency():
-    """Each reply is late by what was asked for."""
+async def test_latency_delays_each_reply():
+    """By the given time."""
     async with Emulator(sample(), latency=0.1) as azure, connect(azure) as client:
         await client.token(azure.endpoints.resource_manager)
         start = time.monotonic()
@@ -98,8 +98,8 @@ async def test_latency():
         assert time.monotonic() - start >= 0.1
 
 
-async def test_control(client, azure):
-    """Faults, rotations, counts and names over plain HTTP."""
+async def test_the_control_address(client, azure):
+    """Faults, regenerated keys, counts and names over plain HTTP."""
     base = azure.endpoints.control
     assert base.startswith("http://127.0.0.1:")
 
@@ -111,10 +111,10 @@ async def test_control(client, azure):
     assert (await ask("POST", "/faults", {"operation": "listKeys", "status": 418}))[0] == 204
     assert {"operation": "listKeys", "status": 418} in (await ask("GET", "/faults"))[1]
     assert (await ask("POST", "/faults", {"nonsense": 1}))[0] == 400
-    status, told = await ask("POST", "/faults", {"operation": "listKeyz"})
+    status, body = await ask("POST", "/faults", {"operation": "listKeyz"})
     assert status == 400
-    wanted = "Invalid fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
-    assert told["error"]["message"] == wanted
+    message = "Invalid fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
+    assert body["error"]["message"] == message
     assert (await client.arm(KEYS, "POST"))[0] == 418
     assert (await ask("GET", "/counts"))[1]["listKeys"] == 1
     assert (await ask("DELETE", "/faults"))[0] == (await ask("DELETE", "/counts"))[0] == 204
@@ -128,32 +128,32 @@ async def test_control(client, azure):
     assert (await ask("GET", "/nowhere"))[0] == 404
 
 
-async def test_a_late_effect_comes_after_the_reply(client, azure):
-    """The failure is told at once, the version is there later."""
+async def test_a_delayed_effect_comes_after_the_reply(client, azure):
+    """The client gets the error at once, and the version is added later."""
     azure.faults.add(Fault(operation="setSecret", status=503, after=True, delay=0.05, times=1))
     assert (await client.vault("/secrets/new?api-version=7.6", "PUT", json={"value": "x"}))[0] == 503
     assert (azure.pending_effects, azure.state.vault("kv-a").versions("new")) == (1, [])
-    while azure.pending_effects:  # noqa: ASYNC110  # the effect is the embedded Azure's, on a timer
+    while azure.pending_effects:  # noqa: ASYNC110  # the emulator's timer has no event to wait for
         await asyncio.sleep(0)
     assert [version.value for version in azure.state.vault("kv-a").versions("new")] == ["x"]
 
 
 async def test_stale_reads_and_ignored_changes(client, azure):
-    """As many reads as asked for show the secret from before; a change that is ignored looks like any other."""
+    """`reads` GETs return the secret from before the change. An ignored change gets the usual reply."""
     azure.faults.add(Fault(operation="setSecret", kind="stale", reads=2, times=1))
-    made = await client.secrets.set_secret("many00", "later")
-    shown = [
-        (await client.secrets.get_secret("many00")).properties.version == made.properties.version for _ in range(3)
+    written = await client.secrets.set_secret("many00", "later")
+    is_current = [
+        (await client.secrets.get_secret("many00")).properties.version == written.properties.version for _ in range(3)
     ]
-    assert shown == [False, False, True]
+    assert is_current == [False, False, True]
     azure.faults.add(Fault(operation="updateSecret", kind="ignored", times=1))
-    told = await client.secrets.update_secret_properties("many00", content_type="text/x")
-    assert told.content_type == "text/x"
+    updated = await client.secrets.update_secret_properties("many00", content_type="text/x")
+    assert updated.content_type == "text/x"
     assert (await client.secrets.get_secret("many00")).properties.content_type is None
 
 
-async def test_a_misrouted_reply_is_about_another(client, azure):
-    """A read shows the other secret; a change takes effect where it was meant."""
+async def test_a_misrouted_reply_is_about_another_secret(client, azure):
+    """A change still applies to the requested secret."""
     azure.faults.add(Fault(operation="*", target="kv-a/many00", kind="misrouted", other="many01"))
     assert (await client.secrets.get_secret("many00")).name == "many01"
     assert (await client.secrets.set_secret("many00", "mine")).name == "many01"

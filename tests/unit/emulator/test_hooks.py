@@ -1,4 +1,4 @@
-"""A test can stop the world at any request, before its effect or after it."""
+"""A test can suspend any request, before or after its effect."""
 
 import asyncio
 
@@ -7,16 +7,16 @@ import pytest
 V = "?api-version=7.6"
 
 
-async def _token_and_challenge_are_over(client):
+async def _sign_in(client):
     await client.vault(f"/secrets/many00{V}")
 
 
-async def test_every_request_is_told_twice(client, azure):
-    """Its number, operation, target and stage, a challenge and a refusal included; nothing once the watch has ended."""
-    told = []
+async def test_the_hook_runs_twice_for_each_request(client, azure):
+    """With number, operation, target and stage, also for challenges and refusals. It no longer runs once it is removed."""
+    events = []
 
     async def note(*event):
-        told.append(event)
+        events.append(event)
 
     azure.hooks.install(note)
     await client.vault(f"/secrets/none{V}")
@@ -24,7 +24,7 @@ async def test_every_request_is_told_twice(client, azure):
         assert reply.status == 401
     azure.hooks.install(None)
     await client.vault(f"/secrets/none{V}")
-    assert told == [
+    assert events == [
         (0, "token", azure.endpoints.tenant_id, "before"),
         (0, "token", azure.endpoints.tenant_id, "after"),
         (1, "getSecret", "kv-a/none", "before"),
@@ -36,23 +36,23 @@ async def test_every_request_is_told_twice(client, azure):
 
 @pytest.mark.parametrize(("stage", "versions"), [("before", 0), ("after", 1)])
 @pytest.mark.parametrize("client_stays", [True, False])
-async def test_a_request_is_held_and_nothing_else_is(client, azure, stage, versions, client_stays):
-    """Before: no effect yet, and none ever if the client goes away. After: the effect is there, the reply is not."""
-    await _token_and_challenge_are_over(client)
-    held, release, gone = asyncio.Event(), asyncio.Event(), asyncio.Event()
+async def test_a_hook_suspends_one_request(client, azure, stage, versions, client_stays):
+    """Before: the request has no effect, and never has one if the client disconnects. After: it took effect, without a reply."""
+    await _sign_in(client)
+    suspended, release, cancelled = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def hold(_index, operation, _target, at):
+    async def suspend(_index, operation, _target, at):
         if (operation, at) == ("setSecret", stage):
-            held.set()
+            suspended.set()
             try:
                 await release.wait()
             except asyncio.CancelledError:
-                gone.set()
+                cancelled.set()
                 raise
 
-    azure.hooks.install(hold)
+    azure.hooks.install(suspend)
     write = asyncio.create_task(client.vault(f"/secrets/new{V}", "PUT", json={"value": "x"}))
-    await held.wait()
+    await suspended.wait()
     assert (await client.vault(f"/secrets/many00{V}"))[0] == 200
     assert len(azure.state.vault("kv-a").versions("new")) == versions
     if client_stays:
@@ -60,5 +60,5 @@ async def test_a_request_is_held_and_nothing_else_is(client, azure, stage, versi
         assert (await write)[0] == 200
     else:
         write.cancel()
-        await gone.wait()
+        await cancelled.wait()
     assert len(azure.state.vault("kv-a").versions("new")) == (1 if client_stays else versions)

@@ -1,4 +1,4 @@
-"""What stays on disk, and where the server listens."""
+"""Files, ports and names of the server."""
 
 import asyncio
 import json
@@ -16,8 +16,8 @@ from keysync.emulator.store import write_private
 from .conftest import SUB, sample
 
 
-def test_nothing_stays_behind():
-    """The CA file is there while the emulator runs, and gone after."""
+def test_the_ca_file_is_removed():
+    """It exists while the emulator runs."""
 
     async def run():
         async with Emulator() as azure:
@@ -32,8 +32,8 @@ def _content(path):
     return Path(path).read_text()
 
 
-async def test_no_place_to_write_is_needed(monkeypatch, tmp_path):
-    """In a container whose root is read-only, and without a volume, the CA is a file in memory."""
+async def test_no_writable_folder_is_needed(monkeypatch, tmp_path):
+    """The CA is a file in memory then, as in a container with a read-only root and no volume."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
     async with Emulator() as azure:
         bundle = azure.endpoints.ca_bundle
@@ -46,33 +46,33 @@ async def test_no_place_to_write_is_needed(monkeypatch, tmp_path):
         _content(bundle)
 
 
-async def test_state_is_kept_when_asked(tmp_path):
-    """Keys, versions and deletions come back, in a file for its owner only."""
-    where = tmp_path / "state"
-    async with Emulator(sample(), state_directory=where) as azure:
+async def test_the_state_is_saved_and_loaded(tmp_path):
+    """Keys, versions and deletions, in a file that only its owner can read."""
+    directory = tmp_path / "state"
+    async with Emulator(sample(), state_directory=directory) as azure:
         azure.state.regenerate("acct1", "Primary")
         keys = azure.state.keys("acct1")
         azure.state.vault("kv-a").add_version("new", "value", tags={"a": "b"})
         azure.state.vault("kv-a").delete("many01")
-    assert stat.S_IMODE((where / "state.json").stat().st_mode) == 0o600
-    async with Emulator(sample(), state_directory=where) as azure:
+    assert stat.S_IMODE((directory / "state.json").stat().st_mode) == 0o600
+    async with Emulator(sample(), state_directory=directory) as azure:
         assert azure.state.keys("acct1") == keys
         vault = azure.state.vault("kv-a")
-        assert [(found.value, found.tags) for found in vault.versions("new")] == [("value", {"a": "b"})]
+        assert [(version.value, version.tags) for version in vault.versions("new")] == [("value", {"a": "b"})]
         assert vault.find_deleted("many01")
         assert "many01" not in vault.secrets
 
 
 def test_the_ready_file_is_private(tmp_path):
-    """Written whole, mode 0600."""
+    """Mode 0600, and no partial file remains."""
     path = tmp_path / "ready.json"
     write_private(path, json.dumps({}).encode())
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [found.name for found in tmp_path.iterdir()] == ["ready.json"]
+    assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
 
 
-async def test_a_port_that_is_taken(tmp_path):
-    """A fixed port that someone holds is an OSError, and leaves nothing behind."""
+async def test_a_used_port_is_an_os_error():
+    """No listener stays open."""
     async with Emulator() as azure:
         port = int(azure.endpoints.authority.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
@@ -80,15 +80,15 @@ async def test_a_port_that_is_taken(tmp_path):
                 pass
 
 
-def test_an_account_twice():
-    """The same account cannot be there twice, be it written in another case."""
+def test_a_duplicate_account_is_refused():
+    """Names are compared without regard to case."""
     group = {"subscription_id": SUB, "resource_group": "rg"}
     with pytest.raises(ValueError, match="twice"):
         EmulatorData(accounts=[AccountData(**group, name="same"), AccountData(**group, name="SAME")])
 
 
-async def test_a_vault_has_a_name_too():
-    """A vault is also reached as NAME.localhost on the main port, as az makes its address."""
+async def test_a_vault_is_served_by_name():
+    """As NAME.localhost on the main port, which is the address that az uses."""
     async with Emulator(EmulatorData(vaults=[VaultData(name="kv-a")])) as azure:
         port = azure.endpoints.authority.rpartition(":")[2]
         context = ssl.create_default_context(cafile=azure.endpoints.ca_bundle)

@@ -27,37 +27,37 @@ async def ask(client, tenant=None, **form):
     [
         ({"client_secret": "wrong"}, 401, "invalid_client", 7000215),
         ({"client_secret": ""}, 401, "invalid_client", 7000216),
-        ({"client_id": "stranger"}, 400, "unauthorized_client", 700016),
+        ({"client_id": "unknown"}, 400, "unauthorized_client", 700016),
         ({"tenant": "nowhere"}, 400, "invalid_request", 90002),
         ({"grant_type": "password"}, 400, "unsupported_grant_type", 70003),
         ({"scope": ""}, 400, "invalid_request", 90014),
     ],
 )
-async def test_what_is_wrong_is_told(client, form, status, error, number):
-    """Errors have Entra's shape and numbers."""
-    got, body = await ask(client, **form)
-    assert (got, body["error"], body["error_codes"]) == (status, error, [number])
+async def test_errors_have_the_codes_of_entra(client, form, status, error, number):
+    """And the shape of Entra's errors."""
+    actual, body = await ask(client, **form)
+    assert (actual, body["error"], body["error_codes"]) == (status, error, [number])
     assert body["error_description"].startswith(f"AADSTS{number}: ")
     assert {"timestamp", "trace_id", "correlation_id"} <= set(body)
 
 
-async def test_an_expired_secret(client, azure):
-    """A fault on the token endpoint speaks Entra's language."""
+async def test_a_fault_returns_an_aadsts_code(client, azure):
+    """For example that of an expired secret."""
     azure.faults.add(Fault(operation="token", status=401, code="AADSTS7000222"))
     with pytest.raises(ClientAuthenticationError, match="7000222"):
         await client.token("https://management.azure.com")
 
 
-async def test_an_error_in_so_many_words(client, azure):
-    """A fault can also name the OAuth error, and bring Entra's number in its message."""
+async def test_a_fault_can_name_the_oauth_error(client, azure):
+    """Its message then contains Entra's number."""
     azure.faults.add(Fault(operation="token", status=401, code="invalid_client", message="AADSTS50034: gone"))
     status, body = await ask(client)
     assert (status, body["error"], body["error_codes"]) == (401, "invalid_client", [50034])
     assert body["error_description"].startswith("AADSTS50034: gone")
 
 
-async def test_a_federated_assertion(client, azure):
-    """Any assertion of the known client is as good as its secret."""
+async def test_a_federated_assertion_gets_a_token(client, azure):
+    """Any assertion of the known client is accepted."""
     ends = azure.endpoints
     credential = ClientAssertionCredential(
         ends.tenant_id,
@@ -71,8 +71,8 @@ async def test_a_federated_assertion(client, azure):
     assert azure.counts["token"] == 1
 
 
-async def test_a_managed_identity(client, azure, monkeypatch):
-    """The SDK gets a token from IDENTITY_ENDPOINT; a wrong header gets none."""
+async def test_a_managed_identity_gets_a_token(client, azure, monkeypatch):
+    """The SDK uses IDENTITY_ENDPOINT. A wrong header is a 401."""
     ends = azure.endpoints
     monkeypatch.setenv("IDENTITY_ENDPOINT", ends.identity_endpoint)
     monkeypatch.setenv("IDENTITY_HEADER", ends.identity_header)
@@ -84,8 +84,8 @@ async def test_a_managed_identity(client, azure, monkeypatch):
         assert reply.status == 401
 
 
-async def test_discovery(client, azure):
-    """The metadata leads to the token endpoint."""
+async def test_discovery_names_the_token_endpoint(client, azure):
+    """Instance discovery and the signing keys are served too."""
     ends = azure.endpoints
     async with client.session.get(f"{ends.authority}/{ends.tenant_id}/v2.0/.well-known/openid-configuration") as reply:
         assert (await reply.json())["token_endpoint"] == f"{ends.authority}/{ends.tenant_id}/oauth2/v2.0/token"

@@ -1,18 +1,17 @@
-"""Resource Manager, by the real SDK and by hand."""
+"""Resource Manager, with the real SDK and with plain requests."""
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError
 
 from keysync.emulator import Emulator, Fault
-
-from .conftest import SUB, connect, sample
+from tests.unit.emulator.conftest import SUB, connect, sample
 
 BASE = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts"
 V = "?api-version=2024-07-01"
 
 
-async def test_the_sdk_gets_lists_and_regenerates(client, azure):
-    """Account, keys and a regenerated key come through the SDK's models."""
+async def test_the_sdk_reads_and_regenerates_keys(client, azure):
+    """The SDK's models show the account, its keys and the new key."""
     account = await client.batch.batch_account.get("rg", "acct1")
     assert account.allowed_authentication_modes[0] == "SharedKey"
     keys = await client.batch.batch_account.get_keys("RG", "ACCT1")
@@ -25,7 +24,7 @@ async def test_the_sdk_gets_lists_and_regenerates(client, azure):
 
 
 async def test_lists_are_paged(client, azure):
-    """All accounts come, two a page, by subscription and by group."""
+    """By subscription and by group, with two accounts per page."""
     names = [account.name async for account in client.batch.batch_account.list()]
     assert len(names) == len(set(names)) == 11
     assert azure.counts["listAccounts"] == 6
@@ -43,15 +42,15 @@ async def test_lists_are_paged(client, azure):
     ],
 )
 async def test_keys_are_refused(client, name, status, code):
-    """Each trait or fault of an account has its own status and code."""
+    """Each property or fault of an account has its own status and code."""
     with pytest.raises(HttpResponseError) as caught:
         await client.batch.batch_account.get_keys("rg", name)
     assert (caught.value.status_code, caught.value.error.code) == (status, code)
     assert (await client.batch.batch_account.get("rg", name)).name == name
 
 
-async def test_a_lock_is_a_conflict(client):
-    """A read-only lock answers 409 ScopeLocked."""
+async def test_a_lock_refuses_list_keys(client):
+    """A read-only lock gives 409 ScopeLocked."""
     with pytest.raises(ResourceExistsError) as caught:
         await client.batch.batch_account.get_keys("rg", "locked")
     assert caught.value.error.code == "ScopeLocked"
@@ -75,31 +74,31 @@ async def test_a_lock_is_a_conflict(client):
         (f"/elsewhere{V}", 404, "InvalidResourceType"),
     ],
 )
-async def test_what_is_wrong_is_told(client, path, status, code):
-    """Errors have ARM's codes, and every reply its identifiers."""
-    got, body, headers = await client.arm(path, headers={"x-ms-client-request-id": "mine"})
-    assert (got, body["error"]["code"]) == (status, code)
+async def test_errors_have_the_codes_of_resource_manager(client, path, status, code):
+    """Each reply has the headers with its ids."""
+    actual, body, headers = await client.arm(path, headers={"x-ms-client-request-id": "mine"})
+    assert (actual, body["error"]["code"]) == (status, code)
     assert headers["x-ms-client-request-id"] == "mine"
     assert headers["x-ms-request-id"]
     assert headers["x-ms-correlation-request-id"]
 
 
 @pytest.mark.parametrize("version", ["2023-11-01", "2024-02-01", "2024-07-01", "2025-06-01"])
-async def test_paths_have_no_case(client, version):
-    """Every api-version of real clients is served, however the path is written."""
+async def test_paths_ignore_case(client, version):
+    """In every api-version of real clients."""
     status, body, _ = await client.arm(f"{BASE.upper()}/acct1/LISTKEYS?api-version={version}", "POST")
     assert (status, body["accountName"]) == (200, "acct1")
 
 
 async def test_a_bad_token_is_refused(client, clock):
-    """No token, nonsense, another audience and an expired one are 401."""
+    """401 for no token, a malformed one, another audience and an expired one."""
     vault_token = await client.token(client.azure.endpoints.vaults["kv-a"])
-    for sent, code in [
+    for authorization, code in [
         ("", "AuthenticationFailed"),
         ("Bearer a.b.c", "InvalidAuthenticationToken"),
         (f"Bearer {vault_token}", "InvalidAuthenticationTokenAudience"),
     ]:
-        status, body, headers = await client.arm(f"{BASE}/acct1{V}", headers={"Authorization": sent})
+        status, body, headers = await client.arm(f"{BASE}/acct1{V}", headers={"Authorization": authorization})
         assert (status, body["error"]["code"]) == (401, code)
         assert headers["WWW-Authenticate"].startswith("Bearer authorization_uri=")
     await client.token(client.azure.endpoints.resource_manager)
@@ -115,7 +114,7 @@ async def test_a_bad_key_name_is_refused(client):
 
 
 async def test_subscriptions_tenants_and_metadata(client):
-    """What a client asks before it comes to accounts."""
+    """The operations that clients call before they list accounts."""
     _, body, _ = await client.arm(f"/subscriptions{V}")
     assert len(body["value"]) == 2
     _, body, _ = await client.arm(f"/tenants{V}")
@@ -126,8 +125,8 @@ async def test_subscriptions_tenants_and_metadata(client):
     assert [group["name"] for group in body["value"]] == ["rg"]
 
 
-async def test_details_are_nested(client, azure):
-    """A fault can carry a CloudError two levels deep."""
+async def test_error_details_can_be_nested(client, azure):
+    """A fault can have two levels of details."""
     inner = {"code": "Inner", "message": "why", "details": [{"code": "Innermost", "message": "really"}]}
     azure.faults.add(Fault(operation="getAccount", status=400, code="Outer", details=[inner], times=1))
     with pytest.raises(HttpResponseError) as caught:
@@ -136,11 +135,13 @@ async def test_details_are_nested(client, azure):
 
 
 async def test_writes_are_throttled_as_documented(clock):
-    """200 writes pass, the next gets 429 with Retry-After, and the bucket refills at 10 a second."""
+    """200 writes succeed, the next is 429 with Retry-After. The bucket refills at 10 per second."""
     async with Emulator(sample(), clock=clock, limits=True) as azure, connect(azure) as client:
         path = f"{BASE}/acct1/listKeys{V}"
-        left = [(await client.arm(path, "POST"))[2]["x-ms-ratelimit-remaining-subscription-writes"] for _ in range(200)]
-        assert (left[0], left[-1]) == ("199", "0")
+        remaining = [
+            (await client.arm(path, "POST"))[2]["x-ms-ratelimit-remaining-subscription-writes"] for _ in range(200)
+        ]
+        assert (remaining[0], remaining[-1]) == ("199", "0")
         status, body, headers = await client.arm(path, "POST")
         assert (status, headers["Retry-After"]) == (429, "1")
         assert body["error"]["code"] == "SubscriptionRequestsThrottled"

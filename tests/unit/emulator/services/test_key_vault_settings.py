@@ -1,4 +1,4 @@
-"""Policies, vaults that only read, and what may be done to a disabled or a recovering secret."""
+"""Policies, read-only vaults, and operations on disabled and recovering secrets."""
 
 import pytest
 
@@ -8,14 +8,14 @@ V = "?api-version=7.6"
 DAY = 86_400
 
 
-def told(reply):
+def error_of(reply):
     status, body, _ = reply
     error = body.get("error", {}) if isinstance(body, dict) else {}
     return status, error.get("innererror", {}).get("code"), error.get("message", "")
 
 
 @pytest.mark.parametrize(
-    ("policy", "lacking", "enough", "named"),
+    ("policy", "denied", "allowed", "message_part"),
     [
         ({"content_type_required": True}, {}, {"contentType": "text/plain"}, "content type"),
         ({"expiry_required": True}, {}, {"exp": 1}, "expiration date"),
@@ -24,8 +24,8 @@ def told(reply):
         ({"max_validity_days": 30}, {"exp": 31}, {}, "maximum validity"),
     ],
 )
-async def test_a_policy_denies_what_lacks_something(client, azure, clock, policy, lacking, enough, named):
-    """A set and an update that would leave the secret without it are Forbidden, and change nothing."""
+async def test_a_policy_denies_secrets_that_violate_it(client, azure, clock, policy, denied, allowed, message_part):
+    """A denied set or update is Forbidden and changes nothing."""
 
     def body(fields):
         times = {key: int(clock.now + days * DAY) for key, days in fields.items() if key != "contentType"}
@@ -34,30 +34,30 @@ async def test_a_policy_denies_what_lacks_something(client, azure, clock, policy
     vault = azure.state.vault("kv-a")
     await client.vault(f"/secrets/before{V}", "PUT", json={"value": "x"})
     vault.policy = PolicyData(**policy)
-    for path, method, sent in [
-        ("/secrets/new", "PUT", {"value": "x", **body(lacking)}),
-        ("/secrets/before", "PATCH", {"tags": {"a": "b"}, **body(lacking)}),
+    for path, method, content in [
+        ("/secrets/new", "PUT", {"value": "x", **body(denied)}),
+        ("/secrets/before", "PATCH", {"tags": {"a": "b"}, **body(denied)}),
     ]:
-        status, inner, message = told(await client.vault(f"{path}{V}", method, json=sent))
+        status, inner, message = error_of(await client.vault(f"{path}{V}", method, json=content))
         assert (status, inner) == (403, "ForbiddenByPolicy")
-        assert named in message
+        assert message_part in message
     assert vault.versions("new") == []
     assert vault.versions("before")[0].tags == {}
     for path, method in [("/secrets/new", "PUT"), ("/secrets/before", "PATCH")]:
-        sent = {"value": "x", "tags": {"a": "b"}, **body(enough)}
-        assert (await client.vault(f"{path}{V}", method, json=sent))[0] == 200
+        content = {"value": "x", "tags": {"a": "b"}, **body(allowed)}
+        assert (await client.vault(f"{path}{V}", method, json=content))[0] == 200
     assert vault.versions("before")[0].tags == {"a": "b"}
 
 
-async def test_a_policy_looks_at_what_an_update_leaves_alone(client, azure):
-    """A secret that already has what is asked for may be updated without saying it again."""
+async def test_a_policy_checks_the_secret_after_an_update(client, azure):
+    """An update need not repeat a property that the secret already has."""
     azure.state.vault("kv-a").policy = PolicyData(content_type_required=True)
     assert (await client.vault(f"/secrets/new{V}", "PUT", json={"value": "x", "contentType": "t"}))[0] == 200
     assert (await client.vault(f"/secrets/new{V}", "PATCH", json={"tags": {"a": "b"}}))[0] == 200
 
 
-async def test_a_vault_after_a_failover_only_reads(client, azure):
-    """Reads and lists go on; each write is 503 and says why, until the vault is back."""
+async def test_a_vault_after_a_failover_is_read_only(client, azure):
+    """Reads and lists succeed. Each write is a 503 with the reason."""
     vault = azure.state.vault("kv-a")
     vault.read_only = True
     assert (await client.vault(f"/secrets/many00{V}"))[0] == 200
@@ -80,23 +80,23 @@ async def test_a_vault_after_a_failover_only_reads(client, azure):
 
 
 async def test_a_vault_with_access_policies_denies_by_permission(client, azure):
-    """In the words of the service, which name the permission and no action of a role."""
+    """The message names the permission, and no action of a role."""
     vault = azure.state.vault("kv-a")
     vault.access_policies, vault.denied = True, frozenset({"getSecret", "recoverSecret"})
     for method, path, permission in [
         ("GET", "/secrets/many00", "get"),
         ("POST", "/deletedsecrets/gone/recover", "recover"),
     ]:
-        status, inner, message = told(await client.vault(f"{path}{V}", method))
+        status, inner, message = error_of(await client.vault(f"{path}{V}", method))
         assert (status, inner) == (403, "ForbiddenByPolicy")
         assert f"does not have secrets {permission} permission on key vault 'kv-a;" in message
     assert (await client.vault(f"/secrets{V}"))[0] == 200
 
 
-async def test_a_vault_that_is_behind_names_its_newest_version(client, azure):
-    """An api-version that it does not know is refused as the service refuses it."""
+async def test_an_unknown_api_version_names_the_latest(client, azure):
+    """In the words of the service."""
     azure.state.vault("kv-a").api_versions = ["7.3", "7.4"]
-    status, _, message = told(await client.vault(f"/secrets/many00{V}"))
+    status, _, message = error_of(await client.vault(f"/secrets/many00{V}"))
     assert status == 400
     assert message == (
         "The specified version (7.6) is not recognized. Consider using the latest supported version (7.4)."
@@ -104,8 +104,8 @@ async def test_a_vault_that_is_behind_names_its_newest_version(client, azure):
     assert (await client.vault("/secrets/many00?api-version=7.4"))[0] == 200
 
 
-async def test_purge_protection_leaves_the_purge_to_time(client, azure):
-    """It shows in the recovery level of a deleted secret, and a purge is refused."""
+async def test_purge_protection_refuses_a_purge(client, azure):
+    """The recovery level of a deleted secret shows it."""
     azure.state.vault("kv-a").purge_protection = True
     _, body, _ = await client.vault(f"/deletedsecrets/gone{V}")
     assert body["attributes"]["recoveryLevel"] == "Recoverable"
@@ -113,16 +113,16 @@ async def test_purge_protection_leaves_the_purge_to_time(client, azure):
     assert (await client.vault(f"/deletedsecrets/gone{V}"))[0] == 200
 
 
-async def test_parallel_writes_can_be_in_conflict(client, azure):
-    """A fault stands for the conflict that Azure answers to writes of one secret at once."""
+async def test_a_fault_can_be_a_conflict(client, azure):
+    """Azure answers so to concurrent writes of one secret."""
     azure.faults.add(Fault(operation="setSecret", target="kv-a/many00", status=409, times=1))
     status, body, _ = await client.vault(f"/secrets/many00{V}", "PUT", json={"value": "x"})
     assert (status, body["error"]["code"]) == (409, "Conflict")
     assert [version.value for version in azure.state.vault("kv-a").versions("many00")] == ["v0"]
 
 
-async def test_an_update_without_a_version_is_of_the_latest(client, azure):
-    """Older versions stay as they are."""
+async def test_an_update_without_a_version_changes_the_latest(client, azure):
+    """Older versions do not change."""
     first = await client.secrets.set_secret("name", "one", tags={"a": "1"})
     await client.secrets.set_secret("name", "two")
     assert (await client.vault(f"/secrets/name{V}", "PATCH", json={"tags": {"b": "2"}}))[0] == 200
@@ -133,28 +133,28 @@ async def test_an_update_without_a_version_is_of_the_latest(client, azure):
 
 
 async def test_a_disabled_secret_is_listed_and_can_be_updated(client, azure):
-    """Its value cannot be read, but its tags and attributes show, and an update may tag or enable it."""
+    """Its value cannot be read. A list shows its tags and attributes, and an update may change them or enable it."""
     update = {"tags": {"a": "b"}, "contentType": "t", "attributes": {"exp": 1_900_000_000}}
     assert (await client.vault(f"/secrets/disabled{V}", "PATCH", json=update))[0] == 200
-    (listed,) = [one async for one in client.secrets.list_properties_of_secrets() if one.name == "disabled"]
+    (listed,) = [item async for item in client.secrets.list_properties_of_secrets() if item.name == "disabled"]
     assert (listed.enabled, listed.tags, listed.content_type) == (False, {"a": "b"}, "t")
     assert listed.expires_on.timestamp() == 1_900_000_000
-    assert told(await client.vault(f"/secrets/disabled{V}"))[:2] == (403, "SecretDisabled")
+    assert error_of(await client.vault(f"/secrets/disabled{V}"))[:2] == (403, "SecretDisabled")
     assert (await client.vault(f"/secrets/disabled{V}", "PATCH", json={"attributes": {"enabled": True}}))[0] == 200
     assert (await client.vault(f"/secrets/disabled{V}"))[1]["value"] == "x"
     assert len(azure.state.vault("kv-a").versions("disabled")) == 1
 
 
-async def test_a_recovering_secret_is_neither_here_nor_there(client, clock):
-    """Until the delay is over it cannot be read, listed, set or updated; recovering it again changes nothing."""
-    again = f"/deletedsecrets/gone/recover{V}"
-    assert (await client.vault(again, "POST"))[0] == 200
+async def test_a_recovering_secret_is_not_available(client, clock):
+    """Until the delay is over, it cannot be read, listed, set or updated. A second recovery changes nothing."""
+    recovery = f"/deletedsecrets/gone/recover{V}"
+    assert (await client.vault(recovery, "POST"))[0] == 200
     clock.now += 3
-    assert (await client.vault(again, "POST"))[0] == 200
-    assert told(await client.vault(f"/secrets/gone{V}"))[0] == 404
-    assert told(await client.vault(f"/secrets/gone{V}", "PATCH", json={}))[0] == 404
+    assert (await client.vault(recovery, "POST"))[0] == 200
+    assert error_of(await client.vault(f"/secrets/gone{V}"))[0] == 404
+    assert error_of(await client.vault(f"/secrets/gone{V}", "PATCH", json={}))[0] == 404
     set_now = await client.vault(f"/secrets/gone{V}", "PUT", json={"value": "x"})
-    assert told(set_now)[:2] == (409, "ObjectIsBeingRecovered")
-    assert "gone" not in [one.name async for one in client.secrets.list_properties_of_secrets()]
+    assert error_of(set_now)[:2] == (409, "ObjectIsBeingRecovered")
+    assert "gone" not in [item.name async for item in client.secrets.list_properties_of_secrets()]
     clock.now += 2
     assert (await client.vault(f"/secrets/gone{V}"))[1]["value"] == "old"

@@ -1,4 +1,4 @@
-"""Resource Graph, by the real SDK and by hand."""
+"""Resource Graph, with the real SDK and with plain requests."""
 
 import pytest
 from azure.core.exceptions import HttpResponseError
@@ -7,10 +7,9 @@ from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, Fault, VaultData
+from tests.unit.emulator.conftest import SUB, connect
 
-from .conftest import SUB, connect
-
-OTHER, NOBODYS = SUB.replace("1", "2"), SUB.replace("1", "3")
+OTHER, UNKNOWN = SUB.replace("1", "2"), SUB.replace("1", "3")
 ACCOUNTS = "resources | where type =~ 'Microsoft.Batch/batchAccounts' | project id, name | order by name asc"
 VAULTS = [VaultData(name="kv-a"), VaultData(name="kv-denied")]
 PATH = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
@@ -18,11 +17,11 @@ PATH = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
 
 @pytest.fixture
 async def azure():
-    one = {"subscription_id": SUB, "resource_group": "RG-one"}
+    group = {"subscription_id": SUB, "resource_group": "RG-one"}
     content = EmulatorData(
         graph_page_size=2,
         accounts=[
-            *(AccountData(**one, name=f"acct{n}") for n in range(3)),
+            *(AccountData(**group, name=f"acct{n}") for n in range(3)),
             AccountData(subscription_id=OTHER, resource_group="rg", name="zeta", tags={"Team": "fx"}),
             AccountData(subscription_id=OTHER, resource_group="rg", name="yota", provisioning_state="Creating"),
         ],
@@ -34,7 +33,7 @@ async def azure():
 
 @pytest.fixture
 async def ask(azure):
-    """Asks one query by the SDK."""
+    """Sends one query with the SDK."""
     async with connect(azure) as client:
         base = azure.endpoints.resource_manager
         graph = ResourceGraphClient(
@@ -46,14 +45,16 @@ async def ask(azure):
         )
 
         async def send(query, *subscriptions, **options):
-            told = QueryRequestOptions(**options)
-            return await graph.resources(QueryRequest(query=query, subscriptions=list(subscriptions), options=told))
+            request_options = QueryRequestOptions(**options)
+            return await graph.resources(
+                QueryRequest(query=query, subscriptions=list(subscriptions), options=request_options)
+            )
 
         yield send
 
 
-async def test_pages_follow_one_another(ask, azure):
-    """The token leads on, over all subscriptions asked for, and the last page has none."""
+async def test_results_are_paged(ask, azure):
+    """The token leads through all requested subscriptions. The last page has none."""
     names, token = [], None
     while True:
         page = await ask(ACCOUNTS, SUB, OTHER, skip_token=token, top=1000)
@@ -66,17 +67,17 @@ async def test_pages_follow_one_another(ask, azure):
     assert azure.counts["queryResources"] == 3
 
 
-async def test_what_is_not_there_is_left_out_without_a_word(ask):
-    """A subscription that nobody knows, or may see, has no rows; only where all are such it is an error."""
-    page = await ask("resourcecontainers | where type =~ 'microsoft.resources/subscriptions' | project subscriptionId", OTHER, NOBODYS)  # fmt: skip
+async def test_unknown_subscriptions_are_ignored(ask):
+    """It is an error only if all subscriptions are unknown."""
+    page = await ask("resourcecontainers | where type =~ 'microsoft.resources/subscriptions' | project subscriptionId", OTHER, UNKNOWN)  # fmt: skip
     assert page.data == [{"subscriptionId": OTHER}]
     with pytest.raises(HttpResponseError) as caught:
-        await ask(ACCOUNTS, NOBODYS)
+        await ask(ACCOUNTS, UNKNOWN)
     assert caught.value.error.details[0].code == "NoValidSubscriptionsInQueryRequest"
 
 
 async def test_columns_and_filters(ask):
-    """Properties by their path, as text or as they are; groups without case."""
+    """Properties by path, as text or unchanged. Groups ignore case."""
     query = (
         "Resources | where type =~ 'microsoft.batch/batchaccounts' | where resourceGroup in~ ('x|\\'y', 'RG')"
         " | project name, tags, state = tostring(properties.provisioningState), properties.poolAllocationMode"
@@ -92,8 +93,8 @@ async def test_columns_and_filters(ask):
     assert [row["state"] for row in page.data] == ["Succeeded", "Creating"]
 
 
-async def test_a_limit_truncates(ask):
-    """There is no way to the rest then, and the reply says so."""
+async def test_a_limit_truncates_the_result(ask):
+    """The reply has no token for the rest, and says that it is truncated."""
     page = await ask(ACCOUNTS + " | limit 1", SUB)
     assert (page.count, page.result_truncated, page.skip_token) == (1, "true", None)
 
@@ -101,26 +102,26 @@ async def test_a_limit_truncates(ask):
 @pytest.mark.parametrize(
     "query", ["nothing | project id", "resources | summarize count()", "resources | project id, 1 + 1", " "]
 )
-async def test_what_it_does_not_know_is_refused(ask, query):
-    """No answer is better than a wrong one."""
+async def test_unsupported_queries_are_refused(ask, query):
+    """An error is better than a wrong result."""
     with pytest.raises(HttpResponseError) as caught:
         await ask(query, SUB)
     assert caught.value.status_code == 400
 
 
 async def test_tokens_and_versions_are_checked(azure):
-    """A token of somebody else, another api-version, another method, and no JSON."""
+    """An invalid token, another api-version, another method, and a body that is not JSON."""
     async with connect(azure) as client:
-        wrong = {"query": ACCOUNTS, "options": {"$skipToken": "?"}}
-        assert (await client.arm(PATH, "POST", json=wrong))[0] == 400
+        invalid = {"query": ACCOUNTS, "options": {"$skipToken": "?"}}
+        assert (await client.arm(PATH, "POST", json=invalid))[0] == 400
         assert (await client.arm(PATH, "POST", json={"query": ACCOUNTS, "options": {"$skipToken": "YWJj"}}))[0] == 400
         assert (await client.arm(PATH.replace("2021-03-01", "2001-01-01"), "POST", json={"query": ACCOUNTS}))[0] == 400
         assert (await client.arm(PATH, "POST", data="{"))[0] == 400
         assert (await client.arm(PATH))[0] == 404
 
 
-async def test_queries_are_counted_where_limits_are_on():
-    """Fifteen at once, then 429 with the headers that say when to come again."""
+async def test_queries_are_throttled_with_limits():
+    """15 queries succeed, the next is 429 with the headers that say when to retry."""
     async with (
         Emulator(EmulatorData(subscriptions=[SUB], vaults=VAULTS), limits=True) as azure,
         connect(azure) as client,
@@ -131,8 +132,8 @@ async def test_queries_are_counted_where_limits_are_on():
         assert (status, body["error"]["code"], headers["Retry-After"]) == (429, "RateLimiting", "1")
 
 
-async def test_faults_are_aimed_at_a_table(ask, azure):
-    """One query fails, the other does not."""
+async def test_a_fault_can_target_a_table(ask, azure):
+    """Queries of other tables succeed."""
     azure.faults.add(
         Fault(operation="queryResources", target="resourcecontainers", status=403, code="AuthorizationFailed")
     )

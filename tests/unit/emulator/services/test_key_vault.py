@@ -1,38 +1,37 @@
-"""Key Vault, by the real SDK and by hand."""
+"""Key Vault, with the real SDK and with plain requests."""
 
 import pytest
 from azure.core.exceptions import HttpResponseError, ResourceExistsError, ResourceNotFoundError
 
 from keysync.emulator import Emulator
 from keysync.emulator.throttle import VAULT_CREATES
-
-from .conftest import connect, sample
+from tests.unit.emulator.conftest import connect, sample
 
 V = "?api-version=7.6"
 
 
 async def test_set_get_update_and_versions(client, azure, clock):
-    """A set makes a version and carries nothing over; an update changes only what it names."""
+    """A set adds a version that inherits nothing. An update changes only the fields that it names."""
     first = await client.secrets.set_secret("Name", "one", tags={"a": "1"}, content_type="text/plain")
     clock.now += 10.7
     second = await client.secrets.set_secret("NAME", "two", tags={"b": "2"})
     assert second.id.startswith(f"{azure.endpoints.vaults['kv-a']}/secrets/Name/")
-    got = await client.secrets.get_secret("name")
-    assert (got.value, got.properties.tags, got.properties.content_type) == ("two", {"b": "2"}, None)
+    latest = await client.secrets.get_secret("name")
+    assert (latest.value, latest.properties.tags, latest.properties.content_type) == ("two", {"b": "2"}, None)
     assert (await client.secrets.get_secret("name", first.properties.version)).value == "one"
     await client.secrets.update_secret_properties("name", second.properties.version, enabled=False)
     versions = azure.state.vault("kv-a").versions("name")
-    assert [(found.value, found.enabled) for found in versions] == [("one", True), ("two", False)]
+    assert [(version.value, version.enabled) for version in versions] == [("one", True), ("two", False)]
     assert versions[1].tags == {"b": "2"}
     assert versions[1].updated - versions[0].created == 10
-    listed = [found.version async for found in client.secrets.list_properties_of_secret_versions("name")]
-    assert sorted(listed) == sorted(found.version for found in versions)
+    listed = [entry.version async for entry in client.secrets.list_properties_of_secret_versions("name")]
+    assert sorted(listed) == sorted(version.version for version in versions)
     assert azure.counts["setSecret"] == 2
     assert azure.counts["challenge"] == 1
 
 
-async def test_lists_have_25_a_page(client, azure):
-    """All secrets come, without values, at most 25 a page."""
+async def test_lists_have_25_secrets_per_page(client, azure):
+    """Lists have no values, and `maxresults` is at most 25."""
     names = [secret.name async for secret in client.secrets.list_properties_of_secrets()]
     assert len(names) == len(set(names)) == 62
     assert azure.counts["listSecrets"] == 3
@@ -41,8 +40,8 @@ async def test_lists_have_25_a_page(client, azure):
     assert "value" not in (await client.vault(f"/secrets{V}"))[1]["value"][0]
 
 
-async def test_a_list_holds_still(client):
-    """What is added while pages are read makes no secret come twice or go missing."""
+async def test_a_list_is_stable(client):
+    """A secret that is added between two pages neither repeats nor hides another."""
     pages = client.secrets.list_properties_of_secrets().by_page()
     names = [secret.name async for secret in await anext(pages)]
     await client.secrets.set_secret("aaa", "x")
@@ -71,28 +70,28 @@ async def test_a_list_holds_still(client):
         ("POST", "/secrets", None, 404, "NotFound", None),
     ],
 )
-async def test_what_is_wrong_is_told(client, method, path, body, status, code, inner):
-    """Errors have Key Vault's codes and inner codes."""
-    got, told, _ = await client.vault(f"{path}{V}", method, json=body)
-    assert (got, told["error"]["code"], told["error"].get("innererror", {}).get("code")) == (status, code, inner)
+async def test_errors_have_the_codes_of_key_vault(client, method, path, body, status, code, inner):
+    """And its inner codes."""
+    actual, reply, _ = await client.vault(f"{path}{V}", method, json=body)
+    assert (actual, reply["error"]["code"], reply["error"].get("innererror", {}).get("code")) == (status, code, inner)
 
 
-async def test_limits_can_be_reached(client):
-    """A name of 127, a value of 25 KB and 15 tags pass."""
+async def test_the_largest_secret_is_accepted(client):
+    """A name of 127 characters, a value of 25 KB and 15 tags."""
     body = {"value": "x" * 25_600, "tags": {str(n): "x" * 256 for n in range(15)}}
     assert (await client.vault(f"/SECRETS/{'n' * 127}{V}", "PUT", json=body))[0] == 200
 
 
 @pytest.mark.parametrize("version", ["7.4", "7.5", "7.6", "2025-07-01", "2026-04-01"])
-async def test_api_versions(client, version):
-    """Every api-version of real clients is served; none, or another, is refused."""
+async def test_api_versions_are_checked(client, version):
+    """Every api-version of real clients is supported. A missing or another one is refused."""
     assert (await client.vault(f"/secrets/many00?api-version={version}"))[0] == 200
     assert (await client.vault("/secrets/many00"))[0] == 400
     assert (await client.vault("/secrets/many00?api-version=2.0"))[0] == 400
 
 
 async def test_the_challenge_names_the_tenant_and_the_vault(client, azure):
-    """No token, and a token of another tenant, get a challenge that leads to the right one."""
+    """For no token, and for a token of another tenant."""
     for name, headers in [
         ("kv-a", {}),
         ("kv-b", {"Authorization": f"Bearer {await client.token('https://vault.azure.net')}"}),
@@ -108,16 +107,16 @@ async def test_the_challenge_names_the_tenant_and_the_vault(client, azure):
     assert azure.counts["challenge"] == 1
 
 
-async def test_delete_recover_and_purge_take_their_time(client, azure, clock):
-    """Deletion and recovery show after a delay, and in between the name is in conflict."""
+async def test_deletion_and_recovery_take_time(client, azure, clock):
+    """They are visible after a delay. Until then, a set of the name is a conflict."""
     path = f"/deletedsecrets/many00{V}"
     assert (await client.vault(f"/secrets/many00{V}", "DELETE"))[0] == 200
     assert (await client.vault(path))[0] == 404
-    _, told, _ = await client.vault(f"/secrets/many00{V}", "PUT", json={"value": "x"})
-    assert told["error"]["innererror"]["code"] == "ObjectIsBeingDeleted"
+    _, conflict, _ = await client.vault(f"/secrets/many00{V}", "PUT", json={"value": "x"})
+    assert conflict["error"]["innererror"]["code"] == "ObjectIsBeingDeleted"
     clock.now += 5
     assert (await client.vault(path))[1]["recoveryId"].endswith("/deletedsecrets/many00")
-    assert len([gone async for gone in client.secrets.list_deleted_secrets()]) == 2
+    assert len([secret async for secret in client.secrets.list_deleted_secrets()]) == 2
     assert (await client.vault(f"/deletedsecrets/many00/recover{V}", "POST"))[0] == 200
     with pytest.raises(ResourceNotFoundError):
         await client.secrets.get_secret("many00")
@@ -131,8 +130,8 @@ async def test_delete_recover_and_purge_take_their_time(client, azure, clock):
     assert {"deleteSecret", "recoverSecret", "purgeSecret", "getDeletedSecret"} <= set(azure.counts)
 
 
-async def test_a_missing_role_is_told(client):
-    """Forbidden, with the inner code and the action that is missing."""
+async def test_a_missing_role_names_the_action(client):
+    """Forbidden, with the inner code of a missing role."""
     with pytest.raises(HttpResponseError) as caught:
         await client.other.get_secret("x")
     assert caught.value.error.innererror["code"] == "ForbiddenByRbac"
@@ -140,7 +139,7 @@ async def test_a_missing_role_is_told(client):
 
 
 async def test_creates_are_throttled_as_documented(clock):
-    """300 creates pass in one go, then 429 with Retry-After; reading goes on."""
+    """300 creates succeed at once, the next is 429 with Retry-After. Reads still succeed."""
     async with Emulator(sample(), clock=clock, limits=True) as azure, connect(azure) as client:
         path = f"/secrets/x{V}"
         for _ in range(int(VAULT_CREATES.burst)):
