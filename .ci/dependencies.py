@@ -64,9 +64,9 @@ def installed(path: list[str] | None = None) -> dict[str, Distribution]:
 
 def licence_of(name: str, packages: Mapping[str, Distribution]) -> str | None:
     """The SPDX expression of a package: what pyproject.toml says where its metadata is no help, else its metadata."""
-    told: dict[str, str] = settings()["told"]
-    if normal(name) in told:
-        return told[normal(name)]
+    declared: dict[str, str] = settings()["declared"]
+    if normal(name) in declared:
+        return declared[normal(name)]
     package = packages.get(normal(name))
     return None if package is None else _declared(package)
 
@@ -127,14 +127,14 @@ def _pyproject() -> dict[str, Any]:
 
 
 ELSEWHERE = (
-    ("chromium", "the page's tests look at it in a browser", "Debian"),
+    ("chromium", "opens the status page in tests", "Debian"),
     ("prometheus, promtool", "scrape the metrics, and test the alerts", "Debian"),
     ("buildah, podman, crun, catatonit", "build and run the image", "Debian"),
-    ("mmdebstrap", "makes the base that the image is built on", "Debian"),
-    ("iproute2", "brings loopback up where the image runs without a network", "Debian"),
-    ("actionlint", "faults in workflows; version 1.7.12, by Go's checksum database", "Go's module proxy"),
+    ("mmdebstrap", "makes the base of the image", "Debian"),
+    ("iproute2", "enables loopback for the image without a network", "Debian"),
+    ("actionlint", "checks workflows; version 1.7.12, by Go's checksum database", "Go's module proxy"),
 )
-"""Programs that no package index for Python has: name, reason, source."""
+"""Programs that are not on a Python package index: name, reason, source."""
 
 
 class Page:
@@ -161,8 +161,8 @@ class Page:
         yield ""
         yield "<!-- Made by: .venv/bin/python .ci/dependencies.py >docs/dependencies.md. A test compares the two. -->"
         yield ""
-        yield "Why each is there stands beside it in `pyproject.toml`; licences are SPDX expressions. Versions and hashes are in"
-        yield "`requirements/`; the software bill of materials of a release has both (`bash .ci/sbom`)."
+        yield "The reasons are the comments in `pyproject.toml`; licences are SPDX expressions. Versions and hashes are in"
+        yield "`requirements/`. The software bill of materials of a release has both (`bash .ci/sbom`)."
         yield ""
         yield "## keysync itself"
         yield ""
@@ -173,7 +173,7 @@ class Page:
             yield ""
             yield from self._table(packages)
         yield ""
-        yield "## What these bring along"
+        yield "## Indirect dependencies"
         yield ""
         yield "| package | licence |"
         yield "|---|---|"
@@ -184,13 +184,13 @@ class Page:
 
     def _behind_the_scenes(self) -> Iterator[str]:
         yield ""
-        yield "## For developing and testing"
+        yield "## Development and tests"
         yield ""
-        yield "None of it is in the wheel; the image has what is an extra too, and nothing else of it."
+        yield "None of these is in the wheel. The image has a package of this list only if it is also an extra."
         yield ""
         yield from self._table(direct("dev"))
         yield ""
-        yield "CI runs these as programs, each set in an environment of its own (`requirements/*.in`):"
+        yield "CI runs these as programs, each set in its own environment (`requirements/*.in`):"
         yield ""
         yield "| package | why | set |"
         yield "|---|---|---|"
@@ -200,7 +200,7 @@ class Page:
         for name in locked(ROOT / "requirements" / "dev.txt"):
             self._licence(name)
         yield ""
-        yield "What CI takes from elsewhere, in the version that is there on the day:"
+        yield "CI takes these from elsewhere, in the current version:"
         yield ""
         yield "| program | why | from |"
         yield "|---|---|---|"
@@ -210,9 +210,9 @@ class Page:
         yield ""
         yield "## Licences"
         yield ""
-        yield f"Allowed are {', '.join(self._settings['allowed'])}. Exceptions:"
+        yield f"These licences are allowed: {', '.join(self._settings['allowed'])}. Exceptions:"
         yield ""
-        yield "| package | why it may stay |"
+        yield "| package | reason for the exception |"
         yield "|---|---|"
         for name, why in sorted(self._settings["exceptions"].items()):
             yield f"| {name} | {why} |"
@@ -232,7 +232,7 @@ class Page:
         expression = licence_of(name, self._packages)
         if expression is None:
             self.problems.append(
-                f"{name}: its licence is unknown; look it up and put it into [tool.keysync.licences.told]"
+                f"{name}: its licence is unknown; look it up and put it into [tool.keysync.licences.declared]"
             )
             return ""
         if normal(name) in self._settings["exceptions"]:
