@@ -101,16 +101,16 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
             finally:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
-            found = [
+            findings = [
                 _configuration(app, inventory, options),
                 *await _listen(config.listen),
                 *_certificates(app, datetime.now(UTC)),
                 *_discovery(inventory),
                 *(examination.result() if done else [_INTERRUPTED]),
             ]
-    found = _by_cause(found)
-    _print(options, found)
-    problems = any(each.level == "problem" for each in found)
+    findings = _by_cause(findings)
+    _print(options, findings)
+    problems = any(each.level == "problem" for each in findings)
     return interruption.exit_code or int(problems)
 
 
@@ -122,19 +122,19 @@ async def _examine(options: Options, app: App, interruption: Interruption, bar: 
         *(_vault_read(vault, name) for name, vault in app.targets.items()),
         *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
     ]
-    found = await _with_doubts(app, await asyncio.gather(*probes))
+    findings = await _with_doubts(app, await asyncio.gather(*probes))
     selection = Selection(options=options.options_hint)
     report = await run_sync(
         app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=selection, dry_run=True)
     )
-    closed = {each.subject for each in found if each.level == "problem" and each.subject.startswith("vault ")}
-    return [*_without_contradictions(found), *_secrets(_unexplained(report.results, found), closed)]
+    closed = {each.subject for each in findings if each.level == "problem" and each.subject.startswith("vault ")}
+    return [*_without_contradictions(findings), *_secrets(_unexplained(report.results, findings), closed)]
 
 
-def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Iterator[Result]:
+def _unexplained(results: Iterable[Result], findings: Iterable[Diagnosis]) -> Iterator[Result]:
     """The results that no finding of their account or vault explains."""
     problems: dict[str, list[Diagnosis]] = {}
-    for each in found:
+    for each in findings:
         if each.level == "problem":
             problems.setdefault(each.subject, []).append(each)
     for result in results:
@@ -143,17 +143,17 @@ def _unexplained(results: Iterable[Result], found: Iterable[Diagnosis]) -> Itera
             yield result
 
 
-def _without_contradictions(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+def _without_contradictions(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """Without "ok" for a subject that also has a problem."""
-    found = list(found)
-    problems = {each.subject for each in found if each.level == "problem"}
-    return [each for each in found if each.level != "ok" or each.subject not in problems]
+    findings = list(findings)
+    problems = {each.subject for each in findings if each.level == "problem"}
+    return [each for each in findings if each.level != "ok" or each.subject not in problems]
 
 
-def _by_cause(found: Iterable[Diagnosis]) -> list[Diagnosis]:
+def _by_cause(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """One finding per cause: "ok" first, then warnings, then problems; within a level in natural order."""
     groups: dict[object, list[Diagnosis]] = {}
-    for number, each in enumerate(found):
+    for number, each in enumerate(findings):
         if each.level == "ok":
             key: object = number
         elif each.record is not None:
@@ -232,9 +232,9 @@ def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
         yield Diagnosis(level, f"credential {credential.name}", message, hint)
 
 
-async def _with_doubts(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """`found`, with a warning for each vault that replies though its credential gets no token: the vault names its own tenant."""
-    failed = {each.subject: each.hint for each in found if each.level == "problem"}
+async def _with_doubts(app: App, findings: Iterable[Diagnosis]) -> list[Diagnosis]:
+    """`findings`, with a warning for each vault that replies though its credential gets no token: the vault names its own tenant."""
+    failed = {each.subject: each.hint for each in findings if each.level == "problem"}
     doubts: dict[str, str | None] = {}
     for name in app.targets:
         opened = await app.clients.credential(app.config.vaults[name].credential)
@@ -245,7 +245,7 @@ async def _with_doubts(app: App, found: Iterable[Diagnosis]) -> list[Diagnosis]:
         replace(each, level="warning", message=f"{each.message}, {doubt}", hint=doubts[each.subject])
         if each.level == "ok" and each.subject in doubts
         else each
-        for each in found
+        for each in findings
     ]
 
 
@@ -271,17 +271,17 @@ async def _token(app: App, number: int) -> Diagnosis:
 
 
 async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
-    async def both() -> None:
+    async def read() -> None:
         await source.probe()
         keys = await source.get_keys()
         refused.update(keys.refused)
 
     refused: dict[KeyName, str] = {}
-    found = await _test(_account_subject(resource_id), "returns its properties and its keys", both())
+    finding = await _test(_account_subject(resource_id), "returns its properties and its keys", read())
     if refused:
         message = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
-        return Diagnosis("problem", found.subject, message, "check the account's keys in Azure")
-    return found
+        return Diagnosis("problem", finding.subject, message, "check the account's keys in Azure")
+    return finding
 
 
 async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
@@ -340,20 +340,20 @@ _EXPECTED: Final = {
 }
 
 
-def _print(options: Options, found: list[Diagnosis]) -> None:
+def _print(options: Options, findings: list[Diagnosis]) -> None:
     if options.output == "json":
-        sys.stdout.write(to_json({"findings": [each.to_dict() for each in found]}) + "\n")
+        sys.stdout.write(to_json({"findings": [each.to_dict() for each in findings]}) + "\n")
         return
     console = console_for(sys.stdout)
-    passed = [each.subject for each in found if each.level == "ok"]
+    passed = [each.subject for each in findings if each.level == "ok"]
     if passed:
         console.line(Span("✓ ", "green"), Span(_counted(passed)), whole=True)
-    for each in (each for each in found if each.level != "ok"):
+    for each in (each for each in findings if each.level != "ok"):
         mark, style = _STYLES[each.level]
         console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), whole=True)
         if each.hint:
             print_message(console, each.hint, Span("    → ", "cyan"))
-    counts = {level: sum(each.level == level for each in found) for level in ("ok", "warning", "problem")}
+    counts = {level: sum(each.level == level for each in findings) for level in ("ok", "warning", "problem")}
     summary = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
     console.line(Span(summary, "bold red" if counts["problem"] else "bold green"))
 

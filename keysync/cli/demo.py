@@ -55,7 +55,7 @@ _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tag
 
 
 def run(options: Options, *, once: bool, every: float) -> int:
-    """Runs until SIGINT or SIGTERM, or with `once` for three runs, `every` so many seconds. Returns 0."""
+    """Runs until SIGINT or SIGTERM, or with `once` for three runs. `every` is the interval in seconds. Returns 0."""
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)
     return asyncio.run(_run(redactor, once=once, every=every))

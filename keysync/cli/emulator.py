@@ -58,7 +58,7 @@ def emulator(
     latency: str,
     limits: str,
     state: Path | None,
-    **_given: Any,  # noqa: ANN401  # every command accepts the global options; this one logs nothing
+    **_values: Any,  # noqa: ANN401  # every command accepts the global options; this one logs nothing
 ) -> None:
     """Serve an embedded Azure on loopback (Entra, Batch accounts, Key Vault) until SIGTERM or Ctrl-C."""
     check_ssl_cert_file()

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
@@ -17,6 +17,7 @@ from keysync.cli.options import (
     FILE,
     LOG_FORMATS,
     LOG_LEVELS,
+    Options,
     accounts_option,
     all_option,
     config_option,
@@ -25,15 +26,12 @@ from keysync.cli.options import (
     shard_options,
 )
 from keysync.cli.streams import final_code, guard_stdout
+from keysync.config.isolated import Reading
 from keysync.errors import KeysyncError
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
 from keysync.sources.shard import shard_of
 from keysync.startup import exit_now, fast_imports
-
-if TYPE_CHECKING:
-    from keysync.cli.options import Options
-    from keysync.config.isolated import Reading
 
 
 class _InOrder(click.Group):
@@ -53,9 +51,9 @@ class _InOrder(click.Group):
 )
 @global_options
 @click.pass_context
-def app(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401  # values of the options
+def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Keeps the global options that precede a command."""
-    context.obj = given
+    context.obj = values
 
 
 @app.command(short_help="One sync run: write what changed, then exit.")
@@ -83,11 +81,11 @@ def sync(
     accept: str | None,
     metrics_file: Path | None,
     push_gateway: str | None,
-    **given: Any,  # noqa: ANN401  # values of the options
+    **values: Any,  # noqa: ANN401  # values of the options
 ) -> None:
     """Sync once: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 stopped by a limit)."""
     _configured(
-        "sync", context, given, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
+        "sync", context, values, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
     )
 
 
@@ -100,9 +98,9 @@ def sync(
 @output_option
 @global_options
 @click.pass_context
-def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # noqa: ANN401
+def plan(context: click.Context, /, exit_code: bool, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Show what a run would change; write nothing."""
-    _configured("sync", context, given, dry_run=True, exit_code_for_changes=exit_code)
+    _configured("sync", context, values, dry_run=True, exit_code_for_changes=exit_code)
 
 
 @app.command(name="run", short_help="The daemon: sync runs on schedule, and a status page.")
@@ -110,9 +108,9 @@ def plan(context: click.Context, /, exit_code: bool, **given: Any) -> None:  # n
 @shard_options
 @global_options
 @click.pass_context
-def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
+def run_daemon(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Run the daemon: sync on schedule, serve a status page, probes and metrics; exit with 0 on SIGINT and SIGTERM."""
-    _configured("run", context, given, reads=False)  # the daemon reads the file itself, repeatedly
+    _configured("run", context, values, reads=False)  # the daemon reads the file itself, repeatedly
 
 
 @app.command(short_help="Take over unmanaged secrets.")
@@ -130,10 +128,10 @@ def run_daemon(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
 @output_option
 @global_options
 @click.pass_context
-def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **given: Any) -> None:  # noqa: ANN401
+def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
     adoption = "replace" if replace else "unmarked"
-    _configured("sync", context, given, dry_run=not yes, adopt=adoption, secrets=tuple(secret))
+    _configured("sync", context, values, dry_run=not yes, adopt=adoption, secrets=tuple(secret))
 
 
 @app.command(short_help="Test access to everything; write nothing.")
@@ -143,9 +141,9 @@ def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: 
 @output_option
 @global_options
 @click.pass_context
-def check(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
+def check(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Test the configuration, tokens, accounts and vaults without writing, and say how to fix each finding."""
-    _configured("check", context, given)
+    _configured("check", context, values)
 
 
 @app.command(short_help="List the accounts that the configuration covers.")
@@ -154,9 +152,9 @@ def check(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
 @output_option
 @global_options
 @click.pass_context
-def accounts(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
+def accounts(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """List the accounts that the configuration covers, including discovered ones; read no key."""
-    _configured("accounts", context, given)
+    _configured("accounts", context, values)
 
 
 @app.command(short_help="Print the roles that keysync needs.")
@@ -169,7 +167,7 @@ def accounts(context: click.Context, /, **given: Any) -> None:  # noqa: ANN401
 )
 @output_option
 @global_options
-def role(config: Path | None, principal_id: Sequence[str], output: str, **_given: Any) -> None:  # noqa: ANN401
+def role(config: Path | None, principal_id: Sequence[str], output: str, **_values: Any) -> None:  # noqa: ANN401  # as above
     """Print the least-privilege roles and assignments that the configuration needs, as a shell script; make no request."""
     from keysync.cli import role as role_command  # noqa: PLC0415  # imports pydantic
 
@@ -188,19 +186,19 @@ def role(config: Path | None, principal_id: Sequence[str], output: str, **_given
 )
 @global_options
 @click.pass_context
-def demo(context: click.Context, /, once: bool, every: float, **given: Any) -> None:  # noqa: ANN401
+def demo(context: click.Context, /, once: bool, every: float, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Run the daemon against the embedded Azure, with sample accounts whose keys are regenerated all the time."""
-    log = _log(context, given, default_level="critical")
+    log = _log(context, values, default_level="critical")
     with fast_imports():
         from keysync.cli import demo as demo_command  # noqa: PLC0415  # imports the SDKs
 
-    sys.exit(demo_command.run(_options(config=None, **log), once=once, every=every))
+    sys.exit(demo_command.run(Options(config=None, **log), once=once, every=every))
 
 
 @app.command(short_help="Check that the daemon on this machine works.")
 @config_option
 @global_options
-def health(config: Path | None, **_given: Any) -> None:  # noqa: ANN401  # every command accepts the global options
+def health(config: Path | None, **_values: Any) -> None:  # noqa: ANN401  # every command accepts the global options
     """Check that the daemon at the `listen` address on this machine works: exit with 0 if it does, else with 1."""
     from keysync.cli import health as health_command  # noqa: PLC0415  # imports pydantic
 
@@ -209,7 +207,7 @@ def health(config: Path | None, **_given: Any) -> None:  # noqa: ANN401  # every
 
 @app.command()
 @global_options
-def schema(**_given: Any) -> None:  # noqa: ANN401  # every command accepts the global options
+def schema(**_values: Any) -> None:  # noqa: ANN401  # every command accepts the global options
     """Print the JSON Schema of the configuration file."""
     from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic
 
@@ -222,23 +220,23 @@ app.add_command(emulator)
 def _configured(
     module: str,
     context: click.Context,
-    given: Mapping[str, Any],
+    values: Mapping[str, Any],
     *,
     reads: bool = True,
     **more: Any,  # noqa: ANN401  # other fields of Options
 ) -> NoReturn:
     """Runs a command that needs a configuration. It is read while the modules of the command are imported."""
-    shard = shard_of(given["shard"], given["shards"], os.environ)
-    log = _log(context, given)
+    shard = shard_of(values["shard"], values["shards"], os.environ)
+    log = _log(context, values)
     check_ssl_cert_file()
-    reading = _begin_reading(given["config"]) if reads else None
+    reading = Reading.begin(values["config"]) if reads else None
     with fast_imports():
         command = import_module(f"keysync.cli.{module}")
-    options = _options(
-        config=given["config"],
-        output=given.get("output", "text"),
-        accounts=tuple(given.get("account", ())),
-        show_all=given.get("show_all", False),
+    options = Options(
+        config=values["config"],
+        output=values.get("output", "text"),
+        accounts=tuple(values.get("account", ())),
+        show_all=values.get("show_all", False),
         shard=shard,
         reading=reading,
         **log,
@@ -247,29 +245,19 @@ def _configured(
     sys.exit(command.run(options))
 
 
-def _begin_reading(config: Path | None) -> Reading:
-    from keysync.config.isolated import Reading  # noqa: PLC0415  # not needed for `--help`
-
-    return Reading.begin(config)
-
-
-def _options(**given: Any) -> Options:  # noqa: ANN401  # fields of Options
-    from keysync.cli.options import Options  # noqa: PLC0415  # imports the SDKs
-
-    return Options(**given)
+def _log(context: click.Context, values: Mapping[str, Any], *, default_level: str | None = None) -> dict[str, Any]:
+    """Level and format of the log, as fields of Options. Options after the command win over options before it, and those over the environment."""
+    level = values["log_level"] or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS)
+    level = level or default_level or ("critical" if _on_terminal(values) else "info")
+    log_format = (
+        values["log_format"] or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
+    )
+    return {"log_level": level, "log_format": log_format or ("console" if sys.stderr.isatty() else "json")}
 
 
-def _log(context: click.Context, given: Mapping[str, Any], *, default_level: str | None = None) -> dict[str, str]:
-    """Level and format of the log. Options after the command win over options before it, and those over the environment."""
-    level = given["log_level"] or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS)
-    level = level or default_level or ("critical" if _on_terminal(given) else "info")
-    form = given["log_format"] or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
-    return {"log_level": level, "log_format": form or ("console" if sys.stderr.isatty() else "json")}
-
-
-def _on_terminal(given: Mapping[str, Any]) -> bool:
+def _on_terminal(values: Mapping[str, Any]) -> bool:
     """Whether the result is text on a terminal. It says all that the log would, so logging is off by default."""
-    return given.get("output") == "text" and sys.stderr.isatty() and sys.stdout.isatty()
+    return values.get("output") == "text" and sys.stderr.isatty() and sys.stdout.isatty()
 
 
 def _from_environment(name: str, known: Sequence[str]) -> str | None:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and the values that one command was given."""
+"""Options that several commands share, and the values of all options for one command."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ class ProgressBar(AbstractContextManager["ProgressBar"]):
             progress, task = self._bar
             progress.update(task, total=work_items)
 
-    def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002
+    def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002  # as above
         """Advances by one account."""
         if self._bar:
             progress, task = self._bar
