@@ -141,9 +141,9 @@ def logged_by_runs() -> dict[str, Logged]:
 def documented_fields(row: dict[str, str]) -> set[str]:
     """The fields of an event, with the groups of fields that the document names."""
     words = {
-        "the item": r"^The item: (.*?)\. The failure",
-        "the failure": r"The failure: (.*?)\. The\ncounts",
-        "the counts": r"^counts: (.*?),? and rarer",
+        "the item": r"^The item: (.*?)\.\sThe\sfailure",
+        "the failure": r"The\sfailure: (.*?)\.\sThe\scounts",
+        "the counts": r"The\scounts: (.*?),?\sand\srarer",
     }
     found = set(code_in(row["fields"]))
     cell = "the counts, `run_id`, `dry_run`, `duration_seconds`" if row["fields"] == "as above" else row["fields"]
