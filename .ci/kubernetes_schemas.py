@@ -1,7 +1,7 @@
 """Validates manifests against the schemas of Kubernetes: kubernetes_schemas.py "VERSION VERSION" FILE…
 
-Strict: a field that Kubernetes does not know is an error, and so is a kind, but for those of the Prometheus operator, which
-are looked at for what keysync's chart writes. Ends with 1 where anything is wrong.
+Strict: an unknown field is an error, and so is an unknown kind. The kinds of the Prometheus operator are checked for the fields
+that keysync's chart writes. Ends with 1 if anything is wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Makes of a manifest for Kubernetes what `podman kube play` can play: .ci/playable.py MANIFEST IMAGE FOLDER
+"""Converts a Kubernetes manifest for `podman kube play`: .ci/playable.py MANIFEST IMAGE FOLDER
 
-Prints its ConfigMaps, with the files of FOLDER as their data, and its Deployments and Pods, with IMAGE; of a CronJob or Job the pod
-that it would start. All else of them stays as it is, but for `ports`. Other kinds are for the cluster alone and are left out.
+Prints its ConfigMaps, with the files of FOLDER as their data, and its Deployments and Pods, with IMAGE. A CronJob or Job becomes
+the pod that it would start. `ports` are removed; everything else is unchanged. Other kinds are skipped.
 """
 
 import sys
@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 
 def playable(document: dict[str, Any], image: str, data: dict[str, str]) -> dict[str, Any] | None:
-    """The document for podman; None where it is left out."""
+    """The document for podman; None if it is skipped."""
     match document["kind"]:
         case "ConfigMap":
             return {**document, "data": data}
@@ -29,27 +29,27 @@ def playable(document: dict[str, Any], image: str, data: dict[str, str]) -> dict
 
 
 def as_pod(document: dict[str, Any], template: dict[str, Any], image: str) -> dict[str, Any]:
-    """The pod of a template, by the name of what holds it."""
+    """The pod of a template, with the name of its owner."""
     metadata = {**template.get("metadata", {}), "name": document["metadata"]["name"]}
     return with_image({"apiVersion": "v1", "kind": "Pod", **template, "metadata": metadata}, template["spec"], image)
 
 
 def with_image(document: dict[str, Any], spec: dict[str, Any], image: str) -> dict[str, Any]:
-    """The document, whose containers run `image` from here. `spec` is a part of it."""
+    """The document with containers that run the local `image`. `spec` is the pod's specification in it."""
     for container in spec["containers"]:
         container.update(image=image, imagePullPolicy="Never")
-        container.pop("ports", None)  # podman would map them, which the network that it is given has no use for
+        container.pop("ports", None)  # podman would map them, which its network does not need
     return document
 
 
 def main(manifest: str, image: str, folder: str) -> None:
-    """Prints it."""
+    """Prints the converted manifest."""
     yaml = YAML()
     data = {file.name: file.read_text(encoding="utf-8") for file in sorted(Path(folder).iterdir())}
     documents = [one for one in yaml.load_all(Path(manifest).read_text(encoding="utf-8")) if one]
     made = [one for one in (playable(document, image, data) for document in documents) if one is not None]
     if not any(one["kind"] in {"Pod", "Deployment"} for one in made):
-        sys.exit(f"{manifest}: nothing in it can be played")
+        sys.exit(f"{manifest}: it has no pod that podman can run")
     yaml.dump_all(made, sys.stdout)
 
 

@@ -78,7 +78,7 @@ class Release:
         """Fills dist/."""
         self._bring_tools()
         self._run("rm", "-rf", "dist")
-        # The sdist first and the wheel from it: what is built is what was packed.
+        # The sdist first, then the wheel from it, so that both have the same content.
         self._run(f"{self._tools}/bin/python", "-m", "build", "--no-isolation", "--outdir", "dist", ".")
         self._run(f"{self._tools}/bin/twine", "check", "--strict", *self._distributions())
         self._run("bash", ".ci/sbom", self._bill_of_materials(), self._distributions()[1])
@@ -106,7 +106,7 @@ class Release:
             base = "python:3.11-slim@sha256:DIGEST"
         arguments = {
             "SOURCE_DATE_EPOCH": self._epoch,
-            # By its digest: what is signed can be built again.
+            # By its digest, so that the signed image can be built again.
             "BASE": base,
             "VERSION": self._version,
             "REVISION": git("rev-parse", "HEAD"),

@@ -38,7 +38,7 @@ def pinned(file: Path) -> dict[str, list[str]]:
 
 
 def complete(document: dict[str, Any], packages: Mapping[str, Distribution], wheel: Path, python: str) -> None:
-    """Fills in what cyclonedx-py leaves out."""
+    """Adds the fields that cyclonedx-py omits."""
     hashes = pinned(ROOT / "requirements" / "image.txt")
     hashes["keysync"] = [hashlib.sha256(wheel.read_bytes()).hexdigest()]
     root = document["metadata"]["component"]
@@ -58,7 +58,7 @@ def complete(document: dict[str, Any], packages: Mapping[str, Distribution], whe
             component.pop("licenses", None)
         files = [{"alg": "SHA-256", "content": each} for each in sorted(hashes.get(name, ()))]
         if files:
-            # One component stands for several files of which one is installed, so the hashes are those of its distribution.
+            # A component represents several files of which one is installed, so the hashes are those of its distribution.
             references = component.setdefault("externalReferences", [])
             references.append({"type": "distribution", "url": component["purl"], "hashes": files})
 

@@ -1,7 +1,7 @@
-"""Looks for secrets in the files below here that standard input names, NUL between them: by detect-secrets, and by the look of a Batch key.
+"""Searches the files that standard input names (separated by NUL) for secrets: with detect-secrets, and by the form of a Batch key.
 
-Prints where, never what: file, line and kind. Ends with 1 for each that .ci/secrets.toml does not allow, and for an entry there
-that nothing needs. ``--planted`` allows nothing, and ends with 1 unless every file holds a secret.
+Prints file, line and kind, never the text. Ends with 1 for each finding that .ci/secrets.toml does not allow, and for each entry
+there that is not needed. ``--planted`` allows nothing, and ends with 1 unless every file contains a secret.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ class Finding:
 
 
 def findings(paths: Sequence[str]) -> Iterator[Finding]:
-    """What there is in `paths`; binary files are left out."""
+    """The findings in `paths`. Binary files are skipped."""
     lines: dict[str, list[str]] = {}
     for path in paths:
         try:
             lines[path] = Path(path).read_text(encoding="utf-8").split("\n")
         except UnicodeDecodeError:
             continue
-    # Without verification: that would send what it finds to whose secret it might be.
+    # Without verification, which would send each finding to the service of that secret.
     command = [str(Path(sys.executable).with_name("detect-secrets")), "scan", "--all-files", "--no-verify", *lines]
-    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603  # nosec B603
-    for path, found in json.loads(told)["results"].items():
+    messages = subprocess.run(command, check=True, capture_output=True, text=True).stdout  # noqa: S603  # nosec B603
+    for path, found in json.loads(messages)["results"].items():
         for one in found if Path(path).resolve() != _ALLOWED else ():  # the list quotes what it allows
             number = one["line_number"]
             yield Finding(path, number, one["type"], lines[path][number - 1])
@@ -54,7 +54,7 @@ def findings(paths: Sequence[str]) -> Iterator[Finding]:
 
 
 def planted(paths: Sequence[str]) -> list[str]:
-    """What is wrong where every one of `paths` is meant to hold a secret."""
+    """The files of `paths` in which no secret was found, although each contains one."""
     found = {each.path for each in findings(paths)}
     return [f"{path}: the secret that was planted there is not found" for path in paths if path not in found]
 
@@ -63,7 +63,7 @@ def problems(paths: Sequence[str]) -> list[str]:
     """What is found and not allowed, and what is allowed and not found."""
     allowed = tomllib.loads(_ALLOWED.read_text(encoding="utf-8"))["allowed"]
     used: set[int] = set()
-    told = []
+    messages = []
     for each in findings(paths):
         by = [
             at
@@ -72,17 +72,19 @@ def problems(paths: Sequence[str]) -> list[str]:
         ]
         used.update(by)
         if not by:
-            told.append(f"{each.path}:{each.number}: {each.kind}; remove it, or say in {_ALLOWED.name} why it is none")
+            messages.append(
+                f"{each.path}:{each.number}: {each.kind}; remove it, or say in {_ALLOWED.name} why it is none"
+            )
     unused = (one for at, one in enumerate(allowed) if at not in used)
-    return [*told, *(f"{_ALLOWED.name}: nothing needs the entry for {one['path']}: {one['why']}" for one in unused)]
+    return [*messages, *(f"{_ALLOWED.name}: nothing needs the entry for {one['path']}: {one['why']}" for one in unused)]
 
 
 def main() -> int:
     """Prints what is wrong."""
     paths = [path.removeprefix("./") for path in sys.stdin.read().split("\0") if path]
-    told = planted(paths) if "--planted" in sys.argv[1:] else problems(paths)
-    sys.stderr.writelines(f"{each}\n" for each in told)
-    return 1 if told else 0
+    messages = planted(paths) if "--planted" in sys.argv[1:] else problems(paths)
+    sys.stderr.writelines(f"{each}\n" for each in messages)
+    return 1 if messages else 0
 
 
 if __name__ == "__main__":

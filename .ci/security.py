@@ -31,7 +31,7 @@ _SECRETS: Final = (sys.executable, str(ROOT / ".ci" / "secrets.py"))
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A command that passes with exit code 0. `stdin` is its input."""
+    """A command that must end with 0. `stdin` is its input."""
 
     name: str
     command: Sequence[str]
@@ -72,7 +72,7 @@ def run(
 
 
 def tree(folder: Path = ROOT) -> Iterator[Path]:
-    """Every file but those that git ignores and the lock files, which are hashes throughout. Relative to the root."""
+    """Every file, relative to the root, except ignored files and lock files, which contain only hashes."""
     for path in sorted(folder.iterdir()):
         relative = path.relative_to(ROOT)
         if _PRUNED.fullmatch(path.name) or str(relative) in {"dist", "build"}:
@@ -140,7 +140,7 @@ def actionlint(folder: Path) -> str | None:
         return given
     go = shutil.which("go")
     if go is None:
-        show("left out: actionlint, which needs Go")
+        show("skipped: actionlint, which needs Go")
         return None
     # What Go loads is read-only unless -modcacherw says otherwise, and then it could not be removed.
     environ = {
@@ -151,7 +151,7 @@ def actionlint(folder: Path) -> str | None:
     }
     ended = run((go, "install", ACTIONLINT), environ=environ)
     if ended.returncode:
-        show(f"left out: actionlint, which Go could not build\n{ended.stdout}")
+        show(f"skipped: actionlint, which Go could not build\n{ended.stdout}")
         return None
     return str(folder / "bin" / "actionlint")
 

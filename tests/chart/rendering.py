@@ -1,6 +1,6 @@
-"""Renders the Helm chart, and what this repository keeps of it: `nox -s chart -- --write` writes those files anew.
+"""Renders the Helm chart and the files that come from it: `nox -s chart -- --write` writes them again.
 
-They are the chart's values.schema.json, the plain manifests in deploy/kubernetes, and the rules in tests/alerts/chart. The
+These are the chart's values.schema.json, the plain manifests in deploy/kubernetes, and the rules in tests/alerts/chart. The
 variable HELM names the program.
 """
 
@@ -68,7 +68,7 @@ def render(mode: str, *options: str) -> str:
 
 
 def plain_manifest(mode: str) -> str:
-    """deploy/kubernetes/MODE.yaml: without the labels that Helm needs, and with a mark at what a person has to change."""
+    """deploy/kubernetes/MODE.yaml, without Helm's labels, and with a comment at each value that a user must change."""
     about = values(mode).read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
     lines = [
         f"# {about} {_MADE}.",

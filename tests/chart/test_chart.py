@@ -45,7 +45,7 @@ NOT_CHECKED = {
         "CKV_K8S_9",  # a readiness probe: no Service sends it anything
     ),
 }
-"""Checks of checkov that are left out, by folder of `rendered`, each with its reason; EVERYWHERE in all of them."""
+"""Checks of checkov that are skipped, by folder of `rendered`, each with its reason; EVERYWHERE means all folders."""
 
 REFUSED = [
     ("daemon", "value must be one of 'daemon', 'cronjob', 'sharded'", "--set mode=banana"),
@@ -86,7 +86,7 @@ REFUSED = [
     ("cronjob", "gone before it is scraped", "--set metrics.serviceMonitor.enabled=true"),
     ("cronjob", "/cronjob/pushGateway", "--set cronjob.pushGateway=pushgateway:9091"),
 ]
-"""Values that contradict themselves: the mode, a part of the message, and the options, apart at `|` where one has a space."""
+"""Contradictory values: the mode, a part of the message, and the options (separated by `|` if one has a space)."""
 
 
 @pytest.fixture(scope="module")

@@ -33,7 +33,7 @@ def wait_until(true: Callable[[], object], seconds: float) -> None:
 
 
 def ask(url: str, method: str = "GET") -> str:
-    """The text of a good reply. OSError where there is none."""
+    """The text of a successful reply. Raises OSError if there is none."""
     request = urllib.request.Request(url, method=method)  # noqa: S310  # of the embedded Azure or the daemon, on loopback
     with urllib.request.urlopen(request, timeout=5) as reply:  # noqa: S310  # nosec B310
         text: str = reply.read().decode()

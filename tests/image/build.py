@@ -31,7 +31,7 @@ class Stamp:
 
 
 def stamp(version: str) -> Stamp:
-    """The stamp of this commit; where there is no repository, a fixed one."""
+    """The stamp of this commit; a fixed one outside a repository."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH") or _git("log", "-1", "--format=%ct") or "1700000000"
     return Stamp(version, _git("rev-parse", "HEAD") or "unknown", epoch)
 

@@ -13,7 +13,7 @@ from tests.image.store import Store
 
 @pytest.fixture(scope="session")
 def store() -> Store:
-    """podman and buildah; what they keep outside their options is in the scratch folder too."""
+    """podman and buildah. The files that they keep elsewhere are in the scratch folder too."""
     scratch = Path(os.environ["IMAGE_SCRATCH"])
     subprocess.run(["mount", "--bind", str(scratch / "var"), "/var/lib/containers"], check=True)
     return Store(scratch)

@@ -166,7 +166,7 @@ def test_the_version_of_the_dockerfile_is_keysyncs() -> None:
 
 
 def test_a_second_build_has_the_same_layers(store: Store, stamped: Stamp) -> None:
-    """Whoever builds a release again gets what was signed."""
+    """A second build of a release has the signed content."""
     build(store, "again", stamped)
     first, second = (store.image(name)["OCIv1"]["rootfs"]["diff_ids"] for name in (NAME, "keysync:again"))
     store.podman("rmi", "localhost/keysync:again")
