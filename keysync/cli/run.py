@@ -29,7 +29,7 @@ from keysync.daemon.account_state import AccountStates
 from keysync.daemon.daemon import Daemon
 from keysync.daemon.leader import open_election
 from keysync.daemon.malloc import limit_arenas
-from keysync.daemon.reload import ConfigWatch, check_not_special
+from keysync.daemon.reload import ConfigWatch
 from keysync.daemon.scheduler import utc_now
 from keysync.daemon.triggers import interval_of
 from keysync.report.log import RunLog
@@ -52,8 +52,7 @@ _EVENTS, _SPANS = 0.1, 0.05
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError if the start fails."""
     limit_arenas()
-    path = find_config(options.config, os.environ)
-    watch = ConfigWatch(path, lambda file: read_config(check_not_special(file)))
+    watch = ConfigWatch(find_config(options.config, os.environ), read_config)
     config = watch.read()
     redactor = Redactor()
     logs.configure(options.log_level, options.log_format, redactor.redact)

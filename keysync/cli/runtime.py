@@ -58,8 +58,16 @@ class RuntimeFactory:
         )
         async with AsyncExitStack() as stack:
             app = await stack.enter_async_context(open_app(config, (), self.redactor, self.metrics.called, options))
-            runtime = Runtime(app, stack, self.observer, self.stop, self.streaks, self.shard, self.options_hint)
-            await runtime.cover(static_only(config, app.discovery))
-            runtime.stack = stack.pop_all()
-            return runtime
+            inventory = static_only(config, app.discovery)
+            await app.cover(inventory.accounts)
+            return Runtime(
+                app,
+                inventory,
+                self.observer,
+                self.stop,
+                self.streaks,
+                self.shard,
+                self.options_hint,
+                stack.pop_all(),
+            )
         raise AssertionError("unreachable: the block returns or raises")

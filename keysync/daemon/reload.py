@@ -131,9 +131,9 @@ class ConfigWatch:
         with self._lock:
             found = self._snapshot(self._also)
             self._faulty = True
-            config = self._load(self._path)
+            config = self._load(check_not_special(self._path))
             if self._snapshot(self._also) != found:
-                found, config = self._snapshot(self._also), self._load(self._path)
+                found, config = self._snapshot(self._also), self._load(check_not_special(self._path))
             self._in_force_now(config, found)
             return config
 
@@ -171,7 +171,7 @@ class ConfigWatch:
 
     def _load_candidate(self, found: _Snapshot, known: tuple[Finding, ...]) -> ConfigChange | None:
         try:
-            loaded: Config | ConfigError = self._load(self._path)
+            loaded: Config | ConfigError = self._load(check_not_special(self._path))
         except ConfigError as error:
             loaded = error
         if self._snapshot(self._also) != found:

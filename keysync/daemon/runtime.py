@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -50,17 +50,17 @@ class Runtime:
     """One configuration, opened: a `Generation`.
 
     `stop` returns the stop event of a run that begins now. `inventory` holds the accounts of the `shard`. `options_hint` are
-    options for suggested commands. `streaks` outlive the configuration.
+    options for suggested commands. `streaks` outlive the configuration. `stack` closes what is open.
     """
 
     app: OpenApp
-    stack: AsyncExitStack
+    inventory: Inventory
     observer: RunObserver
     stop: Callable[[], asyncio.Event]
     streaks: MissingCounters
-    shard: Shard | None = None
-    options_hint: str = ""
-    inventory: Inventory = field(default_factory=lambda: Inventory(()))
+    shard: Shard | None
+    options_hint: str
+    stack: AsyncExitStack
 
     @property
     def config(self) -> Config:
