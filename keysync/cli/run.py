@@ -88,7 +88,7 @@ async def serve(
     log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.divided(shard)
+    metrics.sharded(shard)
     ProcessCollector(registry=registry)  # memory, file descriptors and CPU time of the process
     account_states = AccountStates(utc_now)
     signals = DaemonSignals()
@@ -158,7 +158,7 @@ async def _open_notifier(
     )
     notifier = Notifier(
         webhook,
-        wanted=settings.events,
+        events=settings.events,
         installation=config.owner,
         redact=redactor.redact,
         drain_seconds=config.timeouts.shutdown.total_seconds() * _EVENTS,

@@ -24,7 +24,7 @@ class RunMetrics:
             check_gateway(options.push_gateway)
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry)
-        self.metrics.divided(options.shard)
+        self.metrics.sharded(options.shard)
         self.metrics.scheduled(interval_of(config.schedule, datetime.now(UTC)).total_seconds())
 
     def finish(self) -> None:

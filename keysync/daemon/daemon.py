@@ -268,7 +268,7 @@ class Daemon:
 
     def _refuse(self, reason: str) -> None:
         self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")
-        self._metrics.reloaded(taken=False)
+        self._metrics.reloaded(succeeded=False)
         self.snapshots.config_error = reason
         self.snapshots.changed()
 
@@ -293,7 +293,7 @@ class Daemon:
             groups = runtime.groups
             self._health.replace([group.trigger for group in groups], Instant.now())
             self._scheduler.replace(groups)
-            self._metrics.reloaded(taken=True)
+            self._metrics.reloaded(succeeded=True)
             self._clear_error()
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
             self._log.info("config.reloaded", accounts=len(runtime.accounts), needs_restart=restart)

@@ -17,7 +17,7 @@ from keysync.daemon.leader import Leader
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.daemon.triggers import NEVER, Trigger
 from keysync.names import natural
-from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, standing_of
+from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, sync_state_of
 from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import Result
 
@@ -175,7 +175,7 @@ def _vault(
         state=state,
         breaker=breaker.state if breaker is not None else "closed",
         secrets=len(results),
-        out_of_sync=sum(standing_of(result.outcome, result.verdict) == "out_of_sync" for result in results),
+        out_of_sync=sum(sync_state_of(result.outcome, result.verdict) == "out_of_sync" for result in results),
         error=error.to_dict() if failing and error is not None else None,
         retry_at=_retry_at(breaker, now),
     )

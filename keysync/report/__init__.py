@@ -1,1 +1,1 @@
-"""How a run is told: text for people, JSON for scripts, the log, metrics."""
+"""The output of runs: text for people, JSON for scripts, log, metrics, notifications and traces."""

@@ -1,4 +1,4 @@
-"""Failures grouped by cause: what makes two of them one, and how the affected are named."""
+"""Groups failures by cause, and names the affected accounts."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ _NAMED: Final = 3
 
 
 def identity_of(record: FailureRecord) -> Identity:
-    """What makes two failures one cause: codes and what they are about, never messages, which carry times and request ids.
+    """The key by which failures have one cause: codes and scope, not messages, which contain times and request ids.
 
-    Two denials of different operations have different remedies, so the operation is part of a 403.
+    Denials of different operations have different fixes, so a 403 includes the operation.
     """
     operation = record.operation if record.http_status == 403 else ""
     return record.kind, record.http_status, record.codes, record.about, operation
 
 
 def cause_of(result: Result) -> Identity:
-    """The cause behind a result; without a failure the outcome and the verdict."""
+    """The cause of a result; without a failure its outcome and verdict."""
     if result.error is None:
         return result.outcome, result.verdict
     return result.outcome, *identity_of(result.error)
 
 
 def cause_text(result: Result) -> str | None:
-    """The cause of a failure as text for the status snapshot, equal where `cause_of` is; None without a failure."""
+    """The cause of a failure as text for the status snapshot. It is equal if `cause_of` is; None without a failure."""
     return None if result.error is None else " ".join(str(part) for part in _flat(cause_of(result)) if part)
 
 
@@ -49,7 +49,7 @@ def many(count: int, noun: str) -> str:
 
 
 def affected(names: Collection[str], noun: str) -> str:
-    """A count with three names: `300 accounts: farm1, farm2, farm3 and 297 more`; few are all named."""
+    """A count with up to three names: `300 accounts: farm1, farm2, farm3 and 297 more`."""
     ordered: Sequence[str] = sorted(set(names), key=natural)
     if len(ordered) == 1:
         return f"{noun} {ordered[0]}"
@@ -58,7 +58,7 @@ def affected(names: Collection[str], noun: str) -> str:
 
 
 def affected_accounts(resource_ids: Collection[str]) -> str:
-    """`affected` for accounts: by name, and by ARM id where two accounts have one name."""
-    names = {one: one.rsplit("/", 1)[-1] for one in resource_ids}
-    alike = len(set(names.values())) < len(names)
-    return affected(names if alike else list(names.values()), "account")
+    """`affected` for accounts: by name, or by ARM id if two accounts have the same name."""
+    names = {resource_id: resource_id.rsplit("/", 1)[-1] for resource_id in resource_ids}
+    ambiguous = len(set(names.values())) < len(names)
+    return affected(names if ambiguous else list(names.values()), "account")

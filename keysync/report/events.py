@@ -1,4 +1,4 @@
-"""What is worth telling of a run: changes of state, not states. Pure functions of what was known and what came out."""
+"""Events of runs for notifications: changes of state, not states. Pure functions of earlier states and a report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EventName: TypeAlias = Literal["changed", "failed", "recovered", "stopped", "rel
 ItemState: TypeAlias = Literal["ok", "failed"]
 
 _CHANGED: Final[frozenset[Outcome]] = frozenset(DONE.values())
-_OK: Final[frozenset[Outcome]] = _CHANGED | {"unchanged"}
+_OK: Final = frozenset[Outcome]((*_CHANGED, "unchanged"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ItemEvent:
     result: Result
 
     def to_dict(self) -> dict[str, Any]:
-        """The part of the documented event that is the item's."""
+        """The event's fields about the item, as documented."""
         result, ref = self.result, self.result.ref
         return {
             "account": ref.account,
@@ -40,16 +40,16 @@ class ItemEvent:
 
 @dataclass(frozen=True, slots=True)
 class StopEvent:
-    """A safety stop began, went on with another plan, or is over; `checksum` names the plan that was held back."""
+    """A stop by a safety limit began, continues with another plan, or is over. `checksum` identifies the blocked plan."""
 
     name: EventName
     checksum: str
     reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """The part of the documented event that is the stop's; it belongs to no item."""
-        nothing = dict.fromkeys(("account", "vault", "secret", "key", "outcome", "verdict"))
-        return {**nothing, "reason": self.reason, "error": None, "checksum": self.checksum}
+        """The event's fields about the stop, as documented. Fields about an item are None."""
+        no_item = dict.fromkeys(("account", "vault", "secret", "key", "outcome", "verdict"))
+        return {**no_item, "reason": self.reason, "error": None, "checksum": self.checksum}
 
 
 Event: TypeAlias = ItemEvent | StopEvent
@@ -58,10 +58,10 @@ Event: TypeAlias = ItemEvent | StopEvent
 def transitions(
     before: Mapping[ItemRef, ItemState], results: Iterable[Result]
 ) -> tuple[tuple[ItemEvent, ...], dict[ItemRef, ItemState]]:
-    """The events of `results` after the states `before`, and the states after them; what has no result keeps its state.
+    """The events of `results` given the states `before`, and the new states. An item without a result keeps its state.
 
-    An item that was not seen before counts as well, so the first run tells of failures and of nothing that is in sync. An
-    outcome that is neither good nor bad (skipped, or planned only) changes no state.
+    For new items a failure is an event and being in sync is not. An outcome that is neither good nor bad (skipped, or only
+    planned) changes no state.
     """
     after = dict(before)
     events: list[ItemEvent] = []
@@ -80,21 +80,21 @@ def transitions(
 
 
 def stop_transitions(before: str | None, report: Report) -> tuple[tuple[StopEvent, ...], str | None]:
-    """The events of a run that was stopped, or no longer is, and the checksum that is held back after it.
+    """The event of a run that a safety limit stopped or released, and the checksum of the plan that is blocked after it.
 
-    `before` is the checksum that was held back until then. One plan is told once for as long as it is held back; a run that
-    was interrupted has not shown that a stop is over.
+    `before` is the checksum that was blocked until then. Each plan causes one event while it is blocked. An interrupted run
+    does not show that a stop is over.
     """
     if report.stopped is not None:
-        told = () if before == report.checksum else (StopEvent("stopped", report.checksum, report.stopped),)
-        return told, report.checksum
+        events = () if before == report.checksum else (StopEvent("stopped", report.checksum, report.stopped),)
+        return events, report.checksum
     if before is None or report.interrupted:
         return (), before
     return (StopEvent("released", before),), None
 
 
 def describe(event: Event, *, identity: str, moment: datetime, run_id: str, installation: str | None) -> dict[str, Any]:
-    """The event as it is documented in docs/notifications.md; `moment` in UTC."""
+    """The event in the form of docs/notifications.md; `moment` in UTC."""
     return {
         "id": identity,
         "time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),

@@ -8,12 +8,12 @@ from typing import Any, Final
 from keysync.report.console import to_json
 from keysync.sync.model import Report
 
-# Always there, so that a script need not ask; other outcomes join when they occur.
+# Always present, so that a script need not check; other outcomes appear when they occur.
 _ALWAYS: Final = ("created", "updated", "unchanged", "refused", "failed")
 
 
 def summary(report: Report) -> dict[str, int]:
-    """How many accounts, and how many items had each outcome."""
+    """The number of accounts, and of items by outcome."""
     counts = Counter(result.outcome for result in report.results)
     named: dict[str, int] = {"accounts": report.accounts, **dict.fromkeys(_ALWAYS, 0)}
     return {**named, **{outcome: counts[outcome] for outcome in sorted(counts)}}

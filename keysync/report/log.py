@@ -1,4 +1,4 @@
-"""A pass in the log: one line a change, one for each failure of an account, one summary; stable dotted names."""
+"""A run in the log: one line for each change, one for each failure of an account, one summary. Event names are stable."""
 
 from __future__ import annotations
 
@@ -18,40 +18,42 @@ _LEVELS: Final = {
     "skipped": logging.WARNING,
 }
 
-# What stays as it is until somebody acts; of a read-only vault that is also what would be done.
+# Outcomes that last until someone acts; in a read-only vault also changes that would be made.
 _LASTING: Final = frozenset(_LEVELS) | WRITES
 
-_ONE: Final = "regenerate one key at a time, so that those who use the other go on working while the new one arrives"
+_ONE_KEY_HINT: Final = (
+    "regenerate one key at a time, so that consumers of the other key keep working until the new one arrives"
+)
 
 
 class RunLog:
-    """Writes passes to the log as they go; a `RunObserver`.
+    """Logs runs as they happen; a `RunObserver`.
 
-    What is as bad as in the run before is counted and not told again; the line that ends it says how often it was.
+    A problem that is the same as in the run before is counted and not logged again. The line that ends it has the count.
     """
 
     def __init__(self, logger: Any = None) -> None:  # noqa: ANN401  # structlog's proxy has no type of its own
         self._log = logger or structlog.get_logger("keysync")
-        self._told: dict[ItemRef, tuple[Identity, int]] = {}
+        self._logged: dict[ItemRef, tuple[Identity, int]] = {}
         self._causes: dict[str, dict[Identity, list[Result]]] = {}
 
     def started(self, run_id: str, work_items: int) -> None:
-        """A run begins."""
+        """Logs the start of a run."""
         self._log.debug("run.started", run_id=run_id, scopes=work_items)
 
     def collected(self, run_id: str, account: str) -> None:
-        """Both sides of an account have answered, or failed to."""
+        """Logs that the keys and secrets of an account were read, or that this failed."""
         self._log.debug("account.collected", run_id=run_id, account=account)
 
     def result(self, run_id: str, result: Result) -> None:
-        """What became of an item; an unchanged one is no event, but two keys that changed at once are one of their own."""
+        """Logs an item's outcome, unless it is unchanged. Two keys that changed at once have an event of their own."""
         ref = result.ref
         repeated = self._repeated(result)
         if repeated is None:
             return
         if result.verdict == "both_changed" and ref.key == "primary":
             self._log.warning(
-                "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE
+                "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE_KEY_HINT
             )
         fields: dict[str, Any] = {
             "run_id": run_id,
@@ -73,7 +75,7 @@ class RunLog:
         self._log.log(self._level(run_id, result), event, **fields)
 
     def _level(self, run_id: str, result: Result) -> int:
-        """The first failure of a cause is an error; the others of the same run are details."""
+        """ERROR for the first failure of a cause in a run, DEBUG for the others."""
         level = _LEVELS.get(result.outcome, logging.INFO)
         if result.error is None or result.outcome != "failed":
             return level
@@ -87,7 +89,7 @@ class RunLog:
             error = group[0].error
             if len(group) > 1 and error is not None:
                 self._log.warning(
-                    "pass.cause",
+                    "run.cause",
                     run_id=run_id,
                     reason=error.summary,
                     secrets=len(group),
@@ -96,20 +98,20 @@ class RunLog:
                 )
 
     def _repeated(self, result: Result) -> int | None:
-        """How often what this result ends had been met in a row; None where there is nothing to tell."""
-        before, times = self._told.get(result.ref, ((), 0))
+        """How many runs in a row had the problem that this result ends; None if there is nothing to log."""
+        before, times = self._logged.get(result.ref, ((), 0))
         now = cause_of(result)
         if result.outcome not in _LASTING:
-            self._told.pop(result.ref, None)
+            self._logged.pop(result.ref, None)
             return None if result.outcome == "unchanged" and not times else times
         if now == before:
-            self._told[result.ref] = (now, times + 1)
+            self._logged[result.ref] = (now, times + 1)
             return None
-        self._told[result.ref] = (now, 1)
+        self._logged[result.ref] = (now, 1)
         return times
 
     def finished(self, report: Report) -> None:
-        """The summary, an error where a limit stopped the run."""
+        """Logs the summary; as an error if a safety limit stopped the run."""
         self._log_causes(report.run_id)
         for warning in report.warnings:
             self._log.warning("run.warning", run_id=report.run_id, reason=warning)

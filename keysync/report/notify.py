@@ -1,4 +1,4 @@
-"""Tells a webhook what changed between runs. It never holds a run up, and never fails one."""
+"""Notifies a webhook of changes between runs. It never delays a run and never makes one fail."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, Protocol, Self, cast
 
 import structlog
 
@@ -21,7 +21,7 @@ _BATCH: Final = 100
 
 
 class NotifyObserver(Protocol):
-    """Told how many events were sent, were given up (with the reason), or were dropped unsent."""
+    """Receives the number of events that were sent, that failed (with the reason), or that were dropped unsent."""
 
     def sent(self, events: int) -> None: ...
     def failed(self, events: int, reason: str) -> None: ...
@@ -29,7 +29,7 @@ class NotifyObserver(Protocol):
 
 
 class EventQueue:
-    """Events that wait, at most `capacity` of them; they come out in order, in batches."""
+    """A queue of up to `capacity` events, read in order and in batches."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -39,7 +39,7 @@ class EventQueue:
         return len(self._waiting)
 
     def put(self, events: Iterable[dict[str, Any]]) -> int:
-        """Adds `events` at the end; returns how many, the oldest, had to go for them."""
+        """Adds `events`. If the queue is full, drops the oldest; returns the number dropped."""
         self._waiting.extend(events)
         excess = max(0, len(self._waiting) - self._capacity)
         for _ in range(excess):
@@ -47,22 +47,22 @@ class EventQueue:
         return excess
 
     def take(self) -> list[dict[str, Any]]:
-        """Takes the oldest events out, as many as one request may hold."""
+        """Removes and returns the oldest events, up to the size of one request."""
         return [self._waiting.popleft() for _ in range(min(_BATCH, len(self._waiting)))]
 
 
 class Notifier:
-    """A `RunObserver` that queues the events of each run, and a context in which a task of its own sends them.
+    """A `RunObserver` that queues the events of each run, and a context manager whose task sends them.
 
-    `wanted` are the configured events; ``stopped`` brings ``released`` with it. `capacity` bounds the events that wait: beyond
-    it the oldest are dropped. On leaving the context, what is still queued has `drain_seconds` to be sent.
+    `events` are the configured event names; ``stopped`` includes ``released``. Beyond `capacity` queued events, the oldest are
+    dropped. On exit, queued events are sent for up to `drain_seconds`.
     """
 
     def __init__(
         self,
         webhook: Webhook,
         *,
-        wanted: Collection[str],
+        events: Collection[str],
         installation: str | None,
         redact: Callable[[str], str],
         drain_seconds: float,
@@ -72,7 +72,7 @@ class Notifier:
         logger: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
         self._webhook = webhook
-        self._wanted = frozenset(wanted) | ({"released"} if "stopped" in wanted else set())
+        self._event_names = frozenset(events) | frozenset({"released"} if "stopped" in events else ())
         self._installation = installation
         self._redact = redact
         self._drain_seconds = drain_seconds
@@ -81,7 +81,7 @@ class Notifier:
         self._clock = clock
         self._log = logger or structlog.get_logger("keysync")
         self._states: Mapping[ItemRef, ItemState] = {}
-        self._held_back: str | None = None
+        self._blocked_checksum: str | None = None
         self._sending = 0
         self._closing = False
         self._filled = asyncio.Event()
@@ -105,46 +105,46 @@ class Notifier:
         self._dropped(self._sending + len(self._queue), "shutdown")
 
     def started(self, run_id: str, work_items: int) -> None:
-        """Nothing is told until a run has ended."""
+        """No-op: events are queued when a run ends."""
 
     def collected(self, run_id: str, account: str) -> None:
-        """Nothing is told until a run has ended."""
+        """No-op: events are queued when a run ends."""
 
     def result(self, run_id: str, result: Result) -> None:
-        """Nothing is told until a run has ended."""
+        """No-op: events are queued when a run ends."""
 
     def finished(self, report: Report) -> None:
-        """Queues what changed by this run; returns at once and raises nothing."""
+        """Queues the events of a run. Returns at once and raises nothing."""
         if report.dry_run:
             return
         try:
             self._enqueue(report)
-        except Exception as error:  # noqa: BLE001  # a fault here must not become one of the run
+        except Exception as error:  # noqa: BLE001  # a bug here must not make the run fail
             self._log.warning(
                 "notify.failed", run_id=report.run_id, events=0, reason=f"unexpected {type(error).__name__}"
             )
 
     def _enqueue(self, report: Report) -> None:
-        moment = self._clock()
-        wanted = [event for event in self._events(report) if event.name in self._wanted]
-        self._dropped(self._queue.put(self._described(event, report, moment) for event in wanted), "queue_full")
+        now = self._clock()
+        events = [event for event in self._events(report) if event.name in self._event_names]
+        self._dropped(self._queue.put(self._described(event, report, now) for event in events), "queue_full")
         if self._queue:
             self._filled.set()
 
-    def _described(self, event: Event, report: Report, moment: datetime) -> dict[str, Any]:
-        told = describe(
+    def _described(self, event: Event, report: Report, now: datetime) -> dict[str, Any]:
+        fields = describe(
             event,
             identity=str(uuid.uuid4()),
-            moment=moment,
+            moment=now,
             run_id=report.run_id,
             installation=self._installation,
         )
-        # Scrubbed now, not when it is sent: the scrubber forgets a value that nobody holds any more.
-        return {key: _redacted(value, self._redact) for key, value in told.items()}
+        # Redacted now, not when it is sent: the redactor forgets values that are no longer in use.
+        return {key: _redacted(value, self._redact) for key, value in fields.items()}
 
     def _events(self, report: Report) -> Iterator[Event]:
         items, self._states = transitions(self._states, _conclusive(report))
-        stops, self._held_back = stop_transitions(self._held_back, report)
+        stops, self._blocked_checksum = stop_transitions(self._blocked_checksum, report)
         yield from items
         yield from stops
 
@@ -160,14 +160,14 @@ class Notifier:
     async def _send(self, batch: Sequence[dict[str, Any]]) -> None:
         self._sending = len(batch)
         try:
-            # Escaped to ASCII: a service's text may hold half a surrogate pair, which UTF-8 has no bytes for.
+            # Escaped to ASCII: a service's text may contain half a surrogate pair, which UTF-8 cannot encode.
             delivery = await self._webhook.post(json.dumps({"events": batch}, separators=(",", ":")).encode("ascii"))
-        except Exception as error:  # noqa: BLE001  # the task must outlive what nobody foresaw
+        except Exception as error:  # noqa: BLE001  # the task must survive unexpected errors
             delivery = Delivery(f"unexpected {type(error).__name__}", 1)
         self._sending = 0
-        self._told(len(batch), delivery)
+        self._delivered(len(batch), delivery)
 
-    def _told(self, events: int, delivery: Delivery) -> None:
+    def _delivered(self, events: int, delivery: Delivery) -> None:
         fields: dict[str, Any] = {"events": events, "attempts": delivery.attempts, "http_status": delivery.http_status}
         if delivery.reason is None:
             self._log.debug("notify.sent", **fields)
@@ -187,11 +187,11 @@ class Notifier:
 
 
 def _conclusive(report: Report) -> Iterator[Result]:
-    """An interrupted pass fails whatever it did not get to, which says nothing of that; the next run will."""
+    """The results that say something about their items. An interrupted run fails all items that it did not reach."""
     return (result for result in report.results if not (report.interrupted and result.outcome in BAD))
 
 
 def _redacted(value: Any, redact: Callable[[str], str]) -> Any:  # noqa: ANN401  # JSON of any shape
     if isinstance(value, dict):
-        return {key: _redacted(item, redact) for key, item in value.items()}
+        return {key: _redacted(item, redact) for key, item in cast("dict[str, Any]", value).items()}
     return redact(value) if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""Metrics of a one-off run, pushed to a Pushgateway: no scraper would find them once the process has ended."""
+"""Pushes the metrics of a one-off run to a Pushgateway, since the process ends before a scrape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import structlog
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import push_to_gateway
+from prometheus_client.exposition import push_to_gateway  # pyright: ignore[reportUnknownVariableType]  # an unused parameter has no type
 
 from keysync.errors import UsageError
 from keysync.report.threads import in_thread
@@ -18,7 +18,7 @@ _JOB: Final = "keysync"
 
 
 def check_gateway(url: str) -> str:
-    """`url` if metrics can be pushed there. Raises UsageError, which does not repeat a URL that may hold a password."""
+    """Returns `url` if metrics can be pushed to it. Raises UsageError without the URL, which may contain a password."""
     try:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # a property that raises
@@ -26,7 +26,7 @@ def check_gateway(url: str) -> str:
         raise UsageError("--push-gateway: expected a URL such as http://pushgateway:9091") from None
     if "@" in parts.netloc:
         raise UsageError(
-            "--push-gateway: a user or a password in the URL is refused: it would show in the list of processes"
+            "--push-gateway: a user or password in the URL is refused: other users could see it in the list of processes"
         )
     printable = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or not printable:
@@ -44,7 +44,7 @@ async def push(
     seconds: float = 10.0,
     logger: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
 ) -> None:
-    """Replaces what the gateway at `url` has of this job and `grouping`. A failure is logged, never raised."""
+    """Replaces the metrics of this job and `grouping` in the gateway at `url`. A failure is logged, never raised."""
     log = logger or structlog.get_logger("keysync")
     try:
         await in_thread(
@@ -52,22 +52,22 @@ async def push(
             seconds=seconds,
             name="push metrics",
         )
-    except Exception as error:  # noqa: BLE001  # what became of the metrics changes nothing about what was done
+    except Exception as error:  # noqa: BLE001  # a failed push does not change the result of the run
         log.warning("metrics.push_failed", gateway=urlsplit(url).netloc, reason=_reason(error, seconds))
     else:
         log.debug("metrics.pushed", gateway=urlsplit(url).netloc)
 
 
 def grouping_of(owner: str | None, shard: str | None) -> dict[str, str]:
-    """The labels beside the job. A push replaces its whole group, so each installation and each share has its own."""
+    """The labels beside the job. A push replaces its whole group, so each installation and shard has its own group."""
     return {name: value for name, value in (("owner", owner), ("shard", shard)) if value is not None}
 
 
 def _reason(error: Exception, seconds: float) -> str:
-    # The deadline comes out of the loop, of the socket, or of the socket by way of an URLError.
+    # A timeout comes from the event loop, from the socket, or from the socket inside a URLError.
     cause = getattr(error, "reason", None)
     if isinstance(error, HTTPError):
-        error.close()  # it is the reply too, whose connection nobody else ends
+        error.close()  # it is also the reply; nothing else closes its connection
         return f"HTTP {error.code}"
     if isinstance(error, TimeoutError) or isinstance(cause, TimeoutError):
         return f"no answer within {seconds:g} s"

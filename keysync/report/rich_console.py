@@ -1,4 +1,4 @@
-"""Lines and tables on a terminal, by rich."""
+"""Lines and tables on a terminal, printed with rich."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from keysync.report.console import Span, strip_control_codes
 
 
 class _StrippingConsole(Console):
-    """A console whose text commands no terminal: a secret's tags and a service's words are anybody's."""
+    """A console that replaces control codes in text: tags of secrets and messages of services are not trusted."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """The segments to print; a control character within a text becomes U+FFFD."""
+        """The segments to print; U+FFFD replaces each control character in a text."""
         for segment in super().render(renderable, options):
             yield segment if segment.control else segment._replace(text=strip_control_codes(segment.text))
 
@@ -32,12 +32,12 @@ class RichConsole:
         self._console = _StrippingConsole(file=stream, highlight=False)
 
     def line(self, *parts: Span, whole: bool = False) -> None:
-        """Prints it, styled."""
+        """Prints the line with its styles."""
         text = Text.assemble(*((part.text, part.style) for part in parts))
         self._console.print(text, soft_wrap=whole)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
-        """Prints it with a rule below the heading; long cells are folded."""
+        """Prints the table with a line below the headings; long cells are folded."""
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
         for heading in headings:
             table.add_column(heading, overflow="fold")

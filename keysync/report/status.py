@@ -1,4 +1,4 @@
-"""What the daemon knows at one moment, as frozen data that may be printed whole: nothing here holds a value of a secret.
+"""The status of the daemon at one moment, as immutable data without values of secrets, so all of it may be printed.
 
 Every time is an aware datetime; in JSON it is text in UTC, to the second.
 """
@@ -9,17 +9,17 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias, cast
 
 from keysync.sync.model import Verdict
 
 AccountState: TypeAlias = Literal[
     "in_sync",
     "changed",  # just written
-    "drift",  # seen to differ and not written: read-only, or a dry run
+    "drift",  # differs and was not written: read-only, or a dry run
     "refused",
     "failing",
-    "needs_accept",  # a safety limit stopped the writing
+    "needs_accept",  # a safety limit blocked the write
     "pending",  # not tried yet
 ]
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
@@ -31,15 +31,15 @@ SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 _DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
 
 
-def standing_of(outcome: str | None, verdict: Verdict | None) -> SyncState:
-    """Whether a vault holds what it should, by the outcome; without an outcome by the verdict."""
+def sync_state_of(outcome: str | None, verdict: Verdict | None) -> SyncState:
+    """Whether a secret is in sync, by its outcome; without an outcome by its verdict."""
     if outcome is None:
         if verdict in (None, "unknown"):
             return "pending"
         return "in_sync" if verdict == "in_sync" else "out_of_sync"
     if outcome in _DONE:
         return "in_sync"
-    # A side that did not answer, or a write without a known effect, says nothing about what the vault holds now.
+    # After a failed read, or a write without a known effect, the current secret is unknown.
     unread = outcome == "unknown" or (outcome == "failed" and verdict in (None, "unknown"))
     return "unread" if unread else "out_of_sync"
 
@@ -57,20 +57,20 @@ class SecretStatus:
     reason: str | None = None
     error: Mapping[str, Any] | None = None
     cause: str | None = None
-    """Equal for failures with one cause, whose messages differ by times and ids."""
+    """Equal for failures with the same cause, whose messages contain different times and ids."""
     changed_at: datetime | None = None
     since: datetime | None = None
-    """When the version that stands there was made."""
+    """When the current version was created."""
 
     @property
     def state(self) -> SyncState:
-        """Whether the vault holds what it should."""
-        return standing_of(self.outcome, self.verdict)
+        """Whether the secret is in sync."""
+        return sync_state_of(self.outcome, self.verdict)
 
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """One account: `account` is its ARM id, `failures` how many tries failed in a row, `schedule` when it is tried, in words."""
+    """One account: `account` is its ARM id, `failures` the number of failed tries in a row, `schedule` its schedule in words."""
 
     account: str
     name: str
@@ -90,7 +90,7 @@ class AccountStatus:
 
 @dataclass(frozen=True, slots=True)
 class VaultStatus:
-    """One vault, by the configuration's name. `out_of_sync` of its `secrets` are known to differ."""
+    """One vault, by its name in the configuration. `out_of_sync` of its `secrets` are known to differ."""
 
     name: str
     url: str
@@ -104,7 +104,7 @@ class VaultStatus:
 
 @dataclass(frozen=True, slots=True)
 class CredentialStatus:
-    """One credential, by its type; the second of a type is numbered. `retry_at` is when a token is asked for again."""
+    """One credential, named by its type, and a number from the second of a type on. `retry_at` is the next request for a token."""
 
     name: str
     breaker: Breaker = "closed"
@@ -113,7 +113,7 @@ class CredentialStatus:
 
 @dataclass(frozen=True, slots=True)
 class UnservedAccount:
-    """An account that was served within the last day and is not any more: its ARM id, and why."""
+    """An account that was covered within the last day and no longer is: its ARM id and the reason."""
 
     account: str
     reason: str
@@ -121,7 +121,7 @@ class UnservedAccount:
 
 @dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """One write that was done: `account` is the ARM id, `outcome` as in the report."""
+    """One completed write: `account` is the ARM id, `outcome` as in the report."""
 
     time: datetime
     account: str
@@ -134,7 +134,7 @@ class WriteRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunStatus:
-    """The last whole run. `summary` is that of the report."""
+    """The last finished run, with the summary of its report."""
 
     run_id: str
     started: datetime
@@ -145,7 +145,7 @@ class RunStatus:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many there are: every secret is one of in sync, behind (known to differ), unread (not known) and pending."""
+    """Numbers of accounts and secrets. Each secret is in sync, out of sync (known to differ), unread (unknown) or pending."""
 
     accounts: int
     secrets: int
@@ -157,17 +157,22 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that a page or a probe tells.
+    """All data of the page, the probes and the metrics.
 
-    `every` is the schedule in words, `stopped` the message of a safety stop with its numbers and the command that accepts
-    the plan, `config_error` why a reload was refused, `stale_accounts` the ARM ids of accounts that were not in sync for too
-    long, `writes` the newest first. `ready` says that the first run is done or, of a standby, that the Lease was read within the
-    last `lease_duration`; `ready_reason` says why not, or that it stands by; `lease_trouble` why a standby could not take over.
-    `live` says that the loop turns and runs start, `live_reason` why not. `leader` is None where nobody is elected; a standby (False) looks at nothing.
-    `shard` is the share of the accounts that is served, None for all. `overdue` is from when on the process is not live unless a
-    pass starts, or the one under way ends; None for a standby, and where no start is planned. `discovery_complete` says whether
-    the latest listing of `discover` was whole, None without any and for a standby. `unserved` are accounts that discovery served
-    within the last day and does not serve any more.
+    - `every`: the schedule in words.
+    - `stopped`: the message of a safety limit, with its numbers and the command that accepts the plan.
+    - `config_error`: why a reload was refused.
+    - `leader`: None without an election. A standby (False) checks nothing.
+    - `shard`: the shard of this process, None without sharding.
+    - `overdue`: when the process stops being live unless a run starts, or the current one ends. None for a standby, and if no
+      run is planned.
+    - `discovery_complete`: whether the latest listing of `discover` was complete. None without one and for a standby.
+    - `unserved`: accounts that discovery covered within the last day and no longer covers.
+    - `ready`: the first run is done; for a standby, the Lease was read within the last `lease_duration`. `ready_reason` says
+      why not, or that the process is a standby. `lease_trouble` says why a standby could not take over.
+    - `live`: the event loop is responsive and runs start. `live_reason` says why not.
+    - `stale_accounts`: ARM ids of accounts that have not been in sync for too long.
+    - `writes`: newest first.
     """
 
     now: datetime
@@ -205,15 +210,15 @@ class Status:
         return Tally(accounts=len(self.accounts), secrets=sum(counts.values()), **counts)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it as plain data for JSON, with `counts`: the tally."""
+        """The status as plain data for JSON; `counts` is the tally."""
         return {**_head(self), "accounts": _plain(self.accounts)}
 
 
 def render(status: Status) -> bytes:
     """`to_dict` as one JSON document.
 
-    Account by account: one call for thousands of them would hold the interpreter for a tenth of a second, and from
-    a thread beside the event loop that is a pause of the loop too.
+    Built account by account: one call for thousands of accounts would hold the GIL for 0.1 s, which pauses the event loop
+    even if the call runs in another thread.
     """
     return "".join(_pieces(status)).encode()
 
@@ -227,8 +232,8 @@ def _pieces(status: Status) -> Iterator[str]:
 
 
 def _head(status: Status) -> dict[str, Any]:
-    told = {one.name: _plain(getattr(status, one.name)) for one in fields(status) if one.name != "accounts"}
-    return {**told, "counts": _plain(status.tally())}
+    head = {item.name: _plain(getattr(status, item.name)) for item in fields(status) if item.name != "accounts"}
+    return {**head, "counts": _plain(status.tally())}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
@@ -237,7 +242,7 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
     if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
     return [_plain(item) for item in value]

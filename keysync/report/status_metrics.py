@@ -1,4 +1,4 @@
-"""Metrics of what is known at the moment of a scrape, from the same snapshot as the page. docs/observability.md lists them."""
+"""Metrics of the status at a scrape, from the same snapshot as the page. docs/observability.md lists them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
 
 
 class StatusCollector(Collector):
-    """Makes gauges of one snapshot. Labels are names of the configuration, so their number is bounded by it."""
+    """Gauges of one snapshot. Labels are names in the configuration, which bounds the number of series."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -28,23 +28,21 @@ class StatusCollector(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All gauges."""
         status = self._status
-        yield from _of_the_whole(status)
+        yield from _of_process(status)
         yield from _of_accounts(status)
         yield from _of_vaults(status)
         yield _of_credentials(status)
 
 
-def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
+def _of_process(status: Status) -> Iterator[GaugeMetricFamily]:
     tally = status.tally()
-    secrets = GaugeMetricFamily("keysync_secrets", "Secrets by how they stand.", labels=["state"])
+    secrets = GaugeMetricFamily("keysync_secrets", "Secrets by state.", labels=["state"])
     for state in ("in_sync", "out_of_sync", "unread", "pending"):
         secrets.add_metric([state], getattr(tally, state))
     yield secrets
     yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)
     states = Counter(account.state for account in status.accounts)
-    by_state = GaugeMetricFamily(
-        "keysync_accounts_by_state", "Accounts by the state that the page shows.", labels=["state"]
-    )
+    by_state = GaugeMetricFamily("keysync_accounts_by_state", "Accounts by state, as on the page.", labels=["state"])
     for state in _STATES:
         by_state.add_metric([state], states[state])
     yield by_state
@@ -56,56 +54,58 @@ def _of_the_whole(status: Status) -> Iterator[GaugeMetricFamily]:
     if status.overdue is not None:
         overdue.add_metric([status.shard or ""], status.overdue.timestamp())
     yield overdue
-    whole = GaugeMetricFamily(
-        "keysync_discovery_complete", "Whether the latest listing of `discover` was whole.", labels=[]
+    complete = GaugeMetricFamily(
+        "keysync_discovery_complete", "Whether the latest listing of `discover` was complete.", labels=[]
     )
     if status.discovery_complete is not None:
-        whole.add_metric([], int(status.discovery_complete))
-    yield whole
+        complete.add_metric([], int(status.discovery_complete))
+    yield complete
     unserved = GaugeMetricFamily(
         "keysync_accounts_unserved",
-        "Accounts that discovery served within the last day and does not serve any more.",
+        "Accounts that discovery covered within the last day and no longer covers.",
         labels=[],
     )
     if status.leader is not False:
         unserved.add_metric([], len(status.unserved))
     yield unserved
-    stopped = "Whether a safety limit keeps runs from writing."
-    yield GaugeMetricFamily("keysync_safety_limit_active", stopped, int(status.stopped is not None))
-    leader = GaugeMetricFamily("keysync_leader", "Whether this process leads; absent where none is elected.", labels=[])
+    limit_help = "Whether a safety limit blocks writes."
+    yield GaugeMetricFamily("keysync_safety_limit_active", limit_help, int(status.stopped is not None))
+    leader = GaugeMetricFamily(
+        "keysync_leader", "Whether this process is the leader; absent without an election.", labels=[]
+    )
     if status.leader is not None:
         leader.add_metric([], int(status.leader))
     yield leader
     unready = GaugeMetricFamily(
         "keysync_standby_unready",
-        "Whether this replica could not take over, by what is wrong with its Lease; absent where none is elected.",
+        "Whether this standby could not take over, by the problem with its Lease; absent without an election.",
         labels=["reason"],
     )
     for trouble in _LEASE_TROUBLES if status.leader is not None else ():
         unready.add_metric([trouble], int(status.lease_trouble == trouble))
     yield unready
-    refused = "Whether the configuration in force is the one of the file."
-    yield GaugeMetricFamily("keysync_config_last_reload_successful", refused, int(status.config_error is None))
+    reload_help = "Whether the configuration file is in force; 0 after a change was refused."
+    yield GaugeMetricFamily("keysync_config_last_reload_successful", reload_help, int(status.config_error is None))
 
 
 def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
     attempt = GaugeMetricFamily(
-        "keysync_account_last_attempt_timestamp_seconds", "When the account was last looked at.", labels=["account"]
+        "keysync_account_last_attempt_timestamp_seconds", "When a run last checked the account.", labels=["account"]
     )
-    failures = GaugeMetricFamily("keysync_account_failures", "Looks that failed in a row.", labels=["account"])
+    failures = GaugeMetricFamily("keysync_account_failures", "Failed runs of the account in a row.", labels=["account"])
     stale = GaugeMetricFamily(
-        "keysync_account_stale", "Whether the account was not in sync for three intervals.", labels=["account"]
+        "keysync_account_stale", "Whether the account has not been in sync for three intervals.", labels=["account"]
     )
     age = GaugeMetricFamily(
         "keysync_secret_version_timestamp_seconds",
-        "When the stored version of a key was made.",
+        "When the stored version of a key was created.",
         labels=["account", "key", "vault"],
     )
     for account in status.accounts:
         if account.last_attempt is not None:
             attempt.add_metric([account.account], account.last_attempt.timestamp())
         failures.add_metric([account.account], account.failures)
-        # Not known of one that was not looked at since the start, nor by a standby: neither must end an alert.
+        # Unknown before the first check after a start, and on a standby. Neither may end an alert.
         if status.leader is not False and (account.stale or account.last_success is not None):
             stale.add_metric([account.account], int(account.stale))
         _add_ages(age, account)
@@ -119,12 +119,14 @@ def _add_ages(age: GaugeMetricFamily, account: AccountStatus) -> None:
 
 
 def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
-    secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were looked at.", labels=["vault"])
+    secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were read.", labels=["vault"])
     out_of_sync = GaugeMetricFamily(
         "keysync_vault_secrets_out_of_sync", "Secrets that are known to differ.", labels=["vault"]
     )
     breaker = GaugeMetricFamily(
-        "keysync_vault_breaker", "State of the vault's breaker: 0 closed, 1 half open, 2 open.", labels=["vault"]
+        "keysync_vault_breaker",
+        "State of the vault's circuit breaker: 0 closed, 1 half open, 2 open.",
+        labels=["vault"],
     )
     for vault in status.vaults:
         secrets.add_metric([vault.name], vault.secrets)
@@ -134,21 +136,23 @@ def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
 
 
 def _by_verdict(status: Status) -> GaugeMetricFamily:
-    """What drifted, and how: a counter of verdicts cannot tell whether it still does."""
-    found = Counter((one.vault, one.verdict) for account in status.accounts for one in account.secrets)
+    """Secrets by current verdict. A counter of verdicts does not show whether a drift still exists."""
+    counts = Counter((secret.vault, secret.verdict) for account in status.accounts for secret in account.secrets)
     family = GaugeMetricFamily(
-        "keysync_secrets_by_verdict", "Secrets by how they stand to both live keys.", labels=["vault", "verdict"]
+        "keysync_secrets_by_verdict",
+        "Secrets by current verdict, by comparison with both current keys.",
+        labels=["vault", "verdict"],
     )
     for vault in status.vaults:
         for verdict in _VERDICTS:
-            family.add_metric([vault.name, verdict], found[vault.name, verdict])
+            family.add_metric([vault.name, verdict], counts[vault.name, verdict])
     return family
 
 
 def _of_credentials(status: Status) -> GaugeMetricFamily:
     breaker = GaugeMetricFamily(
         "keysync_credential_breaker",
-        "State of the credential's breaker: 0 closed, 1 half open, 2 open.",
+        "State of the credential's circuit breaker: 0 closed, 1 half open, 2 open.",
         labels=["credential"],
     )
     for credential in status.credentials:

@@ -1,4 +1,4 @@
-"""The report for a person: a table to read at a glance, then what to do about whatever is not as it should be."""
+"""The report as text: a table of changes, then each problem and how to fix it."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ _STYLES: Final = {
     "delete": "magenta",
     "unchanged": "dim", "skipped": "yellow", "refused": "bold yellow", "failed": "bold red", "unknown": "bold red",
 }  # fmt: skip
-# An update says why in its verdict.
+# The verdict of an update already says why.
 _PLAIN: Final = frozenset({"updated", "update"})
 _MARKS: Final = {"failed": "✗", "unknown": "?", "refused": "!", "skipped": "-", "unchanged": "=", "disable": "x", "disabled": "x",
           "delete": "x", "deleted": "x"}  # fmt: skip
 _CHANGES: Final = WRITES | set(DONE.values())
-# Somebody did something that was not meant.
+# Another writer made a change that was probably a mistake.
 _ALARMING: Final = frozenset({"swapped", "duplicated", "both_changed", "unmanaged"})
-# A command of an `Instruction` follows a colon, and goes to the end of the sentence or to a semicolon.
+# A command in an `Instruction` follows a colon and ends at the end of the sentence or at a semicolon.
 _COMMAND: Final = re.compile(r"(?<=: )((?:keysync|az) [^;]+)")
-# The whole message of a service stands in the report and the log.
-_LONGEST_REASON: Final = 1000
+# The report and the log contain the whole message of a service.
+_MAX_REASON: Final = 1000
 
 
 def print_report(
     console: Console, report: Report, *, accepted_by: str | None = "checksum", show_all: bool = False
 ) -> None:
-    """Prints the changes, the problems by cause, a stop if there was one, and the summary line.
+    """Prints the changes, the problems by cause, a stop by a safety limit, and the summary line.
 
-    `show_all` has a row for each secret, also for what is unchanged and for what a problem below the table names.
-    `accepted_by` is what a plan shows for a later `--accept`, None where nothing takes it.
+    `show_all` prints a row for each secret, also if it is unchanged or named in a problem below the table. `accepted_by` is the
+    word before the checksum that a later `--accept` takes; None if no command takes it.
     """
     ordered = sorted(report.results, key=lambda result: natural(result.ref.secret))
     shown = [result for result in ordered if show_all or result.outcome in _CHANGES]
@@ -48,29 +48,29 @@ def print_report(
         console.table(_HEADINGS, [_row(result) for result in shown])
     for warning in report.warnings:
         print_message(console, warning, Span("warning: ", "yellow"))
-    for head, reason, cure in _notes(ordered, cut=console.is_terminal):
+    for head, reason, fix in _notes(ordered, cut=console.is_terminal):
         print_message(console, reason, *head)
-        for part in cure:
+        for part in fix:
             console.line(part)
     if report.stopped:
         print_message(console, Instruction(report.stopped), Span("stopped: ", "bold red"))
     if report.interrupted:
-        console.line(Span("interrupted: this is what was done until then", "bold yellow"))
+        console.line(Span("interrupted: the report shows what was done until then", "bold yellow"))
     console.line(*_summary_line(report, accepted_by), whole=True)
 
 
 def print_message(console: Console, sentence: str, *head: Span) -> None:
-    """Prints a sentence; on a terminal each command of an `Instruction` is on a line of its own, to be copied."""
+    """Prints a sentence. On a terminal, each command of an `Instruction` has its own line, for copying."""
     if not console.is_terminal or not isinstance(sentence, Instruction):
-        # A pipe gets one line a sentence, for grep.
+        # One line for each sentence, for grep.
         console.line(*head, Span(sentence))
         return
     parts = _COMMAND.split(sentence)
-    for words, told in zip(parts[::2], [*parts[1::2], ""], strict=True):
-        if head or words.strip("; "):
-            console.line(*head, Span(words.strip("; ")))
-        if told:
-            console.line(Span(f"    {told}", "cyan"), whole=True)
+    for text, command in zip(parts[::2], [*parts[1::2], ""], strict=True):
+        if head or text.strip("; "):
+            console.line(*head, Span(text.strip("; ")))
+        if command:
+            console.line(Span(f"    {command}", "cyan"), whole=True)
         head = ()
 
 
@@ -87,18 +87,18 @@ def _row(result: Result) -> tuple[Span, ...]:
     ref = result.ref
     return (
         *(Span(cell) for cell in (account_name(ref.account), ref.key, ref.vault, ref.secret)),
-        _found(result),
+        _verdict(result),
         outcome,
     )
 
 
-def _found(result: Result) -> Span:
+def _verdict(result: Result) -> Span:
     text = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
     return Span(text, "bold yellow" if result.verdict in _ALARMING else "dim")
 
 
 def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Span, ...], str, tuple[Span, ...]]]:
-    """One note for each cause, the problems last: whom it affects, what it is, and what to do."""
+    """One note for each cause, problems last: the affected secrets, the reason, and the fix."""
     notes: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
@@ -112,7 +112,7 @@ def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Span
         if error is None:
             yield head, Instruction(reason), ()
         else:
-            yield head, shorten(reason, _LONGEST_REASON, placeholder=" …") if cut else reason, _cure(error, first)
+            yield head, shorten(reason, _MAX_REASON, placeholder=" …") if cut else reason, _fix(error, first)
 
 
 def _affected(group: Sequence[Result]) -> str:
@@ -123,12 +123,12 @@ def _affected(group: Sequence[Result]) -> str:
     return f"{account_name(group[0].ref.account)} ({', '.join(secrets)})"
 
 
-def _cure(error: FailureRecord | None, first: str | None) -> tuple[Span, ...]:
-    """`first` is the account that the hint is about, None where it is the same for all that are affected."""
-    lines = []
+def _fix(error: FailureRecord | None, first: str | None) -> tuple[Span, ...]:
+    """The hint and the request id. `first` is the account that the hint is about, None if the hint is the same for all."""
+    lines: list[Span] = []
     if error is not None and error.hint:
-        such = f"for {first}, and the others in the same way: " if first else ""
-        lines.append(Span(f"    → {such}{error.hint}", "cyan"))
+        scope = f"for {first}, and the others in the same way: " if first else ""
+        lines.append(Span(f"    → {scope}{error.hint}", "cyan"))
     if error is not None and error.request_id:
         lines.append(Span(f"    request {error.request_id}", "dim"))
     return tuple(lines)
@@ -137,13 +137,17 @@ def _cure(error: FailureRecord | None, first: str | None) -> tuple[Span, ...]:
 def _summary_line(report: Report, accepted_by: str | None) -> tuple[Span, ...]:
     counts = summary(report)
     accounts = counts.pop("accounts")
-    told = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
-    left = sum(result.outcome in WRITES for result in report.results)
-    held_back = f" (read-only: {left} {'change was' if left == 1 else 'changes were'} not written)" if left else ""
-    plan = " (nothing was written)" if report.dry_run else held_back
+    outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
+    unwritten = sum(result.outcome in WRITES for result in report.results)
+    read_only = (
+        f" (read-only: {unwritten} {'change was' if unwritten == 1 else 'changes were'} not written)"
+        if unwritten
+        else ""
+    )
+    note = " (nothing was written)" if report.dry_run else read_only
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
     noun = "account" if accounts == 1 else "accounts"
-    line = Span(f"{accounts} {noun}: {told} in {report.duration_seconds:.2f} s{plan}", style)
+    line = Span(f"{accounts} {noun}: {outcomes} in {report.duration_seconds:.2f} s{note}", style)
     if report.has_changes and report.dry_run and accepted_by is not None:
         return (line, Span(f"  {accepted_by} {report.checksum}", "dim"))
     return (line,)

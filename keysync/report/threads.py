@@ -1,4 +1,4 @@
-"""A blocking call of a library, kept from blocking the loop, and from holding up the end of the process."""
+"""Runs a blocking library call in a daemon thread, so that it blocks neither the event loop nor the end of the process."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ T = TypeVar("T")
 
 
 async def in_thread(call: Callable[[], T], *, seconds: float, name: str) -> T:
-    """What `call` returns, or raises. Raises TimeoutError after `seconds`; `call` then goes on with nobody listening.
+    """Returns or raises what `call` does. Raises TimeoutError after `seconds`; then the result of `call` is ignored.
 
-    The thread is a daemon: those of the loop's own executor are waited for when the loop closes, however long they take.
+    The thread is a daemon thread. The event loop's executor would wait for its threads when the loop closes.
     """
     loop = asyncio.get_running_loop()
     outcome: asyncio.Future[T] = loop.create_future()
 
-    def settle(result: T | None, error: Exception | None) -> None:
+    def set_outcome(result: T | None, error: Exception | None) -> None:
         if outcome.done():
             return
         if error is not None:
@@ -30,12 +30,12 @@ async def in_thread(call: Callable[[], T], *, seconds: float, name: str) -> T:
         result, error = None, None
         try:
             result = call()
-        except Exception as raised:  # noqa: BLE001  # handed on to who waits
+        except Exception as raised:  # noqa: BLE001  # passed on to the caller
             error = raised
         try:
-            loop.call_soon_threadsafe(settle, result, error)
+            loop.call_soon_threadsafe(set_outcome, result, error)
         except RuntimeError:
-            return  # the loop has closed in the meantime
+            return  # the loop is closed
 
     threading.Thread(target=run, name=name, daemon=True).start()
     async with asyncio.timeout(seconds):

@@ -1,9 +1,9 @@
-"""Traces of runs, where the extra ``tracing`` is installed and the environment names a collector."""
+"""Traces of runs, if the extra ``tracing`` is installed and the environment names a collector."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
-def asked_for(environ: Mapping[str, str]) -> bool:
-    """Whether OpenTelemetry's standard variables ask for traces."""
+def is_requested(environ: Mapping[str, str]) -> bool:
+    """Whether the standard variables of OpenTelemetry request traces."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return False
     if environ.get("OTEL_TRACES_EXPORTER", "").strip().lower() == "none":
@@ -33,13 +33,13 @@ def asked_for(environ: Mapping[str, str]) -> bool:
 @asynccontextmanager
 async def open_tracing(
     redact: Callable[[str], str], *, close_seconds: float = 5.0, exporter: SpanExporter | None = None
-) -> AsyncIterator[Tracer]:
-    """The tracer of this process: `NO_TRACER` unless the environment asks for traces and the extra is there.
+) -> AsyncGenerator[Tracer, None]:
+    """The tracer of this process: `NO_TRACER` unless the environment requests traces and the extra is installed.
 
-    azure-core makes spans of its own for as long as it is open. `exporter` takes the spans in place of the collector that the
-    environment names. On leaving, what is still buffered has `close_seconds` to be sent. Can be opened once a process.
+    While it is open, azure-core creates spans too. `exporter` replaces the collector that the environment names. On exit,
+    buffered spans are sent for up to `close_seconds`. It can be opened once in a process.
     """
-    tracer = _make(redact, exporter) if exporter is not None or asked_for(os.environ) else None
+    tracer = _make(redact, exporter) if exporter is not None or is_requested(os.environ) else None
     if tracer is None:
         yield NO_TRACER
         return
@@ -56,12 +56,12 @@ def _make(redact: Callable[[str], str], exporter: SpanExporter | None) -> SdkTra
     try:
         from keysync.report.otel import SdkTracer  # noqa: PLC0415  # an extra
     except ImportError:
-        reason = "the environment asks for traces, and OpenTelemetry is missing: in a clone, pip install '.[tracing]'"
+        reason = "the environment requests traces, but OpenTelemetry is missing: in a clone, pip install '.[tracing]'"
         log.warning("tracing.disabled", reason=reason)
         return None
     tracer = SdkTracer.make(redact, exporter)
     if tracer is None:
-        log.warning("tracing.disabled", reason="this process has another tracer provider already")
+        log.warning("tracing.disabled", reason="this process already has another tracer provider")
     return tracer
 
 
@@ -69,5 +69,5 @@ async def _close(tracer: SdkTracer, seconds: float) -> None:
     try:
         await in_thread(tracer.shutdown, seconds=seconds, name="close tracing")
     except TimeoutError:
-        reason = f"the collector did not take every span within {seconds:g} s"
+        reason = f"the collector did not accept all spans within {seconds:g} s"
         structlog.get_logger("keysync").warning("tracing.flush_timeout", reason=reason)

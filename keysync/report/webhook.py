@@ -1,4 +1,4 @@
-"""One signed POST to a webhook, repeated where that can help; an outcome comes back, never an exception."""
+"""Sends one signed POST to a webhook, with retries. Returns an outcome and never raises."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -21,11 +22,11 @@ _HEADERS: Final = {"Content-Type": "application/json", "User-Agent": f"keysync/{
 
 
 @dataclass(frozen=True, slots=True)
-class Repeats:
-    """Bounds of sending again. Seconds throughout.
+class WebhookRetries:
+    """Limits of retries. All times are in seconds.
 
-    `retry_after_cap` is the longest wait that a receiver's Retry-After is granted, `deadline` the end of everything for one
-    body. `sleep` and `uniform` are handed in so that tests control time and chance.
+    `retry_after_cap` is the longest wait for a receiver's Retry-After. `deadline` limits all attempts for one body. `sleep`
+    and `uniform` are parameters so that tests control time and randomness.
     """
 
     attempts: int = 5
@@ -37,8 +38,7 @@ class Repeats:
     uniform: Callable[[float, float], float] = field(default=random.uniform)
 
     def delay(self, attempt: int, retry_after: float | None) -> float:
-        """How long to wait after failed `attempt` (from 1): what the receiver asks for, or else a random part of a span
-        that doubles."""
+        """The wait after failed `attempt` (from 1): the receiver's Retry-After, else exponential backoff with full jitter."""
         if retry_after is not None:
             return min(retry_after, self.retry_after_cap)
         return self.uniform(0.0, min(self.cap, self.base * 2**attempt))
@@ -46,7 +46,7 @@ class Repeats:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What became of one body. `reason` says why it was not taken, None where it was."""
+    """The outcome for one body. `reason` says why it was not accepted, None if it was."""
 
     reason: str | None
     attempts: int
@@ -54,18 +54,18 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _AttemptResult:
     reason: str | None
     http_status: int | None = None
-    again: bool = False
+    retry: bool = False
     retry_after: float | None = None
 
 
 class Webhook:
-    """Posts JSON to `url`, signed anew for each attempt, each attempt within `timeout` seconds.
+    """Posts JSON to `url`. Each attempt has its own signature and `timeout` in seconds.
 
-    `session` stays its owner's. `proxy` is the one that the receiver's host calls for. `clock` gives seconds
-    since 1970. Neither the URL nor the reply's body is ever told: both may hold what only sender and receiver should know.
+    The caller closes `session`. `proxy` is the proxy for the receiver's host. `clock` returns seconds since 1970. The URL and
+    the reply's body are never logged: both may contain secrets of the receiver.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Webhook:
         *,
         timeout: float,
         proxy: Proxy | None = None,
-        repeats: Repeats | None = None,
+        retries: WebhookRetries | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._session = session
@@ -84,63 +84,64 @@ class Webhook:
         self._signer = signer
         self._timeout = timeout
         self._proxy = proxy
-        self._repeats = repeats or Repeats()
+        self._retries = retries or WebhookRetries()
         self._clock = clock
 
     async def post(self, body: bytes) -> Delivery:
-        """Sends `body` until it is taken, refused for good, or attempts or time are used up. Raises only CancelledError."""
+        """Sends `body` until it is accepted or rejected, or until attempts or time run out. Raises only CancelledError."""
         attempts = 0
         try:
-            async with asyncio.timeout(self._repeats.deadline):
+            async with asyncio.timeout(self._retries.deadline):
                 while True:
                     attempts += 1
-                    answer = await self._attempt(body)
-                    if not answer.again or attempts >= self._repeats.attempts:
-                        return Delivery(answer.reason, attempts, answer.http_status)
-                    await self._repeats.sleep(self._repeats.delay(attempts, answer.retry_after))
+                    result = await self._attempt(body)
+                    if not result.retry or attempts >= self._retries.attempts:
+                        return Delivery(result.reason, attempts, result.http_status)
+                    await self._retries.sleep(self._retries.delay(attempts, result.retry_after))
         except TimeoutError:
-            return Delivery(f"not taken within {self._repeats.deadline:g} s", attempts)
+            return Delivery(f"not accepted within {self._retries.deadline:g} s", attempts)
 
-    async def _attempt(self, body: bytes) -> _Answer:
+    async def _attempt(self, body: bytes) -> _AttemptResult:
         try:
             async with asyncio.timeout(self._timeout), self._request(body) as reply:
-                return _judged(reply)
+                return _result_of(reply)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._failed(error)
 
-    def _request(self, body: bytes) -> aiohttp.client._RequestContextManager:
+    def _request(self, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._session.post(
             self._url,
             data=body,
             headers={**_HEADERS, SIGNATURE: self._signer.sign(body, self._clock())},
-            # A redirect could take the events to somebody else.
+            # A redirect could send the events to another receiver.
             allow_redirects=False,
             proxy=None if self._proxy is None else self._proxy.url,
             proxy_headers=None if self._proxy is None else self._proxy.headers,
-            # Half of the time for the connection alone: a host that drops packets is told from one that is slow to answer.
+            # Half of the time for the connection: this distinguishes a host that drops packets from a slow receiver.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
         )
 
-    def _failed(self, error: Exception) -> _Answer:
+    def _failed(self, error: Exception) -> _AttemptResult:
         match error:
             case ProxyFailed():
-                return _Answer(error.reason, error.status, again=error.status is None or error.status >= 500)
+                return _AttemptResult(error.reason, error.status, retry=error.status is None or error.status >= 500)
             case aiohttp.ClientSSLError():
-                return _Answer("no trusted TLS connection")
+                return _AttemptResult("no trusted TLS connection")
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                return _Answer("no connection", again=True)
+                return _AttemptResult("no connection", retry=True)
             case TimeoutError():
-                return _Answer(f"no answer within {self._timeout:g} s")
+                return _AttemptResult(f"no answer within {self._timeout:g} s")
             case aiohttp.ClientConnectionError() | ReplyLost() | OSError():
-                # It may have been taken: an event has an id by which a receiver knows it again.
-                return _Answer("the connection broke", again=True)
-        return _Answer(f"unexpected {type(error).__name__}")
+                # The receiver may have accepted it: it recognizes an event by its id.
+                return _AttemptResult("the connection broke", retry=True)
+            case _:
+                return _AttemptResult(f"unexpected {type(error).__name__}")
 
 
-def _judged(reply: aiohttp.ClientResponse) -> _Answer:
+def _result_of(reply: aiohttp.ClientResponse) -> _AttemptResult:
     status = reply.status
     if 200 <= status < 300:
-        return _Answer(None, status)
-    told = "a redirect, which is not followed" if 300 <= status < 400 else f"HTTP {status}"
-    again = status in {408, 429} or status >= 500
-    return _Answer(told, status, again, parse_retry_after(reply.headers) if again else None)
+        return _AttemptResult(None, status)
+    reason = "a redirect, which is not followed" if 300 <= status < 400 else f"HTTP {status}"
+    retry = status in {408, 429} or status >= 500
+    return _AttemptResult(reason, status, retry, parse_retry_after(reply.headers) if retry else None)

@@ -44,7 +44,7 @@ def families() -> list[Metric]:
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.cover([ref("alpha").account], ["main"])
-    metrics.divided(Shard(0, 3))
+    metrics.sharded(Shard(0, 3))
     metrics.scheduled(300.0)
     metrics.credentials({"client_certificate": NOW})
     metrics.overdue(NOW, None)

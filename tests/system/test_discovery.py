@@ -208,7 +208,7 @@ def test_a_listed_account_that_moved_to_another_group_is_reported_with_its_new_i
     assert by_account[resource_id("alpha")]["error"]["http_status"] == 404
     found = by_account[resource_id("alpha").replace(GROUP, "elsewhere")]
     assert found["outcome"] == "refused"
-    assert "If it is the same account, and was moved, change its id under `accounts`" in found["reason"]
+    assert "If it is the same account and was moved, change its id under `accounts`" in found["reason"]
 
 
 def test_secrets_of_a_skipped_account_are_a_warning_in_the_orphan_search(make_world: MakeWorld) -> None:

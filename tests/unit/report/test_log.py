@@ -125,4 +125,4 @@ def test_a_cause_gives_one_error_a_run(secrets: int, levels: list[str]):
     assert error is not None
     assert {name: first[name] for name in error.to_dict()} == error.to_dict()
     if secrets > 1:
-        assert (last["event"], last["secrets"], last["affected"]) == ("pass.cause", 2, "account alpha")
+        assert (last["event"], last["secrets"], last["affected"]) == ("run.cause", 2, "account alpha")

@@ -27,7 +27,7 @@ from keysync.config import models
 from keysync.config.load import load_config
 from keysync.failures import FailureRecord
 from keysync.report.notify import EventQueue, Notifier
-from keysync.report.webhook import Repeats, Webhook
+from keysync.report.webhook import Webhook, WebhookRetries
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import Signer
 from keysync.secret.value import MASK, SecretValue
@@ -84,9 +84,9 @@ class Waits:
     async def sleep(self, seconds: float) -> None:
         self.asked.append(seconds)
 
-    def repeats(self, **fields: Any) -> Repeats:
-        """Repeats whose random waits are the longest there can be."""
-        return Repeats(**{"sleep": self.sleep, "uniform": lambda _low, high: high, **fields})
+    def retries(self, **fields: Any) -> WebhookRetries:
+        """Retries with the longest possible waits."""
+        return WebhookRetries(**{"sleep": self.sleep, "uniform": lambda _low, high: high, **fields})
 
 
 @dataclass
@@ -100,13 +100,13 @@ class Scene:
     redactor: Redactor = field(default_factory=Redactor)
 
     def webhook(self, path: str = "/hook", *, timeout: float = 10.0, **fields: Any) -> Webhook:
-        options = {"repeats": self.waits.repeats(), "clock": NOW.timestamp, **fields}
+        options = {"retries": self.waits.retries(), "clock": NOW.timestamp, **fields}
         return Webhook(
             self.session, f"{self.receiver.base}{path}", Signer(SecretValue(SECRET)), timeout=timeout, **options
         )
 
     def notifier(self, webhook: Webhook | None = None, **fields: Any) -> Notifier:
-        options = {"wanted": EVERYTHING, "installation": "prod", "drain_seconds": 20.0, **fields}
+        options = {"events": EVERYTHING, "installation": "prod", "drain_seconds": 20.0, **fields}
         return Notifier(
             webhook or self.webhook(), redact=self.redactor.redact, observer=self.counts, clock=lambda: NOW, **options
         )
@@ -233,7 +233,7 @@ async def test_the_states_are_kept_between_runs(scene: Scene) -> None:
 )
 async def test_only_the_configured_events_are_sent(scene: Scene, wanted: list[str], told: list[str]) -> None:
     """What nobody asked for is not sent; a release comes with the stop."""
-    async with scene.notifier(wanted=wanted) as notifier:
+    async with scene.notifier(events=wanted) as notifier:
         notifier.finished(report(("a", "failed"), ("b", "created"), stopped="too much"))
         notifier.finished(report(("a", "unchanged")))
     assert scene.names() == told
@@ -336,8 +336,8 @@ def test_waits_are_random_over_the_whole_span() -> None:
         spans.append((low, high))
         return low
 
-    repeats = Repeats(uniform=uniform)
-    assert [repeats.delay(attempt, None) for attempt in range(1, 7)] == [0.0] * 6
+    retries = WebhookRetries(uniform=uniform)
+    assert [retries.delay(attempt, None) for attempt in range(1, 7)] == [0.0] * 6
     assert spans == [(0.0, high) for high in (1.0, 2.0, 4.0, 8.0, 15.0, 15.0)]
 
 
@@ -358,8 +358,8 @@ async def test_everything_together_has_a_deadline(scene: Scene) -> None:
     async def forever(_seconds: float) -> None:
         await asyncio.Event().wait()
 
-    delivery = await scene.webhook(repeats=Repeats(sleep=forever, deadline=0.2)).post(b"{}")
-    assert (delivery.reason, delivery.attempts) == ("not taken within 0.2 s", 1)
+    delivery = await scene.webhook(retries=WebhookRetries(sleep=forever, deadline=0.2)).post(b"{}")
+    assert (delivery.reason, delivery.attempts) == ("not accepted within 0.2 s", 1)
 
 
 async def test_a_host_that_is_not_there_is_tried_again(scene: Scene, unused_tcp_port: int) -> None:
@@ -369,7 +369,7 @@ async def test_a_host_that_is_not_there_is_tried_again(scene: Scene, unused_tcp_
         f"https://127.0.0.1:{unused_tcp_port}/",
         Signer(SecretValue(SECRET)),
         timeout=5,
-        repeats=scene.waits.repeats(),
+        retries=scene.waits.retries(),
     )
     delivery = await hook.post(b"{}")
     assert (delivery.reason, delivery.attempts) == ("no connection", 5)
@@ -417,7 +417,7 @@ async def test_a_fault_within_is_no_fault_of_the_run(scene: Scene) -> None:
 
     with structlog.testing.capture_logs() as logged:
         async with Notifier(
-            scene.webhook(), wanted=EVERYTHING, installation=None, redact=broken, drain_seconds=1, observer=scene.counts
+            scene.webhook(), events=EVERYTHING, installation=None, redact=broken, drain_seconds=1, observer=scene.counts
         ) as notifier:
             notifier.finished(report(("a", "created")))
     assert [one["event"] for one in logged] == ["notify.failed"]

@@ -251,7 +251,7 @@ def test_the_log_has_one_event_a_change_and_one_summary():
         ("secret.failed", "debug"),
         ("secret.refused", "warning"),
         ("secret.updated", "info"),
-        ("pass.cause", "warning"),
+        ("run.cause", "warning"),
         ("run.finished", "warning"),
     ]
 
@@ -413,7 +413,7 @@ def test_what_the_configuration_says_is_told():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.scheduled(300.0)
-    metrics.divided(Shard(1, 3))
+    metrics.sharded(Shard(1, 3))
     value = registry.get_sample_value
     assert value("keysync_schedule_interval_seconds") == 300
     assert value("keysync_shards", {"shard": "1/3"}) == 3
@@ -459,7 +459,7 @@ def test_counters_begin_at_zero():
         ("keysync_runs_total", "result", ("success", "failed", "stopped", "interrupted")),
         ("keysync_azure_throttled_total", "service", ("batch", "key_vault")),
         ("keysync_accounts_skipped_total", "reason", ("busy", "backing_off")),
-        ("keysync_config_reloads_total", "result", ("taken", "refused")),
+        ("keysync_config_reloads_total", "result", ("success", "refused")),
         ("keysync_notifications_total", "result", ("sent", "failed", "dropped")),
     ):
         assert [registry.get_sample_value(name, {label: value}) for value in values] == [0] * len(values)
@@ -470,13 +470,13 @@ def test_what_was_left_out_and_what_was_read_again_is_counted():
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.skipped(busy=2, backing_off=3)
-    metrics.reloaded(taken=True)
-    metrics.reloaded(taken=False)
-    metrics.reloaded(taken=False)
+    metrics.reloaded(succeeded=True)
+    metrics.reloaded(succeeded=False)
+    metrics.reloaded(succeeded=False)
     value = registry.get_sample_value
     assert value("keysync_accounts_skipped_total", {"reason": "busy"}) == 2
     assert value("keysync_accounts_skipped_total", {"reason": "backing_off"}) == 3
-    assert value("keysync_config_reloads_total", {"result": "taken"}) == 1
+    assert value("keysync_config_reloads_total", {"result": "success"}) == 1
     assert value("keysync_config_reloads_total", {"result": "refused"}) == 2
 
 

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from azure.core.settings import settings
 
-from keysync.report.tracing import asked_for, open_tracing
+from keysync.report.tracing import is_requested, open_tracing
 from keysync.tracing import NO_TRACER
 
 COLLECTOR = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318"}
@@ -38,7 +38,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_the_standard_variables_decide(environ: dict[str, str], asked: bool) -> None:
     """An endpoint for traces turns them on, and the standard ways to turn them off do so."""
-    assert asked_for(environ) is asked
+    assert is_requested(environ) is asked
 
 
 async def test_without_a_collector_there_is_a_tracer_that_does_nothing() -> None:
