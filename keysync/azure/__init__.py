@@ -1,1 +1,1 @@
-"""The wire: clouds, credentials, the shared session, deadlines and retries, and failures as records."""
+"""Access to Azure: clouds, credentials, clients, the shared session, retries, rate limits, circuit breakers and failures."""

@@ -1,4 +1,4 @@
-"""Reads the body of a reply within limits: what a peer sends must cost neither memory nor the event loop."""
+"""Reads the body of a reply within limits, so that no reply can exhaust memory or block the event loop."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from azure.core.exceptions import DecodeError, IncompleteReadError, ServiceReque
 from keysync.names import fold
 
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
-"""The longest body, after decompression."""
+"""The limit of a body, after decompression."""
 
 MAX_ERROR_BODY_BYTES: Final = 64 * 1024
-"""The longest body of an error. The SDK parses it several times, and every text in it is redacted."""
+"""The limit of an error body. It is lower, as the SDK parses it several times and keysync redacts its texts."""
 
-_CHUNK: Final = 64 * 1024
+_CHUNK_BYTES: Final = 64 * 1024
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "deflate": -zlib.MAX_WBITS}
-# Decoders that need time in proportion to the body. Python knows others, such as punycode.
+# The decoders of these take linear time. Other decoders of Python, such as punycode, do not.
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin1", "windows-1252"})
 
 
 class UnreadableBody(DecodeError):
-    """A reply of success whose body breaks a limit; its message says which, and repeats nothing of the body."""
+    """The body of a success reply exceeds a limit. The message says which and does not quote the body."""
 
 
 async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a class for each of its two request types
-    """Loads the body of a response that was asked for as a stream, as the SDK does, within the limits.
+    """Loads the body of a streamed response as the SDK does, but within the limits.
 
-    An error keeps its status and loses a body that breaks a rule. Raises UnreadableBody where a reply of success breaks one.
+    The body of an error reply that exceeds a limit becomes empty. Raises UnreadableBody if that of a success reply does.
     """
     failed = response.status_code >= 400
     try:
         body = await _read_or_close(response.internal_response, MAX_ERROR_BODY_BYTES if failed else MAX_BODY_BYTES)
-    except _Unreadable as error:
+    except _BodyLimitExceeded as error:
         _set_body(response, b"")
         if not failed:
             raise UnreadableBody(message=str(error), response=response) from error
@@ -49,47 +49,47 @@ async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a cla
 
 
 def _set_body(response: Any, body: bytes) -> None:  # noqa: ANN401  # see `load_body`
-    response._content = body  # noqa: SLF001  # where both classes keep what they have read
+    response._content = body  # noqa: SLF001  # both classes of the SDK store the body there
     response._decompressed_content = True  # noqa: SLF001
 
 
-class _Unreadable(Exception):
-    """The body breaks a rule; the text says which."""
+class _BodyLimitExceeded(Exception):
+    """The body exceeds a limit; the message says which."""
 
 
-async def _read_or_close(reply: aiohttp.ClientResponse, most: int) -> bytes:
+async def _read_or_close(reply: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     try:
-        return await _read(reply, most)
+        return await _read(reply, max_bytes)
     except BaseException:
-        reply.close()  # the connection still carries the rest of the body
+        reply.close()  # the rest of the body is still on the connection
         raise
 
 
-async def _read(reply: aiohttp.ClientResponse, most: int) -> bytes:
+async def _read(reply: aiohttp.ClientResponse, max_bytes: int) -> bytes:
     if fold(reply.charset or "utf-8") not in _CHARSETS:
-        raise _Unreadable("the body of the reply is in an unknown character set")
+        raise _BodyLimitExceeded("the body of the reply is in an unknown character set")
     window_bits = _WINDOW_BITS.get(fold(reply.headers.get("Content-Encoding", "")))
     inflater = zlib.decompressobj(wbits=window_bits) if window_bits is not None else None
     body = bytearray()
-    begun = False
-    async for chunk in reply.content.iter_chunked(_CHUNK):
-        begun = True
+    received = False
+    async for chunk in reply.content.iter_chunked(_CHUNK_BYTES):
+        received = True
         if inflater is None:
             body += chunk
         else:
-            _inflate(inflater, chunk, body, most)
-        if len(body) > most:
-            raise _Unreadable(f"the body of the reply is longer than {most} bytes")
-    if inflater is not None and begun and not inflater.eof:
-        raise _Unreadable("the compressed body of the reply ends too early")
+            _inflate(inflater, chunk, body, max_bytes)
+        if len(body) > max_bytes:
+            raise _BodyLimitExceeded(f"the body of the reply is longer than {max_bytes} bytes")
+    if inflater is not None and received and not inflater.eof:
+        raise _BodyLimitExceeded("the compressed body of the reply ends too early")
     return bytes(body)
 
 
-def _inflate(inflater: Any, chunk: bytes, body: bytearray, most: int) -> None:  # noqa: ANN401  # zlib does not name its class
-    """Adds to `body` what `chunk` holds, in small parts, until it is longer than `most`."""
+def _inflate(inflater: Any, chunk: bytes, body: bytearray, max_bytes: int) -> None:  # noqa: ANN401  # zlib does not export the class
+    """Decompresses `chunk` into `body` in small parts, until `body` is longer than `max_bytes`."""
     try:
-        while chunk and not inflater.eof and len(body) <= most:
-            body += inflater.decompress(chunk, _CHUNK)
+        while chunk and not inflater.eof and len(body) <= max_bytes:
+            body += inflater.decompress(chunk, _CHUNK_BYTES)
             chunk = inflater.unconsumed_tail
     except zlib.error as error:
-        raise _Unreadable("the compressed body of the reply is broken") from error
+        raise _BodyLimitExceeded("the compressed body of the reply is broken") from error

@@ -1,21 +1,22 @@
-"""When the certificate of a credential expires."""
+"""Reads when the certificate of a credential expires."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs12
 
-UNREADABLE = (ValueError, TypeError, UnsupportedAlgorithm)
-"""What cryptography raises for a file that is no certificate, or none that it knows."""
+UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
+"""The exceptions of cryptography for a file that is not a certificate, or of an unsupported kind."""
 
 
 def expiry_of(data: bytes, password: bytes | None) -> datetime | None:
-    """The end of validity, in UTC, of the certificate in a PEM or PKCS#12 file; None where it cannot be read.
+    """When the certificate in a PEM or PKCS#12 file expires, in UTC; None if it cannot be read.
 
-    It is the one that azure-identity signs in with: the first of a PEM file.
+    In a PEM file the first certificate counts, as azure-identity signs in with that.
     """
     try:
         if b"-----BEGIN" in data:

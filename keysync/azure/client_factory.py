@@ -1,4 +1,4 @@
-"""Clients of Azure, each with the caller that paces, guards and retries its calls."""
+"""Opens the clients of Azure, each with the caller that retries and limits its calls."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 def check_credentials(config: Config) -> None:
-    """Checks the environment of every credential that `config` uses. Raises UsageError."""
+    """Raises UsageError if the environment of a credential in `config` is incomplete or unusable."""
     for credential in _in_use(config):
         check_environment(credential)
 
@@ -84,7 +84,7 @@ class ClientFactory:
         """The client that reads the keys of a subscription's Batch accounts with `credential`. Raises UsageError."""
         opened = await self.credential(credential)
         key = _breaker_key(opened)
-        # Resource Manager limits calls per subscription and principal.
+        # Resource Manager has a rate limit per subscription and principal.
         caller = self.caller.with_breaker(
             self._admission(key), rate_limiter=self.rate_limiter, rate_limit_key=(fold(subscription_id), key)
         )

@@ -1,4 +1,4 @@
-"""The SDKs' aio clients over the shared transport, without the policies that keysync has its own of."""
+"""Opens the SDKs' aio clients on the shared transport, with keysync's own retry and rate limit instead of the SDKs'."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from azure.core.pipeline.policies import (
     UserAgentPolicy,
 )
 
-# The one policy that knows Key Vault's challenge has no public name; the contract tests hold it to what it does.
+# Key Vault's challenge policy has no public name. The contract tests check what it does.
 from azure.keyvault.secrets._shared import AsyncChallengeAuthPolicy
 from azure.keyvault.secrets.aio import SecretClient
 from azure.mgmt.batch.aio import BatchManagementClient
@@ -29,46 +29,47 @@ from keysync.azure.rate_limit import RateLimitHeaders
 from keysync.azure.transport import SharedTransport
 
 _UNAUTHORIZED: Final = 401
-# Each client would make one of its own, 8 KB large, though none is in its pipeline.
-_NO_RETRY: Final = AsyncRetryPolicy.no_retries()
+# Otherwise each client would make an unused policy of 8 KB.
+_NO_RETRY: Final = AsyncRetryPolicy[Any, Any].no_retries()
 
 if TYPE_CHECKING:
     from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 
 
 class RejectedTokens(SansIOHTTPPolicy[Any, Any]):
-    """A policy of a client's pipeline, right behind the one that adds the token: reports a token that a service refuses.
+    """A pipeline policy after the one that adds the token: reports a refused token to the credential.
 
-    The policies of the SDKs drop a refused token of their own, and ask the credential for another: it must not return the
-    same one from its cache.
+    After a 401 the SDKs' policies ask the credential for another token, which must not be the same one from its cache.
     """
 
     def __init__(self, credential: SingleFlightCredential) -> None:
         self._credential = credential
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
-        """Rejects the token of a request that was answered with 401."""
+        """Rejects the token of a request whose reply is a 401."""
         scheme, _, token = request.http_request.headers.get("Authorization", "").partition(" ")
         if response.http_response.status_code == _UNAUTHORIZED and scheme.lower() == "bearer":
             self._credential.reject(token)
 
 
 class _ResourceManagerAuthentication(AsyncARMChallengeAuthenticationPolicy):
-    """Sends a request that was refused with 401 once more, with a new token.
+    """Sends a request once more, with a new token, after a 401.
 
-    The SDK's policy does so for a challenge with claims only; Key Vault's does so for each challenge.
+    The SDK's policy does that only for a challenge with claims; Key Vault's does it for each challenge.
     """
 
     async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
-        response = await super().send(request)
-        return await super().send(request) if response.http_response.status_code == _UNAUTHORIZED else response
+        sdk_policy: Any = super()  # the SDK's annotations are incomplete
+        response: PipelineResponse[Any, Any] = await sdk_policy.send(request)
+        if response.http_response.status_code == _UNAUTHORIZED:
+            response = await sdk_policy.send(request)
+        return response
 
 
 class Clients:
-    """Opens clients on the stack handed in: one a credential and subscription, one a vault.
+    """Opens clients on `stack`: one per credential and subscription, one per vault.
 
-    With `tracing` the calls of the Batch clients make spans too; those of the vaults' clients do wherever azure-core's own
-    setting says so.
+    With `tracing` the calls of the Batch clients make spans too. For vault clients azure-core's own setting decides.
     """
 
     def __init__(
@@ -84,10 +85,9 @@ class Clients:
     async def batch(
         self, credential: SingleFlightCredential, subscription_id: str, api_version: str | None
     ) -> BatchManagementClient:
-        """The Batch management client of one subscription, seen with one credential.
+        """The Batch management client for one subscription and credential.
 
-        Its pipeline has no redirects (a redirect could carry the token elsewhere), no retry (`keysync.azure.retry`) and
-        no registration of resource providers, which would poll without a bound.
+        Its pipeline does not register resource providers, which would poll without a limit.
         """
         key = (id(credential), subscription_id)
         if key not in self._batch:
@@ -105,9 +105,9 @@ class Clients:
         return self._batch[key]
 
     async def resource_graph(self, credential: SingleFlightCredential) -> ResourceGraphClient:
-        """The Resource Graph client that sees with one credential; its pipeline is that of the Batch clients.
+        """The Resource Graph client for one credential, with the pipeline of the Batch clients.
 
-        Raises ImportError where the extra ``resource-graph`` is not installed.
+        Raises ImportError if the extra ``resource-graph`` is not installed.
         """
         from azure.mgmt.resourcegraph.aio import ResourceGraphClient  # noqa: PLC0415  # an extra
 
@@ -132,10 +132,10 @@ class Clients:
     def _policies(
         self,
         credential: SingleFlightCredential,
-        authentication: Any,  # noqa: ANN401  # policies share no base class
+        authentication: Any,  # noqa: ANN401  # policies have no common base class
         headers: Any,  # noqa: ANN401  # as above
     ) -> list[Any]:
-        """No redirects, since one could carry the token elsewhere, and no retries: those are `keysync.azure.retry`'s."""
+        """Without redirects, which could send the token elsewhere, and without retries, which `keysync.azure.retry` makes."""
         return [
             RequestIdPolicy(),
             UserAgentPolicy(base_user_agent=f"keysync/{__version__}"),
@@ -149,7 +149,7 @@ class Clients:
     async def secrets(
         self, credential: SingleFlightCredential, url: str, *, verify_challenge: bool, api_version: str | None
     ) -> SecretClient:
-        """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not know."""
+        """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not support."""
         challenge = AsyncChallengeAuthPolicy(credential, verify_challenge_resource=verify_challenge)
         client = SecretClient(
             url,

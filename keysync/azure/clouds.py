@@ -1,4 +1,4 @@
-"""Where a cloud's services are, and which scope a token for its Resource Manager needs."""
+"""The endpoints of each Azure cloud, and the token scope of its Resource Manager."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from keysync.config.settings import Cloud, CloudMapping
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """Origins of one cloud. `resource_manager_scope` is what the token is asked for: in US Government it is not the
-    endpoint's own name (source: azure-mgmt-core, `get_arm_endpoints`)."""
+    """The endpoints of one cloud."""
 
     authority: str
     resource_manager: str
     resource_manager_scope: str
+    """The scope of tokens for Resource Manager. In US Government its host is not that of the endpoint (source:
+    azure-mgmt-core, `get_arm_endpoints`)."""
+
     ca_bundle: Path | None = None
     known: bool = True
-    """Whether Entra publishes this authority; for another the SDK's look-up of instances is left out."""
+    """Whether Entra publishes this authority. If not, the SDK skips instance discovery."""
 
 
 _CLOUDS: Final = {
@@ -42,7 +44,7 @@ _CLOUDS: Final = {
 
 
 def endpoints_of(cloud: Cloud) -> Endpoints:
-    """The endpoints of a named cloud, or those that the configuration's mapping gives."""
+    """The endpoints of a named cloud, or those in the configuration's mapping."""
     if not isinstance(cloud, CloudMapping):
         return _CLOUDS[cloud]
     resource_manager = cloud.resource_manager.rstrip("/")

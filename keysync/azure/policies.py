@@ -1,8 +1,8 @@
-"""Pipeline policies: requests stay at their service, list pages are checked, and the Date of each reply is kept."""
+"""Pipeline policies: keep requests at their service, check list pages, and record the Date of replies."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import datetime
@@ -15,28 +15,32 @@ from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import SansIOHTTPPolicy
 
 from keysync.failures import CallFailed, FailureRecord
+from keysync.json_values import as_list, as_mapping
 
 RAW_LIST_ENTRIES: Final[ContextVar[list[Any] | None]] = ContextVar("raw_list_entries", default=None)
-"""Where this task wants the entries of a list as they came. The SDK's models of them cost thirty times the parsing."""
+"""The list to which the current task wants list entries appended as parsed JSON; None for the SDK's models.
+
+Making the models takes thirty times as long as parsing.
+"""
 
 
-def _leads_away(url: str, service: str) -> CallFailed:
-    told = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
-    return CallFailed(FailureRecord(kind="invalid_response", summary=told))
+def _wrong_host(url: str, service: str) -> CallFailed:
+    message = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
+    return CallFailed(FailureRecord(kind="invalid_response", summary=message))
 
 
 class SingleVaultPolicy(SansIOHTTPPolicy[Any, Any]):
-    """A policy of a vault's client, in front of the one that adds the token: nobody but the vault at `url` gets it."""
+    """A pipeline policy before the one that adds the token: only the vault at `url` gets the token."""
 
     def __init__(self, url: str) -> None:
         self._url = url.rstrip("/") + "/"
         self._origin = _origin(url)
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Raises CallFailed for a request to another host, port or scheme than the vault's."""
+        """Raises CallFailed for a request to another host, port or scheme."""
         url: str = request.http_request.url
         if not url.startswith(self._url) and _origin(url) != self._origin:
-            raise _leads_away(url, "the vault")
+            raise _wrong_host(url, "the vault")
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -48,10 +52,10 @@ _LIST: Final = "/providers/microsoft.batch/batchaccounts"
 
 
 class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
-    """A policy of a client's pipeline, in front of the one that adds the token.
+    """A pipeline policy before the one that adds the token: checks the pages of a list of accounts.
 
-    The SDK follows a `nextLink` wherever it leads, token included, and reads a reply without a `value` as a list without
-    accounts, after which everything would seem to be gone.
+    The SDK follows a `nextLink` to any host, with the token. It takes a reply without `value` for an empty list, so that all
+    accounts would seem to be gone.
     """
 
     def __init__(self, resource_manager: str) -> None:
@@ -60,28 +64,29 @@ class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
         self._port = urlsplit(resource_manager).port or 443
 
     def on_request(self, request: PipelineRequest[Any]) -> None:
-        """Raises CallFailed for a request that would go to another service than Resource Manager."""
+        """Raises CallFailed for a request to another service than Resource Manager."""
         url: str = request.http_request.url
-        if not url.startswith(self._origin) and not self._is_ours(url):
-            raise _leads_away(url, "Resource Manager")
+        if not url.startswith(self._origin) and not self._is_resource_manager(url):
+            raise _wrong_host(url, "Resource Manager")
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:
-        """Raises DecodeError for a list of accounts that is none, and what parsing raises where it is no JSON."""
+        """Raises DecodeError for a list of accounts without `value`, and the parser's exceptions for invalid JSON."""
         reply = response.http_response
         if request.http_request.method != "GET" or reply.status_code != 200 or not _is_list(request.http_request.url):
             return
-        body = reply.json()
-        if not isinstance(body, dict) or not isinstance(body.get("value"), list):
+        body = as_mapping(reply.json())
+        entries = as_list(body.get("value")) if body is not None else None
+        if entries is None:
             raise DecodeError("a list of accounts has no `value`", response=reply)
         raw = RAW_LIST_ENTRIES.get()
         if raw is not None:
-            raw += body["value"]
-            body["value"] = []  # the SDK reads the same object next, and has no models to make then
+            raw += entries
+            entries.clear()  # the SDK reads the same list next, and then makes no models
 
-    def _is_ours(self, url: str) -> bool:
+    def _is_resource_manager(self, url: str) -> bool:
         parts = urlsplit(url)
         host = parts.hostname or ""
-        # A region of Resource Manager may link to itself.
+        # A region's Resource Manager links to its own host.
         same = host == self._host or host.endswith(f".{self._host}")
         return parts.scheme == "https" and same and (parts.port or 443) == self._port
 
@@ -94,18 +99,18 @@ _DATES: Final[ContextVar[list[str] | None]] = ContextVar("dates", default=None)
 
 
 class ReplyDatePolicy(SansIOHTTPPolicy[Any, Any]):
-    """A policy of a client's pipeline that keeps the Date of each reply for `reply_date`."""
+    """A pipeline policy: records the Date of each reply for `reply_date`."""
 
     def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
-        """Looks at one reply, whatever its status."""
+        """Records the Date of one reply, of any status."""
         dates = _DATES.get()
         if dates is not None:
             dates.append(response.http_response.headers.get("Date", ""))
 
 
 @contextmanager
-def reply_date() -> Iterator[Callable[[], datetime | None]]:
-    """Yields what tells, after a call within the block, when its last reply was sent; None where it did not say."""
+def reply_date() -> Generator[Callable[[], datetime | None]]:
+    """Yields a function that returns the Date of the last reply within the block; None if it had none."""
     dates: list[str] = []
     token = _DATES.set(dates)
     try:

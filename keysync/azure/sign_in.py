@@ -1,4 +1,4 @@
-"""Where the parts of a credential come from, in the words that a hint uses."""
+"""Names, for hints, the settings and variables that a credential signs in with."""
 
 from __future__ import annotations
 
@@ -14,15 +14,13 @@ _CLIENT: Final = "`client_id` of the credential"
 
 @dataclass(frozen=True, slots=True)
 class SignIn:
-    """The type of a credential, and the key or the variable that gives its tenant, its application, and its proof.
-
-    The proof is a client secret, a certificate or a federated token.
-    """
+    """The type of a credential, and the names of the settings or variables that it signs in with."""
 
     type: str
     tenant: str = _TENANT
     client: str = _CLIENT
     proof: str = "the credential"
+    """The source of its client secret, certificate or federated token."""
 
 
 UNKNOWN: Final = SignIn(
@@ -31,11 +29,11 @@ UNKNOWN: Final = SignIn(
     client=f"{_CLIENT} (or AZURE_CLIENT_ID)",
     proof="`client_secret_file` of the credential (or AZURE_CLIENT_SECRET)",
 )
-"""For a failure that no credential of the configuration raised."""
+"""For a failure that was not raised by a configured credential."""
 
 
 def sign_in_of(credential: settings.Credential) -> SignIn:
-    """Where the parts of `credential` come from, by the environment of this process."""
+    """The settings of `credential`, or the environment variables it uses instead."""
     match credential:
         case settings.DefaultCredential() | settings.EnvironmentCredential():
             return SignIn(credential.type, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", _proof_in_environment())

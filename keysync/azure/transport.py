@@ -1,4 +1,4 @@
-"""One aiohttp session for every client and credential, with one TLS context and the proxy found once a host."""
+"""The aiohttp session that all clients and credentials share, with one TLS context and a cached proxy per host."""
 
 from __future__ import annotations
 
@@ -18,52 +18,51 @@ from keysync.http.tls import tls_context
 from keysync.secret.redact import Redactor
 from keysync.startup import shrink_tls_buffers
 
-# Longer than anything in a run waits between two calls to one host; what a run over hundreds of vaults has opened is soon given back.
-_KEPT_SECONDS: Final = 5.0
+# Longer than any wait between two calls to one host in a run; short, so that a run over hundreds of vaults soon frees its connections.
+_KEEP_ALIVE_SECONDS: Final = 5.0
 
 
-class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK hands it out through a module's __getattr__
-    """The SDKs' transport over a session that others share; closing a client leaves it open.
+class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK exports it by a module's __getattr__, without a type
+    """The SDKs' transport on a shared session, which stays open when a client is closed.
 
-    The SDK would look up the environment's proxy and netrc for each request, which costs two thread hops; here each
-    host is looked up once.
+    The SDK would look up proxy and netrc for each request, in two other threads. This class looks up the proxy once per host.
     """
 
     def __init__(self, session: aiohttp.ClientSession, proxies: Proxies, *, connect_seconds: float) -> None:
-        super().__init__(
-            session=session, session_owner=False, use_env_settings=False, connection_timeout=connect_seconds
-        )
+        base: Any = super()  # has no type, see above
+        base.__init__(session=session, session_owner=False, use_env_settings=False, connection_timeout=connect_seconds)
         self._proxies = proxies
-        self._by_host: dict[str, Proxy | None] = {}
+        self._proxies_by_host: dict[str, Proxy | None] = {}
 
     async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
-        """Sends one request through the proxy of its host and loads the reply within the limits of `body`.
+        """Sends one request through the proxy of its host, and loads the reply within the limits of `keysync.azure.body`.
 
-        Raises UnreadableBody for a reply of success whose body breaks a limit.
+        Raises UnreadableBody for a success reply whose body exceeds a limit.
         """
         config.pop("proxies", None)
         proxy = self.proxy_for(request.url)
         if proxy is not None:
             config |= {"proxy": proxy.url, "proxy_headers": proxy.headers}
-        response = await super().send(request, **{**config, "stream": True})
+        base: Any = super()  # has no type, see above
+        response = await base.send(request, **{**config, "stream": True})
         await load_body(response)
         return response
 
     def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy for a call to `url`, None for a direct connection."""
+        """The proxy for a call to `url`; None for a direct call."""
         parts = urlsplit(url)
         key = f"{parts.scheme}://{parts.netloc}"
-        if key not in self._by_host:
-            self._by_host[key] = self._proxies.proxy_for(url)
-        return self._by_host[key]
+        if key not in self._proxies_by_host:
+            self._proxies_by_host[key] = self._proxies.proxy_for(url)
+        return self._proxies_by_host[key]
 
 
-async def _no_silent_repeat(
+async def _prevent_automatic_retry(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    """Keeps aiohttp from sending a PUT, GET or DELETE again by itself when a connection breaks.
+    """Prevents aiohttp from sending a GET, PUT or DELETE again when a connection breaks.
 
-    It counts PUT among the methods that may be repeated, which for a secret makes a second version of the same value.
+    A second PUT of a secret would make a second version with the same value.
     """
     try:
         return await handler(request)
@@ -73,8 +72,8 @@ async def _no_silent_repeat(
         raise ReplyLost(str(error) or type(error).__name__) from error
 
 
-def _naming_proxies(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
-    """A middleware that raises ProxyFailed for what a proxy did, in place of an error that could be the service's."""
+def _name_proxy_failures(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
+    """A middleware that raises ProxyFailed for a proxy's failure, instead of an error that looks like the service's."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         proxy = None if request.proxy is None else proxies.by_url(str(request.proxy))
@@ -88,7 +87,7 @@ def _naming_proxies(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
                 raise
             raise ProxyFailed(proxy, None, target) from error
         except aiohttp.ClientResponseError as error:
-            # Raised while the tunnel is made: aiohttp raises nothing for the status of a reply.
+            # Raised by CONNECT only: aiohttp raises no error for the status of a reply.
             raise ProxyFailed(proxy, error.status, target) from error
 
     return send
@@ -97,12 +96,12 @@ def _naming_proxies(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
 async def open_transport(
     stack: AsyncExitStack, *, ca_bundle: Path | None, connect_seconds: float, redactor: Redactor
 ) -> SharedTransport:
-    """Opens the shared session on `stack`, which closes it. Raises UsageError where certificates or proxy cannot be used.
+    """Opens the shared session on `stack`. Raises UsageError if the certificates or proxies are unusable.
 
-    `redactor` masks the passwords of the environment's proxies for as long as the transport lives.
+    `redactor` masks the passwords of the proxies as long as the transport exists.
 
-    The cookie jar keeps nothing, and bodies stay compressed since the SDK decompresses them itself. Connections have no
-    limit here: how many calls are under way is bounded where they are made, so that a hung host takes nobody's place.
+    The session keeps no cookies and does not decompress bodies: `load_body` does that. The number of connections is not limited
+    here. The callers limit their calls, so that a hanging host does not delay calls to others.
     """
     shrink_tls_buffers()
     proxies = Proxies(redactor)
@@ -110,12 +109,12 @@ async def open_transport(
     stack.push_async_callback(sockets.close)
     session = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(
-            ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEPT_SECONDS, socket_factory=sockets
+            ssl=tls_context(ca_bundle), limit=0, keepalive_timeout=_KEEP_ALIVE_SECONDS, socket_factory=sockets
         ),
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
-        middlewares=(_no_silent_repeat, _naming_proxies(proxies)),
+        middlewares=(_prevent_automatic_retry, _name_proxy_failures(proxies)),
     )
     await stack.enter_async_context(session)
     return SharedTransport(session, proxies, connect_seconds=connect_seconds)
