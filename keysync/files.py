@@ -26,6 +26,15 @@ def check_regular(path: Path) -> None:
     _check_mode(path.stat().st_mode, path)
 
 
+def irregular_reason(path: Path) -> str | None:
+    """Why `path` is not a regular file; None if it is one, or does not exist."""
+    try:
+        check_regular(path)
+    except OSError as error:
+        return error.strerror if path.exists() else None
+    return None
+
+
 def open_regular(path: Path) -> BufferedReader:
     """Opens a regular file for reading. Raises OSError for another kind of file, without blocking."""
     check_regular(path)

@@ -15,9 +15,11 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
 from keysync.azure.clients import Clients
-from keysync.azure.credentials import Credentials, SingleFlightCredential, check_environment
+from keysync.azure.credential_environment import check_environment
+from keysync.azure.credentials import Credentials
 from keysync.azure.rate_limit import ArmRateLimiter
 from keysync.azure.retry import Caller
+from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import CallAdmission
 from keysync.config.settings import Config, Credential, Discover
 from keysync.errors import UsageError

@@ -23,9 +23,9 @@ from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync import __version__
 from keysync.azure.clouds import Endpoints
-from keysync.azure.credentials import SingleFlightCredential
 from keysync.azure.policies import ListPagePolicy, ReplyDatePolicy, SingleVaultPolicy
 from keysync.azure.rate_limit import RateLimitHeaders
+from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 
 _UNAUTHORIZED: Final = 401

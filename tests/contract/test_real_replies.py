@@ -20,9 +20,10 @@ from azure.keyvault.secrets._shared import http_challenge_cache
 
 from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials, SingleFlightCredential
+from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
+from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import open_transport
 from keysync.calls import Operation
 from keysync.config import settings

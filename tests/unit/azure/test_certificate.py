@@ -1,4 +1,4 @@
-"""When a certificate expires is read from the file that one signs in with."""
+"""The expiry of a certificate is read from the file that a credential signs in with."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 def certificate(end: datetime) -> x509.Certificate:
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "keysync")])
-    made = x509.CertificateBuilder(name, name, KEY.public_key(), 1, datetime(2026, 3, 1, tzinfo=UTC), end)
-    return made.sign(KEY, hashes.SHA256())
+    builder = x509.CertificateBuilder(name, name, KEY.public_key(), 1, datetime(2026, 3, 1, tzinfo=UTC), end)
+    return builder.sign(KEY, hashes.SHA256())
 
 
 def pem(end: datetime) -> bytes:
@@ -46,19 +46,19 @@ def pem(end: datetime) -> bytes:
 PRIVATE = KEY.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
-# Explicit ids: keys are made at random, and parallel test processes must collect the same ids.
+# Explicit ids: the keys are random, and parallel test processes must collect the same ids.
 @pytest.mark.parametrize(
     "data",
     [PRIVATE + pem(END), pem(END) + PRIVATE + pem(datetime(2030, 1, 1, tzinfo=UTC))],
     ids=["key first", "key within a chain"],
 )
-def test_of_a_pem_file_the_first_certificate_counts(data: bytes) -> None:
-    """It is the one that is presented; what follows is its chain."""
+def test_the_first_certificate_of_a_pem_file_counts(data: bytes) -> None:
+    """azure-identity signs in with it; the others are its chain."""
     assert expiry_of(data, None) == END
 
 
-def test_of_a_pkcs12_file_it_takes_the_password() -> None:
-    """Without the right one nothing is known, and nothing breaks."""
+def test_a_pkcs12_file_needs_its_password() -> None:
+    """With a wrong one the expiry is unknown."""
     data = pkcs12.serialize_key_and_certificates(b"k", KEY, certificate(END), None, BestAvailableEncryption(b"open"))
     assert expiry_of(data, b"open") == END
     assert expiry_of(data, b"other") is None
@@ -69,18 +69,18 @@ def test_of_a_pkcs12_file_it_takes_the_password() -> None:
     [b"", b"no certificate", PRIVATE, b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"],
     ids=["empty", "text", "key", "garbage"],
 )
-def test_what_is_no_certificate_tells_nothing(data: bytes) -> None:
-    """azure-identity says what is wrong with it."""
+def test_the_expiry_of_an_invalid_file_is_unknown(data: bytes) -> None:
+    """azure-identity reports the error."""
     assert expiry_of(data, None) is None
 
 
-def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A certificate of the configuration or of the environment does; a secret does not, and wins where both are set."""
+def test_the_expiry_of_a_credential_is_that_of_its_certificate(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the configuration or the environment. A secret has no known expiry, and takes precedence over a certificate."""
     path = tmp_path / "sp.pem"
     path.write_bytes(PRIVATE + pem(END))
-    same = {"tenant_id": "t", "client_id": "c"}
-    told = settings.ClientCertificateCredential(certificate_file=path, password_file=None, **same)
-    assert _expiry(told, path.read_bytes()) == END
+    ids = {"tenant_id": "t", "client_id": "c"}
+    configured = settings.ClientCertificateCredential(certificate_file=path, password_file=None, **ids)
+    assert _expiry(configured, path.read_bytes()) == END
     environment = settings.EnvironmentCredential()
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
@@ -93,7 +93,7 @@ def test_a_credential_tells_when_it_can(tmp_path, monkeypatch: pytest.MonkeyPatc
 
 
 @asynccontextmanager
-async def opening() -> AsyncIterator[Credentials]:
+async def open_credentials() -> AsyncIterator[Credentials]:
     async with AsyncExitStack() as stack:
         transport = await open_transport(stack, ca_bundle=None, connect_seconds=1, redactor=Redactor())
         yield Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=1)
@@ -103,8 +103,8 @@ def credential_of(path: Path, password: Path | None = None) -> settings.ClientCe
     return settings.ClientCertificateCredential("t", "c", path, password)
 
 
-async def test_its_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For signing in and for its expiry alike."""
+async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For both the sign-in and the expiry."""
     path, password = tmp_path / "sp.pfx", tmp_path / "password"
     path.write_bytes(
         pkcs12.serialize_key_and_certificates(b"k", KEY, certificate(END), None, BestAvailableEncryption(b"open"))
@@ -112,7 +112,7 @@ async def test_its_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     password.write_text("open\n")
     read: list[Path] = []
     monkeypatch.setattr(credentials, "read_small", lambda each: read.append(each) or read_small(each))
-    async with opening() as opened:
+    async with open_credentials() as opened:
         assert (await opened.open(credential_of(path, password))).expires_at == END
     assert sorted(read) == sorted([path, password])
 
@@ -122,11 +122,13 @@ async def test_its_files_are_read_once(tmp_path: Path, monkeypatch: pytest.Monke
     [(b"no certificate", None), (PRIVATE, None), (b"", "wrong")],
     ids=["text", "key", "empty"],
 )
-async def test_one_that_is_none_is_named(tmp_path: Path, content: bytes, password: str | None) -> None:
-    """By its file, with what the SDK has to say."""
+async def test_the_error_of_an_invalid_certificate_names_its_file(
+    tmp_path: Path, content: bytes, password: str | None
+) -> None:
+    """With the SDK's message."""
     path, secret = tmp_path / "sp.pem", tmp_path / "password"
     path.write_bytes(content)
     secret.write_text(password or "")
-    async with opening() as opened:
+    async with open_credentials() as opened:
         with pytest.raises(UsageError, match=r"^credential: certificate_file: .*/sp\.pem: .+"):
             await opened.open(credential_of(path, secret if password else None))

@@ -1,4 +1,4 @@
-"""One token request at a time, whoever asks."""
+"""SingleFlightCredential: one token request at a time, and cached tokens."""
 
 from __future__ import annotations
 
@@ -10,48 +10,48 @@ import pytest
 from azure.core.credentials import AccessTokenInfo
 from azure.core.exceptions import ClientAuthenticationError
 
-from keysync.azure.credentials import SingleFlightCredential
+from keysync.azure.single_flight_credential import SingleFlightCredential
 
 SCOPE = "https://vault.azure.net/.default"
 
 
 class Issuer:
-    """Gives numbered tokens once `gate` is open; raises `failure` while it is set."""
+    """Returns numbered tokens once `gate` is set; raises `failure` if there is one."""
 
     def __init__(self, lifetime: float = 3600, refresh_in: float | None = None) -> None:
         self.gate = asyncio.Event()
         self.gate.set()
         self.failure: Exception | None = None
         self.lifetime, self.refresh_in = lifetime, refresh_in
-        self.asked: list[tuple[tuple[str, ...], dict[str, Any]]] = []
+        self.requests: list[tuple[tuple[str, ...], dict[str, Any]]] = []
         self.closed = False
 
     async def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
-        self.asked.append((scopes, dict(options or {})))
+        self.requests.append((scopes, dict(options or {})))
         await self.gate.wait()
         if self.failure is not None:
             raise self.failure
         now = time.time()
         refresh = None if self.refresh_in is None else int(now + self.refresh_in)
-        return AccessTokenInfo(f"token-{len(self.asked)}", int(now + self.lifetime), refresh_on=refresh)
+        return AccessTokenInfo(f"token-{len(self.requests)}", int(now + self.lifetime), refresh_on=refresh)
 
     async def close(self) -> None:
         self.closed = True
 
 
-async def test_many_callers_make_one_request():
-    """Thirty that ask at once share one request and one token."""
+async def test_concurrent_callers_share_one_request():
+    """They get the same token."""
     issuer = Issuer()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
         tokens = await asyncio.gather(*(credential.get_token_info(SCOPE) for _ in range(30)))
         assert {token.token for token in tokens} == {"token-1"}
         assert (await credential.get_token(SCOPE)).token == "token-1"
-    assert len(issuer.asked) == 1
+    assert len(issuer.requests) == 1
     assert issuer.closed
 
 
-async def test_a_caller_that_leaves_takes_nothing_from_the_others():
-    """The request goes on for those who still wait, even if the first to ask has gone."""
+async def test_a_cancelled_caller_does_not_cancel_the_request():
+    """It goes on for the other callers, even if the first one is cancelled."""
     issuer = Issuer()
     issuer.gate.clear()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
@@ -62,54 +62,54 @@ async def test_a_caller_that_leaves_takes_nothing_from_the_others():
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert [result.token for result in results[1:] if isinstance(result, AccessTokenInfo)] == ["token-1"] * 2
-    assert len(issuer.asked) == 1
+    assert len(issuer.requests) == 1
 
 
-async def test_a_failure_reaches_all_and_is_not_kept():
-    """All who waited learn of the failure; the next to ask makes a new request."""
+async def test_a_failure_is_raised_to_all_callers_and_not_cached():
+    """The next caller makes a new request."""
     issuer = Issuer()
     issuer.failure = ClientAuthenticationError(message="no")
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
         results = await asyncio.gather(*(credential.get_token_info(SCOPE) for _ in range(5)), return_exceptions=True)
         assert all(isinstance(result, ClientAuthenticationError) for result in results)
-        assert len(issuer.asked) == 1
+        assert len(issuer.requests) == 1
         issuer.failure = None
         assert (await credential.get_token_info(SCOPE)).token == "token-2"
 
 
 async def test_each_scope_and_tenant_has_its_own_token():
-    """A token of one tenant or scope is never given for another."""
+    """A token of one tenant or scope is never used for another."""
     issuer = Issuer()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
-        one = await credential.get_token(SCOPE, tenant_id="a")
-        other = await credential.get_token(SCOPE, tenant_id="b")
+        first = await credential.get_token(SCOPE, tenant_id="a")
+        second = await credential.get_token(SCOPE, tenant_id="b")
         third = await credential.get_token("https://management.azure.com/.default", tenant_id="a")
         again = await credential.get_token(SCOPE, tenant_id="a")
-    assert len({one.token, other.token, third.token}) == 3
-    assert again.token == one.token
-    assert issuer.asked[1][1]["tenant_id"] == "b"
+    assert len({first.token, second.token, third.token}) == 3
+    assert again.token == first.token
+    assert issuer.requests[1][1]["tenant_id"] == "b"
 
 
 @pytest.mark.parametrize(("lifetime", "refresh_in"), [(299, None), (3600, -1)], ids=["about to end", "to be refreshed"])
-async def test_a_stale_token_is_replaced(lifetime: float, refresh_in: float | None):
-    """Five minutes before its end, or from `refresh_on`, a token is asked for anew."""
+async def test_an_expiring_token_is_replaced(lifetime: float, refresh_in: float | None):
+    """Five minutes before it expires, or from its `refresh_on`."""
     issuer = Issuer(lifetime, refresh_in)
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
         assert (await credential.get_token_info(SCOPE)).token == "token-1"
         assert (await credential.get_token_info(SCOPE)).token == "token-2"
 
 
-async def test_a_token_for_claims_is_not_kept():
-    """A challenge with claims is answered with a fresh token each time."""
+async def test_a_token_with_claims_is_not_reused():
+    """Each challenge with claims needs a new token."""
     issuer = Issuer()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
-        one = await credential.get_token(SCOPE, claims="c")
-        other = await credential.get_token(SCOPE, claims="c")
-    assert one.token != other.token
+        first = await credential.get_token(SCOPE, claims="c")
+        second = await credential.get_token(SCOPE, claims="c")
+    assert first.token != second.token
 
 
-async def test_closing_ends_a_request_that_nobody_waits_for():
-    """A run that ends leaves no request behind."""
+async def test_closing_cancels_current_requests():
+    """Also one whose callers have all been cancelled."""
     issuer = Issuer()
     issuer.gate.clear()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
@@ -118,11 +118,11 @@ async def test_closing_ends_a_request_that_nobody_waits_for():
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
     assert issuer.closed
-    assert not [other for other in asyncio.all_tasks() if other.get_name() == "token test"]
+    assert not [second for second in asyncio.all_tasks() if second.get_name() == "token test"]
 
 
 class MetadataService(Issuer):
-    """Answers with `statuses`, one a request, and then with tokens."""
+    """Replies with `statuses`, one per request, and then with tokens."""
 
     def __init__(self, *statuses: int) -> None:
         super().__init__()
@@ -131,14 +131,14 @@ class MetadataService(Issuer):
     async def get_token_info(self, *scopes: str, options: Any = None) -> AccessTokenInfo:
         if not self.statuses:
             return await super().get_token_info(*scopes, options=options)
-        self.asked.append((scopes, {}))
+        self.requests.append((scopes, {}))
         error = ClientAuthenticationError(message="not now")
         error.status_code = self.statuses.pop(0)
         raise error
 
 
-async def test_a_metadata_service_that_is_being_updated_is_asked_again():
-    """404 and 410 are repeated, with pauses, until it answers."""
+async def test_requests_to_a_metadata_service_under_update_are_repeated():
+    """After 404 and 410, with pauses, until there is a token."""
     service, pauses = MetadataService(410, 404, 410), list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -150,8 +150,8 @@ async def test_a_metadata_service_that_is_being_updated_is_asked_again():
     assert all(0.0 <= pause <= 4.0 for pause in pauses)
 
 
-async def test_a_metadata_service_is_not_asked_for_ever():
-    """After 70 seconds of pauses the failure is the caller's."""
+async def test_requests_to_a_metadata_service_are_not_repeated_forever():
+    """After 70 seconds of pauses the failure is raised."""
     service, pauses = MetadataService(*[410] * 10_000), list[float]()
 
     async def sleep(seconds: float) -> None:
@@ -165,10 +165,10 @@ async def test_a_metadata_service_is_not_asked_for_ever():
 
 
 @pytest.mark.parametrize(("patience", "status"), [(0.0, 410), (70.0, 400), (70.0, 403)])
-async def test_other_refusals_are_not_repeated(patience: float, status: int):
-    """No other credential is patient, and no other status says that waiting helps."""
+async def test_requests_are_not_repeated_after_other_refusals(patience: float, status: int):
+    """Nor by other credentials."""
     service = MetadataService(status)
     async with SingleFlightCredential(lambda: service, "test", patience=patience) as credential:
         with pytest.raises(ClientAuthenticationError):
             await credential.get_token_info(SCOPE)
-    assert len(service.asked) == 1
+    assert len(service.requests) == 1

@@ -1,0 +1,212 @@
+"""A credential that makes one token request at a time, however many calls need the token."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import re
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from pathlib import Path
+from random import uniform
+from types import TracebackType
+from typing import Any, Final, Self, TypeAlias
+
+import structlog
+from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+from azure.core.exceptions import ClientAuthenticationError
+from azure.identity import CredentialUnavailableError
+
+from keysync.azure.sign_in import UNKNOWN, SignIn
+from keysync.files import irregular_reason
+
+_Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
+_RENEW_BEFORE_EXPIRY: Final = 300.0
+# A metadata service replies 404 or 410 while it is being updated, for up to 70 seconds.
+# learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+_UPDATING_STATUS: Final = frozenset({404, 410})
+_MAX_PAUSE: Final = 16.0
+# Errors of Entra that a newer assertion may fix: outside its validity (700024), invalid or revoked (50013), or signed with a key
+# that Entra does not know yet or no longer (700027).
+# learn.microsoft.com/entra/identity-platform/reference-error-codes
+_ASSERTION_REFUSED: Final = re.compile(r"AADSTS(?:700024|700027|50013)\b")
+
+
+class SingleFlightCredential:
+    """Makes one token request at a time for each scope and tenant; concurrent callers share it. Caches the tokens.
+
+    Without it, azure-identity's aio credentials make a request for each concurrent caller, and a VM's metadata service replies
+    429 at about five requests per second. A token is cached until five minutes before it expires, until its `refresh_on`, or
+    until a service refuses it.
+
+    `build` makes the SDK's credential. The SDK's own caches keep a refused token (MSAL, until it expires) or assertion
+    (WorkloadIdentityCredential, for ten minutes) and cannot be cleared, so a refusal replaces the SDK's credential.
+
+    A request has `timeout` seconds. While a metadata service is being updated, requests are repeated for `patience` more seconds.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Any],
+        name: str,
+        *,
+        timeout: float = 30.0,
+        patience: float = 0.0,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        expires_at: datetime | None = None,
+        token_file: Path | None = None,
+        sign_in: SignIn = UNKNOWN,
+    ) -> None:
+        self._build = build
+        self._patience = patience
+        self._sleep = sleep
+        self._sdk_credential = build()
+        self._rebuild_needed = False
+        self._token_file = token_file
+        self.name = name
+        self.sign_in = sign_in
+        self.expires_at = expires_at
+        """When its certificate expires; None if it has none, or its expiry is unknown."""
+        self._timeout = timeout
+        self._tokens: dict[_Key, AccessTokenInfo] = {}
+        self._requests: dict[_Key, asyncio.Task[AccessTokenInfo]] = {}
+
+    async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
+        """The token for `scopes`, from the cache or from the current request.
+
+        Raises what azure-identity raises: ClientAuthenticationError, CredentialUnavailableError.
+        """
+        requested: TokenRequestOptions = options or {}
+        key = (scopes, requested.get("tenant_id"), requested.get("claims"), bool(requested.get("enable_cae")))
+        token = self._tokens.get(key)
+        if token is not None and not _needs_renewal(token):
+            return token
+        request = self._requests.get(key)
+        if request is None:
+            request = asyncio.create_task(self._single_request(key, scopes, requested), name=f"token {self.name}")
+            self._requests[key] = request
+            request.add_done_callback(lambda done: self._request_done(key, done))
+        # Shielded: a cancelled caller must not cancel the request of the others.
+        return await asyncio.shield(request)
+
+    async def get_token(
+        self,
+        *scopes: str,
+        claims: str | None = None,
+        tenant_id: str | None = None,
+        enable_cae: bool = False,
+        **_: object,
+    ) -> AccessToken:
+        """The token by azure-core's older protocol; calls `get_token_info`."""
+        options: TokenRequestOptions = {"enable_cae": enable_cae}
+        if claims:
+            options["claims"] = claims
+        if tenant_id:
+            options["tenant_id"] = tenant_id
+        token = await self.get_token_info(*scopes, options=options)
+        return AccessToken(token.token, token.expires_on)
+
+    async def _single_request(
+        self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions
+    ) -> AccessTokenInfo:
+        # With its own deadline: callers share this request, so a hanging one would fail every later attempt too.
+        try:
+            async with asyncio.timeout(self._timeout + self._patience):
+                token = await self._token_with_patience(scopes, options)
+        except Exception as error:
+            vars(error).update(sign_in=self.sign_in, credential=self.name)  # for the failure record and its hint
+            raise
+        # A token with claims is also valid for calls without claims, and replaces a refused token.
+        self._tokens[_without_claims(key)] = token
+        return token
+
+    def reject(self, token: str) -> None:
+        """Removes `token` from the cache after a service has refused it with 401. The next call requests a new one."""
+        dropped = [key for key, known in self._tokens.items() if hmac.compare_digest(known.token, token)]
+        for key in dropped:
+            del self._tokens[key]
+        if dropped:
+            self._rebuild_needed = True
+            log: Any = structlog.get_logger("keysync")
+            log.info("credential.token_rejected", credential=self.name)
+
+    async def _token_with_patience(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        waited, cap = 0.0, 1.0
+        while True:
+            try:
+                return await self._token_with_fresh_assertion(scopes, options)
+            except ClientAuthenticationError as error:
+                if error.status_code not in _UPDATING_STATUS or waited >= self._patience:
+                    raise
+            pause = min(uniform(0.0, cap), self._patience - waited)  # noqa: S311  # nosec B311  # no secret
+            waited, cap = waited + pause, min(2 * cap, _MAX_PAUSE)
+            await self._sleep(pause)
+
+    async def _token_with_fresh_assertion(
+        self, scopes: tuple[str, ...], options: TokenRequestOptions
+    ) -> AccessTokenInfo:
+        """A token of an SDK credential without refused tokens; makes a second request if a new assertion may help."""
+        if self._rebuild_needed:
+            await self._rebuild()
+        try:
+            return await self._request_token(scopes, options)
+        except ClientAuthenticationError as error:
+            if not _ASSERTION_REFUSED.search(str(error)):
+                raise
+            # The SDK read the file up to ten minutes ago; it may have been replaced since.
+            await self._rebuild()
+        try:
+            return await self._request_token(scopes, options)
+        except ClientAuthenticationError:
+            self._rebuild_needed = True
+            raise
+
+    async def _rebuild(self) -> None:
+        self._rebuild_needed, old = False, self._sdk_credential
+        self._sdk_credential = self._build()
+        await old.close()
+
+    async def _request_token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        # The SDK reads the file on the event loop, so a FIFO would block everything.
+        problem = None if self._token_file is None else irregular_reason(self._token_file)
+        if problem:
+            raise CredentialUnavailableError(f"the token file {self._token_file}: {problem}")
+        if hasattr(self._sdk_credential, "get_token_info"):
+            token: AccessTokenInfo = await self._sdk_credential.get_token_info(*scopes, options=options)
+            return token
+        access_token = await self._sdk_credential.get_token(*scopes, **options)
+        return AccessTokenInfo(access_token.token, access_token.expires_on)
+
+    def _request_done(self, key: _Key, request: asyncio.Task[AccessTokenInfo]) -> None:
+        self._requests.pop(key, None)
+        if not request.cancelled():
+            request.exception()  # retrieved here, as all callers may have been cancelled
+
+    async def close(self) -> None:
+        """Cancels the current requests, then closes the SDK's credential."""
+        for request in tuple(self._requests.values()):
+            request.cancel()
+        await asyncio.gather(*self._requests.values(), return_exceptions=True)
+        await self._sdk_credential.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None = None,
+        exc_value: BaseException | None = None,
+        traceback: TracebackType | None = None,
+    ) -> None:
+        await self.close()
+
+
+def _without_claims(key: _Key) -> _Key:
+    scopes, tenant_id, _, enable_cae = key
+    return scopes, tenant_id, None, enable_cae
+
+
+def _needs_renewal(token: AccessTokenInfo) -> bool:
+    now = time.time()
+    return token.expires_on - now < _RENEW_BEFORE_EXPIRY or (token.refresh_on is not None and token.refresh_on <= now)
