@@ -1,1 +1,1 @@
-"""Permissions that a configuration needs in Azure, the roles that grant them, and the script that assigns them."""
+"""The Azure permissions that a configuration needs, the roles that grant them, and a script that assigns the roles."""

@@ -1,7 +1,6 @@
-"""What a configuration needs to be allowed: which identity needs which role at which scope, and no more.
+"""The least privileges that a configuration needs: which identity needs which role at which scope.
 
-A role is a fixed set of actions (`ROLES`); what calls for each of them is what the runs and the doctor really ask of Azure, and a test
-compares the two.
+A role is a fixed set of actions (`ROLES`). A test compares them with the requests that sync runs and `check` send to Azure.
 """
 
 from __future__ import annotations
@@ -33,9 +32,9 @@ _WRITE: Final = (f"{_SECRETS}setSecret/action", f"{_SECRETS}update/action")
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """A set of permissions. `actions` are of Resource Manager, `data_actions` of Key Vault; a role has one kind of them.
+    """A set of permissions. A role has either `actions` of Resource Manager or `data_actions` of Key Vault.
 
-    `policy` is what an access policy of a vault grants for the same; `for_orphans` says that only the removal of orphans needs it.
+    `policy` holds the equivalent permissions of a vault's access policy. `for_orphans`: only the removal of orphans needs it.
     """
 
     title: str
@@ -54,12 +53,12 @@ ROLES: Final[dict[RoleKey, Role]] = {
     ),
     "subscriptions": Role(
         "subscriptions",
-        "Reads subscriptions, so that Resource Graph shows one without Batch accounts.",
+        "Reads subscriptions, so that Resource Graph shows those without Batch accounts.",
         ("Microsoft.Resources/subscriptions/read",),
     ),
     "read_secrets": Role(
         "read secrets",
-        "Compares secrets with keys, and writes none.",
+        "Reads secrets to compare them with keys.",
         data_actions=_READ,
         policy=("get", "list"),
     ),
@@ -71,13 +70,13 @@ ROLES: Final[dict[RoleKey, Role]] = {
     ),
     "recover_secrets": Role(
         "sync and recover secrets",
-        "Writes keys to secrets, and recovers deleted ones.",
+        "Writes keys to secrets and recovers deleted secrets.",
         data_actions=(*_READ, *_WRITE, f"{_SECRETS}recover/action"),
         policy=("get", "list", "set", "recover"),
     ),
     "see_accounts": Role(
         "see Batch accounts",
-        "Tells whether a Batch account is gone, before a secret of it is removed.",
+        "Checks whether a Batch account exists before its secret is removed.",
         ("Microsoft.Batch/batchAccounts/read",),
         for_orphans=True,
     ),
@@ -90,45 +89,49 @@ ROLES: Final[dict[RoleKey, Role]] = {
     ),
     "delete": Role(
         "delete orphans",
-        "Deletes secrets whose account is gone; they can be recovered.",
+        "Deletes secrets whose account is gone. They can be recovered.",
         data_actions=(f"{_SECRETS}delete",),
         policy=("delete",),
         for_orphans=True,
     ),
 }
-"""Every role that there is, in the order in which they are told."""
+"""All roles, in the order of the output."""
 
-_MORE_AND_MORE: Final[tuple[RoleKey, ...]] = ("read_secrets", "sync_secrets", "recover_secrets")
+_VAULT_ROLES: Final[tuple[RoleKey, ...]] = (
+    "read_secrets",
+    "sync_secrets",
+    "recover_secrets",
+)  # each includes the one before
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who signs in. `place` is the key of the configuration that says so first; `tenant` None where it does not say."""
+    """An identity that signs in. `config_key` is the first key of the configuration with its credential."""
 
-    place: str
+    config_key: str
     credential: Credential
 
     @property
     def tenant(self) -> str | None:
-        """The tenant that it is of, in lower case."""
+        """Its tenant in lower case; None if the configuration does not name it."""
         tenant: str | None = getattr(self.credential, "tenant_id", None)
         return tenant.lower() if tenant else None
 
     @property
     def client_id(self) -> str | None:
-        """The application or managed identity, where the configuration names it."""
+        """The client id of the application or managed identity; None if the configuration does not name it."""
         client_id: str | None = getattr(self.credential, "client_id", None)
         return client_id
 
     @property
     def principal_type(self) -> PrincipalType:
-        """As role assignments call it; `az login` is mostly done by a person."""
+        """The principal type of role assignments. A person usually runs `az login`."""
         return "User" if self.credential.type == "azure_cli" else "ServicePrincipal"
 
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """One role for one identity. `scope` is an ARM id, or the URL of a vault, whose ARM id no configuration knows."""
+    """One role for one identity. `scope` is an ARM id or the URL of a vault, since the configuration has no ARM ids of vaults."""
 
     identity: Identity
     role: RoleKey
@@ -141,143 +144,155 @@ class Grant:
 
 
 def permissions_of(config: Config) -> tuple[Grant, ...]:
-    """What `config` needs, identity by identity, each role and scope once and none within another of the same role."""
-    who = _Identities(config)
-    batch = list(_batch_keys(config, who))
-    wanted = [*batch, *_graph(config, who), *_vaults(config, who), *_proof(config, who, batch)]
+    """The grants that `config` needs, by identity. No scope repeats, nor lies within another scope of the same role."""
+    identities = _Identities(config)
+    batch = list(_batch_key_grants(config, identities))
+    grants = [
+        *batch,
+        *_resource_graph_grants(config, identities),
+        *_vault_grants(config, identities),
+        *_orphan_check_grants(config, identities, batch),
+    ]
     scopes: dict[tuple[Identity, RoleKey], list[str]] = {}
-    for grant in wanted:
+    for grant in grants:
         scopes.setdefault((grant.identity, grant.role), []).append(grant.scope)
     return tuple(
         Grant(identity, role, scope)
-        for identity in who.known
+        for identity in identities.known
         for role in ROLES
         for scope in covering(scopes.get((identity, role), ()))
     )
 
 
 def covering(scopes: Iterable[str]) -> tuple[str, ...]:
-    """`scopes` without those that are within another or said twice, in their order; ids are compared without case."""
-    spelt: dict[str, str] = {}
+    """`scopes` in their order, without duplicates and without scopes within another. Ids are compared without case."""
+    by_folded: dict[str, str] = {}
     for scope in scopes:
-        spelt.setdefault(fold(scope), scope)
-    return tuple(scope for lowered, scope in spelt.items() if not any(above in spelt for above in _above(lowered)))
+        by_folded.setdefault(fold(scope), scope)
+    return tuple(
+        scope for folded, scope in by_folded.items() if not any(parent in by_folded for parent in _parents(folded))
+    )
 
 
-def _above(scope: str) -> Iterator[str]:
-    """The ids that an ARM id is within; a vault's URL is within none."""
-    while scope.startswith("/") and (scope := scope.rpartition("/")[0]):
-        yield scope
+def is_written(config: Config, vault: str) -> bool:
+    """Whether keysync ever writes keys to the vault of that name."""
+    read_only = config.read_only or config.vaults[vault].read_only
+    return not read_only and any(not user.read_only for user in _users(config, vault))
+
+
+def orphan_vaults(config: Config) -> frozenset[str]:
+    """The names of the vaults that are searched for orphans: all, each by its first name. Empty for `orphans: keep`."""
+    if config.orphans == "keep":
+        return frozenset()
+    first_names: dict[str, str] = {}
+    for name, vault in config.vaults.items():
+        first_names.setdefault(vault.url, name)
+    return frozenset(first_names.values())
 
 
 class _Identities:
-    """Whom the configuration names: credentials that say the same are one identity."""
+    """The identities of a configuration. Equal credentials are one identity."""
 
     def __init__(self, config: Config) -> None:
         self._general = config.credential
         self._known: dict[Credential, Identity] = {}
         self.of(None, "credential")
 
-    def of(self, credential: Credential | None, place: str) -> Identity:
-        """The identity of a credential that stands at `place`, or the general one for None."""
-        wanted = credential or self._general
-        return self._known.setdefault(wanted, Identity(place, wanted))
+    def of(self, credential: Credential | None, config_key: str) -> Identity:
+        """The identity of the credential at `config_key`; the general identity for None."""
+        effective = credential or self._general
+        return self._known.setdefault(effective, Identity(config_key, effective))
 
     @property
     def known(self) -> tuple[Identity, ...]:
-        """All so far, the general one first."""
+        """All identities so far, the general one first."""
         return tuple(self._known.values())
 
 
-def _batch_keys(config: Config, who: _Identities) -> Iterator[Grant]:
-    """Read-only accounts too: their keys are compared."""
+def _batch_key_grants(config: Config, identities: _Identities) -> Iterator[Grant]:
+    """Includes read-only accounts: their keys are compared."""
     for index, account in enumerate(config.accounts):
-        yield Grant(who.of(account.credential, f"accounts[{index}].credential"), "batch_keys", account.resource_id)
+        identity = identities.of(account.credential, f"accounts[{index}].credential")
+        yield Grant(identity, "batch_keys", account.resource_id)
     for index, entry in enumerate(config.discover):
-        for scope in _listed(entry):
-            yield Grant(who.of(entry.credential, f"discover[{index}].credential"), "batch_keys", scope)
+        for scope in _listed_scopes(entry):
+            yield Grant(identities.of(entry.credential, f"discover[{index}].credential"), "batch_keys", scope)
 
 
-def _listed(entry: Discover) -> Iterator[str]:
-    for subscription in entry.scopes:
-        whole = _subscription(subscription)
-        yield from (
-            (f"{whole}/resourceGroups/{group}" for group in entry.resource_groups)
-            if entry.resource_groups
-            else (whole,)
-        )
-
-
-def _subscription(subscription_id: str) -> str:
-    return f"/subscriptions/{subscription_id}"
-
-
-def _graph(config: Config, who: _Identities) -> Iterator[Grant]:
-    """Resource Graph leaves out without a word what an identity may not see, so it is asked for the subscriptions too."""
+def _resource_graph_grants(config: Config, identities: _Identities) -> Iterator[Grant]:
+    """Resource Graph silently omits everything that an identity may not see, so keysync also queries the subscriptions."""
     for index, entry in enumerate(config.discover):
         for subscription in entry.scopes if entry.via == "resource_graph" else ():
-            identity = who.of(entry.credential, f"discover[{index}].credential")
-            yield Grant(identity, "subscriptions", _subscription(subscription))
+            identity = identities.of(entry.credential, f"discover[{index}].credential")
+            yield Grant(identity, "subscriptions", _subscription_scope(subscription))
 
 
-def _vaults(config: Config, who: _Identities) -> Iterator[Grant]:
+def _vault_grants(config: Config, identities: _Identities) -> Iterator[Grant]:
     strongest: dict[tuple[Identity, str], int] = {}
-    removed: list[Grant] = []
+    removals: list[Grant] = []
     searched = orphan_vaults(config)
     for name, vault in config.vaults.items():
-        users = tuple(_users(config, name))
-        if not users and name not in searched:
+        if name not in searched and not any(_users(config, name)):
             continue
-        identity, written = who.of(vault.credential, f"vaults.{name}.credential"), is_written(config, name)
-        role = 0 if not written else 1 if config.recover == "report" else 2
-        strongest[identity, vault.url] = max(role, strongest.get((identity, vault.url), 0))
+        identity = identities.of(vault.credential, f"vaults.{name}.credential")
+        level = 0 if not is_written(config, name) else 1 if config.recover == "report" else 2
+        strongest[identity, vault.url] = max(level, strongest.get((identity, vault.url), 0))
         if name in searched and config.orphans != "keep" and not (config.read_only or vault.read_only):
-            removed.append(Grant(identity, config.orphans, vault.url))
-    for (identity, url), role in strongest.items():
-        yield Grant(identity, _MORE_AND_MORE[role], url)
-    # Whoever syncs secrets may disable them.
-    yield from (one for one in removed if one.role == "delete" or not strongest[one.identity, one.scope])
+            removals.append(Grant(identity, config.orphans, vault.url))
+    for (identity, url), level in strongest.items():
+        yield Grant(identity, _VAULT_ROLES[level], url)
+    # A role that writes secrets includes the permission to disable them.
+    yield from (grant for grant in removals if grant.role == "delete" or not strongest[grant.identity, grant.scope])
 
 
-def is_written(config: Config, vault: str) -> bool:
-    """Whether keys are ever written to the vault of that name."""
-    observed = config.read_only or config.vaults[vault].read_only
-    return not observed and any(not user.read_only for user in _users(config, vault))
-
-
-def orphan_vaults(config: Config) -> frozenset[str]:
-    """The vaults that are searched for orphans: all, each by the first of its names."""
+def _orphan_check_grants(config: Config, identities: _Identities, batch: Iterable[Grant]) -> Iterator[Grant]:
+    """Before keysync removes an orphan it gets the account and lists its subscription, even if only accounts are configured."""
     if config.orphans == "keep":
-        return frozenset()
-    first: dict[str, str] = {}
-    for name, vault in config.vaults.items():
-        first.setdefault(vault.url, name)
-    return frozenset(first.values())
+        return
+    readable = {(grant.identity, grant.scope) for grant in batch}
+    of_accounts = (account.subscription_id for account in config.accounts)
+    for subscription in dict.fromkeys(chain(of_accounts, *(entry.scopes for entry in config.discover))):
+        identity = identities.of(*_subscription_credential(config, subscription))
+        grant = Grant(identity, "see_accounts", _subscription_scope(subscription))
+        if (grant.identity, grant.scope) not in readable:
+            yield grant
+
+
+def _subscription_credential(config: Config, subscription: str) -> tuple[Credential | None, str]:
+    """The credential for requests about a subscription, and its key: an account's, else a `discover` entry's.
+
+    The client that makes these requests chooses in the same order.
+    """
+    for index, account in enumerate(config.accounts):
+        if account.subscription_id == subscription:
+            return account.credential, f"accounts[{index}].credential"
+    return next(
+        (entry.credential, f"discover[{index}].credential")
+        for index, entry in enumerate(config.discover)
+        if subscription in entry.scopes
+    )
 
 
 def _users(config: Config, vault: str) -> Iterator[Account | Discover]:
-    """What may write to a vault; a tag of an account may name any of them."""
+    """The accounts and entries that may write to a vault. A tag of an account may name any vault."""
     yield from (account for account in config.accounts if vault in account.vaults)
     yield from (entry for entry in config.discover if vault in entry.vaults or entry.vaults_by_tag is not None)
 
 
-def _proof(config: Config, who: _Identities, batch: Iterable[Grant]) -> Iterator[Grant]:
-    """Before an orphan goes its account is looked up and its subscription listed, also where the configuration names single accounts."""
-    if config.orphans == "keep":
-        return
-    listing = {(grant.identity, grant.scope) for grant in batch}
-    named = chain((one.subscription_id for one in config.accounts), *(entry.scopes for entry in config.discover))
-    for subscription in dict.fromkeys(named):
-        # The same choice as of the client that asks: a listed account's, else an entry's.
-        listed = (
-            (one.credential, f"accounts[{at}]")
-            for at, one in enumerate(config.accounts)
-            if one.subscription_id == subscription
-        )
-        found = (
-            (one.credential, f"discover[{at}]") for at, one in enumerate(config.discover) if subscription in one.scopes
-        )
-        credential, place = next(chain(listed, found))
-        grant = Grant(who.of(credential, f"{place}.credential"), "see_accounts", _subscription(subscription))
-        if (grant.identity, grant.scope) not in listing:
-            yield grant
+def _listed_scopes(entry: Discover) -> Iterator[str]:
+    for subscription in entry.scopes:
+        scope = _subscription_scope(subscription)
+        if entry.resource_groups:
+            yield from (f"{scope}/resourceGroups/{group}" for group in entry.resource_groups)
+        else:
+            yield scope
+
+
+def _subscription_scope(subscription_id: str) -> str:
+    return f"/subscriptions/{subscription_id}"
+
+
+def _parents(scope: str) -> Iterator[str]:
+    """The ids that contain an ARM id. A vault's URL has none."""
+    while scope.startswith("/") and (scope := scope.rpartition("/")[0]):
+        yield scope

@@ -1,4 +1,4 @@
-"""Role definitions and assignments as Azure's own command line takes them, and as JSON."""
+"""Role definitions and assignments for the Azure CLI, and as JSON."""
 
 from __future__ import annotations
 
@@ -13,37 +13,40 @@ from keysync.access.permissions import ROLES, Grant, Identity, Role, RoleKey, co
 from keysync.config.settings import CloudMapping, Config
 from keysync.report.console import to_json
 
-# What a filter of az and of Resource Manager takes without harm; a name has 512 characters at most.
-_NAME_REFUSED: Final = re.compile(r"[^0-9a-zA-Z ._()-]+")
-_LONGEST_OWNER: Final = 64
-_MARK: Final = 8  # hexadecimal digits
-MOST_SCOPES: Final = 2000
-"""Assignable scopes that a role may have (learn.microsoft.com/azure/role-based-access-control/custom-roles)."""
+# Characters that filters of az and of Resource Manager do not need to escape. A name has at most 512 characters.
+_UNSAFE_IN_NAME: Final = re.compile(r"[^0-9a-zA-Z ._()-]+")
+_MAX_OWNER_LENGTH: Final = 64
+_DIGEST_LENGTH: Final = 8  # hexadecimal digits
+MAX_SCOPES: Final = 2000
+"""The limit of assignable scopes of a role (learn.microsoft.com/azure/role-based-access-control/custom-roles)."""
 
-# Names of vaults are labels of a domain of their cloud; another host is a private name, or a test double.
+# The first label of a vault's host is its name in these domains. Another host is a private name or a test double.
 _VAULT_DOMAINS: Final = ("vault.azure.net", "vault.usgovcloudapi.net", "vault.azure.cn")
 _POLICY_ORDER: Final = ("get", "list", "set", "recover", "delete")
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """An identity with what is known of it: `variable` of the script holds its object id, unless `object_id` is given."""
+    """An identity and its object id. The script reads the id from `variable` unless `object_id` is given."""
 
     identity: Identity
     variable: str
     object_id: str | None = None
 
     @property
-    def told(self) -> str:
-        """Which one it is, without anything secret."""
+    def description(self) -> str:
+        """Its configuration key, type, client id and tenant, without anything secret."""
         known = {"client id": self.identity.client_id, "tenant": self.identity.tenant}
-        more = "".join(f", {name} {value}" for name, value in known.items() if value)
-        return f"{self.identity.place} ({self.identity.credential.type}{more})"
+        details = "".join(f", {name} {value}" for name, value in known.items() if value)
+        return f"{self.identity.config_key} ({self.identity.credential.type}{details})"
 
 
 @dataclass(frozen=True, slots=True)
-class VaultPlace:
-    """A vault. `variable` of the script holds its ARM id; `azure_name` is None where the URL does not tell it."""
+class VaultScope:
+    """A vault as a scope of assignments. The script has its ARM id in `variable`.
+
+    `names` are its names in the configuration. `azure_name` is its name in Azure, None if the URL does not contain it.
+    """
 
     url: str
     names: tuple[str, ...]
@@ -51,8 +54,8 @@ class VaultPlace:
     azure_name: str | None
 
     @property
-    def find(self) -> tuple[str, ...] | None:
-        """The command that prints its ARM id."""
+    def find_command(self) -> tuple[str, ...] | None:
+        """The command that prints its ARM id; None without `azure_name`."""
         if self.azure_name is None:
             return None
         return ("az", "keyvault", "show", "--name", self.azure_name, "--query", "id", "--output", "tsv")
@@ -60,7 +63,10 @@ class VaultPlace:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A custom role in one tenant (None: the one that az is in). `groups` are ARM ids, `vaults` URLs whose groups count too."""
+    """A custom role in one tenant; None is the current tenant of az.
+
+    It is assignable in `groups`, ARM ids of resource groups or subscriptions, and in the resource groups of `vaults`, URLs.
+    """
 
     key: RoleKey
     name: str
@@ -70,11 +76,11 @@ class Definition:
 
     @property
     def role(self) -> Role:
-        """What it permits."""
+        """Its permissions."""
         return ROLES[self.key]
 
     def body(self, scopes: Sequence[str]) -> dict[str, Any]:
-        """The definition as `az role definition create` takes it, assignable at `scopes`."""
+        """The definition for `az role definition create`, assignable at `scopes`."""
         return {
             "Name": self.name,
             "IsCustom": True,
@@ -89,50 +95,53 @@ class Definition:
 
 @dataclass(frozen=True, slots=True)
 class RolePlan:
-    """All that `keysync role` tells. `cloud` is the name that az has for it, None for one that az does not know."""
+    """The output of `keysync role`. `cloud` is the name of the cloud in az, None if az has no name for it."""
 
     cloud: str | None
     principals: tuple[Principal, ...]
-    vaults: tuple[VaultPlace, ...]
+    vaults: tuple[VaultScope, ...]
     definitions: tuple[Definition, ...]
     grants: tuple[Grant, ...]
     notes: tuple[str, ...]
 
     def principal(self, identity: Identity) -> Principal:
-        """What is known of an identity."""
-        return next(one for one in self.principals if one.identity == identity)
+        """The principal of `identity`."""
+        return next(principal for principal in self.principals if principal.identity == identity)
 
-    def vault(self, url: str) -> VaultPlace:
-        """What is known of a vault."""
-        return next(one for one in self.vaults if one.url == url)
+    def vault(self, url: str) -> VaultScope:
+        """The vault with `url`."""
+        return next(vault for vault in self.vaults if vault.url == url)
 
     def definition(self, grant: Grant) -> Definition:
-        """The role of a grant."""
-        wanted = (grant.role, grant.identity.tenant)
-        return next(one for one in self.definitions if (one.key, one.tenant) == wanted)
+        """The definition of the role of `grant`."""
+        key = (grant.role, grant.identity.tenant)
+        return next(definition for definition in self.definitions if (definition.key, definition.tenant) == key)
 
-    def policies(self, vault: VaultPlace) -> dict[Principal, tuple[str, ...]]:
-        """What an access policy of the vault grants in place of its roles, by principal."""
-        found: dict[Principal, set[str]] = {}
+    def policies(self, vault: VaultScope) -> dict[Principal, tuple[str, ...]]:
+        """The permissions of an access policy that replaces the roles of the vault, by principal."""
+        permissions: dict[Principal, set[str]] = {}
         for grant in self.grants:
             if grant.scope == vault.url:
-                found.setdefault(self.principal(grant.identity), set()).update(ROLES[grant.role].policy)
-        return {one: tuple(sorted(granted, key=_POLICY_ORDER.index)) for one, granted in found.items()}
+                permissions.setdefault(self.principal(grant.identity), set()).update(ROLES[grant.role].policy)
+        return {
+            principal: tuple(sorted(granted, key=_POLICY_ORDER.index)) for principal, granted in permissions.items()
+        }
 
 
 _CLOUDS: Final = {"public": "AzureCloud", "usgovernment": "AzureUSGovernment", "china": "AzureChinaCloud"}
 
 
 def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> RolePlan:
-    """What `config` needs; `object_ids` are of its identities, in the order in which they are told."""
+    """The roles that `config` needs. `object_ids` belong to its identities in the order of the output; they may be fewer."""
     grants = permissions_of(config)
     identities = tuple(dict.fromkeys(grant.identity for grant in grants))
+    padded_ids = [*object_ids, *[None] * (len(identities) - len(object_ids))]
     principals = tuple(
-        Principal(one, f"PRINCIPAL_ID_{number}" if number > 1 else "PRINCIPAL_ID", given)
-        for number, (one, given) in enumerate(_padded(identities, object_ids), 1)
+        Principal(identity, f"PRINCIPAL_ID_{number}" if number > 1 else "PRINCIPAL_ID", object_id)
+        for number, (identity, object_id) in enumerate(zip(identities, padded_ids, strict=True), 1)
     )
     urls = dict.fromkeys(grant.scope for grant in grants if grant.is_vault)
-    vaults = tuple(_place(config, url, number) for number, url in enumerate(urls, 1))
+    vaults = tuple(_vault_scope(config, url, number) for number, url in enumerate(urls, 1))
     return RolePlan(
         cloud=None if isinstance(config.cloud, CloudMapping) else _CLOUDS[config.cloud],
         principals=principals,
@@ -143,25 +152,20 @@ def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> RolePlan:
     )
 
 
-def _padded(identities: Sequence[Identity], object_ids: Sequence[str]) -> Iterable[tuple[Identity, str | None]]:
-    return zip(identities, [*object_ids, *[None] * (len(identities) - len(object_ids))], strict=True)
-
-
-# Key Vault's own rule, so that no name is taken for an option.
+# The rule of Key Vault for names. A name that matches is no option of az.
 _VAULT_NAME: Final = re.compile(r"[A-Za-z][A-Za-z0-9-]{1,22}[A-Za-z0-9]")
 
 
-def _place(config: Config, url: str, number: int) -> VaultPlace:
+def _vault_scope(config: Config, url: str, number: int) -> VaultScope:
     names = tuple(name for name, vault in config.vaults.items() if vault.url == url)
     label, _, domain = urlsplit(url).netloc.partition(".")
-    return VaultPlace(
-        url, names, f"VAULT_ID_{number}", label if domain in _VAULT_DOMAINS and _VAULT_NAME.fullmatch(label) else None
-    )
+    azure_name = label if domain in _VAULT_DOMAINS and _VAULT_NAME.fullmatch(label) else None
+    return VaultScope(url, names, f"VAULT_ID_{number}", azure_name)
 
 
 def _definitions(owner: str | None, grants: Sequence[Grant]) -> tuple[Definition, ...]:
     tenants = sorted({grant.identity.tenant for grant in grants}, key=lambda tenant: tenant or "")
-    found = []
+    definitions: list[Definition] = []
     for tenant in tenants:
         for key in ROLES:
             scopes = [grant.scope for grant in grants if (grant.role, grant.identity.tenant) == (key, tenant)]
@@ -169,76 +173,76 @@ def _definitions(owner: str | None, grants: Sequence[Grant]) -> tuple[Definition
                 vaults = tuple(dict.fromkeys(scope for scope in scopes if not scope.startswith("/")))
                 groups = _assignable(scope for scope in scopes if scope.startswith("/"))
                 name = _name(ROLES[key].title, owner, (*groups, *vaults), tenant if len(tenants) > 1 else None)
-                found.append(Definition(key, name, tenant, groups, vaults))
-    return tuple(found)
+                definitions.append(Definition(key, name, tenant, groups, vaults))
+    return tuple(definitions)
 
 
 def _assignable(scopes: Iterable[str]) -> tuple[str, ...]:
-    """Groups and subscriptions for ARM ids: a role cannot be made for a single resource."""
+    """The resource groups or subscriptions of ARM ids, since a role is not assignable at a single resource."""
     groups = covering(scope.partition("/providers/")[0] for scope in scopes)
-    if len(groups) <= MOST_SCOPES:
+    if len(groups) <= MAX_SCOPES:
         return groups
     return covering("/".join(group.split("/")[:3]) for group in groups)
 
 
 def _name(title: str, owner: str | None, scopes: Iterable[str], tenant: str | None) -> str:
-    """A name that no other installation's role has: by its owner, else by what the role is for.
+    """A name that no role of another installation has. It contains the owner, or else a digest of the scopes.
 
-    Names are unique in a tenant, and making a role anew under the name of another's would take that one's scopes away.
+    Names are unique in a tenant. Two installations that share a name would overwrite each other's scopes.
     """
     if owner is None:
-        marks = [_digest("\n".join(sorted(scope.lower() for scope in scopes)))]
+        suffixes = [_digest("\n".join(sorted(scope.lower() for scope in scopes)))]
     else:
-        plain = _NAME_REFUSED.sub("-", owner)[:_LONGEST_OWNER].strip()
-        marks = [plain] if plain == owner else [plain, _digest(owner)]
-    marks += [f"tenant {tenant}"] if tenant else []
-    return f"keysync {title} ({' '.join(mark for mark in marks if mark)})"
+        plain = _UNSAFE_IN_NAME.sub("-", owner)[:_MAX_OWNER_LENGTH].strip()
+        suffixes = [plain] if plain == owner else [plain, _digest(owner)]
+    suffixes += [f"tenant {tenant}"] if tenant else []
+    return f"keysync {title} ({' '.join(suffix for suffix in suffixes if suffix)})"
 
 
 def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:_MARK]
+    return hashlib.sha256(text.encode()).hexdigest()[:_DIGEST_LENGTH]
 
 
 def _notes(config: Config, grants: Sequence[Grant]) -> Iterable[str]:
     if config.read_only:
-        yield "read_only is in force: nothing here lets keysync write."
+        yield "`read_only` is set: no role here lets keysync write."
     if config.owner is None:
-        yield "There is no `owner`: the names of the roles change with what they are for. Set one to keep them."
+        yield "Without `owner` the names of the roles depend on their scopes. Set `owner` to keep the names."
     if config.discover:
         yield (
-            "`discover` finds accounts by listing: its roles hold for every Batch account of the group or subscription, also "
-            "for those that its filters leave out."
+            "`discover` lists accounts, so its roles apply to every Batch account of the resource group or subscription, "
+            "including accounts that its filters exclude."
         )
     if any(grant.role == "see_accounts" for grant in grants):
         yield (
-            "An orphan whose subscription the configuration no longer names stays until the identity may see Batch accounts there "
-            "too."
+            "keysync keeps an orphan whose subscription is no longer in the configuration, until the identity may read Batch "
+            "accounts there."
         )
     if any(grant.is_vault for grant in grants):
-        yield "A role counts on a vault that takes roles (Azure RBAC). On one that takes access policies, a policy grants the same."
+        yield "A role has an effect only on a vault with Azure RBAC. On a vault with access policies, use an access policy instead."
 
 
 def to_dict(plan: RolePlan) -> dict[str, Any]:
-    """The JSON of `keysync role --output json`. In braces stands what the configuration does not say: a vault's group."""
+    """The JSON of `keysync role --output json`. The resource group of a vault is not known; a text in braces replaces it."""
     return {
         "cloud": plan.cloud,
-        "identities": [_identity(one) for one in plan.principals],
-        "vaults": [_vault(plan, one) for one in plan.vaults],
-        "roles": [_role(one) for one in plan.definitions],
-        "assignments": [_assignment(plan, one) for one in plan.grants],
+        "identities": [_identity(principal) for principal in plan.principals],
+        "vaults": [_vault(plan, vault) for vault in plan.vaults],
+        "roles": [_role(definition) for definition in plan.definitions],
+        "assignments": [_assignment(plan, grant) for grant in plan.grants],
         "notes": list(plan.notes),
     }
 
 
 def render(plan: RolePlan) -> str:
-    """The JSON as text, with a newline at its end."""
+    """The JSON as text that ends with a newline."""
     return to_json(to_dict(plan)) + "\n"
 
 
 def _identity(principal: Principal) -> Mapping[str, Any]:
     identity = principal.identity
     return {
-        "identity": identity.place,
+        "identity": identity.config_key,
         "type": identity.credential.type,
         "client_id": identity.client_id,
         "tenant_id": identity.tenant,
@@ -247,15 +251,15 @@ def _identity(principal: Principal) -> Mapping[str, Any]:
     }
 
 
-def _vault(plan: RolePlan, vault: VaultPlace) -> Mapping[str, Any]:
+def _vault(plan: RolePlan, vault: VaultScope) -> Mapping[str, Any]:
     policies = [
-        {"identity": principal.identity.place, "secret_permissions": list(granted)}
+        {"identity": principal.identity.config_key, "secret_permissions": list(granted)}
         for principal, granted in plan.policies(vault).items()
     ]
     return {
         "vaults": list(vault.names),
         "url": vault.url,
-        "find_id": list(vault.find) if vault.find else None,
+        "find_id": list(vault.find_command) if vault.find_command else None,
         "or_access_policies": policies,
     }
 
@@ -272,7 +276,7 @@ def _role(definition: Definition) -> Mapping[str, Any]:
 
 def _assignment(plan: RolePlan, grant: Grant) -> Mapping[str, Any]:
     return {
-        "identity": grant.identity.place,
+        "identity": grant.identity.config_key,
         "role": plan.definition(grant).name,
         "scope": None if grant.is_vault else grant.scope,
         "vault": grant.scope if grant.is_vault else None,

@@ -1,4 +1,4 @@
-"""What a configuration needs: each account and vault reached by exactly one assignment of its identity, none within another."""
+"""Grants of a configuration: exactly one assignment covers each account and vault, and none lies within another."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def config(**more: Any) -> Config:
     return config_of({"vaults": {"main": {"url": URL}}, "accounts": [account], **more})
 
 
-def told(made: Config) -> set[tuple[str, str, str]]:
-    """Grants as place, role and scope."""
-    return {(grant.identity.place, grant.role, grant.scope) for grant in permissions_of(made)}
+def grants_of(configuration: Config) -> set[tuple[str, str, str]]:
+    """Grants as configuration key, role and scope."""
+    return {(grant.identity.config_key, grant.role, grant.scope) for grant in permissions_of(configuration)}
 
 
 def entry(**more: Any) -> dict[str, Any]:
@@ -40,100 +40,103 @@ def entry(**more: Any) -> dict[str, Any]:
 ALPHA = f"{ONE}/resourceGroups/render/providers/Microsoft.Batch/batchAccounts/alpha"
 
 
-def test_a_plain_configuration_needs_two_roles() -> None:
-    """Keys of the account, secrets of the vault; with `recover: owned` one that recovers in place of the latter."""
-    assert told(config()) == {("credential", "batch_keys", ALPHA), ("credential", "sync_secrets", URL)}
-    assert ("credential", "recover_secrets", URL) in told(config(recover="owned"))
+def test_simple_configuration_needs_two_roles() -> None:
+    """One for keys of the account, one for secrets of the vault. `recover: owned` replaces the latter."""
+    assert grants_of(config()) == {("credential", "batch_keys", ALPHA), ("credential", "sync_secrets", URL)}
+    assert ("credential", "recover_secrets", URL) in grants_of(config(recover="owned"))
 
 
-@pytest.mark.parametrize("where", ["all", "vault", "account"])
-def test_what_is_read_only_is_read(where: str) -> None:
-    """However it is said: keys are still compared, and nothing lets keysync write, nor recover."""
-    made = config(recover="owned")
-    places = {
+@pytest.mark.parametrize("level", ["all", "vault", "account"])
+def test_read_only_needs_no_write_permission(level: str) -> None:
+    """At any level: keys are still compared, but no role lets keysync write or recover."""
+    configuration = config(recover="owned")
+    changes: dict[str, dict[str, Any]] = {
         "all": {"read_only": True},
-        "vault": {"vaults": {"main": replace(made.vaults["main"], read_only=True)}},
-        "account": {"accounts": (replace(made.accounts[0], read_only=True),)},
+        "vault": {"vaults": {"main": replace(configuration.vaults["main"], read_only=True)}},
+        "account": {"accounts": (replace(configuration.accounts[0], read_only=True),)},
     }
-    assert told(replace(made, **places[where])) == {
+    assert grants_of(replace(configuration, **changes[level])) == {
         ("credential", "batch_keys", ALPHA),
         ("credential", "read_secrets", URL),
     }
 
 
-def test_one_account_that_writes_is_enough_for_a_vault_to_be_written() -> None:
-    """A vault is one scope, whoever uses it."""
-    made = config(discover=[entry(read_only=True)])
-    assert is_written(made, "main")
-    assert ("credential", "sync_secrets", URL) in told(made)
+def test_one_writing_account_makes_a_vault_written() -> None:
+    """A vault is one scope for all its users."""
+    configuration = config(discover=[entry(read_only=True)])
+    assert is_written(configuration, "main")
+    assert ("credential", "sync_secrets", URL) in grants_of(configuration)
 
 
 @pytest.mark.parametrize(("more", "scopes"), [
     ({}, [ONE]),
     ({"resource_groups": ["render", "RENDER", "west"]}, [f"{ONE}/resourceGroups/render", f"{ONE}/resourceGroups/west"]),
 ])  # fmt: skip
-def test_discovery_needs_what_it_lists_and_accounts_within_need_no_more(
-    more: dict[str, Any], scopes: list[str]
-) -> None:
-    """The subscription, or its groups; `alpha` is in both."""
-    found = [scope for _, role, scope in told(config(discover=[entry(**more)])) if role == "batch_keys"]
+def test_discovery_covers_the_accounts_within(more: dict[str, Any], scopes: list[str]) -> None:
+    """It needs the subscription or its resource groups. `alpha` is in both."""
+    found = [scope for _, role, scope in grants_of(config(discover=[entry(**more)])) if role == "batch_keys"]
     assert sorted(found) == sorted(scopes)
 
 
-def test_an_account_of_another_identity_needs_its_own_assignment() -> None:
-    """What one identity may do on a subscription helps no other."""
-    made = config(discover=[entry(credential={"type": "managed_identity"})])
-    assert told(made) >= {("credential", "batch_keys", ALPHA), ("discover[0].credential", "batch_keys", ONE)}
+def test_account_with_another_identity_needs_its_own_assignment() -> None:
+    """Permissions of one identity do not help another."""
+    configuration = config(discover=[entry(credential={"type": "managed_identity"})])
+    assert grants_of(configuration) >= {
+        ("credential", "batch_keys", ALPHA),
+        ("discover[0].credential", "batch_keys", ONE),
+    }
 
 
-def test_resource_graph_needs_to_see_the_subscription() -> None:
-    """Else one without Batch accounts looks like one that is not shown."""
-    assert ("credential", "subscriptions", ONE) in told(
+def test_resource_graph_needs_to_read_the_subscription() -> None:
+    """Otherwise a subscription without Batch accounts looks like one without access."""
+    assert ("credential", "subscriptions", ONE) in grants_of(
         config(discover=[entry(via="resource_graph", resource_groups=["a"])])
     )
-    assert not [role for _, role, _ in told(config(discover=[entry()])) if role == "subscriptions"]
+    assert not [role for _, role, _ in grants_of(config(discover=[entry()])) if role == "subscriptions"]
 
 
-def test_a_tag_may_name_any_vault() -> None:
-    """So each is written."""
+def test_vaults_by_tag_may_use_any_vault() -> None:
+    """So each vault needs write permissions."""
     vaults = {"main": {"url": URL}, "second": {"url": "https://kv-2.vault.azure.net"}, "seen": {"url": "https://kv-3.vault.azure.net", "read_only": True}}  # fmt: skip
-    made = config(vaults=vaults, discover=[entry(vaults_by_tag="vault")])
-    assert {role: scope for _, role, scope in told(made) if "secrets" in role and scope != URL} == {
+    configuration = config(vaults=vaults, discover=[entry(vaults_by_tag="vault")])
+    assert {role: scope for _, role, scope in grants_of(configuration) if "secrets" in role and scope != URL} == {
         "sync_secrets": vaults["second"]["url"],
         "read_secrets": vaults["seen"]["url"],
     }
 
 
-def test_a_vault_that_nothing_uses_needs_nothing() -> None:
-    """Unless orphans are looked for there."""
+def test_unused_vault_needs_no_role() -> None:
+    """Unless it is searched for orphans."""
     vaults = {"main": {"url": URL}, "old": {"url": "https://kv-old.vault.azure.net"}}
     old = vaults["old"]["url"]
-    assert {scope for _, _, scope in told(config(vaults=vaults))} == {ALPHA, URL}
-    kept = {role for _, role, scope in told(config(vaults=vaults, owner="us", orphans="disable")) if scope == old}
+    assert {scope for _, _, scope in grants_of(config(vaults=vaults))} == {ALPHA, URL}
+    kept = {role for _, role, scope in grants_of(config(vaults=vaults, owner="us", orphans="disable")) if scope == old}
     assert kept == {"read_secrets", "disable"}
 
 
-def test_removal_of_orphans_stands_apart() -> None:
-    """Deleting is a role of its own; disabling needs none where secrets are written; both need to see what accounts there are."""
+def test_removal_of_orphans_has_separate_roles() -> None:
+    """Deleting has its own role. Disabling needs none if secrets are written. Both need to read the accounts."""
     proof = ("credential", "see_accounts", ONE)
-    extra = told(config(owner="us", orphans="delete")) - told(config(owner="us"))
+    extra = grants_of(config(owner="us", orphans="delete")) - grants_of(config(owner="us"))
     assert extra == {proof, ("credential", "delete", URL)}
-    assert told(config(owner="us", orphans="disable")) - told(config(owner="us")) == {proof}
-    listed = told(config(owner="us", orphans="delete", discover=[entry()]))
-    assert proof not in listed  # whoever lists the subscription sees them
-    assert not [role for _, role, _ in told(config(owner="us", orphans="delete", read_only=True)) if role == "delete"]
+    assert grants_of(config(owner="us", orphans="disable")) - grants_of(config(owner="us")) == {proof}
+    listed = grants_of(config(owner="us", orphans="delete", discover=[entry()]))
+    assert proof not in listed  # discovery already reads the subscription
+    assert not [
+        role for _, role, _ in grants_of(config(owner="us", orphans="delete", read_only=True)) if role == "delete"
+    ]
 
 
-def test_two_names_of_one_vault_are_one() -> None:
-    """The one that is written wins."""
+def test_two_names_of_one_vault_are_one_scope() -> None:
+    """The stronger role applies."""
     vaults = {"seen": {"url": URL, "read_only": True}, "main": {"url": f"{URL}/"}}
     account = {"subscription_id": SUBSCRIPTIONS[0], "resource_group": "render", "name": "beta", "vaults": ["seen"]}
-    made = config(vaults=vaults, accounts=[account, {**account, "name": "alpha", "vaults": ["main"]}])
-    assert [grant.role for grant in permissions_of(made) if grant.is_vault] == ["sync_secrets"]
+    configuration = config(vaults=vaults, accounts=[account, {**account, "name": "alpha", "vaults": ["main"]}])
+    assert [grant.role for grant in permissions_of(configuration) if grant.is_vault] == ["sync_secrets"]
 
 
-def test_every_action_that_a_hint_names_is_in_a_role() -> None:
-    """What an operator is told to grant is what `keysync role` grants."""
+def test_roles_contain_every_action_of_hints() -> None:
+    """`keysync role` grants the actions that hints tell an operator to grant."""
     known = {action for role in ROLES.values() for action in (*role.actions, *role.data_actions)}
     assert {
         *hints._BATCH_ACTIONS.values(),
@@ -141,8 +144,8 @@ def test_every_action_that_a_hint_names_is_in_a_role() -> None:
     } <= known
 
 
-def test_covering_goes_by_whole_segments() -> None:
-    """A group is not within another because its name begins like it; a vault is within nothing."""
+def test_covering_compares_whole_segments() -> None:
+    """A group with a longer name is not within another. A vault is within nothing."""
     scopes = [
         "/subscriptions/a/resourceGroups/r",
         "/subscriptions/a/resourceGroups/rr",
@@ -152,7 +155,7 @@ def test_covering_goes_by_whole_segments() -> None:
     assert covering(scopes) == tuple(scopes[:3])
 
 
-# Whatever the configuration
+# Any configuration
 
 ACCOUNTS = st.fixed_dictionaries({
     "subscription_id": st.sampled_from(SUBSCRIPTIONS),
@@ -193,25 +196,25 @@ def is_within(scope: str, other: str) -> bool:
     return scope.lower() == other.lower() or scope.lower().startswith(f"{other.lower()}/")
 
 
-def needed(made: Config) -> Iterator[tuple[Any, str]]:
-    """Whose keys are listed by whom: credential and scope."""
-    for one in (*made.accounts, *made.discover):
-        credential = one.credential or made.credential
-        if isinstance(one, Account):
-            yield credential, one.resource_id
-        elif isinstance(one, Discover):
-            for subscription in one.scopes:
+def needed(configuration: Config) -> Iterator[tuple[Any, str]]:
+    """Each credential that lists keys, with the scope."""
+    for source in (*configuration.accounts, *configuration.discover):
+        credential = source.credential or configuration.credential
+        if isinstance(source, Account):
+            yield credential, source.resource_id
+        elif isinstance(source, Discover):
+            for subscription in source.scopes:
                 whole = f"/subscriptions/{subscription}"
-                yield from ((credential, f"{whole}/resourceGroups/{group}") for group in one.resource_groups)
-                if not one.resource_groups:
+                yield from ((credential, f"{whole}/resourceGroups/{group}") for group in source.resource_groups)
+                if not source.resource_groups:
                     yield credential, whole
 
 
 @given(configs())
-def test_each_thing_is_reached_once_and_nothing_more(made: Config) -> None:
-    """For each identity and role: every scope that is needed is within exactly one, and every one is needed."""
-    grants = permissions_of(made)
-    wanted = list(needed(made))
+def test_each_scope_is_covered_once_and_no_other(configuration: Config) -> None:
+    """For each identity and role, exactly one grant covers each needed scope, and every grant is needed."""
+    grants = permissions_of(configuration)
+    wanted = list(needed(configuration))
     keys = [grant for grant in grants if grant.role == "batch_keys"]
     for credential, scope in wanted:
         assert sum(one.identity.credential == credential and is_within(scope, one.scope) for one in keys) == 1
@@ -223,14 +226,15 @@ def test_each_thing_is_reached_once_and_nothing_more(made: Config) -> None:
     assert len(set(grants)) == len(grants)
     for one in grants:
         assert not [two for two in grants if two != one and _same_role(one, two) and is_within(one.scope, two.scope)]
-    for name, vault in made.vaults.items():
+    for name, vault in configuration.vaults.items():
         served = any(
-            name in one.vaults or getattr(one, "vaults_by_tag", None) for one in (*made.accounts, *made.discover)
+            name in one.vaults or getattr(one, "vaults_by_tag", None)
+            for one in (*configuration.accounts, *configuration.discover)
         )
         roles = [grant.role for grant in grants if grant.scope == vault.url and not ROLES[grant.role].for_orphans]
-        assert len(roles) == (1 if served or made.orphans != "keep" else 0)
+        assert len(roles) == (1 if served or configuration.orphans != "keep" else 0)
         writing = {action for grant in grants if grant.scope == vault.url for action in ROLES[grant.role].data_actions}
-        if made.read_only or vault.read_only:
+        if configuration.read_only or vault.read_only:
             assert writing <= {f"{SECRETS}getSecret/action", f"{SECRETS}readMetadata/action"}
 
 

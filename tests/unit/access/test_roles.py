@@ -1,4 +1,4 @@
-"""Roles as a script and as JSON: names, definitions, and that every word reaches `az` as it was meant."""
+"""Roles as a script and as JSON: names, definitions, and quoting of every argument of `az`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from keysync.access.roles import MOST_SCOPES, plan_roles, render, to_dict
+from keysync.access.roles import MAX_SCOPES, plan_roles, render, to_dict
 from keysync.access.script import render_script
 from keysync.config.settings import Config
 from tests.support.az import AzRun, run_with_az
@@ -34,18 +34,17 @@ def config(**more: Any) -> Config:
 
 
 def definitions(ran: AzRun) -> dict[str, Any]:
-    """The definitions that were made, by name."""
-    found = [json.loads(call[1]) for call in ran.of("role", "definition", "create")]
-    return {one["Name"]: one for one in found}
+    """The created definitions by name."""
+    bodies = [json.loads(call[1]) for call in ran.of("role", "definition", "create")]
+    return {body["Name"]: body for body in bodies}
 
 
 @pytest.mark.parametrize("shell", SHELLS)
-def test_the_script_makes_roles_and_assignments(shell: str, tmp_path: Path) -> None:
+def test_script_creates_roles_and_assignments(shell: str, tmp_path: Path) -> None:
     """Two definitions, assignable in the groups of the account and of the vault, and two assignments."""
     ran = run_with_az(render_script(plan_roles(config())), tmp_path, program=shell, PRINCIPAL_ID=WHO)
     assert (ran.code, ran.err) == (0, "")
-    made = definitions(ran)
-    assert {name: one["AssignableScopes"] for name, one in made.items()} == {
+    assert {name: body["AssignableScopes"] for name, body in definitions(ran).items()} == {
         "keysync Batch keys (us)": [GROUP],
         "keysync sync secrets (us)": [VAULT_GROUP],
     }
@@ -56,8 +55,8 @@ def test_the_script_makes_roles_and_assignments(shell: str, tmp_path: Path) -> N
     assert ran.of("keyvault", "show") == [["--name", "kv-render", "--query", "id", "--output", "tsv"]]
 
 
-def test_a_role_that_is_there_is_brought_up_to_date(tmp_path: Path) -> None:
-    """No second one of the same name is made, and its id is used."""
+def test_existing_role_is_updated(tmp_path: Path) -> None:
+    """No second role of the same name is created, and assignments use its id."""
     ran = run_with_az(render_script(plan_roles(config(), [WHO])), tmp_path, AZ_ROLES_THERE="1")
     assert ran.code == 0
     assert ran.of("role", "definition", "create") == []
@@ -65,8 +64,8 @@ def test_a_role_that_is_there_is_brought_up_to_date(tmp_path: Path) -> None:
     assert [call[1] for call in ran.of("role", "assignment", "create")] == [WHO, WHO]
 
 
-def test_a_role_that_cannot_be_made_ends_the_script(tmp_path: Path) -> None:
-    """Both reasons are shown, and nothing is assigned."""
+def test_script_ends_if_a_role_cannot_be_created(tmp_path: Path) -> None:
+    """It shows both errors and assigns nothing."""
     ran = run_with_az(render_script(plan_roles(config())), tmp_path, PRINCIPAL_ID=WHO, AZ_REFUSES="1")
     assert ran.code == 1
     assert "not allowed" in ran.err
@@ -74,28 +73,28 @@ def test_a_role_that_cannot_be_made_ends_the_script(tmp_path: Path) -> None:
     assert ran.of("role", "assignment", "create") == []
 
 
-def test_an_assignment_that_comes_too_early_is_tried_again(tmp_path: Path) -> None:
-    """Five times; then the script ends, and the next assignment is not made."""
+def test_early_assignment_is_retried(tmp_path: Path) -> None:
+    """After five tries the script ends without the next assignment."""
     ran = run_with_az(render_script(plan_roles(config())), tmp_path, PRINCIPAL_ID=WHO, AZ_LATE="1", PAUSE="0")
     assert ran.code == 1
     assert len(ran.of("role", "assignment", "create")) == 5
 
 
-def test_without_a_principal_nothing_is_asked(tmp_path: Path) -> None:
-    """The shell says what to set."""
+def test_missing_principal_ends_the_script(tmp_path: Path) -> None:
+    """The shell names the variable to set and calls nothing."""
     ran = run_with_az(render_script(plan_roles(config())), tmp_path)
     assert ran.code != 0
-    assert "PRINCIPAL_ID: set it to the object id of the identity that credential means" in ran.err
+    assert "PRINCIPAL_ID: set it to the object id of the identity at credential" in ran.err
     assert ran.calls == []
 
 
-def test_identities_that_the_configuration_names_are_looked_up(tmp_path: Path) -> None:
-    """Each has its own assignments; whoever signed in with `az login` is a user."""
-    made = config(
+def test_configured_identities_are_looked_up(tmp_path: Path) -> None:
+    """Each has its own assignments. The account of `az login` is a user."""
+    configuration = config(
         credential={"type": "managed_identity", "client_id": "m-1"},
         vaults={"main": {"url": URL, "credential": {"type": "azure_cli"}}},
     )
-    ran = run_with_az(render_script(plan_roles(made)), tmp_path, PRINCIPAL_ID_2=WHO)
+    ran = run_with_az(render_script(plan_roles(configuration)), tmp_path, PRINCIPAL_ID_2=WHO)
     assert (ran.code, ran.err) == (0, "")
     assert ran.of("ad", "sp", "show") == [["--id", "m-1", "--query", "id", "--output", "tsv"]]
     assigned = [(call[1], call[3], call[7]) for call in ran.of("role", "assignment", "create")]
@@ -103,12 +102,12 @@ def test_identities_that_the_configuration_names_are_looked_up(tmp_path: Path) -
     assert assigned[1][:2] == (WHO, "User")
 
 
-def test_each_tenant_has_roles_of_its_own(tmp_path: Path) -> None:
-    """Names are unique in a tenant and these may be one, so the tenant is in the name; az is put into each before its part."""
+def test_each_tenant_has_its_own_roles(tmp_path: Path) -> None:
+    """The name contains the tenant, since names are unique in a tenant. az changes to a tenant before its part."""
     other = "66666666-6666-6666-6666-666666666666"
     mine = {"type": "client_certificate", "tenant_id": other, "client_id": "c", "certificate_file": "cert.pem"}
-    made = config(vaults={"main": {"url": URL}, "theirs": {"url": "https://kv-2.vault.azure.net", "credential": mine}}, discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["theirs"]}])  # fmt: skip
-    ran = run_with_az(render_script(plan_roles(made)), tmp_path, PRINCIPAL_ID=WHO)
+    configuration = config(vaults={"main": {"url": URL}, "theirs": {"url": "https://kv-2.vault.azure.net", "credential": mine}}, discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["theirs"]}])  # fmt: skip
+    ran = run_with_az(render_script(plan_roles(configuration)), tmp_path, PRINCIPAL_ID=WHO)
     assert (ran.code, ran.err) == (0, "")
     assert ran.of("account", "list") == [
         ["--query", f"[?tenantId=='{other}' || tenantDefaultDomain=='{other}'] | [0].id", "--output", "tsv"]
@@ -123,21 +122,21 @@ def test_each_tenant_has_roles_of_its_own(tmp_path: Path) -> None:
     assert words.index("account set --subscription") < words.index("ad sp show")
 
 
-@pytest.mark.parametrize(("cloud", "told"), [
+@pytest.mark.parametrize(("cloud", "expected"), [
     ("public", []),
     ("usgovernment", [["--name", "AzureUSGovernment"]]),
     ("china", [["--name", "AzureChinaCloud"]]),
     ({"authority": "https://a.example", "resource_manager": "https://b.example"}, []),
 ])  # fmt: skip
-def test_other_clouds(cloud: Any, told: list[list[str]], tmp_path: Path) -> None:
-    """A named cloud is set; one without a name is told about."""
+def test_script_sets_the_cloud(cloud: Any, expected: list[list[str]], tmp_path: Path) -> None:
+    """A cloud without a name in az has a comment instead."""
     script = render_script(plan_roles(config(cloud=cloud)))
-    assert run_with_az(script, tmp_path, PRINCIPAL_ID=WHO).of("cloud", "set") == told
+    assert run_with_az(script, tmp_path, PRINCIPAL_ID=WHO).of("cloud", "set") == expected
     assert ("no name for" in script) == isinstance(cloud, dict)
 
 
-def test_a_vault_behind_a_private_name_has_to_be_named(tmp_path: Path) -> None:
-    """Its ARM id comes from the environment then, and the role is assignable in its group."""
+def test_vault_with_a_private_name_needs_its_id(tmp_path: Path) -> None:
+    """Its ARM id comes from the environment, and the role is assignable in its resource group."""
     script = render_script(plan_roles(config(vaults={"main": {"url": "https://localhost:8443"}})))
     assert run_with_az(script, tmp_path, PRINCIPAL_ID=WHO).code != 0
     vault = "/subscriptions/t/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
@@ -147,8 +146,8 @@ def test_a_vault_behind_a_private_name_has_to_be_named(tmp_path: Path) -> None:
     assert ran.of("role", "assignment", "create")[1][7] == vault
 
 
-def test_access_policies_are_told_as_comments() -> None:
-    """Metadata of secrets is shown to those who may list; an update is a set."""
+def test_access_policies_are_comments() -> None:
+    """Listing includes the metadata of secrets, and setting includes an update."""
     script = render_script(plan_roles(config(orphans="delete", recover="owned")))
     line = next(line for line in script.splitlines() if "set-policy" in line)
     assert (
@@ -157,8 +156,8 @@ def test_access_policies_are_told_as_comments() -> None:
     )
 
 
-def test_removal_of_orphans_comes_last_and_can_be_cut_off(tmp_path: Path) -> None:
-    """What stands above it is whole without it."""
+def test_removal_of_orphans_comes_last(tmp_path: Path) -> None:
+    """The script is complete without this last part."""
     head, found, _ = render_script(plan_roles(config(orphans="delete"))).partition("# Only for the removal of orphans")
     assert found
     ran = run_with_az(head, tmp_path, PRINCIPAL_ID=WHO)
@@ -167,8 +166,8 @@ def test_removal_of_orphans_comes_last_and_can_be_cut_off(tmp_path: Path) -> Non
     assert not [action for action in actions if "delete" in action]
 
 
-def test_names_without_an_owner_tell_installations_apart() -> None:
-    """By what each role is for, however it is spelt and in whichever order."""
+def test_names_without_an_owner_are_unique() -> None:
+    """They depend on the scopes of the role, but not on their case and order."""
 
     def names(**more: Any) -> list[str]:
         return [one.name for one in plan_roles(config(owner=None, **more)).definitions]
@@ -182,8 +181,8 @@ def test_names_without_an_owner_tell_installations_apart() -> None:
     assert len({one.name for one in plan_roles(config()).definitions}) == 2
 
 
-def test_owners_that_would_read_alike_do_not_share_a_role() -> None:
-    """What az's filter cannot take is left out of a name, and then a mark stands for it."""
+def test_similar_owners_do_not_share_a_role() -> None:
+    """Characters that filters of az do not accept are replaced, and the name gets a digest."""
     names = {
         plan_roles(config(owner=owner)).definitions[0].name
         for owner in ("a'b", 'a"b', "a-b", "a" * 200, "a" * 201, "\n")
@@ -192,47 +191,47 @@ def test_owners_that_would_read_alike_do_not_share_a_role() -> None:
     assert not [name for name in names if "'" in name or "\n" in name or len(name) > 120]
 
 
-def test_a_role_has_at_most_as_many_scopes_as_azure_takes() -> None:
-    """Then subscriptions stand for their groups; accounts keep their own assignments."""
+def test_role_respects_the_limit_of_scopes() -> None:
+    """Subscriptions replace their resource groups. Accounts keep their own assignments."""
     accounts = [
         {"subscription_id": SUBSCRIPTION, "resource_group": f"g{number}", "name": f"acct{number}", "vaults": ["main"]}
-        for number in range(MOST_SCOPES + 1)
+        for number in range(MAX_SCOPES + 1)
     ]
     plan = plan_roles(config(accounts=accounts))
     assert plan.definitions[0].groups == (f"/subscriptions/{SUBSCRIPTION}",)
-    assert len(plan.grants) == MOST_SCOPES + 2
+    assert len(plan.grants) == MAX_SCOPES + 2
 
 
-def test_the_json_says_the_same_as_the_script(tmp_path: Path) -> None:
-    """Roles, assignments, and what only Azure knows in braces."""
+def test_json_matches_the_script(tmp_path: Path) -> None:
+    """The same roles and assignments, with unknown resource groups in braces."""
     plan = plan_roles(config(orphans="delete"), [WHO])
-    told = json.loads(render(plan))
-    assert set(told) == {"cloud", "identities", "vaults", "roles", "assignments", "notes"}
+    output = json.loads(render(plan))
+    assert set(output) == {"cloud", "identities", "vaults", "roles", "assignments", "notes"}
     ran = run_with_az(render_script(plan), tmp_path)
     in_braces = f"{{resource group of {URL}}}"
     known = {
         one["role"]: {**one["definition"], "AssignableScopes": [VAULT_GROUP if scope == in_braces else scope for scope in one["definition"]["AssignableScopes"]]}
-        for one in told["roles"]
+        for one in output["roles"]
     }  # fmt: skip
     assert definitions(ran) == known
-    assert len(ran.of("role", "assignment", "create")) == len(told["assignments"])
-    assert {one["scope"] or one["vault"] for one in told["assignments"]} == {
+    assert len(ran.of("role", "assignment", "create")) == len(output["assignments"])
+    assert {one["scope"] or one["vault"] for one in output["assignments"]} == {
         ALPHA,
         URL,
         f"/subscriptions/{SUBSCRIPTION}",
     }
-    assert told["identities"][0]["principal_id"] == WHO
-    assert told["vaults"][0]["or_access_policies"] == [
+    assert output["identities"][0]["principal_id"] == WHO
+    assert output["vaults"][0]["or_access_policies"] == [
         {"identity": "credential", "secret_permissions": ["get", "list", "set", "delete"]}
     ]
-    assert [one["role"] for one in told["roles"] if one["only_for_orphans"]] == [
+    assert [one["role"] for one in output["roles"] if one["only_for_orphans"]] == [
         "keysync see Batch accounts (us)",
         "keysync delete orphans (us)",
     ]
 
 
-def test_no_secret_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a credential only its kind, tenant and application."""
+def test_output_contains_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a credential it shows only type, tenant and client id."""
     credential = {
         "type": "client_secret",
         "tenant_id": "t",
@@ -252,15 +251,15 @@ HOSTILE = st.text(alphabet=st.sampled_from("ab'\"`$(){};&|\\ \n#%*~<>!é-"), min
     shell=st.sampled_from(SHELLS),
 )
 @settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
-def test_whatever_the_configuration_holds_it_reaches_az_as_it_is(owner: str, host: str, shell: str) -> None:
-    """Quotes, dollars, newlines: no shell takes any of it for a command."""
+def test_any_value_reaches_az_unchanged(owner: str, host: str, shell: str) -> None:
+    """No shell interprets quotes, dollar signs or newlines of the configuration."""
     try:
-        made = config(owner=owner, vaults={"main": {"url": f"https://{host}.vault.azure.net"}})
+        configuration = config(owner=owner, vaults={"main": {"url": f"https://{host}.vault.azure.net"}})
     except ValueError:
-        reject()  # no such host
-    plan = plan_roles(made, [WHO])
+        reject()  # an invalid host
+    plan = plan_roles(configuration, [WHO])
     with tempfile.TemporaryDirectory() as folder:
-        # Asked for where the host's first label is no vault's name.
+        # The script needs the id if the first label of the host is no valid name of a vault.
         vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/main"
         named = {} if plan.vaults[0].azure_name else {"VAULT_ID_1": vault}
         ran = run_with_az(render_script(plan), Path(folder), program=shell, **named)
@@ -272,7 +271,7 @@ def test_whatever_the_configuration_holds_it_reaches_az_as_it_is(owner: str, hos
 
 
 @pytest.mark.parametrize("host", ["--help", "-n", "a'b", "1main", "main-"])
-def test_no_host_is_taken_for_an_option(host: str) -> None:
-    """What cannot be a vault's name is not given to az as one."""
+def test_host_is_never_an_option_of_az(host: str) -> None:
+    """az gets no name that is not valid for a vault."""
     plan = plan_roles(config(vaults={"main": {"url": f"https://{host}.vault.azure.net"}}), [WHO])
     assert plan.vaults[0].azure_name is None
