@@ -40,13 +40,9 @@ class DiscoveryResult:
 
     @property
     def origins(self) -> Mapping[str, int]:
-        """The index of each account's entry, by ARM id."""
-        return origins_of(self.accounts, self.entries)
-
-
-def origins_of(accounts: Sequence[Account], entries: Sequence[int]) -> Mapping[str, int]:
-    """The index of each account's entry, by ARM id."""
-    return {account.resource_id: entry for account, entry in zip(accounts, entries, strict=True)}
+        """The index of each discovered account's entry, by ARM id."""
+        discovered = self.accounts[len(self.accounts) - len(self.entries) :]
+        return {account.resource_id: entry for account, entry in zip(discovered, self.entries, strict=True)}
 
 
 class Discovery:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 from keysync.failures import FailureTranslator
@@ -23,11 +24,8 @@ from keysync.tracing import NO_TRACER, SECRET, Tracer
 # Longer than a run takes from its first read to its last write.
 _REMEMBERED_SECONDS: Final = 600.0
 _KEPT: Final = "not all secrets of its account were written in this run: it is kept until they are"
+_NOW: Final = partial(datetime.now, UTC)
 _INTERRUPTED: Final = "interrupted before it was written"
-
-
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Applier:
@@ -47,7 +45,7 @@ class Applier:
         locks: SecretLocks | None = None,
         tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = _utc_now,
+        now: Callable[[], datetime] = _NOW,
     ) -> None:
         # Separate slots for each vault: one that hangs takes none from the others.
         self._slots = {vault: asyncio.Semaphore(concurrency) for vault in targets}

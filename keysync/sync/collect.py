@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
-from keysync.failures import CallFailed, FailureRecord, FailureTranslator
+from keysync.failures import FailureRecord, FailureTranslator
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName
@@ -172,8 +172,6 @@ class Collector:
         return Observed(item, prints[item.ref.key], stored[0], other, stored[1])
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
-        if isinstance(error, CallFailed):
-            return error.record
         if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
             return FailureRecord(kind="internal", summary="another caller cancelled the shared call")
         if not isinstance(error, Exception):
@@ -184,8 +182,8 @@ class Collector:
 class Collection:
     """Work items being collected, few at a time.
 
-    `queues` are the numbers of the work items, by throttling group. `fault` is an error that prevented a work item from being
-    created, so that there is no account to report it for.
+    `queues` are the numbers of the work items, by throttling group. When `tasks` are done, everything is collected.
+    `fault` is an error that prevented a work item from being created, so that there is no account to report it for.
     """
 
     def __init__(
@@ -206,12 +204,7 @@ class Collection:
         self._pending = {number: None for queue in queues for number in queue}
         slots = max(_MIN_SLOTS, concurrency // max(1, len(queues)))
         self._running: set[asyncio.Task[None]] = set()
-        self._feeders = [asyncio.create_task(self._feed(queue, slots), name="collect") for queue in queues]
-
-    @property
-    def tasks(self) -> Sequence[asyncio.Task[None]]:
-        """The tasks to wait for. When they are done, everything is collected."""
-        return self._feeders
+        self.tasks = [asyncio.create_task(self._feed(queue, slots), name="collect") for queue in queues]
 
     @property
     def is_over(self) -> bool:
@@ -226,9 +219,9 @@ class Collection:
 
     async def close(self) -> None:
         """Cancels the remaining tasks."""
-        for task in (*self._feeders, *self._running):
+        for task in (*self.tasks, *self._running):
             task.cancel()
-        await asyncio.gather(*self._feeders, *self._running, return_exceptions=True)
+        await asyncio.gather(*self.tasks, *self._running, return_exceptions=True)
         await self._collector.end()
 
     async def _feed(self, queue: deque[int], width: int) -> None:
@@ -244,7 +237,14 @@ class Collection:
             await asyncio.wait(tasks)
 
     async def _collect(self, number: int, slots: asyncio.Semaphore) -> None:
-        release = _Once(slots)
+        holds_slot = True
+
+        def release() -> None:
+            nonlocal holds_slot
+            if holds_slot:
+                slots.release()
+            holds_slot = False
+
         timer = asyncio.get_running_loop().call_later(self._patience_seconds, release)
         try:
             if number not in self._pending:
@@ -264,18 +264,6 @@ class Collection:
         except Exception as error:  # noqa: BLE001  # the others must still be collected
             self.fault = self.fault or error
             return None
-
-
-class _Once:
-    """Releases one slot, at most once."""
-
-    def __init__(self, slots: asyncio.Semaphore) -> None:
-        self._slots: asyncio.Semaphore | None = slots
-
-    def __call__(self) -> None:
-        if self._slots is not None:
-            self._slots.release()
-            self._slots = None
 
 
 def all_failed(work_item: WorkItem, record: FailureRecord) -> Collected:

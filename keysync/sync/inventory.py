@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
 import structlog
@@ -13,13 +13,11 @@ from keysync.config.settings import Account, Config
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural
-from keysync.sources.discovery import Discovery, DiscoveryResult, origins_of
+from keysync.sources.discovery import Discovery, DiscoveryResult
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.interface import KEY_NAMES
 from keysync.sources.list_scopes import Problem
-from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.shard import Shard
-from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.waiting import wait_for
 
@@ -30,27 +28,8 @@ _MAX_NAMED: Final = 20  # accounts in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
-    """The accounts that a configuration covers, in the shard that `Discovery` was opened for. `others` are those of other shards.
-
-    `entries`: for the last accounts, which were discovered, the index of the `discover` entry of each. `unserved`: accounts that
-    this process served within the last day and no longer serves. Unless `complete`, accounts may be missing, and none counts as
-    gone.
-    """
-
-    accounts: tuple[Account, ...]
-    skipped: tuple[SkippedAccount, ...] = ()
-    complete: bool = True
-    problems: tuple[Problem, ...] = ()
-    warnings: tuple[str, ...] = ()
-    entries: tuple[int, ...] = ()
-    others: OtherShardSecrets = field(default_factory=OtherShardSecrets)
-    unserved: tuple[Unserved, ...] = ()
-
-    @property
-    def origins(self) -> Mapping[str, int]:
-        """The index of the `discover` entry of each discovered account, by ARM id."""
-        return origins_of(self.accounts[len(self.accounts) - len(self.entries) :], self.entries)
+class Inventory(DiscoveryResult):
+    """The accounts that a configuration covers, in the shard that `Discovery` was opened for: configured ones, then discovered ones."""
 
     @property
     def refused(self) -> tuple[SkippedAccount, ...]:

@@ -157,13 +157,3 @@ def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
     for name in targets:
         first.setdefault(config.vaults[name].url, name)
     return {name: targets[name] for name in first.values()}
-
-
-def read_only_accounts(accounts: Sequence[Account]) -> frozenset[str]:
-    """The accounts (ARM ids in lower case) that are read-only."""
-    return frozenset(account.key for account in accounts if account.read_only)
-
-
-def read_only_vaults(config: Config) -> frozenset[str]:
-    """The vaults that are read-only."""
-    return frozenset(name for name, vault in config.vaults.items() if config.read_only or vault.read_only)

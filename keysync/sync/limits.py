@@ -75,7 +75,10 @@ class SafetyCheck:
         elif not self._breaches:
             self._breaches = breaches(_joined(self._allowed, plan), self._limits)
             if self._breaches and any(_is_counted(change) for change in self._allowed.writes):
-                self._late_reason = late_message(self._breaches)
+                self._late_reason = (
+                    f"{_text(self._breaches)}: not written, since this account responded late and would exceed the limit. "
+                    "To write it anyway"
+                )
         blocked = self._result()
         if blocked is not None:
             self._blocked = _joined(self._blocked, plan)
@@ -87,10 +90,10 @@ class SafetyCheck:
 
     def _check_checksum(self, plan: Plan, accepted: str) -> None:
         actual = checksum(plan)
-        if accepted != actual:
-            self._wrong_checksum = (
-                other_checksum(accepted, actual, self._command(actual)) if plan.writes else nothing_to_accept(accepted)
-            )
+        if accepted != actual and plan.writes:
+            self._wrong_checksum = other_checksum(accepted, actual, self._command(actual))
+        elif accepted != actual:
+            self._wrong_checksum = f"--accept {accepted}: the plan has no changes, so there is nothing to accept"
 
     def _result(self) -> Blocked | None:
         if self.dry_run:
@@ -124,7 +127,8 @@ class SafetyCheck:
     def warnings(self) -> tuple[str, ...]:
         """In a dry run: the limits that the plan exceeds."""
         if self._breaches and self.dry_run:
-            return (plan_warning(self._breaches, self._command(self.checksum)),)
+            warning = f"{_text(self._breaches)}: a sync would stop here and write nothing. If it is intended"
+            return (Instruction(f"{warning}: {self._command(self.checksum)}"),)
         return ()
 
     def waits(self, result: Result) -> bool:
@@ -212,16 +216,6 @@ def stop_message(exceeded: tuple[Breach, ...], accept: str) -> str:
     return f"{_text(exceeded)}. Nothing was written. Check the plan; if it is intended: {accept}"
 
 
-def plan_warning(exceeded: tuple[Breach, ...], accept: str) -> Instruction:
-    """The warning of a plan beyond the limits."""
-    return Instruction(f"{_text(exceeded)}: a sync would stop here and write nothing. If it is intended: {accept}")
-
-
-def late_message(exceeded: tuple[Breach, ...]) -> str:
-    """Why late accounts are not written although others were."""
-    return f"{_text(exceeded)}: not written, since this account responded late and would exceed the limit. To write it anyway"
-
-
 def accept_message(reason: str, waiting: Mapping[ChangeKind, int], accept: str) -> str:
     """Why a change needs `--accept`, and the command. It accepts all `waiting` changes, this one included: kinds to numbers."""
     if sum(waiting.values()) <= 1:
@@ -236,11 +230,6 @@ def other_checksum(accepted: str, actual: str, accept: str) -> str:
         f"--accept {accepted} does not match the current plan, {actual}: the plan has changed since, or the checksum belongs to "
         f"other options. Nothing was written. Check the plan; if it is intended: {accept}"
     )
-
-
-def nothing_to_accept(accepted: str) -> str:
-    """The message if the plan has no changes."""
-    return f"--accept {accepted}: the plan has no changes, so there is nothing to accept"
 
 
 def _text(exceeded: tuple[Breach, ...]) -> str:

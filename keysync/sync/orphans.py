@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
 
-from keysync.failures import CallFailed, FailureRecord, FailureTranslator
+from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
-from keysync.sources.interface import KEY_NAMES, KeyName
+from keysync.sources.interface import KEY_NAMES
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
@@ -75,8 +75,14 @@ def orphans_among(
     listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str
 ) -> tuple[ItemRef, ...]:
     """The managed secrets of `owner` in `listed` whose names (lower case) are not in `served`."""
-    refs = (_reference(each, vault) for each in listed if _may_be_orphan(each, served, owner))
-    return tuple(ref for ref in refs if ref is not None)
+    refs: list[ItemRef] = []
+    for secret in listed:
+        tags, source = secret.tags, secret.tags.get(SOURCE)
+        key = next((name for name in KEY_NAMES if name == tags.get(KEY)), None)
+        owned = tags.get(MANAGED_BY) == KEYSYNC and tags.get(OWNER) == owner and not secret.managed
+        if owned and source and key and fold(secret.name) not in served:
+            refs.append(ItemRef(source, key, vault, secret.name))
+    return tuple(refs)
 
 
 def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
@@ -110,20 +116,6 @@ def _some(names: Sequence[str]) -> str:
     """The first three names, and the number of the others."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
-
-
-def _may_be_orphan(listed: SecretProperties, served: Container[str], owner: str) -> bool:
-    owned = listed.tags.get(MANAGED_BY) == KEYSYNC and listed.tags.get(OWNER) == owner
-    return owned and not listed.managed and fold(listed.name) not in served
-
-
-def _reference(listed: SecretProperties, vault: str) -> ItemRef | None:
-    source, key = listed.tags.get(SOURCE), _key(listed.tags.get(KEY))
-    return ItemRef(source, key, vault, listed.name) if source and key else None
-
-
-def _key(tag: str | None) -> KeyName | None:
-    return next((name for name in KEY_NAMES if name == tag), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +226,4 @@ class OrphanSearch:
         return replace(change, owner=self.owner)
 
     def _record(self, error: Exception, scope: str) -> FailureRecord:
-        if isinstance(error, CallFailed):
-            return error.record
         return self.translator.record(error, operation="listSecrets", scope=scope)

@@ -17,16 +17,7 @@ from keysync.sources.shard import everything
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import Inventory
-from keysync.sync.items import (
-    ItemFactory,
-    Selection,
-    WorkItems,
-    limits_of,
-    one_each,
-    read_only_accounts,
-    read_only_vaults,
-    served_names,
-)
+from keysync.sync.items import ItemFactory, Selection, WorkItems, limits_of, one_each, served_names
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
 from keysync.sync.observers import RunObserver
@@ -132,20 +123,20 @@ class RunFactory:
         mode, owner = self.config.orphans, self.config.owner
         if mode == "keep" or owner is None:
             return None
-        served = served_names(self.config, inventory.accounts)
-        urls = {name: vault.url for name, vault in self.config.vaults.items()}
+        config, vaults = self.config, self.config.vaults
+        served = served_names(config, inventory.accounts)
         return OrphanSearch(
-            targets=one_each(self.config, self.targets),
+            targets=one_each(config, self.targets),
             existence=self.existence,
             translator=self.translator,
             mode=mode,
             owner=owner,
-            served={name: inventory.others.union(urls[name], names) for name, names in served.items()},
-            read_only=read_only_vaults(self.config),
-            read_only_accounts=read_only_accounts(inventory.accounts),
+            served={name: inventory.others.union(vaults[name].url, names) for name, names in served.items()},
+            read_only={name for name, vault in vaults.items() if config.read_only or vault.read_only},
+            read_only_accounts={account.key for account in inventory.accounts if account.read_only},
             is_mine=is_mine,
             streaks=streaks,
-            # The report already names refused accounts.
+            # No reason for refused accounts: the report already has them.
             excluded={fold(each.resource_id): None if each.refused else each.reason for each in inventory.skipped},
             skip_reason=None if inventory.complete else "not every account could be listed",
         )

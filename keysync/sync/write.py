@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from keysync.calls import READ_BARRIER, ReadBarrier
-from keysync.failures import CallFailed, FailureTranslator, StaleRead
+from keysync.failures import FailureTranslator, StaleRead
 from keysync.secret.value import SecretValue
 from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
@@ -199,12 +199,7 @@ class SecretWriter:
         return age is not None and age > timedelta(seconds=self._clock() - observed.at) + _LONG_BEFORE
 
     def _failed(self, change: Change, error: Exception) -> Result:
-        scope = change.ref.vault
-        record = (
-            error.record
-            if isinstance(error, CallFailed)
-            else self._translator.record(error, operation="setSecret", scope=scope)
-        )
+        record = self._translator.record(error, operation="setSecret", scope=change.ref.vault)
         outcome: Outcome = "unknown" if isinstance(error, WriteUnknown | LaterVersionListed) else "failed"
         return Result(change.ref, outcome, reason=record.summary, error=record)
 
