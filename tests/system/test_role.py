@@ -251,4 +251,4 @@ def test_the_kill_switch_takes_the_writing_roles_away(make_world: MakeWorld) -> 
     ran = world.run("role", env={"KEYSYNC_READ_ONLY": "1"})
     assert ran.code == 0
     assert "setSecret" not in ran.out
-    assert "read_only is in force" in ran.out
+    assert "`read_only` is set" in ran.out
