@@ -1,10 +1,10 @@
-# The image of keysync; docs/container.md says how to build and to run it.
+# The image of keysync. docs/container.md describes how to build and run it.
 #
 # BASE has Python 3.11 or newer with venv. It is a tag, so that each build gets its security fixes. For a build that can be
 # repeated, pin its digest, which `docker buildx imagetools inspect python:3.11-slim` prints:
 #   docker build --build-arg BASE=python:3.11-slim@sha256:DIGEST .
-# RUNTIME_BASE is what the image itself starts from. It may be smaller, down to one with nothing but Python: no shell, venv or pip
-# is needed there. Its Python has to be the same version at the same place, and its user root.
+# RUNTIME_BASE is the base of the final image. It may be smaller, down to Python alone: it needs no shell, venv or pip. Its
+# Python must be the same version at the same path, and its user root.
 ARG BASE=python:3.11-slim
 ARG RUNTIME_BASE=${BASE}
 
@@ -13,7 +13,7 @@ FROM ${BASE} AS tools
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
 RUN ["python3", "-m", "venv", "/tools"]
 
-# The wheel. Its build backend is pinned by hash like all else. The secrets are for a package index of one's own, and may be missing.
+# The wheel. Its build backend is pinned by hash like everything else. The secrets are for a private package index, and optional.
 FROM tools AS wheel
 WORKDIR /src
 COPY requirements/build.txt requirements/
@@ -23,9 +23,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY keysync/ keysync/
 RUN ["/tools/bin/pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--wheel-dir", "/wheels", "."]
 
-# What runs: the pinned packages and the wheel, in an environment without pip.
+# The runtime: the pinned packages and the wheel, in an environment without pip.
 FROM tools AS packages
-# requirements/runtime.txt leaves out the extras: leader election, traces, discovery by Resource Graph.
+# requirements/runtime.txt has no extras: leader election, traces, discovery by Resource Graph.
 ARG REQUIREMENTS=requirements/image.txt
 COPY ${REQUIREMENTS} /tmp/requirements.txt
 RUN ["python3", "-m", "venv", "--without-pip", "/opt/keysync"]
@@ -38,10 +38,10 @@ RUN ["python3", "/container/tidy.py", "packages", "/opt/keysync"]
 
 FROM ${RUNTIME_BASE}
 COPY --from=packages /opt/keysync /opt/keysync
-# The base's own pip goes too.
+# Also removes the base's own pip.
 RUN --mount=type=bind,from=packages,source=/container,target=/container ["python3", "-B", "/container/tidy.py", "base"]
 
-# Only where the configuration does not set `listen`. A container has a network of its own: what may reach it is said outside.
+# Used if the configuration does not set `listen`. A container has its own network, and the host decides what reaches it.
 ENV PATH=/opt/keysync/bin:$PATH PYTHONDONTWRITEBYTECODE=1 KEYSYNC_LISTEN=0.0.0.0:8080
 EXPOSE 8080
 USER 65532:65532
@@ -49,7 +49,7 @@ HEALTHCHECK --interval=30s --timeout=10s --start-period=30s --retries=3 CMD ["/o
 ENTRYPOINT ["/opt/keysync/bin/keysync"]
 CMD ["run"]
 
-# Last, since they change with each build. CREATED is SOURCE_DATE_EPOCH as RFC 3339 has it.
+# Last, since they change with each build. CREATED is SOURCE_DATE_EPOCH in the format of RFC 3339.
 ARG RUNTIME_BASE
 ARG SOURCE=""
 ARG VERSION="0.1.0"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # keysync as a plain container, anywhere: bash docker-run.sh sync
 #
-# Arguments are keysync's own (run, unless given). It signs in as an app registration: AZURE_TENANT_ID, AZURE_CLIENT_ID and
-# AZURE_CLIENT_SECRET are handed over from the environment, and no value stands on a command line.
+# The arguments go to keysync (default: run). It signs in as an app registration: AZURE_TENANT_ID, AZURE_CLIENT_ID and
+# AZURE_CLIENT_SECRET come from the environment, and no value is on a command line.
 #
 #   IMAGE    the image (keysync:0.1.0)
 #   CONFIG   the configuration, with `credential: {type: environment}` (keysync.yaml)
@@ -10,7 +10,7 @@
 set -euo pipefail
 
 : "${AZURE_TENANT_ID:?}" "${AZURE_CLIENT_ID:?}" "${AZURE_CLIENT_SECRET:?}"
-# A file that is not there would be mounted as an empty folder.
+# Docker would mount a missing file as an empty folder.
 CONFIG="$(realpath -e -- "${CONFIG:-keysync.yaml}")"
 
 options=(

@@ -24,7 +24,7 @@ _BEYOND_ASCII = "\u00a1-\uffff"
 
 
 def values_schema() -> dict[str, Any]:
-    """The schema of all values. Raises ValueError where a pattern cannot be told in Go's regular expressions."""
+    """The schema of all values. Raises ValueError for a pattern that Go's regular expressions do not support."""
     own: dict[str, Any] = json.loads(_OWN.read_text(encoding="utf-8"))
     config = _adapted(json_schema())
     del config["$schema"]

@@ -1,4 +1,4 @@
-{{/* What the schema cannot say: values that contradict each other. */}}
+{{/* Values that contradict each other, which the schema cannot express. */}}
 {{- define "keysync.check" -}}
 {{- $values := .Values -}}
 {{- $config := .Values.config -}}
@@ -10,7 +10,7 @@
 {{- fail "mode: sharded needs `shards`, 2 or more" -}}
 {{- end -}}
 {{- if and (eq $values.mode "daemon") (gt (int $values.shards) 1) -}}
-{{- fail (printf "shards: %d with mode: daemon would leave accounts to nobody; set mode: sharded" (int $values.shards)) -}}
+{{- fail (printf "shards: %d with mode: daemon would not serve all accounts; set mode: sharded" (int $values.shards)) -}}
 {{- end -}}
 {{- if eq $values.mode "cronjob" -}}
 {{- if gt (int $values.replicas) 1 -}}

@@ -71,7 +71,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- toYaml $config -}}
 {{- end -}}
 
-{{/* What a running daemon does not take from a changed file; the file itself it notices. */}}
+{{/* The settings that need a restart of the daemon; it reloads all others. */}}
 {{- define "keysync.restartChecksum" -}}
 {{- pick .Values.config "notify" "leader_election" | toJson | sha256sum -}}
 {{- end -}}
@@ -87,7 +87,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- $total -}}
 {{- end -}}
 
-{{/* Longer than keysync takes to end by itself, so that it is never killed while it writes. */}}
+{{/* Longer than keysync needs to end, so that Kubernetes never kills it during a write. */}}
 {{- define "keysync.gracePeriod" -}}
 {{- $shutdown := "10s" -}}
 {{- if kindIs "map" .Values.config.timeouts -}}

@@ -2,9 +2,9 @@
 The pod of every workload. Takes a mapping:
   root      the top-level scope
   args      the command of keysync with its options
-  daemon    whether it runs until it is told to end
-  env       variables of its own, a list
-  labels    labels of its own, a mapping
+  daemon    whether it runs until a signal ends it
+  env       its own variables, a list
+  labels    its own labels, a mapping
 */}}
 {{- define "keysync.pod" -}}
 {{- $root := .root -}}
@@ -24,7 +24,7 @@ metadata:
   {{- if or .daemon $values.podAnnotations }}
   annotations:
     {{- if .daemon }}
-    # Of the settings that take a restart; the daemon notices all others by itself.
+    # Of the settings that need a restart; the daemon reloads all others by itself.
     checksum/restart: {{ include "keysync.restartChecksum" $root }}
     {{- end }}
     {{- with $values.podAnnotations }}
