@@ -1,9 +1,9 @@
-"""An unmodified az CLI against the embedded Azure: `python tests/az_cli/check.py AZ`.
+"""Runs the unmodified az CLI against the emulator: `python tests/az_cli/check.py AZ`.
 
-Prints a line for each step, and ends with 1 at the first that fails. The CLI's own configuration is left alone.
+Prints a line for each step, and exits with 1 at the first failure. It does not change the CLI's own configuration.
 """
 
-# ruff: noqa: T201, S310  # a program that prints; the only address it opens is the emulator's own
+# ruff: noqa: T201, S310  # a program that prints; it opens only the emulator's address
 
 import json
 import os
@@ -23,12 +23,12 @@ ACCOUNT = "renderwest"
 
 
 class Az:
-    """The CLI with a configuration of its own."""
+    """The CLI with a separate configuration."""
 
     def __init__(self, program, directory, ready):
         self.program = program
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ARM_"))}
-        self.environ = kept | {
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("AZURE_", "ARM_"))}
+        self.environ = inherited | {
             "AZURE_CONFIG_DIR": str(directory),
             "AZURE_CORE_COLLECT_TELEMETRY": "false",
             "REQUESTS_CA_BUNDLE": ready["ca_bundle"],
@@ -36,26 +36,28 @@ class Az:
         }
 
     def run(self, *arguments, fails=None):
-        """The command's output, parsed; with `fails`, that text must be in the errors of a command that fails."""
-        words = [self.program, *arguments, "--output", "json"]
-        done = subprocess.run(words, env=self.environ, capture_output=True, text=True, timeout=120, check=False)
+        """The parsed output of a command. With `fails` the command must fail, with that text on stderr."""
+        command = [self.program, *arguments, "--output", "json"]
+        completed = subprocess.run(command, env=self.environ, capture_output=True, text=True, timeout=120, check=False)
         step = "az " + " ".join(word for word in arguments if not word.startswith("--password"))
         if fails is not None:
-            check(f"{step} is refused: {fails}", done.returncode != 0 and fails in done.stderr, done.stderr)
+            check(
+                f"{step} is refused: {fails}", completed.returncode != 0 and fails in completed.stderr, completed.stderr
+            )
             return None
-        check(step, done.returncode == 0, done.stderr)
-        return json.loads(done.stdout) if done.stdout.strip() else None
+        check(step, completed.returncode == 0, completed.stderr)
+        return json.loads(completed.stdout) if completed.stdout.strip() else None
 
 
-def check(step, holds, detail=""):
-    """Print the step; end the program unless it holds."""
-    print(f"{'ok  ' if holds else 'FAIL'} {step}", flush=True)
-    if not holds:
+def check(step, passed, detail=""):
+    """Print the step, and exit if it failed."""
+    print(f"{'ok  ' if passed else 'FAIL'} {step}", flush=True)
+    if not passed:
         sys.exit(f"{detail}".strip() or 1)
 
 
 def wait_for(path, server):
-    """The ready file's content, once it is there."""
+    """Wait for the ready file; returns its content."""
     deadline = time.monotonic() + 30
     while not path.exists():
         if server.poll() is not None or time.monotonic() > deadline:
@@ -65,52 +67,55 @@ def wait_for(path, server):
 
 
 def batch(az, ready):
-    """Keys are shown and renewed."""
-    place = ("--resource-group", GROUP, "--name", ACCOUNT)
-    before = az.run("batch", "account", "keys", "list", *place)
+    """Check the commands for accounts and keys."""
+    account = ("--resource-group", GROUP, "--name", ACCOUNT)
+    before = az.run("batch", "account", "keys", "list", *account)
     check("both keys are there", bool(before["primary"]) and bool(before["secondary"]))
-    renewed = az.run("batch", "account", "keys", "renew", *place, "--key-name", "Primary")
-    check("the primary is another", renewed["primary"] != before["primary"])
-    check("the secondary is as it was", renewed["secondary"] == before["secondary"])
-    check("and so it stays", az.run("batch", "account", "keys", "list", *place)["primary"] == renewed["primary"])
-    names = [account["name"] for account in az.run("batch", "account", "list")]
+    renewed = az.run("batch", "account", "keys", "renew", *account, "--key-name", "Primary")
+    check("the primary key has changed", renewed["primary"] != before["primary"])
+    check("the secondary key has not changed", renewed["secondary"] == before["secondary"])
+    check(
+        "the list shows the new key",
+        az.run("batch", "account", "keys", "list", *account)["primary"] == renewed["primary"],
+    )
+    names = [item["name"] for item in az.run("batch", "account", "list")]
     check("accounts are listed", ACCOUNT in names, names)
-    shown = az.run("batch", "account", "show", *place)
+    shown = az.run("batch", "account", "show", *account)
     check("an account is shown", shown["provisioningState"] == "Succeeded", shown)
     fault = {"operation": "listKeys", "status": 403, "code": "AuthorizationFailed", "message": "no role", "times": 1}
     body = json.dumps(fault).encode()
     request = urllib.request.Request(f"{ready['control']}/faults", data=body, method="POST")
-    urllib.request.urlopen(request, timeout=10).close()  # nosec B310  # the embedded Azure, on loopback
-    az.run("batch", "account", "keys", "list", *place, fails="AuthorizationFailed")
+    urllib.request.urlopen(request, timeout=10).close()  # nosec B310  # the emulator, on loopback
+    az.run("batch", "account", "keys", "list", *account, fails="AuthorizationFailed")
 
 
 def key_vault(az, ready):
-    """Secrets are set, shown, listed, changed, deleted and recovered."""
+    """Check the commands for secrets."""
     vault = ready["vaults"]["kv-render"]
-    secret = ("--id", f"{vault}/secrets/hello")
-    named = ("--vault-name", vault.removeprefix("https://"), "--name", "hello")
-    made = az.run("keyvault", "secret", "set", *named, "--value", "world", "--tags", "a=b")
-    check("the secret has its value and tags", (made["value"], made["tags"].get("a")) == ("world", "b"), made)
-    check("and is shown", az.run("keyvault", "secret", "show", *secret)["value"] == "world")
-    check("by name too", az.run("keyvault", "secret", "show", *named)["value"] == "world")
-    names = [found["name"] for found in az.run("keyvault", "secret", "list", "--id", vault)]
-    check("and is listed", names == ["hello"], names)
-    az.run("keyvault", "secret", "set", *named, "--value", "again")
-    versions = az.run("keyvault", "secret", "list-versions", *secret)
-    check("it has two versions", len(versions) == 2, versions)
-    az.run("keyvault", "secret", "set-attributes", *secret, "--enabled", "false")
-    az.run("keyvault", "secret", "show", *secret, fails="disabled secret")
-    az.run("keyvault", "secret", "set-attributes", *secret, "--enabled", "true")
-    az.run("keyvault", "secret", "delete", *secret)
-    az.run("keyvault", "secret", "show", *secret, fails="SecretNotFound")
-    az.run("keyvault", "secret", "set", *named, "--value", "x", fails="ObjectIsDeletedButRecoverable")
+    by_id = ("--id", f"{vault}/secrets/hello")
+    by_name = ("--vault-name", vault.removeprefix("https://"), "--name", "hello")
+    created = az.run("keyvault", "secret", "set", *by_name, "--value", "world", "--tags", "a=b")
+    check("the secret has its value and tags", (created["value"], created["tags"].get("a")) == ("world", "b"), created)
+    check("the secret is shown by id", az.run("keyvault", "secret", "show", *by_id)["value"] == "world")
+    check("the secret is shown by name", az.run("keyvault", "secret", "show", *by_name)["value"] == "world")
+    names = [item["name"] for item in az.run("keyvault", "secret", "list", "--id", vault)]
+    check("the secret is listed", names == ["hello"], names)
+    az.run("keyvault", "secret", "set", *by_name, "--value", "again")
+    versions = az.run("keyvault", "secret", "list-versions", *by_id)
+    check("the secret has two versions", len(versions) == 2, versions)
+    az.run("keyvault", "secret", "set-attributes", *by_id, "--enabled", "false")
+    az.run("keyvault", "secret", "show", *by_id, fails="disabled secret")
+    az.run("keyvault", "secret", "set-attributes", *by_id, "--enabled", "true")
+    az.run("keyvault", "secret", "delete", *by_id)
+    az.run("keyvault", "secret", "show", *by_id, fails="SecretNotFound")
+    az.run("keyvault", "secret", "set", *by_name, "--value", "x", fails="ObjectIsDeletedButRecoverable")
     az.run("keyvault", "secret", "recover", "--id", f"{vault}/deletedsecrets/hello")
     time.sleep(0.5)
-    check("it is back", az.run("keyvault", "secret", "show", *secret)["value"] == "again")
+    check("the secret is recovered", az.run("keyvault", "secret", "show", *by_id)["value"] == "again")
 
 
 def rotation(az, ready, directory):
-    """The commands of docs/rotation.md, run as they stand."""
+    """Run the commands of docs/rotation.md unchanged."""
     vault = ready["vaults"]["kv-render"]
     account = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "name": ACCOUNT, "vaults": ["main"]}
     config = {
@@ -120,19 +125,19 @@ def rotation(az, ready, directory):
         "accounts": [account],
     }
     (directory / "keysync.yaml").write_text(json.dumps(config))
-    signed_in = {f"AZURE_{name.upper()}": ready[name] for name in ("tenant_id", "client_id", "client_secret")}
+    credential = {f"AZURE_{name.upper()}": ready[name] for name in ("tenant_id", "client_id", "client_secret")}
     path = f"{walkthrough.programs(directory / 'bin', az.program)}{os.pathsep}{os.environ['PATH']}"
-    environ = {**az.environ, **signed_in, "PATH": path}
+    environ = {**az.environ, **credential, "PATH": path}
     names = f"account={ACCOUNT} group={GROUP} vault={vault.removeprefix('https://')}\n"
     guide = [*walkthrough.blocks("rotation.md", "walk")[1:], *walkthrough.blocks("rotation.md", "by hand")[1:]]
     for block in ["keysync sync", *guide]:
-        done = walkthrough.run(names + block, environ, directory)
+        completed = walkthrough.run(names + block, environ, directory)
         step = " / ".join(line for line in block.splitlines() if line)
-        check(f"the guide: {step}", done.returncode == 0, done.stdout + done.stderr)
+        check(f"the guide: {step}", completed.returncode == 0, completed.stdout + completed.stderr)
 
 
 def main(program):
-    """Start the emulator, go through the steps, stop it."""
+    """Start the emulator, run all steps, stop it."""
     with tempfile.TemporaryDirectory(prefix="keysync-az-") as name:
         directory = Path(name)
         ready_file = directory / "ready.json"
@@ -140,17 +145,17 @@ def main(program):
         server = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
             ready = wait_for(ready_file, server)
-            check("the emulator serves", True)
+            check("the emulator starts", True)
             az = Az(program, directory / "azure", ready)
             az.run("config", "set", "core.instance_discovery=false")
-            # The suffix lets --vault-name take a host and a port: NAME.localhost does not resolve everywhere.
-            places = ("--endpoint-resource-manager", ready["resource_manager"], "--suffix-keyvault-dns", "/")
-            az.run("cloud", "register", "--name", "keysync", *places)
+            # With this suffix --vault-name accepts a host and a port: NAME.localhost does not resolve everywhere.
+            endpoints = ("--endpoint-resource-manager", ready["resource_manager"], "--suffix-keyvault-dns", "/")
+            az.run("cloud", "register", "--name", "keysync", *endpoints)
             az.run("cloud", "set", "--name", "keysync")
-            who = ("--tenant", ready["tenant_id"], "--username", ready["client_id"])
-            az.run("login", "--service-principal", *who, "--password=wrong", fails="AADSTS7000215")
-            subscriptions = az.run("login", "--service-principal", *who, f"--password={ready['client_secret']}")
-            check("both subscriptions are seen", len(subscriptions) == 2, subscriptions)
+            principal = ("--tenant", ready["tenant_id"], "--username", ready["client_id"])
+            az.run("login", "--service-principal", *principal, "--password=wrong", fails="AADSTS7000215")
+            subscriptions = az.run("login", "--service-principal", *principal, f"--password={ready['client_secret']}")
+            check("both subscriptions are listed", len(subscriptions) == 2, subscriptions)
             az.run("account", "set", "--subscription", SUBSCRIPTION)
             batch(az, ready)
             key_vault(az, ready)

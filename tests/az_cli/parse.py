@@ -1,7 +1,7 @@
-"""Whether Azure's own command line takes these calls: `PYTHON_OF_AZ tests/az_cli/parse.py FILE`; it sends nothing.
+"""Checks with the az CLI's own parser that calls are valid: `PYTHON_OF_AZ tests/az_cli/parse.py FILE`. It sends nothing.
 
-FILE holds the words of the calls, each ended by a zero byte, a call by one more. Ends with 1 where a command or an option does not
-exist, or one is missing, after showing what `az` says about it.
+FILE has the calls with a zero byte between arguments, and two between calls. Prints the errors of `az`, and exits with 1 if a
+command or an option does not exist, or a required one is missing.
 """
 
 # ruff: noqa: T201  # a program that prints
@@ -13,17 +13,17 @@ from azure.cli.core import get_default_cli
 from knack.events import EVENT_INVOKER_POST_PARSE_ARGS
 
 
-class Parsed(BaseException):  # no error, and `az` is not to take it for one
-    """The call was understood; nothing of it is to be done."""
+class Parsed(BaseException):  # `az` handles every Exception as an error
+    """The call is valid. It stops `az` before it runs the call."""
 
 
 def stop(cli, **_):
-    """Ends a call once it is parsed."""
+    """Stop a call once it is parsed."""
     raise Parsed
 
 
-def takes(cli, call):
-    """Whether `az` takes a call."""
+def is_valid(cli, call):
+    """Whether `az` can parse a call."""
     try:
         cli.invoke(call)
     except Parsed:
@@ -34,16 +34,16 @@ def takes(cli, call):
 
 
 def main(path):
-    """Parse each call once."""
+    """Parse each distinct call."""
     calls = [part.split("\0") for part in Path(path).read_text(encoding="utf-8").split("\0\0")]
     cli = get_default_cli()
     cli.register_event(EVENT_INVOKER_POST_PARSE_ARGS, stop)
-    seen = {tuple(call): None for call in calls if any(call)}
-    wrong = [call for call in seen if not takes(cli, list(call))]
-    for call in wrong:
-        print(f"az does not take: az {' '.join(call)[:300]}", file=sys.stderr)
-    print(f"az takes {len(seen) - len(wrong)} of {len(seen)} calls")
-    return bool(wrong) or not seen
+    distinct = {tuple(call): None for call in calls if any(call)}
+    invalid = [call for call in distinct if not is_valid(cli, list(call))]
+    for call in invalid:
+        print(f"invalid call: az {' '.join(call)[:300]}", file=sys.stderr)
+    print(f"{len(distinct) - len(invalid)} of {len(distinct)} calls are valid")
+    return bool(invalid) or not distinct
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Every call of `az` that the deployment files and `keysync role` make, and that the documents show: `python tests/az_cli/snippets.py FILE`.
+"""Collects the `az` calls of the deployment files, of `keysync role` and of the documents: `python tests/az_cli/snippets.py FILE`.
 
-Scripts are run, with an `az` that only notes its words; what is shown in a page or a comment is taken as it stands there. FILE is
-what tests/az_cli/parse.py reads.
+Scripts are run with an `az` that records its arguments. Calls in documents and comments are read as text. FILE is the input of
+tests/az_cli/parse.py.
 """
 
 import os
@@ -15,74 +15,74 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from tests.support.az import run_with_az  # noqa: E402  # found only now
+from tests.support.az import run_with_az  # noqa: E402  # needs the path above
 
 AZURE = ROOT / "deploy" / "azure"
-WHO = "99999999-0000-0000-0000-000000000000"
-SET = {
-    "PRINCIPAL_ID": WHO, "PRINCIPAL_ID_2": WHO, "PRINCIPAL_ID_3": WHO, "PRINCIPAL_ID_4": WHO,
+PRINCIPAL = "99999999-0000-0000-0000-000000000000"
+ENVIRONMENT = {
+    "PRINCIPAL_ID": PRINCIPAL, "PRINCIPAL_ID_2": PRINCIPAL, "PRINCIPAL_ID_3": PRINCIPAL, "PRINCIPAL_ID_4": PRINCIPAL,
     "KEYSYNC_AUDITED_SECRET": "x", "KEYSYNC_NOTIFY_SECRET": "x",
 }  # fmt: skip
 
 
 def calls_of(script, **environ):
-    """What a script asks of `az`; it has to end well."""
+    """The `az` calls of a script. Exits if the script fails."""
     with tempfile.TemporaryDirectory() as folder:
-        ran = run_with_az(script, Path(folder), program="bash", **SET, **environ)
-    if ran.code != 0:
-        sys.exit(f"a script ended with {ran.code}: {ran.err}")
-    return ran.calls
+        result = run_with_az(script, Path(folder), program="bash", **ENVIRONMENT, **environ)
+    if result.code != 0:
+        sys.exit(f"a script ended with {result.code}: {result.err}")
+    return result.calls
 
 
 def role_script(config):
-    """What `keysync role` prints."""
+    """The output of `keysync role`."""
     command = [sys.executable, "-m", "keysync", "role", "-c", str(config)]
     return subprocess.run(
-        command, env={**os.environ, **SET, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+        command, env={**os.environ, **ENVIRONMENT, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     ).stdout
 
 
-def shown_in(text):
-    """The calls in blocks of code, and in the comments of a script, with what the shell would fill in left as it is."""
+def calls_in_lines(text):
+    """The calls in lines and comments of a script or a YAML file. Shell variables are not expanded."""
     joined = re.sub(r"\\\n\s*", " ", text)
     for line in re.findall(r"^(?:#\s+)?(?:\w+=\$\()?(az [^#\n]+?)\)?(?: sh \S+)?$", joined, re.MULTILINE):
         yield shlex.split(line)[1:]
 
 
-def documented(text):
-    """The calls in a page's blocks of shell, those within others included, and those in its sentences that have an option."""
+def calls_in_document(text):
+    """The calls in the shell blocks of a document, also nested ones, and the calls with an option in its sentences."""
     text = re.sub(r"\\\n\s*", " ", text)
     sentences = re.findall(r"`(az [^`]* -{1,2}[^`]*)`", text)
-    for piece in (*re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE), *sentences):
-        rest = piece.replace("\n", " ") if piece in sentences else piece
-        while within := re.search(r'"?\$\(([^()]*)\)"?', rest):
-            yield from calls_in(within[1])
-            rest = rest[: within.start()] + "X" + rest[within.end() :]
-        yield from calls_in(rest)
+    for snippet in (*re.findall(r"^```sh\n(.*?)^```", text, re.DOTALL | re.MULTILINE), *sentences):
+        rest = snippet.replace("\n", " ") if snippet in sentences else snippet
+        while nested := re.search(r'"?\$\(([^()]*)\)"?', rest):
+            yield from calls_in_shell(nested[1])
+            rest = rest[: nested.start()] + "X" + rest[nested.end() :]
+        yield from calls_in_shell(rest)
 
 
-def calls_in(piece):
-    """The calls of a piece of shell in which nothing is nested; a file that a value would be read from is not there."""
-    for call in re.findall(r"(?:^|[\s=|&;])(az [a-z][^\n|;&#<>]*)", piece, re.MULTILINE):
+def calls_in_shell(snippet):
+    """The calls in shell code without nested commands. An argument `@FILE` is replaced, because the file does not exist."""
+    for call in re.findall(r"(?:^|[\s=|&;])(az [a-z][^\n|;&#<>]*)", snippet, re.MULTILINE):
         yield [re.sub(r"^@.*", "X", word) for word in shlex.split(call)[1:]]
 
 
 def main(file):
-    """Write every call once."""
+    """Write all calls to `file`."""
     keysync = Path(sys.executable).with_name("keysync")
     calls = []
     for name in ("minimal", "full", "sovereign"):
         script = role_script(ROOT / "config" / f"{name}.yaml")
         calls += calls_of(script)
-        calls += shown_in(script)
-    place = {"CONFIG": str(ROOT / "config" / "minimal.yaml"), "PATH": f"{keysync.parent}:{os.environ['PATH']}"}
+        calls += calls_in_lines(script)
+    settings = {"CONFIG": str(ROOT / "config" / "minimal.yaml"), "PATH": f"{keysync.parent}:{os.environ['PATH']}"}
     identity = {"RESOURCE_GROUP": "g", "CLUSTER": "c", "LOCATION": "japaneast"}
-    os.environ.update(place)
+    os.environ.update(settings)
     script = (AZURE / "workload-identity.sh").read_text(encoding="utf-8")
-    calls += calls_of(script, **identity, CONFIG=place["CONFIG"])
-    calls += shown_in((AZURE / "container-instance.yaml").read_text(encoding="utf-8"))
+    calls += calls_of(script, **identity, CONFIG=settings["CONFIG"])
+    calls += calls_in_lines((AZURE / "container-instance.yaml").read_text(encoding="utf-8"))
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")), *sorted((ROOT / "deploy").rglob("*.md"))):
-        calls += documented(page.read_text(encoding="utf-8"))
+        calls += calls_in_document(page.read_text(encoding="utf-8"))
     Path(file).write_text("\0\0".join("\0".join(call) for call in calls), encoding="utf-8")
 
 

@@ -1,1 +1,1 @@
-"""Measurements, run by hand: `python -m tests.benchmarks.steady`. Nothing here is a test, and no test asserts a time."""
+"""Benchmarks, started manually: `python -m tests.benchmarks.steady`. They are no tests, and no test asserts a time."""

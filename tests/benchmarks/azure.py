@@ -1,4 +1,4 @@
-"""An embedded Azure in a process of its own, with a fleet in it, so that its work is not counted as keysync's."""
+"""The emulator in a separate process, with the accounts of a fleet, so that its CPU time does not count as keysync's."""
 
 from __future__ import annotations
 
@@ -24,57 +24,59 @@ _SECONDS = {"ms": 0.001, "s": 1.0}
 
 
 def duration(text: str) -> float:
-    """Seconds from such as 40ms or 1s. Raises ValueError."""
-    told = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
-    if told is None:
+    """Seconds from text such as 40ms or 1s. Raises ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s)", text)
+    if match is None:
         raise ValueError(f"{text}: expected such as 40ms or 1s")
-    return float(told[1]) * _SECONDS[told[2]]
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 @dataclass(frozen=True)
 class Running:
-    """One that runs: `ready` is its ready file."""
+    """A running emulator. `ready` is the content of its ready file."""
 
     fleet: Fleet
     ready: dict[str, Any]
 
     def document(self, *, discover: bool = False, **more: Any) -> dict[str, Any]:
-        """A configuration for the whole fleet, its accounts listed or discovered."""
+        """A configuration for the whole fleet. Its accounts are listed or discovered; `more` are further keys."""
         vaults = {name: {"url": url, "verify_challenge_resource": False} for name, url in self.ready["vaults"].items()}
         cloud = {name: self.ready[name] for name in ("authority", "resource_manager", "ca_bundle")}
         accounts = {"discover": self.fleet.discovered()} if discover else {"accounts": self.fleet.listed()}
-        given = {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, **accounts}
-        # Every key changes within minutes here, many times.
-        return {**given, "limits": {"creates": 1_000_000, "changes_per_day": None}, **more}
+        config = {"cloud": cloud, "credential": {"type": "environment"}, "vaults": vaults, **accounts}
+        # The benchmarks change every key many times within minutes.
+        return {**config, "limits": {"creates": 1_000_000, "changes_per_day": None}, **more}
 
     def config(self, **more: Any) -> Config:
-        """The same, checked; accounts are listed."""
+        """The same as a checked configuration, with listed accounts."""
         return config_of(self.document(**more))
 
     def counts(self) -> dict[str, int]:
-        """Requests so far, by operation."""
-        found: dict[str, int] = self.control("GET", "/counts")
-        return found
+        """The number of requests so far, by operation."""
+        counts: dict[str, int] = self.control("GET", "/counts")
+        return counts
 
     def statuses(self) -> dict[str, int]:
-        """Replies so far, by status."""
-        found: dict[str, int] = self.control("GET", "/statuses")
-        return found
+        """The number of replies so far, by status."""
+        statuses: dict[str, int] = self.control("GET", "/statuses")
+        return statuses
 
     def regenerate(self) -> None:
-        """Replaces every key."""
+        """Regenerate both keys of every account."""
         for number in range(self.fleet.accounts):
             for key in ("Primary", "Secondary"):
                 self.control("POST", f"/accounts/{self.fleet.name(number)}/regenerate", {"keyName": key})
 
     def versions(self) -> int:
-        """How many versions all secrets have together."""
+        """The number of secret versions in all vaults."""
         return sum(
-            one["versions"] for name in self.ready["vaults"] for one in self.control("GET", f"/vaults/{name}/secrets")
+            secret["versions"]
+            for name in self.ready["vaults"]
+            for secret in self.control("GET", f"/vaults/{name}/secrets")
         )
 
     def control(self, method: str, path: str, body: object = None) -> Any:
-        """Asks the control address."""
+        """Send a request to the control address; returns the JSON of the reply."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(self.ready["control"] + path, data, method=method)  # noqa: S310
         with _DIRECT.open(request) as reply:
@@ -82,12 +84,12 @@ class Running:
         return json.loads(text) if text else None
 
 
-_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # it is on loopback
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy: the address is on loopback
 
 
 @contextmanager
 def running(fleet: Fleet, *, latency: float = 0.0, limits: bool = False) -> Iterator[Running]:
-    """Starts it with `latency` in seconds, sets the credential's environment, and ends it."""
+    """Run the emulator until the block ends. `latency` is in seconds. Sets the environment of the credential."""
     with TemporaryDirectory() as folder:
         ready = Path(folder, "ready.json")
         command = [sys.executable, "-m", "tests.benchmarks.server", json.dumps(asdict(fleet)), str(ready)]
@@ -99,11 +101,11 @@ def running(fleet: Fleet, *, latency: float = 0.0, limits: bool = False) -> Iter
         try:
             while not ready.exists():
                 if process.poll() is not None:
-                    raise RuntimeError("the embedded Azure did not start")
+                    raise RuntimeError("the emulator did not start")
                 time.sleep(0.05)
-            told = json.loads(ready.read_text())
-            os.environ.update({f"AZURE_{name.upper()}": told[name] for name in ("tenant_id", "client_id")})
-            os.environ["AZURE_CLIENT_SECRET"] = told["client_secret"]
-            yield Running(fleet, told)
+            content = json.loads(ready.read_text())
+            os.environ.update({f"AZURE_{name.upper()}": content[name] for name in ("tenant_id", "client_id")})
+            os.environ["AZURE_CLIENT_SECRET"] = content["client_secret"]
+            yield Running(fleet, content)
         finally:
             process.communicate()

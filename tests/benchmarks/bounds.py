@@ -1,6 +1,6 @@
-"""What Azure's documented limits make of a fleet, whatever asks it.
+"""The shortest times for a fleet that Azure's documented limits allow any client.
 
-Resource Manager: 200 writes of a principal in a subscription, as which listKeys counts, and 10 more each second
+Resource Manager: 200 writes per principal and subscription, and 10 more each second; listKeys counts as a write
 (learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling). A vault: 300 new versions and
 4,000 other calls in 10 s (learn.microsoft.com/azure/key-vault/general/service-limits).
 """
@@ -15,29 +15,29 @@ _CREATES, _OTHERS = 300, 4000
 
 
 def list_keys(fleet: Fleet) -> float:
-    """The seconds below which no client can have asked for every account's keys, with full buckets at the start."""
+    """The seconds that any client needs at least to list every account's keys, with full buckets at the start."""
     return max(0.0, (_largest(fleet.accounts, fleet.subscriptions) - ARM_BURST) / ARM_RATE)
 
 
 def refill_seconds(fleet: Fleet) -> float:
-    """How long it takes after a run until the buckets of all subscriptions are full again."""
+    """The seconds after a run until the buckets of all subscriptions are full again."""
     return min(ARM_BURST, _largest(fleet.accounts, fleet.subscriptions)) / ARM_RATE
 
 
 def reads(fleet: Fleet) -> float:
-    """The same for reading both secrets of every account."""
+    """The least seconds to read both secrets of every account."""
     return _window_seconds(2 * _largest(fleet.accounts, fleet.vaults), _OTHERS)
 
 
 def writes(fleet: Fleet) -> float:
-    """The same for writing both secrets of every account."""
+    """The least seconds to write both secrets of every account."""
     return _window_seconds(2 * _largest(fleet.accounts, fleet.vaults), _CREATES)
 
 
-def _largest(accounts: int, places: int) -> int:
-    return -(-accounts // places)
+def _largest(accounts: int, groups: int) -> int:
+    return -(-accounts // groups)
 
 
 def _window_seconds(calls: int, limit: int) -> float:
-    """The last of them may go as soon as the window before it is over."""
+    """The last window need not end: its calls may start when the window before it is over."""
     return max(0, -(-calls // limit) - 1) * _WINDOW_SECONDS

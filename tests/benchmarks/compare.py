@@ -1,4 +1,4 @@
-"""keysync and three scripts that do the same, in turn against one embedded Azure: ``python -m tests.benchmarks.compare --help``."""
+"""keysync and three scripts with the same task, in turn against one emulator: ``python -m tests.benchmarks.compare --help``."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from typing import Protocol
 
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet
-from tests.benchmarks.programs import Program, environment, programs, stepping, whole
+from tests.benchmarks.programs import Program, environment, open_steps, programs, run_process
 from tests.benchmarks.scripts.stages import KEYS
-from tests.benchmarks.tables import machine, table, told
+from tests.benchmarks.tables import machine, publish, table
 
 KINDS = ("a run of a running process", "a process for one run")
 STATES = ("nothing changed", "every key changed")
 _SETTLE_SECONDS = 2.1
-"""What was written within the last two seconds keysync reads again in the next run; see keysync/targets/cache.py."""
+"""keysync reads secrets again that were written less than two seconds before; see keysync/targets/cache.py."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Wall and CPU seconds, requests, and the most that was resident, in KiB."""
+    """Wall and CPU seconds, the number of requests, and the peak resident memory in KiB."""
 
     wall: float
     cpu: float
@@ -37,7 +37,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Median:
-    """Medians of several `Cost`."""
+    """The medians of several `Cost`, and how many there were (`turns`)."""
 
     wall: float
     cpu: float
@@ -47,7 +47,7 @@ class Median:
 
     @classmethod
     def of(cls, costs: Sequence[Cost]) -> Median:
-        """Of one or more."""
+        """The medians of one or more costs."""
         wall, cpu, requests, peak = (
             statistics.median(getattr(cost, name) for cost in costs) for name in ("wall", "cpu", "requests", "peak")
         )
@@ -55,11 +55,11 @@ class Median:
 
 
 Case = tuple[str, str, str]
-"""Kind, state, and the program's name."""
+"""The kind, the state and the program's name."""
 
 
-class RunMetrics(Protocol):
-    """What is told of a run, and of a process."""
+class Measured(Protocol):
+    """The measurements that a run and a process have in common."""
 
     @property
     def wall(self) -> float: ...
@@ -71,16 +71,16 @@ class RunMetrics(Protocol):
 
 @dataclass
 class Meter:
-    """Measures programs on one embedded Azure, and sees to it that each did its work."""
+    """Measures programs against one emulator, and checks that each did its work."""
 
     azure: Running
     costs: dict[Case, list[Cost]] = field(default_factory=lambda: defaultdict(list))
 
     def turn(self, program: Program, env: Mapping[str, str]) -> None:
-        """Everything about one program."""
+        """Measure all cases of one program."""
         for state in STATES:
-            self._measure((KINDS[1], state, program.name), lambda: whole(program.once, env))
-        with stepping(program.steps, env) as steps:
+            self._measure((KINDS[1], state, program.name), lambda: run_process(program.once, env))
+        with open_steps(program.steps, env) as steps:
             steps.ready()
             if program.remembers:
                 self.azure.regenerate()
@@ -90,58 +90,61 @@ class Meter:
             for state in STATES:
                 self._measure((KINDS[0], state, program.name), steps.one_run)
 
-    def _measure(self, case: Case, work: Callable[[], RunMetrics]) -> None:
+    def _measure(self, case: Case, work: Callable[[], Measured]) -> None:
         changed = case[1] == STATES[1]
         if changed:
             self.azure.regenerate()
         versions, before = self.azure.versions(), sum(self.azure.counts().values())
-        took = work()
+        measured = work()
         requests = sum(self.azure.counts().values()) - before
-        written, wanted = self.azure.versions() - versions, changed * len(KEYS) * self.azure.fleet.accounts
-        if written != wanted:
-            raise RuntimeError(f"{case}: {written} secrets were written, not {wanted}")
-        self.costs[case].append(Cost(took.wall, took.cpu, requests, took.peak))
-        print(f"{took.wall:7.2f} s  {took.cpu:6.2f} s CPU  {requests:5} requests  {', '.join(case)}", file=sys.stderr)
+        written, expected = self.azure.versions() - versions, changed * len(KEYS) * self.azure.fleet.accounts
+        if written != expected:
+            raise RuntimeError(f"{case}: {written} secrets were written, not {expected}")
+        self.costs[case].append(Cost(measured.wall, measured.cpu, requests, measured.peak))
+        print(
+            f"{measured.wall:7.2f} s  {measured.cpu:6.2f} s CPU  {requests:5} requests  {', '.join(case)}",
+            file=sys.stderr,
+        )
 
 
 def measure(fleet: Fleet, latency: float, repeat: int) -> Mapping[Case, Median]:
-    """Medians over `repeat` rounds, each with an Azure of its own; who is first changes from round to round."""
+    """The medians of `repeat` rounds, each with a new emulator. The order of the programs rotates."""
     costs: dict[Case, list[Cost]] = defaultdict(list)
     for turn in range(repeat):
         with TemporaryDirectory() as folder, running(fleet, latency=latency) as azure:
-            known, meter = programs(Path(folder), azure), Meter(azure, costs)
+            compared, meter = programs(Path(folder), azure), Meter(azure, costs)
             env = environment(azure.ready["ca_bundle"])
-            first = turn % len(known)
-            for program in (*known[first:], *known[:first]):
+            first = turn % len(compared)
+            for program in (*compared[first:], *compared[:first]):
                 if turn < program.most:
                     meter.turn(program, env)
-    return {case: Median.of(found) for case, found in costs.items()}
+    return {case: Median.of(measured) for case, measured in costs.items()}
 
 
 def rows(medians: Mapping[Case, Median], kind: str, state: str, accounts: int) -> Sequence[Sequence[str]]:
-    """The rows of one table: what each program took, and how many times what keysync took that is."""
-    found = {case[2]: median for case, median in medians.items() if case[:2] == (kind, state)}
-    base = found["keysync"]
+    """The rows of one table: the cost of each program, and its ratio to the cost of keysync."""
+    by_program = {case[2]: median for case, median in medians.items() if case[:2] == (kind, state)}
+    base = by_program["keysync"]
     return [
         (
             name,
-            f"{one.wall:.2f} s ({one.wall / base.wall:.1f})",
-            f"{one.cpu:.2f} s ({one.cpu / base.cpu:.1f})",
-            f"{1000 * one.cpu / accounts:.2f} ms",
-            f"{one.requests:,.0f} ({one.requests / base.requests:.1f})",
-            f"{one.requests / accounts:.2f}",
-            f"{one.peak / 1024:.0f} MB ({one.peak / base.peak:.1f})",
+            f"{median.wall:.2f} s ({median.wall / base.wall:.1f})",
+            f"{median.cpu:.2f} s ({median.cpu / base.cpu:.1f})",
+            f"{1000 * median.cpu / accounts:.2f} ms",
+            f"{median.requests:,.0f} ({median.requests / base.requests:.1f})",
+            f"{median.requests / accounts:.2f}",
+            f"{median.peak / 1024:.0f} MB ({median.peak / base.peak:.1f})",
         )
-        for name, one in sorted(found.items(), key=lambda each: each[0] != "keysync")
+        for name, median in sorted(by_program.items(), key=lambda item: item[0] != "keysync")
     ]
 
 
 def report(medians: Mapping[Case, Median], fleet: Fleet, latency: float) -> str:
-    """The whole of it, in Markdown."""
+    """All tables, in Markdown."""
     turns = sorted({(case[2], median.turns) for case, median in medians.items()})
     counted = ", ".join(f"{name} {count}" for name, count in turns)
-    what = f"{fleet.accounts:,} accounts in {fleet.vaults} vaults, {1000 * latency:.0f} ms latency"
-    parts = [f"{what}; {machine()}. Medians; turns: {counted}."]
+    setup = f"{fleet.accounts:,} accounts in {fleet.vaults} vaults, {1000 * latency:.0f} ms latency"
+    parts = [f"{setup}; {machine()}. Medians; turns: {counted}."]
     head = ("", "wall", "CPU", "CPU an account", "requests", "an account", "memory")
     for kind in KINDS:
         for state in STATES:
@@ -151,17 +154,17 @@ def report(medians: Mapping[Case, Median], fleet: Fleet, latency: float) -> str:
 
 
 def main() -> None:
-    """Reads the command line and measures."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, default=200)
     parser.add_argument("--vaults", type=int, default=4)
     parser.add_argument("--subscriptions", type=int, default=10)
     parser.add_argument("--latency", type=duration, default=0.04)
     parser.add_argument("--repeat", type=int, default=5)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the tables into this document")
-    given = parser.parse_args()
-    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, in_sync=True)
-    told("compare", report(measure(fleet, given.latency, given.repeat), fleet, given.latency), given.write)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the tables in this document")
+    options = parser.parse_args()
+    fleet = Fleet(options.accounts, options.vaults, options.subscriptions, in_sync=True)
+    publish("compare", report(measure(fleet, options.latency, options.repeat), fleet, options.latency), options.write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Fleets of accounts to measure with: what the embedded Azure holds, and how keysync and the scripts are told of it."""
+"""Fleets of accounts for benchmarks: the data of the emulator and the configurations for it."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LONG_AGO = 1_700_000_000
 
 @dataclass(frozen=True)
 class Fleet:
-    """How many accounts, over how many vaults and subscriptions; `strangers` are others' secrets in each vault.
+    """The numbers of accounts, vaults and subscriptions; `unmanaged` is the number of unmanaged secrets in each vault.
 
-    With `in_sync` the vaults hold every key already, as after an earlier run. Each account has a tag with its vault's name.
+    With `in_sync` the vaults have every key, as after an earlier run. Each account has a tag with its vault's name.
     """
 
     accounts: int
     vaults: int
     subscriptions: int = 1
-    strangers: int = 0
+    unmanaged: int = 0
     in_sync: bool = False
 
     def subscription(self, number: int) -> str:
@@ -36,7 +36,7 @@ class Fleet:
 
     def vault(self, number: int) -> str:
         """The name of the vault of one account."""
-        # Shifted by one each time all subscriptions had their turn, so that no subscription has vaults of its own.
+        # Shifted by one after each round of subscriptions, so that each vault serves several subscriptions.
         return f"vault-{(number + number // self.subscriptions) % self.vaults}"
 
     def name(self, number: int) -> str:
@@ -49,28 +49,28 @@ class Fleet:
         return f"{group}/providers/Microsoft.Batch/batchAccounts/{self.name(number)}"
 
     def data(self) -> dict[str, Any]:
-        """The data of the embedded Azure."""
-        strangers = [{"name": f"stranger-{number}", "value": "x"} for number in range(self.strangers)]
-        vaults = {f"vault-{number}": list(strangers) for number in range(self.vaults)}
-        accounts = []
+        """The data file of the emulator."""
+        unmanaged = [{"name": f"unmanaged-{number}", "value": "x"} for number in range(self.unmanaged)]
+        vaults = {f"vault-{number}": list(unmanaged) for number in range(self.vaults)}
+        accounts: list[dict[str, Any]] = []
         for number in range(self.accounts):
             keys: dict[str, str] = {
                 key: base64.b64encode(f"{key}-{number}".encode().ljust(64, b".")).decode() for key in KEY_NAMES
             }
-            place = {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": self.name(number)}
-            accounts.append({**place, "tags": {VAULT_TAG: self.vault(number)}, **keys})
+            path = {"subscription_id": self.subscription(number), "resource_group": GROUP, "name": self.name(number)}
+            accounts.append({**path, "tags": {VAULT_TAG: self.vault(number)}, **keys})
             if self.in_sync:
                 vaults[self.vault(number)] += self._stored(number, keys)
         return {"accounts": accounts, "vaults": [{"name": name, "secrets": vaults[name]} for name in vaults]}
 
     def _stored(self, number: int, keys: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-        marks = {MANAGED_BY: KEYSYNC, SOURCE: self.resource_id(number)}
+        common_tags = {MANAGED_BY: KEYSYNC, SOURCE: self.resource_id(number)}
         for key in KEY_NAMES:
-            tags = {**marks, KEY: key}
+            tags = {**common_tags, KEY: key}
             yield {"name": f"{self.name(number)}-{key}-key", "value": keys[key], "tags": tags, "created": _LONG_AGO}
 
     def listed(self) -> Sequence[dict[str, Any]]:
-        """The accounts as a configuration lists them."""
+        """The key `accounts` of a configuration."""
         return [
             {
                 "subscription_id": self.subscription(number),
@@ -82,7 +82,7 @@ class Fleet:
         ]
 
     def discovered(self) -> Sequence[dict[str, Any]]:
-        """The entry of a configuration that finds them all."""
+        """The key `discover` of a configuration that finds every account."""
         return [
             {
                 "subscriptions": [self.subscription(number) for number in range(self.subscriptions)],
@@ -92,13 +92,13 @@ class Fleet:
 
 
 def write_config(path: Path, document: Mapping[str, Any]) -> None:
-    """Writes a configuration as YAML, an account or vault a line."""
+    """Write a configuration as YAML, with one line for each account or vault."""
     lines: list[str] = []
     for name, value in document.items():
         if isinstance(value, list) and value:
-            lines += [f"{name}:", *(f"  - {json.dumps(one)}" for one in value)]
+            lines += [f"{name}:", *(f"  - {json.dumps(item)}" for item in value)]
         elif isinstance(value, dict) and value:
-            lines += [f"{name}:", *(f"  {key}: {json.dumps(one)}" for key, one in value.items())]
+            lines += [f"{name}:", *(f"  {key}: {json.dumps(item)}" for key, item in value.items())]
         else:
             lines.append(f"{name}: {json.dumps(value)}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

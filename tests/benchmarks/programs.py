@@ -1,4 +1,4 @@
-"""The programs that are compared, each in a process of its own, and what they took."""
+"""The compared programs, each in its own process, and their cost."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _GAUGE = Path(__file__).with_name("gauge.py")
 
 
 @dataclass(frozen=True)
-class Took:
-    """A whole process: wall and CPU seconds, and the most it had resident, in KiB."""
+class ProcessCost:
+    """The cost of a process: wall and CPU seconds, and the peak resident memory in KiB."""
 
     wall: float
     cpu: float
@@ -32,9 +32,9 @@ class Took:
 
 @dataclass(frozen=True)
 class Program:
-    """One that is compared: its commands for one run, and for passes one after the other.
+    """A compared program: the command for one run (`once`), and for several runs in one process (`steps`).
 
-    With `remembers` it is another program once it has written and looked: it is measured after that. It has at most
+    With `remembers` it caches the secrets that it wrote and read, so it is measured after two further runs. It has at most
     `most` turns.
     """
 
@@ -46,7 +46,7 @@ class Program:
 
 
 def programs(folder: Path, azure: Running) -> Sequence[Program]:
-    """All of them, for what `azure` holds; their files are written to `folder`."""
+    """All programs, for the fleet of `azure`. Their files are written to `folder`."""
     config, work = folder / "keysync.yaml", folder / "work.json"
     write_config(config, azure.document(schedule={"every": "1h"}, listen="127.0.0.1:0"))
     work_of(azure).write(work)
@@ -61,7 +61,7 @@ def programs(folder: Path, azure: Running) -> Sequence[Program]:
 
 
 def work_of(azure: Running) -> Work:
-    """The same for the scripts."""
+    """The work for the scripts: the same accounts."""
     fleet, urls = azure.fleet, azure.ready["vaults"]
     accounts = [
         Account(fleet.subscription(number), GROUP, fleet.name(number), urls[fleet.vault(number)])
@@ -71,7 +71,7 @@ def work_of(azure: Running) -> Work:
 
 
 def script(name: str, module: str, work: Path, *, most: int = 1000) -> Program:
-    """One of the scripts, with the file of its `Work`."""
+    """A script of `scripts/`. `work` is the file with its `Work`."""
     once = [*_module(module), str(work)]
     return Program(name, once, [*once, "--steps"], most=most)
 
@@ -85,25 +85,25 @@ def _python(*arguments: str) -> list[str]:
 
 
 def environment(ca_bundle: str) -> Mapping[str, str]:
-    """What every program gets: the certificate of the embedded Azure for both kinds of SDK, and no proxy."""
+    """The environment of every program: the emulator's CA for both kinds of SDK, and no proxy."""
     kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
     paths = os.pathsep.join(filter(None, (str(_ROOT), kept.get("PYTHONPATH"))))
     return {**kept, "PYTHONPATH": paths, "REQUESTS_CA_BUNDLE": ca_bundle, "SSL_CERT_FILE": ca_bundle}
 
 
-def whole(command: Sequence[str], env: Mapping[str, str]) -> Took:
-    """Runs a command to its end, without its output. Raises RuntimeError where it fails."""
+def run_process(command: Sequence[str], env: Mapping[str, str]) -> ProcessCost:
+    """Run a command without its output. Raises RuntimeError if it fails."""
     with TemporaryDirectory() as folder:
-        result, err = Path(folder, "took.json"), Path(folder, "stderr")
+        result, err = Path(folder, "cost.json"), Path(folder, "stderr")
         with err.open("wb") as stream:
             process = subprocess.Popen(
                 _gauged(result, command), env=dict(env), cwd=folder, stdout=subprocess.DEVNULL, stderr=stream
             )
-            with ended(process):
+            with terminating(process):
                 process.wait()
         if process.returncode:
             raise RuntimeError(f"{command} ended with {process.returncode}: {err.read_text()[-2000:]}")
-        return Took(**json.loads(result.read_text()))
+        return ProcessCost(**json.loads(result.read_text()))
 
 
 def _gauged(result: Path, command: Sequence[str]) -> list[str]:
@@ -111,7 +111,7 @@ def _gauged(result: Path, command: Sequence[str]) -> list[str]:
 
 
 class Steps:
-    """A program that makes a run whenever it is told to."""
+    """A program that does one run for each request."""
 
     def __init__(self, stdin: IO[str], stdout: IO[str], err: Path) -> None:
         self._stdin = stdin
@@ -119,20 +119,20 @@ class Steps:
         self._err = err
 
     def ready(self) -> str:
-        """Waits for the run at the start, and returns what the program said of it."""
+        """Wait for the end of the first run; returns the line that the program printed."""
         return self._line()
 
     def go(self) -> None:
-        """Lets a run begin."""
+        """Start a run."""
         self._stdin.write("\n")
         self._stdin.flush()
 
     def end(self) -> Timed:
-        """Waits for its end."""
+        """Wait for the end of the run; returns its times."""
         return Timed.parse(self._line())
 
     def one_run(self) -> Timed:
-        """A run."""
+        """Do one run; returns its times."""
         self.go()
         return self.end()
 
@@ -144,13 +144,13 @@ class Steps:
 
 
 @contextmanager
-def stepping(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Steps]:
-    """Starts a program that goes by steps, and ends it; what it logs is kept for the case that it fails."""
+def open_steps(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Steps]:
+    """Run a program with `--steps` until the block ends. Its stderr is quoted if it fails."""
     with TemporaryDirectory() as folder:
         err = Path(folder, "stderr")
         with err.open("wb") as stream:
             process = subprocess.Popen(
-                _gauged(Path(folder, "took.json"), command),
+                _gauged(Path(folder, "cost.json"), command),
                 env=dict(env),
                 cwd=folder,
                 stdin=subprocess.PIPE,
@@ -158,7 +158,7 @@ def stepping(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Steps]:
                 stderr=stream,
                 text=True,
             )
-        with ended(process):
+        with terminating(process):
             assert process.stdin is not None
             assert process.stdout is not None
             yield Steps(process.stdin, process.stdout, err)
@@ -168,8 +168,8 @@ def stepping(command: Sequence[str], env: Mapping[str, str]) -> Iterator[Steps]:
 
 
 @contextmanager
-def ended(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
-    """Ends it where the block failed before it was over."""
+def terminating(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> Iterator[None]:
+    """Terminate the process if it still runs at the end of the block."""
     try:
         yield
     finally:

@@ -1,6 +1,6 @@
-"""The embedded Azure with a fleet in it: ``python -m tests.benchmarks.server FLEET READY [--latency SECONDS] [--limits]``.
+"""The emulator with a fleet: ``python -m tests.benchmarks.server FLEET READY [--latency SECONDS] [--limits]``.
 
-`keysync emulator` would do, but for its data file: a hundred thousand accounts as YAML take minutes to read.
+`keysync emulator` is too slow here: it takes minutes to read a YAML file with 100,000 accounts.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ from tests.benchmarks.fleets import Fleet
 
 
 async def serve(data: EmulatorData, ready: Path, *, latency: float, limits: bool) -> None:
-    """Serves until stdin is closed, be it that whoever started it is gone; `ready` is there once it does."""
+    """Serve until stdin is closed, as it is when the parent process ends. The file `ready` exists once it serves."""
     async with Emulator(data, latency=latency, limits=limits) as azure:
-        unfinished = ready.with_suffix(".part")
-        unfinished.write_bytes(azure.endpoints.ready_file())
-        unfinished.rename(ready)
+        partial = ready.with_suffix(".part")
+        partial.write_bytes(azure.endpoints.ready_file())
+        partial.rename(ready)
         await asyncio.to_thread(sys.stdin.read)
 
 
 def main() -> None:
-    """Reads the command line and serves."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("fleet", type=json.loads, help="the fields of a Fleet")
     parser.add_argument("ready", type=Path)
     parser.add_argument("--latency", type=float, default=0.0)
     parser.add_argument("--limits", action="store_true")
-    given = parser.parse_args()
-    data = EmulatorData.model_validate(Fleet(**given.fleet).data())
-    asyncio.run(serve(data, given.ready, latency=given.latency, limits=given.limits))
+    options = parser.parse_args()
+    data = EmulatorData.model_validate(Fleet(**options.fleet).data())
+    asyncio.run(serve(data, options.ready, latency=options.latency, limits=options.limits))
 
 
 if __name__ == "__main__":

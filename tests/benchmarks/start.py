@@ -1,4 +1,4 @@
-"""How long a process takes to start, and a one-off sync of one account: ``python -m tests.benchmarks.start --help``."""
+"""The time to start a process, and for a one-off sync of one account: ``python -m tests.benchmarks.start --help``."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 
 from tests.benchmarks.azure import running
 from tests.benchmarks.fleets import Fleet, write_config
-from tests.benchmarks.programs import Took, environment, whole
-from tests.benchmarks.tables import machine, table, told
+from tests.benchmarks.programs import ProcessCost, environment, run_process
+from tests.benchmarks.tables import machine, publish, table
 
 _IMPORTS = "import azure.mgmt.batch.aio, azure.keyvault.secrets.aio, azure.identity.aio, aiohttp"
 _BASE = "the two SDKs, azure-identity and aiohttp imported"
@@ -20,7 +20,7 @@ _KEYSYNC = (sys.executable, "-m", "keysync")
 
 
 def commands(config: Path) -> Mapping[str, Sequence[str]]:
-    """What is measured, by what it is called."""
+    """The measured commands by name."""
     return {
         "Python, nothing imported": (sys.executable, "-c", "pass"),
         _BASE: (sys.executable, "-c", _IMPORTS),
@@ -30,21 +30,21 @@ def commands(config: Path) -> Mapping[str, Sequence[str]]:
     }
 
 
-def measure(repeat: int) -> Mapping[str, Sequence[Took]]:
-    """Each command in turn, `repeat` times after a first time that does not count: it compiles what has to be compiled."""
+def measure(repeat: int) -> Mapping[str, Sequence[ProcessCost]]:
+    """Run the commands in turn, `repeat` times. An additional first round compiles the bytecode and is not counted."""
     with TemporaryDirectory() as folder, running(Fleet(1, 1, in_sync=True)) as azure:
         config = Path(folder, "keysync.yaml")
         write_config(config, azure.document())
-        known, env = commands(config), environment(azure.ready["ca_bundle"])
-        rounds = [{name: whole(command, env) for name, command in known.items()} for _ in range(repeat + 1)]
-    return {name: [one[name] for one in rounds[1:]] for name in known}
+        measured, env = commands(config), environment(azure.ready["ca_bundle"])
+        rounds = [{name: run_process(command, env) for name, command in measured.items()} for _ in range(repeat + 1)]
+    return {name: [costs[name] for costs in rounds[1:]] for name in measured}
 
 
-def report(took: Mapping[str, Sequence[Took]]) -> str:
-    """The whole of it, in Markdown."""
+def report(costs: Mapping[str, Sequence[ProcessCost]]) -> str:
+    """The table, in Markdown."""
 
-    def median(name: str, what: str) -> float:
-        return float(statistics.median(getattr(one, what) for one in took[name]))
+    def median(name: str, field: str) -> float:
+        return float(statistics.median(getattr(cost, field) for cost in costs[name]))
 
     base = median(_BASE, "wall")
     rows = [
@@ -54,19 +54,19 @@ def report(took: Mapping[str, Sequence[Took]]) -> str:
             f"{median(name, 'cpu'):.3f} s",
             f"{median(name, 'peak') / 1024:.0f} MB",
         )
-        for name in took
+        for name in costs
     ]
-    caption = f"Medians of {len(took[_BASE])}, no latency; {machine()}."
+    caption = f"Medians of {len(costs[_BASE])}, no latency; {machine()}."
     return f"{caption}\n\n{table(('a process', 'wall', 'CPU', 'memory'), rows)}"
 
 
 def main() -> None:
-    """Reads the command line and measures."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeat", type=int, default=11)
-    parser.add_argument("--write", type=Path, metavar="FILE", help="put the table into this document")
-    given = parser.parse_args()
-    told("start", report(measure(given.repeat)), given.write)
+    parser.add_argument("--write", type=Path, metavar="FILE", help="replace the table in this document")
+    options = parser.parse_args()
+    publish("start", report(measure(options.repeat)), options.write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How long a run takes, what it costs and what it asks of Azure: `python -m tests.benchmarks.steady --help`."""
+"""The time, CPU time and requests of a run: `python -m tests.benchmarks.steady --help`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet
 
 _UNTIL_STEADY = 3
-"""Runs before the first that is measured: one that writes, and two after which every value is known for sure."""
+"""Runs before the first measured one: one that writes, and two until every value is in the cache."""
 
 
 @dataclass(frozen=True)
-class RunMetrics:
-    """One run: wall and CPU seconds, requests by operation."""
+class RunCost:
+    """The cost of one run: wall and CPU seconds, and requests by operation."""
 
     wall: float
     cpu: float
@@ -33,12 +33,12 @@ class RunMetrics:
 
     @property
     def total(self) -> int:
-        """All requests."""
+        """The number of all requests."""
         return sum(self.requests.values())
 
 
-async def one_run(app: App, azure: Running) -> RunMetrics:
-    """Runs and measures a run."""
+async def one_run(app: App, azure: Running) -> RunCost:
+    """Do one run. Raises RuntimeError if it fails."""
     before = azure.counts()
     wall, cpu = time.perf_counter(), time.process_time()
     report = await run_sync(app.runs.make_run(app.accounts, Metrics(CollectorRegistry()), asyncio.Event()))
@@ -46,53 +46,53 @@ async def one_run(app: App, azure: Running) -> RunMetrics:
     if report.failed:
         raise RuntimeError(next(result.reason for result in report.results if result.outcome != "unchanged"))
     after = azure.counts()
-    return RunMetrics(
+    return RunCost(
         wall, cpu, {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
     )
 
 
-def tell(name: str, measured: Sequence[RunMetrics], accounts: int) -> None:
-    """Prints medians."""
-    wall = statistics.median(one.wall for one in measured)
-    cpu = statistics.median(one.cpu for one in measured)
-    total = statistics.median(one.total for one in measured)
+def print_medians(name: str, costs: Sequence[RunCost], accounts: int) -> None:
+    """Print the medians of `costs`."""
+    wall = statistics.median(cost.wall for cost in costs)
+    cpu = statistics.median(cost.cpu for cost in costs)
+    total = statistics.median(cost.total for cost in costs)
     print(
         f"{name:24} {wall:7.3f} s  {total:6.0f} requests ({total / accounts:.2f} an account)  "
-        f"{cpu:6.3f} s CPU ({1000 * cpu / accounts:.2f} ms an account)  {measured[-1].requests}"
+        f"{cpu:6.3f} s CPU ({1000 * cpu / accounts:.2f} ms an account)  {costs[-1].requests}"
     )
 
 
 async def measure(azure: Running, runs: int) -> None:
-    """The first run, steady ones, and ones after every key has changed."""
+    """Measure the first run, steady runs, and runs after every key has changed."""
     config = azure.config()
     accounts = len(config.accounts)
     async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
-        tell("first (creates)", [await one_run(app, azure)], accounts)
+        print_medians("first (creates)", [await one_run(app, azure)], accounts)
         for _ in range(_UNTIL_STEADY - 1):
             await asyncio.sleep(2.1)
             await one_run(app, azure)
-        tell("steady", [await one_run(app, azure) for _ in range(runs)], accounts)
+        print_medians("steady", [await one_run(app, azure) for _ in range(runs)], accounts)
         for name in ("every key changed", "every key changed again"):
             azure.regenerate()
-            tell(name, [await one_run(app, azure)], accounts)
+            print_medians(name, [await one_run(app, azure)], accounts)
             await asyncio.sleep(2.1)
     print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 
 def main() -> None:
-    """Reads the command line and measures."""
+    """Parse the command line and measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--accounts", type=int, default=200)
     parser.add_argument("--vaults", type=int, default=4)
     parser.add_argument("--subscriptions", type=int, default=1)
-    parser.add_argument("--strangers", type=int, default=0)
+    parser.add_argument("--unmanaged", type=int, default=0)
     parser.add_argument("--latency", type=duration, default=0.04)
     parser.add_argument("--limits", action="store_true")
     parser.add_argument("--runs", type=int, default=5)
-    given = parser.parse_args()
-    fleet = Fleet(given.accounts, given.vaults, given.subscriptions, given.strangers)
-    with running(fleet, latency=given.latency, limits=given.limits) as azure:
-        asyncio.run(measure(azure, given.runs))
+    options = parser.parse_args()
+    fleet = Fleet(options.accounts, options.vaults, options.subscriptions, options.unmanaged)
+    with running(fleet, latency=options.latency, limits=options.limits) as azure:
+        asyncio.run(measure(azure, options.runs))
 
 
 if __name__ == "__main__":

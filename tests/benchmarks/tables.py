@@ -1,4 +1,4 @@
-"""Tables of measurements, and where they stand in the documents: between ``<!-- table: NAME -->`` and its end."""
+"""Tables of measurements. A document has them between ``<!-- table: NAME -->`` and ``<!-- /table -->``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def machine() -> str:
-    """What it was measured on."""
+    """The description of this machine."""
     return f"{os.cpu_count()} cores, Python {platform.python_version()}, {platform.system()} on {platform.machine()}"
 
 
-def told(name: str, content: str, page: Path | None) -> None:
-    """Prints a table with its caption, and puts it in its place on `page`. Raises ValueError where that has none."""
+def publish(name: str, content: str, page: Path | None) -> None:
+    """Print a table with its caption, and replace the table `name` on `page`. Raises ValueError if `page` has no such table."""
     print(content)
     if page is not None:
-        page.write_text(placed(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")
+        page.write_text(insert_table(page.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 
-def placed(text: str, name: str, content: str) -> str:
-    """`text` with `content` between the marks of `name`. Raises ValueError where they are missing."""
-    marks = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
-    if len(marks.findall(text)) != 1:
+def insert_table(text: str, name: str, content: str) -> str:
+    """`text` with `content` between the comments of the table `name`. Raises ValueError if they are missing."""
+    comments = re.compile(rf"(<!-- table: {re.escape(name)} -->\n).*?(<!-- /table -->)", re.DOTALL)
+    if len(comments.findall(text)) != 1:
         raise ValueError(f"there is no place for the table {name}")
-    return marks.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
+    return comments.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks.programs import environment, script, stepping
+from tests.benchmarks.programs import environment, open_steps, script
 from tests.benchmarks.scripts.stages import KEYS, Account, Work
-from tests.benchmarks.tables import placed
+from tests.benchmarks.tables import insert_table
 from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure, data, running_azure
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +49,7 @@ def test_a_script_writes_what_differs_and_nothing_else(
             monkeypatch.setenv(name, value)
         work = tmp_path / "work.json"
         work_of(azure).write(work)
-        with stepping(script(module, module, work).steps, environment(azure.azure.endpoints.ca_bundle)) as steps:
+        with open_steps(script(module, module, work).steps, environment(azure.azure.endpoints.ca_bundle)) as steps:
             steps.ready()
             assert stored(azure) == keys(azure)
             azure.do(lambda azure: azure.state.regenerate("acct2", "Secondary"))
@@ -68,11 +68,11 @@ def test_a_script_writes_what_differs_and_nothing_else(
 def test_each_table_has_its_place(page: str, name: str) -> None:
     """Each command with --write finds it, and leaves the rest alone."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
-    changed = placed(text, name, "new")
+    changed = insert_table(text, name, "new")
     assert f"<!-- table: {name} -->\nnew\n<!-- /table -->" in changed
-    assert placed(changed, name, "") != changed
+    assert insert_table(changed, name, "") != changed
     with pytest.raises(ValueError, match="no place"):
-        placed(text, f"{name}-more", "new")
+        insert_table(text, f"{name}-more", "new")
 
 
 @pytest.mark.slow

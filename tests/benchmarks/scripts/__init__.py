@@ -1,1 +1,1 @@
-"""What keysync is compared with: three scripts that do the same with the SDKs, and keysync's daemon under the same stopwatch."""
+"""Three scripts that do the task of keysync with the SDKs, and keysync's daemon with the same measurement."""

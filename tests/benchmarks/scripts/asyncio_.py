@@ -1,4 +1,4 @@
-"""The aio SDKs with 64 calls in flight."""
+"""A script with the aio SDKs and 64 calls in flight."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tests.benchmarks.scripts.stages import (
     Stopwatch,
     Work,
     in_steps,
+    next_step,
     ready,
-    told_to_go_on,
     work_from_command_line,
 )
 
@@ -38,7 +38,7 @@ class Clients:
         self._slots = asyncio.Semaphore(IN_FLIGHT)
 
     async def sync(self, account: Account) -> int:
-        """Compares both keys of one account with what its vault has, and writes what differs; how many it wrote."""
+        """Write the keys of one account that differ from its vault's secrets; returns how many it wrote."""
         batch = self._batch[account.subscription_id].batch_account
         keys, stored = await asyncio.gather(
             self._call(batch.get_keys(account.resource_group, account.name)),
@@ -53,7 +53,7 @@ class Clients:
         return len(different)
 
     async def _write(self, account: Account, key: str, value: str, before: KeyVaultSecret | None) -> None:
-        # A new version takes nothing over from the one before.
+        # A new version inherits nothing, so the tags are sent again.
         tags = None if before is None else before.properties.tags
         await self._call(self._vaults[account.vault].set_secret(account.secrets()[key], value, tags=tags))
 
@@ -69,7 +69,7 @@ class Clients:
 
 
 async def open_clients(stack: AsyncExitStack, work: Work) -> Clients:
-    """Opens them for as long as `stack`."""
+    """Open the clients; `stack` closes them."""
     credential = await stack.enter_async_context(
         EnvironmentCredential(authority=work.authority, disable_instance_discovery=True)
     )
@@ -89,12 +89,12 @@ async def open_clients(stack: AsyncExitStack, work: Work) -> Clients:
 
 
 async def one_run(clients: Clients, work: Work) -> int:
-    """All accounts; how many secrets were written."""
+    """Sync all accounts; returns how many secrets were written."""
     return sum(await asyncio.gather(*(clients.sync(account) for account in work.accounts)))
 
 
 async def run() -> None:
-    """One pass, or as many as are asked for."""
+    """Do one run, or as many as the command line asks for."""
     work = work_from_command_line()
     async with AsyncExitStack() as stack:
         clients = await open_clients(stack, work)
@@ -102,13 +102,13 @@ async def run() -> None:
         if not in_steps():
             return
         ready()
-        while await told_to_go_on():
-            watch = Stopwatch()
-            watch.stop(await one_run(clients, work)).tell()
+        while await next_step():
+            stopwatch = Stopwatch()
+            stopwatch.stop(await one_run(clients, work)).print()
 
 
 def main() -> None:
-    """One pass, or as many as are asked for."""
+    """Do one run, or as many as the command line asks for."""
     asyncio.run(run())
 
 

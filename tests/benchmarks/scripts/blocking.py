@@ -1,4 +1,4 @@
-"""What the sequential script and the one with threads have in common: the blocking SDKs."""
+"""The common part of the sequential script and the one with threads: the blocking SDKs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Clients:
     vaults: Mapping[str, SecretClient]
 
     def sync(self, account: Account) -> int:
-        """Compares both keys of one account with what its vault has, and writes what differs; how many it wrote."""
+        """Write the keys of one account that differ from its vault's secrets; returns how many it wrote."""
         keys = self.batch[account.subscription_id].batch_account.get_keys(account.resource_group, account.name)
         vault, written = self.vaults[account.vault], 0
         for key in KEYS:
             name, value = account.secrets()[key], getattr(keys, key)
             stored = _stored(vault, name)
             if stored is None or stored.value != value:
-                # A new version takes nothing over from the one before.
+                # A new version inherits nothing, so the tags are sent again.
                 tags = None if stored is None else stored.properties.tags
                 vault.set_secret(name, value, tags=tags)
                 written += 1
@@ -38,7 +38,7 @@ class Clients:
 
 
 def open_clients(stack: ExitStack, work: Work, **options: Any) -> Clients:
-    """Opens them for as long as `stack`; `options` are the SDKs' own."""
+    """Open the clients; `stack` closes them. `options` go to each client."""
     credential = stack.enter_context(
         EnvironmentCredential(authority=work.authority, disable_instance_discovery=True, **options)
     )

@@ -1,7 +1,7 @@
 """keysync's daemon, with its page, log and metrics: ``CONFIG [--shard I/N]``.
 
-The first pass is the one at its start, each of the others is asked for by SIGUSR1. It is told like the others, since a
-daemon's first pass reads every value.
+The first run is the one at the start; SIGUSR1 starts each of the others. The first one is measured too, because it reads
+every value.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from keysync.config.load import load_config
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
-from tests.benchmarks.scripts.stages import Stopwatch, told_to_go_on
+from tests.benchmarks.scripts.stages import Stopwatch, next_step
 
 
-class Ends:
-    """A `RunObserver` that hands on the reports of passes with anything in them: one before the first listing has nothing."""
+class ReportQueue:
+    """A `RunObserver` that queues the reports of runs with accounts. The run before the first listing has none."""
 
     def __init__(self) -> None:
         self.reports: asyncio.Queue[Report] = asyncio.Queue()
@@ -35,43 +35,43 @@ class Ends:
     def result(self, run_id: str, result: Result) -> None: ...
 
     def finished(self, report: Report) -> None:
-        """Hands it on."""
+        """Queue the report if it has results."""
         if report.results:
             self.reports.put_nowait(report)
 
 
-async def told(watch: Stopwatch, ends: Ends) -> None:
-    """Waits for a pass and tells of it. Raises RuntimeError where anything failed or was held back."""
-    report = await ends.reports.get()
+async def print_run(stopwatch: Stopwatch, queue: ReportQueue) -> None:
+    """Wait for a run and print its measurement. Raises RuntimeError if it failed or was stopped by a limit."""
+    report = await queue.reports.get()
     if report.failed or report.stopped:
-        wrong = next((result.reason for result in report.results if result.reason), report.stopped)
-        raise RuntimeError(f"the pass failed: {wrong}")
-    watch.stop(sum(result.outcome != "unchanged" for result in report.results)).tell()
+        reason = next((result.reason for result in report.results if result.reason), report.stopped)
+        raise RuntimeError(f"the run failed: {reason}")
+    stopwatch.stop(sum(result.outcome != "unchanged" for result in report.results)).print()
 
 
 async def run(config: Path, shard: Shard | None) -> None:
-    """The daemon, until stdin is closed."""
-    watch = Stopwatch()
-    redactor, interruption, ends = Redactor(), Interruption(), Ends()
+    """Run the daemon until stdin is closed."""
+    stopwatch = Stopwatch()
+    redactor, interruption, queue = Redactor(), Interruption(), ReportQueue()
     logs.configure("info", "json", redactor.redact)
     loaded = await asyncio.to_thread(load_config, config, os.environ)
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(loaded, redactor, interruption, observers=[ends], shard=shard))
-        await told(watch, ends)
-        while await told_to_go_on():
-            watch = Stopwatch()
+        group.create_task(serve(loaded, redactor, interruption, observers=[queue], shard=shard))
+        await print_run(stopwatch, queue)
+        while await next_step():
+            stopwatch = Stopwatch()
             os.kill(os.getpid(), signal.SIGUSR1)
-            await told(watch, ends)
+            await print_run(stopwatch, queue)
         interruption.stop.set()
 
 
 def main() -> None:
-    """Reads the command line and serves."""
+    """Parse the command line and serve."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", type=Path)
     parser.add_argument("--shard", type=Shard.parse)
-    given = parser.parse_args()
-    asyncio.run(run(given.config, given.shard))
+    options = parser.parse_args()
+    asyncio.run(run(options.config, options.shard))
 
 
 if __name__ == "__main__":

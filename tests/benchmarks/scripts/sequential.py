@@ -1,4 +1,4 @@
-"""One call after the other, with the blocking SDKs: what a first script for this looks like."""
+"""A simple script: one call after the other with the blocking SDKs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.benchmarks.scripts.stages import run, work_from_command_line
 
 
 def main() -> None:
-    """One pass, or as many as are asked for."""
+    """Do one run, or as many as the command line asks for."""
     work = work_from_command_line()
     with ExitStack() as stack:
         clients = open_clients(stack, work)

@@ -1,8 +1,7 @@
-"""What a program that is compared is told, and how it is timed.
+"""The input of a compared program, and its measurement.
 
-A program gets the path of a file with its `Work`. Without more it makes one pass and ends. With `--steps` it makes one pass
-that nobody times, says so by an empty line on stdout, and then a timed pass for each line on stdin; each is told as a line of
-JSON.
+A program gets the path of a file with its `Work`, does one run and ends. With `--steps` it does one run without measurement
+and prints an empty line. Then it does a measured run for each line on stdin, and prints its `Timed` as one line of JSON.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ KEYS = ("primary", "secondary")
 
 @dataclass(frozen=True)
 class Account:
-    """One Batch account, and the vault that gets its keys."""
+    """One Batch account, and the URL of the vault for its keys."""
 
     subscription_id: str
     resource_group: str
@@ -30,13 +29,13 @@ class Account:
     vault: str
 
     def secrets(self) -> Mapping[str, str]:
-        """The name of each key's secret."""
+        """The secret name of each key."""
         return {key: f"{self.name}-{key}-key" for key in KEYS}
 
 
 @dataclass(frozen=True)
 class Work:
-    """All accounts, and where Azure is."""
+    """All accounts, and the addresses of Azure."""
 
     authority: str
     resource_manager: str
@@ -44,23 +43,23 @@ class Work:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """From its file."""
-        told = json.loads(path.read_text(encoding="utf-8"))
-        accounts = [Account(**account) for account in told["accounts"]]
-        return cls(told["authority"], told["resource_manager"], accounts)
+        """Read it from a file."""
+        content = json.loads(path.read_text(encoding="utf-8"))
+        accounts = [Account(**account) for account in content["accounts"]]
+        return cls(content["authority"], content["resource_manager"], accounts)
 
     def write(self, path: Path) -> None:
-        """To its file."""
+        """Write it to a file."""
         path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @property
     def scope(self) -> str:
-        """What a token for Resource Manager is for."""
+        """The scope of tokens for Resource Manager."""
         return f"{self.resource_manager}/.default"
 
     @property
     def subscriptions(self) -> frozenset[str]:
-        """All of them."""
+        """The ids of all subscriptions."""
         return frozenset(account.subscription_id for account in self.accounts)
 
     @property
@@ -71,7 +70,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Timed:
-    """One pass: wall and CPU seconds, the secrets written, and the most that the process had resident so far, in KiB."""
+    """One run: wall and CPU seconds, the number of secrets written, and the peak resident memory of the process in KiB."""
 
     wall: float
     cpu: float
@@ -80,52 +79,52 @@ class Timed:
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """From its line. Raises ValueError."""
+        """Parse a line of `print`. Raises ValueError for another line."""
         return cls(**json.loads(line))
 
-    def tell(self) -> None:
-        """To stdout."""
+    def print(self) -> None:
+        """Print it as one line of JSON."""
         print(json.dumps(asdict(self)), flush=True)
 
 
 class Stopwatch:
-    """Runs from its making."""
+    """Measures from its creation."""
 
     def __init__(self) -> None:
         self._wall, self._cpu = time.perf_counter(), time.process_time()
 
     def stop(self, written: int) -> Timed:
-        """What the pass took that has just ended."""
+        """The measurement of the run that has just ended."""
         wall, cpu = time.perf_counter() - self._wall, time.process_time() - self._cpu
         return Timed(wall, cpu, written, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def ready() -> None:
-    """The untimed pass is over."""
+    """Report the end of the run without measurement."""
     print(flush=True)
 
 
 def in_steps() -> bool:
-    """Whether the command line asks for more than one pass."""
+    """Whether the command line has `--steps`."""
     return "--steps" in sys.argv[1:]
 
 
-async def told_to_go_on() -> bool:
-    """Waits for a line on stdin, with the loop going on; False at its end."""
+async def next_step() -> bool:
+    """Wait for a line on stdin without blocking the event loop; False at the end of stdin."""
     return bool(await asyncio.to_thread(sys.stdin.readline))
 
 
 def work_from_command_line() -> Work:
-    """What to do."""
+    """The work of this program."""
     return Work.read(Path(sys.argv[1]))
 
 
 def run(one_run: Callable[[], int]) -> None:
-    """Passes as the command line asks; each returns how many secrets it wrote."""
+    """Do one run, or as many as the command line asks for. `one_run` returns how many secrets it wrote."""
     one_run()
     if not in_steps():
         return
     ready()
     for _ in sys.stdin:
-        watch = Stopwatch()
-        watch.stop(one_run()).tell()
+        stopwatch = Stopwatch()
+        stopwatch.stop(one_run()).print()

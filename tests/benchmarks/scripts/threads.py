@@ -1,4 +1,4 @@
-"""16 threads over the blocking SDKs, with one session that keeps a connection for each of them."""
+"""A script with the blocking SDKs and 16 threads, and one session with a connection for each thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ THREADS = 16
 
 
 def main() -> None:
-    """One pass, or as many as are asked for."""
+    """Do one run, or as many as the command line asks for."""
     work = work_from_command_line()
     with ExitStack() as stack:
         session = stack.enter_context(requests.Session())
-        # Unless told so, requests keeps ten connections a host and opens the others anew for each call.
+        # By default requests keeps ten connections per host, and opens a new one for each further call.
         session.mount("https://", HTTPAdapter(pool_maxsize=THREADS))
         clients = open_clients(stack, work, transport=RequestsTransport(session=session, session_owner=False))
         pool = stack.enter_context(ThreadPoolExecutor(THREADS))
