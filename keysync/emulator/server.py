@@ -85,7 +85,7 @@ class Emulator:
     ) -> None:
         self._data = EmulatorData.sample() if data is None else data
         self._port = port
-        self._pending_effectsncy = latency
+        self._latency = latency
         self._clock = clock
         self._state_directory = state_directory
         self._buckets = TokenBuckets(clock) if limits else None
@@ -217,8 +217,8 @@ class Emulator:
         if refusal is not None:
             return self._send(call, route, refusal, operation=operation)
         fault = self.faults.take(route.operation, route.target)
-        if self._pending_effectsncy:
-            await asyncio.sleep(self._pending_effectsncy)
+        if self._latency:
+            await asyncio.sleep(self._latency)
         limit_headers: dict[str, str] = {}
         if fault is None:
             reply = route.limit(limit_headers) or _carry_out(route)

@@ -69,12 +69,12 @@ class _Routes:
         body = await asyncio.to_thread(render, self._source.status())
         return _compressed(web.Response(body=body, content_type="application/json", charset="utf-8"))
 
-    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002
+    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
         """200 if the process works, else 503 with the reason."""
         status = self._source.status()
         return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
 
-    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002
+    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
         """200 once the first run is done, or for a standby while it reads the Lease; else 503.
 
         Stale accounts do not change the status: a restart would not help them.

@@ -28,8 +28,8 @@ class Page:
 
 @cache
 def _template() -> Template:
-    # Imported for the first page view: most daemons serve probes and metrics only, and need no jinja2.
-    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415
+    # Most daemons serve only probes and metrics, and need no jinja2.
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415  # imported for the first page view
 
     environment = Environment(
         loader=PackageLoader("keysync.web"),

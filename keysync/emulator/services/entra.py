@@ -8,7 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from urllib.parse import parse_qs
 
 import jwt
@@ -103,10 +103,11 @@ class Entra:
         parts = [part.lower() for part in call.segments]
         if parts[1:] in (["oauth2", "v2.0", "token"], ["oauth2", "token"]) and call.method == "POST":
             return Route("token", parts[0], lambda: self._token(call, parts[0], v2="v2.0" in parts), service="entra")
+        run: Callable[[], Reply]
         if parts[-2:] == [".well-known", "openid-configuration"]:
-            run = lambda: self._discovery(call, parts[0], v2="v2.0" in parts)  # noqa: E731
+            run = partial(self._discovery, call, parts[0], v2="v2.0" in parts)
         elif parts[1:] == ["discovery", "instance"]:
-            run = lambda: self._instance(call)  # noqa: E731
+            run = partial(self._instance, call)
         elif parts[1:] in (["discovery", "v2.0", "keys"], ["discovery", "keys"]):
             run = self._keys
         else:
