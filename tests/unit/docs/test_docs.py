@@ -385,3 +385,17 @@ def test_a_valid_call_is_accepted(line: str) -> None:
 def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     """Letters, digits, dashes and underscores stay."""
     assert slug(heading) == anchor
+
+
+@pytest.mark.parametrize(
+    ("page", "quote"),
+    [
+        ("rotation.md", "is not marked as keysync's"),
+        ("faq.md", "gives no shared keys"),
+        ("deployment.md", "leader_election: needs an extra"),
+    ],
+)
+def test_quoted_messages_are_those_of_the_code(page: str, quote: str) -> None:
+    """A reader searches for the text that keysync printed."""
+    assert quote in (ROOT / "docs" / page).read_text(encoding="utf-8")
+    assert any(quote in path.read_text(encoding="utf-8") for path in (ROOT / "keysync").rglob("*.py"))
