@@ -72,8 +72,8 @@ def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) 
     assert not {"alpha"} & {name_of(one["labels"]) for one in fired if "account" in one["labels"]}
     assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoRun", "KeysyncRunFailed", "KeysyncNoLeader"}
     assert {title for title, found in answers if not found} <= {
-        "Held back and waiting",
-        "Who leads, and shards",
+        "Changes that need accept",
+        "Leaders and shards",
         "Configuration and notifications",
         "Certificate expires in",
     }
