@@ -1,4 +1,4 @@
-"""Failures of Azure as records: a CloudError in full structure, or what else went wrong, by kind; never a traceback."""
+"""Turns exceptions of calls to Azure into failure records: the complete CloudError if there is one, or the kind of the cause."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
 from keysync.http.proxy import ProxyFailed, hint_in
 from keysync.http.reply import parse_retry_after
+from keysync.json_values import as_list, as_mapping
 from keysync.secret.redact import Redactor
 
-_DEPTH: Final = 12
-_TEXT: Final = 4096
-# Redacting takes time in proportion to the text, 1 ms for a thousand characters with 10,000 remembered values, and the event
-# loop waits meanwhile: this is how many characters of one failure are redacted, all its texts together.
-_REDACTED: Final = 16 * 1024
-# What a parser raises that meets another shape than it expects, a number that is too large, or nesting that is too deep.
-_PARSING: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_MAX_DEPTH: Final = 12
+_MAX_TEXT: Final = 4096
+# The limit of redacted characters in one failure, all texts together. Redaction blocks the event loop: 1 ms for a thousand
+# characters with 10,000 remembered values.
+_MAX_REDACTED: Final = 16 * 1024
+# Exceptions of a parser for an unexpected shape, too large a number or too deep nesting.
+_PARSER_ERRORS: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AADSTS: Final = re.compile(r"AADSTS\d+")
-# Batch writes its ids into the message; the record has them in fields of their own.
+# Batch puts ids into the message; the record has separate fields for them.
 _IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
-_DETAILS_SHOWN: Final = 3
+_MAX_DETAILS_IN_SUMMARY: Final = 3
 _READ_ONLY: Final = "read-only state"
-# One credential of DefaultAzureCredential and why it gave no token, without the words that each of them begins with.
+# One credential of DefaultAzureCredential and why it got no token, without the common beginning of these messages.
 _ATTEMPT: Final = re.compile(r"^\t(\w+): (?:\w+ authentication unavailable[.,:] )?(.+)$", re.MULTILINE)
 _SENTENCE: Final = re.compile(r"[.,] |\.$")
 
 
 class AzureFailureTranslator:
-    """Turns whatever a call raised into a FailureRecord, with every text scrubbed."""
+    """Turns any exception into a FailureRecord with redacted texts."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._redact = redactor.redact
-        self._left = _REDACTED
+        self._remaining = _MAX_REDACTED
 
     def record(self, error: BaseException, *, operation: str, scope: str, calling: bool = False) -> FailureRecord:
-        """The record of `error`, which `operation` (``listKeys``) on `scope` (an ARM id, a vault's URL) raised.
+        """The record of `error`. `operation` (``listKeys``) on `scope` (an ARM id or a vault's URL) raised it.
 
-        With `calling` it was raised by sending one request or reading its reply: what a parser raises is then the reply's fault.
+        Set `calling` if a request, or the parsing of its reply, raised it. A parser's exception then means an invalid reply.
         """
         if isinstance(error, CallFailed):
             return error.record
-        self._left = _REDACTED
+        self._remaining = _MAX_REDACTED
         if isinstance(error, HttpResponseError) and not isinstance(error, CredentialUnavailableError):
-            found = self._from_response(error)
+            record = self._from_response(error)
         else:
-            found = self._from_exception(error, calling=calling)
-        found = replace(found, about=_about(error, scope), operation=operation)
-        return _with_hint(found, operation=operation, scope=scope, sign_in=_sign_in_of(error))
+            record = self._from_exception(error, calling=calling)
+        record = replace(record, about=_about(error, scope), operation=operation)
+        return _with_hint(record, operation=operation, scope=scope, sign_in=_sign_in_of(error))
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
         response: Any = error.response
@@ -68,26 +69,26 @@ class AzureFailureTranslator:
         status = error.status_code
         body = _json_body(response)
         cloud_error = self._entra_error(body) or self._cloud_error(body)
-        # DefaultAzureCredential drops the error of a proxy, and keeps its text.
-        proxy = hint_in(str(error.message)) if response is None else None
-        kind = "connection" if proxy else _kind_of_status(error, status, cloud_error)
+        # DefaultAzureCredential keeps only the text of a ProxyFailed.
+        proxy_hint = hint_in(str(error.message)) if response is None else None
+        kind = "connection" if proxy_hint else _kind_of_status(error, status, cloud_error)
         return FailureRecord(
             kind=kind,
-            summary=_summary_of_status(kind, status, cloud_error, self._plain_message(error, response)),
+            summary=_summary_of_status(kind, status, cloud_error, self._sdk_message(error, response)),
             http_status=status,
             cloud_error=cloud_error,
             request_id=self._header(headers, "x-ms-request-id"),
             correlation_id=self._header(headers, "x-ms-correlation-request-id"),
             client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
-            hint=proxy,
+            hint=proxy_hint,
             retry_after=parse_retry_after(headers),
-            ambiguous=proxy is None and _may_have_taken_effect(kind, status, cloud_error),
+            ambiguous=proxy_hint is None and _may_have_taken_effect(kind, status, cloud_error),
         )
 
-    def _plain_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
-        # Without a response the message is the SDK's own; with one it may be a body that nobody knows: drop that.
+    def _sdk_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
+        # Without a response the message is the SDK's own. With one it may quote an unknown body, so it is dropped.
         if response is None and error.message:
-            return self._redacted(_attempts(str(error.message)))
+            return self._redacted(_shorten_attempts(str(error.message)))
         return error.message if isinstance(error, UnreadableBody) else ""
 
     def _header(self, headers: Mapping[str, str], name: str) -> str | None:
@@ -95,88 +96,89 @@ class AzureFailureTranslator:
         return self._redact(str(value))[:128] if value else None
 
     def _entra_error(self, body: object) -> CloudError | None:
-        """Entra's own shape (`error`, `error_description`, `error_codes`), as a CloudError whose code is AADSTS…"""
-        if not isinstance(body, Mapping) or not isinstance(body.get("error"), str):
+        """Entra's error (`error`, `error_description`, `error_codes`) as a CloudError whose code is AADSTS…"""
+        reply = as_mapping(body)
+        error = reply.get("error") if reply is not None else None
+        if reply is None or not isinstance(error, str):
             return None
-        description = self._text(body.get("error_description")) or ""
+        description = self._text_or_none(reply.get("error_description")) or ""
         code = _AADSTS.search(description)
-        return CloudError(code.group() if code else self._text(body["error"]), description, self._text(body["error"]))
+        return CloudError(code.group() if code else self._text_or_none(error), description, self._text_or_none(error))
 
     def _cloud_error(self, body: object, depth: int = 0) -> CloudError | None:
-        if not isinstance(body, Mapping):
+        reply = as_mapping(body)
+        error = as_mapping(reply.get("error", reply)) if reply is not None else None
+        if error is None or not ({"code", "message"} & set(error)):
             return None
-        error = body.get("error", body)
-        if not isinstance(error, Mapping) or not ({"code", "message"} & set(error)):
-            return None
-        details = error.get("details")
         return CloudError(
-            code=self._text(error.get("code")),
-            message=self._text(error.get("message")),
-            target=self._text(error.get("target")),
-            details=self._details(details, depth),
+            code=self._text_or_none(error.get("code")),
+            message=self._text_or_none(error.get("message")),
+            target=self._text_or_none(error.get("target")),
+            details=self._details(error.get("details"), depth),
             innererror=self._code_chain(error),
         )
 
     def _details(self, details: object, depth: int) -> tuple[CloudError, ...]:
-        # A hostile reply could nest without end.
-        if not isinstance(details, list) or depth >= _DEPTH:
+        # A hostile reply could be nested endlessly.
+        entries = as_list(details)
+        if entries is None or depth >= _MAX_DEPTH:
             return ()
-        found = (self._cloud_error(detail, depth + 1) for detail in details[:100])
-        return tuple(detail for detail in found if detail is not None)
+        errors = (self._cloud_error(entry, depth + 1) for entry in entries[:100])
+        return tuple(error for error in errors if error is not None)
 
-    def _code_chain(self, error: Mapping[str, Any], depth: int = 0) -> dict[str, Any] | None:
-        """The `innererror` of `error` with nothing but its codes, however deep: the rest may repeat a request in any shape."""
-        inner = error.get("innererror", error.get("innerError"))
-        if not isinstance(inner, Mapping) or depth >= _DEPTH:
+    def _code_chain(self, error: Mapping[str, object], depth: int = 0) -> dict[str, Any] | None:
+        """The `innererror` of `error`, with its codes only: the rest may repeat the request in any shape."""
+        inner = as_mapping(error.get("innererror", error.get("innerError")))
+        if inner is None or depth >= _MAX_DEPTH:
             return None
         code = inner.get("code")
-        chain: dict[str, Any] = {"code": self._text(code)} if isinstance(code, str) else {}
+        chain: dict[str, Any] = {"code": self._text_or_none(code)} if isinstance(code, str) else {}
         deeper = self._code_chain(inner, depth + 1)
         return {**chain, "innererror": deeper} if deeper is not None else chain or None
 
-    def _text(self, value: object) -> str | None:
-        # A list or a mapping here is no text of Azure's, and could be the bytes of a request.
+    def _text_or_none(self, value: object) -> str | None:
+        # A list or a mapping is not a text of Azure, and could be the bytes of a request.
         if not isinstance(value, str | int | float):
             return None
         try:
             return self._redacted(str(value))
         except ValueError:
-            return None  # a number with too many digits
+            return None  # a number with too many digits for str()
 
     def _redacted(self, text: str) -> str:
-        part = text[: self._left]
-        if len(part) < len(text) and len(part) < 2 * _TEXT:
-            part = ""  # what is cut off would be kept, and the head of an unknown key is not recognised
-        self._left -= len(part)
-        return self._redact(part)[:_TEXT]
+        part = text[: self._remaining]
+        if len(part) < len(text) and len(part) < 2 * _MAX_TEXT:
+            part = ""  # the start of a cut-off key might not be recognised as one
+        self._remaining -= len(part)
+        return self._redact(part)[:_MAX_TEXT]
 
     def _from_exception(self, error: BaseException, *, calling: bool) -> FailureRecord:
-        # Without the body of a reply, which the SDK appends to its message.
-        said = error.message if isinstance(error, HttpResponseError) else error
-        text = self._redacted(str(said))
+        # `message` without the body of the reply, which the SDK adds to str(error).
+        message = error.message if isinstance(error, HttpResponseError) else error
+        text = self._redacted(str(message))
         for cause in _causes(error):
             if isinstance(cause, ProxyFailed):
                 return self._from_proxy(cause)
-            known = _kind_of_cause(cause)
-            if known is not None:
-                kind, prefix, ambiguous = known
+            kind_of_cause = _kind_of_cause(cause)
+            if kind_of_cause is not None:
+                kind, prefix, ambiguous = kind_of_cause
                 return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
         if isinstance(error, AzureError):
             return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
-        if calling and isinstance(error, _PARSING):
-            told = f"the body of the reply could not be understood ({type(error).__name__})"
-            return FailureRecord(kind="invalid_response", summary=told, ambiguous=True)
-        # An exception that nobody foresaw: its type tells where to look, its text could hold anything.
+        if calling and isinstance(error, _PARSER_ERRORS):
+            summary = f"the body of the reply could not be understood ({type(error).__name__})"
+            return FailureRecord(kind="invalid_response", summary=summary, ambiguous=True)
+        # An unexpected exception: only its type, as its text could contain anything.
         return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
 
     def _from_proxy(self, error: ProxyFailed) -> FailureRecord:
-        # No tunnel, so nothing was sent.
+        # Without a tunnel no request was sent.
         kind: FailureKind = "connection" if error.status is None else "http_error"
         return FailureRecord(kind=kind, summary=self._redact(str(error)), http_status=error.status, hint=error.hint)
 
 
 def _about(error: BaseException, scope: str) -> str:
-    """What a failure is about: the credential that got no token, the account, or the vault."""
+    """What failed: the credential that got no token, the account, or the vault."""
     for cause in _causes(error):
         name = vars(cause).get("credential")
         if isinstance(name, str):
@@ -188,14 +190,14 @@ def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: C
     if status is None:
         return kind not in {"authentication", "credential_unavailable"}  # no token, no request
     if status == 503 and cloud_error is not None and _READ_ONLY in (cloud_error.message or ""):
-        return False  # a vault after a failover says that it carries out nothing
+        return False  # a vault in a failover carries out no writes
     return status >= 500 or status == 408 or status < 300
 
 
 def _json_body(response: Any) -> object:  # noqa: ANN401
     try:
         return json.loads(response.text()) if response is not None else None
-    except Exception:  # noqa: BLE001  # an unread stream, a wrong charset, no JSON: all mean that there is no body to tell
+    except Exception:  # noqa: BLE001  # an unread stream, a wrong charset or invalid JSON: there is no body to show
         return None
 
 
@@ -210,7 +212,7 @@ def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: C
     if status == 429:
         return "throttled"
     if isinstance(error, ClientAuthenticationError):
-        return "credential_unavailable" if _found_nothing(error) else "authentication"
+        return "credential_unavailable" if _tried_no_token_request(error) else "authentication"
     return "cloud_error" if cloud_error is not None else "http_error"
 
 
@@ -219,19 +221,19 @@ def _summary_of_status(kind: FailureKind, status: int | None, cloud_error: Cloud
         return f"HTTP {status}: {plain or 'the body of the reply could not be understood'}"
     prefix = f"HTTP {status}" if status is not None else ""
     if cloud_error is None:
-        return _join(prefix, plain or "the body of the reply is no error of Azure's")
-    return _join(prefix, _text_of(cloud_error))
+        return _join(prefix, plain or "the body of the reply is not an error of Azure")
+    return _join(prefix, _text_of_cloud_error(cloud_error))
 
 
-def _text_of(error: CloudError) -> str:
-    """Code and message, each once, then what `details` say beyond them."""
+def _text_of_cloud_error(error: CloudError) -> str:
+    """Code and message, each once, then those of `details` that add something."""
     message = _IDS_IN_TEXT.sub("", error.message or "").strip()
     repeated = error.code is None or message.startswith(error.code)
     texts = [message if repeated else ": ".join(filter(None, (error.code, message)))]
-    for detail in error.details[:_DETAILS_SHOWN]:
-        told = _text_of(detail)
+    for detail in error.details[:_MAX_DETAILS_IN_SUMMARY]:
+        summary = _text_of_cloud_error(detail)
         if (detail.message or detail.code or "") not in texts[0]:
-            texts.append(told)
+            texts.append(summary)
     return "; ".join(filter(None, texts))
 
 
@@ -241,7 +243,7 @@ def _join(prefix: str, text: str) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """`error` and what it came from, outermost first, each once."""
+    """`error` and its causes, outermost first, each once."""
     seen: set[int] = set()
     pending: list[BaseException] = [error]
     while pending:
@@ -256,7 +258,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _kind_of_cause(cause: BaseException) -> tuple[FailureKind, str, bool] | None:
-    """Kind, a prefix for people, and whether the request may have taken effect."""
+    """The kind, a prefix for the summary, and whether the request may have taken effect."""
     match cause:
         case CredentialUnavailableError():
             return "credential_unavailable", "", False
@@ -276,25 +278,26 @@ def _kind_of_cause(cause: BaseException) -> tuple[FailureKind, str, bool] | None
             return "challenge", "", False
         case aiohttp.ClientPayloadError() | aiohttp.ClientError() | OSError():
             return "connection", "the connection broke", True
-    return None
+        case _:
+            return None
 
 
 def _sign_in_of(error: BaseException) -> SignIn:
-    """Where the credential that raised `error` has its parts from."""
-    found = (getattr(cause, "sign_in", None) for cause in _causes(error))
-    return next((each for each in found if isinstance(each, SignIn)), UNKNOWN)
+    """The `sign_in` of the credential that raised `error`."""
+    record = (getattr(cause, "sign_in", None) for cause in _causes(error))
+    return next((each for each in record if isinstance(each, SignIn)), UNKNOWN)
 
 
-def _found_nothing(error: ClientAuthenticationError) -> bool:
-    """Whether DefaultAzureCredential has no credential that could ask for a token; Entra refused none of them."""
+def _tried_no_token_request(error: ClientAuthenticationError) -> bool:
+    """Whether DefaultAzureCredential found no credential that could request a token. Entra then refused none."""
     text = str(error.message)
     return error.response is None and _ATTEMPT.search(text) is not None and _AADSTS.search(text) is None
 
 
-def _attempts(text: str) -> str:
-    """What DefaultAzureCredential tried, without its advice: each credential with the first sentence of its message."""
-    tried = [f"{name}: {_SENTENCE.split(why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
-    return f"no credential gave a token ({'; '.join(tried)})" if tried else text
+def _shorten_attempts(text: str) -> str:
+    """The credentials that DefaultAzureCredential tried, each with the first sentence of its message and without advice."""
+    attempts = [f"{name}: {_SENTENCE.split(why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
+    return f"no credential got a token ({'; '.join(attempts)})" if attempts else text
 
 
 def _with_hint(record: FailureRecord, *, operation: str, scope: str, sign_in: SignIn) -> FailureRecord:

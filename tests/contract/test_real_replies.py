@@ -335,7 +335,7 @@ CRUD: Final = "323c8db683d942028d0aa1221d268d43"
 PLAIN: Final = "f9557720362042d4954a56ac75da2726"
 NEWER: Final = "e88a39520d6d4382a5ac03f25d81e1b2"
 DETAILS: Final = ("InvalidRequestBody", "Reason: keyVaultReference must be set")
-UNREADABLE: Final = ("managed-identity endpoint", "not a token")
+UNREADABLE: Final = ("managed-identity endpoint", "did not reply with a token")
 
 EXPECTED: Final[dict[str, tuple[str, Any]]] = {
     # Entra: its code once in the summary, and in the hint where the wrong part is read from
@@ -398,7 +398,7 @@ EXPECTED: Final[dict[str, tuple[str, Any]]] = {
     # Key Vault
     "kv-400-api-version": (READ, Failed("cloud_error", 400, ("BadParameter",), ('api_versions: {secrets: "7.4"}',))),
     "kv-401-akv10032-issuer": (READ, Failed("authentication", 401, ("Unauthorized",), (f"({TENANT})", "0000000000bb)", "`tenant_id`", "AZURE_TENANT_ID", URL))),
-    "kv-403-ForbiddenByPolicy-obo": (READ, Failed("cloud_error", 403, ("Forbidden", "ForbiddenByPolicy"), (*DENIED_GET, "on whose behalf"))),
+    "kv-403-ForbiddenByPolicy-obo": (READ, Failed("cloud_error", 403, ("Forbidden", "ForbiddenByPolicy"), (*DENIED_GET, "on a user's behalf"))),
     "kv-403-access-policy-ForbiddenByPolicy-get": (READ, Failed("cloud_error", 403, ("Forbidden", "ForbiddenByPolicy"), (*DENIED_GET, "access policies", "permission get"))),
     "kv-403-connection": (READ, Failed("cloud_error", 403, ("Forbidden", "ForbiddenByConnection"), ("private endpoints", URL))),
     "kv-403-firewall": (READ, Failed("cloud_error", 403, ("Forbidden", "ForbiddenByFirewall"), (URL, "az keyvault network-rule add --name kv-replay --ip-address 192.0.2.10"))),
@@ -590,7 +590,7 @@ async def test_a_default_credential_without_anything_says_so_in_one_line(
             outcome = await _outcome(replace(side, credential=opened))
     record = outcome.record
     assert (record.kind, record.http_status, record.ambiguous) == ("credential_unavailable", None, False)
-    assert record.summary.startswith("no credential gave a token (")
+    assert record.summary.startswith("no credential got a token (")
     assert "AzureCliCredential: Azure CLI not found on path" in record.summary
     assert "authentication unavailable" not in record.summary
     assert "http" not in record.summary

@@ -1,4 +1,4 @@
-"""A host that only says that it is a vault gets neither a token nor a key."""
+"""A host that only pretends to be a vault gets neither a token nor a key."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ TENANT = "7e000000-0000-4000-8000-00000000007e"
 
 
 class Identity:
-    """Gives a token to whoever asks, and remembers for what."""
+    """A credential that returns a token for any scope, and records the scopes."""
 
     def __init__(self) -> None:
         self.scopes: list[str] = []
 
     async def get_token_info(self, *scopes: str, options: TokenRequestOptions | None = None) -> AccessTokenInfo:
-        """The one token there is."""
+        """Always the same token."""
         self.scopes += scopes
         return AccessTokenInfo(TOKEN, int(time.time()) + 3600)
 
     def reject(self, token: str) -> None:
-        """It has no other to give."""
+        """Does nothing: there is no other token."""
 
 
 def challenge(resource: str) -> tuple[int, dict[str, str]]:
-    """What a vault answers to a request without a token."""
+    """A vault's reply to a request without a token."""
     authority = f"https://login.microsoftonline.com/{TENANT}"
     return 401, {"WWW-Authenticate": f'Bearer authorization="{authority}", resource="{resource}"'}
 
@@ -49,7 +49,7 @@ def challenge(resource: str) -> tuple[int, dict[str, str]]:
 async def client_of(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, verify: bool = True
 ) -> AsyncIterator[tuple[SecretClient, Receiver, Identity]]:
-    """keysync's client of a vault that the receiver plays, as the configuration `verify_challenge_resource` makes it."""
+    """keysync's client of a vault, played by the receiver. `verify` is the setting `verify_challenge_resource`."""
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy", "all_proxy"):
         monkeypatch.delenv(name, raising=False)
     tls, bundle = loopback_tls(folder)
@@ -62,7 +62,7 @@ async def client_of(
 
 
 def sent(receiver: Receiver) -> str:
-    """Everything that the host was told."""
+    """Everything that was sent to the host."""
     return " ".join(f"{each.path} {each.headers} {each.body!r}" for each in receiver.received)
 
 
@@ -70,9 +70,9 @@ def sent(receiver: Receiver) -> str:
 async def test_a_challenge_for_another_domain_gets_no_token(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resource: str
 ) -> None:
-    """The host asks for a token of the real Key Vault: none is even requested, and the key is not sent."""
+    """No token is requested, and the key is not sent."""
     async with client_of(tmp_path, monkeypatch) as (client, receiver, identity):
-        for _ in range(2):  # a challenge that was turned down is not remembered either
+        for _ in range(2):  # a refused challenge is not cached
             receiver.answers = [challenge(resource)] * 3
             with pytest.raises(ValueError, match="challenge"):
                 await client.set_secret("name", VALUE)
@@ -82,8 +82,8 @@ async def test_a_challenge_for_another_domain_gets_no_token(
         assert VALUE not in sent(receiver)
 
 
-async def test_without_that_look_the_host_gets_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What `verify_challenge_resource: false` gives away, so that it is known: the tests above would notice a token."""
+async def test_without_verification_the_host_gets_a_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The effect of `verify_challenge_resource: false`. Also proves that the test above would notice a token."""
     async with client_of(tmp_path, monkeypatch, verify=False) as (client, receiver, identity):
         receiver.answers = [challenge("https://vault.azure.net"), 403]
         with pytest.raises(HttpResponseError):
@@ -94,8 +94,8 @@ async def test_without_that_look_the_host_gets_a_token(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
-async def test_a_vault_leads_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
-    """A redirect is an answer that failed: token and key would go with it."""
+async def test_redirects_are_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int) -> None:
+    """A redirect is a failure: token and key would be sent to another host."""
     async with client_of(tmp_path, monkeypatch, verify=False) as (client, receiver, _):
         receiver.answers = [challenge("https://vault.azure.net"), (status, {"Location": f"{receiver.base}/elsewhere"})]
         with pytest.raises(HttpResponseError):

@@ -1,4 +1,4 @@
-"""Every failure becomes a record: whole where the service told a story, safe where it sent rubbish."""
+"""Every failure becomes a record: complete for an error of Azure, safe for anything else."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def record_of(error: BaseException, operation: str = "getSecret", scope: str = S
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 429, 500, 503])
-def test_a_cloud_error_is_kept_whole(status: int):
-    """Each failing status keeps every level of its CloudError and all three ids."""
+def test_a_cloud_error_is_complete(status: int):
+    """For each error status, with every level of the CloudError and all three ids."""
     deepest = {"code": "Deepest", "message": "third", "target": "c"}
     detail = {"code": "Detail", "message": "second", "target": "b", "details": [deepest]}
     inner = {"code": "Inner", "innererror": {"code": "Innermost", "more": [1, True, None]}}
@@ -51,8 +51,8 @@ def test_a_cloud_error_is_kept_whole(status: int):
         "correlation-1",
         "client-1",
     )
-    told = record.to_dict()
-    assert set(told) == {
+    error_object = record.to_dict()
+    assert set(error_object) == {
         "kind",
         "http_status",
         "cloud_error",
@@ -62,7 +62,7 @@ def test_a_cloud_error_is_kept_whole(status: int):
         "hint",
     }
     none = {"details": [], "innererror": None}
-    assert told["cloud_error"] == {
+    assert error_object["cloud_error"] == {
         "code": "Outer",
         "message": "first",
         "target": "a",
@@ -78,8 +78,8 @@ def test_a_cloud_error_is_kept_whole(status: int):
     assert record.ambiguous is (status >= 500)
 
 
-def test_the_id_that_was_sent_stands_in_for_the_one_that_was_not_returned():
-    """The client's request id comes from the request where the reply leaves it out."""
+def test_the_client_request_id_is_that_of_the_request_if_the_reply_has_none():
+    """Some replies do not return it."""
     reply = Reply(503, "", sent={"x-ms-client-request-id": "sent-1"})
     assert record_of(HttpResponseError(response=reply)).client_request_id == "sent-1"
 
@@ -117,8 +117,8 @@ def test_the_id_that_was_sent_stands_in_for_the_one_that_was_not_returned():
         "digits",
     ],
 )
-def test_a_body_that_is_no_error_of_azure_is_not_quoted(body: str):
-    """Whatever a proxy sends, there is a record with the status, and nothing of the body in it."""
+def test_a_body_that_is_not_an_azure_error_is_not_quoted(body: str):
+    """The record of a proxy's reply has the status and nothing of the body."""
     record = record_of(http_error(502, body, IDS))
     assert record.kind == "http_error"
     assert record.http_status == 502
@@ -135,8 +135,8 @@ def nested(levels: int, *, by: str) -> str:
     )
 
 
-def test_the_texts_of_one_failure_are_redacted_up_to_a_limit():
-    """However many there are, the event loop waits for 16 KiB of them; none that is kept is one that was cut off."""
+def test_the_redacted_text_of_one_failure_is_limited():
+    """Redaction blocks the event loop for at most 16 KiB of text. No kept text is cut off."""
     redacted: list[str] = []
 
     class Counting(Redactor):
@@ -157,8 +157,8 @@ def test_the_texts_of_one_failure_are_redacted_up_to_a_limit():
 
 @pytest.mark.parametrize("by", ["details", "innererror"])
 @pytest.mark.parametrize("levels", [5, 50, 300, 50_000])
-def test_nesting_without_end_ends(by: str, levels: int):
-    """A reply that nests on and on gives a record that can still be printed as JSON."""
+def test_nesting_is_limited(by: str, levels: int):
+    """The record of a deeply nested reply can be printed as JSON."""
     record = record_of(http_error(400, nested(levels, by=by)))
     assert len(json.dumps(record.to_dict())) < 10_000
     if levels <= 50:
@@ -166,7 +166,7 @@ def test_nesting_without_end_ends(by: str, levels: int):
 
 
 def test_a_huge_reply_gives_a_small_record():
-    """Lists, mappings and texts are cut to a length that a log line can carry."""
+    """Lists, mappings and texts are cut to the size of a log line."""
     body = cloud_error(
         "c",
         "m" * 1_000_000,
@@ -177,14 +177,14 @@ def test_a_huge_reply_gives_a_small_record():
 
 
 @pytest.mark.parametrize("odd", [1, True, ["x"], {"y": 1}, None])
-def test_fields_of_the_wrong_type_are_told_as_text(odd: Any):
-    """A code that is a number, or a message that is a list, breaks nothing."""
+def test_fields_of_the_wrong_type_do_not_break_the_record(odd: Any):
+    """Such as a number as code, or a list as message."""
     record = record_of(http_error(400, {"error": {"code": odd, "message": odd, "details": odd, "innererror": odd}}))
     json.dumps(record.to_dict())
 
 
-def test_bytes_of_a_request_in_numbers_are_dropped():
-    """`innererror` keeps its codes alone, and a list where Azure has text is no text."""
+def test_lists_of_numbers_are_dropped():
+    """They could be the bytes of a request. `innererror` keeps its codes only."""
     numbers = list(b"a request with a key")
     inner = {
         "code": "Inner",
@@ -199,8 +199,8 @@ def test_bytes_of_a_request_in_numbers_are_dropped():
     assert str(numbers[0]) not in f"{record.summary} {record.to_dict()}"
 
 
-def test_secrets_are_scrubbed_at_every_level():
-    """A service that echoes what it was sent does not bring a key into the log."""
+def test_secrets_are_redacted_at_every_level():
+    """A service may repeat the request in its error."""
     redactor = Redactor()
     value = redactor.remember(SecretValue("hunter2-hunter2"))
     echo = f"bad {KEY} and hunter2-hunter2"
@@ -215,7 +215,7 @@ def test_secrets_are_scrubbed_at_every_level():
 
 
 def test_a_summary_is_one_line():
-    """A message of several lines stands in the summary as one."""
+    """Also for a message of several lines."""
     record = record_of(http_error(403, cloud_error("Forbidden", "Caller is not authorized.\r\nAction: 'x'\n")))
     assert len(record.summary.splitlines()) == 1
 
@@ -227,8 +227,8 @@ ENTRA = {
 }
 
 
-def test_an_error_of_entra_keeps_its_code():
-    """AADSTS… is the code, Entra's own word the target, and the cure of an expired secret is named."""
+def test_an_error_of_entra_has_its_aadsts_code():
+    """The code is AADSTS…, the target is Entra's `error`, and the hint is that for an expired secret."""
     record = record_of(ClientAuthenticationError(response=Reply(401, ENTRA, IDS)))
     assert record.kind == "authentication"
     assert record.code == "AADSTS7000222"
@@ -238,16 +238,16 @@ def test_an_error_of_entra_keeps_its_code():
     assert "expired" in (record.hint or "")
 
 
-def test_an_error_of_entra_without_a_reply_keeps_its_code():
-    """Where only the SDK's sentence is left, AADSTS… in it still finds its cure."""
+def test_an_error_of_entra_without_a_reply_has_a_hint():
+    """The code is found in the SDK's message."""
     record = record_of(ClientAuthenticationError(message="Authentication failed: AADSTS7000215: Invalid client secret"))
     assert record.kind == "authentication"
     assert "AADSTS7000215" in record.summary
     assert "client secret is wrong" in (record.hint or "")
 
 
-def test_a_token_that_was_refused_leaves_no_doubt():
-    """Without a token nothing was sent, so nothing can have taken effect."""
+def test_a_failure_to_get_a_token_is_not_ambiguous():
+    """Without a token no request was sent."""
     assert not record_of(ClientAuthenticationError(message="DefaultAzureCredential failed")).ambiguous
     assert not record_of(CredentialUnavailableError(message="no identity endpoint")).ambiguous
 
@@ -286,33 +286,33 @@ CHAINS: dict[str, tuple[BaseException, str, bool]] = {
         False,
     ),
     "no credential": (CredentialUnavailableError(message="nothing here"), "credential_unavailable", False),
-    "value error": (ValueError("a local fault"), "internal", True),
-    "ours": (ZeroDivisionError("QUJD"), "internal", True),
+    "value error": (ValueError("a bug"), "internal", True),
+    "unexpected": (ZeroDivisionError("QUJD"), "internal", True),
 }
 
 
 @pytest.mark.parametrize(("error", "kind", "ambiguous"), CHAINS.values(), ids=CHAINS)
-def test_a_failure_without_a_reply_is_known_by_its_cause(error: BaseException, kind: str, ambiguous: bool):
-    """The kind comes from the cause, however the SDK wraps it, and so does whether the request may have had effect."""
+def test_the_kind_of_a_failure_without_a_reply_is_that_of_its_cause(error: BaseException, kind: str, ambiguous: bool):
+    """However the SDK wraps the cause. It also decides whether the request may have taken effect."""
     record = record_of(error)
     assert (record.kind, record.ambiguous) == (kind, ambiguous)
     assert record.summary
 
 
-def test_a_fault_of_ours_is_told_by_type_alone():
-    """The text of an exception that nobody foresaw could hold anything."""
+def test_the_summary_of_an_unexpected_exception_is_its_type():
+    """Its text could contain anything."""
     assert record_of(ZeroDivisionError("hunter2")).summary == "unexpected ZeroDivisionError"
 
 
-def test_causes_in_a_circle_end():
-    """An exception that is its own cause is looked at once."""
-    one, other = RuntimeError("a"), RuntimeError("b")
-    one.__cause__, other.__cause__ = other, one
-    assert record_of(one).kind == "internal"
+def test_circular_causes_are_handled():
+    """Each exception is visited once."""
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert record_of(first).kind == "internal"
 
 
-def test_a_record_that_was_made_stays():
-    """What is an CallFailed already is not translated again."""
+def test_the_record_of_call_failed_is_kept():
+    """It is not translated again."""
     record = FailureRecord(kind="dns", summary="s")
     assert record_of(CallFailed(record)) is record
 
@@ -329,7 +329,7 @@ def test_a_record_that_was_made_stays():
         ({"x-ms-retry-after-ms": "soon", "Retry-After": "9"}, 9),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0),
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:00"}, 0),
-        # By the service's own clock, whatever this machine's says.
+        # By the service's clock, not by this machine's.
         ({"Retry-After": "Wed, 21 Oct 2015 07:28:05 GMT", "Date": "Wed, 21 Oct 2015 07:28:00 GMT"}, 5),
         ({"Retry-After": "-5"}, None),
         ({"Retry-After": "nan"}, None),
@@ -341,12 +341,12 @@ def test_a_record_that_was_made_stays():
         ({"Retry-After": "Wed, 21 Oct 99999999999999999999 07:28:00 GMT"}, None),
     ],
 )
-def test_what_a_reply_asks_to_wait_is_understood(headers: dict[str, str], seconds: float | None):
-    """Seconds, milliseconds and dates are read; rubbish counts as nothing said."""
+def test_retry_after_is_parsed(headers: dict[str, str], seconds: float | None):
+    """Seconds, milliseconds and dates; invalid values are ignored."""
     assert parse_retry_after(headers) == seconds
 
 
-def test_a_date_ahead_is_the_time_until_then():
-    """An HTTP date gives the seconds that are left."""
+def test_a_date_in_the_future_is_parsed_to_seconds():
+    """The seconds until then."""
     until = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
     assert 80 < (parse_retry_after({"Retry-After": until}) or 0) <= 90

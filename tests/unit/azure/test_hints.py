@@ -1,4 +1,4 @@
-"""The failures that operators meet most come with their cure."""
+"""The hints of the most frequent failures."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from keysync.azure import hints
 from keysync.azure.errors import AzureFailureTranslator
+from keysync.azure.hints import entra
 from keysync.secret.redact import Redactor
 from tests.support.replies import cloud_error, http_error
 
@@ -75,8 +75,8 @@ CASES: dict[str, tuple[int, dict[str, Any], str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize(("status", "body", "operation", "parts"), CASES.values(), ids=CASES)
-def test_a_known_failure_says_what_to_do(status: int, body: dict[str, Any], operation: str, parts: tuple[str, ...]):
-    """The hint names the cure, and the action and scope where a right is missing."""
+def test_a_known_failure_has_a_hint(status: int, body: dict[str, Any], operation: str, parts: tuple[str, ...]):
+    """It says how to fix the failure; for a missing right it names the action and the scope."""
     scope = ACCOUNT if operation == "listKeys" else VAULT
     record = AzureFailureTranslator(Redactor()).record(http_error(status, body), operation=operation, scope=scope)
     assert record.hint is not None
@@ -85,15 +85,15 @@ def test_a_known_failure_says_what_to_do(status: int, body: dict[str, Any], oper
 
 
 def test_an_unknown_failure_has_no_hint():
-    """Where the record says all there is, nothing is made up."""
+    """The record already has all that is known."""
     record = AzureFailureTranslator(Redactor()).record(
         http_error(409, cloud_error("Novel", "never seen")), operation="listKeys", scope=ACCOUNT
     )
     assert record.hint is None
 
 
-def test_the_runbook_has_every_code_of_entra_that_has_a_hint():
-    """An operator who searches for the code finds it."""
-    codes = {code.upper() for code in hints._BY_CODE if code.startswith("aadsts")} | {"AADSTS700024"}
+def test_the_runbook_has_every_entra_code_with_a_hint():
+    """Operators search for the codes."""
+    codes = {code.upper() for code in entra.TEXTS} | {"AADSTS700024"}
     text = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text(encoding="utf-8")
     assert codes == set(re.findall(r"AADSTS\d+", text.partition("### Entra error codes")[2].partition("\n### ")[0]))

@@ -1,4 +1,4 @@
-"""Where a list may lead."""
+"""Requests stay at their service."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keysync.failures import CallFailed
 
 @dataclass
 class Sent:
-    """As much of a pipeline's request as the policy reads."""
+    """The part of a pipeline's request that the policies read."""
 
     url: str
 
@@ -30,8 +30,8 @@ class Sent:
         "https://westeurope.management.azure.com/subscriptions",
     ],
 )
-def test_resource_manager_and_its_regions_are_asked(url: str) -> None:
-    """However the link is spelt."""
+def test_requests_to_resource_manager_and_its_regions_are_sent(url: str) -> None:
+    """In any spelling of the URL."""
     ListPagePolicy("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
 
 
@@ -47,8 +47,8 @@ def test_resource_manager_and_its_regions_are_asked(url: str) -> None:
         "//evil.example/x",
     ],
 )
-def test_nobody_else_gets_the_token(url: str) -> None:
-    """A request to another host, port or scheme is not made."""
+def test_only_resource_manager_gets_the_token(url: str) -> None:
+    """A request to another host, port or scheme is not sent."""
     with pytest.raises(CallFailed, match="not followed") as caught:
         ListPagePolicy("https://management.azure.com").on_request(Sent(url))  # type: ignore[arg-type]
     assert caught.value.record.kind == "invalid_response"
@@ -58,8 +58,8 @@ VAULT = "https://kv-render.vault.azure.net"
 
 
 @pytest.mark.parametrize("url", [f"{VAULT}/secrets", "https://KV-RENDER.vault.azure.net:443/secrets", VAULT])
-def test_a_vault_is_asked(url: str) -> None:
-    """However its address is spelt."""
+def test_requests_to_the_vault_are_sent(url: str) -> None:
+    """In any spelling of its URL."""
     SingleVaultPolicy(VAULT).on_request(Sent(url))  # type: ignore[arg-type]
 
 
@@ -74,7 +74,7 @@ def test_a_vault_is_asked(url: str) -> None:
         "http://kv-render.vault.azure.net/",
     ],
 )
-def test_another_host_than_the_vault_gets_no_token(url: str) -> None:
-    """Another vault, another port and another scheme neither."""
+def test_only_the_vault_gets_the_token(url: str) -> None:
+    """A request to another vault, port or scheme is not sent."""
     with pytest.raises(CallFailed, match="not the vault: not followed"):
         SingleVaultPolicy(VAULT).on_request(Sent(url))  # type: ignore[arg-type]

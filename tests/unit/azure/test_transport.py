@@ -1,4 +1,4 @@
-"""Which certificates are trusted, and where each cloud is."""
+"""Trusted certificates, and the endpoints of each cloud."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from keysync.errors import UsageError
 from keysync.http.tls import tls_context
 
 
-def test_an_unreadable_bundle_is_told_at_start(tmp_path: Path):
-    """A ca_bundle that is missing or no PEM is an error of use that names the file."""
+def test_an_unreadable_ca_bundle_is_an_error_at_startup(tmp_path: Path):
+    """A ca_bundle that is missing or not PEM raises UsageError with the file's name."""
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("no certificate")
     for path in (rubbish, tmp_path / "missing.pem"):
@@ -23,8 +23,8 @@ def test_an_unreadable_bundle_is_told_at_start(tmp_path: Path):
             tls_context(path)
 
 
-def test_the_trust_of_the_environment_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """OpenSSL goes on without a file that it cannot read; here the variable is told. Unset and empty it is no matter."""
+def test_an_unreadable_ssl_cert_file_is_an_error_at_startup(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """OpenSSL ignores a file that it cannot read; keysync names the variable. An empty variable is ignored."""
     rubbish = tmp_path / "rubbish.pem"
     rubbish.write_text("no certificate")
     for path in (rubbish, tmp_path / "missing.pem"):
@@ -55,7 +55,7 @@ def test_the_trust_of_the_environment_is_looked_at(tmp_path: Path, monkeypatch: 
     ],
 )
 def test_each_named_cloud_has_its_endpoints(cloud: str, authority: str, resource_manager: str, scope: str):
-    """A cloud's name stands for its authority, its Resource Manager and the scope of its tokens."""
+    """The authority, the Resource Manager and the scope of its tokens."""
     endpoints = endpoints_of(cloud)  # type: ignore[arg-type]
     assert endpoints.authority == f"https://{authority}"
     assert endpoints.resource_manager == f"https://{resource_manager}"
@@ -63,8 +63,8 @@ def test_each_named_cloud_has_its_endpoints(cloud: str, authority: str, resource
     assert endpoints.known
 
 
-def test_a_mapping_gives_its_own_endpoints():
-    """A cloud by its addresses: the scope is the endpoint's unless set, and Entra is not asked about the authority."""
+def test_a_mapping_sets_the_endpoints():
+    """The default scope is that of the endpoint; instance discovery is disabled."""
     mapping = {"authority": "https://login.local/", "resource_manager": "https://arm.local/"}
     endpoints = endpoints_of(CloudMapping(**mapping, resource_manager_scope=None, ca_bundle=None))
     assert endpoints.authority == "https://login.local"
