@@ -103,12 +103,17 @@ async def serve(
         observer = Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, random, _breaker_policy(config))
         election = open_election(config.leader_election, shard)
-        leadership = None if election is None else election.leadership
-
-        def stop() -> asyncio.Event:
-            return interruption.stop if leadership is None else leadership.term
-
-        factory = RuntimeFactory(redactor, observer, stop, metrics, tracer, breakers, leadership, shard, options_hint)
+        factory = RuntimeFactory(
+            redactor,
+            observer,
+            interruption.stop,
+            metrics,
+            tracer,
+            breakers,
+            leadership=None if election is None else election.leadership,
+            shard=shard,
+            options_hint=options_hint,
+        )
         runtime = await factory.open(config)
         daemon = Daemon(
             runtime,
@@ -122,16 +127,11 @@ async def serve(
             watch=watch,
         )
         try:
-            bound = await stack.enter_async_context(
-                open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
-            )
-            log.info(
-                "daemon.started",
-                url=bound.url,
-                accounts=len(runtime.accounts),
-                vaults=len(config.vaults),
-                shard=None if shard is None else str(shard),
-            )
+            page = open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
+            bound = await stack.enter_async_context(page)
+            accounts, vaults = len(runtime.accounts), len(config.vaults)
+            shard_name = None if shard is None else str(shard)
+            log.info("daemon.started", url=bound.url, accounts=accounts, vaults=vaults, shard=shard_name)
             announce(bound.url)
             with signals.calling(daemon.sync_now, daemon.reload if watch else signals.hup):
                 await daemon.work()

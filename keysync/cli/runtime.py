@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
@@ -28,11 +27,11 @@ from keysync.tracing import Tracer
 
 @dataclass(slots=True)
 class RuntimeFactory:
-    """Opens one configuration after the other. The fields outlive each of them; `stop` is as in `Runtime`."""
+    """Opens one configuration after the other. The fields outlive each of them."""
 
     redactor: Redactor
     observer: RunObserver
-    stop: Callable[[], asyncio.Event]
+    stop: asyncio.Event
     metrics: Metrics
     tracer: Tracer
     breakers: Breakers
@@ -65,6 +64,7 @@ class RuntimeFactory:
                 inventory,
                 self.observer,
                 self.stop,
+                self.leadership,
                 self.streaks,
                 self.shard,
                 self.options_hint,

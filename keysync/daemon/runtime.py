@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
 from keysync.config.settings import Account, Config
+from keysync.daemon.leader import Leader
 from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
 from keysync.daemon.triggers import Trigger, interval_of
 from keysync.sources.discovery import Discovery
@@ -49,14 +50,15 @@ class OpenApp(Protocol):
 class Runtime:
     """One configuration, opened: a `Generation`.
 
-    `stop` returns the stop event of a run that begins now. `inventory` holds the accounts of the `shard`. `options_hint` are
-    options for suggested commands. `streaks` outlive the configuration. `stack` closes what is open.
+    `stop` ends every run; with an election, `leadership` also ends those of its term. `inventory` holds the accounts of the
+    `shard`. `options_hint` are options for suggested commands. `streaks` outlive the configuration. `stack` closes what is open.
     """
 
     app: OpenApp
     inventory: Inventory
     observer: RunObserver
-    stop: Callable[[], asyncio.Event]
+    stop: asyncio.Event
+    leadership: Leader | None
     streaks: MissingCounters
     shard: Shard | None
     options_hint: str
@@ -100,7 +102,7 @@ class Runtime:
         return runs.make_run(
             accounts,
             self.observer,
-            self.stop(),
+            self.stop if self.leadership is None else self.leadership.term,
             selection=Selection(options=self.options_hint),
             busy=busy,
             orphans=runs.orphan_search(self.inventory, is_mine=is_mine, streaks=self.streaks) if general else None,

@@ -60,7 +60,9 @@ def runtime_of(*schedules: str | None, shard: Shard | None = None, **more: Any) 
     app: Any = App(config)
     observer: Any = None
     inventory = Inventory(config.accounts)
-    return Runtime(app, inventory, observer, asyncio.Event, MissingCounters(), shard, "-c FILE", AsyncExitStack())
+    return Runtime(
+        app, inventory, observer, asyncio.Event(), None, MissingCounters(), shard, "-c FILE", AsyncExitStack()
+    )
 
 
 DISCOVER = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
