@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
@@ -78,7 +78,7 @@ def orphans_among(
     refs: list[ItemRef] = []
     for secret in listed:
         tags, source = secret.tags, secret.tags.get(SOURCE)
-        key = next((name for name in KEY_NAMES if name == tags.get(KEY)), None)
+        key: KeyName | None = next((name for name in KEY_NAMES if name == tags.get(KEY)), None)
         owned = tags.get(MANAGED_BY) == KEYSYNC and tags.get(OWNER) == owner and not secret.managed
         if owned and source and key and fold(secret.name) not in served:
             refs.append(ItemRef(source, key, vault, secret.name))
