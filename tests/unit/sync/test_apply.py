@@ -1,4 +1,4 @@
-"""Writing: one result an item, whatever happens."""
+"""Apply: one result per item, whatever happens."""
 
 from __future__ import annotations
 
@@ -10,28 +10,34 @@ RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_s
 
 
 async def test_one_failure_does_not_stop_the_rest():
-    """A write that fails, of whatever kind, leaves all others to be made."""
+    """Whatever kind of failure a write has, all others are made."""
     world = World("a", "b", "c", "d", "e")
     failing = {"a": CallFailed(RECORD), "b": WriteUnknown(RECORD), "c": WriteConflict(RECORD), "d": RuntimeError("x")}
     for account, error in failing.items():
         world.vault.write_failures[ref(account).secret] = error
     results = await world.apply(concurrency=2)
-    told = outcomes(results)
-    assert [told[ref(account).secret] for account in "abcde"] == ["failed", "unknown", "failed", "failed", "created"]
-    assert all(told[ref(account, "secondary").secret] == "created" for account in "abcde")
+    outcome_of = outcomes(results)
+    assert [outcome_of[ref(account).secret] for account in "abcde"] == [
+        "failed",
+        "unknown",
+        "failed",
+        "failed",
+        "created",
+    ]
+    assert all(outcome_of[ref(account, "secondary").secret] == "created" for account in "abcde")
     assert results[0].error is RECORD
     assert results[0].reason == RECORD.summary
 
 
-async def test_results_carry_the_version_that_was_made():
+async def test_results_have_the_new_version():
     """Each written item names its new version."""
     world = World("a")
     results = await world.apply()
     assert [result.version for result in results] == [world.vault.latest(result.ref.secret).id for result in results]
 
 
-async def test_what_had_not_begun_at_the_stop_is_skipped():
-    """After a stop the write under way is finished, and no other begins."""
+async def test_writes_not_started_at_the_stop_are_skipped():
+    """After a stop the write in progress finishes, and no other starts."""
     world = World("a", "b", "c")
     world.vault.on_write = world.stop.set
     results = await world.apply(concurrency=1)
@@ -41,15 +47,15 @@ async def test_what_had_not_begun_at_the_stop_is_skipped():
 
 
 async def test_a_stop_before_the_start_writes_nothing():
-    """A plan that is applied after the stop leaves the vault alone."""
+    """A plan applied after the stop does not change the vault."""
     world = World("a")
     world.stop.set()
     assert [result.outcome for result in await world.apply()] == ["skipped", "skipped"]
     assert world.log == []
 
 
-async def test_a_write_that_was_cut_off_is_unknown():
-    """A write that outlasts the grace after a stop is neither a success nor a failure."""
+async def test_a_cancelled_write_is_unknown():
+    """A write that exceeds the grace period after a stop is neither a success nor a failure."""
     world = World("a", "b")
     world.vault.hanging.add(ref("a").secret)
     world.vault.on_write = world.stop.set
@@ -58,7 +64,7 @@ async def test_a_write_that_was_cut_off_is_unknown():
 
 
 async def test_read_only_items_are_shown_and_not_written():
-    """A read-only item tells what it would be, and the vault is left alone."""
+    """A read-only item has the outcome of a plan, and the vault does not change."""
     world = World("a", "b")
     world.items["a"] = {"read_only": True}
     assert outcomes(await world.apply()) == {

@@ -1,4 +1,4 @@
-"""From a listing to what a run is about, and what its report says of the rest."""
+"""The inventory: the selection of a run, and the report about other accounts."""
 
 from __future__ import annotations
 
@@ -23,40 +23,40 @@ def account(name: str) -> Account:
 
 ALPHA, BETA, TWIN = account("alpha"), account("beta"), account("twin")
 RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: no", hint="assign a role")
-REFUSED = SkippedAccount(TWIN.resource_id, "somebody else writes it", 1, refused=True, account=TWIN)
-BARE = SkippedAccount(account("lost").resource_id, "its tag names no vault", 0, refused=True)
-USELESS = SkippedAccount(account("nokeys").resource_id, "it gives no keys", 0)
-COVERAGE = Inventory((ALPHA, BETA), skipped=(REFUSED, USELESS), warnings=("discover[0].name: matches nothing",))
+REFUSED = SkippedAccount(TWIN.resource_id, "another account writes it", 1, refused=True, account=TWIN)
+WITHOUT_VAULTS = SkippedAccount(account("lost").resource_id, "its tag names no vault", 0, refused=True)
+WITHOUT_KEYS = SkippedAccount(account("nokeys").resource_id, "it gives no keys", 0)
+INVENTORY = Inventory((ALPHA, BETA), skipped=(REFUSED, WITHOUT_KEYS), warnings=("discover[0].name: matches nothing",))
 
 
 def test_accounts_are_named_by_name_or_id_without_case() -> None:
-    """All where none is named."""
-    assert selected(COVERAGE, ()) == (ALPHA, BETA)
-    assert selected(COVERAGE, ("ALPHA",)) == (ALPHA,)
-    assert selected(COVERAGE, (BETA.resource_id.upper(), "alpha")) == (ALPHA, BETA)
+    """Without names, all accounts are selected."""
+    assert selected(INVENTORY, ()) == (ALPHA, BETA)
+    assert selected(INVENTORY, ("ALPHA",)) == (ALPHA,)
+    assert selected(INVENTORY, (BETA.resource_id.upper(), "alpha")) == (ALPHA, BETA)
 
 
 def test_each_account_is_in_one_shard() -> None:
-    """Refused ones too, so that each is told once."""
+    """Refused ones too, so that each is reported once."""
     shards = [Shard(index, 3) for index in range(3)]
-    assert sorted(one.name for shard in shards for one in selected(COVERAGE, (), shard)) == ["alpha", "beta"]
-    told = [preflight(COVERAGE, (), shard).results for shard in shards]
-    assert sorted(map(len, told)) == [0, 0, 4]
+    assert sorted(each.name for shard in shards for each in selected(INVENTORY, (), shard)) == ["alpha", "beta"]
+    report = [preflight(INVENTORY, (), shard).results for shard in shards]
+    assert sorted(map(len, report)) == [0, 0, 4]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [("gamma", "which has alpha, beta"), ("nokeys", "discover[0] finds it and skips it: it gives no keys")],
 )
-def test_a_name_that_nobody_has_is_a_usage_error(name: str, message: str) -> None:
-    """With the accounts that there are, or why it is left out."""
+def test_an_unknown_name_is_a_usage_error(name: str, message: str) -> None:
+    """The error names the known accounts, or why the account is skipped."""
     with pytest.raises(UsageError, match="--account") as caught:
-        selected(COVERAGE, ("alpha", name))
+        selected(INVENTORY, ("alpha", name))
     assert message in str(caught.value)
 
 
 def test_a_message_does_not_name_ten_thousand_accounts() -> None:
-    """Twenty, and how many more."""
+    """It names twenty, and the number of the others."""
     many = Inventory(tuple(account(f"acct{number:05}") for number in range(10_000)))
     with pytest.raises(UsageError) as caught:
         selected(many, ("gamma",))
@@ -70,39 +70,39 @@ def test_a_message_names_accounts_in_natural_order() -> None:
         selected(farms, ("gamma",))
 
 
-def test_an_unknown_name_is_no_usage_error_where_not_all_was_listed() -> None:
-    """It may well be there: the report says so, and that something is missing."""
-    partly = replace(COVERAGE, complete=False, problems=(Problem(f"/subscriptions/{SUB}", RECORD, 1, kept=2),))
+def test_an_unknown_name_is_a_warning_if_the_inventory_is_incomplete() -> None:
+    """The account may exist. The report has a warning, and is incomplete."""
+    partly = replace(INVENTORY, complete=False, problems=(Problem(f"/subscriptions/{SUB}", RECORD, 1, kept=2),))
     assert selected(partly, ("gamma",)) == ()
-    told = preflight(partly, ("gamma",))
-    assert told.incomplete
-    assert told.results == ()
-    assert any("--account gamma: not found" in warning for warning in told.warnings)
+    report = preflight(partly, ("gamma",))
+    assert report.incomplete
+    assert report.results == ()
+    assert any("--account gamma: not found" in warning for warning in report.warnings)
     assert any(
         warning.startswith(f"discover[1]: /subscriptions/{SUB} was not listed completely: HTTP 403: no (assign a role)")
-        for warning in told.warnings
+        for warning in report.warnings
     )
-    assert any("2 accounts that only an earlier listing found" in warning for warning in told.warnings)
+    assert any("2 accounts that only an earlier listing found" in warning for warning in report.warnings)
 
 
-def test_a_refused_account_has_the_items_that_it_would_have_had() -> None:
-    """One for each key and vault, with the reason; a refusal alone does not make a listing incomplete."""
-    told = preflight(COVERAGE)
-    assert [(each.ref.vault, each.ref.key, each.ref.secret) for each in told.results] == [
+def test_a_refused_account_has_its_items_in_the_report() -> None:
+    """One per key and vault, with the reason. A refusal alone does not make the report incomplete."""
+    report = preflight(INVENTORY)
+    assert [(each.ref.vault, each.ref.key, each.ref.secret) for each in report.results] == [
         ("main", "primary", "twin-primary-key"),
         ("main", "secondary", "twin-secondary-key"),
         ("west", "primary", "twin-primary-key"),
         ("west", "secondary", "twin-secondary-key"),
     ]
-    assert {(each.outcome, each.reason) for each in told.results} == {("refused", "somebody else writes it")}
-    assert not told.incomplete
-    assert told.warnings == COVERAGE.warnings
-    assert preflight(COVERAGE, ("alpha",)).results == ()
+    assert {(each.outcome, each.reason) for each in report.results} == {("refused", "another account writes it")}
+    assert not report.incomplete
+    assert report.warnings == INVENTORY.warnings
+    assert preflight(INVENTORY, ("alpha",)).results == ()
 
 
-def test_a_refused_account_without_vaults_is_a_warning_that_counts() -> None:
-    """There is no item that could say it, so the exit code has to."""
-    told = preflight(replace(COVERAGE, skipped=(BARE, USELESS), warnings=()))
-    assert told.incomplete
-    assert told.warnings == (f"{BARE.resource_id} was refused: its tag names no vault",)
-    assert selected(replace(COVERAGE, skipped=(BARE,)), ("lost", "alpha")) == (ALPHA,)
+def test_a_refused_account_without_vaults_makes_the_report_incomplete() -> None:
+    """It has no item, so the report is incomplete and the exit code shows it."""
+    report = preflight(replace(INVENTORY, skipped=(WITHOUT_VAULTS, WITHOUT_KEYS), warnings=()))
+    assert report.incomplete
+    assert report.warnings == (f"{WITHOUT_VAULTS.resource_id} was refused: its tag names no vault",)
+    assert selected(replace(INVENTORY, skipped=(WITHOUT_VAULTS,)), ("lost", "alpha")) == (ALPHA,)

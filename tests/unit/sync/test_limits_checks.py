@@ -1,4 +1,4 @@
-"""Limits stop what goes too far, with the numbers; a checksum names one plan."""
+"""A plan beyond a limit is stopped, with the numbers. A checksum names one plan."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def changes(
 
 @pytest.mark.parametrize(("count", "broken"), [(3, 0), (4, 1)])
 def test_creates_are_counted(count: int, broken: int):
-    """As many as the limit may be created, one more stops the run and both numbers are told."""
+    """As many secrets as the limit may be created. One more stops the run, with both numbers."""
     found = breaches(Plan(tuple(changes("create", count))), {"main": Limits(creates=3)})
     assert len(found) == broken
     for breach in found:
@@ -37,8 +37,8 @@ def test_creates_are_counted(count: int, broken: int):
     ("updates", "unchanged", "percent", "broken"),
     [(5, 5, 50, 0), (6, 4, 50, 1), (10, 0, 100, 0), (9, 0, 0, 0), (1, 9, 0, 1), (1, 9, 10, 0), (0, 10, 0, 0)],
 )
-def test_updates_are_a_share_of_what_is_managed(updates: int, unchanged: int, percent: int, broken: int):
-    """A larger share than the limit stops the run, from ten managed secrets on."""
+def test_updates_are_a_share_of_the_managed_secrets(updates: int, unchanged: int, percent: int, broken: int):
+    """A larger share than the limit stops the run, if there are at least ten managed secrets."""
     plan = Plan((*changes("update", updates, managed=True), *changes("unchanged", unchanged, managed=True)))
     found = breaches(plan, {"main": Limits(update_percent=percent)})
     assert len(found) == broken
@@ -48,19 +48,19 @@ def test_updates_are_a_share_of_what_is_managed(updates: int, unchanged: int, pe
 
 
 def test_each_vault_has_its_own_limits():
-    """What is created in one vault does not count in another."""
+    """A secret created in one vault does not count in another."""
     plan = Plan((*changes("create", 3), *changes("create", 3, vault="other")))
     found = breaches(plan, {"main": Limits(creates=3), "other": Limits(creates=2)})
     assert [breach.vault for breach in found] == ["other"]
 
 
-def test_read_only_items_count_nothing():
-    """What is never written breaks no limit."""
+def test_read_only_items_do_not_count():
+    """A change that is never written breaks no limit."""
     assert breaches(Plan(tuple(changes("create", 9, read_only=True))), {"main": Limits(creates=0)}) == ()
 
 
-def test_a_stop_says_how_to_go_on():
-    """The message holds the numbers and the command that accepts exactly this plan."""
+def test_a_stop_suggests_a_command():
+    """The message has the numbers and the command that accepts exactly this plan."""
     plan = Plan(tuple(changes("create", 2)))
     message = stop_message(breaches(plan, {"main": Limits(creates=1)}), f"keysync sync --accept {checksum(plan)}")
     assert "2 secrets" in message
@@ -69,8 +69,8 @@ def test_a_stop_says_how_to_go_on():
     assert "new" in other_checksum("old", "new", "keysync sync --accept new")
 
 
-async def test_a_checksum_is_stable_under_order_and_follows_versions():
-    """The same plan has the same checksum in whatever order it was seen; another version or kind has another."""
+async def test_a_checksum_depends_on_versions_but_not_on_order():
+    """The order of observations does not change the checksum. Another version does."""
     world = World("alpha", "beta")
     world.vault.put(ref("alpha").secret, key("old"), own_tags(Item(ref("alpha"))))
     observed = [one for account in await world.collect() for one in account.observed]
@@ -83,8 +83,8 @@ async def test_a_checksum_is_stable_under_order_and_follows_versions():
     assert checksum(await world.plan()) != before
 
 
-async def test_a_checksum_tells_nothing_of_values():
-    """Two worlds that differ in their keys alone have one checksum."""
+async def test_a_checksum_does_not_depend_on_values():
+    """Two worlds that differ only in their keys have the same checksum."""
     sums = set()
     for text in ("one", "two"):
         world = World("alpha")
@@ -94,8 +94,8 @@ async def test_a_checksum_tells_nothing_of_values():
     assert len(sums) == 1
 
 
-def test_accepting_a_held_orphan_says_how_many_changes_it_makes() -> None:
-    """The change itself is one of them."""
+def test_an_orphan_says_how_many_changes_accept_makes() -> None:
+    """The number includes the change itself."""
     assert (
         accept_message("To disable it", {"disable": 3}, "X")
         == "To disable it (accepts all waiting changes: 3 disable): X"
