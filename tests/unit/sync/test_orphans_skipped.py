@@ -1,4 +1,4 @@
-"""When orphans are not searched, and whose secrets are none."""
+"""Orphans: runs without a search, and excluded accounts."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence
 from tests.support.runs import GROUP, World, key
 
 
-class EverythingIsGone:
-    """A directory in which no account is there."""
+class NoAccountExists:
+    """No account exists."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
@@ -19,8 +19,8 @@ class EverythingIsGone:
         return "gone"
 
 
-def search(world: World, directory: EverythingIsGone, **more: Any) -> OrphanSearch:
-    return OrphanSearch(world.vaults, directory, world.translator, "delete", "here", served={}, **more)
+def search(world: World, existence: NoAccountExists, **more: Any) -> OrphanSearch:
+    return OrphanSearch(world.vaults, existence, world.translator, "delete", "here", served={}, **more)
 
 
 def world_with_orphans(*names: str) -> World:
@@ -36,25 +36,25 @@ def world_with_orphans(*names: str) -> World:
     return world
 
 
-async def test_where_it_is_withheld_nothing_is_looked_at_and_every_streak_starts_over() -> None:
-    """What was not looked at proves nothing, and the warning says why."""
-    world, directory, streaks = world_with_orphans("alpha"), EverythingIsGone(), MissingCounters()
+async def test_a_skipped_search_starts_every_streak_over() -> None:
+    """Without a search there is no proof, and the warning says why."""
+    world, existence, streaks = world_with_orphans("alpha"), NoAccountExists(), MissingCounters()
     for _ in range(2):
-        await search(world, directory, streaks=streaks).run(5)
+        await search(world, existence, streaks=streaks).run(5)
     assert streaks.of(f"{GROUP}/alpha") == 2
-    directory.asked.clear()
-    found = await search(world, directory, streaks=streaks, skip_reason="not every account could be listed").run(5)
+    existence.asked.clear()
+    found = await search(world, existence, streaks=streaks, skip_reason="not every account could be listed").run(5)
     assert found.changes == ()
     assert found.warnings == ("orphans: not every account could be listed: nothing is removed in this run",)
-    assert directory.asked == []
+    assert existence.asked == []
     assert streaks.of(f"{GROUP}/alpha") == 0
 
 
-async def test_an_account_that_is_spared_has_no_orphans() -> None:
-    """Compared without case; the other one's are found. Where there is a reason the search says that they are not kept in sync."""
-    world, directory = world_with_orphans("alpha", "beta", "gamma"), EverythingIsGone()
+async def test_an_excluded_account_has_no_orphans() -> None:
+    """Accounts are compared without case. If there is a reason, a warning says that the secrets are not kept in sync."""
+    world, existence = world_with_orphans("alpha", "beta", "gamma"), NoAccountExists()
     excluded = {f"{GROUP}/ALPHA".lower(): "its state is Deleting", f"{GROUP}/gamma".lower(): None}
-    found = await search(world, directory, excluded=excluded).run(5)
+    found = await search(world, existence, excluded=excluded).run(5)
     assert [change.ref.secret for change in found.changes] == ["beta-primary-key"]
     assert found.warnings == (
         f"vault main: the secrets of {GROUP}/alpha are not kept in sync, since the account is not served: its state is Deleting",
@@ -62,10 +62,10 @@ async def test_an_account_that_is_spared_has_no_orphans() -> None:
 
 
 async def test_many_accounts_that_are_not_served_are_one_warning() -> None:
-    """With three names and the number of the others."""
+    """It has three names, and the number of the others."""
     names = [f"acct{number}" for number in range(5)]
     world = world_with_orphans(*names)
     excluded = {f"{GROUP}/{name}".lower(): "it has no keys" for name in names}
-    (warning,) = (await search(world, EverythingIsGone(), excluded=excluded).run(5)).warnings
-    told = ", ".join(f"{GROUP}/{name}" for name in names[:3])
-    assert f"the secrets of {told} and 2 more are not kept in sync" in warning
+    (warning,) = (await search(world, NoAccountExists(), excluded=excluded).run(5)).warnings
+    named = ", ".join(f"{GROUP}/{name}" for name in names[:3])
+    assert f"the secrets of {named} and 2 more are not kept in sync" in warning

@@ -1,4 +1,4 @@
-"""Whose a secret is, as it is told: the tags are the words of whoever may set them."""
+"""The owner of a secret in messages. Anyone with access to the vault may write its tags."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ HOSTILE = "x\x1b]0;title\x07\nforged line: az keyvault secret delete --name x"
     ],
 )
 def test_a_tag_is_quoted(tags: dict[str, str]) -> None:
-    """A tag neither breaks the line, nor commands a terminal, nor passes for a command that keysync recommends."""
-    told = owner_of(tags)
-    assert told.isprintable()
-    assert "forged line" in told
-    assert ": az " not in told
+    """A tag cannot break the line, control the terminal or imitate a suggested command."""
+    text = owner_of(tags)
+    assert text.isprintable()
+    assert "forged line" in text
+    assert ": az " not in text
 
 
-def test_what_is_not_tagged_is_told_as_such() -> None:
-    """A missing tag is no quotation."""
+def test_missing_tags_are_named() -> None:
+    """A missing tag is not quoted."""
     assert (
         owner_of({MANAGED_BY: KEYSYNC}) == "it is keysync's for the unnamed key of an unnamed account, without an owner"
     )

@@ -1,4 +1,4 @@
-"""The plan: right for every state that a vault can be in, and told without any value."""
+"""The plan: right for every state of a vault, and without any value."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ACCOUNTS = ("alpha", "beta", "gamma")
 STATES = (
     "absent", "ours", "ours stale", "same by hand", "other by hand", "other's same", "other's", "managed", "disabled", "deleted",
 )  # fmt: skip
-NOT_OURS = {"other by hand", "other's same", "other's", "managed", "disabled", "deleted"}
+UNMANAGED = {"other by hand", "other's same", "other's", "managed", "disabled", "deleted"}
 WORLDS = st.fixed_dictionaries({(account, name): st.sampled_from(STATES) for account in ACCOUNTS for name in KEY_NAMES})
 ADOPTS = st.fixed_dictionaries({account: st.booleans() for account in ACCOUNTS})
 
@@ -55,7 +55,7 @@ def put(world: World, account: str, name: Any, state: str) -> None:
             world.vault.remove(secret)
 
 
-def made(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
+def world_of(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
     world = World(*ACCOUNTS)
     for account, adopt in adopts.items():
         world.items[account] = {"adopt": "unmarked" if adopt else "never"}
@@ -66,15 +66,15 @@ def made(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
 
 @given(WORLDS, ADOPTS)
 @settings(max_examples=60)
-def test_what_was_applied_needs_nothing_more(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
-    """After a pass the next one finds nothing to write, and every secret that may be ours holds the live key."""
+def test_an_applied_plan_leaves_no_changes(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
+    """After a run the next one has nothing to write, and every managed or adopted secret has the live key."""
 
     async def run() -> None:
-        world = made(states, adopts)
+        world = world_of(states, adopts)
         await world.apply()
         assert (await world.plan()).writes == ()
         for (account, name), state in states.items():
-            if state not in NOT_OURS:
+            if state not in UNMANAGED:
                 assert world.vault.text(ref(account, name).secret) == world.sources[account].values[name]
 
     asyncio.run(run())
@@ -82,12 +82,12 @@ def test_what_was_applied_needs_nothing_more(states: dict[tuple[str, Any], str],
 
 @given(WORLDS, ADOPTS)
 @settings(max_examples=60)
-def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
-    """No secret of somebody else, none of a certificate, none disabled or deleted gets a version or a tag."""
+def test_unmanaged_secrets_do_not_change(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
+    """Secrets that are unmanaged, owned by a certificate, disabled or deleted get no version and no tag."""
 
     async def run() -> None:
-        world = made(states, adopts)
-        unmanaged = {ref(*each).secret for each, state in states.items() if state in NOT_OURS}
+        world = world_of(states, adopts)
+        unmanaged = {ref(*each).secret for each, state in states.items() if state in UNMANAGED}
         before = {name: list(versions) for name, versions in world.vault.history_of.items() if name in unmanaged}
         await world.apply()
         assert {name: versions for name, versions in world.vault.history_of.items() if name in unmanaged} == before
@@ -98,10 +98,10 @@ def test_what_is_not_ours_stays_as_it_is(states: dict[tuple[str, Any], str], ado
 @given(WORLDS, ADOPTS, st.randoms(use_true_random=False))
 @settings(max_examples=40)
 def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[str, bool], chance: Any):
-    """Whichever account answers first, the plan is the same."""
+    """The order of observations does not change the plan."""
 
     async def run() -> None:
-        observed = [one for account in await made(states, adopts).collect() for one in account.observed]
+        observed = [one for account in await world_of(states, adopts).collect() for one in account.observed]
         plan = make_plan(observed, NOW)
         chance.shuffle(observed)
         assert make_plan(observed, NOW) == plan
@@ -113,10 +113,10 @@ def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[
 @given(WORLDS, ADOPTS)
 @settings(max_examples=30)
 def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[str, bool]):
-    """Neither the plan, nor what was collected, nor a result shows a key in any printed form."""
+    """The plan, the collected data and the results show no key when printed."""
 
     async def run() -> None:
-        world = made(states, adopts)
+        world = world_of(states, adopts)
         collected, plan = await world.collect(), await world.plan()
         results = [planned(change) for change in plan.changes] + list(await world.apply())
         printed = f"{collected!r} {plan!r} {results!r} {json.dumps([result.to_dict() for result in results])}"
@@ -140,8 +140,8 @@ def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[
         ("deleted", "refused", "az keyvault secret recover"),
     ],
 )
-async def test_each_state_has_its_change_and_says_why(state: str, kind: str, reason: str | None):
-    """What an item needs follows from what stands in the vault; whatever is not done says why, and what to do."""
+async def test_each_state_has_its_change_and_reason(state: str, kind: str, reason: str | None):
+    """The change depends on the state in the vault. If nothing is done, the reason says why and what to do."""
     world = World("alpha")
     put(world, "alpha", "primary", state)
     change = (await world.plan()).changes[0]
@@ -149,8 +149,8 @@ async def test_each_state_has_its_change_and_says_why(state: str, kind: str, rea
     assert (reason is None and change.reason is None) or (reason or "") in (change.reason or "")
 
 
-async def test_adopting_marks_without_another_version():
-    """An unmarked secret with the right value gets tags, keeps its own, and keeps its version."""
+async def test_an_adoption_makes_no_version():
+    """An unmarked secret with the right value gets keysync's tags and keeps its own tags and version."""
     world = World("alpha")
     world.items["alpha"] = {"adopt": "unmarked", "tags": {"env": "prod"}}
     put(world, "alpha", "primary", "same by hand")
@@ -176,8 +176,8 @@ async def test_adopting_marks_without_another_version():
     ],
     ids=["another tool", "another installation", "another account"],
 )
-async def test_what_is_marked_for_another_is_not_adopted(tags: dict[str, str]):
-    """`adopt` takes over unmarked secrets; one that carries another's mark stays theirs."""
+async def test_a_secret_with_other_tags_is_not_adopted(tags: dict[str, str]):
+    """`adopt` takes over unmarked secrets, never one with the tags of another tool, installation or account."""
     world = World("alpha")
     world.items["alpha"] = {"adopt": "unmarked", "owner": "mine"}
     world.vault.put(ref("alpha").secret, world.sources["alpha"].values["primary"], tags)
@@ -189,8 +189,8 @@ async def test_what_is_marked_for_another_is_not_adopted(tags: dict[str, str]):
     "change",
     [{MANAGED_BY: "x"}, {SOURCE: f"{GROUP}/beta"}, {KEY: "secondary"}, {OWNER: "other"}, {OWNER: ""}],
 )
-async def test_only_the_whole_mark_makes_a_secret_ours(change: dict[str, str]):
-    """A secret with one tag of another account, key, owner or tool is never overwritten."""
+async def test_a_secret_is_managed_only_with_all_tags(change: dict[str, str]):
+    """A secret with a tag of another account, key, owner or tool is never overwritten."""
     world = World("alpha")
     world.items["alpha"] = {"owner": "mine"}
     item = Item(ref("alpha"), ItemPolicy(owner="mine"))
@@ -198,16 +198,16 @@ async def test_only_the_whole_mark_makes_a_secret_ours(change: dict[str, str]):
     assert (await world.plan()).changes[0].kind == "refused"
 
 
-async def test_arm_ids_compare_without_case():
-    """A source tag in other letters still marks the secret as ours."""
+async def test_arm_ids_are_compared_without_case():
+    """A source tag in another case still marks the secret as managed."""
     world = World("alpha")
     item = Item(ref("alpha"))
     world.vault.put(item.ref.secret, key("wrong"), {**own_tags(item), SOURCE: item.ref.account.upper()})
     assert (await world.plan()).changes[0].kind == "update"
 
 
-async def test_an_update_carries_the_tags_of_others():
-    """Tags and content type that somebody added outlive a new version; our own and the user's win."""
+async def test_an_update_keeps_the_tags_of_others():
+    """A new version keeps the tags and content type of other tools. keysync's and the user's tags win."""
     world = World("alpha")
     world.items["alpha"] = {"tags": {"env": "prod"}}
     item = Item(ref("alpha"))
@@ -219,8 +219,8 @@ async def test_an_update_carries_the_tags_of_others():
 
 
 @pytest.mark.parametrize(("others", "kind"), [(12, "adopt"), (13, "refused")])
-async def test_a_secret_without_room_for_our_tags_is_not_taken_over(others: int, kind: str):
-    """Fifteen tags are written, a sixteenth is refused with both numbers."""
+async def test_a_secret_without_room_for_tags_is_not_adopted(others: int, kind: str):
+    """Fifteen tags are written. Sixteen are refused, with both numbers."""
     world = World("alpha")
     world.items["alpha"] = {"adopt": "replace"}
     world.vault.put(ref("alpha").secret, key("wrong"), {f"t{index}": "x" for index in range(others)})
@@ -231,8 +231,8 @@ async def test_a_secret_without_room_for_our_tags_is_not_taken_over(others: int,
         assert "15" in (change.reason or "")
 
 
-def test_what_failed_or_was_refused_stays_in_the_plan():
-    """An item whose side did not answer, or whose key is not to be trusted, is one change with the reason."""
+def test_failures_and_refusals_are_in_the_plan():
+    """An item with a failed side or a refused key is one change, with the reason."""
     record = FailureRecord(kind="dns", summary="no such host")
     plan = make_plan([Unobserved(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")], NOW)
     assert [(change.kind, change.reason) for change in plan.changes] == [

@@ -1,4 +1,4 @@
-"""What a plan makes of each state of a secret: fields apart, disabled and deleted ones, and who may be taken over."""
+"""The plan for each state of a secret: metadata, disabled and deleted secrets, and adoption."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 
 
 def in_sync(world: World, **more: Any) -> None:
-    """Both secrets of alpha as a run leaves them."""
+    """Puts both secrets of alpha into the vault, in sync."""
     for name, value in world.sources["alpha"].values.items():
         tags = own_tags(item(name)) | more.get("tags", {})
         world.vault.put(ref("alpha", name).secret, value, tags, content_type=more.get("content_type"))
@@ -30,7 +30,7 @@ def in_sync(world: World, **more: Any) -> None:
     [({"tags": {"env": "prod"}}, "tags"), ({"content_type": "text/x"}, "content type"), ({"expires_after": timedelta(days=9)}, "expires")],
 )  # fmt: skip
 async def test_metadata_alone_makes_no_version(settings: dict[str, Any], field: str) -> None:
-    """Where the value is right, what is beside it is patched in place, and the reason names what."""
+    """If the value is right, metadata is patched without a version, and the reason names the field."""
     world = World("alpha")
     in_sync(world)
     world.items["alpha"] = settings
@@ -43,7 +43,7 @@ async def test_metadata_alone_makes_no_version(settings: dict[str, Any], field: 
 
 
 async def test_value_and_metadata_together_make_one_version() -> None:
-    """A new key and a new tag come with a single write, which carries everything."""
+    """A new key and a new tag need a single write."""
     world = World("alpha")
     in_sync(world, tags={"cost": "7"})
     world.items["alpha"] = {"tags": {"env": "prod"}, "content_type": "text/x"}
@@ -54,8 +54,8 @@ async def test_value_and_metadata_together_make_one_version() -> None:
     assert (latest.tags, latest.content_type) == ({**own_tags(item()), "cost": "7", "env": "prod"}, "text/x")
 
 
-async def test_a_secret_of_ours_without_room_for_a_tag_still_gets_its_key() -> None:
-    """A key that is late is an outage, a tag that finds no room is not: it is left out, and nothing is patched for it."""
+async def test_a_managed_secret_without_room_for_a_tag_still_gets_its_key() -> None:
+    """A late key is an outage, a missing tag is not: a tag without room is skipped, and causes no patch."""
     world = World("alpha")
     others = {f"t{index}": "x" for index in range(12)}
     in_sync(world, tags=others)
@@ -82,10 +82,10 @@ async def test_a_secret_of_ours_without_room_for_a_tag_still_gets_its_key() -> N
     ],
     ids=["ours", "ours, report", "by hand", "tool", "other key", "other owner", "tags unknown", "version unknown", "certificate"],
 )  # fmt: skip
-def test_only_a_disabled_secret_of_ours_is_enabled(
+def test_only_a_managed_disabled_secret_is_enabled(
     observation: Disabled, enable: bool, kind: ChangeKind, fields: set[Field]
 ) -> None:
-    """`disabled: enable` enables what is known to be ours; anything else stays disabled and is reported."""
+    """`disabled: enable` enables managed secrets. All others stay disabled and are reported."""
     change = judge(look(item(enable=enable), observation), NOW)
     assert (change.kind, change.verdict) == (kind, "disabled")
     assert set(change.fields) == fields
@@ -105,10 +105,10 @@ def test_only_a_disabled_secret_of_ours_is_enabled(
     ],
     ids=["ours", "ours, report", "by hand", "unknown", "tool", "other key", "other owner"],
 )
-def test_only_a_deleted_secret_of_ours_is_recovered(
+def test_only_a_managed_deleted_secret_is_recovered(
     tags: dict[str, str] | None, recover: bool, kind: ChangeKind
 ) -> None:
-    """`recover: owned` recovers what was ours; for anything else both ways out are told, and neither is taken."""
+    """`recover: owned` recovers managed secrets. For all others the reason has the commands to recover and to purge."""
     change = judge(look(item(recover=recover), SoftDeleted(tags)), NOW)
     assert (change.kind, change.verdict) == (kind, "soft_deleted")
     if kind == "refused":
@@ -117,8 +117,8 @@ def test_only_a_deleted_secret_of_ours_is_recovered(
 
 
 @pytest.mark.parametrize("day", [None, datetime(2026, 12, 31, 8, tzinfo=UTC)])
-def test_a_purge_is_not_offered_where_the_vault_forbids_it(day: datetime | None) -> None:
-    """With purge protection there is one command, and when Azure frees the name."""
+def test_a_purge_is_not_suggested_with_purge_protection(day: datetime | None) -> None:
+    """With purge protection the reason has one command, and the time when Azure purges the secret."""
     reason = judge(look(item(), SoftDeleted({}, purgeable=False, purged_on=day)), NOW).reason or ""
     assert "secret purge" not in reason
     assert "To recover it (and adopt it then" in reason
@@ -161,19 +161,19 @@ def adopted(observation: Observation, adopt: Adoption) -> Change:
 
 @pytest.mark.parametrize("adopt", ADOPTIONS)
 @pytest.mark.parametrize("state", _ALWAYS)
-def test_adoption_changes_nothing_of_what_is_ours_or_nobodys(state: str, adopt: Adoption) -> None:
-    """Ours stays ours, a certificate's is never written, and what cannot be read is not taken over."""
+def test_adoption_does_not_affect_managed_or_unreadable_secrets(state: str, adopt: Adoption) -> None:
+    """A managed secret stays managed, a certificate's is never written, and an unreadable one is not adopted."""
     observation, kind = _ALWAYS[state]
     assert adopted(observation, adopt).kind == kind
 
 
-@pytest.mark.parametrize(("place", "adopt"), list(enumerate(ADOPTIONS)))
+@pytest.mark.parametrize(("index", "adopt"), list(enumerate(ADOPTIONS)))
 @pytest.mark.parametrize("state", _BY_ADOPTION)
-def test_adoption_takes_what_it_was_told_to(state: str, place: int, adopt: Adoption) -> None:
-    """`adopt` takes what nobody has marked and already holds the key, `--replace` anything; each refusal says how."""
+def test_adoption_takes_the_selected_secrets(state: str, index: int, adopt: Adoption) -> None:
+    """`adopt` takes unmarked secrets with the right value, `--replace` all. Each refusal suggests the command."""
     observation, kinds = _BY_ADOPTION[state]
     change = adopted(observation, adopt)
-    assert change.kind == kinds[place]
+    assert change.kind == kinds[index]
     if change.kind == "adopt":
         assert ("value" in change.fields) == state.endswith("differs")
         assert change.metadata is not None
@@ -184,60 +184,60 @@ def test_adoption_takes_what_it_was_told_to(state: str, place: int, adopt: Adopt
 
 @pytest.mark.parametrize("state", _BY_ADOPTION)
 @pytest.mark.parametrize("adopt", ADOPTIONS[:2])
-def test_the_command_that_is_told_does_it(state: str, adopt: Adoption) -> None:
-    """Where a reason names `keysync adopt` with or without `--replace`, just that makes the next plan take the secret."""
+def test_the_suggested_command_adopts_the_secret(state: str, adopt: Adoption) -> None:
+    """If a reason suggests `keysync adopt`, with or without `--replace`, that command adopts the secret."""
     observation = _BY_ADOPTION[state][0]
     reason = adopted(observation, adopt).reason or ""
     if "keysync adopt" in reason:
-        told: Adoption = "replace" if "--replace" in reason else "unmarked"
-        assert adopted(observation, told).kind == "adopt"
+        suggested: Adoption = "replace" if "--replace" in reason else "unmarked"
+        assert adopted(observation, suggested).kind == "adopt"
 
 
-def test_a_secret_with_an_owner_is_unmanaged_to_who_has_none() -> None:
-    """Without an `owner` of one's own, another's secret is not ours, and plain adoption does not take it."""
+def test_a_secret_with_an_owner_is_unmanaged_without_one() -> None:
+    """Without a configured `owner`, a secret with an owner is unmanaged, and a plain adoption does not take it."""
     change = judge(look(item(adopt="unmarked"), stored("primary", THEIRS)), NOW)
     assert (change.kind, change.unmanaged) == ("unchanged", True)
     assert "owner 'them'" in (change.reason or "")
 
 
 @pytest.mark.parametrize("versions", [299, 300, 449, 450])
-def test_a_secret_of_many_versions_warns_and_then_waits(versions: int) -> None:
-    """From 300 versions on an update says so; from 450 on it waits for somebody to accept it."""
+def test_a_secret_with_many_versions_warns_and_then_needs_accept(versions: int) -> None:
+    """From 300 versions on an update has a warning. From 450 on it needs `--accept`."""
     change = judge(look(item(), ours("gone"), history=long_history(versions)), NOW)
     assert change.kind == "update"
     assert (f"{versions} versions" in (change.reason or "")) == (versions >= 300)
     assert (change.needs_accept is not None) == (versions >= 450)
 
 
-def test_a_read_only_secret_waits_for_nobody() -> None:
-    """What accepting would not write either is shown as what it would be, and holds up no checksum."""
+def test_a_read_only_secret_needs_no_accept() -> None:
+    """Accepting it would write nothing, so it has the outcome of a plan and needs no `--accept`."""
     change = judge(look(item(read_only=True), ours("gone"), history=long_history(450)), NOW)
     assert (change.kind, change.read_only, change.needs_accept) == ("update", True, None)
 
 
-def test_metadata_alone_is_not_held_back() -> None:
-    """What makes no version neither spends the budget of versions nor waits for anybody."""
+def test_metadata_alone_needs_no_accept() -> None:
+    """A patch makes no version, so the limit of versions does not apply."""
     change = judge(look(item(tags={"env": "x"}), ours("primary"), history=long_history(499, 1)), NOW)
     assert (change.kind, change.needs_accept) == ("update", None)
 
 
-@pytest.mark.parametrize(("held", "told"), [("secondary", "secondary key"), ("gone", "another value")])
-def test_a_unmanaged_secret_says_what_it_holds(held: str, told: str) -> None:
-    """A refusal tells whether the other live key stands there, who owns the secret and how to go on."""
-    reason = judge(look(item(), stored(held, {MANAGED_BY: KEYSYNC, SOURCE: "elsewhere", KEY: "primary", OWNER: "them"})), NOW).reason  # fmt: skip
-    assert told in (reason or "")
+@pytest.mark.parametrize(("value", "text"), [("secondary", "secondary key"), ("gone", "another value")])
+def test_the_reason_says_what_an_unmanaged_secret_has(value: str, text: str) -> None:
+    """A refusal says whether the secret has the other key, who owns it and what to do."""
+    reason = judge(look(item(), stored(value, {MANAGED_BY: KEYSYNC, SOURCE: "elsewhere", KEY: "primary", OWNER: "them"})), NOW).reason  # fmt: skip
+    assert text in (reason or "")
     assert "owner 'them'" in (reason or "")
     assert "choose another name in `secrets`" in (reason or "")
 
 
 def test_verdicts_give_the_reason_of_an_update() -> None:
-    """A swap, a copy in both and two regenerated keys are told apart in the reason of the write."""
+    """A swap, two copies and two regenerated keys each have their own reason."""
     pairs = {
         "held the account's other key": ("secondary", "primary"),
         "both held": ("secondary", "secondary"),
         "regenerate one at a time": ("gone", "gone"),
     }
-    for told, (first, second) in pairs.items():
+    for text, (first, second) in pairs.items():
         plan = make_plan([look(item(), ours(first)), look(item("secondary"), ours(second, "secondary"))], NOW)
-        assert told in (plan.changes[0].reason or "")
+        assert text in (plan.changes[0].reason or "")
         assert plan.changes[0].kind == "update"

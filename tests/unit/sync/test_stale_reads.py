@@ -1,4 +1,4 @@
-"""A change is sent only while the look that it rests on is fresh, whatever it had to wait for."""
+"""A write is sent only while the read that it is based on is fresh."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def pass_time(world: World) -> None:
     world.monotonic += 11
 
 
-async def test_a_write_that_came_too_late_takes_another_look():
-    """The secret is looked at again, and written if it is still as it was."""
+async def test_a_write_that_comes_too_late_reads_again():
+    """The secret is read again, and written if it has not changed."""
     world = World("alpha")
     stale(world)
     world.vault.failing_once[NAME] = StaleRead(RECORD), lambda: pass_time(world)
@@ -32,22 +32,22 @@ async def test_a_write_that_came_too_late_takes_another_look():
     assert world.vault.text(NAME) == world.sources["alpha"].values["primary"]
 
 
-@pytest.mark.parametrize("theirs", [{}, {"managed-by": "terraform"}])
-async def test_what_somebody_did_while_it_waited_is_seen(theirs: dict[str, str]):
-    """Their retag, which makes no version, and their value are left as they are."""
+@pytest.mark.parametrize("tags", [{}, {"managed-by": "terraform"}])
+async def test_a_change_during_the_wait_is_noticed(tags: dict[str, str]):
+    """A change of tags by another writer, which makes no version, is kept."""
     world = World("alpha")
     stale(world)
 
     def meanwhile() -> None:
-        world.vault.retag(NAME, theirs)
+        world.vault.retag(NAME, tags)
 
     world.vault.failing_once[NAME] = StaleRead(RECORD), meanwhile
     assert outcomes(await world.apply())[NAME] == "refused"
     assert world.vault.text(NAME) == key("old")
 
 
-async def test_it_is_not_tried_for_ever():
-    """Three looks, and the item has failed with what kept it waiting."""
+async def test_the_number_of_attempts_is_limited():
+    """After three reads the item has failed, with the failure that delayed it."""
     world = World("alpha")
     stale(world)
     world.vault.write_failures[NAME] = StaleRead(RECORD)
@@ -56,24 +56,24 @@ async def test_it_is_not_tried_for_ever():
     assert world.log.count(f"write {NAME}") == 3
 
 
-async def test_a_write_knows_how_long_its_look_is_good_for():
-    """Ten seconds from the look, and a single attempt where the name was free."""
+async def test_a_write_has_a_deadline():
+    """Ten seconds from the read, and a single attempt if the secret was absent."""
     world = World("alpha")
     stale(world)
-    seen = {}
+    barriers = {}
 
     def note() -> None:
-        freshness = READ_BARRIER.get()
-        assert freshness is not None
-        seen[freshness.once] = freshness
+        barrier = READ_BARRIER.get()
+        assert barrier is not None
+        barriers[barrier.once] = barrier
 
     world.vault.on_write = note
     await world.apply()
-    assert set(seen) == {True, False}
-    for freshness in seen.values():
+    assert set(barriers) == {True, False}
+    for barrier in barriers.values():
         world.monotonic = 9.9
-        assert freshness.allows(1)
-        assert freshness.allows(2) is not freshness.once
+        assert barrier.allows(1)
+        assert barrier.allows(2) is not barrier.once
         world.monotonic = 10.1
-        assert not freshness.allows(1)
+        assert not barrier.allows(1)
         world.monotonic = 0.0

@@ -1,4 +1,4 @@
-"""The verdict tells from both live keys and both secrets what happened to a secret."""
+"""The verdict: the state of a secret, from both keys and both secrets of its account."""
 
 from __future__ import annotations
 
@@ -21,19 +21,21 @@ from tests.support.runs import World
 RECORD = FailureRecord(kind="dns", summary="no such host")
 
 
-def held(name: KeyName, what: str) -> str:
-    """The text of the key that a secret of `name` holds: its own, the other one, or neither."""
+def value_of(name: KeyName, what: str) -> str:
+    """The text of the key in a secret of `name`: its own, the other one, or neither."""
     return {"own": name, "other": OTHER[name]}.get(what, f"gone {name}")
 
 
-def pair(name: KeyName, mine: str, theirs: str) -> tuple[ItemObservation, ItemObservation]:
+def pair(name: KeyName, own_value: str, other_value: str) -> tuple[ItemObservation, ItemObservation]:
     other = OTHER[name]
-    return look(item(name), ours(held(name, mine), name)), look(item(other), ours(held(other, theirs), other))
+    return look(item(name), ours(value_of(name, own_value), name)), look(
+        item(other), ours(value_of(other, other_value), other)
+    )
 
 
 @pytest.mark.parametrize("name", KEY_NAMES)
 @pytest.mark.parametrize(
-    ("mine", "theirs", "verdict"),
+    ("own_value", "other_value", "verdict"),
     [
         ("own", "own", "in_sync"),
         ("own", "other", "in_sync"),
@@ -46,22 +48,24 @@ def pair(name: KeyName, mine: str, theirs: str) -> tuple[ItemObservation, ItemOb
         ("neither", "neither", "both_changed"),
     ],
 )
-def test_two_secrets_of_ours_are_told_by_what_they_hold(
-    name: KeyName, mine: str, theirs: str, verdict: Verdict
+def test_the_values_of_two_managed_secrets_decide(
+    name: KeyName, own_value: str, other_value: str, verdict: Verdict
 ) -> None:
-    """Each of the two keys is judged alike: what a secret of ours holds, and what the other one does, decides."""
-    assert verdict_of(*pair(name, mine, theirs)) == verdict
+    """The same rules apply to both keys. The values of both secrets decide."""
+    assert verdict_of(*pair(name, own_value, other_value)) == verdict
 
 
 @pytest.mark.parametrize("name", KEY_NAMES)
 @pytest.mark.parametrize("mark", ["none", "another tool", "certificate"])
-@pytest.mark.parametrize(("mine", "verdict"), [("own", "in_sync"), ("other", "unmanaged"), ("neither", "unmanaged")])
-def test_a_secret_that_is_not_ours_is_unmanaged_unless_it_is_right(
-    name: KeyName, mark: str, mine: str, verdict: Verdict
+@pytest.mark.parametrize(
+    ("own_value", "verdict"), [("own", "in_sync"), ("other", "unmanaged"), ("neither", "unmanaged")]
+)
+def test_another_tools_secret_is_unmanaged_unless_it_is_in_sync(
+    name: KeyName, mark: str, own_value: str, verdict: Verdict
 ) -> None:
-    """Whatever else it holds, a secret of somebody else or of a certificate is foreign."""
+    """With any other value, a secret of another tool or a certificate is unmanaged."""
     tags = {"none": {}, "another tool": {"managed-by": "terraform"}, "certificate": own_tags(item(name))}[mark]
-    found = stored(held(name, mine), tags, managed=mark == "certificate")
+    found = stored(value_of(name, own_value), tags, managed=mark == "certificate")
     assert verdict_of(look(item(name), found), pair(OTHER[name], "neither", "own")[0]) == verdict
 
 
@@ -69,14 +73,14 @@ def test_a_secret_that_is_not_ours_is_unmanaged_unless_it_is_right(
     ("observation", "verdict"),
     [(Absent(), "missing"), (Disabled("v1", {}), "disabled"), (SoftDeleted(), "soft_deleted")],
 )
-def test_a_secret_that_cannot_be_read_is_told_by_why(observation: Observation, verdict: Verdict) -> None:
-    """A free name, a disabled and a deleted secret have verdicts of their own."""
+def test_a_secret_that_cannot_be_read_has_a_verdict(observation: Observation, verdict: Verdict) -> None:
+    """Absent, disabled and deleted secrets have verdicts of their own."""
     assert verdict_of(look(item(), observation)) == verdict
 
 
 @pytest.mark.parametrize("observed", [Unobserved(item(), RECORD), KeyRefused(item(), "no base64")])
-def test_what_did_not_answer_is_unknown(observed: ItemObservation) -> None:
-    """Nobody guesses the state of an item of which one side is missing."""
+def test_an_item_without_a_response_is_unknown(observed: ItemObservation) -> None:
+    """If one side is missing, the state is not guessed."""
     assert verdict_of(observed) == "unknown"
 
 
@@ -94,14 +98,14 @@ def test_what_did_not_answer_is_unknown(observed: ItemObservation) -> None:
     ],
     ids=["none", "unseen", "refused", "absent", "disabled", "by hand", "another tool", "certificate"],
 )
-def test_both_changed_takes_two_secrets_of_ours(sibling: ItemObservation | None) -> None:
-    """Nobody is accused of regenerating both keys on the word of a secret that is not ours or was not seen."""
+def test_both_changed_needs_two_managed_secrets(sibling: ItemObservation | None) -> None:
+    """An unmanaged or unobserved secret is no evidence that both keys were regenerated."""
     assert verdict_of(look(item(), ours("gone")), sibling) == "stale"
 
 
 @pytest.mark.parametrize("observation", [None, Absent(), Disabled("v1", {}), stored("gone")])
-def test_duplicated_takes_the_other_secret_to_hold_the_same(observation: Observation | None) -> None:
-    """A primary that holds the secondary key is swapped unless the secondary is seen to hold that key too."""
+def test_duplicated_needs_the_same_value_in_both_secrets(observation: Observation | None) -> None:
+    """A primary with the secondary key is swapped, unless the secondary is known to have that key too."""
     sibling = look(item("secondary"), observation) if observation is not None else None
     assert verdict_of(look(item(), ours("secondary")), sibling) == "swapped"
 
@@ -120,7 +124,7 @@ def observed(account: str, name: KeyName, what: str) -> ItemObservation:
             return look(one, Disabled("v1", own_tags(one)))
         case "unmanaged":
             return look(one, stored("gone"))
-    return look(one, stored(held(name, what), own_tags(one)))
+    return look(one, stored(value_of(name, what), own_tags(one)))
 
 
 @given(
@@ -128,12 +132,12 @@ def observed(account: str, name: KeyName, what: str) -> ItemObservation:
     st.randoms(use_true_random=False),
 )
 @settings(max_examples=80)
-def test_verdicts_do_not_depend_on_who_answers_first(holdings: dict[tuple[str, KeyName], str], chance: Any) -> None:
-    """In whatever order observations come, each secret has the same verdict, and it is that of its own account's pair."""
-    found = {place: observed(*place, what) for place, what in holdings.items()}
+def test_verdicts_do_not_depend_on_the_order(holdings: dict[tuple[str, KeyName], str], chance: Any) -> None:
+    """The order of observations does not change a verdict, and other accounts do not affect it."""
+    found = {pair_key: observed(*pair_key, what) for pair_key, what in holdings.items()}
     shuffled = list(found.values())
     chance.shuffle(shuffled)
-    told = {change.ref: change.verdict for change in make_plan(shuffled, World().now).changes}
-    assert told == {
+    verdicts = {change.ref: change.verdict for change in make_plan(shuffled, World().now).changes}
+    assert verdicts == {
         one.item.ref: verdict_of(one, found[account, OTHER[name]]) for (account, name), one in found.items()
     }
