@@ -1,4 +1,4 @@
-"""A whole run, from what both sides show to the report."""
+"""A whole run, from both sides to the report."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tests.support.memory import MemorySource
 from tests.support.runs import Limits, World, key, outcomes, ref
 
 
-async def test_a_run_brings_everything_into_step():
-    """After a first pass all keys are there; the second finds nothing to do; a new key is followed."""
+async def test_a_run_brings_everything_in_sync():
+    """The first run creates all secrets, the second has nothing to do, and the third follows a new key."""
     world = World("alpha", "beta", vaults=("main", "spare"))
     report = await world.run()
     assert {result.outcome for result in report.results} == {"created"}
@@ -32,8 +32,8 @@ async def test_a_run_brings_everything_into_step():
     assert world.vaults["spare"].text("alpha-primary-key") == key("regenerated")
 
 
-async def test_the_observer_is_told_of_each_item_once():
-    """Start, accounts, one result an item, and the report reach who watches."""
+async def test_the_observer_is_called_once_per_item():
+    """The observer is called for the start, each account, each item and the report."""
     world = World("alpha", "beta")
     report = await world.run()
     assert world.log[0] == "started 2"
@@ -41,14 +41,14 @@ async def test_the_observer_is_told_of_each_item_once():
     assert world.watcher.reports == [report]
 
 
-async def test_nothing_to_serve_is_a_run_all_the_same():
-    """Without accounts the report is empty and nothing failed."""
+async def test_a_run_without_accounts_succeeds():
+    """Without accounts the report is empty, and nothing has failed."""
     report = await World().run()
     assert (report.results, report.failed, report.stopped) == ((), False, None)
 
 
 async def test_a_hung_account_delays_no_other():
-    """One that hangs is failed by its deadline; the others are written before that."""
+    """An account that hangs fails at its deadline. The others are written before that."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     report = await world.run(account_seconds=0.1, patience_seconds=0.005, collect_seconds=0.02, concurrency=1)
@@ -62,8 +62,8 @@ async def test_a_hung_account_delays_no_other():
     assert {result.error.kind for result in report.results if result.error} == {"timeout"}
 
 
-async def test_an_account_that_is_late_is_written_in_the_same_run():
-    """Who answers after the first writing gets a second."""
+async def test_a_late_account_is_written_in_the_same_run():
+    """An account that responds after the first batch is written in a later one."""
     world = World("late", "good")
     gate = world.sources["late"].gate = asyncio.Event()
     world.vault.on_write = gate.set
@@ -72,8 +72,8 @@ async def test_an_account_that_is_late_is_written_in_the_same_run():
     assert world.log.index("write good-primary-key") < world.log.index("write late-primary-key")
 
 
-async def test_a_failed_account_has_an_item_for_each_key_it_should_have_served():
-    """Failures stand in the report with their record; the others are done."""
+async def test_a_failed_account_has_an_item_for_each_key():
+    """The report has the record of each failure. The others are written."""
     world = World("bad", "good")
     record = FailureRecord(kind="cloud_error", summary="HTTP 403", http_status=403)
     world.sources["bad"].failure = CallFailed(record)
@@ -83,7 +83,7 @@ async def test_a_failed_account_has_an_item_for_each_key_it_should_have_served()
 
 
 async def test_a_limit_stops_the_run_before_any_write():
-    """Beyond a limit nothing is written, and the report carries the numbers and the checksum that accepts them."""
+    """Beyond a limit nothing is written. The report has the numbers and the checksum to accept."""
     world = World("alpha", "beta")
     report = await world.run(limits={"main": Limits(creates=3)})
     assert {result.outcome for result in report.results} == {"skipped"}
@@ -95,8 +95,8 @@ async def test_a_limit_stops_the_run_before_any_write():
     assert len(world.vault.history_of) == 4
 
 
-async def test_another_plan_than_the_accepted_one_stops():
-    """`--accept` of a plan that has changed since writes nothing, even within the limits, and names the new one."""
+async def test_another_checksum_than_the_accepted_one_stops():
+    """If the plan has changed, `--accept` writes nothing, even within the limits, and has the new checksum."""
     world = World("alpha")
     report = await world.run(accept="0123456789abcdef0123456789abcdef")
     assert "0123456789abcdef0123456789abcdef" in (report.stopped or "")
@@ -105,8 +105,8 @@ async def test_another_plan_than_the_accepted_one_stops():
     assert {result.outcome for result in report.results} == {"skipped"}
 
 
-async def test_a_limit_that_is_broken_late_does_not_deny_what_was_written():
-    """Where a late account breaks a limit after others were written, the stop does not claim that nothing was."""
+async def test_a_limit_broken_late_refuses_the_late_account():
+    """If a late account breaks a limit after others were written, only the late account is refused."""
     world = World("late", "good")
     gate = world.sources["late"].gate = asyncio.Event()
     world.vault.on_write = gate.set
@@ -122,8 +122,8 @@ async def test_a_limit_that_is_broken_late_does_not_deny_what_was_written():
     assert "4 secrets" in (report.results[-1].reason or "")
 
 
-async def test_a_limit_that_is_broken_late_can_be_accepted():
-    """The checksum that a late stop tells is that of what is left to write, so that `--accept` takes it."""
+async def test_a_limit_broken_late_can_be_accepted():
+    """The checksum of a late breach covers the unwritten changes, so `--accept` takes it."""
     world = World("late", "good")
     gate = world.sources["late"].gate = asyncio.Event()
     world.vault.on_write = gate.set
@@ -136,7 +136,7 @@ async def test_a_limit_that_is_broken_late_can_be_accepted():
 
 
 async def test_a_dry_run_writes_nothing():
-    """A dry run tells what would be, in the words of a plan, whatever the limits."""
+    """A dry run has the outcomes of a plan, whatever the limits."""
     world = World("alpha", "beta")
     world.vault.put(ref("beta").secret, key("old"), own_tags(Item(ref("beta"))))
     report = await world.run(dry_run=True, limits={"main": Limits(creates=0)})
@@ -153,13 +153,13 @@ async def test_a_dry_run_writes_nothing():
 
 
 async def test_a_dry_run_has_the_checksum_of_the_run():
-    """What `plan` shows is what `--accept` takes."""
+    """`--accept` takes the checksum that `plan` shows."""
     world = World("alpha")
     assert (await world.run(dry_run=True)).checksum == (await world.run(limits={"main": Limits(creates=0)})).checksum
 
 
-async def test_read_only_accounts_are_observed():
-    """A read-only account is reported as a plan would, and not written."""
+async def test_read_only_accounts_are_reported():
+    """A read-only account has the outcomes of a plan, and is not written."""
     world = World("alpha")
     world.items["alpha"] = {"read_only": True}
     report = await world.run(limits={"main": Limits(creates=0)})
@@ -170,8 +170,8 @@ async def test_read_only_accounts_are_observed():
 ALL = {"good-primary-key", "good-secondary-key", "hung-primary-key", "hung-secondary-key"}
 
 
-async def test_a_run_that_is_interrupted_while_it_collects_reports_each_item():
-    """What had not answered is failed, what had is skipped, and nothing is written."""
+async def test_an_interrupted_collection_reports_each_item():
+    """Accounts that did not respond have failed, the others are skipped, and nothing is written."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     world.watcher.on_collected = lambda _account: world.stop.set()
@@ -184,8 +184,8 @@ async def test_a_run_that_is_interrupted_while_it_collects_reports_each_item():
     assert world.vault.history_of == {}
 
 
-async def test_a_run_that_is_interrupted_while_it_writes_reports_each_item():
-    """An account that was late when the first writing was interrupted is not missing from the report."""
+async def test_an_interrupted_write_reports_each_item():
+    """An account that was late when the first batch was interrupted is in the report."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     world.vault.on_write = world.stop.set
@@ -195,8 +195,8 @@ async def test_a_run_that_is_interrupted_while_it_writes_reports_each_item():
     assert len(report.results) == 4
 
 
-async def test_a_run_that_is_interrupted_while_it_waits_for_the_late_reports_each_item():
-    """An account that was waited for after the first writing is not missing, and stands there once."""
+async def test_an_interrupted_wait_for_late_accounts_reports_each_item():
+    """An account that was still late after the first batch is in the report, once."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     world.vault.on_write = lambda: asyncio.get_running_loop().call_later(0.02, world.stop.set)
@@ -207,22 +207,22 @@ async def test_a_run_that_is_interrupted_while_it_waits_for_the_late_reports_eac
 
 @pytest.mark.parametrize("hang", ["hung", "good"])
 async def test_a_run_leaves_no_task_behind(hang: str):
-    """Once a run has ended, nothing of it runs on."""
+    """After a run no task is left."""
     world = World("hung", "good")
     world.sources[hang].hang()
     await world.run(account_seconds=0.02)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_an_account_that_cannot_be_judged_fails_alone():
-    """A fault of ours in one account is told as its failure; the others are written."""
+async def test_an_account_that_cannot_be_planned_fails_alone():
+    """A bug that one account triggers is its failure. The others are written."""
 
     class Broken(Mapping[str, str]):
         def __getitem__(self, name: str) -> str:
             raise KeyError(name)
 
         def __iter__(self) -> Iterator[str]:
-            raise RuntimeError("a fault")
+            raise RuntimeError("a bug")
 
         def __len__(self) -> int:
             return 1
@@ -239,38 +239,38 @@ async def test_an_account_that_cannot_be_judged_fails_alone():
     assert {result.error.kind for result in report.results if result.error} == {"internal"}
 
 
-async def test_a_scope_is_asked_for_when_its_turn_comes():
-    """Of thousands of accounts only those under way are there at once."""
+async def test_a_work_item_is_created_when_its_turn_comes():
+    """Only the work items in progress are in memory."""
     world = World(*(f"account{number}" for number in range(20)))
 
     class WorkItems(list[WorkItem]):
-        asked = 0
+        accesses = 0
 
-        def __getitem__(self, at: Any) -> Any:
-            self.asked += 1
-            return super().__getitem__(at)
+        def __getitem__(self, index: Any) -> Any:
+            self.accesses += 1
+            return super().__getitem__(index)
 
-    scopes = WorkItems(world.work_items())
+    work_items = WorkItems(world.work_items())
     for name in list(world.sources)[4:]:
         world.sources[name].hang()
-    job = replace(world.job(concurrency=8, patience_seconds=60), work_items=scopes)
+    job = replace(world.job(concurrency=8, patience_seconds=60), work_items=work_items)
     running = asyncio.create_task(run_sync(job))
     for _ in range(100):  # turns of the loop, enough for all that does not hang
         await asyncio.sleep(0)
-    assert scopes.asked == 12
+    assert work_items.accesses == 12
     world.stop.set()
     assert len((await running).results) == 40
 
 
-async def test_a_scope_that_cannot_be_made_ends_the_run_when_the_others_are_done():
-    """A fault of ours by which nobody knows whose it is: nothing is told of it but the fault, and nobody waits."""
+async def test_a_work_item_that_cannot_be_created_fails_the_run_at_its_end():
+    """Without a work item there is no account to report the bug for, so the run raises it at the end."""
     world = World("alpha", "beta")
 
     class WorkItems(list[WorkItem]):
-        def __getitem__(self, at: Any) -> Any:
-            if at == 1:
-                raise KeyError(at)
-            return super().__getitem__(at)
+        def __getitem__(self, index: Any) -> Any:
+            if index == 1:
+                raise KeyError(index)
+            return super().__getitem__(index)
 
     with pytest.raises(KeyError):
         await run_sync(replace(world.job(), work_items=WorkItems(world.work_items())))
@@ -278,8 +278,8 @@ async def test_a_scope_that_cannot_be_made_ends_the_run_when_the_others_are_done
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_a_stopped_run_tells_of_what_is_in_sync_too():
-    """Only what would have been written is skipped."""
+async def test_a_stopped_run_reports_in_sync_items_too():
+    """Only unwritten changes are skipped. In-sync items are unchanged."""
     world = World("alpha")
     await world.run()
     world.sources["beta"] = MemorySource(key("beta-1"), key("beta-2"))

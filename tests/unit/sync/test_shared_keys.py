@@ -1,4 +1,4 @@
-"""No two accounts have a key in common: where two replies say so, neither is believed."""
+"""No two accounts share a key. If two replies say so, neither is trusted."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ from tests.support.runs import GROUP, World, key, outcomes, ref
 
 
 def reasons(results: tuple[Result, ...], account: str) -> set[str | None]:
-    """Why the secrets of an account were refused."""
-    return {one.reason for one in results if one.ref.account == f"{GROUP}/{account}" and one.outcome == "refused"}
+    """The reasons why secrets of an account were refused."""
+    return {
+        result.reason
+        for result in results
+        if result.ref.account == f"{GROUP}/{account}" and result.outcome == "refused"
+    }
 
 
-async def test_two_accounts_with_one_key_are_both_refused_by_name() -> None:
-    """Whichever two of their keys are equal; the third account is written."""
+async def test_two_accounts_with_one_key_are_both_refused() -> None:
+    """Any two equal keys count. The third account is written."""
     world = World("alpha", "beta", "gamma")
     world.sources["beta"].values["secondary"] = world.sources["alpha"].values["primary"]
     report = await world.run()
@@ -36,16 +40,16 @@ async def test_two_accounts_with_one_key_are_both_refused_by_name() -> None:
     assert report.failed
 
 
-async def test_a_plan_shows_it_too() -> None:
-    """A dry run refuses what a run would refuse."""
+async def test_a_plan_refuses_shared_keys_too() -> None:
+    """A dry run refuses them like a run."""
     world = World("alpha", "beta")
     world.sources["beta"].values = world.sources["alpha"].values
     report = await world.run(dry_run=True)
     assert set(outcomes(report.results).values()) == {"refused"}
 
 
-async def test_an_account_in_sync_is_refused_beside_its_double() -> None:
-    """Its secrets hold what the service says, but whose keys these are is not known any more."""
+async def test_an_in_sync_account_with_a_shared_key_is_refused() -> None:
+    """Its secrets match the reply, but it is unknown which account has these keys."""
     world = World("alpha", "beta")
     await world.run()
     world.sources["beta"].values = dict(world.sources["alpha"].values)
@@ -55,8 +59,8 @@ async def test_an_account_in_sync_is_refused_beside_its_double() -> None:
     assert world.writes()[log:] == []
 
 
-async def test_a_vault_that_fails_hides_no_double() -> None:
-    """The keys of an account count although none of its secrets could be read."""
+async def test_a_failed_vault_hides_no_shared_key() -> None:
+    """The keys of an account count even if none of its secrets could be read."""
     world = World("alpha", "beta")
     failure = CallFailed(FailureRecord(kind="dns", summary="no vault"))
     for name in ("primary", "secondary"):
@@ -71,23 +75,23 @@ async def test_a_vault_that_fails_hides_no_double() -> None:
     }
 
 
-async def test_an_account_that_serves_two_vaults_has_no_double() -> None:
-    """It is asked for each vault, and is one account all the same."""
+async def test_an_account_with_two_vaults_shares_no_key() -> None:
+    """It has a work item per vault, but is one account."""
     world = World("alpha", vaults=("main", "west"))
     report = await world.run()
     assert {result.outcome for result in report.results} == {"created"}
 
 
-async def test_a_late_double_is_refused_although_the_first_was_written() -> None:
-    """What was written before is not undone; the late account names the first."""
+async def test_a_late_account_with_a_shared_key_is_refused() -> None:
+    """Earlier writes are not undone. The reason of the late account names the first."""
     world = World("late", "good")
     world.sources["late"].values = dict(world.sources["good"].values)
     gate = world.sources["late"].gate = asyncio.Event()
-    made: list[str] = []
+    written: list[str] = []
 
     def on_write() -> None:
-        made.append("one")
-        if len(made) == 2:
+        written.append("one")
+        if len(written) == 2:
             gate.set()
 
     world.vault.on_write = on_write
@@ -102,8 +106,8 @@ async def test_a_late_double_is_refused_although_the_first_was_written() -> None
     assert set(world.vault.history_of) == {"good-primary-key", "good-secondary-key"}
 
 
-async def test_a_double_that_shows_during_the_writing_stops_what_is_not_written_yet() -> None:
-    """The reasons may grow while a plan is carried out, and count from then on."""
+async def test_a_shared_key_found_during_the_writing_stops_the_rest() -> None:
+    """A shared key found during the writing stops the remaining writes."""
     world = World("alpha")
     batch = await world.batch()
     plan = batch.plan()
@@ -116,12 +120,12 @@ async def test_a_double_that_shows_during_the_writing_stops_what_is_not_written_
 
 
 async def test_the_refusal_ends_with_its_cause() -> None:
-    """Nothing of it is remembered: the next run judges what it is given."""
+    """The next run starts without any untrusted account."""
     world = World("alpha", "beta")
-    true = world.sources["beta"].values
+    right_values = world.sources["beta"].values
     world.sources["beta"].values = dict(world.sources["alpha"].values)
     await world.run()
-    world.sources["beta"].values = true
+    world.sources["beta"].values = right_values
     report = await world.run()
     assert set(outcomes(report.results).values()) == {"created"}
     assert world.fingerprinter.of(world.vault.history_of["beta-primary-key"][-1].value) == world.fingerprinter.of(
@@ -129,8 +133,8 @@ async def test_the_refusal_ends_with_its_cause() -> None:
     )
 
 
-async def test_a_share_of_what_is_managed_is_counted_as_before() -> None:
-    """A secret that was in sync and is refused still counts among those that the limits are a share of."""
+async def test_refused_secrets_still_count_as_managed() -> None:
+    """A refused secret that was in sync still counts as managed for the limits."""
     world = World("alpha", "beta")
     for name in ("primary", "secondary"):
         for account in ("alpha", "beta"):

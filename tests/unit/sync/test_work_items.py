@@ -1,4 +1,4 @@
-"""What a run collects, made when it is asked for."""
+"""Work items are created when they are accessed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.support.settings import config_of
 SUBSCRIPTION = "11111111-2222-3333-4444-555555555555"
 
 
-def scopes_of(*accounts: dict[str, Any], asked: Selection | None = None) -> tuple[WorkItems, list[str]]:
-    """The scopes of a configuration with the vaults main and spare, and the accounts whose source was made."""
+def work_items_of(*accounts: dict[str, Any], selection: Selection | None = None) -> tuple[WorkItems, list[str]]:
+    """The work items of a configuration with two vaults, and the accounts whose sources were created."""
     config = config_of(
         {
             "vaults": {name: {"url": f"https://{name}.vault.azure.net"} for name in ("main", "spare")},
@@ -24,38 +24,40 @@ def scopes_of(*accounts: dict[str, Any], asked: Selection | None = None) -> tupl
             ],
         }
     )
-    made: list[str] = []
+    created: list[str] = []
 
     def source(account: Account) -> KeySource:
-        made.append(account.name)
+        created.append(account.name)
         return MemorySource(key("one"), key("two"))
 
-    return WorkItems(config.accounts, ItemFactory(config, asked or Selection()), source), made
+    return WorkItems(config.accounts, ItemFactory(config, selection or Selection()), source), created
 
 
-async def test_there_is_one_for_each_account_and_vault() -> None:
-    """In the order of the configuration, and the same however often it is asked for."""
-    scopes, _ = scopes_of({"name": "alpha", "vaults": ["main"]}, {"name": "beta", "vaults": ["main", "spare"]})
-    served = [(scope.account.rpartition("/")[2], scope.items[0].ref.vault) for scope in scopes]
+async def test_there_is_a_work_item_per_account_and_vault() -> None:
+    """They are in the order of the configuration, and equal at each access."""
+    work_items, _ = work_items_of({"name": "alpha", "vaults": ["main"]}, {"name": "beta", "vaults": ["main", "spare"]})
+    served = [(work_item.account.rpartition("/")[2], work_item.items[0].ref.vault) for work_item in work_items]
     assert served == [("alpha", "main"), ("beta", "main"), ("beta", "spare")]
-    assert [scope.items for scope in scopes[1:]] == [scopes[1].items, scopes[2].items]
-    assert {scope.group for scope in scopes} == {SUBSCRIPTION}
-    assert [item.ref.secret for item in scopes[0].items] == ["alpha-primary-key", "alpha-secondary-key"]
+    assert [work_item.items for work_item in work_items[1:]] == [work_items[1].items, work_items[2].items]
+    assert {work_item.group for work_item in work_items} == {SUBSCRIPTION}
+    assert [item.ref.secret for item in work_items[0].items] == ["alpha-primary-key", "alpha-secondary-key"]
 
 
-async def test_an_account_of_several_vaults_is_asked_once() -> None:
-    """Its scopes share what asks it, also when the first is long over as the last is made; others have their own."""
-    scopes, made = scopes_of({"name": "alpha", "vaults": ["main"]}, {"name": "beta", "vaults": ["main", "spare"]})
-    keys = [await scopes[number].source.get_keys() for number in (1, 2)]
+async def test_the_keys_of_an_account_with_several_vaults_are_requested_once() -> None:
+    """Its work items share a source, even if the first is done before the last is created. Others have their own."""
+    work_items, created = work_items_of(
+        {"name": "alpha", "vaults": ["main"]}, {"name": "beta", "vaults": ["main", "spare"]}
+    )
+    keys = [await work_items[number].source.get_keys() for number in (1, 2)]
     assert keys[0] is keys[1]
-    assert made == ["beta"]
-    assert scopes[0].source is not scopes[0].source
+    assert created == ["beta"]
+    assert work_items[0].source is not work_items[0].source
 
 
-async def test_what_the_run_is_not_about_has_none() -> None:
-    """With the secrets of one vault asked for, an account is in that vault's scopes only, and shares nothing."""
-    asked = Selection(secrets=frozenset({"spare/beta-primary-key"}))
-    scopes, made = scopes_of({"name": "beta", "vaults": ["main", "spare"]}, asked=asked)
-    assert [[item.ref.secret for item in scope.items] for scope in scopes] == [["beta-primary-key"]]
-    assert made == ["beta"]
-    assert scopes[0].source is not scopes[0].source
+async def test_unselected_secrets_have_no_work_item() -> None:
+    """With secrets of one vault selected, an account has one work item, and no shared source."""
+    selection = Selection(secrets=frozenset({"spare/beta-primary-key"}))
+    work_items, created = work_items_of({"name": "beta", "vaults": ["main", "spare"]}, selection=selection)
+    assert [[item.ref.secret for item in work_item.items] for work_item in work_items] == [["beta-primary-key"]]
+    assert created == ["beta"]
+    assert work_items[0].source is not work_items[0].source

@@ -1,4 +1,4 @@
-"""Writing with care: one writer a secret, what came back is judged again, and nothing of somebody else is overwritten."""
+"""Writing one secret: one writer at a time, restored secrets are planned again, and nothing unmanaged is overwritten."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ from tests.support.memory import MemoryVault
 from tests.support.runs import World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
-OURS = own_tags(item())
+MANAGED_TAGS = own_tags(item())
 
 
 class WatchedVault(MemoryVault):
-    """Counts how many writes of one secret, and of all of them, are under way at once."""
+    """Counts concurrent writes: of each secret, and of all."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.under_way: Counter[str] = Counter()
-        self.most_of_one = 0
-        self.most_of_all = 0
+        self.in_progress: Counter[str] = Counter()
+        self.max_of_one = 0
+        self.max_of_all = 0
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
-        """Takes its time, so that others could come between."""
-        self.under_way[name] += 1
-        self.most_of_one = max(self.most_of_one, self.under_way[name])
-        self.most_of_all = max(self.most_of_all, self.under_way.total())
+        """Gives other tasks several turns before it writes."""
+        self.in_progress[name] += 1
+        self.max_of_one = max(self.max_of_one, self.in_progress[name])
+        self.max_of_all = max(self.max_of_all, self.in_progress.total())
         try:
             for _ in range(5):
                 await asyncio.sleep(0)
             return await super().write(name, value, metadata, before=before)
         finally:
-            self.under_way[name] -= 1
+            self.in_progress[name] -= 1
 
 
 def watched() -> tuple[World, WatchedVault]:
-    """A world whose vault is watched."""
+    """A world with a `WatchedVault`."""
     world = World("alpha")
     vault = WatchedVault(world.fingerprinter, log=world.log, clock=lambda: world.now)
     world.vaults["main"] = vault
@@ -58,31 +58,31 @@ def both_stale(vault: MemoryVault) -> None:
         vault.put(secret, key("gone"), own_tags(item("primary" if name == "primary" else "secondary")))
 
 
-def alone(world: World) -> None:
-    """Leaves the account its primary key only."""
+def primary_only(world: World) -> None:
+    """Removes the account's secondary key."""
     del world.sources["alpha"].values["secondary"]
 
 
 @pytest.mark.parametrize("state", ["absent", "stale"])
-async def test_two_runs_never_write_one_secret_together(state: str) -> None:
-    """Runs that overlap take turns at each secret, go on side by side with others, and make one version together."""
+async def test_two_runs_never_write_one_secret_at_once(state: str) -> None:
+    """Concurrent runs write different secrets at the same time, but each secret once and one run at a time."""
     world, vault = watched()
     if state == "stale":
         both_stale(vault)
     reports = await asyncio.gather(world.run(), world.run(), world.run())
-    assert (vault.most_of_one, vault.most_of_all) == (1, 2)
+    assert (vault.max_of_one, vault.max_of_all) == (1, 2)
     assert Counter(world.writes()) == {f"write {PRIMARY}": 1, f"write {SECONDARY}": 1}
-    told = Counter(result.outcome for report in reports for result in report.results)
-    assert told == {"created" if state == "absent" else "updated": 2, "unchanged": 4}
+    counts = Counter(result.outcome for report in reports for result in report.results)
+    assert counts == {"created" if state == "absent" else "updated": 2, "unchanged": 4}
 
 
 @pytest.mark.parametrize("state", ["absent", "stale"])
-async def test_a_run_does_not_put_an_old_key_back(state: str) -> None:
-    """A run that read the account before a key was regenerated leaves what a faster one wrote, however short ago."""
+async def test_a_slow_run_does_not_write_an_old_key(state: str) -> None:
+    """A run that read the account before a key was regenerated does not overwrite the new key of a faster run."""
     world = World("alpha")
-    alone(world)
+    primary_only(world)
     if state == "stale":
-        world.vault.put(PRIMARY, key("gone"), OURS)
+        world.vault.put(PRIMARY, key("gone"), MANAGED_TAGS)
     slow = await world.batch()
     plan = slow.plan()
     world.sources["alpha"].values["primary"] = key("regenerated")
@@ -92,8 +92,8 @@ async def test_a_run_does_not_put_an_old_key_back(state: str) -> None:
     assert world.vault.text(PRIMARY) == key("regenerated")
 
 
-def test_what_was_written_long_ago_is_forgotten() -> None:
-    """The memory of writes holds what a run under way could be older than, and no more."""
+def test_old_records_of_writes_are_dropped() -> None:
+    """Records of writes are dropped once no run in progress can have started before them."""
     locks = SecretLocks()
     locks.touched(ref("alpha"), 100.0, forget_before=90.0)
     assert locks.touched_since(ref("alpha"), 95.0)
@@ -105,8 +105,8 @@ def test_what_was_written_long_ago_is_forgotten() -> None:
     assert locks.touched_since(ref("beta"), 105.0)
 
 
-async def test_locks_go_by_vault_and_name_without_case() -> None:
-    """Key Vault's names have no case, so neither have locks; another vault's secret of that name is another."""
+async def test_locks_are_by_vault_and_name_without_case() -> None:
+    """Key Vault ignores case, so locks do too. A secret of the same name in another vault has its own lock."""
     locks = SecretLocks()
     upper = type(ref("alpha"))(ref("alpha").account, "primary", "main", PRIMARY.upper())
     entered = []
@@ -124,10 +124,10 @@ async def test_locks_go_by_vault_and_name_without_case() -> None:
     assert entered[1:] == [("main", PRIMARY.upper())]
 
 
-async def test_a_write_that_waits_for_another_when_the_end_comes_is_skipped() -> None:
-    """Who was still waiting for its turn has written nothing, and says so."""
+async def test_a_write_that_waits_at_the_stop_is_skipped() -> None:
+    """A write that still waits for its lock at the stop is skipped, and its reason says so."""
     world = World("alpha")
-    alone(world)
+    primary_only(world)
     async with world.locks.writing(ref("alpha")):
         task = asyncio.create_task(world.apply(grace_seconds=0))
         for _ in range(20):
@@ -140,31 +140,31 @@ async def test_a_write_that_waits_for_another_when_the_end_comes_is_skipped() ->
 
 async def one_of(world: World, **settings: Any) -> Result:
     """The result of alpha's primary key in one run."""
-    alone(world)
+    primary_only(world)
     world.items["alpha"] = settings
     (result,) = (await world.run()).results
     return result
 
 
-def deleted(world: World, text: str, tags: dict[str, str] = OURS, **more: Any) -> None:
+def deleted(world: World, text: str, tags: dict[str, str] = MANAGED_TAGS, **more: Any) -> None:
     world.vault.put(PRIMARY, text, tags, **more)
     world.vault.remove(PRIMARY)
 
 
 async def test_a_recovered_secret_is_written_if_it_is_stale() -> None:
-    """What came back with an old key gets the live one in one version, and keeps the tags that it came back with."""
+    """A recovered secret with an old key gets the current one in one version, and keeps its tags."""
     world = World("alpha")
-    deleted(world, key("gone"), {**OURS, "cost": "7"})
+    deleted(world, key("gone"), {**MANAGED_TAGS, "cost": "7"})
     result = await one_of(world, recover=True)
     assert (result.outcome, result.verdict) == ("recovered", "soft_deleted")
     assert world.writes() == [f"recover {PRIMARY}", f"write {PRIMARY}"]
     assert world.vault.text(PRIMARY) == world.sources["alpha"].values["primary"]
-    assert world.vault.latest(PRIMARY).tags == {**OURS, "cost": "7"}
+    assert world.vault.latest(PRIMARY).tags == {**MANAGED_TAGS, "cost": "7"}
     assert result.version == world.vault.latest(PRIMARY).id
 
 
-async def test_a_recovered_secret_that_is_right_gets_no_version() -> None:
-    """What came back with the live key is left as it is."""
+async def test_a_recovered_secret_in_sync_gets_no_version() -> None:
+    """A recovered secret with the current key does not change."""
     world = World("alpha")
     deleted(world, world.sources["alpha"].values["primary"])
     result = await one_of(world, recover=True)
@@ -176,10 +176,8 @@ async def test_a_recovered_secret_that_is_right_gets_no_version() -> None:
     ("enable", "outcome", "writes"),
     [(True, "recovered", ["recover", "enable", "write"]), (False, "skipped", ["recover"])],
 )
-async def test_a_recovered_secret_that_is_disabled_stays_so_unless_configured(
-    enable: bool, outcome: str, writes: list[str]
-) -> None:
-    """A secret that somebody disabled before it was deleted comes back disabled, and `disabled` decides what then."""
+async def test_a_recovered_secret_is_enabled_only_if_configured(enable: bool, outcome: str, writes: list[str]) -> None:
+    """A secret that was disabled before it was deleted is still disabled. `disabled` decides what happens then."""
     world = World("alpha")
     deleted(world, key("gone"), enabled=False)
     assert (await one_of(world, recover=True, enable=enable)).outcome == outcome
@@ -187,8 +185,8 @@ async def test_a_recovered_secret_that_is_disabled_stays_so_unless_configured(
 
 
 @pytest.mark.parametrize("tags", [{}, {MANAGED_BY: "terraform"}, own_tags(item(owner="them"))])
-async def test_a_recovered_secret_that_turns_out_to_be_unmanaged_is_not_written(tags: dict[str, str]) -> None:
-    """If somebody marks the secret in the moment when it comes back, it is theirs."""
+async def test_a_recovered_unmanaged_secret_is_not_written(tags: dict[str, str]) -> None:
+    """If another tool tags the secret during the recovery, it is unmanaged."""
     world = World("alpha")
     deleted(world, key("gone"))
     world.vault.on_recover = lambda name: world.vault.retag(name, tags)
@@ -199,8 +197,8 @@ async def test_a_recovered_secret_that_turns_out_to_be_unmanaged_is_not_written(
     assert world.vault.text(PRIMARY) == key("gone")
 
 
-async def test_a_recovery_does_not_turn_into_an_adoption() -> None:
-    """A secret that was unmarked in the moment when it came back is not taken over by the way: that is for a plan to show."""
+async def test_a_recovery_does_not_become_an_adoption() -> None:
+    """A secret that lost its tags during the recovery is not adopted, since no plan has shown that."""
     world = World("alpha")
     deleted(world, world.sources["alpha"].values["primary"])
     world.vault.on_recover = lambda name: world.vault.retag(name, {})
@@ -212,9 +210,9 @@ async def test_a_recovery_does_not_turn_into_an_adoption() -> None:
 
 @pytest.mark.parametrize(("text", "writes"), [("gone", ["enable", "write"]), ("alpha-1", ["enable"])])
 async def test_an_enabled_secret_is_written_only_if_it_is_stale(text: str, writes: list[str]) -> None:
-    """`disabled: enable` enables a secret of ours without a version, and only then its value can be compared."""
+    """`disabled: enable` enables a managed secret without a version. Then its value is compared."""
     world = World("alpha")
-    world.vault.put(PRIMARY, key(text), OURS, enabled=False)
+    world.vault.put(PRIMARY, key(text), MANAGED_TAGS, enabled=False)
     result = await one_of(world, enable=True)
     assert result.outcome == "updated"
     assert world.writes() == [f"{each} {PRIMARY}" for each in writes]
@@ -224,20 +222,20 @@ async def test_an_enabled_secret_is_written_only_if_it_is_stale(text: str, write
 
 
 async def test_a_conflict_after_the_write_is_reported_once() -> None:
-    """Another writer that overtook ours is a failure of its own kind; nothing is written a second time."""
+    """A conflict with another writer is a failure, and nothing is written again."""
     world = World("alpha")
-    record = FailureRecord(kind="conflict", summary="somebody else wrote it right after keysync did")
-    world.vault.put(PRIMARY, key("gone"), OURS)
+    record = FailureRecord(kind="conflict", summary="another tool wrote it right after keysync did")
+    world.vault.put(PRIMARY, key("gone"), MANAGED_TAGS)
     world.vault.write_failures[PRIMARY] = WriteConflict(record)
     result = await one_of(world)
     assert (result.outcome, result.error, result.reason) == ("failed", record, record.summary)
     assert world.writes() == [f"write {PRIMARY}"]
 
 
-async def test_adopting_rests_on_a_fresh_look_too() -> None:
-    """A secret that was unmarked when shown and is another tool's ten seconds later is not taken over."""
+async def test_an_adoption_needs_a_fresh_read() -> None:
+    """A secret that was unmarked in the plan and has another tool's tags ten seconds later is not adopted."""
     world = World("alpha")
-    alone(world)
+    primary_only(world)
     world.items["alpha"] = {"adopt": "unmarked"}
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     batch = await world.batch()
@@ -249,8 +247,8 @@ async def test_adopting_rests_on_a_fresh_look_too() -> None:
     assert world.vault.latest(PRIMARY).tags == {MANAGED_BY: "terraform"}
 
 
-async def test_only_what_is_unmanaged_is_left_to_adopt() -> None:
-    """The run of `keysync adopt` takes over and reports what is not ours, and leaves everything else alone."""
+async def test_adopt_covers_only_unmanaged_secrets() -> None:
+    """A run of `keysync adopt` adopts and reports unmanaged secrets, and no others."""
     world = World("alpha", "beta")
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     world.vault.put(SECONDARY, key("gone"), own_tags(item("secondary")))
@@ -261,22 +259,22 @@ async def test_only_what_is_unmanaged_is_left_to_adopt() -> None:
 
 
 @pytest.mark.parametrize("state", ["disabled", "deleted"])
-async def test_a_secret_that_came_back_keeps_within_the_budget_of_versions(state: str) -> None:
-    """At 450 versions no other is made unasked, also where the secret had to be enabled or recovered first."""
+async def test_a_restored_secret_is_within_the_limit_of_versions(state: str) -> None:
+    """At 450 versions another needs `--accept`, even if the secret was enabled or recovered first."""
     world = World("alpha")
     for _ in range(450):
-        world.vault.put(PRIMARY, key("gone"), OURS, enabled=state != "disabled")
+        world.vault.put(PRIMARY, key("gone"), MANAGED_TAGS, enabled=state != "disabled")
     if state == "deleted":
         world.vault.remove(PRIMARY)
     await one_of(world, enable=True, recover=True)
     assert len(world.vault.history_of[PRIMARY]) == 450
 
 
-async def test_the_command_for_a_held_change_works_though_another_write_failed() -> None:
-    """Where the same run failed to write another secret, the told checksum is still that of what the next one finds."""
+async def test_the_suggested_checksum_covers_failed_writes() -> None:
+    """If another write failed, the checksum covers it too, as the next run plans it again."""
     world = World("alpha")
     world.items["alpha"] = {"changes_per_day": 1}
-    world.vault.put(PRIMARY, key("gone"), OURS)
+    world.vault.put(PRIMARY, key("gone"), MANAGED_TAGS)
     world.vault.write_failures[SECONDARY] = RuntimeError("denied")
     report = await world.run()
     assert outcomes(report.results) == {PRIMARY: "refused", SECONDARY: "failed"}
