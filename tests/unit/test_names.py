@@ -1,4 +1,4 @@
-"""How names of Azure compare: A to Z without case, and nothing else."""
+"""Comparison of Azure names: the case of A to Z is ignored, and nothing else."""
 
 from __future__ import annotations
 
@@ -30,48 +30,48 @@ LONG_S = "\u017f"  # its upper case is the letter S
     ],
 )
 def test_only_the_26_letters_are_folded(name: str, folded: str) -> None:
-    """A sign that Unicode folds to a letter stays itself."""
+    """A character that Unicode folds to a letter stays unchanged."""
     assert fold(name) == folded
 
 
-@pytest.mark.parametrize("sign", [KELVIN, LONG_S])
-def test_a_sign_like_a_letter_is_in_no_account_name(sign: str) -> None:
-    """Neither the id of a listing nor a filter takes it for the letter."""
-    assert AccountId.parse(f"{GROUP}/{sign}iwi") is None
+@pytest.mark.parametrize("character", [KELVIN, LONG_S])
+def test_lookalike_character_is_in_no_account_name(character: str) -> None:
+    """Neither an id from a listing nor a filter treats it as the letter."""
+    assert AccountId.parse(f"{GROUP}/{character}iwi") is None
     assert AccountId.parse(f"{GROUP}/kiwi") is not None
-    assert AccountId.parse(f"{GROUP}/kiwis".replace("batchAccounts", f"batchAccount{sign}")) is None
-    assert not pattern_of("k*s").fullmatch(f"{sign}iwi{sign}")
+    assert AccountId.parse(f"{GROUP}/kiwis".replace("batchAccounts", f"batchAccount{character}")) is None
+    assert not pattern_of("k*s").fullmatch(f"{character}iwi{character}")
     assert pattern_of("K*S").fullmatch("kiwis")
 
 
-def test_a_tag_that_only_looks_like_the_account_marks_nothing() -> None:
-    """A secret whose tag names an account with U+212A is not keysync's for the account with the letter k."""
+def test_lookalike_tag_does_not_mark_a_secret_as_managed() -> None:
+    """A tag with U+212A does not belong to the account with the letter k."""
     item = Item(ref("kiwi"))
     tags = own_tags(item)
     assert is_ours({**tags, "keysync-source": tags["keysync-source"].upper()}, item)
     assert not is_ours({**tags, "keysync-source": tags["keysync-source"].replace("kiwi", f"{KELVIN}iwi")}, item)
 
 
-def test_names_of_secrets_are_remembered_apart() -> None:
-    """What was read of one name says nothing of the other; the same name in another case is the same."""
+def test_lookalike_secret_names_are_cached_separately() -> None:
+    """Names that differ only in the case of A to Z share one entry."""
     assert name_key("Kiwi-Key") == name_key("kiwi-key")
     assert name_key(f"{KELVIN}iwi-key") != name_key("kiwi-key")
 
 
-def test_the_share_of_an_account_does_not_depend_on_the_case_of_its_id() -> None:
-    """As before: shards of one fleet agree."""
+def test_shard_of_an_account_ignores_the_case_of_its_id() -> None:
+    """Shards that see different spellings agree."""
     shards = [Shard(index, 3) for index in range(3)]
-    assert [one.has(f"{GROUP}/Kiwi") for one in shards] == [one.has(f"{GROUP}/kIWI".upper()) for one in shards]
+    assert [shard.has(f"{GROUP}/Kiwi") for shard in shards] == [shard.has(f"{GROUP}/kIWI".upper()) for shard in shards]
 
 
 def test_names_are_folded_in_one_place() -> None:
-    """No module of sources, targets or sync folds by Unicode."""
-    package = Path(__file__).parents[3] / "keysync"
-    found = [
+    """No module of sources, targets or sync uses Unicode case folding."""
+    package = Path(__file__).parents[2] / "keysync"
+    violations = [
         f"{path.relative_to(package)}: {line.strip()}"
         for part in ("sources", "targets", "sync")
         for path in sorted((package / part).glob("*.py"))
         for line in path.read_text(encoding="utf-8").splitlines()
         if (".lower()" in line or ".casefold()" in line) and "result_truncated" not in line
     ]
-    assert found == []
+    assert violations == []
