@@ -6,7 +6,7 @@
 #
 #   IMAGE    the image (keysync:0.1.0)
 #   CONFIG   the configuration, with `credential: {type: environment}` (keysync.yaml)
-#   DOCKER   the program (docker); podman takes the same options
+#   DOCKER   the program (docker); podman has the same options
 set -euo pipefail
 
 : "${AZURE_TENANT_ID:?}" "${AZURE_CLIENT_ID:?}" "${AZURE_CLIENT_SECRET:?}"

@@ -15,9 +15,9 @@ from pathlib import Path
 from py_compile import PycInvalidationMode
 
 _INSTALLERS = ("pip", "setuptools", "wheel", "pkg_resources", "_distutils_hack", "easy_install", "distutils-precedence")
-_OF_INSTALLERS = re.compile(rf"({'|'.join(_INSTALLERS)})([-.].*)?")
-_THEIR_SCRIPTS = re.compile(r"(pip|wheel|easy_install)([-\d.]*)")
-_SCRIPTS_KEPT = re.compile(r"keysync|python[\d.]*")
+_INSTALLER_FILES = re.compile(rf"({'|'.join(_INSTALLERS)})([-.].*)?")
+_INSTALLER_SCRIPTS = re.compile(r"(pip|wheel|easy_install)([-\d.]*)")
+_KEPT_SCRIPTS = re.compile(r"keysync|python[\d.]*")
 # Parts of the standard library that nothing imports; they are a large part of it.
 _NOT_IN_BASE = re.compile(r"/(test|tests|idlelib|lib2to3|turtledemo|site-packages|dist-packages)/")
 # keysync imports one of the hundreds of modules of the Kubernetes client, in 0.04 s without bytecode. All compiled take 24 MB.
@@ -28,7 +28,7 @@ _UNUSED = ("kubernetes/aio", "**/tests", "**/test", "**/*_test.py", "**/test_*.p
 
 def tidy_packages(folder: Path) -> None:
     """Keeps only the packages and the scripts that start keysync."""
-    _remove(path for path in (folder / "bin").iterdir() if not _SCRIPTS_KEPT.fullmatch(path.name))
+    _remove(path for path in (folder / "bin").iterdir() if not _KEPT_SCRIPTS.fullmatch(path.name))
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}, scheme="venv"))
     for pattern in _UNUSED:
         _remove(packages.glob(pattern))
@@ -45,9 +45,9 @@ def _installers() -> Iterator[Path]:
     # Debian has its packages in a separate folder, and the wheel of pip for venv in another.
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()}
     for folder in (Path(name) for name in (*folders, "/usr/lib/python3/dist-packages")):
-        yield from (path for path in _children(folder) if _OF_INSTALLERS.fullmatch(path.name))
+        yield from (path for path in _children(folder) if _INSTALLER_FILES.fullmatch(path.name))
     for folder in (Path(sysconfig.get_path("scripts")), Path("/usr/bin")):
-        yield from (path for path in _children(folder) if _THEIR_SCRIPTS.fullmatch(path.name))
+        yield from (path for path in _children(folder) if _INSTALLER_SCRIPTS.fullmatch(path.name))
     yield Path(sysconfig.get_path("stdlib"), "ensurepip")
     yield Path("/usr/share/python-wheels")
 
@@ -64,11 +64,11 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _compile(folder: Path, left_out: re.Pattern[str]) -> None:
-    # Unchecked: nothing changes a file of an image later, and a time of modification would make each build differ.
+def _compile(folder: Path, excluded: re.Pattern[str]) -> None:
+    # Unchecked: files of an image do not change, and modification times would make each build different.
     mode = PycInvalidationMode.UNCHECKED_HASH
-    if not compileall.compile_dir(folder, maxlevels=99, quiet=2, rx=left_out, invalidation_mode=mode):
-        sys.exit(f"not everything in {folder} could be compiled")
+    if not compileall.compile_dir(folder, maxlevels=99, quiet=2, rx=excluded, invalidation_mode=mode):
+        sys.exit(f"some files in {folder} could not be compiled")
 
 
 if __name__ == "__main__":

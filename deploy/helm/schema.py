@@ -1,9 +1,9 @@
-"""Prints values.schema.json of the chart: values.schema.in.json, with the schema of keysync's own configuration as `config`.
+"""Prints values.schema.json of the chart: values.schema.in.json with the schema of keysync's configuration as `config`.
 
     python deploy/helm/schema.py >deploy/helm/keysync/values.schema.json
 
-Helm's validators read draft-07 in every version, and their regular expressions are those of Go, which know no look-ahead
-and no letter beyond ASCII in ``\\w``. Unlike a person's editor, a chart must also take ``${NAME}`` wherever keysync does.
+All versions of Helm validate draft-07 with the regular expressions of Go, which have no look-ahead and in which ``\\w`` matches
+ASCII only. Unlike the schema for editors, this one must also accept ``${NAME}`` wherever keysync does.
 """
 
 # ruff: noqa: INP001  # a script
@@ -35,13 +35,13 @@ def values_schema() -> dict[str, Any]:
 
 
 def render() -> str:
-    """The schema as text, the same for the same models, with a newline at its end."""
+    """The schema as text that ends with a newline. The same models give the same text."""
     return json.dumps(values_schema(), indent=2, sort_keys=True) + "\n"
 
 
 def _adapted(schema: Any) -> Any:  # noqa: ANN401  # any JSON
     if isinstance(schema, list):
-        return [_adapted(one) for one in schema]
+        return [_adapted(item) for item in schema]
     if not isinstance(schema, dict):
         return schema
     adapted = {key: _adapted(value) for key, value in schema.items()}
@@ -49,20 +49,20 @@ def _adapted(schema: Any) -> Any:  # noqa: ANN401  # any JSON
         adapted["$ref"] = adapted["$ref"].replace("#/$defs/", "#/definitions/")
     if isinstance(adapted.get("pattern"), str):
         adapted |= _pattern(adapted["pattern"])
-        adapted.pop("format", None)  # which would not take a variable, and says no more than the pattern
+        adapted.pop("format", None)  # it would reject a variable, and adds nothing to the pattern
     return adapted
 
 
 def _pattern(pattern: str) -> dict[str, Any]:
-    """The keywords that say of a text what `pattern` says."""
+    """The keywords for Go that express `pattern`."""
     ascii_only = pattern.replace(r"\w", rf"\w{_BEYOND_ASCII}")
-    # Of a duration: that it begins with a digit follows from its not being empty, since all of its parts do; and that
-    # an m is not that of ms follows from the end, which has to match.
+    # A duration needs no look-ahead: every part begins with a digit, so text that is not empty does too. The end of the
+    # pattern must match, so an m cannot be that of ms.
     plain = ascii_only.replace("(?=[0-9])", "").replace("(?!s)", "")
     if re.search(r"\(\?[^:]|\\[1-9]", plain):
-        raise ValueError(f"not for Go: {pattern}")
-    some = {"minLength": 1} if "(?=[0-9])" in ascii_only else {}
-    return {"pattern": f"{plain}|{_VARIABLE}", **some}
+        raise ValueError(f"Go cannot express this pattern: {pattern}")
+    not_empty = {"minLength": 1} if "(?=[0-9])" in ascii_only else {}
+    return {"pattern": f"{plain}|{_VARIABLE}", **not_empty}
 
 
 if __name__ == "__main__":

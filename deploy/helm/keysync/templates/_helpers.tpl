@@ -2,7 +2,7 @@
 {{- .Values.nameOverride | default .Chart.Name | trunc 47 | trimSuffix "-" -}}
 {{- end -}}
 
-{{/* At most 47 characters: a CronJob's name has 52, and `-once` may follow. */}}
+{{/* At most 47 characters: a CronJob's name can have 52, and `-once` may be appended. */}}
 {{- define "keysync.fullname" -}}
 {{- $name := include "keysync.name" . -}}
 {{- if .Values.fullnameOverride -}}
@@ -14,7 +14,7 @@
 {{- end -}}
 {{- end -}}
 
-{{/* With a name of its own for shards: a service cannot lose its address, as it would have to where the mode changes. */}}
+{{/* Shards have another name: a Service cannot become headless, which a change of the mode would require. */}}
 {{- define "keysync.serviceName" -}}
 {{- include "keysync.fullname" . -}}{{- if eq .Values.mode "sharded" -}}-shards{{- end -}}
 {{- end -}}
@@ -47,7 +47,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where replicas stand for election. `leader_election: {}` is a yes, and null is a no. */}}
+{{/* "true" if replicas elect a leader. `leader_election: {}` enables it, null does not. */}}
 {{- define "keysync.elects" -}}
 {{- if kindIs "map" .Values.config.leader_election -}}true{{- end -}}
 {{- end -}}
@@ -56,7 +56,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- .Values.config.leader_election.lease | default (include "keysync.fullname" .) -}}
 {{- end -}}
 
-{{/* The configuration as it is mounted: the values' own, and what only the chart can know. */}}
+{{/* The mounted configuration: the values, and settings that only the chart knows. */}}
 {{- define "keysync.config" -}}
 {{- $config := deepCopy .Values.config -}}
 {{- if and .Values.workloadIdentity.enabled (not (hasKey $config "credential")) -}}

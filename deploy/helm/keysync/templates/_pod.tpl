@@ -33,7 +33,7 @@ metadata:
   {{- end }}
 spec:
   serviceAccountName: {{ include "keysync.serviceAccountName" $root }}
-  # Only the Lease needs Kubernetes' API; workload identity has a token of its own.
+  # Only the Lease needs the Kubernetes API. Workload identity has its own token.
   automountServiceAccountToken: {{ if and .daemon (include "keysync.elects" $root) }}true{{ else }}false{{ end }}
   enableServiceLinks: false
   {{- if not .daemon }}
@@ -141,7 +141,7 @@ topologySpreadConstraints:
   {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
 {{- else if and .daemon (or (gt (int $values.replicas) 1) (gt (int $values.shards) 1)) }}
 topologySpreadConstraints:
-  # A standby on the same node is lost with it.
+  # A standby on the same node would be lost with the leader.
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
@@ -174,7 +174,7 @@ topologySpreadConstraints:
 - name: HTTPS_PROXY
   value: {{ .url | quote }}
 - name: NO_PROXY
-  # Kubernetes' own API, for the Lease, is never asked through it.
+  # Calls to the Kubernetes API, for the Lease, never use the proxy.
   value: {{ prepend .noProxy "$(KUBERNETES_SERVICE_HOST)" | join "," | quote }}
 {{- end }}
 {{- end }}
