@@ -50,7 +50,7 @@ async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a cla
 
 def _set_body(response: Any, body: bytes) -> None:  # noqa: ANN401  # see `load_body`
     response._content = body  # noqa: SLF001  # both classes of the SDK store the body there
-    response._decompressed_content = True  # noqa: SLF001
+    response._decompressed_content = True  # noqa: SLF001  # as above
 
 
 class _BodyLimitExceeded(Exception):

@@ -38,20 +38,20 @@ def check_credentials(config: Config) -> None:
 
 
 def _in_use(config: Config) -> Iterator[Credential]:
-    own = (
+    credentials = (
         *(vault.credential for vault in config.vaults.values()),
         *(account.credential for account in config.accounts),
         *(entry.credential for entry in config.discover),
     )
-    yield from (credential or config.credential for credential in own)
+    yield from (credential or config.credential for credential in credentials)
 
 
 @dataclass(frozen=True, slots=True)
 class ClientFactory:
     """Opens the clients that `config` needs, each with its caller. Clients and credentials are shared and opened once.
 
-    With `breakers`, a circuit breaker guards each vault and each credential. `leader_admission` wraps each of these guards, so
-    that a replica that no longer leads sends nothing.
+    With `breakers`, each vault and each credential has a circuit breaker. `leader_admission` wraps their admissions, so that a
+    replica that is no longer the leader makes no calls.
     """
 
     config: Config
@@ -63,14 +63,14 @@ class ClientFactory:
     rate_limiter: ArmRateLimiter = field(default_factory=ArmRateLimiter)
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
-        """`credential`, or the general one for None. Raises UsageError."""
+        """The opened `credential`; for None the default one of the configuration. Raises UsageError."""
         return await self.credentials.open(credential or self.config.credential)
 
     async def vault(self, name: str) -> tuple[SecretClient, Caller]:
         """The client of the vault called `name` in the configuration. Raises UsageError."""
         settings = self.config.vaults[name]
         credential = await self.credential(settings.credential)
-        # A loopback name has no parent domain to verify the challenge against. No vault of Azure has such a name.
+        # A loopback name has no parent domain to verify the challenge with. No vault of Azure has such a name.
         verify = settings.verify_challenge_resource and urlsplit(settings.url).hostname not in _LOOPBACK
         try:
             client = await self.clients.secrets(
@@ -103,10 +103,10 @@ class ClientFactory:
         return await self.clients.resource_graph(credential), self._lister(credential)
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
-        """The Batch client of any subscription, with the credential of its configured accounts or entries if it has any."""
-        wanted = fold(subscription_id)
-        listed = (account.credential for account in self.config.accounts if account.subscription_id == wanted)
-        discovered = (entry.credential for entry in self.config.discover if wanted in entry.scopes)
+        """The Batch client of any subscription, with the credential that its accounts or `discover` entries have."""
+        folded_id = fold(subscription_id)
+        listed = (account.credential for account in self.config.accounts if account.subscription_id == folded_id)
+        discovered = (entry.credential for entry in self.config.discover if folded_id in entry.scopes)
         credential = next(chain(listed, discovered, (None,)))
         return await self._batch(await self.credential(credential), subscription_id)
 

@@ -85,7 +85,7 @@ class AzureFailureTranslator:
             ambiguous=proxy_hint is None and _may_have_taken_effect(kind, status, cloud_error),
         )
 
-    def _sdk_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401
+    def _sdk_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401  # the SDK has two response types
         # Without a response the message is the SDK's own. With one it may quote an unknown body, so it is dropped.
         if response is None and error.message:
             return self._redacted(_shorten_attempts(str(error.message)))
@@ -194,14 +194,14 @@ def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: C
     return status >= 500 or status == 408 or status < 300
 
 
-def _json_body(response: Any) -> object:  # noqa: ANN401
+def _json_body(response: Any) -> object:  # noqa: ANN401  # the SDK has two response types
     try:
         return json.loads(response.text()) if response is not None else None
     except Exception:  # noqa: BLE001  # an unread stream, a wrong charset or invalid JSON: there is no body to show
         return None
 
 
-def _sent_client_request_id(response: Any) -> str | None:  # noqa: ANN401
+def _sent_client_request_id(response: Any) -> str | None:  # noqa: ANN401  # the SDK has two response types
     request = getattr(response, "request", None)
     return request.headers.get("x-ms-client-request-id") if request is not None else None
 
@@ -212,16 +212,16 @@ def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: C
     if status == 429:
         return "throttled"
     if isinstance(error, ClientAuthenticationError):
-        return "credential_unavailable" if _tried_no_token_request(error) else "authentication"
+        return "credential_unavailable" if _found_no_credential(error) else "authentication"
     return "cloud_error" if cloud_error is not None else "http_error"
 
 
-def _summary_of_status(kind: FailureKind, status: int | None, cloud_error: CloudError | None, plain: str) -> str:
+def _summary_of_status(kind: FailureKind, status: int | None, cloud_error: CloudError | None, sdk_message: str) -> str:
     if kind == "invalid_response":
-        return f"HTTP {status}: {plain or 'the body of the reply could not be understood'}"
+        return f"HTTP {status}: {sdk_message or 'the body of the reply could not be understood'}"
     prefix = f"HTTP {status}" if status is not None else ""
     if cloud_error is None:
-        return _join(prefix, plain or "the body of the reply is not an error of Azure")
+        return _join(prefix, sdk_message or "the body of the reply is not an error of Azure")
     return _join(prefix, _text_of_cloud_error(cloud_error))
 
 
@@ -231,9 +231,8 @@ def _text_of_cloud_error(error: CloudError) -> str:
     repeated = error.code is None or message.startswith(error.code)
     texts = [message if repeated else ": ".join(filter(None, (error.code, message)))]
     for detail in error.details[:_MAX_DETAILS_IN_SUMMARY]:
-        summary = _text_of_cloud_error(detail)
         if (detail.message or detail.code or "") not in texts[0]:
-            texts.append(summary)
+            texts.append(_text_of_cloud_error(detail))
     return "; ".join(filter(None, texts))
 
 
@@ -284,19 +283,19 @@ def _kind_of_cause(cause: BaseException) -> tuple[FailureKind, str, bool] | None
 
 def _sign_in_of(error: BaseException) -> SignIn:
     """The `sign_in` of the credential that raised `error`."""
-    record = (getattr(cause, "sign_in", None) for cause in _causes(error))
-    return next((each for each in record if isinstance(each, SignIn)), UNKNOWN)
+    attributes = (getattr(cause, "sign_in", None) for cause in _causes(error))
+    return next((sign_in for sign_in in attributes if isinstance(sign_in, SignIn)), UNKNOWN)
 
 
-def _tried_no_token_request(error: ClientAuthenticationError) -> bool:
-    """Whether DefaultAzureCredential found no credential that could request a token. Entra then refused none."""
+def _found_no_credential(error: ClientAuthenticationError) -> bool:
+    """Whether DefaultAzureCredential found no credential that could request a token, so that Entra refused none."""
     text = str(error.message)
     return error.response is None and _ATTEMPT.search(text) is not None and _AADSTS.search(text) is None
 
 
 def _shorten_attempts(text: str) -> str:
     """The credentials that DefaultAzureCredential tried, each with the first sentence of its message and without advice."""
-    attempts = [f"{name}: {_SENTENCE.split(why)[0].rstrip('.')}" for name, why in _ATTEMPT.findall(text)]
+    attempts = [f"{name}: {_SENTENCE.split(reason)[0].rstrip('.')}" for name, reason in _ATTEMPT.findall(text)]
     return f"no credential got a token ({'; '.join(attempts)})" if attempts else text
 
 

@@ -22,11 +22,8 @@ RAW_LIST_ENTRIES: Final[ContextVar[list[Any] | None]] = ContextVar("raw_list_ent
 
 Making the models takes thirty times as long as parsing.
 """
-
-
-def _wrong_host(url: str, service: str) -> CallFailed:
-    message = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
-    return CallFailed(FailureRecord(kind="invalid_response", summary=message))
+_DATES: Final[ContextVar[list[str] | None]] = ContextVar("dates", default=None)
+_LIST_PATH: Final = "/providers/microsoft.batch/batchaccounts"
 
 
 class SingleVaultPolicy(SansIOHTTPPolicy[Any, Any]):
@@ -41,14 +38,6 @@ class SingleVaultPolicy(SansIOHTTPPolicy[Any, Any]):
         url: str = request.http_request.url
         if not url.startswith(self._url) and _origin(url) != self._origin:
             raise _wrong_host(url, "the vault")
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else None)
-
-
-_LIST: Final = "/providers/microsoft.batch/batchaccounts"
 
 
 class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
@@ -92,16 +81,13 @@ class ListPagePolicy(SansIOHTTPPolicy[Any, Any]):
 
 
 def _is_list(url: str) -> bool:
-    return urlsplit(url).path.rstrip("/").lower().endswith(_LIST)
-
-
-_DATES: Final[ContextVar[list[str] | None]] = ContextVar("dates", default=None)
+    return urlsplit(url).path.rstrip("/").lower().endswith(_LIST_PATH)
 
 
 class ReplyDatePolicy(SansIOHTTPPolicy[Any, Any]):
     """A pipeline policy: records the Date of each reply for `reply_date`."""
 
-    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002  # the SDK's signature
         """Records the Date of one reply, of any status."""
         dates = _DATES.get()
         if dates is not None:
@@ -125,3 +111,13 @@ def _parsed(text: str) -> datetime | None:
     except (ValueError, OverflowError):
         return None
     return moment if moment.tzinfo is not None else None
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or (443 if parts.scheme == "https" else None)
+
+
+def _wrong_host(url: str, service: str) -> CallFailed:
+    message = f"a link to the next page leads to {urlsplit(url).hostname}, which is not {service}: not followed"
+    return CallFailed(FailureRecord(kind="invalid_response", summary=message))

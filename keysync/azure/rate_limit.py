@@ -166,7 +166,7 @@ CURRENT_SLOT: Final[ContextVar[RateLimitSlot | None]] = ContextVar("current_slot
 class RateLimitHeaders(SansIOHTTPPolicy[Any, Any]):
     """A pipeline policy: passes the headers of each reply to the slot of its call."""
 
-    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002
+    def on_response(self, request: PipelineRequest[Any], response: PipelineResponse[Any, Any]) -> None:  # noqa: ARG002  # the SDK's signature
         """Reads the headers of one reply, of any status."""
         slot = CURRENT_SLOT.get()
         if slot is not None:

@@ -123,7 +123,7 @@ class SingleFlightCredential:
 
     def reject(self, token: str) -> None:
         """Removes `token` from the cache after a service has refused it with 401. The next call requests a new one."""
-        dropped = [key for key, known in self._tokens.items() if hmac.compare_digest(known.token, token)]
+        dropped = [key for key, cached in self._tokens.items() if hmac.compare_digest(cached.token, token)]
         for key in dropped:
             del self._tokens[key]
         if dropped:

@@ -112,11 +112,11 @@ _IN_TEXT: Final = re.compile(r"the proxy (\S+) of (\w+) (cannot be reached|answe
 
 def hint_in(text: str) -> str | None:
     """The hint for the ProxyFailed message in `text`, or None. DefaultAzureCredential keeps only the text of that exception."""
-    found = _IN_TEXT.search(text)
-    if found is None:
+    match = _IN_TEXT.search(text)
+    if match is None:
         return None
-    url, name, what = found.groups()
-    return f"{name} names the proxy {url}, which {what}: correct {name}, or name the hosts in NO_PROXY to call them directly"
+    url, name, problem = match.groups()
+    return f"{name} names the proxy {url}, which {problem}: correct {name}, or name the hosts in NO_PROXY to call them directly"
 
 
 def _hint(proxy: Proxy, status: int | None, target: str) -> str:
@@ -171,6 +171,7 @@ class _Entry:
     port: int | None = None
 
     def matches(self, host: str, address: _Address | None, port: int | None) -> bool:
+        """Whether the entry applies to this host, its address if the host is one, and the port."""
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -187,6 +188,7 @@ class _DirectHosts:
         self._hosts = {"localhost", *_identity_and_cluster_hosts(environ)}
 
     def matches_url(self, parts: SplitResult) -> bool:
+        """Whether the URL with these parts is called directly."""
         host = (parts.hostname or "").rstrip(".")
         address = _address(host)
         if host in self._hosts or host.endswith(".localhost"):

@@ -85,10 +85,10 @@ def _unescaped(layer: Decoded) -> Decoded | None:
     first: list[int] = []
     last: list[int] = []
     done = 0
-    for found in _ESCAPE.finditer(layer.chars):
-        begin, end = found.span()
-        plain = _meaning(found.group())
-        if plain == found.group():  # not an entity of HTML
+    for match in _ESCAPE.finditer(layer.chars):
+        begin, end = match.span()
+        plain = _meaning(match.group())
+        if plain == match.group():  # not an entity of HTML
             continue
         chars += [layer.chars[done:begin], plain]
         first += [*layer.first[done:begin], *[layer.first[begin]] * len(plain)]

@@ -28,23 +28,23 @@ _BY_KIND: Final = {
 
 def wrong_tenant(call: FailedCall) -> str | None:
     """The service belongs to another tenant than the credential."""
-    vault = "akv10032" in call.codes
-    if not vault and "invalidauthenticationtokentenant" not in call.codes:
+    is_vault = "akv10032" in call.codes
+    if not is_vault and "invalidauthenticationtokentenant" not in call.codes:
         return None
-    named = re.findall(r"//sts\.windows\.net/([0-9a-f-]{36})", call.message, re.IGNORECASE)
+    tenants = re.findall(r"//sts\.windows\.net/([0-9a-f-]{36})", call.message, re.IGNORECASE)
     # Resource Manager names the token's tenant first, Key Vault last.
-    first, second = (f" ({named[0]})", f" ({named[-1]})") if len(named) > 1 else ("", "")
-    ours, theirs = (second, first) if vault else (first, second)
+    first, second = (f" ({tenants[0]})", f" ({tenants[-1]})") if len(tenants) > 1 else ("", "")
+    credential_tenant, service_tenant = (second, first) if is_vault else (first, second)
     return (
-        f"the credential belongs to another tenant{ours} than {call.scope}{theirs}: set its `tenant_id` (or AZURE_TENANT_ID) to that "
-        f"tenant, or give the {'vault' if vault else 'account'} a `credential` of its own"
+        f"the credential belongs to another tenant{credential_tenant} than {call.scope}{service_tenant}: set its `tenant_id` (or AZURE_TENANT_ID) to that "
+        f"tenant, or give the {'is_vault' if is_vault else 'account'} a `credential` of its own"
     )
 
 
 def expired_token(call: FailedCall) -> str | None:
     """The token has expired by Azure's clock."""
-    by_text = re.search(r"IDX10222|IDX10223|token (?:has|is) expired", call.message, re.IGNORECASE)
-    if "expiredauthenticationtoken" not in call.codes and not (call.status == 401 and by_text):
+    expired_text = re.search(r"IDX10222|IDX10223|token (?:has|is) expired", call.message, re.IGNORECASE)
+    if "expiredauthenticationtoken" not in call.codes and not (call.status == 401 and expired_text):
         return None
     return (
         f"the token for {call.scope} has expired by Azure's clock: compare the clock of this machine with the time in the message, "
@@ -54,15 +54,17 @@ def expired_token(call: FailedCall) -> str | None:
 
 def unsupported_api_version(call: FailedCall) -> str | None:
     """This cloud does not support the api-version yet."""
-    known = {"noregisteredproviderfound", "invalidresourcetype", "invalidapiversionparameter", "badparameter"}
+    version_codes = {"noregisteredproviderfound", "invalidresourcetype", "invalidapiversionparameter", "badparameter"}
     versions = re.search(
         r"(?:latest supported version \(|supported(?: api-| )?versions are:? ')([^)']+)", call.message, re.IGNORECASE
     )
-    if versions is None or not call.codes & known:
+    if versions is None or not call.codes & version_codes:
         return None
     key = "secrets" if call.operation in RIGHTS else "batch"
-    offered = [version.strip() for version in versions[1].split(",")]
-    newest = max((version for version in offered if "preview" not in version), default=offered[-1], key=_age)
+    supported = [version.strip() for version in versions[1].split(",")]
+    newest = max(
+        (version for version in supported if "preview" not in version), default=supported[-1], key=_version_key
+    )
     return f'this cloud does not support the api-version yet: set `api_versions: {{{key}: "{newest}"}}` in the configuration'
 
 
@@ -74,5 +76,5 @@ def by_kind(call: FailedCall) -> str | None:
     return text.format(scope=call.scope) if text else None
 
 
-def _age(version: str) -> list[int]:
+def _version_key(version: str) -> list[int]:
     return [int(part) for part in re.findall(r"\d+", version)]

@@ -46,22 +46,22 @@ TEXTS: Final = {
 
 def access_policy(call: FailedCall) -> str | None:
     """The access policy lacks a permission."""
-    found = re.search(r"does not have secrets (\w+) permission on key vault '([^;']+)", call.message, re.IGNORECASE)
+    match = re.search(r"does not have secrets (\w+) permission on key vault '([^;']+)", call.message, re.IGNORECASE)
     on_behalf = "on-behalf-of" in call.message
-    if found is None and not on_behalf:
+    if match is None and not on_behalf:
         return None
-    vault = found[2] if found else _vault_name(call.scope)
-    wanted = found[1].lower() if found else RIGHTS.get(call.operation, ("", "get"))[1]
-    who = re.search(r"\boid=([0-9a-f-]{36})", call.message, re.IGNORECASE)
-    granted = " ".join(dict.fromkeys((*_USUAL_PERMISSIONS, wanted)))
-    why = (
+    vault = match[2] if match else _vault_name(call.scope)
+    permission = match[1].lower() if match else RIGHTS.get(call.operation, ("", "get"))[1]
+    object_id = re.search(r"\boid=([0-9a-f-]{36})", call.message, re.IGNORECASE)
+    permissions = " ".join(dict.fromkeys((*_USUAL_PERMISSIONS, permission)))
+    cause = (
         f"the access policy of {call.scope} for this identity is for an application acting on a user's behalf: add one for the identity alone"
         if on_behalf
-        else f"the vault {call.scope} uses access policies, and none gives this identity the permission {wanted}: add one"
+        else f"the vault {call.scope} uses access policies, and none gives this identity the permission {permission}: add one"
     )
     return (
-        f"{why} (it replaces the identity's permissions on secrets there). To do so: az keyvault set-policy --name {vault} "
-        f"--object-id {who[1] if who else 'OBJECT_ID'} --secret-permissions {granted}"
+        f"{cause} (it replaces the identity's permissions on secrets there). To do so: az keyvault set-policy --name {vault} "
+        f"--object-id {object_id[1] if object_id else 'OBJECT_ID'} --secret-permissions {permissions}"
     )
 
 
@@ -83,11 +83,11 @@ def firewall(call: FailedCall) -> str | None:
     """The firewall does not admit this address."""
     if "forbiddenbyfirewall" not in call.codes:
         return None
-    found = re.search(r"Client address: ([0-9a-fA-F.:]+)", call.message)
-    hint = f"the firewall of {call.scope} does not admit {found[1] if found else 'this address'}: add it, or use a private endpoint"
-    if found is None:
+    match = re.search(r"Client address: ([0-9a-fA-F.:]+)", call.message)
+    hint = f"the firewall of {call.scope} does not admit {match[1] if match else 'this address'}: add it, or use a private endpoint"
+    if match is None:
         return hint
-    return f"{hint}. To add it: az keyvault network-rule add --name {_vault_name(call.scope)} --ip-address {found[1]}"
+    return f"{hint}. To add it: az keyvault network-rule add --name {_vault_name(call.scope)} --ip-address {match[1]}"
 
 
 def read_only(call: FailedCall) -> str | None:
@@ -102,9 +102,9 @@ def missing_data_action(call: FailedCall) -> str | None:
     forbidden = "forbidden" in call.codes and call.operation in RIGHTS
     if not forbidden and not call.codes & {"forbiddenbyrbac", "accessdenied"}:
         return None
-    found = re.search(r"Action: '([^']+)'", call.message)
-    known, _ = RIGHTS.get(call.operation, ("", ""))
-    action = found[1] if found else f"{DATA_ACTION_PREFIX}{known}" if known else call.operation
+    match = re.search(r"Action: '([^']+)'", call.message)
+    data_action, _ = RIGHTS.get(call.operation, ("", ""))
+    action = match[1] if match else f"{DATA_ACTION_PREFIX}{data_action}" if data_action else call.operation
     return f"the identity lacks the data action {action} on {call.scope}: assign a role that has it {ROLE_DELAY}"
 
 

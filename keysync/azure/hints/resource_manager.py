@@ -47,9 +47,9 @@ def missing_action(call: FailedCall) -> str | None:
     """A role assignment is missing."""
     if not call.codes & {"authorizationfailed", "linkedauthorizationfailed"}:
         return None
-    found = re.search(r"perform action '([^']+)'(?: or [^']*)? over scope '([^']+)'", call.message, flags=re.IGNORECASE)
-    action = found[1] if found else ACTIONS.get(call.operation, call.operation)
-    where = found[2] if found else call.scope
+    match = re.search(r"perform action '([^']+)'(?: or [^']*)? over scope '([^']+)'", call.message, flags=re.IGNORECASE)
+    action = match[1] if match else ACTIONS.get(call.operation, call.operation)
+    where = match[2] if match else call.scope
     return f"the identity lacks the action {action} on {where}: assign a role that has it {ROLE_DELAY}"
 
 
@@ -57,12 +57,12 @@ def deny_assignment(call: FailedCall) -> str | None:
     """A deny assignment forbids the call."""
     if "denyassignmentauthorizationfailed" not in call.codes:
         return None
-    found = re.search(
+    match = re.search(
         r"deny assignment with name '([^']*)' and Id '[^']*' at scope '([^']*)'", call.message, re.IGNORECASE
     )
-    which = f"the deny assignment '{found[1]}' on {found[2]}" if found else f"a deny assignment on {call.scope}"
+    source = f"the deny assignment '{match[1]}' on {match[2]}" if match else f"a deny assignment on {call.scope}"
     return (
-        f"{which} forbids this, and no role overrides it: exclude the identity in the deployment stack or managed application "
+        f"{source} forbids this, and no role overrides it: exclude the identity in the deployment stack or managed application "
         "that created it"
     )
 
@@ -71,15 +71,15 @@ def disallowed_by_policy(call: FailedCall) -> str | None:
     """An Azure Policy denies the call."""
     if "requestdisallowedbypolicy" not in call.codes:
         return None
-    found = re.search(r"\"policyAssignment\":\{[^}]*\"id\":\"([^\"]+)\"", call.message)
-    which = f"the policy assignment {found[1]}" if found else "an Azure Policy"
-    return f"{which} denies this call on {call.scope}: have the account exempted from it (az policy exemption create)"
+    match = re.search(r"\"policyAssignment\":\{[^}]*\"id\":\"([^\"]+)\"", call.message)
+    source = f"the policy assignment {match[1]}" if match else "an Azure Policy"
+    return f"{source} denies this call on {call.scope}: have the account exempted from it (az policy exemption create)"
 
 
 def read_only_lock(call: FailedCall) -> str | None:
     """A read-only lock forbids listKeys."""
     if "scopelocked" not in call.codes:
         return None
-    found = re.search(r"are locked: '([^']+)'", call.message)
-    where = found[1] if found else "the account, its group or its subscription"
+    match = re.search(r"are locked: '([^']+)'", call.message)
+    where = match[1] if match else "the account, its group or its subscription"
     return f"a read-only lock on {where} forbids listKeys (a POST): replace it by a delete lock"

@@ -111,7 +111,7 @@ async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pyte
     )
     password.write_text("open\n")
     read: list[Path] = []
-    monkeypatch.setattr(credentials, "read_small", lambda each: read.append(each) or read_small(each))
+    monkeypatch.setattr(credentials, "read_small", lambda file: read.append(file) or read_small(file))
     async with open_credentials() as opened:
         assert (await opened.open(credential_of(path, password))).expires_at == END
     assert sorted(read) == sorted([path, password])

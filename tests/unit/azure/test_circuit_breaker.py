@@ -110,10 +110,10 @@ def test_failures_of_one_secret_or_account_do_not_count(name: str):
 
 def test_a_token_refused_by_a_service_does_not_count_against_the_credential():
     """A subscription of another tenant must not stop the other accounts of the credential."""
-    wrong = authentication_failure(
+    refused_token = authentication_failure(
         401, {"error": {"code": "InvalidAuthenticationTokenTenant", "message": "wrong issuer"}}
     )
-    assert not counts_against_credential(wrong)
+    assert not counts_against_credential(refused_token)
 
 
 class World:

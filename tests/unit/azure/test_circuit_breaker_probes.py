@@ -56,9 +56,9 @@ def test_waiting_calls_are_admitted_after_a_successful_probe() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting_calls(admission, 3)
+        waiting = await waiting_calls(admission, 3)
         probe.finished(None)
-        assert all(isinstance(permit, BreakerPermit) for permit in await asyncio.gather(*others))
+        assert all(isinstance(permit, BreakerPermit) for permit in await asyncio.gather(*waiting))
 
     run(work())
 
@@ -70,9 +70,9 @@ def test_waiting_calls_are_refused_after_a_failed_probe() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting_calls(admission, 3)
+        waiting = await waiting_calls(admission, 3)
         probe.finished(DOWN)
-        for failure in await asyncio.gather(*others, return_exceptions=True):
+        for failure in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(failure, CallFailed)
             assert "no route" in failure.record.summary
 
@@ -86,9 +86,9 @@ def test_one_waiting_call_probes_after_a_cancelled_probe() -> None:
         admission = admission_for(VAULT)
         await half_open(admission)
         probe = await admission.admit()
-        others = await waiting_calls(admission, 2)
+        waiting = await waiting_calls(admission, 2)
         probe.cancelled()
-        done, pending = await asyncio.wait(others, timeout=1)
+        done, pending = await asyncio.wait(waiting, timeout=1)
         assert (len(done), len(pending)) == (1, 1)
         (next_probe,) = done
         (await next_probe).finished(None)

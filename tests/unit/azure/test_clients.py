@@ -63,7 +63,7 @@ async def client_of(
 
 def sent(receiver: Receiver) -> str:
     """Everything that was sent to the host."""
-    return " ".join(f"{each.path} {each.headers} {each.body!r}" for each in receiver.received)
+    return " ".join(f"{request.path} {request.headers} {request.body!r}" for request in receiver.received)
 
 
 @pytest.mark.parametrize("resource", ["https://vault.azure.net", "https://management.azure.com", "https://example.com"])

@@ -38,8 +38,8 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def proxy_for(url: str, **environ: str) -> str | None:
     """The address of the proxy for `url`."""
-    found = Proxies(Redactor(), environ).proxy_for(url)
-    return None if found is None else found.url
+    proxy = Proxies(Redactor(), environ).proxy_for(url)
+    return None if proxy is None else proxy.url
 
 
 def test_without_a_proxy_calls_are_direct() -> None:
