@@ -234,7 +234,7 @@ def to_dict(plan: RolePlan) -> dict[str, Any]:
     }
 
 
-def render(plan: RolePlan) -> str:
+def render_json(plan: RolePlan) -> str:
     """The JSON as text that ends with a newline."""
     return to_json(to_dict(plan)) + "\n"
 

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keysync.access.roles import plan_roles, render
+from keysync.access.roles import plan_roles, render_json
 from keysync.access.script import render_script
 from keysync.config.formats import GUID
 from keysync.config.load import load_config
@@ -28,5 +28,5 @@ def run(config: Path | None, output: str, object_ids: Sequence[str]) -> int:
             f"--principal-id: given {len(object_ids)} times, but the configuration has identities: {identities}"
         )
     plan = plan_roles(loaded, object_ids)
-    sys.stdout.write(render(plan) if output == "json" else render_script(plan))
+    sys.stdout.write(render_json(plan) if output == "json" else render_script(plan))
     return 0

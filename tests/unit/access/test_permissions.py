@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import permutations
 from typing import Any
 
 import pytest
@@ -180,7 +181,9 @@ VAULTS = st.fixed_dictionaries({"credential": st.sampled_from(CREDENTIALS), "rea
 
 @st.composite
 def configs(draw: st.DrawFn) -> Config:
-    accounts = draw(st.lists(ACCOUNTS, max_size=5, unique_by=lambda one: (one["subscription_id"], one["name"])))
+    accounts = draw(
+        st.lists(ACCOUNTS, max_size=5, unique_by=lambda account: (account["subscription_id"], account["name"]))
+    )
     return config_of({
         "vaults": {"main": {"url": URL, **draw(VAULTS)}, "second": {"url": "https://kv-2.vault.azure.net", **draw(VAULTS)}},
         "accounts": accounts,
@@ -217,19 +220,19 @@ def test_each_scope_is_covered_once_and_no_other(configuration: Config) -> None:
     wanted = list(needed(configuration))
     keys = [grant for grant in grants if grant.role == "batch_keys"]
     for credential, scope in wanted:
-        assert sum(one.identity.credential == credential and is_within(scope, one.scope) for one in keys) == 1
+        assert sum(grant.identity.credential == credential and is_within(scope, grant.scope) for grant in keys) == 1
     for grant in keys:
         assert any(
             credential == grant.identity.credential and scope.lower() == grant.scope.lower()
             for credential, scope in wanted
         )
     assert len(set(grants)) == len(grants)
-    for one in grants:
-        assert not [two for two in grants if two != one and _same_role(one, two) and is_within(one.scope, two.scope)]
+    for grant, other in permutations(grants, 2):
+        assert not (_same_role(grant, other) and is_within(grant.scope, other.scope))
     for name, vault in configuration.vaults.items():
         served = any(
-            name in one.vaults or getattr(one, "vaults_by_tag", None)
-            for one in (*configuration.accounts, *configuration.discover)
+            name in user.vaults or getattr(user, "vaults_by_tag", None)
+            for user in (*configuration.accounts, *configuration.discover)
         )
         roles = [grant.role for grant in grants if grant.scope == vault.url and not ROLES[grant.role].for_orphans]
         assert len(roles) == (1 if served or configuration.orphans != "keep" else 0)
@@ -238,5 +241,5 @@ def test_each_scope_is_covered_once_and_no_other(configuration: Config) -> None:
             assert writing <= {f"{SECRETS}getSecret/action", f"{SECRETS}readMetadata/action"}
 
 
-def _same_role(one: Grant, two: Grant) -> bool:
-    return (one.identity, one.role) == (two.identity, two.role)
+def _same_role(grant: Grant, other: Grant) -> bool:
+    return (grant.identity, grant.role) == (other.identity, other.role)

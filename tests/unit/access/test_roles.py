@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from keysync.access.roles import MAX_SCOPES, plan_roles, render, to_dict
+from keysync.access.roles import MAX_SCOPES, plan_roles, render_json, to_dict
 from keysync.access.script import render_script
 from keysync.config.settings import Config
 from tests.support.az import AzRun, run_with_az
@@ -162,7 +162,7 @@ def test_removal_of_orphans_comes_last(tmp_path: Path) -> None:
     assert found
     ran = run_with_az(head, tmp_path, PRINCIPAL_ID=WHO)
     assert ran.code == 0
-    actions = [action for one in definitions(ran).values() for action in (*one["Actions"], *one["DataActions"])]
+    actions = [action for body in definitions(ran).values() for action in (*body["Actions"], *body["DataActions"])]
     assert not [action for action in actions if "delete" in action]
 
 
@@ -170,7 +170,7 @@ def test_names_without_an_owner_are_unique() -> None:
     """They depend on the scopes of the role, but not on their case and order."""
 
     def names(**more: Any) -> list[str]:
-        return [one.name for one in plan_roles(config(owner=None, **more)).definitions]
+        return [definition.name for definition in plan_roles(config(owner=None, **more)).definitions]
 
     second = {"subscription_id": SUBSCRIPTION, "resource_group": "other", "name": "beta", "vaults": ["main"]}
     first = {**second, "resource_group": "render", "name": "alpha"}
@@ -178,7 +178,7 @@ def test_names_without_an_owner_are_unique() -> None:
     assert names()[0] != names(accounts=[first, second])[0]
     assert names()[1] == names(accounts=[first, second])[1]
     assert names(accounts=[second, first]) == names(accounts=[first, {**second, "resource_group": "OTHER"}])
-    assert len({one.name for one in plan_roles(config()).definitions}) == 2
+    assert len({definition.name for definition in plan_roles(config()).definitions}) == 2
 
 
 def test_similar_owners_do_not_share_a_role() -> None:
@@ -205,17 +205,17 @@ def test_role_respects_the_limit_of_scopes() -> None:
 def test_json_matches_the_script(tmp_path: Path) -> None:
     """The same roles and assignments, with unknown resource groups in braces."""
     plan = plan_roles(config(orphans="delete"), [WHO])
-    output = json.loads(render(plan))
+    output = json.loads(render_json(plan))
     assert set(output) == {"cloud", "identities", "vaults", "roles", "assignments", "notes"}
     ran = run_with_az(render_script(plan), tmp_path)
     in_braces = f"{{resource group of {URL}}}"
     known = {
-        one["role"]: {**one["definition"], "AssignableScopes": [VAULT_GROUP if scope == in_braces else scope for scope in one["definition"]["AssignableScopes"]]}
-        for one in output["roles"]
+        role["role"]: {**role["definition"], "AssignableScopes": [VAULT_GROUP if scope == in_braces else scope for scope in role["definition"]["AssignableScopes"]]}
+        for role in output["roles"]
     }  # fmt: skip
     assert definitions(ran) == known
     assert len(ran.of("role", "assignment", "create")) == len(output["assignments"])
-    assert {one["scope"] or one["vault"] for one in output["assignments"]} == {
+    assert {assignment["scope"] or assignment["vault"] for assignment in output["assignments"]} == {
         ALPHA,
         URL,
         f"/subscriptions/{SUBSCRIPTION}",
@@ -224,7 +224,7 @@ def test_json_matches_the_script(tmp_path: Path) -> None:
     assert output["vaults"][0]["or_access_policies"] == [
         {"identity": "credential", "secret_permissions": ["get", "list", "set", "delete"]}
     ]
-    assert [one["role"] for one in output["roles"] if one["only_for_orphans"]] == [
+    assert [role["role"] for role in output["roles"] if role["only_for_orphans"]] == [
         "keysync see Batch accounts (us)",
         "keysync delete orphans (us)",
     ]
@@ -239,7 +239,7 @@ def test_output_contains_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
         "client_secret_file": "/run/secrets/hidden",
     }
     plan = plan_roles(config(credential=credential))
-    assert "hidden" not in render_script(plan) + render(plan)
+    assert "hidden" not in render_script(plan) + render_json(plan)
 
 
 HOSTILE = st.text(alphabet=st.sampled_from("ab'\"`$(){};&|\\ \n#%*~<>!é-"), min_size=1, max_size=20)
@@ -267,7 +267,7 @@ def test_any_value_reaches_az_unchanged(owner: str, host: str, shell: str) -> No
     assert (ran.code, ran.err, ran.out) == (0, "", "")
     shown = ran.of("keyvault", "show")
     assert [call[1] for call in shown] == [plan.vaults[0].azure_name] if plan.vaults[0].azure_name else shown == []
-    assert set(definitions(ran)) == {one["role"] for one in to_dict(plan)["roles"]}
+    assert set(definitions(ran)) == {role["role"] for role in to_dict(plan)["roles"]}
 
 
 @pytest.mark.parametrize("host", ["--help", "-n", "a'b", "1main", "main-"])
