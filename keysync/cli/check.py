@@ -1,31 +1,35 @@
-"""`check`: tests everything that a run needs, without writing, and says how to fix each finding."""
+"""`check`: tests everything that a run needs, without writing."""
 
 from __future__ import annotations
 
 import asyncio
-import sys
-from collections import Counter
-from collections.abc import Awaitable, Container, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Container, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Literal
+from typing import Final
 
 from keysync import logs
 from keysync.access.permissions import is_written
 from keysync.azure.clouds import endpoints_of
 from keysync.calls import Operation
 from keysync.cli.compose import App, open_app, uncounted
+from keysync.cli.diagnosis import (
+    Diagnosis,
+    Level,
+    account_subject,
+    by_cause,
+    print_findings,
+    unexplained,
+    without_contradictions,
+)
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.settings import Config
 from keysync.errors import Instruction, UsageError
-from keysync.failures import CallFailed, FailureRecord
-from keysync.names import natural
-from keysync.report.causes import affected, identity_of, many
-from keysync.report.console import Span, console_for, to_json
-from keysync.report.text import account_name, print_message
+from keysync.failures import CallFailed
+from keysync.report.causes import many
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.interface import KeyName
@@ -37,46 +41,9 @@ from keysync.sync.run import run_sync
 from keysync.sync.waiting import wait_for
 from keysync.targets.key_vault import KeyVault
 
-Level = Literal["ok", "warning", "problem"]
-
 _TOKEN: Final = Operation("entra", "token")
 _EXPIRES_SOON: Final = timedelta(days=30)
 _PROBE_SECONDS: Final = 2.0
-_STYLES: Final = {"ok": ("✓", "green"), "warning": ("!", "yellow"), "problem": ("✗", "bold red")}
-
-
-@dataclass(frozen=True, slots=True)
-class Diagnosis:
-    """One finding: what was tested (`subject`), the outcome, and a hint to fix it.
-
-    `record` is the failure that caused it. Findings of one cause are printed once, with all subjects that are `affected`.
-    """
-
-    level: Level
-    subject: str
-    message: str
-    hint: str | None = None
-    record: FailureRecord | None = field(default=None, repr=False)
-    affected: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """The finding in ``--output json``."""
-        finding = {"level": self.level, "subject": self.subject, "message": self.message, "hint": self.hint}
-        return {**finding, "affected": list(self.affected or (self.subject,))}
-
-    def explains(self, result: Result) -> bool:
-        """Whether this finding, about the secret's account or vault, is the cause of `result`."""
-        if result.outcome == "refused":
-            return f"{result.ref.key}: {result.reason}" in self.message
-        # Not by the summary, which has the IDs of one attempt.
-        error = result.error if result.outcome == "failed" else None
-        return error is not None and self.record is not None and identity_of(error) == identity_of(self.record)
-
-
-def _account_subject(resource_id: str) -> str:
-    return f"account {account_name(resource_id)}"
-
-
 _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tested")
 
 
@@ -108,8 +75,8 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
                 *_discovery(inventory),
                 *(examination.result() if done else [_INTERRUPTED]),
             ]
-    findings = _by_cause(findings)
-    _print(options, findings)
+    findings = by_cause(findings)
+    print_findings(findings, options.output)
     problems = any(each.level == "problem" for each in findings)
     return interruption.exit_code or int(problems)
 
@@ -128,66 +95,7 @@ async def _examine(options: Options, app: App, interruption: Interruption, bar: 
         app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=selection, dry_run=True)
     )
     closed = {each.subject for each in findings if each.level == "problem" and each.subject.startswith("vault ")}
-    return [*_without_contradictions(findings), *_secrets(_unexplained(report.results, findings), closed)]
-
-
-def _unexplained(results: Iterable[Result], findings: Iterable[Diagnosis]) -> Iterator[Result]:
-    """The results that no finding of their account or vault explains."""
-    problems: dict[str, list[Diagnosis]] = {}
-    for each in findings:
-        if each.level == "problem":
-            problems.setdefault(each.subject, []).append(each)
-    for result in results:
-        subjects = (_account_subject(result.ref.account), f"vault {result.ref.vault}")
-        if not any(each.explains(result) for subject in subjects for each in problems.get(subject, ())):
-            yield result
-
-
-def _without_contradictions(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """Without "ok" for a subject that also has a problem."""
-    findings = list(findings)
-    problems = {each.subject for each in findings if each.level == "problem"}
-    return [each for each in findings if each.level != "ok" or each.subject not in problems]
-
-
-def _by_cause(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """One finding per cause: "ok" first, then warnings, then problems; within a level in natural order."""
-    groups: dict[object, list[Diagnosis]] = {}
-    for number, each in enumerate(findings):
-        if each.level == "ok":
-            key: object = number
-        elif each.record is not None:
-            key = identity_of(each.record)
-        else:
-            key = each.level, each.subject.partition(" ")[0], each.message, each.hint
-        groups.setdefault(key, []).append(each)
-    merged = (_merged(sorted(group, key=lambda each: natural(each.subject))) for group in groups.values())
-    levels: tuple[Level, ...] = ("ok", "warning", "problem")
-    return sorted(merged, key=lambda each: (levels.index(each.level), natural(each.subject)))
-
-
-def _merged(group: list[Diagnosis]) -> Diagnosis:
-    subjects = list(dict.fromkeys(each.subject for each in group))
-    about = group[0].record.about if group[0].record is not None else ""
-    main = next((each for each in group if about.startswith("credential ") and each.subject == about), None)
-    main = main or next((each for each in group if each.subject.startswith("vault ")), group[0])
-    if len(subjects) == 1:
-        return main
-    others = [subject for subject in subjects if subject != main.subject]
-    if main.subject.startswith(("credential ", "vault ")):
-        return replace(main, message=f"{main.message}; it also stops {_named(others)}", affected=tuple(subjects))
-    hint = main.hint
-    if hint is not None and any(each.hint != hint for each in group):
-        hint = f"for {main.subject}, and the others in the same way: {hint}"
-    return replace(main, subject=_named(subjects), hint=hint, affected=tuple(subjects))
-
-
-def _named(subjects: Iterable[str]) -> str:
-    by_noun: dict[str, list[str]] = {}
-    for subject in subjects:
-        noun, _, name = subject.partition(" ")
-        by_noun.setdefault(noun, []).append(name)
-    return "; ".join(affected(names, noun) for noun, names in by_noun.items())
+    return [*without_contradictions(findings), *_secrets(unexplained(report.results, findings), closed)]
 
 
 def _configuration(app: App, inventory: Inventory, options: Options) -> Diagnosis:
@@ -260,7 +168,7 @@ def _discovery(inventory: Inventory) -> Iterable[Diagnosis]:
     for skipped in inventory.skipped:
         level: Level = "problem" if skipped.refused else "warning"
         state = "is refused" if skipped.refused else "is skipped"
-        yield Diagnosis(level, _account_subject(skipped.resource_id), f"{state}: {skipped.reason}")
+        yield Diagnosis(level, account_subject(skipped.resource_id), f"{state}: {skipped.reason}")
 
 
 async def _token(app: App, number: int) -> Diagnosis:
@@ -277,7 +185,7 @@ async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
         refused.update(keys.refused)
 
     refused: dict[KeyName, str] = {}
-    finding = await _test(_account_subject(resource_id), "returns its properties and its keys", read())
+    finding = await _test(account_subject(resource_id), "returns its properties and its keys", read())
     if refused:
         message = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
         return Diagnosis("problem", finding.subject, message, "check the account's keys in Azure")
@@ -338,27 +246,3 @@ _EXPECTED: Final = {
     "disable": "would be disabled",
     "delete": "would be deleted",
 }
-
-
-def _print(options: Options, findings: list[Diagnosis]) -> None:
-    if options.output == "json":
-        sys.stdout.write(to_json({"findings": [each.to_dict() for each in findings]}) + "\n")
-        return
-    console = console_for(sys.stdout)
-    passed = [each.subject for each in findings if each.level == "ok"]
-    if passed:
-        console.line(Span("✓ ", "green"), Span(_counted(passed)), whole=True)
-    for each in (each for each in findings if each.level != "ok"):
-        mark, style = _STYLES[each.level]
-        console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), whole=True)
-        if each.hint:
-            print_message(console, each.hint, Span("    → ", "cyan"))
-    counts = {level: sum(each.level == level for each in findings) for level in ("ok", "warning", "problem")}
-    summary = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
-    console.line(Span(summary, "bold red" if counts["problem"] else "bold green"))
-
-
-def _counted(subjects: Iterable[str]) -> str:
-    """What passed, as counts, such as `configuration, 1 credential, 300 accounts, 2 vaults`."""
-    counts = Counter(noun for noun, _, _ in (subject.partition(" ") for subject in dict.fromkeys(subjects)))
-    return ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counts.items()) + ": ok"
