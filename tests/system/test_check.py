@@ -139,7 +139,7 @@ def test_a_failure_of_an_account_is_reported_once(make_world: MakeWorld) -> None
     assert ran.code == 1
     found = findings(ran)
     about(found, "account norole", level="problem")
-    assert "gave no key" in about(found, "account hollow", level="problem")["message"]
+    assert "returned no key" in about(found, "account hollow", level="problem")["message"]
     assert {name for one in found for name in one["affected"] if name.startswith("secret ")} == {
         f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
     }
