@@ -391,7 +391,7 @@ def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     ("page", "quote"),
     [
         ("rotation.md", "is not marked as keysync's"),
-        ("faq.md", "gives no shared keys"),
+        ("faq.md", "has no shared keys"),
         ("deployment.md", "leader_election: needs an extra"),
     ],
 )
