@@ -34,14 +34,15 @@ class RateLimitPolicy:
     capacity: float = 200.0
     rate: float = 10.0
     floor: float = 20.0
-    """Above it calls are not delayed, below it they are sent at `rate`. The rest is for other clients of the same principal,
-    and for replies that arrive out of order."""
+    """With more remaining calls than this there is no delay, otherwise calls are sent at `rate`. The reserve is for other clients
+    of the same principal, and for replies that arrive out of order."""
 
     default_block: float = 1.0
     """How long a 429 without Retry-After blocks."""
 
     max_block: float = 3600.0
     """The longest block, so that no reply blocks for good; Retry-After of 45 minutes has been seen."""
+
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     monotonic: Callable[[], float] = time.monotonic
 

@@ -50,7 +50,7 @@ class RuntimeFactory:
             is_mine=share_of(self.shard),
             tracer=self.tracer,
             breakers=self.breakers,
-            leader_admission=None if self.leadership is None else self.leadership.guard,
+            leader_admission=None if self.leadership is None else self.leadership.admission,
             locks=self.locks,
             writes=self.writes,
             fingerprinter=self.fingerprinter,

@@ -90,7 +90,7 @@ class Leader:
         """Seconds for which active writes may continue."""
         return self._state.grace(self._clock())
 
-    def guard(self, inner: CallAdmission) -> CallAdmission:
+    def admission(self, inner: CallAdmission) -> CallAdmission:
         """`inner`, which also refuses all calls after the grace period of a lost lead."""
         return _TermGuard(lambda: self._state.admits(self._clock()), inner)
 

@@ -30,7 +30,7 @@ class CallPermit:
 
 
 class Open:
-    """A guard that lets everything through."""
+    """An admission that permits every call."""
 
     def __init__(self) -> None:
         self.tickets: list[CallPermit] = []
@@ -163,14 +163,14 @@ def test_nothing_is_sent_after_the_time_of_grace(play: Callable[[Script], list[A
 
     async def script(stage: Stage) -> None:
         inner = Open()
-        guard = stage.lead.guard(inner)
+        admission = stage.lead.admission(inner)
         stage.lead.renewed(0.0)
-        await guard.admit()
+        await admission.admit()
         await asyncio.sleep(7.5)
-        await guard.admit()
+        await admission.admit()
         await asyncio.sleep(2.4)
         with pytest.raises(CallFailed, match="no longer leads"):
-            await guard.admit()
+            await admission.admit()
         assert [permit.given_up for permit in inner.tickets] == [False, False, True]
 
     play(script)
