@@ -153,7 +153,9 @@ class Metrics:
             "The shortest time between two planned runs.",
             registry=registry,
         )
-        self._shards = Gauge("keysync_shards", "The number of shards.", ["shard"], registry=registry)
+        self._shards = Gauge("keysync_shards", "The number of shards.", registry=registry)
+        info = "The shard of this process: always 1. Without shards `index` is empty."
+        self._shard_info = Gauge("keysync_shard_info", info, ["index", "count"], registry=registry)
         self._expiry = Gauge(
             "keysync_credential_expiry_timestamp_seconds",
             "When the certificate of a credential expires; unknown for a client secret.",
@@ -207,7 +209,9 @@ class Metrics:
 
     def sharded(self, shard: Shard | None) -> None:
         """Sets the shard of this process; None for no sharding."""
-        self._shards.labels(str(shard or "")).set(1 if shard is None else shard.count)
+        index, count = ("", 1) if shard is None else (str(shard.index), shard.count)
+        self._shards.set(count)
+        self._shard_info.labels(index, str(count)).set(1)
 
     def credentials(self, expiries: Mapping[str, datetime]) -> None:
         """Sets when the credentials expire, by name, as far as known."""

@@ -29,7 +29,7 @@ def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway:
     assert pushed.path.startswith("/metrics/job/keysync/owner/prod/shard@base64/")
     assert b'keysync_runs_total{result="success"} 1.0' in pushed.body
     assert b'keysync_secret_outcomes_total{outcome="created",vault="main"} 2.0' in pushed.body
-    assert b'keysync_shards{shard="0/1"} 1.0' in pushed.body
+    assert b'keysync_shard_info{count="1",index="0"} 1.0' in pushed.body
     assert b"keysync_schedule_interval_seconds 300.0" in pushed.body
     (overdue,) = re.findall(rb'^keysync_run_overdue_timestamp_seconds{shard="0/1"} (.*)$', pushed.body, re.MULTILINE)
     (ended,) = re.findall(rb'^keysync_last_run_timestamp_seconds{result="success"} (.*)$', pushed.body, re.MULTILINE)
@@ -58,6 +58,6 @@ def test_a_wrong_address_is_reported_before_any_request(make_world: MakeWorld) -
     world.running.do(lambda azure: azure.counts.clear())
     ran = world.sync("--push-gateway", "http://me:hunter2@pushgateway")
     assert ran.code == 2
-    assert "a user or a password in the URL is refused" in ran.err
+    assert "a user or password in the URL is refused" in ran.err
     assert "hunter2" not in ran.err + ran.out
     assert world.running.do(lambda azure: sum(azure.counts.values())) == 0

@@ -78,13 +78,13 @@ def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world
 
 def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) -> None:
     """The part of the guide for a time without keysync ends with a secret that is keysync's again."""
-    names, by_hand, trim_heap = walkthrough.blocks("rotation.md", "by hand")
+    names, by_hand, restored = walkthrough.blocks("rotation.md", "by hand")
     assert names.strip() == f"account={ACCOUNT} group={GROUP} vault={VAULT}"
     world.running.do(lambda azure: azure.state.regenerate(ACCOUNT, "Secondary"))
     walk(by_hand)
     assert stored(world, "secondary") == live(world.running, "secondary")
     assert world.sync().outcomes()[f"{VAULT}/{ACCOUNT}-secondary-key"] == "unchanged"
-    assert "adopted" in walk(trim_heap)
+    assert "adopted" in walk(restored)
     assert len(world.versions(VAULT, f"{ACCOUNT}-secondary-key")) == 2
     world.running.do(lambda azure: azure.state.regenerate(ACCOUNT, "Secondary"))
     assert world.sync().outcomes()[f"{VAULT}/{ACCOUNT}-secondary-key"] == "updated"

@@ -416,7 +416,7 @@ def test_what_the_configuration_says_is_told():
     metrics.sharded(Shard(1, 3))
     value = registry.get_sample_value
     assert value("keysync_schedule_interval_seconds") == 300
-    assert value("keysync_shards", {"shard": "1/3"}) == 3
+    assert (value("keysync_shards"), value("keysync_shard_info", {"index": "1", "count": "3"})) == (3, 1)
     name, moment = "keysync_credential_expiry_timestamp_seconds", REPORT.started
     metrics.credentials({"client_certificate": moment, "environment": moment})
     metrics.credentials({"client_certificate": moment})
