@@ -52,7 +52,7 @@ def test_a_gateway_that_refuses_changes_nothing_but_the_log(make_world: MakeWorl
 
 
 def test_a_wrong_address_is_reported_before_any_request(make_world: MakeWorld) -> None:
-    """Exit code 2, no request, and the password that somebody put into the URL is not shown."""
+    """Exit code 2, no request, and a password in the URL is not shown."""
     world = make_world("alpha")
     world.configure(["alpha"])
     world.running.do(lambda azure: azure.counts.clear())

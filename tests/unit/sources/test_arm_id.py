@@ -12,8 +12,8 @@ SUB = "11111111-2222-3333-4444-555555555555"
 ID = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/alpha"
 
 
-def test_an_id_is_taken_apart_as_it_is_spelt() -> None:
-    """Whatever its case; in one piece again, only the group and the name keep theirs."""
+def test_an_id_keeps_its_spelling() -> None:
+    """In any case. The whole id keeps only the spelling of the group and the name."""
     assert AccountId.parse(ID) == AccountId(SUB, "rg", "alpha")
     assert AccountId.parse(ID).resource_id == ID  # type: ignore[union-attr]
     assert AccountId.parse(ID.upper()) == AccountId(SUB, "RG", "ALPHA")
@@ -35,13 +35,13 @@ def test_an_id_is_taken_apart_as_it_is_spelt() -> None:
         ID.replace(SUB, "nobody"),
     ],
 )
-def test_what_is_no_account_is_none(text: str) -> None:
-    """Nor is what stands below one."""
+def test_other_ids_are_rejected(text: str) -> None:
+    """Also the id of a resource below an account."""
     assert AccountId.parse(text) is None
 
 
 @given(st.lists(st.builds(AccountId, st.just(SUB), st.text("rg-.(Z", min_size=1), st.text("aB9", min_size=3))))
-def test_folder_and_name_order_accounts_as_their_ids_do(places: list[AccountId]) -> None:
-    """So a listing in that order is one by id."""
+def test_folder_and_name_sort_like_ids(places: list[AccountId]) -> None:
+    """So a listing in that order is sorted by id."""
     by_parts = sorted(places, key=lambda place: (place.folder, place.folded_name))
     assert [one.resource_id.lower() for one in by_parts] == sorted(one.resource_id.lower() for one in places)

@@ -1,4 +1,4 @@
-"""Two accounts that would write one secret."""
+"""Accounts that would write the same secret."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def account(
     )
 
 
-def test_two_discovered_accounts_are_both_refused_and_name_each_other() -> None:
-    """Neither is more right than the other; a third one is served."""
+def test_conflicting_discovered_accounts_are_both_refused_and_name_each_other() -> None:
+    """Neither has precedence. A third account is covered."""
     one, two, three = account("alpha", 1), account("ALPHA", 2), account("beta", 1)
     kept, refused = refuse_conflicts((), [(0, one), (1, two), (1, three)], VAULTS)
     assert kept == (three,)
@@ -38,8 +38,8 @@ def test_two_discovered_accounts_are_both_refused_and_name_each_other() -> None:
         assert each.account is not None
 
 
-def test_a_listed_account_wins() -> None:
-    """Whoever wrote it down meant it."""
+def test_an_account_under_accounts_wins() -> None:
+    """It was configured explicitly."""
     listed, found = account("alpha", 1), account("alpha", 2)
     kept, (refused,) = refuse_conflicts([listed], [(0, found)], VAULTS)
     assert kept == ()
@@ -47,21 +47,21 @@ def test_a_listed_account_wins() -> None:
     assert "is under `accounts` and wins" in refused.reason
 
 
-def test_vaults_are_compared_by_their_url() -> None:
-    """Two names of one vault are one vault; two vaults are two."""
+def test_vaults_are_compared_by_url() -> None:
+    """Two names with one URL are one vault."""
     assert refuse_conflicts((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("twin",)))], VAULTS)[0] == ()
     assert len(refuse_conflicts((), [(0, account("alpha", 1)), (0, account("alpha", 2, ("west",)))], VAULTS)[0]) == 2
 
 
 def test_an_account_that_would_overwrite_itself_is_refused() -> None:
-    """Two names of one vault make one secret be written twice."""
+    """With two names of one vault, one secret would be written twice."""
     kept, (refused,) = refuse_conflicts((), [(0, account("alpha", vaults=("main", "twin")))], VAULTS)
     assert kept == ()
     assert "two of its keys" in refused.reason
 
 
-def test_accounts_are_known_to_collide_by_their_places_alone() -> None:
-    """Eight bytes for each secret, the same for two spellings of a name and two names of one vault."""
+def test_secret_numbers_show_conflicts() -> None:
+    """Eight bytes for each secret, equal for two spellings of a name and for two names of one vault."""
     one, two = (
         secret_numbers(("main",), ("alpha", "beta"), VAULTS),
         secret_numbers(("twin", "west"), ("ALPHA",), VAULTS),
@@ -89,8 +89,8 @@ def unique(found: list[Account]) -> list[Account]:
 
 
 @given(st.lists(accounts, max_size=8).map(unique), st.integers(0, 2), st.randoms())
-def test_no_secret_has_two_writers_and_order_decides_nothing(everyone: list[Account], listed: int, random: object) -> None:  # fmt: skip
-    """Of those served each secret has one writer; who is refused shares one with somebody; any order gives the same."""
+def test_no_secret_has_two_writers_in_any_order(everyone: list[Account], listed: int, random: object) -> None:  # fmt: skip
+    """Each secret of a covered account has one writer. A refused account shares a secret. The order has no influence."""
     fixed, found = everyone[:listed], [(0, each) for each in everyone[listed:]]
     kept, refused = refuse_conflicts(fixed, found, VAULTS)
     assert {each.resource_id for each in kept} | {each.resource_id for each in refused} == {

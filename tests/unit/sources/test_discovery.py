@@ -1,4 +1,4 @@
-"""Listings that are whole, that fail, and what is remembered of earlier ones."""
+"""Complete and failing listings, and the accounts kept from earlier ones."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.ne
 
 
 @dataclass
-class MemoryRoute:
-    """Subscriptions with pages of accounts; an exception among the pages is raised there."""
+class FakeLister:
+    """Subscriptions with pages of accounts; an exception in place of a page is raised."""
 
     pages: dict[str, list[list[ListedAccount] | Exception]] = field(default_factory=dict)
     listed: list[str] = field(default_factory=list)
@@ -73,10 +73,10 @@ def entry(*subscriptions: str, **more: Any) -> Discover:
     return discover_of(**{"subscriptions": list(subscriptions), "vaults": ["main"], **more})
 
 
-def make(route: MemoryRoute, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
+def make(lister: FakeLister, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
     return Discovery(
         entries,
-        {"list": route},
+        {"list": lister},
         AzureFailureTranslator(Redactor()),
         listed=listed,
         vaults=VAULTS,
@@ -88,127 +88,127 @@ def names(listing: DiscoveryResult) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
-async def test_all_pages_of_all_subscriptions_come_together() -> None:
-    """Accounts of each, in the order of their ids, with the entry that found them."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"], ["beta"])
-    route.put(B, ["gamma"])
-    listing = await make(route, entry(B), entry(A)).list()
+async def test_all_pages_of_all_subscriptions_are_merged() -> None:
+    """Sorted by id, each with the entry that found it."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"], ["beta"])
+    lister.put(B, ["gamma"])
+    listing = await make(lister, entry(B), entry(A)).list()
     assert names(listing) == ["alpha", "beta", "gamma"]
     assert [listing.origins[account.resource_id] for account in listing.accounts] == [1, 1, 0]
     assert listing.complete
     assert (listing.problems, listing.warnings, listing.skipped) == ((), (), ())
 
 
-async def test_a_failing_page_leaves_what_was_found_and_says_so() -> None:
-    """The other subscription is not touched, and the listing is not complete."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"], DOWN)
-    route.put(B, ["gamma"])
-    listing = await make(route, entry(A, B)).list()
+async def test_accounts_before_a_failing_page_are_kept() -> None:
+    """The other subscription is not affected. The result is incomplete."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"], DOWN)
+    lister.put(B, ["gamma"])
+    listing = await make(lister, entry(A, B)).list()
     assert names(listing) == ["alpha", "gamma"]
     assert not listing.complete
     (problem,) = listing.problems
     assert (problem.scope, problem.record, problem.entry, problem.kept) == (f"/subscriptions/{A}", DOWN.record, 0, 0)
 
 
-async def test_what_an_earlier_listing_found_stays_while_a_later_one_is_not_whole() -> None:
-    """Of the subscription that failed nothing is taken as gone; of the other one it is; then all is as Azure says."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"], ["beta"])
-    route.put(B, ["gamma", "delta"])
-    discovery = make(route, entry(A, B))
+async def test_accounts_stay_while_a_later_listing_is_incomplete() -> None:
+    """No account of the failed subscription counts as gone; in the other one a missing account does."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"], ["beta"])
+    lister.put(B, ["gamma", "delta"])
+    discovery = make(lister, entry(A, B))
     await discovery.list()
-    route.put(A, ["alpha", "epsilon"], DOWN)
-    route.put(B, ["gamma"])
+    lister.put(A, ["alpha", "epsilon"], DOWN)
+    lister.put(B, ["gamma"])
     for _ in range(2):
         listing = await discovery.list()
         assert names(listing) == ["alpha", "beta", "epsilon", "gamma"]
         assert not listing.complete
         assert listing.problems[0].kept == 1
-    route.put(A, ["alpha"])
+    lister.put(A, ["alpha"])
     listing = await discovery.list()
     assert names(listing) == ["alpha", "gamma"]
     assert listing.complete
 
 
-async def test_nobody_waits_for_a_listing_that_hangs() -> None:
-    """What came before the deadline counts, and the record says that it was the deadline."""
-    route = MemoryRoute(hang=asyncio.Event())
-    route.put(A, ["alpha"])
-    listing = await make(route, entry(A), seconds=0.05).list()
+async def test_a_hung_listing_ends_at_the_deadline() -> None:
+    """Accounts before the deadline count. The record is a timeout."""
+    lister = FakeLister(hang=asyncio.Event())
+    lister.put(A, ["alpha"])
+    listing = await make(lister, entry(A), seconds=0.05).list()
     assert names(listing) == ["alpha"]
     assert not listing.complete
     assert listing.problems[0].record.kind == "timeout"
 
 
-async def test_a_listing_that_is_cancelled_ends_its_calls() -> None:
+async def test_a_cancelled_listing_ends_its_calls() -> None:
     """No task is left behind."""
-    route = MemoryRoute(hang=asyncio.Event())
-    route.put(A, ["alpha"])
-    task = asyncio.create_task(make(route, entry(A)).list())
-    await route.hanging.wait()
+    lister = FakeLister(hang=asyncio.Event())
+    lister.put(A, ["alpha"])
+    task = asyncio.create_task(make(lister, entry(A)).list())
+    await lister.hanging.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_whatever_a_reply_makes_go_wrong_is_one_scopes_failure() -> None:
-    """An exception that nobody foresaw is a record too."""
-    route = MemoryRoute()
-    route.put(A, TypeError("surprise"))
-    route.put(B, ["gamma"])
-    listing = await make(route, entry(A, B)).list()
+async def test_an_unexpected_exception_fails_one_scope() -> None:
+    """It becomes a failure record."""
+    lister = FakeLister()
+    lister.put(A, TypeError("surprise"))
+    lister.put(B, ["gamma"])
+    listing = await make(lister, entry(A, B)).list()
     assert names(listing) == ["gamma"]
     assert listing.problems[0].record.kind == "internal"
     assert "surprise" not in listing.problems[0].record.summary
 
 
-async def test_an_entry_with_its_own_interval_is_listed_when_it_is_due() -> None:
-    """Without one at each run; with one when it is over, or at once where the last listing was not whole."""
-    route, clock = MemoryRoute(), Clock()
-    route.put(A, ["alpha"])
-    route.put(B, ["gamma"])
-    discovery = make(route, entry(A, every="10m"), entry(B), monotonic=clock)
+async def test_an_entry_with_an_interval_is_listed_when_it_is_due() -> None:
+    """Without an interval in each run; with one when it has passed, or if the last listing was incomplete."""
+    lister, clock = FakeLister(), Clock()
+    lister.put(A, ["alpha"])
+    lister.put(B, ["gamma"])
+    discovery = make(lister, entry(A, every="10m"), entry(B), monotonic=clock)
 
     async def listed() -> list[str]:
-        route.listed.clear()
+        lister.listed.clear()
         await discovery.list()
-        return sorted(route.listed)
+        return sorted(lister.listed)
 
     assert await listed() == [A, B]
     clock.now = 300
     assert await listed() == [B]
     clock.now = 599
     assert await listed() == [A, B]
-    route.put(A, DOWN)
+    lister.put(A, DOWN)
     clock.now = 1200
     assert await listed() == [A, B]
     clock.now = 1201
     assert await listed() == [A, B]
-    route.put(A, ["alpha"])
+    lister.put(A, ["alpha"])
     clock.now = 1202
     assert await listed() == [A, B]
     clock.now = 1203
     assert await listed() == [B]
 
 
-async def test_a_listed_account_is_not_discovered_again() -> None:
-    """What stands under `accounts` wins, however its id is spelt."""
-    route = MemoryRoute()
-    route.put(A, ["Alpha", "beta"])
+async def test_an_account_under_accounts_is_not_discovered_again() -> None:
+    """It wins in any spelling of its id."""
+    lister = FakeLister()
+    lister.put(A, ["Alpha", "beta"])
     mine = Account(subscription_id=A, resource_group="RG", name="alpha", vaults=("west",))
-    listing = await make(route, entry(A), listed=[mine]).list()
+    listing = await make(lister, entry(A), listed=[mine]).list()
     assert names(listing) == ["beta"]
     assert not listing.skipped
 
 
-async def test_the_first_entry_that_finds_an_account_has_it() -> None:
-    """Two entries that mean one account are no conflict."""
-    route = MemoryRoute()
-    route.put(A, ["alpha", "beta"])
-    listing = await make(route, entry(A, name="b*", vaults=["west"]), entry(A)).list()
+async def test_the_first_matching_entry_applies() -> None:
+    """Two entries that match one account are no conflict."""
+    lister = FakeLister()
+    lister.put(A, ["alpha", "beta"])
+    listing = await make(lister, entry(A, name="b*", vaults=["west"]), entry(A)).list()
     assert {account.name: account.vaults for account in listing.accounts} == {"alpha": ("main",), "beta": ("west",)}
 
 
@@ -221,9 +221,9 @@ async def test_the_first_entry_that_finds_an_account_has_it() -> None:
         ({"resource_groups": ["x"]}, "main"),
     ],
 )
-async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[str, Any], vault: str) -> None:
-    """An account that an earlier entry would have found is its, even in the first listing, when that one failed."""
-    down, up = MemoryRoute(), MemoryRoute()
+async def test_a_failure_does_not_move_an_account_to_another_entrys_vaults(first: dict[str, Any], vault: str) -> None:
+    """An account that an earlier, failed entry might have found belongs to that entry, even in the first listing."""
+    down, up = FakeLister(), FakeLister()
     down.put(A, DOWN)
     up.put(A, ["alpha"])
     entries = [entry(A, vaults=["west"], **first), entry(A, via="resource_graph")]
@@ -233,38 +233,38 @@ async def test_a_failure_moves_no_account_to_another_entrys_vaults(first: dict[s
 
 
 async def test_conflicts_across_entries_are_refused() -> None:
-    """Whoever found them, both are left out, and an account without keys is left out beside them."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"])
-    route.put(B, ["alpha"])
-    discovery = make(route, entry(A), entry(B))
+    """Both accounts are refused. An account without keys is skipped instead and causes no conflict."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"])
+    lister.put(B, ["alpha"])
+    discovery = make(lister, entry(A), entry(B))
     listing = await discovery.list()
     assert listing.accounts == ()
     assert [(one.entry, one.refused) for one in listing.skipped] == [(0, True), (1, True)]
     assert listing.complete
-    route.put(B, ["alpha"], pool_mode="UserSubscription")
+    lister.put(B, ["alpha"], pool_mode="UserSubscription")
     listing = await discovery.list()
     assert names(listing) == ["alpha"]
     assert [(one.entry, one.refused) for one in listing.skipped] == [(1, False)]
 
 
-async def test_an_account_that_did_not_change_is_the_same_object_under_the_same_spelling() -> None:
-    """Resource Manager spells ids now this way, now that; the first spelling stays."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"])
-    discovery = make(route, entry(A))
+async def test_an_unchanged_account_keeps_its_object_and_spelling() -> None:
+    """Resource Manager spells ids differently at times; the first spelling stays."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"])
+    discovery = make(lister, entry(A))
     (first,) = (await discovery.list()).accounts
     assert (await discovery.list()).accounts[0] is first
-    route.pages[A] = [[ListedAccount(AccountId(A.upper(), "RG", "Alpha"))]]
+    lister.pages[A] = [[ListedAccount(AccountId(A.upper(), "RG", "Alpha"))]]
     (again,) = (await discovery.list()).accounts
     assert again.resource_id == first.resource_id
-    route.pages[A] = [[ListedAccount(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
+    lister.pages[A] = [[ListedAccount(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
     assert (await discovery.list()).accounts == ()
 
 
 async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> None:
-    """Two ways to list may spell one id in two ways, and nothing that is keyed by it should notice."""
-    one, two = MemoryRoute(), MemoryRoute()
+    """Two listers may spell an id differently; data keyed by it must not be affected."""
+    one, two = FakeLister(), FakeLister()
     one.put(A, ["alpha"])
     two.pages[A] = [[ListedAccount(AccountId(A, "RG", "ALPHA"))]]
     routes = {"list": one, "resource_graph": two}
@@ -277,35 +277,35 @@ async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> No
     assert moved.resource_id == first.resource_id == AccountId(A, "rg", "alpha").resource_id
 
 
-async def test_another_configuration_takes_over_what_the_earlier_one_knew() -> None:
-    """Of an entry that is still the same, wherever it stands now; all of it is listed anew, and then Azure's word counts."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"])
-    route.put(B, ["beta"])
-    earlier = make(route, entry(A, every="1h"), entry(B))
+async def test_a_new_configuration_inherits_unchanged_entries() -> None:
+    """Also at another index. All entries are listed again, and a complete listing decides."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"])
+    lister.put(B, ["beta"])
+    earlier = make(lister, entry(A, every="1h"), entry(B))
     await earlier.list()
-    route.put(A, DOWN)
-    route.put(B, DOWN)
-    later = make(route, entry(B, name="b*"), entry(A, every="1h"))
+    lister.put(A, DOWN)
+    lister.put(B, DOWN)
+    later = make(lister, entry(B, name="b*"), entry(A, every="1h"))
     later.inherit(earlier)
     listing = await later.list()
     assert names(listing) == ["alpha"]
     assert listing.complete is False
-    route.put(A, [])
-    route.put(B, [])
+    lister.put(A, [])
+    lister.put(B, [])
     listing = await later.list()
     assert (names(listing), listing.complete) == ([], True)
 
 
-async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day() -> None:
-    """With the reason: its state, its deletion, or its place where it was moved; until it is served again."""
-    route, clock = MemoryRoute(), Clock()
-    route.put(A, ["alpha", "beta", "gamma"])
-    discovery = make(route, entry(A), monotonic=clock)
+async def test_an_account_that_is_no_longer_covered_is_reported_for_a_day() -> None:
+    """With the reason: its state, its deletion, or its new id. Until it is covered again."""
+    lister, clock = FakeLister(), Clock()
+    lister.put(A, ["alpha", "beta", "gamma"])
+    discovery = make(lister, entry(A), monotonic=clock)
     assert (await discovery.list()).unserved == ()
     place = {name: AccountId(A, "rg", name) for name in ("alpha", "beta", "gamma")}
     moved = AccountId(A, "elsewhere", "gamma")
-    route.pages[A] = [[ListedAccount(place["alpha"], state="Deleting"), ListedAccount(moved)]]
+    lister.pages[A] = [[ListedAccount(place["alpha"], state="Deleting"), ListedAccount(moved)]]
     clock.now = 60.0
     for clock.now in (60.0, 120.0):
         listing = await discovery.list()
@@ -315,7 +315,7 @@ async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day()
             (place["beta"].resource_id, "it was deleted, or no entry of `discover` matches it any more", 60.0),
             (place["gamma"].resource_id, f"it was moved: it is found as {moved.resource_id} now", 60.0),
         ]
-    route.pages[A] = [[ListedAccount(place["alpha"]), ListedAccount(moved)]]
+    lister.pages[A] = [[ListedAccount(place["alpha"]), ListedAccount(moved)]]
     clock.now = 180.0
     listing = await discovery.list()
     assert [one.account for one in listing.unserved] == [place["beta"].resource_id, place["gamma"].resource_id]
@@ -323,41 +323,41 @@ async def test_a_served_account_that_is_not_served_any_more_is_named_for_a_day()
     assert (await discovery.list()).unserved == ()
 
 
-async def test_what_an_incomplete_listing_does_not_show_is_still_served() -> None:
-    """So it is not named either."""
-    route = MemoryRoute()
-    route.put(A, ["alpha", "beta"])
-    discovery = make(route, entry(A))
+async def test_an_account_missing_from_an_incomplete_listing_is_still_covered() -> None:
+    """So it is not reported."""
+    lister = FakeLister()
+    lister.put(A, ["alpha", "beta"])
+    discovery = make(lister, entry(A))
     await discovery.list()
-    route.put(A, DOWN)
+    lister.put(A, DOWN)
     listing = await discovery.list()
     assert (names(listing), listing.unserved) == (["alpha", "beta"], ())
 
 
-async def test_what_another_configuration_leaves_to_others_was_meant() -> None:
-    """A changed entry and an account that is listed now are no news; of an entry that is the same an account may be missing."""
-    route = MemoryRoute()
-    route.put(A, ["alpha", "beta"])
-    route.put(B, ["gamma", "delta"])
-    earlier = make(route, entry(A), entry(B))
+async def test_changed_entries_report_no_missing_accounts() -> None:
+    """Neither does an account that is now under `accounts`. An account of an unchanged entry is reported."""
+    lister = FakeLister()
+    lister.put(A, ["alpha", "beta"])
+    lister.put(B, ["gamma", "delta"])
+    earlier = make(lister, entry(A), entry(B))
     before = await earlier.list()
     delta = next(account for account in before.accounts if account.name == "delta")
-    route.put(B, ["delta"])
-    later = make(route, entry(A, exclude=["beta"]), entry(B), listed=[delta])
+    lister.put(B, ["delta"])
+    later = make(lister, entry(A, exclude=["beta"]), entry(B), listed=[delta])
     later.inherit(earlier)
     assert [one.account for one in (await later.list()).unserved] == [AccountId(B, "rg", "gamma").resource_id]
-    same = make(route, entry(A, exclude=["beta"]), entry(B), listed=[delta])
+    same = make(lister, entry(A, exclude=["beta"]), entry(B), listed=[delta])
     same.inherit(later)
     assert [one.account for one in (await same.list()).unserved] == [AccountId(B, "rg", "gamma").resource_id]
-    excluded = make(route, entry(A, exclude=["beta"]), entry(B, exclude=["gamma"]), listed=[delta])
+    excluded = make(lister, entry(A, exclude=["beta"]), entry(B, exclude=["gamma"]), listed=[delta])
     excluded.inherit(same)
     assert (await excluded.list()).unserved == ()
 
 
-async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() -> None:
-    """Where a scope is of several, and says which of them it could not see."""
-    route = MemoryRoute()
-    both = ListingScope("both", frozenset({A, B}), frozenset(), lambda: route._pages("both"))
+async def test_only_the_unlisted_subscription_keeps_its_accounts() -> None:
+    """For a scope with several subscriptions that names the one it could not list."""
+    lister = FakeLister()
+    both = ListingScope("both", frozenset({A, B}), frozenset(), lambda: lister._pages("both"))
     rows = [ListedAccount(AccountId(A, "rg", "alpha")), ListedAccount(AccountId(B, "rg", "beta"))]
 
     class OneScope:
@@ -366,21 +366,21 @@ async def test_only_the_subscription_that_cannot_be_seen_keeps_what_was_known() 
 
     entries = [entry(A, B)]
     discovery = Discovery(entries, {"list": OneScope()}, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS)
-    route.pages["both"] = [rows]
+    lister.pages["both"] = [rows]
     await discovery.list()
-    route.pages["both"] = [[]]
-    route.unlisted = [UnlistedScope(f"/subscriptions/{B}", DOWN.record, B)]
+    lister.pages["both"] = [[]]
+    lister.unlisted = [UnlistedScope(f"/subscriptions/{B}", DOWN.record, B)]
     listing = await discovery.list()
     assert names(listing) == ["beta"]
     assert not listing.complete
 
 
-async def test_filters_without_a_match_warn_only_where_the_listing_is_whole() -> None:
-    """What nobody saw may well be there."""
-    route = MemoryRoute()
-    route.put(A, ["alpha"])
-    route.put(B, [])
-    discovery = make(route, entry(A, B, name="x*"))
+async def test_filters_without_a_match_warn_only_after_a_complete_listing() -> None:
+    """An account that was not listed may match."""
+    lister = FakeLister()
+    lister.put(A, ["alpha"])
+    lister.put(B, [])
+    discovery = make(lister, entry(A, B, name="x*"))
     assert (await discovery.list()).warnings == ("discover[0].name: 'x*' matches none of the 1 accounts there",)
-    route.put(B, DOWN)
+    lister.put(B, DOWN)
     assert (await discovery.list()).warnings == ()

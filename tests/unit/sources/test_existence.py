@@ -1,4 +1,4 @@
-"""Whether a Batch account is gone, asked of the embedded Azure through the SDK: only two answers that agree are proof."""
+"""Whether a Batch account is gone, through the SDK against the embedded Azure. Only two agreeing replies are proof."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
             yield Side(azure, BatchAccountExistence(app.clients.subscription, caller))
 
 
-async def test_an_account_that_answers_is_there(side: Side) -> None:
-    """One look at the account is enough to keep its secrets; nothing is listed for it."""
+async def test_a_found_account_exists(side: Side) -> None:
+    """One GET is enough to keep its secrets; nothing is listed."""
     assert await side.directory.presence(arm_id("alpha")) == "there"
     assert (
         await side.directory.presence(arm_id("ALPHA").upper().replace("MICROSOFT.BATCH", "Microsoft.Batch")) == "there"
@@ -93,14 +93,14 @@ async def test_an_account_that_answers_is_there(side: Side) -> None:
 
 
 @pytest.mark.parametrize("account", [arm_id("gone"), arm_id("gone", "another-group")], ids=["account", "group"])
-async def test_an_account_that_is_nowhere_is_gone(side: Side, account: str) -> None:
-    """A 404 for the account or its group and a listing of all pages without it are proof together."""
+async def test_an_account_without_any_trace_is_gone(side: Side, account: str) -> None:
+    """A 404 for the account or its group, together with a complete listing without it, is proof."""
     assert await side.directory.presence(account) == "gone"
     assert side.azure.counts["listAccounts"] == 3
 
 
-async def test_batchs_own_404_counts_as_that_of_resource_manager(side: Side) -> None:
-    """`AccountNotFound` is what Batch answers where Resource Manager still knows the account; the listing decides with it."""
+async def test_a_404_of_batch_counts_like_one_of_resource_manager(side: Side) -> None:
+    """Batch returns `AccountNotFound` while Resource Manager still knows the account. The listing decides too."""
     side.fails("getAccount", 404, "AccountNotFound")
     assert await side.directory.presence(arm_id("vanished")) == "gone"
     assert await side.directory.presence(arm_id("beta")) == "there"
@@ -109,8 +109,8 @@ async def test_batchs_own_404_counts_as_that_of_resource_manager(side: Side) -> 
     assert (await side.failure(arm_id("vanished"))).record.has_code("ApplicationNotFound")
 
 
-async def test_an_account_in_the_listing_is_there_although_it_was_not_found(side: Side) -> None:
-    """A 404 alone proves nothing: the last page of the listing still shows the account, in whatever case."""
+async def test_an_account_in_the_listing_exists_in_spite_of_a_404(side: Side) -> None:
+    """A 404 alone is no proof: the last page of the listing shows the account, in any case."""
     side.fails("getAccount", 404, "ResourceNotFound")
     assert await side.directory.presence(arm_id("gamma", GROUP.upper())) == "there"
 
@@ -126,40 +126,40 @@ async def test_an_account_in_the_listing_is_there_although_it_was_not_found(side
         (503, "ServiceUnavailable"),
     ],
 )
-async def test_any_other_answer_for_the_account_is_no_proof(side: Side, status: int, code: str) -> None:
-    """Denied, unknown to this tenant, out of order: nobody can tell, and nothing is listed to guess."""
+async def test_other_replies_for_the_account_are_no_proof(side: Side, status: int, code: str) -> None:
+    """Denied, unknown tenant, server error: the answer is unknown, and nothing is listed."""
     side.fails("getAccount", status, code)
     assert (await side.failure(arm_id("gone"))).record.http_status == status
     assert side.azure.counts["listAccounts"] == 0
 
 
-async def test_a_page_that_is_not_azures_is_no_proof(side: Side) -> None:
-    """A 404 of a proxy has no code of Azure's, so it tells nothing of the account."""
+async def test_a_404_of_a_proxy_is_no_proof(side: Side) -> None:
+    """It has no error code of Azure."""
     side.azure.faults.add(Fault(operation="getAccount", kind="html", status=404))
     assert (await side.failure(arm_id("gone"))).record.http_status == 404
 
 
 async def test_an_unknown_subscription_is_no_proof(side: Side) -> None:
-    """Another tenant's subscription looks like one that does not exist."""
+    """A subscription of another tenant looks like a missing one."""
     failure = await side.failure(arm_id("gone", subscription=OTHER_SUBSCRIPTION))
     assert failure.record.has_code("SubscriptionNotFound")
 
 
 async def test_an_account_that_may_not_be_read_is_not_gone(side: Side) -> None:
-    """An account whose role was taken away answers 403, and its secrets stay."""
+    """Without its role the identity gets 403, and the secrets stay."""
     side.azure.state.accounts[arm_id("alpha").lower()].denied = frozenset({"getAccount"})
     assert (await side.failure(arm_id("alpha"))).record.http_status == 403
 
 
 @pytest.mark.parametrize("status", [403, 400, 503])
-async def test_a_listing_that_fails_is_no_proof(side: Side, status: int) -> None:
-    """Without a listing a 404 stays a 404, and proves nothing."""
+async def test_a_failed_listing_is_no_proof(side: Side, status: int) -> None:
+    """A 404 alone proves nothing."""
     side.fails("listAccounts", status, "AuthorizationFailed")
     assert (await side.failure(arm_id("gone"))).record.http_status == status
 
 
-async def test_a_listing_that_breaks_on_its_second_page_is_no_proof(side: Side) -> None:
-    """A listing counts whole or not at all; the next question lists anew."""
+async def test_a_listing_that_fails_on_its_second_page_is_no_proof(side: Side) -> None:
+    """A listing counts only if it is complete. The next check lists again."""
     side.answers("listAccounts", {"value": [], "nextLink": side.next_page("Mg")})
     side.fails("listAccounts", 403, "AuthorizationFailed", times=1)
     assert (await side.failure(arm_id("gone"))).record.http_status == 403
@@ -167,15 +167,15 @@ async def test_a_listing_that_breaks_on_its_second_page_is_no_proof(side: Side) 
     assert await side.directory.presence(arm_id("gone")) == "gone"
 
 
-async def test_a_second_page_that_azure_does_not_know_is_no_proof(side: Side) -> None:
-    """A link to a page that is refused leaves the listing incomplete."""
+async def test_a_rejected_link_to_the_second_page_is_no_proof(side: Side) -> None:
+    """The listing is then incomplete."""
     side.answers("listAccounts", {"value": [], "nextLink": side.next_page("not-a-token")})
     assert (await side.failure(arm_id("gone"))).record.has_code("InvalidSkipToken")
 
 
 @pytest.mark.parametrize("body", ["<html>", [], {"value": None}, {"value": [{"name": "alpha"}]}, {}])
-async def test_a_listing_that_is_none_is_no_proof(side: Side, body: object) -> None:
-    """A reply of success that is no list of accounts with ids is a failure, not a list without the account."""
+async def test_a_malformed_listing_is_no_proof(side: Side, body: object) -> None:
+    """A successful reply that is not a list of accounts with ids is a failure, not a list without the account."""
     for _ in range(4):
         side.answers("listAccounts", body)
     await side.failure(arm_id("gone"))
@@ -185,14 +185,14 @@ async def test_a_listing_that_is_none_is_no_proof(side: Side, body: object) -> N
     "account",
     ["", "no ARM id", arm_id("alpha") + "/", arm_id("al-pha"), arm_id("alpha").replace("batchAccounts", "pools")],
 )
-async def test_what_is_no_id_of_a_batch_account_is_not_asked(side: Side, account: str) -> None:
-    """A tag that somebody wrote by hand is neither sent to Azure nor taken as proof."""
+async def test_an_invalid_id_is_not_requested(side: Side, account: str) -> None:
+    """An id from a hand-written tag is neither sent to Azure nor taken as proof."""
     await side.failure(account)
     assert sum(side.azure.counts[each] for each in ("getAccount", "listAccounts", "unknown")) == 0
 
 
 async def test_a_subscription_is_listed_once(side: Side) -> None:
-    """However many accounts are gone, one listing serves a run."""
+    """One listing serves all missing accounts of a run."""
     accounts = [arm_id(f"gone{index}") for index in range(9)]
     assert set(await asyncio.gather(*(side.directory.presence(each) for each in accounts))) == {"gone"}
     assert side.azure.counts["listAccounts"] == 3

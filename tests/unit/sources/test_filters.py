@@ -1,4 +1,4 @@
-"""Which accounts an entry means, and what becomes of each."""
+"""Which accounts an entry matches, and the result for each."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ def skipped(found: ListedAccount, **more: Any) -> SkippedAccount:
 
 
 @given(st.text("aAbB*?.", max_size=8), st.text("aAbB.", max_size=8))
-def test_only_star_and_question_mark_mean_anything(pattern: str, name: str) -> None:
-    """Names are matched as fnmatch does, without regard to case."""
+def test_only_star_and_question_mark_are_wildcards(pattern: str, name: str) -> None:
+    """Names are matched like fnmatch does, without regard to case."""
     assert bool(pattern_of(pattern).fullmatch(name)) == fnmatch.fnmatchcase(name.lower(), pattern.lower())
 
 
 @pytest.mark.parametrize("pattern", ["[ab]*", "render.est", "(render)", "render+", "^renderwest$", "!render*"])
-def test_what_means_something_elsewhere_is_plain_text(pattern: str) -> None:
-    """Brackets and dots of other languages match themselves."""
+def test_other_special_characters_are_plain_text(pattern: str) -> None:
+    """Brackets and dots match themselves."""
     assert not pattern_of(pattern).fullmatch("renderwest")
     assert pattern_of(pattern.replace("*", "")).fullmatch(pattern.replace("*", ""))
 
 
 @pytest.mark.parametrize(
-    ("filters", "taken"),
+    ("filters", "matches"),
     [
         ({}, True),
         ({"name": "RENDER*"}, True),
@@ -71,9 +71,9 @@ def test_what_means_something_elsewhere_is_plain_text(pattern: str) -> None:
         ({"exclude": ["west"]}, True),
     ],
 )
-def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None:
-    """Names of tags are compared without case and values with it, as Resource Manager does."""
-    assert AccountFilter(entry(**filters)).matches(row(tags={"Keysync": "yes", "team": "fx"})) is taken
+def test_all_filters_must_match(filters: dict[str, Any], matches: bool) -> None:
+    """Tag names are compared without regard to case, tag values with it, like Resource Manager does."""
+    assert AccountFilter(entry(**filters)).matches(row(tags={"Keysync": "yes", "team": "fx"})) is matches
 
 
 @pytest.mark.parametrize(
@@ -87,21 +87,21 @@ def test_all_filters_have_to_agree(filters: dict[str, Any], taken: bool) -> None
         ({"modes": frozenset[str]()}, "does not allow SharedKey"),
     ],
 )
-def test_an_account_without_keys_is_left_out_and_nobody_has_to_do_anything(traits: dict[str, Any], reason: str) -> None:
-    """It is told with the reason, and is no refusal."""
+def test_an_account_without_keys_is_skipped(traits: dict[str, Any], reason: str) -> None:
+    """The reason is reported. It is no refusal, since no action is needed."""
     found = skipped(row(**traits))
     assert reason in found.reason
     assert not found.refused
 
 
 @pytest.mark.parametrize("state", ["Succeeded", "Failed", "Cancelled", "failed", "", "Updating"])
-def test_an_account_is_served_whatever_became_of_its_last_operation(state: str) -> None:
-    """Failed and Cancelled are states of that operation: the account has keys, and they are used."""
+def test_an_account_is_covered_after_a_failed_operation(state: str) -> None:
+    """Failed and Cancelled concern that operation: the account has keys, and they are in use."""
     assert isinstance(judged(row(state=state)), Account)
 
 
-def test_an_account_is_served_as_its_entry_says() -> None:
-    """What a listing does not tell is no reason to leave an account out; names and settings are the entry's."""
+def test_an_account_gets_the_settings_of_its_entry() -> None:
+    """Properties missing from a listing are no reason to skip an account."""
     account = judged(
         row(modes=None, state="", pool_mode=""),
         secrets={"primary": "{resource_group}-{account}", "secondary": None},
@@ -130,7 +130,7 @@ def test_an_account_is_served_as_its_entry_says() -> None:
     ],
 )
 def test_a_tag_names_the_vaults(value: str, vaults: tuple[str, ...]) -> None:
-    """Commas and spaces stand between several; the tag wins over `vaults`, whatever the case of its name."""
+    """Separated by commas and spaces. The tag overrides `vaults`; the case of its name does not matter."""
     account = judged(row(tags={"KV": value}), vaults_by_tag="kv")
     assert isinstance(account, Account)
     assert account.vaults == vaults
@@ -147,15 +147,15 @@ def test_a_tag_names_the_vaults(value: str, vaults: tuple[str, ...]) -> None:
         ("main,twin", "one vault twice"),
     ],
 )
-def test_a_tag_that_names_no_vault_refuses_the_account(value: str, reason: str) -> None:
-    """A slip in a tag must not send a key to the default vault instead."""
+def test_a_tag_without_a_known_vault_refuses_the_account(value: str, reason: str) -> None:
+    """A typing mistake in a tag must not send a key to the default vault."""
     found = skipped(row(tags={"kv": value}), vaults_by_tag="kv")
     assert reason in found.reason
     assert found.refused
 
 
-def test_without_the_tag_the_default_counts_or_the_account_is_left_out() -> None:
-    """`vaults` is for accounts that have no such tag."""
+def test_without_the_tag_the_default_vaults_apply_or_the_account_is_skipped() -> None:
+    """`vaults` is for accounts without the tag."""
     account = judged(row(), vaults_by_tag="kv")
     assert isinstance(account, Account)
     assert account.vaults == ("main",)
@@ -164,8 +164,8 @@ def test_without_the_tag_the_default_counts_or_the_account_is_left_out() -> None
     assert not found.refused
 
 
-def test_a_name_that_no_vault_takes_refuses_the_account() -> None:
-    """What a pattern makes of a group's name may be no name of a secret."""
+def test_an_invalid_secret_name_refuses_the_account() -> None:
+    """A pattern with the group's name may give an invalid secret name."""
     found = skipped(row(group="rg_1"), secrets={"primary": "{resource_group}-{account}"})
     assert "its primary key would go to 'rg_1-renderwest'" in found.reason
     assert found.refused
@@ -189,10 +189,10 @@ def test_a_name_that_no_vault_takes_refuses_the_account() -> None:
         ({"name": "r*", "exclude": ["o*"]}, [row(), row("other")], []),
     ],
 )
-def test_a_filter_that_matches_nothing_is_named(
+def test_a_filter_without_a_match_is_named(
     filters: dict[str, Any], rows: list[ListedAccount], warnings: list[str]
 ) -> None:
-    """It is likely a slip of the pen, so the warning says which filter it was."""
+    """It is probably a typing mistake, so the warning names the filter."""
     sieve, counts = AccountFilter(entry(**filters)), Counter[str]()
     for each in rows:
         sieve.matches(each, counts)

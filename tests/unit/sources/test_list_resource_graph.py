@@ -1,4 +1,4 @@
-"""Queries, and the pace at which they are made."""
+"""Resource Graph queries and their rate limit."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from keysync.sources.list_resource_graph import Quota, accounts_query, literal
 
 
 @given(st.text(max_size=40))
-def test_a_literal_ends_where_it_should(text: str) -> None:
-    """Whatever it holds, nothing of it is read as the query's own."""
+def test_a_literal_cannot_end_early(text: str) -> None:
+    """No text can become a part of the query."""
     quoted = literal(text)
     assert resource_graph._STEP.findall(f"where a =~ {quoted} | limit 1")[0] == f"where a =~ {quoted} "
     assert "\n" not in quoted
 
 
-def test_groups_are_asked_for_as_text() -> None:
+def test_group_names_are_literals() -> None:
     """Names that look like KQL are names."""
     assert "where" not in accounts_query([]).split("|")[2]
     query = accounts_query(["rg-west", "a') | union secrets | where (b in ('"])
@@ -28,7 +28,7 @@ def test_groups_are_asked_for_as_text() -> None:
 
 
 class Time:
-    """Time that moves when somebody sleeps."""
+    """A clock that a sleep moves."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -58,8 +58,8 @@ def spent(after: str, remaining: str = "0") -> dict[str, str]:
         ({}, []),
     ],
 )
-async def test_a_spent_quota_is_waited_for_and_no_other(headers: dict[str, str], slept: list[float]) -> None:
-    """As long as the service says, a minute at most."""
+async def test_only_a_used_up_quota_causes_a_wait(headers: dict[str, str], slept: list[float]) -> None:
+    """For the time that the service says, at most a minute."""
     time = Time()
     quota = Quota(time.sleep, time.monotonic)
     async with quota.turn():
@@ -70,8 +70,8 @@ async def test_a_spent_quota_is_waited_for_and_no_other(headers: dict[str, str],
     assert time.slept == slept
 
 
-async def test_queries_of_one_identity_go_one_by_one() -> None:
-    """So that a throttled one holds up the others, rather than all being refused."""
+async def test_queries_of_one_identity_run_one_at_a_time() -> None:
+    """So a throttled query delays the others, instead of all being throttled."""
     quota, inside, most = Quota(), 0, 0
 
     async def ask() -> None:

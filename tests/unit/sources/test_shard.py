@@ -1,4 +1,4 @@
-"""Shares of accounts."""
+"""Shards of accounts."""
 
 import pytest
 from hypothesis import given, settings
@@ -18,14 +18,14 @@ def owner(resource_id, count):
     return index
 
 
-def test_each_account_is_in_exactly_one_share():
-    """No account is left out and none is served twice, however its id is spelt."""
+def test_each_account_is_in_exactly_one_shard():
+    """In any spelling of its id."""
     for resource_id in IDS:
         assert owner(resource_id, 5) == owner(resource_id.upper(), 5)
 
 
-def test_one_more_shard_moves_only_its_own_share():
-    """Going from four shards to five, an account stays or goes to the new one."""
+def test_one_more_shard_moves_only_its_own_accounts():
+    """From four shards to five, an account stays or moves to the new shard."""
     moved = [one for one in IDS if owner(one, 4) != owner(one, 5)]
     assert {owner(one, 5) for one in moved} == {4}
     assert 60 < len(moved) < 180
@@ -36,16 +36,16 @@ ARM_IDS = st.builds("/subscriptions/{}/resourceGroups/{}/providers/Microsoft.Bat
 
 
 @given(ARM_IDS, st.integers(1, 40))
-def test_of_any_number_of_shares_exactly_one_has_an_account(resource_id, count):
-    """And one more share leaves it where it was, or gives it to the new one."""
+def test_for_any_count_an_account_is_in_exactly_one_shard(resource_id, count):
+    """With one more shard it stays or moves to the new one."""
     before, after = owner(resource_id, count), owner(resource_id.swapcase(), count + 1)
     assert after in {before, count}
 
 
 @given(st.builds(lambda seed: [f"{one}{seed}" for one in IDS], st.integers(0, 2**32)), st.integers(2, 9))
 @settings(max_examples=10)
-def test_shares_are_alike_and_one_more_takes_its_part_of_all(ids, count):
-    """Within what chance allows: one in a million would be further off."""
+def test_shards_have_similar_sizes_and_one_more_takes_from_all(ids, count):
+    """Within a tolerance that chance exceeds once in a million cases."""
     even = len(ids) / (count + 1)
     slack = 5 * (even * (1 - 1 / (count + 1))) ** 0.5
     sizes = [sum(owner(one, count + 1) == index for one in ids) for index in range(count + 1)]
@@ -55,7 +55,7 @@ def test_shares_are_alike_and_one_more_takes_its_part_of_all(ids, count):
 
 
 @pytest.mark.parametrize("text", ["4/3", "3/3", "1", "a/b", "-1/3", "0/0", ""])
-def test_a_share_that_cannot_be_is_a_usage_error(text):
-    """The error says how shares are counted."""
+def test_an_invalid_shard_is_a_usage_error(text):
+    """The error says how shards are numbered."""
     with pytest.raises(UsageError, match="from 0 to N-1"):
         Shard.parse(text)

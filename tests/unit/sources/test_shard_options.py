@@ -1,4 +1,4 @@
-"""Which share a process takes, by options and by what Kubernetes tells its pods."""
+"""The shard of a process, from options and from the environment that Kubernetes sets."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ JOB, POD, HOST = {"JOB_COMPLETION_INDEX": "1"}, {"POD_INDEX": "2"}, {"HOSTNAME":
         (None, 1, {"HOSTNAME": "keysync-0"}, Shard(0, 1)),
     ],
 )
-def test_what_is_nearer_wins(
+def test_precedence_of_shard_settings(
     shard: str | None, shards: int | None, environ: dict[str, str], expected: Shard | None
 ) -> None:
-    """The command line before the environment, a whole share before a number, a Job before a StatefulSet."""
+    """The command line before the environment, a whole shard before a count, a Job before a StatefulSet."""
     assert shard_of(shard, shards, environ) == expected
 
 
@@ -58,10 +58,10 @@ def test_what_is_nearer_wins(
         (None, None, {"KEYSYNC_SHARDS": "4", "HOSTNAME": "keysync-4"}, "HOSTNAME=keysync-4: KEYSYNC_SHARDS=4 has the"),
     ],
 )
-def test_a_share_that_cannot_be_is_a_usage_error(
+def test_an_invalid_shard_is_a_usage_error(
     shard: str | None, shards: int | None, environ: dict[str, str], told: str
 ) -> None:
-    """That names the option or the variable; nothing is guessed."""
+    """It names the option or the variable; nothing is guessed."""
     with pytest.raises(UsageError) as caught:
         shard_of(shard, shards, environ)
     assert told in str(caught.value)

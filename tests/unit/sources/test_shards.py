@@ -1,4 +1,4 @@
-"""Discovery for a share of the accounts: what each process tells is its part of what one for all would tell."""
+"""Discovery in shards: together the processes cover what one unsharded process covers."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Pages: TypeAlias = dict[str, list[ListedAccount]]
 
 
 @dataclass
-class AccountLister:
-    """Subscriptions with their accounts; those that are `down` fail behind them."""
+class FakeLister:
+    """Subscriptions with their accounts; the listing of a `down` subscription fails at its end."""
 
     accounts: Pages = field(default_factory=dict)
     down: frozenset[str] = frozenset()
@@ -60,22 +60,22 @@ def entry(*subscriptions: str, **more: Any) -> Discover:
 
 
 @dataclass
-class Share:
-    """The accounts of which `names` has the names; it counts who asks."""
+class FakeShard:
+    """A shard of the accounts with these `names`; it counts its calls."""
 
     names: frozenset[str]
-    asked: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
 
     def __call__(self, resource_id: str) -> bool:
-        self.asked.append(resource_id)
+        self.calls.append(resource_id)
         return resource_id.rpartition("/")[2].lower() in self.names
 
 
 def make(
-    route: AccountLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
+    lister: FakeLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
 ) -> Discovery:
     translator = AzureFailureTranslator(Redactor())
-    return Discovery(entries, {"list": route}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
+    return Discovery(entries, {"list": lister}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
 
 
 def names(listing: DiscoveryResult) -> list[str]:
@@ -83,7 +83,7 @@ def names(listing: DiscoveryResult) -> list[str]:
 
 
 def reachable(root: object) -> list[object]:
-    """What `root` is made of: containers, and objects of this project."""
+    """The containers and keysync objects that are reachable from `root`."""
     found, left = {id(root): root}, [root]
     while left:
         for one in gc.get_referents(left.pop()):
@@ -94,12 +94,12 @@ def reachable(root: object) -> list[object]:
     return list(found.values())
 
 
-async def test_of_other_shares_no_account_is_kept() -> None:
-    """Only what it takes to know them again, and which secrets they write."""
-    route = AccountLister(
+async def test_accounts_of_other_shards_are_not_kept() -> None:
+    """Only their identity and the secrets that they write."""
+    lister = FakeLister(
         {A: [row("mine"), *(row(f"other{number}") for number in range(5)), row("bare", state="Creating")]}
     )
-    discovery = make(route, entry(A), mine=Share(frozenset({"mine"})))
+    discovery = make(lister, entry(A), mine=FakeShard(frozenset({"mine"})))
     listing = await discovery.list()
     assert names(listing) == ["mine"]
     assert listing.skipped == ()
@@ -113,25 +113,25 @@ async def test_of_other_shares_no_account_is_kept() -> None:
     ]
 
 
-async def test_each_account_is_asked_for_its_share_once() -> None:
-    """However often it is listed, also when it changed or an incomplete listing left it out."""
-    route, share = AccountLister({A: [row("alpha"), row("beta")]}), Share(frozenset({"alpha"}))
-    discovery = make(route, entry(A), mine=share)
+async def test_the_shard_of_an_account_is_computed_once() -> None:
+    """Also if it changed, or was missing from an incomplete listing."""
+    lister, shard = FakeLister({A: [row("alpha"), row("beta")]}), FakeShard(frozenset({"alpha"}))
+    discovery = make(lister, entry(A), mine=shard)
     await discovery.list()
-    route.accounts[A] = [row("alpha", state="Creating")]
-    route.down = frozenset({A})
+    lister.accounts[A] = [row("alpha", state="Creating")]
+    lister.down = frozenset({A})
     await discovery.list()
-    route.accounts[A], route.down = [row("alpha"), row("beta", pool_mode="UserSubscription")], frozenset()
+    lister.accounts[A], lister.down = [row("alpha"), row("beta", pool_mode="UserSubscription")], frozenset()
     await discovery.list()
-    assert sorted(share.asked) == [row("alpha").id.resource_id, row("beta").id.resource_id]
+    assert sorted(shard.calls) == [row("alpha").id.resource_id, row("beta").id.resource_id]
 
 
 @pytest.mark.parametrize(("own", "other"), [(0, 1), (1, 0)])
-async def test_accounts_of_two_shares_that_would_write_one_secret_are_refused_in_both(own: int, other: int) -> None:
-    """Each share names the other's account, and serves its own again as soon as it is the only writer."""
+async def test_conflicting_accounts_of_two_shards_are_refused_in_both(own: int, other: int) -> None:
+    """Each shard names the other's account, and covers its own again when it is the only writer."""
     both = [row("twin"), row("twin", B)]
-    route = AccountLister({A: [both[0]], B: [both[1]]})
-    discovery = make(route, entry(A), entry(B), mine=_only(both[own].id.subscription))
+    lister = FakeLister({A: [both[0]], B: [both[1]]})
+    discovery = make(lister, entry(A), entry(B), mine=_only(both[own].id.subscription))
     listing = await discovery.list()
     assert listing.accounts == ()
     (refused,) = listing.skipped
@@ -141,16 +141,14 @@ async def test_accounts_of_two_shares_that_would_write_one_secret_are_refused_in
         "served. Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
     )
     assert not listing.others.contains(MAIN, "twin-primary-key")
-    route.accounts[both[other].id.subscription] = []
+    lister.accounts[both[other].id.subscription] = []
     assert names(await discovery.list()) == ["twin"]
 
 
-async def test_a_listed_account_of_another_share_wins_all_the_same() -> None:
-    """It is none of this share's accounts, but what it writes is its."""
+async def test_an_account_under_accounts_of_another_shard_wins() -> None:
+    """It is not in this shard, but its secrets are its own."""
     listed = Account(subscription_id=B, resource_group="rg", name="alpha", vaults=("main",))
-    discovery = make(
-        AccountLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A)
-    )
+    discovery = make(FakeLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A))
     assert discovery.listed == ()
     assert discovery.others.contains(MAIN, "alpha-primary-key")
     listing = await discovery.list()
@@ -164,53 +162,53 @@ def _only(subscription: str) -> Callable[[str], bool]:
     return lambda resource_id: subscription in resource_id
 
 
-async def test_what_another_share_writes_is_known_while_a_listing_is_not_whole() -> None:
-    """Its account is not taken as gone: what it would write stays refused here, and it is counted."""
-    route = AccountLister({A: [row("twin"), row("alpha")], B: [row("twin", B), row("other", B)]})
-    discovery = make(route, entry(A), entry(B, name="t*"), mine=_only(A))
+async def test_secrets_of_another_shard_stay_known_while_a_listing_is_incomplete() -> None:
+    """Its account does not count as gone: conflicts stay refused, and it is counted as kept."""
+    lister = FakeLister({A: [row("twin"), row("alpha")], B: [row("twin", B), row("other", B)]})
+    discovery = make(lister, entry(A), entry(B, name="t*"), mine=_only(A))
     await discovery.list()
-    route.accounts[B], route.down = [], frozenset({B})
+    lister.accounts[B], lister.down = [], frozenset({B})
     listing = await discovery.list()
     assert (names(listing), listing.complete, listing.problems[0].kept) == (["alpha"], False, 1)
     assert row("twin", B).id.resource_id in listing.skipped[0].reason
-    route.down = frozenset()
+    lister.down = frozenset()
     listing = await discovery.list()
     assert (names(listing), listing.complete, listing.problems) == (["alpha", "twin"], True, ())
 
 
-async def test_a_later_configuration_inherits_the_accounts_of_other_shares_too() -> None:
-    """What is known of them outlives a reload, by entries and vaults as they are then."""
-    route = AccountLister({A: [row("alpha"), row("beta")]})
-    earlier = make(route, entry(A), mine=Share(frozenset({"alpha"})))
+async def test_a_new_configuration_inherits_accounts_of_other_shards() -> None:
+    """With its own entries and vaults."""
+    lister = FakeLister({A: [row("alpha"), row("beta")]})
+    earlier = make(lister, entry(A), mine=FakeShard(frozenset({"alpha"})))
     await earlier.list()
-    route.accounts, route.down = {}, frozenset({A, B})
-    later = make(route, entry(B), entry(A), mine=Share(frozenset({"alpha"})))
+    lister.accounts, lister.down = {}, frozenset({A, B})
+    later = make(lister, entry(B), entry(A), mine=FakeShard(frozenset({"alpha"})))
     later.inherit(earlier)
     listing = await later.list()
     assert (names(listing), listing.entries, listing.problems[1].kept) == (["alpha"], (1,), 2)
     assert listing.others.contains(MAIN, "beta-primary-key")
 
 
-async def test_where_nothing_changed_the_same_objects_are_told_again() -> None:
-    """Nothing is judged anew, and nothing grows."""
-    route = AccountLister({A: [row("alpha", tags={"v": "west"}), row("beta", tags={"v": "west"})]})
-    discovery = make(route, entry(A, vaults_by_tag="v"), mine=Share(frozenset({"alpha"})))
+async def test_without_changes_the_same_objects_are_returned() -> None:
+    """Entries are not applied again, and memory does not grow."""
+    lister = FakeLister({A: [row("alpha", tags={"v": "west"}), row("beta", tags={"v": "west"})]})
+    discovery = make(lister, entry(A, vaults_by_tag="v"), mine=FakeShard(frozenset({"alpha"})))
     first = await discovery.list()
     again = await discovery.list()
     assert again.accounts is first.accounts
     assert again.others is first.others
-    route.accounts[A] = [row("alpha", tags={"v": "west", "unasked": "x"}), row("beta", tags={"V": "main"})]
+    lister.accounts[A] = [row("alpha", tags={"v": "west", "unasked": "x"}), row("beta", tags={"V": "main"})]
     changed = await discovery.list()
     assert changed.accounts[0] is first.accounts[0]
     assert changed.others.contains(MAIN, "beta-primary-key")
     assert not changed.others.contains(WEST, "beta-primary-key")
 
 
-def test_names_beside_those_of_others() -> None:
-    """Without others they are the same; with them a name counts that either has, in whatever case others spell it."""
+def test_union_with_the_names_of_other_shards() -> None:
+    """Without other shards the names are returned unchanged. Else a name of either counts, in any case."""
     assert OtherShardSecrets().union(MAIN, {"own"}) == {"own"}
     listed = Account(subscription_id=A, resource_group="rg", name="Alpha", vaults=("main",))
-    discovery = make(AccountLister(), listed=[listed], mine=Share(frozenset()))
+    discovery = make(FakeLister(), listed=[listed], mine=FakeShard(frozenset()))
     both = discovery.others.union(MAIN, {"own"})
     assert [name in both for name in ("own", "alpha-primary-key", "ALPHA-secondary-key", "beta")] == [
         True,
@@ -249,27 +247,27 @@ LISTED = [
     st.frozensets(st.sampled_from(["abc", "abd", "abe", "bcd", "bce"])),
     st.integers(0, 2),
 )
-async def test_the_shares_together_are_the_whole(
+async def test_the_shards_together_equal_the_whole(
     entries: list[Discover], steps: list[tuple[list[ListedAccount], frozenset[str]]], names: frozenset[str], listed: int
 ) -> None:
-    """Whatever is listed, changes, collides and fails: the same accounts, refusals and reasons, each in one share."""
-    route = AccountLister()
+    """After any changes, conflicts and failures: the same accounts, refusals and reasons, each in one shard."""
+    lister = FakeLister()
     every = frozenset({"abc", "abd", "abe", "bcd", "bce"})
-    whole = make(route, *entries, listed=LISTED[:listed])
-    shares = [make(route, *entries, listed=LISTED[:listed], mine=Share(one)) for one in (names, every - names)]
+    whole = make(lister, *entries, listed=LISTED[:listed])
+    shards = [make(lister, *entries, listed=LISTED[:listed], mine=FakeShard(one)) for one in (names, every - names)]
     for accounts, down in steps:
-        route.accounts = {one: [each for each in accounts if each.id.subscription == one] for one in (A, B)}
-        route.down = down
-        told, (one, other) = await whole.list(), [await share.list() for share in shares]
-        assert sorted((*one.accounts, *other.accounts), key=_id) == list(told.accounts)
-        assert sorted((*one.skipped, *other.skipped), key=_id) == list(told.skipped)
-        assert {**one.origins, **other.origins} == told.origins
-        assert one.problems == other.problems == told.problems
-        assert (one.warnings, one.complete) == (told.warnings, told.complete)
-        for listing, beside, share in ((one, other, shares[1]), (other, one, shares[0])):
-            written = _written((*beside.accounts, *share.listed))
+        lister.accounts = {one: [each for each in accounts if each.id.subscription == one] for one in (A, B)}
+        lister.down = down
+        expected, (one, other) = await whole.list(), [await shard.list() for shard in shards]
+        assert sorted((*one.accounts, *other.accounts), key=_id) == list(expected.accounts)
+        assert sorted((*one.skipped, *other.skipped), key=_id) == list(expected.skipped)
+        assert {**one.origins, **other.origins} == expected.origins
+        assert one.problems == other.problems == expected.problems
+        assert (one.warnings, one.complete) == (expected.warnings, expected.complete)
+        for listing, beside, shard in ((one, other, shards[1]), (other, one, shards[0])):
+            written = _written((*beside.accounts, *shard.listed))
             assert all(
-                listing.others.contains(*place) == (place in written) for place in _written(told.accounts) | written
+                listing.others.contains(*place) == (place in written) for place in _written(expected.accounts) | written
             )
 
 

@@ -1,4 +1,4 @@
-"""One call for the several vaults of an account."""
+"""One call for all vaults of an account."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def source() -> MemorySource:
     return MemorySource(key("one"), key("two"))
 
 
-async def test_all_get_the_answer_to_one_call():
-    """Whether they ask at once or later."""
+async def test_all_callers_get_the_result_of_one_call():
+    """At the same time or later."""
     inner = source()
     once = SingleFlightSource(inner, callers=3)
     first, second = await asyncio.gather(once.get_keys(), once.get_keys())
@@ -28,8 +28,8 @@ async def test_all_get_the_answer_to_one_call():
     assert inner.calls == 1
 
 
-async def test_a_failure_is_everybodys():
-    """It is not asked again within the run."""
+async def test_all_callers_get_the_same_failure():
+    """The call is not repeated in the run."""
     inner = source()
     inner.failure = CallFailed(FailureRecord(kind="timeout", summary="no answer"))
     once = SingleFlightSource(inner, callers=2)
@@ -40,8 +40,8 @@ async def test_a_failure_is_everybodys():
 
 
 @pytest.mark.parametrize(("callers", "kept"), [(1, False), (2, True), (3, True)])
-async def test_the_answer_is_forgotten_once_all_have_it(callers: int, kept: bool):
-    """Values are there for no longer than they are of use, though the run goes on."""
+async def test_the_result_is_dropped_after_the_last_caller(callers: int, kept: bool):
+    """Key values stay in memory no longer than needed, though the run goes on."""
     once = SingleFlightSource(source(), callers)
     value = weakref.ref((await once.get_keys()).values["primary"])
     await asyncio.sleep(0)  # the loop itself has had the answer in its hands
@@ -53,8 +53,8 @@ async def test_the_answer_is_forgotten_once_all_have_it(callers: int, kept: bool
     assert (value() is not None) == (callers > 2)
 
 
-async def test_who_gives_up_leaves_the_call_to_the_others():
-    """The last one ends it."""
+async def test_a_cancelled_caller_does_not_cancel_the_call_of_others():
+    """The last one cancels it."""
     inner = source()
     inner.hang()
     once = SingleFlightSource(inner, callers=2)

@@ -1,4 +1,4 @@
-"""What a process knows of a secret's versions is good only while the latest one is the one that it knows."""
+"""The known history of a secret is valid only while its last version is the latest one."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DAY = timedelta(days=1)
 
 
 class Clock:
-    """A monotonic clock that is moved by hand."""
+    """A monotonic clock that a test sets."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -30,13 +30,13 @@ def versions() -> tuple[Versions, Clock]:
     return Versions(clock), clock
 
 
-def test_nothing_is_known_before_it_was_learned() -> None:
-    """A secret that this process has neither listed nor made is looked up."""
+def test_no_history_is_known_at_first() -> None:
+    """A secret that this process neither listed nor wrote has no known history."""
     assert versions()[0].of("a", "v1") is None
 
 
-def test_what_was_learned_is_good_for_that_version_alone() -> None:
-    """Once another version is the latest the history is looked up again."""
+def test_a_known_history_is_valid_for_its_last_version_only() -> None:
+    """After another version it must be listed again."""
     known, _ = versions()
     known.learn("a", "v2", [SERVICE - DAY * 9, SERVICE], SERVICE)
     assert known.of("a", "v2") == History(2, 1)
@@ -45,8 +45,8 @@ def test_what_was_learned_is_good_for_that_version_alone() -> None:
     assert known.of("b", "v2") is None
 
 
-def test_a_write_continues_what_is_known() -> None:
-    """After a write of this process no listing is needed: it is one version more, made now."""
+def test_a_write_extends_the_known_history() -> None:
+    """A write of this process adds one version, created now. It needs no listing."""
     known, clock = versions()
     known.learn("a", "v2", [SERVICE - DAY * 9, SERVICE], SERVICE)
     clock.now += 3600
@@ -55,15 +55,15 @@ def test_a_write_continues_what_is_known() -> None:
     assert known.of("a", "v2") is None
 
 
-def test_a_secret_that_was_just_made_has_one_version() -> None:
-    """What was made where nothing was needs no listing either."""
+def test_a_new_secret_has_one_version() -> None:
+    """A secret that did not exist before needs no listing either."""
     known, _ = versions()
     known.add("a", None, "v1")
     assert known.of("a", "v1") == History(1, 1)
 
 
-def test_a_write_after_another_writers_version_is_looked_up() -> None:
-    """Where the version before was not the one that is known, the count is not guessed."""
+def test_a_write_after_another_writers_version_leaves_no_known_history() -> None:
+    """If the previous version is not the known one, the number is not guessed."""
     known, _ = versions()
     known.learn("a", "v2", [SERVICE, SERVICE], SERVICE)
     known.add("a", "v3", "v4")
@@ -71,16 +71,16 @@ def test_a_write_after_another_writers_version_is_looked_up() -> None:
     assert known.of("a", "v2") is None
 
 
-def test_a_name_that_was_made_again_starts_over() -> None:
-    """A secret that was deleted and purged leaves nothing of its history to the next one of its name."""
+def test_a_recreated_secret_starts_over() -> None:
+    """A deleted and purged secret leaves no history for the next one with its name."""
     known, _ = versions()
     known.learn("a", "v450", [SERVICE] * 450, SERVICE)
     known.add("a", None, "w1")
     assert known.of("a", "w1") == History(1, 1)
 
 
-def test_changes_older_than_a_day_leave_the_history() -> None:
-    """Exactly 24 hours after it was made a version is no change of the day any more, and still a version."""
+def test_versions_older_than_a_day_do_not_count_as_recent() -> None:
+    """After exactly 24 hours a version counts as a version only."""
     known, clock = versions()
     known.add("a", None, "v1")
     clock.now += 86_399
@@ -90,8 +90,8 @@ def test_changes_older_than_a_day_leave_the_history() -> None:
     assert known.learn("b", "v1", [SERVICE - DAY, SERVICE - DAY + timedelta(seconds=1)], SERVICE) == History(2, 1)
 
 
-def test_a_listing_is_evidence_for_a_while_and_for_one_version() -> None:
-    """A write needs no other listing where a recent one has shown the same latest version."""
+def test_a_recent_listing_proves_the_latest_version() -> None:
+    """A write needs no other listing if a recent one showed the same latest version."""
     known, clock = versions()
     known.learn("a", "v2", [SERVICE], SERVICE)
     assert known.listed_since("a", "v2", clock.now)
@@ -105,8 +105,8 @@ STEPS = st.lists(st.tuples(st.sampled_from(["ours", "theirs", "look"]), st.integ
 
 
 @given(STEPS)
-def test_a_history_that_is_known_is_true(steps: list[tuple[str, int]]) -> None:
-    """Whoever writes in whatever order, what is known without a listing is what a listing would show."""
+def test_a_known_history_equals_a_listing(steps: list[tuple[str, int]]) -> None:
+    """For any writers in any order, a history known without a listing is what a listing would show."""
     known, clock = versions()
     made: list[float] = []
 
