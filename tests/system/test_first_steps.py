@@ -38,7 +38,7 @@ def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str
         load_config(file, {})
     (first_line, *_) = str(caught.value).splitlines()
     assert first_line == (
-        f"{file}:1:1: vaults: found no vault, expected one or more (such as main: {{url: https://kv-render.vault.azure.net}})"
+        f"{file}:1:1: vaults: found no vault, expected one or more (for example main: {{url: https://kv-render.vault.azure.net}})"
     )
 
 
