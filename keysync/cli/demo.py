@@ -15,12 +15,12 @@ from keysync import logs
 from keysync.cli.options import Options
 from keysync.cli.run import serve
 from keysync.cli.signals import Interruption, interruptible
-from keysync.cli.streams import reader_is_gone
+from keysync.cli.streams import console_for, reader_is_gone
 from keysync.config import models
 from keysync.config.settings import Config
 from keysync.emulator import Emulator, EmulatorData
 from keysync.names import natural
-from keysync.report.console import Console, Span, console_for
+from keysync.report.console import Console, Span
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Redactor
 from keysync.sync.model import BAD, ItemRef, Report, Result

@@ -1,4 +1,4 @@
-"""The findings of `check`: one per cause, without those that follow from another, and how they are printed."""
+"""The findings of `check`: one per cause, without findings that follow from another, and how they are printed."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
+from keysync.cli.streams import console_for
 from keysync.failures import FailureRecord
 from keysync.names import natural
 from keysync.report.causes import affected, identity_of, many
-from keysync.report.console import Span, console_for, to_json
+from keysync.report.console import Span, to_json
 from keysync.report.text import account_name, print_message
 from keysync.sync.model import Result
 

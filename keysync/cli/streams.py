@@ -8,7 +8,9 @@ import os
 import stat
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from keysync.report.console import Console, PlainConsole
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -77,3 +79,12 @@ def _is_gone(failure: OSError | None) -> bool:
 def _failure() -> OSError | None:
     raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
     return raw.failure if isinstance(raw, _Stdout) else None
+
+
+def console_for(stream: TextIO) -> Console:
+    """A `RichConsole` if `stream` is a terminal or FORCE_COLOR is set, else a `PlainConsole`. Rich respects NO_COLOR."""
+    if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
+        return PlainConsole(stream)
+    from keysync.report.rich_console import RichConsole  # noqa: PLC0415  # rich is slow to import, and cron jobs do not need it
+
+    return RichConsole(stream)

@@ -13,12 +13,12 @@ from keysync.cli.compose import App, AppOptions, open_app, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
+from keysync.cli.streams import console_for
 from keysync.config.settings import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.names import fold
 from keysync.report import json, text
-from keysync.report.console import console_for
 from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,15 +54,6 @@ class PlainConsole:
             padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
             self._stream.write("  ".join(padded).rstrip() + "\n")
         self._stream.write("\n")
-
-
-def console_for(stream: TextIO) -> Console:
-    """A `RichConsole` if `stream` is a terminal or FORCE_COLOR is set, else a `PlainConsole`. Rich respects NO_COLOR."""
-    if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
-        return PlainConsole(stream)
-    from keysync.report.rich_console import RichConsole  # noqa: PLC0415  # rich is slow to import, and cron jobs do not need it
-
-    return RichConsole(stream)
 
 
 # All control characters except newline and tab. U+009B alone starts a command on many terminals.

@@ -16,10 +16,10 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from keysync.calls import Operation
+from keysync.cli.streams import console_for
 from keysync.errors import UsageError
 from keysync.failures import CloudError, FailureRecord
 from keysync.report import json as report_json
-from keysync.report.console import console_for
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.status import Status
