@@ -152,7 +152,7 @@ async def open_app(
             config,
             sources,
             targets,
-            BatchAccountExistence(clients.subscription, caller),
+            partial(BatchAccountExistence, clients.subscription, caller),
             options.fingerprinter,
             translator,
             options.locks,

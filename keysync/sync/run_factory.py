@@ -39,12 +39,15 @@ class KeySources(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RunFactory:
-    """Creates runs for one configuration. `targets` are the open vaults by name, and may grow. `redact` masks secrets in text."""
+    """Creates runs for one configuration. `targets` are the open vaults by name, and may grow. `redact` masks secrets in text.
+
+    `new_existence` is called for each search, since an `AccountExistence` keeps the listings of its run.
+    """
 
     config: Config
     sources: KeySources
     targets: Mapping[str, SecretTarget]
-    existence: AccountExistence
+    new_existence: Callable[[], AccountExistence]
     fingerprinter: Fingerprinter
     translator: FailureTranslator
     locks: SecretLocks
@@ -127,7 +130,7 @@ class RunFactory:
         served = served_names(config, inventory.accounts)
         return OrphanSearch(
             targets=one_each(config, self.targets),
-            existence=self.existence,
+            existence=self.new_existence(),
             translator=self.translator,
             mode=mode,
             owner=owner,

@@ -1,0 +1,24 @@
+"""The run factory: what a run must not share with the runs before it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.sync.inventory import Inventory
+from keysync.sync.locks import SecretLocks
+from keysync.sync.run_factory import RunFactory
+from keysync.tracing import NO_TRACER
+from tests.support.generations import config_of
+from tests.support.memory import MemoryDirectory
+
+
+def test_each_search_for_orphans_checks_accounts_afresh() -> None:
+    """The existence check keeps its listings: an old one would prove an account gone while listings fail."""
+    config = config_of("alpha", owner="mine", orphans="delete")
+    unused: Any = None
+    factory = RunFactory(config, unused, {}, MemoryDirectory, Fingerprinter(), unused, SecretLocks(), NO_TRACER, str)
+    searches = [factory.orphan_search(Inventory(config.accounts)) for _ in range(2)]
+    checks = [search.existence for search in searches if search is not None]
+    assert len(checks) == 2
+    assert checks[0] is not checks[1]
