@@ -1,4 +1,4 @@
-"""The installed command in a process of its own, against the embedded Azure."""
+"""Runs the installed command in its own process against the embedded Azure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.warm import WarmKeysync, warm_keysync
 
 @dataclass(frozen=True)
 class Ran:
-    """What a command printed and returned."""
+    """The output and the exit code of a command."""
 
     code: int
     out: str
@@ -40,7 +40,7 @@ class Ran:
 
 
 def clean_environment() -> dict[str, str]:
-    """This process's environment without anything that configures keysync, Azure or a proxy."""
+    """This process's environment without any variable that configures keysync, Azure or a proxy."""
     kept = {
         k: v for k, v in os.environ.items() if not k.upper().startswith(("AZURE_", "KEYSYNC_", "IDENTITY_", "MSI_"))
     }
@@ -48,7 +48,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Ran:
-    """Runs `keysync` to its end, warnings being errors."""
+    """Runs `keysync` until it ends; warnings are errors."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-m", "keysync", *arguments],
         env={**clean_environment(), **(env or {})},
@@ -62,7 +62,7 @@ def run_keysync(*arguments: str, env: Mapping[str, str] | None = None, cwd: Path
 
 
 class World:
-    """An embedded Azure and a configuration for it in a folder of the test's own."""
+    """An embedded Azure and a configuration for it, in the test's own folder."""
 
     def __init__(self, azure: RunningAzure, folder: Path, forks: Forks | None = None, *, by_path: bool = False) -> None:
         self.running = azure
@@ -72,7 +72,7 @@ class World:
         self._named = ["-c", str(self.path)] if by_path or forks is None else []
 
     def configure(self, accounts: Sequence[str | dict[str, Any]], **more: Any) -> None:
-        """Writes the configuration; JSON is YAML."""
+        """Writes the configuration as JSON, which is valid YAML."""
         endpoints = self.running.azure.endpoints
         common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "vaults": ["main"]}
         document = {
@@ -92,7 +92,7 @@ class World:
         self.path.write_text(json.dumps(document, indent=1))
 
     def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
-        """Runs a command with this configuration, which stands in the folder that it runs in."""
+        """Runs a command with this configuration, in the configuration's folder."""
         own = {**self.running.environ, **(env or {})}
         if self._forks is not None:
             arguments = (*self._named, *arguments)
@@ -100,7 +100,7 @@ class World:
         return run_keysync(command, *self._named, *arguments, env=own, cwd=self.folder)
 
     def sync(self, *arguments: str, **more: Any) -> Ran:
-        """`keysync sync --output json`."""
+        """Runs `keysync sync --output json`."""
         return self.run("sync", "--output", "json", *arguments, **more)
 
     def versions(self, vault: str, secret: str) -> list[Any]:
@@ -110,7 +110,7 @@ class World:
 
 @pytest.fixture(scope="session")
 def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
-    """Runs keysync in processes that are quick to start."""
+    """Runs keysync in forked processes, which start quickly."""
     with Forks(tmp_path_factory.mktemp("forks")) as forks:
         yield forks
 
@@ -129,7 +129,7 @@ def make_quick_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., Wor
 
 @pytest.fixture
 def make_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., World]]:
-    """Makes worlds, each with a folder of its own that `-c` names, and ends them with the test."""
+    """Makes worlds. Each has its own folder, which `-c` names, and is closed after the test."""
     with ExitStack() as stack:
 
         def make(*accounts: Any, vaults: tuple[Any, ...] = ("main",), **options: Any) -> World:
@@ -143,6 +143,6 @@ def make_world(tmp_path: Path, forks: Forks) -> Iterator[Callable[..., World]]:
 
 @pytest.fixture(scope="session")
 def keysync() -> Iterator[WarmKeysync]:
-    """Starts keysync without the half second that its imports take."""
+    """Starts keysync without the half second for its imports."""
     with warm_keysync(clean_environment()) as warm:
         yield warm

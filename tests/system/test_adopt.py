@@ -1,4 +1,4 @@
-"""`keysync adopt` and the setting `adopt`, as a user runs them: what is taken over, and what nothing is done to."""
+"""`keysync adopt` and the setting `adopt`: which secrets are adopted, and which stay unchanged."""
 
 from __future__ import annotations
 
@@ -20,23 +20,25 @@ NAME = "main/alpha-primary-key"
 
 
 def holding(*secrets: dict[str, Any]) -> tuple[dict[str, Any], ...]:
-    """One vault that holds these secrets."""
+    """The data of one vault with these secrets."""
     return ({"name": "main", "secrets": list(secrets)},)
 
 
 def adopt(world: World, *arguments: str) -> Ran:
-    """`keysync adopt --output json`."""
+    """Runs `keysync adopt --output json`."""
     return world.run("adopt", "--output", "json", *arguments)
 
 
 def writes(world: World) -> int:
-    """How many requests could have changed a vault."""
+    """The number of requests that could change a vault."""
     changing = ("setSecret", "updateSecret", "deleteSecret", "recoverSecret", "purgeSecret")
     return world.running.do(lambda azure: sum(azure.counts[name] for name in changing))
 
 
 def test_adopt_shows_first_and_sets_only_tags_where_the_value_is_right(make_quick_world: MakeWorld) -> None:
-    """Without --yes nothing is written; with it the secret has its one version, our marks and all that it carried."""
+    """Without --yes nothing is written. With --yes the secret keeps its one version and its tags, and gets keysync's
+    tags.
+    """
     there = secret(
         "alpha", value=LIVE["primary"], tags={"team": "render"}, content_type="text/x", expires=4_000_000_000
     )
@@ -58,7 +60,7 @@ def test_adopt_shows_first_and_sets_only_tags_where_the_value_is_right(make_quic
 
 
 def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None:
-    """`adopt` alone shows whose it is and refuses; `--replace` shows, and with `--yes` makes one version."""
+    """`adopt` alone names the owner and refuses. `--replace` previews, and `--replace --yes` writes one version."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", tags={"team": "render"})))
     world.configure(["alpha"])
     for arguments in ((), ("--yes",)):
@@ -90,7 +92,9 @@ def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None
 def test_the_tag_of_another_tool_needs_replace_even_with_the_right_value(
     make_quick_world: MakeWorld, tags: dict[str, str], whose: str
 ) -> None:
-    """A right value does not make somebody else's secret ours; the note names the flag that does, without a version."""
+    """An equal value does not make another tool's secret managed. The note names the flag that adopts it without a
+    version.
+    """
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", value=LIVE["primary"], tags=tags)))
     world.configure(["alpha"])
     again = adopt(world, "--yes")
@@ -106,7 +110,7 @@ def test_the_tag_of_another_tool_needs_replace_even_with_the_right_value(
 
 
 def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
-    """No secret is created, brought in sync, enabled, recovered or removed beside what is taken over."""
+    """Apart from the adopted secrets, none is created, updated, enabled, recovered or removed."""
     gone = secret("gamma", tags=marks("gamma", owner="us"))
     theirs = secret("alpha", value=LIVE["primary"])
     stale = secret("alpha", "secondary", value="stale", tags=marks("alpha", "secondary", owner="us"))
@@ -126,7 +130,9 @@ def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
 
 
 def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_quick_world: MakeWorld) -> None:
-    """`adopt: true` on one account adopts there in a sync, never what differs or is marked, and not for another account."""
+    """With `adopt: true` on an account, a sync adopts its untagged secrets of equal value, but no others and no other
+    account's.
+    """
     mine = secret("alpha", value=LIVE["primary"])
     wrong = secret("alpha", "secondary")
     others = secret("beta", value=key("beta-p"))
@@ -159,7 +165,7 @@ def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_qu
 
 
 def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world: MakeWorld) -> None:
-    """Secrets from before `owner` was set are kept and noted; `adopt --yes` names the owner without a version."""
+    """Secrets from before `owner` was set are kept, with a note. `adopt --yes` adds the owner without a version."""
     world = make_quick_world(ALPHA)
     world.configure(["alpha"])
     assert world.sync().code == 0
@@ -176,7 +182,7 @@ def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world:
 
 
 def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> None:
-    """Even `--replace --yes` leaves it; another name in `secrets`, as the refusal says, serves the account."""
+    """Even `--replace --yes` leaves it unchanged. As the refusal says, another name in `secrets` serves the account."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", managed=True)))
     world.configure(["alpha"])
     again = adopt(world, "--replace", "--yes")
@@ -188,7 +194,7 @@ def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> N
 
 
 def test_read_only_holds_for_adopt(make_quick_world: MakeWorld) -> None:
-    """The kill switch wins over --yes."""
+    """The kill switch overrides --yes."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha")))
     world.configure(["alpha"], read_only=True)
     again = adopt(world, "--replace", "--yes")

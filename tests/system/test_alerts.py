@@ -1,4 +1,4 @@
-"""promtool runs the tests of the alerts, and a real Prometheus fires them at what a real daemon tells."""
+"""promtool runs the tests of the alerts, and a real Prometheus fires them on the metrics of a real daemon."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tools")]
 
 @pytest.fixture
 def tools() -> None:
-    """Skips, or fails in CI, before anything is started."""
+    """Skips the tests (fails them in CI) before anything is started."""
     find_tool("prometheus")
     find_tool("promtool")
 
 
 def promtool(*arguments: str) -> str:
-    """What it says. Fails the test where it ends badly."""
+    """The output of promtool. Fails the test if promtool fails."""
     done = subprocess.run([find_tool("promtool"), *arguments], capture_output=True, text=True, timeout=300, check=False)
     alert = done.stdout + done.stderr
     assert done.returncode == 0, alert
@@ -33,27 +33,27 @@ def promtool(*arguments: str) -> str:
 
 
 def test_promtool_takes_the_rules() -> None:
-    """Expressions and templates alike; all are found."""
+    """promtool accepts expressions and templates, and finds all rules."""
     assert f"{len(rules())} rules found" in promtool("check", "rules", str(RULES))
 
 
 @pytest.mark.parametrize("path", [*CASES, *CHART_CASES], ids=lambda path: path.stem)
 def test_the_alerts_fire_when_they_should(path: Path) -> None:
-    """On made-up series, minute by minute: restarts, takeovers, reloads and all."""
+    """promtool evaluates made-up series minute by minute: restarts, takeovers, reloads and more."""
     assert "SUCCESS" in promtool("test", "rules", str(path))
 
 
 @pytest.fixture
 def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A fleet with one of everything that goes wrong by itself, and a webhook that nobody listens at."""
+    """A fleet with one of each failure that needs no test step, and a webhook URL without a server."""
     monkeypatch.setenv("NOTIFY_SECRET", "signs what is sent")
     return troubled(make_world, retry_after=1, notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"})
 
 
 def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) -> None:
-    """The rules as they are, with their own `for`: each account that fails is named, what is well is not.
+    """The unchanged rules, with their own `for`, name each failing account and no healthy one.
 
-    The same server is asked what the dashboard asks, so that a minute is waited for once.
+    The same server answers the dashboard's queries, so the test waits only one minute.
     """
     with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path, RULES) as prometheus:
         stale = prometheus.first('ALERTS{alertname="KeysyncAccountStale", alertstate="firing"}', patience=150)

@@ -1,4 +1,4 @@
-"""What is wrong with the input is told before the first request: where, what was found, what is meant."""
+"""Errors in the input are reported before the first request: the position, the value and what is expected."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ AGAIN = f"""\
 """
 SECRET = "hunter2-hunter2"
 
-# What is replaced, by what, the line, the key, and what else the message has to say.
+# The text to replace, its replacement, the line, the key, and other parts of the message.
 WRONG: dict[str, tuple[str, str, int, str, tuple[str, ...]]] = {
     "unknown-key": ("name: s", "nmae: s", 6, "accounts[0].nmae", ("unknown key", "'name'")),
     "guid": (GUID, "not-a-guid", 4, "accounts[0].subscription_id", ("found 'not-a-guid'", "expected a GUID")),
@@ -42,7 +42,7 @@ WRONG: dict[str, tuple[str, str, int, str, tuple[str, ...]]] = {
     "unknown-vault": ("[main]", "[mani]", 7, "accounts[0].vaults[0]", ("found 'mani'", "'main'")),
 }
 
-# What is added as line 8, its key, and what else the message has to say.
+# The text added as line 8, its key, and other parts of the message.
 ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "unknown-key": ("schedul: {every: 5m}", "schedul", ("unknown key", "'schedule'")),
     "secret-name": (
@@ -65,7 +65,7 @@ ADDED: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 
 def message_of(text: str | None, tmp_path: Path) -> str:
-    """The message about a configuration of this text; about a file that is not there, for None."""
+    """The message about a configuration with this text; None stands for a missing file."""
     file = tmp_path / "keysync.yaml"
     if text is not None:
         file.write_text(text, encoding="utf-8")
@@ -77,7 +77,7 @@ def message_of(text: str | None, tmp_path: Path) -> str:
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_wrong_value_is_reported_with_its_position(tmp_path: Path, case: str) -> None:
-    """File and line, key, what was found and what is meant."""
+    """The message has file, line, key, value and what is expected."""
     old, new, line, key, parts = WRONG[case]
     message = message_of(RIGHT.replace(old, new, 1), tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml:{line}:")
@@ -86,7 +86,7 @@ def test_a_wrong_value_is_reported_with_its_position(tmp_path: Path, case: str) 
 
 @pytest.mark.parametrize("case", ADDED)
 def test_a_wrong_setting_is_reported_with_its_position(tmp_path: Path, case: str) -> None:
-    """File and line, key, what was found and what is meant; a secret is not repeated."""
+    """The message has file, line, key, value and what is expected, but does not repeat a secret."""
     added, key, parts = ADDED[case]
     message = message_of(RIGHT + added + "\n", tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml:{9 if case == 'yaml' else 8}:")
@@ -98,14 +98,14 @@ def test_a_wrong_setting_is_reported_with_its_position(tmp_path: Path, case: str
     ("text", "part"), [(None, "no such file"), ("", "the file is empty"), ("# nothing\n", "the file is empty")]
 )
 def test_a_file_without_content_is_reported_by_its_name(tmp_path: Path, text: str | None, part: str) -> None:
-    """A missing and an empty file are named, with what is expected in it."""
+    """A missing or empty file is named, and the message says what it must contain."""
     message = message_of(text, tmp_path)
     assert message.startswith(f"{tmp_path}/keysync.yaml: ")
     assert part in message
 
 
 def refused(world: World, ran: Ran) -> str:
-    """The message of a command that ended before its first request."""
+    """The message of a command that ends before its first request."""
     assert ran.code == 2, ran.err
     assert "Traceback" not in ran.err
     assert ran.out == ""
@@ -114,7 +114,7 @@ def refused(world: World, ran: Ran) -> str:
 
 
 def test_a_command_with_a_wrong_file_makes_no_request(make_world: MakeWorld) -> None:
-    """Exit code 2, all findings at once, no traceback, nothing on stdout and nothing asked of Azure."""
+    """Exit code 2, all findings at once, no traceback, nothing on stdout and no request to Azure."""
     world = make_world("alpha")
     world.configure(["alpha", "al-pha"], recuver="owned", timeouts={"request": "soon"})
     message = refused(world, world.sync())
@@ -127,7 +127,7 @@ def test_a_command_with_a_wrong_file_makes_no_request(make_world: MakeWorld) -> 
 
 
 def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) -> None:
-    """An unknown account is told with those that there are, an unknown level with those that there are."""
+    """For an unknown account or log level the message lists the known ones."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
     message = refused(world, world.sync("--account", "gamma"))
@@ -146,7 +146,7 @@ def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) ->
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
 def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: str) -> None:
-    """Whose secrets may be removed has to be said before any is."""
+    """Orphans are removed only if the configuration names the owner of the secrets."""
     world = make_world("alpha")
     world.configure(["alpha"], orphans=mode)
     message = refused(world, world.sync())
@@ -168,7 +168,7 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
 def test_an_environment_that_no_call_could_use_makes_no_request(
     make_world: MakeWorld, name: str, value: str, expected: str
 ) -> None:
-    """The variable is named, and a password in it is not repeated."""
+    """The message names the variable and does not repeat a password in it."""
     world = make_world("alpha")
     world.configure(["alpha"])
     message = refused(world, world.sync(env={name: value}))
@@ -178,7 +178,7 @@ def test_an_environment_that_no_call_could_use_makes_no_request(
 
 @pytest.mark.parametrize("discovered", [False, True])
 def test_a_mounted_token_that_is_not_there_makes_no_request(make_world: MakeWorld, discovered: bool) -> None:
-    """The variable is named with its value, for accounts that are listed and those that are found."""
+    """The message names the variable and its value, for listed and for discovered accounts."""
     world = make_world("alpha")
     found: dict[str, Any] = {"discover": [{"subscription_id": GUID, "vaults": ["main"]}]} if discovered else {}
     world.configure([] if discovered else ["alpha"], credential={"type": "workload_identity"}, **found)
@@ -187,7 +187,7 @@ def test_a_mounted_token_that_is_not_there_makes_no_request(make_world: MakeWorl
 
 
 def test_without_a_time_zone_database_utc_works_and_another_zone_is_an_error(make_world: MakeWorld) -> None:
-    """The message says that the database is missing, not that the name is wrong, and how to install it."""
+    """The message says that the database is missing and how to install it, not that the name is wrong."""
     world = make_world("alpha")
     (world.folder / "tzdata").mkdir()
     (world.folder / "tzdata" / "__init__.py").touch()  # hides the package
@@ -202,5 +202,5 @@ def test_without_a_time_zone_database_utc_works_and_another_zone_is_an_error(mak
         world.configure(["alpha"], schedule={"cron": "0 9 * * 1-5", **timezone})
         ran = run_keysync("sync", "-c", str(world.path), "--metrics-file", str(world.folder / "keysync.prom"), env=env)
         assert ran.code == 0, ran.err
-        # The metric says when the next run is overdue, which takes the crontab.
+        # The metric for the next run's due time needs the crontab.
         assert "keysync_run_overdue_timestamp_seconds" in (world.folder / "keysync.prom").read_text()

@@ -1,4 +1,4 @@
-"""The programs of tests/benchmarks do what they are measured by; nothing is asserted of how long that took."""
+"""The programs in tests/benchmarks do the work that they measure. No test asserts how long it takes."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def work_of(azure: RunningAzure) -> Work:
 
 
 def keys(azure: RunningAzure) -> dict[str, str]:
-    """What each secret should hold."""
+    """The value that each secret must have."""
     found = azure.do(lambda azure: {name: azure.state.keys(name) for name in NAMES})
     return {f"{name}-{key}-key": value for name in NAMES for key, value in zip(KEYS, found[name], strict=True)}
 
 
 def stored(azure: RunningAzure) -> dict[str, str]:
-    """What each secret holds."""
+    """The value that each secret has."""
     secrets = azure.do(lambda azure: dict(azure.state.vault("main").secrets))
     return {name: versions[-1].value for name, versions in secrets.items()}
 
@@ -42,7 +42,7 @@ def stored(azure: RunningAzure) -> dict[str, str]:
 def test_a_script_writes_what_differs_and_nothing_else(
     module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A secret that is missing, one with another value, and then nothing but the key that was regenerated."""
+    """First a missing secret and one with another value are written; later only the secret of the regenerated key."""
     old = {"name": "acct1-primary-key", "value": "old", "tags": {"team": "render"}}
     with running_azure(data(*NAMES, vaults=({"name": "main", "secrets": [old]},))) as azure:
         for name, value in azure.environ.items():
@@ -66,7 +66,7 @@ def test_a_script_writes_what_differs_and_nothing_else(
 
 @pytest.mark.parametrize(("page", "name"), [(page, name) for page in TABLES for name in TABLES[page]])
 def test_each_table_has_its_place(page: str, name: str) -> None:
-    """Each command with --write finds it, and leaves the rest alone."""
+    """Each command with --write finds its table and changes no other text."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     changed = insert_table(text, name, "new")
     assert f"<!-- table: {name} -->\nnew\n<!-- /table -->" in changed
@@ -101,7 +101,7 @@ def test_each_table_has_its_place(page: str, name: str) -> None:
 def test_a_measurement_writes_its_tables(
     page: str, command: Sequence[str], rows: Sequence[str], tmp_path: Path
 ) -> None:
-    """On a fleet of a few accounts, into a copy of its document."""
+    """Measures a fleet of a few accounts and writes into a copy of the document."""
     before = (ROOT / "docs" / page).read_text(encoding="utf-8")
     copy = tmp_path / page
     copy.write_text(before, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""`check` finds what a run would stumble over, says what to do about each finding, and writes nothing."""
+"""`check` finds what would make a run fail, suggests a fix for each finding, and writes nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def about(found: list[Finding], subject: str, *, level: str | None = None) -> Fi
 
 
 def contents(world: World) -> dict[str, Any]:
-    """All that stands in every vault, by vault and secret."""
+    """The contents of every vault, by vault and secret."""
 
     def look(azure: Any) -> dict[str, Any]:
         return {
@@ -48,14 +48,14 @@ def contents(world: World) -> dict[str, Any]:
 
 
 def rewrite(world: World, change: Callable[[dict[str, Any]], None]) -> None:
-    """Changes the configuration that stands there."""
+    """Changes the existing configuration."""
     document = json.loads(world.path.read_text())
     change(document)
     world.path.write_text(json.dumps(document))
 
 
 def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> None:
-    """Exit code 0, a mark at each line, and no version, tag or secret that was not there before."""
+    """Exit code 0, a mark on each line, and no new version, tag or secret."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
     assert world.sync("--account", "alpha").code == 0
@@ -76,7 +76,7 @@ def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> 
 
 
 def test_every_finding_comes_with_its_fix(make_world: MakeWorld) -> None:
-    """Each thing that is wrong is found in one run, at its own subject, with what to do about it."""
+    """One run finds every problem, reports its subject and suggests a fix."""
     taken = [
         {"name": "unmanaged-primary-key", "value": "by hand", "tags": {"managed-by": "terraform"}},
         {"name": "disabled-primary-key", "value": "off", "enabled": False},
@@ -123,11 +123,11 @@ def test_every_finding_comes_with_its_fix(make_world: MakeWorld) -> None:
     for one in (one for one in found if one["level"] != "ok"):
         assert one["subject"] in text.out
         assert (one["hint"] or "") in text.out
-    assert text.out.index("! ") < text.out.index("✗ ")  # the problems come last
+    assert text.out.index("! ") < text.out.index("✗ ")  # problems come last
 
 
 def test_a_failure_of_an_account_is_reported_once(make_world: MakeWorld) -> None:
-    """Not again for each of its secrets; what a vault has to say of them, and what is another failure, is told still."""
+    """It is not repeated for each secret. The vault's own findings and other failures are still reported."""
     world = make_world(
         "alpha",
         {"name": "norole", "fault": "role_missing"},
@@ -143,14 +143,14 @@ def test_a_failure_of_an_account_is_reported_once(make_world: MakeWorld) -> None
     assert {name for one in found for name in one["affected"] if name.startswith("secret ")} == {
         f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
     }
-    # That the vault may not be written is another thing than that it may not be read.
+    # Being unable to write to the vault and being unable to read it are two findings.
     assert "setSecret" in about(found, "vault closed", level="problem")["hint"]
     assert "getSecret" in about(found, "secret closed/alpha-primary-key", level="problem")["hint"]
-    assert ran.out.count("listKeys/action") == 2  # the message and its cure
+    assert ran.out.count("listKeys/action") == 2  # the message and its fix
 
 
 def test_one_account_can_be_checked_alone(make_world: MakeWorld) -> None:
-    """`--account` leaves the others out, and what is wrong with them."""
+    """`--account` ignores the other accounts and their problems."""
     world = make_world("alpha", {"name": "norole", "fault": "role_missing"})
     world.configure(["alpha", "norole"])
     ran = world.run("check", "--account", "alpha", "--output", "json")
@@ -158,9 +158,9 @@ def test_one_account_can_be_checked_alone(make_world: MakeWorld) -> None:
     assert not any("norole" in one["subject"] for one in findings(ran))
 
 
-@pytest.mark.slow  # it waits for real time to pass
+@pytest.mark.slow  # it waits in real time
 def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world: MakeWorld) -> None:
-    """It is told as a matter of DNS with its host, by `check` and by `sync`, and the other vault gets its secrets."""
+    """`check` and `sync` report a DNS failure with the host name, and the other vault gets its secrets."""
     world = make_world("alpha")
     world.configure([{"name": "alpha", "vaults": ["main", "lost"]}])
     url = "https://keysync-no-such-host.invalid"
@@ -186,7 +186,7 @@ def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world
 
 
 def test_an_untrusted_certificate_is_reported_as_such(make_world: MakeWorld) -> None:
-    """Without the bundle nothing is asked, and the hint names the settings that trust one."""
+    """Without the CA bundle no request succeeds, and the hint names the settings that trust a CA."""
     world = make_world("alpha")
     world.configure(["alpha"])
     rewrite(world, lambda document: document["cloud"].pop("ca_bundle"))
@@ -203,7 +203,7 @@ def test_an_untrusted_certificate_is_reported_as_such(make_world: MakeWorld) -> 
 
 
 def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) -> None:
-    """Entra's refusal is a 400 too, and says nothing about the vault."""
+    """A refusal by Entra also has status 400, but proves nothing about the vault."""
     world = make_world("alpha")
     world.configure(["alpha"])
     found = findings(world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"}))
@@ -215,7 +215,7 @@ def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) ->
 
 
 def sign_in_by_certificate(world: World, end: datetime) -> None:
-    """Lets the configuration sign in by a certificate that ends then."""
+    """Configures sign-in with a certificate that expires at the given time."""
     (world.folder / "sp.pem").write_bytes(certificate_pem(end))
     environ = world.running.environ
     credential = {
@@ -239,7 +239,10 @@ def sign_in_by_certificate(world: World, end: datetime) -> None:
 def test_a_certificate_is_a_finding_before_it_stops_signing_in(
     make_world: MakeWorld, days: float, level: str | None, code: int, verb: str
 ) -> None:
-    """Expired: a problem. Within thirty days: a warning. Each names the file, the date, and how to renew it."""
+    """An expired certificate is a problem; one that expires within thirty days is a warning.
+
+    Each names the file and the date, and says how to renew the certificate.
+    """
     world = make_world("alpha")
     world.configure(["alpha"])
     end = datetime.now(UTC) + timedelta(days=days)
@@ -257,7 +260,7 @@ def test_a_certificate_is_a_finding_before_it_stops_signing_in(
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"])
 def test_a_port_that_another_program_has_is_a_problem(make_world: MakeWorld, answer: bytes) -> None:
-    """`run` could not start; the key and the address are named."""
+    """`run` could not start; the finding names the key and the address."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         threading.Thread(target=answering, args=(taken, answer), daemon=True).start()
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -273,7 +276,7 @@ def test_a_port_that_another_program_has_is_a_problem(make_world: MakeWorld, ans
 
 
 def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> None:
-    """`check` runs beside the daemon, as in its container."""
+    """`check` can run beside the daemon, as in the daemon's container."""
     live = b'{"live": true}'
     with socket.create_server(("127.0.0.1", 0)) as daemon:
         reply = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(live), live)
@@ -287,7 +290,7 @@ def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> N
 
 
 def answering(server: socket.socket, reply: bytes) -> None:
-    """Gives each connection `reply`, until the server ends."""
+    """Answers each connection with `reply` until the server ends."""
     while True:
         try:
             connection, _ = server.accept()
@@ -299,7 +302,9 @@ def answering(server: socket.socket, reply: bytes) -> None:
 
 
 def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWorld) -> None:
-    """The filters are named as the cause; with an account of its own, an entry without a match is a warning only."""
+    """The finding names the filters as the cause. If another account is configured, an entry without a match is only a
+    warning.
+    """
     world = make_world("alpha")
     nothing = [{"subscription_id": SUBSCRIPTION, "name": "render*", "vaults": ["main"]}]
     world.configure(["alpha"], discover=nothing)
@@ -314,7 +319,7 @@ def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWor
 
 
 def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_world: MakeWorld) -> None:
-    """The vault's challenge names the right tenant, so the vault answers: that is not all right, and is not shown so."""
+    """The vault's challenge names the correct tenant, so the vault answers. It is still not shown as in order."""
     world = make_world("alpha")
     world.configure(["alpha"])
     wrong = {**world.running.environ, "AZURE_TENANT_ID": "99999999-0000-4000-8000-000000000000"}
@@ -329,7 +334,7 @@ def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_wo
 
 
 def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: MakeWorld) -> None:
-    """The variable, or the key and the file."""
+    """The hint names the variable, or the key and the file."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_SECRET": "wrong"})
@@ -348,7 +353,7 @@ def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: M
 
 
 def test_a_missing_permission_of_an_access_policy_names_the_permission(make_world: MakeWorld) -> None:
-    """A role would not help there, nor a content type."""
+    """Neither a role nor a content type would help there."""
     world = make_world(
         "alpha", vaults=({"name": "main", "access_policies": True, "denied": ["getSecret", "setSecret"]},)
     )
@@ -365,7 +370,7 @@ def test_a_missing_permission_of_an_access_policy_names_the_permission(make_worl
 
 
 def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_world: MakeWorld) -> None:
-    """As in a sovereign cloud that is behind: what to write under `api_versions`."""
+    """As in a sovereign cloud with older versions: the hint says what to write under `api_versions`."""
     world = make_world("alpha", vaults=({"name": "main", "api_versions": ["7.3", "7.4"]},))
     world.configure(["alpha"])
     ran = world.run("check", "--output", "json")
@@ -376,7 +381,7 @@ def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_worl
 
 
 def test_many_accounts_with_one_wrong_client_secret_are_one_problem(make_world: MakeWorld) -> None:
-    """The cause once, with a count and three names in natural order, and where the secret was read from."""
+    """The cause is shown once, with a count, three names in natural order, and the source of the secret."""
     names = [f"farm{number}" for number in range(1, 13)]
     world = make_world(*names)
     world.configure(names)
@@ -392,7 +397,7 @@ def test_many_accounts_with_one_wrong_client_secret_are_one_problem(make_world: 
 
 
 def test_a_vault_that_refuses_sets_gets_no_tick_for_its_secrets(make_world: MakeWorld) -> None:
-    """What would be created there is no run."""
+    """`check` does not mark the secrets that a run would create there as ok."""
     world = make_world("alpha", vaults=({"name": "main", "denied": ["setSecret"]},))
     world.configure(["alpha"])
     found = findings(world.run("check", "--output", "json"))

@@ -1,4 +1,4 @@
-"""What a service sent commands no terminal."""
+"""Text from a service cannot control the terminal."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ HOSTILE = "a\x1b[2Jb\x9b31mc\u202ed"
 
 
 def test_the_console_log_holds_no_control_character(make_quick_world: Callable[..., World]) -> None:
-    """The log for a person shows a service's code, message and target without their control characters."""
+    """The console log shows a service's code, message and target without control characters."""
     world = make_quick_world("sampleacct")
     world.configure(["sampleacct"])
     fault = Fault(operation="listKeys", kind="status", status=409, code=HOSTILE, message=HOSTILE)

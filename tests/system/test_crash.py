@@ -1,8 +1,8 @@
-"""keysync killed at any point: the next run finds the world as it is and sets it right, with no version too many.
+"""keysync is killed at any point: the next run brings every secret in sync without an extra version.
 
-A process that is killed leaves the vault as it was before one of its writes or after it. So each request of a run is
-stopped, once before it took effect and once after, and the process killed while it waits (`Stopper`); then chance is
-asked, in worlds by chance.
+A killed process leaves the vault as it was before or after one of its writes. So each request of a run is stopped once
+before and once after its effect, and the process is killed while it waits (`Stopper`). Other tests kill runs at random
+moments in random worlds.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CHUNKS, KILLS_IN_A_CHUNK = 12, 25
 
 
 class Runs:
-    """Runs over one world by processes that can be killed."""
+    """Runs over one world, in processes that can be killed."""
 
     def __init__(self, world: World, keysync: WarmKeysync) -> None:
         self.world = world
@@ -46,11 +46,11 @@ class Runs:
         self.keysync.start(SYNC, env=self._environment, out=self._out, err=self._err)
 
     def whole(self) -> Done:
-        """A run to its end."""
+        """A run until its end."""
         return self.keysync.run(SYNC, env=self._environment, folder=self.world.folder)
 
     def killed_at(self, moment: Moment | int) -> bool:
-        """A run that is killed while the world stands still at a moment; false where the moment never came."""
+        """Kills a run while the world is stopped at a moment. Returns false if that moment did not occur."""
         with Stopper(self.world.running, moment) as stopper:
             self._start()
             while not stopper.came.wait(0.02) and not self.keysync.has_ended():
@@ -61,7 +61,7 @@ class Runs:
         return code == SIGKILLED
 
     def killed_after(self, event: int, seconds: float) -> bool:
-        """A run that is killed some time after its `event`-th arrival or reply, while the world goes on."""
+        """Kills a run some time after its `event`-th request or reply, while the world continues."""
         with Stopper(self.world.running, event, hold=False) as stopper:
             self._start()
             while not stopper.came.wait(0.02) and not self.keysync.has_ended():
@@ -71,14 +71,14 @@ class Runs:
             return self.keysync.wait() == SIGKILLED
 
     def moments(self) -> list[Moment]:
-        """Every moment of a whole run."""
+        """Every moment of a complete run."""
         with Stopper(self.world.running, None) as stopper:
             self.whole()
             return stopper.moments
 
 
 def small_world(make_world: MakeWorld) -> tuple[World, list[Slot]]:
-    """One account whose keys have both changed, one whose secret is not there yet, and one whose secret is to be adopted."""
+    """One account whose two keys have changed, one with a missing secret, and one whose secret will be adopted."""
     others = {"team": "render", "cost-centre": "17"}
     accounts = [
         {"name": name, "primary": new_account_key(), "secondary": new_account_key()}
@@ -105,9 +105,9 @@ def small_world(make_world: MakeWorld) -> tuple[World, list[Slot]]:
 
 
 def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[World, list[Slot]]:
-    """One account whose secrets are out of date, and on top of it one is soft-deleted and one disabled.
+    """One account with out-of-date secrets, one of which is also soft-deleted and one disabled.
 
-    `recover_delay` is the seconds that a recovery takes.
+    `recover_delay` is the time in seconds that a recovery takes.
     """
     live = {key: new_account_key() for key in KEYS}
     stored = {
@@ -133,7 +133,7 @@ def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[Wo
 
 
 def heal(runs: Runs, story: Story, how: str) -> None:
-    """The next run: it converges, and says so. `how` tells what came before it."""
+    """Asserts that the next run converges and says so. `how` describes what came before it."""
     done = runs.whole()
     details = f"{how}\n{done.out}\n{done.err}"
     try:
@@ -144,7 +144,7 @@ def heal(runs: Runs, story: Story, how: str) -> None:
 
 
 def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
-    """Kills a run at each chosen moment of it, and heals; returns how many there were."""
+    """Kills a run at each chosen moment and lets the next run converge; returns the number of moments."""
     runs, start = Runs(world, keysync), Snapshot.of(world.running)
     moments = runs.moments()
     assert {moment.operation for moment in moments} >= {"setSecret", "updateSecret", "listKeys", "getSecret"}
@@ -158,12 +158,13 @@ def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: 
 
 
 def test_a_run_killed_at_any_of_its_writes_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
-    """Both keys changed, one secret to create, one to adopt: four writes, each stopped before and after its effect."""
+    """Two changed keys, one secret to create and one to adopt: four writes, each stopped before and after its
+    effect."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation in WRITES) == 8
 
 
 def test_a_run_killed_at_any_of_its_requests_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
-    """The same for the requests that only read or sign in."""
+    """The same for requests that only read or sign in."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation not in WRITES) > 20
 
 
@@ -171,7 +172,8 @@ def test_a_run_killed_at_any_of_its_requests_is_healed_by_the_next(make_world: M
 def test_a_run_killed_while_it_brings_secrets_back_is_healed_by_the_next(
     make_world: MakeWorld, keysync: WarmKeysync, recover_delay: float
 ) -> None:
-    """Recovering (which goes on after the kill) and enabling leave an old value: it is written by the next run."""
+    """A recovery continues after the kill. Recovered and enabled secrets have an old value; the next run updates
+    them."""
     world, slots = world_to_bring_back(make_world, recover_delay)
     assert kill_at_each(world, slots, keysync, lambda moment: moment.operation in WRITES) >= 8
 
@@ -180,7 +182,7 @@ def test_a_run_killed_while_it_brings_secrets_back_is_healed_by_the_next(
 def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
     make_world: MakeWorld, keysync: WarmKeysync, operation: str
 ) -> None:
-    """A killed pass began it, so the name may be free, deleted and there again between two requests of the next."""
+    """A killed run began it. Between two requests of the next run the name may be free, deleted or in use."""
     world, slots = world_to_bring_back(make_world, 3600)
     start = Snapshot.of(world.running)
     vault = world.running.azure.state.vault("main")
@@ -197,7 +199,7 @@ def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
 
 
 def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_world: MakeWorld) -> None:
-    """Once without any short cut: the command as it is started everywhere, in a fresh interpreter."""
+    """Once without a forked process: the command starts as everywhere, in a new interpreter."""
     world, slots = small_world(make_world)
     start = Snapshot.of(world.running)
     command = [sys.executable, "-m", "keysync", "sync", "-c", str(world.path)]
@@ -214,7 +216,7 @@ def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_runs_killed_at_random_are_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync, chunk: int) -> None:
-    """300 kills in all, in a world by chance a chunk; KEYSYNC_CRASH_SEED repeats a run."""
+    """300 kills in total, in a random world for each chunk; KEYSYNC_CRASH_SEED repeats a run."""
     seed = f"{os.environ.get('KEYSYNC_CRASH_SEED') or time.time_ns()}"
     print(f"KEYSYNC_CRASH_SEED={seed}")  # noqa: T201  # shown by pytest if the test fails
     rng = Random(f"{seed} {chunk}")  # noqa: S311  # nothing is kept secret by it
@@ -233,7 +235,7 @@ def test_runs_killed_at_random_are_healed_by_the_next(make_world: MakeWorld, key
 
 
 def regenerate_some(rng: Random, story: Story, accounts: list[dict[str, Any]]) -> None:
-    """Each key changes with an even chance."""
+    """Regenerates each key with a probability of one half."""
     for account in accounts:
         for key in KEYS:
             if rng.random() < 0.5:
@@ -241,6 +243,6 @@ def regenerate_some(rng: Random, story: Story, accounts: list[dict[str, Any]]) -
 
 
 def kill_somewhere(rng: Random, runs: Runs, count: int) -> bool:
-    """Kills a pass within its first `count` arrivals and replies, in a world that stands still or goes on."""
+    """Kills a run within its first `count` requests and replies, in a world that is stopped or continues."""
     event = rng.randrange(count)
     return runs.killed_at(event) if rng.random() < 0.5 else runs.killed_after(event, rng.uniform(0.0, 0.004))

@@ -1,4 +1,4 @@
-"""`keysync run` against the embedded Azure: it keeps keys in sync by itself, and can be told, asked and ended."""
+"""`keysync run` against the embedded Azure: scheduled runs, signals, reloads, the page and shutdown."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.warm import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 MakeWorld = Callable[..., World]
-# Limits wait for slow accounts: on a busy machine any is slow, so they are given up on only where one is to hang.
+# The limits wait for slow accounts. On a busy machine any account is slow, so only tests with a hung one use a short wait.
 TIMEOUTS = {"request": "2s", "account": "20s", "collect": "5s", "shutdown": "2s"}
 SECOND: dict[str, Any] = {"schedule": {"every": "1s"}, "timeouts": TIMEOUTS, "listen": "127.0.0.1:0", "limits": {"changes_per_day": None}}  # fmt: skip
 HOUR: dict[str, Any] = {**SECOND, "schedule": {"every": "1h"}}
@@ -37,7 +37,7 @@ DENIED = {"kind": "status", "status": 403, "code": "AuthorizationFailed", "messa
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmKeysync]:
-    """Forks daemons, so that each test need not wait a second for its imports."""
+    """Forks daemons, so that no test waits a second for the imports."""
     with warm_keysync(clean_environment()) as made:
         yield made
 
@@ -47,7 +47,7 @@ def environment(world: World, **more: str) -> dict[str, str]:
 
 
 def aim(world: World, *faults: dict[str, Any]) -> None:
-    """Puts `faults` in place of those in force."""
+    """Replaces the active faults with `faults`."""
 
     def replace(azure: Any) -> None:
         azure.faults.clear()
@@ -58,7 +58,7 @@ def aim(world: World, *faults: dict[str, Any]) -> None:
 
 
 def served_by(world: World, operation: str, target: str) -> int:
-    """How often Azure was asked for something."""
+    """The number of requests to Azure of one kind."""
     return world.running.do(
         lambda azure: sum(one.operation == operation and one.target == target for one in azure.requests)
     )
@@ -74,16 +74,16 @@ def live(world: World, account: str) -> tuple[str, str]:
 
 
 def regenerate(world: World, account: str, key: str = "Primary") -> str:
-    """Replaces a key; the new one."""
+    """Regenerates a key and returns its new value."""
     world.running.do(lambda azure: azure.state.regenerate(account, key))
     return live(world, account)[key == "Secondary"]
 
 
-# One daemon that nobody disturbs, for all that is only looked at
+# One daemon for all tests that only read from it
 
 
 class Shared:
-    """A daemon over accounts that are well, denied, hung, slow by schedule, and one whose keys are replaced."""
+    """A daemon with accounts in sync, denied, hung, on a slow schedule, and one whose keys are regenerated."""
 
     def __init__(self, world: World, daemon: Daemon) -> None:
         self.world = world
@@ -108,7 +108,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shared]:
 
 
 def test_the_first_run_is_at_the_start(shared: Shared) -> None:
-    """Nobody waits for the first interval; the log says where the page is."""
+    """It does not wait for the first interval. The log has the address of the page."""
     (started,) = shared.daemon.events("daemon.started")
     assert re.fullmatch(r"http://127\.0\.0\.1:[1-9][0-9]*", started["url"])
     assert (started["accounts"], started["vaults"]) == (5, 1)
@@ -116,7 +116,7 @@ def test_the_first_run_is_at_the_start(shared: Shared) -> None:
 
 
 def test_a_regenerated_key_is_in_the_vault_after_the_next_run(shared: Shared) -> None:
-    """As one new version, with one line in the log and one entry in the history."""
+    """It becomes one new version, with one line in the log and one entry in the history."""
     before = len(shared.world.versions("main", "rotating-secondary-key"))
     new = regenerate(shared.world, "rotating", "Secondary")
     shared.daemon.until(lambda: newest(shared.world, "rotating-secondary-key") == new)
@@ -130,7 +130,7 @@ def test_a_regenerated_key_is_in_the_vault_after_the_next_run(shared: Shared) ->
 
 
 def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
-    """While it is busy others go on pass by pass, and each such pass says how many it left out."""
+    """While it is busy the runs continue without it, and each logs the number of skipped accounts."""
     daemon = shared.daemon
     daemon.until(lambda: daemon.account("hung")["busy"])
     attempts = daemon.account("hung")["last_attempt"]
@@ -141,7 +141,7 @@ def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
 
 
 def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
-    """Its failure is told with the hint and with when it is tried again; everybody else is in sync."""
+    """The page shows its failure, the hint and the time of the next try. All other accounts are in sync."""
     denied = shared.daemon.account("denied")
     assert denied["state"] == "failing"
     assert denied["next_try"] is not None
@@ -153,7 +153,7 @@ def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
 
 
 def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
-    """However many runs meet it."""
+    """However many runs fail in the same way."""
     shared.daemon.until(lambda: served_by(shared.world, "listKeys", "denied") >= 3)
     shared.daemon.until_runs(1)
     lines = [line for line in shared.daemon.events("secret.failed") if "denied" in line["secret"]]
@@ -161,7 +161,7 @@ def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
 
 
 def test_an_account_may_have_a_schedule_of_its_own(shared: Shared) -> None:
-    """It is looked at once where the others had several runs."""
+    """It has one run while the others have several."""
     assert served_by(shared.world, "listKeys", "fine") >= 3
     assert served_by(shared.world, "listKeys", "hourly") == 1
     hourly, fine = shared.daemon.account("hourly"), shared.daemon.account("fine")
@@ -171,7 +171,7 @@ def test_an_account_may_have_a_schedule_of_its_own(shared: Shared) -> None:
 
 
 def test_the_probes_tell_that_it_lives_and_is_ready(shared: Shared) -> None:
-    """With the stale accounts by name, which take nobody's readiness away."""
+    """The reply lists the stale accounts; they do not make the daemon unready."""
     daemon = shared.daemon
     live_reply = daemon.get("/healthz")
     assert (live_reply.status, live_reply.json()) == (200, {"live": True, "reason": None})
@@ -183,7 +183,7 @@ def test_the_probes_tell_that_it_lives_and_is_ready(shared: Shared) -> None:
 
 
 def test_the_page_and_the_api_tell_the_same(shared: Shared) -> None:
-    """Every account on both, and a browser is bound to what the page itself brings."""
+    """Both have every account, and the content security policy allows only the page's own resources."""
     status = shared.daemon.status()
     assert [one["name"] for one in status["accounts"]] == ["fine", "rotating", "denied", "hung", "hourly"]
     assert status["counts"]["secrets"] == 10
@@ -199,14 +199,14 @@ def test_the_page_and_the_api_tell_the_same(shared: Shared) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/api/status", "/healthz", "/readyz", "/metrics"])
 def test_nothing_can_be_triggered_over_http(shared: Shared, path: str) -> None:
-    """It is read, and only read."""
+    """Every endpoint is read-only."""
     assert shared.daemon.get(path, method="HEAD").status == 200
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert shared.daemon.get(path, method=method).status == 405
 
 
 def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
-    """The contract's, and those of the snapshot."""
+    """The metrics of the contract and of the snapshot."""
     text = shared.daemon.get("/metrics").text
 
     def value(series: str) -> float:
@@ -228,14 +228,16 @@ def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
     assert f'{{account="{account}/denied"}}' not in "".join(re.findall("keysync_account_last_success.*", text))
 
 
-# Beginning and end
+# Start and shutdown
 
 
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_it_ends_in_time_and_with_the_write_in_flight(
     make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync, signum: signal.Signals
 ) -> None:
-    """Code 0 although an account hangs, whatever signals come late; the write is in the vault once, for the next run too."""
+    """Code 0 although an account hangs and further signals arrive. The vault has one version from the write, also after
+    the next run.
+    """
     world = make_world("writing", {"name": "hung", "fault": "hang"})
     world.configure([{"name": "writing", "secrets": {"secondary": None}}, "hung"], **{**HOUR, "timeouts": {**TIMEOUTS, "collect": "1s", "shutdown": "8s"}})  # fmt: skip
     with running(world.path, environment(world), warm=warm) as daemon, Holding(world.running, "setSecret") as holding:
@@ -262,9 +264,8 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
 
 @pytest.mark.parametrize("reader", ["late", "silent", "gone"])
 def test_a_stderr_without_reader_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
-    """Neither a pipe that is full nor one whose other end is closed: runs go on, and it ends with 0.
-
-    What is read in the end is whole.
+    """Neither a full pipe nor a closed one stops the runs, and the exit code is 0. The lines that are read are
+    complete.
     """
     world = make_world("alpha")
     world.configure(["alpha"], **SECOND)
@@ -297,7 +298,7 @@ def test_a_stderr_without_reader_stops_nothing(make_world: MakeWorld, tmp_path: 
 
 
 def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
-    """A write, the webhook and the collector of traces all hang, and the deadline holds for them together."""
+    """A write, the webhook and the trace collector all hang; one deadline covers them together."""
     world = make_world("alpha", "beta")
     context, bundle = loopback_tls(tmp_path)
     with receiving_in_a_thread(context) as hook, receiving_in_a_thread() as collector:
@@ -315,16 +316,16 @@ def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: Wa
             aim(world, {"operation": "setSecret", "kind": "hang"})
             regenerate(world, "beta")
             daemon.until(lambda: served_by(world, "setSecret", "main/beta-primary-key") == 2)
-            # The deadline, and a second for the process itself.
+            # The deadline, plus a second for the process itself.
             assert daemon.end(within=2 + 1) == 0
             assert daemon.stray == []
 
 
 def test_it_runs_as_pid_1(make_world: MakeWorld) -> None:
-    """As in a container without an init, where a signal without a handler is lost."""
+    """As in a container without an init process, where a signal without a handler is lost."""
     unshare = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]
     if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], check=False, capture_output=True).returncode:  # fmt: skip
-        message = "this machine lets nobody make a namespace of processes"
+        message = "this machine does not allow process namespaces"
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
@@ -342,7 +343,7 @@ def test_it_runs_as_pid_1(make_world: MakeWorld) -> None:
 
 
 def test_a_port_in_use_is_an_error_at_the_start(make_world: MakeWorld, keysync: WarmKeysync) -> None:
-    """Code 2, one sentence with the address, and nothing was asked of Azure."""
+    """Code 2, one sentence with the address, and no request to Azure."""
     world = make_world("alpha")
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -369,7 +370,7 @@ def test_a_bad_configuration_is_an_error_at_the_start(make_world: MakeWorld, key
 
 
 def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """A rollout waits for it, and nobody restarts it."""
+    """A rollout waits for it, and Kubernetes does not restart it."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with Holding(world.running, "listKeys") as holding, running(world.path, environment(world), warm=warm) as daemon:
@@ -383,7 +384,7 @@ def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, w
 
 
 def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """As a sidecar sends them that has just seen the file."""
+    """A sidecar may send a signal as soon as it sees the file."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with running(world.path, environment(world), warm=warm) as daemon:
@@ -395,7 +396,7 @@ def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, warm: WarmK
 
 
 def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """An hour before it would have been due."""
+    """An hour before the run is due."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with running(world.path, environment(world), warm=warm) as daemon:
@@ -407,7 +408,9 @@ def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
 
 
 def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """A bad file is refused with its findings on page, API, metrics and log; the old one works on until it is fixed."""
+    """A bad file is refused; page, API, metrics and log show its findings. The old configuration stays active until the
+    fix.
+    """
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
@@ -432,12 +435,12 @@ def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKe
         assert daemon.stray == []
 
 
-# Files that change
+# Changed files
 
 
 @pytest.fixture
 def world_of(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorld:
-    """Makes worlds whose sign-in data this process has, for a daemon that is served in it."""
+    """Makes worlds whose sign-in data is in this process's environment, for a daemon in the test's own loop."""
     for name in list(os.environ):
         if name.upper().startswith(("AZURE_", "KEYSYNC_")) or name.upper().endswith("_PROXY"):
             monkeypatch.delenv(name)
@@ -452,7 +455,7 @@ def world_of(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorl
 
 
 async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) -> None:
-    """A new account of the subscription is served, one that was deleted is gone from the page, and its secrets stay."""
+    """A new account of the subscription is served. A deleted one disappears from the page, and its secrets stay."""
     late = {"name": "late", "tags": {"keysync": "yes"}}
     world = world_of({"name": "alpha", "tags": {"keysync": "yes"}}, {"name": "other"})
     found = {"subscription_id": SUBSCRIPTION, "tags": {"keysync": "yes"}, "vaults": ["main"]}
@@ -478,7 +481,7 @@ async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) ->
 
 
 async def test_a_failed_listing_removes_no_account(world_of: MakeWorld) -> None:
-    """Accounts that were found stay served while they cannot be listed; the log says so once."""
+    """Discovered accounts are served while the listing fails, and the log says so once."""
     world = world_of("alpha")
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
@@ -494,7 +497,7 @@ async def test_a_failed_listing_removes_no_account(world_of: MakeWorld) -> None:
 
 
 async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(world_of: MakeWorld) -> None:
-    """Whoever looks at the page sees that neither is served, and why."""
+    """The page shows that neither is served, and why."""
     world = world_of("twin", {"name": "twin", "resource_group": "elsewhere"})
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
@@ -509,7 +512,7 @@ async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(wor
 
 
 async def test_accounts_come_and_go_with_the_file(world_of: MakeWorld) -> None:
-    """A new one is served at once, a removed one is gone from page and metrics, and its secrets stay."""
+    """A new account is served at once. A removed one disappears from page and metrics, and its secrets stay."""
     world = world_of("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     async with serving(world.path) as daemon:
@@ -524,7 +527,7 @@ async def test_accounts_come_and_go_with_the_file(world_of: MakeWorld) -> None:
 
 
 async def test_a_removed_account_leaves_no_series_behind(world_of: MakeWorld) -> None:
-    """An alert on an account's last success would fire for ever."""
+    """Otherwise an alert on the account's last success would fire forever."""
     world = world_of("alpha", "beta")
     world.configure(["alpha", "beta"], **HOUR)
     async with serving(world.path) as daemon:
@@ -535,7 +538,7 @@ async def test_a_removed_account_leaves_no_series_behind(world_of: MakeWorld) ->
 
 
 async def test_an_invalid_file_is_refused_until_it_is_fixed_or_reverted(world_of: MakeWorld) -> None:
-    """Its findings are shown once, and are gone with it: also where the old content comes back."""
+    """Its findings are shown once, and disappear with the fix or when the old content returns."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
@@ -553,7 +556,7 @@ async def test_an_invalid_file_is_refused_until_it_is_fixed_or_reverted(world_of
 
 
 async def test_a_file_that_cannot_be_opened_is_refused(world_of: MakeWorld) -> None:
-    """What only shows when clients are made is refused all the same, and nothing of it stays open."""
+    """Errors that appear only when clients are created also refuse the file, and no client stays open."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     good = world.path.read_text()
@@ -573,7 +576,7 @@ async def test_a_file_that_cannot_be_opened_is_refused(world_of: MakeWorld) -> N
 
 
 async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_path: Path) -> None:
-    """Kubernetes points ..data to another folder."""
+    """Kubernetes points the link ..data to another folder."""
     world = world_of("alpha", "beta")
     mount = tmp_path / "mount"
     for number, names in enumerate((["alpha"], ["alpha", "beta"])):
@@ -591,7 +594,7 @@ async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_pat
 
 @pytest.mark.slow
 def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """Within two looks, which are five seconds apart."""
+    """Within two checks, which are five seconds apart."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
     with running(world.path, environment(world), warm=warm) as daemon:
@@ -601,7 +604,7 @@ def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, 
 
 
 async def test_a_client_secret_that_rotates_is_picked_up(world_of: MakeWorld, tmp_path: Path) -> None:
-    """At once, although the old one had failed so often that its breaker was open and its accounts were left out."""
+    """At once, although the old secret had opened the circuit breaker and its accounts were skipped."""
     world = world_of("alpha", "beta", "gamma")
     endpoints = world.running.azure.endpoints
     mounted = tmp_path / "client-secret"
@@ -620,7 +623,7 @@ async def test_a_client_secret_that_rotates_is_picked_up(world_of: MakeWorld, tm
 async def test_a_federated_token_that_rotates_is_picked_up(
     world_of: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The token file is read for each token request, so a new content is used at once."""
+    """The token file is read for each token request, so new content is used at once."""
     world = world_of("alpha")
     sent: list[str] = []
     entra = world.running.azure._entra
@@ -631,7 +634,7 @@ async def test_a_federated_token_that_rotates_is_picked_up(
         check(call, form, tenant)
 
     monkeypatch.setattr(entra, "_check_client", listening)
-    # So short that each run needs a new one.
+    # Tokens are so short-lived that each run needs a new one.
     monkeypatch.setattr(entra, "_data", entra._data.model_copy(update={"token_lifetime": 60}))
     token = tmp_path / "token"
     token.write_text("first")
@@ -642,7 +645,7 @@ async def test_a_federated_token_that_rotates_is_picked_up(
         (report,) = await daemon.until_runs(1)
         assert {result.outcome for result in report.results} == {"created"}
         token.write_text("other")
-        # azure-identity asks for no new token within 30 seconds of the last request unless the old one is refused.
+        # azure-identity requests no new token within 30 seconds of the last request unless the old one is refused.
         world.running.do(lambda azure: azure.revoke_tokens())
         await daemon.until(lambda: sent[-1] == "other")
         (report,) = await daemon.until_runs(1)
@@ -657,7 +660,9 @@ async def test_a_federated_token_that_rotates_is_picked_up(
 async def test_a_vault_that_is_not_found_opens_its_breaker_and_closes_it_again(
     world_of: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While its name does not resolve the other vault is served, and few calls are made; then it is caught up with."""
+    """While its name does not resolve, the other vault is served and few calls are made. Later its secrets are brought
+    in sync.
+    """
     world = world_of("alpha", "beta", "gamma", vaults=("main", "lost"))
     names = {"vaults": ["main", "lost"]}
     world.configure(
@@ -694,9 +699,9 @@ async def test_a_vault_that_is_not_found_opens_its_breaker_and_closes_it_again(
     assert newest(world, "gamma-primary-key", "lost") == live(world, "gamma")[0]
 
 
-@pytest.mark.slow  # it waits for real time to pass
+@pytest.mark.slow  # it waits in real time
 async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of: MakeWorld) -> None:
-    """The other vault's secrets are not held up meanwhile."""
+    """The other vault's secrets are not delayed."""
     world = world_of("alpha", "beta", "gamma", vaults=("main", "stuck"))
     accounts = [{"name": name, "vaults": ["main", "stuck"]} for name in ("alpha", "beta", "gamma")]
     world.configure(accounts, **{**SECOND, "timeouts": {**TIMEOUTS, "request": "300ms", "collect": "200ms"}})
@@ -714,7 +719,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
 
 
 async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(world_of: MakeWorld) -> None:
-    """As with 30 s a request and 2 m an account: four attempts and their pauses are longer than the account's deadline."""
+    """With 30 s for a request and 2 m for an account, four attempts with their pauses exceed the account's deadline."""
     world = world_of("alpha", "beta", "gamma")
     timeouts = {**TIMEOUTS, "request": "150ms", "account": "600ms"}
     world.configure(["alpha", "beta", "gamma"], **{**HOUR, "timeouts": timeouts})
@@ -729,7 +734,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(w
 def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
     make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync
 ) -> None:
-    """The daemon goes on looking, tells how to accept, and is back at work after a one-off run that did."""
+    """The daemon keeps checking, shows how to accept, and continues after a one-off run that accepts."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"], **{**HOUR, "limits": {"creates": 1}})
     with running(world.path, environment(world), warm=warm) as daemon:
@@ -761,7 +766,7 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
 
 
 def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """Drift is shown for as long as it lasts, and told in the log once."""
+    """Drift is shown while it lasts, and logged once."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
     with running(world.path, environment(world, KEYSYNC_READ_ONLY="1"), warm=warm) as daemon:
@@ -779,7 +784,7 @@ def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, warm: WarmK
 
 
 async def test_identical_failures_are_counted_until_they_change(world_of: MakeWorld) -> None:
-    """One line when they begin, one with their number when they are over."""
+    """One line when they begin, and one with their count when they end."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     aim(world, {"operation": "listKeys", "kind": "status", "status": 409, "code": "Conflict"})
@@ -799,7 +804,7 @@ async def test_identical_failures_are_counted_until_they_change(world_of: MakeWo
 
 
 async def test_two_keys_that_changed_at_once_are_warned_of(world_of: MakeWorld) -> None:
-    """Both are written; whoever used either was cut off."""
+    """Both are written, but clients of either key were cut off."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
     async with serving(world.path) as daemon:
@@ -823,7 +828,7 @@ async def test_two_keys_that_changed_at_once_are_warned_of(world_of: MakeWorld) 
 
 
 def ghost(owner: str) -> dict[str, Any]:
-    """A secret of ours for an account that Azure does not have."""
+    """A managed secret of an account that Azure does not have."""
     source = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/ghost"
     tags = {"managed-by": "keysync", "keysync-source": source, "keysync-key": "primary", "keysync-owner": owner}
     return {"name": "ghost-primary-key", "value": "a key of an account that is gone", "tags": tags}
@@ -834,7 +839,7 @@ def is_enabled(world: World) -> bool:
 
 
 async def test_an_orphan_is_removed_after_three_runs_that_prove_it(world_of: MakeWorld) -> None:
-    """ARM says 404 and the listing lacks the account in each of them; the first two only tell."""
+    """In each of them ARM replies 404 and the listing lacks the account; the first two only report."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
@@ -849,7 +854,7 @@ async def test_an_orphan_is_removed_after_three_runs_that_prove_it(world_of: Mak
 
 
 async def test_runs_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld) -> None:
-    """Three signals within a moment are not three runs of the schedule."""
+    """Three signals in quick succession are not three scheduled runs."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
@@ -858,15 +863,15 @@ async def test_runs_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld)
         assert is_enabled(world)
 
 
-@pytest.mark.slow  # it waits for real time to pass
+@pytest.mark.slow  # it waits in real time
 async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld) -> None:
-    """A 404 alone proves nothing; the run warns and serves the accounts, and the count begins anew."""
+    """A 404 alone proves nothing. The run warns and serves the accounts, and the count restarts at zero."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
     async with serving(world.path) as daemon:
         await daemon.first_run()
         aim(world, {"operation": "listAccounts", **DENIED})
-        await daemon.until_runs(1)  # it may have begun before
+        await daemon.until_runs(1)  # it may have begun earlier
         reports = await daemon.until_runs(3)
         assert is_enabled(world)
         assert all("is unknown" in " ".join(report.warnings) for report in reports)
@@ -878,7 +883,7 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
 
 
 async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(world_of: MakeWorld) -> None:
-    """Runs of the general schedule are proof enough; an account that is left out takes nothing from it."""
+    """Runs of the general schedule are proof enough; a skipped account does not reset the count."""
     world = world_of("alpha", "hourly", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     hourly = {"name": "hourly", "schedule": {"every": "1h"}}
     world.configure(["alpha", hourly], **SECOND, owner="tests", orphans="disable")
@@ -891,7 +896,7 @@ async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(
 
 
 def test_the_webhook_gets_each_change_of_state_once(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
-    """Changed, failed and recovered, over TLS that SSL_CERT_FILE vouches for."""
+    """Changed, failed and recovered, over TLS with the CA in SSL_CERT_FILE."""
     world = make_world("alpha")
     context, bundle = loopback_tls(tmp_path)
     (tmp_path / "signing").write_text("a-secret-that-signs-the-requests-of-this-test")
@@ -916,7 +921,7 @@ def test_the_webhook_gets_each_change_of_state_once(make_world: MakeWorld, warm:
 
 
 def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, warm: WarmKeysync) -> None:
-    """One trace a run, with the account below it and the secret that was written below that."""
+    """One trace for each run, with a span for the account and, below it, one for the written secret."""
     otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)

@@ -34,7 +34,7 @@ READY_FIELDS = {
 
 @contextmanager
 def started(*arguments: str, temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """A command that runs until it is told to end; ended in any case."""
+    """A command that runs until a signal; it is killed at the end of the block."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", "-X", "dev", "-m", "keysync", *arguments],
         env={**clean_environment(), "TMPDIR": str(temporary), "PYTHONUNBUFFERED": "1"},
@@ -51,14 +51,14 @@ def started(*arguments: str, temporary: Path) -> Iterator[subprocess.Popen[str]]
 
 
 def ends(process: subprocess.Popen[str], signum: signal.Signals) -> tuple[int, str, str]:
-    """Code, stdout and stderr once the signal has done its work."""
+    """Exit code, stdout and stderr after the signal."""
     process.send_signal(signum)
     out, err = process.communicate(timeout=15)
     return process.returncode, out, err
 
 
 def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
-    """Three runs show writes, refusals and failures, exit with 0, and leave nothing behind."""
+    """Three runs show writes, refusals and failures, exit with 0, and leave no files."""
     began = time.monotonic()
     ran = run_keysync("demo", "--once", "--every", "1", env={"TMPDIR": str(tmp_path)}, cwd=tmp_path)
     assert ran.code == 0, ran.err
@@ -74,7 +74,7 @@ def test_demo_once_ends_by_itself(tmp_path: Path) -> None:
 
 
 def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
-    """At debug level neither a key, a token nor a sample's stored value is shown."""
+    """The debug log shows no key, token or sample value."""
     ran = run_keysync("demo", "--once", "--every", "1", "--log-level", "debug", env={"TMPDIR": str(tmp_path)})
     assert ran.code == 0, ran.err
     assert "Request URL" in ran.err
@@ -84,7 +84,7 @@ def test_a_demo_shows_no_secret_at_any_level(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_demo_ends_cleanly_on_a_signal(tmp_path: Path, signum: signal.Signals) -> None:
-    """Ctrl-C is how a demo ends, or closing its terminal: exit code 0, a closing line, no traceback and no temporary files."""
+    """Ctrl-C or closing the terminal ends a demo: exit code 0, a closing line, no traceback and no temporary files."""
     with started("demo", "--every", "1", temporary=tmp_path) as process:
         assert process.stdout is not None
         for line in process.stdout:
@@ -98,7 +98,9 @@ def test_a_demo_ends_cleanly_on_a_signal(tmp_path: Path, signum: signal.Signals)
 
 
 def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None:
-    """The ready file has the contract's fields, is for its owner only and is true; SIGTERM ends with 0."""
+    """The ready file has the contract's fields, is readable by its owner only and is correct; SIGTERM ends the command
+    with 0.
+    """
     temporary, ready = tmp_path / "tmp", tmp_path / "ready.json"
     temporary.mkdir()
     with started("emulator", "--ready-file", str(ready), temporary=temporary) as process:
@@ -127,7 +129,7 @@ def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None
 
 
 def test_what_an_emulator_prints_is_a_configuration(tmp_path: Path) -> None:
-    """The printed configuration and variables are all that a first sync needs."""
+    """A first sync needs only the printed configuration and variables."""
     data, ready, config = tmp_path / "data.yaml", tmp_path / "ready.json", tmp_path / "keysync.yaml"
     account = {"subscription_id": "11111111-2222-3333-4444-555555555555", "resource_group": "group", "name": "alpha"}
     data.write_text(json.dumps({"accounts": [account], "vaults": [{"name": "kv-alpha"}]}))
@@ -159,7 +161,7 @@ def test_what_an_emulator_prints_is_a_configuration(tmp_path: Path) -> None:
     ],
 )
 def test_an_emulator_refuses_wrong_options(tmp_path: Path, arguments: list[str], part: str) -> None:
-    """Exit code 2 and what is wrong, before anything is served."""
+    """Exit code 2 and the reason, before the server starts."""
     ran = run_keysync("emulator", *arguments, cwd=tmp_path)
     assert ran.code == 2
     assert part in ran.err
@@ -167,7 +169,7 @@ def test_an_emulator_refuses_wrong_options(tmp_path: Path, arguments: list[str],
 
 
 def test_version_help_and_schema() -> None:
-    """The version is the package's, each command is in the help, and the schema is the file in the repository."""
+    """The version is the package's, the help lists each command, and the schema equals the file in the repository."""
     assert run_keysync("--version").out == f"keysync {__version__}\n"
     help_text = run_keysync("--help")
     assert help_text.code == 0

@@ -1,4 +1,4 @@
-"""The files in deploy/azure: the roles are keysync's, the templates hold together, and each script is run."""
+"""The files in deploy/azure: roles equal keysync's, templates are consistent, and each script runs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def template(name: str) -> Any:
 
 
 def test_each_role_has_a_file_and_each_file_its_role() -> None:
-    """The same definition as `keysync role` makes, with a scope to be filled in."""
+    """Each file has the definition that `keysync role` makes, with a scope to fill in."""
     wanted = {f"{role.title.lower().replace(' ', '-')}.json": key for key, role in ROLES.items()}
     assert {path.name for path in (AZURE / "roles").iterdir()} == set(wanted)
     for name, key in wanted.items():
@@ -52,7 +52,7 @@ def test_each_role_has_a_file_and_each_file_its_role() -> None:
 
 
 def test_the_template_defines_the_same_roles() -> None:
-    """By their titles, actions and descriptions."""
+    """With the same titles, actions and descriptions."""
     by_title = {role.title: role for role in ROLES.values()}
     found: dict[str, Role] = {}
     for one in template("workload-identity.json")["resources"]:
@@ -77,7 +77,7 @@ def test_the_template_defines_the_same_roles() -> None:
 
 
 def expressions(value: object) -> Iterator[str]:
-    """The expressions of a template, those of nested templates left out: they have parameters of their own."""
+    """The expressions of a template, without those of nested templates, which have their own parameters."""
     if isinstance(value, str) and value.startswith("[") and not value.startswith("[["):
         assert value.endswith("]")
         yield value
@@ -92,7 +92,7 @@ def expressions(value: object) -> Iterator[str]:
 
 
 def nested(value: object) -> Iterator[Any]:
-    """A template and those within."""
+    """A template and the templates nested in it."""
     if isinstance(value, dict):
         if "$schema" in value:
             yield value
@@ -111,7 +111,7 @@ def deployments(one: Any) -> Iterator[Any]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_reference_of_a_template_resolves(name: str) -> None:
-    """Each parameter and variable is there, and used; in nested templates too, which are given what they take."""
+    """Each parameter and variable exists and is used. Nested templates get exactly the parameters that they declare."""
     for one in nested(template(name)):
         texts = " ".join(expressions({key: value for key, value in one.items() if key != "$schema"}))
         assert set(re.findall(r"parameters\('(\w+)'\)", texts)) == set(one.get("parameters", {}))
@@ -125,7 +125,7 @@ def test_every_reference_of_a_template_resolves(name: str) -> None:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_resource_of_a_template_is_whole(name: str) -> None:
-    """It has a version of its interface and a name, its parentheses close, and it waits for what there is."""
+    """It has an API version and a name, its parentheses are balanced, and its dependencies exist."""
     for one in nested(template(name)):
         assert re.fullmatch(
             r"https://schema\.management\.azure\.com/schemas/20\d\d-\d\d-\d\d/\w+\.json#", one["$schema"]
@@ -143,7 +143,7 @@ def test_every_resource_of_a_template_is_whole(name: str) -> None:
 
 
 def test_parameters_of_templates_are_described_and_shown_as_they_are() -> None:
-    """And the page gives each that has no default."""
+    """The page lists each parameter that has no default."""
     page = (AZURE / "README.md").read_text(encoding="utf-8")
     for name in TEMPLATES:
         properties = template(name)["parameters"]
@@ -162,12 +162,12 @@ def test_parameters_of_templates_are_described_and_shown_as_they_are() -> None:
 
 @pytest.mark.parametrize("name", ["docker-run.yaml", "managed-identity.yaml"])
 def test_configurations_are_valid(name: str) -> None:
-    """And need no file and no variable."""
+    """Without any other file or variable."""
     assert load_config(AZURE / name, {}).accounts
 
 
 def test_the_container_instance_holds_its_configuration() -> None:
-    """In base64, word for word, where keysync looks for it; and its probe is where keysync listens."""
+    """In base64, unchanged, at the path that keysync reads; the probe uses the port that keysync serves."""
     group = yaml(AZURE / "container-instance.yaml")["properties"]
     (volume,), (container,) = group["volumes"], group["containers"]
     text = base64.b64decode(volume["secret"]["keysync.yaml"], validate=True).decode()
@@ -182,7 +182,7 @@ def test_the_container_instance_holds_its_configuration() -> None:
 
 
 def test_the_job_ends_before_the_next_one_and_mounts_its_configuration() -> None:
-    """Five minutes, 270 seconds, and the file where keysync looks for it."""
+    """Every five minutes, at most 270 seconds, and with the file at the path that keysync reads."""
     (job,) = template("container-apps-job.json")["resources"]
     settings, pod = job["properties"]["configuration"], job["properties"]["template"]
     assert settings["triggerType"] == "Schedule"
@@ -198,7 +198,7 @@ def test_the_job_ends_before_the_next_one_and_mounts_its_configuration() -> None
 
 
 def programs(folder: Path, name: str, text: str) -> str:
-    """A program on a PATH of its own."""
+    """A program in its own PATH folder."""
     place = folder / "programs"
     place.mkdir(exist_ok=True)
     (place / name).write_text(text)
@@ -207,14 +207,14 @@ def programs(folder: Path, name: str, text: str) -> str:
 
 
 def test_the_identity_is_made_and_gets_what_the_configuration_needs(make_world: MakeWorld, tmp_path: Path) -> None:
-    """The federated credential names the service account, and `keysync role` has the last word."""
+    """The federated credential names the service account, and `keysync role` grants the roles."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="us")
     place = programs(tmp_path, "keysync", f'#!/bin/sh\nexec {sys.executable} -m keysync "$@"\n')
     folder = tmp_path / "az"
     folder.mkdir()
     vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
-    # The `az` of the run comes first on PATH, and then this.
+    # PATH begins with this run's `az`, followed by this folder.
     path = os.pathsep.join((str(folder), place, os.environ["PATH"]))
     given = {
         "RESOURCE_GROUP": "render group",
@@ -236,12 +236,14 @@ def test_the_identity_is_made_and_gets_what_the_configuration_needs(make_world: 
 
 
 def test_docker_run_serves_with_the_configuration_that_comes_with_it(make_world: MakeWorld, tmp_path: Path) -> None:
-    """What docker would be given: no root, nothing to write to, no value of a secret; and a pass with just that."""
+    """The arguments of docker: no root, a read-only file system and no secret values. A sync run works with exactly
+    these.
+    """
     world = make_world("sampleacct")
     world.configure(["sampleacct"])
     mine, theirs = json.loads(world.path.read_text()), yaml(AZURE / "docker-run.yaml")
-    del mine["listen"]  # a free port, for tests alone
-    # Addresses and ids are the reader's to set; all else is as it comes.
+    del mine["listen"]  # a free port, for the tests only
+    # The reader sets addresses and ids; everything else is unchanged.
     assert {key for key in theirs if key not in mine} == {"listen"}
     theirs |= {key: mine[key] for key in ("cloud", "vaults", "accounts")}
     world.path.write_text(json.dumps(theirs))

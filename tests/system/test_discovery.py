@@ -1,4 +1,4 @@
-"""`discover` by the commands: `accounts`, `sync`, `plan`, `check`, `adopt`."""
+"""`discover` in the commands `accounts`, `sync`, `plan`, `check` and `adopt`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DENIED = {"operation": "listAccounts", "status": 403, "code": "AuthorizationFail
 
 
 class WarmWorld(World):
-    """A world whose commands start in no time."""
+    """A world whose commands start quickly."""
 
     def __init__(self, world: World, keysync: WarmKeysync) -> None:
         super().__init__(world.running, world.folder)
@@ -42,7 +42,7 @@ class WarmWorld(World):
 
 @pytest.fixture
 def make_world(make_world: MakeWorld, keysync: WarmKeysync) -> MakeWorld:
-    """Makes warm worlds."""
+    """Makes such worlds."""
     return lambda *accounts, **options: WarmWorld(make_world(*accounts, **options), keysync)
 
 
@@ -64,7 +64,7 @@ def states(ran: Ran) -> dict[str, str]:
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    """Two subscriptions with one name in common, and accounts that have no keys to give."""
+    """Two subscriptions with one account name in common, and accounts that have no keys."""
     made = make_world(
         "alpha",
         "beta",
@@ -82,7 +82,7 @@ def world(make_world: MakeWorld) -> World:
 
 @pytest.mark.parametrize("via", ["list", "resource_graph"])
 def test_accounts_lists_what_is_covered(world: World, via: str) -> None:
-    """Each account with its source and state; refused ones make it 1; no key is asked for."""
+    """Each account has its source and state. A refused account makes the exit code 1. No key is requested."""
     world.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault", via=via)])
     ran = world.run("accounts", "--output", "json")
     assert ran.code == 1
@@ -106,7 +106,7 @@ def test_accounts_lists_what_is_covered(world: World, via: str) -> None:
 
 
 def test_accounts_as_a_table(world: World) -> None:
-    """One line an account, one a reason, and a summary."""
+    """One line for each account, one for each reason, and a summary."""
     ran = world.run("accounts")
     assert ran.code == 1
     lines = ran.out.splitlines()
@@ -128,7 +128,7 @@ def test_accounts_are_shown_in_natural_order(make_world: MakeWorld) -> None:
 
 
 def test_accounts_without_discovery_makes_no_request(make_world: MakeWorld) -> None:
-    """What is listed is covered, and that is 0."""
+    """Only listed accounts are covered, and the exit code is 0."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("accounts", "--output", "json")
@@ -139,7 +139,7 @@ def test_accounts_without_discovery_makes_no_request(make_world: MakeWorld) -> N
 
 
 def test_a_run_serves_what_was_discovered_and_refuses_collisions(world: World) -> None:
-    """New accounts come with the next run; refused ones are items with the reason."""
+    """The next run serves new accounts; refused ones are items with a reason."""
     ran = world.sync()
     assert ran.code == 1
     outcomes = ran.outcomes()
@@ -157,7 +157,7 @@ def test_a_run_serves_what_was_discovered_and_refuses_collisions(world: World) -
 
 @pytest.mark.parametrize("via", ["list", "resource_graph"])
 def test_an_account_whose_last_operation_failed_is_served(make_world: MakeWorld, via: str) -> None:
-    """It has keys, and consumers that use them; only what is not there yet, or not any more, is left out."""
+    """It has keys that clients use. Only accounts that do not exist yet, or no longer exist, are skipped."""
     states = ("Succeeded", "Failed", "Cancelled", "Creating", "Deleting", "Invalid")
     world = make_world(*({"name": state.lower(), "provisioning_state": state} for state in states))
     world.configure([], discover=[discover(via=via)])
@@ -171,7 +171,9 @@ def test_an_account_whose_last_operation_failed_is_served(make_world: MakeWorld,
 
 
 def test_an_account_that_was_moved_is_refused_before_its_next_regeneration(make_world: MakeWorld) -> None:
-    """Its secrets are right and marked for its former id: the first run says so, and the command that it names resolves it."""
+    """Its secrets have the right values but carry its former id. The first run says so, and the suggested command
+    resolves it.
+    """
     world = make_world("alpha", "beta")
     world.configure([], discover=[discover()])
     assert world.sync().code == 0
@@ -197,7 +199,9 @@ def test_an_account_that_was_moved_is_refused_before_its_next_regeneration(make_
 
 
 def test_a_listed_account_that_moved_to_another_group_is_reported_with_its_new_id(make_world: MakeWorld) -> None:
-    """What stands under `accounts` is not there any more, and what was found there is refused: the reason says what to change."""
+    """The entry under `accounts` no longer exists, and the discovered account is refused. The reason says what to
+    change.
+    """
     world = make_world("alpha")
     world.configure(["alpha"], discover=[discover()])
     assert world.sync().code == 0
@@ -212,7 +216,7 @@ def test_a_listed_account_that_moved_to_another_group_is_reported_with_its_new_i
 
 
 def test_secrets_of_a_skipped_account_are_a_warning_in_the_orphan_search(make_world: MakeWorld) -> None:
-    """A one-off run remembers nothing, but the vault does."""
+    """A one-off run keeps no state, but the vault does."""
     world = make_world("alpha", "beta", {"name": "nokeys", "allowed_authentication_modes": ["AAD"]})
     world.configure([], discover=[discover()], **orphan_rules())
     assert world.sync().report["warnings"] == []
@@ -224,7 +228,9 @@ def test_secrets_of_a_skipped_account_are_a_warning_in_the_orphan_search(make_wo
 
 
 def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> None:
-    """`plan --exit-code` finds what a new account needs; `--account` and `--shard` narrow discovered ones too."""
+    """`plan --exit-code` reports what a new account needs; `--account` and `--shard` also select among discovered
+    accounts.
+    """
     world = make_world("alpha", "beta", "gamma")
     world.configure([], discover=[discover()])
     plan = world.run("plan", "--exit-code", "--output", "json", "--account", "BETA")
@@ -243,7 +249,7 @@ def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> 
 
 
 def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
-    """Exit 1, the CloudError in the log, a warning with the scope and the cure; the rest is done."""
+    """Exit code 1, the CloudError in the log, a warning with the scope and the fix. Everything else is synced."""
     aim(world, target=OTHER)
     ran = world.sync()
     assert ran.code == 1
@@ -278,7 +284,7 @@ def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
     ],
 )
 def test_what_is_not_there_is_that_entrys_failure(make_world: MakeWorld, entry: Any, scope: str, code: str) -> None:
-    """Other entries, and what is listed, are served all the same."""
+    """Other entries and listed accounts are still served."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], discover=[entry, discover(name="b*")])
     ran = world.sync()
@@ -290,7 +296,7 @@ def test_what_is_not_there_is_that_entrys_failure(make_world: MakeWorld, entry: 
 
 
 def test_a_filter_that_matches_nothing_is_a_warning_that_names_it(make_world: MakeWorld) -> None:
-    """All is served that there is, so it is 0."""
+    """All existing accounts are served, so the exit code is 0."""
     world = make_world("alpha")
     world.configure(["alpha"], discover=[discover(name="x*"), discover(tags={"a": "b"}), discover(exclude=["y?"])])
     ran = world.sync()
@@ -302,7 +308,7 @@ def test_a_filter_that_matches_nothing_is_a_warning_that_names_it(make_world: Ma
 
 
 def test_the_doctor_says_what_discovery_found(world: World) -> None:
-    """Accounts that were refused, and scopes that cannot be listed, are problems; those without keys are not."""
+    """Refused accounts and scopes that cannot be listed are problems; accounts without keys are not."""
     aim(world, target=OTHER)
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
@@ -319,7 +325,7 @@ def orphan_rules(**more: Any) -> dict[str, Any]:
 
 
 def test_nothing_is_removed_while_a_listing_is_not_whole(make_world: MakeWorld) -> None:
-    """Not even what is proven gone: the other subscription could not be listed."""
+    """Not even a proven orphan, because the other subscription could not be listed."""
     world = make_world("alpha", "beta", {"name": "gamma", "subscription_id": OTHER})
     entries = {"discover": [discover(SUBSCRIPTION, OTHER)]}
     world.configure([], **entries, **orphan_rules())
@@ -340,7 +346,9 @@ def test_nothing_is_removed_while_a_listing_is_not_whole(make_world: MakeWorld) 
 
 
 def test_secrets_of_skipped_accounts_are_no_orphans(make_world: MakeWorld) -> None:
-    """Neither of one that gives no keys any more, nor of two that collide since yesterday; of one that is excluded they are."""
+    """Secrets of an account that no longer has keys, or of two conflicting accounts, are kept; those of an excluded
+    account are orphans.
+    """
     world = make_world("alpha", "beta", "gamma", {"name": "delta", "subscription_id": OTHER})
     world.configure([], discover=[discover(SUBSCRIPTION, OTHER)], **orphan_rules())
     assert world.sync().code == 0
@@ -357,7 +365,7 @@ def test_secrets_of_skipped_accounts_are_no_orphans(make_world: MakeWorld) -> No
 
 
 def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld) -> None:
-    """Told before the first request, with what to install; the other way needs no extra."""
+    """Reported before the first request, with what to install. The other way to list needs no extra."""
     world = make_world("alpha")
     world.configure([], discover=[discover(), discover(via="resource_graph")])
     start = "import sys; sys.modules['azure.mgmt.resourcegraph'] = None; from keysync.cli.main import main; main()"
@@ -376,7 +384,7 @@ def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld
 
 @pytest.mark.parametrize("command", ["sync", "accounts"])
 def test_an_interrupted_listing_ends_the_command(make_world: MakeWorld, command: str) -> None:
-    """SIGINT while a list hangs: 130, with a report that says that not everything was seen."""
+    """SIGINT while a list request hangs: exit code 130 and a report that says that it is incomplete."""
     world = make_world("alpha")
     world.configure([], discover=[discover()])
     aim(world, kind="hang")
@@ -397,7 +405,7 @@ def test_an_interrupted_listing_ends_the_command(make_world: MakeWorld, command:
 
 
 def test_no_key_is_in_any_output_of_a_listing(world: World) -> None:
-    """Neither as a table nor as JSON, nor in the log at its most talkative."""
+    """Neither in the table, nor in the JSON report, nor in the debug log."""
     keys = [key for name in ("alpha", "beta", "gamma") for key in world.running.do(lambda azure, name=name: azure.state.keys(name))]  # fmt: skip
     for arguments in (("accounts", "--output", "json"), ("accounts",), ("sync", "--output", "json")):
         ran = world.run(*arguments, "--log-level", "debug")

@@ -1,4 +1,4 @@
-"""What a new user runs into first: each is told in words that say what to do, before anything was touched."""
+"""Mistakes of first-time users: each message says what to do, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
 
 @pytest.mark.parametrize("vaults", ["{}", ""])
 def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str) -> None:
-    """`vaults` without anything in it names what may stand there."""
+    """An empty `vaults` is reported with an example."""
     file = tmp_path / "keysync.yaml"
     file.write_text(f"vaults: {vaults}\naccounts: []\n")
     with pytest.raises(ConfigError) as caught:
@@ -47,7 +47,7 @@ def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str
 def test_a_variable_that_is_missing_is_named_before_the_first_request(
     make_world: MakeWorld, command: str, case: str
 ) -> None:
-    """Exit code 2, and which of Azure's variables it is."""
+    """Exit code 2; the message names Azure's variable."""
     world = make_world("alpha")
     world.configure(["alpha"])
     given, part = LEFT_OUT[case]
@@ -71,7 +71,7 @@ UNFIT: dict[str, tuple[dict[str, str], str]] = {
 @pytest.mark.parametrize("case", UNFIT)
 @pytest.mark.parametrize("command", ["plan", "check", "run"])
 def test_a_value_that_the_sdk_refuses_is_reported_as_such(make_world: MakeWorld, command: str, case: str) -> None:
-    """It is no fault of keysync's, and none to report: exit code 2."""
+    """Exit code 2; it is not called a bug of keysync."""
     world = make_world("alpha")
     world.configure(["alpha"])
     given, part = UNFIT[case]
@@ -82,7 +82,7 @@ def test_a_value_that_the_sdk_refuses_is_reported_as_such(make_world: MakeWorld,
 
 
 def test_an_empty_secret_file_is_reported(make_world: MakeWorld, tmp_path: Path) -> None:
-    """As a mount is before its Secret has come."""
+    """As before Kubernetes has mounted the Secret."""
     empty = tmp_path / "empty"
     empty.touch()
     world = make_world("alpha")
@@ -99,7 +99,7 @@ def test_an_empty_secret_file_is_reported(make_world: MakeWorld, tmp_path: Path)
 
 
 def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_world: MakeWorld) -> None:
-    """Discovery may sign in otherwise, and would be done before the vault is opened."""
+    """Discovery may use another credential, and would finish before the vault is opened."""
     world = make_world("alpha")
     secret = {"type": "client_secret", "tenant_id": "t", "client_id": "c", "client_secret": "${PROOF}"}
     entry = {"subscription_id": "11111111-2222-3333-4444-555555555555", "vaults": ["main"], "credential": secret}
@@ -111,7 +111,7 @@ def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_
 
 
 def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world: MakeWorld) -> None:
-    """The hint names the cure, as for one request that takes too long."""
+    """The hint names the setting to raise, as for a single request that times out."""
     world = make_world({"name": "stuck", "fault": "hang"})
     world.configure(["stuck"], timeouts={"request": "30s", "account": "300ms", "collect": "100ms"})
     ran = world.sync()
@@ -122,7 +122,7 @@ def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world:
 
 
 def test_a_run_whose_reader_has_gone_is_done_all_the_same(make_world: MakeWorld) -> None:
-    """`keysync sync | head -1` writes every secret and ends with the code of the run."""
+    """`keysync sync | head -1` writes every secret and exits with the run's code."""
     world = make_world("alpha")
     world.configure(["alpha"])
     reading, writing = os.pipe()

@@ -1,7 +1,7 @@
-"""What is not keysync's stays as it is, whatever stands under the names that the configuration would write.
+"""Unmanaged secrets never change, even under names that the configuration would write.
 
-One vault holds nothing but such secrets: by value and by mark, each of them is almost keysync's. A command that may not
-touch them is an `Attempt`; all of them are made again and again, and every field of every version compared.
+One vault has only such secrets; in value and tags each is almost keysync's. A command that must not change them is an
+`Attempt`. All attempts are repeated several times, and every field of every version is compared.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ Tags = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Stranger:
-    """One way not to be keysync's. `tags` are made from the marks that would make it so."""
+    """One way in which a secret is unmanaged. `tags` are made from keysync's own tags."""
 
     tags: Callable[[dict[str, str]], Tags] = lambda _marks: {}
     fields: Mapping[str, Any] = field(default_factory=dict)
     deleted: bool = False
     older: Callable[[dict[str, str]], Tags] | None = None
-    """Tags of a version before the one that counts."""
+    """Tags of a version before the latest one."""
 
 
 def without(*names: str) -> Callable[[dict[str, str]], Tags]:
@@ -104,7 +104,7 @@ _SLOW = pytest.mark.slow
 
 @dataclass(frozen=True)
 class Attempt:
-    """A command that must leave all of it alone: how it is called, settings, and the exit code that it has to have."""
+    """A command that must change none of them: arguments, settings and the expected exit code."""
 
     arguments: Sequence[str]
     code: int
@@ -118,10 +118,10 @@ class Attempt:
 
 
 class Daemon(Attempt):
-    """The daemon, until it has finished as many runs as an orphan's proof takes, and one more."""
+    """The daemon, for as many runs as an orphan's proof needs, plus one."""
 
     def make(self, world: World, keysync: WarmKeysync) -> None:
-        """Runs it, and ends it as a system would."""
+        """Runs the daemon and ends it by SIGTERM."""
         environment = {**clean_environment(), **world.running.environ, "KEYSYNC_CONFIG": str(world.path)}
         out, log = world.folder / "stdout", world.folder / "stderr"
         log.write_text("")
@@ -139,9 +139,11 @@ _OFTEN = {"schedule": {"every": "1s"}, "listen": "127.0.0.1:0"}
 
 ATTEMPTS = [
     pytest.param(Attempt(["sync"], 1), id="sync"),
-    pytest.param(Attempt(["sync"], 1, {"adopt": False, "recover": "report", "orphans": "keep"}), id="said out loud"),
+    pytest.param(
+        Attempt(["sync"], 1, {"adopt": False, "recover": "report", "orphans": "keep"}), id="explicit defaults"
+    ),
     pytest.param(Attempt(["sync"], 1, {"limits": {"update_percent": 100, "creates": 10_000}}), id="wide limits"),
-    pytest.param(Attempt(["sync"], 1, {"recover": "owned", "disabled": "enable"}), id="brings back its own"),
+    pytest.param(Attempt(["sync"], 1, {"recover": "owned", "disabled": "enable"}), id="recovers and enables managed"),
     pytest.param(Attempt(["sync"], 1, {"orphans": "delete", "limits": {"removal_percent": 100}}), id="removes orphans"),
     pytest.param(Attempt(["sync", "--dry-run"], 1), id="dry run"),
     pytest.param(Attempt(["plan"], 1), id="plan"),
@@ -156,7 +158,7 @@ ATTEMPTS = [
 
 
 def foreign_world(make_world: Callable[..., World]) -> World:
-    """A vault full of strangers: the primary's holds another value, the secondary's just the right one."""
+    """A vault of unmanaged secrets: the primary's has another value, the secondary's has the live one."""
     accounts = [
         {"name": name, "primary": new_account_key(), "secondary": new_account_key()}
         for name in (kind.lower() for kind in STRANGERS)
@@ -193,7 +195,7 @@ def _put_a_version_on_top(world: World, name: str) -> None:
 
 
 def regenerate(world: World, account: str) -> None:
-    """Gives both keys of an account a new value."""
+    """Regenerates both keys of an account."""
     for key in ("Primary", "Secondary"):
         world.running.do(partial(_regenerate, account, key))
 
@@ -206,7 +208,7 @@ def _regenerate(account: str, key: str, azure: Emulator) -> None:
 def test_nothing_unmanaged_is_ever_touched(
     make_world: Callable[..., World], keysync: WarmKeysync, attempt: Attempt
 ) -> None:
-    """Every field of every version is as it was, after each of several passes with keys regenerated in between."""
+    """Every field of every version is unchanged after each of several rounds, with keys regenerated in between."""
     world = foreign_world(make_world)
     names = [kind.lower() for kind in STRANGERS]
     world.configure(names, **{"owner": OWNER, **attempt.settings})
@@ -223,7 +225,7 @@ def test_nothing_unmanaged_is_ever_touched(
 
 
 def test_a_stranger_is_one_step_from_being_ours(make_world: Callable[..., World], keysync: WarmKeysync) -> None:
-    """The marks that the strangers are made from are the true ones: with them whole, the same secret is written."""
+    """The unmanaged secrets are made from real tags: with all tags in place, the same secret is written."""
     live = {"primary": new_account_key(), "secondary": new_account_key()}
     ours = _secret("ours", Stranger(exactly), "primary", new_account_key())
     world = make_world({"name": "ours", **live}, vaults=({"name": "main", "secrets": [ours]},))

@@ -1,4 +1,4 @@
-"""Files that are FIFOs, devices or folders, and files behind symbolic links."""
+"""FIFOs, devices and folders in place of files, and files behind symbolic links."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeWorld = Callable[..., World]
 
 
 def refused(world: World, ran: Ran) -> str:
-    """The message of a command that ended before its first request."""
+    """The message of a command that ends before its first request."""
     assert ran.code == 2, ran.err
     assert "Traceback" not in ran.err
     assert world.running.do(lambda azure: dict(azure.counts)) == {}
@@ -37,7 +37,7 @@ def make(path: Path, kind: str) -> Path:
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a device"])
 def test_a_metrics_file_that_is_no_file_makes_no_request(make_quick_world: MakeWorld, kind: str) -> None:
-    """It would be replaced, or wait for ever."""
+    """Otherwise keysync would replace it, or wait forever."""
     world = make_quick_world("alpha")
     world.configure(["alpha"])
     path = make(world.folder / "keysync.prom", kind)
@@ -62,7 +62,7 @@ def test_a_metrics_file_behind_a_link_is_replaced(make_quick_world: MakeWorld) -
 
 
 def test_a_ready_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
-    """Before anything is served."""
+    """Before the server starts."""
     path = make(tmp_path / "ready.json", "a FIFO")
     ran = run_keysync("emulator", "--ready-file", str(path))
     assert (ran.code, ran.out) == (2, "")
@@ -81,7 +81,7 @@ def test_a_ready_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_a_variable_that_names_a_fifo_makes_no_request(make_world: MakeWorld, credential: str, variable: str) -> None:
-    """The SDK or OpenSSL would wait for a writer, for ever."""
+    """Otherwise the SDK or OpenSSL would wait forever for a writer."""
     world = make_world("alpha")
     world.configure(["alpha"], credential={"type": credential})
     path = make(world.folder / "fifo", "a FIFO")
@@ -120,7 +120,7 @@ IDS = {"tenant_id": SUBSCRIPTION, "client_id": SUBSCRIPTION}
 def test_a_setting_that_names_a_fifo_makes_no_request(
     make_quick_world: MakeWorld, setting: dict[str, Any], key: str
 ) -> None:
-    """The key is named with its line."""
+    """The message names the key and its line."""
     world = make_quick_world("alpha")
     world.configure(["alpha"], **setting)
     make(world.folder / "fifo", "a FIFO")
@@ -132,12 +132,12 @@ def test_a_setting_that_names_a_fifo_makes_no_request(
 async def test_a_token_file_that_becomes_a_fifo_fails_and_recovers(
     make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The event loop goes on, the failure names the file, and the next run after it is a file again succeeds."""
+    """The event loop continues, the failure names the file, and the next run with a regular file succeeds."""
     world = make_world("alpha")
     for name in ("AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE", "KEYSYNC_READ_ONLY"):
         monkeypatch.delenv(name, raising=False)
     entra = world.running.azure._entra
-    # So short that each run needs a new one.
+    # Tokens are so short-lived that each run needs a new one.
     monkeypatch.setattr(entra, "_data", entra._data.model_copy(update={"token_lifetime": 60}))
     token = world.folder / "token"
     token.write_text("assertion")

@@ -1,4 +1,4 @@
-"""Vaults whose clock is off, whose reads and writes come late, and which ignore what they accept."""
+"""Vaults with a wrong clock, with delayed reads and writes, and with changes that they accept but do not store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LONG_AGO = 1_700_000_000
 
 
 def values(world: World) -> list[str]:
-    """The values of the primary key's secret, one a version."""
+    """The values of the primary key's secret, one for each version."""
     return [version.value for version in world.versions("main", "alpha-primary-key")]
 
 
@@ -34,7 +34,7 @@ def stored(world: World, *faults: Fault) -> None:
 
 @pytest.mark.parametrize("offset", [-300, 0, 300])
 def test_another_writer_that_overtakes_a_create_is_left_alone(make_quick_world: MakeWorld, offset: int) -> None:
-    """Its version is new by the vault's clock, whatever this machine's clock says."""
+    """Its version is newer by the vault's clock, whatever this machine's clock says."""
     world = make_quick_world(ALPHA, vaults=({"name": "main", "clock_offset": offset},))
     world.configure([PRIMARY])
 
@@ -48,7 +48,7 @@ def test_another_writer_that_overtakes_a_create_is_left_alone(make_quick_world: 
 
 @pytest.mark.parametrize("offset", [-200_000, 200_000])
 def test_changes_a_day_are_counted_by_the_vaults_clock(make_quick_world: MakeWorld, offset: int) -> None:
-    """Two versions of this minute are changes of this day, and old ones are not, though the clock is days off."""
+    """Two versions of this minute count as changes of today, and old ones do not, although the clock is days off."""
     vault = {"name": "main", "clock_offset": offset, "secrets": [secret("alpha", value="old", tags=marks("alpha"))]}
     world = make_quick_world(ALPHA, vaults=(vault,))
     world.configure([PRIMARY], limits={"changes_per_day": 1})
@@ -60,7 +60,7 @@ def test_changes_a_day_are_counted_by_the_vaults_clock(make_quick_world: MakeWor
 
 @pytest.mark.parametrize("existed", [False, True])
 def test_reads_from_before_a_write_make_one_version(make_quick_world: MakeWorld, existed: bool) -> None:
-    """Twelve stale reads over several processes: no second version, `unknown` meanwhile, in sync afterwards."""
+    """Twelve stale reads over several processes: no second version, first `unknown`, later in sync."""
     old = secret("alpha", value="old", tags=marks("alpha"), created=LONG_AGO)
     world = make_quick_world(ALPHA, vaults=({"name": "main", "secrets": [old] if existed else []},))
     world.configure([PRIMARY])
@@ -77,7 +77,7 @@ def test_reads_from_before_a_write_make_one_version(make_quick_world: MakeWorld,
 def test_a_write_that_takes_effect_after_its_reply_was_lost_makes_one_version(
     make_quick_world: MakeWorld, kind: str
 ) -> None:
-    """The run that sent it ends with `unknown` and does not send it again; the next one finds it."""
+    """The run that sent it ends with `unknown` and does not repeat it; the next run finds it."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY], timeouts={"request": "500ms"})
     stored(
@@ -86,7 +86,7 @@ def test_a_write_that_takes_effect_after_its_reply_was_lost_makes_one_version(
     ran = world.sync()
     assert (ran.code, ran.outcomes()) == (1, {NAME: "unknown"})
     assert world.running.do(lambda azure: azure.counts["setSecret"]) == 1
-    world.running.do(lambda azure: add_version(azure, NAME, LIVE["primary"], marks("alpha")))  # the late effect
+    world.running.do(lambda azure: add_version(azure, NAME, LIVE["primary"], marks("alpha")))  # the delayed effect
     assert world.sync().outcomes() in ({NAME: "unchanged"}, {NAME: "updated"})
     assert values(world) == [LIVE["primary"]]
 
@@ -109,7 +109,7 @@ def test_a_change_that_the_vault_ignores_is_no_update(make_quick_world: MakeWorl
 
 
 def test_a_secret_that_cannot_be_marked_is_not_adopted(make_quick_world: MakeWorld) -> None:
-    """Without its tags it is not keysync's, so that is a refusal."""
+    """Without its tags the secret is not managed, so the adoption is refused."""
     world = make_quick_world(ALPHA, vaults=({"name": "main", "secrets": [secret("alpha", value=LIVE["primary"])]},))
     world.configure([PRIMARY], adopt=True)
     stored(world, Fault(operation="updateSecret", kind="ignored"))
@@ -117,7 +117,7 @@ def test_a_secret_that_cannot_be_marked_is_not_adopted(make_quick_world: MakeWor
 
 
 def test_a_checksum_has_128_bits(make_quick_world: MakeWorld) -> None:
-    """What `--accept` takes are 32 hexadecimal digits."""
+    """`--accept` takes 32 hexadecimal digits."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY])
     checksum = world.run("plan", "--output", "json").report["checksum"]

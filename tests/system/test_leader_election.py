@@ -1,4 +1,4 @@
-"""Two replicas of `keysync run` and a Lease: one works, the other is ready to, and never do both write."""
+"""Two replicas of `keysync run` and a Lease: one leads, the other is on standby, and both never write at the same time."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MakeWorld = Callable[..., World]
 
 @pytest.fixture(scope="module")
 def warm() -> Iterator[list[WarmKeysync]]:
-    """Forks daemons; one for each replica, as each starts one at a time."""
+    """Forks daemons; one for each replica, because each runs one command at a time."""
     with warm_keysync(clean_environment()) as first, warm_keysync(clean_environment()) as second:
         yield [first, second]
 
@@ -51,7 +51,7 @@ def kubernetes() -> Iterator[Kubernetes]:
 
 
 class Replicas:
-    """Starts replicas that differ in name and in nothing else."""
+    """Starts replicas that differ only in their name."""
 
     def __init__(self, world: World, kubernetes: Kubernetes, warm: list[WarmKeysync], stack: ExitStack) -> None:
         self.world = world
@@ -60,7 +60,7 @@ class Replicas:
         self._stack = stack
 
     def start(self, name: str, *arguments: str) -> Daemon:
-        """`keysync run` with its own way to Kubernetes."""
+        """Runs `keysync run` with this replica's own kubeconfig."""
         folder = self.world.folder / name
         folder.mkdir()
         config = folder / "keysync.yaml"
@@ -104,7 +104,7 @@ def lead(daemon: Daemon) -> Any:
 def test_one_replica_leads_and_the_other_is_standby_until_its_turn(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """The standby is ready and says that it stands by, reads nothing, and takes over at once when the leader ends."""
+    """The standby is ready, reports its state, reads nothing, and takes over at once when the leader ends."""
     replicas = make_replicas("fine", discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}])
     first = replicas.start("first")
     first.until_runs(1)
@@ -140,7 +140,7 @@ def test_one_replica_leads_and_the_other_is_standby_until_its_turn(
     (elected,) = second.events("leader.elected")
     assert kubernetes.holder() == elected["identity"]
     holders = [holder for _, _, _, holder in kubernetes.writes]
-    assert holders[holders.index(elected["identity"]) - 1] is None  # it was released, and had not run out
+    assert holders[holders.index(elected["identity"]) - 1] is None  # the lease was released, not expired
     assert moment(elected) < ended + 20
     assert (first.stray, second.stray) == ([], [])
 
@@ -149,7 +149,7 @@ def test_one_replica_leads_and_the_other_is_standby_until_its_turn(
 def test_the_standby_takes_over_from_a_leader_that_was_killed(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """After the lease has run out, with a run at once."""
+    """After the lease expires, with a run at once."""
     replicas = make_replicas("fine")
     first = replicas.start("first")
     first.until_runs(1)
@@ -164,7 +164,7 @@ def test_the_standby_takes_over_from_a_leader_that_was_killed(
 
 
 class Rotation:
-    """Regenerates keys without a pause, and notes when each write of a secret came."""
+    """Regenerates keys continuously, and records the time of each write of a secret."""
 
     def __init__(self, world: World, accounts: list[str]) -> None:
         self._world = world
@@ -197,7 +197,7 @@ class Rotation:
 def test_a_standby_that_may_not_read_the_lease_is_not_ready(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """A roll-out that waits for it keeps the leader; once the role is there it is ready, without a restart."""
+    """A rollout waits for it and keeps the leader. It becomes ready once the role exists, without a restart."""
     replicas = make_replicas("fine")
     kubernetes.faults["first"] = "forbidden"
     first = replicas.start("first")
@@ -221,8 +221,11 @@ def test_a_standby_that_may_not_read_the_lease_is_not_ready(
 def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """It goes on as a standby. Of all writes that reached the vault, each is one replica's by its log, and none of the first
-    came after the second was elected."""
+    """It continues as a standby.
+
+    By the logs, each write that reached the vault is from one replica, and none of the first replica's writes came
+    after the second was elected.
+    """
     names = ["one", "two", "three"]
     replicas = make_replicas(*names)
     rotation = Rotation(replicas.world, names)
@@ -268,7 +271,7 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
 def test_a_leader_that_was_frozen_writes_nothing_when_it_goes_on(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """Though it was in the middle of writing and nobody has told it yet."""
+    """It was frozen during a write, and did not learn of the new leader."""
     names = ["one", "two", "three"]
     replicas = make_replicas(*names)
     rotation = Rotation(replicas.world, names)
@@ -296,7 +299,7 @@ def test_a_leader_that_was_frozen_writes_nothing_when_it_goes_on(
 def test_a_write_that_hangs_is_cut_off_before_another_begins(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
-    """The vault has the request and does nothing yet; when it goes on, only the new leader's write has an effect."""
+    """The vault receives the request and delays its effect. Afterwards only the new leader's write has an effect."""
     replicas = make_replicas("fine")
     world = replicas.world
     first = replicas.start("first")
@@ -320,7 +323,7 @@ def test_a_write_that_hangs_is_cut_off_before_another_begins(
 
 
 def test_each_shard_has_a_lease_of_its_own(make_replicas: Callable[..., Replicas], kubernetes: Kubernetes) -> None:
-    """Both lead, each over its share."""
+    """Both lead, each its own shard."""
     accounts = [f"account{number}" for number in range(6)]
     replicas = make_replicas(*accounts)
     both = [replicas.start(f"pod-{index}", "--shard", f"{index}/2") for index in range(2)]
@@ -333,7 +336,7 @@ def test_each_shard_has_a_lease_of_its_own(make_replicas: Callable[..., Replicas
 
 
 async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That says what to install."""
+    """The message says what to install."""
     for name in ("kubernetes", "kubernetes.client"):
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, "keysync.daemon.leader_election", raising=False)
@@ -345,7 +348,7 @@ async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyP
 
 
 def test_without_a_way_to_kubernetes_the_start_fails(make_world: MakeWorld, tmp_path: Path) -> None:
-    """With exit code 2, and before anything was touched."""
+    """With exit code 2, and before any request."""
     world = make_world("fine")
     world.configure(["fine"], **CONFIG)
     ran = world.run("run", env={"KUBECONFIG": str(tmp_path / "nothing")})
@@ -355,7 +358,7 @@ def test_without_a_way_to_kubernetes_the_start_fails(make_world: MakeWorld, tmp_
 
 
 def test_nothing_of_kubernetes_is_imported_until_it_is_configured() -> None:
-    """It takes 0.4 s, and memory."""
+    """The import takes 0.4 s, and memory."""
     program = "import sys, keysync.cli.run, keysync.cli.sync; print([m for m in sys.modules if 'kube' in m])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "[]\n"

@@ -1,4 +1,4 @@
-"""No key, token or client secret in anything that a command prints or writes, however a call ends."""
+"""No output of any command contains a key, token or client secret, however a call ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.receiver import Receiver, loopback_tls, receiving_in_a_thread
 from tests.system.conftest import Ran, World, clean_environment
 
 FOREIGN = "S3cr3t/of+Terraform=v1"
-"""A value that somebody else stored under a name that keysync would write."""
+"""A value of another tool under a name that keysync would write."""
 CLIENT_SECRET = "cl13nt.S3cret~of-the_test"
 OTHER_SECRET = "0ther.S3cret~of-the_test"
 SIGNING_SECRET = "s1gning.S3cret~of-the_webhook"
@@ -37,7 +37,7 @@ TIMEOUTS = {"request": "5s", "account": "8s", "collect": "200ms", "shutdown": "2
 
 
 def forms(secret: str) -> Iterator[str]:
-    """Each way in which a text could hold a secret, its head and its tail included."""
+    """Each form in which a text could contain a secret, including its beginning and its end."""
     yield base64.b64encode(secret.encode()).decode().rstrip("=")
     yield from (secret[:12], secret[-12:])
     yield from spellings(secret)
@@ -64,13 +64,13 @@ def spellings(secret: str) -> tuple[str, ...]:
 
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
-    """Which of `secrets` stand in `text`, and whether a token does."""
+    """The names of the `secrets` in `text`, and whether it contains a token."""
     found = [name for name, secret in secrets.items() if any(form in text for form in forms(secret))]
     return [*found, *(["a token"] if "eyJ" in text else [])]
 
 
 def places(ran: Ran, *folders: Path) -> Iterator[tuple[str, str]]:
-    """Everything that a command left: both streams and every file, by name."""
+    """Everything that a command wrote: both streams and every file, by name."""
     yield "stdout", ran.out
     yield "stderr", ran.err
     for folder in folders:
@@ -93,7 +93,7 @@ def echo(key: str, status: int = 409) -> dict[str, Any]:
 
 
 def deeds(key: str) -> dict[str, dict[str, Any]]:
-    """Every way in which a call can end badly, by a name for it."""
+    """Every way in which a call can fail, by name."""
     return {
         "echo": echo(key),
         "denied": echo(key, 403),
@@ -116,7 +116,7 @@ def deeds(key: str) -> dict[str, dict[str, Any]]:
 
 
 LATE = ("echo", "reset", "truncated", "html", "body")
-"""What may become of the reply to a write that has taken effect."""
+"""The possible replies to a write that has taken effect."""
 FAULTS = [
     *((operation, deed) for operation in ("list", "get", "set") for deed in deeds("")),
     *(("late", deed) for deed in LATE),
@@ -125,24 +125,24 @@ FAULTS = [
 
 @dataclass
 class Planted:
-    """A world full of known secrets, and commands run in it."""
+    """A world with known secrets, and the commands that run in it."""
 
     world: World
     temporary: Path
     secrets: dict[str, str] = field(default_factory=dict)
 
     def run(self, command: str, *arguments: str, env: Mapping[str, str] | None = None) -> Ran:
-        """Runs a command at the most talkative level, its temporary files in a folder of the test."""
+        """Runs a command with the debug log; its temporary files are in a folder of the test."""
         settings = {"TMPDIR": str(self.temporary), **(env or {})}
         return self.world.run(command, "--log-level", "debug", *arguments, env=settings)
 
     def search(self, ran: Ran) -> dict[str, list[str]]:
-        """Where something leaked, and what."""
+        """Every leak: the output and the secret."""
         everything = {name: leaks(text, self.secrets) for name, text in places(ran, self.world.folder, self.temporary)}
         return {name: found for name, found in everything.items() if found}
 
     def aim(self, faults: Iterable[Fault]) -> None:
-        """Puts `faults` in place of those in force."""
+        """Replaces the active faults with `faults`."""
         planned = list(faults)
 
         def replace(azure: Any) -> None:
@@ -155,7 +155,7 @@ class Planted:
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
-    """Accounts by the operation that goes wrong for them and the way in which it does, and one that is fine."""
+    """One account for each failing operation and way to fail, and one healthy account."""
     names = ["fine", "unmanaged", "stuck", *(f"{operation}0{deed}" for operation, deed in FAULTS)]
     keys = {name: [base64.b64encode(os.urandom(64)).decode() for _ in range(2)] for name in names}
     common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP}
@@ -178,11 +178,11 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
 
 
 def every_fault(stage: Planted) -> Iterator[Fault]:
-    """One for each account that is to fail, aimed at the operation in its name."""
+    """One fault for each account that must fail, at the operation in its name."""
     for operation, deed in FAULTS:
         name = f"{operation}0{deed}"
         key = stage.secrets[f"{name} primary"]
-        # Before a run has seen a key, it can know it by its look only; and a header takes one word.
+        # Before a run has read a key, it recognises the key by its form only. A header takes one word.
         planned = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
         target = name if operation == "list" else f"main/{name}-primary-key"
         called = {"list": "listKeys", "get": "getSecret"}.get(operation, "setSecret")
@@ -199,7 +199,7 @@ COMMANDS = {
 
 @pytest.fixture(scope="module")
 def everything_failed(stage: Planted) -> dict[str, Ran]:
-    """Each command once amid all the faults; side by side, as most of their time is waiting between attempts."""
+    """Runs each command once with all faults; in parallel, as most of the time is waiting between attempts."""
     stage.aim(every_fault(stage))
 
     def run(name: str) -> Ran:
@@ -213,12 +213,12 @@ def everything_failed(stage: Planted) -> dict[str, Ran]:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[str, Ran], name: str) -> None:
-    """Whatever fails and however, neither the log at debug level, the report nor a file shows a secret."""
+    """With every failure, the debug log, the report and the files contain no secret."""
     ran = everything_failed[name]
     assert ran.code == 1, ran.err[-2000:]
     assert "list0echo" in ran.out
-    # The two syncs run side by side: what the other was faster to write is plainly unchanged, and not in a long table.
-    # The text of check has its runs in one line.
+    # The two syncs run in parallel: a secret that the other wrote first is unchanged, and not in the text table.
+    # The text of check summarises all secrets in one line.
     assert "fine" in ran.out or name in {"sync text", "check text"}
     assert "Request URL" in ran.err, "the SDK's own log is not on"
     if name == "sync json":
@@ -232,7 +232,7 @@ def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[st
 
 @pytest.mark.parametrize("code", ["AADSTS7000222", "AADSTS7000215"])
 def test_a_refused_token_request_shows_no_client_secret(stage: Planted, code: str) -> None:
-    """Entra's own code is told, the client secret that its message repeats is not."""
+    """Entra's code is shown; the client secret that Entra's message repeats is not."""
     message = f"{code}: the client secret {CLIENT_SECRET} ({quote(CLIENT_SECRET, safe='')}) is not good."
     planned = {"kind": "status", "status": 401, "code": "invalid_client", "message": message}
     stage.aim([Fault(operation="token", **planned)])
@@ -243,7 +243,7 @@ def test_a_refused_token_request_shows_no_client_secret(stage: Planted, code: st
 
 
 def test_a_client_secret_from_a_file_is_not_shown(stage: Planted, tmp_path: Path) -> None:
-    """A secret of the configuration's own credential does not come back out of Entra's message."""
+    """Entra's message repeats the configured secret, and the output does not show it."""
     world = World(stage.world.running, tmp_path / "configured")
     world.folder.mkdir()
     mounted = tmp_path / "mounted"
@@ -261,7 +261,7 @@ def test_a_client_secret_from_a_file_is_not_shown(stage: Planted, tmp_path: Path
 
 
 def test_an_interrupted_run_shows_no_secret(stage: Planted, tmp_path: Path) -> None:
-    """What is told of writes that were cut off is told without their values."""
+    """The report on interrupted writes does not show their values."""
     world = World(stage.world.running, tmp_path / "interrupted")
     world.folder.mkdir()
     world.configure(["stuck"], timeouts={**TIMEOUTS, "shutdown": "500ms"})
@@ -296,14 +296,14 @@ import keysync.cli.main, keysync.cli.sync, keysync.sync.run, keysync.targets.key
 {broken}
 keysync.cli.main.main()
 """
-"""The command with a fault of its own."""
+"""The command with a bug in it."""
 
 
 @pytest.mark.parametrize(
     "broken", ["target.KeyVault.read = fails", "keysync.cli.sync._print = fails", "target.reveal = fails"]
 )
 def test_a_fault_of_keysync_shows_no_secret(stage: Planted, broken: str) -> None:
-    """An exception that nobody foresaw is told by its type and place, not by its text."""
+    """An unexpected exception is logged with its type and position, without its text."""
     stage.aim([])
     key = stage.secrets["get0empty primary"]
     stage.world.running.do(lambda azure: azure.state.regenerate("fine", "Primary"))
@@ -328,14 +328,14 @@ PAGES = ("/", "/?state=failing&sort=-name", "/api/status", "/metrics", "/healthz
 
 @dataclass
 class Left:
-    """All that a daemon said amid the faults, by where, and its exit code."""
+    """All output of a daemon with faults, by source, and its exit code."""
 
     said: dict[str, str]
     code: int
 
 
 def bodies(receiver: Receiver, read: Callable[[bytes], str]) -> str:
-    """What a receiver was sent, headers included, unpacked and read."""
+    """Everything that a receiver got, with headers, decompressed and decoded."""
     planned = []
     for one in list(receiver.received):
         body = gzip.decompress(one.body) if one.headers.get("Content-Encoding") == "gzip" else one.body
@@ -344,13 +344,13 @@ def bodies(receiver: Receiver, read: Callable[[bytes], str]) -> str:
 
 
 def spans(body: bytes) -> str:
-    """Traces as text: between the bytes of the wire a key's name may look like the beginning of a token."""
+    """Traces as text: in the raw bytes a key's name may look like the beginning of a token."""
     otlp = pytest.importorskip("opentelemetry.proto.collector.trace.v1.trace_service_pb2")
     return str(otlp.ExportTraceServiceRequest.FromString(body))
 
 
 def renewed(stage: Planted, names: Sequence[str]) -> dict[str, str]:
-    """Gives each account another secondary key; the new ones."""
+    """Regenerates each account's secondary key; returns the new values."""
 
     def renew(azure: Emulator) -> dict[str, str]:
         for name in names:
@@ -362,7 +362,7 @@ def renewed(stage: Planted, names: Sequence[str]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """The daemon over a run in which everything fails, and one that writes new keys, at the most talkative level."""
+    """The output of a daemon with the debug log, over a run in which everything fails and one that writes new keys."""
     pytest.importorskip("opentelemetry.sdk", reason="the extra `tracing` is not installed")
     folder = tmp_path_factory.mktemp("daemon")
     world = World(stage.world.running, folder)
@@ -393,7 +393,7 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
             stage.secrets |= renewed(stage, names)
             daemon.sync()
             said |= {f"after {path}": daemon.get(path).text for path in PAGES}
-            # What is not sent before the end has a moment at the end only, which a busy machine may not keep.
+            # The remaining data is sent within a short time at the end, which a busy machine may exceed.
             daemon.until(lambda: '"recovered"' in bodies(hook, bytes.decode))
             code = daemon.end()
             said["log"] = daemon.err
@@ -403,7 +403,7 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
 
 
 def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left: Left) -> None:
-    """Log, page, API, probes, metrics, webhook and traces have much to tell, and none of it is a secret."""
+    """Log, page, API, probes, metrics, webhook and traces contain no secret."""
     said = daemon_left.said
     assert daemon_left.code == 0, said["log"][-2000:]
     assert "Request URL" in said["log"], "the SDK's own log is not on"
@@ -422,7 +422,7 @@ def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left
 
 
 def pasted(document: dict[str, Any], slip: str) -> None:
-    """Puts a client secret where it does not belong."""
+    """Puts a client secret under a wrong key."""
     if slip == "notify.url":
         document["notify"] = {"url": f"https://bot:{OTHER_SECRET}@hook.example"}
     elif slip == "notify.secret_file":
@@ -445,7 +445,7 @@ SLIPS = (
 
 
 def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., World]) -> None:
-    """Each refusal is on the page, in the API and in the log, without what was found there."""
+    """Each refusal is on the page, in the API and in the log, without the value."""
     world = make_world("alpha")
     world.configure(["alpha"], listen="127.0.0.1:0", schedule={"every": "1h"})
     good = world.path.read_text()
@@ -468,7 +468,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
 
 
 def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
-    """A key that a service repeats before keysync got it is masked in each of its forms."""
+    """A key that a service repeats before keysync has read it is redacted in each of its forms."""
     key = base64.b64encode(bytes(range(11, 250, 7)) + bytes(range(3, 255, 9)) + b"\xff\xef").decode()
     text = Redactor().redact(f"before {shaped(key)} behind")
     assert leaks(text, {"key": key}) == []
@@ -477,7 +477,7 @@ def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
 
 
 def test_the_search_finds_what_it_is_to_find(tmp_path: Path) -> None:
-    """In either stream and in a file of any depth, a secret in each of its forms is found, and so is a token."""
+    """It finds a secret in each of its forms, and a token, in both streams and in files of any folder depth."""
     key = base64.b64encode(os.urandom(64)).decode()
     planted = {"key": key, "unmanaged": FOREIGN}
     for form in forms(key):

@@ -17,7 +17,7 @@ from tests.support.statuses import account, ago, failing, fleet, make_status, va
 
 pytestmark = pytest.mark.slow
 
-# Every text whose contrast with what is behind it is below WCAG's AA; a disabled or hidden one does not count.
+# Every text whose contrast with its background is below WCAG's AA, except disabled and hidden ones.
 CONTRAST = """
 (() => {
   const parse = (colour) => colour.match(/[\\d.]+/g).map(Number);
@@ -48,7 +48,7 @@ FOCUSED = (
 
 
 class Shown:
-    """A running page in a tab; `status` may be set while it runs."""
+    """A running page in a tab; `status` can be changed while it runs."""
 
     def __init__(self, tab: Tab) -> None:
         self.tab = tab
@@ -62,7 +62,7 @@ class Shown:
         await self.tab.open(f"{self.url}/{query}")
 
     async def names(self) -> list[str]:
-        """The accounts that are shown, from the top."""
+        """The visible accounts, from the top."""
         js = (
             "[...document.querySelectorAll('section:has(#accounts) tbody th')].map((one) => one.firstChild.data.trim())"
         )
@@ -70,7 +70,7 @@ class Shown:
         return found
 
     async def tree(self) -> list[tuple[str, str]]:
-        """Role and name of all that a screen reader finds."""
+        """Role and name of everything that a screen reader finds."""
         nodes = (await self.tab.send("Accessibility.getFullAXTree"))["nodes"]
         return [
             (node["role"]["value"], node.get("name", {}).get("value", "")) for node in nodes if not node.get("ignored")
@@ -88,7 +88,7 @@ async def shown() -> AsyncIterator[Shown]:
 
 
 async def test_the_browser_has_nothing_against_it(shown: Shown):
-    """No error in the console, none of the network, no breach of the content policy, for any kind of snapshot."""
+    """No error in the console or of the network, and no breach of the content policy, for any kind of snapshot."""
     for status in (varied(), make_status(), fleet(500), replace(varied(), stopped="a limit", config_error="wrong")):
         shown.current = status
         await shown.open()
@@ -122,7 +122,7 @@ async def test_it_can_be_read_by_ear(shown: Shown):
 
 
 async def test_cards_on_a_phone_are_still_a_table_by_ear(shown: Shown):
-    """What a narrow screen does to the layout does not reach the tree."""
+    """The narrow layout does not change the accessibility tree."""
     await shown.tab.size(320, 700, phone=True)
     await shown.open()
     tree = await shown.tree()
@@ -131,7 +131,9 @@ async def test_cards_on_a_phone_are_still_a_table_by_ear(shown: Shown):
 
 
 async def test_the_keyboard_reaches_everything_in_order(shown: Shown):
-    """Tab: the skip link, which shows itself, then the header, then the filter; Enter on the skip link goes past it."""
+    """Tab moves to the skip link, which becomes visible, then to the header and the filter. Enter on the skip link
+    skips them.
+    """
     await shown.open()
     await shown.tab.key("Tab")
     assert (await shown.tab.js(FOCUSED))["class"] == "skip"
@@ -150,7 +152,7 @@ async def test_the_keyboard_reaches_everything_in_order(shown: Shown):
 
 
 async def test_an_error_opens_by_keyboard(shown: Shown):
-    """Its hint is hidden until it is asked for."""
+    """Its hint is hidden until it is opened."""
     await shown.open()
     assert not await shown.tab.js("document.querySelector('.problem .hint').checkVisibility()")
     await shown.tab.js("document.querySelector('.problem:has(.hint) summary').focus()")
@@ -159,7 +161,7 @@ async def test_an_error_opens_by_keyboard(shown: Shown):
 
 
 async def test_it_works_without_javascript(shown: Shown):
-    """The form filters, a heading sorts, and the page is refreshed by the browser itself, the question kept."""
+    """The form filters, a heading sorts, and the browser itself refreshes the page with the same query."""
     await shown.open()
     await shown.tab.send("Emulation.setScriptExecutionDisabled", value=True)
     await shown.open()
@@ -180,8 +182,8 @@ async def test_it_works_without_javascript(shown: Shown):
 
 
 async def test_a_refresh_keeps_the_reading_position(shown: Shown):
-    """The script brings the news; what was open, focused, typed and scrolled to stays."""
-    # The page's own timer, made to run when the test says so.
+    """The script updates the page; open details, focus, typed text and scroll position stay."""
+    # The page's own timer, which fires when the test says so.
     hurry = "window.waiting = []; window.setTimeout = (action) => window.waiting.push(action);"
     await shown.tab.send("Page.addScriptToEvaluateOnNewDocument", source=hurry)
     shown.current = make_status(*(failing(f"acct{n:03}") for n in range(60)))
@@ -208,7 +210,7 @@ async def test_a_refresh_keeps_the_reading_position(shown: Shown):
 
 
 async def test_a_daemon_that_is_gone_is_shown(shown: Shown):
-    """Old news is marked as old, and the mark goes when it answers again."""
+    """Old data is marked as old until the daemon answers again."""
     hurry = "window.waiting = []; window.setTimeout = (action) => window.waiting.push(action);"
     await shown.tab.send("Page.addScriptToEvaluateOnNewDocument", source=hurry)
     await shown.open()
@@ -228,7 +230,7 @@ async def test_a_daemon_that_is_gone_is_shown(shown: Shown):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 320])
 async def test_everything_can_be_read_in_both_schemes(shown: Shown, scheme: str, width: int):
-    """Text has a contrast of 4.5 at least, also in what opens and in the banners; dark is dark."""
+    """Text has a contrast of at least 4.5, also in details and banners; the dark scheme is dark."""
     shown.current = replace(
         varied(), stopped="a limit: keysync sync --accept 0123", config_error="wrong", read_only=True
     )
@@ -244,7 +246,7 @@ async def test_everything_can_be_read_in_both_schemes(shown: Shown, scheme: str,
 
 @pytest.mark.parametrize("width", [320, 390, 768, 900, 1024])
 async def test_no_page_scrolls_sideways(shown: Shown, width: int):
-    """Whatever the width, and with names as long as Azure lets them be."""
+    """At any width, also with names of Azure's maximum length."""
     long = account(
         "a" * 24,
         resource_group="g" * 90,

@@ -1,4 +1,4 @@
-"""A real Prometheus scrapes a real daemon, and its own linter finds nothing to complain about."""
+"""A real Prometheus scrapes a real daemon, and promtool finds no problem."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Daemon:
     process: subprocess.Popen[bytes]
 
     def scrape(self) -> str:
-        """What a scraper gets."""
+        """The body of a scrape."""
         return fetch(f"{self.url}/metrics")
 
     def scrape_with(self, line: str) -> str:
-        """The same, once `line` is in it."""
+        """The same, once it contains `line`."""
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
             found = self.scrape()
@@ -48,7 +48,7 @@ class Daemon:
 
 @contextmanager
 def running(world: World) -> Iterator[Daemon]:
-    """`keysync run`, whose first run is done."""
+    """`keysync run` after its first run."""
     log = world.folder / "daemon.log"
     with log.open("w") as stream:
         process = subprocess.Popen(
@@ -77,7 +77,7 @@ def _ready(process: subprocess.Popen[bytes], log: Path) -> str:
                 fetch(f"{url}/readyz")
                 return url
         except OSError:
-            pass  # 503: the first run is not done
+            pass  # 503: the first run has not finished
         time.sleep(0.05)
     pytest.fail(f"keysync run does not get ready: {log.read_text()}")
 
@@ -89,20 +89,20 @@ def _address(log: str) -> str | None:
 
 @pytest.fixture
 def tools() -> None:
-    """Skips, or fails in CI, before anything is started."""
+    """Skips the tests (fails them in CI) before anything is started."""
     find_tool("prometheus")
     find_tool("promtool")
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
-    """A fleet in which something of everything happens: writes, a refusal, a failure, throttling."""
+    """A fleet with some of everything: writes, a refusal, a failure, throttling."""
     return troubled(make_world, retry_after=1200)
 
 
 @pytest.mark.usefixtures("tools")
 def test_promtool_has_nothing_against_a_scrape(world: World) -> None:
-    """Names, types, units and help texts are as Prometheus wants them: exit code 0, not a word."""
+    """Names, types, units and help texts follow Prometheus's rules: exit code 0 and no output."""
     with running(world) as daemon:
         scrape = daemon.scrape()
     for name in ("keysync_runs_total", "keysync_secrets", "keysync_credential_breaker", "process_open_fds"):
@@ -112,7 +112,7 @@ def test_promtool_has_nothing_against_a_scrape(world: World) -> None:
 
 @pytest.mark.usefixtures("tools")
 def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path) -> None:
-    """node_exporter refuses a file that is malformed, and with it all others."""
+    """node_exporter refuses a malformed file together with all others."""
     path = tmp_path / "keysync.prom"
     assert world.sync("--metrics-file", str(path)).code == 1
     assert lint(path.read_text()) == (0, "")
@@ -120,7 +120,7 @@ def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path)
 
 @pytest.mark.usefixtures("tools")
 def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
-    """Runs, failures and the state of each account are there to be asked for."""
+    """Runs, failures and the state of each account can be queried."""
     with running(world) as daemon, prometheus_of(daemon.url.removeprefix("http://"), tmp_path) as prometheus:
         (runs,) = prometheus.first("sum(keysync_runs_total) > 0")
         assert float(runs["value"][1]) >= 1
@@ -139,7 +139,7 @@ def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
 
 
 def test_what_a_reload_takes_out_is_gone_from_the_metrics(world: World) -> None:
-    """No series of an account that nobody watches any more stays behind to raise an alarm."""
+    """A series of an account that is no longer served would raise a false alarm."""
     with running(world) as daemon:
         before = daemon.scrape()
         document = json.loads(world.path.read_text())

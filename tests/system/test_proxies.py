@@ -1,4 +1,4 @@
-"""A proxy that refuses: one finding that names its variable, and its password nowhere."""
+"""A proxy that refuses requests: one finding that names its variable, and no output with its password."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ ANSWERS = ("407", "502", "302", "garbage")
 
 
 def leaks(texts: Mapping[str, str]) -> list[str]:
-    """Where any form of the password stands, its head and its tail included."""
+    """The outputs that contain any form of the password, including its beginning and its end."""
     forms = (
         PASSWORD,
         ENCODED,
@@ -49,14 +49,14 @@ def leaks(texts: Mapping[str, str]) -> list[str]:
 
 @pytest.fixture(params=ANSWERS)
 def proxy(request: pytest.FixtureRequest) -> Iterator[ForwardProxy]:
-    """A proxy that never lets anything through."""
+    """A proxy that refuses every request."""
     with proxying_in_a_thread(request.param) as serving:
         yield serving
 
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A configuration of Azure's own addresses: a proxy is asked for each of them."""
+    """A configuration with Azure's own addresses, all of which need the proxy."""
     (tmp_path / "secret").write_text("of-no-importance")
     path = tmp_path / "keysync.yaml"
     path.write_text(CONFIG)
@@ -64,12 +64,12 @@ def config(tmp_path: Path) -> Path:
 
 
 def environ(proxy: ForwardProxy) -> dict[str, str]:
-    """The variable that names the proxy, password included."""
+    """The variable that names the proxy, with the password."""
     return {"HTTPS_PROXY": f"http://bot:{ENCODED}@127.0.0.1:{proxy.port}"}
 
 
 def test_no_command_shows_the_password_of_a_proxy(proxy: ForwardProxy, config: Path) -> None:
-    """The proxy was given the password, the output has none of it, and the variable is named."""
+    """The proxy got the password, the output does not contain it, and names the variable."""
     for command in (["sync", "--output", "json"], ["check"]):
         ran = run_keysync(*command, "-c", str(config), "--log-level", "debug", env=environ(proxy))
         assert ran.code == 1
@@ -79,7 +79,7 @@ def test_no_command_shows_the_password_of_a_proxy(proxy: ForwardProxy, config: P
 
 
 def test_a_proxy_that_wants_other_credentials_is_asked_once(config: Path) -> None:
-    """Asking again would lock the user; the hint says what to correct."""
+    """Further attempts could lock the user. The hint says what to correct."""
     with proxying_in_a_thread("407") as proxy:
         ran = run_keysync("sync", "--output", "json", "-c", str(config), env=environ(proxy))
     errors = [item["error"] for item in json.loads(ran.out)["items"]]
@@ -87,12 +87,12 @@ def test_a_proxy_that_wants_other_credentials_is_asked_once(config: Path) -> Non
     assert all(
         error["hint"].startswith("HTTPS_PROXY has a user and password that the proxy refuses") for error in errors
     )
-    # One for the account, one for the vault: neither is repeated.
+    # One for the account and one for the vault; neither is repeated.
     assert len(proxy.connects) == 2
 
 
 def test_a_default_credential_behind_a_dead_proxy_is_about_the_proxy(config: Path) -> None:
-    """The chain of credentials drops the error of the proxy: its hint would be to set up another credential."""
+    """The credential chain drops the proxy's error; its hint would be to configure another credential."""
     text = config.read_text().replace(
         f"{{type: client_secret, tenant_id: {TENANT}, client_id: {TENANT}, client_secret_file: secret}}",
         "{type: default}",
@@ -108,7 +108,7 @@ def test_a_default_credential_behind_a_dead_proxy_is_about_the_proxy(config: Pat
 
 
 def test_the_daemon_shows_no_password_of_a_proxy(config: Path) -> None:
-    """Neither the page, nor the API, nor the log, nor what is said of the webhook."""
+    """Neither the page, the API, the log nor the warnings about the webhook contain it."""
     with proxying_in_a_thread("407") as proxy:
         env = {**clean_environment(), **environ(proxy)}
         with running(config, env, "--log-level", "debug") as daemon:

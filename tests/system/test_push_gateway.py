@@ -1,4 +1,4 @@
-"""`sync --push-gateway`: a one-off run leaves its metrics behind, and its own result is what counts."""
+"""`sync --push-gateway`: a one-off run pushes its metrics, and the exit code is the run's own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gateway() -> Iterator[Receiver]:
 
 
 def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway: Receiver) -> None:
-    """What the textfile would hold is pushed, in a group of the installation and its share."""
+    """The metrics are those of the textfile, in a group for the installation and its shard."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="prod")
     ran = world.sync("--push-gateway", gateway.base, "--shard", "0/1")
@@ -39,7 +39,7 @@ def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway:
 
 
 def test_a_gateway_that_refuses_changes_nothing_but_the_log(make_world: MakeWorld, gateway: Receiver) -> None:
-    """The report is complete, the exit code that of the sync, and a warning says what became of the metrics."""
+    """The report is complete, the exit code is the sync's, and a warning describes the failed push."""
     world = make_world("alpha")
     world.configure(["alpha"])
     gateway.answers = [503]

@@ -1,6 +1,7 @@
-"""Random worlds against an oracle: no wrong value, no foreign secret written, one version a value, in sync at the end.
+"""Random worlds against an oracle.
 
-KEYSYNC_WORLD_SEED=7-123 replays one world.
+It asserts: no wrong value, no write to an unmanaged secret, one version for each value, and everything in sync at the
+end. KEYSYNC_WORLD_SEED=7-123 replays one world.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ WORLDS_IN_A_CHUNK: Final = 50
 
 
 def run_worlds(folder: Path, seeds: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs one world a seed. Raises AssertionError that names the seed of the first that went wrong."""
+    """Runs one world for each seed. Raises AssertionError that names the seed of the first failure."""
     warp, offset = Warp(), [0.0]
 
     async def worlds() -> None:
@@ -39,7 +40,7 @@ def run_worlds(folder: Path, seeds: list[str], monkeypatch: pytest.MonkeyPatch) 
 
 
 def seeds_of(chunk: str, count: int) -> list[str]:
-    """The seeds of a chunk, or the one to be replayed."""
+    """The seeds of a chunk, or the one to replay."""
     chosen = os.environ.get("KEYSYNC_WORLD_SEED")
     return [chosen] if chosen else [f"{chunk}-{number}" for number in range(count)]
 
@@ -52,5 +53,5 @@ def test_a_sample_of_random_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
 def test_two_thousand_random_worlds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    """A second writer, faults, misrouted replies, late writes, stale reads, and clocks that are off."""
+    """With a second writer, faults, misrouted replies, late writes, stale reads and wrong clocks."""
     run_worlds(tmp_path, seeds_of(str(chunk), WORLDS_IN_A_CHUNK), monkeypatch)

@@ -1,4 +1,4 @@
-"""`role` as a user runs it, and whether what it grants is exactly what keysync asks of Azure."""
+"""The command `role`, and whether it grants exactly the actions that keysync uses."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ WHOLE = f"/subscriptions/{SUBSCRIPTION}"
 SECRETS = "Microsoft.KeyVault/vaults/secrets/"
 BATCH = "Microsoft.Batch/batchAccounts/"
 
-# What Azure asks for each operation (learn.microsoft.com/azure/role-based-access-control/permissions), written down here
-# once more, so that it is not keysync's own table that is compared with itself.
+# What Azure requires for each operation (learn.microsoft.com/azure/role-based-access-control/permissions), repeated
+# here, so that keysync's own table is not compared with itself.
 ACTIONS = {
     "getAccount": f"{BATCH}read",
     "listAccounts": f"{BATCH}read",
@@ -39,11 +39,11 @@ ACTIONS = {
     "purgeSecret": f"{SECRETS}purge/action",
 }
 UNGUARDED = {"token", "challenge", "queryResources"}
-"""What takes no action of its own; Resource Graph shows what the identity may read."""
+"""Operations without an action of their own; Resource Graph returns what the identity can read."""
 
 
 def granted(world: World) -> dict[str, set[str]]:
-    """By scope (a vault's is its URL), the actions that `keysync role` grants with the configuration as it is now."""
+    """By scope (a URL for a vault), the actions that `keysync role` grants for the current configuration."""
     ran = world.run("role", "--output", "json")
     assert ran.code == 0, ran.err
     roles = {one["role"]: one["definition"] for one in ran.report["roles"]}
@@ -55,7 +55,7 @@ def granted(world: World) -> dict[str, set[str]]:
 
 
 def asked(world: World) -> set[tuple[str, str]]:
-    """Every place and action that was asked for since the embedded Azure began; a place is a URL or an ARM id."""
+    """Every scope and action that the embedded Azure was asked for; a scope is a URL or an ARM id."""
     urls = world.running.azure.endpoints.vaults
     requests = world.running.do(lambda azure: [(one.operation, one.target) for one in azure.requests])
     found = set()
@@ -76,7 +76,7 @@ def is_within(place: str, scope: str) -> bool:
 
 
 def compare(world: World, grants: dict[str, set[str]]) -> None:
-    """Nothing that was asked for is missing, and nothing is granted that was not asked for."""
+    """Every action that was used is granted, and every granted action was used."""
     done = asked(world)
     missing = {
         (place, action)
@@ -94,7 +94,7 @@ def compare(world: World, grants: dict[str, set[str]]) -> None:
 
 
 def deny_the_rest(world: World, grants: dict[str, set[str]]) -> None:
-    """From now on each vault refuses what its roles do not grant, as Azure would."""
+    """From now on each vault refuses what its roles do not grant, as Azure does."""
     for name, url in world.running.azure.endpoints.vaults.items():
         denied = frozenset(
             operation
@@ -109,7 +109,7 @@ def fine(ran: Ran) -> None:
 
 
 def a_life(world: World, configure: Callable[..., None]) -> None:
-    """What happens to secrets in the course of time, as far as keysync may: made, retagged, written anew."""
+    """Every change of a secret that the settings allow: created, tagged, written again."""
     fine(world.run("check"))
     fine(world.sync())
     configure(tags={"team": "render"})
@@ -120,7 +120,7 @@ def a_life(world: World, configure: Callable[..., None]) -> None:
 
 @pytest.mark.parametrize("recover", ["report", "owned"])
 def test_what_a_run_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld, recover: str) -> None:
-    """One account, one vault; `recover: owned` takes one action more, and that one is used."""
+    """One account and one vault; `recover: owned` needs one more action, which is used."""
     world = make_quick_world("alpha")
     vaults = world.running.azure.endpoints.vaults
 
@@ -140,7 +140,7 @@ def test_what_a_run_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld
 
 @pytest.mark.parametrize("where", ["all", "vault", "account"])
 def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where: str) -> None:
-    """Neither a run nor the doctor, however it was said."""
+    """Neither a run nor `check`, for each way to set read-only."""
     world = make_quick_world("alpha")
     url = world.running.azure.endpoints.vaults["main"]
     world.configure(
@@ -158,7 +158,7 @@ def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where:
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
 def test_removal_of_orphans_asks_for_what_its_roles_grant(make_quick_world: MakeWorld, mode: str) -> None:
-    """In a vault that is still written, and in one that nothing is written to any more."""
+    """In a vault with writes, and in a vault that is no longer written to."""
     world = make_quick_world("alpha", "beta", vaults=("main", "old"))
     more: dict[str, Any] = {"owner": "us", "orphans": mode, "limits": {"removal_percent": 100}}
     world.configure(["alpha", {"name": "beta", "vaults": ["main", "old"]}], owner="us")
@@ -184,7 +184,7 @@ def test_removal_of_orphans_asks_for_what_its_roles_grant(make_quick_world: Make
 
 @pytest.mark.parametrize("more", [{}, {"resource_groups": [GROUP]}, {"via": "resource_graph"}])
 def test_discovery_asks_for_what_the_role_grants(make_quick_world: MakeWorld, more: dict[str, Any]) -> None:
-    """By subscription, by group, and by Resource Graph."""
+    """By subscription, by resource group and by Resource Graph."""
     world = make_quick_world("alpha", "beta")
     url = world.running.azure.endpoints.vaults["main"]
 
@@ -205,7 +205,7 @@ def test_discovery_asks_for_what_the_role_grants(make_quick_world: MakeWorld, mo
 
 
 def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
-    """A script to stdout, nothing to stderr, and not a request."""
+    """A script on stdout, nothing on stderr, and no request."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="us")
     ran = world.run("role", "--principal-id", WHO)
@@ -227,7 +227,7 @@ def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
     (["--output", "yaml"], "yaml"),
 ])  # fmt: skip
 def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: list[str], message: str) -> None:
-    """With what is wrong on stderr, and nothing on stdout."""
+    """The reason on stderr, and nothing on stdout."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("role", *arguments)
@@ -236,7 +236,7 @@ def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: lis
 
 
 def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
-    """With file and place, as everywhere."""
+    """With file and position, as for other commands."""
     world = make_world("alpha")
     world.configure(["alpha"], owmer="us")
     ran = world.run("role")
@@ -245,7 +245,7 @@ def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
 
 
 def test_the_kill_switch_takes_the_writing_roles_away(make_world: MakeWorld) -> None:
-    """KEYSYNC_READ_ONLY counts as it does for a run, and the output says so."""
+    """KEYSYNC_READ_ONLY works as in a run, and the output says so."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("role", env={"KEYSYNC_READ_ONLY": "1"})

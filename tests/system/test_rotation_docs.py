@@ -1,4 +1,4 @@
-"""The commands of docs/rotation.md, run as they stand: an application that follows the guide is never without a live key."""
+"""Runs the commands of docs/rotation.md unchanged: an application that follows the guide always has a live key."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Walk = Callable[[str], str]
 
 @pytest.fixture
 def world(make_world: Callable[..., World]) -> World:
-    """The account and the vault that the guide names, in sync."""
+    """The account and the vault of the guide, in sync."""
     world = make_world({"name": ACCOUNT, "resource_group": GROUP}, vaults=(VAULT,))
     world.configure([{"name": ACCOUNT, "resource_group": GROUP, "vaults": [VAULT]}])
     assert world.sync().code == 0
@@ -29,7 +29,7 @@ def world(make_world: Callable[..., World]) -> World:
 
 @pytest.fixture
 def walk(world: World, tmp_path: Path) -> Walk:
-    """Runs one block of the guide, which has to succeed, and returns what it printed."""
+    """Runs one block of the guide, which must succeed, and returns its output."""
     ready = tmp_path / "ready.json"
     ready.write_bytes(world.running.azure.endpoints.ready_file())
     environ = {
@@ -58,7 +58,7 @@ def stored(world: World, key: str) -> str:
 
 
 def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world: World, walk: Walk) -> None:
-    """Both keys are new at the end, each written once, and none was regenerated while it was read."""
+    """Both keys are new at the end, each is written once, and none is regenerated while it is in use."""
     names, begin, secondary, switch, primary, end = walkthrough.blocks("rotation.md", "walk")
     assert names.strip() == f"account={ACCOUNT} group={GROUP}"
     before = {key: live(world.running, key) for key in KEYS}
@@ -77,7 +77,7 @@ def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world
 
 
 def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) -> None:
-    """The part of the guide for a time without keysync ends with a secret that is keysync's again."""
+    """The guide's part for a time without keysync ends with a managed secret."""
     names, by_hand, restored = walkthrough.blocks("rotation.md", "by hand")
     assert names.strip() == f"account={ACCOUNT} group={GROUP} vault={VAULT}"
     world.running.do(lambda azure: azure.state.regenerate(ACCOUNT, "Secondary"))
@@ -91,7 +91,7 @@ def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) 
 
 
 def test_a_leaked_key_dies_and_its_successor_is_written_in_one_line(world: World, walk: Walk) -> None:
-    """The command of the emergency."""
+    """The guide's emergency command."""
     (line,) = (
         block
         for block in walkthrough.shell((walkthrough.ROOT / "docs" / "rotation.md").read_text(encoding="utf-8"))

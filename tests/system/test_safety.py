@@ -1,4 +1,4 @@
-"""The safety rules as a user meets them: report, exit code, log and vault; and each command that a refusal tells is run."""
+"""The safety rules in report, exit code, log and vault. Every command that a refusal suggests is run."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ MakeWorld = Callable[..., World]
 LIVE = {"primary": key("p"), "secondary": key("s")}
 ALPHA = {"name": "alpha", **LIVE}
 LOOKS = ("steady", "stale", "swapped", "doubled", "both", "missing", "unmanaged")
-"""Accounts whose secrets differ from their keys in every way there is."""
+"""Accounts whose secrets differ from their keys in every possible way."""
 NAME = "main/alpha-primary-key"
 ONLY_PRIMARY = {"secrets": {"secondary": None}}
 PRIMARY = {"name": "alpha", **ONLY_PRIMARY}
 
-# As Azure Policy denies a secret that has not what it demands.
+# Azure Policy's denial of a secret that lacks a required property.
 DENIAL = Fault(
     operation="setSecret",
     kind="status",
@@ -52,12 +52,12 @@ DENIAL = Fault(
 
 
 def holding(*secrets: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """A vault `main` that holds these secrets."""
+    """The data of a vault `main` with these secrets."""
     return {"name": "main", "secrets": list(secrets), **more}
 
 
 def ours(value: str = "old", account: str = "alpha", name: str = "primary", **more: Any) -> dict[str, Any]:
-    """A secret that keysync made for a key, with this value."""
+    """A managed secret for a key, with this value."""
     return secret(account, name, value=value, tags=marks(account, name), **more)
 
 
@@ -69,31 +69,31 @@ def item(ran: Ran, name: str = NAME) -> dict[str, Any]:
 
 
 def count(world: World, *operations: str) -> int:
-    """How many requests of these operations there were."""
+    """The number of requests of these operations."""
     return world.running.do(lambda azure: sum(azure.counts[name] for name in operations))
 
 
 def writes(world: World) -> int:
-    """How many requests could have changed a vault."""
+    """The number of requests that could change a vault."""
     return count(world, "setSecret", "updateSecret", "deleteSecret", "recoverSecret", "purgeSecret")
 
 
 def with_vaults(world: World, **settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration's `vaults`, with more settings for those that are named."""
+    """The configuration's `vaults`, with more settings for the given ones."""
     urls = world.running.azure.endpoints.vaults
     plain = {"verify_challenge_resource": False}
     return {name: {"url": url, **plain, **settings.get(name, {})} for name, url in urls.items()}
 
 
 def follow(world: World, command: str) -> Ran:
-    """Runs a command of keysync's as it was told."""
+    """Runs a suggested keysync command unchanged."""
     program, *words = shlex.split(command)
     assert program == "keysync"
     return world.run(words[0], "--output", "json", *words[1:])
 
 
 def only_command(text: str) -> str:
-    """The one command that a text tells."""
+    """The only command in a text."""
     (found,) = commands(text)
     return found
 
@@ -102,7 +102,7 @@ def only_command(text: str) -> str:
 
 
 def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick_world: MakeWorld) -> None:
-    """Whoever owns it is named in report and log; the command that is told replaces it, and no other account's."""
+    """Report and log name the owner. The suggested command replaces this secret and no other account's."""
     tags: dict[str, dict[str, str]] = {
         "hand": {"team": "render"},
         "terraform": {"managed-by": "terraform"},
@@ -133,7 +133,7 @@ def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick
 
 
 def test_a_right_value_without_our_marks_is_unchanged_with_a_note(make_quick_world: MakeWorld) -> None:
-    """Exit code 0 and a note; the command in it marks the secret, which is kept in sync from then on."""
+    """Exit code 0 and a note. The note's command tags the secret, which is kept in sync from then on."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", value=LIVE["primary"])),))
     world.configure([PRIMARY])
     ran = world.sync()
@@ -146,7 +146,7 @@ def test_a_right_value_without_our_marks_is_unchanged_with_a_note(make_quick_wor
 
 
 def test_a_certificates_secret_is_refused(make_quick_world: MakeWorld) -> None:
-    """Marks and a right value make no difference to it."""
+    """Even with keysync's tags and an equal value."""
     world = make_quick_world(ALPHA, vaults=(holding(ours(LIVE["primary"], managed=True)),))
     world.configure([PRIMARY], adopt=True, disabled="enable")
     ran = world.sync()
@@ -156,7 +156,7 @@ def test_a_certificates_secret_is_refused(make_quick_world: MakeWorld) -> None:
 
 
 def test_our_tags_are_not_the_users_to_set(make_quick_world: MakeWorld) -> None:
-    """`tags` of a vault that would override a mark end the command before the first request."""
+    """A setting in a vault's `tags` that would override a keysync tag ends the command before the first request."""
     world = make_quick_world("alpha")
     for tag in ("managed-by", "keysync-owner", "Keysync-Source"):
         world.configure(["alpha"], vaults=with_vaults(world, main={"tags": {tag: "x"}}))
@@ -167,7 +167,8 @@ def test_our_tags_are_not_the_users_to_set(make_quick_world: MakeWorld) -> None:
 
 
 def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world: MakeWorld) -> None:
-    """A name that was free is looked at again; the command that is told judges it anew, and refuses it as foreign."""
+    """A free name is checked again before the write. The suggested command also checks it, and refuses it as
+    unmanaged."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY])
     put = functools.partial(add_version, value="by-hand", tags={})
@@ -181,7 +182,7 @@ def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world
 
 
 def test_the_command_of_a_refusal_takes_over_no_other_accounts_secret(make_quick_world: MakeWorld) -> None:
-    """Two accounts of one name in two groups: what is told for one leaves the other's secret as it is."""
+    """With two accounts of one name in two groups, the command for one leaves the other's secret unchanged."""
     twin = {"name": "alpha", "resource_group": "other-group"}
     world = make_quick_world("alpha", twin, vaults=(holding(secret("alpha"), secret("twin")),))
     world.configure([PRIMARY, {**twin, "secrets": {"primary": "twin-primary-key", "secondary": None}}])
@@ -191,7 +192,7 @@ def test_the_command_of_a_refusal_takes_over_no_other_accounts_secret(make_quick
 
 
 def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_world: MakeWorld) -> None:
-    """A command that is told for a secret of one vault replaces nothing in another."""
+    """A command for a secret of one vault replaces nothing in another vault."""
     other = {"name": "other", "secrets": [secret("alpha", value="precious", tags={"managed-by": "terraform"})]}
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")), other))
     world.configure([{**PRIMARY, "vaults": ["main", "other"]}])
@@ -199,12 +200,14 @@ def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_w
     assert [version.value for version in world.versions("other", "alpha-primary-key")] == ["precious"]
 
 
-# 1 again: what a write waits for
+# 1 continued: checks before a repeated write
 
 
 @pytest.mark.parametrize("existed", [False, True])
 def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, existed: bool) -> None:
-    """Between a throttled write and the next somebody takes the name, or takes the mark off: theirs stays as it is."""
+    """Between a throttled write and its retry another writer takes the name or removes the tag. Its secret stays
+    unchanged.
+    """
     stored = (secret("alpha", value="old", tags=marks("alpha")),) if existed else ()
     world = make_quick_world(ALPHA, vaults=(holding(*stored),))
     world.configure([PRIMARY])
@@ -216,11 +219,11 @@ def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, ex
         else:
             vault.add_version("alpha-primary-key", "theirs", tags={"who": "them"})
 
-    # Ten seconds are longer than a look is good for.
+    # After ten seconds the first check is too old.
     wait = "11" if existed else "0"
     fault = Fault(operation="setSecret", status=429, code="TooManyRequests", retry_after=wait, times=1)
     world.running.do(lambda azure: azure.faults.add(fault))
-    # The comparison, the look before a free name is taken, and then the one that counts.
+    # The first read, the check of the free name, and then the one before the retry.
     which = 2 if existed else 3
     world.running.do(lambda azure: before(azure, ("getSecret", NAME), take, which=which))
     ran = world.sync()
@@ -233,7 +236,7 @@ def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, ex
 
 
 def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
-    """In sync, stale, swapped, duplicated, both changed and foreign, each told by the four that tell anything."""
+    """In sync, stale, swapped, duplicated, both changed and unmanaged, each in report, table, log and metrics."""
     live = {name: {"primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in LOOKS}
     waiting = {
         "steady": tuple(live["steady"].values()),
@@ -285,7 +288,7 @@ def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeW
 
 @pytest.mark.parametrize("kept", ["primary", "secondary"])
 def test_one_key_that_changed_alone_is_no_warning(make_quick_world: MakeWorld, kept: str) -> None:
-    """The procedure that people should follow raises nothing."""
+    """The recommended procedure causes no warning."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), ours("old", name="secondary")),))
     world.running.do(lambda azure: setattr(azure.state.vault("main").find(f"alpha-{kept}-key").latest, "value", LIVE[kept]))  # type: ignore[union-attr]  # fmt: skip
     world.configure(["alpha"])
@@ -294,11 +297,11 @@ def test_one_key_that_changed_alone_is_no_warning(make_quick_world: MakeWorld, k
     assert sorted(ran.outcomes().values()) == ["unchanged", "updated"]
 
 
-# 4: fields apart
+# 4: separate fields
 
 
 def test_metadata_alone_is_patched_and_a_new_value_carries_it(make_quick_world: MakeWorld) -> None:
-    """Content type, expiry and tags that are set later make no version; the next value has them, and others' tags too."""
+    """A later content type, expiry or tag makes no version. The next value has them, and other writers' tags too."""
     tags = {**marks("alpha"), "team": "render"}
     world = make_quick_world(ALPHA, vaults=(holding({**ours(LIVE["primary"]), "tags": tags}),))
     settings = {"content_type": "text/x-key", "expires_after": "90d", "tags": {"cost-center": "4711"}}
@@ -324,7 +327,7 @@ def test_metadata_alone_is_patched_and_a_new_value_carries_it(make_quick_world: 
 
 @pytest.mark.parametrize(("days", "outcome"), [(10, "updated"), (60, "unchanged"), (400, "updated")])
 def test_an_expiry_is_renewed_at_half_time(make_quick_world: MakeWorld, days: int, outcome: str) -> None:
-    """By PATCH, and only where less than half of it is left or more than all of it."""
+    """By PATCH, and only if less than half of it is left, or more than all of it."""
     soon = int(datetime.now(UTC).timestamp()) + days * DAY
     world = make_quick_world(ALPHA, vaults=(holding(ours(LIVE["primary"], expires=soon)),))
     world.configure([PRIMARY], vaults=with_vaults(world, main={"expires_after": "90d"}))
@@ -334,7 +337,7 @@ def test_an_expiry_is_renewed_at_half_time(make_quick_world: MakeWorld, days: in
 
 
 def test_a_denial_by_policy_is_explained(make_quick_world: MakeWorld) -> None:
-    """The hint names the settings that satisfy the policy; with them the write is let through."""
+    """The hint names the settings that satisfy the policy; with them the write succeeds."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY])
     world.running.do(lambda azure: azure.faults.add(DENIAL))
@@ -353,7 +356,7 @@ def test_a_denial_by_policy_is_explained(make_quick_world: MakeWorld) -> None:
 
 
 def test_what_a_policy_demands_is_in_the_text(make_quick_world: MakeWorld) -> None:
-    """The hint says that the message tells what is demanded, so the message has to be there whole."""
+    """The hint refers to the message for the requirements, so the message must be complete."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY])
     world.running.do(lambda azure: azure.faults.add(DENIAL))
@@ -361,7 +364,7 @@ def test_what_a_policy_demands_is_in_the_text(make_quick_world: MakeWorld) -> No
 
 
 def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_world: MakeWorld) -> None:
-    """It is reported and left; after the command that is told, it is brought in sync."""
+    """It is reported and unchanged. After the suggested command it is in sync."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old", enabled=False)),))
     world.configure([PRIMARY])
     ran = world.sync()
@@ -374,7 +377,8 @@ def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_wo
 
 
 def test_disabled_enable_brings_ours_back_and_in_sync(make_quick_world: MakeWorld) -> None:
-    """Ours are enabled, without a version where the value is right and with one where it is not; another's stay off."""
+    """Managed ones are enabled: without a version if the value is right, else with one. Unmanaged ones stay
+    disabled."""
     theirs = secret("beta", enabled=False, tags={"managed-by": "terraform"})
     stored = (ours(LIVE["primary"], enabled=False), ours("old", name="secondary", enabled=False), theirs)
     world = make_quick_world(ALPHA, "beta", vaults=(holding(*stored),))
@@ -393,12 +397,12 @@ def test_disabled_enable_brings_ours_back_and_in_sync(make_quick_world: MakeWorl
     assert world.versions("main", "beta-primary-key")[-1].enabled is False
 
 
-# 5: soft-deleted namesakes
+# 5: soft-deleted secrets with the same name
 
 
 @pytest.mark.parametrize(("way", "outcome"), [(0, "updated"), (1, "created")], ids=["recover", "purge"])
 def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: MakeWorld, way: int, outcome: str) -> None:
-    """keysync neither recovers nor purges by itself; each of the two commands lets the next run write."""
+    """keysync neither recovers nor purges by itself. After either of two suggested commands the next run writes."""
     world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], recover_delay=0),))
     world.configure([PRIMARY])
     ran = world.sync()
@@ -413,7 +417,9 @@ def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: Make
 
 
 def test_recover_owned_recovers_managed_secrets_only(make_quick_world: MakeWorld) -> None:
-    """Ours is recovered, and written where the key has changed; another's deleted secret stays, and nothing is purged."""
+    """A managed one is recovered, and updated if the key has changed. An unmanaged one stays deleted; nothing is
+    purged.
+    """
     right, old = ours(LIVE["primary"]), ours("old", name="secondary")
     theirs = secret("beta", tags={"managed-by": "terraform"})
     other_owner = secret("beta", "secondary", tags=marks("beta", "secondary", owner="them"))
@@ -438,7 +444,7 @@ def test_recover_owned_recovers_managed_secrets_only(make_quick_world: MakeWorld
 
 
 def test_a_recovery_that_is_not_allowed_names_the_action(make_quick_world: MakeWorld) -> None:
-    """An identity without the right to recover fails for that secret, and learns which right it is."""
+    """Without the right to recover, that secret fails, and the hint names the missing action."""
     world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], denied=["recoverSecret"]),))
     world.configure([PRIMARY], recover="owned")
     ran = world.sync()
@@ -450,7 +456,7 @@ def test_a_recovery_that_is_not_allowed_names_the_action(make_quick_world: MakeW
 
 
 def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick_world: MakeWorld) -> None:
-    """Exit code 4 with the numbers in error and log; the command in it writes exactly the plan that was shown."""
+    """Exit code 4, with the numbers in error and log. The suggested command writes exactly the plan that was shown."""
     world = make_quick_world("alpha", "beta", vaults=("main", "spare"))
     both = [{"name": name, "vaults": ["main", "spare"]} for name in ("alpha", "beta")]
     world.configure(both, vaults=with_vaults(world, spare={"limits": {"creates": 3}}))
@@ -468,7 +474,7 @@ def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick
 
 
 def test_a_world_that_changed_is_not_what_was_accepted(make_quick_world: MakeWorld) -> None:
-    """Another key than that of the plan that was shown stops the run: exit code 4, and nothing is written."""
+    """A key that changed after the plan was shown stops the run: exit code 4, and nothing is written."""
     stored = [ours("old", account) for account in ("alpha", "beta")]
     world = make_quick_world("alpha", "beta", vaults=(holding(*stored),))
     world.configure(["alpha", "beta"], limits={"creates": 1})
@@ -483,7 +489,7 @@ def test_a_world_that_changed_is_not_what_was_accepted(make_quick_world: MakeWor
 
 
 def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWorld) -> None:
-    """`update_percent` of a vault wins over the general one, and counts what is managed there."""
+    """`update_percent` of a vault overrides the general one, and applies to the managed secrets of that vault."""
     names = [f"account{number}" for number in range(5)]
     stored = [ours("old", name, which) for name in names for which in LIVE]
     world = make_quick_world(*names, vaults=(holding(*stored),))
@@ -498,7 +504,7 @@ def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWo
 
 
 def test_a_slow_account_is_written_in_a_later_round(make_quick_world: MakeWorld) -> None:
-    """The limits wait for it only so long: others are written first, and it in the same run."""
+    """The limits wait for it only for a limited time: others are written first, and it later in the same run."""
     slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
     world = make_quick_world("alpha", slow)
     world.configure(["alpha", "slow"], timeouts={"collect": "300ms"})
@@ -512,7 +518,7 @@ def test_a_slow_account_is_written_in_a_later_round(make_quick_world: MakeWorld)
 
 
 def test_a_late_account_beyond_the_limit_is_refused_with_its_command(make_quick_world: MakeWorld) -> None:
-    """Those in time are written; the late one is told how it is written, and is."""
+    """Punctual accounts are written. The report says how to write the late one, and that command works."""
     slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
     world = make_quick_world("alpha", slow)
     world.configure(["alpha", "slow"], timeouts={"collect": "300ms"}, limits={"creates": 2})
@@ -525,7 +531,7 @@ def test_a_late_account_beyond_the_limit_is_refused_with_its_command(make_quick_
 
 
 def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -> None:
-    """It fails by its own deadline, and the limits count what did answer."""
+    """It fails by its own deadline, and the limits apply to the accounts that answered."""
     world = make_quick_world("alpha", {"name": "stuck", "fault": "hang"})
     world.configure(["alpha", "stuck"], timeouts={"collect": "1s", "request": "3s", "account": "6s"})
     ran = world.sync()
@@ -535,7 +541,7 @@ def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -
 
 
 def test_the_suggested_accept_is_valid_for_the_accounts_of_the_run(make_quick_world: MakeWorld) -> None:
-    """A run about one account that stops tells a command about just that account."""
+    """A blocked run for one account suggests a command for just that account."""
     world = make_quick_world("alpha", "beta")
     world.configure(["alpha", "beta"], limits={"creates": 1})
     stopped = world.sync("--account", "alpha")
@@ -544,7 +550,7 @@ def test_the_suggested_accept_is_valid_for_the_accounts_of_the_run(make_quick_wo
 
 
 def test_a_suggested_command_names_the_file_of_the_run(make_quick_world: MakeWorld) -> None:
-    """A run with `-c FILE` tells a command for that file, not for the one that is found without."""
+    """A run with `-c FILE` suggests a command for that file, not for the default one."""
     world = make_quick_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
     world.path.rename(world.folder / "other.yaml")
@@ -553,7 +559,7 @@ def test_a_suggested_command_names_the_file_of_the_run(make_quick_world: MakeWor
 
 
 def test_a_plan_tells_that_a_limit_would_stop_it(make_quick_world: MakeWorld) -> None:
-    """Whoever looks before they sync learns there what the sync will say."""
+    """A plan shows in advance what a sync would report."""
     world = make_quick_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
     assert "limits.creates is 1" in world.run("plan").out
@@ -563,12 +569,12 @@ def test_a_plan_tells_that_a_limit_would_stop_it(make_quick_world: MakeWorld) ->
 
 
 def orphaned(world: World, **settings: Any) -> None:
-    """Configures `alpha` alone: whatever else is ours in the vault is an orphan."""
+    """Configures only `alpha`, so that all other managed secrets in the vault are orphans."""
     world.configure(["alpha"], **{"owner": "us", **settings})
 
 
 def orphan_world(make: MakeWorld, *, gone: bool = True, **options: Any) -> World:
-    """In sync, but for the secrets of `beta`, whose account is gone, and those of another owner."""
+    """In sync, except for the secrets of `beta`, whose account is gone, and of another owner."""
     secrets = [
         secret("alpha", which, value=value, tags=marks("alpha", which, owner="us"), content_type="x")
         for which, value in LIVE.items()
@@ -589,7 +595,7 @@ BETA = ("main/beta-primary-key", "main/beta-secondary-key")
 
 
 def test_orphans_are_kept_by_default(make_quick_world: MakeWorld) -> None:
-    """The default looks for none."""
+    """By default keysync does not search for orphans."""
     world = orphan_world(make_quick_world)
     orphaned(world)
     assert set(world.sync().outcomes().values()) == {"unchanged"}
@@ -601,7 +607,7 @@ def test_orphans_are_kept_by_default(make_quick_world: MakeWorld) -> None:
 def test_orphans_are_removed_by_the_accept_that_was_shown(
     make_quick_world: MakeWorld, mode: str, done: str, *, gone: bool
 ) -> None:
-    """A plan shows them; a sync leaves them with the command in the reason; the command removes just them, recoverably."""
+    """A plan shows them. A sync keeps them and suggests a command, which removes only them, recoverably."""
     world = orphan_world(make_quick_world, gone=gone)
     orphaned(world, orphans=mode)
     shown = world.run("plan", "--output", "json")
@@ -642,7 +648,7 @@ def test_orphans_are_removed_by_the_accept_that_was_shown(
     ids=["account-403", "listing-403", "listing-cut", "subscription-404"],
 )
 def test_without_proof_nothing_is_removed(make_quick_world: MakeWorld, fault: dict[str, Any]) -> None:
-    """Whatever leaves it open whether the account is gone is a warning, in report and log, and no removal."""
+    """If the account may still exist, report and log have a warning, and nothing is removed."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     checksum = world.run("plan", "--output", "json").report["checksum"]
@@ -657,7 +663,7 @@ def test_without_proof_nothing_is_removed(make_quick_world: MakeWorld, fault: di
 
 
 def test_a_warning_of_the_search_is_no_failure(make_quick_world: MakeWorld) -> None:
-    """An identity that may not read the account keeps all else in sync; the warning stands under the table."""
+    """Without the right to read the account everything else stays in sync; the warning is below the table."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     denial = Fault(operation="getAccount", target="beta", status=403, code="AuthorizationFailed")
@@ -669,7 +675,7 @@ def test_a_warning_of_the_search_is_no_failure(make_quick_world: MakeWorld) -> N
 
 
 def test_a_page_of_the_vault_that_fails_removes_nothing(make_quick_world: MakeWorld) -> None:
-    """Orphans on the first page stay where the second one cannot be had."""
+    """Orphans on the first page stay if the second page cannot be read."""
     many = [secret(f"a{number:02}", tags={"managed-by": "terraform"}) for number in range(30)]
     orphan = secret("a00", "orphan", tags=marks("gone", owner="us"))
     world = make_quick_world(ALPHA, vaults=(holding(*many, orphan),))
@@ -690,7 +696,7 @@ def _arm(azure: Emulator, _target: str, fault: Fault) -> None:
 
 
 def test_an_orphan_that_another_tool_takes_over_meanwhile_stays(make_quick_world: MakeWorld) -> None:
-    """What is removed bears our marks at the last look, not only in the listing."""
+    """A removed secret has keysync's tags in the last check before the removal, not only in the listing."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     retag = functools.partial(add_version, value="theirs", tags=marks("beta", owner="them"))
@@ -701,7 +707,7 @@ def test_an_orphan_that_another_tool_takes_over_meanwhile_stays(make_quick_world
 
 
 def test_a_run_for_one_account_searches_no_orphans(make_quick_world: MakeWorld) -> None:
-    """`--account` neither searches nor removes."""
+    """`--account` neither searches for orphans nor removes them."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     ran = world.sync("--account", "alpha")
@@ -710,7 +716,7 @@ def test_a_run_for_one_account_searches_no_orphans(make_quick_world: MakeWorld) 
 
 
 def test_an_orphan_that_changed_since_it_was_shown_stays(make_quick_world: MakeWorld) -> None:
-    """The checksum covers its version, so what somebody wrote since then is not deleted."""
+    """The checksum covers the secret's version, so a later write by another tool is not deleted."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
     checksum = world.run("plan", "--output", "json").report["checksum"]
@@ -721,7 +727,7 @@ def test_an_orphan_that_changed_since_it_was_shown_stays(make_quick_world: MakeW
 
 
 def test_the_command_for_one_secret_says_what_else_it_removes(make_quick_world: MakeWorld) -> None:
-    """Whoever only wants a late key written learns from the same sentence that orphans go with it."""
+    """The suggestion for a late key says that the command also removes orphans."""
     late = secret("alpha", value="old", tags=marks("alpha", owner="us"))
     orphan = secret("beta", tags=marks("beta", owner="us"))
     world = make_quick_world(ALPHA, vaults=(holding(late, orphan),))
@@ -733,7 +739,7 @@ def test_the_command_for_one_secret_says_what_else_it_removes(make_quick_world: 
 
 
 def test_a_renamed_secret_outlives_a_failed_write_of_its_new_name(make_quick_world: MakeWorld) -> None:
-    """The old name goes only once the new one stands: else whoever reads either has no key."""
+    """The old name is removed only after the new one is written; else clients of either name would have no key."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", tags=marks("alpha", owner="us"))),))
     world.configure([{"name": "alpha", "secrets": {"primary": "new", "secondary": None}}], owner="us", orphans="delete")
     checksum = world.run("plan", "--output", "json").report["checksum"]
@@ -769,7 +775,7 @@ def test_a_kill_switch_reports_what_would_be_done(make_quick_world: MakeWorld, s
     env = {"KEYSYNC_READ_ONLY": "1"} if switch == "environment" else {}
     ran = world.sync(env=env)
     outcomes = ran.outcomes()
-    # An orphan is of no configured account: only the others can keep it, beside the --accept that it takes.
+    # An orphan belongs to no configured account, so here only the other accounts can keep it; it also needs --accept.
     assert outcomes.pop("main/gone-primary-key") == ("skipped" if switch == "account" else "delete")
     assert outcomes == {
         NAME: "update",
@@ -785,7 +791,7 @@ def test_a_kill_switch_reports_what_would_be_done(make_quick_world: MakeWorld, s
 
 
 def test_a_read_only_account_keeps_its_orphans(make_quick_world: MakeWorld) -> None:
-    """Secrets of a read-only account whose names were changed in the configuration stay, whatever is accepted."""
+    """Secrets of a read-only account that were renamed in the configuration stay, even with --accept."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", tags=marks("alpha", owner="us"))),))
     names = {"secrets": {"primary": "renamed", "secondary": None}}
     world.configure([{"name": "alpha", "read_only": True, **names}], owner="us", orphans="delete")
@@ -795,21 +801,21 @@ def test_a_read_only_account_keeps_its_orphans(make_quick_world: MakeWorld) -> N
 
 
 def test_a_read_only_run_says_so(make_quick_world: MakeWorld) -> None:
-    """A person who sees `update` after a sync is told that nothing was written, and by which switch."""
+    """The output of a sync with `update` rows says that nothing was written, and names the switch."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY], read_only=True)
     assert "read_only" in world.run("sync").out
 
 
 def test_a_read_only_run_tells_no_command_in_vain(make_quick_world: MakeWorld) -> None:
-    """No `--accept` writes to a read-only vault, so none is told."""
+    """`--accept` does not write to a read-only vault, so it is not suggested."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY], read_only=True, limits={"changes_per_day": 1})
     assert "--accept" not in (item(world.sync())["reason"] or "")
 
 
 def test_a_read_only_run_still_fails_for_what_is_refused(make_quick_world: MakeWorld) -> None:
-    """Exit code 1 where something is foreign; no limit stops what is not going to be written."""
+    """Exit code 1 for an unmanaged secret; no limit stops a run that writes nothing."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")),))
     world.configure(["alpha"], limits={"creates": 0})
     ran = world.sync(env={"KEYSYNC_READ_ONLY": "1"})
@@ -817,18 +823,18 @@ def test_a_read_only_run_still_fails_for_what_is_refused(make_quick_world: MakeW
 
 
 def test_a_read_only_vault_leaves_the_other_written(make_quick_world: MakeWorld) -> None:
-    """The switch of one vault is that vault's."""
+    """The switch of one vault applies to that vault only."""
     world = make_quick_world(ALPHA, vaults=("main", "spare"))
     world.configure([{**PRIMARY, "vaults": ["main", "spare"]}], vaults=with_vaults(world, spare={"read_only": True}))
     assert world.sync().outcomes() == {NAME: "created", "spare/alpha-primary-key": "create"}
     assert world.versions("spare", "alpha-primary-key") == []
 
 
-# 9: one writer a secret
+# 9: one writer for each secret
 
 
 def test_a_writer_that_overtakes_is_a_conflict(make_quick_world: MakeWorld) -> None:
-    """What is read back is not what was written: that is told once, and not fought."""
+    """The value read back differs from the written one: that is reported once and not overwritten."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY])
     world.running.do(lambda azure: overtake(azure, "main", "theirs", {"managed-by": "terraform"}))
@@ -850,7 +856,7 @@ def test_a_writer_that_overtakes_is_a_conflict(make_quick_world: MakeWorld) -> N
 
 
 def test_many_versions_are_a_warning_and_then_a_refusal(make_quick_world: MakeWorld) -> None:
-    """At 300 the secret is written with a note, at 450 only by the command that is told."""
+    """At 300 versions the secret is written with a note, at 450 only by the suggested command."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY])
     world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 300))
@@ -870,7 +876,7 @@ def test_many_versions_are_a_warning_and_then_a_refusal(make_quick_world: MakeWo
 
 @pytest.mark.parametrize("beside", ["failed", "read-only"])
 def test_one_of_several_waiting_secrets_can_be_accepted(make_quick_world: MakeWorld, beside: str) -> None:
-    """The command that is told works though another secret of the run failed, or stands in a read-only account."""
+    """The suggested command works although another secret of the run failed or belongs to a read-only account."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
     beta = {"name": "beta", **ONLY_PRIMARY, "read_only": beside == "read-only"}
     world.configure([PRIMARY, beta], limits={"changes_per_day": 1})
@@ -883,7 +889,7 @@ def test_one_of_several_waiting_secrets_can_be_accepted(make_quick_world: MakeWo
 
 
 def test_an_identity_that_may_not_list_versions_keeps_keys_in_sync(make_quick_world: MakeWorld) -> None:
-    """Neither breaker nor budget holds back a late key for want of a permission."""
+    """Neither the change limit nor the version limit blocks a late key because of a missing permission."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), denied=["listVersions"]),))
     world.configure([PRIMARY], limits={"changes_per_day": 1})
     assert world.sync().outcomes() == {NAME: "updated"}
@@ -891,7 +897,7 @@ def test_an_identity_that_may_not_list_versions_keeps_keys_in_sync(make_quick_wo
 
 @pytest.mark.parametrize("state", ["deleted", "disabled"])
 def test_the_version_budget_holds_for_what_comes_back(make_quick_world: MakeWorld, state: str) -> None:
-    """A secret with 450 versions that is recovered or enabled gets no other one unless somebody accepts it."""
+    """A recovered or enabled secret with 450 versions gets another version only with --accept."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), recover_delay=0),))
     world.configure([PRIMARY], recover="owned", disabled="enable")
     world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 450))
@@ -912,7 +918,7 @@ def _take_away(azure: Any, state: str) -> None:
 
 @pytest.mark.parametrize("place", ["general", "vault"])
 def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: MakeWorld, place: str) -> None:
-    """The limit of the vault wins; the others of the run are written, and the command writes this one too."""
+    """The vault's own limit applies. The run writes the other secrets, and the command also writes this one."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
     own, general = ({}, 2) if place == "general" else ({"limits": {"changes_per_day": 2}}, 50)
     world.configure(
@@ -932,18 +938,18 @@ def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: 
 
 
 def test_changes_of_yesterday_do_not_count(make_quick_world: MakeWorld) -> None:
-    """The breaker looks at 24 hours."""
+    """The limit covers 24 hours."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old", created=1)),))
     world.configure([PRIMARY], limits={"changes_per_day": 2})
     world.running.do(lambda azure: add_versions(azure, "main", "alpha-primary-key", 9))
     assert world.sync().outcomes() == {NAME: "updated"}
 
 
-# All of it at once: nothing of somebody else's is touched
+# All of it together: no unmanaged secret changes
 
 
 def test_a_vault_of_clashing_unmanaged_secrets_stays_byte_for_byte(make_quick_world: MakeWorld) -> None:
-    """Whatever the settings and commands short of `adopt --replace`, what is not ours stays exactly as it was."""
+    """Whatever the settings and commands, except `adopt --replace`, unmanaged secrets do not change."""
     foreign = [
         secret("alpha", tags={"managed-by": "terraform"}),
         secret("alpha", "secondary", tags={}),
@@ -978,7 +984,7 @@ def _values(azure: Any) -> str:
     return repr([(one.name, [version.value for version in one.versions]) for one in every])
 
 
-# The settings
+# Settings
 
 
 @pytest.mark.parametrize(
@@ -1003,7 +1009,7 @@ def _values(azure: Any) -> str:
 def test_a_wrong_setting_touches_nothing(
     make_quick_world: MakeWorld, settings: dict[str, Any], place: str, part: str
 ) -> None:
-    """Exit code 2, the place and what is meant, before the first request."""
+    """Exit code 2, the position and what is expected, before the first request."""
     world = make_quick_world("alpha")
     general = {name: value for name, value in settings.items() if name != "main"}
     world.configure(["alpha"], **{"vaults": with_vaults(world, main=settings.get("main", {})), **general})

@@ -1,4 +1,4 @@
-"""A secret is the same from wherever it is read: what editors and tools add around it is no part of it."""
+"""A secret has the same value from every source: characters that editors and tools add are removed."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ AROUND = {
 def test_a_line_end_and_a_byte_order_mark_are_no_part_of_a_client_secret(
     make_quick_world: Callable[..., World], tmp_path: Path, way: str, around: Callable[[str], str]
 ) -> None:
-    """Entra accepts the secret by a mounted file, by `${NAME}` and by AZURE_CLIENT_SECRET."""
+    """Entra accepts the secret from a mounted file, from `${NAME}` and from AZURE_CLIENT_SECRET."""
     world = make_quick_world("sampleacct")
     endpoints = world.running.azure.endpoints
     written = around(endpoints.client_secret)

@@ -1,4 +1,4 @@
-"""Shares of accounts: every command takes one, and the daemon serves one."""
+"""Shards of accounts: every command accepts a shard, and the daemon serves one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def resource_id(name: str, subscription: str = SUBSCRIPTION) -> str:
 
 
 def signed_in(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """With this process's environment as a daemon's would be."""
+    """Sets this process's environment as for a daemon."""
     for name, value in world.running.environ.items():
         monkeypatch.setenv(name, value)
     return world
@@ -36,7 +36,7 @@ def share(index: int, count: int = 2) -> set[str]:
 
 
 def test_each_command_keeps_to_its_share(make_quick_world: MakeWorld) -> None:
-    """By option or by environment; commands that are told name the share."""
+    """By option or by environment variable; suggested commands name the shard."""
     world = make_quick_world(*NAMES)
     world.configure(NAMES)
     indexed = {"KEYSYNC_SHARDS": "2", "JOB_COMPLETION_INDEX": "1"}
@@ -54,7 +54,7 @@ def test_each_command_keeps_to_its_share(make_quick_world: MakeWorld) -> None:
 
 @pytest.mark.parametrize("command", ["run", "sync", "plan", "check", "accounts", "adopt"])
 def test_a_wrong_share_is_a_usage_error_of_each_command(make_quick_world: MakeWorld, command: str) -> None:
-    """Before anything is touched, and it names the variable."""
+    """Before the first request; the message names the variable."""
     world = make_quick_world("account0")
     world.configure(["account0"])
     ran = world.run(command, env={"KEYSYNC_SHARDS": "2", "JOB_COMPLETION_INDEX": "2"})
@@ -64,7 +64,7 @@ def test_a_wrong_share_is_a_usage_error_of_each_command(make_quick_world: MakeWo
 
 @pytest.mark.parametrize("found", [False, True])
 async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
-    """Of what is listed and of what is found; the page shows nobody else's."""
+    """The shard's listed and discovered accounts; the page shows no account of another shard."""
     world = signed_in(make_world(*NAMES), monkeypatch)
     discover = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
     world.configure([] if found else NAMES, **OPTIONS, **({"discover": discover} if found else {}))
@@ -76,7 +76,9 @@ async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: p
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: MakeWorld, index: int) -> None:
-    """Each tells its own account and names the other's; to name one of another shard is no error, and an unknown one is."""
+    """Each refuses its own account and names the other's. `--account` accepts an account of another shard, and rejects
+    an unknown one.
+    """
     other = next(one for one in _SUBSCRIPTIONS if Shard(1, 2).has(resource_id("account0", one)))
     mine = next(one for one in _SUBSCRIPTIONS if Shard(0, 2).has(resource_id("account0", one)))
     places = [resource_id("account0", one) for one in (mine, other)]
@@ -95,7 +97,9 @@ def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: Mak
 
 
 async def test_orphans_are_those_of_the_own_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What other shards serve is nobody's orphan, what they would remove is left to them; also by a shard that has no account."""
+    """Secrets that another shard serves are no orphans, and that shard's orphans are left to it; also for a shard
+    without accounts.
+    """
     world = signed_in(make_world(*NAMES), monkeypatch)
     safe = {"owner": "tokyo", "limits": {"removal_percent": 100}}
     world.configure(NAMES, **OPTIONS, **safe)

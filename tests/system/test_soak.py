@@ -1,4 +1,4 @@
-"""A day of the daemon with everything going wrong in turn, on a clock that only moves while nobody is at work."""
+"""A day of the daemon with all faults in turn, on a clock that moves only while all code waits."""
 
 from __future__ import annotations
 
@@ -53,20 +53,20 @@ T = TypeVar("T")
 
 HOURS: Final = float(os.environ.get("SOAK_HOURS", "24"))
 SEED: Final = int(os.environ.get("SOAK_SEED", "0")) or int.from_bytes(os.urandom(3))
-"""Taken anew for each run, and printed: SOAK_SEED=… pytest -m slow tests/system/test_soak.py repeats one."""
+"""Random for each run, and printed. To repeat a run: SOAK_SEED=… pytest -m slow tests/system/test_soak.py."""
 
 _LATENCY = 0.02
 _ITEMS = sum(2 * len(vaults) for vaults, _ in FLEET.values())
 
 
 def say(*words: str) -> None:
-    """Into what pytest shows of a test that fails, or of any with -s."""
+    """Writes to the output that pytest shows for a failed test, or with -s."""
     sys.stdout.write(" ".join(("\n", *words)))
 
 
 @dataclass
 class Daemon:
-    """The daemon beside its Azure, and what is known of it from outside."""
+    """The daemon with its embedded Azure, and what the test observes from outside."""
 
     azure: Emulator
     config: Config
@@ -81,7 +81,7 @@ class Daemon:
 async def run_daemon(
     folder: Path, work: Callable[[Daemon], Awaitable[None]], *, keep: int = 8, **settings: Any
 ) -> Daemon:
-    """Runs the daemon for as long as `work` takes, and ends it by SIGTERM."""
+    """Runs the daemon for the duration of `work`, and ends it by SIGTERM."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, WarpLoop)
     path, redactor, listening = folder / "keysync.yaml", Redactor(), asyncio.Event()
@@ -121,8 +121,8 @@ async def run_daemon(
 
 
 def warped(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """What `work` returns, on a warped loop. Nothing may be left of it: no task, no socket, no other open file."""
-    global_random.seed(SEED)  # where the jitter of single calls comes from
+    """Runs `work` on a warped loop and returns its result. It may leave no task, socket or other open file."""
+    global_random.seed(SEED)  # the jitter of single calls uses it
     before = open_files()
     warp = Warp()
 
@@ -141,7 +141,7 @@ def warped(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
 
 class Day:
-    """Two halves of bad weather, an hour of fair weather at the end of each, and what was found."""
+    """Two halves with faults, each with an hour without faults at its end, and the findings."""
 
     def __init__(self) -> None:
         self.fair_from = 0.0
@@ -151,7 +151,7 @@ class Day:
         self.spurious: list[str] = []
 
     async def __call__(self, daemon: Daemon) -> None:
-        """Lets the day pass."""
+        """Runs the day."""
         random = seeded(SEED)
         self.keys = Keys(daemon.azure, random)
         self.weather = Weather(daemon.azure, daemon.loop, self.keys, random)
@@ -180,7 +180,7 @@ class Day:
                 group.create_task(self.weather.somewhere(place, gap, self._left))
             for account in FLEET:
                 group.create_task(self.keys.keep_changing(account, 40 * MINUTE, self._left))
-        # Between two runs, with no connection open.
+        # Between two runs, with no open connection.
         await asyncio.sleep(end - 100 - time.monotonic())
 
     def _left(self) -> float:
@@ -200,7 +200,9 @@ class Day:
 
 @pytest.mark.slow
 def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path: Path) -> None:
-    """24 hours, faults of every kind at every operation, keys that change at any moment, reloads, signals and visitors."""
+    """24 hours with faults of every kind at every operation, keys that change at any moment, reloads, signals and HTTP
+    clients.
+    """
     say(f"SOAK_SEED={SEED}")
     day, began = Day(), time.perf_counter()
     daemon = warped(lambda: run_daemon(tmp_path, day))
@@ -210,13 +212,13 @@ def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path
         f"{day.weather.met.total()} troubles, {day.auditor.checked} times looked after one, {day.regenerations} regenerations,",
         f"{dict(books.results)}, {log.lines} lines, {log.busiest} in the busiest minute: {dict(log.events)}; {early}, {late}",
     )
-    # In sync: after each trouble, and at the end.
+    # In sync: after each fault, and at the end.
     assert day.auditor.late == []
     assert {name: behind for name, behind in day.behind.items() if behind} == {}
-    # No version that no regeneration calls for, and no account in two runs at once.
+    # No version without a regeneration, and no account in two runs at once.
     assert day.spurious == []
     assert books.overlaps == []
-    # All of it did happen.
+    # All of it happened.
     assert day.auditor.checked >= 3 * HOURS
     assert books.results["updated"] >= 8 * HOURS
     assert len(day.weather.met) >= HOURS
@@ -225,24 +227,27 @@ def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path
 
 
 def assert_memory_is_flat(day: Day) -> None:
-    """The second half of the day has left nothing behind.
+    """The second half of the day leaves no objects behind.
 
-    In the first the history of writes has filled up (200 are kept), every page was made, and every metric has its labels.
-    What may still grow is the times of the last 24 hours' writes, one object each, and labels of an outcome that had
-    not been seen: a few thousand objects at most, while the second half has served some 5,000 requests in 300 runs. One object kept
-    for each request, or one task or report for each run, is above the bound. Resident memory is looked at for what
-    Python does not count, such as TLS sessions: kept for each request, 10 KiB each, they would come to 50 MiB.
+    After the first half the history of writes is full (200 entries), every page was rendered, and every metric has its
+    labels. Two things may still grow: the times of the last 24 hours' writes, one object each, and labels of a new
+    outcome. Together they are a few thousand objects at most, while the second half serves some 5,000 requests in 300
+    runs. One object kept for each request, or one task or report for each run, exceeds the bound. Resident memory is
+    compared for memory that Python does not count, such as TLS sessions: kept for each request, at 10 KiB each, they
+    would use 50 MiB.
     """
     early, late = day.footprints
     assert late.tasks == early.tasks
     assert late.files == early.files
-    # Each version that was written is remembered for 24 hours, in some blocks.
+    # The time of each written version is kept for 24 hours, in several blocks.
     assert late.blocks - early.blocks < max(4000, day.requests[1])
     assert late.resident - early.resident < 16 * 1024
 
 
 def assert_log_is_bounded(daemon: Daemon, day: Day) -> None:
-    """A line a run and a line a change; of a failure its beginning and its end, for each secret, in each of its forms."""
+    """One line for each run and change; for a failure its beginning and its end, for each secret and each form of
+    failure.
+    """
     log = daemon.log
     assert log.unexpected == []
     ours = {event: count for event, count in log.events.items() if not event.startswith("library.")}
@@ -254,12 +259,12 @@ def assert_log_is_bounded(daemon: Daemon, day: Day) -> None:
     failures = sum(ours.get(f"secret.{name}", 0) for name in ("failed", "unknown", "refused", "skipped"))
     assert failures <= 2 * troubled_secrets
     assert ours["secret.in_sync"] <= troubled_secrets
-    # Everything at once: each secret fails, gets well and is written within a minute, with the runs around it.
+    # Worst case: each secret fails, recovers and is written within a minute, with the runs around it.
     assert log.busiest <= 6 * _ITEMS + 20
 
 
 async def visit(daemon: Daemon, random: Random) -> None:
-    """What people and machines do to a daemon: look at it, scrape it, ask for a run, change its file, break its file."""
+    """What users and machines do to a daemon: open the page, scrape, request a run, change the file, break the file."""
     async with aiohttp.ClientSession() as session:
         for page in ("/", "/metrics", "/api/status", "/healthz", "/readyz"):
             async with session.get(daemon.url + page) as reply:
@@ -278,7 +283,7 @@ _HUNG: Final = "render2"
 
 
 def spans_of(folder: Path, every: str, hung: Fault | None) -> tuple[Daemon, dict[str, list[Span]]]:
-    """An hour of runs, with keys that change, in fair weather or with one account that hangs throughout."""
+    """An hour of runs with changing keys, without faults or with one account that always hangs."""
     folder.mkdir()
 
     async def hour(daemon: Daemon) -> None:
@@ -305,10 +310,11 @@ def spans_of(folder: Path, every: str, hung: Fault | None) -> tuple[Daemon, dict
 def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
     tmp_path: Path, operation: str, target: str, schedule: str
 ) -> None:
-    """Against the same hour without: each run of each other account starts when it did, and ends as good as then.
+    """Compared with the same hour without the hung account, each run of each other account starts at the same time, and
+    ends nearly as soon.
 
-    Every run that takes the hung account along waits a while for it, since the limits are judged on all that is there. A
-    minute between runs is where that while is no longer `timeouts.collect`.
+    Every run that includes the hung account waits for it, since the limits cover all accounts. With a minute between
+    runs, that wait is no longer than `timeouts.collect`.
     """
     hang = Fault(operation=operation, target=target, kind="hang")
     calm, expected = spans_of(tmp_path / "calm", schedule, None)

@@ -1,4 +1,4 @@
-"""`sync` and `plan` as a user runs them: real process, real SDKs, real HTTPS."""
+"""`sync` and `plan` with a real process, real SDKs and real HTTPS."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MakeWorld = Callable[..., World]
 
 
 def test_the_first_run_writes_both_keys_with_their_marks(make_world: MakeWorld) -> None:
-    """What lands in the vault is each live key, marked as keysync's."""
+    """The vault gets each live key, tagged as keysync's."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.sync()
@@ -35,7 +35,7 @@ def test_the_first_run_writes_both_keys_with_their_marks(make_world: MakeWorld) 
 
 
 def test_a_second_run_changes_nothing_and_makes_no_version(make_world: MakeWorld) -> None:
-    """A steady run writes nothing at all."""
+    """A run without changes writes nothing."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
     assert world.sync().code == 0
@@ -61,7 +61,7 @@ def test_a_regenerated_primary_changes_exactly_one_secret(make_world: MakeWorld)
 
 
 def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) -> None:
-    """A partial failure exits with 1, and the rest is done."""
+    """A partial failure exits with 1, and all other accounts are synced."""
     world = make_world("alpha", {"name": "denied", "fault": "role_missing"}, "gamma")
     world.configure(["alpha", "denied", "gamma"])
     ran = world.sync()
@@ -78,7 +78,7 @@ def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) ->
 
 
 def test_a_hung_account_delays_no_other(make_world: MakeWorld) -> None:
-    """Others are written while one account never answers, which fails by its own deadline."""
+    """Others are written while one account never answers; it fails by its own deadline."""
     world = make_world("alpha", {"name": "stuck", "fault": "hang"})
     world.configure(["stuck", "alpha"], timeouts={"request": "3s", "account": "6s", "collect": "1s"})
     ran = world.sync()
@@ -117,7 +117,7 @@ def test_a_cloud_error_two_deep_is_in_the_log_whole(make_world: MakeWorld) -> No
 
 
 def test_an_account_without_shared_key_is_a_state_of_its_own(make_world: MakeWorld) -> None:
-    """It is found by reading the account, and named so."""
+    """It is found by reading the account, and has its own state."""
     world = make_world({"name": "entra", "allowed_authentication_modes": ["AAD"]})
     world.configure(["entra"])
     ran = world.sync()
@@ -126,7 +126,7 @@ def test_an_account_without_shared_key_is_a_state_of_its_own(make_world: MakeWor
 
 
 def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWorld) -> None:
-    """`plan --exit-code` is 3 while something would change, and 0 afterwards."""
+    """`plan --exit-code` returns 3 while something would change, and 0 afterwards."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.run("plan", "--exit-code", "--output", "json")
@@ -139,7 +139,7 @@ def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWo
 
 @pytest.mark.parametrize("command", ["plan", "sync"])
 def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
-    """Without `--all` the table has changes only; with it also what is in sync, in natural order."""
+    """Without `--all` the table has only changes. With it, the table also has secrets in sync, in natural order."""
     world = make_world("farm10", "farm2")
     world.configure(["farm10", "farm2"])
     world.sync()
@@ -160,7 +160,7 @@ def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
 
 
 def test_a_unmanaged_secret_is_never_overwritten(make_world: MakeWorld) -> None:
-    """A secret that somebody else made keeps its value, and the refusal says whose it is."""
+    """A secret of another tool keeps its value, and the refusal names its owner."""
     world = make_world(
         "alpha", vaults=({"name": "main", "secrets": [{"name": "alpha-primary-key", "value": "by-hand"}]},)
     )
@@ -194,7 +194,7 @@ def test_a_write_whose_reply_is_lost_makes_one_version(make_world: MakeWorld) ->
     ids=lambda fault: f"{fault['kind']}-{fault.get('status', '')}",
 )
 def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld, fault: dict[str, Any]) -> None:
-    """A dropped connection, a 502 and a 429 without Retry-After cost a retry, not the account."""
+    """A dropped connection, a 502 and a 429 without Retry-After cause a retry, not a failed account."""
     world = make_world("alpha")
     world.configure(["alpha"])
     world.running.do(lambda azure: azure.faults.add(Fault(operation="listKeys", times=1, **fault)))
@@ -203,7 +203,7 @@ def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld,
 
 
 def test_a_retry_after_of_twenty_minutes_gives_the_account_up(make_world: MakeWorld) -> None:
-    """The run does not sleep for that long, and says so."""
+    """The run does not wait that long, and says so."""
     world = make_world("alpha")
     world.configure(["alpha"])
     fault = Fault(operation="listKeys", kind="status", status=429, code="TooManyRequests", retry_after="1200")
@@ -227,7 +227,7 @@ def test_null_keys_are_refused(make_world: MakeWorld) -> None:
 
 
 def test_limits_stop_before_any_write_and_accept_goes_on(make_world: MakeWorld) -> None:
-    """Exit code 4 with the numbers; `--accept` with that checksum writes, another does not."""
+    """Exit code 4 with the numbers. `--accept` with that checksum writes; another checksum does not."""
     world = make_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
     stopped = world.sync()
@@ -239,7 +239,7 @@ def test_limits_stop_before_any_write_and_accept_goes_on(make_world: MakeWorld) 
 
 
 def test_read_only_reports_and_writes_nothing(make_world: MakeWorld) -> None:
-    """KEYSYNC_READ_ONLY=1 makes outcomes those of a dry run, with exit code 0."""
+    """KEYSYNC_READ_ONLY=1 gives the outcomes of a dry run, with exit code 0."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.sync(env={"KEYSYNC_READ_ONLY": "1"})
@@ -250,7 +250,7 @@ def test_read_only_reports_and_writes_nothing(make_world: MakeWorld) -> None:
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_an_interrupted_sync_still_reports(make_world: MakeWorld, signum: signal.Signals, code: int) -> None:
-    """SIGTERM and SIGINT end the pass with a report of what was done."""
+    """SIGTERM and SIGINT end the run with a report of the work so far."""
     world = make_world("alpha", {"name": "stuck", "fault": "hang"})
     world.configure(["alpha", "stuck"], timeouts={"collect": "100ms"})
     command = [sys.executable, "-W", "error", "-m", "keysync", "sync", "-c", str(world.path), "--output", "json"]
@@ -272,7 +272,7 @@ def test_an_interrupted_sync_still_reports(make_world: MakeWorld, signum: signal
 
 
 def test_two_vaults_are_served_with_one_list_keys(make_world: MakeWorld) -> None:
-    """An account that serves two vaults is asked once; a vault that fails leaves the other served."""
+    """An account that serves two vaults is read once. If one vault fails, the other is still served."""
     world = make_world("alpha", vaults=("main", "spare"))
     world.configure([{"name": "alpha", "vaults": ["main", "spare"]}])
     fault = Fault(
@@ -289,7 +289,7 @@ def test_two_vaults_are_served_with_one_list_keys(make_world: MakeWorld) -> None
 
 
 def test_many_accounts_ask_for_one_token_a_scope(make_world: MakeWorld) -> None:
-    """Thirty accounts cost one token for Resource Manager and one for the vault."""
+    """Thirty accounts need one token for Resource Manager and one for the vault."""
     names = [f"account{number}" for number in range(30)]
     world = make_world(*names)
     world.configure(names)
@@ -310,7 +310,7 @@ def test_metrics_of_a_one_off_run_are_written(make_world: MakeWorld) -> None:
 
 
 def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
-    """Two shards together serve each account once; a share that cannot be is a usage error."""
+    """Two shards together serve each account once; an impossible shard is a usage error."""
     names = [f"account{number}" for number in range(8)]
     world = make_world(*names)
     world.configure(names)
@@ -322,7 +322,7 @@ def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
 
 
 def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None:
-    """Its second vault asks anew after the first gave up; the run goes on and reports each item."""
+    """Its second vault makes a new request after the first gave up. The run continues and reports each item."""
     world = make_world({"name": "stuck", "fault": "hang"}, "alpha", vaults=("main", "spare"))
     world.configure(
         [{"name": "stuck", "vaults": ["main", "spare"]}, "alpha"],
@@ -337,7 +337,7 @@ def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None
 
 
 def test_a_hung_token_request_costs_an_attempt_not_the_run(make_world: MakeWorld) -> None:
-    """The request that all wait for has a deadline of its own, so that the next attempt makes another."""
+    """The shared token request has its own deadline, so that the next attempt makes another one."""
     world = make_world("alpha")
     world.configure(["alpha"], timeouts={"request": "500ms"})
     world.running.do(lambda azure: azure.faults.add(Fault(operation="token", kind="hang", times=1)))
@@ -345,7 +345,7 @@ def test_a_hung_token_request_costs_an_attempt_not_the_run(make_world: MakeWorld
 
 
 def test_a_metrics_file_that_cannot_be_written_is_reported_first(make_world: MakeWorld) -> None:
-    """Exit code 2 means that nothing was touched."""
+    """Exit code 2 means that nothing was changed."""
     world = make_world("alpha")
     world.configure(["alpha"])
     ran = world.sync("--metrics-file", str(world.folder / "nowhere" / "keysync.prom"))
@@ -354,7 +354,7 @@ def test_a_metrics_file_that_cannot_be_written_is_reported_first(make_world: Mak
 
 
 def test_a_check_that_is_interrupted_ends(make_world: MakeWorld) -> None:
-    """SIGINT ends the doctor while an account hangs."""
+    """SIGINT ends `check` while an account hangs."""
     world = make_world({"name": "stuck", "fault": {"operation": "*", "kind": "hang"}})
     world.configure(["stuck"])
     process = subprocess.Popen(
