@@ -1,4 +1,4 @@
-"""A vault and an account, in memory and behind the real SDKs, seen through one set of hands."""
+"""A vault and an account, in memory and behind the real SDKs, with one interface for both."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudC1hbHBoYQ=="
 
 
 class Side(Protocol):
-    """One implementation, and what somebody else does to what is behind it."""
+    """One implementation, and what other writers do to its vault."""
 
     target: SecretTarget
     source: KeySource
@@ -39,7 +39,7 @@ class Side(Protocol):
         ...
 
     def soft_delete(self, name: str) -> None:
-        """Deletes a secret so that it can be recovered."""
+        """Deletes a secret recoverably."""
         ...
 
     def versions(self, name: str) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
@@ -68,7 +68,7 @@ class InMemory:
 
 
 class LookingAgain:
-    """A target whose `write` is repeated where another look is due, as `sync.apply` does after that look."""
+    """A target that repeats a `write` after a second read if one is due, as `sync.apply` does."""
 
     def __init__(self, target: SecretTarget) -> None:
         self._target = target
@@ -85,7 +85,7 @@ class LookingAgain:
 
 
 class BehindTheSdks:
-    """The real thing against the embedded Azure."""
+    """The real implementation against the embedded Azure."""
 
     def __init__(self, azure: Emulator, target: SecretTarget, source: KeySource, fingerprinter: Fingerprinter) -> None:
         self.azure = azure
@@ -116,7 +116,7 @@ async def _in_memory() -> AsyncIterator[InMemory]:
 
 @asynccontextmanager
 async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BehindTheSdks]:
-    """Composed as the command line composes it."""
+    """Composed as in the command line."""
     account = {"name": "alpha", "primary": PRIMARY, "secondary": SECONDARY}
     async with Emulator(data(account)) as azure:
         ends = azure.endpoints
@@ -139,7 +139,7 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
             "timeouts": {"request": "5s"},
         }
         config = config_of(document)
-        # Repetitions come at once.
+        # Retries do not wait.
         monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
         async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
             (account,) = app.accounts
@@ -161,6 +161,6 @@ async def side(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.fixture
 async def azure_side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BehindTheSdks]:
-    """The real one alone, for what only a network does."""
+    """The real implementation only, for network behaviour."""
     async with behind_the_sdks(monkeypatch) as entered:
         yield entered

@@ -1,4 +1,4 @@
-"""What listKeys and the account itself answer counts only if it is about the account, and only keys are keys."""
+"""A reply of listKeys or of a GET of the account counts only if it is about that account, and a key must be a key."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ LONG = base64.b64encode(b"x" * 32).decode()
 
 
 def answer(side: BehindTheSdks, operation: str, body: object, **more: Any) -> None:
-    """Has Resource Manager answer an operation with `body`."""
+    """Makes Resource Manager answer an operation with `body`."""
     text = body if isinstance(body, str) else json.dumps(body)
     side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", "body": text, **more}))
 
 
 @pytest.mark.parametrize("name", ["beta", "alph\u0430", "alphaa", "", None, 7, ["alpha"]])
 async def test_keys_of_another_account_are_refused(azure_side: BehindTheSdks, name: object) -> None:
-    """A misrouted reply: both keys are refused, and the refusal names the account that was asked."""
+    """A misrouted reply: both keys are refused, and the refusal names the requested account."""
     answer(azure_side, "listKeys", {"accountName": name, "primary": PRIMARY, "secondary": SECONDARY})
     keys = await azure_side.source.get_keys()
     assert dict(keys.values) == {}
@@ -32,13 +32,13 @@ async def test_keys_of_another_account_are_refused(azure_side: BehindTheSdks, na
 
 
 async def test_a_reply_without_an_account_name_is_refused(azure_side: BehindTheSdks) -> None:
-    """It could be anybody's."""
+    """It could be about any account."""
     answer(azure_side, "listKeys", {"primary": PRIMARY, "secondary": SECONDARY})
     assert dict((await azure_side.source.get_keys()).values) == {}
 
 
 async def test_the_name_compares_without_case(azure_side: BehindTheSdks) -> None:
-    """Azure spells it as it was made."""
+    """Azure returns the spelling used at creation."""
     answer(azure_side, "listKeys", {"accountName": "ALPHA", "primary": PRIMARY, "secondary": SECONDARY})
     assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}
 
@@ -47,14 +47,14 @@ async def test_the_name_compares_without_case(azure_side: BehindTheSdks) -> None
     "value", [None, "", "REDACTED", "fakeKey", "null", "YWJj", 7, [LONG], LONG[:-4], LONG + "\n", "not base64!"]
 )
 async def test_what_is_no_key_is_refused_alone(azure_side: BehindTheSdks, value: object) -> None:
-    """A key is base64 of at least 32 bytes; the other key is served."""
+    """A key is base64 of at least 32 bytes; the other key is still served."""
     answer(azure_side, "listKeys", {"accountName": "alpha", "primary": value, "secondary": LONG})
     keys = await azure_side.source.get_keys()
     assert (set(keys.values), set(keys.refused)) == ({"secondary"}, {"primary"})
 
 
 async def test_equal_keys_are_refused(azure_side: BehindTheSdks) -> None:
-    """An account has two keys."""
+    """The two keys of an account differ."""
     answer(azure_side, "listKeys", {"accountName": "alpha", "primary": LONG, "secondary": LONG})
     assert dict((await azure_side.source.get_keys()).values) == {}
 
@@ -77,7 +77,7 @@ UNREADABLE: list[dict[str, Any]] = [
 async def test_a_reply_that_is_none_is_an_invalid_response(
     azure_side: BehindTheSdks, operation: str, reply: dict[str, Any]
 ) -> None:
-    """Of Resource Manager and of Entra: never a fault of keysync."""
+    """For Resource Manager and for Entra; it is not called a bug of keysync."""
     answer(azure_side, operation, **reply)
     with pytest.raises(CallFailed) as caught:
         await (azure_side.source.probe() if operation == "getAccount" else azure_side.source.get_keys())
@@ -86,7 +86,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
 
 @pytest.mark.parametrize("field", ["id", "none"])
 async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdks, field: str) -> None:
-    """Whether SharedKey is allowed there says nothing of this one."""
+    """Its SharedKey setting says nothing about the requested account."""
     other = azure_side.azure.state.account("alpha").id.replace("alpha", "beta")
     modes = {"properties": {"allowedAuthenticationModes": ["AAD"]}}
     answer(azure_side, "getAccount", {"id": other, **modes} if field == "id" else modes)
@@ -99,7 +99,8 @@ async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdk
 async def test_an_account_read_without_shared_key_is_not_served_by_listkeys(
     azure_side: BehindTheSdks, trait: str
 ) -> None:
-    """What a GET made anyway has shown counts, although listKeys answers 200; the account itself lifts it again."""
+    """A GET that was made for another reason counts, although listKeys replies 200. A later GET of the account ends
+    it."""
     account = azure_side.azure.state.account("alpha")
     answer(azure_side, "listKeys", {"accountName": "alpha", "primary": PRIMARY, "secondary": SECONDARY})
     assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}

@@ -1,4 +1,4 @@
-"""Both ways to list, through the SDKs against the embedded Azure."""
+"""Both ways to list accounts, through the SDKs against the embedded Azure."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROUTES = ("list", "resource_graph")
 
 @dataclass
 class World:
-    """An Azure, and a configuration opened against it."""
+    """An Azure, and a runtime for a configuration of it."""
 
     azure: Emulator
     app: App
@@ -94,7 +94,8 @@ def names(listing: DiscoveryResult) -> list[str]:
 
 @pytest.mark.parametrize("via", ROUTES)
 async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
-    """Over pages and subscriptions; those without keys are told with the reason; nothing but lists is asked for."""
+    """Over pages and subscriptions. Accounts without keys are reported with a reason. keysync sends list requests
+    only."""
     async with open_world({"via": via, "vaults_by_tag": "Vault"}) as world:
         listing = await world.list()
         assert names(listing) == ["north", "west0", "west1", "west2", "west3", "west4", "beta"]
@@ -110,7 +111,7 @@ async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
 
 @pytest.mark.parametrize("via", ROUTES)
 async def test_groups_names_and_tags_narrow_it(open_world: Opener, via: str) -> None:
-    """Groups are asked of the service, one at a time or in the query; the rest is filtered here."""
+    """The service filters by group, one request for each or in the query; keysync filters the rest."""
     west = {
         "via": via,
         "subscriptions": [A],
@@ -126,7 +127,7 @@ async def test_groups_names_and_tags_narrow_it(open_world: Opener, via: str) -> 
 
 
 def from_request(azure: Emulator, number: int, fault: Fault) -> None:
-    """Puts `fault` in force when the list request of that number (from 0) comes."""
+    """Activates `fault` when the list request with that number (from 0) arrives."""
     seen = 0
 
     async def arrived(_index: int, operation: str, _target: str, stage: str) -> None:
@@ -144,7 +145,7 @@ DENIED = {"status": 403, "code": "AuthorizationFailed", "message": "The client m
 
 @pytest.mark.parametrize("via", ROUTES)
 async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str) -> None:
-    """From the second page on there are only failures: what came before is served, with the CloudError."""
+    """Every page from the second one fails: the first page is served, with the CloudError."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         from_request(world.azure, 1, Fault.model_validate(DENIED))
         listing = await world.list()
@@ -163,11 +164,11 @@ async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str)
         kept = await world.list()
         assert names(kept) == names(whole)
         assert not kept.complete
-        assert kept.problems[0].kept == 7  # the one without keys is known as well
+        assert kept.problems[0].kept == 7  # the one without keys is known too
 
 
 async def test_one_subscription_without_rights_is_its_own_failure(open_world: Opener) -> None:
-    """The other one is listed; so it is with a subscription and a group that are not there."""
+    """The other one is listed. The same holds for a subscription and a group that do not exist."""
     async with open_world(
         {}, {"subscriptions": [NOBODYS]}, {"subscriptions": [A], "resource_groups": ["nope"]}
     ) as world:
@@ -185,7 +186,7 @@ async def test_one_subscription_without_rights_is_its_own_failure(open_world: Op
 
 
 async def test_resource_graph_does_not_hide_a_subscription_that_it_cannot_see(open_world: Opener) -> None:
-    """It leaves such a one out without a word, so keysync asks which it can see."""
+    """Resource Graph silently omits such a subscription, so keysync asks which ones are visible."""
     async with open_world({"via": "resource_graph", "subscriptions": [A, NOBODYS]}) as world:
         listing = await world.list()
         assert len(listing.accounts) == 6
@@ -197,7 +198,7 @@ async def test_resource_graph_does_not_hide_a_subscription_that_it_cannot_see(op
 
 
 async def test_resource_graph_believes_that_a_subscription_is_empty_where_it_can_see_it(open_world: Opener) -> None:
-    """No rows, but visible: that is a whole listing."""
+    """No rows, but a visible subscription: the listing is complete."""
     async with open_world({"via": "resource_graph", "resource_groups": ["rg"]}) as world:
         listing = await world.list()
         assert names(listing) == ["beta"]
@@ -225,7 +226,7 @@ def graph(**more: Any) -> str:
 async def test_a_reply_of_resource_graph_that_is_not_whole_is_not_taken_for_whole(
     open_world: Opener, body: str, found: int, summary: str
 ) -> None:
-    """Truncated, too short, without an end, or no result at all."""
+    """Truncated, too short, without an end, or without a result."""
     async with open_world({"via": "resource_graph", "subscriptions": [A]}) as world:
         world.azure.faults.add(Fault(operation="queryResources", kind="body", body=body))
         listing = await world.list()
@@ -245,7 +246,7 @@ async def test_a_reply_of_resource_graph_that_is_not_whole_is_not_taken_for_whol
     ],
 )
 async def test_a_list_that_is_none_is_not_an_empty_one(open_world: Opener, fault: dict[str, Any], summary: str) -> None:
-    """Otherwise every account would be gone at once."""
+    """Otherwise all accounts would disappear at once."""
     async with open_world({"subscriptions": [A]}) as world:
         await world.list()
         world.azure.faults.add(Fault.model_validate({**fault, "operation": "listAccounts"}))
@@ -256,7 +257,7 @@ async def test_a_list_that_is_none_is_not_an_empty_one(open_world: Opener, fault
 
 
 async def test_a_first_page_that_is_no_json_is_asked_for_again(open_world: Opener) -> None:
-    """The SDK's own pager would take it for the last one."""
+    """The SDK's own pager would read it as the last page."""
     async with open_world({"subscriptions": [A]}) as world:
         world.azure.faults.add(Fault(operation="listAccounts", kind="html", status=200, times=1))
         listing = await world.list()
@@ -276,7 +277,7 @@ async def test_a_link_to_another_service_is_not_followed(open_world: Opener, lin
 
 
 async def test_links_that_go_round_in_a_circle_come_to_an_end(open_world: Opener) -> None:
-    """A service that repeats itself is found out."""
+    """A service that repeats its pages is detected."""
     async with open_world({"subscriptions": [A]}) as world:
         link = f"{world.azure.endpoints.resource_manager}/subscriptions/{A}/providers/Microsoft.Batch/batchAccounts"
         body = json.dumps({"value": [], "nextLink": f"{link}?api-version=2024-07-01&$skiptoken=x"})
@@ -287,7 +288,7 @@ async def test_links_that_go_round_in_a_circle_come_to_an_end(open_world: Opener
 
 
 async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> None:
-    """The other subscription is served meanwhile."""
+    """The other subscription is served."""
     timeouts = {"request": "30s", "account": "500ms"}
     async with open_world({}, timeouts=timeouts) as world:
         world.azure.faults.add(Fault(operation="listAccounts", target=B, kind="hang"))
@@ -297,7 +298,7 @@ async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> Non
 
 
 async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
-    """Subscriptions and vaults are opened when an account asks for them, and a subscription is forgotten when none does."""
+    """Clients are opened when an account needs them; a subscription is forgotten when no account needs it."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
         app, listing = world.app, await world.list()
         assert (app.accounts, app.sources.accesses, app.targets) == ((), {}, {})
@@ -318,7 +319,7 @@ async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
 
 
 async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
-    """An account that a later listing does not have is still served by the run that had it."""
+    """A run still serves an account that a later listing lacks."""
     async with open_world({}) as world:
         app, listing = world.app, await world.list()
         await app.cover(listing.accounts)
@@ -331,7 +332,7 @@ async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
 
 
 async def shown(world: World) -> dict[str, str]:
-    """Secret to outcome (or the kind of the failure) of a run over all that is covered now."""
+    """Secret to outcome (or the kind of the failure) of a run over all covered accounts."""
     listing = await world.list()
     await world.app.cover([*world.app.discovery.listed, *listing.accounts])
     report = await run_sync(world.app.runs.make_run(world.app.accounts, Watcher([]), asyncio.Event()))
@@ -343,7 +344,9 @@ async def shown(world: World) -> dict[str, str]:
 async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
     open_world: Opener, via: str, name: str, place: dict[str, Any]
 ) -> None:
-    """Although listKeys answers 200, and although no filter means it: nothing is written. The account itself lifts it."""
+    """Nothing is written, although listKeys replies 200 and no filter excludes it. A GET of the account itself ends
+    this.
+    """
     keys = {
         "primary": "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQtbm9rZXlz",
         "secondary": "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudC1ub2s=",
@@ -356,7 +359,7 @@ async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
         assert found[f"{name}-primary-key"] == found[f"{name}-secondary-key"] == "shared_key_disabled"
         assert found["beta-primary-key"] == "created"
         assert set(world.azure.state.vault("main").secrets) == {"beta-primary-key", "beta-secondary-key"}
-        assert world.azure.counts["getAccount"] == 1  # of that account alone
+        assert world.azure.counts["getAccount"] == 1  # of that account only
         there = world.azure.state.account(name)
         there.authentication_modes, there.pool_allocation_mode = ["SharedKey"], "BatchService"
         assert (await shown(world))[f"{name}-primary-key"] == "created"
@@ -364,7 +367,7 @@ async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
 
 @pytest.mark.parametrize("via", ROUTES)
 async def test_an_account_of_another_scope_is_not_taken_from_a_listing(open_world: Opener, via: str) -> None:
-    """A misrouted list: its accounts are nobody's that was asked about, and what is missing is not gone."""
+    """A misrouted list: its accounts belong to no requested scope, and missing accounts do not count as deleted."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         row = {"id": f"/subscriptions/{B}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/beta", "tags": {}}
         page = (
@@ -382,7 +385,7 @@ async def test_an_account_of_another_scope_is_not_taken_from_a_listing(open_worl
 @pytest.mark.parametrize("via", ROUTES)
 @pytest.mark.parametrize("body", ["null", "[]", "7", "[" * 30_000, '{"value": ' + "9" * 5_000 + "}", '{"data": 1e999}'])
 async def test_a_list_that_is_none_is_an_invalid_response(open_world: Opener, via: str, body: str) -> None:
-    """Whatever a parser makes of it: never a fault of keysync, and never an empty list."""
+    """Whatever a parser makes of it: it is neither a bug of keysync nor an empty list."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         operation = "listAccounts" if via == "list" else "queryResources"
         world.azure.faults.add(Fault(operation=operation, kind="body", body=body))

@@ -1,4 +1,4 @@
-"""A federated assertion that Entra refuses is read again before the next try; a missing one is named."""
+"""A federated assertion that Entra refuses is read again before the next attempt; a missing one is named."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from tests.support.settings import config_of
 NAME = "alpha-primary-key"
 START = 1_800_000_000.0
 SHORT, LONG = START + 600, START + 7200
-"""When assertions expire, in seconds since 1970 by the embedded Azure's clock."""
+"""The expiry time of assertions, in seconds since 1970 by the embedded Azure's clock."""
 
 
 def assertion(expires: float) -> str:
-    """What Kubernetes would mount."""
+    """An assertion as Kubernetes mounts it."""
     return jwt.encode({"exp": int(expires)}, "of-no-importance-to-the-embedded-azure", algorithm="HS256")
 
 
 class World:
-    """The embedded Azure, its clock, and the token file that keysync signs in with."""
+    """The embedded Azure, its clock, and the token file for sign-in."""
 
     def __init__(self, azure: Emulator, app: App, clock: list[float], file: Path) -> None:
         self.azure = azure
@@ -39,23 +39,23 @@ class World:
         self.file = file
 
     async def read_secret(self) -> object:
-        """Asks the vault, which needs a token of its own."""
+        """Reads from the vault, which needs its own token."""
         return await self.app.targets["main"].read(NAME)
 
     async def list_keys(self) -> object:
-        """Asks Batch, which needs a token of its own."""
+        """Lists the keys of the account, which needs its own token."""
         return await self.app.sources.snapshot()(self.app.accounts[0]).get_keys()
 
 
 @asynccontextmanager
 async def signed_in_by(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    """A credential of `kind` that finds the token file through the environment."""
+    """A credential of `kind` that gets the token file from the environment."""
     clock = [START]
     async with Emulator(data("alpha"), clock=lambda: clock[0]) as azure:
         ends = azure.endpoints
         for name in ("AZURE_CLIENT_SECRET", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
             monkeypatch.delenv(name, raising=False)
-        # The webhook of Kubernetes sets the authority too; DefaultAzureCredential does not pass its own on.
+        # Kubernetes' webhook also sets the authority. DefaultAzureCredential does not pass its own to the others.
         given = {
             "AZURE_AUTHORITY_HOST": ends.authority,
             "AZURE_TENANT_ID": ends.tenant_id,
@@ -88,7 +88,7 @@ async def world(
 
 
 async def test_a_new_assertion_is_used_at_once(world: World) -> None:
-    """The SDK keeps the file's content for ten minutes; the refused one is replaced within the same call."""
+    """The SDK caches the file's content for ten minutes; a refused assertion is replaced within the same call."""
     await world.list_keys()
     world.clock[0] = SHORT + 1
     world.file.write_text(assertion(LONG))
@@ -96,7 +96,7 @@ async def test_a_new_assertion_is_used_at_once(world: World) -> None:
 
 
 async def test_a_refused_assertion_is_not_kept_for_the_next_call(world: World) -> None:
-    """The call fails while the file has expired, and the next one succeeds as soon as the file was replaced."""
+    """The call fails while the file has expired, and the first call after the file is replaced succeeds."""
     world.clock[0] = SHORT + 1
     with pytest.raises(CallFailed) as refused:
         await world.read_secret()
@@ -115,7 +115,7 @@ async def test_a_refused_assertion_is_not_kept_for_the_next_call(world: World) -
 async def test_a_missing_assertion_names_its_file(
     content: str | None, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing is sent, and the failure says which variable named which file."""
+    """No request is sent, and the failure names the variable and the file."""
     file = tmp_path / "token"
     file.write_text(assertion(LONG))
     async with signed_in_by("workload_identity", file, monkeypatch) as world:

@@ -1,4 +1,4 @@
-"""Replies that Azure's services really gave, through the real SDKs: what they become, and what an operator reads."""
+"""Recorded replies of Azure's services, through the real SDKs: the results, and the messages for the operator."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def at_once(_seconds: float) -> None:
 
 
 def cases() -> dict[str, list[Recorded]]:
-    """The recorded replies by case: a case of several files has a number at the end of each name."""
+    """The recorded replies by case; a case of several files has a number at the end of each name."""
     found: defaultdict[str, list[Recorded]] = defaultdict(list)
     for path in sorted(FOLDER.glob("*.json")):
         found[re.sub(r"-[12]$", "", path.stem)].append(Recorded.read(path))
@@ -81,7 +81,9 @@ def cases() -> dict[str, list[Recorded]]:
 
 
 class Service:
-    """Entra, Resource Manager, a vault and an identity endpoint: the replies of a case where it has some, else good ones."""
+    """Entra, Resource Manager, a vault and an identity endpoint, with the replies of a case, and good ones for the
+    rest.
+    """
 
     def __init__(self, replies: list[Recorded], operation: str) -> None:
         self.replies = replies
@@ -130,7 +132,7 @@ class Service:
 
 
 def _service(host: str) -> str:
-    """The service of a host, as the names of the files abbreviate it."""
+    """The service of a host, abbreviated as in the file names."""
     for part, service in {"login.": "aad", "management.": "arm", ".vault.": "kv"}.items():
         if part in host:
             return service
@@ -138,7 +140,9 @@ def _service(host: str) -> str:
 
 
 def _is_for(reply: Recorded, asked: ReceivedRequest) -> bool:
-    """Whether it is the reply to such a request; what keysync never sends (PUT of an account) is given to its GET."""
+    """Whether it is the reply to such a request. A reply to a request that keysync never sends (PUT of an account)
+    counts for GET.
+    """
     method, path = reply.request["method"], reply.request["path"]
     service = {"batch": "arm", "c7n": "arm"}.get(reply.name.partition("-")[0], reply.name.partition("-")[0])
     if service != _service(asked.host):
@@ -154,7 +158,7 @@ def _is_for(reply: Recorded, asked: ReceivedRequest) -> bool:
 
 @dataclass
 class Side:
-    """keysync's own hands on the real SDKs, and what was asked of the services."""
+    """keysync's clients on the real SDKs, and the requests to the services."""
 
     service: Service
     replay: Replay
@@ -167,11 +171,11 @@ class Side:
     vault_host: str
 
     async def open(self, _entry: settings.Discover, _subscription: str) -> tuple[Any, Caller]:
-        """What lists accounts."""
+        """The clients that list accounts."""
         return self.client, self.caller
 
     async def do(self) -> Any:
-        """What keysync makes of the case, by its operation."""
+        """Runs the operation of the case."""
         operation, _, name = self.service.operation.partition(" ")
         match operation:
             case "token":
@@ -252,7 +256,7 @@ async def side_of(
 
 @dataclass(frozen=True)
 class Failed:
-    """What is expected of a failure: its kind, status and codes, parts of its hint and of its summary."""
+    """An expected failure: its kind, status and codes, and parts of its hint and summary."""
 
     kind: str
     status: int | None
@@ -270,12 +274,12 @@ class Failed:
         for part in self.summary:
             assert record.summary.count(part) == 1, record.summary
         assert "RequestId" not in record.summary
-        assert "169.254" not in record.summary  # nothing of a body whose sender is unknown
+        assert "169.254" not in record.summary  # no text from a body whose sender is unknown
 
 
 @dataclass(frozen=True)
 class Gives:
-    """What is expected of a success: the result, and of which kind it is."""
+    """An expected success: the result and its type."""
 
     result: Any
 
@@ -286,7 +290,7 @@ class Gives:
 
 
 class Keys:
-    """Both keys, or none of them with a reason for each."""
+    """Both keys, or for each a reason why it is missing."""
 
     def __init__(self, *, refused: bool = False) -> None:
         self.refused = refused
@@ -309,7 +313,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Stored:
-    """A secret with this version, and with these fields."""
+    """A secret with this version and these fields."""
 
     version: str
     fields: tuple[tuple[str, Any], ...] = ()
@@ -338,7 +342,7 @@ DETAILS: Final = ("InvalidRequestBody", "Reason: keyVaultReference must be set")
 UNREADABLE: Final = ("managed-identity endpoint", "did not reply with a token")
 
 EXPECTED: Final[dict[str, tuple[str, Any]]] = {
-    # Entra: its code once in the summary, and in the hint where the wrong part is read from
+    # Entra: its code once in the summary, and in the hint if the wrong part has a source to name
     "aad-429-90025": ("token", Token()),
     "aad-503-90033": ("token", Token()),
     "aad-700016": ("token", Failed("authentication", 400, ("AADSTS700016",), ("AZURE_TENANT_ID", "AZURE_CLIENT_ID"), ("AADSTS700016",))),
@@ -449,7 +453,7 @@ EXPECTED: Final[dict[str, tuple[str, Any]]] = {
 
 
 def test_every_recorded_reply_has_an_expectation() -> None:
-    """No file is there without one, and none is expected that is not there."""
+    """Each file has an expectation, and each expectation has a file."""
     assert set(cases()) == set(EXPECTED)
 
 
@@ -463,7 +467,7 @@ async def test_a_real_reply_becomes_what_an_operator_needs(
     async with side_of(replies, operation, _credential(name), tmp_path, monkeypatch) as side:
         outcome = await _outcome(side)
         if isinstance(outcome, CallFailed) and all(reply.spent for reply in replies):
-            outcome = await _outcome(side)  # what passes by itself is over in the next run
+            outcome = await _outcome(side)  # a failure that ends by itself has no effect on the next run
         expected.check(outcome)
         assert all(reply.given for reply in replies)
         if "-challenge-" in name and not isinstance(expected, Failed):
@@ -472,7 +476,7 @@ async def test_a_real_reply_becomes_what_an_operator_needs(
 
 @dataclass(frozen=True)
 class Further:
-    """A reply that is not recorded and is written after one that is: its service, status and error, and what it becomes."""
+    """A reply written like a recorded one: its service, status and error, and the expected result."""
 
     service: str
     status: int
@@ -483,12 +487,12 @@ class Further:
 
 
 def entra(code: str, message: str, word: str = "invalid_client") -> dict[str, Any]:
-    """The body of Entra's refusal."""
+    """The body of a refusal by Entra."""
     return {"error": word, "error_description": f"AADSTS{code}: {message} Trace ID: 7d8f", "error_codes": [int(code)]}
 
 
 def refused(code: str, *hint: str, status: int = 401) -> Failed:
-    """The failure of such a refusal, whose code is in its summary once."""
+    """The failure for such a refusal, whose summary has its code once."""
     return Failed("authentication", status, (f"AADSTS{code}",), hint, (f"AADSTS{code}",))
 
 
@@ -529,7 +533,7 @@ FURTHER: Final[dict[str, Further]] = {
 async def test_a_further_refusal_names_cause_place_and_fix(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What operators also meet, in the shapes of the recorded replies."""
+    """More replies that operators get, in the form of the recorded ones."""
     case = FURTHER[name]
     method = {"keys": "POST", "write": "PUT", "read": "GET", "delete": "DELETE", "patch": "PATCH"}.get(
         case.operation.partition(" ")[0]
@@ -545,7 +549,7 @@ async def test_a_further_refusal_names_cause_place_and_fix(
 
 
 def _made(kind: str, folder: Path) -> settings.Credential:
-    """A credential whose files are in `folder`."""
+    """A credential with its files in `folder`."""
     file = folder / "proof"
     match kind:
         case "client_secret":
@@ -563,7 +567,7 @@ def _made(kind: str, folder: Path) -> settings.Credential:
 
 
 async def test_the_certificate_is_not_called_a_federated_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One code of Entra stands for both; the type of the credential tells them apart."""
+    """One code of Entra is for both; the type of the credential distinguishes them."""
     response = {"status": 401, "headers": {"Content-Type": "application/json"}, "body": SKEW}
     reply = Recorded("aad-further", "", "", {"method": "POST", "path": ""}, response)
     async with side_of([reply], "token", _made("client_certificate", tmp_path), tmp_path, monkeypatch) as side:
@@ -574,14 +578,17 @@ async def test_the_certificate_is_not_called_a_federated_token(tmp_path: Path, m
 async def test_a_default_credential_without_anything_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The SDK's wall of text becomes what was tried, without links; the hint names the ways out."""
+    """The SDK's long text becomes a list of the tried credentials, without links; the hint says how to configure
+    one."""
     async with side_of(
         [Recorded("aad-none", "", "", {}, {})], "token", settings.DefaultCredential(), tmp_path, monkeypatch
     ) as side:
         for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER"):  # fmt: skip
             monkeypatch.delenv(name)
         monkeypatch.setenv("PATH", str(tmp_path))  # no az, azd or pwsh
-        monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "dev")  # those of developers alone: the others ask the network
+        monkeypatch.setenv(
+            "AZURE_TOKEN_CREDENTIALS", "dev"
+        )  # the credentials for developers only: the others use the network
         async with AsyncExitStack() as stack:
             transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=Redactor())
             opened = await Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=20).open(

@@ -1,4 +1,4 @@
-"""A token that a service refuses is dropped everywhere, and one more try is made with a new one."""
+"""A token that a service refuses is dropped everywhere, and one more attempt is made with a new one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NAME = "alpha-primary-key"
 
 
 async def test_a_revoked_token_of_resource_manager_is_replaced_at_once(azure_side: BehindTheSdks) -> None:
-    """The token has not expired, so every cache would keep it: the call still succeeds, with one new token."""
+    """The token has not expired, so every cache would keep it. The call still succeeds, with one new token."""
     await azure_side.source.get_keys()
     azure_side.azure.revoke_tokens()
     azure_side.azure.counts.clear()
@@ -29,19 +29,19 @@ async def test_a_revoked_token_of_resource_manager_is_replaced_at_once(azure_sid
 
 
 async def test_a_revoked_token_of_a_vault_is_replaced_at_once(azure_side: BehindTheSdks) -> None:
-    """A read and a write go through, and the write makes one version."""
+    """A read and a write succeed, and the write makes one version."""
     assert await azure_side.target.read(NAME) == Absent()
     azure_side.azure.revoke_tokens()
     azure_side.azure.counts.clear()
     await azure_side.target.write(NAME, SecretValue(PRIMARY), Metadata({}, None), before=None)
     assert azure_side.azure.counts["token"] == 1
-    # The versions are listed first, so that request is the one to be refused and sent again.
+    # The versions are listed first, so that request is refused and sent again.
     assert (azure_side.azure.counts["listVersions"], azure_side.azure.counts["setSecret"]) == (2, 1)
     assert [value for value, _, _ in azure_side.versions(NAME)] == [PRIMARY]
 
 
 async def test_many_calls_with_a_revoked_token_ask_for_one_new_token(azure_side: BehindTheSdks) -> None:
-    """Each call learns of the revocation on its own; the token request is shared."""
+    """Each call notices the revocation separately; they share one token request."""
     await azure_side.target.prime()
     azure_side.azure.revoke_tokens()
     azure_side.azure.counts.clear()
@@ -62,7 +62,7 @@ def _read_secret(side: BehindTheSdks) -> Callable[[], Awaitable[object]]:
     ("operation", "call", "seen"),
     [
         ("listKeys", _list_keys, [(2, 1), (4, 3)]),
-        # A vault forgets its challenge with the token: the first request of the second call carries none.
+        # A vault forgets its challenge with the token: the first request of the second call has no token.
         ("getSecret", _read_secret, [(2, 1), (3, 2)]),
     ],
     ids=["Batch", "Key Vault"],
@@ -73,7 +73,7 @@ async def test_a_new_token_that_is_refused_too_is_a_failure(
     call: Callable[[BehindTheSdks], Callable[[], Awaitable[object]]],
     seen: list[tuple[int, int]],
 ) -> None:
-    """One more try with a new token, then the call fails; the next call asks for a new token again."""
+    """One more attempt with a new token, then the call fails; the next call requests a new token again."""
     await azure_side.target.prime()
     run, counts = call(azure_side), azure_side.azure.counts
     await run()

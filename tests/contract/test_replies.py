@@ -1,4 +1,4 @@
-"""A vault's reply counts only if it is the vault's, whole, and about what was asked: through the SDK, on the wire."""
+"""A vault's reply counts only if it is from the vault, complete, and about the request: through the SDK, over HTTPS."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ KELVIN = "\u212a"
 
 
 def vault_of(side: BehindTheSdks) -> Any:
-    """The target with what only the real one has."""
+    """The target, with the methods of the real one."""
     return side.target
 
 
 def secret(identity: object, **more: object) -> str:
-    """A secret as a vault shows it, under that id."""
+    """A secret as in a vault's reply, with that id."""
     return json.dumps({"id": identity, "value": PRIMARY, "attributes": {"enabled": True}, **more})
 
 
 def lie(side: BehindTheSdks, operation: str, body: str, **more: Any) -> None:
-    """Has the vault answer an operation on anything with `body`."""
+    """Makes the vault answer an operation on any secret with `body`."""
     side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", "body": body, **more}))
 
 
 def foreign_ids(side: BehindTheSdks) -> list[object]:
-    """Ids that do not name the secret, or not the vault."""
+    """Ids of another secret or of another vault."""
     base = side.azure.endpoints.vaults["main"]
     return [
         None,
@@ -57,17 +57,17 @@ def foreign_ids(side: BehindTheSdks) -> list[object]:
 
 
 async def failure(call: Any) -> CallFailed:
-    """What an operation raises."""
+    """The exception that an operation raises."""
     with pytest.raises(CallFailed) as caught:
         await call
     return caught.value
 
 
-# About what was asked
+# Replies about the requested secret
 
 
 async def test_an_id_names_the_vault_and_the_secret_without_case_and_port(azure_side: BehindTheSdks) -> None:
-    """What a vault spells in another way is the same secret."""
+    """An id that the vault spells differently is of the same secret."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base.replace('localhost', 'LOCALHOST')}/Secrets/{NAME.upper()}/{VERSION}"))
@@ -77,7 +77,7 @@ async def test_an_id_names_the_vault_and_the_secret_without_case_and_port(azure_
 
 
 async def test_a_secret_of_another_name_or_vault_is_not_read(azure_side: BehindTheSdks) -> None:
-    """Its value would be compared, and overwritten."""
+    """Otherwise keysync would compare its value and overwrite it."""
     await azure_side.target.prime()
     for identity in foreign_ids(azure_side):
         azure_side.azure.faults.clear()
@@ -87,14 +87,14 @@ async def test_a_secret_of_another_name_or_vault_is_not_read(azure_side: BehindT
 
 
 async def test_a_deleted_secret_of_another_name_is_not_taken_for_this_one(azure_side: BehindTheSdks) -> None:
-    """The same for what tells a deleted secret from none."""
+    """The same for the read that distinguishes a deleted secret from a free name."""
     base = azure_side.azure.endpoints.vaults["main"]
     lie(azure_side, "getDeletedSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "invalid_response"
 
 
 async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_side: BehindTheSdks) -> None:
-    """The write may have been done: it is found by reading, and made once."""
+    """The write may have succeeded: it is read back, and made once."""
     base = azure_side.azure.endpoints.vaults["main"]
     lie(azure_side, "setSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"), after=True)
     made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
@@ -104,7 +104,7 @@ async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_
 
 
 async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindTheSdks) -> None:
-    """Where the reading is answered about another secret too, nobody can tell."""
+    """If the read is also answered about another secret, the result cannot be known."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
     for operation in ("setSecret", "getSecret"):
@@ -116,7 +116,7 @@ async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindThe
 
 @pytest.mark.parametrize("change", ["patch", "enable"])
 async def test_a_patch_that_is_answered_about_another_secret_fails(azure_side: BehindTheSdks, change: str) -> None:
-    """It is not reported as done."""
+    """It is not reported as successful."""
     version = azure_side.put(NAME, PRIMARY)
     base = azure_side.azure.endpoints.vaults["main"]
     lie(azure_side, "updateSecret", secret(f"{base}/secrets/{OTHER}/{version}"))
@@ -129,7 +129,7 @@ async def test_a_patch_that_is_answered_about_another_secret_fails(azure_side: B
 async def test_a_removal_that_is_answered_about_another_secret_is_looked_at(
     azure_side: BehindTheSdks, operation: str
 ) -> None:
-    """The reply proves nothing, the look afterwards does."""
+    """The reply proves nothing; the read after it does."""
     azure_side.put(NAME, PRIMARY)
     if operation == "recoverSecret":
         azure_side.soft_delete(NAME)
@@ -143,7 +143,7 @@ async def test_a_removal_that_is_answered_about_another_secret_is_looked_at(
 
 
 async def test_versions_of_another_secret_are_not_counted(azure_side: BehindTheSdks) -> None:
-    """A history is about the secret that was asked for, or there is none."""
+    """A history is about the requested secret, or it is rejected."""
     latest = azure_side.put(NAME, PRIMARY)
     base = azure_side.azure.endpoints.vaults["main"]
     item = {"id": f"{base}/secrets/{OTHER}/{VERSION}", "attributes": {"created": 1}}
@@ -166,7 +166,7 @@ async def test_versions_of_another_secret_are_not_counted(azure_side: BehindTheS
     ],
 )
 async def test_a_listing_with_something_else_in_it_is_none(azure_side: BehindTheSdks, item: Any) -> None:
-    """One entry that is no secret of the vault fails the listing: nothing is taken as an orphan, or as gone."""
+    """One entry that is no secret of the vault makes the listing fail: no secret counts as an orphan or as deleted."""
     azure_side.put(NAME, PRIMARY)
     if isinstance(item, dict) and item.get("id") == "ID":
         item = {**item, "id": f"{azure_side.azure.endpoints.vaults['main']}/secrets/{NAME}"}
@@ -176,12 +176,12 @@ async def test_a_listing_with_something_else_in_it_is_none(azure_side: BehindThe
 
 @pytest.mark.parametrize("body", ["null", "[]", "{}", '{"value": null}', '{"value": {}}', "7"])
 async def test_a_listing_without_a_list_is_none(azure_side: BehindTheSdks, body: str) -> None:
-    """It does not read as a vault without secrets."""
+    """It is not read as a vault without secrets."""
     lie(azure_side, "listSecrets", body)
     assert (await failure(azure_side.target.listing())).record.kind == "invalid_response"
 
 
-# Absent
+# Missing secrets
 
 
 @pytest.mark.parametrize(
@@ -198,8 +198,8 @@ async def test_a_listing_without_a_list_is_none(azure_side: BehindTheSdks, body:
 async def test_a_404_that_is_not_the_vaults_is_a_failure(
     azure_side: BehindTheSdks, reply: dict[str, Any], kind: str
 ) -> None:
-    """A gateway's page does not make a secret missing: a foreign one would get a new version."""
-    azure_side.put(NAME, "of somebody else")
+    """A gateway's page does not make a secret missing; otherwise an unmanaged one would get a new version."""
+    azure_side.put(NAME, "of another tool")
     await azure_side.target.prime()
     azure_side.azure.faults.add(Fault.model_validate({"operation": "getSecret", **reply}))
     record = (await failure(azure_side.target.read(NAME))).record
@@ -208,7 +208,7 @@ async def test_a_404_that_is_not_the_vaults_is_a_failure(
 
 @pytest.mark.parametrize("kind", ["html", "empty"])
 async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheSdks, kind: str) -> None:
-    """The first call has to reach the vault."""
+    """The first call must reach the vault."""
     azure_side.azure.faults.add(Fault(operation="getSecret", kind=kind, status=404))
     record = (await failure(azure_side.target.prime())).record
     assert (record.http_status, record.kind) == (404, "http_error")
@@ -216,7 +216,7 @@ async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheS
 
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_gateway_does_not_say_that_no_deleted_secret_is_there(azure_side: BehindTheSdks, status: int) -> None:
-    """A name that a deleted secret may hold is not free; the vault's own refusal to look is as before."""
+    """A name of a deleted secret is not free. The vault's own refusal to read has the same effect as before."""
     azure_side.azure.faults.add(Fault(operation="getDeletedSecret", kind="html", status=status))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "http_error"
     azure_side.azure.faults.clear()
@@ -226,7 +226,7 @@ async def test_a_gateway_does_not_say_that_no_deleted_secret_is_there(azure_side
 
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_gateway_does_not_hide_the_tags_of_a_disabled_secret(azure_side: BehindTheSdks, status: int) -> None:
-    """The same where a listing of versions shows them."""
+    """The same if a listing of versions shows the tags."""
     azure_side.put(NAME, PRIMARY, enabled=False)
     azure_side.azure.faults.add(Fault(operation="listVersions", kind="html", status=status))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "http_error"
@@ -235,7 +235,7 @@ async def test_a_gateway_does_not_hide_the_tags_of_a_disabled_secret(azure_side:
 
 
 async def test_a_gateways_404_ends_no_recovery(azure_side: BehindTheSdks) -> None:
-    """Only the vault's own says that one that began earlier has come to its end."""
+    """Only the vault's own 404 shows that an earlier recovery has ended."""
     azure_side.put(NAME, PRIMARY)
     azure_side.soft_delete(NAME)
     azure_side.azure.faults.add(Fault(operation="recoverSecret", kind="html", status=404))
@@ -247,7 +247,7 @@ async def test_a_gateways_404_ends_no_recovery(azure_side: BehindTheSdks) -> Non
 
 
 async def test_the_write_probe_counts_the_documented_refusal(azure_side: BehindTheSdks) -> None:
-    """The vault turns down a set without a value once the identity is let through."""
+    """The vault rejects a set request without a value only after it has authorised the identity."""
     await vault_of(azure_side).probe_write()
     assert azure_side.versions("keysync-first-call") == []
 
@@ -267,7 +267,7 @@ async def test_the_write_probe_counts_the_documented_refusal(azure_side: BehindT
     ],
 )
 async def test_the_write_probe_counts_no_other_refusal(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
-    """A 400 of something in between, or for another reason, does not prove that secrets could be set."""
+    """A 400 from a gateway, or for another reason, does not prove that secrets can be set."""
     azure_side.azure.faults.add(Fault.model_validate({"operation": "setSecret", **reply}))
     assert (await failure(vault_of(azure_side).probe_write())).record.http_status == reply["status"]
 
@@ -308,7 +308,7 @@ CALLS = [
 async def test_a_reply_that_is_none_is_an_invalid_response(
     azure_side: BehindTheSdks, operation: str, call: Any, reply: dict[str, Any]
 ) -> None:
-    """Whatever a parser makes of it: never a fault of keysync."""
+    """Whatever a parser makes of it: it is not called a bug of keysync."""
     await azure_side.target.prime()
     azure_side.azure.faults.add(Fault.model_validate({"operation": operation, "kind": "body", **reply}))
     record = (await failure(call(vault_of(azure_side)))).record
@@ -317,7 +317,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
 async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
-    """It is found by reading."""
+    """It is read back."""
     fault = {"operation": "setSecret", "kind": "body", "after": True, **reply}
     azure_side.azure.faults.add(Fault.model_validate(fault))
     await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
@@ -327,7 +327,7 @@ async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks,
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
 async def test_an_error_with_such_a_body_keeps_its_status(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
-    """The status alone decides what is done about it."""
+    """The status alone decides how it is handled."""
     await azure_side.target.prime()
     fault = {"operation": "getSecret", "kind": "body", "status": 403, **reply}
     azure_side.azure.faults.add(Fault.model_validate(fault))
@@ -356,7 +356,7 @@ def _nested(levels: int) -> str:
     ],
 )
 async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdks, body: str, code: str | None) -> None:
-    """It is asked for once, and what is kept of it is short."""
+    """It is requested once, and the error keeps only a short part."""
     await azure_side.target.prime()
     before = azure_side.azure.counts["getSecret"]
     azure_side.azure.faults.add(Fault(operation="getSecret", kind="body", status=403, body=body))
@@ -368,7 +368,7 @@ async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdk
 
 @pytest.mark.parametrize("status", [200, 403])
 async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheSdks, status: int) -> None:
-    """64 MiB in 64 KB: of what is compressed only what may be kept is taken out."""
+    """64 MiB compressed to 64 KB: only as much is decompressed as may be kept."""
     await azure_side.target.prime()
     bomb = Fault(operation="getSecret", kind="body", status=status, body=" " * 65536, repeat=1024, gzip=True)
     azure_side.azure.faults.add(bomb)
@@ -382,7 +382,7 @@ async def test_a_body_takes_no_more_memory_than_the_limit(azure_side: BehindTheS
 
 
 async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:
-    """Compression as such is welcome."""
+    """Compressed replies are allowed."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}"), gzip=True)
@@ -392,7 +392,7 @@ async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:
 
 
 async def test_a_secret_without_a_value_is_none(azure_side: BehindTheSdks) -> None:
-    """It does not read as an empty one, which would be overwritten."""
+    """It is not read as an empty value, which would be overwritten."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
     lie(azure_side, "getSecret", secret(f"{base}/secrets/{NAME}/{VERSION}", value=None))
@@ -400,10 +400,10 @@ async def test_a_secret_without_a_value_is_none(azure_side: BehindTheSdks) -> No
 
 
 async def test_another_value_behind_an_unreadable_reply_is_a_conflict(azure_side: BehindTheSdks) -> None:
-    """What somebody else wrote meanwhile is not overwritten."""
+    """A value that another writer wrote meanwhile is not overwritten."""
     before = azure_side.put(NAME, "old")
-    azure_side.put(NAME, "of somebody else")
+    azure_side.put(NAME, "of another tool")
     lie(azure_side, "setSecret", "null")
     with pytest.raises(WriteConflict):
         await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
-    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of somebody else"]
+    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of another tool"]

@@ -1,4 +1,4 @@
-"""What the sync relies on, kept by the fake that its unit tests use and by the SDKs against the embedded Azure alike."""
+"""What the sync relies on, for the fake of its unit tests and for the SDKs against the embedded Azure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARKED = Metadata({"managed-by": "keysync", "team": "render"}, "text/plain")
 
 
 async def test_an_absent_secret_is_absent(side: Side) -> None:
-    """A free name is told as such, before and after a call to warm up."""
+    """A free name is reported as free, before and after `prime`."""
     assert await side.target.read(NAME) == Absent()
     await side.target.prime()
     assert await side.target.read(NAME) == Absent()
@@ -38,7 +38,7 @@ async def test_an_existing_secret_shows_version_tags_and_a_fingerprint(side: Sid
 
 
 async def test_a_disabled_secret_is_disabled(side: Side) -> None:
-    """The latest version decides, whatever stands before it."""
+    """The latest version decides, whatever the earlier ones are."""
     side.put(NAME, "old")
     side.put(NAME, PRIMARY, enabled=False)
     found = await side.target.read(NAME)
@@ -46,14 +46,14 @@ async def test_a_disabled_secret_is_disabled(side: Side) -> None:
 
 
 async def test_a_soft_deleted_secret_is_not_a_free_name(side: Side) -> None:
-    """A deleted secret that still holds the name is told apart from none."""
+    """A deleted secret that still occupies the name is distinguished from a free name."""
     side.put(NAME, PRIMARY)
     side.soft_delete(NAME)
     assert await side.target.read(NAME) == SoftDeleted({})
 
 
 async def test_a_deleted_secret_tells_whether_it_may_be_purged(azure_side: BehindTheSdks) -> None:
-    """By its `recoveryLevel`; where only Azure purges it, with the day."""
+    """By its `recoveryLevel`; with the day if only Azure can purge it."""
     azure_side.put(NAME, PRIMARY)
     azure_side.soft_delete(NAME)
     open_to_all = await azure_side.target.read(NAME)
@@ -75,7 +75,7 @@ async def test_a_write_makes_one_version_with_its_metadata(side: Side) -> None:
 
 
 async def test_a_second_write_keeps_the_first_version(side: Side) -> None:
-    """A change adds a version and leaves the old one as it was."""
+    """A change adds a version and does not change the old one."""
     first = await side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
     second = await side.target.write(NAME, SecretValue(SECONDARY), Metadata({}, None), before=first)
     assert second != first
@@ -83,7 +83,7 @@ async def test_a_second_write_keeps_the_first_version(side: Side) -> None:
 
 
 async def test_tagging_makes_no_version(side: Side) -> None:
-    """Tags and content type change in place; value and version stay."""
+    """Tags and content type change in place; value and version stay the same."""
     version = side.put(NAME, PRIMARY, {"a": "1"})
     await side.target.patch(NAME, version, MARKED)
     assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
@@ -93,7 +93,7 @@ async def test_tagging_makes_no_version(side: Side) -> None:
 
 
 async def test_an_account_gives_both_keys(side: Side) -> None:
-    """Both keys, each with the content that the account has, and nothing refused."""
+    """Both keys, each with the account's value, and no refusal."""
     await side.source.probe()
     keys = await side.source.get_keys()
     assert dict(keys.refused) == {}
@@ -108,7 +108,7 @@ async def test_an_account_gives_both_keys(side: Side) -> None:
 async def test_a_write_whose_reply_is_lost_makes_one_version(
     azure_side: BehindTheSdks, kind: str, existed: bool
 ) -> None:
-    """The version that the lost reply told of is found by reading, not made a second time."""
+    """The version of the lost reply is found by reading, not made a second time."""
     before = azure_side.put(NAME, "old") if existed else None
     azure_side.azure.faults.add(Fault(operation="setSecret", kind=kind, status=502, after=True, times=1))
     made = await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
@@ -119,7 +119,7 @@ async def test_a_write_whose_reply_is_lost_makes_one_version(
 
 
 async def test_a_write_whose_end_is_not_known_is_not_sent_again(azure_side: BehindTheSdks) -> None:
-    """After a dropped connection it may still take effect, so neither this call nor the next one sends it."""
+    """After a dropped connection it may still take effect, so neither this call nor the next one repeats it."""
     azure_side.azure.faults.add(Fault(operation="setSecret", kind="reset", times=1))
     for _ in range(2):
         with pytest.raises(WriteUnknown):
@@ -129,17 +129,17 @@ async def test_a_write_whose_end_is_not_known_is_not_sent_again(azure_side: Behi
 
 
 async def test_a_value_of_somebody_else_is_not_overwritten_by_repeating(azure_side: BehindTheSdks) -> None:
-    """Where another value stands after a broken write, the write ends as a conflict and leaves it alone."""
+    """If another value is found after a broken write, the write ends as a conflict and does not overwrite it."""
     before = azure_side.put(NAME, "old")
-    azure_side.put(NAME, "of somebody else")
+    azure_side.put(NAME, "of another tool")
     azure_side.azure.faults.add(Fault(operation="setSecret", kind="reset", times=1))
     with pytest.raises(WriteConflict):
         await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=before)
-    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of somebody else"]
+    assert [value for value, *_ in azure_side.versions(NAME)] == ["old", "of another tool"]
 
 
 async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
-    """A refusal is final: no repetition, no version, and the record says which action is missing."""
+    """A refusal is final: no retry, no version, and the error names the missing action."""
     fault = Fault(operation="setSecret", status=403, code="Forbidden", inner_code="ForbiddenByRbac")
     azure_side.azure.faults.add(fault)
     with pytest.raises(CallFailed) as caught:
@@ -152,7 +152,7 @@ async def test_a_denied_write_is_sent_once(azure_side: BehindTheSdks) -> None:
 
 @pytest.mark.parametrize("operation", ["listVersions", "listSecrets"])
 async def test_a_link_to_another_service_is_not_followed(azure_side: BehindTheSdks, operation: str) -> None:
-    """The token would go with the request, to whoever the link names."""
+    """The token would go with the request, to whatever host the link names."""
     latest = azure_side.put(NAME, PRIMARY)
     ends = azure_side.azure.endpoints
     body = json.dumps({"value": [], "nextLink": f"{ends.resource_manager}/secrets/{NAME}/versions?api-version=7.6"})
@@ -166,7 +166,7 @@ async def test_a_link_to_another_service_is_not_followed(azure_side: BehindTheSd
 
 
 async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks) -> None:
-    """A listing spares the reading of a value that stands, never of one that was overwritten, in whichever second."""
+    """A listing saves the read of an unchanged value, never of an overwritten one, even in the same second."""
     vault = azure_side.azure.state.vault("main")
     names = [f"kept-{number}" for number in range(6)]
     for name in names:
@@ -174,7 +174,7 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
         made.created = made.updated = made.updated - 60
 
     async def one_by_one() -> list[str]:
-        """The names that had to be read, as a run would."""
+        """The names that had to be read, as in a run."""
         validate_by_listing = azure_side.target.validate_by_listing(names)
         read = [name for name in names if await validate_by_listing.confirmed(name) is None]
         await validate_by_listing.close()
@@ -182,17 +182,17 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
             await azure_side.target.read(name)
         return read
 
-    assert await one_by_one() == names  # nothing is known yet
+    assert await one_by_one() == names  # the cache is empty
     assert await one_by_one() == []
     vault.add_version("kept-2", SECONDARY, tags=dict(MARKED.tags))
     assert await one_by_one() == ["kept-2"]
-    # In the very second of that update, somebody else again: the time of the last update is the same.
-    _, made = vault.add_version("kept-2", "of somebody else", tags=dict(MARKED.tags))
+    # Another write in the same second as that update: the time of the last update is the same.
+    _, made = vault.add_version("kept-2", "of another tool", tags=dict(MARKED.tags))
     made.created = made.updated = vault.versions("kept-2")[-2].updated
     assert await one_by_one() == ["kept-2"]
     found = await azure_side.target.read("kept-2")
     assert isinstance(found, StoredSecret)
-    assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of somebody else"))
+    assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of another tool"))
 
 
 async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written(azure_side: BehindTheSdks) -> None:
@@ -206,7 +206,7 @@ async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written
 
 
 async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) -> None:
-    """The vault accepts tags and keeps none: that is an error each time, and one request in all."""
+    """The vault accepts tags but does not store them: that is an error each time, with one request in total."""
     version = azure_side.put(NAME, PRIMARY)
     azure_side.azure.faults.add(Fault(operation="updateSecret", kind="ignored"))
     for _ in range(3):
@@ -216,7 +216,7 @@ async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) ->
 
 
 async def test_a_vault_that_is_read_only_has_carried_nothing_out(azure_side: BehindTheSdks) -> None:
-    """After a failover it says so itself: the write failed, and is not to be waited for."""
+    """After a failover the vault says so itself: the write failed, and keysync does not wait for it."""
     azure_side.azure.state.vault("main").read_only = True
     with pytest.raises(CallFailed) as failed:
         await azure_side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)

@@ -1,4 +1,4 @@
-"""Alerts, dashboard and runbook as they stand in the tree, and the metrics of the code to compare them with."""
+"""The alerts, the dashboard and the runbook, and the metrics of the code for comparison."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ CHART_CASES: Final = sorted((ROOT / "tests" / "alerts" / "chart").glob("*.test.y
 RUNBOOK: Final = (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8")
 
 REPORT: Final = Report("run-1", False, "0123", datetime(2026, 11, 24, tzinfo=UTC), 0.4, 1, ())
-# What Prometheus, or the group at a Pushgateway, adds to each series.
+# Labels that Prometheus, or the group at a Pushgateway, adds to each series.
 TARGET_LABELS: Final = frozenset({"cluster", "namespace", "job", "instance", "owner", "shard"})
 
 
 def load(path: Path) -> Any:
-    """A YAML file, or a JSON one, which is YAML."""
+    """Reads a YAML file, or a JSON file, which is valid YAML."""
     return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
 
 
 def families() -> list[Metric]:
-    """All metrics of keysync, each with a series."""
+    """All metrics of keysync, each with at least one series."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.cover([ref("alpha").account], ["main"])
@@ -55,13 +55,13 @@ def families() -> list[Metric]:
 
 
 def exposed(family: Metric) -> str:
-    """The name by which a family is asked for."""
+    """The exposed name of a metric family."""
     return f"{family.name}_total" if family.type == "counter" else family.name
 
 
 @cache
 def series() -> dict[str, dict[str, set[str]]]:
-    """By the name of a series, its labels and the values that they have in an example; those of the process as well."""
+    """By series name, the labels and their values in an example, including the process metrics."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     found: dict[str, dict[str, set[str]]] = {"up": {}, "ALERTS": {"alertname": set(), "alertstate": set()}}
@@ -97,7 +97,7 @@ def grouped_by(expression: str) -> set[str]:
 
 
 def complaints(expression: str) -> list[str]:
-    """What `expression` names that the code does not have: a metric, a label, or a value of a label."""
+    """The names in `expression` that the code does not have: a metric, a label, or a value of a label."""
     known, wrong = series(), []
     labels = {label for values in known.values() for label in values} | TARGET_LABELS
     for selector in selectors(expression):
@@ -120,7 +120,7 @@ def complaints(expression: str) -> list[str]:
 
 
 def rules() -> dict[str, dict[str, Any]]:
-    """Each alert by its name."""
+    """Each alert, by name."""
     found = [rule for group in load(RULES)["groups"] for rule in group["rules"]]
     named = {rule["alert"]: rule for rule in found}
     assert len(named) == len(found)
@@ -128,13 +128,13 @@ def rules() -> dict[str, dict[str, Any]]:
 
 
 def panels() -> list[dict[str, Any]]:
-    """The panels of the dashboard, rows among them."""
+    """The panels of the dashboard, including rows."""
     found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
     return found
 
 
 def queries() -> list[tuple[str, str]]:
-    """Title and expression of each target of the dashboard, as Grafana would send it with everything selected."""
+    """Title and expression of each target of the dashboard, as Grafana sends it with everything selected."""
     return [(panel["title"], _as_sent(target["expr"])) for panel in panels() for target in panel.get("targets", ())]
 
 

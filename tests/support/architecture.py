@@ -1,4 +1,4 @@
-"""docs/architecture.md: the picture of the layers and the table of import rules, made from pyproject.toml's import contracts.
+"""docs/architecture.md: the layer diagram and the table of import rules, made from pyproject.toml's import contracts.
 
 `python -m tests.support.architecture` writes both between their markers; a test compares them.
 """
@@ -46,7 +46,7 @@ DATA_FLOW: Final = (
     ("vault[(Key Vault)]", "targets", "stored secrets"),
     ("targets", "vault", "new versions"),
 )
-"""What crosses the border of the process: from, to, what."""
+"""The data that crosses the process boundary: from, to, data."""
 
 
 def contracts() -> list[dict[str, Any]]:
@@ -57,7 +57,7 @@ def contracts() -> list[dict[str, Any]]:
 
 
 def layers(contract: Mapping[str, Any]) -> list[list[str]]:
-    """The rows of a layers contract, highest first; modules of one row are siblings. Names are without the package."""
+    """The rows of a layers contract, highest first; modules of one row are siblings. Names have no package prefix."""
     return [[_short(name) for name in re.split(r"[|:]", row)] for row in contract["layers"]]
 
 
@@ -69,7 +69,7 @@ def picture(rows: Sequence[Sequence[str]]) -> str:
 def _nodes(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     for name in (name for row in rows for name in row):
         if name == "sync":
-            # The title of a subgraph has room for one line.
+            # The title of a subgraph must fit on one line.
             yield f'    subgraph sync ["<b>sync</b>: {_purpose("sync")}"]'
             yield "        direction LR"
             yield f"        {' --> '.join(STAGES)}"
@@ -90,14 +90,14 @@ def _label(name: str) -> str:
 
 
 def _purpose(name: str) -> str:
-    """The words for a layer. Raises ValueError for a layer without any."""
+    """The description of a layer. Raises ValueError for a layer without one."""
     if name not in PURPOSES:
         raise ValueError(f"{name} is a new layer: describe it in PURPOSES of tests/support/architecture.py")
     return PURPOSES[name]
 
 
 def rules(found: Sequence[Mapping[str, Any]]) -> str:
-    """A table of the contracts other than the layers."""
+    """A table of the contracts, without the layers."""
     rows = ["| rule | modules | must not import | except |", "|---|---|---|---|"]
     rows += [_rule(contract) for contract in found if contract["type"] != "layers"]
     return "".join(f"{row}\n" for row in rows)
@@ -113,7 +113,7 @@ def _rule(contract: Mapping[str, Any]) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """A package that is not keysync's, such as `azure`, is an SDK."""
+    """A package outside keysync, such as `azure`, is an SDK."""
     shown = (name.replace("keysync.", "") if name.startswith("keysync.") else f"{name} (the SDKs)" for name in names)
     return ", ".join(f"`{name}`".replace(" (the SDKs)`", "` (the SDKs)") for name in shown)
 
@@ -123,7 +123,7 @@ def _short(name: str) -> str:
 
 
 def written(text: str) -> str:
-    """The text of the page with both parts as pyproject.toml has them now."""
+    """The text of the page with both parts generated from the current pyproject.toml."""
     found = contracts()
     (contract,) = (one for one in found if one["type"] == "layers")
     for name, part in (("picture", picture(layers(contract))), ("rules", rules(found))):

@@ -1,4 +1,4 @@
-"""An `az` for tests: it notes what it was given, and answers as the real one does where somebody reads its answer."""
+"""An `az` for tests: it records its arguments, and gives real answers to the calls whose output a script uses."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-# Arguments end with a zero byte, a call with one more.
+# A zero byte ends an argument, another one ends a call.
 _AZ = """\
 #!/bin/sh
 for word; do printf '%s\\0' "$word" >>"$AZ_LOG"; done
@@ -30,7 +30,7 @@ esac
 
 @dataclass(frozen=True)
 class AzRun:
-    """How a script ended, and the calls of `az` in it, each as its words."""
+    """How a script ended, and its calls of `az`, each as a list of arguments."""
 
     code: int
     out: str
@@ -38,12 +38,12 @@ class AzRun:
     calls: list[list[str]]
 
     def of(self, *words: str) -> list[list[str]]:
-        """The calls that begin with these words, without them."""
+        """The calls that begin with these arguments, without them."""
         return [call[len(words) :] for call in self.calls if call[: len(words)] == list(words)]
 
 
 def run_with_az(script: str, folder: Path, *, program: str = "sh", **environ: str) -> AzRun:
-    """Runs a script from stdin with that `az` first on PATH, in `folder`, which is to be empty."""
+    """Runs a script from stdin with that `az` first on PATH, in the empty folder `folder`."""
     az, log = folder / "az", folder / "az.log"
     az.write_text(_AZ)
     az.chmod(0o755)

@@ -1,4 +1,4 @@
-"""The embedded Azure for tests: in a thread of its own, so that a test can run the command line beside it."""
+"""The embedded Azure for tests, in its own thread, so that a test can run commands beside it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ GROUP = "render-group"
 
 
 def data(*accounts: dict[str, Any] | str, vaults: tuple[Any, ...] = ("main",)) -> EmulatorData:
-    """Accounts by name (or by a mapping that adds to the common fields) and vaults by name or mapping."""
+    """Accounts by name (or by a mapping that adds to the common fields), and vaults by name or mapping."""
     common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP, "location": "japaneast"}
     entries = [{**common, **({"name": account} if isinstance(account, str) else account)} for account in accounts]
     stores = [{"name": vault} if isinstance(vault, str) else vault for vault in vaults]
@@ -25,14 +25,14 @@ def data(*accounts: dict[str, Any] | str, vaults: tuple[Any, ...] = ("main",)) -
 
 
 class RunningAzure:
-    """A running embedded Azure; `do` runs a function on its loop, where its state lives."""
+    """A running embedded Azure; `do` runs a function on its event loop, which owns its state."""
 
     def __init__(self, azure: Emulator, loop: asyncio.AbstractEventLoop) -> None:
         self.azure = azure
         self._loop = loop
 
     def do(self, action: Callable[[Emulator], T]) -> T:
-        """What `action` returns, run where no request can come between."""
+        """Runs `action` between two requests and returns its result."""
 
         async def run() -> T:
             return action(self.azure)

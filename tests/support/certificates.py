@@ -1,4 +1,4 @@
-"""Certificates with a private key, as a service principal signs in with."""
+"""Certificates with a private key, as used by a service principal to sign in."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ def _key() -> rsa.RSAPrivateKey:
 
 
 def certificate_pem(end: datetime, *, with_key: bool = True) -> bytes:
-    """A certificate that is valid for the two years before `end`, in PEM, with its private key unless `with_key` is false."""
+    """A certificate in PEM that is valid for the two years before `end`; with its private key unless `with_key` is
+    false.
+    """
     key, name = _key(), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "keysync")])
     made = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(days=730), end)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) if with_key else b""

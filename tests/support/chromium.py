@@ -21,7 +21,7 @@ _PATIENCE = 60.0
 
 
 def find_chromium() -> str:
-    """The browser's path. Skips the test where there is none, and fails it where CI is true."""
+    """The browser's path. Skips the test if there is no browser, and fails it if CI is true."""
     asked = os.environ.get("KEYSYNC_CHROMIUM")
     names = [asked] if asked else ["chromium", "chromium-browser", "google-chrome"]
     for name in names:
@@ -34,7 +34,7 @@ def find_chromium() -> str:
 
 
 class Tab:
-    """One page of the browser; `events` are all that it said, as (method, parameters)."""
+    """One page of the browser; `events` has all its messages, as (method, parameters)."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self._socket = socket
@@ -44,7 +44,7 @@ class Tab:
         self.events: list[tuple[str, dict[str, Any]]] = []
 
     async def listen(self) -> None:
-        """Takes in what the browser says, until it closes."""
+        """Receives the browser's messages until it closes."""
         async for message in self._socket:
             reply = json.loads(message.data)
             if "id" in reply:
@@ -55,7 +55,7 @@ class Tab:
                     self._news.notify_all()
 
     async def send(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """Calls a method of the protocol and returns its result; an error of the browser fails the test."""
+        """Calls a method of the protocol and returns its result; a browser error fails the test."""
         number = next(self._numbers)
         self._answers[number] = answer = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": parameters})
@@ -70,14 +70,14 @@ class Tab:
             await self._news.wait_for(lambda: any(name == method for name, _ in self.events[since:]))
 
     async def open(self, url: str) -> None:
-        """Goes to `url` and waits until it is loaded."""
+        """Navigates to `url` and waits until it is loaded."""
         since = len(self.events)
         reply = await self.send("Page.navigate", url=url)
         assert "errorText" not in reply, reply
         await self.seen("Page.loadEventFired", since)
 
     async def js(self, expression: str) -> Any:
-        """The value of an expression, awaited where it is a promise."""
+        """The value of an expression; a promise is awaited."""
         reply = await self.send("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in reply, reply["exceptionDetails"]
         return reply["result"].get("value")
@@ -102,7 +102,7 @@ class Tab:
         await self.send("Emulation.setEmulatedMedia", features=reply)
 
     def complaints(self) -> list[str]:
-        """What the console, the network and the content policy had to say against the page."""
+        """The errors about the page from the console, the network and the content policy."""
         found = [json.dumps(said) for name, said in self.events if name == "Runtime.exceptionThrown"]
         for name, said in self.events:
             if name == "Log.entryAdded" and said["entry"]["level"] in {"warning", "error"}:
@@ -116,7 +116,7 @@ class Tab:
 
 @asynccontextmanager
 async def chromium_tab() -> AsyncIterator[Tab]:
-    """A tab of a browser of its own, in a profile of its own; both are gone when the block ends."""
+    """A tab of a new browser with a new profile; both are removed at the end of the block."""
     binary = find_chromium()
     with tempfile.TemporaryDirectory(prefix="keysync-chromium-", ignore_cleanup_errors=True) as profile:
         async with _process(binary, Path(profile)), aiohttp.ClientSession() as session:
@@ -137,7 +137,7 @@ async def chromium_tab() -> AsyncIterator[Tab]:
 
 @asynccontextmanager
 async def _process(binary: str, profile: Path) -> AsyncIterator[None]:
-    # Root may not have Chromium's sandbox; the pages are our own.
+    # Root cannot use Chromium's sandbox; the pages are our own.
     root = ["--no-sandbox"] if os.geteuid() == 0 else []
     process = await asyncio.create_subprocess_exec(
         binary,
@@ -163,7 +163,7 @@ async def _process(binary: str, profile: Path) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        # Its helpers are of its own session, so all of them are ended, and no others.
+        # All processes of the browser are in its own session, so this ends exactly these.
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
@@ -175,7 +175,7 @@ async def _port(file: Path) -> int:
             port = _written(file)
             if port is not None:
                 return port
-            await asyncio.sleep(0.05)  # the file is all that tells that the browser listens
+            await asyncio.sleep(0.05)  # only the file shows that the browser listens
 
 
 def _written(file: Path) -> int | None:

@@ -1,4 +1,4 @@
-"""Worlds that a run is killed in: what they hold, how they are stopped, and what must be true once they are healed."""
+"""Worlds in which a run is killed: their contents, how they stop, and what must be true after the next run."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.azure import RunningAzure
 
 
 class Moment(NamedTuple):
-    """The `nth` request (from 0) of an operation, before it had its effect or after."""
+    """The `nth` request (from 0) of an operation, before or after its effect."""
 
     operation: str
     nth: int
@@ -25,9 +25,9 @@ class Moment(NamedTuple):
 
 
 class Stopper:
-    """Follows the requests, and at one moment stops the world: that request, and all that come after it, are held.
+    """Follows the requests and stops the world at one moment: that request and all later ones wait.
 
-    With `hold` false it only tells that the moment has come, and the world goes on.
+    With `hold` false it only records that the moment occurred, and the world continues.
     """
 
     def __init__(self, azure: RunningAzure, moment: Moment | int | None, *, hold: bool = True) -> None:
@@ -70,7 +70,7 @@ class Stopper:
 
 @dataclass(frozen=True)
 class Contents:
-    """All that a vault holds, copied: secrets and deleted secrets by name in lower case."""
+    """A copy of a vault's contents: secrets and deleted secrets, by name in lower case."""
 
     secrets: dict[str, Secret]
     deleted: dict[str, DeletedSecret]
@@ -81,14 +81,14 @@ class Contents:
         return found.versions if found else gone.secret.versions if gone else []
 
     def of(self, name: str) -> Any:
-        """Every field of every version of a name, deleted or not; None where nothing has it."""
+        """Every field of every version of a name, deleted or not; None if the name is free."""
         key = name.lower()
         found = self.secrets.get(key) or self.deleted.get(key)
         return None if found is None else asdict(found)
 
     @property
     def names(self) -> set[str]:
-        """Every name that is taken."""
+        """Every name in use."""
         return {*self.secrets, *self.deleted}
 
 
@@ -101,7 +101,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, running: RunningAzure) -> Snapshot:
-        """A copy of what is there now."""
+        """A copy of the current state."""
         return running.do(cls._taken)
 
     @classmethod
@@ -116,7 +116,7 @@ class Snapshot:
         return cls(keys, vaults)
 
     def put_back(self, running: RunningAzure) -> None:
-        """Makes the world what it was."""
+        """Restores this state."""
         running.do(self._restore)
 
     def _restore(self, azure: Emulator) -> None:
@@ -130,10 +130,10 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class Slot:
-    """A secret that the configuration would write; `marks` are the tags that make it keysync's.
+    """A secret that the configuration would write; `marks` are the tags that make it managed.
 
-    `mine` tells what must become of it: True is written, False never is, None is written once it carries the marks.
-    `patched` says that its latest version may be changed where it stands, as when it is marked or enabled.
+    `mine` is the expected result: True is written, False never is, None is written once it has the tags. `patched`
+    allows a change of its latest version in place, such as new tags or enabling.
     """
 
     vault: str
@@ -155,7 +155,7 @@ class Slot:
 
 @dataclass
 class Story:
-    """A world from one convergence to the next: how it began, and every value that each key has had since."""
+    """A world from one convergence to the next: its beginning, and every value that each key has had since."""
 
     running: RunningAzure
     slots: Sequence[Slot]
@@ -163,18 +163,18 @@ class Story:
     lived: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
     def regenerate(self, account: str, key: str) -> None:
-        """Gives a key a new value."""
+        """Regenerates a key."""
         self.running.do(lambda azure: azure.state.regenerate(account, key.capitalize()))
         primary, secondary = self.running.do(lambda azure: azure.state.keys(account))
         self.values(account, key).append(primary if key == "primary" else secondary)
 
     def values(self, account: str, key: str) -> list[str]:
-        """The values that a key has had since the story began, the live one last."""
+        """The values of a key since the story began; the last one is live."""
         first = self.before.keys[account][0 if key == "primary" else 1]
         return self.lived.setdefault((account, key), [first])
 
     def check(self) -> int:
-        """Asserts all that must hold after a whole run; returns the exit code that this run must have had."""
+        """Asserts the required state after a complete run; returns the exit code that this run must have had."""
         now = Snapshot.of(self.running)
         refused = [slot for slot in self.slots if self._is_refused(slot, now)]
         for name, after in now.vaults.items():
@@ -206,7 +206,7 @@ class Story:
         kept = [asdict(version) for version in after[: len(before)]]
         if slot.patched:
             kept[-1] |= {name: getattr(before[-1], name) for name in ("tags", "enabled", "updated")}
-        assert kept == [asdict(version) for version in before], f"{slot}: what was there has changed"
+        assert kept == [asdict(version) for version in before], f"{slot}: an existing secret has changed"
         old = before[-1] if before else None
         self._check_values(slot, old, [version.value for version in made])
         for version in [after[-1], *made]:

@@ -1,4 +1,4 @@
-"""`keysync run` for tests: as a process of its own, or served in the test's own loop, where files are looked at often."""
+"""`keysync run` for tests, in its own process or in the test's event loop, where files are checked often."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ from tests.support.azure import RunningAzure
 from tests.support.warm import WarmKeysync
 
 PATIENCE = 60.0
-"""Seconds that anything may take before the test gives up; nothing is asserted of how long it took."""
+"""The longest time in seconds that a test waits for anything; tests do not assert how long things take."""
 _LOOK = 0.03
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What the daemon answered."""
+    """A reply of the daemon."""
 
     status: int
     text: str
@@ -58,28 +58,28 @@ class Process(Protocol):
     def has_ended(self) -> bool: ...
 
     def wait(self) -> int:
-        """The exit code."""
+        """Waits for the exit code."""
         ...
 
 
 class Cold:
-    """A process of its own."""
+    """A process with a new interpreter."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
         self.pid = process.pid
 
     def has_ended(self) -> bool:
-        """Whether it is over."""
+        """Whether it has ended."""
         return self._process.poll() is not None
 
     def wait(self) -> int:
-        """The exit code."""
+        """Waits for the exit code."""
         return self._process.wait(PATIENCE)
 
 
 class Warm:
-    """The command that a warm process has forked; its exit code is kept."""
+    """A command that a warm process has forked; its exit code is kept."""
 
     def __init__(self, warm: WarmKeysync) -> None:
         assert warm.pid is not None
@@ -88,18 +88,18 @@ class Warm:
         self.pid = warm.pid
 
     def has_ended(self) -> bool:
-        """Whether it is over."""
+        """Whether it has ended."""
         return self._code is not None or self._warm.has_ended()
 
     def wait(self) -> int:
-        """The exit code."""
+        """Waits for the exit code."""
         if self._code is None:
             self._code = self._warm.wait()
         return self._code
 
 
 class Daemon:
-    """A running `keysync run`; `pid` is the daemon's own, also where another process stands before it."""
+    """A running `keysync run`; `pid` is the daemon's own, even if another process started it."""
 
     def __init__(self, process: Process, err: Path) -> None:
         self._process = process
@@ -109,18 +109,18 @@ class Daemon:
 
     @property
     def err(self) -> str:
-        """All that it wrote to stderr so far."""
+        """Everything written to stderr so far."""
         return self._err.read_text()
 
     @property
     def log(self) -> list[dict[str, Any]]:
-        """The log so far, whole lines only."""
+        """The log so far, complete lines only."""
         lines = self.err.split("\n")[:-1] if self._err.exists() else []
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     @property
     def stray(self) -> list[str]:
-        """What stands on stderr and is no line of the log, such as a traceback."""
+        """Text on stderr that is no log line, such as a traceback."""
         return [line for line in self.err.splitlines() if line and not line.startswith("{")]
 
     def events(self, name: str) -> list[dict[str, Any]]:
@@ -128,7 +128,7 @@ class Daemon:
         return [line for line in self.log if line["event"] == name]
 
     def get(self, path: str, *, method: str = "GET") -> Reply:
-        """One request."""
+        """Makes one request."""
         request = urllib.request.Request(self.url + path, method=method)  # noqa: S310  # loopback
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         try:
@@ -148,7 +148,7 @@ class Daemon:
         return next(one for one in self.status()["accounts"] if one["name"] == name)
 
     def until(self, condition: Callable[[], object]) -> None:
-        """Waits until `condition` holds."""
+        """Waits until `condition` is true."""
         deadline = time.monotonic() + PATIENCE
         while not condition():
             assert not self._process.has_ended(), f"it has ended\n{self.err[-3000:]}"
@@ -161,16 +161,16 @@ class Daemon:
         return self.events(name)
 
     def until_runs(self, more: int) -> None:
-        """Waits until `more` runs have ended."""
+        """Waits until `more` runs have finished."""
         before = len(self.events("run.finished"))
         self.until(lambda: len(self.events("run.finished")) >= before + more)
 
     def sync(self, times: int = 1) -> None:
-        """Asks for runs, one after the other, by SIGUSR1; none may be under way."""
+        """Requests runs one after the other, by SIGUSR1; no other run may be in progress."""
         for _ in range(times):
             before = self._ended()
             self.send(signal.SIGUSR1)
-            self.until(lambda: self._ended() > before)  # noqa: B023  # it is asked within this turn
+            self.until(lambda: self._ended() > before)  # noqa: B023  # it is called in this iteration
 
     def _ended(self) -> int:
         return len(self.events("run.finished")) + len(self.events("run.stopped"))
@@ -184,12 +184,12 @@ class Daemon:
         os.kill(self.pid, signum)
 
     def end(self, signum: signal.Signals = signal.SIGTERM, *, within: float = PATIENCE) -> int:
-        """Asks it to end; the exit code. Fails where that takes longer than `within` seconds."""
+        """Sends SIGTERM and returns the exit code. Fails if that takes longer than `within` seconds."""
         self.send(signum)
         return self.ended(within)
 
     def ended(self, within: float = PATIENCE) -> int:
-        """Waits for its end; the exit code."""
+        """Waits for its end and returns the exit code."""
         deadline = time.monotonic() + within
         while not self._process.has_ended():
             assert time.monotonic() < deadline, f"it does not end\n{self.err[-3000:]}"
@@ -197,7 +197,7 @@ class Daemon:
         return self._process.wait()
 
     def kill(self) -> None:
-        """Ends what may still run."""
+        """Kills the process if it still runs."""
         if not self._process.has_ended():
             os.kill(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -211,7 +211,7 @@ def running(
     before: Sequence[str] = (),
     warm: WarmKeysync | None = None,
 ) -> Iterator[Daemon]:
-    """`keysync run` until the block ends, serving; forked by `warm` if there is one. `before` is a command that runs it."""
+    """`keysync run` until the block ends, serving. `warm` forks it, if given; `before` is a command that runs it."""
     out, err = config.parent / "stdout", config.parent / "stderr"
     command = ["run", "-c", str(config), *arguments]
     process: Process
@@ -233,7 +233,7 @@ def running(
 
 @dataclass
 class Watcher:
-    """A `RunObserver` that keeps the reports."""
+    """A `RunObserver` that stores the reports."""
 
     reports: list[Report] = field(default_factory=list)
 
@@ -244,12 +244,12 @@ class Watcher:
     def result(self, run_id: str, result: Result) -> None: ...
 
     def finished(self, report: Report) -> None:
-        """Keeps it."""
+        """Stores the report."""
         self.reports.append(report)
 
 
 class Served:
-    """The daemon in the test's own loop."""
+    """The daemon in the test's own event loop."""
 
     def __init__(self, session: aiohttp.ClientSession, log: list[Any], interruption: Interruption) -> None:
         self._session = session
@@ -263,7 +263,7 @@ class Served:
         return [line for line in self.log if line["event"] == name]
 
     async def get(self, path: str) -> Reply:
-        """One request."""
+        """Makes one request."""
         async with self._session.get(self.url + path) as reply:
             return Reply(reply.status, await reply.text(), reply.headers)
 
@@ -277,25 +277,25 @@ class Served:
         return {one["name"]: one["state"] for one in (await self.status())["accounts"]}
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Waits until `condition` holds."""
+        """Waits until `condition` is true."""
         async with asyncio.timeout(PATIENCE):
-            while not condition():  # noqa: ASYNC110  # nobody tells when it holds
+            while not condition():  # noqa: ASYNC110  # no event signals it
                 await asyncio.sleep(_LOOK / 3)
 
     async def until_status(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
-        """Waits until the snapshot is as wanted, and returns it."""
+        """Waits until the snapshot satisfies the condition, and returns it."""
         async with asyncio.timeout(PATIENCE):
             while not condition(found := await self.status()):  # noqa: ASYNC110  # as above
                 await asyncio.sleep(_LOOK / 3)
         return found
 
     async def sync(self, times: int = 1) -> list[Report]:
-        """Asks for runs, one after the other, by SIGUSR1; none may be under way. Their reports."""
+        """Requests runs one after the other, by SIGUSR1, and returns their reports; no other run may be in progress."""
         found: list[Report] = []
         for _ in range(times):
             before = len(self.watcher.reports)
             os.kill(os.getpid(), signal.SIGUSR1)
-            await self.until(lambda: len(self.watcher.reports) > before)  # noqa: B023  # it is asked within this turn
+            await self.until(lambda: len(self.watcher.reports) > before)  # noqa: B023  # it is called in this iteration
             found += self.watcher.reports[before:]
         return found
 
@@ -304,7 +304,7 @@ class Served:
         await self.until(lambda: self.watcher.reports)
 
     async def until_runs(self, more: int) -> list[Report]:
-        """Waits until `more` runs have ended; their reports."""
+        """Waits until `more` runs have finished; returns their reports."""
         before = len(self.watcher.reports)
         await self.until(lambda: len(self.watcher.reports) >= before + more)
         return self.watcher.reports[before : before + more]
@@ -312,7 +312,7 @@ class Served:
 
 @asynccontextmanager
 async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None = None) -> AsyncIterator[Served]:
-    """Serves `config` until the block ends; its files are looked at every `interval` seconds. Nothing may be left behind."""
+    """Serves `config` until the block ends; its files are checked every `interval` seconds. Nothing may stay open."""
     watch = ConfigWatch(config, lambda place: load_config(place, {}), interval=interval)
     loaded = await asyncio.to_thread(watch.read)
     interruption = Interruption()
@@ -334,7 +334,7 @@ async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None =
             )
             try:
                 async with asyncio.timeout(PATIENCE):
-                    while not url.done() and not task.done():  # noqa: ASYNC110  # either of them
+                    while not url.done() and not task.done():  # noqa: ASYNC110  # either of the two
                         await asyncio.sleep(0)
                 if task.done():
                     await task
@@ -348,7 +348,7 @@ async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None =
 
 
 class Holding:
-    """Keeps requests of one operation waiting before they have an effect, until `let_go`."""
+    """Delays requests of one operation before their effect, until `let_go`."""
 
     def __init__(self, azure: RunningAzure, operation: str) -> None:
         self._azure = azure
@@ -369,7 +369,7 @@ class Holding:
         self._azure.do(lambda azure: azure.hooks.install(None))
 
     def let_go(self) -> None:
-        """Lets those go on that wait, and all that come."""
+        """Continues the waiting requests, and delays no more."""
         free = self._free
         assert free is not None
         self._azure.do(lambda _azure: free.set())

@@ -1,4 +1,4 @@
-"""keysync in a process of its own without paying for its imports each time: a process that has them forks for each command."""
+"""keysync in a new process without its import time: a process with the imports forks for each command."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _TIME = 60
 
 
 class Forks(AbstractContextManager["Forks"]):
-    """Runs commands one after the other, warnings being errors; the process behind it ends with the block."""
+    """Runs commands one after the other, with warnings as errors; its process ends with the block."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -26,7 +26,7 @@ class Forks(AbstractContextManager["Forks"]):
 
     def __enter__(self) -> Self:
         self._process = subprocess.Popen(
-            # -P: beside this file stands an azure.py, which is not the SDK.
+            # -P: the azure.py beside this file is not the SDK.
             [sys.executable, "-W", "error", "-X", "dev", "-P", __file__],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -41,7 +41,7 @@ class Forks(AbstractContextManager["Forks"]):
             _pipe(self._process.stdin).close()
 
     def run(self, arguments: Sequence[str], env: Mapping[str, str], cwd: Path | None) -> tuple[int, str, str]:
-        """Exit code, stdout and stderr of `keysync` with these arguments, in just this environment."""
+        """Exit code, stdout and stderr of `keysync` with these arguments and only this environment."""
         self._count += 1
         out, err = (self._folder / f"{self._count}.{name}" for name in ("out", "err"))
         asked = {"arguments": list(arguments), "env": dict(env), "cwd": str(cwd or Path.cwd())}
@@ -58,10 +58,10 @@ def _pipe(pipe: IO[str] | None) -> IO[str]:
 
 
 def _serve() -> None:
-    """Forks for each line of stdin, until there is none."""
-    import keysync.cli.sync  # noqa: PLC0415  # what each command would import
-    import keysync.config.load  # noqa: F401, PLC0415  # else each would start a process to read its file
-    from keysync.cli.main import invoke  # noqa: PLC0415  # this file's process only
+    """Forks for each line of stdin, until the end of stdin."""
+    import keysync.cli.sync  # noqa: PLC0415  # each command would import it
+    import keysync.config.load  # noqa: F401, PLC0415  # otherwise each would start a process to read its file
+    from keysync.cli.main import invoke  # noqa: PLC0415  # only in this file's process
 
     gc.freeze()
     for line in sys.stdin:
@@ -84,10 +84,10 @@ def _be(invoke: Callable[[], int], asked: Mapping[str, Any]) -> NoReturn:
     os.chdir(asked["cwd"])
     sys.argv = ["keysync", *asked["arguments"]]
     code = invoke()
-    gc.collect()  # what was left open warns now
+    gc.collect()  # unclosed objects warn now
     sys.stdout.flush()
     sys.stderr.flush()
-    # The end of an interpreter with all these modules takes longer than most commands.
+    # Ending an interpreter with all these modules takes longer than most commands.
     os._exit(code)
 
 

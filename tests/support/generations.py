@@ -32,7 +32,7 @@ def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str
 
 
 def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[str, Entry]:
-    """The accounts of `config` as a ledger takes them."""
+    """The accounts of `config` in the form that account states take."""
     return {
         one.resource_id.lower(): Entry(one, "every 5m", interval, read_only=config.read_only or one.read_only)
         for one in config.accounts
@@ -40,22 +40,22 @@ def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Lets the loop turn until `condition` holds, which it must within ten seconds."""
+    """Runs the loop until `condition` is true; fails after ten seconds."""
     async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110  # nobody tells when it holds
+        while not condition():  # noqa: ASYNC110  # no event signals it
             await asyncio.sleep(0)
 
 
 async def turns() -> None:
-    """Lets everything go on that waits for nothing."""
+    """Lets every task continue that is ready."""
     for _ in range(_TURNS):
         await asyncio.sleep(0)
 
 
 class MemoryGeneration:
-    """A `Generation` over a world in memory: `made` is who took part in each run, with the number of the busy ones.
+    """A `Generation` over a world in memory: `made` lists the accounts of each run, with the number of busy ones.
 
-    `breaks` makes the next run crash once it is under way; `on_close` is called as it is closed.
+    `breaks` makes the next run raise after its start; `on_close` is called when the generation is closed.
     """
 
     def __init__(self, world: World, config: Config, observer: RunObserver) -> None:
@@ -74,7 +74,7 @@ class MemoryGeneration:
         return self.config.accounts
 
     def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A run over `accounts`."""
+        """Makes a run over `accounts`."""
         self.made.append((tuple(account.name for account in accounts), busy))
         names = {account.resource_id.lower() for account in accounts}
         job = self.world.job(**self.run_options)
@@ -85,13 +85,13 @@ class MemoryGeneration:
         return replace(job, work_items=work_items, observer=observer, busy=busy)
 
     async def close(self) -> None:
-        """Counts."""
+        """Counts the call."""
         self.on_close()
         self.closed += 1
 
 
 class _Breaking:
-    """An observer that raises when the run tells of its end."""
+    """An observer that raises when the run reports a result."""
 
     def __init__(self, inner: RunObserver, error: Exception) -> None:
         self._inner = inner
@@ -100,7 +100,7 @@ class _Breaking:
         self.collected = inner.collected
 
     def result(self, *_: object) -> None:
-        """Raises: a fault of ours in the middle of a run."""
+        """Raises, like a bug of keysync in the middle of a run."""
         raise self._error
 
     def finished(self, *_: object) -> None:

@@ -1,4 +1,4 @@
-"""What other people and tools do to an embedded Azure, and the marks by which keysync knows a secret as its own."""
+"""What other users and tools do to an embedded Azure, and the tags of managed secrets."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ def arm_id(account: str) -> str:
 
 
 def marks(account: str, key: str = "primary", owner: str | None = None) -> dict[str, str]:
-    """The tags of keysync's own secret for a key of an account."""
+    """The tags of keysync's secret for a key of an account."""
     tags = {"managed-by": "keysync", "keysync-source": arm_id(account), "keysync-key": key}
     return tags if owner is None else {**tags, "keysync-owner": owner}
 
 
 def secret(account: str, key: str = "primary", **more: Any) -> dict[str, Any]:
-    """A secret under the usual name for the data of a vault, `by-hand` and without marks unless told otherwise."""
+    """A secret under the default name, for the data of a vault; by default with the value `by-hand` and without
+    tags."""
     return {"name": f"{account}-{key}-key", "value": "by-hand", **more}
 
 
 def remove_account(azure: Emulator, name: str) -> None:
-    """Deletes a Batch account, as somebody with the right to would; to be run by `RunningAzure.do`."""
+    """Deletes a Batch account as an administrator would; call it through `RunningAzure.do`."""
     state = azure.state
     account = state.account(name)
     del state.accounts[account.id.lower()]
@@ -42,7 +43,7 @@ def remove_account(azure: Emulator, name: str) -> None:
 
 
 def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int = 2 * DAY) -> None:
-    """Gives a secret so many versions in all, with the tags of the latest; all are at least `age` seconds old."""
+    """Adds versions to a secret, with the tags of the latest, up to a total; all are at least `age` seconds old."""
     stored = azure.state.vault(vault)
     while len(stored.versions(name)) < total:
         _, made = stored.add_version(name, "old", tags=stored.versions(name)[-1].tags)
@@ -52,13 +53,13 @@ def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int
 
 
 def add_version(azure: Emulator, target: str, value: str, tags: dict[str, str]) -> None:
-    """Somebody's own write of `target`, which is ``vault/secret``."""
+    """Another writer's version of `target`, which is ``vault/secret``."""
     vault, _, name = target.partition("/")
     azure.state.vault(vault).add_version(name, value, tags=tags)
 
 
 def before(azure: Emulator, call: tuple[str, str], action: Callable[[Emulator, str], None], *, which: int = 1) -> None:
-    """Does `action` just before request number `which` for this operation and target is answered, and once only."""
+    """Calls `action` once, just before the reply to request number `which` for this operation and target."""
     take, seen = azure.faults.take, [0]
 
     def acting(operation: str, target: str) -> Fault | None:
@@ -71,7 +72,7 @@ def before(azure: Emulator, call: tuple[str, str], action: Callable[[Emulator, s
 
 
 def overtake(azure: Emulator, vault: str, value: str, tags: dict[str, str]) -> None:
-    """From now on, each write in the vault is followed by one of somebody else before its reply is sent."""
+    """From now on, another writer writes after each write in the vault, before its reply is sent."""
     stored = azure.state.vault(vault)
     first = stored.add_version
 
@@ -84,12 +85,12 @@ def overtake(azure: Emulator, vault: str, value: str, tags: dict[str, str]) -> N
 
 
 def commands(text: str) -> list[str]:
-    """The commands that a sentence tells, whole: each stands behind a colon, to the end of the clause."""
+    """The commands that a sentence suggests: each begins after a colon and ends with the clause."""
     return [found.strip() for found in re.findall(r": ((?:keysync|az) [^;,:]*(?:https://[^;, ]+)?[^;, ]*)", text)]
 
 
 def az_keyvault(azure: RunningAzure, command: str) -> None:
-    """Does what `az keyvault secret ...` with an `--id` would do, through the SDK that `az` itself uses."""
+    """Does what `az keyvault secret ...` with an `--id` does, through the same SDK."""
     words = shlex.split(command)
     assert words[:3] == ["az", "keyvault", "secret"], command
     url, _, name = words[words.index("--id") + 1].rsplit("/", 2)

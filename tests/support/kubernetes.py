@@ -1,6 +1,7 @@
-"""As much of a Kubernetes API server as Leases need, on loopback: resource versions, conflicts, and faults by replica.
+"""The part of a Kubernetes API server that Leases need, on loopback.
 
-Each replica has a kubeconfig of its own, whose server has its name in the path: so one can be cut off and another not.
+It has resource versions, conflicts, and faults for each replica. Each replica has its own kubeconfig with its name in
+the server's path, so that a fault can affect one replica only.
 """
 
 from __future__ import annotations
@@ -18,26 +19,26 @@ from typing import Any, Literal
 from aiohttp import web
 
 Fault = Literal["hang", "lose_reply", "forbidden", "html"]
-"""``hang``: no effect and no answer. ``lose_reply``: an effect and no answer. The others are answers without effect."""
+"""``hang``: no effect and no reply. ``lose_reply``: an effect and no reply. The others are replies without effect."""
 
 NAMESPACE = "render"
 _PATH = "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
 _PATIENCE = 20.0
-_TURNS = 5  # of the loop, in which a connection that was cut is closed
+_TURNS = 5  # of the loop, in which a cut connection is closed
 
 
 class Kubernetes:
-    """The server's state; to be touched from any thread."""
+    """The server's state; any thread may use it."""
 
     def __init__(self) -> None:
         self.leases: dict[str, dict[str, Any]] = {}
         self.faults: dict[str, Fault] = {}
         self.writes: list[tuple[float, str, str, str | None]] = []
-        """When, by which replica, to which lease, naming which holder; only those that had an effect."""
+        """Time, replica, lease and holder of each request that had an effect."""
         self.tokens: set[str] = set()
-        """What was sent as authorization."""
+        """The authorization headers of the requests."""
         self.accepted: str | None = None
-        """The only authorization that is not refused with 401; None for any."""
+        """The only accepted authorization, others get 401; None accepts any."""
         self.requests = 0
         self.url = ""
         self._version = 0
@@ -45,7 +46,7 @@ class Kubernetes:
         self._connections: set[asyncio.Transport] = set()
 
     def kubeconfig(self, folder: Path, replica: str) -> Path:
-        """Writes the file by which `replica` finds the server."""
+        """Writes the file with which `replica` connects to the server."""
         path = folder / f"kubeconfig-{replica}"
         context = {"name": "c", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}
         document = {
@@ -60,7 +61,7 @@ class Kubernetes:
         return path
 
     def holder(self, lease: str = "keysync") -> str | None:
-        """Who has the lease."""
+        """The holder of the lease."""
         found = self.leases.get(lease)
         return None if found is None else found["spec"].get("holderIdentity")
 
@@ -74,11 +75,11 @@ class Kubernetes:
         return app
 
     def let_go(self) -> None:
-        """Ends the requests that hang."""
+        """Ends the hanging requests."""
         self._let_go.set()
 
     async def hang_up(self) -> None:
-        """Cuts what is still connected: over TLS a polite end would wait for the other side's."""
+        """Closes the open connections abruptly: over TLS a normal close would wait for the peer."""
         for connection in self._connections:
             connection.abort()
         for _ in range(_TURNS):
@@ -139,7 +140,7 @@ def _replica(request: web.Request) -> str:
 
 @contextmanager
 def running_kubernetes(tls: ssl.SSLContext | None = None) -> Iterator[Kubernetes]:
-    """Serves until the block ends, in a thread of its own; with `tls` by that."""
+    """Serves until the block ends, in its own thread; with TLS if `tls` is given."""
     box: dict[str, Any] = {}
     started = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Single looks at the two secrets of one account, for the pure functions of the sync."""
+"""Observations of the two secrets of one account, for the pure functions of the sync."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _PRINTS: Final = Fingerprinter()
 
 
 def print_of(text: str) -> Fingerprint:
-    """The fingerprint of the key that `text` decides."""
+    """The fingerprint of the key that is made from `text`."""
     return _PRINTS.of(SecretValue(key(text)))
 
 
 def item(name: KeyName = "primary", account: str = "alpha", **settings: Any) -> Item:
-    """One key of an account, with `settings` as the configuration."""
+    """One key of an account, configured with `settings`."""
     return Item(ref(account, name), ItemPolicy(**settings))
 
 
 def stored(text: str, tags: dict[str, str] | None = None, **more: Any) -> StoredSecret:
-    """A secret that holds the key of `text`: ``primary`` and ``secondary`` are the live ones, anything else is neither."""
+    """A secret with the key made from `text`: ``primary`` and ``secondary`` are the live keys, any other is neither."""
     return StoredSecret("v1", print_of(text), tags or {}, **more)
 
 
 def ours(text: str, name: KeyName = "primary", **more: Any) -> StoredSecret:
-    """The same, marked as keysync's for the key `name` of alpha."""
+    """The same, tagged as keysync's for the key `name` of alpha."""
     return stored(text, own_tags(item(name)), **more)
 
 
 def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
-    """What a run knows of `one` whose secret is as in `observation`."""
+    """The input of the plan for `one`, whose secret is as in `observation`."""
     name = one.ref.key
     return Observed(one, print_of(name), observation, print_of(OTHER[name]), at, history)
 
 
 def long_history(versions: int, today: int = 0) -> History:
-    """A secret with so many versions, `today` of them made in the last 24 hours."""
+    """A secret with so many versions, `today` of them created in the last 24 hours."""
     return History(versions, today)

@@ -1,4 +1,4 @@
-"""Markdown pages taken apart: headings with their anchors, links, blocks of code, tables."""
+"""A parser for Markdown pages: headings with their anchors, links, code blocks, tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNCHECKED: Final = re.compile(r"<!-- not checked: (\S.*) -->")
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: `info` is what stands behind its fence, `reason` why it says that it is not to be checked."""
+    """A fenced block: `info` is the text after its fence, `reason` says why it is not checked."""
 
     page: Path
     line: int
@@ -34,7 +34,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Page:
-    """A page of the tree; `prose` is its text with the blocks of code and comments blanked, line by line."""
+    """A page of the tree; `prose` is its text with code blocks and comments blanked, line by line."""
 
     path: Path
     prose: str
@@ -44,7 +44,7 @@ class Page:
         return str(self.path.relative_to(ROOT))
 
     def links(self) -> Iterator[tuple[int, str]]:
-        """Line and target of each link and picture."""
+        """Line and target of each link and image."""
         shown = re.sub(r"`[^`\n]*`", lambda found: " " * len(found[0]), self.prose)
         patterns = (r"\]\(\s*<?([^)\s>]+)", r"^\[[^\]]+\]:\s*(\S+)", r"<(?:a|img)\b[^>]*\b(?:href|src)=\"([^\"]+)\"")
         for pattern in patterns:
@@ -52,7 +52,7 @@ class Page:
                 yield shown.count("\n", 0, found.start()) + 1, found[1]
 
     def anchors(self) -> frozenset[str]:
-        """What a link may name on this page, as GitHub makes it of headings."""
+        """The anchors of this page, as GitHub makes them from headings."""
         made: dict[str, int] = {}
         for heading in re.findall(r"^#{1,6} +(.+?) *#*$", self.prose, re.MULTILINE):
             anchor = slug(heading)
@@ -61,13 +61,13 @@ class Page:
         return frozenset({*made, *re.findall(r"<a (?:id|name)=\"([^\"]+)\"", self.prose)})
 
     def code(self) -> Iterator[tuple[int, str]]:
-        """Line and text of each code in a sentence; one may go on in the next line."""
+        """Line and text of each code span; one may continue on the next line."""
         for found in re.finditer(r"(?<!`)`([^`]+)`(?!`)", self.prose):
             if "\n\n" not in found[1]:
                 yield self.prose.count("\n", 0, found.start()) + 1, " ".join(found[1].split())
 
     def tables(self) -> Iterator[list[list[str]]]:
-        """Rows of cells, the header first and the rule left out."""
+        """Rows of cells, with the header first and without the rule."""
         for found in re.findall(r"(?:^\|.*\|[ ]*\n)+", self.prose, re.MULTILINE):
             rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in found.splitlines()]
             yield [row for row in rows if not all(re.fullmatch(r":?-+:?", cell) for cell in row)]
@@ -81,7 +81,7 @@ def slug(heading: str) -> str:
 
 
 def read_page(path: Path) -> Page:
-    """The page at `path`. Raises ValueError for a block that is not closed."""
+    """The page at `path`. Raises ValueError for an unclosed block."""
     prose: list[str] = []
     blocks: list[Block] = []
     fence: re.Match[str] | None = None
@@ -101,7 +101,7 @@ def read_page(path: Path) -> Page:
             prose.append("")
         else:
             reason_line = _UNCHECKED.fullmatch(line.strip())
-            # Only what stands right before a block is about it.
+            # Only a comment directly before a block applies to it.
             reason = reason_line[1] if reason_line else (reason if not line.strip() else None)
             prose.append(re.sub(r"<!--.*?-->", "", line))
     if fence is not None:
@@ -114,7 +114,7 @@ def _block(page: Path, end: int, fence: re.Match[str], inside: list[str], reason
 
 
 def pages() -> list[Page]:
-    """Every page of the tree; what tools keep in folders of their own is left out."""
+    """Every page of the tree, without the folders of tools."""
     found = sorted(
         path
         for path in ROOT.rglob("*.md")

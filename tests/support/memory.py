@@ -1,4 +1,4 @@
-"""A vault and an account that live in memory: small real implementations of the two interfaces that the sync knows."""
+"""A vault and an account in memory: small real implementations of two interfaces of the sync."""
 
 from __future__ import annotations
 
@@ -46,9 +46,11 @@ class Version:
 class MemoryVault:
     """A `SecretTarget` that keeps every version.
 
-    `failing_once` makes the next write of a name raise after what somebody does meanwhile; `failures` makes reads and writes of a name raise, `write_failures` its writes only; `hanging` holds the names whose
-    writes never end; `on_write` is called as each write begins, `on_recover` with the name as a secret comes back; `clock`
-    tells when a version is made. `log` receives ``write NAME``, ``patch NAME``, ``enable NAME``, ``disable NAME``, ``recover NAME`` and ``delete NAME``. What is deleted stays in `deleted`.
+    `failing_once` makes the next write of a name raise, after another writer's action. `failures` makes reads and
+    writes of a name raise, `write_failures` only its writes. Writes of the names in `hanging` never end. `on_write` is
+    called at the beginning of each write, `on_recover` with the name of a recovered secret. `clock` gives the creation
+    time of a version. `log` receives ``write NAME``, ``patch NAME``, ``enable NAME``, ``disable NAME``, ``recover
+    NAME`` and ``delete NAME``. Deleted secrets stay in `deleted`.
     """
 
     def __init__(
@@ -85,16 +87,16 @@ class MemoryVault:
         expires: datetime | None = None,
         created: datetime | None = None,
     ) -> Version:
-        """What somebody else does: a new version, not logged as a write."""
+        """Another writer's new version, which is not logged as a write."""
         version = Version("", SecretValue(value), dict(tags or {}), content_type, enabled, managed, expires, created)
         return self._add(name, version)
 
     def retag(self, name: str, tags: Mapping[str, str]) -> None:
-        """What somebody else does: other tags on the latest version."""
+        """Another writer's tags on the latest version."""
         self.history_of[name][-1] = replace(self.latest(name), tags=dict(tags))
 
     def remove(self, name: str) -> None:
-        """What somebody else does: deletes the secret."""
+        """Another writer deletes the secret."""
         self.deleted[name] = self.history_of.pop(name)
 
     def text(self, name: str) -> str:
@@ -106,14 +108,14 @@ class MemoryVault:
         return self.history_of[name][-1]
 
     async def prime(self) -> None:
-        """Needs nothing."""
+        """No-op."""
 
     def validate_by_listing(self, names: Collection[str]) -> ListValidation:  # the protocol's signature
-        """Spares nothing."""
+        """Confirms nothing."""
         return NoListValidation()
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
-        """What stands under `name`; counted in `reads`."""
+        """The secret under `name`; counted in `reads`."""
         self.reads += 1
         await asyncio.sleep(0)
         if name in self.failures:
@@ -129,7 +131,7 @@ class MemoryVault:
         return StoredSecret(found.id, fingerprint, found.tags, found.content_type, found.managed, found.expires)
 
     async def history(self, name: str, latest: str) -> History:
-        """All versions, with the times of every one."""
+        """All versions with their times."""
         await asyncio.sleep(0)
         assert self.latest(name).id == latest
         versions = self.history_of[name]
@@ -145,7 +147,7 @@ class MemoryVault:
         return tuple(SecretProperties(n, v.tags, v.enabled, v.managed) for n, v in ((n, self.latest(n)) for n in names))
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
-        """Adds a version; `before` has to be what is there."""
+        """Adds a version; `before` must be the current state."""
         self.log.append(f"write {name}")
         self.on_write()
         await asyncio.sleep(0)
@@ -165,26 +167,26 @@ class MemoryVault:
         ).id
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
-        """Sets what is beside the value of the latest version in its place."""
+        """Sets everything except the value of the latest version, in place."""
         found = await self._in_place("patch", name, version)
         self.history_of[name][-1] = replace(
             found, tags=dict(metadata.tags), content_type=metadata.content_type, expires=metadata.expires
         )
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
-        """Enables or disables the latest version in its place."""
+        """Enables or disables the latest version, in place."""
         found = await self._in_place("enable" if enabled else "disable", name, version)
         self.history_of[name][-1] = replace(found, enabled=enabled)
 
     async def recover(self, name: str) -> None:
-        """Brings a deleted secret back."""
+        """Recovers a deleted secret."""
         self.log.append(f"recover {name}")
         await asyncio.sleep(0)
         self.history_of[name] = self.deleted.pop(name)
         self.on_recover(name)
 
     async def delete(self, name: str) -> None:
-        """Deletes the secret, so that it can be recovered."""
+        """Deletes the secret recoverably."""
         self.log.append(f"delete {name}")
         await asyncio.sleep(0)
         self.remove(name)
@@ -206,7 +208,7 @@ class MemoryVault:
 
 
 class MemorySource:
-    """A `KeySource` with keys that a test sets; `failure` makes it raise, an unset `gate` holds it up."""
+    """A `KeySource` with keys that a test sets; `failure` makes it raise, and an unset `gate` makes it wait."""
 
     def __init__(self, primary: str | None = None, secondary: str | None = None) -> None:
         self.values: dict[KeyName, str] = {}
@@ -220,17 +222,17 @@ class MemorySource:
         self.calls = 0
 
     def hang(self) -> None:
-        """Never answers from now on."""
+        """Never answers again."""
         self.gate = asyncio.Event()
 
     async def get_keys(self) -> AccountKeys:
-        """The keys as they are now."""
+        """The current keys."""
         self.calls += 1
         await self.probe()
         return AccountKeys({name: SecretValue(text) for name, text in self.values.items()}, dict(self.refused))
 
     async def probe(self) -> None:
-        """Hangs or fails as the source is set."""
+        """Hangs or fails like the source."""
         await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.wait()
@@ -239,7 +241,9 @@ class MemorySource:
 
 
 class MemoryDirectory:
-    """An `AccountExistence`: an account is there unless it is among `gone`; `failures` makes it raise, `hang` never answer."""
+    """An `AccountExistence`: an account exists unless it is in `gone`; `failures` makes it raise, `hang` makes it wait
+    forever.
+    """
 
     def __init__(self, *gone: str) -> None:
         self.gone = set(gone)
@@ -248,7 +252,7 @@ class MemoryDirectory:
         self.asked: list[str] = []
 
     async def presence(self, account: str) -> Presence:
-        """As the directory is set."""
+        """The answer for an account."""
         self.asked.append(account)
         await asyncio.sleep(0)
         if self.hang:

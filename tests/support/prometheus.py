@@ -1,4 +1,4 @@
-"""A real Prometheus, as Debian packages it, on loopback; found by PATH."""
+"""A real Prometheus, as packaged by Debian, on loopback; found on PATH."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ import pytest
 
 _PATIENCE = 60.0
 _TRIES = 5
-# A proxy of the environment has no business between processes of one machine.
+# Processes on one machine do not use the environment's proxy.
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def find_tool(name: str) -> str:
-    """The path of ``prometheus`` or ``promtool``. Skips the test where there is none, and fails it where CI is true."""
+    """The path of ``prometheus`` or ``promtool``. Skips the test if it is missing, and fails it if CI is true."""
     found = shutil.which(name)
     if found is not None:
         return found
@@ -36,14 +36,14 @@ def find_tool(name: str) -> str:
 
 
 def fetch(url: str) -> str:
-    """The body of a reply of 200. Raises OSError where there is none."""
+    """The body of a reply with status 200. Raises OSError for any other."""
     with _direct.open(url, timeout=10) as reply:
         text: str = reply.read().decode()
         return text
 
 
 def lint(exposition: str) -> tuple[int, str]:
-    """What `promtool check metrics` returns and says of `exposition`."""
+    """Exit code and output of `promtool check metrics` for `exposition`."""
     done = subprocess.run(
         [find_tool("promtool"), "check", "metrics"],
         input=exposition,
@@ -62,39 +62,39 @@ class Prometheus:
     url: str
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The instant vector of `expression`, which is empty where nothing was scraped yet."""
+        """The instant vector of `expression`; empty before the first scrape."""
         result: list[dict[str, Any]] = self.get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")[
             "result"
         ]
         return result
 
     def get(self, path: str) -> dict[str, Any]:
-        """The data of a successful answer of its API."""
+        """The data of a successful reply of its API."""
         reply = json.loads(fetch(f"{self.url}{path}"))
         assert reply["status"] == "success", reply
         data: dict[str, Any] = reply["data"]
         return data
 
     def first(self, expression: str, patience: float = _PATIENCE) -> list[dict[str, Any]]:
-        """The same, once there is something in it; waits `patience` seconds at most."""
+        """The same, once it is not empty; waits `patience` seconds at most."""
         until = time.monotonic() + patience
         while time.monotonic() < until:
             found = self.query(expression)
             if found:
                 return found
-            time.sleep(0.1)  # a scrape is nothing that a client can wait for
+            time.sleep(0.1)  # a client cannot wait for a scrape
         pytest.fail(f"Prometheus has nothing for {expression}")
 
 
 @contextmanager
 def prometheus_of(target: str, folder: Path, rules: Path | None = None) -> Iterator[Prometheus]:
-    """A server that scrapes `target` (host:port) and evaluates the file `rules` every second; ended with the block.
+    """A server that scrapes `target` (host:port) and evaluates the file `rules` every second, until the block ends.
 
-    It keeps what it finds in `folder`.
+    Its data is in `folder`.
     """
     binary = find_tool("prometheus")
     config = folder / "prometheus.yml"
-    # JSON is YAML.
+    # JSON is valid YAML.
     scrape = {"job_name": "keysync", "scrape_interval": "1s", "static_configs": [{"targets": [target]}]}
     more = {"global": {"evaluation_interval": "1s"}, "rule_files": [str(rules)]} if rules is not None else {}
     config.write_text(json.dumps({"scrape_configs": [scrape], **more}))
@@ -117,7 +117,7 @@ def prometheus_of(target: str, folder: Path, rules: Path | None = None) -> Itera
             if _is_ready(process, f"http://127.0.0.1:{port}"):
                 yield Prometheus(f"http://127.0.0.1:{port}")
                 return
-            # Somebody may have taken the port between the two of us.
+            # Another process may have taken the port meanwhile.
             assert "address already in use" in log.read_text(), log.read_text()
         finally:
             process.kill()

@@ -1,4 +1,4 @@
-"""A forward proxy on loopback that speaks CONNECT, and misbehaves on request."""
+"""A forward proxy on loopback that supports CONNECT, and misbehaves on request."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANSWERS: Final = {
 
 @dataclass
 class ForwardProxy:
-    """`answer` is a key of ANSWERS, or ``tunnel``: then each CONNECT leads to `upstream`, whatever host it names."""
+    """`answer` is a key of ANSWERS or ``tunnel``, which connects each CONNECT to `upstream`, whatever its host."""
 
     answer: str = "tunnel"
     upstream: tuple[str, int] | None = None
@@ -43,7 +43,7 @@ class ForwardProxy:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
             await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer))
         except (OSError, asyncio.IncompleteReadError):
-            pass  # the client has gone
+            pass  # the client has disconnected
         finally:
             writer.close()
 
@@ -58,7 +58,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def proxying(answer: str, upstream: tuple[str, int] | None = None) -> AsyncIterator[ForwardProxy]:
-    """Serves in the running loop until the block ends."""
+    """Serves in the running event loop until the block ends."""
     proxy = ForwardProxy(answer, upstream)
     server = await asyncio.start_server(proxy.handle, "127.0.0.1", 0)
     proxy.port = server.sockets[0].getsockname()[1]
@@ -68,7 +68,7 @@ async def proxying(answer: str, upstream: tuple[str, int] | None = None) -> Asyn
 
 @contextmanager
 def proxying_in_a_thread(answer: str) -> Iterator[ForwardProxy]:
-    """Serves from a thread of its own, for callers that block theirs."""
+    """Serves from its own thread, for callers that block theirs."""
     box: dict[str, Any] = {}
     started = threading.Event()
 

@@ -1,4 +1,4 @@
-"""Worlds by chance: accounts, vaults, and in each vault secrets of keysync's and of everybody else's."""
+"""Random worlds: accounts, vaults, and in each vault managed and unmanaged secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.support.azure import GROUP, SUBSCRIPTION
 from tests.support.crash import Slot
 
 LONG_AGO = 1_700_000_000
-"""When everything was made, in seconds since 1970: no rule about recent changes can be meant."""
+"""The creation time of everything, in seconds since 1970: too old for rules about recent changes."""
 
 KINDS = {
     "current": True,
@@ -29,14 +29,14 @@ KINDS = {
     "certificate": False,
     "deleted": False,
 }
-"""What stands under a name, and whether keysync has to write it (see `Slot.mine`)."""
+"""The contents of a name, and whether keysync has to write it (see `Slot.mine`)."""
 
 _CHANCES = [8, 4, 3, 1, 2, 1, 1, 1, 1, 1, 1, 1]
 
 
 @dataclass(frozen=True)
 class RandomWorld:
-    """What the embedded Azure is filled with, what the configuration says of it, and the secrets that it names."""
+    """The data of the embedded Azure, the configuration for it, and the secrets that the configuration names."""
 
     accounts: list[dict[str, Any]]
     vaults: list[dict[str, Any]]
@@ -46,14 +46,14 @@ class RandomWorld:
 
 
 def marks_of(account: str, key: str, owner: str | None = None) -> dict[str, str]:
-    """The tags by which a secret is keysync's."""
+    """The tags that make a secret managed."""
     source = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{account}"
     marks = {"managed-by": "keysync", "keysync-source": source, "keysync-key": key}
     return marks if owner is None else {**marks, "keysync-owner": owner}
 
 
 def random_world(rng: Random) -> RandomWorld:
-    """Two to four accounts in one to three vaults; the keys themselves are not of `rng`, as nothing hangs on them."""
+    """Two to four accounts in one to three vaults. The keys do not come from `rng`, as no result depends on them."""
     names = [f"acct{number}" for number in range(rng.randint(2, 4))]
     accounts = [{"name": name, "primary": new_account_key(), "secondary": new_account_key()} for name in names]
     vaults: dict[str, dict[str, Any]] = {
@@ -111,7 +111,7 @@ def _secret(rng: Random, name: str, kind: str, live: str, marks: dict[str, str])
 
 
 def _strangers(rng: Random) -> list[dict[str, Any]]:
-    """Secrets that the configuration does not name, some with names that are close."""
+    """Secrets that the configuration does not name, some with similar names."""
     names = [f"acct{number}-primary-key{rng.choice(string.ascii_lowercase)}" for number in range(rng.randint(0, 3))]
     return [
         {"name": name, "value": new_account_key(), "tags": _others_tags(rng), "created": LONG_AGO}

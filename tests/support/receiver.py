@@ -1,4 +1,4 @@
-"""An HTTP server on loopback that keeps what it is sent and answers as it was told to."""
+"""An HTTP server on loopback that stores the requests and gives the configured answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Received:
 
 @dataclass
 class Receiver:
-    """`answers` are taken in turn: a status, a status with headers, ``hang`` or ``break``; after them it answers 200."""
+    """`answers` are given in turn: a status, a status with headers, ``hang`` or ``break``; afterwards status 200."""
 
     base: str = ""
     answers: list[int | tuple[int, dict[str, str]] | str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Receiver:
     let_go: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Keeps the request, then answers."""
+        """Stores the request, then answers."""
         body = await request.read()
         self.received.append(Received(request.method, request.path, dict(request.headers), body))
         answer = self.answers.pop(0) if self.answers else 200
@@ -51,12 +51,12 @@ class Receiver:
         if answer == "break" and request.transport is not None:
             request.transport.abort()
         status, headers = answer if isinstance(answer, tuple) else (answer if isinstance(answer, int) else 200, {})
-        return web.Response(status=status, headers=headers, text="a body that nobody should repeat")
+        return web.Response(status=status, headers=headers, text="a body that no output may repeat")
 
 
 @asynccontextmanager
 async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver]:
-    """Serves in the running loop until the block ends."""
+    """Serves in the running event loop until the block ends."""
     receiver = Receiver()
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", receiver.handle)
@@ -74,7 +74,7 @@ async def receiving(tls: ssl.SSLContext | None = None) -> AsyncIterator[Receiver
 
 
 def loopback_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
-    """A server's TLS context for `localhost`, and the file of the CA that vouches for it."""
+    """A server's TLS context for `localhost`, and the CA file to trust it."""
     authority = trustme.CA()
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     authority.issue_cert("localhost").configure_cert(context)
@@ -85,7 +85,7 @@ def loopback_tls(folder: Path) -> tuple[ssl.SSLContext, Path]:
 
 @contextmanager
 def receiving_in_a_thread(tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
-    """Serves from a thread of its own, for callers that block theirs."""
+    """Serves from its own thread, for callers that block theirs."""
     box: dict[str, Any] = {}
     started = threading.Event()
 

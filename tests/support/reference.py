@@ -1,6 +1,6 @@
 """docs/configuration.md: the reference of every key, made from the models and config/full.yaml.
 
-`python -m tests.support.reference` writes the part between the markers anew; a test compares it.
+`python -m tests.support.reference` writes the part between the markers; a test compares it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _PATTERNS: Final = {
 
 @dataclass
 class Section:
-    """One model: where in the file it may stand, and what it is."""
+    """One model: its possible positions in the file, and its description."""
 
     schema: Schema
     paths: list[str] = field(default_factory=list)
@@ -51,7 +51,7 @@ class Section:
 
 
 def reference() -> str:
-    """The whole generated part, without its markers."""
+    """The complete generated part, without its markers."""
     schema = json_schema()
     sections = {"": Section(schema, [""])}
     _find(schema, "", schema["$defs"], sections)
@@ -60,7 +60,7 @@ def reference() -> str:
 
 
 def _find(schema: Schema, path: str, defs: Schema, sections: dict[str, Section]) -> None:
-    """Each model below `schema`, in the order of the file, with every place that it may stand in."""
+    """Each model below `schema`, in the order of the file, with all its possible positions."""
     for key, value in schema["properties"].items():
         here = f"{path}.{key}" if path else key
         for name, suffix in _references(value):
@@ -71,7 +71,7 @@ def _find(schema: Schema, path: str, defs: Schema, sections: dict[str, Section])
 
 
 def _references(schema: Schema) -> Iterator[tuple[str, str]]:
-    """The models that a value may be, and what its place is called after the key."""
+    """The possible models of a value, and the name of its position after the key."""
     if "$ref" in schema:
         yield schema["$ref"].rpartition("/")[2], ""
     for union in ("anyOf", "oneOf"):
@@ -174,7 +174,7 @@ def _link(name: str, sections: Mapping[str, Section]) -> str:
 
 
 def anchor(heading: str) -> str:
-    """The anchor that GitHub gives a heading."""
+    """The anchor that GitHub makes for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -202,7 +202,7 @@ def _meaning(schema: Schema, sections: Mapping[str, Section]) -> str:
 
 
 def _elsewhere(key: str, sections: Mapping[str, Section]) -> str:
-    """Where a key of the top level may stand as well, for one vault or one account."""
+    """The other positions of a top-level key: one vault or one account."""
     narrower = [one for one in ("Vault", "Account", "Discover") if key in sections[one].schema["properties"]]
     sections_text = _listed([f"`{sections[one].paths[0]}`" for one in narrower if key != "vaults"] or [""])
     return f" Also on {sections_text}." if sections_text else ""
@@ -210,7 +210,7 @@ def _elsewhere(key: str, sections: Mapping[str, Section]) -> str:
 
 def _sentence(text: str) -> str:
     text = " ".join(text.split()).replace("|", r"\|")
-    # What Markdown would take for emphasis or a placeholder of HTML.
+    # Escapes text that Markdown would read as emphasis or as an HTML placeholder.
     return re.sub(r"(?<!`)\*(?!`)", r"\\*", text)
 
 
@@ -219,7 +219,9 @@ def _listed(words: list[str], last: str = "and") -> str:
 
 
 def _example(path: str, examples: Any) -> str:
-    """What config/full.yaml has at this place, under its key; the richest where there are several. A part of one says too little."""
+    """The example of config/full.yaml at this position, under its key; the longest if there are several. A short one
+    shows too little.
+    """
     if not path or ": {" in path or path.removesuffix(".NAME").count("."):
         return ""
     value = _pick(examples, path.split("."))
@@ -227,12 +229,12 @@ def _example(path: str, examples: Any) -> str:
         return ""
     stream = io.StringIO()
     _yaml().dump(value, stream)
-    # A comment of its own line is about what follows, which is not here.
+    # A comment on its own line describes the next key, which is not in the example.
     return "".join(line for line in stream.getvalue().splitlines(keepends=True) if not re.match(r"\s*(#|$)", line))
 
 
 def _yaml() -> YAML:
-    """Reads and writes with quotes, styles and comments as they are."""
+    """Reads and writes YAML, and keeps quotes, styles and comments."""
     yaml = YAML()
     yaml.preserve_quotes = True
     yaml.width = 200
@@ -258,7 +260,7 @@ def _pick(value: Any, path: list[str]) -> Any:
 
 
 def written(text: str) -> str:
-    """The page with its generated part as it should be. Raises ValueError where it has no markers."""
+    """The page with its generated part up to date. Raises ValueError if it has no markers."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

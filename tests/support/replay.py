@@ -1,4 +1,4 @@
-"""The hosts of Azure on loopback, each answering with replies that were recorded; clients reach them by a proxy's CONNECT."""
+"""Azure's hosts on loopback, each with recorded replies; clients reach them by a proxy's CONNECT."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Answer = Callable[["ReceivedRequest"], web.Response]
 
 @dataclass(frozen=True)
 class ReceivedRequest:
-    """One request: the host that it is for, its method and path, its form or JSON text, and whether it has a token."""
+    """One request: its host, method and path, its form or JSON text, and whether it has a token."""
 
     host: str
     method: str
@@ -32,7 +32,7 @@ class ReceivedRequest:
 
 @dataclass
 class Recorded:
-    """One recorded reply, which is given `times` times (every time unless it says)."""
+    """One recorded reply, which is given `times` times (by default every time)."""
 
     name: str
     source: str
@@ -49,11 +49,11 @@ class Recorded:
 
     @property
     def spent(self) -> bool:
-        """Whether it was given as often as it was recorded."""
+        """Whether it was given `times` times."""
         return self.times is not None and self.given >= self.times
 
     def reply(self, asked: ReceivedRequest) -> web.Response:
-        """It, once more; where it is about a secret, about the one that is asked for."""
+        """The reply once more; a reply about a secret names the requested secret."""
         self.given += 1
         body = self.response["body"]
         text = body if isinstance(body, str) else json.dumps(body)
@@ -75,7 +75,7 @@ def as_json(body: object, status: int = 200, headers: dict[str, str] | None = No
 
 @dataclass
 class Replay:
-    """Where the hosts are, and all that was asked of them."""
+    """The addresses of the hosts, and all requests."""
 
     proxy: str
     identity: str
@@ -130,7 +130,7 @@ async def _closed(server: asyncio.Server) -> None:
 
 
 async def _tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, port: int) -> None:
-    """One CONNECT, whatever host it names, to `port` on loopback."""
+    """Connects one CONNECT, whatever its host, to `port` on loopback."""
     with suppress(OSError, asyncio.IncompleteReadError):
         await reader.readuntil(b"\r\n\r\n")
         onward, back = await asyncio.open_connection("127.0.0.1", port)

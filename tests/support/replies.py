@@ -1,4 +1,4 @@
-"""Replies of a service as the SDKs' errors carry them."""
+"""Replies of a service in the form that the SDKs' errors have."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ IDS = {
 
 
 class Request:
-    """What was sent: its headers."""
+    """The headers of a request."""
 
     def __init__(self, headers: dict[str, str]) -> None:
         self.headers = case_insensitive_dict(headers)
 
 
 class Reply:
-    """As much of a response as azure-core's errors and keysync read."""
+    """The part of a response that azure-core's errors and keysync read."""
 
     def __init__(
         self, status: int, body: Any = "", headers: dict[str, str] | None = None, sent: dict[str, str] | None = None

@@ -1,6 +1,7 @@
-"""Random runs of keysync in an Azure that lags and fails, and an oracle that follows every version in the vaults.
+"""Random runs of keysync in an Azure with delays and faults, and an oracle that follows every version in the vaults.
 
-The oracle shares no code with keysync: it knows each key's values over time, whose each secret is, and who made each version.
+The oracle shares no code with keysync. It knows each key's values over time, who owns each secret, and who made each
+version.
 """
 
 from __future__ import annotations
@@ -61,18 +62,18 @@ FAULTS: Final[tuple[dict[str, Any], ...]] = (
     {"operation": "listKeys", "kind": "null_keys"},
     {"operation": "token", "status": 503},
 )
-"""Each strikes one to three times."""
+"""Each fault occurs one to three times."""
 
 MISROUTED: Final[tuple[dict[str, Any], ...]] = (
     {"operation": "listKeys", "target": "acct0", "kind": "misrouted", "other": "acct1"},
     {"operation": "getSecret", "target": "*/acct0-primary-key", "kind": "misrouted", "other": "acct1-primary-key"},
     {"operation": "setSecret", "target": "*/acct0-primary-key", "kind": "misrouted", "other": "acct1-primary-key"},
 )
-"""Replies about another account or secret, which keysync has to recognise by their names."""
+"""Replies about another account or secret, which keysync must recognise by their names."""
 
 
 class Oracle:
-    """What must hold of every version at the moment it is made."""
+    """The rules for every version, checked when the version is created."""
 
     def __init__(self, azure: Emulator, random: Random) -> None:
         self._azure = azure
@@ -87,7 +88,7 @@ class Oracle:
         self.wrong: list[str] = []
 
     def regenerate(self, account: str, key: str) -> None:
-        """Gives a key a new value."""
+        """Regenerates a key."""
         values = self.keys.setdefault((account, key), [])
         if values:
             values[-1] = (values[-1][0], time.monotonic())
@@ -96,12 +97,12 @@ class Oracle:
         values.append((primary if key == "primary" else secondary, float("inf")))
 
     def live(self, secret: str) -> str:
-        """The live key that a secret has to hold."""
+        """The live key that a secret must have."""
         account, key, _ = secret.split("-")
         return self.keys[account, key][-1][0]
 
     def added(self, place: Place, value: str) -> None:
-        """A version was made."""
+        """Checks a new version."""
         if not self.by_keysync:
             return
         account, key, _ = place[1].split("-")
@@ -116,7 +117,7 @@ class Oracle:
             self.wrong.append(f"{place}: version {self.made[place, value]} of one value")
 
     def check_in_sync(self, places: list[Place], report: Report) -> None:
-        """After a run without faults every secret of keysync's holds the live key, and the report says so."""
+        """Checks that after a run without faults every managed secret has the live key, and that the report says so."""
         for vault, secret in places:
             versions = self._azure.state.vault(vault).versions(secret)
             if (vault, secret) not in self.unmanaged and (not versions or versions[-1].value != self.live(secret)):
@@ -128,7 +129,9 @@ class Oracle:
 
 
 class RoughWorld:
-    """One world: how its vaults begin, and what happens in each run. Everything follows from the seed but the keys' values."""
+    """One world: how its vaults begin, and what happens in each run. The seed decides everything except the keys'
+    values.
+    """
 
     def __init__(self, azure: Emulator, config: Config, seed: str, offset: list[float]) -> None:
         self._azure = azure
@@ -143,7 +146,7 @@ class RoughWorld:
         self._log = io.StringIO()
 
     async def run(self) -> None:
-        """Lets everything happen. Raises AssertionError with all that was wrong."""
+        """Runs everything. Raises AssertionError with all errors."""
         self._begin()
         with self._followed():
             await self._runs()
@@ -156,7 +159,7 @@ class RoughWorld:
     def _begin(self) -> None:
         random, state = self._random, self._azure.state
         self._azure.faults.clear()
-        # This machine's clock against Azure's, and each vault's own beside.
+        # The clock of this machine relative to Azure's, and each vault's own clock.
         self._offset[0] = random.choice([0.0, 0.0, -300.0, 300.0, -40.0])
         for account in ACCOUNTS:
             for key in KEYS:
@@ -207,14 +210,14 @@ class RoughWorld:
         if place not in self.places or self._random.random() > 0.03:
             return
         if (operation, stage) == ("getSecret", "before") and not self._azure.pending_effects:
-            # Nothing keeps a late write from landing on what another writer made meanwhile (docs/safety.md).
+            # A late write can overwrite what another writer wrote meanwhile; nothing prevents that (docs/safety.md).
             self._take(place)
         elif operation == "setSecret":
             account, key, _ = secret.split("-")
             self.oracle.regenerate(account, key)
 
     def _take(self, place: Place) -> None:
-        """Another writer: a second keysync with the live key, or another tool that takes the secret over."""
+        """Another writer: a second keysync with the live key, or another tool that takes over the secret."""
         vault, name = place
         if place in self.oracle.unmanaged or self._azure.state.vault(vault).serves_stale(name):
             return
@@ -231,7 +234,7 @@ class RoughWorld:
 
     async def _runs(self) -> None:
         for _ in range(self._random.randint(1, 2)):
-            # Lives of a process. Between them late writes take effect and reads show them, as docs/safety.md assumes.
+            # Process lifetimes. Between them late writes take effect and reads show them, as docs/safety.md assumes.
             async with self._wire() as app:
                 for _ in range(self._random.randint(1, 2)):
                     self._something_happens()
@@ -264,7 +267,7 @@ class RoughWorld:
 
     async def _run(self, app: App) -> Report:
         self.oracle.run_began = time.monotonic()
-        # A write may take effect as late as in the next run.
+        # A write may take effect during the next run.
         self.oracle.late = dict.fromkeys(self.places, self.oracle.run_began - EVERY)
         with redirect_stderr(self._log):
             logs.configure("info", "json", self._redactor.redact)
@@ -279,7 +282,7 @@ def new_version(random: Random) -> str:
 
 
 def emulator_of(clock: Any) -> Emulator:
-    """The Azure that worlds are filled into, one after another."""
+    """An Azure for several worlds, one after another."""
     return Emulator(data(*ACCOUNTS, vaults=VAULTS), clock=clock)
 
 

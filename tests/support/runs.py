@@ -29,12 +29,12 @@ GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/pr
 
 
 def key(text: str) -> str:
-    """A key of a Batch account, in base64, that `text` decides."""
+    """A key of a Batch account, in base64, made from `text`."""
     return base64.b64encode((text * 64)[:64].encode()).decode()
 
 
 def ref(account: str, name: KeyName = "primary", vault: str = "main") -> ItemRef:
-    """The reference of an account's key under the usual name."""
+    """The reference of an account's key under the default name."""
     return ItemRef(f"{GROUP}/{account}", name, vault, f"{account}-{name}-key")
 
 
@@ -49,7 +49,7 @@ class Limits(EffectiveLimits):
 
 @dataclass
 class Watcher:
-    """A `RunObserver` that writes what it is told into `log`; `on_collected` is called for each account."""
+    """A `RunObserver` that appends its calls to `log`; `on_collected` is called for each account."""
 
     log: list[str] = field(default_factory=list)
     on_collected: Callable[[str], None] = lambda _account: None
@@ -57,20 +57,20 @@ class Watcher:
     reports: list[Report] = field(default_factory=list)
 
     def started(self, run_id: str, work_items: int) -> None:
-        """Notes the start."""
+        """Records the start."""
         self.log.append(f"started {work_items}")
 
     def collected(self, run_id: str, account: str) -> None:
-        """Notes the account."""
+        """Records the account."""
         self.log.append(f"collected {account.rsplit('/', 1)[-1]}")
         self.on_collected(account.rsplit("/", 1)[-1])
 
     def result(self, run_id: str, result: Result) -> None:
-        """Notes the result."""
+        """Records the result."""
         self.results.append(result)
 
     def finished(self, report: Report) -> None:
-        """Notes the report."""
+        """Records the report."""
         self.reports.append(report)
 
 
@@ -96,7 +96,7 @@ class World:
         return self.vaults["main"]
 
     def work_items(self) -> list[WorkItem]:
-        """A work item for each account and vault, with `items` as the configuration of the account."""
+        """A work item for each account and vault; `items` is the configuration of the account."""
         return [
             WorkItem(
                 f"{GROUP}/{name}",
@@ -137,16 +137,16 @@ class World:
         )
 
     async def collect(self) -> list[Collected]:
-        """All accounts, as they are now."""
+        """Collects all accounts in their current state."""
         collector = self.collector()
         return [await collector.collect(scope) for scope in self.work_items()]
 
     async def plan(self) -> Plan:
-        """The plan for what is there now."""
+        """The plan for the current state."""
         return make_plan((one for account in await self.collect() for one in account.observed), self.now)
 
     async def batch(self) -> Batch:
-        """All accounts, planned as they are now."""
+        """All accounts with their current plans."""
         batch = Batch()
         for account in await self.collect():
             batch.add(account, self.now)
@@ -166,7 +166,8 @@ class World:
         read_only: Sequence[str] = (),
         streaks: MissingCounters | None = None,
     ) -> OrphanSearch:
-        """A search of all vaults for what none of the accounts is served by; with `streaks` it is the daemon's."""
+        """A search of all vaults for secrets that none of the accounts uses; with `streaks` it is the daemon's
+        search."""
         served = {
             vault: {item.ref.secret for scope in self.work_items() for item in scope.items} for vault in self.vaults
         }
@@ -175,7 +176,7 @@ class World:
         )
 
     def writes(self) -> list[str]:
-        """The log without what is no call to a vault."""
+        """The log entries that are calls to a vault."""
         return [line for line in self.log if not line.startswith(("started", "collected"))]
 
     def job(
@@ -190,7 +191,7 @@ class World:
         concurrency: int = 8,
         **collecting: Any,
     ) -> SyncRun:
-        """A run over what is there."""
+        """A sync run over the current state."""
         return SyncRun(
             work_items=self.work_items(),
             collector=self.collector(concurrency=concurrency, **collecting),
@@ -207,10 +208,10 @@ class World:
         )
 
     async def run(self, **options: Any) -> Report:
-        """One whole run; `options` are those of `job`."""
+        """Makes one complete run; `options` are those of `job`."""
         return await run_sync(self.job(**options))
 
 
 def outcomes(results: Sequence[Result]) -> dict[str, str]:
-    """Secret to outcome."""
+    """Secret name to outcome."""
     return {result.ref.secret: result.outcome for result in results}

@@ -1,4 +1,4 @@
-"""Settings as a file gives them: checked by the models, with every default, and then without anything of the file."""
+"""Settings as from a file: validated by the models, with every default, and without the rest of the file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from keysync.config.settings import Config, Discover, LeaderElection
 
 
 def config_of(document: Mapping[str, Any]) -> Config:
-    """A whole configuration. Raises pydantic's ValidationError."""
+    """A complete configuration. Raises pydantic's ValidationError."""
     return models.Config.model_validate(document).plain()
 
 
@@ -21,6 +21,6 @@ def discover_of(**given: Any) -> Discover:  # keys of the file
 
 
 def election_of(**given: Any) -> LeaderElection:  # keys of the file
-    """What stands under `leader_election`."""
+    """The settings under `leader_election`."""
     made: LeaderElection = models.LeaderElection(**given).plain()
     return made

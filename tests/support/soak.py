@@ -1,6 +1,6 @@
-"""A day in the life of the daemon: an Azure in which things go wrong at random, and books on what the daemon did about it.
+"""A day of the daemon: an Azure with random faults, and records of what the daemon did.
 
-All of it runs on one `WarpLoop`, the daemon too, so every moment here is in seconds of the warped clock.
+Everything runs on one `WarpLoop`, including the daemon, so all times here are in seconds of the warped clock.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _GOOD: Final = frozenset(DONE.values()) | {"unchanged"}
 KeyName = Literal["Primary", "Secondary"]
 KEYS: Final[tuple[KeyName, ...]] = ("Primary", "Secondary")
 
-# Account: its vaults, and its own schedule if it has one. The first four are of one subscription, the others of another.
+# Account to its vaults and its own schedule, if any. The first four are in one subscription, the others in another.
 FLEET: Final[Mapping[str, tuple[tuple[str, ...], dict[str, str] | None]]] = {
     "render1": (("kva",), None),
     "render2": (("kva",), None),
@@ -59,18 +59,18 @@ FLEET: Final[Mapping[str, tuple[tuple[str, ...], dict[str, str] | None]]] = {
 
 
 def subscription_of(account: str) -> str:
-    """Where an account of the fleet is."""
+    """The subscription of an account of the fleet."""
     return SUBSCRIPTIONS[list(FLEET).index(account) >= len(FLEET) // 2]
 
 
 def emulator_data(**more: Any) -> EmulatorData:
-    """The fleet, as the embedded Azure has it."""
+    """The fleet, as data for the embedded Azure."""
     accounts = [{"subscription_id": subscription_of(name), "resource_group": GROUP, "name": name} for name in FLEET]
     return EmulatorData.model_validate({"accounts": accounts, "vaults": [{"name": name} for name in VAULTS], **more})
 
 
 def document(azure: Emulator, folder: Path, **more: Any) -> dict[str, Any]:
-    """The configuration for the fleet; the vaults are called by names of their own, so that each can cease to resolve."""
+    """The configuration for the fleet. Each vault has its own host name, so that any of them can stop resolving."""
     endpoints = azure.endpoints
     secret = folder / "client-secret"
     secret.write_text(endpoints.client_secret)
@@ -105,7 +105,7 @@ def document(azure: Emulator, folder: Path, **more: Any) -> dict[str, Any]:
     }
 
 
-# What the daemon did
+# The daemon's actions
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ class _Run:
 
 
 class Books:
-    """What runs told, account by account; a `RunObserver`."""
+    """Results of the runs, account by account; a `RunObserver`."""
 
     def __init__(self, *, keep: int = 20) -> None:
         self._runs: dict[str, _Run] = {}
@@ -136,16 +136,16 @@ class Books:
         self.overlaps: list[tuple[str, Span, Span]] = []
 
     def started(self, run_id: str, work_items: int) -> None:
-        """A run begins."""
+        """Records the beginning of a run."""
         now = time.monotonic()
         self._runs[run_id] = _Run(now)
         self.first = now if self.first is None else self.first
 
     def collected(self, run_id: str, account: str) -> None:
-        """Only results count."""
+        """No-op: only results count."""
 
     def result(self, run_id: str, result: Result) -> None:
-        """Notes when, and how it went."""
+        """Records time and outcome."""
         run, account = self._runs[run_id], name_of(result.ref.account)
         run.last[account] = time.monotonic()
         self.results[result.outcome] += 1
@@ -153,7 +153,7 @@ class Books:
             run.bad.add(account)
 
     def finished(self, report: Report) -> None:
-        """Closes the books on a run."""
+        """Completes the record of a run."""
         run = self._runs.pop(report.run_id)
         self.runs += 1
         assert run.last.keys() == {name_of(result.ref.account) for result in report.results}
@@ -173,7 +173,7 @@ def name_of(resource_id: str) -> str:
 
 
 class LogBook(io.TextIOBase):
-    """Stands in for stderr: counts the log's lines, by event and by minute, and keeps only what nobody expects."""
+    """Replaces stderr: counts the log's lines by event and by minute, and keeps only unexpected ones."""
 
     EXPECTED: Final = ("secret.", "pass.", "account.", "daemon.", "config.", "credential.", "library.azure.")
     FAULTS_OF_OURS: Final = ("run.error", "daemon.shutdown_timeout")
@@ -185,7 +185,7 @@ class LogBook(io.TextIOBase):
         self._minute = (-1, 0)
 
     def write(self, text: str) -> int:
-        """Takes whole lines, as the log's handler writes them."""
+        """Takes complete lines, as the log's handler writes them."""
         for line in text.splitlines():
             if line:
                 self._line(line)
@@ -193,7 +193,7 @@ class LogBook(io.TextIOBase):
 
     @property
     def lines(self) -> int:
-        """All so far."""
+        """The number of lines so far."""
         return self.events.total()
 
     def _line(self, line: str) -> None:
@@ -209,7 +209,7 @@ class LogBook(io.TextIOBase):
 
 @contextmanager
 def logged_to(book: LogBook, redact: Callable[[str], str]) -> Iterator[None]:
-    """The daemon's own log, as it is in production, into `book`; all is as it was afterwards."""
+    """Sends the daemon's own log, formatted as in production, into `book`; restores the log afterwards."""
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     with redirect_stderr(book):
@@ -222,12 +222,12 @@ def logged_to(book: LogBook, redact: Callable[[str], str]) -> Iterator[None]:
         structlog.reset_defaults()
 
 
-# What goes wrong, and how keys change
+# Faults, and how keys change
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Something that begins and ends. `lingers` seconds after its end it is still felt, since Azure asked for that long."""
+    """A fault that begins and ends. Its effect lasts `lingers` seconds longer, since Azure asked for that delay."""
 
     what: str
     accounts: frozenset[str]
@@ -256,7 +256,7 @@ _VAULT_OPERATIONS: Final = ("getSecret", "setSecret", "setSecret", "listVersions
 
 
 class Weather:
-    """Begins and ends troubles at random places, and tells since when each account has none."""
+    """Begins and ends faults at random places, and knows since when each account has none."""
 
     def __init__(self, azure: Emulator, loop: WarpLoop, keys: Keys, random: Random) -> None:
         self._azure = azure
@@ -266,18 +266,20 @@ class Weather:
         self._active: list[Problem] = []
         self._felt: Counter[str] = Counter()
         self.cleared: list[tuple[str, float]] = []
-        """Account, and when its last trouble ended; taken out by whoever looks whether it is in sync again."""
+        """Account to the end of its last fault; removed by the check that the account is in sync again."""
         self.met: Counter[str] = Counter()
-        """How often each trouble came."""
+        """The number of occurrences of each kind of fault."""
         self.secrets_met = 0
-        """The same for each secret that it was in the way of."""
+        """The same for each affected secret."""
 
     def is_troubled(self, account: str) -> bool:
-        """Whether anything that `account` needs is in trouble now."""
+        """Whether anything that `account` needs has a fault now."""
         return self._felt[account] > 0
 
     async def somewhere(self, place: Callable[[Random], Problem], gap: float, until: Callable[[], float]) -> None:
-        """Troubles at one place, `gap` seconds apart on average; `until` gives how many seconds of bad weather are left."""
+        """Causes faults at one place, on average `gap` seconds apart; `until` returns the remaining seconds of the
+        half.
+        """
         while (left := until()) > 0:
             await asyncio.sleep(min(left, self._random.expovariate(1 / gap)))
             left = until()
@@ -287,14 +289,14 @@ class Weather:
                 await self.strike(trouble, length)
 
     async def strike(self, trouble: Problem, seconds: float) -> None:
-        """One trouble, from its beginning to its end."""
+        """Causes one fault and ends it."""
         self.met[trouble.what] += 1
         self.secrets_met += sum(2 * len(FLEET[account][0]) for account in trouble.accounts)
         self._felt.update(trouble.accounts)
         self._active.append(trouble)
         self._in_force()
         if any(fault.operation == "setSecret" for fault in trouble.faults):
-            # Only a run that has something to write meets it.
+            # Only a run with a write meets it.
             self._keys.regenerate(self._random.choice(sorted(trouble.accounts)), (self._random.choice(KEYS),))
         await asyncio.sleep(seconds)
         self._active.remove(trouble)
@@ -325,17 +327,17 @@ def users_of(vault: str) -> frozenset[str]:
 
 
 def on_account(account: str) -> Callable[[Random], Problem]:
-    """Trouble with an account's listKeys."""
+    """A fault of an account's listKeys."""
     return lambda random: _answer(random, "listKeys", account, frozenset({account}))
 
 
 def on_vault(vault: str) -> Callable[[Random], Problem]:
-    """Trouble with an operation of a vault, or with all of them."""
+    """A fault of one or all operations of a vault."""
     return lambda random: _answer(random, random.choice(_VAULT_OPERATIONS), vault, users_of(vault))
 
 
 def on_sign_in(random: Random) -> Problem:
-    """Trouble with tokens."""
+    """A fault of token requests."""
     return _answer(random, "token", "*", EVERYBODY)
 
 
@@ -345,7 +347,7 @@ def on_name_of(vault: str) -> Callable[[Random], Problem]:
 
 
 def on_name_of_azure(_: Random) -> Problem:
-    """Neither Resource Manager's name nor Entra's resolves."""
+    """The names of Resource Manager and Entra do not resolve."""
     return Problem("DNS of Azure", EVERYBODY, unknown_host="localhost")
 
 
@@ -355,7 +357,7 @@ def on_writes_of(vault: str) -> Callable[[Random], Problem]:
 
 
 def on_subscription(subscription: str) -> Callable[[Random], Problem]:
-    """Resource Manager throttles the whole subscription, and asks for 20 minutes of silence."""
+    """Resource Manager throttles the whole subscription, and asks for a delay of 20 minutes."""
     accounts = frozenset(name for name in FLEET if subscription_of(name) == subscription)
     throttling = {
         "status": 429,
@@ -364,12 +366,12 @@ def on_subscription(subscription: str) -> Callable[[Random], Problem]:
         "operation": "listKeys",
     }
     faults = tuple(Fault.model_validate({**throttling, "target": name}) for name in sorted(accounts))
-    # Whoever asked last may have been told so at the very end.
+    # The last throttled request may have come at the very end.
     return lambda _: Problem("subscription throttled", accounts, faults, lingers=1200.0)
 
 
 def _answer(random: Random, operation: str, target: str, accounts: frozenset[str]) -> Problem:
-    # A write whose answer gets lost after it took effect is what may end in a version too many.
+    # A write with an effect but a lost reply is the one that can lead to a second version.
     name = random.choice(sorted(_ANSWERS) + (_AFTER_THE_EFFECT * 2 if operation == "setSecret" else []))
     fault = Fault.model_validate({"operation": operation, "target": target, **_ANSWERS[name]})
     return Problem(f"{operation}: {name}", accounts, (fault,))
@@ -384,11 +386,11 @@ PLACES: Final[Sequence[tuple[Callable[[Random], Problem], float]]] = (
     (on_sign_in, 3 * HOUR),
     (on_name_of_azure, 8 * HOUR),
 )
-"""Where trouble comes from, and how many seconds there are between two of them on average."""
+"""The places of faults, and the average seconds between two of them."""
 
 
 class Keys:
-    """Every value that each key has had, and when; regenerates them at random, in the middle of a run too."""
+    """Every value of each key with its time; regenerates keys at random, also during a run."""
 
     def __init__(self, azure: Emulator, random: Random) -> None:
         self._azure = azure
@@ -399,18 +401,19 @@ class Keys:
 
     @property
     def regenerations(self) -> int:
-        """How often a key was replaced."""
+        """The number of regenerations."""
         return sum(len(values) - 1 for values in self._seen.values())
 
     async def keep_changing(self, account: str, gap: float, until: Callable[[], float]) -> None:
-        """Regenerates one of the account's keys, or both, every `gap` seconds on average."""
+        """Regenerates one or both of the account's keys, every `gap` seconds on average."""
         while (left := until()) > 0:
             await asyncio.sleep(min(left, self._random.expovariate(1 / gap)))
             if until() > 0:
                 self.regenerate(account, self._random.choice((("Primary",), ("Secondary",), KEYS)))
 
     def in_the_middle(self, chance: float, until: Callable[[], float]) -> None:
-        """From now on, a key may also change right after listKeys told its value, or right before a write of it lands."""
+        """From now on, a key may also change right after listKeys read it, or right before a write of it takes
+        effect."""
 
         async def on_request(_index: int, operation: str, target: str, stage: Stage) -> None:
             moment = (operation, stage) in {("listKeys", "after"), ("setSecret", "before")}
@@ -421,21 +424,21 @@ class Keys:
         self._azure.hooks.install(on_request)
 
     def regenerate(self, account: str, names: Collection[KeyName]) -> None:
-        """Replaces keys."""
+        """Regenerates keys."""
         for name in names:
             self._azure.state.regenerate(account, name)
         self._note(account)
 
     def age_of(self, account: str, name: KeyName, value: str) -> int:
-        """Which value of this key, counted from 0, `value` is; -1 if it never was one."""
+        """The index, from 0, of `value` among this key's values; -1 for an unknown value."""
         return next((index for index, (_, one) in enumerate(self._seen[account, name]) if one == value), -1)
 
     def live_at(self, account: str, name: KeyName, moment: float) -> int:
-        """Which value was live at `moment`."""
+        """The index of the live value at `moment`."""
         return bisect_right(self._seen[account, name], moment, key=lambda one: one[0]) - 1
 
     def mark(self) -> Callable[[], None]:
-        """What forgets every value that came after this moment, here and in the vaults: the test's own share of memory."""
+        """Returns a function that removes every later value, here and in the vaults: the test's own use of memory."""
         values = {key: len(seen) for key, seen in self._seen.items()}
         secrets = [secret for vault in self._azure.state.vaults for secret in vault.table.all()]
         versions = [(secret, len(secret.versions)) for secret in secrets]
@@ -456,18 +459,18 @@ class Keys:
 
 
 def written(azure: Emulator, account: str, name: KeyName) -> dict[str, list[str]]:
-    """Vault to the values of this key's secret there, one a version, oldest first."""
+    """Vault to the values of this key's secret, one for each version, oldest first."""
     secret = f"{account}-{name.lower()}-key"
     return {
         vault: [version.value for version in azure.state.vault(vault).versions(secret)] for vault in FLEET[account][0]
     }
 
 
-# What must hold
+# Rules
 
 
 class Auditor:
-    """Looks whether each account is in sync by the end of the second run after its troubles have ended."""
+    """Checks that each account is in sync by the end of the second run after its faults have ended."""
 
     def __init__(self, config: Config, azure: Emulator, keys: Keys, weather: Weather, books: Books) -> None:
         self._config = config
@@ -480,7 +483,7 @@ class Auditor:
         self.late: list[str] = []
 
     async def work(self) -> None:
-        """Follows the weather, for ever."""
+        """Follows the faults forever."""
         async with asyncio.TaskGroup() as group:
             while True:
                 for account, ended in self._weather.cleared:
@@ -493,7 +496,7 @@ class Auditor:
         while (left := third - 1 - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 10))
             if self._weather.is_troubled(account):
-                return  # new trouble has come before it had its two runs
+                return  # a new fault began before its two runs
         self.checked += 1
         behind = self.behind(account, second, ended)
         if behind:
@@ -501,12 +504,12 @@ class Auditor:
             self.late.append(f"{account}: trouble ended at {ended:.1f}, second run {second:.1f}: {behind}; {spans}")
 
     def behind(self, account: str, moment: float, since: float) -> list[str]:
-        """What is not in sync: the account's last run if it failed or began before `since`, and each old secret.
+        """What is not in sync: the account's last run, if it failed or began before `since`, and each old secret.
 
-        A secret is old if its value is older than what was live at `moment`, or when that last run began if that was before:
-        a run that somebody asked for may have taken the place of the schedule's.
+        A secret is old if its value is older than the live one at `moment`, or at the beginning of that last run if
+        that was earlier: a requested run may have replaced a scheduled one.
         """
-        # Not the last to end, as a later one may have overtaken it.
+        # Not the one that ended last, as runs can end in another order.
         last = max(self._books.spans[account], key=lambda span: span.start)
         seen = min(moment, last.start)
         found = [
@@ -518,7 +521,7 @@ class Auditor:
         return found + ([] if last.good and last.start >= since else ["last run"])
 
     def slots_after(self, account: str, moment: float) -> tuple[float, float, float]:
-        """When the next three runs over `account` are due."""
+        """The times of the next three runs over `account`."""
         trigger = timetable_of(self._config, self._accounts[account])
         if trigger.every is not None:
             every, first = trigger.every.total_seconds(), self._books.first or 0.0
@@ -531,12 +534,12 @@ class Auditor:
 
 
 def timetable_of(config: Config, account: Account) -> Trigger:
-    """When runs over an account are due."""
+    """The trigger of runs over an account."""
     return Trigger.of(account.schedule or config.schedule)
 
 
 def spurious(azure: Emulator, keys: Keys) -> list[str]:
-    """Secrets with a version that no regeneration calls for: each must be of a later key than the one before it."""
+    """Secrets with a version without a regeneration: each version must have a later key than the one before."""
     found = []
     for account in FLEET:
         for name in KEYS:
@@ -549,7 +552,7 @@ def spurious(azure: Emulator, keys: Keys) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Footprint:
-    """What the process holds: objects that Python allocated, resident memory in KiB, tasks, open files."""
+    """Resources of the process: objects that Python allocated, resident memory in KiB, tasks, open files."""
 
     blocks: int
     resident: int
@@ -558,18 +561,18 @@ class Footprint:
 
     @classmethod
     def now(cls) -> Footprint:
-        """The footprint, after the garbage is out."""
+        """The current footprint, after garbage collection."""
         gc.collect()
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return cls(sys.getallocatedblocks(), pages * 4, len(asyncio.all_tasks()), len(open_files()))
 
 
 def open_files() -> dict[str, str]:
-    """Descriptor to what it is of."""
+    """Descriptor to the open file."""
     found = {}
     for one in Path("/proc/self/fd").iterdir():
         try:
             found[one.name] = str(one.readlink())
         except OSError:
-            continue  # that of the listing itself
+            continue  # the descriptor of the listing itself
     return found

@@ -1,4 +1,4 @@
-"""Snapshots of a daemon, made up: what the page and the probes are to tell."""
+"""Made-up snapshots of a daemon, for the page and the probes."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def arm_id(name: str) -> str:
 
 
 def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
-    """A secret that is in sync unless told otherwise."""
+    """A secret; by default it is in sync."""
     fields: dict[str, Any] = {
         "vault": "main",
         "outcome": "unchanged",
@@ -60,7 +60,7 @@ def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
 
 
 def account(name: str, state: AccountState = "in_sync", **more: Any) -> AccountStatus:
-    """An account with two secrets, which are in sync unless `secrets` tells otherwise."""
+    """An account with two secrets, in sync unless `secrets` says otherwise."""
     fields: dict[str, Any] = {
         "resource_group": GROUP,
         "subscription_id": SUBSCRIPTION,
@@ -88,13 +88,13 @@ def failing(name: str, failures: int = 3, **more: Any) -> AccountStatus:
 
 
 def refused(name: str, reason: str) -> AccountStatus:
-    """An account one of whose secrets is somebody else's."""
+    """An account with one unmanaged secret."""
     wrong = secret(name, outcome="refused", verdict="unmanaged", reason=reason)
     return account(name, "refused", secrets=(wrong, secret(name, "secondary")), last_success=None)
 
 
 def make_status(*accounts: AccountStatus, **more: Any) -> Status:
-    """A snapshot of a daemon that is well, with one vault."""
+    """A snapshot of a healthy daemon with one vault."""
     fields: dict[str, Any] = {
         "now": NOW,
         "version": "0.1.0",
@@ -112,10 +112,10 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
 
 
 def varied() -> Status:
-    """One account for each state that operators meet, two vaults, and some writes."""
+    """One account for each state, two vaults, and some writes."""
     unmanaged = (
         "the secret holds another value and is not marked as keysync's for this key (managed by 'terraform'): "
-        "not overwritten. Choose another name in `secrets`, or remove it if nobody needs it"
+        "not overwritten. Choose another name in `secrets`, or remove it if it is not needed"
     )
     written: dict[str, Any] = {"outcome": "updated", "verdict": "stale", "changed_at": ago(seconds=99)}
     waiting: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""A fleet with one of everything that goes wrong by itself, for what watches keysync."""
+"""A fleet with one of each failure that needs no test step, for tests of monitoring."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ W = TypeVar("W")
 
 
 def troubled(make_world: Callable[..., W], *, retry_after: int, **settings: object) -> W:
-    """Accounts that are in sync, denied, throttled for `retry_after` seconds, and refused; a run a second."""
+    """Accounts that are in sync, denied, throttled for `retry_after` seconds, and refused; a run every second."""
     throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
     made = make_world(
         "alpha",

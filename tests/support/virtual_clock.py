@@ -1,4 +1,4 @@
-"""A monotonic clock whose sleepers wake in order without anybody waiting."""
+"""A monotonic clock whose sleepers wake in order without real waiting."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-_TURNS = 20  # of the loop, after which whatever can go on without time has gone on
+_TURNS = 20  # of the loop, after which every task that needs no time has continued
 
 
 class VirtualClock:
-    """`monotonic` and `sleep` to hand in; `run` lets time pass from one sleeper to the next."""
+    """`monotonic` and `sleep` to pass as arguments; `run` moves time from one sleeper to the next."""
 
     def __init__(self, start: float = 1000.0) -> None:
         self.time = start
@@ -28,23 +28,23 @@ class VirtualClock:
         return self.time
 
     async def sleep(self, seconds: float) -> None:
-        """Sleeps until `run` has come so far."""
+        """Sleeps until `run` reaches that time."""
         self.sleeps.append(seconds)
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._sleepers, (self.time + max(seconds, 0.0), next(self._order), woken))
         await woken
 
     async def settle(self) -> None:
-        """Lets everything go on that needs no time."""
+        """Lets every task continue that needs no time."""
         for _ in range(_TURNS):
             await asyncio.sleep(0)
 
     async def run(self, work: Coroutine[Any, Any, T]) -> T:
-        """What `work` returns, with time passing as fast as it can."""
+        """Runs `work` with time passing as fast as possible, and returns its result."""
         task = asyncio.ensure_future(work)
         await self.settle()
         while not task.done():
-            assert self._sleepers, "everybody waits and nobody sleeps"
+            assert self._sleepers, "all tasks wait, but none of them sleeps"
             self.time, _, woken = heapq.heappop(self._sleepers)
             if not woken.done():
                 woken.set_result(None)
@@ -53,5 +53,5 @@ class VirtualClock:
 
 
 def seeded(seed: int = 1) -> Random:
-    """Chance that is the same each time."""
+    """A random generator with a fixed seed."""
     return Random(seed)  # noqa: S311  # no secret depends on it

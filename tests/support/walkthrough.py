@@ -1,6 +1,6 @@
-"""The shell blocks of a guide, run as they stand, with an `az` in front of the embedded Azure.
+"""Runs the shell blocks of a guide unchanged, with an `az` for the embedded Azure.
 
-Needs nothing but the standard library, so that `nox -s az_cli` runs them with the real az as well.
+It needs only the standard library, so that `nox -s az_cli` runs them with the real az as well.
 """
 
 import json
@@ -20,22 +20,22 @@ ROOT = Path(__file__).parents[2]
 
 
 def blocks(page: str, name: str) -> list[str]:
-    """The blocks of shell between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
+    """The shell blocks between ``<!-- NAME -->`` and ``<!-- /NAME -->``."""
     text = (ROOT / "docs" / page).read_text(encoding="utf-8")
     part = text.partition(f"<!-- {name} -->\n")[2].partition(f"<!-- /{name} -->\n")[0]
     return shell(part)
 
 
 def shell(text: str) -> list[str]:
-    """The blocks of shell in Markdown."""
+    """The shell blocks in Markdown."""
     return re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
 def programs(folder: Path, az: str | None = None) -> Path:
-    """A folder for PATH with a `keysync` of this interpreter, and with `az`: that program, or this module."""
+    """A folder for PATH with a `keysync` of this interpreter and an `az`, which is that program or this module."""
     folder.mkdir(exist_ok=True)
     ours = f'exec "{sys.executable}" "{Path(__file__)}" "$@"'
-    # Not for az, which has SDKs of its own.
+    # Not for az, which has its own SDKs.
     path = f"PYTHONPATH='{ROOT}'${{PYTHONPATH:+:$PYTHONPATH}}"
     written = {"keysync": f'{path} exec "{sys.executable}" -m keysync "$@"', "az": f'exec "{az}" "$@"' if az else ours}
     for name, line in written.items():
@@ -46,13 +46,13 @@ def programs(folder: Path, az: str | None = None) -> Path:
 
 
 def run(script: str, environ: Mapping[str, str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """What bash makes of a block, stopping at its first command that fails."""
+    """Runs a block in bash, up to the first command that fails."""
     words = ["bash", "-euo", "pipefail", "-c", script]
     return subprocess.run(words, env=environ, cwd=folder, capture_output=True, text=True, timeout=120, check=False)
 
 
 class Az:
-    """As much of az as the guides show. AZ_READY_FILE names the embedded Azure's ready file."""
+    """The part of az that the guides use. AZ_READY_FILE names the embedded Azure's ready file."""
 
     def __init__(self, ready: Mapping[str, Any], words: list[str]) -> None:
         self._ready = ready
@@ -62,7 +62,7 @@ class Az:
         self._context = ssl.create_default_context(cafile=ready["ca_bundle"])
 
     def option(self, name: str) -> str:
-        """An option that has to be there, and may be asked for once."""
+        """The value of a required option, which can be read once."""
         return self._options.pop(f"--{name}")
 
     def _call(self, method: str, url: str, token: str | None, body: Mapping[str, Any] | str | None) -> Any:
@@ -82,7 +82,7 @@ class Az:
         return token
 
     def account(self, action: str, body: Mapping[str, Any] | None) -> Any:
-        """A POST to the Batch account that the options name."""
+        """A POST to the Batch account in the options."""
         base = self._ready["resource_manager"]
         token = self._token("https://management.azure.com")
         listed = self._call("GET", f"{base}/subscriptions?api-version=2022-12-01", token, None)["value"]
@@ -92,7 +92,9 @@ class Az:
         return self._call("POST", url, token, body or {})
 
     def run(self) -> str:
-        """What the command prints. Raises KeyError for an option that is missing, ValueError for what az here cannot."""
+        """Runs the command and returns its output. Raises KeyError for a missing option, ValueError for an unsupported
+        command.
+        """
         match self.command:
             case "batch account keys renew":
                 reply = self.account("regenerateKeys", {"keyName": self.option("key-name")})

@@ -1,4 +1,4 @@
-"""keysync in processes of its own that start in no time: forked from one that has imported everything already."""
+"""keysync in its own processes that start at once: forked from a process that has imported everything."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _PATIENCE = 60.0
-"""Seconds that one run may take."""
+"""The longest time in seconds for one run."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """What a command returned and printed."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -28,7 +28,7 @@ class Done:
 
 
 class WarmKeysync:
-    """Starts `keysync` one at a time, and kills it if it is told to."""
+    """Starts `keysync` commands one at a time, and kills them on request."""
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
@@ -36,7 +36,7 @@ class WarmKeysync:
         self._pid: int | None = None
 
     def start(self, arguments: Sequence[str], *, env: Mapping[str, str], out: Path, err: Path) -> None:
-        """Starts a command; its output goes to the files `out` and `err`."""
+        """Starts a command; its output is written to the files `out` and `err`."""
         assert self._process.stdin is not None
         assert self._pid is None
         order = {"arguments": list(arguments), "env": dict(env), "out": str(out), "err": str(err)}
@@ -46,29 +46,30 @@ class WarmKeysync:
 
     @property
     def pid(self) -> int | None:
-        """The process of the command, until `wait` has returned."""
+        """The process id of the command, until `wait` returns."""
         return self._pid
 
     def run(self, arguments: Sequence[str], *, env: Mapping[str, str], folder: Path) -> Done:
-        """A command to its end."""
+        """Runs a command until it ends."""
         out, err = folder / "stdout", folder / "stderr"
         self.start(arguments, env=env, out=out, err=err)
         return Done(self.wait(), out.read_text(), err.read_text())
 
     def kill(self, signum: int = signal.SIGKILL) -> None:
-        """Sends a signal; harmless if the command has just ended, as its number is free only once `wait` has returned."""
+        """Sends a signal. It is harmless after the command has ended, as its pid is reused only after `wait`
+        returns."""
         assert self._pid is not None
         os.kill(self._pid, signum)
 
     def wait(self) -> int:
-        """The exit code, negative for a signal."""
+        """Waits for the exit code; negative for a signal."""
         self._tell("reap")
         code = int(self._line())
         self._pid = None
         return code
 
     def has_ended(self) -> bool:
-        """Whether the command is over."""
+        """Whether the command has ended."""
         self._tell("look")
         return self._line() == b"over"
 
@@ -90,7 +91,7 @@ class WarmKeysync:
         return line
 
     def close(self) -> None:
-        """Ends the command that still runs, if any, and the process behind it."""
+        """Ends the running command, if any, and the process that forks."""
         if self._pid is not None:
             self.kill()
         self._process.communicate(timeout=20)
@@ -98,9 +99,9 @@ class WarmKeysync:
 
 @contextmanager
 def warm_keysync(env: Mapping[str, str]) -> Iterator[WarmKeysync]:
-    """A warm process with the environment `env`, warnings being errors as in every run of the suite."""
+    """A warm process with the environment `env`, with warnings as errors as in the whole suite."""
     process = subprocess.Popen(
-        # -P: the folder of the program has an azure.py, which is not the SDKs'.
+        # -P: the azure.py in the program's folder is not the SDK.
         [sys.executable, "-P", "-W", "error", str(Path(__file__).with_name("warm_server.py"))],
         env=dict(env),
         stdin=subprocess.PIPE,

@@ -1,6 +1,7 @@
-"""The program behind `WarmKeysync`: imports keysync and its libraries, then forks a child for each command that it reads.
+"""The program behind `WarmKeysync`: imports keysync and its libraries, then forks a child for each command that it
+reads.
 
-It opens nothing and starts neither a thread nor an event loop, so that a child is as good as a process begun from nothing.
+It opens no files and starts no thread or event loop, so that a child is like a new process.
 """
 
 import gc
@@ -8,15 +9,15 @@ import json
 import os
 import sys
 
-import keysync.cli.compose  # a command would import it, and the SDKs with it
+import keysync.cli.compose  # a command would import it, together with the SDKs
 import keysync.cli.run  # as above
 import keysync.cli.sync  # as above
-import keysync.config.load  # noqa: F401  # else each would start a process to read its file
+import keysync.config.load  # noqa: F401  # otherwise each would start a process to read its file
 from keysync.cli.main import main
 
 
 def serve() -> None:
-    """Reads orders from stdin until it is closed: a command to start, or a word about the one that was started."""
+    """Reads requests from stdin until it is closed: to start a command, or to check or reap the current one."""
     gc.freeze()
     pid = 0
     for line in sys.stdin.buffer:
@@ -34,7 +35,7 @@ def serve() -> None:
 
 
 def say(word: object) -> None:
-    """Answers with one line; what is in no buffer cannot be written twice by a child."""
+    """Writes one line unbuffered, so that a child cannot write it twice."""
     os.write(1, f"{word}\n".encode())
 
 

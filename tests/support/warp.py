@@ -1,10 +1,12 @@
-"""Time that passes only while nobody has anything to do: a day of a daemon in minutes, over real sockets and threads.
+"""A clock that moves only while all code waits: a day of a daemon in minutes, over real sockets and threads.
 
-`Warp` is the clock. Inside ``with warp.installed():`` every clock of the process tells its time: `time.time` and
-`datetime.now` through time-machine, and `time.monotonic`, which time-machine leaves alone since an ordinary event loop
-would stand still. `WarpLoop` is the loop that goes with it. While there is I/O to handle or a thread at work the clock
-stands; once all is quiet it jumps to the next timer. So code takes no time at all, waiting takes exactly what was asked
-for, and a timer never overtakes a reply that is on its way.
+`Warp` is the clock. Inside ``with warp.installed():`` every clock of the process shows its time: `time.time` and
+`datetime.now` through time-machine, and `time.monotonic`, which time-machine does not change because an ordinary event
+loop would stop.
+
+`WarpLoop` is the event loop for it. While there is I/O to handle or a working thread, the clock does not move; then it
+jumps to the next timer. So code takes no time, waiting takes exactly the requested time, and a timer never fires before
+a reply that is already on its way.
 """
 
 from __future__ import annotations
@@ -26,17 +28,17 @@ import time_machine
 
 _NANO: Final = 1_000_000_000
 _THREAD_SECONDS: Final = 0.01
-# What one socket of this process has sent to another of its own can be read when the call returns (Linux hands loopback
-# traffic over within the call), so this is for the rare packet that a soft interrupt still carries.
+# Data between two sockets of this process can be read as soon as the call returns (Linux delivers loopback traffic
+# within the call), so this is for the rare packet that is delayed in a soft interrupt.
 _SECOND_LOOKS: Final = 5
 _REAL_MONOTONIC: Final = time.monotonic_ns
 
 EPOCH: Final = datetime(2026, 11, 24, tzinfo=UTC)
-"""Where the clock begins unless told otherwise."""
+"""The default start time of the clock."""
 
 
 class Warp:
-    """A wall clock and a monotonic one that move together, forwards only, and only when told to."""
+    """A wall clock and a monotonic clock that move together, only forwards, and only on request."""
 
     def __init__(self, start: datetime = EPOCH) -> None:
         self._start = start
@@ -53,10 +55,10 @@ class Warp:
         return self._start.timestamp() + self.monotonic()
 
     def advance(self, seconds: float) -> None:
-        """Lets time pass. Raises ValueError for a step back."""
+        """Moves time forwards. Raises ValueError for a step back."""
         if seconds < 0:
             raise ValueError(f"time does not go back (by {-seconds} s)")
-        # Rounded up, so that whoever asked for this time finds that it has come.
+        # Rounded up, so that a caller that waits for this time finds that it has come.
         step = ceil(seconds * _NANO)
         self._passed_ns += step
         self.jumps += 1
@@ -65,7 +67,7 @@ class Warp:
 
     @contextmanager
     def installed(self) -> Iterator[Self]:
-        """All clocks of the process tell this time while the block runs."""
+        """All clocks of the process show this time while the block runs."""
         with time_machine.travel(self.wall(), tick=False) as traveller, _replaced_monotonic(self.monotonic):
             self._traveller = traveller
             try:
@@ -96,9 +98,10 @@ _NO_ARGUMENTS = ctypes.PYFUNCTYPE(ctypes.py_object, ctypes.c_void_p, ctypes.c_vo
 
 @contextmanager
 def _replaced_monotonic(clock: Callable[[], float]) -> Iterator[None]:
-    """Swaps what is behind `time.monotonic`, since most of those who use it took hold of it when they were imported.
+    """Replaces the implementation of `time.monotonic`, since most modules took a reference to it when they were
+    imported.
 
-    It is what time-machine does for `time.time`. Locks and selectors wait by the kernel's clock and notice nothing.
+    time-machine does the same for `time.time`. Locks and selectors use the kernel's clock and are not affected.
     """
     replacement = _NO_ARGUMENTS(lambda _module, _nothing: clock())
     method = _Builtin.from_address(id(time.monotonic)).method.contents
@@ -111,10 +114,10 @@ def _replaced_monotonic(clock: Callable[[], float]) -> Iterator[None]:
 
 
 class WarpLoop(asyncio.SelectorEventLoop):
-    """A loop on a `Warp`.
+    """An event loop on a `Warp`.
 
-    Names under `.localhost` are looked up here, without a thread; one that is in `unknown_hosts` does not exist.
-    After `real_seconds` of the machine's own time without a jump the loop raises TimeoutError: then something spins.
+    It resolves names under `.localhost` itself, without a thread; names in `unknown_hosts` do not exist. After
+    `real_seconds` of real time without a jump the loop raises TimeoutError, because some code must be spinning.
     """
 
     def __init__(self, warp: Warp, *, real_seconds: float = 30.0) -> None:
@@ -128,7 +131,7 @@ class WarpLoop(asyncio.SelectorEventLoop):
         return self.warp.monotonic()
 
     def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> asyncio.Future[Any]:  # type: ignore[override]
-        """As ever; until the work is done, the clock stands."""
+        """As in the base class; the clock does not move until the work is done."""
         future: asyncio.Future[Any] = super().run_in_executor(executor, func, *args)
         self._quiet.threads_at_work += 1
         future.add_done_callback(self._thread_done)
@@ -147,7 +150,7 @@ class WarpLoop(asyncio.SelectorEventLoop):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        """Addresses of `host`, and of what is not of this machine what the system's resolver says."""
+        """Addresses of `host`; for names of other machines from the system's resolver."""
         if host in self.unknown_hosts:
             raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
         if isinstance(host, str) and (host == "localhost" or host.endswith(".localhost")):
@@ -156,18 +159,18 @@ class WarpLoop(asyncio.SelectorEventLoop):
 
 
 class _JumpingSelector(selectors.BaseSelector):
-    """Waits for I/O like the selector that it wraps, but where that would sleep for a timer it moves the clock instead."""
+    """Waits for I/O like the wrapped selector, but moves the clock instead of sleeping for a timer."""
 
     def __init__(self, real: selectors.BaseSelector, warp: Warp, real_seconds: float) -> None:
         self._real = real
         self._warp = warp
         self._patience_ns = int(real_seconds * _NANO)
         self._jumped_at = _REAL_MONOTONIC()
-        self._stirred = True  # something came since the last jump, so more may be on its way
+        self._stirred = True  # data came since the last jump, so more may be on its way
         self.threads_at_work = 0
 
     def select(self, timeout: float | None = None) -> list[tuple[SelectorKey, int]]:
-        """What is ready now; if that is nothing, and nobody else works, it is `timeout` seconds later afterwards."""
+        """The ready events. If there are none and no thread works, the clock moves by `timeout` seconds."""
         events = self._real.select(0)
         if not events and (timeout is None or timeout > 0):
             events = self._wait(timeout)

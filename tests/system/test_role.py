@@ -39,7 +39,7 @@ ACTIONS = {
     "purgeSecret": f"{SECRETS}purge/action",
 }
 UNGUARDED = {"token", "challenge", "queryResources"}
-"""Operations without an action of their own; Resource Graph returns what the identity can read."""
+"""Operations that need no action; Resource Graph returns only resources that the identity can read."""
 
 
 def granted(world: World) -> dict[str, set[str]]:

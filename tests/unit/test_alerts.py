@@ -1,4 +1,4 @@
-"""Alerts, dashboard and runbook say what the code does, and belong together."""
+"""Alerts, dashboard and runbook match the code and each other."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ SEVERITIES = {"critical", "warning", "info"}
 
 
 def anchors(text: str) -> list[str]:
-    """The anchors that GitHub gives the headings of a page."""
+    """The anchors that GitHub makes for the headings of a page."""
     found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
     return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found]
 
 
-# The rules
+# Rules
 
 
 @pytest.mark.parametrize("alert", sorted(rules()))
@@ -52,13 +52,13 @@ def test_an_alert_asks_for_what_there_is(alert: str) -> None:
 
 @pytest.mark.parametrize("alert", sorted(rules()))
 def test_an_alert_tells_what_whom_and_where_to_read_on(alert: str) -> None:
-    """Severity, one line, what to do first, and the runbook's entry; its templates name labels that it has."""
+    """Severity, one line, the first step and the runbook's entry; its templates use labels that exist."""
     rule = rules()[alert]
     assert rule["labels"]["severity"] in SEVERITIES
     assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     assert rule["annotations"]["runbook_url"] == f"docs/runbook.md#{alert.lower()}"
     used = set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"] + rule["annotations"]["description"]))
-    # Without an aggregation around it a series keeps all its labels.
+    # A series keeps all its labels if no aggregation is around it.
     assert used <= (grouped_by(rule["expr"]) or TARGET_LABELS)
 
 
@@ -78,11 +78,11 @@ def test_the_checks_find_what_is_wrong() -> None:
     assert complaints('time() - max by (shard) (keysync_run_overdue_timestamp_seconds{shard=~"0.*"}) > 0') == []
 
 
-# Their tests
+# Tests of the rules
 
 
 def cases() -> list[tuple[str, list[Any]]]:
-    """Every expression that is tested with promtool, and the samples that it is to have."""
+    """Every expression that promtool tests, and its expected samples."""
     return [
         (one["expr"], one.get("exp_samples", []))
         for path in CASES
@@ -97,7 +97,7 @@ def fires_in(samples: list[Any], alert: str) -> bool:
 
 @pytest.mark.parametrize("alert", sorted(rules()))
 def test_an_alert_is_seen_to_fire_and_to_be_silent(alert: str) -> None:
-    """tests/alerts has both for each."""
+    """tests/alerts has both cases for each alert."""
     asked = [(expression, samples) for expression, samples in cases() if asks_for(expression, alert)]
     assert any(fires_in(samples, alert) for _, samples in asked)
     assert any(not samples for _, samples in asked)
@@ -110,7 +110,7 @@ def asks_for(expression: str, alert: str) -> bool:
 
 
 def test_the_tests_are_of_the_rules_in_the_tree() -> None:
-    """And nothing in them names an alert, a metric or a label that is gone."""
+    """They also name no removed alert, metric or label."""
     for path in CASES:
         document = load(path)
         assert [(path.parent / one).resolve() for one in document["rule_files"]] == [
@@ -131,7 +131,7 @@ def test_the_tests_are_of_the_rules_in_the_tree() -> None:
 
 @pytest.mark.parametrize("path", CHART_RULES, ids=lambda path: path.stem)
 def test_a_rule_that_the_chart_makes_asks_for_the_job_of_its_release(path: Path) -> None:
-    """By its exact name, whatever that is, and with no memory of what another mode was; each has a test with promtool."""
+    """By its exact name, whatever that is, without the name of another mode. Each has a promtool test."""
     labels = {
         "daemon.rules": {"job": "keysync", "namespace": "render"},
         "sharded.rules": {"job": "keysync", "namespace": "render"},
@@ -150,17 +150,17 @@ def test_a_rule_that_the_chart_makes_asks_for_the_job_of_its_release(path: Path)
     assert path.with_name(path.name.replace(".rules.", ".test.")) in CHART_CASES
 
 
-# The runbook
+# Runbook
 
 
 def entries() -> dict[str, str]:
-    """Each `### ` heading of the runbook with its text."""
+    """The text of each `### ` heading of the runbook."""
     parts = re.split(r"^### (.*)$", RUNBOOK, flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
 def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
-    """Neither an alert that leads nowhere nor an entry for one that is gone."""
+    """No alert without an entry, and no entry of a removed alert."""
     documented = [heading for heading in entries() if heading.startswith("Keysync")]
     assert sorted(documented) == sorted(rules())
     assert {rule["annotations"]["runbook_url"].partition("#")[2] for rule in rules().values()} <= set(anchors(RUNBOOK))
@@ -168,7 +168,7 @@ def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
 
 @pytest.mark.parametrize("alert", sorted(rules()))
 def test_an_entry_says_what_to_do(alert: str) -> None:
-    """Meaning, impact, diagnosis, fix, and when it resolves; the middle three may share one paragraph."""
+    """Meaning, impact, diagnosis, fix, and when it resolves; one paragraph may have the middle three."""
     labels = " ".join(re.findall(r"^\*\*([^*]+):\*\*", entries()[alert], re.MULTILINE)).lower()
     assert labels.startswith("meaning")
     assert labels.endswith("resolves")
@@ -176,14 +176,14 @@ def test_an_entry_says_what_to_do(alert: str) -> None:
 
 
 def test_links_within_the_runbook_lead_somewhere() -> None:
-    """Also those that name a heading of another page."""
+    """Also links to a heading of another page."""
     for page, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", RUNBOOK):
         text = RUNBOOK if not page else (ROOT / "docs" / page).read_text(encoding="utf-8")
         assert anchor in anchors(text), anchor
 
 
 def code_of(text: str) -> list[str]:
-    """What stands in backticks, in a line or as a block."""
+    """The text in backticks, in a line or as a block."""
     blocks = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     lines = re.findall(r"`([^`]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
     return [*blocks, *lines]
@@ -200,7 +200,7 @@ TEXTS = [
 
 
 def test_events_and_metrics_that_are_named_exist() -> None:
-    """In the runbook and in what the alerts themselves say."""
+    """In the runbook and in the texts of the alerts."""
     kinds = {event.partition(".")[0] for event in EVENTS}
     named = {one for text in TEXTS for one in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
     named = {one for one in named if one.partition(".")[0] in kinds and one not in {"config.yaml", "schedule.every"}}
@@ -212,7 +212,7 @@ def test_events_and_metrics_that_are_named_exist() -> None:
 
 
 def test_commands_and_options_that_are_named_exist() -> None:
-    """Whoever is woken at night can paste them."""
+    """An engineer on call can paste them."""
     command: Any = app
     options = {name: {text for one in sub.params for text in one.opts} for name, sub in command.commands.items()}
     used = [
@@ -227,7 +227,7 @@ def test_commands_and_options_that_are_named_exist() -> None:
 
 
 def test_jq_asks_for_fields_of_the_log() -> None:
-    """A misspelt field is null, and an empty answer at three in the morning reads as all is well."""
+    """A misspelt field is null, and an empty result would look as if all were well."""
     filters = [text for block in code_of(RUNBOOK) for text in re.findall(r"jq (?:-\w+ )?'([^']+)' keysync\.log", block)]
     assert len(filters) > 6
     for text in filters:
@@ -238,7 +238,7 @@ def test_jq_asks_for_fields_of_the_log() -> None:
 
 
 def test_states_that_the_page_is_asked_for_exist() -> None:
-    """`?state=` in a link."""
+    """The states in `?state=` of a link."""
     states = series()["keysync_accounts_by_state"]["state"] | {"attention", "stale"}
     documented = [one for text in [*TEXTS, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
     assert documented
@@ -254,34 +254,34 @@ def test_the_table_of_set_ups_names_the_alerts_for_one_off_runs() -> None:
     assert said == set(re.findall(r"`(Keysync\w+)`", row)) | certificates
 
 
-# The dashboard
+# Dashboard
 
 
 @pytest.mark.parametrize(("title", "expression"), queries(), ids=lambda value: value[:40])
 def test_a_panel_asks_for_what_there_is(title: str, expression: str) -> None:
-    """As an alert does."""
+    """The same rules as for an alert."""
     assert complaints(expression) == [], title
 
 
 def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
-    """What nobody looks at is either not needed or forgotten."""
+    """A metric without a panel is either unnecessary or forgotten."""
     shown = {selector.metric for _, expression in queries() for selector in selectors(expression)}
     shown = {re.sub(r"_(bucket|sum|count)$", "", one) for one in shown}
     skipped = {
-        "keysync_secret_verdicts_total",  # keysync_secrets_by_verdict says how they stand now
-        "keysync_account_last_attempt_timestamp_seconds",  # failures in a row say more
+        "keysync_secret_verdicts_total",  # keysync_secrets_by_verdict has their current state
+        "keysync_account_last_attempt_timestamp_seconds",  # consecutive failures say more
     }
     assert {exposed(family) for family in families()} - shown == skipped
 
 
 def test_the_dashboard_shows_what_could_not_be_read() -> None:
-    """It is no part of what is behind, so it has a line of its own."""
+    """Such secrets are not counted as out of sync, so they have their own line."""
     found = [one for one in panels() if "keysync_vault_secrets_out_of_sync" in str(one.get("targets"))]
     assert ['state="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
 
 
 def test_the_dashboard_can_be_drawn() -> None:
-    """Ids are unique, nothing overlaps or is wider than the page, and all ask the data source that is chosen."""
+    """Ids are unique, panels do not overlap or exceed the page, and all use the selected data source."""
     source = {"type": "prometheus", "uid": "${datasource}"}
     found = panels()
     assert len({panel["id"] for panel in found}) == len(found)
@@ -314,7 +314,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 
 
 def test_the_variables_of_the_dashboard_are_those_that_it_uses() -> None:
-    """And their own queries ask for what there is."""
+    """And their own queries use metrics that exist."""
     document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     variables = {one["name"]: one for one in document["templating"]["list"]}
     text = json.dumps(document["panels"])
@@ -332,7 +332,7 @@ def test_the_variables_of_the_dashboard_are_those_that_it_uses() -> None:
 
 
 def test_both_files_can_be_indented() -> None:
-    """A chart embeds them line by line: no tab, and each line has its end."""
+    """A chart embeds them line by line: they have no tab, and each line ends with a newline."""
     for path in (DASHBOARD, ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"):
         text = path.read_text(encoding="utf-8")
         assert "\t" not in text

@@ -1,4 +1,4 @@
-"""Every dependency has a reason and a licence that is allowed, and docs/dependencies.md says both."""
+"""Every dependency has a reason and an allowed licence, and docs/dependencies.md lists both."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ ROOT = Path(__file__).parents[2]
 
 
 def load() -> ModuleType:
-    """The script, which is no part of a package."""
+    """Loads the script, which is not in a package."""
     spec = importlib.util.spec_from_file_location("ci_dependencies", ROOT / ".ci" / "dependencies.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     spec.loader.exec_module(module)
     return module
 
@@ -27,7 +27,8 @@ script = load()
 
 
 def test_the_page_says_what_is_true() -> None:
-    """Each dependency has a reason beside it and a licence on the list, and the page is what the script prints."""
+    """Each dependency has a reason in its comment and a licence on the list, and the page equals the script's
+    output."""
     page = script.Page()
     text = page.render()
     assert page.problems == []
@@ -37,7 +38,7 @@ def test_the_page_says_what_is_true() -> None:
 
 
 def test_a_dependency_without_a_reason_is_a_problem(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The comment in pyproject.toml is what the page quotes; without one the script fails and names the package."""
+    """The page quotes the comment in pyproject.toml. Without a comment the script fails and names the package."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     line = next(line for line in text.splitlines() if line.strip().startswith('"click'))
     (tmp_path / "pyproject.toml").write_text(text.replace(line, line.partition("#")[0]), encoding="utf-8")
@@ -61,5 +62,5 @@ def test_a_dependency_without_a_reason_is_a_problem(tmp_path: Path, monkeypatch:
     ],
 )
 def test_an_expression_is_judged_by_its_parts(expression: str, allowed: bool) -> None:
-    """One side of an OR is enough; of an AND it takes both."""
+    """An OR needs one allowed side, an AND needs both."""
     assert script.is_allowed(expression, {"MIT", "Apache-2.0"}) is allowed

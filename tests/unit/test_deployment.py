@@ -1,4 +1,7 @@
-"""The manifests in deploy/kubernetes and the schema of the chart's values fit the program. What needs Helm is in tests/chart."""
+"""The manifests in deploy/kubernetes and the schema of the chart's values match the program.
+
+Tests that need Helm are in tests/chart.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def of_kind(path: Path, *kinds: str) -> dict[str, Any]:
 
 
 def workload(path: Path) -> dict[str, Any]:
-    """The spec of what runs the pods."""
+    """The spec of the workload that runs the pods."""
     spec: dict[str, Any] = of_kind(path, *WORKLOADS)["spec"]
     return spec["jobTemplate"]["spec"] if "jobTemplate" in spec else spec
 
@@ -59,12 +62,12 @@ def container(path: Path) -> dict[str, Any]:
 
 
 def variables(path: Path) -> dict[str, str]:
-    """What the container's environment sets by value."""
+    """The variables that the container's environment sets by value."""
     return {one["name"]: one["value"] for one in container(path)["env"] if "value" in one}
 
 
 def config_of(path: Path, folder: Path) -> Config:
-    """The configuration as it is mounted, read as the pod reads it."""
+    """The mounted configuration, read as in the pod."""
     (mounted,) = of_kind(path, "ConfigMap")["data"].items()
     (folder / mounted[0]).write_text(mounted[1], encoding="utf-8")
     (mount,) = (one for one in container(path)["volumeMounts"] if one["name"] == "config")
@@ -84,21 +87,21 @@ def chart() -> dict[str, Any]:
 
 
 def of_config(chart: dict[str, Any]) -> Draft7Validator:
-    """What the chart demands of `config`."""
+    """The chart's schema for `config`."""
     return validator({**chart["properties"]["config"], "definitions": chart["definitions"]})
 
 
 def test_there_is_a_manifest_for_each_mode() -> None:
-    """And for a standby."""
+    """And one for a standby."""
     assert sorted(path.stem for path in MANIFESTS) == ["cronjob", "daemon", "daemon-standby", "sharded"]
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
 class TestEachManifest:
-    """What holds for all of them."""
+    """Rules for all manifests."""
 
     def test_the_configuration_loads(self, path: Path, tmp_path: Path) -> None:
-        """Placeholders and all, and signs in as the service account."""
+        """With its placeholders; it signs in as the service account."""
         config = config_of(path, tmp_path)
         assert config.accounts
         assert config.credential.type == "workload_identity"
@@ -106,26 +109,26 @@ class TestEachManifest:
         assert pod(path)["spec"]["serviceAccountName"] == of_kind(path, "ServiceAccount")["metadata"]["name"]
 
     def test_the_command_is_one_of_keysync(self, path: Path) -> None:
-        """Its options too."""
+        """With options of that command."""
         name, *options = container(path)["args"]
         assert name == ("sync" if path.stem == "cronjob" else "run")
         command = app.commands[name]  # type: ignore[attr-defined]  # a group
         command.make_context(name, options)
 
     def test_nothing_is_killed_while_it_writes(self, path: Path, tmp_path: Path) -> None:
-        """Kubernetes is more patient than keysync."""
+        """Kubernetes waits longer than keysync needs."""
         patience = pod(path)["spec"]["terminationGracePeriodSeconds"]
         assert patience > config_of(path, tmp_path).timeouts.shutdown.total_seconds()
 
     def test_a_token_for_kubernetes_is_there_for_the_lease_only(self, path: Path, tmp_path: Path) -> None:
-        """Whoever breaks in finds none else."""
+        """An intruder finds no other token."""
         elects = config_of(path, tmp_path).leader_election is not None
         assert pod(path)["spec"]["automountServiceAccountToken"] is elects
         assert of_kind(path, "ServiceAccount")["automountServiceAccountToken"] is False
         assert any(document["kind"] == "Role" for document in read(path)) is elects
 
     def test_only_who_elects_has_replicas(self, path: Path, tmp_path: Path) -> None:
-        """Otherwise all of them would write, for a moment at least."""
+        """Otherwise all of them would write, at least for a moment."""
         spec = of_kind(path, *WORKLOADS)["spec"]
         if config_of(path, tmp_path).leader_election is not None:
             assert spec["replicas"] > 1
@@ -136,7 +139,7 @@ class TestEachManifest:
             assert spec["strategy"] == {"type": "Recreate"}
 
     def test_what_selects_finds_the_pods(self, path: Path) -> None:
-        """A selector with another label would find none."""
+        """A selector with another label would match no pod."""
         labels = pod(path)["metadata"]["labels"].items()
         for document in read(path):
             spec = document.get("spec", {})
@@ -146,7 +149,7 @@ class TestEachManifest:
 
 @pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
 def test_everybody_agrees_on_the_port(path: Path, tmp_path: Path) -> None:
-    """The configuration, the container, the service and the policy."""
+    """Configuration, container, service and network policy."""
     config = config_of(path, tmp_path)
     assert config.listen_host == "0.0.0.0"  # noqa: S104  # nosec B104  # within the pod
     (port,) = container(path)["ports"]
@@ -159,7 +162,7 @@ def test_everybody_agrees_on_the_port(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
 def test_the_probes_ask_what_is_served(path: Path) -> None:
-    """At the named port, each with time for an answer."""
+    """On the named port, each with time for a reply."""
     served = {str(one.get_info().get("path")) for one in routes()}
     for name, asked in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
         probe = container(path)[name]
@@ -169,11 +172,11 @@ def test_the_probes_ask_what_is_served(path: Path) -> None:
 
 
 def routes() -> list[web.AbstractResource]:
-    return list(make_web_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # nobody asks it
+    return list(make_web_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # the test makes no request
 
 
 def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:
-    """Otherwise some accounts would be nobody's."""
+    """Otherwise some accounts would have no shard."""
     path = ROOT / "deploy" / "kubernetes" / "sharded.yaml"
     assert of_kind(path, "StatefulSet")["spec"]["serviceName"] == of_kind(path, "Service")["metadata"]["name"]
     (index,) = (one for one in container(path)["env"] if "valueFrom" in one)
@@ -184,7 +187,8 @@ def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:
 
 
 class Pods:
-    """Servers on two addresses of this machine, as the pods behind one name: whether each is ready, by its address."""
+    """Servers on two addresses of this machine, like the pods behind one name; whether each is ready, by its
+    address."""
 
     def __init__(self) -> None:
         self.ready = {"127.0.0.1": True, "127.0.0.2": True}
@@ -219,7 +223,7 @@ class Pods:
 
 
 def ask_ready(count: int, urls: list[str]) -> tuple[int, str]:
-    """What `helm test` runs; the exit code and its words."""
+    """Exit code and output of the program that `helm test` runs."""
     script = ROOT / "deploy" / "helm" / "keysync" / "files" / "ask_ready.py"
     command = [sys.executable, "-c", script.read_text(encoding="utf-8"), str(count), "0", *urls]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
@@ -227,7 +231,7 @@ def ask_ready(count: int, urls: list[str]) -> tuple[int, str]:
 
 
 def test_helm_test_asks_every_pod() -> None:
-    """One that is not ready fails it, whichever that is, and so does one that is missing; the reasons of all are told."""
+    """It fails if any pod is not ready or missing; the output has the reasons of all."""
     with Pods() as pods:
         code, output = ask_ready(2, pods.urls)
         assert (code, output.splitlines()[-1]) == (0, "2 of 2 pods are ready")
@@ -245,14 +249,14 @@ def test_helm_test_asks_every_pod() -> None:
 
 
 def test_the_role_grants_what_the_election_asks() -> None:
-    """The three calls, on the configured Lease, and nothing else."""
+    """The three calls on the configured Lease, and no others."""
     path = ROOT / "deploy" / "kubernetes" / "daemon-standby.yaml"
     calls = {name.split("_")[0] for name in vars(leader_election._Api) if name.endswith("_namespaced_lease")}
     create, others = of_kind(path, "Role")["rules"]
     assert {*create["verbs"], *others["verbs"]} == {VERBS[call] for call in calls}
     for rule in (create, others):
         assert (rule["apiGroups"], rule["resources"]) == (["coordination.k8s.io"], ["leases"])
-    # A name cannot be asked of what does not exist yet.
+    # A request to create cannot be restricted by name.
     assert create == {"apiGroups": ["coordination.k8s.io"], "resources": ["leases"], "verbs": ["create"]}
     mounted = YAML(typ="safe", pure=True).load(of_kind(path, "ConfigMap")["data"]["keysync.yaml"])
     assert others["resourceNames"] == [mounted["leader_election"]["lease"]]
@@ -262,7 +266,7 @@ def test_the_role_grants_what_the_election_asks() -> None:
 
 
 def test_a_run_by_cron_is_over_before_the_next() -> None:
-    """And one that failed is left to the next."""
+    """A failed run is not repeated; the next run follows."""
     path = ROOT / "deploy" / "kubernetes" / "cronjob.yaml"
     assert of_kind(path, "CronJob")["spec"]["schedule"] == "*/5 * * * *"
     assert workload(path)["activeDeadlineSeconds"] < 300
@@ -270,14 +274,14 @@ def test_a_run_by_cron_is_over_before_the_next() -> None:
 
 
 def test_the_schema_of_the_chart_is_made_from_the_models() -> None:
-    """So that it refuses what keysync would refuse."""
+    """So it refuses the same as keysync."""
     module = runpy.run_path(str(ROOT / "deploy" / "helm" / "schema.py"))
     assert SCHEMA.read_text(encoding="utf-8") == module["render"](), "run nox -s chart -- --write"
 
 
 @pytest.mark.parametrize("name", ["minimal", "full", "sovereign"])
 def test_the_chart_takes_every_sample_configuration(name: str, chart: dict[str, Any]) -> None:
-    """They show all there is."""
+    """Together they use every feature."""
     document = YAML(typ="safe", pure=True).load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert not [error.message for error in of_config(chart).iter_errors(document)]
 
@@ -296,19 +300,19 @@ def minimal() -> dict[str, Any]:
 
 @pytest.mark.parametrize("every", ["5m", "1h30m", "500ms", "1d2h3m4s5ms", "1m1ms", "${INTERVAL}"])
 def test_the_chart_takes_durations(every: str, chart: dict[str, Any]) -> None:
-    """As keysync does, or from a variable."""
+    """In keysync's forms, or from a variable."""
     assert of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
 
 
 @pytest.mark.parametrize("every", ["", "5", "m", "5 m", "5s1m", "5msx", "1ms5s", "-5m", "$INTERVAL", 300])
 def test_the_chart_refuses_what_is_no_duration(every: object, chart: dict[str, Any]) -> None:
-    """Though its pattern has no look-ahead, which Go does not know."""
+    """The schema's pattern has no look-ahead, which Go does not support."""
     assert of_config(chart).is_valid(minimal())
     assert not of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
 
 
 def test_every_default_of_the_chart_is_valid_but_that_there_is_no_configuration(chart: dict[str, Any]) -> None:
-    """For which there is no default."""
+    """The configuration has no default."""
     values = YAML(typ="safe", pure=True).load((SCHEMA.parent / "values.yaml").read_text(encoding="utf-8"))
     assert set(values) | {"global"} == set(chart["properties"])
     assert not validator(chart).is_valid(values)
@@ -316,7 +320,7 @@ def test_every_default_of_the_chart_is_valid_but_that_there_is_no_configuration(
 
 
 def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """As Helm merges: mappings key by key, all else as a whole."""
+    """Merges as Helm does: mappings key by key, everything else as a whole."""
     both = {**values, **over}
     for key in values.keys() & over.keys():
         if isinstance(values[key], dict) and isinstance(over[key], dict):
@@ -325,7 +329,7 @@ def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_the_values_in_the_document_are_valid(chart: dict[str, Any]) -> None:
-    """Somebody copies them."""
+    """Readers copy them."""
     text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```yaml\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     assert len(blocks) > 5

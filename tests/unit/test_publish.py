@@ -1,4 +1,4 @@
-"""What .ci/publish.py refuses, and what it would do: tried in a repository of its own, where nothing is built or sent."""
+"""The refusals of .ci/publish.py and its commands, in a temporary repository; nothing is built or sent."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(shutil.which("git") is None, reason="git is not 
 
 
 class Tree:
-    """A repository with all that a release needs, at a tag."""
+    """A repository with everything that a release needs, at a tag."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -33,7 +33,7 @@ class Tree:
         self.git("tag", f"v{VERSION}")
 
     def git(self, *arguments: str) -> None:
-        """Runs git here, whatever the user's settings are."""
+        """Runs git here, without the user's settings."""
         subprocess.run(["git", *IDENTITY, *arguments], cwd=self.folder, check=True, capture_output=True)
 
     def commit(self) -> None:
@@ -42,7 +42,7 @@ class Tree:
         self.git("commit", "--quiet", "--allow-empty", "--message", "x")
 
     def publish(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Runs the script without cosign, podman or an index within reach."""
+        """Runs the script without access to cosign, podman or an index."""
         command = [sys.executable, ".ci/publish.py", *arguments]
         environment = {"PATH": "/usr/bin:/bin", "HOME": str(self.folder), "TMPDIR": str(self.folder.parent)}
         return subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
@@ -50,13 +50,13 @@ class Tree:
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Tree:
-    """A repository that may be published."""
+    """A repository that can be published."""
     (tmp_path / "tree").mkdir()
     return Tree(tmp_path / "tree")
 
 
 def test_a_dry_run_shows_everything_and_does_nothing(tree: Tree) -> None:
-    """Each command is printed, from the build to the signature, and no file appears."""
+    """It prints each command, from the build to the signature, and creates no file."""
     shown = tree.publish("--dry-run")
     assert (shown.returncode, shown.stderr) == (0, "")
     for part in (
@@ -73,7 +73,7 @@ def test_a_dry_run_shows_everything_and_does_nothing(tree: Tree) -> None:
 
 
 def test_one_stage_is_that_stage_alone(tree: Tree) -> None:
-    """A workflow gives each job one stage."""
+    """Each job of the workflow runs one stage."""
     shown = tree.publish("--dry-run", "sign").stdout
     assert shown.count("cosign sign-blob") == 3
     assert "twine" not in shown
@@ -81,12 +81,12 @@ def test_one_stage_is_that_stage_alone(tree: Tree) -> None:
 
 
 def test_a_check_alone_runs_nothing(tree: Tree) -> None:
-    """`check` is what every run begins with; alone it ends there."""
+    """Every run begins with `check`; alone it ends there."""
     assert tree.publish("check").stdout == f"keysync {VERSION}: committed, tagged, and in the changelog\n"
 
 
 def uncommitted(tree: Tree) -> None:
-    """A file that is in no commit."""
+    """A file that is not committed."""
     (tree.folder / "new.txt").write_text("x", encoding="utf-8")
 
 
@@ -96,7 +96,7 @@ def untagged(tree: Tree) -> None:
 
 
 def tag_of_another_version(tree: Tree) -> None:
-    """The version went on, the tag is of the old one."""
+    """The version is newer than the tag."""
     (tree.folder / "keysync" / "__init__.py").write_text('__version__ = "1.2.4"\n', encoding="utf-8")
     tree.commit()
     tree.git("tag", "--force", f"v{VERSION}")
@@ -124,7 +124,7 @@ def not_in_the_changelog(tree: Tree) -> None:
 def test_what_is_no_release_is_refused(
     tree: Tree, spoil: Callable[[Tree], None], message: str, arguments: tuple[str, ...]
 ) -> None:
-    """Nothing is begun unless tree, tag and changelog agree."""
+    """Nothing starts unless tree, tag and changelog agree."""
     spoil(tree)
     refused = tree.publish(*arguments)
     assert refused.returncode == 1
@@ -133,7 +133,7 @@ def test_what_is_no_release_is_refused(
 
 
 def test_an_unknown_stage_is_refused(tree: Tree) -> None:
-    """A slip of the pen publishes nothing, and is told what there is."""
+    """A typing error publishes nothing, and the message lists the stages."""
     refused = tree.publish("--dryrun")
     assert refused.returncode == 2
     assert "--dry-run" in refused.stderr

@@ -1,4 +1,6 @@
-"""docs/scaling.md says how shards find their index, and what a standby costs in time. tests/unit/test_deployment.py checks the manifests."""
+"""docs/scaling.md: how shards find their index, and how long a takeover takes. tests/unit/test_deployment.py checks the
+manifests.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,7 @@ def test_each_documented_variable_gives_the_index(variable: str, value: str) -> 
 
 
 def test_the_documented_variables_are_in_their_order() -> None:
-    """The first that is set counts."""
+    """The first one that is set counts."""
     documented = re.findall(r"^\| `([A-Z_]+)` \|", TEXT, re.MULTILINE)
     environ = {"KEYSYNC_SHARDS": "3", "JOB_COMPLETION_INDEX": "0", "POD_INDEX": "1", "HOSTNAME": "keysync-2"}
     for index, variable in enumerate(documented):

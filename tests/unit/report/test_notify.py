@@ -458,7 +458,7 @@ async def test_no_secret_is_in_what_is_sent_or_logged(scene: Scene) -> None:
     assert event["error"]["hint"] == f"you sent {MASK}"
     assert [one["event"] for one in logged] == ["notify.failed"]
     told = json.dumps(logged) + repr(notifier) + repr(notifier.__dict__)
-    for secret in (key, SECRET, "of-the-url", "a body that nobody should repeat"):
+    for secret in (key, SECRET, "of-the-url", "a body that no output may repeat"):
         assert secret not in told
 
 
