@@ -1,4 +1,4 @@
-"""What is anybody's text commands no terminal, and a program reads it as it was."""
+"""Control codes in text do not reach a terminal, and a program reads the original text."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ HOSTILE = ["\x1b[2J", "\x9b2J", "\x7f", "a\u202eb", "a\rb", "\x00", "\u2066x\u20
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_a_document_shows_no_command_and_says_what_it_was(text: str):
-    """A terminal is not commanded, and whoever parses the document gets the text whole."""
+def test_control_codes_in_json_are_escaped(text: str):
+    """The document contains no control code, and its parser gets the original text."""
     document = to_json({"reason": text})
     assert document == strip_control_codes(document)
     assert json.loads(document) == {"reason": text}
 
 
-def test_what_is_no_command_is_left_as_it_is():
-    """Other languages' letters are read by people too."""
+def test_other_characters_are_not_escaped():
+    """Letters of other languages stay readable."""
     assert to_json({"name": "Ünïcødé 日本 …"}) == '{\n  "name": "Ünïcødé 日本 …"\n}'

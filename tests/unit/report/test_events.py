@@ -1,4 +1,4 @@
-"""What is told of a run: each change of state once, and nothing that stays as it was."""
+"""Each change of state causes one event; an unchanged state causes none."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ ERROR = FailureRecord(
 def names(outcomes: Sequence[Outcome]) -> list[str]:
     """The events of one item that has these outcomes in turn, one a run."""
     states: Mapping[ItemRef, ItemState] = {}
-    told: list[str] = []
+    event_names: list[str] = []
     for outcome in outcomes:
         events, states = transitions(states, [Result(ref("alpha"), outcome)])
-        told += [event.name for event in events]
-    return told
+        event_names += [event.name for event in events]
+    return event_names
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "told"),
+    ("outcomes", "event_names"),
     [
         (["unchanged", "unchanged"], []),
         (["failed", "failed", "failed"], ["failed"]),
@@ -53,16 +53,16 @@ def names(outcomes: Sequence[Outcome]) -> list[str]:
         (["skipped", "create"], []),
     ],
 )
-def test_a_change_of_state_is_told_once(outcomes: list[Outcome], told: list[str]) -> None:
-    """Failing and recovering are told when they happen, each write is told, and a skipped item stays what it was."""
-    assert names(outcomes) == told
+def test_a_change_of_state_is_one_event(outcomes: list[Outcome], event_names: list[str]) -> None:
+    """A failure, a recovery and each write are events. A skipped item keeps its state."""
+    assert names(outcomes) == event_names
 
 
 @given(st.lists(st.sampled_from(OUTCOMES), max_size=30))
-def test_failed_and_recovered_take_turns(outcomes: list[Outcome]) -> None:
-    """However an item goes back and forth, it never fails twice in a row, nor recovers from what was not told."""
-    told = [name for name in names(outcomes) if name != "changed"]
-    assert told == [("failed", "recovered")[place % 2] for place in range(len(told))]
+def test_failed_and_recovered_alternate(outcomes: list[Outcome]) -> None:
+    """For any outcomes, an item never fails twice in a row, and recovers only after a failure event."""
+    event_names = [name for name in names(outcomes) if name != "changed"]
+    assert event_names == [("failed", "recovered")[number % 2] for number in range(len(event_names))]
 
 
 PASSES = st.lists(
@@ -71,21 +71,21 @@ PASSES = st.lists(
 
 
 @given(PASSES)
-def test_items_do_not_touch_each_other(runs: list[dict[str, Outcome]]) -> None:
-    """What is told of an item depends on nothing but its own outcomes, whichever others share its runs or are left out."""
+def test_items_are_independent(runs: list[dict[str, Outcome]]) -> None:
+    """The events of an item depend only on its own outcomes, not on other items in its runs."""
     states: Mapping[ItemRef, ItemState] = {}
-    told: dict[str, list[str]] = defaultdict(list)
+    event_names: dict[str, list[str]] = defaultdict(list)
     for outcomes in runs:
         events, states = transitions(states, [Result(ref(name), outcome) for name, outcome in outcomes.items()])
         for event in events:
-            told[event.result.ref.account.removeprefix(f"{GROUP}/")].append(event.name)
+            event_names[event.result.ref.account.removeprefix(f"{GROUP}/")].append(event.name)
     for name in ("a", "b", "c"):
-        assert told[name] == names([outcomes[name] for outcomes in runs if name in outcomes])
+        assert event_names[name] == names([outcomes[name] for outcomes in runs if name in outcomes])
 
 
 @given(PASSES)
-def test_the_states_before_are_left_alone(runs: list[dict[str, Outcome]]) -> None:
-    """The function keeps nothing and changes nothing that it is given."""
+def test_the_earlier_states_are_not_modified(runs: list[dict[str, Outcome]]) -> None:
+    """The function is pure."""
     states: Mapping[ItemRef, ItemState] = {}
     for outcomes in runs:
         results = [Result(ref(name), outcome) for name, outcome in outcomes.items()]
@@ -101,7 +101,7 @@ def stop(checksum: str) -> Report:
 
 
 @pytest.mark.parametrize(
-    ("reports", "told"),
+    ("reports", "event_names"),
     [
         ([PASSED, PASSED], []),
         ([stop("a"), stop("a"), stop("a")], ["stopped a"]),
@@ -111,25 +111,25 @@ def stop(checksum: str) -> Report:
         ([stop("a"), replace(PASSED, interrupted=True), stop("a"), PASSED], ["stopped a", "released a"]),
     ],
 )
-def test_a_stop_is_told_once_for_each_plan_and_when_it_is_over(reports: list[Report], told: list[str]) -> None:
-    """The same plan held back again is no news; another plan is, and so is the end; an interrupted pass shows no end."""
-    held: str | None = None
+def test_a_stop_is_one_event_for_each_plan_and_one_at_its_end(reports: list[Report], event_names: list[str]) -> None:
+    """The same blocked plan causes no second event. An interrupted run does not end a stop."""
+    blocked: str | None = None
     found: list[str] = []
     for report in reports:
-        events, held = stop_transitions(held, report)
+        events, blocked = stop_transitions(blocked, report)
         found += [f"{event.name} {event.checksum}" for event in events]
-    assert found == told
+    assert found == event_names
 
 
 def test_an_event_of_an_item_has_the_documented_fields() -> None:
-    """Whoever reads the body finds the item, its outcome, and the failure without the service's whole reply."""
+    """The item, its outcome, and the failure without the service's whole reply."""
     event = ItemEvent("failed", Result(ref("alpha"), "failed", reason=ERROR.summary, error=ERROR))
-    told = describe(
+    fields = describe(
         event, identity="id-1", moment=datetime(2026, 11, 24, 5, 22, tzinfo=UTC), run_id="run-1", installation="prod"
     )
-    verdict = told.pop("verdict")
+    verdict = fields.pop("verdict")
     assert verdict is None or isinstance(verdict, str)
-    assert told == {
+    assert fields == {
         "id": "id-1",
         "time": "2026-11-24T05:22:00Z",
         "event": "failed",
@@ -152,7 +152,7 @@ def test_an_event_of_an_item_has_the_documented_fields() -> None:
 
 
 def test_an_event_of_a_stop_has_the_same_fields_and_its_checksum() -> None:
-    """A receiver need not tell two shapes apart: what belongs to no item is null."""
+    """Fields of an item are null, so that a receiver handles one shape."""
     moment = datetime(2026, 11, 24, tzinfo=UTC)
     item, stopped = (
         describe(event, identity="i", moment=moment, run_id="r", installation=None)

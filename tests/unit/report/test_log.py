@@ -1,4 +1,4 @@
-"""What the log of a daemon tells once, and what it counts."""
+"""Which results the log of a daemon contains once, and which are counted."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def failed(status: int = 403, code: str = "Forbidden", message: str = "no") -> R
 
 
 def logged(*runs: Sequence[Result]) -> list[list[tuple[str, int | None]]]:
-    """For each pass the events of items, with how often what they end had been met."""
-    log, told = RunLog(), []
+    """For each run its events of items, each with the number of earlier runs with the problem that it ends."""
+    log, events = RunLog(), []
     for results in runs:
         with capture_logs() as lines:
             for result in results:
                 log.result("run", result)
-        told.append([(line["event"], line.get("times_before")) for line in lines])
-    return told
+        events.append([(line["event"], line.get("times_before")) for line in lines])
+    return events
 
 
-def test_the_same_failure_is_told_once_and_counted_until_it_changes():
-    """By status and codes: a message has times and ids in it."""
-    told = logged(
+def test_the_same_failure_is_logged_once_and_counted_until_it_changes():
+    """By status and codes: a message contains times and ids."""
+    events = logged(
         [failed(message="at 1")],
         [failed(message="at 2")],
         [failed(message="at 3")],
@@ -48,7 +48,7 @@ def test_the_same_failure_is_told_once_and_counted_until_it_changes():
         [Result(ref("alpha"), "unchanged")],
         [failed()],
     )
-    assert told == [
+    assert events == [
         [("secret.failed", None)],
         [],
         [],
@@ -60,54 +60,54 @@ def test_the_same_failure_is_told_once_and_counted_until_it_changes():
     ]
 
 
-def test_a_failure_that_goes_away_by_itself_has_an_end_too():
-    """Somebody else may have put the secret in sync."""
-    told = logged([failed()], [failed()], [Result(ref("alpha"), "unchanged")], [Result(ref("alpha"), "unchanged")])
-    assert told == [[("secret.failed", None)], [], [("secret.in_sync", 2)], []]
+def test_a_failure_that_ends_without_a_write_is_logged():
+    """Another writer may have fixed the secret."""
+    events = logged([failed()], [failed()], [Result(ref("alpha"), "unchanged")], [Result(ref("alpha"), "unchanged")])
+    assert events == [[("secret.failed", None)], [], [("secret.in_sync", 2)], []]
 
 
-def test_drift_that_is_only_watched_is_told_once():
-    """A read-only daemon does not write the same lines pass by pass."""
+def test_drift_in_a_read_only_vault_is_logged_once():
+    """A read-only daemon does not repeat the line in each run."""
     drift = Result(ref("alpha"), "update", verdict="stale")
-    told = logged(
+    events = logged(
         [drift], [drift], [Result(ref("alpha"), "update", verdict="swapped")], [Result(ref("alpha"), "unchanged")]
     )
-    assert told == [[("secret.update", None)], [], [("secret.update", 2)], [("secret.in_sync", 1)]]
+    assert events == [[("secret.update", None)], [], [("secret.update", 2)], [("secret.in_sync", 1)]]
 
 
-def test_two_keys_that_changed_at_once_are_warned_of_once():
-    """For the account, not for each key; and not pass by pass where nothing may be written."""
+def test_two_keys_that_changed_at_once_are_one_warning():
+    """For the account, not for each key, and not in each run if nothing may be written."""
     both = [Result(ref("alpha", key), "update", verdict="both_changed") for key in ("primary", "secondary")]
-    told = logged(both, both)
-    assert told == [
+    events = logged(both, both)
+    assert events == [
         [("account.both_keys_changed", None), ("secret.update", None), ("secret.update", None)],
         [],
     ]
 
 
-def test_writes_are_told_each_time():
+def test_each_write_is_logged():
     """Two in a row are two changes."""
     assert logged(*[[Result(ref("alpha"), "updated")]] * 2) == [[("secret.updated", None)]] * 2
 
 
-def test_each_secret_is_counted_for_itself():
-    """One account's trouble says nothing of another's."""
+def test_each_secret_is_counted_on_its_own():
+    """A failure of one account does not affect another."""
     other = Result(ref("beta"), "failed", error=failure(403, "Forbidden"))
     assert logged([failed()], [failed(), other]) == [[("secret.failed", None)], [("secret.failed", None)]]
 
 
-def test_a_run_that_left_accounts_out_says_how_many():
+def test_a_run_logs_the_number_of_skipped_accounts():
     """Beside its summary."""
-    report = Report("run", False, "sum", NOW, 0.5, 1, (), busy=2, warnings=("look at this",))
+    report = Report("run", False, "sum", NOW, 0.5, 1, (), busy=2, warnings=("check this",))
     with capture_logs() as lines:
         RunLog().finished(report)
-    told: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
-    assert told == [("run.warning", "look at this"), ("run.skipped", 2), ("run.finished", None)]
+    events: list[tuple[str, Any]] = [(line["event"], line.get("busy") or line.get("reason")) for line in lines]
+    assert events == [("run.warning", "check this"), ("run.skipped", 2), ("run.finished", None)]
 
 
 @pytest.mark.parametrize(("secrets", "levels"), [(1, ["error"]), (2, ["error", "debug", "warning"])])
-def test_a_cause_gives_one_error_a_run(secrets: int, levels: list[str]):
-    """The first failure has all its fields; more than one secret gets a warning with the count."""
+def test_a_cause_is_one_error_in_a_run(secrets: int, levels: list[str]):
+    """The first failure has all fields. For more than one secret, a warning has the count."""
     names = ("primary", "secondary")[:secrets]
     results = tuple(
         Result(ref("alpha", key), "failed", error=failure(403, "Forbidden", f"at {key}"), reason="denied")

@@ -1,4 +1,4 @@
-"""A webhook is told what changed, in spite of a bad network, and a run never feels it."""
+"""A webhook gets the changes in spite of a bad network, and runs are not affected."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ class RequestLog:
 
 
 @dataclass
-class Waits:
-    """A sleep that takes no time, and remembers what it was asked for."""
+class FakeSleep:
+    """A sleep that takes no time and records its arguments."""
 
     asked: list[float] = field(default_factory=list)
 
@@ -91,12 +91,12 @@ class Waits:
 
 @dataclass
 class Scene:
-    """A receiver over TLS, and how to make what sends to it."""
+    """A receiver over TLS, and what sends to it."""
 
     receiver: Receiver
     session: aiohttp.ClientSession
     counts: RequestLog = field(default_factory=RequestLog)
-    waits: Waits = field(default_factory=Waits)
+    waits: FakeSleep = field(default_factory=FakeSleep)
     redactor: Redactor = field(default_factory=Redactor)
 
     def webhook(self, path: str = "/hook", *, timeout: float = 10.0, **fields: Any) -> Webhook:
@@ -151,7 +151,7 @@ def is_genuine() -> Callable[..., bool]:
 
 
 async def test_the_events_of_a_run_arrive_in_one_request(scene: Scene) -> None:
-    """What changed is told with its installation and run, what is in sync is not, and each event has an id of its own."""
+    """Each change has the installation, the run and its own id. A secret in sync causes no event."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "created"), ("b", "unchanged"), ("c", "failed")))
     (one,) = scene.receiver.received
@@ -164,8 +164,8 @@ async def test_the_events_of_a_run_arrive_in_one_request(scene: Scene) -> None:
     assert scene.counts.by_end == {"sent": 2, "failed": 0, "dropped": 0}
 
 
-async def test_the_documented_sample_verifies_what_is_sent(scene: Scene) -> None:
-    """A receiver that does as the documentation says accepts the request, and no other."""
+async def test_the_documented_sample_verifies_requests(scene: Scene) -> None:
+    """A receiver that follows the documentation accepts the request and no other."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "created")))
     (one,) = scene.receiver.received
@@ -187,8 +187,8 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
-async def test_the_documented_event_has_the_fields_that_are_sent(scene: Scene) -> None:
-    """What the documentation shows is what arrives, field by field."""
+async def test_the_documented_event_has_the_sent_fields(scene: Scene) -> None:
+    """The documentation and the request have the same fields."""
     (sample,) = blocks("json")
     (shown,) = json.loads(sample)["events"]
     record = FailureRecord(kind="timeout", summary="no answer")
@@ -199,7 +199,7 @@ async def test_the_documented_event_has_the_fields_that_are_sent(scene: Scene) -
     assert list(shown["error"]) == list(sent["error"])
 
 
-def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
+def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
     """It can be pasted into a file, and shows the defaults."""
     (sample,) = blocks("yaml")
     (tmp_path / "notify-secret").touch()
@@ -210,52 +210,52 @@ def test_the_documented_configuration_is_one(tmp_path: Path) -> None:
     assert shown == models.Notify(url=shown.url, secret_file=shown.secret_file).plain()
 
 
-async def test_the_states_are_kept_between_runs(scene: Scene) -> None:
-    """A failure is told once, its end once, and a stop until it is over."""
+async def test_states_are_kept_between_runs(scene: Scene) -> None:
+    """A failure and its end are one event each; a stop is one event until it is over."""
     async with scene.notifier() as notifier:
-        for told in (
+        for run_report in (
             report(("a", "failed")),
             report(("a", "failed"), stopped="too much"),
             report(("a", "failed"), stopped="too much"),
             report(("a", "unchanged")),
         ):
-            notifier.finished(told)
+            notifier.finished(run_report)
     assert scene.names() == ["failed", "stopped", "recovered", "released"]
 
 
 @pytest.mark.parametrize(
-    ("wanted", "told"),
+    ("events", "sent"),
     [
         (["changed"], ["changed"]),
         (["failed", "recovered"], ["failed", "recovered"]),
         (["stopped"], ["stopped", "released"]),
     ],
 )
-async def test_only_the_configured_events_are_sent(scene: Scene, wanted: list[str], told: list[str]) -> None:
-    """What nobody asked for is not sent; a release comes with the stop."""
-    async with scene.notifier(events=wanted) as notifier:
+async def test_only_the_configured_events_are_sent(scene: Scene, events: list[str], sent: list[str]) -> None:
+    """``stopped`` includes ``released``."""
+    async with scene.notifier(events=events) as notifier:
         notifier.finished(report(("a", "failed"), ("b", "created"), stopped="too much"))
         notifier.finished(report(("a", "unchanged")))
-    assert scene.names() == told
+    assert scene.names() == sent
 
 
-async def test_a_plan_that_is_only_shown_tells_nothing(scene: Scene) -> None:
-    """A dry run changes nothing, so there is nothing to tell, and nothing is remembered of it."""
+async def test_a_dry_run_causes_no_events(scene: Scene) -> None:
+    """It changes nothing, and its results are not kept."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "failed"), dry_run=True))
         notifier.finished(report(("a", "unchanged")))
     assert scene.receiver.received == []
 
 
-async def test_an_interrupted_run_tells_what_it_wrote_only(scene: Scene) -> None:
-    """What a shutdown cut short has not failed: nobody should be woken by each restart."""
+async def test_an_interrupted_run_reports_only_its_writes(scene: Scene) -> None:
+    """Items that a shutdown interrupted have not failed: a restart must not cause an alarm."""
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "updated"), ("b", "failed"), ("c", "unknown"), interrupted=True))
     assert scene.names() == ["changed"]
 
 
 async def test_many_events_are_split_and_none_is_lost(scene: Scene) -> None:
-    """No request holds more than a hundred."""
+    """A request has at most 100 events."""
     accounts = [f"a{number}" for number in range(250)]
     async with scene.notifier() as notifier:
         notifier.finished(report(*((name, "created") for name in accounts)))
@@ -264,8 +264,8 @@ async def test_many_events_are_split_and_none_is_lost(scene: Scene) -> None:
 
 
 @given(st.lists(st.integers(0, 130), max_size=12), st.integers(1, 300), st.data())
-def test_the_queue_loses_the_oldest_and_nothing_else(puts: list[int], capacity: int, data: st.DataObject) -> None:
-    """However adding and taking go on, what comes out is in order, no batch is too large, and what is missing was counted."""
+def test_the_queue_drops_only_the_oldest_events(puts: list[int], capacity: int, data: st.DataObject) -> None:
+    """For any sequence of puts and takes, events keep their order, batches are limited, and dropped events are counted."""
     queue, numbers = EventQueue(capacity), count()
     added, dropped, taken = 0, 0, []
     for size in puts:
@@ -278,15 +278,15 @@ def test_the_queue_loses_the_oldest_and_nothing_else(puts: list[int], capacity: 
             taken += batch
     while batch := queue.take():
         taken += batch
-    told = [event["number"] for event in taken]
-    assert told == sorted(set(told))
-    assert len(told) + dropped == added
-    assert dropped > 0 or told == list(range(added))
+    numbers = [event["number"] for event in taken]
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) + dropped == added
+    assert dropped > 0 or numbers == list(range(added))
 
 
 @pytest.mark.parametrize("first", [408, 429, 500, 502, 503, 504, "break"])
-async def test_what_may_run_is_tried_again(scene: Scene, first: int | str) -> None:
-    """The same body is sent again, signed anew, and the event counts as sent once."""
+async def test_a_temporary_failure_is_retried(scene: Scene, first: int | str) -> None:
+    """The same body is sent with a new signature, and each event counts as sent once."""
     scene.receiver.answers = [first, first]
     moments = iter([1000.0, 2000.0, 3000.0])
     async with scene.notifier(scene.webhook(clock=lambda: next(moments))) as notifier:
@@ -299,8 +299,8 @@ async def test_what_may_run_is_tried_again(scene: Scene, first: int | str) -> No
 
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308, 400, 401, 403, 404, 410, 413])
-async def test_what_will_not_run_is_given_up_at_once(scene: Scene, status: int) -> None:
-    """A refusal stays one; a redirect is not followed, wherever it points."""
+async def test_a_permanent_failure_is_not_retried(scene: Scene, status: int) -> None:
+    """A redirect is not followed."""
     scene.receiver.answers = [(status, {"Location": f"{scene.receiver.base}/elsewhere"})]
     delivery = await scene.webhook().post(b"{}")
     assert (delivery.http_status, delivery.attempts) == (status, 1)
@@ -308,8 +308,8 @@ async def test_what_will_not_run_is_given_up_at_once(scene: Scene, status: int) 
     assert [one.path for one in scene.receiver.received] == ["/hook"]
 
 
-async def test_attempts_are_bounded(scene: Scene) -> None:
-    """After five attempts the request is given up, and the next one has its own."""
+async def test_attempts_are_limited(scene: Scene) -> None:
+    """After five attempts the request fails. The next request has its own five."""
     scene.receiver.answers = [503] * 5
     async with scene.notifier() as notifier:
         notifier.finished(report(("a", "created")))
@@ -321,15 +321,15 @@ async def test_attempts_are_bounded(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(("asked", "waited"), [("7", 7.0), ("0", 0.0), ("3600", 30.0), ("soon", 1.0)])
-async def test_retry_after_is_heard_up_to_half_a_minute(scene: Scene, asked: str, waited: float) -> None:
-    """The receiver knows best when to come back, unless it says much later; nonsense is no wish."""
+async def test_retry_after_is_respected_up_to_30_seconds(scene: Scene, asked: str, waited: float) -> None:
+    """An invalid value is ignored."""
     scene.receiver.answers = [(429, {"Retry-After": asked})]
     assert (await scene.webhook().post(b"{}")).reason is None
     assert scene.waits.asked == [waited]
 
 
-def test_waits_are_random_over_the_whole_span() -> None:
-    """Full jitter: from nothing up to a span that doubles and has an end."""
+def test_waits_have_full_jitter() -> None:
+    """From zero to a limit that doubles up to a maximum."""
     spans: list[tuple[float, float]] = []
 
     def uniform(low: float, high: float) -> float:
@@ -341,8 +341,8 @@ def test_waits_are_random_over_the_whole_span() -> None:
     assert spans == [(0.0, high) for high in (1.0, 2.0, 4.0, 8.0, 15.0, 15.0)]
 
 
-async def test_a_receiver_that_never_answers_costs_one_timeout(scene: Scene) -> None:
-    """A hung receiver is given up after the configured time, and what comes next is sent still."""
+async def test_a_hung_receiver_costs_one_timeout(scene: Scene) -> None:
+    """After the configured timeout, later events are still sent."""
     scene.receiver.answers = ["hang"]
     async with scene.notifier(scene.webhook(timeout=0.3)) as notifier:
         notifier.finished(report(("a", "created")))
@@ -351,8 +351,8 @@ async def test_a_receiver_that_never_answers_costs_one_timeout(scene: Scene) -> 
     assert scene.counts.by_end == {"sent": 1, "failed": 1, "dropped": 0}
 
 
-async def test_everything_together_has_a_deadline(scene: Scene) -> None:
-    """Waiting between attempts ends with the deadline too."""
+async def test_all_attempts_together_have_a_deadline(scene: Scene) -> None:
+    """It also ends a wait between attempts."""
     scene.receiver.answers = [503]
 
     async def forever(_seconds: float) -> None:
@@ -362,8 +362,8 @@ async def test_everything_together_has_a_deadline(scene: Scene) -> None:
     assert (delivery.reason, delivery.attempts) == ("not accepted within 0.2 s", 1)
 
 
-async def test_a_host_that_is_not_there_is_tried_again(scene: Scene, unused_tcp_port: int) -> None:
-    """No connection may pass by itself."""
+async def test_a_refused_connection_is_retried(scene: Scene, unused_tcp_port: int) -> None:
+    """It may be temporary."""
     hook = Webhook(
         scene.session,
         f"https://127.0.0.1:{unused_tcp_port}/",
@@ -375,8 +375,8 @@ async def test_a_host_that_is_not_there_is_tried_again(scene: Scene, unused_tcp_
     assert (delivery.reason, delivery.attempts) == ("no connection", 5)
 
 
-async def test_a_receiver_that_is_not_trusted_gets_nothing(tmp_path: Path) -> None:
-    """A certificate of an unknown authority is no matter of trying again."""
+async def test_an_untrusted_receiver_gets_nothing(tmp_path: Path) -> None:
+    """An unknown certificate authority is not retried."""
     async with opened(tmp_path, trusted=False) as scene:
         delivery = await scene.webhook().post(b"{}")
     assert (delivery.reason, delivery.attempts) == ("no trusted TLS connection", 1)
@@ -384,7 +384,7 @@ async def test_a_receiver_that_is_not_trusted_gets_nothing(tmp_path: Path) -> No
 
 
 async def test_a_full_queue_drops_the_oldest(scene: Scene) -> None:
-    """A storm keeps the newest events, and the others are counted and logged."""
+    """The dropped events are counted and logged."""
     names = [f"a{number}" for number in range(13)]
     with structlog.testing.capture_logs() as logged:
         async with scene.notifier(capacity=10) as notifier:
@@ -394,8 +394,8 @@ async def test_a_full_queue_drops_the_oldest(scene: Scene) -> None:
     assert {"event": "notify.dropped", "log_level": "warning", "events": 3, "reason": "queue_full"} in logged
 
 
-async def test_the_end_waits_for_what_is_queued_but_not_longer_than_it_may(scene: Scene) -> None:
-    """A hung receiver does not hold a shutdown up; what it did not take, and what waited behind it, is told as dropped."""
+async def test_shutdown_waits_for_queued_events_until_its_deadline(scene: Scene) -> None:
+    """A hung receiver does not block a shutdown. Unsent events are reported as dropped."""
     scene.receiver.answers = ["hang"]
     arrived = asyncio.Event()
     scene.receiver.on_request = arrived.set
@@ -409,11 +409,11 @@ async def test_the_end_waits_for_what_is_queued_but_not_longer_than_it_may(scene
     assert not [task for task in asyncio.all_tasks() if task.get_name() == "notify"]
 
 
-async def test_a_fault_within_is_no_fault_of_the_run(scene: Scene) -> None:
-    """Should telling itself break, the run does not notice, the log does, and the next run is told."""
+async def test_a_bug_in_the_notifier_does_not_affect_the_run(scene: Scene) -> None:
+    """It is logged, and the events of the next run are sent."""
 
     def broken(_text: str) -> str:
-        raise RuntimeError("of the scrubber")
+        raise RuntimeError("of the redactor")
 
     with structlog.testing.capture_logs() as logged:
         async with Notifier(
@@ -421,11 +421,11 @@ async def test_a_fault_within_is_no_fault_of_the_run(scene: Scene) -> None:
         ) as notifier:
             notifier.finished(report(("a", "created")))
     assert [one["event"] for one in logged] == ["notify.failed"]
-    assert "of the scrubber" not in json.dumps(logged)
+    assert "of the redactor" not in json.dumps(logged)
 
 
-async def test_the_sender_outlives_what_nobody_foresaw(scene: Scene) -> None:
-    """An exception of a kind that no one expects gives up one request, not the task."""
+async def test_the_sender_survives_unexpected_exceptions(scene: Scene) -> None:
+    """One request fails, not the task."""
     moments = iter([NOW.timestamp()])
     broken = iter([RuntimeError("a clock that broke")])
 
@@ -441,7 +441,7 @@ async def test_the_sender_outlives_what_nobody_foresaw(scene: Scene) -> None:
     assert scene.counts.by_end == {"sent": 1, "failed": 1, "dropped": 0}
 
 
-async def test_no_secret_is_in_what_is_sent_or_logged(scene: Scene) -> None:
+async def test_no_secret_is_sent_or_logged(scene: Scene) -> None:
     """A key that a service repeats in its message is masked even if it is forgotten before it is sent; neither the signing
     secret nor the URL's own token is in the log."""
     key = base64.b64encode(b"k" * 64).decode()
@@ -457,13 +457,13 @@ async def test_no_secret_is_in_what_is_sent_or_logged(scene: Scene) -> None:
     assert event["reason"] == f"you sent {MASK} \ud800"
     assert event["error"]["hint"] == f"you sent {MASK}"
     assert [one["event"] for one in logged] == ["notify.failed"]
-    told = json.dumps(logged) + repr(notifier) + repr(notifier.__dict__)
+    text = json.dumps(logged) + repr(notifier) + repr(notifier.__dict__)
     for secret in (key, SECRET, "of-the-url", "a body that no output may repeat"):
-        assert secret not in told
+        assert secret not in text
 
 
-async def test_what_was_sent_is_logged_quietly(scene: Scene) -> None:
-    """A webhook that works is no news to whoever reads the log."""
+async def test_a_delivery_is_logged_at_debug(scene: Scene) -> None:
+    """A working webhook causes no log lines at the default level."""
     with structlog.testing.capture_logs() as logged:
         async with scene.notifier() as notifier:
             notifier.finished(report(("a", "created")))

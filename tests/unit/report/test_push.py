@@ -1,4 +1,4 @@
-"""Metrics reach a Pushgateway, or the log says why not; nothing else is affected."""
+"""Metrics reach a Pushgateway, or the log says why not; the run is not affected."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def pushed(registry: CollectorRegistry, url: str, **options: float) -> lis
     return [dict(one) for one in logged]
 
 
-async def test_the_registry_replaces_the_group(registry: CollectorRegistry) -> None:
-    """One PUT to the group of the job, the installation and the share."""
+async def test_a_push_replaces_the_group(registry: CollectorRegistry) -> None:
+    """One PUT to the group of job, installation and shard."""
     async with receiving() as gateway:
         await push(registry, f"{gateway.base}/base/", grouping_of("prod", "0/3"))
     (one,) = gateway.received
@@ -47,15 +47,15 @@ async def test_the_registry_replaces_the_group(registry: CollectorRegistry) -> N
     assert b"sample 42.0\n" in one.body
 
 
-def test_what_is_not_set_is_no_label() -> None:
-    """Without an owner and a share, the job alone names the group."""
+def test_an_unset_owner_or_shard_is_no_label() -> None:
+    """Without both, the job alone is the group."""
     assert grouping_of(None, None) == {}
     assert grouping_of("prod", None) == {"owner": "prod"}
 
 
 @pytest.mark.parametrize("status", [307, 400, 404, 503])
-async def test_a_refusal_is_a_warning_with_its_status(registry: CollectorRegistry, status: int) -> None:
-    """The log names gateway and status; a redirect is no success."""
+async def test_a_rejected_push_is_a_warning_with_its_status(registry: CollectorRegistry, status: int) -> None:
+    """The log has the gateway and the status. A redirect is a failure."""
     async with receiving() as gateway:
         gateway.answers = [(status, {"Location": f"{gateway.base}/elsewhere"})]
         logged = await pushed(registry, gateway.base)
@@ -70,22 +70,22 @@ async def test_a_refusal_is_a_warning_with_its_status(registry: CollectorRegistr
     assert len(gateway.received) == 1
 
 
-async def test_a_gateway_that_hangs_is_left_behind(registry: CollectorRegistry) -> None:
-    """The deadline holds, and the loop turns meanwhile: the receiver that does not answer lives on it."""
+async def test_a_hung_gateway_ends_at_the_deadline(registry: CollectorRegistry) -> None:
+    """The event loop keeps running: the hung receiver of this test runs in it."""
     async with receiving() as gateway:
         gateway.answers = ["hang"]
         logged = await pushed(registry, gateway.base, seconds=0.3)
     assert [(one["event"], one["reason"]) for one in logged] == [("metrics.push_failed", "no answer within 0.3 s")]
 
 
-async def test_a_gateway_that_is_not_there_is_a_warning(registry: CollectorRegistry, unused_tcp_port: int) -> None:
-    """No connection is told in the system's words."""
+async def test_an_unreachable_gateway_is_a_warning(registry: CollectorRegistry, unused_tcp_port: int) -> None:
+    """With the operating system's message."""
     logged = await pushed(registry, f"http://127.0.0.1:{unused_tcp_port}")
     assert [(one["event"], one["reason"]) for one in logged] == [("metrics.push_failed", "Connection refused")]
 
 
-async def test_something_that_speaks_no_http_is_a_warning(registry: CollectorRegistry) -> None:
-    """Another service behind the port is told by the kind of error, without what it said."""
+async def test_a_server_without_http_is_a_warning(registry: CollectorRegistry) -> None:
+    """The log has the kind of error, without the server's bytes."""
 
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"sample 42.0\n")  # all of it: what is left unread would reset the connection
@@ -117,21 +117,21 @@ async def test_something_that_speaks_no_http_is_a_warning(registry: CollectorReg
         "http://[hunter2",
     ],
 )
-def test_an_address_that_cannot_be_is_refused_unrepeated(url: str) -> None:
-    """What is no address is an error of use; a password in it is not shown."""
+def test_an_invalid_url_is_refused_without_repeating_it(url: str) -> None:
+    """It is a usage error; a password in it is not shown."""
     with pytest.raises(UsageError, match="--push-gateway") as caught:
         check_gateway(url)
     assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize("url", ["http://pushgateway:9091", "https://push.example.com/base/", "http://[::1]:9091"])
-def test_an_address_is_taken_as_it_is(url: str) -> None:
+def test_a_valid_url_is_unchanged(url: str) -> None:
     """http and https, with or without a port and a path."""
     assert check_gateway(url) == url
 
 
-async def test_a_call_that_never_ends_holds_up_nobody() -> None:
-    """After its time a thread is left alone, as a daemon: neither the loop nor the process waits for it."""
+async def test_a_hung_call_blocks_neither_loop_nor_process() -> None:
+    """After the timeout its daemon thread is abandoned."""
     let_go, found = threading.Event(), []
 
     def call() -> None:
@@ -149,8 +149,8 @@ async def test_a_call_that_never_ends_holds_up_nobody() -> None:
     await asyncio.to_thread(thread.join, 20)
 
 
-async def test_what_a_call_returns_or_raises_comes_back() -> None:
-    """A thread in between changes nothing."""
+async def test_the_result_or_exception_of_a_call_is_passed_on() -> None:
+    """From its thread to the caller."""
     assert await in_thread(lambda: 7, seconds=20, name="seven") == 7
     with pytest.raises(ValueError, match="nothing"):
         await in_thread(lambda: int("nothing"), seconds=20, name="nothing")

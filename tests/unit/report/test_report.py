@@ -1,4 +1,4 @@
-"""How a run is told: to scripts, to people, to the log and to a scraper."""
+"""The output of a run: JSON, text, log and metrics."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ REPORT = Report(
 FAILURE_FIELDS = {"kind", "http_status", "cloud_error", "request_id", "correlation_id", "client_request_id", "hint"}
 
 
-class RichConsole(io.StringIO):
-    """A stream that says it is a terminal."""
+class FakeTerminal(io.StringIO):
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
-        """Yes."""
+        """True."""
         return True
 
 
@@ -74,13 +74,13 @@ def printed(report: Report) -> str:
 
 
 def test_the_json_report_has_the_promised_fields():
-    """Scripts find exactly the fields of the contract, and those of a stopped or interrupted pass."""
-    told = json.loads(report_json.render(REPORT))
+    """Exactly the fields of the contract, and those of a stopped or interrupted run."""
+    report = json.loads(report_json.render(REPORT))
     promised = {"run_id", "dry_run", "checksum", "started", "duration_seconds", "summary", "items"}
-    assert set(told) == promised | {"stopped", "interrupted", "warnings"}
-    assert told["started"] == "2026-11-24T05:22:00Z"
-    assert told["summary"] == {"accounts": 3, "created": 1, "updated": 1, "unchanged": 1, "refused": 1, "failed": 2}
-    assert told["items"][0] == {
+    assert set(report) == promised | {"stopped", "interrupted", "warnings"}
+    assert report["started"] == "2026-11-24T05:22:00Z"
+    assert report["summary"] == {"accounts": 3, "created": 1, "updated": 1, "unchanged": 1, "refused": 1, "failed": 2}
+    assert report["items"][0] == {
         "account": f"{GROUP}/alpha",
         "key": "primary",
         "vault": "main",
@@ -91,8 +91,8 @@ def test_the_json_report_has_the_promised_fields():
         "reason": None,
         "error": None,
     }
-    assert set(told["items"][2]["error"]) == FAILURE_FIELDS
-    assert told["items"][2]["error"]["cloud_error"] == {
+    assert set(report["items"][2]["error"]) == FAILURE_FIELDS
+    assert report["items"][2]["error"]["cloud_error"] == {
         "code": "AuthorizationFailed",
         "message": "no",
         "target": "t",
@@ -102,7 +102,7 @@ def test_the_json_report_has_the_promised_fields():
 
 
 def test_a_summary_always_has_the_usual_counts():
-    """A script need not ask whether a count is there; a rarer outcome joins where it occurs."""
+    """So a script need not check for them. A rarer outcome appears when it occurs."""
     empty = replace(REPORT, results=(), accounts=0)
     assert report_json.summary(empty) == {
         "accounts": 0,
@@ -116,8 +116,8 @@ def test_a_summary_always_has_the_usual_counts():
     assert report_json.summary(rare)["unknown"] == 1
 
 
-def test_the_text_tells_outcome_hint_and_request():
-    """A person reads what became of each secret, what to do about a failure and which request to name to support."""
+def test_the_text_has_outcome_hint_and_request():
+    """What happened to each secret, how to fix a failure, and the request id for support."""
     text = printed(REPORT)
     for part in (
         "alpha-primary-key",
@@ -132,15 +132,15 @@ def test_the_text_tells_outcome_hint_and_request():
     assert text.splitlines()[-1] == "3 accounts: 1 created, 1 updated, 1 unchanged, 1 refused, 2 failed in 0.41 s"
 
 
-def test_one_reason_is_told_once():
-    """The failure of an account stands there once, with the secrets it concerns."""
+def test_each_reason_is_printed_once():
+    """A failure of an account is printed once, with its secrets."""
     text = printed(REPORT)
     assert text.count("AuthorizationFailed") == 1
     assert "beta (beta-primary-key, beta-secondary-key)" in text
 
 
 def test_piped_text_is_plain():
-    """A pipe gets no colours and no lines broken in the middle of a reason."""
+    """Without colors and without line breaks inside a reason."""
     long = "word " * 200
     text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason=long),)))
     assert "\x1b" not in text
@@ -151,8 +151,8 @@ HOSTILE = "a\x1b]0;title\x07\x1b[2Jb\x9b31m\u202ec\rd\x7f"
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_the_words_of_others_command_no_terminal(terminal: bool):
-    """A tag or a service's message that holds escape sequences is shown without their effect, on a terminal and in a pipe."""
+def test_control_codes_in_messages_are_replaced(terminal: bool):
+    """Escape sequences in a tag or a service's message have no effect, on a terminal and in a pipe."""
     error = replace(ERROR, summary=HOSTILE, hint=HOSTILE, request_id=HOSTILE)
     results = (
         Result(
@@ -160,38 +160,38 @@ def test_the_words_of_others_command_no_terminal(terminal: bool):
         ),
         Result(ref("beta"), "failed", reason=HOSTILE, error=error),
     )
-    stream = RichConsole() if terminal else io.StringIO()
+    stream = FakeTerminal() if terminal else io.StringIO()
     print_report(console_for(stream), replace(REPORT, results=results, warnings=(HOSTILE,), stopped=HOSTILE))
-    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # rich's own colours
-    assert "]0;title" in text  # it is still told
+    text = re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue())  # rich's own colors
+    assert "]0;title" in text  # the text is still printed
     assert not [each for each in text if unicodedata.category(each) in {"Cc", "Cf"} and each != "\n"]
 
 
 @pytest.mark.parametrize(
     "words", ["az group delete --name render", "denied: az group delete; then: keysync adopt --yes"]
 )
-def test_a_command_in_the_words_of_a_service_is_no_command_of_keysync(words: str):
-    """Only what keysync wrote itself is on a line of its own, to be copied."""
+def test_a_command_in_a_services_message_is_not_shown_as_keysyncs(words: str):
+    """Only commands that keysync suggests have their own line, for copying."""
     error = replace(ERROR, summary=words, hint=None, request_id=None)
     results = (
         Result(ref("alpha"), "failed", reason=words, error=error),
         Result(ref("beta"), "refused", reason="it is unmanaged. To take it over: keysync adopt --secret main/x"),
     )
-    stream = RichConsole()
+    stream = FakeTerminal()
     print_report(console_for(stream), replace(REPORT, results=results, warnings=(words,)))
     lines = [line.rstrip() for line in re.sub(r"\x1b\[[0-9;]*m", "", stream.getvalue()).splitlines()]
     assert [line for line in lines if line.startswith("    ")] == ["    keysync adopt --secret main/x"]
     assert sum("az group delete" in line for line in lines) == 2
 
 
-def test_brackets_are_no_markup():
-    """What a service writes in brackets is shown as it stands."""
+def test_brackets_are_not_markup():
+    """Brackets in a service's message are printed unchanged."""
     text = printed(replace(REPORT, results=(Result(ref("alpha"), "refused", reason="[red]x[/red] [bold]"),)))
     assert "[red]x[/red] [bold]" in text
 
 
-def test_a_large_report_leaves_out_what_is_plainly_unchanged():
-    """Among hundreds of secrets those that need a look are seen."""
+def test_unchanged_secrets_are_not_listed():
+    """Among hundreds of secrets, those with a problem are easy to see."""
     same = tuple(Result(ref(f"a{index:03}"), "unchanged", version="v") for index in range(100))
     text = printed(replace(REPORT, results=(*same, Result(ref("zeta"), "refused", reason="r"))))
     assert "a050" not in text
@@ -199,15 +199,15 @@ def test_a_large_report_leaves_out_what_is_plainly_unchanged():
     assert "100 unchanged" in text
 
 
-def test_a_plan_says_that_nothing_was_written_and_names_its_checksum():
-    """The line of a plan carries what `--accept` takes."""
+def test_a_plan_says_that_nothing_was_written_and_has_its_checksum():
+    """The checksum is the argument of `--accept`."""
     line = printed(replace(REPORT, dry_run=True, results=(Result(ref("a"), "create"),))).splitlines()[-1]
     assert "nothing was written" in line
     assert "0123456789abcdef0123456789abcdef" in line
 
 
-def test_a_stop_and_an_interruption_are_told():
-    """A person sees that a run did not come to its end."""
+def test_a_stop_and_an_interruption_are_printed():
+    """A reader sees that a run did not complete."""
     assert "stopped: too many" in printed(replace(REPORT, stopped="too many"))
     assert "interrupted" in printed(replace(REPORT, interrupted=True))
 
@@ -218,8 +218,8 @@ OUTCOMES: tuple[Outcome, ...] = (
 
 
 @pytest.mark.parametrize("outcome", OUTCOMES)
-def test_each_outcome_can_be_told_everywhere(outcome: Outcome):
-    """No outcome breaks the table, the JSON, the log or the metrics."""
+def test_each_outcome_has_an_output_everywhere(outcome: Outcome):
+    """In the table, the JSON, the log and the metrics."""
     report = replace(REPORT, results=(Result(ref("alpha"), outcome, reason="because"),))
     assert outcome in printed(report)
     assert outcome in report_json.render(report)
@@ -242,8 +242,8 @@ def logged(report: Report) -> list[Any]:
     return list(logs)
 
 
-def test_the_log_has_one_event_a_change_and_one_summary():
-    """Events have stable names and levels that match; what is unchanged is no event."""
+def test_the_log_has_one_event_for_each_change_and_one_summary():
+    """Events have stable names and matching levels. An unchanged secret causes no event."""
     events = [(entry["event"], entry["log_level"]) for entry in logged(REPORT)]
     assert events == [
         ("secret.created", "info"),
@@ -257,7 +257,7 @@ def test_the_log_has_one_event_a_change_and_one_summary():
 
 
 def test_a_failure_in_the_log_has_the_fields_of_the_report():
-    """A failure's fields stand at the top level, beside where it happened and the run."""
+    """At the top level, beside the run and the secret."""
     entry = logged(REPORT)[1]
     assert entry["run_id"] == "run-1"
     assert (entry["account"], entry["vault"], entry["secret"], entry["key"]) == (
@@ -278,7 +278,7 @@ def test_a_failure_in_the_log_has_the_fields_of_the_report():
     ],
 )
 def test_the_end_of_a_run_has_its_own_event(change: dict[str, Any], event: str, level: str):
-    """A stop, an interruption and an ordinary end differ by name."""
+    """A stop, an interruption and an ordinary end have different names."""
     entry = logged(replace(REPORT, **change))[-1]
     assert (entry["event"], entry["log_level"], entry["run_id"]) == (event, level, "run-1")
 
@@ -289,7 +289,7 @@ def exposition(metrics: Metrics, registry: CollectorRegistry) -> set[str]:
 
 
 def test_metrics_have_the_promised_names_and_labels():
-    """Dashboards find the contract's names, with its labels in their places."""
+    """Those of the contract."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.called(Operation("batch", "listKeys"), "429")
@@ -316,8 +316,8 @@ def test_metrics_have_the_promised_names_and_labels():
     assert registry.get_sample_value("keysync_azure_requests_total", labels) == 1
 
 
-def test_only_accounts_wholly_in_sync_are_marked():
-    """The time of the last success moves for accounts without any failure, refusal or skip, and not in a dry run."""
+def test_only_accounts_completely_in_sync_are_marked():
+    """The time of the last success changes for accounts without a failure, refusal or skip, and not in a dry run."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     name = "keysync_account_last_success_timestamp_seconds"
@@ -329,8 +329,8 @@ def test_only_accounts_wholly_in_sync_are_marked():
     assert registry.get_sample_value(name, {"account": f"{GROUP}/gamma"}) is None
 
 
-def test_a_read_only_account_that_is_out_of_step_is_not_marked():
-    """An account whose keys would have to be written, and were not, is not in sync."""
+def test_a_read_only_account_that_is_out_of_sync_is_not_marked():
+    """Its keys would have to be written."""
     registry = CollectorRegistry()
     Metrics(registry).finished(replace(REPORT, results=(Result(ref("alpha"), "update"),)))
     name = "keysync_account_last_success_timestamp_seconds"
@@ -343,7 +343,7 @@ def success_of(registry: CollectorRegistry, account: str) -> float | None:
 
 
 def test_an_account_that_was_never_in_sync_has_no_series():
-    """It is covered; a time of nought would be one of 1970."""
+    """It is covered, but a value of 0 would mean 1970."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.cover([f"{GROUP}/{name}" for name in ("alpha", "beta")], ["main"])
@@ -353,8 +353,8 @@ def test_an_account_that_was_never_in_sync_has_no_series():
     assert f'{GROUP}/beta"' not in generate_latest(registry).decode()
 
 
-def test_series_of_what_is_no_longer_configured_go_and_stay_away():
-    """After a reload nothing tells of an account or a vault that is gone, not even a run that ends later; the rest stays."""
+def test_series_of_removed_accounts_and_vaults_disappear():
+    """After a reload, also if a run with the previous configuration ends later."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     results = tuple(
@@ -375,8 +375,8 @@ def test_series_of_what_is_no_longer_configured_go_and_stay_away():
     assert registry.get_sample_value("keysync_secret_outcomes_total", labels) == 4
 
 
-def test_an_orphan_is_no_account_in_sync():
-    """Removing what nobody serves any more makes no series for the account that it once was of."""
+def test_an_orphan_is_not_an_account_in_sync():
+    """Removing an orphan creates no series for its former account."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.cover([f"{GROUP}/alpha"], ["main"])
@@ -386,30 +386,30 @@ def test_an_orphan_is_no_account_in_sync():
     assert success_of(registry, "gone") is None
 
 
-def test_orphans_that_wait_are_told_until_a_search_finds_none():
-    """A pass without a search leaves the number as it is, another configuration makes it unknown."""
+def test_waiting_orphans_are_counted_until_a_search_finds_none():
+    """A run without a search keeps the number. A new configuration makes it unknown."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.cover([f"{GROUP}/alpha"], ["main", "other"])
     waits = Result(ref("gone"), "skipped", verdict="orphaned")
     removed = Result(ref("gone", "secondary"), "deleted", verdict="orphaned")
 
-    def told() -> list[float | None]:
+    def waiting() -> list[float | None]:
         return [registry.get_sample_value("keysync_orphans", {"vault": vault}) for vault in ("main", "other")]
 
-    assert told() == [None, None]
+    assert waiting() == [None, None]
     metrics.finished(replace(REPORT, results=(waits, removed), orphans_searched=True))
-    assert told() == [1, 0]
+    assert waiting() == [1, 0]
     metrics.finished(replace(REPORT, results=()))
-    assert told() == [1, 0]
+    assert waiting() == [1, 0]
     metrics.finished(replace(REPORT, results=(), orphans_searched=True))
-    assert told() == [0, 0]
+    assert waiting() == [0, 0]
     metrics.cover([f"{GROUP}/alpha"], ["main"])
-    assert told() == [None, None]
+    assert waiting() == [None, None]
 
 
-def test_what_the_configuration_says_is_told():
-    """Interval, share, and when certificates expire; a credential that is gone has no series."""
+def test_the_configuration_has_metrics():
+    """Interval, shard, and the expiry of certificates. A removed credential has no series."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.scheduled(300.0)
@@ -426,15 +426,15 @@ def test_what_the_configuration_says_is_told():
     assert value("keysync_run_overdue_timestamp_seconds", {"shard": "1/3"}) == moment.timestamp()
 
 
-def test_the_first_time_that_both_keys_change_can_be_seen_by_a_rate():
-    """Each vault that is covered has its series before."""
+def test_both_keys_changed_starts_at_zero_for_each_vault():
+    """So a rate shows the first event."""
     registry = CollectorRegistry()
     Metrics(registry).cover([], ["main"])
     assert registry.get_sample_value("keysync_both_keys_changed_total", {"vault": "main"}) == 0
 
 
 @pytest.mark.parametrize(
-    ("status", "told"),
+    ("status", "expected"),
     [
         (
             make_status(account("a", last_success=None), account("b"), account("c", last_success=None, stale=True)),
@@ -443,16 +443,16 @@ def test_the_first_time_that_both_keys_change_can_be_seen_by_a_rate():
         (make_status(account("b"), leader=False), {}),
     ],
 )
-def test_staleness_is_told_where_it_is_known(status: Status, told: dict[str, int]):
-    """Neither of an account that was not looked at since the start, nor by a standby."""
+def test_staleness_is_exported_only_if_known(status: Status, expected: dict[str, int]):
+    """Not before the first check after a start, and not on a standby."""
     registry = CollectorRegistry()
     registry.register(StatusCollector(status))
     samples = [one for family in registry.collect() if family.name == "keysync_account_stale" for one in family.samples]
-    assert {one.labels["account"].rsplit("/", 1)[-1]: one.value for one in samples} == told
+    assert {one.labels["account"].rsplit("/", 1)[-1]: one.value for one in samples} == expected
 
 
-def test_counters_begin_at_zero():
-    """A rate sees the first failure: the series was there before it."""
+def test_counters_start_at_zero():
+    """So a rate shows the first failure."""
     registry = CollectorRegistry()
     Metrics(registry)
     for name, label, values in (
@@ -465,8 +465,8 @@ def test_counters_begin_at_zero():
         assert [registry.get_sample_value(name, {label: value}) for value in values] == [0] * len(values)
 
 
-def test_what_was_left_out_and_what_was_read_again_is_counted():
-    """Accounts by the reason that they take no part for, files by what became of them."""
+def test_skipped_accounts_and_reloads_are_counted():
+    """Accounts by reason, reloads by result."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     metrics.skipped(busy=2, backing_off=3)
@@ -481,7 +481,7 @@ def test_what_was_left_out_and_what_was_read_again_is_counted():
 
 
 def test_the_metrics_file_is_written_or_the_error_names_it(tmp_path: Path):
-    """A file for node_exporter appears; a folder that is missing is an error of use."""
+    """A missing folder is a usage error."""
     metrics = Metrics(CollectorRegistry())
     metrics.finished(REPORT)
     metrics.write(tmp_path / "keysync.prom")

@@ -41,7 +41,7 @@ from tests.support.receiver import Receiver, receiving
 
 @pytest.fixture(autouse=True)
 def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """OpenTelemetry's provider can be set once a process, and azure-core keeps what it got: each test starts anew."""
+    """Resets OpenTelemetry's provider, which can be set once in a process, and azure-core's reference to it."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(name, raising=False)
         monkeypatch.delenv(name.lower(), raising=False)
@@ -54,7 +54,7 @@ def _as_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @dataclass
 class Stage:
-    """Real clients of the embedded Azure."""
+    """Clients that use the embedded Azure."""
 
     azure: Emulator
     batch: Any
@@ -82,7 +82,7 @@ async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, redactor: Reda
 
 
 def texts(spans: list[ReadableSpan]) -> str:
-    """All that a collector would see of these spans."""
+    """Everything that a collector would see of these spans."""
     return "\n".join(span.to_json() for span in spans)
 
 
@@ -91,7 +91,7 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
 
 
 async def a_run(stage: Stage, tracer: Tracer) -> None:
-    """What a run does with a tracer: an account in a task of its own, its secrets in tasks below that."""
+    """Uses a tracer like a run does: an account in its own task, its secrets in tasks below that."""
 
     async def secret(name: str, value: str) -> None:
         with tracer.span(SECRET, {"secret": name}):
@@ -108,8 +108,8 @@ async def a_run(stage: Stage, tracer: Tracer) -> None:
         await asyncio.create_task(account())
 
 
-async def test_a_run_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Account below pass, secret below account, the SDK's operation below them and its request at the leaf, across tasks."""
+async def test_a_run_is_one_trace_with_its_calls_to_azure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run, account, secret, the SDK's operation and its request are nested, across tasks."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
         open_tracing(redactor.redact, exporter=exporter) as tracer,
@@ -138,8 +138,8 @@ async def test_a_run_is_one_trace_with_azures_calls_in_it(monkeypatch: pytest.Mo
         assert hidden not in seen
 
 
-async def test_a_failure_is_marked_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A span that failed says so and by which kind of error; what the service wrote stays in the report."""
+async def test_a_failed_span_has_the_error_type_without_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service's message is only in the report."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
         open_tracing(redactor.redact, exporter=exporter) as tracer,
@@ -158,7 +158,7 @@ async def test_a_failure_is_marked_without_its_text(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> None:
-    """Attributes pass the scrubber when the span ends, queries of URLs never go out, and exceptions leave no text."""
+    """Attributes are redacted when the span ends, queries of URLs are removed, and exceptions leave no text."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     value = redactor.remember(SecretValue("short-but-secret"))
     async with open_tracing(redactor.redact, exporter=exporter) as tracer:
@@ -176,8 +176,8 @@ async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> N
     assert "short-but-secret" not in texts([first, second])
 
 
-async def test_clients_made_without_traces_have_no_policy_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trimmed pipeline pays for the SDK's policy only where something is traced: its requests make no spans."""
+async def test_clients_opened_without_tracing_have_no_tracing_policy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So their requests create no spans and cost nothing."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with staged(monkeypatch, NO_TRACER, redactor) as stage, open_tracing(redactor.redact, exporter=exporter):
         await stage.list_keys()
@@ -189,7 +189,7 @@ async def test_clients_made_without_traces_have_no_policy_for_them(monkeypatch: 
 
 
 async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once it is closed, azure-core makes no more spans."""
+    """After that, azure-core creates no spans."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with open_tracing(redactor.redact, exporter=exporter) as tracer:
         assert settings.tracing_enabled()
@@ -200,7 +200,7 @@ async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) ->
 
 
 async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the standard variables, over OTLP/HTTP, with the name of the service; what is buffered at the end is sent."""
+    """By the standard variables, over OTLP/HTTP, with the service name. Buffered spans are sent at the end."""
     redactor = Redactor()
     async with receiving() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
@@ -218,8 +218,8 @@ async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> N
     assert not any(key.encode() in one.body for one in collector.received for key in live)
 
 
-async def test_the_service_may_have_another_name(monkeypatch: pytest.MonkeyPatch) -> None:
-    """OTEL_SERVICE_NAME wins over ours."""
+async def test_the_service_name_can_be_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OTEL_SERVICE_NAME takes precedence."""
     async with receiving() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.base}/elsewhere")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "keys-of-production")
@@ -231,7 +231,7 @@ async def test_the_service_may_have_another_name(monkeypatch: pytest.MonkeyPatch
 
 
 async def test_a_redirect_of_a_collector_is_not_followed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its headers, which may hold credentials, go to nobody else."""
+    """The headers, which may contain credentials, go to no other host."""
     async with receiving() as collector, receiving() as other:
         collector.answers = [(307, {"Location": f"{other.base}/v1/traces"})] * 3
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
@@ -256,12 +256,12 @@ def exported(collector: Receiver) -> tuple[list[str], dict[str, str]]:
     return names, resource
 
 
-async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it does not take in time is given up, with a warning."""
+async def test_a_hung_collector_does_not_block_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spans that it does not accept in time are dropped, with a warning."""
     async with receiving() as collector:
         collector.answers = ["hang"]
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
-        # So that the SDK's thread, which nobody waits for any more, ends soon as well.
+        # So that the SDK's abandoned thread ends soon as well.
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         with structlog.testing.capture_logs() as logged:
             async with open_tracing(str, close_seconds=0.3) as tracer:
@@ -270,8 +270,8 @@ async def test_a_collector_that_hangs_does_not_hold_up_the_end(monkeypatch: pyte
     assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.flush_timeout", "warning")]
 
 
-async def test_somebody_elses_provider_is_left_alone() -> None:
-    """Spans of a provider that was there before would go out unscrubbed: there are none then, and a warning."""
+async def test_another_provider_is_not_replaced() -> None:
+    """Its spans would not be redacted, so there are none, and a warning."""
     trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
     with structlog.testing.capture_logs() as logged:
         async with open_tracing(str, exporter=InMemorySpanExporter()) as tracer:

@@ -23,7 +23,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("environ", "asked"),
+    ("environ", "expected"),
     [
         ({}, False),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}, False),
@@ -36,13 +36,13 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ({**COLLECTOR, "OTEL_TRACES_EXPORTER": "otlp"}, True),
     ],
 )
-def test_the_standard_variables_decide(environ: dict[str, str], asked: bool) -> None:
-    """An endpoint for traces turns them on, and the standard ways to turn them off do so."""
-    assert is_requested(environ) is asked
+def test_the_standard_variables_decide(environ: dict[str, str], expected: bool) -> None:
+    """An endpoint for traces enables tracing; the standard off switches disable it."""
+    assert is_requested(environ) is expected
 
 
-async def test_without_a_collector_there_is_a_tracer_that_does_nothing() -> None:
-    """Whoever takes a tracer need not ask whether there is one; an exception passes through it."""
+async def test_without_a_collector_the_tracer_does_nothing() -> None:
+    """Callers need not check whether tracing is on. An exception passes through it."""
     async with open_tracing(str) as tracer:
         assert tracer is NO_TRACER
         assert not tracer.enabled
@@ -51,8 +51,8 @@ async def test_without_a_collector_there_is_a_tracer_that_does_nothing() -> None
             raise KeyError
 
 
-async def test_a_missing_extra_is_told_and_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A collector that is named in vain is a warning with its cure; keysync goes on."""
+async def test_a_missing_extra_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how to install the extra, and keysync continues."""
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR["OTEL_EXPORTER_OTLP_ENDPOINT"])
     monkeypatch.setitem(sys.modules, "keysync.report.otel", None)
     with structlog.testing.capture_logs() as logged:
@@ -63,8 +63,8 @@ async def test_a_missing_extra_is_told_and_is_no_error(monkeypatch: pytest.Monke
     assert "pip install '.[tracing]'" in one["reason"]
 
 
-def test_what_is_not_asked_for_is_not_imported() -> None:
-    """A pass without traces pays nothing for them."""
+def test_without_tracing_opentelemetry_is_not_imported() -> None:
+    """So a run without tracing does not pay for it."""
     code = (
         "import keysync.cli.sync, keysync.report.tracing, sys;"
         "print([name for name in sys.modules if name.startswith('opentelemetry')])"

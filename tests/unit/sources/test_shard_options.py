@@ -34,7 +34,7 @@ def test_precedence_of_shard_settings(
 
 
 @pytest.mark.parametrize(
-    ("shard", "shards", "environ", "told"),
+    ("shard", "shards", "environ", "expected"),
     [
         ("4/3", None, {}, "--shard 4/3: expected I/N"),
         ("0/3", 3, {}, "--shard and --shards"),
@@ -59,10 +59,10 @@ def test_precedence_of_shard_settings(
     ],
 )
 def test_an_invalid_shard_is_a_usage_error(
-    shard: str | None, shards: int | None, environ: dict[str, str], told: str
+    shard: str | None, shards: int | None, environ: dict[str, str], expected: str
 ) -> None:
     """It names the option or the variable; nothing is guessed."""
     with pytest.raises(UsageError) as caught:
         shard_of(shard, shards, environ)
-    assert told in str(caught.value)
+    assert expected in str(caught.value)
     assert caught.value.exit_code == 2
