@@ -19,7 +19,7 @@ from keysync.report.status_metrics import StatusCollector
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
 from tests.support.runs import ref
-from tests.support.statuses import NOW, varied
+from tests.support.snapshots import NOW, varied
 
 ROOT: Final = Path(__file__).parents[2]
 RULES: Final = ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"

@@ -29,7 +29,7 @@ from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
 from tests.support.azure import RunningAzure
-from tests.support.warm import WarmKeysync
+from tests.support.warm_process import WarmKeysync
 
 PATIENCE = 60.0
 """The longest time in seconds that a test waits for anything; tests do not assert how long things take."""

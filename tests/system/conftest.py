@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure, data, running_azure
-from tests.support.forked import Forks
-from tests.support.warm import WarmKeysync, warm_keysync
+from tests.support.forked_commands import Forks
+from tests.support.warm_process import WarmKeysync, warm_keysync
 
 
 @dataclass(frozen=True)

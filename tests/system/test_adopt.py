@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.hands import arm_id, commands, marks, secret
+from tests.support.other_writers import arm_id, commands, marks, secret
 from tests.support.runs import key
 from tests.system.conftest import Ran, World
 

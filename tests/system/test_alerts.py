@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.support.alerts import CASES, CHART_CASES, RULES, queries, rules
+from tests.support.failing_fleet import make_failing_fleet
 from tests.support.prometheus import find_tool, prometheus_of
-from tests.support.troubled import troubled
 from tests.system.conftest import World
 from tests.system.test_prometheus import MakeWorld, running
 
@@ -47,7 +47,9 @@ def test_the_alerts_fire_when_they_should(path: Path) -> None:
 def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
     """A fleet with one of each failure that needs no test step, and a webhook URL without a server."""
     monkeypatch.setenv("NOTIFY_SECRET", "signs what is sent")
-    return troubled(make_world, retry_after=1, notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"})
+    return make_failing_fleet(
+        make_world, retry_after=1, notify={"url": "https://127.0.0.1:1/", "secret": "${NOTIFY_SECRET}"}
+    )
 
 
 def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from keysync.emulator import Stage
 from keysync.emulator.data import new_account_key
 from tests.support.crash import Moment, Slot, Snapshot, Stopper, Story
 from tests.support.random_worlds import LONG_AGO, marks_of, random_world
-from tests.support.warm import Done, WarmKeysync
+from tests.support.warm_process import Done, WarmKeysync
 from tests.system.conftest import World, clean_environment
 
 MakeWorld = Callable[..., World]

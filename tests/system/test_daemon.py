@@ -22,9 +22,9 @@ import pytest
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION, data, running_azure
 from tests.support.daemon import Cold, Daemon, Holding, running, serving
-from tests.support.hands import remove_account
+from tests.support.other_writers import remove_account
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
-from tests.support.warm import WarmKeysync, warm_keysync
+from tests.support.warm_process import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 MakeWorld = Callable[..., World]

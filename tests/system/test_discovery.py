@@ -13,7 +13,7 @@ import pytest
 
 from keysync.emulator import Fault
 from tests.support.azure import GROUP, SUBSCRIPTION
-from tests.support.warm import WarmKeysync
+from tests.support.warm_process import WarmKeysync
 from tests.system.conftest import Ran, World, clean_environment
 
 MakeWorld = Callable[..., World]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from keysync.emulator import Emulator, Fault
-from tests.support.hands import add_version, before, marks, secret
+from tests.support.other_writers import add_version, before, marks, secret
 from tests.support.runs import key
 from tests.system.conftest import World
 

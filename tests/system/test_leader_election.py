@@ -22,7 +22,7 @@ from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
 from tests.support.settings import election_of
-from tests.support.warm import WarmKeysync, warm_keysync
+from tests.support.warm_process import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
 QUICK = {"lease_duration": "3s", "renew_deadline": "2s", "retry_period": "1s"}

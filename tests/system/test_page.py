@@ -13,7 +13,7 @@ from keysync.report.status import Status
 from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 from tests.support.chromium import Tab, chromium_tab
-from tests.support.statuses import account, ago, failing, fleet, make_status, varied
+from tests.support.snapshots import account, ago, failing, fleet, make_status, varied
 
 pytestmark = pytest.mark.slow
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.failing_fleet import make_failing_fleet
 from tests.support.prometheus import fetch, find_tool, lint, prometheus_of
-from tests.support.troubled import troubled
 from tests.system.conftest import World, clean_environment
 
 pytestmark = pytest.mark.slow
@@ -97,7 +97,7 @@ def tools() -> None:
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     """A fleet with some of everything: writes, a refusal, a failure, throttling."""
-    return troubled(make_world, retry_after=1200)
+    return make_failing_fleet(make_world, retry_after=1200)
 
 
 @pytest.mark.usefixtures("tools")

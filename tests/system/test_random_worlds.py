@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from tests.support.rough_worlds import RoughWorld, config_for, emulator_of
+from tests.support.faulty_worlds import FaultyWorld, config_for, emulator_of
 from tests.support.warp import Warp, WarpLoop
 
 CHUNKS: Final = 40
@@ -31,7 +31,7 @@ def run_worlds(folder: Path, seeds: list[str], monkeypatch: pytest.MonkeyPatch) 
             config = config_for(azure, folder)
             for seed in seeds:
                 try:
-                    await RoughWorld(azure, config, seed, offset).run()
+                    await FaultyWorld(azure, config, seed, offset).run()
                 except Exception as error:
                     raise AssertionError(f"KEYSYNC_WORLD_SEED={seed}: {error!r}") from error
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.az import run_with_az
 from tests.support.azure import GROUP, SUBSCRIPTION
-from tests.support.hands import arm_id, remove_account
+from tests.support.other_writers import arm_id, remove_account
 from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from keysync.emulator import Emulator, Fault
-from tests.support.hands import (
+from tests.support.other_writers import (
     DAY,
     add_version,
     add_versions,

@@ -11,7 +11,7 @@ import pytest
 from keysync.sources.shard import Shard
 from tests.support.azure import GROUP, SUBSCRIPTION
 from tests.support.daemon import serving
-from tests.support.hands import remove_account
+from tests.support.other_writers import remove_account
 from tests.system.conftest import World
 
 NAMES = [f"account{number}" for number in range(8)]

@@ -27,7 +27,7 @@ from keysync.web.app import make_web_app
 from keysync.web.query import SORTS, Query
 from tests.support.alerts import REPORT, exposed, families
 from tests.support.runs import ref
-from tests.support.statuses import DENIED, varied
+from tests.support.snapshots import DENIED, varied
 
 TEXT = (Path(__file__).parents[2] / "docs" / "observability.md").read_text(encoding="utf-8")
 CODE = Path(keysync.__file__).parent

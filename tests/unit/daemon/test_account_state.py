@@ -13,7 +13,7 @@ from keysync.daemon.account_state import AccountStates, Entry, account_status, i
 from keysync.failures import FailureRecord
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
-from tests.support.generations import config_of, entries
+from tests.support.memory_generation import config_of, entries
 from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)

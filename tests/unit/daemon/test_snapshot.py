@@ -22,7 +22,7 @@ from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
-from tests.support.generations import MemoryGeneration, config_of, entries, until
+from tests.support.memory_generation import MemoryGeneration, config_of, entries, until
 from tests.support.runs import World, ref
 from tests.support.virtual_clock import seeded
 

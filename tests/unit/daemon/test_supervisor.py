@@ -18,7 +18,7 @@ from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
 from keysync.daemon.triggers import Trigger
 from keysync.failures import CallFailed, CloudError, FailureRecord
-from tests.support.generations import MemoryGeneration, config_of, entries, turns, until
+from tests.support.memory_generation import MemoryGeneration, config_of, entries, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
 
@@ -253,7 +253,7 @@ async def test_a_run_that_crashes_frees_its_accounts_and_shows_no_value(stage: S
         await stage.passed()
     crash = next(one for one in logged if one["event"] == "run.error")
     assert (crash["exception"], crash["log_level"]) == ("RuntimeError", "error")
-    assert crash["place"].startswith("generations.py:")
+    assert crash["place"].startswith("memory_generation.py:")
     assert secret not in repr(logged)
     assert not any(entry.due for entry in stage.account_states.entries.values())
     await stage.passed()

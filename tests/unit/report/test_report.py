@@ -28,7 +28,7 @@ from keysync.report.text import print_report
 from keysync.sources.shard import Shard
 from keysync.sync.model import Outcome, Report, Result
 from tests.support.runs import GROUP, ref
-from tests.support.statuses import account, make_status
+from tests.support.snapshots import account, make_status
 
 ERROR = FailureRecord(
     kind="cloud_error",

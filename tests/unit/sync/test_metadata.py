@@ -14,7 +14,7 @@ from keysync.sync.metadata import changed_fields, desired_metadata
 from keysync.sync.model import Item
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWN, OWNER, SOURCE, own_tags
 from keysync.targets.interface import StoredSecret
-from tests.support.looks import item, ours, stored
+from tests.support.observations import item, ours, stored
 
 NOW = datetime(2026, 11, 24, 5, 22, 33, 500_000, tzinfo=UTC)
 QUARTER = timedelta(days=90)

@@ -17,8 +17,8 @@ from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_our
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.write import ApplyInputs
 from keysync.targets.interface import Absent, Disabled, Observation, SecretProperties, SoftDeleted
-from tests.support.looks import item, stored
 from tests.support.memory import MemoryDirectory
+from tests.support.observations import item, stored
 from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
 Mode = Literal["disable", "delete"]

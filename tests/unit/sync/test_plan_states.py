@@ -11,7 +11,7 @@ from keysync.sync.model import Adoption, Change, ChangeKind, Field
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import judge, make_plan
 from keysync.targets.interface import Absent, Disabled, Observation, SoftDeleted
-from tests.support.looks import item, long_history, look, ours, stored
+from tests.support.observations import item, long_history, look, ours, stored
 from tests.support.runs import World, key, outcomes, ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)

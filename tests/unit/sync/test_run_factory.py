@@ -9,8 +9,8 @@ from keysync.sync.inventory import Inventory
 from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
 from keysync.tracing import NO_TRACER
-from tests.support.generations import config_of
 from tests.support.memory import MemoryDirectory
+from tests.support.memory_generation import config_of
 
 
 def test_each_search_for_orphans_checks_accounts_afresh() -> None:

@@ -16,8 +16,8 @@ from keysync.sync.limits import SafetyCheck, checksum
 from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags
 from keysync.sync.results import planned
-from tests.support.looks import item
 from tests.support.memory import MemoryDirectory
+from tests.support.observations import item
 from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret

@@ -15,7 +15,7 @@ from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
 from keysync.sync.verdict import verdict_of
 from keysync.targets.interface import Absent, Disabled, Observation, SoftDeleted
-from tests.support.looks import OTHER, item, look, ours, stored
+from tests.support.observations import OTHER, item, look, ours, stored
 from tests.support.runs import World
 
 RECORD = FailureRecord(kind="dns", summary="no such host")

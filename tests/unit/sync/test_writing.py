@@ -15,8 +15,8 @@ from keysync.sync.model import Result
 from keysync.sync.ownership import MANAGED_BY, own_tags
 from keysync.targets.errors import WriteConflict
 from keysync.targets.interface import Metadata
-from tests.support.looks import item
 from tests.support.memory import MemoryVault
+from tests.support.observations import item
 from tests.support.runs import World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret

@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from keysync.report.status import Status
 from keysync.web.app import make_web_app
 from keysync.web.server import open_server
-from tests.support.statuses import varied
+from tests.support.snapshots import varied
 
 
 @dataclass

@@ -11,7 +11,7 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 
 from keysync.report.status import UnservedAccount
-from tests.support.statuses import account, arm_id, failing, make_status, varied
+from tests.support.snapshots import account, arm_id, failing, make_status, varied
 
 from .conftest import Client, Source
 

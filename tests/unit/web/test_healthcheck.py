@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from keysync.web.healthcheck import unhealthy_reason
-from tests.support.statuses import varied
+from tests.support.snapshots import varied
 
 from .conftest import Client, Source
 

@@ -13,7 +13,7 @@ import pytest
 from keysync.report.status import AccountStatus, SecretStatus, Status, VaultStatus, WriteRecord
 from keysync.web.page import Page
 from keysync.web.query import Query
-from tests.support.statuses import (
+from tests.support.snapshots import (
     DENIED,
     GROUP,
     NOW,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from keysync.web.query import SORTS, Query
 from keysync.web.view import make_view
-from tests.support.statuses import NOW, account, ago, failing, fleet, make_status, refused, secret, varied
+from tests.support.snapshots import NOW, account, ago, failing, fleet, make_status, refused, secret, varied
 
 DEFAULT = Query()
 

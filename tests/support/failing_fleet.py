@@ -8,20 +8,20 @@ from typing import TypeVar
 W = TypeVar("W")
 
 
-def troubled(make_world: Callable[..., W], *, retry_after: int, **settings: object) -> W:
+def make_failing_fleet(make_world: Callable[..., W], *, retry_after: int, **settings: object) -> W:
     """Accounts that are in sync, denied, throttled for `retry_after` seconds, and refused; a run every second."""
     throttled = {"operation": "listKeys", "kind": "status", "status": 429, "code": "TooManyRequests"}
-    made = make_world(
+    world = make_world(
         "alpha",
         {"name": "norole", "fault": "role_missing"},
         {"name": "busy", "fault": {**throttled, "retry_after": str(retry_after)}},
         "handmade",
         vaults=({"name": "main", "secrets": [{"name": "handmade-primary-key", "value": "made by hand"}]}, "other"),
     )
-    made.configure(  # type: ignore[attr-defined]  # a world of tests/system/conftest.py
+    world.configure(  # type: ignore[attr-defined]  # a world of tests/system/conftest.py
         [{"name": "alpha", "vaults": ["main", "other"]}, "norole", "busy", "handmade"],
         schedule={"every": "1s"},
         listen="127.0.0.1:0",
         **settings,
     )
-    return made
+    return world

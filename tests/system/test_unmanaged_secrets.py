@@ -20,7 +20,7 @@ from keysync.emulator.data import new_account_key
 from keysync.sync.orphans import PROOF_RUNS
 from tests.support.crash import Snapshot
 from tests.support.random_worlds import LONG_AGO, marks_of
-from tests.support.warm import WarmKeysync
+from tests.support.warm_process import WarmKeysync
 from tests.system.conftest import World, clean_environment
 
 OWNER = "blue"

@@ -128,7 +128,7 @@ class Oracle:
                 self.wrong.append(f"{result.ref.vault}/{result.ref.secret}: {result.outcome}: {result.reason}")
 
 
-class RoughWorld:
+class FaultyWorld:
     """One world: how its vaults begin, and what happens in each run. The seed decides everything except the keys'
     values.
     """
