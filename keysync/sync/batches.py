@@ -68,9 +68,9 @@ class Batch:
     def inputs(self, *, accepted: bool = False) -> ApplyInputs:
         """What writing the plan needs beside the plan itself."""
         observed = (item for account in self.writing for item in account.observed)
-        seen = {item.item.ref: item for item in observed if isinstance(item, Observed)}
+        by_ref = {item.item.ref: item for item in observed if isinstance(item, Observed)}
         values = {ref: value for account in self.writing for ref, value in account.values.items()}
-        return ApplyInputs(seen, values, accepted, self.untrusted)
+        return ApplyInputs(by_ref, values, accepted, self.untrusted)
 
 
 class Batches:

@@ -18,10 +18,17 @@ class ReportBuilder:
     """Gathers the results of a run, and reports each to the observer as soon as it is final."""
 
     def __init__(
-        self, run_id: str, observer: RunObserver, *, redact: Callable[[str], str], clock: Callable[[], datetime]
+        self,
+        run_id: str,
+        observer: RunObserver,
+        limits: SafetyCheck,
+        *,
+        redact: Callable[[str], str],
+        clock: Callable[[], datetime],
     ) -> None:
         self._run_id = run_id
         self._observer = observer
+        self._limits = limits
         self._redact = redact
         self._started, self._start_time = clock(), time.monotonic()
         self._accounts = 0
@@ -41,9 +48,9 @@ class ReportBuilder:
         """Reports that an account (ARM id) has responded."""
         self._observer.collected(self._run_id, account)
 
-    def result(self, limits: SafetyCheck, result: Result) -> None:
+    def result(self, result: Result) -> None:
         """Reports a result, unless its reason is final only at the end of the run."""
-        if not limits.waits(result):
+        if not self._limits.waits(result):
             self._observer.result(self._run_id, self._redacted(result))
 
     def add(self, results: Sequence[Result], orphans: OrphanFindings) -> None:
@@ -51,8 +58,9 @@ class ReportBuilder:
         self._results += results
         self._orphan_warnings += orphans.warnings
 
-    def finish(self, limits: SafetyCheck, *, interrupted: bool, busy: int, searched: bool) -> Report:
+    def finish(self, *, interrupted: bool, busy: int, searched: bool) -> Report:
         """Reports the remaining results and the end of the run. `searched`: whether the run searched for orphans."""
+        limits = self._limits
         limits.settle(self._results)
         final = [self._redacted(limits.explained(result)) for result in self._results]
         for before, result in zip(self._results, final, strict=True):

@@ -70,16 +70,16 @@ async def run_sync(run: SyncRun) -> Report:
 
 
 async def _run(run: SyncRun, run_id: str) -> Report:
-    report = ReportBuilder(run_id, run.observer, redact=run.redact, clock=run.clock)
-    report.inventory(run.work_items, run.preflight)
     limits = SafetyCheck(run.limits, accept=run.accept, dry_run=run.dry_run, options=run.options)
     batches = Batches(run.collector, run.stop, only_unmanaged=run.only_unmanaged, clock=run.clock)
     search = None if run.orphans is None else partial(run.orphans.run, run.orphans_seconds)
+    report = ReportBuilder(run_id, run.observer, limits, redact=run.redact, clock=run.clock)
+
+    report.inventory(run.work_items, run.preflight)
     async for batch in batches.collect(run.work_items, search, run.batch_seconds, on_account=report.collected):
         plan = batch.plan()
         blocked = limits.check(plan)
         inputs = batch.inputs(accepted=run.accept is not None)
-        on_result = partial(report.result, limits)
-        results = await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=on_result)
+        results = await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=report.result)
         report.add(results, batch.orphans)
-    return report.finish(limits, interrupted=run.stop.is_set(), busy=run.busy, searched=run.orphans is not None)
+    return report.finish(interrupted=run.stop.is_set(), busy=run.busy, searched=run.orphans is not None)

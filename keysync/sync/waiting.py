@@ -12,15 +12,12 @@ async def wait_for(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event, se
     if not tasks:
         return
     stopped = asyncio.create_task(stop.wait())
-    done = asyncio.create_task(_all_of(tasks))
+    done = asyncio.create_task(
+        asyncio.wait(tasks)
+    )  # unlike gather, wait does not cancel the tasks when it is cancelled
     try:
         await asyncio.wait({done, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:
         stopped.cancel()
         done.cancel()
         await asyncio.gather(stopped, done, return_exceptions=True)
-
-
-async def _all_of(tasks: Collection[asyncio.Task[Any]]) -> None:
-    # Unlike gather, asyncio.wait does not cancel the tasks when it is cancelled.
-    await asyncio.wait(tasks)

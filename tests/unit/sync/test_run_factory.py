@@ -1,4 +1,4 @@
-"""The run factory: what a run must not share with the runs before it."""
+"""The run factory: state that runs do not share."""
 
 from __future__ import annotations
 
