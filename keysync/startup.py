@@ -15,7 +15,7 @@ _READ_BUFFER_BYTES: Final = 16 * 1024
 
 @contextmanager
 def fast_imports() -> Generator[None]:
-    """Runs the imports in its block with the garbage collector off, which takes a third of the time off.
+    """Runs the imports in its block with the garbage collector off, which saves about a third of their time.
 
     Imports create hundreds of thousands of objects and hardly any garbage, so collections during them are wasted. Afterwards
     the objects are frozen: the collector ignores them. rich is hidden while structlog is imported: structlog needs it only for

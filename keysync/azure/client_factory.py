@@ -114,7 +114,7 @@ class ClientFactory:
         return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
     def _lister(self, credential: SingleFlightCredential) -> Caller:
-        # Without the rate limiter, which counts writes: a list is a read.
+        # Without the rate limiter: it counts writes, and a list is a read.
         return self.caller.with_breaker(self._admission(_breaker_key(credential)))
 
     def _admission(self, *keys: str) -> CallAdmission | None:
