@@ -75,7 +75,7 @@ class Strict(BaseModel):
         return _plain(self, {})
 
 
-def _plain(value: object, known: dict[object, object]) -> Any:  # noqa: ANN401
+def _plain(value: object, known: dict[object, object]) -> Any:  # noqa: ANN401  # the type depends on `value`
     """Converts `value` to classes of `settings`. Equal results share one object, to save memory with thousands of accounts."""
     plain: Any
     if isinstance(value, Strict):
