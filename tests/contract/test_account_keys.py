@@ -37,7 +37,7 @@ async def test_a_reply_without_an_account_name_is_refused(azure_side: BehindTheS
     assert dict((await azure_side.source.get_keys()).values) == {}
 
 
-async def test_the_name_compares_without_case(azure_side: BehindTheSdks) -> None:
+async def test_the_account_name_is_compared_without_case(azure_side: BehindTheSdks) -> None:
     """Azure returns the spelling used at creation."""
     answer(azure_side, "listKeys", {"accountName": "ALPHA", "primary": PRIMARY, "secondary": SECONDARY})
     assert set((await azure_side.source.get_keys()).values) == {"primary", "secondary"}
@@ -46,7 +46,7 @@ async def test_the_name_compares_without_case(azure_side: BehindTheSdks) -> None
 @pytest.mark.parametrize(
     "value", [None, "", "REDACTED", "fakeKey", "null", "YWJj", 7, [LONG], LONG[:-4], LONG + "\n", "not base64!"]
 )
-async def test_what_is_no_key_is_refused_alone(azure_side: BehindTheSdks, value: object) -> None:
+async def test_an_invalid_key_is_refused_and_the_other_is_not(azure_side: BehindTheSdks, value: object) -> None:
     """A key is base64 of at least 32 bytes; the other key is still served."""
     answer(azure_side, "listKeys", {"accountName": "alpha", "primary": value, "secondary": LONG})
     keys = await azure_side.source.get_keys()
@@ -74,7 +74,7 @@ UNREADABLE: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
 @pytest.mark.parametrize("operation", ["listKeys", "getAccount", "token"])
-async def test_a_reply_that_is_none_is_an_invalid_response(
+async def test_a_malformed_reply_is_an_invalid_response(
     azure_side: BehindTheSdks, operation: str, reply: dict[str, Any]
 ) -> None:
     """For Resource Manager and for Entra; it is not called a bug of keysync."""
@@ -85,7 +85,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
 
 
 @pytest.mark.parametrize("field", ["id", "none"])
-async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdks, field: str) -> None:
+async def test_a_reply_about_another_account_is_not_used(azure_side: BehindTheSdks, field: str) -> None:
     """Its SharedKey setting says nothing about the requested account."""
     other = azure_side.azure.state.account("alpha").id.replace("alpha", "beta")
     modes = {"properties": {"allowedAuthenticationModes": ["AAD"]}}
@@ -96,9 +96,7 @@ async def test_an_account_that_is_another_is_not_judged(azure_side: BehindTheSdk
 
 
 @pytest.mark.parametrize("trait", ["modes", "pools"])
-async def test_an_account_read_without_shared_key_is_not_served_by_listkeys(
-    azure_side: BehindTheSdks, trait: str
-) -> None:
+async def test_keys_of_an_account_without_shared_key_are_not_used(azure_side: BehindTheSdks, trait: str) -> None:
     """A GET that was made for another reason counts, although listKeys replies 200. A later GET of the account ends
     it."""
     account = azure_side.azure.state.account("alpha")

@@ -93,7 +93,7 @@ def names(listing: DiscoveryResult) -> list[str]:
 
 
 @pytest.mark.parametrize("via", ROUTES)
-async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
+async def test_both_listers_find_the_same_accounts(open_world: Opener, via: str) -> None:
     """Over pages and subscriptions. Accounts without keys are reported with a reason. keysync sends list requests
     only."""
     async with open_world({"via": via, "vaults_by_tag": "Vault"}) as world:
@@ -110,7 +110,7 @@ async def test_both_ways_find_the_same(open_world: Opener, via: str) -> None:
 
 
 @pytest.mark.parametrize("via", ROUTES)
-async def test_groups_names_and_tags_narrow_it(open_world: Opener, via: str) -> None:
+async def test_groups_names_and_tags_filter_accounts(open_world: Opener, via: str) -> None:
     """The service filters by group, one request for each or in the query; keysync filters the rest."""
     west = {
         "via": via,
@@ -144,7 +144,7 @@ DENIED = {"status": 403, "code": "AuthorizationFailed", "message": "The client m
 
 
 @pytest.mark.parametrize("via", ROUTES)
-async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str) -> None:
+async def test_a_failed_page_keeps_the_earlier_pages(open_world: Opener, via: str) -> None:
     """Every page from the second one fails: the first page is served, with the CloudError."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         from_request(world.azure, 1, Fault.model_validate(DENIED))
@@ -167,7 +167,7 @@ async def test_a_page_that_fails_leaves_the_others(open_world: Opener, via: str)
         assert kept.problems[0].kept == 7  # the one without keys is known too
 
 
-async def test_one_subscription_without_rights_is_its_own_failure(open_world: Opener) -> None:
+async def test_one_subscription_without_permission_fails_alone(open_world: Opener) -> None:
     """The other one is listed. The same holds for a subscription and a group that do not exist."""
     async with open_world(
         {}, {"subscriptions": [NOBODYS]}, {"subscriptions": [A], "resource_groups": ["nope"]}
@@ -185,7 +185,7 @@ async def test_one_subscription_without_rights_is_its_own_failure(open_world: Op
         }
 
 
-async def test_resource_graph_does_not_hide_a_subscription_that_it_cannot_see(open_world: Opener) -> None:
+async def test_a_subscription_invisible_to_resource_graph_is_reported(open_world: Opener) -> None:
     """Resource Graph silently omits such a subscription, so keysync asks which ones are visible."""
     async with open_world({"via": "resource_graph", "subscriptions": [A, NOBODYS]}) as world:
         listing = await world.list()
@@ -197,7 +197,7 @@ async def test_resource_graph_does_not_hide_a_subscription_that_it_cannot_see(op
         assert NOBODYS in (problem.record.hint or "")
 
 
-async def test_resource_graph_believes_that_a_subscription_is_empty_where_it_can_see_it(open_world: Opener) -> None:
+async def test_a_visible_subscription_without_accounts_is_complete(open_world: Opener) -> None:
     """No rows, but a visible subscription: the listing is complete."""
     async with open_world({"via": "resource_graph", "resource_groups": ["rg"]}) as world:
         listing = await world.list()
@@ -223,7 +223,7 @@ def graph(**more: Any) -> str:
         ("[]", 0, ""),
     ],
 )
-async def test_a_reply_of_resource_graph_that_is_not_whole_is_not_taken_for_whole(
+async def test_an_incomplete_result_of_resource_graph_is_a_failure(
     open_world: Opener, body: str, found: int, summary: str
 ) -> None:
     """Truncated, too short, without an end, or without a result."""
@@ -245,7 +245,7 @@ async def test_a_reply_of_resource_graph_that_is_not_whole_is_not_taken_for_whol
         ({"kind": "body", "body": '{"value": [{"name": "x"}]}'}, "without the id of a Batch account"),
     ],
 )
-async def test_a_list_that_is_none_is_not_an_empty_one(open_world: Opener, fault: dict[str, Any], summary: str) -> None:
+async def test_a_malformed_list_is_not_an_empty_list(open_world: Opener, fault: dict[str, Any], summary: str) -> None:
     """Otherwise all accounts would disappear at once."""
     async with open_world({"subscriptions": [A]}) as world:
         await world.list()
@@ -256,7 +256,7 @@ async def test_a_list_that_is_none_is_not_an_empty_one(open_world: Opener, fault
         assert summary in listing.problems[0].record.summary
 
 
-async def test_a_first_page_that_is_no_json_is_asked_for_again(open_world: Opener) -> None:
+async def test_a_first_page_without_json_is_requested_again(open_world: Opener) -> None:
     """The SDK's own pager would read it as the last page."""
     async with open_world({"subscriptions": [A]}) as world:
         world.azure.faults.add(Fault(operation="listAccounts", kind="html", status=200, times=1))
@@ -276,7 +276,7 @@ async def test_a_link_to_another_service_is_not_followed(open_world: Opener, lin
         assert "not Resource Manager: not followed" in listing.problems[0].record.summary
 
 
-async def test_links_that_go_round_in_a_circle_come_to_an_end(open_world: Opener) -> None:
+async def test_circular_links_are_detected(open_world: Opener) -> None:
     """A service that repeats its pages is detected."""
     async with open_world({"subscriptions": [A]}) as world:
         link = f"{world.azure.endpoints.resource_manager}/subscriptions/{A}/providers/Microsoft.Batch/batchAccounts"
@@ -287,7 +287,7 @@ async def test_links_that_go_round_in_a_circle_come_to_an_end(open_world: Opener
         assert world.azure.counts["listAccounts"] == 2
 
 
-async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> None:
+async def test_a_hung_list_ends_at_its_deadline(open_world: Opener) -> None:
     """The other subscription is served."""
     timeouts = {"request": "30s", "account": "500ms"}
     async with open_world({}, timeouts=timeouts) as world:
@@ -297,7 +297,7 @@ async def test_a_list_that_hangs_ends_at_its_deadline(open_world: Opener) -> Non
         assert listing.problems[0].record.kind == "timeout"
 
 
-async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
+async def test_covered_accounts_can_grow_and_shrink(open_world: Opener) -> None:
     """Clients are opened when an account needs them; a subscription is forgotten when no account needs it."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
         app, listing = world.app, await world.list()
@@ -318,7 +318,7 @@ async def test_what_is_covered_can_grow_and_shrink(open_world: Opener) -> None:
         assert set(app.sources.accesses) == {(beta.subscription_id, beta.credential)}
 
 
-async def test_a_run_keeps_what_it_began_with(open_world: Opener) -> None:
+async def test_a_run_keeps_the_accounts_that_it_started_with(open_world: Opener) -> None:
     """A run still serves an account that a later listing lacks."""
     async with open_world({}) as world:
         app, listing = world.app, await world.list()
@@ -341,7 +341,7 @@ async def shown(world: World) -> dict[str, str]:
 
 @pytest.mark.parametrize("via", ROUTES)
 @pytest.mark.parametrize(("name", "place"), [("nokeys", {"subscription_id": A, "resource_group": "rg-NORTH"}), ("users", {"subscription_id": B, "resource_group": "rg"})])  # fmt: skip
-async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
+async def test_an_account_under_accounts_that_a_listing_shows_without_keys_is_not_written(
     open_world: Opener, via: str, name: str, place: dict[str, Any]
 ) -> None:
     """Nothing is written, although listKeys replies 200 and no filter excludes it. A GET of the account itself ends
@@ -366,7 +366,7 @@ async def test_a_listed_account_that_a_listing_shows_without_keys_is_not_served(
 
 
 @pytest.mark.parametrize("via", ROUTES)
-async def test_an_account_of_another_scope_is_not_taken_from_a_listing(open_world: Opener, via: str) -> None:
+async def test_an_account_of_another_scope_fails_the_listing(open_world: Opener, via: str) -> None:
     """A misrouted list: its accounts belong to no requested scope, and missing accounts do not count as deleted."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         row = {"id": f"/subscriptions/{B}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/beta", "tags": {}}
@@ -384,7 +384,7 @@ async def test_an_account_of_another_scope_is_not_taken_from_a_listing(open_worl
 
 @pytest.mark.parametrize("via", ROUTES)
 @pytest.mark.parametrize("body", ["null", "[]", "7", "[" * 30_000, '{"value": ' + "9" * 5_000 + "}", '{"data": 1e999}'])
-async def test_a_list_that_is_none_is_an_invalid_response(open_world: Opener, via: str, body: str) -> None:
+async def test_a_malformed_list_is_an_invalid_response(open_world: Opener, via: str, body: str) -> None:
     """Whatever a parser makes of it: it is neither a bug of keysync nor an empty list."""
     async with open_world({"via": via, "subscriptions": [A]}) as world:
         operation = "listAccounts" if via == "list" else "queryResources"

@@ -95,7 +95,7 @@ async def test_a_new_assertion_is_used_at_once(world: World) -> None:
     assert await world.read_secret() == Absent()
 
 
-async def test_a_refused_assertion_is_not_kept_for_the_next_call(world: World) -> None:
+async def test_a_rejected_assertion_is_not_kept_for_the_next_call(world: World) -> None:
     """The call fails while the file has expired, and the first call after the file is replaced succeeds."""
     world.clock[0] = SHORT + 1
     with pytest.raises(CallFailed) as refused:

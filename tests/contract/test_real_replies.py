@@ -458,7 +458,7 @@ def test_every_recorded_reply_has_an_expectation() -> None:
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-async def test_a_real_reply_becomes_what_an_operator_needs(
+async def test_a_real_reply_gives_the_expected_result_or_hint(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Through the real SDKs: the result, or the failure's kind with a hint that names cause, place and fix."""
@@ -530,7 +530,7 @@ FURTHER: Final[dict[str, Further]] = {
 
 
 @pytest.mark.parametrize("name", FURTHER)
-async def test_a_further_refusal_names_cause_place_and_fix(
+async def test_a_further_failure_names_cause_location_and_fix(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """More replies that operators get, in the form of the recorded ones."""
@@ -575,7 +575,7 @@ async def test_the_certificate_is_not_called_a_federated_token(tmp_path: Path, m
     assert "federated" not in outcome.record.hint
 
 
-async def test_a_default_credential_without_anything_says_so_in_one_line(
+async def test_a_default_credential_without_any_source_says_so_in_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The SDK's long text becomes a list of the tried credentials, without links; the hint says how to configure

@@ -40,7 +40,7 @@ async def test_a_revoked_token_of_a_vault_is_replaced_at_once(azure_side: Behind
     assert [value for value, _, _ in azure_side.versions(NAME)] == [PRIMARY]
 
 
-async def test_many_calls_with_a_revoked_token_ask_for_one_new_token(azure_side: BehindTheSdks) -> None:
+async def test_many_calls_with_a_revoked_token_request_one_new_token(azure_side: BehindTheSdks) -> None:
     """Each call notices the revocation separately; they share one token request."""
     await azure_side.target.prime()
     azure_side.azure.revoke_tokens()
@@ -67,7 +67,7 @@ def _read_secret(side: BehindTheSdks) -> Callable[[], Awaitable[object]]:
     ],
     ids=["Batch", "Key Vault"],
 )
-async def test_a_new_token_that_is_refused_too_is_a_failure(
+async def test_a_rejected_new_token_is_a_failure(
     azure_side: BehindTheSdks,
     operation: str,
     call: Callable[[BehindTheSdks], Callable[[], Awaitable[object]]],

@@ -66,7 +66,7 @@ async def failure(call: Any) -> CallFailed:
 # Replies about the requested secret
 
 
-async def test_an_id_names_the_vault_and_the_secret_without_case_and_port(azure_side: BehindTheSdks) -> None:
+async def test_ids_are_compared_without_case_and_port(azure_side: BehindTheSdks) -> None:
     """An id that the vault spells differently is of the same secret."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
@@ -86,14 +86,14 @@ async def test_a_secret_of_another_name_or_vault_is_not_read(azure_side: BehindT
         assert found.record.kind == "invalid_response", identity
 
 
-async def test_a_deleted_secret_of_another_name_is_not_taken_for_this_one(azure_side: BehindTheSdks) -> None:
+async def test_a_deleted_secret_of_another_name_is_not_used(azure_side: BehindTheSdks) -> None:
     """The same for the read that distinguishes a deleted secret from a free name."""
     base = azure_side.azure.endpoints.vaults["main"]
     lie(azure_side, "getDeletedSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "invalid_response"
 
 
-async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_side: BehindTheSdks) -> None:
+async def test_a_write_with_a_reply_about_another_secret_is_read_back(azure_side: BehindTheSdks) -> None:
     """The write may have succeeded: it is read back, and made once."""
     base = azure_side.azure.endpoints.vaults["main"]
     lie(azure_side, "setSecret", secret(f"{base}/secrets/{OTHER}/{VERSION}"), after=True)
@@ -103,7 +103,7 @@ async def test_a_write_that_is_answered_about_another_secret_is_looked_at(azure_
     assert azure_side.azure.counts["setSecret"] == 1
 
 
-async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindTheSdks) -> None:
+async def test_a_write_that_cannot_be_read_back_is_unknown(azure_side: BehindTheSdks) -> None:
     """If the read is also answered about another secret, the result cannot be known."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()
@@ -115,7 +115,7 @@ async def test_a_write_that_cannot_be_looked_at_is_unknown(azure_side: BehindThe
 
 
 @pytest.mark.parametrize("change", ["patch", "enable"])
-async def test_a_patch_that_is_answered_about_another_secret_fails(azure_side: BehindTheSdks, change: str) -> None:
+async def test_a_patch_with_a_reply_about_another_secret_fails(azure_side: BehindTheSdks, change: str) -> None:
     """It is not reported as successful."""
     version = azure_side.put(NAME, PRIMARY)
     base = azure_side.azure.endpoints.vaults["main"]
@@ -126,7 +126,7 @@ async def test_a_patch_that_is_answered_about_another_secret_fails(azure_side: B
 
 
 @pytest.mark.parametrize("operation", ["deleteSecret", "recoverSecret"])
-async def test_a_removal_that_is_answered_about_another_secret_is_looked_at(
+async def test_a_deletion_with_a_reply_about_another_secret_is_read_back(
     azure_side: BehindTheSdks, operation: str
 ) -> None:
     """The reply proves nothing; the read after it does."""
@@ -165,7 +165,7 @@ async def test_versions_of_another_secret_are_not_counted(azure_side: BehindTheS
         {"id": "ID", "attributes": {"updated": "soon"}},
     ],
 )
-async def test_a_listing_with_something_else_in_it_is_none(azure_side: BehindTheSdks, item: Any) -> None:
+async def test_a_listing_with_an_invalid_entry_fails(azure_side: BehindTheSdks, item: Any) -> None:
     """One entry that is no secret of the vault makes the listing fail: no secret counts as an orphan or as deleted."""
     azure_side.put(NAME, PRIMARY)
     if isinstance(item, dict) and item.get("id") == "ID":
@@ -175,7 +175,7 @@ async def test_a_listing_with_something_else_in_it_is_none(azure_side: BehindThe
 
 
 @pytest.mark.parametrize("body", ["null", "[]", "{}", '{"value": null}', '{"value": {}}', "7"])
-async def test_a_listing_without_a_list_is_none(azure_side: BehindTheSdks, body: str) -> None:
+async def test_a_listing_without_a_list_fails(azure_side: BehindTheSdks, body: str) -> None:
     """It is not read as a vault without secrets."""
     lie(azure_side, "listSecrets", body)
     assert (await failure(azure_side.target.listing())).record.kind == "invalid_response"
@@ -195,9 +195,7 @@ async def test_a_listing_without_a_list_is_none(azure_side: BehindTheSdks, body:
         ({"status": 404, "code": "VaultNotFound"}, "cloud_error"),
     ],
 )
-async def test_a_404_that_is_not_the_vaults_is_a_failure(
-    azure_side: BehindTheSdks, reply: dict[str, Any], kind: str
-) -> None:
+async def test_a_404_of_a_gateway_is_a_failure(azure_side: BehindTheSdks, reply: dict[str, Any], kind: str) -> None:
     """A gateway's page does not make a secret missing; otherwise an unmanaged one would get a new version."""
     azure_side.put(NAME, "of another tool")
     await azure_side.target.prime()
@@ -207,7 +205,7 @@ async def test_a_404_that_is_not_the_vaults_is_a_failure(
 
 
 @pytest.mark.parametrize("kind", ["html", "empty"])
-async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheSdks, kind: str) -> None:
+async def test_a_404_of_a_gateway_does_not_prime(azure_side: BehindTheSdks, kind: str) -> None:
     """The first call must reach the vault."""
     azure_side.azure.faults.add(Fault(operation="getSecret", kind=kind, status=404))
     record = (await failure(azure_side.target.prime())).record
@@ -215,7 +213,9 @@ async def test_a_404_that_is_not_the_vaults_does_not_warm(azure_side: BehindTheS
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_a_gateway_does_not_say_that_no_deleted_secret_is_there(azure_side: BehindTheSdks, status: int) -> None:
+async def test_a_gateways_reply_does_not_prove_that_no_deleted_secret_exists(
+    azure_side: BehindTheSdks, status: int
+) -> None:
     """A name of a deleted secret is not free. The vault's own refusal to read has the same effect as before."""
     azure_side.azure.faults.add(Fault(operation="getDeletedSecret", kind="html", status=status))
     assert (await failure(azure_side.target.read(NAME))).record.kind == "http_error"
@@ -225,7 +225,7 @@ async def test_a_gateway_does_not_say_that_no_deleted_secret_is_there(azure_side
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_a_gateway_does_not_hide_the_tags_of_a_disabled_secret(azure_side: BehindTheSdks, status: int) -> None:
+async def test_a_gateways_reply_for_a_disabled_secret_is_a_failure(azure_side: BehindTheSdks, status: int) -> None:
     """The same if a listing of versions shows the tags."""
     azure_side.put(NAME, PRIMARY, enabled=False)
     azure_side.azure.faults.add(Fault(operation="listVersions", kind="html", status=status))
@@ -234,7 +234,7 @@ async def test_a_gateway_does_not_hide_the_tags_of_a_disabled_secret(azure_side:
     assert isinstance(await azure_side.target.read(NAME), Disabled)
 
 
-async def test_a_gateways_404_ends_no_recovery(azure_side: BehindTheSdks) -> None:
+async def test_a_gateways_404_does_not_end_a_recovery(azure_side: BehindTheSdks) -> None:
     """Only the vault's own 404 shows that an earlier recovery has ended."""
     azure_side.put(NAME, PRIMARY)
     azure_side.soft_delete(NAME)
@@ -246,7 +246,7 @@ async def test_a_gateways_404_ends_no_recovery(azure_side: BehindTheSdks) -> Non
 # The write probe
 
 
-async def test_the_write_probe_counts_the_documented_refusal(azure_side: BehindTheSdks) -> None:
+async def test_the_write_probe_accepts_the_documented_refusal(azure_side: BehindTheSdks) -> None:
     """The vault rejects a set request without a value only after it has authorised the identity."""
     await vault_of(azure_side).probe_write()
     assert azure_side.versions("keysync-first-call") == []
@@ -266,7 +266,7 @@ async def test_the_write_probe_counts_the_documented_refusal(azure_side: BehindT
         {"status": 403, "code": "Forbidden", "inner_code": "ForbiddenByRbac"},
     ],
 )
-async def test_the_write_probe_counts_no_other_refusal(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+async def test_the_write_probe_accepts_no_other_refusal(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
     """A 400 from a gateway, or for another reason, does not prove that secrets can be set."""
     azure_side.azure.faults.add(Fault.model_validate({"operation": "setSecret", **reply}))
     assert (await failure(vault_of(azure_side).probe_write())).record.http_status == reply["status"]
@@ -305,7 +305,7 @@ CALLS = [
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
 @pytest.mark.parametrize(("operation", "call"), CALLS, ids=[operation for operation, _ in CALLS])
-async def test_a_reply_that_is_none_is_an_invalid_response(
+async def test_a_malformed_reply_is_an_invalid_response(
     azure_side: BehindTheSdks, operation: str, call: Any, reply: dict[str, Any]
 ) -> None:
     """Whatever a parser makes of it: it is not called a bug of keysync."""
@@ -316,7 +316,7 @@ async def test_a_reply_that_is_none_is_an_invalid_response(
 
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
-async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+async def test_a_write_with_a_malformed_reply_is_sent_once(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
     """It is read back."""
     fault = {"operation": "setSecret", "kind": "body", "after": True, **reply}
     azure_side.azure.faults.add(Fault.model_validate(fault))
@@ -326,7 +326,9 @@ async def test_a_write_with_such_a_reply_is_made_once(azure_side: BehindTheSdks,
 
 
 @pytest.mark.parametrize("reply", UNREADABLE, ids=lambda reply: str(reply)[:40])
-async def test_an_error_with_such_a_body_keeps_its_status(azure_side: BehindTheSdks, reply: dict[str, Any]) -> None:
+async def test_an_error_with_a_malformed_body_keeps_its_status(
+    azure_side: BehindTheSdks, reply: dict[str, Any]
+) -> None:
     """The status alone decides how it is handled."""
     await azure_side.target.prime()
     fault = {"operation": "getSecret", "kind": "body", "status": 403, **reply}
@@ -355,7 +357,7 @@ def _nested(levels: int) -> str:
         (json.dumps({"error": {"code": "Outer", "message": "m" * 60_000}}), "Outer"),
     ],
 )
-async def test_an_error_that_is_huge_is_one_failed_call(azure_side: BehindTheSdks, body: str, code: str | None) -> None:
+async def test_a_huge_error_is_one_failed_call(azure_side: BehindTheSdks, body: str, code: str | None) -> None:
     """It is requested once, and the error keeps only a short part."""
     await azure_side.target.prime()
     before = azure_side.azure.counts["getSecret"]
@@ -391,7 +393,7 @@ async def test_a_compressed_reply_is_read(azure_side: BehindTheSdks) -> None:
     assert found.fingerprint == azure_side.fingerprinter.of(SecretValue(PRIMARY))
 
 
-async def test_a_secret_without_a_value_is_none(azure_side: BehindTheSdks) -> None:
+async def test_a_secret_without_a_value_is_a_failure(azure_side: BehindTheSdks) -> None:
     """It is not read as an empty value, which would be overwritten."""
     base = azure_side.azure.endpoints.vaults["main"]
     await azure_side.target.prime()

@@ -52,7 +52,7 @@ async def test_a_soft_deleted_secret_is_not_a_free_name(side: Side) -> None:
     assert await side.target.read(NAME) == SoftDeleted({})
 
 
-async def test_a_deleted_secret_tells_whether_it_may_be_purged(azure_side: BehindTheSdks) -> None:
+async def test_a_deleted_secret_shows_whether_it_may_be_purged(azure_side: BehindTheSdks) -> None:
     """By its `recoveryLevel`; with the day if only Azure can purge it."""
     azure_side.put(NAME, PRIMARY)
     azure_side.soft_delete(NAME)
@@ -66,7 +66,7 @@ async def test_a_deleted_secret_tells_whether_it_may_be_purged(azure_side: Behin
     assert timedelta(days=89) < protected.purged_on - datetime.now(UTC) < timedelta(days=91)
 
 
-async def test_a_write_makes_one_version_with_its_metadata(side: Side) -> None:
+async def test_a_write_creates_one_version_with_its_metadata(side: Side) -> None:
     """One version, whose id is returned and whose value, tags and content type are read back."""
     made = await side.target.write(NAME, SecretValue(PRIMARY), MARKED, before=None)
     assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain")]
@@ -82,7 +82,7 @@ async def test_a_second_write_keeps_the_first_version(side: Side) -> None:
     assert side.versions(NAME) == [(PRIMARY, dict(MARKED.tags), "text/plain"), (SECONDARY, {}, None)]
 
 
-async def test_tagging_makes_no_version(side: Side) -> None:
+async def test_tagging_creates_no_version(side: Side) -> None:
     """Tags and content type change in place; value and version stay the same."""
     version = side.put(NAME, PRIMARY, {"a": "1"})
     await side.target.patch(NAME, version, MARKED)
@@ -105,7 +105,7 @@ async def test_an_account_gives_both_keys(side: Side) -> None:
 
 @pytest.mark.parametrize("kind", ["reset", "truncated", "html"])
 @pytest.mark.parametrize("existed", [False, True])
-async def test_a_write_whose_reply_is_lost_makes_one_version(
+async def test_a_write_with_a_lost_reply_creates_one_version(
     azure_side: BehindTheSdks, kind: str, existed: bool
 ) -> None:
     """The version of the lost reply is found by reading, not made a second time."""
@@ -118,7 +118,7 @@ async def test_a_write_whose_reply_is_lost_makes_one_version(
     assert azure_side.azure.counts["setSecret"] == 1
 
 
-async def test_a_write_whose_end_is_not_known_is_not_sent_again(azure_side: BehindTheSdks) -> None:
+async def test_a_write_with_an_unknown_result_is_not_sent_again(azure_side: BehindTheSdks) -> None:
     """After a dropped connection it may still take effect, so neither this call nor the next one repeats it."""
     azure_side.azure.faults.add(Fault(operation="setSecret", kind="reset", times=1))
     for _ in range(2):
@@ -128,7 +128,7 @@ async def test_a_write_whose_end_is_not_known_is_not_sent_again(azure_side: Behi
     assert azure_side.azure.counts["setSecret"] == 1
 
 
-async def test_a_value_of_somebody_else_is_not_overwritten_by_repeating(azure_side: BehindTheSdks) -> None:
+async def test_another_writers_value_is_not_overwritten_by_a_retry(azure_side: BehindTheSdks) -> None:
     """If another value is found after a broken write, the write ends as a conflict and does not overwrite it."""
     before = azure_side.put(NAME, "old")
     azure_side.put(NAME, "of another tool")
@@ -165,7 +165,7 @@ async def test_a_link_to_another_service_is_not_followed(azure_side: BehindTheSd
     assert azure_side.azure.counts[operation] == 1
 
 
-async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks) -> None:
+async def test_a_change_by_another_writer_is_always_found(azure_side: BehindTheSdks) -> None:
     """A listing saves the read of an unchanged value, never of an overwritten one, even in the same second."""
     vault = azure_side.azure.state.vault("main")
     names = [f"kept-{number}" for number in range(6)]
@@ -195,7 +195,7 @@ async def test_what_somebody_overwrote_is_always_found(azure_side: BehindTheSdks
     assert found.fingerprint == azure_side.fingerprinter.of(SecretValue("of another tool"))
 
 
-async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written(azure_side: BehindTheSdks) -> None:
+async def test_a_stale_read_returns_what_this_process_wrote(azure_side: BehindTheSdks) -> None:
     """However many reads are stale, the process knows its own version."""
     before = azure_side.put(NAME, "old")
     azure_side.azure.faults.add(Fault(operation="setSecret", kind="stale", reads=20, times=1))
@@ -205,7 +205,7 @@ async def test_a_read_from_before_a_write_of_this_process_shows_what_was_written
     assert (found.version, found.fingerprint) == (made, azure_side.fingerprinter.of(SecretValue(PRIMARY)))
 
 
-async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) -> None:
+async def test_a_change_that_was_not_kept_is_not_sent_again(azure_side: BehindTheSdks) -> None:
     """The vault accepts tags but does not store them: that is an error each time, with one request in total."""
     version = azure_side.put(NAME, PRIMARY)
     azure_side.azure.faults.add(Fault(operation="updateSecret", kind="ignored"))
@@ -215,7 +215,7 @@ async def test_an_ignored_change_is_not_sent_again(azure_side: BehindTheSdks) ->
     assert azure_side.azure.counts["updateSecret"] == 1
 
 
-async def test_a_vault_that_is_read_only_has_carried_nothing_out(azure_side: BehindTheSdks) -> None:
+async def test_a_read_only_vault_after_a_failover_did_not_write(azure_side: BehindTheSdks) -> None:
     """After a failover the vault says so itself: the write failed, and keysync does not wait for it."""
     azure_side.azure.state.vault("main").read_only = True
     with pytest.raises(CallFailed) as failed:
