@@ -22,7 +22,7 @@ Presence: TypeAlias = Literal["there", "gone"]
 
 
 class AccountExistence(Protocol):
-    """Checks whether an account exists."""
+    """Checks whether accounts exist, for one search: it may keep the listings that it made."""
 
     async def presence(self, account: str) -> Presence:
         """`gone` only on a 404 of the account *and* its absence from a complete listing. Raises CallFailed otherwise."""
