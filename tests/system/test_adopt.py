@@ -35,7 +35,7 @@ def writes(world: World) -> int:
     return world.running.do(lambda azure: sum(azure.counts[name] for name in changing))
 
 
-def test_adopt_shows_first_and_sets_only_tags_where_the_value_is_right(make_quick_world: MakeWorld) -> None:
+def test_adopt_previews_and_sets_only_tags_if_the_value_is_equal(make_quick_world: MakeWorld) -> None:
     """Without --yes nothing is written. With --yes the secret keeps its one version and its tags, and gets keysync's
     tags.
     """
@@ -59,7 +59,7 @@ def test_adopt_shows_first_and_sets_only_tags_where_the_value_is_right(make_quic
     assert (adopt(world).code, adopt(world).outcomes()) == (0, {})
 
 
-def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None:
+def test_a_different_value_needs_replace(make_quick_world: MakeWorld) -> None:
     """`adopt` alone names the owner and refuses. `--replace` previews, and `--replace --yes` writes one version."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", tags={"team": "render"})))
     world.configure(["alpha"])
@@ -89,7 +89,7 @@ def test_a_value_that_differs_takes_replace(make_quick_world: MakeWorld) -> None
     ],
     ids=["terraform", "another-owner", "another-account", "half-marked"],
 )
-def test_the_tag_of_another_tool_needs_replace_even_with_the_right_value(
+def test_another_tools_tag_needs_replace_even_with_an_equal_value(
     make_quick_world: MakeWorld, tags: dict[str, str], whose: str
 ) -> None:
     """An equal value does not make another tool's secret managed. The note names the flag that adopts it without a
@@ -109,7 +109,7 @@ def test_the_tag_of_another_tool_needs_replace_even_with_the_right_value(
     assert version.tags == marks("alpha")
 
 
-def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
+def test_adopt_changes_no_other_secret(make_quick_world: MakeWorld) -> None:
     """Apart from the adopted secrets, none is created, updated, enabled, recovered or removed."""
     gone = secret("gamma", tags=marks("gamma", owner="us"))
     theirs = secret("alpha", value=LIVE["primary"])
@@ -129,7 +129,7 @@ def test_adopt_touches_nothing_else(make_quick_world: MakeWorld) -> None:
     assert version.tags == marks("alpha", owner="us")
 
 
-def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_quick_world: MakeWorld) -> None:
+def test_adopt_setting_adopts_untagged_secrets_with_equal_values(make_quick_world: MakeWorld) -> None:
     """With `adopt: true` on an account, a sync adopts its untagged secrets of equal value, but no others and no other
     account's.
     """
@@ -164,7 +164,7 @@ def test_the_setting_of_an_account_takes_over_what_is_unmarked_and_right(make_qu
     assert world.sync().outcomes()[NAME] == "unchanged"
 
 
-def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world: MakeWorld) -> None:
+def test_a_new_owner_adopts_managed_secrets_without_an_owner(make_quick_world: MakeWorld) -> None:
     """Secrets from before `owner` was set are kept, with a note. `adopt --yes` adds the owner without a version."""
     world = make_quick_world(ALPHA)
     world.configure(["alpha"])
@@ -181,7 +181,7 @@ def test_an_owner_that_is_new_adopts_what_was_ours_without_one(make_quick_world:
     assert {item["reason"] for item in world.sync().report["items"]} == {None}
 
 
-def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> None:
+def test_a_certificates_secret_is_not_adopted(make_quick_world: MakeWorld) -> None:
     """Even `--replace --yes` leaves it unchanged. As the refusal says, another name in `secrets` serves the account."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha", managed=True)))
     world.configure(["alpha"])
@@ -193,7 +193,7 @@ def test_a_certificates_name_is_not_taken_over(make_quick_world: MakeWorld) -> N
     assert world.sync().outcomes() == {"main/alpha-one": "created", "main/alpha-two": "created"}
 
 
-def test_read_only_holds_for_adopt(make_quick_world: MakeWorld) -> None:
+def test_read_only_applies_to_adopt(make_quick_world: MakeWorld) -> None:
     """The kill switch overrides --yes."""
     world = make_quick_world(ALPHA, vaults=holding(secret("alpha")))
     world.configure(["alpha"], read_only=True)

@@ -32,7 +32,7 @@ def promtool(*arguments: str) -> str:
     return alert
 
 
-def test_promtool_takes_the_rules() -> None:
+def test_promtool_accepts_the_rules() -> None:
     """promtool accepts expressions and templates, and finds all rules."""
     assert f"{len(rules())} rules found" in promtool("check", "rules", str(RULES))
 
@@ -52,7 +52,7 @@ def world(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> World:
     )
 
 
-def test_a_real_prometheus_fires_at_a_real_daemon(world: World, tmp_path: Path) -> None:
+def test_a_real_prometheus_fires_alerts_for_a_real_daemon(world: World, tmp_path: Path) -> None:
     """The unchanged rules, with their own `for`, name each failing account and no healthy one.
 
     The same server answers the dashboard's queries, so the test waits only one minute.

@@ -126,7 +126,7 @@ def test_a_command_with_a_wrong_file_makes_no_request(make_world: MakeWorld) -> 
     assert f"{world.path}: there is no such file" in refused(world, world.run("plan"))
 
 
-def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) -> None:
+def test_a_wrong_command_line_makes_no_request(make_world: MakeWorld) -> None:
     """For an unknown account or log level the message lists the known ones."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
@@ -145,7 +145,7 @@ def test_a_command_line_that_is_wrong_makes_no_request(make_world: MakeWorld) ->
 
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
-def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: str) -> None:
+def test_orphans_are_not_removed_without_an_owner(make_world: MakeWorld, mode: str) -> None:
     """Orphans are removed only if the configuration names the owner of the secrets."""
     world = make_world("alpha")
     world.configure(["alpha"], orphans=mode)
@@ -165,9 +165,7 @@ def test_orphans_are_not_touched_without_an_owner(make_world: MakeWorld, mode: s
         ),
     ],
 )
-def test_an_environment_that_no_call_could_use_makes_no_request(
-    make_world: MakeWorld, name: str, value: str, expected: str
-) -> None:
+def test_an_unusable_environment_makes_no_request(make_world: MakeWorld, name: str, value: str, expected: str) -> None:
     """The message names the variable and does not repeat a password in it."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -177,7 +175,7 @@ def test_an_environment_that_no_call_could_use_makes_no_request(
 
 
 @pytest.mark.parametrize("discovered", [False, True])
-def test_a_mounted_token_that_is_not_there_makes_no_request(make_world: MakeWorld, discovered: bool) -> None:
+def test_a_missing_token_file_makes_no_request(make_world: MakeWorld, discovered: bool) -> None:
     """The message names the variable and its value, for listed and for discovered accounts."""
     world = make_world("alpha")
     found: dict[str, Any] = {"discover": [{"subscription_id": GUID, "vaults": ["main"]}]} if discovered else {}

@@ -39,9 +39,7 @@ def stored(azure: RunningAzure) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("module", ["sequential", "threads", "asyncio_"])
-def test_a_script_writes_what_differs_and_nothing_else(
-    module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_script_writes_only_secrets_that_differ(module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """First a missing secret and one with another value are written; later only the secret of the regenerated key."""
     old = {"name": "acct1-primary-key", "value": "old", "tags": {"team": "render"}}
     with running_azure(data(*NAMES, vaults=({"name": "main", "secrets": [old]},))) as azure:

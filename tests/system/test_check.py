@@ -54,7 +54,7 @@ def rewrite(world: World, change: Callable[[dict[str, Any]], None]) -> None:
     world.path.write_text(json.dumps(document))
 
 
-def test_a_good_world_is_all_right_and_stays_as_it_is(make_world: MakeWorld) -> None:
+def test_a_correct_setup_passes_and_stays_unchanged(make_world: MakeWorld) -> None:
     """Exit code 0, a mark on each line, and no new version, tag or secret."""
     world = make_world("alpha", "beta")
     world.configure(["alpha", "beta"])
@@ -202,7 +202,7 @@ def test_an_untrusted_certificate_is_reported_as_such(make_world: MakeWorld) -> 
     assert world.running.do(lambda azure: dict(azure.counts)) == {}
 
 
-def test_who_is_not_let_in_is_not_said_to_be_let_write(make_world: MakeWorld) -> None:
+def test_a_refused_sign_in_does_not_prove_write_access(make_world: MakeWorld) -> None:
     """A refusal by Entra also has status 400, but proves nothing about the vault."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -236,7 +236,7 @@ def sign_in_by_certificate(world: World, end: datetime) -> None:
         (40, None, 0, ""),
     ],
 )
-def test_a_certificate_is_a_finding_before_it_stops_signing_in(
+def test_a_certificate_is_reported_before_it_expires(
     make_world: MakeWorld, days: float, level: str | None, code: int, verb: str
 ) -> None:
     """An expired certificate is a problem; one that expires within thirty days is a warning.
@@ -318,7 +318,7 @@ def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWor
     assert "keysync accounts" in one["hint"]
 
 
-def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_world: MakeWorld) -> None:
+def test_a_wrong_tenant_names_its_variable_and_no_vault_is_ok(make_world: MakeWorld) -> None:
     """The vault's challenge names the correct tenant, so the vault answers. It is still not shown as in order."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -333,7 +333,7 @@ def test_a_wrong_tenant_names_its_variable_and_no_vault_is_plainly_right(make_wo
     assert all("AZURE_TENANT_ID" in one["hint"] and "no token" in one["message"] for one in vaults)
 
 
-def test_a_client_secret_that_is_wrong_names_where_it_is_read_from(make_world: MakeWorld) -> None:
+def test_a_wrong_client_secret_names_its_source(make_world: MakeWorld) -> None:
     """The hint names the variable, or the key and the file."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -369,7 +369,7 @@ def test_a_missing_permission_of_an_access_policy_names_the_permission(make_worl
         assert "content_type" not in one["hint"]
 
 
-def test_an_unknown_api_version_names_the_key_and_the_version_on_offer(make_world: MakeWorld) -> None:
+def test_an_unknown_api_version_names_the_key_and_the_available_version(make_world: MakeWorld) -> None:
     """As in a sovereign cloud with older versions: the hint says what to write under `api_versions`."""
     world = make_world("alpha", vaults=({"name": "main", "api_versions": ["7.3", "7.4"]},))
     world.configure(["alpha"])
@@ -396,7 +396,7 @@ def test_many_accounts_with_one_wrong_client_secret_are_one_problem(make_world: 
     assert [line["event"] for line in ran.log if line["level"] == "error"] == ["secret.failed"]
 
 
-def test_a_vault_that_refuses_sets_gets_no_tick_for_its_secrets(make_world: MakeWorld) -> None:
+def test_secrets_of_a_vault_that_refuses_writes_are_not_ok(make_world: MakeWorld) -> None:
     """`check` does not mark the secrets that a run would create there as ok."""
     world = make_world("alpha", vaults=({"name": "main", "denied": ["setSecret"]},))
     world.configure(["alpha"])

@@ -10,7 +10,7 @@ from tests.system.conftest import World
 HOSTILE = "a\x1b[2Jb\x9b31mc\u202ed"
 
 
-def test_the_console_log_holds_no_control_character(make_quick_world: Callable[..., World]) -> None:
+def test_the_console_log_has_no_control_characters(make_quick_world: Callable[..., World]) -> None:
     """The console log shows a service's code, message and target without control characters."""
     world = make_quick_world("sampleacct")
     world.configure(["sampleacct"])

@@ -157,19 +157,19 @@ def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: 
     return killed
 
 
-def test_a_run_killed_at_any_of_its_writes_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
+def test_the_next_run_completes_a_run_killed_at_any_write(make_world: MakeWorld, keysync: WarmKeysync) -> None:
     """Two changed keys, one secret to create and one to adopt: four writes, each stopped before and after its
     effect."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation in WRITES) == 8
 
 
-def test_a_run_killed_at_any_of_its_requests_is_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync) -> None:
+def test_the_next_run_completes_a_run_killed_at_any_request(make_world: MakeWorld, keysync: WarmKeysync) -> None:
     """The same for requests that only read or sign in."""
     assert kill_at_each(*small_world(make_world), keysync, lambda moment: moment.operation not in WRITES) > 20
 
 
 @pytest.mark.parametrize("recover_delay", [0.0, pytest.param(0.2, marks=pytest.mark.slow)])
-def test_a_run_killed_while_it_brings_secrets_back_is_healed_by_the_next(
+def test_the_next_run_completes_a_run_killed_while_recovering(
     make_world: MakeWorld, keysync: WarmKeysync, recover_delay: float
 ) -> None:
     """A recovery continues after the kill. Recovered and enabled secrets have an old value; the next run updates
@@ -198,7 +198,7 @@ def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
     assert vault.find_deleted("alpha-primary-key") is None
 
 
-def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_world: MakeWorld) -> None:
+def test_the_next_run_completes_an_installed_command_killed_after_a_write(make_world: MakeWorld) -> None:
     """Once without a forked process: the command starts as everywhere, in a new interpreter."""
     world, slots = small_world(make_world)
     start = Snapshot.of(world.running)
@@ -215,7 +215,7 @@ def test_an_installed_command_killed_after_its_write_is_healed_by_the_next(make_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chunk", range(CHUNKS))
-def test_runs_killed_at_random_are_healed_by_the_next(make_world: MakeWorld, keysync: WarmKeysync, chunk: int) -> None:
+def test_the_next_run_completes_runs_killed_at_random(make_world: MakeWorld, keysync: WarmKeysync, chunk: int) -> None:
     """300 kills in total, in a random world for each chunk; KEYSYNC_CRASH_SEED repeats a run."""
     seed = f"{os.environ.get('KEYSYNC_CRASH_SEED') or time.time_ns()}"
     print(f"KEYSYNC_CRASH_SEED={seed}")  # noqa: T201  # shown by pytest if the test fails

@@ -140,7 +140,7 @@ def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
     assert daemon.account("fine")["state"] in {"in_sync", "changed"}
 
 
-def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
+def test_a_denied_account_does_not_affect_the_others(shared: Shared) -> None:
     """The page shows its failure, the hint and the time of the next try. All other accounts are in sync."""
     denied = shared.daemon.account("denied")
     assert denied["state"] == "failing"
@@ -152,7 +152,7 @@ def test_a_denied_account_leaves_the_others_alone(shared: Shared) -> None:
     assert newest(shared.world, "fine-primary-key") == live(shared.world, "fine")[0]
 
 
-def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
+def test_a_repeated_failure_is_logged_once(shared: Shared) -> None:
     """However many runs fail in the same way."""
     shared.daemon.until(lambda: served_by(shared.world, "listKeys", "denied") >= 3)
     shared.daemon.until_runs(1)
@@ -160,7 +160,7 @@ def test_a_failure_that_goes_on_is_one_line(shared: Shared) -> None:
     assert [line["key"] for line in lines] == ["primary"]
 
 
-def test_an_account_may_have_a_schedule_of_its_own(shared: Shared) -> None:
+def test_an_account_can_have_its_own_schedule(shared: Shared) -> None:
     """It has one run while the others have several."""
     assert served_by(shared.world, "listKeys", "fine") >= 3
     assert served_by(shared.world, "listKeys", "hourly") == 1
@@ -170,7 +170,7 @@ def test_an_account_may_have_a_schedule_of_its_own(shared: Shared) -> None:
     assert hourly["last_attempt"] <= fine["last_attempt"]
 
 
-def test_the_probes_tell_that_it_lives_and_is_ready(shared: Shared) -> None:
+def test_the_probes_report_liveness_and_readiness(shared: Shared) -> None:
     """The reply lists the stale accounts; they do not make the daemon unready."""
     daemon = shared.daemon
     live_reply = daemon.get("/healthz")
@@ -182,7 +182,7 @@ def test_the_probes_tell_that_it_lives_and_is_ready(shared: Shared) -> None:
     assert names == {"denied", "hung"}
 
 
-def test_the_page_and_the_api_tell_the_same(shared: Shared) -> None:
+def test_the_page_and_the_api_show_the_same(shared: Shared) -> None:
     """Both have every account, and the content security policy allows only the page's own resources."""
     status = shared.daemon.status()
     assert [one["name"] for one in status["accounts"]] == ["fine", "rotating", "denied", "hung", "hourly"]
@@ -263,7 +263,7 @@ def test_it_ends_in_time_and_with_the_write_in_flight(
 
 
 @pytest.mark.parametrize("reader", ["late", "silent", "gone"])
-def test_a_stderr_without_reader_stops_nothing(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
+def test_a_stderr_without_reader_does_not_stop_the_daemon(make_world: MakeWorld, tmp_path: Path, reader: str) -> None:
     """Neither a full pipe nor a closed one stops the runs, and the exit code is 0. The lines that are read are
     complete.
     """
@@ -297,7 +297,7 @@ def test_a_stderr_without_reader_stops_nothing(make_world: MakeWorld, tmp_path: 
         assert process.wait(60) == 0
 
 
-def test_it_ends_in_time_though_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
+def test_it_ends_in_time_although_everything_hangs(make_world: MakeWorld, warm: WarmKeysync, tmp_path: Path) -> None:
     """A write, the webhook and the trace collector all hang; one deadline covers them together."""
     world = make_world("alpha", "beta")
     context, bundle = loopback_tls(tmp_path)
@@ -369,7 +369,7 @@ def test_a_bad_configuration_is_an_error_at_the_start(make_world: MakeWorld, key
 # Signals
 
 
-def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_it_is_alive_but_not_ready_before_the_first_run(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """A rollout waits for it, and Kubernetes does not restart it."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
@@ -383,7 +383,7 @@ def test_it_is_not_ready_before_the_first_run_but_lives(make_world: MakeWorld, w
         daemon.until(lambda: daemon.get("/readyz").status == 200)
 
 
-def test_signals_at_the_very_start_do_no_harm(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_signals_at_the_start_are_harmless(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """A sidecar may send a signal as soon as it sees the file."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
@@ -407,7 +407,7 @@ def test_sigusr1_syncs_now(make_world: MakeWorld, warm: WarmKeysync) -> None:
         assert len(daemon.events("daemon.sync_now")) == 1
 
 
-def test_sighup_reloads_refuses_and_forgives(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_sighup_reloads_refuses_and_recovers(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """A bad file is refused; page, API, metrics and log show its findings. The old configuration stays active until the
     fix.
     """
@@ -454,7 +454,7 @@ def world_of(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> MakeWorl
     return make
 
 
-async def test_accounts_are_found_and_lost_while_it_runs(world_of: MakeWorld) -> None:
+async def test_accounts_are_discovered_and_removed_while_it_runs(world_of: MakeWorld) -> None:
     """A new account of the subscription is served. A deleted one disappears from the page, and its secrets stay."""
     late = {"name": "late", "tags": {"keysync": "yes"}}
     world = world_of({"name": "alpha", "tags": {"keysync": "yes"}}, {"name": "other"})
@@ -496,7 +496,7 @@ async def test_a_failed_listing_removes_no_account(world_of: MakeWorld) -> None:
         assert len(daemon.events("discovery.incomplete")) == 1
 
 
-async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(world_of: MakeWorld) -> None:
+async def test_discovered_accounts_that_would_share_a_secret_are_refused(world_of: MakeWorld) -> None:
     """The page shows that neither is served, and why."""
     world = world_of("twin", {"name": "twin", "resource_group": "elsewhere"})
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
@@ -511,7 +511,7 @@ async def test_found_accounts_that_would_share_a_secret_are_shown_as_refused(wor
     assert not world.versions("main", "twin-primary-key")
 
 
-async def test_accounts_come_and_go_with_the_file(world_of: MakeWorld) -> None:
+async def test_accounts_are_added_and_removed_with_the_file(world_of: MakeWorld) -> None:
     """A new account is served at once. A removed one disappears from page and metrics, and its secrets stay."""
     world = world_of("alpha", "beta")
     world.configure(["alpha"], **HOUR)
@@ -593,7 +593,7 @@ async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_pat
 
 
 @pytest.mark.slow
-def test_a_changed_file_is_noticed_by_the_process_itself(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_the_daemon_notices_a_changed_file(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """Within two checks, which are five seconds apart."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], **HOUR)
@@ -718,7 +718,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
         )
 
 
-async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(world_of: MakeWorld) -> None:
+async def test_a_vault_that_hangs_opens_its_breaker_with_default_timeouts(world_of: MakeWorld) -> None:
     """With 30 s for a request and 2 m for an account, four attempts with their pauses exceed the account's deadline."""
     world = world_of("alpha", "beta", "gamma")
     timeouts = {**TIMEOUTS, "request": "150ms", "account": "600ms"}
@@ -731,7 +731,7 @@ async def test_a_vault_that_hangs_opens_its_breaker_by_the_default_proportions(w
         assert vault["breaker"] != "closed"
 
 
-def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
+def test_a_blocked_run_writes_nothing_until_it_is_accepted(
     make_world: MakeWorld, warm: WarmKeysync, keysync: WarmKeysync
 ) -> None:
     """The daemon keeps checking, shows how to accept, and continues after a one-off run that accepts."""
@@ -765,7 +765,7 @@ def test_a_safety_stop_shows_writes_nothing_and_is_released_by_acceptance(
         assert newest(world, "alpha-primary-key") == new
 
 
-def test_read_only_watches_and_writes_nothing(make_world: MakeWorld, warm: WarmKeysync) -> None:
+def test_read_only_reports_drift_and_writes_nothing(make_world: MakeWorld, warm: WarmKeysync) -> None:
     """Drift is shown while it lasts, and logged once."""
     world = make_world("alpha")
     world.configure(["alpha"], **HOUR)
@@ -803,7 +803,7 @@ async def test_identical_failures_are_counted_until_they_change(world_of: MakeWo
         assert len(daemon.events("run.finished")) == 7
 
 
-async def test_two_keys_that_changed_at_once_are_warned_of(world_of: MakeWorld) -> None:
+async def test_two_keys_that_changed_at_once_cause_a_warning(world_of: MakeWorld) -> None:
     """Both are written, but clients of either key were cut off."""
     world = world_of("alpha")
     world.configure(["alpha"], **HOUR)
@@ -838,7 +838,7 @@ def is_enabled(world: World) -> bool:
     return bool(world.versions("main", "ghost-primary-key")[-1].enabled)
 
 
-async def test_an_orphan_is_removed_after_three_runs_that_prove_it(world_of: MakeWorld) -> None:
+async def test_an_orphan_is_removed_after_three_proving_runs(world_of: MakeWorld) -> None:
     """In each of them ARM replies 404 and the listing lacks the account; the first two only report."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **SECOND, owner="tests", orphans="disable")
@@ -853,7 +853,7 @@ async def test_an_orphan_is_removed_after_three_runs_that_prove_it(world_of: Mak
     assert not is_enabled(world)
 
 
-async def test_runs_that_are_asked_for_prove_nothing_faster(world_of: MakeWorld) -> None:
+async def test_requested_runs_do_not_count_as_proof(world_of: MakeWorld) -> None:
     """Three signals in quick succession are not three scheduled runs."""
     world = world_of("alpha", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     world.configure(["alpha"], **HOUR, owner="tests", orphans="disable")
@@ -882,7 +882,7 @@ async def test_no_orphan_is_removed_while_the_listing_fails(world_of: MakeWorld)
         assert len(disabled) == 1
 
 
-async def test_an_orphan_is_removed_though_an_account_has_a_schedule_of_its_own(world_of: MakeWorld) -> None:
+async def test_an_orphan_is_removed_although_an_account_has_its_own_schedule(world_of: MakeWorld) -> None:
     """Runs of the general schedule are proof enough; a skipped account does not reset the count."""
     world = world_of("alpha", "hourly", vaults=({"name": "main", "secrets": [ghost("tests")]},))
     hourly = {"name": "hourly", "schedule": {"every": "1h"}}

@@ -128,7 +128,7 @@ def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None
     assert list(temporary.rglob("*")) == []
 
 
-def test_what_an_emulator_prints_is_a_configuration(tmp_path: Path) -> None:
+def test_an_emulator_prints_a_configuration(tmp_path: Path) -> None:
     """A first sync needs only the printed configuration and variables."""
     data, ready, config = tmp_path / "data.yaml", tmp_path / "ready.json", tmp_path / "keysync.yaml"
     account = {"subscription_id": "11111111-2222-3333-4444-555555555555", "resource_group": "group", "name": "alpha"}

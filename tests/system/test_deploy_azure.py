@@ -124,7 +124,7 @@ def test_every_reference_of_a_template_resolves(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_every_resource_of_a_template_is_whole(name: str) -> None:
+def test_every_resource_of_a_template_is_complete(name: str) -> None:
     """It has an API version and a name, its parentheses are balanced, and its dependencies exist."""
     for one in nested(template(name)):
         assert re.fullmatch(
@@ -166,7 +166,7 @@ def test_configurations_are_valid(name: str) -> None:
     assert load_config(AZURE / name, {}).accounts
 
 
-def test_the_container_instance_holds_its_configuration() -> None:
+def test_the_container_instance_contains_its_configuration() -> None:
     """In base64, unchanged, at the path that keysync reads; the probe uses the port that keysync serves."""
     group = yaml(AZURE / "container-instance.yaml")["properties"]
     (volume,), (container,) = group["volumes"], group["containers"]
@@ -206,7 +206,9 @@ def programs(folder: Path, name: str, text: str) -> str:
     return str(place)
 
 
-def test_the_identity_is_made_and_gets_what_the_configuration_needs(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_the_identity_is_created_with_the_roles_that_the_configuration_needs(
+    make_world: MakeWorld, tmp_path: Path
+) -> None:
     """The federated credential names the service account, and `keysync role` grants the roles."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="us")
@@ -235,7 +237,7 @@ def test_the_identity_is_made_and_gets_what_the_configuration_needs(make_world: 
     assert [call[1] for call in ran.of("role", "assignment", "create")] == [PRINCIPAL, PRINCIPAL]
 
 
-def test_docker_run_serves_with_the_configuration_that_comes_with_it(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_docker_run_serves_with_the_supplied_configuration(make_world: MakeWorld, tmp_path: Path) -> None:
     """The arguments of docker: no root, a read-only file system and no secret values. A sync run works with exactly
     these.
     """

@@ -81,7 +81,7 @@ def world(make_world: MakeWorld) -> World:
 
 
 @pytest.mark.parametrize("via", ["list", "resource_graph"])
-def test_accounts_lists_what_is_covered(world: World, via: str) -> None:
+def test_accounts_lists_the_covered_accounts(world: World, via: str) -> None:
     """Each account has its source and state. A refused account makes the exit code 1. No key is requested."""
     world.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault", via=via)])
     ran = world.run("accounts", "--output", "json")
@@ -138,7 +138,7 @@ def test_accounts_without_discovery_makes_no_request(make_world: MakeWorld) -> N
     assert world.run("accounts").code == 2
 
 
-def test_a_run_serves_what_was_discovered_and_refuses_collisions(world: World) -> None:
+def test_a_run_serves_discovered_accounts_and_refuses_conflicts(world: World) -> None:
     """The next run serves new accounts; refused ones are items with a reason."""
     ran = world.sync()
     assert ran.code == 1
@@ -248,7 +248,7 @@ def test_a_clean_fleet_is_0_and_plan_and_adopt_see_it(make_world: MakeWorld) -> 
     assert "--account delta: no such account in the configuration, which has alpha, beta, gamma" in missing.err
 
 
-def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
+def test_an_incomplete_listing_serves_the_accounts_it_returned(world: World) -> None:
     """Exit code 1, the CloudError in the log, a warning with the scope and the fix. Everything else is synced."""
     aim(world, target=OTHER)
     ran = world.sync()
@@ -283,7 +283,7 @@ def test_a_listing_that_is_not_whole_serves_what_it_found(world: World) -> None:
         (discover(NOBODYS, via="resource_graph"), f"/subscriptions/{NOBODYS}", "BadRequest"),
     ],
 )
-def test_what_is_not_there_is_that_entrys_failure(make_world: MakeWorld, entry: Any, scope: str, code: str) -> None:
+def test_a_missing_scope_fails_only_its_entry(make_world: MakeWorld, entry: Any, scope: str, code: str) -> None:
     """Other entries and listed accounts are still served."""
     world = make_world("alpha", "beta")
     world.configure(["alpha"], discover=[entry, discover(name="b*")])
@@ -307,7 +307,7 @@ def test_a_filter_that_matches_nothing_is_a_warning_that_names_it(make_world: Ma
     assert "discover[0].name: 'x*' matches none of the 1 accounts there" in world.run("accounts").out
 
 
-def test_the_doctor_says_what_discovery_found(world: World) -> None:
+def test_check_reports_the_findings_of_discovery(world: World) -> None:
     """Refused accounts and scopes that cannot be listed are problems; accounts without keys are not."""
     aim(world, target=OTHER)
     ran = world.run("check", "--output", "json")
@@ -324,7 +324,7 @@ def orphan_rules(**more: Any) -> dict[str, Any]:
     return {"owner": "here", "orphans": "delete", "limits": {"removal_percent": 100}, **more}
 
 
-def test_nothing_is_removed_while_a_listing_is_not_whole(make_world: MakeWorld) -> None:
+def test_nothing_is_removed_while_a_listing_is_incomplete(make_world: MakeWorld) -> None:
     """Not even a proven orphan, because the other subscription could not be listed."""
     world = make_world("alpha", "beta", {"name": "gamma", "subscription_id": OTHER})
     entries = {"discover": [discover(SUBSCRIPTION, OTHER)]}

@@ -110,7 +110,7 @@ def test_a_variable_that_a_vault_needs_is_named_before_accounts_are_listed(make_
     assert world.running.do(lambda azure: dict(azure.counts)) == {}
 
 
-def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world: MakeWorld) -> None:
+def test_an_account_that_times_out_names_the_setting(make_world: MakeWorld) -> None:
     """The hint names the setting to raise, as for a single request that times out."""
     world = make_world({"name": "stuck", "fault": "hang"})
     world.configure(["stuck"], timeouts={"request": "30s", "account": "300ms", "collect": "100ms"})
@@ -121,7 +121,7 @@ def test_an_account_that_outruns_its_time_says_which_setting_that_is(make_world:
         assert "raise timeouts.account" in item["error"]["hint"]
 
 
-def test_a_run_whose_reader_has_gone_is_done_all_the_same(make_world: MakeWorld) -> None:
+def test_a_run_finishes_without_a_reader_of_stdout(make_world: MakeWorld) -> None:
     """`keysync sync | head -1` writes every secret and exits with the run's code."""
     world = make_world("alpha")
     world.configure(["alpha"])

@@ -36,7 +36,7 @@ def make(path: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["a FIFO", "a folder", "a device"])
-def test_a_metrics_file_that_is_no_file_makes_no_request(make_quick_world: MakeWorld, kind: str) -> None:
+def test_an_irregular_metrics_file_makes_no_request(make_quick_world: MakeWorld, kind: str) -> None:
     """Otherwise keysync would replace it, or wait forever."""
     world = make_quick_world("alpha")
     world.configure(["alpha"])
@@ -61,7 +61,7 @@ def test_a_metrics_file_behind_a_link_is_replaced(make_quick_world: MakeWorld) -
     assert [one.name for one in target.parent.iterdir()] == ["target.prom"]
 
 
-def test_a_ready_file_that_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_an_irregular_ready_file_is_refused(tmp_path: Path) -> None:
     """Before the server starts."""
     path = make(tmp_path / "ready.json", "a FIFO")
     ran = run_keysync("emulator", "--ready-file", str(path))

@@ -33,7 +33,7 @@ def stored(world: World, *faults: Fault) -> None:
 
 
 @pytest.mark.parametrize("offset", [-300, 0, 300])
-def test_another_writer_that_overtakes_a_create_is_left_alone(make_quick_world: MakeWorld, offset: int) -> None:
+def test_another_writers_version_after_a_create_is_not_overwritten(make_quick_world: MakeWorld, offset: int) -> None:
     """Its version is newer by the vault's clock, whatever this machine's clock says."""
     world = make_quick_world(ALPHA, vaults=({"name": "main", "clock_offset": offset},))
     world.configure([PRIMARY])
@@ -108,7 +108,7 @@ def test_a_change_that_the_vault_ignores_is_no_update(make_quick_world: MakeWorl
     assert values(world) == [LIVE["primary"]]
 
 
-def test_a_secret_that_cannot_be_marked_is_not_adopted(make_quick_world: MakeWorld) -> None:
+def test_a_secret_that_cannot_be_tagged_is_not_adopted(make_quick_world: MakeWorld) -> None:
     """Without its tags the secret is not managed, so the adoption is refused."""
     world = make_quick_world(ALPHA, vaults=({"name": "main", "secrets": [secret("alpha", value=LIVE["primary"])]},))
     world.configure([PRIMARY], adopt=True)

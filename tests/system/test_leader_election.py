@@ -101,7 +101,7 @@ def lead(daemon: Daemon) -> Any:
     return daemon.status()["leader"]
 
 
-def test_one_replica_leads_and_the_other_is_standby_until_its_turn(
+def test_one_replica_leads_and_the_other_is_standby(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
     """The standby is ready, reports its state, reads nothing, and takes over at once when the leader ends."""
@@ -194,7 +194,7 @@ class Rotation:
             self._thread.join()
 
 
-def test_a_standby_that_may_not_read_the_lease_is_not_ready(
+def test_a_standby_without_access_to_the_lease_is_not_ready(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
     """A rollout waits for it and keeps the leader. It becomes ready once the role exists, without a restart."""
@@ -268,7 +268,7 @@ def test_a_leader_that_is_cut_off_stops_writing_before_another_begins(
 
 
 @pytest.mark.slow
-def test_a_leader_that_was_frozen_writes_nothing_when_it_goes_on(
+def test_a_frozen_leader_writes_nothing_when_it_continues(
     make_replicas: Callable[..., Replicas], kubernetes: Kubernetes
 ) -> None:
     """It was frozen during a write, and did not learn of the new leader."""
@@ -322,7 +322,7 @@ def test_a_write_that_hangs_is_cut_off_before_another_begins(
     assert (first.end(), second.end()) == (0, 0)
 
 
-def test_each_shard_has_a_lease_of_its_own(make_replicas: Callable[..., Replicas], kubernetes: Kubernetes) -> None:
+def test_each_shard_has_its_own_lease(make_replicas: Callable[..., Replicas], kubernetes: Kubernetes) -> None:
     """Both lead, each its own shard."""
     accounts = [f"account{number}" for number in range(6)]
     replicas = make_replicas(*accounts)
@@ -347,7 +347,7 @@ async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyP
         open_election(election_of(), None, {})
 
 
-def test_without_a_way_to_kubernetes_the_start_fails(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_the_start_fails_without_access_to_kubernetes(make_world: MakeWorld, tmp_path: Path) -> None:
     """With exit code 2, and before any request."""
     world = make_world("fine")
     world.configure(["fine"], **CONFIG)

@@ -212,7 +212,7 @@ def everything_failed(stage: Planted) -> dict[str, Ran]:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_no_fault_brings_a_secret_out(stage: Planted, everything_failed: dict[str, Ran], name: str) -> None:
+def test_no_fault_leaks_a_secret(stage: Planted, everything_failed: dict[str, Ran], name: str) -> None:
     """With every failure, the debug log, the report and the files contain no secret."""
     ran = everything_failed[name]
     assert ran.code == 1, ran.err[-2000:]
@@ -302,7 +302,7 @@ keysync.cli.main.main()
 @pytest.mark.parametrize(
     "broken", ["target.KeyVault.read = fails", "keysync.cli.sync._print = fails", "target.reveal = fails"]
 )
-def test_a_fault_of_keysync_shows_no_secret(stage: Planted, broken: str) -> None:
+def test_a_bug_in_keysync_shows_no_secret(stage: Planted, broken: str) -> None:
     """An unexpected exception is logged with its type and position, without its text."""
     stage.aim([])
     key = stage.secrets["get0empty primary"]
@@ -402,7 +402,7 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
     return Left(said, code)
 
 
-def test_a_daemon_shows_no_secret_wherever_it_speaks(stage: Planted, daemon_left: Left) -> None:
+def test_a_daemon_shows_no_secret_in_any_output(stage: Planted, daemon_left: Left) -> None:
     """Log, page, API, probes, metrics, webhook and traces contain no secret."""
     said = daemon_left.said
     assert daemon_left.code == 0, said["log"][-2000:]
@@ -476,7 +476,7 @@ def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
     assert text.endswith(" behind")
 
 
-def test_the_search_finds_what_it_is_to_find(tmp_path: Path) -> None:
+def test_the_search_finds_every_form_of_a_secret(tmp_path: Path) -> None:
     """It finds a secret in each of its forms, and a token, in both streams and in files of any folder depth."""
     key = base64.b64encode(os.urandom(64)).decode()
     planted = {"key": key, "unmanaged": FOREIGN}

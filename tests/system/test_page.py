@@ -87,7 +87,7 @@ async def shown() -> AsyncIterator[Shown]:
             yield page
 
 
-async def test_the_browser_has_nothing_against_it(shown: Shown):
+async def test_the_browser_reports_no_error(shown: Shown):
     """No error in the console or of the network, and no breach of the content policy, for any kind of snapshot."""
     for status in (varied(), make_status(), fleet(500), replace(varied(), stopped="a limit", config_error="wrong")):
         shown.current = status
@@ -97,7 +97,7 @@ async def test_the_browser_has_nothing_against_it(shown: Shown):
     assert shown.tab.complaints() == []
 
 
-async def test_it_can_be_read_by_ear(shown: Shown):
+async def test_it_is_accessible_to_screen_readers(shown: Shown):
     """Landmarks, one main heading with the state, a heading and a named table for each part, named controls."""
     await shown.open()
     tree = await shown.tree()
@@ -121,7 +121,7 @@ async def test_it_can_be_read_by_ear(shown: Shown):
     assert ("button", "Show") in tree
 
 
-async def test_cards_on_a_phone_are_still_a_table_by_ear(shown: Shown):
+async def test_cards_on_a_phone_are_still_a_table_for_screen_readers(shown: Shown):
     """The narrow layout does not change the accessibility tree."""
     await shown.tab.size(320, 700, phone=True)
     await shown.open()
@@ -209,7 +209,7 @@ async def test_a_refresh_keeps_the_reading_position(shown: Shown):
     assert shown.tab.complaints() == []
 
 
-async def test_a_daemon_that_is_gone_is_shown(shown: Shown):
+async def test_the_page_shows_that_the_daemon_is_gone(shown: Shown):
     """Old data is marked as old until the daemon answers again."""
     hurry = "window.waiting = []; window.setTimeout = (action) => window.waiting.push(action);"
     await shown.tab.send("Page.addScriptToEvaluateOnNewDocument", source=hurry)

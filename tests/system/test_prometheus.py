@@ -101,7 +101,7 @@ def world(make_world: MakeWorld) -> World:
 
 
 @pytest.mark.usefixtures("tools")
-def test_promtool_has_nothing_against_a_scrape(world: World) -> None:
+def test_promtool_finds_no_problem_in_a_scrape(world: World) -> None:
     """Names, types, units and help texts follow Prometheus's rules: exit code 0 and no output."""
     with running(world) as daemon:
         scrape = daemon.scrape()
@@ -111,7 +111,7 @@ def test_promtool_has_nothing_against_a_scrape(world: World) -> None:
 
 
 @pytest.mark.usefixtures("tools")
-def test_the_textfile_of_a_one_off_run_is_as_clean(world: World, tmp_path: Path) -> None:
+def test_promtool_finds_no_problem_in_a_textfile(world: World, tmp_path: Path) -> None:
     """node_exporter refuses a malformed file together with all others."""
     path = tmp_path / "keysync.prom"
     assert world.sync("--metrics-file", str(path)).code == 1
@@ -138,7 +138,7 @@ def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
         assert [one["metric"]["account"].rsplit("/", 1)[-1] for one in seen] == ["alpha"]
 
 
-def test_what_a_reload_takes_out_is_gone_from_the_metrics(world: World) -> None:
+def test_metrics_of_accounts_removed_by_a_reload_disappear(world: World) -> None:
     """A series of an account that is no longer served would raise a false alarm."""
     with running(world) as daemon:
         before = daemon.scrape()

@@ -91,7 +91,7 @@ def test_a_proxy_that_wants_other_credentials_is_asked_once(config: Path) -> Non
     assert len(proxy.connects) == 2
 
 
-def test_a_default_credential_behind_a_dead_proxy_is_about_the_proxy(config: Path) -> None:
+def test_a_default_credential_behind_a_dead_proxy_reports_the_proxy(config: Path) -> None:
     """The credential chain drops the proxy's error; its hint would be to configure another credential."""
     text = config.read_text().replace(
         f"{{type: client_secret, tenant_id: {TENANT}, client_id: {TENANT}, client_secret_file: secret}}",

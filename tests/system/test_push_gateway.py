@@ -19,7 +19,7 @@ def gateway() -> Iterator[Receiver]:
         yield receiver
 
 
-def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway: Receiver) -> None:
+def test_a_run_pushes_its_metrics(make_world: MakeWorld, gateway: Receiver) -> None:
     """The metrics are those of the textfile, in a group for the installation and its shard."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="prod")
@@ -38,7 +38,7 @@ def test_a_run_leaves_its_metrics_at_the_gateway(make_world: MakeWorld, gateway:
     assert not any(value.encode() in pushed.body for value in live)
 
 
-def test_a_gateway_that_refuses_changes_nothing_but_the_log(make_world: MakeWorld, gateway: Receiver) -> None:
+def test_a_gateway_that_refuses_affects_only_the_log(make_world: MakeWorld, gateway: Receiver) -> None:
     """The report is complete, the exit code is the sync's, and a warning describes the failed push."""
     world = make_world("alpha")
     world.configure(["alpha"])

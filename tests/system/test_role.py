@@ -119,7 +119,7 @@ def a_life(world: World, configure: Callable[..., None]) -> None:
 
 
 @pytest.mark.parametrize("recover", ["report", "owned"])
-def test_what_a_run_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld, recover: str) -> None:
+def test_the_role_grants_exactly_what_a_run_needs(make_quick_world: MakeWorld, recover: str) -> None:
     """One account and one vault; `recover: owned` needs one more action, which is used."""
     world = make_quick_world("alpha")
     vaults = world.running.azure.endpoints.vaults
@@ -139,7 +139,7 @@ def test_what_a_run_asks_for_is_what_the_role_grants(make_quick_world: MakeWorld
 
 
 @pytest.mark.parametrize("where", ["all", "vault", "account"])
-def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where: str) -> None:
+def test_read_only_needs_no_write_access(make_quick_world: MakeWorld, where: str) -> None:
     """Neither a run nor `check`, for each way to set read-only."""
     world = make_quick_world("alpha")
     url = world.running.azure.endpoints.vaults["main"]
@@ -157,7 +157,7 @@ def test_what_is_read_only_asks_for_no_write(make_quick_world: MakeWorld, where:
 
 
 @pytest.mark.parametrize("mode", ["disable", "delete"])
-def test_removal_of_orphans_asks_for_what_its_roles_grant(make_quick_world: MakeWorld, mode: str) -> None:
+def test_the_role_grants_exactly_what_removal_of_orphans_needs(make_quick_world: MakeWorld, mode: str) -> None:
     """In a vault with writes, and in a vault that is no longer written to."""
     world = make_quick_world("alpha", "beta", vaults=("main", "old"))
     more: dict[str, Any] = {"owner": "us", "orphans": mode, "limits": {"removal_percent": 100}}
@@ -183,7 +183,7 @@ def test_removal_of_orphans_asks_for_what_its_roles_grant(make_quick_world: Make
 
 
 @pytest.mark.parametrize("more", [{}, {"resource_groups": [GROUP]}, {"via": "resource_graph"}])
-def test_discovery_asks_for_what_the_role_grants(make_quick_world: MakeWorld, more: dict[str, Any]) -> None:
+def test_the_role_grants_exactly_what_discovery_needs(make_quick_world: MakeWorld, more: dict[str, Any]) -> None:
     """By subscription, by resource group and by Resource Graph."""
     world = make_quick_world("alpha", "beta")
     url = world.running.azure.endpoints.vaults["main"]
@@ -226,7 +226,7 @@ def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
     (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
     (["--output", "yaml"], "yaml"),
 ])  # fmt: skip
-def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: list[str], message: str) -> None:
+def test_a_wrong_command_line_exits_with_2(make_world: MakeWorld, arguments: list[str], message: str) -> None:
     """The reason on stderr, and nothing on stdout."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -235,7 +235,7 @@ def test_a_command_line_that_is_wrong_is_2(make_world: MakeWorld, arguments: lis
     assert message in ran.err
 
 
-def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
+def test_a_wrong_configuration_exits_with_2(make_world: MakeWorld) -> None:
     """With file and position, as for other commands."""
     world = make_world("alpha")
     world.configure(["alpha"], owmer="us")
@@ -244,7 +244,7 @@ def test_a_configuration_that_is_wrong_is_2(make_world: MakeWorld) -> None:
     assert "did you mean 'owner'?" in ran.err
 
 
-def test_the_kill_switch_takes_the_writing_roles_away(make_world: MakeWorld) -> None:
+def test_the_kill_switch_removes_the_writing_roles(make_world: MakeWorld) -> None:
     """KEYSYNC_READ_ONLY works as in a run, and the output says so."""
     world = make_world("alpha")
     world.configure(["alpha"])

@@ -57,7 +57,7 @@ def stored(world: World, key: str) -> str:
     return value
 
 
-def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world: World, walk: Walk) -> None:
+def test_an_application_that_follows_the_guide_always_has_a_live_key(world: World, walk: Walk) -> None:
     """Both keys are new at the end, each is written once, and none is regenerated while it is in use."""
     names, begin, secondary, switch, primary, end = walkthrough.blocks("rotation.md", "walk")
     assert names.strip() == f"account={ACCOUNT} group={GROUP}"
@@ -76,7 +76,7 @@ def test_an_application_that_follows_the_guide_has_a_live_key_all_the_time(world
     assert [len(world.versions(VAULT, f"{ACCOUNT}-{key}-key")) for key in KEYS] == [2, 2]
 
 
-def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) -> None:
+def test_a_manually_written_key_is_managed_again(world: World, walk: Walk) -> None:
     """The guide's part for a time without keysync ends with a managed secret."""
     names, by_hand, restored = walkthrough.blocks("rotation.md", "by hand")
     assert names.strip() == f"account={ACCOUNT} group={GROUP} vault={VAULT}"
@@ -90,7 +90,7 @@ def test_a_key_that_was_written_by_hand_is_given_back(world: World, walk: Walk) 
     assert world.sync().outcomes()[f"{VAULT}/{ACCOUNT}-secondary-key"] == "updated"
 
 
-def test_a_leaked_key_dies_and_its_successor_is_written_in_one_line(world: World, walk: Walk) -> None:
+def test_one_command_replaces_a_leaked_key(world: World, walk: Walk) -> None:
     """The guide's emergency command."""
     (line,) = (
         block

@@ -101,7 +101,7 @@ def only_command(text: str) -> str:
 # 1: ownership
 
 
-def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick_world: MakeWorld) -> None:
+def test_an_unmanaged_secret_is_refused_with_its_owner_and_a_fix(make_quick_world: MakeWorld) -> None:
     """Report and log name the owner. The suggested command replaces this secret and no other account's."""
     tags: dict[str, dict[str, str]] = {
         "hand": {"team": "render"},
@@ -132,7 +132,7 @@ def test_a_unmanaged_secret_is_refused_with_its_owner_and_the_way_out(make_quick
     assert [version.value for version in world.versions("main", "hand-primary-key")] == ["by-hand"]
 
 
-def test_a_right_value_without_our_marks_is_unchanged_with_a_note(make_quick_world: MakeWorld) -> None:
+def test_an_equal_value_without_our_tags_is_unchanged_with_a_note(make_quick_world: MakeWorld) -> None:
     """Exit code 0 and a note. The note's command tags the secret, which is kept in sync from then on."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha", value=LIVE["primary"])),))
     world.configure([PRIMARY])
@@ -155,7 +155,7 @@ def test_a_certificates_secret_is_refused(make_quick_world: MakeWorld) -> None:
     assert "another name in `secrets`" in item(ran)["reason"]
 
 
-def test_our_tags_are_not_the_users_to_set(make_quick_world: MakeWorld) -> None:
+def test_users_cannot_set_our_tags(make_quick_world: MakeWorld) -> None:
     """A setting in a vault's `tags` that would override a keysync tag ends the command before the first request."""
     world = make_quick_world("alpha")
     for tag in ("managed-by", "keysync-owner", "Keysync-Source"):
@@ -166,7 +166,7 @@ def test_our_tags_are_not_the_users_to_set(make_quick_world: MakeWorld) -> None:
     assert count(world, "token", "getSecret") == 0
 
 
-def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world: MakeWorld) -> None:
+def test_a_secret_created_between_plan_and_write_is_not_overwritten(make_quick_world: MakeWorld) -> None:
     """A free name is checked again before the write. The suggested command also checks it, and refuses it as
     unmanaged."""
     world = make_quick_world(ALPHA)
@@ -181,7 +181,7 @@ def test_what_appears_between_plan_and_write_is_not_overwritten(make_quick_world
     assert [version.value for version in world.versions("main", "alpha-primary-key")] == ["by-hand"]
 
 
-def test_the_command_of_a_refusal_takes_over_no_other_accounts_secret(make_quick_world: MakeWorld) -> None:
+def test_the_command_of_a_refusal_adopts_no_other_accounts_secret(make_quick_world: MakeWorld) -> None:
     """With two accounts of one name in two groups, the command for one leaves the other's secret unchanged."""
     twin = {"name": "alpha", "resource_group": "other-group"}
     world = make_quick_world("alpha", twin, vaults=(holding(secret("alpha"), secret("twin")),))
@@ -191,7 +191,7 @@ def test_the_command_of_a_refusal_takes_over_no_other_accounts_secret(make_quick
     assert [version.value for version in world.versions("main", "twin-primary-key")] == ["by-hand"]
 
 
-def test_the_command_of_a_refusal_takes_over_no_other_vaults_secret(make_quick_world: MakeWorld) -> None:
+def test_the_command_of_a_refusal_adopts_no_secret_of_another_vault(make_quick_world: MakeWorld) -> None:
     """A command for a secret of one vault replaces nothing in another vault."""
     other = {"name": "other", "secrets": [secret("alpha", value="precious", tags={"managed-by": "terraform"})]}
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")), other))
@@ -287,7 +287,7 @@ def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeW
 
 
 @pytest.mark.parametrize("kept", ["primary", "secondary"])
-def test_one_key_that_changed_alone_is_no_warning(make_quick_world: MakeWorld, kept: str) -> None:
+def test_a_single_changed_key_causes_no_warning(make_quick_world: MakeWorld, kept: str) -> None:
     """The recommended procedure causes no warning."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), ours("old", name="secondary")),))
     world.running.do(lambda azure: setattr(azure.state.vault("main").find(f"alpha-{kept}-key").latest, "value", LIVE[kept]))  # type: ignore[union-attr]  # fmt: skip
@@ -300,7 +300,7 @@ def test_one_key_that_changed_alone_is_no_warning(make_quick_world: MakeWorld, k
 # 4: separate fields
 
 
-def test_metadata_alone_is_patched_and_a_new_value_carries_it(make_quick_world: MakeWorld) -> None:
+def test_metadata_is_patched_and_kept_by_a_new_value(make_quick_world: MakeWorld) -> None:
     """A later content type, expiry or tag makes no version. The next value has them, and other writers' tags too."""
     tags = {**marks("alpha"), "team": "render"}
     world = make_quick_world(ALPHA, vaults=(holding({**ours(LIVE["primary"]), "tags": tags}),))
@@ -355,7 +355,7 @@ def test_a_denial_by_policy_is_explained(make_quick_world: MakeWorld) -> None:
     assert version.expires
 
 
-def test_what_a_policy_demands_is_in_the_text(make_quick_world: MakeWorld) -> None:
+def test_the_text_has_the_requirements_of_a_policy(make_quick_world: MakeWorld) -> None:
     """The hint refers to the message for the requirements, so the message must be complete."""
     world = make_quick_world(ALPHA)
     world.configure([PRIMARY])
@@ -376,7 +376,7 @@ def test_a_disabled_secret_stays_disabled_until_the_command_is_run(make_quick_wo
     assert world.versions("main", "alpha-primary-key")[-1].value == LIVE["primary"]
 
 
-def test_disabled_enable_brings_ours_back_and_in_sync(make_quick_world: MakeWorld) -> None:
+def test_disabled_enable_enables_managed_secrets_and_syncs_them(make_quick_world: MakeWorld) -> None:
     """Managed ones are enabled: without a version if the value is right, else with one. Unmanaged ones stay
     disabled."""
     theirs = secret("beta", enabled=False, tags={"managed-by": "terraform"})
@@ -401,7 +401,9 @@ def test_disabled_enable_brings_ours_back_and_in_sync(make_quick_world: MakeWorl
 
 
 @pytest.mark.parametrize(("way", "outcome"), [(0, "updated"), (1, "created")], ids=["recover", "purge"])
-def test_a_deleted_namesake_is_reported_with_two_ways_out(make_quick_world: MakeWorld, way: int, outcome: str) -> None:
+def test_a_deleted_secret_of_the_same_name_is_reported_with_two_fixes(
+    make_quick_world: MakeWorld, way: int, outcome: str
+) -> None:
     """keysync neither recovers nor purges by itself. After either of two suggested commands the next run writes."""
     world = make_quick_world(ALPHA, vaults=(holding(deleted=[ours()], recover_delay=0),))
     world.configure([PRIMARY])
@@ -455,7 +457,7 @@ def test_a_recovery_that_is_not_allowed_names_the_action(make_quick_world: MakeW
 # 6: limits
 
 
-def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick_world: MakeWorld) -> None:
+def test_a_limit_of_one_vault_stops_all_writes_until_accept(make_quick_world: MakeWorld) -> None:
     """Exit code 4, with the numbers in error and log. The suggested command writes exactly the plan that was shown."""
     world = make_quick_world("alpha", "beta", vaults=("main", "spare"))
     both = [{"name": name, "vaults": ["main", "spare"]} for name in ("alpha", "beta")]
@@ -473,7 +475,7 @@ def test_a_stop_in_one_vault_writes_nothing_in_any_and_accept_goes_on(make_quick
     assert count(world, "setSecret") == 8
 
 
-def test_a_world_that_changed_is_not_what_was_accepted(make_quick_world: MakeWorld) -> None:
+def test_a_changed_plan_is_not_the_accepted_one(make_quick_world: MakeWorld) -> None:
     """A key that changed after the plan was shown stops the run: exit code 4, and nothing is written."""
     stored = [ours("old", account) for account in ("alpha", "beta")]
     world = make_quick_world("alpha", "beta", vaults=(holding(*stored),))
@@ -488,7 +490,7 @@ def test_a_world_that_changed_is_not_what_was_accepted(make_quick_world: MakeWor
     assert world.sync("--accept", refused.report["checksum"]).code == 0
 
 
-def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWorld) -> None:
+def test_update_percent_of_a_vault_stops_a_run(make_quick_world: MakeWorld) -> None:
     """`update_percent` of a vault overrides the general one, and applies to the managed secrets of that vault."""
     names = [f"account{number}" for number in range(5)]
     stored = [ours("old", name, which) for name in names for which in LIVE]
@@ -503,7 +505,7 @@ def test_a_share_of_updates_stops_where_a_vault_says_so(make_quick_world: MakeWo
     assert world.sync().code == 0
 
 
-def test_a_slow_account_is_written_in_a_later_round(make_quick_world: MakeWorld) -> None:
+def test_a_slow_account_is_written_in_a_later_batch(make_quick_world: MakeWorld) -> None:
     """The limits wait for it only for a limited time: others are written first, and it later in the same run."""
     slow = {"name": "slow", "fault": {"kind": "status", "status": 429, "retry_after": "1", "times": 1}}
     world = make_quick_world("alpha", slow)
@@ -530,7 +532,7 @@ def test_a_late_account_beyond_the_limit_is_refused_with_its_command(make_quick_
     assert follow(world, command).outcomes()["main/slow-primary-key"] == "created"
 
 
-def test_a_hung_account_leaves_the_others_written(make_quick_world: MakeWorld) -> None:
+def test_the_others_are_written_although_an_account_hangs(make_quick_world: MakeWorld) -> None:
     """It fails by its own deadline, and the limits apply to the accounts that answered."""
     world = make_quick_world("alpha", {"name": "stuck", "fault": "hang"})
     world.configure(["alpha", "stuck"], timeouts={"collect": "1s", "request": "3s", "account": "6s"})
@@ -558,7 +560,7 @@ def test_a_suggested_command_names_the_file_of_the_run(make_quick_world: MakeWor
     assert follow(world, only_command(stopped.report["stopped"])).code == 0
 
 
-def test_a_plan_tells_that_a_limit_would_stop_it(make_quick_world: MakeWorld) -> None:
+def test_a_plan_says_that_a_limit_would_stop_it(make_quick_world: MakeWorld) -> None:
     """A plan shows in advance what a sync would report."""
     world = make_quick_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
@@ -674,7 +676,7 @@ def test_a_warning_of_the_search_is_no_failure(make_quick_world: MakeWorld) -> N
     assert writes(world) == 0
 
 
-def test_a_page_of_the_vault_that_fails_removes_nothing(make_quick_world: MakeWorld) -> None:
+def test_a_failing_page_of_a_vault_listing_removes_nothing(make_quick_world: MakeWorld) -> None:
     """Orphans on the first page stay if the second page cannot be read."""
     many = [secret(f"a{number:02}", tags={"managed-by": "terraform"}) for number in range(30)]
     orphan = secret("a00", "orphan", tags=marks("gone", owner="us"))
@@ -695,7 +697,7 @@ def _arm(azure: Emulator, _target: str, fault: Fault) -> None:
     azure.faults.add(fault)
 
 
-def test_an_orphan_that_another_tool_takes_over_meanwhile_stays(make_quick_world: MakeWorld) -> None:
+def test_an_orphan_that_another_tool_adopted_meanwhile_stays(make_quick_world: MakeWorld) -> None:
     """A removed secret has keysync's tags in the last check before the removal, not only in the listing."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
@@ -706,7 +708,7 @@ def test_an_orphan_that_another_tool_takes_over_meanwhile_stays(make_quick_world
     assert shown.outcomes()[BETA[1]] == "delete"
 
 
-def test_a_run_for_one_account_searches_no_orphans(make_quick_world: MakeWorld) -> None:
+def test_a_run_for_one_account_does_not_search_for_orphans(make_quick_world: MakeWorld) -> None:
     """`--account` neither searches for orphans nor removes them."""
     world = orphan_world(make_quick_world)
     orphaned(world, orphans="delete")
@@ -753,7 +755,7 @@ def test_a_renamed_secret_outlives_a_failed_write_of_its_new_name(make_quick_wor
 
 
 @pytest.mark.parametrize("switch", ["global", "vault", "account", "environment"])
-def test_a_kill_switch_reports_what_would_be_done(make_quick_world: MakeWorld, switch: str) -> None:
+def test_a_kill_switch_reports_the_planned_changes(make_quick_world: MakeWorld, switch: str) -> None:
     """Outcomes as in a dry run and exit code 0; no secret is written, adopted, enabled, recovered or removed."""
     stored = [
         ours("old"),
@@ -807,14 +809,14 @@ def test_a_read_only_run_says_so(make_quick_world: MakeWorld) -> None:
     assert "read_only" in world.run("sync").out
 
 
-def test_a_read_only_run_tells_no_command_in_vain(make_quick_world: MakeWorld) -> None:
+def test_a_read_only_run_suggests_no_useless_command(make_quick_world: MakeWorld) -> None:
     """`--accept` does not write to a read-only vault, so it is not suggested."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY], read_only=True, limits={"changes_per_day": 1})
     assert "--accept" not in (item(world.sync())["reason"] or "")
 
 
-def test_a_read_only_run_still_fails_for_what_is_refused(make_quick_world: MakeWorld) -> None:
+def test_a_read_only_run_still_fails_for_refused_secrets(make_quick_world: MakeWorld) -> None:
     """Exit code 1 for an unmanaged secret; no limit stops a run that writes nothing."""
     world = make_quick_world(ALPHA, vaults=(holding(secret("alpha")),))
     world.configure(["alpha"], limits={"creates": 0})
@@ -822,7 +824,7 @@ def test_a_read_only_run_still_fails_for_what_is_refused(make_quick_world: MakeW
     assert (ran.code, ran.outcomes()) == (1, {NAME: "refused", "main/alpha-secondary-key": "create"})
 
 
-def test_a_read_only_vault_leaves_the_other_written(make_quick_world: MakeWorld) -> None:
+def test_the_other_vault_is_written_although_one_is_read_only(make_quick_world: MakeWorld) -> None:
     """The switch of one vault applies to that vault only."""
     world = make_quick_world(ALPHA, vaults=("main", "spare"))
     world.configure([{**PRIMARY, "vaults": ["main", "spare"]}], vaults=with_vaults(world, spare={"read_only": True}))
@@ -833,7 +835,7 @@ def test_a_read_only_vault_leaves_the_other_written(make_quick_world: MakeWorld)
 # 9: one writer for each secret
 
 
-def test_a_writer_that_overtakes_is_a_conflict(make_quick_world: MakeWorld) -> None:
+def test_a_concurrent_write_is_a_conflict(make_quick_world: MakeWorld) -> None:
     """The value read back differs from the written one: that is reported once and not overwritten."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY])
@@ -888,7 +890,7 @@ def test_one_of_several_waiting_secrets_can_be_accepted(make_quick_world: MakeWo
     assert done.outcomes()[NAME] == "updated", done.report["stopped"]
 
 
-def test_an_identity_that_may_not_list_versions_keeps_keys_in_sync(make_quick_world: MakeWorld) -> None:
+def test_an_identity_that_cannot_list_versions_keeps_keys_in_sync(make_quick_world: MakeWorld) -> None:
     """Neither the change limit nor the version limit blocks a late key because of a missing permission."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), denied=["listVersions"]),))
     world.configure([PRIMARY], limits={"changes_per_day": 1})
@@ -896,7 +898,7 @@ def test_an_identity_that_may_not_list_versions_keeps_keys_in_sync(make_quick_wo
 
 
 @pytest.mark.parametrize("state", ["deleted", "disabled"])
-def test_the_version_budget_holds_for_what_comes_back(make_quick_world: MakeWorld, state: str) -> None:
+def test_the_version_limit_applies_to_recovered_secrets(make_quick_world: MakeWorld, state: str) -> None:
     """A recovered or enabled secret with 450 versions gets another version only with --accept."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old"), recover_delay=0),))
     world.configure([PRIMARY], recover="owned", disabled="enable")
@@ -948,7 +950,7 @@ def test_changes_of_yesterday_do_not_count(make_quick_world: MakeWorld) -> None:
 # All of it together: no unmanaged secret changes
 
 
-def test_a_vault_of_clashing_unmanaged_secrets_stays_byte_for_byte(make_quick_world: MakeWorld) -> None:
+def test_a_vault_of_unmanaged_secrets_does_not_change(make_quick_world: MakeWorld) -> None:
     """Whatever the settings and commands, except `adopt --replace`, unmanaged secrets do not change."""
     foreign = [
         secret("alpha", tags={"managed-by": "terraform"}),
@@ -1006,7 +1008,7 @@ def _values(azure: Any) -> str:
     ],
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
-def test_a_wrong_setting_touches_nothing(
+def test_a_wrong_setting_changes_nothing(
     make_quick_world: MakeWorld, settings: dict[str, Any], place: str, part: str
 ) -> None:
     """Exit code 2, the position and what is expected, before the first request."""

@@ -19,7 +19,7 @@ AROUND = {
 
 @pytest.mark.parametrize("way", ["file", "variable in the file", "environment"])
 @pytest.mark.parametrize("around", AROUND.values(), ids=AROUND)
-def test_a_line_end_and_a_byte_order_mark_are_no_part_of_a_client_secret(
+def test_line_end_and_byte_order_mark_are_removed_from_a_client_secret(
     make_quick_world: Callable[..., World], tmp_path: Path, way: str, around: Callable[[str], str]
 ) -> None:
     """Entra accepts the secret from a mounted file, from `${NAME}` and from AZURE_CLIENT_SECRET."""

@@ -35,7 +35,7 @@ def share(index: int, count: int = 2) -> set[str]:
     return {name for name in NAMES if Shard(index, count).has(resource_id(name))}
 
 
-def test_each_command_keeps_to_its_share(make_quick_world: MakeWorld) -> None:
+def test_each_command_keeps_to_its_shard(make_quick_world: MakeWorld) -> None:
     """By option or by environment variable; suggested commands name the shard."""
     world = make_quick_world(*NAMES)
     world.configure(NAMES)
@@ -53,7 +53,7 @@ def test_each_command_keeps_to_its_share(make_quick_world: MakeWorld) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "sync", "plan", "check", "accounts", "adopt"])
-def test_a_wrong_share_is_a_usage_error_of_each_command(make_quick_world: MakeWorld, command: str) -> None:
+def test_a_wrong_shard_is_a_usage_error_of_each_command(make_quick_world: MakeWorld, command: str) -> None:
     """Before the first request; the message names the variable."""
     world = make_quick_world("account0")
     world.configure(["account0"])
@@ -63,7 +63,7 @@ def test_a_wrong_share_is_a_usage_error_of_each_command(make_quick_world: MakeWo
 
 
 @pytest.mark.parametrize("found", [False, True])
-async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+async def test_the_daemon_serves_its_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
     """The shard's listed and discovered accounts; the page shows no account of another shard."""
     world = signed_in(make_world(*NAMES), monkeypatch)
     discover = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
@@ -75,7 +75,7 @@ async def test_the_daemon_serves_its_share(make_world: MakeWorld, monkeypatch: p
 
 
 @pytest.mark.parametrize("index", [0, 1])
-def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: MakeWorld, index: int) -> None:
+def test_a_conflict_between_two_shards_is_refused_in_both(make_quick_world: MakeWorld, index: int) -> None:
     """Each refuses its own account and names the other's. `--account` accepts an account of another shard, and rejects
     an unknown one.
     """
@@ -96,7 +96,7 @@ def test_a_collision_between_two_shards_is_refused_in_both(make_quick_world: Mak
     assert world.run("plan", "--shard", f"{index}/2", "--account", "nobody").code == 2
 
 
-async def test_orphans_are_those_of_the_own_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_shard_removes_only_its_own_orphans(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     """Secrets that another shard serves are no orphans, and that shard's orphans are left to it; also for a shard
     without accounts.
     """

@@ -17,7 +17,7 @@ from tests.system.conftest import World, clean_environment
 MakeWorld = Callable[..., World]
 
 
-def test_the_first_run_writes_both_keys_with_their_marks(make_world: MakeWorld) -> None:
+def test_the_first_run_writes_both_keys_with_their_tags(make_world: MakeWorld) -> None:
     """The vault gets each live key, tagged as keysync's."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -60,7 +60,7 @@ def test_a_regenerated_primary_changes_exactly_one_secret(make_world: MakeWorld)
     assert len(world.versions("main", "alpha-secondary-key")) == 1
 
 
-def test_one_failing_account_leaves_every_other_served(make_world: MakeWorld) -> None:
+def test_one_failing_account_does_not_affect_the_others(make_world: MakeWorld) -> None:
     """A partial failure exits with 1, and all other accounts are synced."""
     world = make_world("alpha", {"name": "denied", "fault": "role_missing"}, "gamma")
     world.configure(["alpha", "denied", "gamma"])
@@ -88,7 +88,7 @@ def test_a_hung_account_delays_no_other(make_world: MakeWorld) -> None:
     assert error == "timeout"
 
 
-def test_a_cloud_error_two_deep_is_in_the_log_whole(make_world: MakeWorld) -> None:
+def test_a_nested_cloud_error_is_logged_completely(make_world: MakeWorld) -> None:
     """Code, message, target and details of every level, with the three request ids."""
     details = [
         {
@@ -116,7 +116,7 @@ def test_a_cloud_error_two_deep_is_in_the_log_whole(make_world: MakeWorld) -> No
     assert "lock" in line["hint"]
 
 
-def test_an_account_without_shared_key_is_a_state_of_its_own(make_world: MakeWorld) -> None:
+def test_an_account_without_shared_key_has_its_own_state(make_world: MakeWorld) -> None:
     """It is found by reading the account, and has its own state."""
     world = make_world({"name": "entra", "allowed_authentication_modes": ["AAD"]})
     world.configure(["entra"])
@@ -125,7 +125,7 @@ def test_an_account_without_shared_key_is_a_state_of_its_own(make_world: MakeWor
     assert {item["error"]["kind"] for item in ran.report["items"]} == {"shared_key_disabled"}
 
 
-def test_plan_with_exit_code_tells_changes_and_writes_nothing(make_world: MakeWorld) -> None:
+def test_plan_with_exit_code_reports_changes_and_writes_nothing(make_world: MakeWorld) -> None:
     """`plan --exit-code` returns 3 while something would change, and 0 afterwards."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -159,7 +159,7 @@ def test_all_shows_each_secret(make_world: MakeWorld, command: str) -> None:
     assert rows() == [f"farm10-primary-key {changed}"]
 
 
-def test_a_unmanaged_secret_is_never_overwritten(make_world: MakeWorld) -> None:
+def test_an_unmanaged_secret_is_never_overwritten(make_world: MakeWorld) -> None:
     """A secret of another tool keeps its value, and the refusal names its owner."""
     world = make_world(
         "alpha", vaults=({"name": "main", "secrets": [{"name": "alpha-primary-key", "value": "by-hand"}]},)
@@ -193,7 +193,7 @@ def test_a_write_whose_reply_is_lost_makes_one_version(make_world: MakeWorld) ->
     ],
     ids=lambda fault: f"{fault['kind']}-{fault.get('status', '')}",
 )
-def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld, fault: dict[str, Any]) -> None:
+def test_list_keys_is_retried_where_the_sdk_would_not(make_world: MakeWorld, fault: dict[str, Any]) -> None:
     """A dropped connection, a 502 and a 429 without Retry-After cause a retry, not a failed account."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -202,7 +202,7 @@ def test_list_keys_is_tried_again_where_the_sdk_would_not(make_world: MakeWorld,
     assert world.running.do(lambda azure: azure.counts["listKeys"]) == 2
 
 
-def test_a_retry_after_of_twenty_minutes_gives_the_account_up(make_world: MakeWorld) -> None:
+def test_a_retry_after_of_twenty_minutes_fails_the_account(make_world: MakeWorld) -> None:
     """The run does not wait that long, and says so."""
     world = make_world("alpha")
     world.configure(["alpha"])
@@ -226,7 +226,7 @@ def test_null_keys_are_refused(make_world: MakeWorld) -> None:
     assert world.running.do(lambda azure: azure.counts["setSecret"]) == 0
 
 
-def test_limits_stop_before_any_write_and_accept_goes_on(make_world: MakeWorld) -> None:
+def test_limits_stop_before_any_write_until_accept(make_world: MakeWorld) -> None:
     """Exit code 4 with the numbers. `--accept` with that checksum writes; another checksum does not."""
     world = make_world("alpha")
     world.configure(["alpha"], limits={"creates": 1})
@@ -288,7 +288,7 @@ def test_two_vaults_are_served_with_one_list_keys(make_world: MakeWorld) -> None
     assert any("firewall" in (item["error"] or {}).get("hint", "") for item in ran.report["items"] if item["error"])
 
 
-def test_many_accounts_ask_for_one_token_a_scope(make_world: MakeWorld) -> None:
+def test_many_accounts_share_one_token_for_each_scope(make_world: MakeWorld) -> None:
     """Thirty accounts need one token for Resource Manager and one for the vault."""
     names = [f"account{number}" for number in range(30)]
     world = make_world(*names)
@@ -309,7 +309,7 @@ def test_metrics_of_a_one_off_run_are_written(make_world: MakeWorld) -> None:
     assert 'operation="listKeys"' in text
 
 
-def test_shards_share_the_accounts_out(make_world: MakeWorld) -> None:
+def test_shards_divide_the_accounts(make_world: MakeWorld) -> None:
     """Two shards together serve each account once; an impossible shard is a usage error."""
     names = [f"account{number}" for number in range(8)]
     world = make_world(*names)
@@ -336,7 +336,7 @@ def test_a_hung_account_in_two_vaults_fails_alone(make_world: MakeWorld) -> None
     assert outcomes["spare/stuck-primary-key"] == "failed"
 
 
-def test_a_hung_token_request_costs_an_attempt_not_the_run(make_world: MakeWorld) -> None:
+def test_a_hung_token_request_fails_an_attempt_not_the_run(make_world: MakeWorld) -> None:
     """The shared token request has its own deadline, so that the next attempt makes another one."""
     world = make_world("alpha")
     world.configure(["alpha"], timeouts={"request": "500ms"})

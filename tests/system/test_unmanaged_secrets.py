@@ -205,7 +205,7 @@ def _regenerate(account: str, key: str, azure: Emulator) -> None:
 
 
 @pytest.mark.parametrize("attempt", ATTEMPTS)
-def test_nothing_unmanaged_is_ever_touched(
+def test_unmanaged_secrets_never_change(
     make_world: Callable[..., World], keysync: WarmKeysync, attempt: Attempt
 ) -> None:
     """Every field of every version is unchanged after each of several rounds, with keys regenerated in between."""
@@ -224,7 +224,7 @@ def test_nothing_unmanaged_is_ever_touched(
     assert world.running.do(lambda azure: WRITES & azure.counts.keys()) == set()
 
 
-def test_a_stranger_is_one_step_from_being_ours(make_world: Callable[..., World], keysync: WarmKeysync) -> None:
+def test_an_unmanaged_secret_with_all_tags_is_managed(make_world: Callable[..., World], keysync: WarmKeysync) -> None:
     """The unmanaged secrets are made from real tags: with all tags in place, the same secret is written."""
     live = {"primary": new_account_key(), "secondary": new_account_key()}
     ours = _secret("ours", Stranger(exactly), "primary", new_account_key())

@@ -45,13 +45,13 @@ def anchors(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("alert", sorted(rules()))
-def test_an_alert_asks_for_what_there_is(alert: str) -> None:
+def test_an_alert_uses_existing_series(alert: str) -> None:
     """Metric, labels and their values: an expression on anything else would never fire."""
     assert complaints(rules()[alert]["expr"]) == []
 
 
 @pytest.mark.parametrize("alert", sorted(rules()))
-def test_an_alert_tells_what_whom_and_where_to_read_on(alert: str) -> None:
+def test_an_alert_has_severity_texts_and_a_runbook_link(alert: str) -> None:
     """Severity, one line, the first step and the runbook's entry; its templates use labels that exist."""
     rule = rules()[alert]
     assert rule["labels"]["severity"] in SEVERITIES
@@ -69,7 +69,7 @@ def test_an_installation_is_identified_by_the_same_labels_everywhere() -> None:
             assert labels.startswith("cluster, namespace, job"), alert
 
 
-def test_the_checks_find_what_is_wrong() -> None:
+def test_the_checks_find_unknown_names() -> None:
     """A metric, a label, a value and a grouping that do not exist."""
     assert complaints("sum by (cluster) (keysync_acounts) > 0") == ["no metric keysync_acounts"]
     assert complaints('keysync_vault_breaker{account="a"}') == ["keysync_vault_breaker has no label account"]
@@ -96,7 +96,7 @@ def fires_in(samples: list[Any], alert: str) -> bool:
 
 
 @pytest.mark.parametrize("alert", sorted(rules()))
-def test_an_alert_is_seen_to_fire_and_to_be_silent(alert: str) -> None:
+def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
     """tests/alerts has both cases for each alert."""
     asked = [(expression, samples) for expression, samples in cases() if asks_for(expression, alert)]
     assert any(fires_in(samples, alert) for _, samples in asked)
@@ -109,7 +109,7 @@ def asks_for(expression: str, alert: str) -> bool:
     return bool(re.fullmatch(found[2], alert)) if found[1] else found[2] == alert
 
 
-def test_the_tests_are_of_the_rules_in_the_tree() -> None:
+def test_the_promtool_tests_match_the_rules() -> None:
     """They also name no removed alert, metric or label."""
     for path in CASES:
         document = load(path)
@@ -130,7 +130,7 @@ def test_the_tests_are_of_the_rules_in_the_tree() -> None:
 
 
 @pytest.mark.parametrize("path", CHART_RULES, ids=lambda path: path.stem)
-def test_a_rule_that_the_chart_makes_asks_for_the_job_of_its_release(path: Path) -> None:
+def test_a_rule_of_the_chart_selects_the_job_of_its_release(path: Path) -> None:
     """By its exact name, whatever that is, without the name of another mode. Each has a promtool test."""
     labels = {
         "daemon.rules": {"job": "keysync", "namespace": "render"},
@@ -159,7 +159,7 @@ def entries() -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
+def test_alerts_and_runbook_entries_match() -> None:
     """No alert without an entry, and no entry of a removed alert."""
     documented = [heading for heading in entries() if heading.startswith("Keysync")]
     assert sorted(documented) == sorted(rules())
@@ -167,7 +167,7 @@ def test_each_alert_has_an_entry_and_each_entry_of_an_alert_its_alert() -> None:
 
 
 @pytest.mark.parametrize("alert", sorted(rules()))
-def test_an_entry_says_what_to_do(alert: str) -> None:
+def test_a_runbook_entry_has_all_parts(alert: str) -> None:
     """Meaning, impact, diagnosis, fix, and when it resolves; one paragraph may have the middle three."""
     labels = " ".join(re.findall(r"^\*\*([^*]+):\*\*", entries()[alert], re.MULTILINE)).lower()
     assert labels.startswith("meaning")
@@ -175,7 +175,7 @@ def test_an_entry_says_what_to_do(alert: str) -> None:
     assert {"impact", "diagnosis", "fix"} <= set(re.findall(r"\w+", labels))
 
 
-def test_links_within_the_runbook_lead_somewhere() -> None:
+def test_links_within_the_runbook_have_targets() -> None:
     """Also links to a heading of another page."""
     for page, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", RUNBOOK):
         text = RUNBOOK if not page else (ROOT / "docs" / page).read_text(encoding="utf-8")
@@ -226,7 +226,7 @@ def test_commands_and_options_that_are_named_exist() -> None:
         assert set(re.findall(r"(?<=\s)(--?[a-z][\w-]*)", rest)) <= options[name] | {"-c"}, (name, rest)
 
 
-def test_jq_asks_for_fields_of_the_log() -> None:
+def test_jq_uses_fields_of_the_log() -> None:
     """A misspelt field is null, and an empty result would look as if all were well."""
     filters = [text for block in code_of(RUNBOOK) for text in re.findall(r"jq (?:-\w+ )?'([^']+)' keysync\.log", block)]
     assert len(filters) > 6
@@ -237,7 +237,7 @@ def test_jq_asks_for_fields_of_the_log() -> None:
         assert set(re.findall(r'\.event == "([^"]+)"', text)) <= EVENTS
 
 
-def test_states_that_the_page_is_asked_for_exist() -> None:
+def test_states_in_links_to_the_page_exist() -> None:
     """The states in `?state=` of a link."""
     states = series()["keysync_accounts_by_state"]["state"] | {"attention", "stale"}
     documented = [one for text in [*TEXTS, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
@@ -258,7 +258,7 @@ def test_the_table_of_set_ups_names_the_alerts_for_one_off_runs() -> None:
 
 
 @pytest.mark.parametrize(("title", "expression"), queries(), ids=lambda value: value[:40])
-def test_a_panel_asks_for_what_there_is(title: str, expression: str) -> None:
+def test_a_panel_uses_existing_series(title: str, expression: str) -> None:
     """The same rules as for an alert."""
     assert complaints(expression) == [], title
 
@@ -274,7 +274,7 @@ def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
     assert {exposed(family) for family in families()} - shown == skipped
 
 
-def test_the_dashboard_shows_what_could_not_be_read() -> None:
+def test_the_dashboard_shows_unreadable_secrets() -> None:
     """Such secrets are not counted as out of sync, so they have their own line."""
     found = [one for one in panels() if "keysync_vault_secrets_out_of_sync" in str(one.get("targets"))]
     assert ['state="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
@@ -313,7 +313,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
     )
 
 
-def test_the_variables_of_the_dashboard_are_those_that_it_uses() -> None:
+def test_the_dashboard_declares_exactly_the_variables_it_uses() -> None:
     """And their own queries use metrics that exist."""
     document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
     variables = {one["name"]: one for one in document["templating"]["list"]}

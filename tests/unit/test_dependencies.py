@@ -26,7 +26,7 @@ def load() -> ModuleType:
 script = load()
 
 
-def test_the_page_says_what_is_true() -> None:
+def test_the_page_matches_the_dependencies() -> None:
     """Each dependency has a reason in its comment and a licence on the list, and the page equals the script's
     output."""
     page = script.Page()
@@ -61,6 +61,6 @@ def test_a_dependency_without_a_reason_is_a_problem(tmp_path: Path, monkeypatch:
         ("BSD", False),
     ],
 )
-def test_an_expression_is_judged_by_its_parts(expression: str, allowed: bool) -> None:
+def test_a_licence_expression_is_evaluated_by_its_parts(expression: str, allowed: bool) -> None:
     """An OR needs one allowed side, an AND needs both."""
     assert script.is_allowed(expression, {"MIT", "Apache-2.0"}) is allowed

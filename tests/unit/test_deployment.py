@@ -127,7 +127,7 @@ class TestEachManifest:
         assert of_kind(path, "ServiceAccount")["automountServiceAccountToken"] is False
         assert any(document["kind"] == "Role" for document in read(path)) is elects
 
-    def test_only_who_elects_has_replicas(self, path: Path, tmp_path: Path) -> None:
+    def test_only_leader_election_allows_replicas(self, path: Path, tmp_path: Path) -> None:
         """Otherwise all of them would write, at least for a moment."""
         spec = of_kind(path, *WORKLOADS)["spec"]
         if config_of(path, tmp_path).leader_election is not None:
@@ -138,7 +138,7 @@ class TestEachManifest:
             assert spec["replicas"] == 1
             assert spec["strategy"] == {"type": "Recreate"}
 
-    def test_what_selects_finds_the_pods(self, path: Path) -> None:
+    def test_selectors_match_the_pods(self, path: Path) -> None:
         """A selector with another label would match no pod."""
         labels = pod(path)["metadata"]["labels"].items()
         for document in read(path):
@@ -148,7 +148,7 @@ class TestEachManifest:
 
 
 @pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
-def test_everybody_agrees_on_the_port(path: Path, tmp_path: Path) -> None:
+def test_all_manifests_use_the_same_port(path: Path, tmp_path: Path) -> None:
     """Configuration, container, service and network policy."""
     config = config_of(path, tmp_path)
     assert config.listen_host == "0.0.0.0"  # noqa: S104  # nosec B104  # within the pod
@@ -161,7 +161,7 @@ def test_everybody_agrees_on_the_port(path: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
-def test_the_probes_ask_what_is_served(path: Path) -> None:
+def test_the_probes_use_served_paths(path: Path) -> None:
     """On the named port, each with time for a reply."""
     served = {str(one.get_info().get("path")) for one in routes()}
     for name, asked in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
@@ -175,7 +175,7 @@ def routes() -> list[web.AbstractResource]:
     return list(make_web_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # the test makes no request
 
 
-def test_the_shards_of_the_stateful_set_are_as_many_as_its_replicas() -> None:
+def test_the_stateful_set_has_as_many_shards_as_replicas() -> None:
     """Otherwise some accounts would have no shard."""
     path = ROOT / "deploy" / "kubernetes" / "sharded.yaml"
     assert of_kind(path, "StatefulSet")["spec"]["serviceName"] == of_kind(path, "Service")["metadata"]["name"]
@@ -248,7 +248,7 @@ def test_helm_test_asks_every_pod() -> None:
     assert ask_ready(1, []) == (1, "0 of 1 pods are ready\n")
 
 
-def test_the_role_grants_what_the_election_asks() -> None:
+def test_the_role_grants_what_the_election_needs() -> None:
     """The three calls on the configured Lease, and no others."""
     path = ROOT / "deploy" / "kubernetes" / "daemon-standby.yaml"
     calls = {name.split("_")[0] for name in vars(leader_election._Api) if name.endswith("_namespaced_lease")}
@@ -265,7 +265,7 @@ def test_the_role_grants_what_the_election_asks() -> None:
     assert binding["subjects"] == [{"kind": "ServiceAccount", "name": pod(path)["spec"]["serviceAccountName"]}]
 
 
-def test_a_run_by_cron_is_over_before_the_next() -> None:
+def test_a_cron_run_ends_before_the_next() -> None:
     """A failed run is not repeated; the next run follows."""
     path = ROOT / "deploy" / "kubernetes" / "cronjob.yaml"
     assert of_kind(path, "CronJob")["spec"]["schedule"] == "*/5 * * * *"
@@ -280,7 +280,7 @@ def test_the_schema_of_the_chart_is_made_from_the_models() -> None:
 
 
 @pytest.mark.parametrize("name", ["minimal", "full", "sovereign"])
-def test_the_chart_takes_every_sample_configuration(name: str, chart: dict[str, Any]) -> None:
+def test_the_chart_accepts_every_sample_configuration(name: str, chart: dict[str, Any]) -> None:
     """Together they use every feature."""
     document = YAML(typ="safe", pure=True).load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert not [error.message for error in of_config(chart).iter_errors(document)]
@@ -299,19 +299,19 @@ def minimal() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("every", ["5m", "1h30m", "500ms", "1d2h3m4s5ms", "1m1ms", "${INTERVAL}"])
-def test_the_chart_takes_durations(every: str, chart: dict[str, Any]) -> None:
+def test_the_chart_accepts_durations(every: str, chart: dict[str, Any]) -> None:
     """In keysync's forms, or from a variable."""
     assert of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
 
 
 @pytest.mark.parametrize("every", ["", "5", "m", "5 m", "5s1m", "5msx", "1ms5s", "-5m", "$INTERVAL", 300])
-def test_the_chart_refuses_what_is_no_duration(every: object, chart: dict[str, Any]) -> None:
+def test_the_chart_refuses_invalid_durations(every: object, chart: dict[str, Any]) -> None:
     """The schema's pattern has no look-ahead, which Go does not support."""
     assert of_config(chart).is_valid(minimal())
     assert not of_config(chart).is_valid({**minimal(), "schedule": {"every": every}})
 
 
-def test_every_default_of_the_chart_is_valid_but_that_there_is_no_configuration(chart: dict[str, Any]) -> None:
+def test_every_default_of_the_chart_is_valid_except_the_missing_configuration(chart: dict[str, Any]) -> None:
     """The configuration has no default."""
     values = YAML(typ="safe", pure=True).load((SCHEMA.parent / "values.yaml").read_text(encoding="utf-8"))
     assert set(values) | {"global"} == set(chart["properties"])

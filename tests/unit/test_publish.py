@@ -72,7 +72,7 @@ def test_a_dry_run_shows_everything_and_does_nothing(tree: Tree) -> None:
     assert not (tree.folder / "dist").exists()
 
 
-def test_one_stage_is_that_stage_alone(tree: Tree) -> None:
+def test_one_stage_runs_only_that_stage(tree: Tree) -> None:
     """Each job of the workflow runs one stage."""
     shown = tree.publish("--dry-run", "sign").stdout
     assert shown.count("cosign sign-blob") == 3
@@ -121,7 +121,7 @@ def not_in_the_changelog(tree: Tree) -> None:
     ],
 )
 @pytest.mark.parametrize("arguments", [(), ("--dry-run",), ("sign",)])
-def test_what_is_no_release_is_refused(
+def test_an_invalid_release_is_refused(
     tree: Tree, spoil: Callable[[Tree], None], message: str, arguments: tuple[str, ...]
 ) -> None:
     """Nothing starts unless tree, tag and changelog agree."""

@@ -25,7 +25,7 @@ def test_each_documented_variable_gives_the_index(variable: str, value: str) -> 
     assert shard_of(None, None, {"KEYSYNC_SHARDS": "3", variable: value}) == Shard(2, 3)
 
 
-def test_the_documented_variables_are_in_their_order() -> None:
+def test_the_documented_variables_are_in_order_of_precedence() -> None:
     """The first one that is set counts."""
     documented = re.findall(r"^\| `([A-Z_]+)` \|", TEXT, re.MULTILINE)
     environ = {"KEYSYNC_SHARDS": "3", "JOB_COMPLETION_INDEX": "0", "POD_INDEX": "1", "HOSTNAME": "keysync-2"}
