@@ -139,7 +139,7 @@ def test_an_emulator_prints_a_configuration(tmp_path: Path) -> None:
         lines = []
         for line in process.stdout:
             lines.append(line)
-            if line.startswith("# Ctrl-C"):
+            if line.startswith("# Press Ctrl-C"):
                 break
         config.write_text("".join(lines[: lines.index("# Environment\n")]))
         variables = dict(re.findall(r"^export (AZURE_\w+)=(\S+)$", "".join(lines), re.MULTILINE))
