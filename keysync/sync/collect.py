@@ -17,7 +17,7 @@ from keysync.sources.interface import AccountKeys, KeyName
 from keysync.sync.history import may_need_version, with_history
 from keysync.sync.items import WorkItem
 from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Observed, Unobserved
-from keysync.targets.interface import ListValidation, Observation, SecretTarget, StoredSecret
+from keysync.targets.interface import CacheValidation, Observation, SecretTarget, StoredSecret
 from keysync.tracing import ACCOUNT, NO_TRACER, Tracer
 
 _MIN_SLOTS: Final = 4
@@ -65,7 +65,7 @@ class Collector:
         self._patience_seconds = patience_seconds
         self._clock = clock
         self._tracer = tracer
-        self._listings: dict[str, ListValidation] = {}
+        self._listings: dict[str, CacheValidation] = {}
 
     def begin(self, work_items: Sequence[WorkItem], on_collected: Callable[[Collected], None]) -> Collection:
         """Starts to collect. `on_collected` is called for each account that has responded or failed.

@@ -117,12 +117,12 @@ def interned_time(moment: datetime) -> datetime:
     return moment
 
 
-def max_pages(ours: int, page_seconds: float) -> int:
-    """How many pages a listing may have to be worth more than reading `ours` secrets one by one.
+def max_pages(cached: int, page_seconds: float) -> int:
+    """The number of pages up to which a listing is better than reading `cached` secrets one by one.
 
-    It must save requests, and must not take much longer: its pages follow one another, reads go side by side until Key
-    Vault throttles them. `page_seconds` is what one page takes.
+    A listing must save requests and must not take much longer. Its pages are fetched one after another; reads run in
+    parallel until Key Vault throttles them. `page_seconds` is the time for one page.
     """
-    reading = max(math.ceil(ours / _READS_AT_ONCE) * page_seconds, (ours - _BURST) / _READS_A_SECOND)
+    reading = max(math.ceil(cached / _READS_AT_ONCE) * page_seconds, (cached - _BURST) / _READS_A_SECOND)
     in_time = max(_ALWAYS_FINE_SECONDS, 4 * reading) / max(page_seconds, 0.001)
-    return min(max(ours - 1, 0), int(in_time))
+    return min(max(cached - 1, 0), int(in_time))

@@ -87,8 +87,8 @@ class SecretProperties:
     updated: datetime | None = None
 
 
-class ListValidation(Protocol):
-    """A listing of a vault during one run. It can save reads."""
+class CacheValidation(Protocol):
+    """Confirms cached secrets of one vault during one run, so that they need not be read."""
 
     async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
         """The cached secret and the time of the listing (monotonic seconds) if the listing confirms it, else None."""
@@ -99,8 +99,8 @@ class ListValidation(Protocol):
         ...
 
 
-class NoListValidation:
-    """A `ListValidation` that confirms nothing."""
+class NoCacheValidation:
+    """A `CacheValidation` that confirms nothing: every secret is read."""
 
     async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:  # noqa: ARG002  # the protocol's signature
         """Always None."""
@@ -113,7 +113,7 @@ class NoListValidation:
 class SecretTarget(Protocol):
     """One vault."""
 
-    def validate_by_listing(self, names: Collection[str]) -> ListValidation:
+    def validate_by_listing(self, names: Collection[str]) -> CacheValidation:
         """Starts a listing for a run over `names`."""
         ...
 

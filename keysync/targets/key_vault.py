@@ -82,7 +82,7 @@ class KeyVault(VaultReader):
             if is_absent(failure.record) or is_denied(failure.record):
                 return  # the secret does not exist, or this identity may not list
             raise
-        tags = next((version_item.tags for version_item in listed if version_item.version == before), None)
+        tags = next((item.tags for item in listed if item.version == before), None)
         for version, later in versions_after(listed, before, answered):
             # Times have whole seconds and may be set back. A stale read shows by the value to write, or by another owner.
             other_owner = before is None or (later and version.tags != tags)
@@ -112,18 +112,18 @@ class KeyVault(VaultReader):
             self._checked[path] = before, time.monotonic()
             raise StaleRead(kept_changing(name))
         try:
-            made = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
+            version = await self._call(SET_SECRET, lambda: self._put(name, value, metadata))
         except CallFailed as failure:
             if not failure.record.ambiguous:
                 self._writes.refused(path)
                 raise
             return await self._resolve_ambiguous(name, value, before, failure.record)
         stored = StoredSecret(
-            made, self._fingerprinter.of(value), Tags(metadata.tags), metadata.content_type, expires=metadata.expires
+            version, self._fingerprinter.of(value), Tags(metadata.tags), metadata.content_type, expires=metadata.expires
         )
         self._writes.written(path, before, stored)
-        self._versions.add(name, before, made)
-        return await self._read_back(name, value, made, before)
+        self._versions.add(name, before, version)
+        return await self._read_back(name, value, version, before)
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
         self._writes.sent(self._path_of(name), pending_write(name))
@@ -136,29 +136,33 @@ class KeyVault(VaultReader):
         )
         return self._ids.version(written.properties.id, name, changed=True)
 
-    async def _read_back(self, name: str, value: SecretValue, made: str, before: str | None) -> str:
+    async def _read_back(self, name: str, value: SecretValue, version: str, before: str | None) -> str:
         """Checks that the new version is the latest, because writes of Key Vault are not conditional.
 
         Raises WriteConflict if another version is. A failed read changes nothing: the reply confirmed the write.
         """
         for attempt in range(1, READ_BACKS + 1):
             try:
-                now = await self._read(name)
+                observed = await self._read(name)
             except CallFailed:
-                return made
-            if self._writes.is_stale_read(self._path_of(name), now):
+                return version
+            if self._writes.is_stale_read(self._path_of(name), observed):
                 self._cache.forget(name)
             # Another version with the same value comes from another keysync, and is as desired.
-            if isinstance(now, StoredSecret) and (
-                now.version == made or now.fingerprint == self._fingerprinter.of(value)
+            if isinstance(observed, StoredSecret) and (
+                observed.version == version or observed.fingerprint == self._fingerprinter.of(value)
             ):
-                return made
-            old = now.version == before if isinstance(now, StoredSecret) else isinstance(now, Absent) and before is None
+                return version
+            old = (
+                observed.version == before
+                if isinstance(observed, StoredSecret)
+                else isinstance(observed, Absent) and before is None
+            )
             if not old:
                 raise WriteConflict(other_writer(name, self._url))
             if attempt < READ_BACKS:
                 await asyncio.sleep(READ_BACK_PAUSE)
-        return made
+        return version
 
     async def _resolve_ambiguous(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str:
         """The version that an ambiguous write created.
@@ -167,17 +171,21 @@ class KeyVault(VaultReader):
         """
         for attempt in range(1, READ_BACKS + 1):
             try:
-                now = await self._read(name)
+                observed = await self._read(name)
             except CallFailed as second:
                 raise WriteUnknown(record) from second
             if (
-                isinstance(now, StoredSecret)
-                and now.version != before
-                and now.fingerprint == self._fingerprinter.of(value)
+                isinstance(observed, StoredSecret)
+                and observed.version != before
+                and observed.fingerprint == self._fingerprinter.of(value)
             ):
-                self._writes.written(self._path_of(name), before, now)
-                return now.version
-            old = now.version == before if isinstance(now, StoredSecret) else isinstance(now, Absent) and before is None
+                self._writes.written(self._path_of(name), before, observed)
+                return observed.version
+            old = (
+                observed.version == before
+                if isinstance(observed, StoredSecret)
+                else isinstance(observed, Absent) and before is None
+            )
             if not old:
                 raise WriteConflict(changed(record))
             self._cache.forget(name)
@@ -189,7 +197,7 @@ class KeyVault(VaultReader):
         """Sets tags, content type and expiry of one version by PATCH, which creates no version; see `SecretTarget.patch`."""
         # Without the expiry, which differs each time.
         attempt = (version, dict(metadata.tags), metadata.content_type, metadata.expires is None)
-        self._check_kept(name, self._writes.ignored(self._path_of(name), attempt))
+        self._check_kept(name, self._writes.fields_not_kept(self._path_of(name), attempt))
         await self._call(
             UPDATE_SECRET,
             lambda: self._update(
@@ -205,7 +213,7 @@ class KeyVault(VaultReader):
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
         """Enables or disables one version by PATCH; see `SecretTarget.enable`."""
         attempt = (version, enabled)
-        self._check_kept(name, self._writes.ignored(self._path_of(name), attempt))
+        self._check_kept(name, self._writes.fields_not_kept(self._path_of(name), attempt))
         await self._call(UPDATE_SECRET, lambda: self._update(name, version, enabled=enabled))
         await self._verify(name, version, attempt, partial(_not_switched, enabled))
 
@@ -220,18 +228,18 @@ class KeyVault(VaultReader):
         left: frozenset[str] = frozenset()
         for number in range(1, READ_BACKS + 1):
             try:
-                now = await self._read(name)
+                observed = await self._read(name)
             except CallFailed:
                 return  # the reply confirmed the change
-            if isinstance(now, (StoredSecret, Disabled)) and now.version not in {version, None}:
+            if isinstance(observed, (StoredSecret, Disabled)) and observed.version not in {version, None}:
                 return  # another writer created a later version
-            left = differing(now)
+            left = differing(observed)
             if not left:
                 return
             self._cache.forget(name)
             if number < READ_BACKS:
                 await asyncio.sleep(READ_BACK_PAUSE)
-        self._writes.ignore(self._path_of(name), attempt, left)
+        self._writes.note_not_kept(self._path_of(name), attempt, left)
         self._check_kept(name, left)
 
     def _check_kept(self, name: str, left: frozenset[str]) -> None:
@@ -251,7 +259,7 @@ class KeyVault(VaultReader):
             name,
             RECOVER_SECRET,
             lambda: self._recover(name),
-            done=lambda now: isinstance(now, (StoredSecret, Disabled)),
+            done=lambda observed: isinstance(observed, (StoredSecret, Disabled)),
         )
 
     async def delete(self, name: str) -> None:
@@ -260,7 +268,7 @@ class KeyVault(VaultReader):
             name,
             DELETE_SECRET,
             lambda: self._delete(name),
-            done=lambda now: isinstance(now, (Absent, SoftDeleted)),
+            done=lambda observed: isinstance(observed, (Absent, SoftDeleted)),
         )
 
     async def _recover(self, name: str) -> None:

@@ -20,7 +20,7 @@ STALE_READ_SECONDS: Final = 600.0
 PENDING_SECONDS: Final = 120.0
 """For how long after a lost reply a write may still take effect."""
 
-_IGNORED_SECONDS: Final = 86_400.0
+_NOT_KEPT_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class _Ignored:
+class _NotKept:
     attempt: object
     fields: frozenset[str]
     until: float
@@ -46,12 +46,12 @@ class _Ignored:
 
 @dataclass(slots=True)
 class RecentWrites:
-    """Writes by place, shared by all configurations of a process. `clock` is in monotonic seconds."""
+    """Writes by vault and name, shared by all configurations of a process. `clock` is in monotonic seconds."""
 
     clock: Callable[[], float] = time.monotonic
     _written: dict[SecretPath, _Written] = field(default_factory=dict[SecretPath, _Written])
     _pending: dict[SecretPath, _Pending] = field(default_factory=dict[SecretPath, _Pending])
-    _ignored: dict[SecretPath, _Ignored] = field(default_factory=dict[SecretPath, _Ignored])
+    _not_kept: dict[SecretPath, _NotKept] = field(default_factory=dict[SecretPath, _NotKept])
 
     def sent(self, path: SecretPath, record: FailureRecord) -> None:
         """Records that a write was sent. Until `written` or `refused`, `record` is its failure."""
@@ -109,16 +109,16 @@ class RecentWrites:
         """What this process wrote last is there no more."""
         self._written.pop(path, None)
 
-    def ignored(self, path: SecretPath, attempt: object) -> frozenset[str]:
+    def fields_not_kept(self, path: SecretPath, attempt: object) -> frozenset[str]:
         """The fields that the vault did not keep when it accepted the same `attempt` within a day."""
-        known = self._ignored.get(path)
+        known = self._not_kept.get(path)
         if known is None or known.attempt != attempt or self.clock() >= known.until:
             return frozenset()
         return known.fields
 
-    def ignore(self, path: SecretPath, attempt: object, fields: frozenset[str]) -> None:
+    def note_not_kept(self, path: SecretPath, attempt: object, fields: frozenset[str]) -> None:
         """Records that the vault accepted `attempt` but did not keep `fields`."""
-        self._ignored[path] = _Ignored(attempt, fields, self.clock() + _IGNORED_SECONDS)
+        self._not_kept[path] = _NotKept(attempt, fields, self.clock() + _NOT_KEPT_SECONDS)
 
 
 def _version(found: StoredSecret | Absent) -> str | None:

@@ -32,7 +32,7 @@ from keysync.targets.interface import (
     SoftDeleted,
     StoredSecret,
 )
-from keysync.targets.list_validation import ListingValidation, Pages
+from keysync.targets.list_validation import ListingStats, ListValidation
 from keysync.targets.operations import (
     GET_DELETED_SECRET,
     GET_SECRET,
@@ -92,7 +92,7 @@ class VaultReader:
         self._versions = Versions()
         self._writes = writes or RecentWrites()
         self._cache = SecretCache(verify_seconds, time.monotonic)
-        self._pages = Pages()
+        self._listing_stats = ListingStats()
         self._windows = {kind: SlidingWindow(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
         self._checked: dict[SecretPath, tuple[str | None, float]] = {}
         self._first_call_task: asyncio.Task[None] | None = None
@@ -131,21 +131,21 @@ class VaultReader:
         If the vault still shows the state before a write of this process, the result is what this process wrote.
         """
         path = self._path_of(name)
-        now = await self._read(name, deleted=deleted)
+        observed = await self._read(name, deleted=deleted)
         for _ in range(READ_BACKS - 1):
-            if not self._writes.is_stale_read(path, now):
-                return now
+            if not self._writes.is_stale_read(path, observed):
+                return observed
             self._cache.forget(name)
             await asyncio.sleep(READ_BACK_PAUSE)
-            now = await self._read(name, deleted=deleted)
-        if not self._writes.is_stale_read(path, now):
-            return now
+            observed = await self._read(name, deleted=deleted)
+        if not self._writes.is_stale_read(path, observed):
+            return observed
         self._cache.forget(name)
         written = self._writes.last_written(path)
         if written is None or (self._writes.was_confirmed(path) and not await self._lists(name, written.version)):
             # The secret was purged, or restored from a backup: the written version is gone.
             self._writes.forget(path)
-            return now
+            return observed
         return written
 
     async def _lists(self, name: str, version: str) -> bool:
@@ -153,7 +153,7 @@ class VaultReader:
             listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
         except CallFailed as failure:
             return not is_absent(failure.record)
-        return any(version_item.version == version for version_item in listed)
+        return any(item.version == version for item in listed)
 
     def _path_of(self, name: str) -> SecretPath:
         return fold(self._url), fold(name)
@@ -213,12 +213,8 @@ class VaultReader:
                 return Disabled()
             raise
         # Listings have no order and times have whole seconds, so in a tie the latest version is unknown.
-        newest = max((creation_time(version_item.created_on) for version_item in listed), default=None)
-        latest = [
-            version_item
-            for version_item in listed
-            if creation_time(version_item.created_on) == newest and not version_item.enabled
-        ]
+        newest = max((creation_time(item.created_on) for item in listed), default=None)
+        latest = [item for item in listed if creation_time(item.created_on) == newest and not item.enabled]
         if len(latest) != 1:
             return Disabled()
         (found,) = latest
@@ -229,7 +225,7 @@ class VaultReader:
         known = self._versions.of(name, latest)
         if known is None:
             listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
-            created = [creation_time(version_item.created_on) for version_item in listed]
+            created = [creation_time(item.created_on) for item in listed]
             proven = not versions_after(listed, latest, answered)
             known = self._versions.learn(name, latest, created, answered, proven=proven)
         return known
@@ -240,18 +236,16 @@ class VaultReader:
         Without a Date header, that time is the latest time in the reply.
         """
         with reply_date() as answered:
-            listed = [version_item async for version_item in self._client.list_properties_of_secret_versions(name)]
+            listed = [item async for item in self._client.list_properties_of_secret_versions(name)]
         if exists and not listed:
             raise TypeError("a secret without a version")
-        for version_item in listed:
-            self._ids.version(version_item.id, name)
-        return listed, answered() or max(
-            (creation_time(version_item.created_on) for version_item in listed), default=LONG_AGO
-        )
+        for item in listed:
+            self._ids.version(item.id, name)
+        return listed, answered() or max((creation_time(item.created_on) for item in listed), default=LONG_AGO)
 
-    def validate_by_listing(self, names: Collection[str]) -> ListingValidation:
+    def validate_by_listing(self, names: Collection[str]) -> ListValidation:
         """Starts a listing, if it costs less than reading `names` one by one."""
-        return ListingValidation(names, self._cache, self._pages, self._listed_pages)
+        return ListValidation(names, self._cache, self._listing_stats, self._listed_pages)
 
     async def listing(self) -> tuple[SecretProperties, ...]:
         """All secrets of the vault. Raises CallFailed if any page fails."""

@@ -78,30 +78,20 @@ class Versions:
 def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> list[Any]:
     """The versions other than `before` that are so new that a read may not show them yet."""
     since = answered - timedelta(seconds=STALE_READ_SECONDS)
-    return [
-        version_item
-        for version_item in listed
-        if version_item.version != before and creation_time(version_item.created_on) > since
-    ]
+    return [item for item in listed if item.version != before and creation_time(item.created_on) > since]
 
 
 def _made_at(listed: Sequence[Any], version: str | None) -> datetime:
-    return next(
-        (creation_time(version_item.created_on) for version_item in listed if version_item.version == version), LONG_AGO
-    )
+    return next((creation_time(item.created_on) for item in listed if item.version == version), LONG_AGO)
 
 
 def versions_after(listed: Sequence[Any], before: str | None, answered: datetime) -> list[tuple[Any, bool]]:
     """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later."""
     if before is None:
-        return [(version_item, True) for version_item in listed]
+        return [(item, True) for item in listed]
     at = _made_at(listed, before)
     recent = _recent(listed, before, answered)
-    return [
-        (version_item, creation_time(version_item.created_on) > at)
-        for version_item in recent
-        if creation_time(version_item.created_on) >= at
-    ]
+    return [(item, creation_time(item.created_on) > at) for item in recent if creation_time(item.created_on) >= at]
 
 
 def creation_time(moment: datetime | None) -> datetime:

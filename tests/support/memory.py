@@ -15,11 +15,11 @@ from keysync.sources.interface import AccountKeys, KeyName
 from keysync.sync.orphans import Presence
 from keysync.targets.interface import (
     Absent,
+    CacheValidation,
     Disabled,
     History,
-    ListValidation,
     Metadata,
-    NoListValidation,
+    NoCacheValidation,
     Observation,
     SecretProperties,
     SoftDeleted,
@@ -110,9 +110,9 @@ class MemoryVault:
     async def prime(self) -> None:
         """No-op."""
 
-    def validate_by_listing(self, names: Collection[str]) -> ListValidation:  # the protocol's signature
+    def validate_by_listing(self, names: Collection[str]) -> CacheValidation:  # the protocol's signature
         """Confirms nothing."""
-        return NoListValidation()
+        return NoCacheValidation()
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """The secret under `name`; counted in `reads`."""

@@ -18,7 +18,7 @@ from keysync.secret.value import SecretValue
 from keysync.targets import list_validation
 from keysync.targets.cache import PAGE, SecretCache, max_pages
 from keysync.targets.interface import SecretProperties, StoredSecret
-from keysync.targets.list_validation import ListingValidation, Pages
+from keysync.targets.list_validation import ListingStats, ListValidation
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 TAGS = {"managed-by": "keysync"}
@@ -144,9 +144,9 @@ def fleet(count: int) -> tuple[SecretCache, list[SecretProperties]]:
 
 
 def validation_of(
-    cache: SecretCache, vault: Vault, names: Sequence[str], pages: Pages | None = None
-) -> ListingValidation:
-    return ListingValidation(names, cache, pages or Pages(), vault.fetch, Clock())
+    cache: SecretCache, vault: Vault, names: Sequence[str], pages: ListingStats | None = None
+) -> ListValidation:
+    return ListValidation(names, cache, pages or ListingStats(), vault.fetch, Clock())
 
 
 async def test_a_listing_saves_the_reads_of_unchanged_secrets():
@@ -199,7 +199,7 @@ async def test_a_listing_that_is_too_long_stops_and_is_not_repeated():
     """A few managed secrets among many other pages are read one by one from the next run on."""
     cache, listed = fleet(3)
     others = [replace(LISTED, name="other")]
-    vault, pages = Vault(*[others] * 50, listed), Pages()
+    vault, pages = Vault(*[others] * 50, listed), ListingStats()
     validation = validation_of(cache, vault, ["s0", "s1", "s2"], pages)
     assert await validation.confirmed("s0") is None
     assert vault.fetched == 2
@@ -250,7 +250,7 @@ async def test_a_hung_listing_is_stopped_for_all_callers(monkeypatch: pytest.Mon
     """Also for two callers with one name. The next run does not list."""
     monkeypatch.setattr(list_validation, "_MIN_WAIT", 0.01)
     cache, listed = fleet(6)
-    vault, pages = Vault(listed), Pages()
+    vault, pages = Vault(listed), ListingStats()
     pages.seconds = 0.0
     vault.gates[0] = asyncio.Event()
     validation = validation_of(cache, vault, [f"s{number}" for number in range(6)], pages)
@@ -259,4 +259,4 @@ async def test_a_hung_listing_is_stopped_for_all_callers(monkeypatch: pytest.Mon
         == [None] * 3
     )
     await validation.close()
-    assert not pages.may_try()
+    assert not pages.may_list()
