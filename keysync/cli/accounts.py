@@ -128,7 +128,7 @@ def _print(console: Console, inventory: Inventory, lines: list[Line]) -> None:
             console.line(Span(f"    → {problem.record.hint}", "cyan"))
     for warning in inventory.warnings:
         console.line(Span(f"warning: {warning}", "yellow"))
-    console.line(_summary(inventory, lines), whole=True)
+    console.line(_summary(inventory, lines), no_wrap=True)
 
 
 _HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")

@@ -207,7 +207,7 @@ class _Show:
 
     def _say(self, label: str, text: str, style: str = "bold") -> None:
         now = Span(time.strftime("%H:%M:%S "), "dim")
-        self._console.line(now, Span(label, style), Span(f": {text}"), whole=True)
+        self._console.line(now, Span(label, style), Span(f": {text}"), no_wrap=True)
         sys.stdout.flush()
         if reader_is_gone():
             self._interruption.stop.set()

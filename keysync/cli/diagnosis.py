@@ -121,10 +121,10 @@ def print_findings(findings: list[Diagnosis], output: str) -> None:
     console = console_for(sys.stdout)
     passed = [each.subject for each in findings if each.level == "ok"]
     if passed:
-        console.line(Span("✓ ", "green"), Span(_counted(passed)), whole=True)
+        console.line(Span("✓ ", "green"), Span(_counted(passed)), no_wrap=True)
     for each in (each for each in findings if each.level != "ok"):
         mark, style = _STYLES[each.level]
-        console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), whole=True)
+        console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), no_wrap=True)
         if each.hint:
             print_message(console, each.hint, Span("    → ", "cyan"))
     counts = {level: sum(each.level == level for each in findings) for level in ("ok", "warning", "problem")}

@@ -25,8 +25,8 @@ class Console(Protocol):
         """Whether lines are wrapped and styles shown."""
         ...
 
-    def line(self, *parts: Span, whole: bool = False) -> None:
-        """Prints a line, or several if a part has line breaks. A terminal wraps it at words unless `whole`."""
+    def line(self, *parts: Span, no_wrap: bool = False) -> None:
+        """Prints a line, or several if a part has line breaks. A terminal wraps it at words unless `no_wrap`."""
         ...
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
@@ -42,7 +42,7 @@ class PlainConsole:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
-    def line(self, *parts: Span, whole: bool = False) -> None:  # noqa: ARG002  # never wraps
+    def line(self, *parts: Span, no_wrap: bool = False) -> None:  # noqa: ARG002  # never wraps
         """Writes the line."""
         self._stream.write(strip_control_codes("".join(part.text for part in parts)) + "\n")
 

@@ -31,10 +31,10 @@ class RichConsole:
     def __init__(self, stream: TextIO) -> None:
         self._console = _StrippingConsole(file=stream, highlight=False)
 
-    def line(self, *parts: Span, whole: bool = False) -> None:
+    def line(self, *parts: Span, no_wrap: bool = False) -> None:
         """Prints the line with its styles."""
         text = Text.assemble(*((part.text, part.style) for part in parts))
-        self._console.print(text, soft_wrap=whole)
+        self._console.print(text, soft_wrap=no_wrap)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
         """Prints the table with a line below the headings; long cells are folded."""

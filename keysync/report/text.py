@@ -56,7 +56,7 @@ def print_report(
         print_message(console, Instruction(report.stopped), Span("stopped: ", "bold red"))
     if report.interrupted:
         console.line(Span("interrupted: the report shows what was done until then", "bold yellow"))
-    console.line(*_summary_line(report, accepted_by), whole=True)
+    console.line(*_summary_line(report, accepted_by), no_wrap=True)
 
 
 def print_message(console: Console, sentence: str, *head: Span) -> None:
@@ -70,7 +70,7 @@ def print_message(console: Console, sentence: str, *head: Span) -> None:
         if head or text.strip("; "):
             console.line(*head, Span(text.strip("; ")))
         if command:
-            console.line(Span(f"    {command}", "cyan"), whole=True)
+            console.line(Span(f"    {command}", "cyan"), no_wrap=True)
         head = ()
 
 

@@ -106,8 +106,8 @@ class BatchAccount:
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
         return AccountKeys(values, refused)
 
-    def _equal(self, one: SecretValue, other: SecretValue) -> bool:
-        return self._fingerprinter.of(one) == self._fingerprinter.of(other)
+    def _equal(self, first: SecretValue, second: SecretValue) -> bool:
+        return self._fingerprinter.of(first) == self._fingerprinter.of(second)
 
     async def _shared_key_disabled(self, record: FailureRecord) -> bool:
         if record.kind == "http_error":

@@ -97,8 +97,8 @@ class KeyVault(VaultReader):
                 return False
             raise
         self._ids.version(secret.id, name)
-        found = self._redactor.remember(SecretValue(secret.value or ""))
-        return self._fingerprinter.of(found) == self._fingerprinter.of(value)
+        stored = self._redactor.remember(SecretValue(secret.value or ""))
+        return self._fingerprinter.of(stored) == self._fingerprinter.of(value)
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
@@ -217,8 +217,8 @@ class KeyVault(VaultReader):
         await self._call(UPDATE_SECRET, lambda: self._update(name, version, enabled=enabled))
         await self._verify(name, version, attempt, partial(_not_switched, enabled))
 
-    async def _update(self, name: str, version: str, **wanted: Any) -> None:  # noqa: ANN401  # the SDK's keywords
-        updated = await self._client.update_secret_properties(name, version, **wanted)
+    async def _update(self, name: str, version: str, **changes: Any) -> None:  # noqa: ANN401  # the SDK's keywords
+        updated = await self._client.update_secret_properties(name, version, **changes)
         self._ids.version(updated.id, name, changed=True)
 
     async def _verify(
@@ -304,17 +304,17 @@ class KeyVault(VaultReader):
             raise failure from None
 
 
-def _differing(wanted: Metadata, found: Observation) -> frozenset[str]:
-    if not isinstance(found, StoredSecret):
+def _differing(metadata: Metadata, observed: Observation) -> frozenset[str]:
+    if not isinstance(observed, StoredSecret):
         return frozenset()  # it was disabled or deleted since; the next run sees that
     pairs = {
-        "tags": wanted.tags.items() <= dict(found.tags).items(),
-        "content type": wanted.content_type is None or found.content_type == wanted.content_type,
-        "expiry": wanted.expires is None or found.expires == wanted.expires,
+        "tags": metadata.tags.items() <= dict(observed.tags).items(),
+        "content type": metadata.content_type is None or observed.content_type == metadata.content_type,
+        "expiry": metadata.expires is None or observed.expires == metadata.expires,
     }
     return frozenset(name for name, same in pairs.items() if not same)
 
 
-def _not_switched(enabled: bool, found: Observation) -> frozenset[str]:
-    wrong = isinstance(found, Disabled if enabled else StoredSecret)
+def _not_switched(enabled: bool, observed: Observation) -> frozenset[str]:
+    wrong = isinstance(observed, Disabled if enabled else StoredSecret)
     return frozenset({"enabled"} if wrong else ())

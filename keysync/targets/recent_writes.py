@@ -81,14 +81,14 @@ class RecentWrites:
             return None
         return pending.record if pending is not None else None
 
-    def is_stale_read(self, path: SecretPath, found: Observation) -> bool:
+    def is_stale_read(self, path: SecretPath, observed: Observation) -> bool:
         """Records the result of a read, and returns whether it shows the state before a write of this process."""
         written = self._written.get(path)
         if written is None or self.clock() >= written.until:
             self._written.pop(path, None)
             return False
-        stale = _version(found) in written.older if isinstance(found, StoredSecret | Absent) else False
-        current = isinstance(found, StoredSecret) and found.version == written.stored.version
+        stale = _version(observed) in written.older if isinstance(observed, StoredSecret | Absent) else False
+        current = isinstance(observed, StoredSecret) and observed.version == written.stored.version
         if stale or current:
             self._written[path] = replace(written, confirmed=written.confirmed or current)
         else:
@@ -121,5 +121,5 @@ class RecentWrites:
         self._not_kept[path] = _NotKept(attempt, fields, self.clock() + _NOT_KEPT_SECONDS)
 
 
-def _version(found: StoredSecret | Absent) -> str | None:
-    return found.version if isinstance(found, StoredSecret) else None
+def _version(observed: StoredSecret | Absent) -> str | None:
+    return observed.version if isinstance(observed, StoredSecret) else None

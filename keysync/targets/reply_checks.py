@@ -38,10 +38,10 @@ class SecretIds:
         `changed` says that the request was a change. It may have taken effect, so the failure is ambiguous.
         """
         try:
-            found, version = self.parse(text)
+            replied_name, version = self.parse(text)
         except CallFailed:
-            found, version = "", ""
-        if fold(found) != fold(name) or not version:
+            replied_name, version = "", ""
+        if fold(replied_name) != fold(name) or not version:
             raise _failure(f"the reply is not about {self._prefix}{name}: not used", ambiguous=changed)
         return version
 
@@ -105,10 +105,10 @@ def checked_text(value: object) -> str:
 
 def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may hold anything
     """The tags of a reply; empty for null. Raises TypeError if a value is not a string."""
-    found = dict(tags or {})
-    if not all(isinstance(value, str) for value in found.values()):
+    result = dict(tags or {})
+    if not all(isinstance(value, str) for value in result.values()):
         raise TypeError("the value of a tag is not a string")
-    return found
+    return result
 
 
 def _moment(seconds: int | None) -> datetime | None:

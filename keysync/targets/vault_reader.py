@@ -217,8 +217,8 @@ class VaultReader:
         latest = [item for item in listed if creation_time(item.created_on) == newest and not item.enabled]
         if len(latest) != 1:
             return Disabled()
-        (found,) = latest
-        return Disabled(str(found.version), checked_tags(found.tags), bool(found.managed))
+        (disabled,) = latest
+        return Disabled(str(disabled.version), checked_tags(disabled.tags), bool(disabled.managed))
 
     async def history(self, name: str, latest: str) -> History:
         """The number of versions of a secret, without a request if this process wrote `latest`. Raises CallFailed."""

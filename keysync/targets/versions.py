@@ -25,11 +25,11 @@ LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 class _Known:
     latest: str
     count: int
-    made: tuple[float, ...]
+    created: tuple[float, ...]
     listed: float | None
 
     def history(self, now: float) -> History:
-        return History(self.count, sum(1 for each in self.made if now - each < DAY_SECONDS))
+        return History(self.count, sum(1 for at in self.created if now - at < DAY_SECONDS))
 
 
 @dataclass(slots=True)
@@ -57,22 +57,22 @@ class Versions:
         Without `proven`, the listing does not prove that `latest` is the latest version.
         """
         now = self.clock()
-        made = (now - (answered - each).total_seconds() for each in created)
+        times = (now - (answered - at).total_seconds() for at in created)
         known = _Known(
-            latest, len(created), tuple(each for each in made if now - each < DAY_SECONDS), now if proven else None
+            latest, len(created), tuple(at for at in times if now - at < DAY_SECONDS), now if proven else None
         )
         self._known[fold(name)] = known
         return known.history(now)
 
-    def add(self, name: str, before: str | None, made: str) -> None:
-        """Records that version `made` follows `before`; None for a secret that did not exist."""
+    def add(self, name: str, before: str | None, version: str) -> None:
+        """Records that version `version` follows `before`; None for a secret that did not exist."""
         known, now = self._known.pop(fold(name), None), self.clock()
         if before is None:
             known = _Known("", 0, (), None)
         elif known is None or known.latest != before:
             return
-        recent = tuple(each for each in known.made if now - each < DAY_SECONDS)
-        self._known[fold(name)] = _Known(made, known.count + 1, (*recent, now), None)
+        recent = tuple(at for at in known.created if now - at < DAY_SECONDS)
+        self._known[fold(name)] = _Known(version, known.count + 1, (*recent, now), None)
 
 
 def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> list[Any]:
@@ -81,7 +81,7 @@ def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> li
     return [item for item in listed if item.version != before and creation_time(item.created_on) > since]
 
 
-def _made_at(listed: Sequence[Any], version: str | None) -> datetime:
+def _created_at(listed: Sequence[Any], version: str | None) -> datetime:
     return next((creation_time(item.created_on) for item in listed if item.version == version), LONG_AGO)
 
 
@@ -89,7 +89,7 @@ def versions_after(listed: Sequence[Any], before: str | None, answered: datetime
     """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later."""
     if before is None:
         return [(item, True) for item in listed]
-    at = _made_at(listed, before)
+    at = _created_at(listed, before)
     recent = _recent(listed, before, answered)
     return [(item, creation_time(item.created_on) > at) for item in recent if creation_time(item.created_on) >= at]
 

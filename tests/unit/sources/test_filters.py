@@ -193,7 +193,7 @@ def test_a_filter_without_a_match_is_named(
     filters: dict[str, Any], rows: list[ListedAccount], warnings: list[str]
 ) -> None:
     """It is probably a typing mistake, so the warning names the filter."""
-    sieve, counts = AccountFilter(entry(**filters)), Counter[str]()
+    account_filter, counts = AccountFilter(entry(**filters)), Counter[str]()
     for each in rows:
-        sieve.matches(each, counts)
-    assert list(sieve.warnings(counts, 3)) == warnings
+        account_filter.matches(each, counts)
+    assert list(account_filter.warnings(counts, 3)) == warnings
