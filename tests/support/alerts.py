@@ -93,7 +93,7 @@ def selectors(expression: str) -> list[Selector]:
 def grouped_by(expression: str) -> set[str]:
     """The labels in every ``by``, ``on`` and ``group_left`` of `expression`."""
     lists = re.findall(r"\b(?:by|on|group_left)\s*\(([^)]*)\)", expression)
-    return {label.strip() for one in lists for label in one.split(",") if label.strip()}
+    return {label.strip() for name in lists for label in name.split(",") if label.strip()}
 
 
 def complaints(expression: str) -> list[str]:
@@ -115,7 +115,7 @@ def complaints(expression: str) -> list[str]:
                 "outcome",
                 "reason",
             }:
-                wrong += [f"{label} is never {one}" for one in value.split("|") if one not in mine[label]]
+                wrong += [f"{label} is never {item}" for item in value.split("|") if item not in mine[label]]
     return [*wrong, *(f"no label {label}" for label in grouped_by(expression) - labels)]
 
 

@@ -125,7 +125,7 @@ def _short(name: str) -> str:
 def written(text: str) -> str:
     """The text of the page with both parts generated from the current pyproject.toml."""
     found = contracts()
-    (contract,) = (one for one in found if one["type"] == "layers")
+    (contract,) = (item for item in found if item["type"] == "layers")
     for name, part in (("picture", picture(layers(contract))), ("rules", rules(found))):
         begin, end = f"<!-- {name}: python -m tests.support.architecture -->\n", f"<!-- /{name} -->"
         before, rest = text.split(begin)

@@ -21,6 +21,6 @@ def certificate_pem(end: datetime, *, with_key: bool = True) -> bytes:
     false.
     """
     key, name = _key(), x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "keysync")])
-    made = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(days=730), end)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, end - timedelta(days=730), end)
     private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()) if with_key else b""
-    return private + made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    return private + builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)

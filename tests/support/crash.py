@@ -111,7 +111,8 @@ class Snapshot:
         for vault in azure.state.vaults:
             secrets, deleted = copy.deepcopy(vault.export())
             vaults[vault.name] = Contents(
-                {one.name.lower(): one for one in secrets}, {one.secret.name.lower(): one for one in deleted}
+                {secret.name.lower(): secret for secret in secrets},
+                {secret.secret.name.lower(): secret for secret in deleted},
             )
         return cls(keys, vaults)
 
@@ -129,7 +130,7 @@ class Snapshot:
 
 
 @dataclass(frozen=True)
-class Slot:
+class SecretCase:
     """A secret that the configuration would write; `marks` are the tags that make it managed.
 
     `mine` is the expected result: True is written, False never is, None is written once it has the tags. `patched`
@@ -158,7 +159,7 @@ class Story:
     """A world from one convergence to the next: its beginning, and every value that each key has had since."""
 
     running: RunningAzure
-    slots: Sequence[Slot]
+    cases: Sequence[SecretCase]
     before: Snapshot
     lived: dict[tuple[str, str], list[str]] = field(default_factory=dict)
 
@@ -176,51 +177,51 @@ class Story:
     def check(self) -> int:
         """Asserts the required state after a complete run; returns the exit code that this run must have had."""
         now = Snapshot.of(self.running)
-        refused = [slot for slot in self.slots if self._is_refused(slot, now)]
+        refused = [case for case in self.cases if self._is_refused(case, now)]
         for name, after in now.vaults.items():
-            before, named = self.before.vaults[name], {slot.place for slot in self.slots}
-            written = {slot.secret.lower() for slot in self.slots if slot.vault == name and slot.mine}
+            before, named = self.before.vaults[name], {case.place for case in self.cases}
+            written = {case.secret.lower() for case in self.cases if case.vault == name and case.mine}
             assert after.names == before.names | written, f"{name}: secrets came or went"
             for secret in after.names:
                 untouched = (name, secret) in named or after.of(secret) == before.of(secret)
                 assert untouched, f"{name}/{secret}: not in the configuration, and touched"
         return 1 if refused else 0
 
-    def _is_refused(self, slot: Slot, now: Snapshot) -> bool:
-        before, after = self.before.vaults[slot.vault], now.vaults[slot.vault]
-        if slot.mine or (slot.mine is None and slot.marks.items() <= after.versions(slot.secret)[-1].tags.items()):
-            assert slot.secret.lower() in after.secrets, f"{slot}: not there"
-            self._check_mine(slot, before.versions(slot.secret), after.versions(slot.secret))
+    def _is_refused(self, case: SecretCase, now: Snapshot) -> bool:
+        before, after = self.before.vaults[case.vault], now.vaults[case.vault]
+        if case.mine or (case.mine is None and case.marks.items() <= after.versions(case.secret)[-1].tags.items()):
+            assert case.secret.lower() in after.secrets, f"{case}: not there"
+            self._check_mine(case, before.versions(case.secret), after.versions(case.secret))
             return False
-        assert after.of(slot.secret) == before.of(slot.secret), f"{slot}: not keysync's, and touched"
-        return self._stands_in_the_way(slot, after)
+        assert after.of(case.secret) == before.of(case.secret), f"{case}: not keysync's, and touched"
+        return self._stands_in_the_way(case, after)
 
-    def _stands_in_the_way(self, slot: Slot, after: Contents) -> bool:
-        found = after.secrets.get(slot.secret.lower())
+    def _stands_in_the_way(self, case: SecretCase, after: Contents) -> bool:
+        found = after.secrets.get(case.secret.lower())
         if found is None or found.managed:
             return True
-        return found.latest.enabled and found.latest.value != self.values(slot.account, slot.key)[-1]
+        return found.latest.enabled and found.latest.value != self.values(case.account, case.key)[-1]
 
-    def _check_mine(self, slot: Slot, before: list[SecretVersion], after: list[SecretVersion]) -> None:
-        made = after[len(before) :]
+    def _check_mine(self, case: SecretCase, before: list[SecretVersion], after: list[SecretVersion]) -> None:
+        written = after[len(before) :]
         kept = [asdict(version) for version in after[: len(before)]]
-        if slot.patched:
+        if case.patched:
             kept[-1] |= {name: getattr(before[-1], name) for name in ("tags", "enabled", "updated")}
-        assert kept == [asdict(version) for version in before], f"{slot}: an existing secret has changed"
+        assert kept == [asdict(version) for version in before], f"{case}: an existing secret has changed"
         old = before[-1] if before else None
-        self._check_values(slot, old, [version.value for version in made])
-        for version in [after[-1], *made]:
-            assert version.enabled, f"{slot}: a version is disabled"
-            assert version.tags == {**(old.tags if old else {}), **slot.marks}, f"{slot}: wrong tags"
-            kind = old.content_type if old else made[0].content_type
-            assert version.content_type == kind, f"{slot}: wrong content type"
+        self._check_values(case, old, [version.value for version in written])
+        for version in [after[-1], *written]:
+            assert version.enabled, f"{case}: a version is disabled"
+            assert version.tags == {**(old.tags if old else {}), **case.marks}, f"{case}: wrong tags"
+            kind = old.content_type if old else written[0].content_type
+            assert version.content_type == kind, f"{case}: wrong content type"
 
-    def _check_values(self, slot: Slot, old: SecretVersion | None, made: list[str]) -> None:
-        lived = self.values(slot.account, slot.key)
-        history = [*([old.value] if old else []), *made]
-        assert history[-1] == lived[-1], f"{slot}: not the live key"
-        assert all(one != other for one, other in itertools.pairwise(history)), f"{slot}: a value twice in a row"
-        assert len(set(made)) == len(made), f"{slot}: two versions of one value"
-        assert set(made) <= set(lived), f"{slot}: a value that was never the key"
+    def _check_values(self, case: SecretCase, old: SecretVersion | None, written: list[str]) -> None:
+        lived = self.values(case.account, case.key)
+        history = [*([old.value] if old else []), *written]
+        assert history[-1] == lived[-1], f"{case}: not the live key"
+        assert all(item != other for item, other in itertools.pairwise(history)), f"{case}: a value twice in a row"
+        assert len(set(written)) == len(written), f"{case}: two versions of one value"
+        assert set(written) <= set(lived), f"{case}: a value that was never the key"
         changes = len(lived) - (old is not None and old.value == lived[0])
-        assert len(made) <= changes, f"{slot}: {len(made)} versions for {changes} changes"
+        assert len(written) <= changes, f"{case}: {len(written)} versions for {changes} changes"

@@ -33,7 +33,7 @@ from tests.support.warm_process import WarmKeysync
 
 PATIENCE = 60.0
 """The longest time in seconds that a test waits for anything; tests do not assert how long things take."""
-_LOOK = 0.03
+_POLL_INTERVAL = 0.03
 
 
 @dataclass(frozen=True)
@@ -140,12 +140,12 @@ class Daemon:
 
     def status(self) -> dict[str, Any]:
         """`/api/status`."""
-        found: dict[str, Any] = self.get("/api/status").json()
-        return found
+        results: dict[str, Any] = self.get("/api/status").json()
+        return results
 
     def account(self, name: str) -> dict[str, Any]:
         """One account of `/api/status`."""
-        return next(one for one in self.status()["accounts"] if one["name"] == name)
+        return next(account for account in self.status()["accounts"] if account["name"] == name)
 
     def until(self, condition: Callable[[], object]) -> None:
         """Waits until `condition` is true."""
@@ -153,7 +153,7 @@ class Daemon:
         while not condition():
             assert not self._process.has_ended(), f"it has ended\n{self.err[-3000:]}"
             assert time.monotonic() < deadline, f"it never came\n{self.err[-3000:]}"
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
 
     def until_event(self, name: str, count: int = 1) -> list[dict[str, Any]]:
         """Waits until an event was logged `count` times."""
@@ -193,7 +193,7 @@ class Daemon:
         deadline = time.monotonic() + within
         while not self._process.has_ended():
             assert time.monotonic() < deadline, f"it does not end\n{self.err[-3000:]}"
-            time.sleep(_LOOK)
+            time.sleep(_POLL_INTERVAL)
         return self._process.wait()
 
     def kill(self) -> None:
@@ -269,35 +269,35 @@ class Served:
 
     async def status(self) -> dict[str, Any]:
         """`/api/status`."""
-        found: dict[str, Any] = (await self.get("/api/status")).json()
-        return found
+        results: dict[str, Any] = (await self.get("/api/status")).json()
+        return results
 
     async def states(self) -> dict[str, str]:
         """The state of each account."""
-        return {one["name"]: one["state"] for one in (await self.status())["accounts"]}
+        return {account["name"]: account["state"] for account in (await self.status())["accounts"]}
 
     async def until(self, condition: Callable[[], object]) -> None:
         """Waits until `condition` is true."""
         async with asyncio.timeout(PATIENCE):
             while not condition():  # noqa: ASYNC110  # no event signals it
-                await asyncio.sleep(_LOOK / 3)
+                await asyncio.sleep(_POLL_INTERVAL / 3)
 
     async def until_status(self, condition: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
         """Waits until the snapshot satisfies the condition, and returns it."""
         async with asyncio.timeout(PATIENCE):
-            while not condition(found := await self.status()):  # noqa: ASYNC110  # as above
-                await asyncio.sleep(_LOOK / 3)
-        return found
+            while not condition(results := await self.status()):  # noqa: ASYNC110  # as above
+                await asyncio.sleep(_POLL_INTERVAL / 3)
+        return results
 
     async def sync(self, times: int = 1) -> list[Report]:
         """Requests runs one after the other, by SIGUSR1, and returns their reports; no other run may be in progress."""
-        found: list[Report] = []
+        results: list[Report] = []
         for _ in range(times):
             before = len(self.watcher.reports)
             os.kill(os.getpid(), signal.SIGUSR1)
             await self.until(lambda: len(self.watcher.reports) > before)  # noqa: B023  # it is called in this iteration
-            found += self.watcher.reports[before:]
-        return found
+            results += self.watcher.reports[before:]
+        return results
 
     async def first_run(self) -> None:
         """Waits for the run at the start."""

@@ -53,12 +53,12 @@ class Page:
 
     def anchors(self) -> frozenset[str]:
         """The anchors of this page, as GitHub makes them from headings."""
-        made: dict[str, int] = {}
+        anchor_counts: dict[str, int] = {}
         for heading in re.findall(r"^#{1,6} +(.+?) *#*$", self.prose, re.MULTILINE):
             anchor = slug(heading)
-            count = made[anchor] = made.get(anchor, -1) + 1
-            made.setdefault(f"{anchor}-{count}" if count else anchor, 0)
-        return frozenset({*made, *re.findall(r"<a (?:id|name)=\"([^\"]+)\"", self.prose)})
+            count = anchor_counts[anchor] = anchor_counts.get(anchor, -1) + 1
+            anchor_counts.setdefault(f"{anchor}-{count}" if count else anchor, 0)
+        return frozenset({*anchor_counts, *re.findall(r"<a (?:id|name)=\"([^\"]+)\"", self.prose)})
 
     def code(self) -> Iterator[tuple[int, str]]:
         """Line and text of each code span; one may continue on the next line."""

@@ -191,8 +191,8 @@ class MemoryVault:
         await asyncio.sleep(0)
         self.remove(name)
 
-    async def _in_place(self, what: str, name: str, version: str) -> Version:
-        self.log.append(f"{what} {name}")
+    async def _in_place(self, operation: str, name: str, version: str) -> Version:
+        self.log.append(f"{operation} {name}")
         await asyncio.sleep(0)
         if name in self.write_failures:
             raise self.write_failures[name]
@@ -202,9 +202,9 @@ class MemoryVault:
 
     def _add(self, name: str, version: Version) -> Version:
         self._made += 1
-        made = replace(version, id=f"v{self._made}", created=version.created or self._clock())
-        self.history_of.setdefault(name, []).append(made)
-        return made
+        added = replace(version, id=f"v{self._made}", created=version.created or self._clock())
+        self.history_of.setdefault(name, []).append(added)
+        return added
 
 
 class MemorySource:

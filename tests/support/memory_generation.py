@@ -34,8 +34,10 @@ def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str
 def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[str, Entry]:
     """The accounts of `config` in the form that account states take."""
     return {
-        one.resource_id.lower(): Entry(one, "every 5m", interval, read_only=config.read_only or one.read_only)
-        for one in config.accounts
+        account.resource_id.lower(): Entry(
+            account, "every 5m", interval, read_only=config.read_only or account.read_only
+        )
+        for account in config.accounts
     }
 
 

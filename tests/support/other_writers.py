@@ -46,10 +46,10 @@ def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int
     """Adds versions to a secret, with the tags of the latest, up to a total; all are at least `age` seconds old."""
     stored = azure.state.vault(vault)
     while len(stored.versions(name)) < total:
-        _, made = stored.add_version(name, "old", tags=stored.versions(name)[-1].tags)
-        made.created -= age
+        _, version_added = stored.add_version(name, "old", tags=stored.versions(name)[-1].tags)
+        version_added.created -= age
     for version in stored.versions(name):
-        version.created = min(version.created, made.created)
+        version.created = min(version.created, version_added.created)
 
 
 def add_version(azure: Emulator, target: str, value: str, tags: dict[str, str]) -> None:
@@ -71,15 +71,15 @@ def before(azure: Emulator, call: tuple[str, str], action: Callable[[Emulator, s
     azure.faults.take = acting  # type: ignore[method-assign]
 
 
-def overtake(azure: Emulator, vault: str, value: str, tags: dict[str, str]) -> None:
+def write_after_each_write(azure: Emulator, vault: str, value: str, tags: dict[str, str]) -> None:
     """From now on, another writer writes after each write in the vault, before its reply is sent."""
     stored = azure.state.vault(vault)
     first = stored.add_version
 
     def both(name: str, *args: Any, **more: Any) -> Any:
-        made = first(name, *args, **more)
+        version_added = first(name, *args, **more)
         first(name, value, tags=tags)
-        return made
+        return version_added
 
     stored.add_version = both  # type: ignore[method-assign]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from keysync.emulator.data import new_account_key
 from tests.support.azure import GROUP, SUBSCRIPTION
-from tests.support.crash import Slot
+from tests.support.crash import SecretCase
 
 LONG_AGO = 1_700_000_000
 """The creation time of everything, in seconds since 1970: too old for rules about recent changes."""
@@ -29,7 +29,7 @@ KINDS = {
     "certificate": False,
     "deleted": False,
 }
-"""The contents of a name, and whether keysync has to write it (see `Slot.mine`)."""
+"""The contents of a name, and whether keysync has to write it (see `SecretCase.mine`)."""
 
 _CHANCES = [8, 4, 3, 1, 2, 1, 1, 1, 1, 1, 1, 1]
 
@@ -42,7 +42,7 @@ class RandomWorld:
     vaults: list[dict[str, Any]]
     configured: list[dict[str, Any]]
     settings: dict[str, Any]
-    slots: Sequence[Slot]
+    cases: Sequence[SecretCase]
 
 
 def marks_of(account: str, key: str, owner: str | None = None) -> dict[str, str]:
@@ -57,26 +57,26 @@ def random_world(rng: Random) -> RandomWorld:
     names = [f"acct{number}" for number in range(rng.randint(2, 4))]
     accounts = [{"name": name, "primary": new_account_key(), "secondary": new_account_key()} for name in names]
     vaults: dict[str, dict[str, Any]] = {
-        f"kv-{number}": {"name": f"kv-{number}", "secrets": _strangers(rng), "deleted": []}
+        f"kv-{number}": {"name": f"kv-{number}", "secrets": _unmanaged_secrets(rng), "deleted": []}
         for number in range(rng.randint(1, 3))
     }
     owner = rng.choice([None, "blue"])
     configured: list[dict[str, Any]] = []
-    slots: list[Slot] = []
+    cases: list[SecretCase] = []
     for account in accounts:
         chosen = sorted(rng.sample(sorted(vaults), rng.randint(1, len(vaults))))
         adopt = rng.random() < 0.5
         configured.append({"name": account["name"], "vaults": chosen, "adopt": adopt})
         for vault in chosen:
-            slots += [
-                _slot(rng, account, key, vaults[vault], adopt=adopt, owner=owner) for key in ("primary", "secondary")
+            cases += [
+                _case(rng, account, key, vaults[vault], adopt=adopt, owner=owner) for key in ("primary", "secondary")
             ]
-    return RandomWorld(accounts, list(vaults.values()), configured, {"owner": owner}, slots)
+    return RandomWorld(accounts, list(vaults.values()), configured, {"owner": owner}, cases)
 
 
-def _slot(
+def _case(
     rng: Random, account: dict[str, Any], key: str, vault: dict[str, Any], *, adopt: bool, owner: str | None
-) -> Slot:
+) -> SecretCase:
     (kind,) = rng.choices(list(KINDS), _CHANCES)
     if kind in {"right", "adoptable"}:
         kind = "adoptable" if adopt else "right"
@@ -86,7 +86,7 @@ def _slot(
         vault["deleted"].append(secret)
     elif kind != "absent":
         vault["secrets"].append(secret)
-    return Slot(vault["name"], name, account["name"], key, marks, KINDS[kind], patched=kind == "adoptable")
+    return SecretCase(vault["name"], name, account["name"], key, marks, KINDS[kind], patched=kind == "adoptable")
 
 
 def _secret(rng: Random, name: str, kind: str, live: str, marks: dict[str, str]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _secret(rng: Random, name: str, kind: str, live: str, marks: dict[str, str])
     }
 
 
-def _strangers(rng: Random) -> list[dict[str, Any]]:
+def _unmanaged_secrets(rng: Random) -> list[dict[str, Any]]:
     """Secrets that the configuration does not name, some with similar names."""
     names = [f"acct{number}-primary-key{rng.choice(string.ascii_lowercase)}" for number in range(rng.randint(0, 3))]
     return [

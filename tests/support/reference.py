@@ -75,12 +75,12 @@ def _references(schema: Schema) -> Iterator[tuple[str, str]]:
     if "$ref" in schema:
         yield schema["$ref"].rpartition("/")[2], ""
     for union in ("anyOf", "oneOf"):
-        for one in schema.get(union, ()):
-            yield from _references(one)
+        for member in schema.get(union, ()):
+            yield from _references(member)
     if "items" in schema:
         yield from ((name, "[]" + rest) for name, rest in _references(schema["items"]))
-    for one in schema.get("patternProperties", {}).values():
-        yield from ((name, ".NAME" + rest) for name, rest in _references(one))
+    for item in schema.get("patternProperties", {}).values():
+        yield from ((name, ".NAME" + rest) for name, rest in _references(item))
 
 
 def _is_kind(schema: Schema) -> bool:
@@ -119,10 +119,10 @@ def _type(schema: Schema, sections: Mapping[str, Section]) -> str:
     if "const" in schema:
         return f"`{schema['const']}`"
     if "enum" in schema:
-        return _listed([f"`{one}`" for one in schema["enum"]], "or")
+        return _listed([f"`{member}`" for member in schema["enum"]], "or")
     for union in ("anyOf", "oneOf"):
         if union in schema:
-            return _union([one for one in schema[union] if one != {"type": "null"}], sections)
+            return _union([member for member in schema[union] if member != {"type": "null"}], sections)
     match schema["type"]:
         case "boolean":
             return "`true` or `false`"
@@ -137,15 +137,15 @@ def _type(schema: Schema, sections: Mapping[str, Section]) -> str:
 
 
 def _union(members: list[Schema], sections: Mapping[str, Section]) -> str:
-    if all("$ref" in one for one in members) and len(members) > 1:
+    if all("$ref" in member for member in members) and len(members) > 1:
         first = sections[members[0]["$ref"].rpartition("/")[2]]
         return f"[mapping, by its `type`](#{anchor(first.heading)})"
-    return _listed([_type(one, sections) for one in members], "or")
+    return _listed([_type(member, sections) for member in members], "or")
 
 
 def _mapping(schema: Schema, sections: Mapping[str, Section]) -> str:
-    for one in schema.get("patternProperties", {}).values():
-        return f"mapping of names to: {_type(one, sections)}"
+    for member in schema.get("patternProperties", {}).values():
+        return f"mapping of names to: {_type(member, sections)}"
     most = f", {schema['maxProperties']} at most" if "maxProperties" in schema else ""
     return f"mapping of text to text{most}"
 
@@ -183,8 +183,8 @@ def _default(key: str, schema: Schema, required: Any) -> str:
         return "required"
     value = schema.get("default")
     if isinstance(value, dict) and value:
-        shown = {name: one for name, one in value.items() if one is not None}
-        return "`{" + ", ".join(f"{name}: {_plain(one)}" for name, one in shown.items()) + "}`" if shown else "`{}`"
+        shown = {name: item for name, item in value.items() if item is not None}
+        return "`{" + ", ".join(f"{name}: {_plain(item)}" for name, item in shown.items()) + "}`" if shown else "`{}`"
     if "default" not in schema:
         return "its own"
     return f"`{_plain(value)}`"
@@ -197,14 +197,14 @@ def _plain(value: object) -> str:
 def _meaning(schema: Schema, sections: Mapping[str, Section]) -> str:
     of_model = next((sections[name].schema.get("description", "") for name, _ in _references(schema)), "")
     text = _sentence(schema.get("description", of_model))
-    known = [one for one in schema.get("examples", ()) if schema.get("pattern") != DURATION]
-    return text + (f" Such as {_listed([f'`{one}`' for one in known], 'or')}." if known else "")
+    known = [member for member in schema.get("examples", ()) if schema.get("pattern") != DURATION]
+    return text + (f" Such as {_listed([f'`{item}`' for item in known], 'or')}." if known else "")
 
 
 def _elsewhere(key: str, sections: Mapping[str, Section]) -> str:
     """The other positions of a top-level key: one vault or one account."""
-    narrower = [one for one in ("Vault", "Account", "Discover") if key in sections[one].schema["properties"]]
-    sections_text = _listed([f"`{sections[one].paths[0]}`" for one in narrower if key != "vaults"] or [""])
+    narrower = [item for item in ("Vault", "Account", "Discover") if key in sections[item].schema["properties"]]
+    sections_text = _listed([f"`{sections[item].paths[0]}`" for item in narrower if key != "vaults"] or [""])
     return f" Also on {sections_text}." if sections_text else ""
 
 
@@ -249,10 +249,10 @@ def _pick(value: Any, path: list[str]) -> Any:
     if not isinstance(value, dict) or (name != "NAME" and name not in value):
         return None
     if name == "NAME":
-        name = max(value, key=lambda one: len(value[one]))
+        name = max(value, key=lambda item: len(value[item]))
     found = value[name]
     if key.endswith("[]"):
-        chosen = max(found, key=lambda one: (_pick(one, rest) is not None if rest else True, len(one)))
+        chosen = max(found, key=lambda item: (_pick(item, rest) is not None if rest else True, len(item)))
         below = _pick(chosen, rest) if rest else chosen
         return None if below is None else {name: [below]}
     below = _pick(found, rest) if rest else found

@@ -143,7 +143,7 @@ class World:
 
     async def plan(self) -> Plan:
         """The plan for the current state."""
-        return make_plan((one for account in await self.collect() for one in account.observed), self.now)
+        return make_plan((item for account in await self.collect() for item in account.observed), self.now)
 
     async def batch(self) -> Batch:
         """All accounts with their current plans."""

@@ -16,11 +16,11 @@ def config_of(document: Mapping[str, Any]) -> Config:
 
 def discover_of(**given: Any) -> Discover:  # keys of the file
     """An entry of `discover`."""
-    made: Discover = models.Discover(**given).plain()
-    return made
+    settings: Discover = models.Discover(**given).plain()
+    return settings
 
 
 def election_of(**given: Any) -> LeaderElection:  # keys of the file
     """The settings under `leader_election`."""
-    made: LeaderElection = models.LeaderElection(**given).plain()
-    return made
+    settings: LeaderElection = models.LeaderElection(**given).plain()
+    return settings

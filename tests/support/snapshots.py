@@ -103,7 +103,7 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
         "next_run": NOW + timedelta(seconds=200),
         "last_run": RunStatus("run-1", ago(seconds=101), 0.41, "success", {"accounts": len(accounts), "unchanged": 40}),
         "ready": True,
-        "stale_accounts": tuple(one.account for one in accounts if one.stale),
+        "stale_accounts": tuple(account.account for account in accounts if account.stale),
         "accounts": accounts,
         "vaults": (VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=2 * len(accounts)),),
         "credentials": (CredentialStatus("workload_identity"),),

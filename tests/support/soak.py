@@ -255,7 +255,7 @@ _AFTER_THE_EFFECT: Final = ["reset after the effect", "hang after the effect", "
 _VAULT_OPERATIONS: Final = ("getSecret", "setSecret", "setSecret", "listVersions", "getDeletedSecret", "*")
 
 
-class Weather:
+class FaultSchedule:
     """Begins and ends faults at random places, and knows since when each account has none."""
 
     def __init__(self, azure: Emulator, loop: WarpLoop, keys: Keys, random: Random) -> None:
@@ -272,7 +272,7 @@ class Weather:
         self.secrets_met = 0
         """The same for each affected secret."""
 
-    def is_troubled(self, account: str) -> bool:
+    def has_fault(self, account: str) -> bool:
         """Whether anything that `account` needs has a fault now."""
         return self._felt[account] > 0
 
@@ -284,38 +284,38 @@ class Weather:
             await asyncio.sleep(min(left, self._random.expovariate(1 / gap)))
             left = until()
             length = self._random.choice((self._random.uniform(1, 60), self._random.uniform(60, 40 * MINUTE)))
-            trouble = place(self._random)
-            if left > length + trouble.lingers:
-                await self.strike(trouble, length)
+            problem = place(self._random)
+            if left > length + problem.lingers:
+                await self.cause(problem, length)
 
-    async def strike(self, trouble: Problem, seconds: float) -> None:
+    async def cause(self, problem: Problem, seconds: float) -> None:
         """Causes one fault and ends it."""
-        self.met[trouble.what] += 1
-        self.secrets_met += sum(2 * len(FLEET[account][0]) for account in trouble.accounts)
-        self._felt.update(trouble.accounts)
-        self._active.append(trouble)
+        self.met[problem.what] += 1
+        self.secrets_met += sum(2 * len(FLEET[account][0]) for account in problem.accounts)
+        self._felt.update(problem.accounts)
+        self._active.append(problem)
         self._in_force()
-        if any(fault.operation == "setSecret" for fault in trouble.faults):
+        if any(fault.operation == "setSecret" for fault in problem.faults):
             # Only a run with a write meets it.
-            self._keys.regenerate(self._random.choice(sorted(trouble.accounts)), (self._random.choice(KEYS),))
+            self._keys.regenerate(self._random.choice(sorted(problem.accounts)), (self._random.choice(KEYS),))
         await asyncio.sleep(seconds)
-        self._active.remove(trouble)
+        self._active.remove(problem)
         self._in_force()
-        await asyncio.sleep(trouble.lingers)
-        self._felt.subtract(trouble.accounts)
+        await asyncio.sleep(problem.lingers)
+        self._felt.subtract(problem.accounts)
         now = time.monotonic()
-        self.cleared += [(account, now) for account in sorted(trouble.accounts) if not self.is_troubled(account)]
+        self.cleared += [(account, now) for account in sorted(problem.accounts) if not self.has_fault(account)]
 
     def _in_force(self) -> None:
         self._azure.faults.clear()
-        for trouble in self._active:
-            for fault in trouble.faults:
+        for problem in self._active:
+            for fault in problem.faults:
                 self._azure.faults.add(fault)
-        read_only = {trouble.read_only for trouble in self._active}
+        read_only = {problem.read_only for problem in self._active}
         for vault in self._azure.state.vaults:
             vault.read_only = vault.name in read_only
         self._loop.unknown_hosts.clear()
-        self._loop.unknown_hosts.update(trouble.unknown_host for trouble in self._active if trouble.unknown_host)
+        self._loop.unknown_hosts.update(problem.unknown_host for problem in self._active if problem.unknown_host)
 
 
 EVERYBODY: Final = frozenset(FLEET)
@@ -377,7 +377,7 @@ def _answer(random: Random, operation: str, target: str, accounts: frozenset[str
     return Problem(f"{operation}: {name}", accounts, (fault,))
 
 
-PLACES: Final[Sequence[tuple[Callable[[Random], Problem], float]]] = (
+FAULT_PLACES: Final[Sequence[tuple[Callable[[Random], Problem], float]]] = (
     *((on_account(account), 1.5 * HOUR) for account in FLEET),
     *((on_vault(vault), 1 * HOUR) for vault in VAULTS),
     *((on_name_of(vault), 5 * HOUR) for vault in VAULTS),
@@ -431,11 +431,11 @@ class Keys:
 
     def age_of(self, account: str, name: KeyName, value: str) -> int:
         """The index, from 0, of `value` among this key's values; -1 for an unknown value."""
-        return next((index for index, (_, one) in enumerate(self._seen[account, name]) if one == value), -1)
+        return next((index for index, (_, member) in enumerate(self._seen[account, name]) if member == value), -1)
 
     def live_at(self, account: str, name: KeyName, moment: float) -> int:
         """The index of the live value at `moment`."""
-        return bisect_right(self._seen[account, name], moment, key=lambda one: one[0]) - 1
+        return bisect_right(self._seen[account, name], moment, key=lambda item: item[0]) - 1
 
     def mark(self) -> Callable[[], None]:
         """Returns a function that removes every later value, here and in the vaults: the test's own use of memory."""
@@ -472,11 +472,13 @@ def written(azure: Emulator, account: str, name: KeyName) -> dict[str, list[str]
 class Auditor:
     """Checks that each account is in sync by the end of the second run after its faults have ended."""
 
-    def __init__(self, config: Config, azure: Emulator, keys: Keys, weather: Weather, books: Books) -> None:
+    def __init__(
+        self, config: Config, azure: Emulator, keys: Keys, fault_schedule: FaultSchedule, books: Books
+    ) -> None:
         self._config = config
         self._azure = azure
         self._keys = keys
-        self._weather = weather
+        self._fault_schedule = fault_schedule
         self._books = books
         self._accounts = {account.name: account for account in config.accounts}
         self.checked = 0
@@ -486,16 +488,16 @@ class Auditor:
         """Follows the faults forever."""
         async with asyncio.TaskGroup() as group:
             while True:
-                for account, ended in self._weather.cleared:
+                for account, ended in self._fault_schedule.cleared:
                     group.create_task(self._follow_up(account, ended))
-                self._weather.cleared.clear()
+                self._fault_schedule.cleared.clear()
                 await asyncio.sleep(1)
 
     async def _follow_up(self, account: str, ended: float) -> None:
-        _, second, third = self.slots_after(account, ended)
+        _, second, third = self.runs_after(account, ended)
         while (left := third - 1 - time.monotonic()) > 0:
             await asyncio.sleep(min(left, 10))
-            if self._weather.is_troubled(account):
+            if self._fault_schedule.has_fault(account):
                 return  # a new fault began before its two runs
         self.checked += 1
         behind = self.behind(account, second, ended)
@@ -520,20 +522,20 @@ class Auditor:
         ]
         return found + ([] if last.good and last.start >= since else ["last run"])
 
-    def slots_after(self, account: str, moment: float) -> tuple[float, float, float]:
+    def runs_after(self, account: str, moment: float) -> tuple[float, float, float]:
         """The times of the next three runs over `account`."""
-        trigger = timetable_of(self._config, self._accounts[account])
+        trigger = trigger_of(self._config, self._accounts[account])
         if trigger.every is not None:
             every, first = trigger.every.total_seconds(), self._books.first or 0.0
-            slot = first + ((moment - first) // every + 1) * every
-            return slot, slot + every, slot + 2 * every
+            fire_time = first + ((moment - first) // every + 1) * every
+            return fire_time, fire_time + every, fire_time + 2 * every
         now, wall = time.monotonic(), datetime.now(UTC)
-        slots = [trigger.following(wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
-        first, second, third = (now + (slot - wall).total_seconds() for slot in slots)
+        fire_times = [trigger.following(wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
+        first, second, third = (now + (fire_time - wall).total_seconds() for fire_time in fire_times)
         return first, second, third
 
 
-def timetable_of(config: Config, account: Account) -> Trigger:
+def trigger_of(config: Config, account: Account) -> Trigger:
     """The trigger of runs over an account."""
     return Trigger.of(account.schedule or config.schedule)
 
@@ -570,9 +572,9 @@ class Footprint:
 def open_files() -> dict[str, str]:
     """Descriptor to the open file."""
     found = {}
-    for one in Path("/proc/self/fd").iterdir():
+    for path in Path("/proc/self/fd").iterdir():
         try:
-            found[one.name] = str(one.readlink())
+            found[path.name] = str(path.readlink())
         except OSError:
             continue  # the descriptor of the listing itself
     return found

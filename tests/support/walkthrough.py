@@ -76,9 +76,9 @@ class Az:
 
     def _token(self, resource: str) -> str:
         asked = {"grant_type": "client_credentials", "scope": f"{resource}/.default"}
-        who = {name: self._ready[name] for name in ("client_id", "client_secret")}
+        credential = {name: self._ready[name] for name in ("client_id", "client_secret")}
         url = f"{self._ready['authority']}/{self._ready['tenant_id']}/oauth2/v2.0/token"
-        token: str = self._call("POST", url, None, urllib.parse.urlencode({**asked, **who}))["access_token"]
+        token: str = self._call("POST", url, None, urllib.parse.urlencode({**asked, **credential}))["access_token"]
         return token
 
     def account(self, action: str, body: Mapping[str, Any] | None) -> Any:

@@ -30,7 +30,7 @@ _NANO: Final = 1_000_000_000
 _THREAD_SECONDS: Final = 0.01
 # Data between two sockets of this process can be read as soon as the call returns (Linux delivers loopback traffic
 # within the call), so this is for the rare packet that is delayed in a soft interrupt.
-_SECOND_LOOKS: Final = 5
+_EXTRA_POLLS: Final = 5
 _REAL_MONOTONIC: Final = time.monotonic_ns
 
 EPOCH: Final = datetime(2026, 11, 24, tzinfo=UTC)
@@ -183,7 +183,7 @@ class _JumpingSelector(selectors.BaseSelector):
     def _wait(self, timeout: float | None) -> list[tuple[SelectorKey, int]]:
         if timeout is None or self.threads_at_work:
             return self._real.select(_THREAD_SECONDS)
-        for _ in range(_SECOND_LOOKS if self._stirred else 0):
+        for _ in range(_EXTRA_POLLS if self._stirred else 0):
             os.sched_yield()
             events = self._real.select(0)
             if events:

@@ -85,7 +85,9 @@ class World:
             "vaults": {
                 name: {"url": url, "verify_challenge_resource": False} for name, url in endpoints.vaults.items()
             },
-            "accounts": [{**common, **({"name": one} if isinstance(one, str) else one)} for one in accounts],
+            "accounts": [
+                {**common, **({"name": account} if isinstance(account, str) else account)} for account in accounts
+            ],
             "listen": "127.0.0.1:0",
             **more,
         }

@@ -62,18 +62,18 @@ def test_a_real_prometheus_fires_alerts_for_a_real_daemon(world: World, tmp_path
         prometheus.first('ALERTS{alertname="KeysyncAccountFailing", alertstate="firing"}')
         fired = prometheus.get("/api/v1/alerts")["alerts"]
         answers = [(title, prometheus.query(expression)) for title, expression in queries()]
-    assert {name_of(one["metric"]) for one in stale} <= {"norole", "busy", "handmade"}
+    assert {name_of(sample["metric"]) for sample in stale} <= {"norole", "busy", "handmade"}
     by_name = by_alert(fired)
-    assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountStale"]}
-    assert {"norole"} <= {name_of(one["labels"]) for one in by_name["KeysyncAccountFailing"]}
-    assert {one["state"] for one in by_name["KeysyncAccountRefused"]} == {"pending"}
-    (alert,) = (one for one in by_name["KeysyncAccountStale"] if name_of(one["labels"]) == "norole")
+    assert {"norole"} <= {name_of(alert["labels"]) for alert in by_name["KeysyncAccountStale"]}
+    assert {"norole"} <= {name_of(alert["labels"]) for alert in by_name["KeysyncAccountFailing"]}
+    assert {alert["state"] for alert in by_name["KeysyncAccountRefused"]} == {"pending"}
+    (alert,) = (alert for alert in by_name["KeysyncAccountStale"] if name_of(alert["labels"]) == "norole")
     assert alert["state"] == "firing"
     assert alert["annotations"]["summary"].endswith("batchAccounts/norole")
     assert alert["annotations"]["runbook_url"] == "docs/runbook.md#keysyncaccountstale"
-    assert not {"alpha"} & {name_of(one["labels"]) for one in fired if "account" in one["labels"]}
+    assert not {"alpha"} & {name_of(alert["labels"]) for alert in fired if "account" in alert["labels"]}
     assert not by_name.keys() & {"KeysyncDown", "KeysyncAbsent", "KeysyncNoRun", "KeysyncRunFailed", "KeysyncNoLeader"}
-    assert {title for title, found in answers if not found} <= {
+    assert {title for title, results in answers if not results} <= {
         "Changes that need accept",
         "Leaders and shards",
         "Configuration and notifications",
@@ -86,7 +86,7 @@ def name_of(labels: dict[str, str]) -> str:
 
 
 def by_alert(fired: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
-    for one in fired:
-        found.setdefault(one["labels"]["alertname"], []).append(one)
-    return found
+    results: dict[str, list[dict[str, Any]]] = {}
+    for alert in fired:
+        results.setdefault(alert["labels"]["alertname"], []).append(alert)
+    return results

@@ -178,8 +178,8 @@ def test_an_unusable_environment_makes_no_request(make_world: MakeWorld, name: s
 def test_a_missing_token_file_makes_no_request(make_world: MakeWorld, discovered: bool) -> None:
     """The message names the variable and its value, for listed and for discovered accounts."""
     world = make_world("alpha")
-    found: dict[str, Any] = {"discover": [{"subscription_id": GUID, "vaults": ["main"]}]} if discovered else {}
-    world.configure([] if discovered else ["alpha"], credential={"type": "workload_identity"}, **found)
+    discovery: dict[str, Any] = {"discover": [{"subscription_id": GUID, "vaults": ["main"]}]} if discovered else {}
+    world.configure([] if discovered else ["alpha"], credential={"type": "workload_identity"}, **discovery)
     message = refused(world, world.sync(env={"AZURE_FEDERATED_TOKEN_FILE": "/nowhere/token"}))
     assert "workload_identity: AZURE_FEDERATED_TOKEN_FILE=/nowhere/token: there is no such file; " in message
 

@@ -28,8 +28,10 @@ def work_of(azure: RunningAzure) -> Work:
 
 def keys(azure: RunningAzure) -> dict[str, str]:
     """The value that each secret must have."""
-    found = azure.do(lambda azure: {name: azure.state.keys(name) for name in NAMES})
-    return {f"{name}-{key}-key": value for name in NAMES for key, value in zip(KEYS, found[name], strict=True)}
+    keys_by_account = azure.do(lambda azure: {name: azure.state.keys(name) for name in NAMES})
+    return {
+        f"{name}-{key}-key": value for name in NAMES for key, value in zip(KEYS, keys_by_account[name], strict=True)
+    }
 
 
 def stored(azure: RunningAzure) -> dict[str, str]:
@@ -55,7 +57,9 @@ def test_a_script_writes_only_secrets_that_differ(module: str, tmp_path: Path, m
             assert stored(azure) == keys(azure)
             assert steps.one_run().written == 0
         versions = azure.do(lambda azure: dict(azure.state.vault("main").secrets))
-        assert {name: len(found) for name, found in versions.items() if len(found) > 1} == {
+        assert {
+            name: len(keys_by_account) for name, keys_by_account in versions.items() if len(keys_by_account) > 1
+        } == {
             "acct1-primary-key": 2,
             "acct2-secondary-key": 2,
         }

@@ -23,28 +23,32 @@ Finding = dict[str, Any]
 def findings(ran: Ran) -> list[Finding]:
     """The findings of `check --output json`."""
     assert "Traceback" not in ran.err
-    found: list[Finding] = json.loads(ran.out)["findings"]
-    assert all(set(one) == {"level", "subject", "message", "hint", "affected"} for one in found)
-    return found
+    results: list[Finding] = json.loads(ran.out)["findings"]
+    assert all(set(finding) == {"level", "subject", "message", "hint", "affected"} for finding in results)
+    return results
 
 
-def about(found: list[Finding], subject: str, *, level: str | None = None) -> Finding:
+def about(results: list[Finding], subject: str, *, level: str | None = None) -> Finding:
     """The one finding about a subject."""
-    (one,) = [one for one in found if subject in one["affected"] and level in {None, one["level"]}]
-    return one
+    (finding,) = [
+        finding for finding in results if subject in finding["affected"] and level in {None, finding["level"]}
+    ]
+    return finding
 
 
 def contents(world: World) -> dict[str, Any]:
     """The contents of every vault, by vault and secret."""
 
-    def look(azure: Any) -> dict[str, Any]:
+    def read_contents(azure: Any) -> dict[str, Any]:
         return {
-            f"{vault.name}/{name}": [(one.version, one.value, dict(one.tags), one.updated) for one in versions]
+            f"{vault.name}/{name}": [
+                (version.version, version.value, dict(version.tags), version.updated) for version in versions
+            ]
             for vault in azure.state.vaults
             for name, versions in vault.secrets.items()
         }
 
-    return world.running.do(look)
+    return world.running.do(read_contents)
 
 
 def rewrite(world: World, change: Callable[[dict[str, Any]], None]) -> None:
@@ -63,14 +67,19 @@ def test_a_correct_setup_passes_and_stays_unchanged(make_world: MakeWorld) -> No
     assert len(before) == 2
     ran = world.run("check", "--output", "json")
     assert ran.code == 0, ran.out
-    found = findings(ran)
-    assert {one["level"] for one in found} == {"ok"}
-    assert about(found, "secret main/alpha-primary-key")["message"] == "is in sync"
-    assert about(found, "secret main/beta-primary-key")["message"] == "would be created"
-    assert {one["subject"] for one in found} >= {"configuration", "account alpha", "account beta", "vault main"}
+    results = findings(ran)
+    assert {finding["level"] for finding in results} == {"ok"}
+    assert about(results, "secret main/alpha-primary-key")["message"] == "is in sync"
+    assert about(results, "secret main/beta-primary-key")["message"] == "would be created"
+    assert {finding["subject"] for finding in results} >= {
+        "configuration",
+        "account alpha",
+        "account beta",
+        "vault main",
+    }
     text = world.run("check")
     assert text.code == 0
-    assert f"{len(found)} ok, 0 warnings, 0 problems" in text.out
+    assert f"{len(results)} ok, 0 warnings, 0 problems" in text.out
     assert text.err == ""
     assert contents(world) == before
 
@@ -100,8 +109,10 @@ def test_every_finding_comes_with_its_fix(make_world: MakeWorld) -> None:
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
     assert contents(world) == before
-    found = findings(ran)
-    assert all(one["hint"] for one in found if one["level"] != "ok"), [one for one in found if one["level"] != "ok"]
+    results = findings(ran)
+    assert all(finding["hint"] for finding in results if finding["level"] != "ok"), [
+        finding for finding in results if finding["level"] != "ok"
+    ]
     expected = {
         "account norole": ("problem", "Microsoft.Batch/batchAccounts/listKeys/action"),
         "account entraonly": ("problem", "allow SharedKey"),
@@ -112,17 +123,17 @@ def test_every_finding_comes_with_its_fix(make_world: MakeWorld) -> None:
         "secret main/disabled-primary-key": ("warning", "--enabled true"),
     }
     for subject, (level, part) in expected.items():
-        one = about(found, subject)
-        assert one["level"] == level, one
-        assert part in one["hint"], one
-    closed = about(found, "vault readonly", level="problem")
+        finding = about(results, subject)
+        assert finding["level"] == level, finding
+        assert part in finding["hint"], finding
+    closed = about(results, "vault readonly", level="problem")
     assert "Microsoft.KeyVault/vaults/secrets/setSecret/action" in closed["hint"]
-    assert about(found, "secret main/unmanaged-secondary-key")["level"] == "ok"
+    assert about(results, "secret main/unmanaged-secondary-key")["level"] == "ok"
     text = world.run("check")
     assert text.code == 1
-    for one in (one for one in found if one["level"] != "ok"):
-        assert one["subject"] in text.out
-        assert (one["hint"] or "") in text.out
+    for item in (finding for finding in results if finding["level"] != "ok"):
+        assert item["subject"] in text.out
+        assert (item["hint"] or "") in text.out
     assert text.out.index("! ") < text.out.index("✗ ")  # problems come last
 
 
@@ -137,15 +148,15 @@ def test_a_failure_of_an_account_is_reported_once(make_world: MakeWorld) -> None
     world.configure([{"name": name, "vaults": ["main", "closed"]} for name in ("alpha", "norole", "hollow")])
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    found = findings(ran)
-    about(found, "account norole", level="problem")
-    assert "returned no key" in about(found, "account hollow", level="problem")["message"]
-    assert {name for one in found for name in one["affected"] if name.startswith("secret ")} == {
+    results = findings(ran)
+    about(results, "account norole", level="problem")
+    assert "returned no key" in about(results, "account hollow", level="problem")["message"]
+    assert {name for finding in results for name in finding["affected"] if name.startswith("secret ")} == {
         f"secret {vault}/alpha-{key}-key" for vault in ("main", "closed") for key in ("primary", "secondary")
     }
     # Being unable to write to the vault and being unable to read it are two findings.
-    assert "setSecret" in about(found, "vault closed", level="problem")["hint"]
-    assert "getSecret" in about(found, "secret closed/alpha-primary-key", level="problem")["hint"]
+    assert "setSecret" in about(results, "vault closed", level="problem")["hint"]
+    assert "getSecret" in about(results, "secret closed/alpha-primary-key", level="problem")["hint"]
     assert ran.out.count("listKeys/action") == 2  # the message and its fix
 
 
@@ -155,7 +166,7 @@ def test_one_account_can_be_checked_alone(make_world: MakeWorld) -> None:
     world.configure(["alpha", "norole"])
     ran = world.run("check", "--account", "alpha", "--output", "json")
     assert ran.code == 0, ran.out
-    assert not any("norole" in one["subject"] for one in findings(ran))
+    assert not any("norole" in finding["subject"] for finding in findings(ran))
 
 
 @pytest.mark.slow  # it waits in real time
@@ -167,14 +178,14 @@ def test_a_vault_whose_name_does_not_resolve_leaves_the_others_served(make_world
     rewrite(world, lambda document: document["vaults"].update(lost={"url": url, "verify_challenge_resource": False}))
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    found = findings(ran)
-    lost = [one for one in found if one["subject"] == "vault lost"]
+    results = findings(ran)
+    lost = [finding for finding in results if finding["subject"] == "vault lost"]
     assert lost
-    for one in lost:
-        assert one["level"] == "problem"
-        assert "does not resolve" in one["message"]
-        assert f"{url} does not resolve" in one["hint"]
-    assert {one["level"] for one in found if one["subject"] == "vault main"} == {"ok"}
+    for finding in lost:
+        assert finding["level"] == "problem"
+        assert "does not resolve" in finding["message"]
+        assert f"{url} does not resolve" in finding["hint"]
+    assert {finding["level"] for finding in results if finding["subject"] == "vault main"} == {"ok"}
     ran = world.sync()
     assert ran.code == 1
     assert "Traceback" not in ran.err
@@ -192,9 +203,9 @@ def test_an_untrusted_certificate_is_reported_as_such(make_world: MakeWorld) -> 
     rewrite(world, lambda document: document["cloud"].pop("ca_bundle"))
     ran = world.run("check", "--output", "json", env={"SSL_CERT_FILE": ""})
     assert ran.code == 1
-    troubles = [one for one in findings(ran) if one["level"] == "problem"]
-    assert troubles
-    assert all("cloud.ca_bundle" in one["hint"] for one in troubles), troubles
+    problems = [finding for finding in findings(ran) if finding["level"] == "problem"]
+    assert problems
+    assert all("cloud.ca_bundle" in finding["hint"] for finding in problems), problems
     ran = world.sync(env={"SSL_CERT_FILE": ""})
     assert ran.code == 1
     assert "Traceback" not in ran.err
@@ -206,12 +217,14 @@ def test_a_refused_sign_in_does_not_prove_write_access(make_world: MakeWorld) ->
     """A refusal by Entra also has status 400, but proves nothing about the vault."""
     world = make_world("alpha")
     world.configure(["alpha"])
-    found = findings(world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"}))
-    assert "AADSTS" in json.dumps(found)
-    (only,) = [one for one in found if one["level"] != "ok"]
+    results = findings(
+        world.run("check", "--output", "json", env={**world.running.environ, "AZURE_CLIENT_ID": "nobody"})
+    )
+    assert "AADSTS" in json.dumps(results)
+    (only,) = [finding for finding in results if finding["level"] != "ok"]
     assert only["subject"] == "credential environment"
     assert set(only["affected"]) == {"credential environment", "account alpha", "vault main"}
-    assert [one["subject"] for one in found if one["level"] == "ok"] == ["configuration"]
+    assert [finding["subject"] for finding in results if finding["level"] == "ok"] == ["configuration"]
 
 
 def sign_in_by_certificate(world: World, end: datetime) -> None:
@@ -249,13 +262,13 @@ def test_a_certificate_is_reported_before_it_expires(
     sign_in_by_certificate(world, end)
     ran = world.run("check", "--output", "json")
     assert ran.code == code, ran.out
-    found = [one for one in findings(ran) if "certificate" in one["message"]]
-    assert [one["level"] for one in found] == ([level] if level else [])
-    for one in found:
-        assert one["subject"] == "credential client_certificate"
-        assert f"{verb} {end:%Y-%m-%d}" in one["message"]
-        assert str(world.folder / "sp.pem") in one["message"]
-        assert "az ad app credential reset --id CLIENT_ID --append --cert" in one["hint"]
+    results = [finding for finding in findings(ran) if "certificate" in finding["message"]]
+    assert [finding["level"] for finding in results] == ([level] if level else [])
+    for finding in results:
+        assert finding["subject"] == "credential client_certificate"
+        assert f"{verb} {end:%Y-%m-%d}" in finding["message"]
+        assert str(world.folder / "sp.pem") in finding["message"]
+        assert "az ad app credential reset --id CLIENT_ID --append --cert" in finding["hint"]
 
 
 @pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"])
@@ -269,10 +282,10 @@ def test_a_port_that_another_program_has_is_a_problem(make_world: MakeWorld, ans
         ran = world.run("check", "--output", "json")
         taken.shutdown(socket.SHUT_RDWR)
     assert ran.code == 1
-    one = about(findings(ran), f"listen {address}")
-    assert one["level"] == "problem"
-    assert "Address already in use" in one["message"]
-    assert "`listen`" in one["hint"]
+    finding = about(findings(ran), f"listen {address}")
+    assert finding["level"] == "problem"
+    assert "Address already in use" in finding["message"]
+    assert "`listen`" in finding["hint"]
 
 
 def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> None:
@@ -286,7 +299,7 @@ def test_the_port_of_the_daemon_itself_is_no_finding(make_world: MakeWorld) -> N
         ran = world.run("check", "--output", "json")
         daemon.shutdown(socket.SHUT_RDWR)
     assert ran.code == 0, ran.out
-    assert not any(one["subject"].startswith("listen") for one in findings(ran))
+    assert not any(finding["subject"].startswith("listen") for finding in findings(ran))
 
 
 def answering(server: socket.socket, reply: bytes) -> None:
@@ -312,10 +325,10 @@ def test_a_configuration_that_covers_no_account_is_a_problem(make_world: MakeWor
     rewrite(world, lambda document: document.pop("accounts"))
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    one = about(findings(ran), "configuration")
-    assert one["level"] == "problem"
-    assert "no entry of `discover` matches an account" in one["message"]
-    assert "keysync accounts" in one["hint"]
+    finding = about(findings(ran), "configuration")
+    assert finding["level"] == "problem"
+    assert "no entry of `discover` matches an account" in finding["message"]
+    assert "keysync accounts" in finding["hint"]
 
 
 def test_a_wrong_tenant_names_its_variable_and_no_vault_is_ok(make_world: MakeWorld) -> None:
@@ -325,12 +338,12 @@ def test_a_wrong_tenant_names_its_variable_and_no_vault_is_ok(make_world: MakeWo
     wrong = {**world.running.environ, "AZURE_TENANT_ID": "99999999-0000-4000-8000-000000000000"}
     ran = world.run("check", "--output", "json", env=wrong)
     assert ran.code == 1
-    found = findings(ran)
-    credential = about(found, "credential environment")
+    results = findings(ran)
+    credential = about(results, "credential environment")
     assert (credential["level"], "AZURE_TENANT_ID" in credential["hint"]) == ("problem", True)
-    vaults = [one for one in found if one["subject"] == "vault main"]
-    assert {one["level"] for one in vaults} == {"warning"}
-    assert all("AZURE_TENANT_ID" in one["hint"] and "no token" in one["message"] for one in vaults)
+    vaults = [finding for finding in results if finding["subject"] == "vault main"]
+    assert {finding["level"] for finding in vaults} == {"warning"}
+    assert all("AZURE_TENANT_ID" in finding["hint"] and "no token" in finding["message"] for finding in vaults)
 
 
 def test_a_wrong_client_secret_names_its_source(make_world: MakeWorld) -> None:
@@ -362,11 +375,11 @@ def test_a_missing_permission_of_an_access_policy_names_the_permission(make_worl
     assert ran.code == 1
     write = about(findings(ran), "vault main", level="problem")
     read = about(findings(ran), "secret main/alpha-primary-key")
-    for one, permission in ((write, "set"), (read, "get")):
-        assert f"the permission {permission}" in one["hint"]
-        assert "az keyvault set-policy --name " in one["hint"]
-        assert "role" not in one["hint"]
-        assert "content_type" not in one["hint"]
+    for item, permission in ((write, "set"), (read, "get")):
+        assert f"the permission {permission}" in item["hint"]
+        assert "az keyvault set-policy --name " in item["hint"]
+        assert "role" not in item["hint"]
+        assert "content_type" not in item["hint"]
 
 
 def test_an_unknown_api_version_names_the_key_and_the_available_version(make_world: MakeWorld) -> None:
@@ -400,7 +413,7 @@ def test_secrets_of_a_vault_that_refuses_writes_are_not_ok(make_world: MakeWorld
     """`check` does not mark the secrets that a run would create there as ok."""
     world = make_world("alpha", vaults=({"name": "main", "denied": ["setSecret"]},))
     world.configure(["alpha"])
-    found = findings(world.run("check", "--output", "json"))
-    assert not [one for one in found if one["level"] == "ok" and one["subject"].startswith("secret ")]
-    assert about(found, "secret main/alpha-primary-key")["level"] == "problem"
-    assert not [one for one in found if one["level"] == "ok" and one["subject"] == "vault main"]
+    results = findings(world.run("check", "--output", "json"))
+    assert not [finding for finding in results if finding["level"] == "ok" and finding["subject"].startswith("secret ")]
+    assert about(results, "secret main/alpha-primary-key")["level"] == "problem"
+    assert not [finding for finding in results if finding["level"] == "ok" and finding["subject"] == "vault main"]

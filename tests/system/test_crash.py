@@ -19,7 +19,7 @@ import pytest
 
 from keysync.emulator import Stage
 from keysync.emulator.data import new_account_key
-from tests.support.crash import Moment, Slot, Snapshot, Stopper, Story
+from tests.support.crash import Moment, SecretCase, Snapshot, Stopper, Story
 from tests.support.random_worlds import LONG_AGO, marks_of, random_world
 from tests.support.warm_process import Done, WarmKeysync
 from tests.system.conftest import World, clean_environment
@@ -45,7 +45,7 @@ class Runs:
     def _start(self) -> None:
         self.keysync.start(SYNC, env=self._environment, out=self._out, err=self._err)
 
-    def whole(self) -> Done:
+    def complete(self) -> Done:
         """A run until its end."""
         return self.keysync.run(SYNC, env=self._environment, folder=self.world.folder)
 
@@ -73,11 +73,11 @@ class Runs:
     def moments(self) -> list[Moment]:
         """Every moment of a complete run."""
         with Stopper(self.world.running, None) as stopper:
-            self.whole()
+            self.complete()
             return stopper.moments
 
 
-def small_world(make_world: MakeWorld) -> tuple[World, list[Slot]]:
+def small_world(make_world: MakeWorld) -> tuple[World, list[SecretCase]]:
     """One account whose two keys have changed, one with a missing secret, and one whose secret will be adopted."""
     others = {"team": "render", "cost-centre": "17"}
     accounts = [
@@ -98,13 +98,15 @@ def small_world(make_world: MakeWorld) -> tuple[World, list[Slot]]:
     world = make_world(*accounts, vaults=({"name": "main", "secrets": [*alpha, gamma]},))
     primary_only = {"secrets": {"secondary": None}}
     world.configure(["alpha", {"name": "beta", **primary_only}, {"name": "gamma", "adopt": True, **primary_only}])
-    alpha_slots = [Slot("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key)) for key in KEYS]
-    beta_slot = Slot("main", "beta-primary-key", "beta", "primary", marks_of("beta", "primary"))
-    gamma_slot = Slot("main", "gamma-primary-key", "gamma", "primary", marks_of("gamma", "primary"), None, patched=True)
-    return world, [*alpha_slots, beta_slot, gamma_slot]
+    alpha_cases = [SecretCase("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key)) for key in KEYS]
+    beta_case = SecretCase("main", "beta-primary-key", "beta", "primary", marks_of("beta", "primary"))
+    gamma_case = SecretCase(
+        "main", "gamma-primary-key", "gamma", "primary", marks_of("gamma", "primary"), None, patched=True
+    )
+    return world, [*alpha_cases, beta_case, gamma_case]
 
 
-def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[World, list[Slot]]:
+def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[World, list[SecretCase]]:
     """One account with out-of-date secrets, one of which is also soft-deleted and one disabled.
 
     `recover_delay` is the time in seconds that a recovery takes.
@@ -128,13 +130,13 @@ def world_to_bring_back(make_world: MakeWorld, recover_delay: float) -> tuple[Wo
     }
     world = make_world({"name": "alpha", **live}, vaults=(vault,))
     world.configure(["alpha"], recover="owned", disabled="enable")
-    slots = [Slot("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key), patched=True) for key in KEYS]
-    return world, slots
+    cases = [SecretCase("main", f"alpha-{key}-key", "alpha", key, marks_of("alpha", key), patched=True) for key in KEYS]
+    return world, cases
 
 
 def heal(runs: Runs, story: Story, how: str) -> None:
     """Asserts that the next run converges and says so. `how` describes what came before it."""
-    done = runs.whole()
+    done = runs.complete()
     details = f"{how}\n{done.out}\n{done.err}"
     try:
         code = story.check()
@@ -143,7 +145,7 @@ def heal(runs: Runs, story: Story, how: str) -> None:
     assert code == done.code, details
 
 
-def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
+def kill_at_each(world: World, cases: list[SecretCase], keysync: WarmKeysync, chosen: Callable[[Moment], bool]) -> int:
     """Kills a run at each chosen moment and lets the next run converge; returns the number of moments."""
     runs, start = Runs(world, keysync), Snapshot.of(world.running)
     moments = runs.moments()
@@ -153,7 +155,7 @@ def kill_at_each(world: World, slots: list[Slot], keysync: WarmKeysync, chosen: 
         start.put_back(world.running)
         assert runs.killed_at(moment), f"{moment} never came"
         killed += 1
-        heal(runs, Story(world.running, slots, start), f"killed at {moment}")
+        heal(runs, Story(world.running, cases, start), f"killed at {moment}")
     return killed
 
 
@@ -174,8 +176,8 @@ def test_the_next_run_completes_a_run_killed_while_recovering(
 ) -> None:
     """A recovery continues after the kill. Recovered and enabled secrets have an old value; the next run updates
     them."""
-    world, slots = world_to_bring_back(make_world, recover_delay)
-    assert kill_at_each(world, slots, keysync, lambda moment: moment.operation in WRITES) >= 8
+    world, cases = world_to_bring_back(make_world, recover_delay)
+    assert kill_at_each(world, cases, keysync, lambda moment: moment.operation in WRITES) >= 8
 
 
 @pytest.mark.parametrize("operation", ["getDeletedSecret", "recoverSecret"])
@@ -183,7 +185,7 @@ def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
     make_world: MakeWorld, keysync: WarmKeysync, operation: str
 ) -> None:
     """A killed run began it. Between two requests of the next run the name may be free, deleted or in use."""
-    world, slots = world_to_bring_back(make_world, 3600)
+    world, cases = world_to_bring_back(make_world, 3600)
     start = Snapshot.of(world.running)
     vault = world.running.azure.state.vault("main")
     world.running.do(lambda _azure: vault.recover("alpha-primary-key"))
@@ -194,13 +196,13 @@ def test_a_recovery_that_ends_during_the_next_run_is_no_failure(
             under_way.recovered_at = 0
 
     world.running.do(lambda azure: azure.hooks.install(end_it))
-    heal(Runs(world, keysync), Story(world.running, slots, start), f"recovered as {operation} came")
+    heal(Runs(world, keysync), Story(world.running, cases, start), f"recovered as {operation} came")
     assert vault.find_deleted("alpha-primary-key") is None
 
 
 def test_the_next_run_completes_an_installed_command_killed_after_a_write(make_world: MakeWorld) -> None:
     """Once without a forked process: the command starts as everywhere, in a new interpreter."""
-    world, slots = small_world(make_world)
+    world, cases = small_world(make_world)
     start = Snapshot.of(world.running)
     command = [sys.executable, "-m", "keysync", "sync", "-c", str(world.path)]
     with Stopper(world.running, Moment("setSecret", 1, "after")) as stopper:
@@ -210,7 +212,7 @@ def test_the_next_run_completes_an_installed_command_killed_after_a_write(make_w
         assert process.returncode == SIGKILLED
         assert stopper.free.wait(10)
     ran = world.sync()
-    assert Story(world.running, slots, start).check() == ran.code, ran.err
+    assert Story(world.running, cases, start).check() == ran.code, ran.err
 
 
 @pytest.mark.slow
@@ -227,7 +229,7 @@ def test_the_next_run_completes_runs_killed_at_random(make_world: MakeWorld, key
     count, kills = len(runs.moments()), 0
     while kills < KILLS_IN_A_CHUNK:
         start.put_back(world.running)
-        story = Story(world.running, content.slots, start)
+        story = Story(world.running, content.cases, start)
         for _ in range(rng.choice([1, 1, 1, 2])):
             regenerate_some(rng, story, content.accounts)
             kills += kill_somewhere(rng, runs, count)

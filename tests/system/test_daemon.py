@@ -38,8 +38,8 @@ DENIED = {"kind": "status", "status": 403, "code": "AuthorizationFailed", "messa
 @pytest.fixture(scope="module")
 def warm() -> Iterator[WarmKeysync]:
     """Forks daemons, so that no test waits a second for the imports."""
-    with warm_keysync(clean_environment()) as made:
-        yield made
+    with warm_keysync(clean_environment()) as warm_process:
+        yield warm_process
 
 
 def environment(world: World, **more: str) -> dict[str, str]:
@@ -60,13 +60,13 @@ def aim(world: World, *faults: dict[str, Any]) -> None:
 def served_by(world: World, operation: str, target: str) -> int:
     """The number of requests to Azure of one kind."""
     return world.running.do(
-        lambda azure: sum(one.operation == operation and one.target == target for one in azure.requests)
+        lambda azure: sum(request.operation == operation and request.target == target for request in azure.requests)
     )
 
 
 def newest(world: World, secret: str, vault: str = "main") -> str | None:
-    found = world.versions(vault, secret)
-    return str(found[-1].value) if found else None
+    versions = world.versions(vault, secret)
+    return str(versions[-1].value) if versions else None
 
 
 def live(world: World, account: str) -> tuple[str, str]:
@@ -125,8 +125,8 @@ def test_a_regenerated_key_is_in_the_vault_after_the_next_run(shared: Shared) ->
     assert len(versions) == before + 1
     lines = [line for line in shared.daemon.events("secret.updated") if line["secret"] == "rotating-secondary-key"]
     assert [line["version"] for line in lines] == [versions[-1].version]
-    writes = [one for one in shared.daemon.status()["writes"] if one["outcome"] == "updated"]
-    assert [one["version"] for one in writes] == [versions[-1].version]
+    writes = [write for write in shared.daemon.status()["writes"] if write["outcome"] == "updated"]
+    assert [write["version"] for write in writes] == [versions[-1].version]
 
 
 def test_a_hung_account_does_not_delay_the_others(shared: Shared) -> None:
@@ -185,7 +185,7 @@ def test_the_probes_report_liveness_and_readiness(shared: Shared) -> None:
 def test_the_page_and_the_api_show_the_same(shared: Shared) -> None:
     """Both have every account, and the content security policy allows only the page's own resources."""
     status = shared.daemon.status()
-    assert [one["name"] for one in status["accounts"]] == ["fine", "rotating", "denied", "hung", "hourly"]
+    assert [account["name"] for account in status["accounts"]] == ["fine", "rotating", "denied", "hung", "hourly"]
     assert status["counts"]["secrets"] == 10
     assert (status["every"], status["ready"], status["live"], status["config_error"]) == ("every 1s", True, True, None)
     (vault,) = status["vaults"]
@@ -210,8 +210,8 @@ def test_the_metrics_have_their_names_and_values(shared: Shared) -> None:
     text = shared.daemon.get("/metrics").text
 
     def value(series: str) -> float:
-        (found,) = re.findall(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
-        return float(found)
+        (sample,) = re.findall(rf"^{re.escape(series)} (\S+)$", text, re.MULTILINE)
+        return float(sample)
 
     account = f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts"
     assert value('keysync_runs_total{result="failed"}') >= 1
@@ -458,15 +458,15 @@ async def test_accounts_are_discovered_and_removed_while_it_runs(world_of: MakeW
     """A new account of the subscription is served. A deleted one disappears from the page, and its secrets stay."""
     late = {"name": "late", "tags": {"keysync": "yes"}}
     world = world_of({"name": "alpha", "tags": {"keysync": "yes"}}, {"name": "other"})
-    found = {"subscription_id": SUBSCRIPTION, "tags": {"keysync": "yes"}, "vaults": ["main"]}
-    world.configure([], discover=[found], **SECOND)
+    entry = {"subscription_id": SUBSCRIPTION, "tags": {"keysync": "yes"}, "vaults": ["main"]}
+    world.configure([], discover=[entry], **SECOND)
     async with serving(world.path) as daemon:
         await daemon.until(lambda: world.versions("main", "alpha-secondary-key"))
         world.running.do(lambda azure: azure.state.add_account(data(late).accounts[0]))
         await daemon.until(lambda: world.versions("main", "late-secondary-key"))
         world.running.do(lambda azure: remove_account(azure, "alpha"))
         status = await daemon.until_status(lambda status: len(status["accounts"]) == 1)
-        assert [one["name"] for one in status["accounts"]] == ["late"]
+        assert [account["name"] for account in status["accounts"]] == ["late"]
         gone = "it was deleted, or no entry of `discover` matches it any more"
         (unserved,) = (await daemon.status())["unserved"]
         assert (unserved["account"].rpartition("/")[2], unserved["reason"]) == ("alpha", gone)
@@ -492,7 +492,7 @@ async def test_a_failed_listing_removes_no_account(world_of: MakeWorld) -> None:
         await daemon.until(lambda: daemon.events("discovery.incomplete"))
         world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
         await daemon.until(lambda: len(world.versions("main", "alpha-primary-key")) == 2)
-        assert [one["name"] for one in (await daemon.status())["accounts"]] == ["alpha"]
+        assert [account["name"] for account in (await daemon.status())["accounts"]] == ["alpha"]
         assert len(daemon.events("discovery.incomplete")) == 1
 
 
@@ -502,11 +502,11 @@ async def test_discovered_accounts_that_would_share_a_secret_are_refused(world_o
     world.configure([], discover=[{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}], **SECOND)
     async with serving(world.path) as daemon:
         status = await daemon.until_status(
-            lambda status: [one["state"] for one in status["accounts"]] == ["refused"] * 2
+            lambda status: [account["state"] for account in status["accounts"]] == ["refused"] * 2
         )
         assert all(
-            "elsewhere" in one["secrets"][0]["reason"] or "twin" in one["secrets"][0]["reason"]
-            for one in status["accounts"]
+            "elsewhere" in account["secrets"][0]["reason"] or "twin" in account["secrets"][0]["reason"]
+            for account in status["accounts"]
         )
     assert not world.versions("main", "twin-primary-key")
 
@@ -518,9 +518,11 @@ async def test_accounts_are_added_and_removed_with_the_file(world_of: MakeWorld)
     async with serving(world.path) as daemon:
         await daemon.until_runs(1)
         world.configure(["alpha", "beta"], **HOUR)
-        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_sync", "changed"])
+        await daemon.until_status(
+            lambda status: [account["state"] for account in status["accounts"]] == ["in_sync", "changed"]
+        )
         world.configure(["beta"], **HOUR)
-        await daemon.until_status(lambda status: [one["name"] for one in status["accounts"]] == ["beta"])
+        await daemon.until_status(lambda status: [account["name"] for account in status["accounts"]] == ["beta"])
         assert "batchAccounts/alpha" not in (await daemon.get("/api/status")).text.partition('"writes"')[0]
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
         assert [line["accounts"] for line in daemon.events("config.reloaded")] == [2, 1]
@@ -533,7 +535,7 @@ async def test_a_removed_account_leaves_no_series_behind(world_of: MakeWorld) ->
     async with serving(world.path) as daemon:
         await daemon.until_runs(1)
         world.configure(["beta"], **HOUR)
-        await daemon.until_status(lambda status: [one["name"] for one in status["accounts"]] == ["beta"])
+        await daemon.until_status(lambda status: [account["name"] for account in status["accounts"]] == ["beta"])
         assert "batchAccounts/alpha" not in (await daemon.get("/metrics")).text
 
 
@@ -548,7 +550,7 @@ async def test_an_invalid_file_is_refused_until_it_is_fixed_or_reverted(world_of
             world.path.write_text(good.replace('"alpha"', '"al pha"'))
             status = await daemon.until_status(lambda status: status["config_error"])
             assert "al pha" in status["config_error"]
-            assert [one["state"] for one in status["accounts"]] != ["pending"]
+            assert [account["state"] for account in status["accounts"]] != ["pending"]
             world.path.write_text(fixed)
             await daemon.until_status(lambda status: status["config_error"] is None)
             assert len(daemon.events(event)) == 1
@@ -589,7 +591,9 @@ async def test_a_config_map_is_reloaded_by_its_link(world_of: MakeWorld, tmp_pat
         await daemon.until_runs(1)
         (mount / "..data_tmp").symlink_to("..1")
         (mount / "..data_tmp").replace(mount / "..data")
-        await daemon.until_status(lambda status: [one["state"] for one in status["accounts"]] == ["in_sync", "changed"])
+        await daemon.until_status(
+            lambda status: [account["state"] for account in status["accounts"]] == ["in_sync", "changed"]
+        )
 
 
 @pytest.mark.slow
@@ -686,14 +690,14 @@ async def test_a_vault_that_is_not_found_opens_its_breaker_and_closes_it_again(
     monkeypatch.setattr(socket, "getaddrinfo", resolving)
     async with serving(world.path) as daemon:
         status = await daemon.until_status(lambda status: status["vaults"][1]["breaker"] != "closed")
-        assert [one["state"] for one in status["vaults"]] == ["ok", "failing"]
+        assert [vault["state"] for vault in status["vaults"]] == ["ok", "failing"]
         assert newest(world, "alpha-primary-key") == live(world, "alpha")[0]
-        lost = next(one for one in status["accounts"][0]["secrets"] if one["vault"] == "lost")
+        lost = next(secret for secret in status["accounts"][0]["secrets"] if secret["vault"] == "lost")
         assert lost["error"]["kind"] == "dns"
         assert 'keysync_vault_breaker{vault="lost"} 0.0' not in (await daemon.get("/metrics")).text
         known = True
         await daemon.until_status(
-            lambda status: [(one["state"], one["breaker"]) for one in status["vaults"]] == [("ok", "closed")] * 2
+            lambda status: [(vault["state"], vault["breaker"]) for vault in status["vaults"]] == [("ok", "closed")] * 2
         )
         await daemon.until_status(lambda status: status["counts"]["out_of_sync"] == 0)
     assert newest(world, "gamma-primary-key", "lost") == live(world, "gamma")[0]
@@ -714,7 +718,9 @@ async def test_a_vault_that_hangs_opens_its_breaker_and_closes_it_again(world_of
         assert status["vaults"][0]["breaker"] == "closed"
         aim(world)
         await daemon.until_status(
-            lambda status: [(one["breaker"], one["out_of_sync"]) for one in status["vaults"]] == [("closed", 0)] * 2
+            lambda status: (
+                [(vault["breaker"], vault["out_of_sync"]) for vault in status["vaults"]] == [("closed", 0)] * 2
+            )
         )
 
 
@@ -747,8 +753,8 @@ def test_a_blocked_run_writes_nothing_until_it_is_accepted(
         assert {line["checksum"] for line in stops} == {checksum}
         assert {line["level"] for line in stops} == {"error"}
         assert f"--accept {checksum}" in status["stopped"]
-        assert [one["state"] for one in status["accounts"]] == ["needs_accept", "needs_accept"]
-        assert {secret["verdict"] for one in status["accounts"] for secret in one["secrets"]} == {"missing"}
+        assert [account["state"] for account in status["accounts"]] == ["needs_accept", "needs_accept"]
+        assert {secret["verdict"] for account in status["accounts"] for secret in account["secrets"]} == {"missing"}
         assert "keysync_safety_limit_active 1.0" in daemon.get("/metrics").text
         assert "limits.creates is 1" in daemon.get("/").text
         assert len(daemon.events("secret.skipped")) == 4
@@ -759,7 +765,7 @@ def test_a_blocked_run_writes_nothing_until_it_is_accepted(
         assert done.code == 0, done.err
         daemon.sync()
         assert daemon.status()["stopped"] is None
-        assert [one["state"] for one in daemon.status()["accounts"]] == ["in_sync", "in_sync"]
+        assert [account["state"] for account in daemon.status()["accounts"]] == ["in_sync", "in_sync"]
         new = regenerate(world, "alpha")
         daemon.sync()
         assert newest(world, "alpha-primary-key") == new
@@ -774,8 +780,8 @@ def test_read_only_reports_drift_and_writes_nothing(make_world: MakeWorld, warm:
         daemon.sync(2)
         status = daemon.status()
         assert status["read_only"]
-        assert [one["state"] for one in status["accounts"]] == ["drift"]
-        assert [one["state"] for one in status["vaults"]] == ["read_only"]
+        assert [account["state"] for account in status["accounts"]] == ["drift"]
+        assert [vault["state"] for vault in status["vaults"]] == ["read_only"]
         assert [line["secret"] for line in daemon.events("secret.create")] == [
             "alpha-primary-key",
             "alpha-secondary-key",
@@ -846,10 +852,10 @@ async def test_an_orphan_is_removed_after_three_proving_runs(world_of: MakeWorld
         await daemon.first_run()
         await daemon.until_runs(3)
         reports = daemon.watcher.reports[:4]
-    found = [
+    outcomes = [
         [result.outcome for result in report.results if result.ref.secret == "ghost-primary-key"] for report in reports
     ]
-    assert found == [["skipped"], ["skipped"], ["disabled"], []]
+    assert outcomes == [["skipped"], ["skipped"], ["disabled"], []]
     assert not is_enabled(world)
 
 
@@ -903,7 +909,9 @@ def test_the_webhook_gets_each_change_of_state_once(make_world: MakeWorld, warm:
     with receiving_in_a_thread(context) as hook:
 
         def names() -> list[str]:
-            return [f"{one['event']} {one['key']}" for each in list(hook.received) for one in each.json()["events"]]
+            return [
+                f"{event['event']} {event['key']}" for each in list(hook.received) for event in each.json()["events"]
+            ]
 
         notify = {"url": f"{hook.base}/hook", "secret_file": str(tmp_path / "signing")}
         world.configure(["alpha"], **HOUR, notify=notify)
@@ -917,7 +925,7 @@ def test_the_webhook_gets_each_change_of_state_once(make_world: MakeWorld, warm:
     assert sorted(names()[:2]) == ["changed primary", "changed secondary"]
     assert sorted(names()[2:4]) == ["failed primary", "failed secondary"]
     assert sorted(names()[4:]) == ["recovered primary", "recovered secondary"]
-    assert all("X-Keysync-Signature" in one.headers for one in hook.received)
+    assert all("X-Keysync-Signature" in request.headers for request in hook.received)
 
 
 def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, warm: WarmKeysync) -> None:
@@ -933,8 +941,8 @@ def test_traces_reach_the_collector_of_the_environment(make_world: MakeWorld, wa
             assert daemon.end() == 0
             assert daemon.stray == []
     spans = []
-    for one in collector.received:
-        body = gzip.decompress(one.body) if one.headers.get("Content-Encoding") == "gzip" else one.body
+    for request in collector.received:
+        body = gzip.decompress(request.body) if request.headers.get("Content-Encoding") == "gzip" else request.body
         sent = otlp.ExportTraceServiceRequest.FromString(body)
         spans += [span for group in sent.resource_spans for scope in group.scope_spans for span in scope.spans]
     by_id = {span.span_id: span for span in spans}

@@ -43,10 +43,10 @@ def test_each_role_has_a_file_and_each_file_its_role() -> None:
     wanted = {f"{role.title.lower().replace(' ', '-')}.json": key for key, role in ROLES.items()}
     assert {path.name for path in (AZURE / "roles").iterdir()} == set(wanted)
     for name, key in wanted.items():
-        found = json.loads((AZURE / "roles" / name).read_text(encoding="utf-8"))
-        made = Definition(key, f"keysync {ROLES[key].title}", None, (), ())
-        assert found == made.body(found["AssignableScopes"])
-        assert found["AssignableScopes"] == [
+        document = json.loads((AZURE / "roles" / name).read_text(encoding="utf-8"))
+        definition = Definition(key, f"keysync {ROLES[key].title}", None, (), ())
+        assert document == definition.body(document["AssignableScopes"])
+        assert document["AssignableScopes"] == [
             "/subscriptions/00000000-0000-0000-0000-000000000000/resourceGroups/YOUR-GROUP"
         ]
 
@@ -54,12 +54,12 @@ def test_each_role_has_a_file_and_each_file_its_role() -> None:
 def test_the_template_defines_the_same_roles() -> None:
     """With the same titles, actions and descriptions."""
     by_title = {role.title: role for role in ROLES.values()}
-    found: dict[str, Role] = {}
-    for one in template("workload-identity.json")["resources"]:
-        if one["type"] == "Microsoft.Authorization/roleDefinitions":
-            properties = one["properties"]
+    definitions: dict[str, Role] = {}
+    for resource in template("workload-identity.json")["resources"]:
+        if resource["type"] == "Microsoft.Authorization/roleDefinitions":
+            properties = resource["properties"]
             (title,) = re.findall(r"format\('keysync (.*) \(\{0\}\)', parameters\('owner'\)\)", properties["roleName"])
-            found[title] = by_title[title]
+            definitions[title] = by_title[title]
             (permissions,) = properties["permissions"]
             assert permissions == {
                 "actions": list(by_title[title].actions),
@@ -69,8 +69,8 @@ def test_the_template_defines_the_same_roles() -> None:
             }
             assert properties["description"] == f"keysync: {by_title[title].description}"
             assert properties["assignableScopes"] == ["[subscription().id]"]
-            assert ("condition" in one) == by_title[title].for_orphans
-    assert {"Batch keys", "sync secrets", "see Batch accounts", "delete orphans"} == set(found)
+            assert ("condition" in resource) == by_title[title].for_orphans
+    assert {"Batch keys", "sync secrets", "see Batch accounts", "delete orphans"} == set(definitions)
 
 
 # Templates
@@ -82,13 +82,13 @@ def expressions(value: object) -> Iterator[str]:
         assert value.endswith("]")
         yield value
     elif isinstance(value, list):
-        for one in value:
-            yield from expressions(one)
+        for item in value:
+            yield from expressions(item)
     elif isinstance(value, dict):
-        for name, one in value.items():
+        for name, entry in value.items():
             yield from expressions(name)
-            if name != "template" or "$schema" not in one:
-                yield from expressions(one)
+            if name != "template" or "$schema" not in entry:
+                yield from expressions(entry)
 
 
 def nested(value: object) -> Iterator[Any]:
@@ -96,11 +96,11 @@ def nested(value: object) -> Iterator[Any]:
     if isinstance(value, dict):
         if "$schema" in value:
             yield value
-        for one in value.values():
-            yield from nested(one)
+        for item in value.values():
+            yield from nested(item)
     elif isinstance(value, list):
-        for one in value:
-            yield from nested(one)
+        for entry in value:
+            yield from nested(entry)
 
 
 def deployments(one: Any) -> Iterator[Any]:
@@ -112,13 +112,13 @@ def deployments(one: Any) -> Iterator[Any]:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_reference_of_a_template_resolves(name: str) -> None:
     """Each parameter and variable exists and is used. Nested templates get exactly the parameters that they declare."""
-    for one in nested(template(name)):
-        texts = " ".join(expressions({key: value for key, value in one.items() if key != "$schema"}))
-        assert set(re.findall(r"parameters\('(\w+)'\)", texts)) == set(one.get("parameters", {}))
-        assert set(re.findall(r"variables\('(\w+)'\)", texts)) == set(one.get("variables", {}))
+    for item in nested(template(name)):
+        texts = " ".join(expressions({key: value for key, value in item.items() if key != "$schema"}))
+        assert set(re.findall(r"parameters\('(\w+)'\)", texts)) == set(item.get("parameters", {}))
+        assert set(re.findall(r"variables\('(\w+)'\)", texts)) == set(item.get("variables", {}))
         for variable, part in re.findall(r"variables\('(\w+)'\)\.(\w+)", texts):
-            assert part in one["variables"][variable]
-        for deployment in deployments(one):
+            assert part in item["variables"][variable]
+        for deployment in deployments(item):
             assert deployment["expressionEvaluationOptions"] == {"scope": "inner"}
             assert set(deployment["parameters"]) == set(deployment["template"]["parameters"])
 
@@ -126,18 +126,18 @@ def test_every_reference_of_a_template_resolves(name: str) -> None:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_every_resource_of_a_template_is_complete(name: str) -> None:
     """It has an API version and a name, its parentheses are balanced, and its dependencies exist."""
-    for one in nested(template(name)):
+    for part in nested(template(name)):
         assert re.fullmatch(
-            r"https://schema\.management\.azure\.com/schemas/20\d\d-\d\d-\d\d/\w+\.json#", one["$schema"]
+            r"https://schema\.management\.azure\.com/schemas/20\d\d-\d\d-\d\d/\w+\.json#", part["$schema"]
         )
-        assert one["contentVersion"] == "1.0.0.0"
-        names = {resource["name"] for resource in one["resources"]}
-        assert len(names) == len(one["resources"])
-        for resource in one["resources"]:
+        assert part["contentVersion"] == "1.0.0.0"
+        names = {resource["name"] for resource in part["resources"]}
+        assert len(names) == len(part["resources"])
+        for resource in part["resources"]:
             assert re.fullmatch(r"20\d\d-\d\d-\d\d", resource["apiVersion"])
             for waited in resource.get("dependsOn", ()):
                 assert waited in names or waited.startswith(("[subscriptionResourceId(", "[resourceId("))
-        for text in expressions(one):
+        for text in expressions(part):
             plain = re.sub(r"'[^']*'", "", text)
             assert (plain.count("("), plain.count("[")) == (plain.count(")"), plain.count("]"))
 
@@ -147,12 +147,12 @@ def test_parameters_of_templates_are_described_and_shown_as_they_are() -> None:
     page = (AZURE / "README.md").read_text(encoding="utf-8")
     for name in TEMPLATES:
         properties = template(name)["parameters"]
-        assert all(one["metadata"]["description"] for one in properties.values())
+        assert all(item["metadata"]["description"] for item in properties.values())
         (command,) = re.findall(
             rf"az deployment \w+ create (?:(?!az deployment).)*?{re.escape(name)}.*?(?=\n[a`])", page, re.DOTALL
         )
         assert set(re.findall(r"(?<![\w-])(\w+)=", command)) - set(properties) == set()
-        assert {name for name, one in properties.items() if "defaultValue" not in one} <= set(
+        assert {name for name, item in properties.items() if "defaultValue" not in item} <= set(
             re.findall(r"(\w+)=", command)
         )
 

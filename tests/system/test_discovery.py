@@ -19,7 +19,7 @@ from tests.system.conftest import Ran, World, clean_environment
 MakeWorld = Callable[..., World]
 
 OTHER = "22222222-2222-3333-4444-555555555555"
-NOBODYS = "99999999-2222-3333-4444-555555555555"
+MISSING_SUBSCRIPTION = "99999999-2222-3333-4444-555555555555"
 DENIED = {"operation": "listAccounts", "status": 403, "code": "AuthorizationFailed"}
 
 
@@ -59,13 +59,13 @@ def aim(world: World, **fault: Any) -> None:
 
 
 def states(ran: Ran) -> dict[str, str]:
-    return {one["account"]: f"{one['source']} {one['state']}" for one in ran.report["accounts"]}
+    return {account["account"]: f"{account['source']} {account['state']}" for account in ran.report["accounts"]}
 
 
 @pytest.fixture
 def world(make_world: MakeWorld) -> World:
     """Two subscriptions with one account name in common, and accounts that have no keys."""
-    made = make_world(
+    world = make_world(
         "alpha",
         "beta",
         "twin",
@@ -76,8 +76,8 @@ def world(make_world: MakeWorld) -> World:
         {"name": "gamma", "subscription_id": OTHER, "tags": {"Vault": "second"}},
         vaults=("main", "second"),
     )
-    made.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault")])
-    return made
+    world.configure(["alpha"], discover=[discover(SUBSCRIPTION, OTHER, vaults_by_tag="vault")])
+    return world
 
 
 @pytest.mark.parametrize("via", ["list", "resource_graph"])
@@ -96,7 +96,7 @@ def test_accounts_lists_the_covered_accounts(world: World, via: str) -> None:
         resource_id("nokeys"): "discover[0] skipped",
         resource_id("young"): "discover[0] skipped",
     }
-    gamma = next(one for one in ran.report["accounts"] if one["account"] == resource_id("gamma", OTHER))
+    gamma = next(account for account in ran.report["accounts"] if account["account"] == resource_id("gamma", OTHER))
     assert gamma["vaults"] == ["second"]
     assert gamma["secrets"] == {"primary": "gamma-primary-key", "secondary": "gamma-secondary-key"}
     assert ran.report["complete"] is True
@@ -210,9 +210,9 @@ def test_a_listed_account_that_moved_to_another_group_is_reported_with_its_new_i
     assert ran.code == 1
     by_account = {item["account"]: item for item in ran.report["items"]}
     assert by_account[resource_id("alpha")]["error"]["http_status"] == 404
-    found = by_account[resource_id("alpha").replace(GROUP, "elsewhere")]
-    assert found["outcome"] == "refused"
-    assert "If it is the same account and was moved, change its id under `accounts`" in found["reason"]
+    results = by_account[resource_id("alpha").replace(GROUP, "elsewhere")]
+    assert results["outcome"] == "refused"
+    assert "If it is the same account and was moved, change its id under `accounts`" in results["reason"]
 
 
 def test_secrets_of_a_skipped_account_are_a_warning_in_the_orphan_search(make_world: MakeWorld) -> None:
@@ -255,7 +255,7 @@ def test_an_incomplete_listing_serves_the_accounts_it_returned(world: World) -> 
     assert ran.code == 1
     assert ran.outcomes()["main/beta-primary-key"] == "created"
     assert ran.outcomes()["main/twin-primary-key"] == "created"
-    (warning,) = [one for one in ran.report["warnings"] if OTHER in one]
+    (warning,) = [warning for warning in ran.report["warnings"] if OTHER in warning]
     assert "was not listed completely" in warning
     assert "Microsoft.Batch/batchAccounts/read" in warning
     (record,) = [line for line in ran.log if line["event"] == "discovery.incomplete"]
@@ -268,19 +268,19 @@ def test_an_incomplete_listing_serves_the_accounts_it_returned(world: World) -> 
     assert "; not all could be listed" in world.run("accounts").out
     unsure = world.sync("--account", "gamma")
     assert unsure.code == 1
-    assert any("--account gamma: not found" in one for one in unsure.report["warnings"])
+    assert any("--account gamma: not found" in warning for warning in unsure.report["warnings"])
 
 
 @pytest.mark.parametrize(
     ("entry", "scope", "code"),
     [
-        (discover(NOBODYS), f"/subscriptions/{NOBODYS}", "SubscriptionNotFound"),
+        (discover(MISSING_SUBSCRIPTION), f"/subscriptions/{MISSING_SUBSCRIPTION}", "SubscriptionNotFound"),
         (
             discover(resource_groups=["nope"]),
             f"/subscriptions/{SUBSCRIPTION}/resourceGroups/nope",
             "ResourceGroupNotFound",
         ),
-        (discover(NOBODYS, via="resource_graph"), f"/subscriptions/{NOBODYS}", "BadRequest"),
+        (discover(MISSING_SUBSCRIPTION, via="resource_graph"), f"/subscriptions/{MISSING_SUBSCRIPTION}", "BadRequest"),
     ],
 )
 def test_a_missing_scope_fails_only_its_entry(make_world: MakeWorld, entry: Any, scope: str, code: str) -> None:
@@ -312,12 +312,12 @@ def test_check_reports_the_findings_of_discovery(world: World) -> None:
     aim(world, target=OTHER)
     ran = world.run("check", "--output", "json")
     assert ran.code == 1
-    found = {(one["level"], one["subject"]): one for one in ran.report["findings"]}
-    failed = found["problem", f"discover[0] /subscriptions/{OTHER}"]
+    results = {(item["level"], item["subject"]): item for item in ran.report["findings"]}
+    failed = results["problem", f"discover[0] /subscriptions/{OTHER}"]
     assert "Microsoft.Batch/batchAccounts/read" in failed["hint"]
-    assert ("problem", "account lost") in found
-    assert ("warning", "account nokeys") in found
-    assert ("ok", "account beta") in found
+    assert ("problem", "account lost") in results
+    assert ("warning", "account nokeys") in results
+    assert ("ok", "account beta") in results
 
 
 def orphan_rules(**more: Any) -> dict[str, Any]:
@@ -337,7 +337,8 @@ def test_nothing_is_removed_while_a_listing_is_incomplete(make_world: MakeWorld)
     assert ran.code == 1
     assert not {"delete", "deleted", "failed"} & set(ran.outcomes().values())
     assert any(
-        "orphans: not every account could be listed: nothing is removed" in one for one in ran.report["warnings"]
+        "orphans: not every account could be listed: nothing is removed" in warning
+        for warning in ran.report["warnings"]
     )
     world.running.do(lambda azure: azure.faults.clear())
     plan = world.run("plan", "--output", "json")

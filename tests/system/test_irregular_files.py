@@ -58,7 +58,7 @@ def test_a_metrics_file_behind_a_link_is_replaced(make_quick_world: MakeWorld) -
     assert world.sync("--metrics-file", str(link)).code == 0
     assert link.is_symlink()
     assert "keysync_runs_total" in target.read_text()
-    assert [one.name for one in target.parent.iterdir()] == ["target.prom"]
+    assert [path.name for path in target.parent.iterdir()] == ["target.prom"]
 
 
 def test_an_irregular_ready_file_is_refused(tmp_path: Path) -> None:

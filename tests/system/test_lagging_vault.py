@@ -38,10 +38,10 @@ def test_another_writers_version_after_a_create_is_not_overwritten(make_quick_wo
     world = make_quick_world(ALPHA, vaults=({"name": "main", "clock_offset": offset},))
     world.configure([PRIMARY])
 
-    def overtaking(azure: Emulator, target: str) -> None:
+    def write_concurrently(azure: Emulator, target: str) -> None:
         add_version(azure, target, "their newer key", marks("alpha"))
 
-    world.running.do(lambda azure: before(azure, ("getSecret", NAME), overtaking, which=2))
+    world.running.do(lambda azure: before(azure, ("getSecret", NAME), write_concurrently, which=2))
     assert world.sync().outcomes() == {NAME: "refused"}
     assert values(world) == ["their newer key"]
 
@@ -67,9 +67,9 @@ def test_reads_from_before_a_write_make_one_version(make_quick_world: MakeWorld,
     stored(world, Fault(operation="setSecret", kind="stale", reads=12, times=1))
     first = world.sync().outcomes()[NAME]
     assert first == ("updated" if existed else "created")
-    found = [world.sync().outcomes()[NAME] for _ in range(10)]
-    assert set(found) == {"unknown", "unchanged"}
-    assert found[-1] == "unchanged"
+    results = [world.sync().outcomes()[NAME] for _ in range(10)]
+    assert set(results) == {"unknown", "unchanged"}
+    assert results[-1] == "unchanged"
     assert values(world) == (["old"] if existed else []) + [LIVE["primary"]]
 
 

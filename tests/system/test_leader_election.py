@@ -330,7 +330,7 @@ def test_each_shard_has_its_own_lease(make_replicas: Callable[..., Replicas], ku
     for daemon in both:
         daemon.until_runs(1)
     assert sorted(kubernetes.leases) == ["keysync-0", "keysync-1"]
-    served = [{one["name"] for one in daemon.status()["accounts"]} for daemon in both]
+    served = [{account["name"] for account in daemon.status()["accounts"]} for daemon in both]
     assert served[0] | served[1] == set(accounts)
     assert not served[0] & served[1]
 

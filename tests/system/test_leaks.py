@@ -28,7 +28,7 @@ from tests.support.daemon import running
 from tests.support.receiver import Receiver, loopback_tls, receiving_in_a_thread
 from tests.system.conftest import Ran, World, clean_environment
 
-FOREIGN = "S3cr3t/of+Terraform=v1"
+UNMANAGED_VALUE = "S3cr3t/of+Terraform=v1"
 """A value of another tool under a name that keysync would write."""
 CLIENT_SECRET = "cl13nt.S3cret~of-the_test"
 OTHER_SECRET = "0ther.S3cret~of-the_test"
@@ -52,10 +52,10 @@ def spellings(secret: str) -> tuple[str, ...]:
         base64.urlsafe_b64encode(secret.encode()).decode(),
         url,
         quote(url, safe=""),
-        re.sub("%..", lambda found: found.group().lower(), url),
-        re.sub(r"[^A-Za-z0-9]", lambda found: f"\\u{ord(found.group()):04x}", secret),
-        re.sub(r"[^A-Za-z0-9]", lambda found: f"&#{ord(found.group())};", secret),
-        re.sub(r"[^A-Za-z0-9]", lambda found: f"&#x{ord(found.group()):X};", secret),
+        re.sub("%..", lambda results: results.group().lower(), url),
+        re.sub(r"[^A-Za-z0-9]", lambda results: f"\\u{ord(results.group()):04x}", secret),
+        re.sub(r"[^A-Za-z0-9]", lambda results: f"&#{ord(results.group())};", secret),
+        re.sub(r"[^A-Za-z0-9]", lambda results: f"&#x{ord(results.group()):X};", secret),
         secret.encode().hex(),
         secret.encode().hex(":"),
         secret.encode().hex("-").upper(),
@@ -65,11 +65,11 @@ def spellings(secret: str) -> tuple[str, ...]:
 
 def leaks(text: str, secrets: Mapping[str, str]) -> list[str]:
     """The names of the `secrets` in `text`, and whether it contains a token."""
-    found = [name for name, secret in secrets.items() if any(form in text for form in forms(secret))]
-    return [*found, *(["a token"] if "eyJ" in text else [])]
+    results = [name for name, secret in secrets.items() if any(form in text for form in forms(secret))]
+    return [*results, *(["a token"] if "eyJ" in text else [])]
 
 
-def places(ran: Ran, *folders: Path) -> Iterator[tuple[str, str]]:
+def outputs(ran: Ran, *folders: Path) -> Iterator[tuple[str, str]]:
     """Everything that a command wrote: both streams and every file, by name."""
     yield "stdout", ran.out
     yield "stderr", ran.err
@@ -92,7 +92,7 @@ def echo(key: str, status: int = 409) -> dict[str, Any]:
     return {"kind": "status", "status": status, "code": "Odd", "message": f"got {key}!", "details": details}
 
 
-def deeds(key: str) -> dict[str, dict[str, Any]]:
+def faults_for(key: str) -> dict[str, dict[str, Any]]:
     """Every way in which a call can fail, by name."""
     return {
         "echo": echo(key),
@@ -118,8 +118,8 @@ def deeds(key: str) -> dict[str, dict[str, Any]]:
 LATE = ("echo", "reset", "truncated", "html", "body")
 """The possible replies to a write that has taken effect."""
 FAULTS = [
-    *((operation, deed) for operation in ("list", "get", "set") for deed in deeds("")),
-    *(("late", deed) for deed in LATE),
+    *((operation, fault_name) for operation in ("list", "get", "set") for fault_name in faults_for("")),
+    *(("late", fault_name) for fault_name in LATE),
 ]
 
 
@@ -138,8 +138,8 @@ class Planted:
 
     def search(self, ran: Ran) -> dict[str, list[str]]:
         """Every leak: the output and the secret."""
-        everything = {name: leaks(text, self.secrets) for name, text in places(ran, self.world.folder, self.temporary)}
-        return {name: found for name, found in everything.items() if found}
+        everything = {name: leaks(text, self.secrets) for name, text in outputs(ran, self.world.folder, self.temporary)}
+        return {name: results for name, results in everything.items() if results}
 
     def aim(self, faults: Iterable[Fault]) -> None:
         """Replaces the active faults with `faults`."""
@@ -156,14 +156,14 @@ class Planted:
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
     """One account for each failing operation and way to fail, and one healthy account."""
-    names = ["fine", "unmanaged", "stuck", *(f"{operation}0{deed}" for operation, deed in FAULTS)]
+    names = ["fine", "unmanaged", "stuck", *(f"{operation}0{fault_name}" for operation, fault_name in FAULTS)]
     keys = {name: [base64.b64encode(os.urandom(64)).decode() for _ in range(2)] for name in names}
     common = {"subscription_id": SUBSCRIPTION, "resource_group": GROUP}
     accounts = [
         {**common, "name": name, "primary": primary, "secondary": secondary}
         for name, (primary, secondary) in keys.items()
     ]
-    vault = {"name": "main", "secrets": [{"name": "foreign-primary-key", "value": FOREIGN}]}
+    vault = {"name": "main", "secrets": [{"name": "foreign-primary-key", "value": UNMANAGED_VALUE}]}
     content = EmulatorData.model_validate({"client_secret": CLIENT_SECRET, "accounts": accounts, "vaults": [vault]})
     with ExitStack() as stack:
         azure = stack.enter_context(running_azure(content))
@@ -173,17 +173,17 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Planted]:
         planted = Planted(world, temporary)
         for name, pair in keys.items():
             planted.secrets |= dict(zip((f"{name} primary", f"{name} secondary"), pair, strict=True))
-        planted.secrets |= {"unmanaged": FOREIGN, "client secret": CLIENT_SECRET}
+        planted.secrets |= {"unmanaged": UNMANAGED_VALUE, "client secret": CLIENT_SECRET}
         yield planted
 
 
 def every_fault(stage: Planted) -> Iterator[Fault]:
     """One fault for each account that must fail, at the operation in its name."""
-    for operation, deed in FAULTS:
-        name = f"{operation}0{deed}"
+    for operation, fault_name in FAULTS:
+        name = f"{operation}0{fault_name}"
         key = stage.secrets[f"{name} primary"]
         # Before a run has read a key, it recognises the key by its form only. A header takes one word.
-        planned = deeds(key if operation in {"list", "get"} or deed == "header" else shaped(key))[deed]
+        planned = faults_for(key if operation in {"list", "get"} or fault_name == "header" else shaped(key))[fault_name]
         target = name if operation == "list" else f"main/{name}-primary-key"
         called = {"list": "listKeys", "get": "getSecret"}.get(operation, "setSecret")
         yield Fault(operation=called, target=target, after=operation == "late", **planned)
@@ -223,7 +223,7 @@ def test_no_fault_leaks_a_secret(stage: Planted, everything_failed: dict[str, Ra
     assert "Request URL" in ran.err, "the SDK's own log is not on"
     if name == "sync json":
         listed = {where: outcome for where, outcome in ran.outcomes().items() if where.startswith("main/list0")}
-        assert len(listed) == 2 * len(deeds(""))
+        assert len(listed) == 2 * len(faults_for(""))
         assert {outcome for where, outcome in listed.items() if "-primary-" in where} <= {"failed", "refused"}
     if name.startswith("sync"):
         assert "keysync_secret_outcomes_total" in (stage.world.folder / f"{name}.prom").read_text()
@@ -330,16 +330,16 @@ PAGES = ("/", "/?state=failing&sort=-name", "/api/status", "/metrics", "/healthz
 class Left:
     """All output of a daemon with faults, by source, and its exit code."""
 
-    said: dict[str, str]
+    outputs_by_source: dict[str, str]
     code: int
 
 
 def bodies(receiver: Receiver, read: Callable[[bytes], str]) -> str:
     """Everything that a receiver got, with headers, decompressed and decoded."""
     planned = []
-    for one in list(receiver.received):
-        body = gzip.decompress(one.body) if one.headers.get("Content-Encoding") == "gzip" else one.body
-        planned.append(f"{one.headers}\n{read(body)}")
+    for request in list(receiver.received):
+        body = gzip.decompress(request.body) if request.headers.get("Content-Encoding") == "gzip" else request.body
+        planned.append(f"{request.headers}\n{read(body)}")
     return "\n".join(planned)
 
 
@@ -388,37 +388,37 @@ def daemon_left(stage: Planted, tmp_path_factory: pytest.TempPathFactory) -> Lef
         stage.aim(every_fault(stage))
         with running(world.path, env, "--log-level", "debug") as daemon:
             daemon.until_event("run.finished")
-            said = {f"amid {path}": daemon.get(path).text for path in PAGES}
+            outputs_by_source = {f"amid {path}": daemon.get(path).text for path in PAGES}
             stage.aim([])
             stage.secrets |= renewed(stage, names)
             daemon.sync()
-            said |= {f"after {path}": daemon.get(path).text for path in PAGES}
+            outputs_by_source |= {f"after {path}": daemon.get(path).text for path in PAGES}
             # The remaining data is sent within a short time at the end, which a busy machine may exceed.
             daemon.until(lambda: '"recovered"' in bodies(hook, bytes.decode))
             code = daemon.end()
-            said["log"] = daemon.err
-        said |= {"webhook": bodies(hook, bytes.decode), "traces": bodies(collector, spans)}
+            outputs_by_source["log"] = daemon.err
+        outputs_by_source |= {"webhook": bodies(hook, bytes.decode), "traces": bodies(collector, spans)}
     signing.unlink()
-    return Left(said, code)
+    return Left(outputs_by_source, code)
 
 
 def test_a_daemon_shows_no_secret_in_any_output(stage: Planted, daemon_left: Left) -> None:
     """Log, page, API, probes, metrics, webhook and traces contain no secret."""
-    said = daemon_left.said
-    assert daemon_left.code == 0, said["log"][-2000:]
-    assert "Request URL" in said["log"], "the SDK's own log is not on"
-    assert "list0echo" in said["amid /"]
-    for account in json.loads(said["amid /api/status"])["accounts"]:
+    outputs_by_source = daemon_left.outputs_by_source
+    assert daemon_left.code == 0, outputs_by_source["log"][-2000:]
+    assert "Request URL" in outputs_by_source["log"], "the SDK's own log is not on"
+    assert "list0echo" in outputs_by_source["amid /"]
+    for account in json.loads(outputs_by_source["amid /api/status"])["accounts"]:
         expected = {"in_sync", "changed"} if account["name"] == "fine" else {"failing", "refused", "changed", "in_sync"}
         assert account["state"] in expected
-    assert "keysync_account_failures" in said["amid /metrics"]
+    assert "keysync_account_failures" in outputs_by_source["amid /metrics"]
     assert {'"failed"', '"changed"', '"recovered"'} <= set(
-        re.findall(r'"(?:failed|changed|recovered)"', said["webhook"])
+        re.findall(r'"(?:failed|changed|recovered)"', outputs_by_source["webhook"])
     )
-    assert "keysync.account" in said["traces"]
+    assert "keysync.account" in outputs_by_source["traces"]
     secrets = {**stage.secrets, "signing secret": SIGNING_SECRET}
-    found = {where: leaks(text, secrets) for where, text in said.items()}
-    assert {where: names for where, names in found.items() if names} == {}
+    results = {where: leaks(text, secrets) for where, text in outputs_by_source.items()}
+    assert {where: names for where, names in results.items() if names} == {}
 
 
 def pasted(document: dict[str, Any], slip: str) -> None:
@@ -451,7 +451,7 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
     good = world.path.read_text()
     with running(world.path, {**clean_environment(), **world.running.environ}, "--log-level", "debug") as daemon:
         daemon.until_event("run.finished")
-        said: dict[str, str] = {}
+        outputs_by_source: dict[str, str] = {}
         for number, slip in enumerate(SLIPS, 1):
             document = json.loads(good)
             pasted(document, slip)
@@ -459,12 +459,12 @@ def test_a_reload_shows_nothing_of_a_pasted_secret(make_world: Callable[..., Wor
             daemon.send(signal.SIGHUP)
             daemon.until_event("config.refused", number)
             daemon.until(lambda slip=slip: slip.rpartition(".")[2] in (daemon.status()["config_error"] or ""))
-            said |= {f"{slip} {path}": daemon.get(path).text for path in PAGES}
-            assert "The new configuration is invalid" in said[f"{slip} /"]
+            outputs_by_source |= {f"{slip} {path}": daemon.get(path).text for path in PAGES}
+            assert "The new configuration is invalid" in outputs_by_source[f"{slip} /"]
         assert daemon.end() == 0
-        said["log"] = daemon.err
-    found = {where: leaks(text, {"pasted": OTHER_SECRET}) for where, text in said.items()}
-    assert {where: names for where, names in found.items() if names} == {}
+        outputs_by_source["log"] = daemon.err
+    results = {where: leaks(text, {"pasted": OTHER_SECRET}) for where, text in outputs_by_source.items()}
+    assert {where: names for where, names in results.items() if names} == {}
 
 
 def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
@@ -479,13 +479,13 @@ def test_a_key_that_was_never_read_is_recognised_by_its_form() -> None:
 def test_the_search_finds_every_form_of_a_secret(tmp_path: Path) -> None:
     """It finds a secret in each of its forms, and a token, in both streams and in files of any folder depth."""
     key = base64.b64encode(os.urandom(64)).decode()
-    planted = {"key": key, "unmanaged": FOREIGN}
+    planted = {"key": key, "unmanaged": UNMANAGED_VALUE}
     for form in forms(key):
         assert leaks(f"before {form} behind", planted) == ["key"]
     assert leaks('{"authorization": "Bearer eyJ0eXAi"}', planted) == ["a token"]
     assert leaks("nothing here", planted) == []
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
-    (deep / "left.bin").write_bytes(b"\xff\x00" + quote(FOREIGN, safe="").encode())
-    found = {Path(name).name: leaks(text, planted) for name, text in places(Ran(0, key, f"x{key[:12]}x"), tmp_path)}
-    assert found == {"stdout": ["key"], "stderr": ["key"], "left.bin": ["unmanaged"]}
+    (deep / "left.bin").write_bytes(b"\xff\x00" + quote(UNMANAGED_VALUE, safe="").encode())
+    results = {Path(name).name: leaks(text, planted) for name, text in outputs(Ran(0, key, f"x{key[:12]}x"), tmp_path)}
+    assert results == {"stdout": ["key"], "stderr": ["key"], "left.bin": ["unmanaged"]}

@@ -66,8 +66,8 @@ class Shown:
         js = (
             "[...document.querySelectorAll('section:has(#accounts) tbody th')].map((one) => one.firstChild.data.trim())"
         )
-        found: list[str] = await self.tab.js(js)
-        return found
+        results: list[str] = await self.tab.js(js)
+        return results
 
     async def tree(self) -> list[tuple[str, str]]:
         """Role and name of everything that a screen reader finds."""
@@ -144,7 +144,7 @@ async def test_the_keyboard_reaches_everything_in_order(shown: Shown):
         visited.append(await shown.tab.js(FOCUSED))
         ring = await shown.tab.js("getComputedStyle(document.activeElement).outlineStyle")
         assert ring != "none", visited[-1]
-    names = [one["name"] for one in visited if one["name"]]
+    names = [control["name"] for control in visited if control["name"]]
     assert names == ["q", "state", "vault", "sort"]
     await shown.tab.js("document.querySelector('.skip').focus()")
     await shown.tab.key("Enter")

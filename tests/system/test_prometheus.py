@@ -39,9 +39,9 @@ class Daemon:
         """The same, once it contains `line`."""
         until = time.monotonic() + _PATIENCE
         while time.monotonic() < until:
-            found = self.scrape()
-            if line in found.splitlines():
-                return found
+            results = self.scrape()
+            if line in results.splitlines():
+                return results
             time.sleep(0.05)
         pytest.fail(f"no {line} in {self.scrape()}")
 
@@ -130,12 +130,12 @@ def test_prometheus_scrapes_the_daemon(world: World, tmp_path: Path) -> None:
         assert denied["metric"]["service"] == "batch"
         assert float(prometheus.query('keysync_azure_throttled_total{service="batch"}')[0]["value"][1]) > 0
         states = prometheus.query("keysync_accounts_by_state > 0")
-        assert {one["metric"]["state"]: one["value"][1] for one in states}.items() >= {
+        assert {sample["metric"]["state"]: sample["value"][1] for sample in states}.items() >= {
             ("failing", "2"),
             ("refused", "1"),
         }
         seen = prometheus.query("time() - keysync_account_last_success_timestamp_seconds")
-        assert [one["metric"]["account"].rsplit("/", 1)[-1] for one in seen] == ["alpha"]
+        assert [sample["metric"]["account"].rsplit("/", 1)[-1] for sample in seen] == ["alpha"]
 
 
 def test_metrics_of_accounts_removed_by_a_reload_disappear(world: World) -> None:
@@ -143,7 +143,7 @@ def test_metrics_of_accounts_removed_by_a_reload_disappear(world: World) -> None
     with running(world) as daemon:
         before = daemon.scrape()
         document = json.loads(world.path.read_text())
-        document["accounts"] = [one for one in document["accounts"] if one["name"] == "handmade"]
+        document["accounts"] = [account for account in document["accounts"] if account["name"] == "handmade"]
         del document["vaults"]["other"]
         world.path.write_text(json.dumps(document))
         daemon.process.send_signal(signal.SIGHUP)

@@ -16,8 +16,8 @@ from tests.system.conftest import Ran, World
 
 MakeWorld = Callable[..., World]
 
-WHO = "99999999-0000-0000-0000-000000000000"
-WHOLE = f"/subscriptions/{SUBSCRIPTION}"
+PRINCIPAL = "99999999-0000-0000-0000-000000000000"
+SUBSCRIPTION_SCOPE = f"/subscriptions/{SUBSCRIPTION}"
 SECRETS = "Microsoft.KeyVault/vaults/secrets/"
 BATCH = "Microsoft.Batch/batchAccounts/"
 
@@ -46,49 +46,51 @@ def granted(world: World) -> dict[str, set[str]]:
     """By scope (a URL for a vault), the actions that `keysync role` grants for the current configuration."""
     ran = world.run("role", "--output", "json")
     assert ran.code == 0, ran.err
-    roles = {one["role"]: one["definition"] for one in ran.report["roles"]}
-    found: dict[str, set[str]] = {}
-    for one in ran.report["assignments"]:
-        role = roles[one["role"]]
-        found.setdefault(one["scope"] or one["vault"], set()).update(role["Actions"], role["DataActions"])
-    return found
+    roles = {role["role"]: role["definition"] for role in ran.report["roles"]}
+    results: dict[str, set[str]] = {}
+    for assignment in ran.report["assignments"]:
+        role = roles[assignment["role"]]
+        results.setdefault(assignment["scope"] or assignment["vault"], set()).update(
+            role["Actions"], role["DataActions"]
+        )
+    return results
 
 
-def asked(world: World) -> set[tuple[str, str]]:
+def requested_actions(world: World) -> set[tuple[str, str]]:
     """Every scope and action that the embedded Azure was asked for; a scope is a URL or an ARM id."""
     urls = world.running.azure.endpoints.vaults
-    requests = world.running.do(lambda azure: [(one.operation, one.target) for one in azure.requests])
-    found = set()
+    requests = world.running.do(lambda azure: [(request.operation, request.target) for request in azure.requests])
+    results = set()
     for operation, target in requests:
         if operation in UNGUARDED:
             continue
         vault = target.partition("/")[0]
         if operation == "listAccounts":
-            place = WHOLE if target == SUBSCRIPTION else f"{WHOLE}/resourceGroups/{target}"
+            scope = SUBSCRIPTION_SCOPE if target == SUBSCRIPTION else f"{SUBSCRIPTION_SCOPE}/resourceGroups/{target}"
         else:
-            place = urls[vault] if ACTIONS[operation].startswith(SECRETS) else arm_id(target)
-        found.add((place, ACTIONS[operation]))
-    return found
+            scope = urls[vault] if ACTIONS[operation].startswith(SECRETS) else arm_id(target)
+        results.add((scope, ACTIONS[operation]))
+    return results
 
 
-def is_within(place: str, scope: str) -> bool:
-    return f"{place}/".startswith(f"{scope}/")
+def is_within(used_scope: str, scope: str) -> bool:
+    return f"{used_scope}/".startswith(f"{scope}/")
 
 
 def compare(world: World, grants: dict[str, set[str]]) -> None:
     """Every action that was used is granted, and every granted action was used."""
-    done = asked(world)
+    done = requested_actions(world)
     missing = {
-        (place, action)
-        for place, action in done
-        if not any(is_within(place, scope) and action in actions for scope, actions in grants.items())
+        (used_scope, action)
+        for used_scope, action in done
+        if not any(is_within(used_scope, scope) and action in actions for scope, actions in grants.items())
     }
     assert missing == set()
     unused = {
         (scope, action)
         for scope, actions in grants.items()
         for action in actions - {"Microsoft.Resources/subscriptions/read"}
-        if not any(is_within(place, scope) and action == used for place, used in done)
+        if not any(is_within(used_scope, scope) and action == used for used_scope, used in done)
     }
     assert unused == set()
 
@@ -104,18 +106,18 @@ def deny_the_rest(world: World, grants: dict[str, set[str]]) -> None:
         world.running.do(lambda azure, name=name, denied=denied: setattr(azure.state.vault(name), "denied", denied))
 
 
-def fine(ran: Ran) -> None:
+def assert_success(ran: Ran) -> None:
     assert ran.code == 0, (ran.out, ran.err)
 
 
 def a_life(world: World, configure: Callable[..., None]) -> None:
     """Every change of a secret that the settings allow: created, tagged, written again."""
-    fine(world.run("check"))
-    fine(world.sync())
+    assert_success(world.run("check"))
+    assert_success(world.sync())
     configure(tags={"team": "render"})
-    fine(world.sync())
+    assert_success(world.sync())
     world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
-    fine(world.sync())
+    assert_success(world.sync())
 
 
 @pytest.mark.parametrize("recover", ["report", "owned"])
@@ -150,8 +152,8 @@ def test_read_only_needs_no_write_access(make_quick_world: MakeWorld, where: str
     )
     grants = granted(world)
     deny_the_rest(world, grants)
-    fine(world.run("check"))
-    fine(world.sync())
+    assert_success(world.run("check"))
+    assert_success(world.sync())
     compare(world, grants)
     assert grants[url] == {f"{SECRETS}getSecret/action", f"{SECRETS}readMetadata/action"}
 
@@ -162,7 +164,7 @@ def test_the_role_grants_exactly_what_removal_of_orphans_needs(make_quick_world:
     world = make_quick_world("alpha", "beta", vaults=("main", "old"))
     more: dict[str, Any] = {"owner": "us", "orphans": mode, "limits": {"removal_percent": 100}}
     world.configure(["alpha", {"name": "beta", "vaults": ["main", "old"]}], owner="us")
-    fine(world.sync())
+    assert_success(world.sync())
     world.running.do(lambda azure: remove_account(azure, "beta"))
     world.running.do(lambda azure: azure.requests.clear())
     urls = world.running.azure.endpoints.vaults
@@ -174,12 +176,12 @@ def test_the_role_grants_exactly_what_removal_of_orphans_needs(make_quick_world:
     configure()
     grants = granted(world)
     deny_the_rest(world, grants)
-    fine(world.run("check"))
+    assert_success(world.run("check"))
     checksum = json.loads(world.run("plan", "--output", "json").out)["checksum"]
     assert sorted(world.sync("--accept", checksum).outcomes().values()).count(f"{mode}d") == 4
     a_life(world, configure)
     compare(world, grants)
-    assert grants[WHOLE] == {f"{BATCH}read"}
+    assert grants[SUBSCRIPTION_SCOPE] == {f"{BATCH}read"}
 
 
 @pytest.mark.parametrize("more", [{}, {"resource_groups": [GROUP]}, {"via": "resource_graph"}])
@@ -197,7 +199,7 @@ def test_the_role_grants_exactly_what_discovery_needs(make_quick_world: MakeWorl
     deny_the_rest(world, grants)
     a_life(world, configure)
     compare(world, grants)
-    scope = f"{WHOLE}/resourceGroups/{GROUP}" if "resource_groups" in more else WHOLE
+    scope = f"{SUBSCRIPTION_SCOPE}/resourceGroups/{GROUP}" if "resource_groups" in more else SUBSCRIPTION_SCOPE
     assert set(grants) == {scope, url}
 
 
@@ -208,7 +210,7 @@ def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
     """A script on stdout, nothing on stderr, and no request."""
     world = make_world("alpha")
     world.configure(["alpha"], owner="us")
-    ran = world.run("role", "--principal-id", WHO)
+    ran = world.run("role", "--principal-id", PRINCIPAL)
     assert (ran.code, ran.err) == (0, "")
     assert ran.out.startswith("#!/bin/sh\n")
     assert world.running.do(lambda azure: len(azure.requests)) == 0
@@ -218,12 +220,12 @@ def test_role_makes_no_request(make_world: MakeWorld, tmp_path: Path) -> None:
         ran.out, folder, VAULT_ID_1="/subscriptions/t/resourceGroups/g/providers/Microsoft.KeyVault/vaults/v"
     )
     assert (done.code, done.err) == (0, "")
-    assert [call[1] for call in done.of("role", "assignment", "create")] == [WHO, WHO]
+    assert [call[1] for call in done.of("role", "assignment", "create")] == [PRINCIPAL, PRINCIPAL]
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--principal-id", "me"], "--principal-id 'me': expected the object ID of an identity, a GUID"),
-    (["--principal-id", WHO, "--principal-id", WHO], "--principal-id: given 2 times, but the configuration has identities: 1"),
+    (["--principal-id", PRINCIPAL, "--principal-id", PRINCIPAL], "--principal-id: given 2 times, but the configuration has identities: 1"),
     (["--output", "yaml"], "yaml"),
 ])  # fmt: skip
 def test_a_wrong_command_line_exits_with_2(make_world: MakeWorld, arguments: list[str], message: str) -> None:

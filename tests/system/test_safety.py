@@ -20,9 +20,9 @@ from tests.support.other_writers import (
     before,
     commands,
     marks,
-    overtake,
     remove_account,
     secret,
+    write_after_each_write,
 )
 from tests.support.runs import key
 from tests.system.conftest import Ran, World
@@ -31,7 +31,7 @@ MakeWorld = Callable[..., World]
 
 LIVE = {"primary": key("p"), "secondary": key("s")}
 ALPHA = {"name": "alpha", **LIVE}
-LOOKS = ("steady", "stale", "swapped", "doubled", "both", "missing", "unmanaged")
+VERDICT_ACCOUNTS = ("steady", "stale", "swapped", "doubled", "both", "missing", "unmanaged")
 """Accounts whose secrets differ from their keys in every possible way."""
 NAME = "main/alpha-primary-key"
 ONLY_PRIMARY = {"secrets": {"secondary": None}}
@@ -63,9 +63,11 @@ def ours(value: str = "old", account: str = "alpha", name: str = "primary", **mo
 
 def item(ran: Ran, name: str = NAME) -> dict[str, Any]:
     """The item of a report for one secret."""
-    found: list[dict[str, Any]] = [one for one in ran.report["items"] if f"{one['vault']}/{one['secret']}" == name]
-    assert len(found) == 1, ran.report["items"]
-    return found[0]
+    results: list[dict[str, Any]] = [
+        item for item in ran.report["items"] if f"{item['vault']}/{item['secret']}" == name
+    ]
+    assert len(results) == 1, ran.report["items"]
+    return results[0]
 
 
 def count(world: World, *operations: str) -> int:
@@ -94,8 +96,8 @@ def follow(world: World, command: str) -> Ran:
 
 def only_command(text: str) -> str:
     """The only command in a text."""
-    (found,) = commands(text)
-    return found
+    (results,) = commands(text)
+    return results
 
 
 # 1: ownership
@@ -237,7 +239,7 @@ def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, ex
 
 def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeWorld) -> None:
     """In sync, stale, swapped, duplicated, both changed and unmanaged, each in report, table, log and metrics."""
-    live = {name: {"primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in LOOKS}
+    live = {name: {"primary": key(f"{name}-p"), "secondary": key(f"{name}-s")} for name in VERDICT_ACCOUNTS}
     waiting = {
         "steady": tuple(live["steady"].values()),
         "stale": ("old", live["stale"]["secondary"]),
@@ -252,7 +254,7 @@ def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeW
         if values
         for which, value in zip(LIVE, values, strict=True)
     ]
-    names = [*LOOKS]
+    names = [*VERDICT_ACCOUNTS]
     world = make_quick_world(
         *({"name": name, **live[name]} for name in names), vaults=(holding(*stored, secret("unmanaged", value="x")),)
     )
@@ -283,7 +285,7 @@ def test_each_verdict_is_in_report_table_log_and_metrics(make_quick_world: MakeW
     assert 'keysync_both_keys_changed_total{vault="main"} 1.0' in metrics
     assert 'keysync_secret_verdicts_total{vault="main",verdict="duplicated"} 1.0' in metrics
     assert 'keysync_secret_verdicts_total{vault="main",verdict="unmanaged"} 1.0' in metrics
-    assert {one["verdict"] for one in world.sync().report["items"]} == {"in_sync", "unmanaged"}
+    assert {item["verdict"] for item in world.sync().report["items"]} == {"in_sync", "unmanaged"}
 
 
 @pytest.mark.parametrize("kept", ["primary", "secondary"])
@@ -512,10 +514,12 @@ def test_a_slow_account_is_written_in_a_later_batch(make_quick_world: MakeWorld)
     world.configure(["alpha", "slow"], timeouts={"collect": "300ms"})
     ran = world.sync()
     assert (ran.code, set(ran.outcomes().values())) == (0, {"created"})
-    requests = world.running.do(lambda azure: [(one.operation, one.target) for one in azure.requests])
+    requests = world.running.do(lambda azure: [(request.operation, request.target) for request in azure.requests])
     written = [target for operation, target in requests if operation == "setSecret"]
     assert {target.partition("/")[2].partition("-")[0] for target in written[:2]} == {"alpha"}
-    keys = [place for place, (operation, target) in enumerate(requests) if (operation, target) == ("listKeys", "slow")]
+    keys = [
+        position for position, (operation, target) in enumerate(requests) if (operation, target) == ("listKeys", "slow")
+    ]
     assert keys[-1] > requests.index(("setSecret", written[1]))
 
 
@@ -762,8 +766,8 @@ def test_a_kill_switch_reports_the_planned_changes(make_quick_world: MakeWorld, 
         secret("beta", tags=marks("beta"), enabled=False),
         secret("gone", tags=marks("gone", owner="us")),
     ]
-    for one in stored[:2]:
-        one["tags"]["keysync-owner"] = "us"
+    for entry in stored[:2]:
+        entry["tags"]["keysync-owner"] = "us"
     deleted = secret("beta", "secondary", tags=marks("beta", "secondary", owner="us"))
     world = make_quick_world(ALPHA, "beta", vaults=(holding(*stored, deleted=[deleted]),))
     settings: dict[str, Any] = {"owner": "us", "orphans": "delete", "recover": "owned", "disabled": "enable"}
@@ -839,7 +843,7 @@ def test_a_concurrent_write_is_a_conflict(make_quick_world: MakeWorld) -> None:
     """The value read back differs from the written one: that is reported once and not overwritten."""
     world = make_quick_world(ALPHA, vaults=(holding(ours("old")),))
     world.configure([PRIMARY])
-    world.running.do(lambda azure: overtake(azure, "main", "theirs", {"managed-by": "terraform"}))
+    world.running.do(lambda azure: write_after_each_write(azure, "main", "theirs", {"managed-by": "terraform"}))
     ran = world.sync()
     assert (ran.code, ran.outcomes()) == (1, {NAME: "failed"})
     error = item(ran)["error"]
@@ -918,11 +922,11 @@ def _take_away(azure: Any, state: str) -> None:
         latest.enabled = False
 
 
-@pytest.mark.parametrize("place", ["general", "vault"])
-def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: MakeWorld, place: str) -> None:
+@pytest.mark.parametrize("position", ["general", "vault"])
+def test_a_secret_that_changes_too_often_waits_to_be_accepted(make_quick_world: MakeWorld, position: str) -> None:
     """The vault's own limit applies. The run writes the other secrets, and the command also writes this one."""
     world = make_quick_world(ALPHA, "beta", vaults=(holding(ours("old")),))
-    own, general = ({}, 2) if place == "general" else ({"limits": {"changes_per_day": 2}}, 50)
+    own, general = ({}, 2) if position == "general" else ({"limits": {"changes_per_day": 2}}, 50)
     world.configure(
         [PRIMARY, {"name": "beta", **ONLY_PRIMARY}],
         limits={"changes_per_day": general},
@@ -983,14 +987,14 @@ def test_a_vault_of_unmanaged_secrets_does_not_change(make_quick_world: MakeWorl
 def _values(azure: Any) -> str:
     secrets, deleted = azure.state.vault("main").export()
     every = [*secrets, *(gone.secret for gone in deleted)]
-    return repr([(one.name, [version.value for version in one.versions]) for one in every])
+    return repr([(item.name, [version.value for version in item.versions]) for item in every])
 
 
 # Settings
 
 
 @pytest.mark.parametrize(
-    ("settings", "place", "part"),
+    ("settings", "position", "part"),
     [
         ({"disabled": "maybe"}, "disabled", "report"),
         ({"recover": "always"}, "recover", "owned"),
@@ -1009,7 +1013,7 @@ def _values(azure: Any) -> str:
     ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
 )
 def test_a_wrong_setting_changes_nothing(
-    make_quick_world: MakeWorld, settings: dict[str, Any], place: str, part: str
+    make_quick_world: MakeWorld, settings: dict[str, Any], position: str, part: str
 ) -> None:
     """Exit code 2, the position and what is expected, before the first request."""
     world = make_quick_world("alpha")
@@ -1017,6 +1021,6 @@ def test_a_wrong_setting_changes_nothing(
     world.configure(["alpha"], **{"vaults": with_vaults(world, main=settings.get("main", {})), **general})
     ran = world.sync()
     assert (ran.code, ran.out) == (2, "")
-    assert f" {place}: " in ran.err
+    assert f" {position}: " in ran.err
     assert part in ran.err
     assert world.running.do(lambda azure: dict(azure.counts)) == {}

@@ -41,13 +41,15 @@ def test_each_command_keeps_to_its_shard(make_quick_world: MakeWorld) -> None:
     world.configure(NAMES)
     indexed = {"KEYSYNC_SHARDS": "2", "JOB_COMPLETION_INDEX": "1"}
     listed = json.loads(world.run("accounts", "--output", "json", env=indexed).out)["accounts"]
-    assert {one["account"].rpartition("/")[2] for one in listed} == share(1)
+    assert {item["account"].rpartition("/")[2] for item in listed} == share(1)
     plan = world.run("plan", "--output", "json", "--shards", "2", env={"HOSTNAME": "keysync-1"})
     assert plan.outcomes().keys() == {f"main/{name}-{key}-key" for name in share(1) for key in ("primary", "secondary")}
     assert world.sync(env=indexed).outcomes().keys() == plan.outcomes().keys()
     check = json.loads(world.run("check", "--output", "json", "--shard", "0/2").out)["findings"]
-    looked_at = {one["subject"].removeprefix("account ") for one in check if one["subject"].startswith("account ")}
-    assert looked_at == share(0)
+    checked = {
+        finding["subject"].removeprefix("account ") for finding in check if finding["subject"].startswith("account ")
+    }
+    assert checked == share(0)
     adopt = world.run("adopt", "--output", "json", "--shard", "0/2")
     assert (adopt.code, adopt.report["items"]) == (0, [])
 
@@ -62,15 +64,17 @@ def test_a_wrong_shard_is_a_usage_error_of_each_command(make_quick_world: MakeWo
     assert ran.err == "keysync: JOB_COMPLETION_INDEX=2: KEYSYNC_SHARDS=2 has the shards 0 to 1\n"
 
 
-@pytest.mark.parametrize("found", [False, True])
-async def test_the_daemon_serves_its_shard(make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, found: bool) -> None:
+@pytest.mark.parametrize("discovered", [False, True])
+async def test_the_daemon_serves_its_shard(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch, discovered: bool
+) -> None:
     """The shard's listed and discovered accounts; the page shows no account of another shard."""
     world = signed_in(make_world(*NAMES), monkeypatch)
     discover = [{"subscription_id": SUBSCRIPTION, "vaults": ["main"]}]
-    world.configure([] if found else NAMES, **OPTIONS, **({"discover": discover} if found else {}))
+    world.configure([] if discovered else NAMES, **OPTIONS, **({"discover": discover} if discovered else {}))
     async with serving(world.path, shard=Shard(0, 2)) as daemon:
         status = await daemon.until_status(lambda status: status["counts"]["in_sync"] == 2 * len(share(0)))
-        assert {one["name"] for one in status["accounts"]} == share(0)
+        assert {account["name"] for account in status["accounts"]} == share(0)
     assert {name for name in NAMES if world.versions("main", f"{name}-primary-key")} == share(0)
 
 
@@ -79,19 +83,23 @@ def test_a_conflict_between_two_shards_is_refused_in_both(make_quick_world: Make
     """Each refuses its own account and names the other's. `--account` accepts an account of another shard, and rejects
     an unknown one.
     """
-    other = next(one for one in _SUBSCRIPTIONS if Shard(1, 2).has(resource_id("account0", one)))
-    mine = next(one for one in _SUBSCRIPTIONS if Shard(0, 2).has(resource_id("account0", one)))
-    places = [resource_id("account0", one) for one in (mine, other)]
-    world = make_quick_world(*({"name": "account0", "subscription_id": one} for one in (mine, other)))
+    other = next(
+        subscription for subscription in _SUBSCRIPTIONS if Shard(1, 2).has(resource_id("account0", subscription))
+    )
+    mine = next(
+        subscription for subscription in _SUBSCRIPTIONS if Shard(0, 2).has(resource_id("account0", subscription))
+    )
+    accounts = [resource_id("account0", subscription) for subscription in (mine, other)]
+    world = make_quick_world(*({"name": "account0", "subscription_id": subscription} for subscription in (mine, other)))
     world.configure([], discover=[{"subscriptions": [mine, other], "vaults": ["main"]}])
     listed = world.run("accounts", "--output", "json", "--shard", f"{index}/2")
     assert listed.code == 1
     (line,) = json.loads(listed.out)["accounts"]
-    assert (line["account"], line["state"]) == (places[index], "refused")
-    assert line["reason"].startswith(f"{places[1 - index]} (discover[0]) would write the secret")
+    assert (line["account"], line["state"]) == (accounts[index], "refused")
+    assert line["reason"].startswith(f"{accounts[1 - index]} (discover[0]) would write the secret")
     items = world.sync("--shard", f"{index}/2").report["items"]
-    assert {(item["account"], item["outcome"]) for item in items} == {(places[index], "refused")}
-    named = world.run("plan", "--shard", f"{index}/2", "--account", places[1 - index], "--output", "json")
+    assert {(item["account"], item["outcome"]) for item in items} == {(accounts[index], "refused")}
+    named = world.run("plan", "--shard", f"{index}/2", "--account", accounts[1 - index], "--output", "json")
     assert (named.code, named.report["items"]) == (0, [])
     assert world.run("plan", "--shard", f"{index}/2", "--account", "nobody").code == 2
 

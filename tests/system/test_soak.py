@@ -28,23 +28,23 @@ from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault
 from keysync.secret.redact import Redactor
 from tests.support.soak import (
+    FAULT_PLACES,
     FLEET,
     HOUR,
     MINUTE,
-    PLACES,
     Auditor,
     Books,
+    FaultSchedule,
     Footprint,
     Keys,
     LogBook,
     Span,
-    Weather,
     document,
     emulator_data,
     logged_to,
     open_files,
     spurious,
-    timetable_of,
+    trigger_of,
 )
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
@@ -136,7 +136,7 @@ def warped(work: Callable[[], Coroutine[Any, Any, T]]) -> T:
     with warp.installed(), asyncio.Runner(loop_factory=lambda: WarpLoop(warp)) as runner:
         result = runner.run(checked())
     after = open_files()
-    assert after == before, f"files left: {[after[one] for one in after.keys() - before.keys()]}"
+    assert after == before, f"files left: {[after[item] for item in after.keys() - before.keys()]}"
     return result
 
 
@@ -154,8 +154,8 @@ class Day:
         """Runs the day."""
         random = seeded(SEED)
         self.keys = Keys(daemon.azure, random)
-        self.weather = Weather(daemon.azure, daemon.loop, self.keys, random)
-        self.auditor = Auditor(daemon.config, daemon.azure, self.keys, self.weather, daemon.books)
+        self.fault_schedule = FaultSchedule(daemon.azure, daemon.loop, self.keys, random)
+        self.auditor = Auditor(daemon.config, daemon.azure, self.keys, self.fault_schedule, daemon.books)
         others = [asyncio.create_task(self.auditor.work()), asyncio.create_task(self._visit(daemon, random))]
         await self._half(daemon, random, HOURS / 2 * HOUR)
         self._measure(daemon)
@@ -176,8 +176,8 @@ class Day:
         self.fair_from = end - HOUR
         self.keys.in_the_middle(0.01, self._left)
         async with asyncio.TaskGroup() as group:
-            for place, gap in PLACES:
-                group.create_task(self.weather.somewhere(place, gap, self._left))
+            for place, gap in FAULT_PLACES:
+                group.create_task(self.fault_schedule.somewhere(place, gap, self._left))
             for account in FLEET:
                 group.create_task(self.keys.keep_changing(account, 40 * MINUTE, self._left))
         # Between two runs, with no open connection.
@@ -209,7 +209,7 @@ def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path
     books, log, (early, late) = daemon.books, daemon.log, day.footprints
     say(
         f"{time.perf_counter() - began:.0f} s for {HOURS:g} h: {books.runs} runs, {day.requests} requests,",
-        f"{day.weather.met.total()} troubles, {day.auditor.checked} times looked after one, {day.regenerations} regenerations,",
+        f"{day.fault_schedule.met.total()} troubles, {day.auditor.checked} times looked after one, {day.regenerations} regenerations,",
         f"{dict(books.results)}, {log.lines} lines, {log.busiest} in the busiest minute: {dict(log.events)}; {early}, {late}",
     )
     # In sync: after each fault, and at the end.
@@ -221,7 +221,7 @@ def test_a_day_of_faults_leaves_every_secret_in_sync_and_nothing_behind(tmp_path
     # All of it happened.
     assert day.auditor.checked >= 3 * HOURS
     assert books.results["updated"] >= 8 * HOURS
-    assert len(day.weather.met) >= HOURS
+    assert len(day.fault_schedule.met) >= HOURS
     assert_log_is_bounded(daemon, day)
     assert_memory_is_flat(day)
 
@@ -255,10 +255,10 @@ def assert_log_is_bounded(daemon: Daemon, day: Day) -> None:
     assert ours["run.finished"] == runs
     assert ours.get("run.skipped", 0) <= runs
     assert ours["secret.updated"] + ours["secret.created"] == changes
-    troubled_secrets = day.weather.secrets_met
+    affected_secrets = day.fault_schedule.secrets_met
     failures = sum(ours.get(f"secret.{name}", 0) for name in ("failed", "unknown", "refused", "skipped"))
-    assert failures <= 2 * troubled_secrets
-    assert ours["secret.in_sync"] <= troubled_secrets
+    assert failures <= 2 * affected_secrets
+    assert ours["secret.in_sync"] <= affected_secrets
     # Worst case: each secret fails, recovers and is written within a minute, with the runs around it.
     assert log.busiest <= 6 * _ITEMS + 20
 
@@ -318,24 +318,24 @@ def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
     """
     hang = Fault(operation=operation, target=target, kind="hang")
     calm, expected = spans_of(tmp_path / "calm", schedule, None)
-    daemon, found = spans_of(tmp_path / "hung", schedule, hang)
+    daemon, spans = spans_of(tmp_path / "hung", schedule, hang)
     every = {account.name: interval_of(calm.config, account.name) for account in calm.config.accounts}
     worst: dict[str, float] = {}
     for account in FLEET.keys() - {_HUNG}:
-        assert len(found[account]) == len(expected[account])
-        for theirs, ours in zip(expected[account], found[account], strict=True):
+        assert len(spans[account]) == len(expected[account])
+        for theirs, ours in zip(expected[account], spans[account], strict=True):
             assert ours.good
             assert ours.start - theirs.start == pytest.approx(0, abs=0.01 * every[account])
             delay = (ours.end - theirs.end) / every[account]
             assert delay < 0.1
             worst[account] = max(worst.get(account, 0.0), delay)
     say(f"{operation} hangs, every {schedule}: an end later by {max(worst.values()):.3f} of an interval at most")
-    assert not all(span.good for span in found[_HUNG])
+    assert not all(span.good for span in spans[_HUNG])
     assert daemon.books.overlaps == []
 
 
 def interval_of(config: Config, name: str) -> float:
     """The shortest time between two runs over an account, in seconds."""
-    (account,) = (one for one in config.accounts if one.name == name)
-    trigger = timetable_of(config, account)
+    (account,) = (account for account in config.accounts if account.name == name)
+    trigger = trigger_of(config, account)
     return trigger.every.total_seconds() if trigger.every is not None else 10 * MINUTE

@@ -32,7 +32,7 @@ Tags = Mapping[str, str]
 
 
 @dataclass(frozen=True)
-class Stranger:
+class Unmanaged:
     """One way in which a secret is unmanaged. `tags` are made from keysync's own tags."""
 
     tags: Callable[[dict[str, str]], Tags] = lambda _marks: {}
@@ -66,36 +66,36 @@ def exactly(marks: dict[str, str]) -> Tags:
     return marks
 
 
-STRANGERS: dict[str, Stranger] = {
-    "unmarked": Stranger(),
-    "withtags": Stranger(lambda _marks: {"team": "render"}, {"content_type": "text/plain"}),
-    "full": Stranger(lambda _marks: FULL),
-    "terraform": Stranger(lambda _marks: {"managed-by": "terraform"}),
-    "terraformed": Stranger(with_(managed_by="terraform")),
-    "nomanager": Stranger(without("managed-by")),
-    "nosource": Stranger(without("keysync-source")),
-    "nokey": Stranger(without("keysync-key")),
-    "noowner": Stranger(without("keysync-owner")),
-    "manageronly": Stranger(lambda _marks: {"managed-by": "keysync"}),
-    "otherowner": Stranger(with_(keysync_owner="green")),
-    "ownercase": Stranger(with_(keysync_owner="Blue")),
-    "otherkey": Stranger(other_key),
-    "keycase": Stranger(lambda marks: {**marks, "keysync-key": marks["keysync-key"].title()}),
-    "otheraccount": Stranger(other_account),
-    "longersource": Stranger(lambda marks: {**marks, "keysync-source": f"{marks['keysync-source']}/"}),
-    "valuecase": Stranger(with_(managed_by="Keysync")),
-    "valuespace": Stranger(with_(managed_by="keysync ")),
-    "namecase": Stranger(renamed("managed-by", "Managed-By")),
-    "nameunderscore": Stranger(renamed("managed-by", "managed_by")),
-    "onceours": Stranger(older=exactly),
-    "disabled": Stranger(fields={"enabled": False}),
-    "disabledof": Stranger(other_account, {"enabled": False}),
-    "expired": Stranger(fields={"expires": LONG_AGO + 1, "not_before": LONG_AGO}),
-    "certificate": Stranger(fields={"managed": True}),
-    "certmarked": Stranger(exactly, {"managed": True}),
-    "deleted": Stranger(deleted=True),
-    "deletedof": Stranger(other_account, deleted=True),
-    "UPPERCASE": Stranger(),
+UNMANAGED_KINDS: dict[str, Unmanaged] = {
+    "unmarked": Unmanaged(),
+    "withtags": Unmanaged(lambda _marks: {"team": "render"}, {"content_type": "text/plain"}),
+    "full": Unmanaged(lambda _marks: FULL),
+    "terraform": Unmanaged(lambda _marks: {"managed-by": "terraform"}),
+    "terraformed": Unmanaged(with_(managed_by="terraform")),
+    "nomanager": Unmanaged(without("managed-by")),
+    "nosource": Unmanaged(without("keysync-source")),
+    "nokey": Unmanaged(without("keysync-key")),
+    "noowner": Unmanaged(without("keysync-owner")),
+    "manageronly": Unmanaged(lambda _marks: {"managed-by": "keysync"}),
+    "otherowner": Unmanaged(with_(keysync_owner="green")),
+    "ownercase": Unmanaged(with_(keysync_owner="Blue")),
+    "otherkey": Unmanaged(other_key),
+    "keycase": Unmanaged(lambda marks: {**marks, "keysync-key": marks["keysync-key"].title()}),
+    "otheraccount": Unmanaged(other_account),
+    "longersource": Unmanaged(lambda marks: {**marks, "keysync-source": f"{marks['keysync-source']}/"}),
+    "valuecase": Unmanaged(with_(managed_by="Keysync")),
+    "valuespace": Unmanaged(with_(managed_by="keysync ")),
+    "namecase": Unmanaged(renamed("managed-by", "Managed-By")),
+    "nameunderscore": Unmanaged(renamed("managed-by", "managed_by")),
+    "onceours": Unmanaged(older=exactly),
+    "disabled": Unmanaged(fields={"enabled": False}),
+    "disabledof": Unmanaged(other_account, {"enabled": False}),
+    "expired": Unmanaged(fields={"expires": LONG_AGO + 1, "not_before": LONG_AGO}),
+    "certificate": Unmanaged(fields={"managed": True}),
+    "certmarked": Unmanaged(exactly, {"managed": True}),
+    "deleted": Unmanaged(deleted=True),
+    "deletedof": Unmanaged(other_account, deleted=True),
+    "UPPERCASE": Unmanaged(),
 }
 
 
@@ -157,35 +157,35 @@ ATTEMPTS = [
 ]
 
 
-def foreign_world(make_world: Callable[..., World]) -> World:
+def unmanaged_world(make_world: Callable[..., World]) -> World:
     """A vault of unmanaged secrets: the primary's has another value, the secondary's has the live one."""
     accounts = [
         {"name": name, "primary": new_account_key(), "secondary": new_account_key()}
-        for name in (kind.lower() for kind in STRANGERS)
+        for name in (kind.lower() for kind in UNMANAGED_KINDS)
     ]
     vault: dict[str, Any] = {"name": "main", "secrets": [], "deleted": []}
-    for (kind, stranger), account in zip(STRANGERS.items(), accounts, strict=True):
+    for (kind, unmanaged), account in zip(UNMANAGED_KINDS.items(), accounts, strict=True):
         for key in KEYS:
             value = account["secondary"] if key == "secondary" else new_account_key()
-            vault["deleted" if stranger.deleted else "secrets"].append(_secret(kind, stranger, key, value))
+            vault["deleted" if unmanaged.deleted else "secrets"].append(_secret(kind, unmanaged, key, value))
     world = make_world(*accounts, vaults=(vault,))
-    for kind, stranger in STRANGERS.items():
-        if stranger.older is not None:
+    for kind, unmanaged in UNMANAGED_KINDS.items():
+        if unmanaged.older is not None:
             for key in KEYS:
                 _put_a_version_on_top(world, f"{kind}-{key}-key")
     return world
 
 
-def _secret(kind: str, stranger: Stranger, key: str, value: str) -> dict[str, Any]:
+def _secret(kind: str, unmanaged: Unmanaged, key: str, value: str) -> dict[str, Any]:
     marks = marks_of(kind.lower(), key, OWNER)
-    tags = stranger.older or stranger.tags
+    tags = unmanaged.older or unmanaged.tags
     name = f"{kind}-{key}-key"
     return {
         "name": name.upper() if kind.isupper() else name,
         "value": value,
         "tags": dict(tags(marks)),
         "created": LONG_AGO,
-        **stranger.fields,
+        **unmanaged.fields,
     }
 
 
@@ -209,11 +209,11 @@ def test_unmanaged_secrets_never_change(
     make_world: Callable[..., World], keysync: WarmKeysync, attempt: Attempt
 ) -> None:
     """Every field of every version is unchanged after each of several rounds, with keys regenerated in between."""
-    world = foreign_world(make_world)
-    names = [kind.lower() for kind in STRANGERS]
+    world = unmanaged_world(make_world)
+    names = [kind.lower() for kind in UNMANAGED_KINDS]
     world.configure(names, **{"owner": OWNER, **attempt.settings})
     before = Snapshot.of(world.running).vaults["main"]
-    assert len(before.names) == 2 * len(STRANGERS)
+    assert len(before.names) == 2 * len(UNMANAGED_KINDS)
     for regenerated in ([], names, names[::2]):
         for name in regenerated:
             regenerate(world, name)
@@ -227,7 +227,7 @@ def test_unmanaged_secrets_never_change(
 def test_an_unmanaged_secret_with_all_tags_is_managed(make_world: Callable[..., World], keysync: WarmKeysync) -> None:
     """The unmanaged secrets are made from real tags: with all tags in place, the same secret is written."""
     live = {"primary": new_account_key(), "secondary": new_account_key()}
-    ours = _secret("ours", Stranger(exactly), "primary", new_account_key())
+    ours = _secret("ours", Unmanaged(exactly), "primary", new_account_key())
     world = make_world({"name": "ours", **live}, vaults=({"name": "main", "secrets": [ours]},))
     world.configure(["ours"], owner=OWNER)
     Attempt(["sync"], 0).make(world, keysync)

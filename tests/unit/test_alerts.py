@@ -84,10 +84,10 @@ def test_the_checks_find_unknown_names() -> None:
 def cases() -> list[tuple[str, list[Any]]]:
     """Every expression that promtool tests, and its expected samples."""
     return [
-        (one["expr"], one.get("exp_samples", []))
+        (item["expr"], item.get("exp_samples", []))
         for path in CASES
         for test in load(path)["tests"]
-        for one in test["promql_expr_test"]
+        for item in test["promql_expr_test"]
     ]
 
 
@@ -113,13 +113,13 @@ def test_the_promtool_tests_match_the_rules() -> None:
     """They also name no removed alert, metric or label."""
     for path in CASES:
         document = load(path)
-        assert [(path.parent / one).resolve() for one in document["rule_files"]] == [
+        assert [(path.parent / file).resolve() for file in document["rule_files"]] == [
             ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml"
         ]
         for test in document["tests"]:
-            for one in test["input_series"]:
-                if not one["series"].startswith("up{"):
-                    assert complaints(one["series"]) == [], path
+            for series_text in test["input_series"]:
+                if not series_text["series"].startswith("up{"):
+                    assert complaints(series_text["series"]) == [], path
     documented = {
         name
         for _, samples in cases()
@@ -202,11 +202,13 @@ TEXTS = [
 def test_events_and_metrics_that_are_named_exist() -> None:
     """In the runbook and in the texts of the alerts."""
     kinds = {event.partition(".")[0] for event in EVENTS}
-    named = {one for text in TEXTS for one in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
-    named = {one for one in named if one.partition(".")[0] in kinds and one not in {"config.yaml", "schedule.every"}}
+    named = {name for text in TEXTS for name in re.findall(r"\b[a-z_]+\.[a-z_]+\b", text)}
+    named = {
+        name for name in named if name.partition(".")[0] in kinds and name not in {"config.yaml", "schedule.every"}
+    }
     assert len(named) > 15
     assert named <= EVENTS
-    metrics = {one for text in TEXTS for one in re.findall(r"\bkeysync_\w+", text)}
+    metrics = {name for text in TEXTS for name in re.findall(r"\bkeysync_\w+", text)}
     assert len(metrics) > 5
     assert metrics <= {exposed(family) for family in families()}
 
@@ -214,7 +216,7 @@ def test_events_and_metrics_that_are_named_exist() -> None:
 def test_commands_and_options_that_are_named_exist() -> None:
     """An engineer on call can paste them."""
     command: Any = app
-    options = {name: {text for one in sub.params for text in one.opts} for name, sub in command.commands.items()}
+    options = {name: {text for item in sub.params for text in item.opts} for name, sub in command.commands.items()}
     used = [
         found
         for text in TEXTS
@@ -240,7 +242,7 @@ def test_jq_uses_fields_of_the_log() -> None:
 def test_states_in_links_to_the_page_exist() -> None:
     """The states in `?state=` of a link."""
     states = series()["keysync_accounts_by_state"]["state"] | {"attention", "stale"}
-    documented = [one for text in [*TEXTS, RUNBOOK] for one in re.findall(r"\?state=(\w+)", text)]
+    documented = [name for text in [*TEXTS, RUNBOOK] for name in re.findall(r"\?state=(\w+)", text)]
     assert documented
     assert set(documented) <= states
 
@@ -266,7 +268,7 @@ def test_a_panel_uses_existing_series(title: str, expression: str) -> None:
 def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
     """A metric without a panel is either unnecessary or forgotten."""
     shown = {selector.metric for _, expression in queries() for selector in selectors(expression)}
-    shown = {re.sub(r"_(bucket|sum|count)$", "", one) for one in shown}
+    shown = {re.sub(r"_(bucket|sum|count)$", "", name) for name in shown}
     skipped = {
         "keysync_secret_verdicts_total",  # keysync_secrets_by_verdict has their current state
         "keysync_account_last_attempt_timestamp_seconds",  # consecutive failures say more
@@ -276,8 +278,8 @@ def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
 
 def test_the_dashboard_shows_unreadable_secrets() -> None:
     """Such secrets are not counted as out of sync, so they have their own line."""
-    found = [one for one in panels() if "keysync_vault_secrets_out_of_sync" in str(one.get("targets"))]
-    assert ['state="unread"' in target["expr"] for one in found for target in one["targets"]] == [False, True]
+    found = [panel for panel in panels() if "keysync_vault_secrets_out_of_sync" in str(panel.get("targets"))]
+    assert ['state="unread"' in target["expr"] for item in found for target in item["targets"]] == [False, True]
 
 
 def test_the_dashboard_can_be_drawn() -> None:
@@ -300,8 +302,8 @@ def test_the_dashboard_can_be_drawn() -> None:
         assert references
         assert len(set(references)) == len(references)
         assert all(target["datasource"] == source for target in panel["targets"])
-    for one, other in combinations(found, 2):
-        assert not overlap(one["gridPos"], other["gridPos"]), (one["title"], other["title"])
+    for item, other in combinations(found, 2):
+        assert not overlap(item["gridPos"], other["gridPos"]), (item["title"], other["title"])
 
 
 def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
@@ -316,7 +318,7 @@ def overlap(one: dict[str, int], other: dict[str, int]) -> bool:
 def test_the_dashboard_declares_exactly_the_variables_it_uses() -> None:
     """And their own queries use metrics that exist."""
     document = json.loads(DASHBOARD.read_text(encoding="utf-8"))
-    variables = {one["name"]: one for one in document["templating"]["list"]}
+    variables = {item["name"]: item for item in document["templating"]["list"]}
     text = json.dumps(document["panels"])
     used = set(re.findall(r"\$\{?([a-z]\w*)", text)) - {"__rate_interval"}
     assert used == set(variables)

@@ -37,7 +37,7 @@ VERBS = {"read": "get", "create": "create", "replace": "update", "patch": "patch
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    return [one for one in YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8")) if one]
+    return [item for item in YAML(typ="safe", pure=True).load_all(path.read_text(encoding="utf-8")) if item]
 
 
 def of_kind(path: Path, *kinds: str) -> dict[str, Any]:
@@ -63,14 +63,14 @@ def container(path: Path) -> dict[str, Any]:
 
 def variables(path: Path) -> dict[str, str]:
     """The variables that the container's environment sets by value."""
-    return {one["name"]: one["value"] for one in container(path)["env"] if "value" in one}
+    return {variable["name"]: variable["value"] for variable in container(path)["env"] if "value" in variable}
 
 
 def config_of(path: Path, folder: Path) -> Config:
     """The mounted configuration, read as in the pod."""
     (mounted,) = of_kind(path, "ConfigMap")["data"].items()
     (folder / mounted[0]).write_text(mounted[1], encoding="utf-8")
-    (mount,) = (one for one in container(path)["volumeMounts"] if one["name"] == "config")
+    (mount,) = (item for item in container(path)["volumeMounts"] if item["name"] == "config")
     assert variables(path)["KEYSYNC_CONFIG"] == f"{mount['mountPath']}/{mounted[0]}"
     return load_config(folder / mounted[0], variables(path))
 
@@ -163,7 +163,7 @@ def test_all_manifests_use_the_same_port(path: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", DAEMONS, ids=lambda path: path.stem)
 def test_the_probes_use_served_paths(path: Path) -> None:
     """On the named port, each with time for a reply."""
-    served = {str(one.get_info().get("path")) for one in routes()}
+    served = {str(route.get_info().get("path")) for route in routes()}
     for name, asked in (("startupProbe", "/healthz"), ("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")):
         probe = container(path)[name]
         assert probe["httpGet"] == {"path": asked, "port": "http"}
@@ -179,7 +179,7 @@ def test_the_stateful_set_has_as_many_shards_as_replicas() -> None:
     """Otherwise some accounts would have no shard."""
     path = ROOT / "deploy" / "kubernetes" / "sharded.yaml"
     assert of_kind(path, "StatefulSet")["spec"]["serviceName"] == of_kind(path, "Service")["metadata"]["name"]
-    (index,) = (one for one in container(path)["env"] if "valueFrom" in one)
+    (index,) = (variable for variable in container(path)["env"] if "valueFrom" in variable)
     assert index["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
     count = workload(path)["replicas"]
     found = [shard_of(None, None, {**variables(path), index["name"]: str(number)}) for number in range(count)]
@@ -239,7 +239,7 @@ def test_helm_test_asks_every_pod() -> None:
             pods.ready[host] = False
             code, output = ask_ready(2, pods.urls)
             assert (code, output.splitlines()[-1]) == (1, "1 of 2 pods are ready")
-            assert all(f"the reason of {one}" in output for one in pods.ready)
+            assert all(f"the reason of {item}" in output for item in pods.ready)
             pods.ready[host] = True
         code, output = ask_ready(3, pods.urls)
         assert (code, output.splitlines()[-1]) == (1, "2 of 3 pods are ready")
