@@ -64,13 +64,13 @@ def series() -> dict[str, dict[str, set[str]]]:
     """By series name, the labels and their values in an example, including the process metrics."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    found: dict[str, dict[str, set[str]]] = {"up": {}, "ALERTS": {"alertname": set(), "alertstate": set()}}
+    results: dict[str, dict[str, set[str]]] = {"up": {}, "ALERTS": {"alertname": set(), "alertstate": set()}}
     for family in (*families(), *registry.collect()):
         for sample in family.samples:
-            values = found.setdefault(sample.name, {})
+            values = results.setdefault(sample.name, {})
             for label, value in sample.labels.items():
                 values.setdefault(label, set()).add(value)
-    return found
+    return results
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def selectors(expression: str) -> list[Selector]:
     bare = re.sub(r'"[^"]*"', '""', re.sub(r"\b(?:by|on|group_left|group_right|without)\s*\([^)]*\)", "", expression))
     named = set(re.findall(r"\b(?:keysync_\w+|process_\w+|up|ALERTS)\b", bare))
     with_braces = re.findall(r"\b(\w+)\{([^}]*)\}", expression)
-    found = [Selector(name, tuple(re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', inside))) for name, inside in with_braces]
-    return [*found, *(Selector(name, ()) for name in named)]
+    results = [Selector(name, tuple(re.findall(r'(\w+)(=~|!~|!=|=)"([^"]*)"', inside))) for name, inside in with_braces]
+    return [*results, *(Selector(name, ()) for name in named)]
 
 
 def grouped_by(expression: str) -> set[str]:
@@ -121,16 +121,16 @@ def complaints(expression: str) -> list[str]:
 
 def rules() -> dict[str, dict[str, Any]]:
     """Each alert, by name."""
-    found = [rule for group in load(RULES)["groups"] for rule in group["rules"]]
-    named = {rule["alert"]: rule for rule in found}
-    assert len(named) == len(found)
+    results = [rule for group in load(RULES)["groups"] for rule in group["rules"]]
+    named = {rule["alert"]: rule for rule in results}
+    assert len(named) == len(results)
     return named
 
 
 def panels() -> list[dict[str, Any]]:
     """The panels of the dashboard, including rows."""
-    found: list[dict[str, Any]] = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
-    return found
+    results: list[dict[str, Any]] = json.loads(DASHBOARD.read_text(encoding="utf-8"))["panels"]
+    return results
 
 
 def queries() -> list[tuple[str, str]]:

@@ -52,8 +52,8 @@ DATA_FLOW: Final = (
 def contracts() -> list[dict[str, Any]]:
     """The import contracts of pyproject.toml."""
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    found: list[dict[str, Any]] = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
-    return found
+    contract_list: list[dict[str, Any]] = tomllib.loads(text)["tool"]["importlinter"]["contracts"]
+    return contract_list
 
 
 def layers(contract: Mapping[str, Any]) -> list[list[str]]:
@@ -96,10 +96,10 @@ def _purpose(name: str) -> str:
     return PURPOSES[name]
 
 
-def rules(found: Sequence[Mapping[str, Any]]) -> str:
+def rules(contract_list: Sequence[Mapping[str, Any]]) -> str:
     """A table of the contracts, without the layers."""
     rows = ["| rule | modules | must not import | except |", "|---|---|---|---|"]
-    rows += [_rule(contract) for contract in found if contract["type"] != "layers"]
+    rows += [_rule(contract) for contract in contract_list if contract["type"] != "layers"]
     return "".join(f"{row}\n" for row in rows)
 
 
@@ -124,9 +124,9 @@ def _short(name: str) -> str:
 
 def written(text: str) -> str:
     """The text of the page with both parts generated from the current pyproject.toml."""
-    found = contracts()
-    (contract,) = (item for item in found if item["type"] == "layers")
-    for name, part in (("picture", picture(layers(contract))), ("rules", rules(found))):
+    contract_list = contracts()
+    (contract,) = (item for item in contract_list if item["type"] == "layers")
+    for name, part in (("picture", picture(layers(contract))), ("rules", rules(contract_list))):
         begin, end = f"<!-- {name}: python -m tests.support.architecture -->\n", f"<!-- /{name} -->"
         before, rest = text.split(begin)
         text = f"{before}{begin}{part}{end}{rest.split(end, 1)[1]}"

@@ -25,8 +25,8 @@ def find_chromium() -> str:
     asked = os.environ.get("KEYSYNC_CHROMIUM")
     names = [asked] if asked else ["chromium", "chromium-browser", "google-chrome"]
     for name in names:
-        if found := shutil.which(name):
-            return found
+        if path := shutil.which(name):
+            return path
     message = "no Chromium: set KEYSYNC_CHROMIUM, or install one"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
@@ -103,15 +103,15 @@ class Tab:
 
     def complaints(self) -> list[str]:
         """The errors about the page from the console, the network and the content policy."""
-        found = [json.dumps(said) for name, said in self.events if name == "Runtime.exceptionThrown"]
+        errors = [json.dumps(said) for name, said in self.events if name == "Runtime.exceptionThrown"]
         for name, said in self.events:
             if name == "Log.entryAdded" and said["entry"]["level"] in {"warning", "error"}:
-                found.append(said["entry"]["text"])
+                errors.append(said["entry"]["text"])
             if name == "Runtime.consoleAPICalled" and said["type"] in {"warning", "error"}:
-                found.append(json.dumps(said["args"]))
+                errors.append(json.dumps(said["args"]))
             if name == "Audits.issueAdded":
-                found.append(json.dumps(said["issue"]))
-        return found
+                errors.append(json.dumps(said["issue"]))
+        return errors
 
 
 @asynccontextmanager

@@ -77,14 +77,14 @@ class Contents:
 
     def versions(self, name: str) -> list[SecretVersion]:
         """The versions of a secret, deleted or not, oldest first."""
-        found, gone = self.secrets.get(name.lower()), self.deleted.get(name.lower())
-        return found.versions if found else gone.secret.versions if gone else []
+        stored, gone = self.secrets.get(name.lower()), self.deleted.get(name.lower())
+        return stored.versions if stored else gone.secret.versions if gone else []
 
     def of(self, name: str) -> Any:
         """Every field of every version of a name, deleted or not; None if the name is free."""
         key = name.lower()
-        found = self.secrets.get(key) or self.deleted.get(key)
-        return None if found is None else asdict(found)
+        stored = self.secrets.get(key) or self.deleted.get(key)
+        return None if stored is None else asdict(stored)
 
     @property
     def names(self) -> set[str]:
@@ -197,10 +197,10 @@ class Story:
         return self._stands_in_the_way(case, after)
 
     def _stands_in_the_way(self, case: SecretCase, after: Contents) -> bool:
-        found = after.secrets.get(case.secret.lower())
-        if found is None or found.managed:
+        stored = after.secrets.get(case.secret.lower())
+        if stored is None or stored.managed:
             return True
-        return found.latest.enabled and found.latest.value != self.values(case.account, case.key)[-1]
+        return stored.latest.enabled and stored.latest.value != self.values(case.account, case.key)[-1]
 
     def _check_mine(self, case: SecretCase, before: list[SecretVersion], after: list[SecretVersion]) -> None:
         written = after[len(before) :]

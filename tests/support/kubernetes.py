@@ -62,8 +62,8 @@ class Kubernetes:
 
     def holder(self, lease: str = "keysync") -> str | None:
         """The holder of the lease."""
-        found = self.leases.get(lease)
-        return None if found is None else found["spec"].get("holderIdentity")
+        lease_body = self.leases.get(lease)
+        return None if lease_body is None else lease_body["spec"].get("holderIdentity")
 
     def app(self) -> web.Application:
         """The routes."""
@@ -86,8 +86,8 @@ class Kubernetes:
             await asyncio.sleep(0)
 
     async def _read(self, request: web.Request) -> web.Response:
-        found = self.leases.get(request.match_info["name"])
-        return await self._answer(request, found if found is not None else 404)
+        lease_body = self.leases.get(request.match_info["name"])
+        return await self._answer(request, lease_body if lease_body is not None else 404)
 
     async def _create(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -45,11 +45,11 @@ class Page:
 
     def links(self) -> Iterator[tuple[int, str]]:
         """Line and target of each link and image."""
-        shown = re.sub(r"`[^`\n]*`", lambda found: " " * len(found[0]), self.prose)
+        shown = re.sub(r"`[^`\n]*`", lambda match: " " * len(match[0]), self.prose)
         patterns = (r"\]\(\s*<?([^)\s>]+)", r"^\[[^\]]+\]:\s*(\S+)", r"<(?:a|img)\b[^>]*\b(?:href|src)=\"([^\"]+)\"")
         for pattern in patterns:
-            for found in re.finditer(pattern, shown, re.MULTILINE):
-                yield shown.count("\n", 0, found.start()) + 1, found[1]
+            for match in re.finditer(pattern, shown, re.MULTILINE):
+                yield shown.count("\n", 0, match.start()) + 1, match[1]
 
     def anchors(self) -> frozenset[str]:
         """The anchors of this page, as GitHub makes them from headings."""
@@ -62,14 +62,14 @@ class Page:
 
     def code(self) -> Iterator[tuple[int, str]]:
         """Line and text of each code span; one may continue on the next line."""
-        for found in re.finditer(r"(?<!`)`([^`]+)`(?!`)", self.prose):
-            if "\n\n" not in found[1]:
-                yield self.prose.count("\n", 0, found.start()) + 1, " ".join(found[1].split())
+        for match in re.finditer(r"(?<!`)`([^`]+)`(?!`)", self.prose):
+            if "\n\n" not in match[1]:
+                yield self.prose.count("\n", 0, match.start()) + 1, " ".join(match[1].split())
 
     def tables(self) -> Iterator[list[list[str]]]:
         """Rows of cells, with the header first and without the rule."""
-        for found in re.findall(r"(?:^\|.*\|[ ]*\n)+", self.prose, re.MULTILINE):
-            rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in found.splitlines()]
+        for table in re.findall(r"(?:^\|.*\|[ ]*\n)+", self.prose, re.MULTILINE):
+            rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in table.splitlines()]
             yield [row for row in rows if not all(re.fullmatch(r":?-+:?", cell) for cell in row)]
 
 
@@ -88,16 +88,16 @@ def read_page(path: Path) -> Page:
     inside: list[str] = []
     reason = None
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        found = _FENCE.match(line)
+        match = _FENCE.match(line)
         if fence is not None:
             prose.append("")
-            if found and found[2].startswith(fence[2]) and not found[3].strip():
+            if match and match[2].startswith(fence[2]) and not match[3].strip():
                 blocks.append(_block(path, number, fence, inside, reason))
                 fence, inside, reason = None, [], None
             else:
                 inside.append(line.removeprefix(fence[1]))
-        elif found:
-            fence = found
+        elif match:
+            fence = match
             prose.append("")
         else:
             reason_line = _UNCHECKED.fullmatch(line.strip())
@@ -115,11 +115,11 @@ def _block(page: Path, end: int, fence: re.Match[str], inside: list[str], reason
 
 def pages() -> list[Page]:
     """Every page of the tree, without the folders of tools."""
-    found = sorted(
+    paths = sorted(
         path
         for path in ROOT.rglob("*.md")
         if not any(
             part.startswith(".") or part in {"build", "dist", "node_modules"} for part in path.relative_to(ROOT).parts
         )
     )
-    return [read_page(path) for path in found]
+    return [read_page(path) for path in paths]

@@ -124,11 +124,13 @@ class MemoryVault:
             return SoftDeleted(dict(self.deleted[name][-1].tags))
         if name not in self.history_of:
             return Absent()
-        found = self.latest(name)
-        if not found.enabled:
-            return Disabled(found.id, dict(found.tags), found.managed)
-        fingerprint = self._fingerprinter.of(found.value)
-        return StoredSecret(found.id, fingerprint, found.tags, found.content_type, found.managed, found.expires)
+        current = self.latest(name)
+        if not current.enabled:
+            return Disabled(current.id, dict(current.tags), current.managed)
+        fingerprint = self._fingerprinter.of(current.value)
+        return StoredSecret(
+            current.id, fingerprint, current.tags, current.content_type, current.managed, current.expires
+        )
 
     async def history(self, name: str, latest: str) -> History:
         """All versions with their times."""
@@ -168,15 +170,15 @@ class MemoryVault:
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
         """Sets everything except the value of the latest version, in place."""
-        found = await self._in_place("patch", name, version)
+        current = await self._in_place("patch", name, version)
         self.history_of[name][-1] = replace(
-            found, tags=dict(metadata.tags), content_type=metadata.content_type, expires=metadata.expires
+            current, tags=dict(metadata.tags), content_type=metadata.content_type, expires=metadata.expires
         )
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
         """Enables or disables the latest version, in place."""
-        found = await self._in_place("enable" if enabled else "disable", name, version)
-        self.history_of[name][-1] = replace(found, enabled=enabled)
+        current = await self._in_place("enable" if enabled else "disable", name, version)
+        self.history_of[name][-1] = replace(current, enabled=enabled)
 
     async def recover(self, name: str) -> None:
         """Recovers a deleted secret."""
@@ -196,9 +198,9 @@ class MemoryVault:
         await asyncio.sleep(0)
         if name in self.write_failures:
             raise self.write_failures[name]
-        found = self.latest(name)
-        assert found.id == version
-        return found
+        current = self.latest(name)
+        assert current.id == version
+        return current
 
     def _add(self, name: str, version: Version) -> Version:
         self._made += 1

@@ -36,10 +36,10 @@ def ours(text: str, name: KeyName = "primary", **more: Any) -> StoredSecret:
     return stored(text, own_tags(item(name)), **more)
 
 
-def look(one: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
-    """The input of the plan for `one`, whose secret is as in `observation`."""
-    name = one.ref.key
-    return Observed(one, print_of(name), observation, print_of(OTHER[name]), at, history)
+def look(item: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
+    """The input of the plan for `item`, whose secret is as in `observation`."""
+    name = item.ref.key
+    return Observed(item, print_of(name), observation, print_of(OTHER[name]), at, history)
 
 
 def long_history(versions: int, today: int = 0) -> History:

@@ -86,7 +86,7 @@ def write_after_each_write(azure: Emulator, vault: str, value: str, tags: dict[s
 
 def commands(text: str) -> list[str]:
     """The commands that a sentence suggests: each begins after a colon and ends with the clause."""
-    return [found.strip() for found in re.findall(r": ((?:keysync|az) [^;,:]*(?:https://[^;, ]+)?[^;, ]*)", text)]
+    return [command.strip() for command in re.findall(r": ((?:keysync|az) [^;,:]*(?:https://[^;, ]+)?[^;, ]*)", text)]
 
 
 def az_keyvault(azure: RunningAzure, command: str) -> None:

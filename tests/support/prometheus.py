@@ -26,9 +26,9 @@ _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 def find_tool(name: str) -> str:
     """The path of ``prometheus`` or ``promtool``. Skips the test if it is missing, and fails it if CI is true."""
-    found = shutil.which(name)
-    if found is not None:
-        return found
+    path = shutil.which(name)
+    if path is not None:
+        return path
     message = f"no {name}: Debian has it in the package prometheus"
     if os.environ.get("CI") == "true":
         pytest.fail(message)
@@ -79,9 +79,9 @@ class Prometheus:
         """The same, once it is not empty; waits `patience` seconds at most."""
         until = time.monotonic() + patience
         while time.monotonic() < until:
-            found = self.query(expression)
-            if found:
-                return found
+            results = self.query(expression)
+            if results:
+                return results
             time.sleep(0.1)  # a client cannot wait for a scrape
         pytest.fail(f"Prometheus has nothing for {expression}")
 
@@ -126,9 +126,9 @@ def prometheus_of(target: str, folder: Path, rules: Path | None = None) -> Itera
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
         return port
 
 

@@ -95,7 +95,7 @@ async def replaying(answer: Answer, folder: Path, hosts: Iterable[str]) -> Async
         asked: list[ReceivedRequest] = []
 
         async def handle(request: web.BaseRequest) -> web.Response:
-            one = ReceivedRequest(
+            received = ReceivedRequest(
                 request.host.partition(":")[0],
                 request.method,
                 request.rel_url.path,
@@ -103,8 +103,8 @@ async def replaying(answer: Answer, folder: Path, hosts: Iterable[str]) -> Async
                 (await request.read()).decode(),
                 "Authorization" in request.headers,
             )
-            asked.append(one)
-            return answer(one)
+            asked.append(received)
+            return answer(received)
 
         runner = web.ServerRunner(web.Server(handle, access_log=None), shutdown_timeout=0.5)
         await runner.setup()

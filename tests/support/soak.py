@@ -514,13 +514,13 @@ class Auditor:
         # Not the one that ended last, as runs can end in another order.
         last = max(self._books.spans[account], key=lambda span: span.start)
         seen = min(moment, last.start)
-        found = [
+        results = [
             f"{vault}/{name}"
             for name in KEYS
             for vault, values in written(self._azure, account, name).items()
             if not values or self._keys.age_of(account, name, values[-1]) < self._keys.live_at(account, name, seen)
         ]
-        return found + ([] if last.good and last.start >= since else ["last run"])
+        return results + ([] if last.good and last.start >= since else ["last run"])
 
     def runs_after(self, account: str, moment: float) -> tuple[float, float, float]:
         """The times of the next three runs over `account`."""
@@ -542,14 +542,14 @@ def trigger_of(config: Config, account: Account) -> Trigger:
 
 def spurious(azure: Emulator, keys: Keys) -> list[str]:
     """Secrets with a version without a regeneration: each version must have a later key than the one before."""
-    found = []
+    results = []
     for account in FLEET:
         for name in KEYS:
             for vault, values in written(azure, account, name).items():
                 ages = [keys.age_of(account, name, value) for value in values]
                 if -1 in ages or any(late <= early for early, late in pairwise(ages)):
-                    found.append(f"{vault}/{account} {name}: {ages}")
-    return found
+                    results.append(f"{vault}/{account} {name}: {ages}")
+    return results
 
 
 @dataclass(frozen=True, slots=True)
@@ -571,10 +571,10 @@ class Footprint:
 
 def open_files() -> dict[str, str]:
     """Descriptor to the open file."""
-    found = {}
+    results = {}
     for path in Path("/proc/self/fd").iterdir():
         try:
-            found[path.name] = str(path.readlink())
+            results[path.name] = str(path.readlink())
         except OSError:
             continue  # the descriptor of the listing itself
-    return found
+    return results

@@ -37,8 +37,8 @@ SEVERITIES = {"critical", "warning", "info"}
 
 def anchors(text: str) -> list[str]:
     """The anchors that GitHub makes for the headings of a page."""
-    found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
-    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in found]
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", text, flags=re.DOTALL), re.MULTILINE)
+    return [re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings]
 
 
 # Rules
@@ -104,9 +104,9 @@ def test_an_alert_is_tested_firing_and_silent(alert: str) -> None:
 
 
 def asks_for(expression: str, alert: str) -> bool:
-    found = re.search(r'alertname=(~?)"([^"]*)"', expression)
-    assert found, expression
-    return bool(re.fullmatch(found[2], alert)) if found[1] else found[2] == alert
+    match = re.search(r'alertname=(~?)"([^"]*)"', expression)
+    assert match, expression
+    return bool(re.fullmatch(match[2], alert)) if match[1] else match[2] == alert
 
 
 def test_the_promtool_tests_match_the_rules() -> None:
@@ -139,9 +139,9 @@ def test_a_rule_of_the_chart_selects_the_job_of_its_release(path: Path) -> None:
         "renamed.rules": {"job": "batch-keys", "namespace": "render"},
     }[path.stem]
     (group,) = load(path)["groups"]
-    made = {rule["alert"]: rule for rule in group["rules"]}
-    assert set(made) == {"KeysyncAbsent", *(["KeysyncDown"] if "namespace" in labels else [])}
-    for alert, rule in made.items():
+    chart_rules = {rule["alert"]: rule for rule in group["rules"]}
+    assert set(chart_rules) == {"KeysyncAbsent", *(["KeysyncDown"] if "namespace" in labels else [])}
+    for alert, rule in chart_rules.items():
         (selector, *_) = selectors(rule["expr"])
         assert {label: value for label, operator, value in selector.matchers if operator == "="} == labels
         assert complaints(rule["expr"]) == []
@@ -218,9 +218,9 @@ def test_commands_and_options_that_are_named_exist() -> None:
     command: Any = app
     options = {name: {text for item in sub.params for text in item.opts} for name, sub in command.commands.items()}
     used = [
-        found
+        command
         for text in TEXTS
-        for found in re.findall(r"(?:^|[\s`])keysync ([a-z]+)((?: [^\n`|;]*)?)", text, re.MULTILINE)
+        for command in re.findall(r"(?:^|[\s`])keysync ([a-z]+)((?: [^\n`|;]*)?)", text, re.MULTILINE)
     ]
     assert len(used) > 15
     for name, rest in used:
@@ -250,10 +250,10 @@ def test_states_in_links_to_the_page_exist() -> None:
 def test_the_table_of_set_ups_names_the_alerts_for_one_off_runs() -> None:
     """Comments in the rules mark these alerts."""
     text = (ROOT / "deploy" / "helm" / "keysync" / "files" / "alerts.yaml").read_text(encoding="utf-8")
-    said = set(re.findall(r"- alert: (\w+)\n\s+# Also applies to one-off runs", text))
+    one_off_alerts = set(re.findall(r"- alert: (\w+)\n\s+# Also applies to one-off runs", text))
     (row,) = re.findall(r"^\| CronJob with `sync --push-gateway` \|(.*)\|(?:.*)\|$", RUNBOOK, re.MULTILINE)
     certificates = {"KeysyncCredentialExpiring", "KeysyncCredentialExpiresSoon"}
-    assert said == set(re.findall(r"`(Keysync\w+)`", row)) | certificates
+    assert one_off_alerts == set(re.findall(r"`(Keysync\w+)`", row)) | certificates
 
 
 # Dashboard
@@ -278,16 +278,16 @@ def test_each_metric_is_on_the_dashboard_or_omitted_on_purpose() -> None:
 
 def test_the_dashboard_shows_unreadable_secrets() -> None:
     """Such secrets are not counted as out of sync, so they have their own line."""
-    found = [panel for panel in panels() if "keysync_vault_secrets_out_of_sync" in str(panel.get("targets"))]
-    assert ['state="unread"' in target["expr"] for item in found for target in item["targets"]] == [False, True]
+    panel_list = [panel for panel in panels() if "keysync_vault_secrets_out_of_sync" in str(panel.get("targets"))]
+    assert ['state="unread"' in target["expr"] for item in panel_list for target in item["targets"]] == [False, True]
 
 
 def test_the_dashboard_can_be_drawn() -> None:
     """Ids are unique, panels do not overlap or exceed the page, and all use the selected data source."""
     source = {"type": "prometheus", "uid": "${datasource}"}
-    found = panels()
-    assert len({panel["id"] for panel in found}) == len(found)
-    for panel in found:
+    panel_list = panels()
+    assert len({panel["id"] for panel in panel_list}) == len(panel_list)
+    for panel in panel_list:
         place = panel["gridPos"]
         assert place["x"] >= 0
         assert place["w"] > 0
@@ -302,7 +302,7 @@ def test_the_dashboard_can_be_drawn() -> None:
         assert references
         assert len(set(references)) == len(references)
         assert all(target["datasource"] == source for target in panel["targets"])
-    for item, other in combinations(found, 2):
+    for item, other in combinations(panel_list, 2):
         assert not overlap(item["gridPos"], other["gridPos"]), (item["title"], other["title"])
 
 

@@ -41,8 +41,8 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 
 def of_kind(path: Path, *kinds: str) -> dict[str, Any]:
-    (one,) = (document for document in read(path) if document["kind"] in kinds)
-    return one
+    (document,) = (document for document in read(path) if document["kind"] in kinds)
+    return document
 
 
 def workload(path: Path) -> dict[str, Any]:
@@ -57,8 +57,8 @@ def pod(path: Path) -> dict[str, Any]:
 
 
 def container(path: Path) -> dict[str, Any]:
-    (one,) = pod(path)["spec"]["containers"]
-    return dict(one)
+    (only_container,) = pod(path)["spec"]["containers"]
+    return dict(only_container)
 
 
 def variables(path: Path) -> dict[str, str]:
@@ -82,8 +82,8 @@ def validator(schema: dict[str, Any]) -> Draft7Validator:
 
 @pytest.fixture(scope="module")
 def chart() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
-    return found
+    schema: dict[str, Any] = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    return schema
 
 
 def of_config(chart: dict[str, Any]) -> Draft7Validator:
@@ -182,8 +182,8 @@ def test_the_stateful_set_has_as_many_shards_as_replicas() -> None:
     (index,) = (variable for variable in container(path)["env"] if "valueFrom" in variable)
     assert index["valueFrom"]["fieldRef"]["fieldPath"] == "metadata.labels['apps.kubernetes.io/pod-index']"
     count = workload(path)["replicas"]
-    found = [shard_of(None, None, {**variables(path), index["name"]: str(number)}) for number in range(count)]
-    assert found == [Shard(number, count) for number in range(count)]
+    shards = [shard_of(None, None, {**variables(path), index["name"]: str(number)}) for number in range(count)]
+    assert shards == [Shard(number, count) for number in range(count)]
 
 
 class Pods:

@@ -37,7 +37,7 @@ DOTTED = re.compile(r"[a-z_]+(\.[a-z_]+)+")
 
 def rows(first: str) -> list[dict[str, str]]:
     """The rows of every table whose first column is `first`, keyed by column name."""
-    found: list[dict[str, str]] = []
+    results: list[dict[str, str]] = []
     columns: list[str] = []
     for line in TEXT.splitlines():
         cells = [cell.strip() for cell in line.removeprefix("|").removesuffix("|").split("|")]
@@ -46,9 +46,9 @@ def rows(first: str) -> list[dict[str, str]]:
         elif not columns:
             columns = cells
         elif columns[0] == first and set(line) - set("|- "):
-            found.append(dict(zip(columns, cells, strict=True)))
-    assert found, f"no table of {first}"
-    return found
+            results.append(dict(zip(columns, cells, strict=True)))
+    assert results, f"no table of {first}"
+    return results
 
 
 def code_in(cell: str) -> list[str]:
@@ -98,29 +98,29 @@ def literals(node: ast.AST, around: ast.AST) -> set[str]:
 @cache
 def logged_in_code() -> dict[str, Logged]:
     """Events whose level is fixed in the code."""
-    found: defaultdict[str, Logged] = defaultdict(Logged)
+    results: defaultdict[str, Logged] = defaultdict(Logged)
     for level in LEVELS:
         for call, around in calls(level):
             for event in literals(call.args[0], around) if call.args else ():
                 if DOTTED.fullmatch(event):
-                    logged = found[event]
+                    logged = results[event]
                     logged.levels.add(level)
                     logged.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
                     logged.open_ended |= any(keyword.arg is None for keyword in call.keywords)
-    return dict(found)
+    return dict(results)
 
 
 def patterns_in_code() -> set[str]:
     """Events of `log(level, event)`, whose level is known only at run time."""
-    found = (literals(call.args[1], around) for call, around in calls("log") if len(call.args) == 2)
-    return {event for events in found for event in events}
+    results = (literals(call.args[1], around) for call, around in calls("log") if len(call.args) == 2)
+    return {event for events in results for event in events}
 
 
 @cache
 def logged_by_runs() -> dict[str, Logged]:
     """The events that runs really log, for every outcome."""
     good, bad = Result(ref("alpha"), "unchanged"), Result(ref("alpha"), "failed", error=DENIED)
-    found: defaultdict[str, Logged] = defaultdict(Logged)
+    results: defaultdict[str, Logged] = defaultdict(Logged)
     with structlog.testing.capture_logs() as lines:
         for outcome in get_args(Outcome):
             log = RunLog()
@@ -132,10 +132,10 @@ def logged_by_runs() -> dict[str, Logged]:
             for more in ({}, {"interrupted": True}, {"stopped": "too much"}, {"busy": 1}, {"warnings": ("one",)}):
                 RunLog().finished(replace(report, **more))
     for line in lines:
-        logged = found[str(line["event"])]
+        logged = results[str(line["event"])]
         logged.levels.add(line["log_level"])
         logged.fields |= set(line) - {"event", "log_level"}
-    return dict(found)
+    return dict(results)
 
 
 def documented_fields(row: dict[str, str]) -> set[str]:
@@ -145,15 +145,15 @@ def documented_fields(row: dict[str, str]) -> set[str]:
         "the failure": r"The\sfailure: (.*?)\.\sThe\scounts",
         "the counts": r"The\scounts: (.*?),?\sand\srarer",
     }
-    found = set(code_in(row["fields"]))
+    results = set(code_in(row["fields"]))
     cell = "the counts, `run_id`, `dry_run`, `duration_seconds`" if row["fields"] == "as above" else row["fields"]
-    found |= set(code_in(cell))
+    results |= set(code_in(cell))
     for word, pattern in words.items():
         if word in cell:
             definition = re.search(pattern, TEXT, re.MULTILINE | re.DOTALL)
             assert definition, word
-            found |= set(code_in(definition[1]))
-    return found
+            results |= set(code_in(definition[1]))
+    return results
 
 
 EVENTS = {name(row["event"]): row for row in rows("event")}
