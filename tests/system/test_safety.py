@@ -461,12 +461,12 @@ def test_a_recovery_that_is_not_allowed_names_the_action(make_quick_world: MakeW
 
 def test_a_limit_of_one_vault_stops_all_writes_until_accept(make_quick_world: MakeWorld) -> None:
     """Exit code 4, with the numbers in error and log. The suggested command writes exactly the plan that was shown."""
-    world = make_quick_world("alpha", "beta", vaults=("main", "spare"))
-    both = [{"name": name, "vaults": ["main", "spare"]} for name in ("alpha", "beta")]
-    world.configure(both, vaults=with_vaults(world, spare={"limits": {"creates": 3}}))
+    world = make_quick_world("alpha", "beta", vaults=("main", "second"))
+    both = [{"name": name, "vaults": ["main", "second"]} for name in ("alpha", "beta")]
+    world.configure(both, vaults=with_vaults(world, second={"limits": {"creates": 3}}))
     stopped = world.sync()
     assert (stopped.code, writes(world)) == (4, 0)
-    assert stopped.report["stopped"].startswith("vault spare: 4 secrets would be created")
+    assert stopped.report["stopped"].startswith("vault second: 4 secrets would be created")
     assert "limits.creates is 3" in stopped.report["stopped"]
     assert set(stopped.outcomes().values()) == {"skipped"}
     (line,) = [line for line in stopped.log if line["event"] == "run.stopped"]
@@ -830,10 +830,10 @@ def test_a_read_only_run_still_fails_for_refused_secrets(make_quick_world: MakeW
 
 def test_the_other_vault_is_written_although_one_is_read_only(make_quick_world: MakeWorld) -> None:
     """The switch of one vault applies to that vault only."""
-    world = make_quick_world(ALPHA, vaults=("main", "spare"))
-    world.configure([{**PRIMARY, "vaults": ["main", "spare"]}], vaults=with_vaults(world, spare={"read_only": True}))
-    assert world.sync().outcomes() == {NAME: "created", "spare/alpha-primary-key": "create"}
-    assert world.versions("spare", "alpha-primary-key") == []
+    world = make_quick_world(ALPHA, vaults=("main", "second"))
+    world.configure([{**PRIMARY, "vaults": ["main", "second"]}], vaults=with_vaults(world, second={"read_only": True}))
+    assert world.sync().outcomes() == {NAME: "created", "second/alpha-primary-key": "create"}
+    assert world.versions("second", "alpha-primary-key") == []
 
 
 # 9: one writer for each secret
