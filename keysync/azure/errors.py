@@ -20,7 +20,7 @@ from keysync.azure.hints import hint_for
 from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
 from keysync.http.proxy import ProxyFailed, hint_in
-from keysync.http.reply import parse_retry_after
+from keysync.http.retry_after import parse_retry_after
 from keysync.json_values import as_list, as_mapping
 from keysync.secret.redact import Redactor
 

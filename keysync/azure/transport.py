@@ -11,8 +11,8 @@ import aiohttp
 from azure.core.pipeline.transport import AioHttpTransport
 
 from keysync.azure.body import load_body
+from keysync.http.lost_reply import ReplyLost
 from keysync.http.proxy import Proxies, Proxy, ProxyFailed
-from keysync.http.reply import ReplyLost
 from keysync.http.sockets import Sockets
 from keysync.http.tls import tls_context
 from keysync.secret.redact import Redactor

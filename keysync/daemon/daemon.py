@@ -16,9 +16,9 @@ import structlog
 from keysync.calls import BreakerStates
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates
+from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leader import OpenElection
-from keysync.daemon.reload import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.runtime import Runtime
 from keysync.daemon.scheduler import Group, Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text

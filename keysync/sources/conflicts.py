@@ -1,4 +1,7 @@
-"""Conflicts: accounts that would write the same secret. Discovered accounts are refused; those under `accounts` are not."""
+"""Conflicts: accounts that would write the same secret. Discovered accounts are refused.
+
+Accounts under `accounts` are checked with the configuration (`config.models`).
+"""
 
 from __future__ import annotations
 

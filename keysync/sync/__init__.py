@@ -1,1 +1,1 @@
-"""One run: collect → plan → safety → apply (`run` has the whole flow on one page)."""
+"""A sync run: collect → plan → limits → apply → report. `run` has the whole flow on one page."""

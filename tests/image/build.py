@@ -48,8 +48,8 @@ def import_base(store: Store, tar: Path) -> None:
 
 def pip_settings() -> dict[str, str]:
     """How this machine's pip reaches its index, by setting."""
-    told = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
-    return dict(re.findall(r"^(?:global|install|:env:)\.(.*)='(.*)'$", told.stdout, re.MULTILINE))
+    output = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True)
+    return dict(re.findall(r"^(?:global|install|:env:)\.(.*)='(.*)'$", output.stdout, re.MULTILINE))
 
 
 def _secrets(folder: Path) -> list[str]:

@@ -137,8 +137,8 @@ def test_it_has_no_secret_of_the_build(root: Path) -> None:
 
 def test_it_does_not_name_the_index_of_this_machine(store: Store) -> None:
     """No address of pip's settings is in the history or the settings of the image."""
-    told = (store.buildah("inspect", "--type", "image", f"localhost/{NAME}")).replace("\\u0026", "&")
-    assert [name for name, value in pip_settings().items() if "://" in value and value in told] == []
+    output = (store.buildah("inspect", "--type", "image", f"localhost/{NAME}")).replace("\\u0026", "&")
+    assert [name for name, value in pip_settings().items() if "://" in value and value in output] == []
 
 
 def test_its_user_is_nobody_known(settings: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ from structlog.testing import capture_logs
 from keysync.cli.run import serve
 from keysync.cli.signals import Interruption
 from keysync.config.load import load_config
-from keysync.daemon.reload import ConfigWatch
+from keysync.daemon.config_watch import ConfigWatch
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result

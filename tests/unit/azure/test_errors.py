@@ -22,7 +22,7 @@ from azure.identity import CredentialUnavailableError
 
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.failures import CallFailed, FailureRecord
-from keysync.http.reply import parse_retry_after
+from keysync.http.retry_after import parse_retry_after
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from tests.support.replies import IDS, Reply, cloud_error, http_error

@@ -1,16 +1,10 @@
-"""HTTP replies: parses Retry-After, and names the error of a lost reply."""
+"""Retry-After: how long a reply asks to wait, in each form that Azure uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-
-import aiohttp
-
-
-class ReplyLost(aiohttp.ClientError):
-    """An established connection broke: the request may have taken effect."""
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:

@@ -12,7 +12,7 @@ import pytest
 
 from keysync.config.load import load_config
 from keysync.config.settings import Config
-from keysync.daemon.reload import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, named_files
+from keysync.daemon.config_watch import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError
 from tests.support.certificates import certificate_pem
 
