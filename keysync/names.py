@@ -18,6 +18,6 @@ def fold(name: str) -> str:
 
 
 def natural(text: str) -> tuple[tuple[int, str], ...]:
-    """A sort key for natural order: farm2 before farm10. Case is ignored."""
+    """A sort key for natural order: farm2 before farm10. The case of A to Z is ignored."""
     parts = _DIGITS.split(fold(text))
     return tuple((int(part), "") if index % 2 else (-1, part) for index, part in enumerate(parts))

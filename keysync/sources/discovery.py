@@ -106,7 +106,9 @@ class Discovery:
 
         An entry with `every` is due when that time has passed, or if its last listing was incomplete.
         """
-        if await self._listings.refresh() or self._result is None:
+        if await self._listings.refresh():
+            self._result = None  # also after an exception below: an old result must not pass for a complete one
+        if self._result is None:
             self._result = self._resolve()
             self._unserved.update(self._result.accounts, self._result.skipped, self._monotonic())
         return replace(

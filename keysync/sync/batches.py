@@ -108,10 +108,9 @@ class Batches:
         orphans = [] if search is None else [asyncio.create_task(search(), name="orphans")]
         try:
             await wait_for([*collection.tasks, *orphans], self._stop, seconds)
-            batch = self._take(collection)
-            if orphans:
-                batch.orphans = orphans[0].result() if orphans[0].done() else SEARCH_TOO_SLOW
-            yield batch
+            findings = [task.result() if task.done() else SEARCH_TOO_SLOW for task in orphans]
+            # No local name: it would keep the key values of a written batch while the slow accounts are collected.
+            yield self._take(collection, *findings)
             while not self._stop.is_set() and not collection.is_over:
                 await wait_for(collection.tasks, self._stop, seconds)
                 if self._batch.has_accounts:
@@ -138,12 +137,13 @@ class Batches:
     def _plan(self, account: Collected) -> None:
         self._batch.add(account, self._clock(), only_unmanaged=self._only_unmanaged)
 
-    def _take(self, collection: Collection) -> Batch:
+    def _take(self, collection: Collection, orphans: OrphanFindings | None = None) -> Batch:
         """The accounts planned since the last call. After a stop, also a failure for each account that has not responded."""
         if self._stop.is_set():
             for item in collection.give_up():
                 self._plan(all_failed(item, _INTERRUPTED))
         batch, self._batch = self._batch, Batch()
+        batch.orphans = orphans or batch.orphans
         batch.untrusted = self._shared_keys.untrusted
         if batch.untrusted:
             batch.refuse(batch.untrusted)

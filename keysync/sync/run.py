@@ -79,7 +79,8 @@ async def _run(run: SyncRun, run_id: str) -> Report:
     async for batch in batches.collect(run.work_items, search, run.batch_seconds, on_account=report.collected):
         plan = batch.plan()
         blocked = limits.check(plan)
-        inputs = batch.inputs(accepted=run.accept is not None)
+        inputs, orphans = batch.inputs(accepted=run.accept is not None), batch.orphans
+        del batch  # with the key values of accounts that nothing is written for
         results = await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=report.result)
-        report.add(results, batch.orphans)
+        report.add(results, orphans)
     return report.finish(interrupted=run.stop.is_set(), busy=run.busy, searched=run.orphans is not None)
