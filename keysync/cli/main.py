@@ -130,7 +130,7 @@ def run_daemon(context: click.Context, /, **values: Any) -> None:  # noqa: ANN40
 @click.pass_context
 def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
-    adoption = "replace" if replace else "unmarked"
+    adoption = "replace" if replace else "untagged"
     _configured("sync", context, values, dry_run=not yes, adopt=adoption, secrets=tuple(secret))
 
 

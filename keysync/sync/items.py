@@ -65,7 +65,7 @@ class ItemFactory:
             content_type=settings.content_type,
             expires_after=settings.expires_after,
             owner=config.owner,
-            adopt=self.selection.adopt or ("unmarked" if adopt else "never"),
+            adopt=self.selection.adopt or ("untagged" if adopt else "never"),
             enable=config.disabled == "enable",
             recover=config.recover == "owned",
             read_only=config.read_only or settings.read_only or account.read_only,

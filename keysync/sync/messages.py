@@ -17,7 +17,7 @@ def differs(item: Item, tags: Mapping[str, str], *, has_other_key: bool) -> str:
     """An unmanaged secret with another value."""
     other = f"the account's {'secondary' if item.ref.key == 'primary' else 'primary'} key"
     return (
-        f"the secret holds {other if has_other_key else 'another value'} and is not marked as keysync's for this key "
+        f"the secret holds {other if has_other_key else 'another value'} and is not tagged as keysync's for this key "
         f"({owner_of(tags)}): not overwritten. To keep it, choose another name in `secrets`. "
         f"To replace it for good: {_adopt(item, '--replace --yes')}"
     )
@@ -29,11 +29,11 @@ def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     former = former_id(tags, item)
     if former is not None:
         return (
-            f"the account was moved: the value is right, but the secret is marked for {former!r}, so it will not be kept in sync. "
+            f"the account was moved: the value is right, but the secret is tagged for {former!r}, so it will not be kept in sync. "
             f"To mark it for the account as it is now: {_adopt(item, flags)}"
         )
     return (
-        f"the value is right, but the secret is not marked as keysync's for this key ({owner_of(tags)}): it will not be kept "
+        f"the value is right, but the secret is not tagged as keysync's for this key ({owner_of(tags)}): it will not be kept "
         f"in sync. To mark it: {_adopt(item, flags)}"
     )
 

@@ -38,7 +38,7 @@ and so does the other secret. `unmanaged`: not managed, and does not have its ke
 two secrets has either key, so both keys were regenerated since the last run. `orphaned`: managed, but not mapped by the
 configuration any more. `unknown`: a side did not respond.
 """
-Adoption: TypeAlias = Literal["never", "unmarked", "replace"]
+Adoption: TypeAlias = Literal["never", "untagged", "replace"]
 """What may be adopted: nothing; an untagged secret that already has the key; or any secret that no certificate owns."""
 
 

@@ -40,7 +40,7 @@ def is_unmarked(tags: Mapping[str, str]) -> bool:
 
 
 def is_free(tags: Mapping[str, str], item: Item) -> bool:
-    """Whether tagging the secret takes it from no other owner: it is unmarked, or managed but without an owner tag."""
+    """Whether tagging the secret takes it from no other owner: it has no tags of keysync, or is managed but without an owner tag."""
     return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.policy.owner or ""}, item))
 
 

@@ -136,7 +136,7 @@ def _why_patched(fields: frozenset[Field]) -> str:
 def _unmanaged(observed: Observed, stored: StoredSecret, now: datetime) -> Change:
     item, differs = observed.item, stored.fingerprint != observed.desired
     adopt = item.policy.adopt
-    if adopt == "replace" or (adopt == "unmarked" and not differs and is_free(stored.tags, item)):
+    if adopt == "replace" or (adopt == "untagged" and not differs and is_free(stored.tags, item)):
         metadata = desired_metadata(item, stored, now, new_version=differs)
         fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset[Field]())
         reason = messages.taken_over(stored.tags, differs=differs)

@@ -114,7 +114,7 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
 def varied() -> Status:
     """One account for each state, two vaults, and some writes."""
     unmanaged = (
-        "the secret holds another value and is not marked as keysync's for this key (managed by 'terraform'): "
+        "the secret holds another value and is not tagged as keysync's for this key (managed by 'terraform'): "
         "not overwritten. Choose another name in `secrets`, or remove it if it is not needed"
     )
     written: dict[str, Any] = {"outcome": "updated", "verdict": "stale", "changed_at": ago(seconds=99)}

@@ -186,7 +186,7 @@ def test_an_account_that_was_moved_is_refused_before_its_next_regeneration(make_
         assert [item["outcome"] for item in items] == ["refused", "refused"]
         for item in items:
             assert item["reason"].startswith(
-                f"the account was moved: the value is right, but the secret is marked for '{resource_id('alpha')}'"
+                f"the account was moved: the value is right, but the secret is tagged for '{resource_id('alpha')}'"
             )
             assert item["reason"].endswith(f"adopt -c {world.path} --secret main/{item['secret']} --replace --yes")
     for key in ("primary", "secondary"):

@@ -67,7 +67,7 @@ def exactly(marks: dict[str, str]) -> Tags:
 
 
 UNMANAGED_KINDS: dict[str, Unmanaged] = {
-    "unmarked": Unmanaged(),
+    "untagged": Unmanaged(),
     "withtags": Unmanaged(lambda _marks: {"team": "render"}, {"content_type": "text/plain"}),
     "full": Unmanaged(lambda _marks: FULL),
     "terraform": Unmanaged(lambda _marks: {"managed-by": "terraform"}),

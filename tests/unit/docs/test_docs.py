@@ -390,7 +390,7 @@ def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
 @pytest.mark.parametrize(
     ("page", "quote"),
     [
-        ("rotation.md", "is not marked as keysync's"),
+        ("rotation.md", "is not tagged as keysync's"),
         ("faq.md", "has no shared keys"),
         ("deployment.md", "leader_election: needs an extra"),
     ],

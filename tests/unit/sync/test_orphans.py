@@ -296,7 +296,7 @@ async def test_removals_are_limited() -> None:
         {**MANAGED_TAGS, MANAGED_BY: "terraform"},
         {**MANAGED_TAGS, SOURCE: f"{GROUP}/alpha"},
     ],
-    ids=["other owner", "unmarked", "other tool", "other account"],
+    ids=["other owner", "untagged", "other tool", "other account"],
 )
 @pytest.mark.parametrize("how", ["retagged", "new version"])
 async def test_an_orphan_that_changed_meanwhile_is_refused(mode: Mode, tags: dict[str, str], how: str) -> None:

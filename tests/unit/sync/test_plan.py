@@ -58,7 +58,7 @@ def put(world: World, account: str, name: Any, state: str) -> None:
 def world_of(states: dict[tuple[str, Any], str], adopts: dict[str, bool]) -> World:
     world = World(*ACCOUNTS)
     for account, adopt in adopts.items():
-        world.items[account] = {"adopt": "unmarked" if adopt else "never"}
+        world.items[account] = {"adopt": "untagged" if adopt else "never"}
     for (account, name), state in states.items():
         put(world, account, name, state)
     return world
@@ -152,7 +152,7 @@ async def test_each_state_has_its_change_and_reason(state: str, kind: str, reaso
 async def test_an_adoption_makes_no_version():
     """An unmarked secret with the right value gets keysync's tags and keeps its own tags and version."""
     world = World("alpha")
-    world.items["alpha"] = {"adopt": "unmarked", "tags": {"env": "prod"}}
+    world.items["alpha"] = {"adopt": "untagged", "tags": {"env": "prod"}}
     put(world, "alpha", "primary", "same by hand")
     results = await world.apply()
     name = ref("alpha").secret
@@ -179,7 +179,7 @@ async def test_an_adoption_makes_no_version():
 async def test_a_secret_with_other_tags_is_not_adopted(tags: dict[str, str]):
     """`adopt` takes over unmarked secrets, never one with the tags of another tool, installation or account."""
     world = World("alpha")
-    world.items["alpha"] = {"adopt": "unmarked", "owner": "mine"}
+    world.items["alpha"] = {"adopt": "untagged", "owner": "mine"}
     world.vault.put(ref("alpha").secret, world.sources["alpha"].values["primary"], tags)
     change = (await world.plan()).changes[0]
     assert change.kind in {"unchanged", "refused"}

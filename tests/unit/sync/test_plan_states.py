@@ -152,7 +152,7 @@ _BY_ADOPTION: dict[str, tuple[Observation, tuple[ChangeKind, ChangeKind, ChangeK
     "ours but for the owner": (stored("primary", UNOWNED), ("unchanged", "adopt", "adopt")),
     "ours but for the owner, differs": (stored("gone", UNOWNED), ("refused", "refused", "adopt")),
 }
-ADOPTIONS: tuple[Adoption, ...] = ("never", "unmarked", "replace")
+ADOPTIONS: tuple[Adoption, ...] = ("never", "untagged", "replace")
 
 
 def adopted(observation: Observation, adopt: Adoption) -> Change:
@@ -189,13 +189,13 @@ def test_the_suggested_command_adopts_the_secret(state: str, adopt: Adoption) ->
     observation = _BY_ADOPTION[state][0]
     reason = adopted(observation, adopt).reason or ""
     if "keysync adopt" in reason:
-        suggested: Adoption = "replace" if "--replace" in reason else "unmarked"
+        suggested: Adoption = "replace" if "--replace" in reason else "untagged"
         assert adopted(observation, suggested).kind == "adopt"
 
 
 def test_a_secret_with_an_owner_is_unmanaged_without_one() -> None:
     """Without a configured `owner`, a secret with an owner is unmanaged, and a plain adoption does not take it."""
-    change = judge(look(item(adopt="unmarked"), stored("primary", THEIRS)), NOW)
+    change = judge(look(item(adopt="untagged"), stored("primary", THEIRS)), NOW)
     assert (change.kind, change.unmanaged) == ("unchanged", True)
     assert "owner 'them'" in (change.reason or "")
 

@@ -202,7 +202,7 @@ async def test_a_recovery_does_not_become_an_adoption() -> None:
     world = World("alpha")
     deleted(world, world.sources["alpha"].values["primary"])
     world.vault.on_recover = lambda name: world.vault.retag(name, {})
-    result = await one_of(world, recover=True, adopt="unmarked")
+    result = await one_of(world, recover=True, adopt="untagged")
     assert result.outcome == "refused"
     assert "was changed after it was compared" in (result.reason or "")
     assert world.writes() == [f"recover {PRIMARY}"]
@@ -236,7 +236,7 @@ async def test_an_adoption_needs_a_fresh_read() -> None:
     """A secret that was unmarked in the plan and has another tool's tags ten seconds later is not adopted."""
     world = World("alpha")
     primary_only(world)
-    world.items["alpha"] = {"adopt": "unmarked"}
+    world.items["alpha"] = {"adopt": "untagged"}
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     batch = await world.batch()
     plan = batch.plan()
@@ -252,7 +252,7 @@ async def test_adopt_covers_only_unmanaged_secrets() -> None:
     world = World("alpha", "beta")
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
     world.vault.put(SECONDARY, key("gone"), own_tags(item("secondary")))
-    world.items["alpha"] = {"adopt": "unmarked"}
+    world.items["alpha"] = {"adopt": "untagged"}
     report = await world.run(only_unmanaged=True)
     assert outcomes(report.results) == {PRIMARY: "adopted"}
     assert world.writes() == [f"patch {PRIMARY}"]
