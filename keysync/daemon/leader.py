@@ -23,6 +23,11 @@ from keysync.report.status import LeaseTrouble
 from keysync.report.threads import in_thread
 from keysync.sources.shard import Shard
 
+if TYPE_CHECKING:
+    from keysync.daemon.leader_election import LeaderElector
+
+_RELEASE_SECONDS: Final = 2.0
+
 
 class Term(asyncio.Event):
     """The stop event of the runs of one term.
@@ -92,7 +97,7 @@ class Leader:
 
     def admission(self, inner: CallAdmission) -> CallAdmission:
         """`inner`, which also refuses all calls after the grace period of a lost lead."""
-        return _TermGuard(lambda: self._state.admits(self._clock()), inner)
+        return _TermAdmission(lambda: self._state.admits(self._clock()), inner)
 
     def standby(self) -> Standby:
         """The state of a replica that does not lead."""
@@ -174,7 +179,7 @@ class Leader:
                 self.lost()
 
 
-class _TermGuard:
+class _TermAdmission:
     def __init__(self, admits: Callable[[], bool], inner: CallAdmission) -> None:
         self._admits = admits
         self._inner = inner
@@ -185,12 +190,6 @@ class _TermGuard:
             return permit
         permit.cancelled()
         raise CallFailed(FailureRecord(kind="timeout", summary="this replica no longer leads: nothing is sent"))
-
-
-if TYPE_CHECKING:
-    from keysync.daemon.leader_election import LeaderElector
-
-_RELEASE_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
