@@ -175,7 +175,7 @@ def name_of(resource_id: str) -> str:
 class LogBook(io.TextIOBase):
     """Replaces stderr: counts the log's lines by event and by minute, and keeps only unexpected ones."""
 
-    EXPECTED: Final = ("secret.", "pass.", "account.", "daemon.", "config.", "credential.", "library.azure.")
+    EXPECTED: Final = ("secret.", "run.", "account.", "daemon.", "config.", "credential.", "library.azure.")
     FAULTS_OF_OURS: Final = ("run.error", "daemon.shutdown_timeout")
 
     def __init__(self) -> None:
