@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from keysync.calls import Operation
 from keysync.failures import CallFailed, FailureRecord, StaleRead
@@ -40,9 +40,6 @@ from keysync.targets.reply_checks import (
 from keysync.targets.tags import Tags
 from keysync.targets.vault_reader import PROBE, READ_BACK_PAUSE, READ_BACKS, VaultReader
 from keysync.targets.versions import versions_after
-
-T = TypeVar("T")
-
 
 # Recovery and deletion continue after the reply. A run waits this long for their end, and checks this often.
 _SETTLE_SECONDS: Final = 60.0

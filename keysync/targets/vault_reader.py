@@ -130,17 +130,17 @@ class VaultReader:
 
         If the vault still shows the state before a write of this process, the result is what this process wrote.
         """
-        path = self._path_of(name)
-        observed = await self._read(name, deleted=deleted)
-        for _ in range(READ_BACKS - 1):
-            if not self._writes.is_stale_read(path, observed):
-                return observed
+        path, reads = self._path_of(name), 1
+        while self._writes.is_stale_read(path, observed := await self._read(name, deleted=deleted)):
             self._cache.forget(name)
+            if reads == READ_BACKS:
+                return await self._written_or(observed, name, path)
+            reads += 1
             await asyncio.sleep(READ_BACK_PAUSE)
-            observed = await self._read(name, deleted=deleted)
-        if not self._writes.is_stale_read(path, observed):
-            return observed
-        self._cache.forget(name)
+        return observed
+
+    async def _written_or(self, observed: Observation, name: str, path: SecretPath) -> Observation:
+        """What this process wrote, unless it is gone: then `observed`."""
         written = self._writes.last_written(path)
         if written is None or (self._writes.was_confirmed(path) and not await self._lists(name, written.version)):
             # The secret was purged, or restored from a backup: the written version is gone.
