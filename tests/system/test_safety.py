@@ -178,8 +178,8 @@ def test_a_secret_created_between_plan_and_write_is_not_overwritten(make_quick_w
     ran = world.sync()
     assert (ran.code, ran.outcomes(), writes(world)) == (1, {NAME: "refused"}, 0)
     assert "alpha-primary-key was changed after it was compared" in item(ran)["reason"]
-    anew = follow(world, only_command(item(ran)["reason"]))
-    assert (anew.code, item(anew)["verdict"]) == (1, "unmanaged")
+    again = follow(world, only_command(item(ran)["reason"]))
+    assert (again.code, item(again)["verdict"]) == (1, "unmanaged")
     assert [version.value for version in world.versions("main", "alpha-primary-key")] == ["by-hand"]
 
 

@@ -118,7 +118,7 @@ def test_a_file_that_is_still_being_written_is_not_read(watch: ConfigWatch, file
     assert [account.name for account in change.config.accounts] == ["two", "three"]
 
 
-def test_a_file_that_changes_while_it_is_read_is_looked_at_anew(file: Path):
+def test_a_file_that_changes_while_it_is_read_is_read_again(file: Path):
     """A configuration that was loaded between two contents is dropped, valid or not."""
     texts = [good("three"), BAD]
 

@@ -160,7 +160,7 @@ def test_a_clock_that_is_set_excuses_nothing_for_long():
     assert not world.runs(2 * MINUTE).live
 
 
-def test_a_reload_begins_anew():
+def test_a_reload_starts_over():
     """New triggers get their own three intervals, counted from the reload."""
     world = World()
     world.runs(14 * MINUTE)

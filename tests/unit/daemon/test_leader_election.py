@@ -117,7 +117,7 @@ def test_the_first_makes_the_lease_and_renews_it(kubernetes: Kubernetes, make: C
     assert kubernetes.leases["keysync"]["metadata"]["namespace"] == NAMESPACE
 
 
-def test_the_second_stands_by_until_the_lease_was_still_for_its_time(
+def test_the_second_is_standby_until_the_lease_was_unchanged_for_its_duration(
     kubernetes: Kubernetes, make: Callable[[str], Replica]
 ) -> None:
     """By its own monotonic clock: a wall clock that jumps is no reason to take over."""
@@ -205,7 +205,7 @@ def test_a_renewal_whose_answer_was_lost_does_not_count(kubernetes: Kubernetes, 
     assert one.run_key(104.0) == [("renewed", 104.0)]
 
 
-def test_a_wall_clock_that_was_set_begins_the_election_anew(make: Callable[[str], Replica]) -> None:
+def test_a_wall_clock_that_was_set_restarts_the_election(make: Callable[[str], Replica]) -> None:
     """The library counts by it; what it has counted so far would keep a standby waiting for hours."""
     one = make("one")
     one.run_key(100.0)

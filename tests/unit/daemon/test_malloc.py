@@ -10,7 +10,7 @@ from keysync.daemon import malloc
 
 
 @pytest.fixture(autouse=True)
-def _looked_up_anew() -> None:
+def _looked_up_again() -> None:
     malloc._function.cache_clear()
 
 

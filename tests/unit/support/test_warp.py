@@ -26,7 +26,7 @@ def run(work: Coroutine[Any, Any, T], warp: Warp | None = None) -> T:
 
 
 def test_a_day_takes_no_time_and_all_clocks_agree() -> None:
-    """After a sleep of a day, every clock says that a day has passed, to the microsecond; whoever imported it when."""
+    """After a sleep of a day, every clock says that a day has passed, to the microsecond, wherever it was imported."""
 
     async def work() -> None:
         before = (time.monotonic(), monotonic_taken_before(), time.time(), datetime.now(UTC))
@@ -89,7 +89,7 @@ def test_a_reply_on_its_way_comes_before_any_timer() -> None:
     assert run(work()) == 0
 
 
-def test_the_clock_stands_while_a_thread_works() -> None:
+def test_the_clock_stops_while_a_thread_works() -> None:
     """Work in a thread is waited for in real time, and takes none of the loop's."""
     go_on = threading.Event()
 
