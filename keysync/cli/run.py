@@ -28,10 +28,10 @@ from keysync.config.settings import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.daemon import Daemon
+from keysync.daemon.fire_times import interval_of
 from keysync.daemon.leader import open_election
 from keysync.daemon.malloc import limit_arenas
 from keysync.daemon.scheduler import utc_now
-from keysync.daemon.triggers import interval_of
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier

@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from keysync.cli.options import Options
 from keysync.config.settings import Config
 from keysync.daemon.account_state import STALE_INTERVALS
-from keysync.daemon.triggers import Trigger, interval_of
+from keysync.daemon.fire_times import following, interval_of
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
 
@@ -29,8 +29,9 @@ class RunMetrics:
 
     def finish(self) -> None:
         """Sets when the next run is overdue, and writes `--metrics-file`, if given."""
-        overdue = Trigger.of(self._config.schedule).following(datetime.now(UTC), STALE_INTERVALS)
-        self.metrics.overdue(overdue, self._options.shard)
+        overdue = following(self._config.schedule, datetime.now(UTC), STALE_INTERVALS)
+        if overdue is not None:
+            self.metrics.overdue(overdue, self._options.shard)
         if self._options.metrics_file is not None:
             self.metrics.write(self._options.metrics_file)
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from keysync.azure.circuit_breaker import Breakers
 from keysync.cli.compose import AppOptions, open_app
 from keysync.config.settings import Config
+from keysync.daemon.fire_times import interval_of
 from keysync.daemon.leader import Leader
 from keysync.daemon.runtime import Runtime
 from keysync.daemon.scheduler import utc_now
-from keysync.daemon.triggers import interval_of
 from keysync.report.metrics import Metrics
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor

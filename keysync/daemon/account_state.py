@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from keysync.config.settings import Account
-from keysync.daemon.triggers import Trigger
+from keysync.config.settings import Account, Schedule
+from keysync.daemon.fire_times import following
 from keysync.failures import FailureRecord
 from keysync.names import fold
 from keysync.report.causes import cause_text
@@ -25,7 +25,8 @@ STALE_INTERVALS: Final = 3
 _WRITTEN: Final = frozenset(DONE.values())
 _FAILED: Final = frozenset({"failed", "unknown"})
 _IN_STEP: Final = _WRITTEN | {"unchanged"}
-_NEVER: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
+_UNCHANGED: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
+_NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -35,7 +36,7 @@ class Entry:
     `latest` are the results of the last complete run, `current` those of the active one. There are thousands of entries, kept
     between runs, so they use tuples.
 
-    `interval` is the shortest time between two runs; for a crontab, `trigger` gives the exact fire times.
+    `interval` is the shortest time between two runs; `crontab` is the schedule if it is one, for its exact fire times.
     """
 
     account: Account
@@ -45,13 +46,13 @@ class Entry:
     due: tuple[ItemRef, ...] = ()
     run_key: object = None
     latest: tuple[Result, ...] = ()
-    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: _NEVER)
+    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: _UNCHANGED)
     current: tuple[Result, ...] = ()
     last_attempt: datetime | None = None
     last_success: datetime | None = None
     failures: int = 0
     needs_accept: bool = False
-    trigger: Trigger | None = None
+    crontab: Schedule | None = None
     _stale_at: tuple[datetime, datetime] | None = None
 
     @property
@@ -70,10 +71,10 @@ class Entry:
     def stale_at(self, started: datetime) -> datetime:
         """When the account becomes stale: three intervals after it was last in sync, or after `started` if it never was."""
         since = self.last_success or started
-        if self.trigger is None or self.trigger.every is not None:
+        if self.crontab is None:
             return since + STALE_INTERVALS * self.interval
         if self._stale_at is None or self._stale_at[0] != since:
-            self._stale_at = since, self.trigger.following(since, STALE_INTERVALS)
+            self._stale_at = since, following(self.crontab, since, STALE_INTERVALS) or _NEVER
         return self._stale_at[1]
 
     @property
@@ -112,7 +113,7 @@ class AccountStates:
             if known is not None:
                 known.account, known.schedule = entry.account, entry.schedule
                 known.interval, known.read_only = entry.interval, entry.read_only
-                known.trigger = entry.trigger
+                known.crontab = entry.crontab
         self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
         # No run can release a stop whose accounts are all gone.
         self._stops = {accounts: reason for accounts, reason in self._stops.items() if accounts & self.entries.keys()}
@@ -122,7 +123,7 @@ class AccountStates:
         """Resets every account to not checked yet, because another process checks it. The recent writes stay."""
         for name, entry in self.entries.items():
             self.entries[name] = Entry(
-                entry.account, entry.schedule, entry.interval, entry.read_only, trigger=entry.trigger
+                entry.account, entry.schedule, entry.interval, entry.read_only, crontab=entry.crontab
             )
         self._stops = {}
         self.revision += 1
@@ -192,7 +193,7 @@ class AccountStates:
         entry.current = ()
         if entry.changed:
             there = entry.results
-            entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _NEVER
+            entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _UNCHANGED
         entry.last_attempt = now
         entry.needs_accept = False
         if entry.in_sync:

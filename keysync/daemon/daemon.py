@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable
+from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -17,13 +17,13 @@ from keysync.calls import BreakerStates
 from keysync.config.settings import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Restored
+from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leader import OpenElection
 from keysync.daemon.runtime import Runtime
-from keysync.daemon.scheduler import Group, Scheduler, utc_now
+from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
-from keysync.daemon.triggers import interval_of
 from keysync.errors import ConfigError, UsageError
 from keysync.report.metrics import Metrics
 from keysync.sync.inventory import Inventory, resolve
@@ -70,12 +70,12 @@ class Daemon:
         self._watch = watch
         self._log: Any = structlog.get_logger("keysync")
         groups = runtime.groups
-        self._health = Health([group.trigger for group in groups], Instant.now())
+        self._health = Health(groups, Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
             runtime, account_states, self._health, stop=stop, leads=self._leads, random=random, skipped=metrics.skipped
         )
-        self._scheduler: Scheduler[Account] = Scheduler(groups, self._due, random=random)
+        self._scheduler: Scheduler[Account] = Scheduler(groups, self._due)
         self._list_now = asyncio.Event()
         self._logged: set[tuple[object, ...]] = set()  # problems of discovery that the log already names
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +121,7 @@ class Daemon:
             task.cancel()
         try:
             async with asyncio.timeout(seconds):
-                await self._scheduler.close()
+                self._scheduler.close()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
                 await self._supervisor.drain()
                 await asyncio.gather(*self._stepping_down)
@@ -174,10 +174,10 @@ class Daemon:
             self._watchdog.beat()
             await asyncio.sleep(_BEAT_SECONDS)
 
-    def _due(self, groups: tuple[Group[Account], ...]) -> None:
+    def _due(self, accounts: Sequence[Account]) -> None:
         if self._leads():
             self._list_now.set()
-        self._supervisor.due(groups)
+        self._supervisor.due(accounts)
 
     # Leader election
 
@@ -291,7 +291,7 @@ class Daemon:
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
             groups = runtime.groups
-            self._health.replace([group.trigger for group in groups], Instant.now())
+            self._health.replace(groups, Instant.now())
             self._scheduler.replace(groups)
             self._metrics.reloaded(succeeded=True)
             self._clear_error()

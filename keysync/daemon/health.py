@@ -13,7 +13,8 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from keysync.daemon.triggers import NEVER, Trigger
+from keysync.config.settings import Schedule
+from keysync.daemon.fire_times import following
 
 _INTERVALS: Final = 3
 _FRAMES: Final = 50
@@ -49,26 +50,26 @@ class Health:
     """The liveness of the daemon. Callers pass the time; this class reads no clock.
 
     The daemon is alive if `beat` was called within `beat_seconds`, and a run has started within three intervals of the most
-    frequent trigger (for a crontab: before its third fire time after the last start, plus jitter). While a run is within its
+    frequent schedule (for a crontab: before its third fire time after the last start, plus jitter). While a run is within its
     deadline, no other run has to start: Azure is slow.
 
     Time is measured on the monotonic clock, without the time for which the process was frozen (no beats). After a freeze, a
     suspend or a changed wall clock (the two clocks differ), missing starts are accepted for one interval.
     """
 
-    def __init__(self, triggers: Iterable[Trigger], now: Instant, *, beat_seconds: float = 15.0) -> None:
+    def __init__(self, schedules: Iterable[Schedule], now: Instant, *, beat_seconds: float = 15.0) -> None:
         self._beat_seconds = beat_seconds
         self._beat = now
         self._started = now.monotonic
         self._running: dict[Hashable, _Running] = {}
         self._lenient_until = now.monotonic
-        self._triggers: tuple[Trigger, ...] = ()
+        self._schedules: tuple[Schedule, ...] = ()
         self._allowed = float("inf")
-        self.replace(triggers, now)
+        self.replace(schedules, now)
 
-    def replace(self, triggers: Iterable[Trigger], now: Instant) -> None:
-        """Replaces the triggers, as after a reload. The time without a start counts from `now`."""
-        self._triggers = tuple(triggers)
+    def replace(self, schedules: Iterable[Schedule], now: Instant) -> None:
+        """Replaces the schedules, as after a reload. The time without a start counts from `now`."""
+        self._schedules = tuple(schedules)
         self._note_start(now)
 
     def beat(self, now: Instant) -> None:
@@ -129,18 +130,16 @@ class Health:
 
     def _note_start(self, now: Instant) -> None:
         self._started = now.monotonic
-        self._allowed = min((_silence(trigger, now.wall) for trigger in self._triggers), default=float("inf"))
+        self._allowed = min((_silence(schedule, now.wall) for schedule in self._schedules), default=float("inf"))
 
 
-def _silence(trigger: Trigger, start: datetime) -> float:
+def _silence(schedule: Schedule, start: datetime) -> float:
     """Seconds after `start` within which the third start after it must happen."""
-    third = trigger.following(start, _INTERVALS)
-    if third == NEVER:
+    third = following(schedule, start, _INTERVALS)
+    if third is None:
         return float("inf")
-    if trigger.every is not None:
-        third += min(trigger.jitter, trigger.every)
-        return (third - start).total_seconds()
-    return (third + min(trigger.jitter, trigger.following(third) - third) - start).total_seconds()
+    jitter = min(schedule.jitter, (following(schedule, third) or third + schedule.jitter) - third)
+    return (third + jitter - start).total_seconds()
 
 
 class Watchdog:

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keysync.config.settings import Account, Config
+from keysync.config.settings import Account, Config, Schedule
+from keysync.daemon.fire_times import interval_of
 from keysync.daemon.leader import Leader
-from keysync.daemon.scheduler import Group, group_by_schedule, utc_now
-from keysync.daemon.triggers import Trigger, interval_of
+from keysync.daemon.scheduler import group_by_schedule, utc_now
 from keysync.sources.discovery import Discovery
 from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import Inventory, preflight
@@ -75,14 +75,13 @@ class Runtime:
         return self.app.accounts
 
     @property
-    def groups(self) -> tuple[Group[Account], ...]:
+    def groups(self) -> dict[Schedule, list[Account]]:
         """The accounts by schedule."""
         schedule = self.config.schedule
         groups = group_by_schedule(self.accounts, lambda account: account.schedule or schedule)
-        general = Trigger.of(schedule)
-        if (self.config.discover or self.shard is not None) and all(group.trigger != general for group in groups):
+        if self.config.discover or self.shard is not None:
             # A run without accounts still lists accounts, searches for orphans and shows that the daemon lives.
-            groups = (*groups, Group(general, ()))
+            groups.setdefault(schedule, [])
         return groups
 
     def differs(self, inventory: Inventory) -> bool:

@@ -1,41 +1,54 @@
-"""The scheduler: fires the triggers of accounts, driven by APScheduler."""
+"""The scheduler: APScheduler fires the schedules of accounts, and what fires together starts in one run."""
 
 from __future__ import annotations
 
 import asyncio
-import inspect
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from random import Random
+from random import uniform
 from typing import Any, Final, Generic, TypeVar
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
-from apscheduler.triggers.date import DateTrigger
+from apscheduler.triggers.base import BaseTrigger
+from apscheduler.triggers.interval import IntervalTrigger
 
 from keysync.config.settings import Schedule
-from keysync.daemon.triggers import NEVER, FireTimes, Trigger
+from keysync.daemon.fire_times import crontab_times
 
 T = TypeVar("T")
 
 _LATE: Final = timedelta(minutes=1)  # a smaller delay is normal for a busy loop
+# A smaller step back of the clock is a correction (NTP). After a larger one, computed fire times are not trusted.
+_CORRECTION: Final = timedelta(minutes=1)
 
 
-@dataclass(frozen=True, slots=True)
-class Group(Generic[T]):
-    """Members with the same trigger. They start together."""
+class CrontabTrigger(BaseTrigger):
+    """A crontab as APScheduler's trigger, with a random delay of at most `jitter` that never passes the next fire time.
 
-    trigger: Trigger
-    members: tuple[T, ...]
+    APScheduler's own CronTrigger counts days of the week from Monday and requires both the day and the weekday to match.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._schedule = schedule
+
+    def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime | None:
+        """The first fire time after `previous_fire_time`, else after `now`, in UTC; None if there is none within 50 years."""
+        schedule = self._schedule
+        times = crontab_times(schedule.cron or "", schedule.timezone, previous_fire_time or now)
+        fire_time = next(times, None)
+        if fire_time is None or not schedule.jitter:
+            return fire_time
+        room = min(schedule.jitter, next(times, fire_time + schedule.jitter) - fire_time)
+        return fire_time + uniform(0, 1) * room  # noqa: S311  # nosec B311  # when a run starts is no secret
 
 
-def group_by_schedule(members: Iterable[T], schedule_of: Callable[[T], Schedule]) -> tuple[Group[T], ...]:
-    """Groups `members` by trigger, in order of first appearance."""
-    grouped: dict[Trigger, list[T]] = {}
-    for member in members:
-        grouped.setdefault(Trigger.of(schedule_of(member)), []).append(member)
-    return tuple(Group(trigger, tuple(group)) for trigger, group in grouped.items())
+def trigger_of(schedule: Schedule) -> BaseTrigger:
+    """APScheduler's trigger for a configured schedule."""
+    if schedule.every is None:
+        return CrontabTrigger(schedule)
+    jitter = min(schedule.jitter, schedule.every).total_seconds()
+    return IntervalTrigger(seconds=schedule.every.total_seconds(), jitter=jitter or None, timezone=UTC)
 
 
 def utc_now() -> datetime:
@@ -43,130 +56,128 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class Scheduler(Generic[T]):
-    """Calls `due` with the groups whose triggers fire. It starts no runs itself.
+def group_by_schedule(members: Iterable[T], schedule_of: Callable[[T], Schedule]) -> dict[Schedule, list[T]]:
+    """`members` by their schedule, in order of first appearance."""
+    groups: dict[Schedule, list[T]] = {}
+    for member in members:
+        groups.setdefault(schedule_of(member), []).append(member)
+    return groups
 
-    Groups that become due during a call of `due` are coalesced into the next call. An exception of `due` is logged as
-    `schedule.failed`.
+
+class Scheduler(Generic[T]):
+    """Calls `due` with the members of the groups that fire together. It starts no runs itself.
+
+    A group fires once when it is new, and then by its schedule. Missed fire times are coalesced into one. An exception of
+    `due` is logged as `schedule.failed`.
 
     APScheduler's `AsyncIOScheduler` computes a delay from the wall clock and then sleeps on the loop's monotonic timer
     (3.11, `schedulers/asyncio.py`, `_start_timer`). After a suspend, or after the clock was set back, that delay is too long.
-    So APScheduler only gets the next start, and the delay is computed from the wall clock again after each `check_every`.
+    So every `check_seconds` it computes the delay again, and after a step back the fire times too.
     """
 
     def __init__(
         self,
-        groups: Iterable[Group[T]],
-        due: Callable[[tuple[Group[T], ...]], Awaitable[None] | None],
+        groups: Mapping[Schedule, Sequence[T]],
+        due: Callable[[Sequence[T]], None],
         *,
-        now: Callable[[], datetime] = utc_now,
-        random: Random | None = None,
-        check_every: timedelta = timedelta(seconds=30),
+        check_seconds: float = 30.0,
         log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
     ) -> None:
+        self._groups = groups
         self._due = due
-        self._now = now
-        self._check_seconds = check_every.total_seconds()
+        self._check_seconds = check_seconds
         self._log = log or structlog.get_logger("keysync")
-        self._fire_times = FireTimes(random or Random())  # noqa: S311  # nosec B311  # jitter is no secret
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._groups: dict[Trigger, Group[T]] = {}
-        self._waiting: dict[Trigger, None] = {}
-        self._notify_task: asyncio.Task[None] | None = None
-        self._check_task: asyncio.Task[None] | None = None
-        self._set(groups)
+        self._fired: dict[Schedule, None] = {}
+        self._expected: Mapping[Schedule, datetime] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._checked = (utc_now(), 0.0)  # the time of the last check on both clocks
 
     def start(self) -> None:
         """Starts the scheduler. Each group fires once immediately. Needs a running loop."""
         self._scheduler.start()
-        self._check_task = asyncio.create_task(self._keep_checking(), name="scheduler")
+        self._checked = (utc_now(), asyncio.get_running_loop().time())
+        self._timer = asyncio.get_running_loop().call_later(self._check_seconds, self.check)
+        self._add(self._groups)
 
-    async def close(self) -> None:
-        """Stops the scheduler. Waits for an active call of `due`, and makes no further call."""
-        looking, self._check_task = self._check_task, None
-        if looking is None:
-            return
-        self._waiting.clear()
-        looking.cancel()
-        # `shutdown` cancels running jobs even with wait=True (`executors/asyncio.py`); this job never suspends.
-        self._scheduler.shutdown(wait=False)
-        await asyncio.wait({looking} if self._notify_task is None else {looking, self._notify_task})
+    def close(self) -> None:
+        """Makes no further call of `due`."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+            self._fired.clear()
+            self._scheduler.shutdown(wait=False)
 
     def trigger_now(self) -> None:
         """Fires all groups now. Their schedules do not change."""
-        if self._check_task is not None:
-            self._notify(self._groups)
+        if self._timer is not None:
+            self._fire(*self._groups)
 
-    def replace(self, groups: Iterable[Group[T]]) -> None:
-        """Replaces the groups. A trigger that stays keeps its fire times; a new trigger fires at once."""
-        self._set(groups)
-        if self._check_task is not None:
-            self.check_due()
+    def replace(self, groups: Mapping[Schedule, Sequence[T]]) -> None:
+        """Replaces the groups. A schedule that stays keeps its fire times; a new schedule fires at once."""
+        before, self._groups = self._groups, groups
+        if self._timer is None:
+            return
+        for job in self._scheduler.get_jobs():
+            if job.args[0] not in groups:
+                job.remove()
+        self._add(schedule for schedule in groups if schedule not in before)
 
     @property
-    def next_starts(self) -> dict[Trigger, datetime]:
-        """The next start of each trigger; `triggers.NEVER` if there is none."""
-        return self._fire_times.next_starts()
+    def next_starts(self) -> dict[Schedule, datetime]:
+        """The next start of each schedule that fires again."""
+        return {job.args[0]: job.next_run_time for job in self._scheduler.get_jobs()}
 
-    def check_due(self) -> None:
-        """Fires the triggers that are due, and schedules the next check. Called by the scheduler itself."""
-        now = self._now()
-        due = self._fire_times.take(now)
-        for start in due:
-            if start.late >= _LATE:
-                self._log.warning("schedule.late", seconds=round(start.late.total_seconds()))
-        self._notify(start.trigger for start in due)
-        self._set_alarm(now)
+    def check(self) -> None:
+        """Has APScheduler compare its fire times with the wall clock. Called every `check_seconds`."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self._check_seconds, self.check)
+        (wall, monotonic), self._checked = self._checked, (utc_now(), loop.time())
+        now = self._checked[0]
+        back = wall + timedelta(seconds=loop.time() - monotonic) - now
+        for job in self._scheduler.get_jobs():
+            schedule: Schedule = job.args[0]
+            if back >= min(_CORRECTION, schedule.every or _CORRECTION):
+                # The time since the last start is unknown. An extra start costs a few calls; a late one is an outage.
+                next_run_time = now if schedule.every else job.trigger.get_next_fire_time(None, now)
+                job.modify(next_run_time=next_run_time)
+        self._scheduler.wakeup()
 
-    def _set(self, groups: Iterable[Group[T]]) -> None:
-        self._groups = {group.trigger: group for group in groups}
-        self._waiting = {trigger: None for trigger in self._waiting if trigger in self._groups}
-        self._fire_times.replace(self._groups, self._now())
+    def _add(self, schedules: Iterable[Schedule]) -> None:
+        now = utc_now()
+        for schedule in schedules:
+            self._scheduler.add_job(
+                self._on_fire,
+                trigger_of(schedule),
+                args=(schedule,),
+                next_run_time=now,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,  # the default of one second would skip a late start
+            )
 
-    async def _keep_checking(self) -> None:
-        while True:
-            try:
-                self.check_due()
-            except Exception as error:  # noqa: BLE001  # a stopped scheduler would be an outage
-                self._log.error("schedule.failed", exception=type(error).__name__)
-            await asyncio.sleep(self._check_seconds)
+    async def _on_fire(self, schedule: Schedule) -> None:
+        # A coroutine: APScheduler runs plain functions in threads.
+        self._fire(schedule)
 
-    def _set_alarm(self, now: datetime) -> None:
-        pause = min(
-            max((min(self._fire_times.next_starts().values(), default=NEVER) - now).total_seconds(), 0.0),
-            self._check_seconds,
+    def _fire(self, *schedules: Schedule) -> None:
+        # In the next iteration of the loop, so that schedules that fire together share a run.
+        if not self._fired:
+            asyncio.get_running_loop().call_soon(self._notify)
+        self._fired |= dict.fromkeys(schedules)
+
+    def _notify(self) -> None:
+        fired, self._fired = [schedule for schedule in self._fired if schedule in self._groups], {}
+        now = utc_now()
+        late = max(
+            (now - self._expected[schedule] for schedule in fired if schedule in self._expected), default=timedelta(0)
         )
-        self._scheduler.add_job(
-            self._alarm,
-            # By APScheduler's own clock, not by `now`.
-            DateTrigger(run_date=datetime.now(UTC) + timedelta(seconds=pause), timezone=UTC),
-            id="next start",
-            replace_existing=True,
-            max_instances=1,
-            coalesce=True,
-            misfire_grace_time=None,  # the default of one second would skip a late start
-        )
-
-    async def _alarm(self) -> None:
-        # Not within the job: the job must end before the next one is added, or `max_instances` would skip that one.
-        asyncio.get_running_loop().call_soon(self._on_alarm)
-
-    def _on_alarm(self) -> None:
-        if self._check_task is not None:
-            self.check_due()
-
-    def _notify(self, triggers: Iterable[Trigger]) -> None:
-        self._waiting |= dict.fromkeys(triggers)
-        if self._waiting and (self._notify_task is None or self._notify_task.done()):
-            self._notify_task = asyncio.create_task(self._notify_all(), name="scheduler: due")
-
-    async def _notify_all(self) -> None:
-        while self._waiting:
-            groups = tuple(self._groups[trigger] for trigger in self._waiting)
-            self._waiting = {}
-            try:
-                result = self._due(groups)
-                if inspect.isawaitable(result):
-                    await result
-            except Exception as error:  # noqa: BLE001  # an error must not prevent the next start
-                self._log.error("schedule.failed", exception=type(error).__name__)
+        if late >= _LATE:
+            self._log.warning("schedule.late", seconds=round(late.total_seconds()))
+        self._expected = self.next_starts
+        if not fired:
+            return
+        try:
+            self._due([member for schedule in fired for member in self._groups[schedule]])
+        except Exception as error:  # noqa: BLE001  # an error must not prevent the next start
+            self._log.error("schedule.failed", exception=type(error).__name__)

@@ -15,7 +15,6 @@ from keysync.daemon.account_state import AccountStates, Entry, account_status, i
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
 from keysync.daemon.supervisor import Supervisor, next_try
-from keysync.daemon.triggers import NEVER, Trigger
 from keysync.names import natural
 from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, sync_state_of
 from keysync.sources.unserved_accounts import Unserved
@@ -47,7 +46,7 @@ class SnapshotBuilder:
     supervisor: Supervisor
     health: Health
     breakers: BreakerStates
-    next_starts: Callable[[], Mapping[Trigger, datetime]]
+    next_starts: Callable[[], Mapping[Schedule, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
     leadership: Leader | None = None
@@ -102,7 +101,7 @@ class SnapshotBuilder:
             every=schedule_text(config.schedule),
             owner=config.owner,
             read_only=config.read_only,
-            next_run=None if stands_by else min((start for start in starts.values() if start != NEVER), default=None),
+            next_run=None if stands_by else min(starts.values(), default=None),
             last_run=self.account_states.last_run,
             stopped=self.account_states.stopped,
             config_error=self.config_error,
@@ -137,11 +136,10 @@ class SnapshotBuilder:
         )
 
     def _next_try(
-        self, account: Account, config: Config, starts: Mapping[Trigger, datetime], now: Instant
+        self, account: Account, config: Config, starts: Mapping[Schedule, datetime], now: Instant
     ) -> datetime | None:
-        start = starts.get(Trigger.of(account.schedule or config.schedule))
-        known = None if start is None or start == NEVER else start
-        return next_try(known, self.supervisor.retry_at(account), now.wall, now.monotonic)
+        start = starts.get(account.schedule or config.schedule)
+        return next_try(start, self.supervisor.retry_at(account), now.wall, now.monotonic)
 
     def _vaults(self, config: Config, entries: Sequence[Entry], now: Instant) -> tuple[VaultStatus, ...]:
         by_vault: defaultdict[str, list[Result]] = defaultdict(list)

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any, Final, Protocol
@@ -18,8 +17,6 @@ from keysync.daemon.account_state import AccountStates, Entry
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.malloc import trim_heap
-from keysync.daemon.scheduler import Group
-from keysync.daemon.triggers import Trigger
 from keysync.sync.model import ItemRef
 from keysync.sync.run import SyncRun, run_sync
 
@@ -98,8 +95,8 @@ class Supervisor:
         """The current configuration."""
         return self._generation
 
-    def due(self, groups: Iterable[Group[Account]]) -> None:
-        """Begins one run over the accounts of `groups` that are neither busy nor backing off."""
+    def due(self, accounts: Sequence[Account]) -> None:
+        """Begins one run over the `accounts` that are neither busy nor backing off."""
         if self._stop.is_set():
             return
         if not self._leads():
@@ -107,7 +104,6 @@ class Supervisor:
             self._record_liveness()
             return
         requested, self._requested = self._requested, False
-        accounts = [account for group in groups for account in group.members]
         ready = [account for account in accounts if self._backoff.ready(account.key, self._monotonic())]
         free = self._account_states.free(ready)
         busy, backing_off = len(ready) - len(free), len(accounts) - len(ready)
@@ -259,12 +255,11 @@ def entries_of(
     config: Config, accounts: Iterable[Account], every: Callable[[Schedule], tuple[str, timedelta]]
 ) -> Mapping[str, Entry]:
     """New entries for `accounts`, by ARM id in lower case. `every` returns a schedule's description and its interval."""
-    trigger = cache(Trigger.of)  # accounts with the same schedule share one object
 
     def entry(account: Account) -> Entry:
         schedule = account.schedule or config.schedule
         read_only = config.read_only or account.read_only
-        return Entry(account, *every(schedule), read_only=read_only, trigger=trigger(schedule))
+        return Entry(account, *every(schedule), read_only=read_only, crontab=schedule if schedule.cron else None)
 
     return {account.key: entry(account) for account in accounts}
 

@@ -26,8 +26,8 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import logs
-from keysync.config.settings import Account, Config
-from keysync.daemon.triggers import Trigger
+from keysync.config.settings import Config
+from keysync.daemon.fire_times import following
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
@@ -524,20 +524,15 @@ class Auditor:
 
     def runs_after(self, account: str, moment: float) -> tuple[float, float, float]:
         """The times of the next three runs over `account`."""
-        trigger = trigger_of(self._config, self._accounts[account])
-        if trigger.every is not None:
-            every, first = trigger.every.total_seconds(), self._books.first or 0.0
+        schedule = self._accounts[account].schedule or self._config.schedule
+        if schedule.every is not None:
+            every, first = schedule.every.total_seconds(), self._books.first or 0.0
             fire_time = first + ((moment - first) // every + 1) * every
             return fire_time, fire_time + every, fire_time + 2 * every
         now, wall = time.monotonic(), datetime.now(UTC)
-        fire_times = [trigger.following(wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
-        first, second, third = (now + (fire_time - wall).total_seconds() for fire_time in fire_times)
+        fire_times = [following(schedule, wall + timedelta(seconds=moment - now), count) for count in (1, 2, 3)]
+        first, second, third = (now + (fire_time - wall).total_seconds() for fire_time in fire_times if fire_time)
         return first, second, third
-
-
-def trigger_of(config: Config, account: Account) -> Trigger:
-    """The trigger of runs over an account."""
-    return Trigger.of(account.schedule or config.schedule)
 
 
 def spurious(azure: Emulator, keys: Keys) -> list[str]:

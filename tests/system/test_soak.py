@@ -44,7 +44,6 @@ from tests.support.soak import (
     logged_to,
     open_files,
     spurious,
-    trigger_of,
 )
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
@@ -337,5 +336,5 @@ def test_a_hung_account_delays_no_other_by_a_tenth_of_its_interval(
 def interval_of(config: Config, name: str) -> float:
     """The shortest time between two runs over an account, in seconds."""
     (account,) = (account for account in config.accounts if account.name == name)
-    trigger = trigger_of(config, account)
-    return trigger.every.total_seconds() if trigger.every is not None else 10 * MINUTE
+    every = (account.schedule or config.schedule).every
+    return every.total_seconds() if every is not None else 10 * MINUTE

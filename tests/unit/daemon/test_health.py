@@ -9,11 +9,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
+from keysync.config.settings import Schedule
 from keysync.daemon.health import Health, Instant, Liveness, Watchdog, stack_of
-from keysync.daemon.triggers import Trigger
 
 START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday
-FIVE = Trigger(timedelta(minutes=5))
+FIVE = Schedule(every=timedelta(minutes=5))
 LIVE = Liveness(True)
 MINUTE, HOUR = 60.0, 3600.0
 
@@ -24,9 +24,9 @@ def later(instant: Instant, seconds: float, *, suspended: float = 0.0) -> Instan
 
 
 class World:
-    def __init__(self, *triggers: Trigger) -> None:
+    def __init__(self, *schedules: Schedule) -> None:
         self.now = START
-        self.health = Health(triggers or (FIVE,), START)
+        self.health = Health(schedules or (FIVE,), START)
 
     def runs(self, seconds: float) -> Liveness:
         """Time goes by with the loop turning; the last verdict."""
@@ -59,21 +59,21 @@ def test_three_intervals_without_a_start_are_not_alive():
 
 def test_jitter_is_granted():
     """A delay by the schedule itself is not a failure."""
-    world = World(Trigger(timedelta(minutes=5), timedelta(minutes=2)))
+    world = World(Schedule(every=timedelta(minutes=5), jitter=timedelta(minutes=2)))
     assert world.runs(17 * MINUTE) == LIVE
     assert not world.runs(1).live
 
 
 def test_the_most_frequent_trigger_counts():
     """A nightly group does not excuse one that runs every five minutes."""
-    world = World(Trigger(None, timedelta(0), "0 3 * * *"), FIVE)
+    world = World(Schedule(cron="0 3 * * *"), FIVE)
     assert world.runs(15 * MINUTE) == LIVE
     assert not world.runs(1).live
 
 
 def test_a_crontab_is_silent_over_the_weekend():
     """Its own next times are what is waited for, not an average."""
-    office = Trigger(None, timedelta(0), "0 9,12 * * mon-fri")
+    office = Schedule(cron="0 9,12 * * mon-fri")
     world = World(office)
     until_tuesday = 4 * 24 * HOUR - 3 * HOUR  # Monday at 9, Monday at 12, Tuesday at 9
     assert world.runs(until_tuesday) == LIVE
@@ -82,7 +82,7 @@ def test_a_crontab_is_silent_over_the_weekend():
 
 def test_a_crontab_that_never_comes_is_no_failure():
     """Where no run is to start, none is missing."""
-    assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).runs(HOUR) == LIVE
+    assert World(Schedule(cron="0 0 30 2 *")).runs(HOUR) == LIVE
 
 
 def test_a_run_that_is_slow_is_alive_until_its_deadline():
@@ -112,7 +112,7 @@ def test_it_predicts_when_runs_will_count_as_stopped():
     assert world.runs(15 * MINUTE) == LIVE
     assert not world.runs(1).live
     assert world.health.overdue(world.now) == world.now.wall - timedelta(seconds=1)
-    assert World(Trigger(None, timedelta(0), "0 0 30 2 *")).health.overdue(START) is None
+    assert World(Schedule(cron="0 0 30 2 *")).health.overdue(START) is None
 
 
 def test_a_stuck_run_is_not_hidden_by_others():
@@ -161,10 +161,10 @@ def test_a_clock_that_is_set_excuses_nothing_for_long():
 
 
 def test_a_reload_starts_over():
-    """New triggers get their own three intervals, counted from the reload."""
+    """New schedules get their own three intervals, counted from the reload."""
     world = World()
     world.runs(14 * MINUTE)
-    world.health.replace([Trigger(timedelta(hours=1))], world.now)
+    world.health.replace([Schedule(every=timedelta(hours=1))], world.now)
     assert world.runs(3 * HOUR) == LIVE
     assert not world.runs(1).live
     world.health.replace([], world.now)

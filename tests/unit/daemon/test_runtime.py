@@ -83,7 +83,7 @@ async def test_accounts_are_grouped_by_schedule(
     schedules: tuple[str | None, ...], more: dict[str, Any], sizes: list[int]
 ) -> None:
     """With discovery or shards the general schedule also has a group, if need be an empty one."""
-    assert [len(group.members) for group in runtime_of(*schedules, **more).groups] == sizes
+    assert [len(members) for members in runtime_of(*schedules, **more).groups.values()] == sizes
 
 
 @pytest.mark.parametrize(

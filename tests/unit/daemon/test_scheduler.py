@@ -1,37 +1,45 @@
-"""The scheduler reports each due group once, and never blocks its callee."""
+"""The scheduler starts what fires together once, by the wall clock, whatever that clock does."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
+import time_machine
+from hypothesis import given
+from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from keysync.config.settings import Schedule
-from keysync.daemon.scheduler import Group, Scheduler, group_by_schedule
-from keysync.daemon.triggers import Trigger
-from tests.support.virtual_clock import seeded
+from keysync.daemon.fire_times import following
+from keysync.daemon.scheduler import CrontabTrigger, Scheduler, group_by_schedule, trigger_of
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
-FAST, SLOW = Group(Trigger(5 * MINUTE), ("a", "b")), Group(Trigger(60 * MINUTE), ("c",))
-BOTH = (FAST, SLOW)
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+FIVE, HOURLY = Schedule(every=5 * MINUTE), Schedule(every=HOUR)
+CRONTAB = Schedule(cron="*/5 * * * *")
+BOTH = {FIVE: ["a", "b"], HOURLY: ["c"]}
 
-LeaderCallbacks = list[tuple[Group[str], ...]]
 
+class World:
+    """A running scheduler at a wall clock that only moves when it is set."""
 
-class Wall:
-    """A clock that does not move until it is set."""
+    def __init__(self, wall: time_machine.Traveller, scheduler: Scheduler[str], calls: list[list[str]]) -> None:
+        self.wall = wall
+        self.scheduler = scheduler
+        self.calls = calls
 
-    def __init__(self) -> None:
-        self.now = NOON
-
-    def __call__(self) -> datetime:
-        return self.now
+    async def at(self, moment: datetime) -> list[list[str]]:
+        """Sets the clock, has the scheduler check it, and returns the calls that follow."""
+        self.calls.clear()
+        self.wall.move_to(moment)
+        self.scheduler.check()
+        await settle()
+        return list(self.calls)
 
 
 async def settle() -> None:
@@ -40,252 +48,232 @@ async def settle() -> None:
 
 
 @asynccontextmanager
-async def running(due: Callable[..., Any], wall: Wall, *groups: Group[str]) -> AsyncIterator[Scheduler[str]]:
-    scheduler = Scheduler(groups or BOTH, due, now=wall, random=seeded())
-    scheduler.start()
-    await settle()
-    try:
-        yield scheduler
-    finally:
-        await scheduler.close()
+async def running(
+    groups: dict[Schedule, list[str]], due: Callable[[Sequence[str]], None] = lambda _members: None
+) -> AsyncIterator[World]:
+    calls: list[list[str]] = []
+
+    def record(members: Sequence[str]) -> None:
+        calls.append(list(members))
+        due(members)
+
+    with time_machine.travel(NOON, tick=False) as wall:
+        scheduler = Scheduler(groups, record, check_seconds=3600)
+        scheduler.start()
+        await settle()
+        try:
+            yield World(wall, scheduler, calls)
+        finally:
+            scheduler.close()
 
 
 def test_accounts_with_the_same_schedule_start_together():
     """One group for each distinct schedule, in order of first appearance."""
-    five, hour = Schedule(every=5 * MINUTE), Schedule(cron="0 * * * *")
-    schedules = {"a": five, "b": hour, "c": Schedule(every=5 * MINUTE)}
-    assert group_by_schedule("abc", schedules.__getitem__) == (
-        Group(Trigger(5 * MINUTE), ("a", "c")),
-        Group(Trigger(None, timedelta(0), "0 * * * *"), ("b",)),
-    )
+    schedules = {"a": FIVE, "b": CRONTAB, "c": Schedule(every=5 * MINUTE)}
+    assert group_by_schedule("abc", schedules.__getitem__) == {FIVE: ["a", "c"], CRONTAB: ["b"]}
 
 
-async def test_everything_starts_at_once_then_by_its_own_timetable():
-    """Groups that are due at the same time are passed in one call."""
-    calls: LeaderCallbacks = []
-    wall = Wall()
-    async with running(calls.append, wall) as scheduler:
-        assert calls == [BOTH]
-        assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
-        for minutes in (4, 5, 5, 9, 60):
-            wall.now = NOON + minutes * MINUTE
-            scheduler.check_due()
-            await settle()
-    assert calls == [BOTH, (FAST,), BOTH]
+async def test_each_schedule_fires_at_once_and_then_by_itself():
+    """Groups that fire at the same time are passed in one call."""
+    async with running(BOTH) as world:
+        assert world.calls == [["a", "b", "c"]]
+        assert world.scheduler.next_starts == {FIVE: NOON + 5 * MINUTE, HOURLY: NOON + HOUR}
+        assert await world.at(NOON + 4 * MINUTE) == []
+        assert await world.at(NOON + 5 * MINUTE) == [["a", "b"]]
+        assert await world.at(NOON + 5 * MINUTE) == []
+        assert await world.at(NOON + 9 * MINUTE) == []
+        assert await world.at(NOON + HOUR) == [["a", "b", "c"]]
 
 
-@pytest.mark.parametrize("every", [timedelta(milliseconds=20), timedelta(microseconds=1)])
-async def test_apscheduler_fires_in_real_time(every: timedelta):
-    """Without checks in between, starts come from APScheduler alone, even if the next is due while its job runs."""
+async def test_apscheduler_fires_in_real_time():
+    """Without a check in between, starts come from APScheduler alone."""
     calls = 0
     three = asyncio.Event()
 
-    async def due(groups: tuple[Group[str], ...]) -> None:
+    def due(_members: Sequence[str]) -> None:
         nonlocal calls
         calls += 1
         if calls >= 3:
             three.set()
 
-    quick = Group(Trigger(every), ("a",))
-    scheduler = Scheduler([quick], due, check_every=timedelta(hours=1))
+    scheduler = Scheduler({Schedule(every=timedelta(milliseconds=20)): ["a"]}, due)
     scheduler.start()
     async with asyncio.timeout(30):
         await three.wait()
-    await scheduler.close()
+    scheduler.close()
     assert calls >= 3
 
 
-async def test_it_looks_again_by_itself_although_the_clock_was_set_back():
-    """APScheduler's next job is hours away by the new clock; the regular check is not."""
-    wall, again = Wall(), asyncio.Event()
-
-    def due(groups: tuple[Group[str], ...]) -> None:
-        if wall.now < NOON:
-            again.set()
-
-    scheduler = Scheduler([FAST], due, now=wall, check_every=timedelta(milliseconds=1))
-    scheduler.start()
-    await settle()
-    scheduler._scheduler.pause()
-    wall.now = NOON - timedelta(hours=3)
-    async with asyncio.timeout(30):
-        await again.wait()
-    assert scheduler.next_starts[FAST.trigger] == wall.now + 5 * MINUTE
-    await scheduler.close()
-
-
-async def test_a_late_job_of_apscheduler_still_runs():
-    """APScheduler skips a start that is a second late by default, and there is one job only."""
-    async with running(lambda groups: None, Wall()) as scheduler:
-        scheduler.check_due()
-        alarms = scheduler._scheduler.get_jobs()
-    assert [(alarm.misfire_grace_time, alarm.coalesce, alarm.max_instances) for alarm in alarms] == [(None, True, 1)]
-
-
-async def test_a_long_stall_is_one_start_and_is_logged():
-    """A late start is made up for once, and the log says how late it was."""
-    calls: LeaderCallbacks = []
-    wall = Wall()
-    with capture_logs() as logs:
-        async with running(calls.append, wall, FAST) as scheduler:
-            wall.now = NOON + timedelta(hours=8)
-            scheduler.check_due()
-            await settle()
-            scheduler.check_due()
-            await settle()
-    assert calls == [(FAST,), (FAST,)]
-    assert [(log["event"], log["seconds"]) for log in logs] == [("schedule.late", 8 * 3600 - 300)]
-
-
-async def test_groups_that_become_due_during_a_call_are_coalesced():
-    """A slow callee gets no second call on top of the first, loses nothing, and gets no backlog."""
-    calls: LeaderCallbacks = []
-    wall, gate = Wall(), asyncio.Event()
-
-    async def due(groups: tuple[Group[str], ...]) -> None:
-        calls.append(groups)
-        await gate.wait()
-
-    async with running(due, wall) as scheduler:
-        for minutes in (5, 10, 15):
-            wall.now = NOON + minutes * MINUTE
-            scheduler.check_due()
-            await settle()
-        assert calls == [BOTH]
-        gate.set()
+async def test_the_check_repeats_by_itself():
+    """A start that APScheduler's timer would miss comes with the next check."""
+    again = asyncio.Event()
+    with time_machine.travel(NOON, tick=False) as wall:
+        scheduler = Scheduler({FIVE: ["a"]}, lambda _members: again.set(), check_seconds=0.001)
+        scheduler.start()
         await settle()
-        assert calls == [BOTH, (FAST,)]
+        again.clear()
+        wall.move_to(NOON + 5 * MINUTE)
+        async with asyncio.timeout(30):
+            await again.wait()
+        scheduler.close()
+
+
+@pytest.mark.parametrize("schedule", [FIVE, CRONTAB, Schedule(every=5 * MINUTE, jitter=4 * MINUTE)])
+async def test_after_a_long_sleep_there_is_one_start(schedule: Schedule):
+    """Eight hours of suspend are one start, and the log says how late it was."""
+    with capture_logs() as logs:
+        async with running({schedule: ["a"]}) as world:
+            expected = world.scheduler.next_starts[schedule]
+            woken = NOON + 8 * HOUR + 2 * MINUTE
+            assert await world.at(woken) == [["a"]]
+            assert await world.at(woken + timedelta(seconds=1)) == []
+            assert woken < world.scheduler.next_starts[schedule] <= woken + 5 * MINUTE + schedule.jitter
+    late = round((woken - expected).total_seconds())
+    assert [(log["event"], log["seconds"]) for log in logs] == [("schedule.late", late)]
+
+
+@pytest.mark.parametrize("back", [MINUTE, HOUR, 400 * 24 * HOUR])
+async def test_a_clock_that_was_set_back_starts_an_interval_at_once(back: timedelta):
+    """The time since the last start is unknown, so the schedule counts as overdue."""
+    async with running({FIVE: ["a"]}) as world:
+        assert await world.at(NOON - back) == [["a"]]
+        assert world.scheduler.next_starts == {FIVE: NOON - back + 5 * MINUTE}
+
+
+async def test_a_corrected_clock_starts_nothing():
+    """A step back of seconds neither starts a run nor repeats the time of a crontab."""
+    async with running({FIVE: ["a"], CRONTAB: ["b"]}) as world:
+        assert await world.at(NOON - timedelta(seconds=5)) == []
+        assert set(world.scheduler.next_starts.values()) == {NOON + 5 * MINUTE}
+
+
+async def test_a_frequent_schedule_does_not_wait_for_a_corrected_clock():
+    """A step back longer than its interval counts as overdue."""
+    quick = Schedule(every=timedelta(seconds=2))
+    async with running({quick: ["a"]}) as world:
+        assert await world.at(NOON - timedelta(seconds=5)) == [["a"]]
+
+
+async def test_a_crontab_goes_by_a_clock_that_was_set_back():
+    """The wall clock says 9, so the next time is the next after 9, not after the last start at 12."""
+    async with running({CRONTAB: ["a"]}) as world:
+        assert await world.at(NOON - 3 * HOUR + MINUTE) == []
+        assert world.scheduler.next_starts == {CRONTAB: NOON - 3 * HOUR + 5 * MINUTE}
+
+
+@given(st.lists(st.timedeltas(min_value=timedelta(minutes=-30), max_value=timedelta(hours=3)), max_size=20))
+async def test_no_course_of_the_clock_makes_a_storm_or_a_silence(steps: list[timedelta]):
+    """However the clock moves, a check starts a group once, and its next start is at most an interval away."""
+    async with running({FIVE: ["a"], CRONTAB: ["b"]}) as world:
+        now = NOON
+        for step in steps:
+            now += step
+            members = [member for call in await world.at(now) for member in call]
+            assert len(members) == len(set(members))
+            for start in world.scheduler.next_starts.values():
+                assert now < start <= now + 5 * MINUTE + MINUTE
 
 
 async def test_trigger_now_fires_all_and_moves_no_fire_time():
     """SIGUSR1 adds a start and takes none away."""
-    calls: LeaderCallbacks = []
-    wall = Wall()
-    async with running(calls.append, wall) as scheduler:
-        wall.now = NOON + 2 * MINUTE
-        scheduler.trigger_now()
+    async with running(BOTH) as world:
+        await world.at(NOON + 2 * MINUTE)
+        world.scheduler.trigger_now()
         await settle()
-        assert calls == [BOTH, BOTH]
-        assert scheduler.next_starts[FAST.trigger] == NOON + 5 * MINUTE
+        assert world.calls == [["a", "b", "c"]]
+        assert world.scheduler.next_starts[FIVE] == NOON + 5 * MINUTE
 
 
 async def test_a_reload_starts_only_what_is_new():
-    """A group that keeps its trigger keeps its fire times, with its new members."""
-    calls: LeaderCallbacks = []
-    wall = Wall()
-    more, new = Group(FAST.trigger, ("a", "z")), Group(Trigger(7 * MINUTE), ("n",))
-    async with running(calls.append, wall) as scheduler:
-        wall.now = NOON + MINUTE
-        scheduler.replace([more, new])
+    """A schedule that stays keeps its fire times, with its new members."""
+    new = Schedule(every=7 * MINUTE)
+    async with running(BOTH) as world:
+        await world.at(NOON + MINUTE)
+        world.scheduler.replace({FIVE: ["a", "z"], new: ["n"]})
         await settle()
-        wall.now = NOON + 5 * MINUTE
-        scheduler.check_due()
+        assert world.calls == [["n"]]
+        assert world.scheduler.next_starts == {FIVE: NOON + 5 * MINUTE, new: NOON + 8 * MINUTE}
+        assert await world.at(NOON + 5 * MINUTE) == [["a", "z"]]
+        world.scheduler.replace({})
+        assert world.scheduler.next_starts == {}
+
+
+async def test_a_group_that_a_reload_removed_is_not_started():
+    """Also where it has fired in the same moment."""
+    async with running(BOTH) as world:
+        world.calls.clear()
+        world.scheduler.trigger_now()
+        world.scheduler.replace({HOURLY: ["c"]})
         await settle()
-        assert calls == [BOTH, (new,), (more,)]
-        scheduler.replace([])
-        assert scheduler.next_starts == {}
+        assert world.calls == [["c"]]
 
 
-async def test_a_waiting_group_that_a_reload_removed_is_not_passed():
-    """A group that was removed while it waited is not passed."""
-    calls: LeaderCallbacks = []
-    wall, gate = Wall(), asyncio.Event()
-
-    async def due(groups: tuple[Group[str], ...]) -> None:
-        calls.append(groups)
-        await gate.wait()
-
-    async with running(due, wall) as scheduler:
-        scheduler.trigger_now()
-        scheduler.replace([SLOW])
-        gate.set()
+async def test_a_closed_scheduler_starts_nothing():
+    """Also where a group has fired in the same moment; to close it again does nothing."""
+    async with running(BOTH) as world:
+        world.calls.clear()
+        world.scheduler.trigger_now()
+        world.scheduler.close()
+        world.scheduler.trigger_now()
+        world.scheduler.replace({CRONTAB: ["n"]})
         await settle()
-        assert calls == [BOTH, (SLOW,)]
+        assert world.calls == []
 
 
-async def test_closing_waits_for_the_callee_and_cancels_nothing():
-    """The end of the clockwork tears nothing that it has set going, and nothing comes after it."""
-    ended: list[str] = []
-    wall, gate = Wall(), asyncio.Event()
-
-    async def due(groups: tuple[Group[str], ...]) -> None:
-        await gate.wait()
-        ended.append("whole")
-
-    scheduler = Scheduler(BOTH, due, now=wall)
-    scheduler.start()
-    await settle()
-    scheduler.trigger_now()
-    closing = asyncio.create_task(scheduler.close())
-    await settle()
-    assert not closing.done()
-    gate.set()
-    await closing
-    scheduler.trigger_now()
-    scheduler.replace(BOTH)
-    await scheduler.close()
-    await settle()
-    assert ended == ["whole"]
-
-
-async def test_closing_that_is_cut_off_does_not_cancel_the_callee():
-    """An impatient owner gives up waiting, and the callee goes on."""
-    ended: list[str] = []
-    gate = asyncio.Event()
-
-    async def due(groups: tuple[Group[str], ...]) -> None:
-        await gate.wait()
-        ended.append("whole")
-
-    scheduler = Scheduler(BOTH, due, now=Wall())
-    scheduler.start()
-    await settle()
-    closing = asyncio.create_task(scheduler.close())
-    await settle()
-    closing.cancel()
-    await settle()
-    gate.set()
-    await settle()
-    assert closing.cancelled()
-    assert ended == ["whole"]
-
-
-async def test_an_exception_of_the_callee_does_not_stop_the_clock():
+async def test_an_error_at_a_start_does_not_stop_the_clock():
     """Only its type is logged, and the next start happens."""
-    calls: LeaderCallbacks = []
-    wall = Wall()
 
-    def due(groups: tuple[Group[str], ...]) -> None:
-        calls.append(groups)
+    def fail(_members: Sequence[str]) -> None:
         raise ValueError("this text could be anything")
 
     with capture_logs() as logs:
-        async with running(due, wall, FAST) as scheduler:
-            wall.now = NOON + 5 * MINUTE
-            scheduler.check_due()
-            await settle()
-    assert calls == [(FAST,), (FAST,)]
+        async with running({FIVE: ["a"]}, fail) as world:
+            assert await world.at(NOON + 5 * MINUTE) == [["a"]]
     assert logs == [{"event": "schedule.failed", "exception": "ValueError", "log_level": "error"}] * 2
 
 
-async def test_a_clock_that_cannot_be_read_is_logged_and_read_again():
-    """No error in a check ends the checks."""
-    calls: LeaderCallbacks = []
-    broken = True
+async def test_a_crontab_that_never_comes_starts_once():
+    """30 February has no next start."""
+    async with running({Schedule(cron="0 0 30 2 *"): ["a"]}) as world:
+        assert world.calls == [["a"]]
+        assert world.scheduler.next_starts == {}
+        assert await world.at(NOON - HOUR) == []
 
-    def now() -> datetime:
-        if broken:
-            raise OSError
-        return NOON
 
-    scheduler = Scheduler([], calls.append, now=lambda: NOON, check_every=timedelta(milliseconds=1))
-    scheduler._now = now
-    with capture_logs() as logs:
-        scheduler.start()
-        await settle()
-        broken = False
-        scheduler.replace([FAST])
-        await settle()
-        await scheduler.close()
-    assert calls == [(FAST,)]
-    assert {log["exception"] for log in logs} == {"OSError"}
+async def test_a_day_of_a_crontab_is_a_day_of_its_zone():
+    """APScheduler computes the start from the trigger."""
+    office = Schedule(cron="0 9 * * 1-5", timezone="Asia/Tokyo")
+    async with running({office: ["a"]}) as world:
+        start = world.scheduler.next_starts[office].astimezone(ZoneInfo("Asia/Tokyo"))
+    assert (start.hour, start.weekday()) == (9, 1)
+
+
+@given(st.sampled_from([FIVE.every, HOUR]), st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=2)))
+def test_jitter_of_an_interval_is_at_most_the_interval(every: timedelta, jitter: timedelta):
+    """A start comes at its fire time or at most `jitter` later."""
+    start = trigger_of(Schedule(every=every, jitter=jitter)).get_next_fire_time(NOON, NOON)
+    assert start is not None
+    assert NOON + every <= start <= NOON + every + min(jitter, every)
+
+
+@given(st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=2)), st.integers(0, 10_000))
+def test_jitter_of_a_crontab_does_not_pass_the_next_fire_time(jitter: timedelta, minutes: int):
+    """A start lies between its fire time and the one after it."""
+    schedule = Schedule(cron="0 9-17 * * mon-fri", timezone="Asia/Tokyo", jitter=jitter)
+    now = NOON + minutes * MINUTE
+    start, first, second = (
+        CrontabTrigger(schedule).get_next_fire_time(None, now),
+        following(schedule, now),
+        following(schedule, now, 2),
+    )
+    assert start is not None
+    assert first is not None
+    assert second is not None
+    assert first <= start <= min(first + jitter, second)
+
+
+def test_jitter_spreads():
+    """Starts are drawn over the whole of the jitter."""
+    trigger = trigger_of(Schedule(cron="0 * * * *", jitter=30 * MINUTE))
+    starts = [trigger.get_next_fire_time(None, NOON) or NOON for _ in range(200)]
+    assert {(start - NOON - HOUR) // (10 * MINUTE) for start in starts} == {0, 1, 2}

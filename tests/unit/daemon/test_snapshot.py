@@ -14,10 +14,8 @@ from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
 from keysync.daemon.lease import LeaseTimings
-from keysync.daemon.scheduler import Group
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor
-from keysync.daemon.triggers import NEVER, Trigger, interval_of
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
@@ -27,7 +25,7 @@ from tests.support.runs import World, ref
 from tests.support.virtual_clock import seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
-FIVE = Trigger(timedelta(minutes=5))
+FIVE = Schedule(every=timedelta(minutes=5))
 DOWN = FailureRecord("dns", "no such host")
 DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no"))
 
@@ -73,7 +71,7 @@ class Stage:
 
     async def passed(self) -> None:
         """One run, to its end."""
-        self.supervisor.due([Group(FIVE, self.config.accounts)])
+        self.supervisor.due(self.config.accounts)
         await until(lambda: not self.supervisor._runs)
 
     def account(self, name: str) -> AccountStatus:
@@ -129,19 +127,18 @@ async def test_it_is_ready_after_the_first_run_for_good(stage: Stage):
 async def test_it_is_not_ready_while_an_account_was_never_checked(stage: Stage):
     """One that hangs holds readiness up until its deadline, and only its first time."""
     stage.world.sources["beta"].hang()
-    stage.supervisor.due([Group(FIVE, stage.config.accounts)])
+    stage.supervisor.due(stage.config.accounts)
     await until(lambda: stage.account("alpha").state == "changed")
     assert not stage.board.status().ready
     assert stage.account("beta").busy
 
 
 async def test_the_schedule_is_shown_as_text_and_by_the_next_start(stage: Stage):
-    """The earliest of all triggers; a day that never comes does not count."""
-    never = Trigger(None, cron="0 0 30 2 *")
-    stage.starts |= {never: NEVER, Trigger(timedelta(hours=1)): NOW + timedelta(seconds=900)}
+    """The earliest of all triggers; None where no schedule fires again."""
+    stage.starts |= {Schedule(every=timedelta(hours=1)): NOW + timedelta(seconds=900)}
     status = stage.board.status()
     assert (status.every, status.next_run) == ("every 5m", NOW + timedelta(seconds=200))
-    stage.starts = {never: NEVER}
+    stage.starts = {}
     stage.board.changed()
     assert stage.board.status().next_run is None
 
@@ -149,7 +146,7 @@ async def test_the_schedule_is_shown_as_text_and_by_the_next_start(stage: Stage)
 async def test_each_account_has_its_next_try():
     """By its own schedule, and later while it backs off."""
     stage = Stage("alpha", "beta", accounts={"schedule": {"every": "1h"}})
-    hourly = Trigger(timedelta(hours=1))
+    hourly = Schedule(every=timedelta(hours=1))
     stage.starts = {FIVE: NOW + timedelta(seconds=10), hourly: NOW + timedelta(seconds=20)}
     assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
     stage.world.sources["beta"].failure = CallFailed(DENIED)
@@ -282,113 +279,3 @@ async def test_stop_and_writes_come_from_the_account_states(stage: Stage):
 def test_a_schedule_in_words(schedule: Schedule, words: str):
     """As an operator says it."""
     assert schedule_text(schedule) == words
-
-
-def test_the_interval_of_a_schedule():
-    """Of a crontab, from its next time to the one after it; a day that never comes is longer than a year."""
-    assert interval_of(Schedule(every=timedelta(seconds=7)), NOW) == timedelta(seconds=7)
-    assert interval_of(Schedule(cron="*/10 * * * *"), NOW) == timedelta(minutes=10)
-    assert interval_of(Schedule(cron="0 3 * * *"), NOW) == timedelta(days=1)
-    assert interval_of(Schedule(cron="0 0 30 2 *"), NOW) == timedelta(days=366)
-
-
-async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
-    """It has checked no accounts, for any time. When it leads, it is not ready before its first run."""
-    assert stage.board.status().leader is None
-    leadership = stage.stand_by()
-    stage.board._was_ready = False
-    stage.wait(100_000)
-    leadership.read(stage.seconds)
-    leadership.other_holds("another")
-    stage.board.changed()
-    status = stage.board.status()
-    assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, ())
-    assert (status.ready_reason, status.lease_trouble) == ("standing by: another replica leads", None)
-    assert not any(account.stale or account.next_try for account in status.accounts)
-    leadership.renewed(stage.seconds)
-    stage.board.changed()
-    status = stage.board.status()
-    assert status.leader
-    assert status.next_run is not None
-    assert status.stale_accounts
-
-
-async def test_a_new_leader_calls_no_account_stale_before_it_could_check_it(stage: Stage):
-    """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
-    leadership = stage.stand_by()
-    stage.wait(100_000)
-    leadership.renewed(stage.seconds)
-    stage.board.elected()
-    assert stage.board.status().stale_accounts == ()
-    stage.wait(901)
-    leadership.renewed(stage.seconds)
-    stage.board.changed()
-    assert len(stage.board.status().stale_accounts) == 2
-
-
-async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage):
-    """Once read and not longer ago than the Lease lasts, also where it led, or was ready, before; the reason is the failure."""
-    leadership = stage.stand_by()
-
-    def seen() -> tuple[bool, str | None, str | None]:
-        stage.board.changed()
-        status = stage.board.status()
-        return status.ready, status.ready_reason, status.lease_trouble
-
-    never = "standing by, but could not take over: the Lease render/keysync was never read"
-    assert seen() == (False, never, "never_read")
-    leadership.failed("Kubernetes answered 403 Forbidden", 403)
-    assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
-    leadership.read(stage.seconds)
-    leadership.other_holds("another")
-    stage.wait(10)
-    assert seen() == (True, "standing by: another replica leads", None)
-    leadership.failed("Kubernetes answered 403 Forbidden", 403)
-    stage.wait(1)
-    old = "standing by, but could not take over: the Lease render/keysync was last read 11 s ago"
-    assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "stale")
-    leadership.renewed(stage.seconds)
-    assert seen() == (True, None, None)
-    stage.wait(10)
-    assert stage.board.status().leader is False
-    assert seen()[0]
-    stage.wait(1)
-    assert seen() == (False, old, "stale")
-
-
-async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):
-    """A role that lacks `update`: the Lease is read, and the sentence says what keeps the replica from leading."""
-    leadership = stage.stand_by()
-    leadership.read(stage.seconds)
-    leadership.failed("Kubernetes answered 403 Forbidden", 403)
-    status = stage.board.status()
-    assert status.ready
-    assert status.ready_reason == (
-        "standing by: no other replica holds the Lease render/keysync, and this one has not taken it yet: "
-        "Kubernetes answered 403 Forbidden"
-    )
-
-
-async def test_a_leader_is_ready_after_its_first_run(stage: Stage):
-    """Before its election, while no Lease was read, it is not either."""
-    leadership = stage.stand_by()
-    assert not stage.board.status().ready
-    leadership.renewed(stage.seconds)
-    stage.board.changed()
-    assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first run is not done")
-    await stage.passed()
-    assert (stage.board.status().ready, stage.board.status().ready_reason) == (True, None)
-
-
-async def test_it_says_from_when_on_a_run_is_overdue(stage: Stage):
-    """Three intervals after the latest start; never on a standby."""
-    assert stage.board.status().overdue == NOW + timedelta(minutes=15)
-    stage.wait(60)
-    stage.health.run_started("p", stage.instant(), 60.0)
-    stage.health.run_ended("p")
-    stage.board.changed()
-    assert stage.board.status().overdue == NOW + timedelta(minutes=16)
-    stage.stand_by()
-    stage.board.discovery_complete = True
-    stage.board.changed()
-    assert (stage.board.status().overdue, stage.board.status().discovery_complete) == (None, None)

@@ -10,19 +10,17 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.config.settings import Account
+from keysync.config.settings import Account, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.backoff import BackoffPolicy
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.scheduler import Group
 from keysync.daemon.supervisor import Supervisor, entries_of, next_try
-from keysync.daemon.triggers import Trigger
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from tests.support.memory_generation import MemoryGeneration, config_of, entries, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
 
-FIVE = Trigger(timedelta(minutes=5))
+FIVE = Schedule(every=timedelta(minutes=5))
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 DENIED = CallFailed(FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no")))
 
@@ -55,7 +53,7 @@ class Stage:
 
     def due(self) -> None:
         """Fires all triggers."""
-        self.supervisor.due([Group(FIVE, self.supervisor.generation.accounts)])
+        self.supervisor.due(self.supervisor.generation.accounts)
 
     async def idle(self) -> None:
         """Waits until no run is under way."""
@@ -426,7 +424,7 @@ async def test_memory_is_trimmed_after_a_run():
     )
     account_states.cover(entries(generation.config))
     world.sources["fine"].hang()
-    supervisor.due([Group(FIVE, generation.accounts)])
+    supervisor.due(generation.accounts)
     await turns()
     assert tidied == []
     gate = world.sources["fine"].gate
