@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
-from keysync.config.settings import Account, Config, Credential, Discover
+from keysync.config.model import Account, Config, Credential, Discover
 from keysync.names import fold
 
 RoleKey: TypeAlias = Literal[

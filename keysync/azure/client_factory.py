@@ -21,7 +21,7 @@ from keysync.azure.rate_limit import ArmRateLimiter
 from keysync.azure.retry import Caller
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import CallAdmission
-from keysync.config.settings import Config, Credential, Discover
+from keysync.config.model import Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.names import fold
 

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-from keysync.config import settings
+from keysync.config import model
 from keysync.errors import UsageError
 from keysync.files import irregular_reason
 
@@ -19,11 +19,11 @@ _FILE_VARIABLES: Final = {
 }
 
 
-def check_environment(credential: settings.Credential) -> None:
+def check_environment(credential: model.Credential) -> None:
     """Raises UsageError if variables or files that `credential` reads are missing or unusable."""
-    if isinstance(credential, settings.WorkloadIdentityCredential):
+    if isinstance(credential, model.WorkloadIdentityCredential):
         _check_mounted_token(credential)
-    if isinstance(credential, settings.EnvironmentCredential):
+    if isinstance(credential, model.EnvironmentCredential):
         _check_variables()
     for name in _FILE_VARIABLES.get(credential.type, ()):
         path = os.environ.get(name)
@@ -32,13 +32,13 @@ def check_environment(credential: settings.Credential) -> None:
             raise UsageError(f"credential: {credential.type}: {name}={path}: {problem}")
 
 
-def token_file_of(credential: settings.Credential) -> Path | None:
+def token_file_of(credential: model.Credential) -> Path | None:
     """The token file that azure-identity itself reads, repeatedly, for `credential`; None if it reads none."""
-    path = os.environ.get(TOKEN_FILE_VARIABLE) if isinstance(credential, settings.DefaultCredential) else None
+    path = os.environ.get(TOKEN_FILE_VARIABLE) if isinstance(credential, model.DefaultCredential) else None
     return Path(path) if path else None
 
 
-def _check_mounted_token(credential: settings.WorkloadIdentityCredential) -> None:
+def _check_mounted_token(credential: model.WorkloadIdentityCredential) -> None:
     """Checks the token file in the variable. Loading the configuration has checked one that is named there."""
     path = os.environ.get(TOKEN_FILE_VARIABLE)
     if credential.token_file is None and path and not os.access(path, os.R_OK):

@@ -18,7 +18,7 @@ from keysync.azure.credential_environment import TOKEN_FILE_VARIABLE, check_envi
 from keysync.azure.sign_in import sign_in_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
-from keysync.config import settings
+from keysync.config import model
 from keysync.errors import UsageError
 from keysync.files import read_small, secret_text
 from keysync.secret.redact import Redactor
@@ -58,7 +58,7 @@ class Credentials:
         self._transport = transport
         self._redactor = redactor
         self._timeout = timeout
-        self._opened: dict[settings.Credential, SingleFlightCredential] = {}
+        self._opened: dict[model.Credential, SingleFlightCredential] = {}
         # The redactor's references are weak; these keep the values for as long as the credentials exist.
         self._secrets: list[SecretValue] = []
         for name in _SECRET_VARIABLES:
@@ -66,7 +66,7 @@ class Credentials:
                 # azure-identity would use the variable with its white space.
                 os.environ[name] = self._remember(secret_text(os.environ[name]))
 
-    async def open(self, credential: settings.Credential) -> SingleFlightCredential:
+    async def open(self, credential: model.Credential) -> SingleFlightCredential:
         """The opened `credential`. Raises UsageError if a file or variable that it needs is unusable."""
         if credential not in self._opened:
             check_environment(credential)
@@ -87,14 +87,14 @@ class Credentials:
 
     def _single_flight(
         self,
-        credential: settings.Credential,
+        credential: model.Credential,
         build: Callable[[], Any],
         name: str,
         *,
         expires_at: datetime | None,
     ) -> SingleFlightCredential:
         try:
-            patience = _PATIENCE if isinstance(credential, settings.ManagedIdentityCredential) else 0.0
+            patience = _PATIENCE if isinstance(credential, model.ManagedIdentityCredential) else 0.0
             return SingleFlightCredential(
                 build,
                 name,
@@ -106,36 +106,36 @@ class Credentials:
             )
         except (*UNREADABLE, OSError) as error:
             # The SDK validates its arguments, such as a tenant's name, and files in variables.
-            file = credential.certificate_file if isinstance(credential, settings.ClientCertificateCredential) else None
+            file = credential.certificate_file if isinstance(credential, model.ClientCertificateCredential) else None
             subject = f"certificate_file: {file}" if file else credential.type
             raise UsageError(f"credential: {subject}: {error}") from error
 
-    def _builder(self, credential: settings.Credential, certificate: dict[str, Any]) -> Callable[[], Any]:
+    def _builder(self, credential: model.Credential, certificate: dict[str, Any]) -> Callable[[], Any]:
         """A function that makes the SDK's credential, each time it is called. Lambdas, as a `partial` prints its arguments."""
         sdk_options = self._sdk_options()
         match credential:
-            case settings.DefaultCredential():
+            case model.DefaultCredential():
                 # It tries the developer's own tools, such as az, last.
                 return lambda: identity.DefaultAzureCredential(
                     exclude_interactive_browser_credential=True, **sdk_options
                 )
-            case settings.EnvironmentCredential():
+            case model.EnvironmentCredential():
                 return lambda: identity.EnvironmentCredential(**sdk_options)
-            case settings.WorkloadIdentityCredential():
+            case model.WorkloadIdentityCredential():
                 return _workload_identity(credential, sdk_options)
-            case settings.ManagedIdentityCredential():
+            case model.ManagedIdentityCredential():
                 arguments = _without_none({"client_id": credential.client_id})
                 return lambda: identity.ManagedIdentityCredential(**arguments, **self._managed_identity_options())
-            case settings.ClientSecretCredential():
+            case model.ClientSecretCredential():
                 secret = self._secret(credential)
                 return lambda: identity.ClientSecretCredential(
                     credential.tenant_id, credential.client_id, secret, **sdk_options
                 )
-            case settings.ClientCertificateCredential():
+            case model.ClientCertificateCredential():
                 return lambda: identity.CertificateCredential(
                     credential.tenant_id, credential.client_id, **certificate, **sdk_options
                 )
-            case settings.AzureCliCredential():
+            case model.AzureCliCredential():
                 return lambda: identity.AzureCliCredential(**_without_none({"tenant_id": credential.tenant_id}))
 
     def _sdk_options(self) -> dict[str, Any]:
@@ -151,7 +151,7 @@ class Credentials:
     def _managed_identity_options(self) -> dict[str, Any]:
         return {"transport": self._transport, "retry_total": 0}
 
-    def _secret(self, credential: settings.ClientSecretCredential) -> str:
+    def _secret(self, credential: model.ClientSecretCredential) -> str:
         if credential.client_secret is not None:
             return self._remember(credential.client_secret.read())
         text = _text(credential.client_secret_file, "client_secret_file")
@@ -159,9 +159,9 @@ class Credentials:
             raise UsageError(f"credential: client_secret_file: {credential.client_secret_file} is empty")
         return self._remember(text)
 
-    def _certificate(self, credential: settings.Credential) -> dict[str, Any]:
+    def _certificate(self, credential: model.Credential) -> dict[str, Any]:
         """azure-identity's arguments for a certificate and its password, read once; empty for other types."""
-        if not isinstance(credential, settings.ClientCertificateCredential):
+        if not isinstance(credential, model.ClientCertificateCredential):
             return {}
         arguments: dict[str, Any] = {"certificate_data": _read(credential.certificate_file, "certificate_file")}
         if credential.password_file is not None:
@@ -174,9 +174,7 @@ class Credentials:
         return text
 
 
-def _workload_identity(
-    credential: settings.WorkloadIdentityCredential, sdk_options: dict[str, Any]
-) -> Callable[[], Any]:
+def _workload_identity(credential: model.WorkloadIdentityCredential, sdk_options: dict[str, Any]) -> Callable[[], Any]:
     """A credential that reads its token file for each request.
 
     The SDK's WorkloadIdentityCredential caches the content for ten minutes, sends an empty one, and does not say which file is
@@ -217,12 +215,12 @@ def _assertion(source: str, path: Path) -> str:
 
 
 def _expiry(
-    credential: settings.Credential, certificate_data: bytes | None = None, password: str | None = None
+    credential: model.Credential, certificate_data: bytes | None = None, password: str | None = None
 ) -> datetime | None:
     """When the certificate of `credential` expires; None for other types, whose expiry is unknown or irrelevant."""
     if certificate_data is not None:
         return expiry_of(certificate_data, password.encode() if password else None)
-    if isinstance(credential, settings.EnvironmentCredential) and not os.environ.get("AZURE_CLIENT_SECRET"):
+    if isinstance(credential, model.EnvironmentCredential) and not os.environ.get("AZURE_CLIENT_SECRET"):
         return _expiry_in_environment()
     return None
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Final
 
-from keysync.config import settings
+from keysync.config import model
 
 _TENANT: Final = "`tenant_id` of the credential"
 _CLIENT: Final = "`client_id` of the credential"
@@ -32,20 +32,20 @@ UNKNOWN: Final = SignIn(
 """For a failure that was not raised by a configured credential."""
 
 
-def sign_in_of(credential: settings.Credential) -> SignIn:
+def sign_in_of(credential: model.Credential) -> SignIn:
     """The settings of `credential`, or the environment variables it uses instead."""
     match credential:
-        case settings.DefaultCredential() | settings.EnvironmentCredential():
+        case model.DefaultCredential() | model.EnvironmentCredential():
             return SignIn(credential.type, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", _proof_in_environment())
-        case settings.WorkloadIdentityCredential(token_file=file):
+        case model.WorkloadIdentityCredential(token_file=file):
             tenant = _TENANT if credential.tenant_id else "AZURE_TENANT_ID"
             client = _CLIENT if credential.client_id else "AZURE_CLIENT_ID"
             name = "AZURE_FEDERATED_TOKEN_FILE"
             proof = f"token_file: {file}" if file else f"{name}={os.environ.get(name, '')}"
             return SignIn(credential.type, tenant, client, proof)
-        case settings.ClientSecretCredential(client_secret_file=file, client_secret=variable):
+        case model.ClientSecretCredential(client_secret_file=file, client_secret=variable):
             return SignIn(credential.type, proof=f"client_secret_file: {file}" if variable is None else variable.name)
-        case settings.ClientCertificateCredential(certificate_file=file):
+        case model.ClientCertificateCredential(certificate_file=file):
             return SignIn(credential.type, proof=f"certificate_file: {file}")
         case _:
             return SignIn(credential.type)

@@ -13,7 +13,7 @@ from keysync.cli.compose import AppOptions, open_app, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.names import natural
 from keysync.report.console import Console, Span, to_json
 from keysync.report.text import account_name

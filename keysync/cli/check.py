@@ -26,7 +26,7 @@ from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import Interruption, interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed
 from keysync.report.causes import many

@@ -18,7 +18,7 @@ from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
 from keysync.calls import CallAdmission, CallObserver, Operation
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor

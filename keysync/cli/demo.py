@@ -17,7 +17,7 @@ from keysync.cli.run import serve
 from keysync.cli.signals import Interruption, interruptible
 from keysync.cli.streams import console_for, reader_is_gone
 from keysync.config import models
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.emulator import Emulator, EmulatorData
 from keysync.names import natural
 from keysync.report.console import Console, Span

@@ -14,7 +14,7 @@ from keysync import __version__
 from keysync.config.isolated import Reading
 
 if TYPE_CHECKING:  # `--help` and `--version` must not import what a sync run needs
-    from keysync.config.settings import Config
+    from keysync.config.model import Config
     from keysync.logs import LogFormat
     from keysync.sources.shard import Shard
     from keysync.sync.model import Adoption

@@ -24,7 +24,7 @@ from keysync.cli.runtime import RuntimeFactory
 from keysync.cli.signals import DaemonSignals, Interruption, interruptible
 from keysync.config.isolated import read_config
 from keysync.config.locate import find_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.daemon import Daemon

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from prometheus_client import CollectorRegistry
 
 from keysync.cli.options import Options
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.account_state import STALE_INTERVALS
 from keysync.daemon.fire_times import following, interval_of
 from keysync.report.metrics import Metrics

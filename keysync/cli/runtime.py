@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from keysync.azure.circuit_breaker import Breakers
 from keysync.cli.compose import AppOptions, open_app
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.leader import Leader
 from keysync.daemon.runtime import Runtime

@@ -14,7 +14,7 @@ from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.names import fold

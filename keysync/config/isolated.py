@@ -21,7 +21,7 @@ from keysync.config.locate import find_config, is_there
 from keysync.errors import ConfigError, Finding
 
 if TYPE_CHECKING:
-    from keysync.config.settings import Config
+    from keysync.config.model import Config
 
 _PARSER: Final = "keysync.config.load"
 _DEADLINE_SECONDS: Final = 120.0  # a slow machine needs a quarter of it for the largest accepted file

@@ -12,9 +12,9 @@ from keysync.config import models
 from keysync.config.document import Document
 from keysync.config.files import problem_with
 from keysync.config.formats import split_listen
+from keysync.config.model import Config
 from keysync.config.plain_values import is_list, is_mapping
 from keysync.config.printable import Location
-from keysync.config.settings import Config
 from keysync.config.validate import validate
 from keysync.config.yaml import read_document
 from keysync.errors import Finding

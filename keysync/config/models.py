@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from keysync.config import settings
+from keysync.config import model
 from keysync.config.environment import FromEnvironment
 from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, nearest
 from keysync.config.plain_values import is_list, is_mapping
@@ -70,16 +70,16 @@ class Strict(BaseModel):
         extra="forbid", frozen=True, hide_input_in_errors=True, allow_inf_nan=False, defer_build=True
     )
 
-    def plain(self) -> Any:  # noqa: ANN401  # the class of the same name in `settings`
-        """The same as an instance of the class of the same name in `settings`."""
+    def plain(self) -> Any:  # noqa: ANN401  # the class of the same name in `model`
+        """The same as an instance of the class of the same name in `model`."""
         return _plain(self, {})
 
 
 def _plain(value: object, known: dict[object, object]) -> Any:  # noqa: ANN401  # the type depends on `value`
-    """Converts `value` to classes of `settings`. Equal results share one object, to save memory with thousands of accounts."""
+    """Converts `value` to classes of `model`. Equal results share one object, to save memory with thousands of accounts."""
     plain: Any
     if isinstance(value, Strict):
-        kind = getattr(settings, type(value).__name__)
+        kind = getattr(model, type(value).__name__)
         plain = kind(**{name: _plain(getattr(value, name), known) for name in type(value).model_fields})
     elif is_mapping(value):
         return {name: _plain(item, known) for name, item in value.items()}
@@ -180,27 +180,27 @@ _SECRET_SCHEMA = {"type": "string", "pattern": r"^\$\{[A-Za-z_][A-Za-z0-9_]*\}$"
 def _from_environment(expectation: str, file_key: str) -> PlainValidator:
     """Accepts a value only from an environment variable. `expectation` and `file_key` are for messages."""
 
-    def check(value: object) -> settings.EnvironmentVariable:
-        if isinstance(value, settings.EnvironmentVariable):
+    def check(value: object) -> model.EnvironmentVariable:
+        if isinstance(value, model.EnvironmentVariable):
             return value
         if not isinstance(value, FromEnvironment) or value.variable is None:
             raise problem(_SECRET_REFUSED, f"write ${{NAME}} for an environment variable, or use {file_key}")
         if value == "":
             raise problem(f"the environment variable is empty, expected {expectation}")
-        return settings.EnvironmentVariable(value.variable)
+        return model.EnvironmentVariable(value.variable)
 
     return PlainValidator(check)
 
 
 ClientSecret = Annotated[
-    settings.EnvironmentVariable,
+    model.EnvironmentVariable,
     _from_environment("a client secret", "client_secret_file"),
     WithJsonSchema(_SECRET_SCHEMA),
 ]
 """A client secret from an environment variable."""
 
 SigningSecret = Annotated[
-    settings.EnvironmentVariable,
+    model.EnvironmentVariable,
     _from_environment("a signing secret", "secret_file"),
     WithJsonSchema(_SECRET_SCHEMA),
 ]
@@ -621,7 +621,7 @@ class Notify(Strict):
     secret: SigningSecret | None = Field(
         default=None, description="${NAME} of an environment variable with that secret, never the secret itself."
     )
-    events: Annotated[List[settings.NotifyEvent], Field(min_length=1)] = Field(
+    events: Annotated[List[model.NotifyEvent], Field(min_length=1)] = Field(
         default=("changed", "failed", "recovered", "stopped"),
         description="The events to send. `stopped` also sends `released`, when the stop ends.",
     )
@@ -783,10 +783,10 @@ class Config(Strict):
             )
         return value
 
-    _settings: settings.Config = PrivateAttr()
+    _settings: model.Config = PrivateAttr()
 
-    def plain(self) -> settings.Config:
-        """The configuration as `settings.Config`, which validation has made."""
+    def plain(self) -> model.Config:
+        """The configuration as `model.Config`, which validation has made."""
         return self._settings
 
     @model_validator(mode="wrap")
@@ -832,7 +832,7 @@ def _vault_references(data: Mapping[str, Any]) -> Iterator[tuple[Location, Any]]
                 yield (key, index, "vaults", position), name
 
 
-def _no_accounts(config: settings.Config) -> Iterator[LocatedError]:
+def _no_accounts(config: model.Config) -> Iterator[LocatedError]:
     if not config.accounts and not config.discover:
         yield (
             (),
@@ -843,13 +843,13 @@ def _no_accounts(config: settings.Config) -> Iterator[LocatedError]:
         )
 
 
-def _orphans_without_owner(config: settings.Config) -> Iterator[LocatedError]:
+def _orphans_without_owner(config: model.Config) -> Iterator[LocatedError]:
     if config.orphans != "keep" and config.owner is None:
         message = f"orphans: {config.orphans} needs an owner: it affects only secrets with the tag of this owner"
         yield ("orphans",), problem(message, "set `owner` to a name for this installation, or set orphans: keep")
 
 
-def _duplicate_accounts(config: settings.Config) -> Iterator[LocatedError]:
+def _duplicate_accounts(config: model.Config) -> Iterator[LocatedError]:
     seen: dict[str, int] = {}
     for index, account in enumerate(config.accounts):
         first = seen.setdefault(account.key, index)
@@ -857,7 +857,7 @@ def _duplicate_accounts(config: settings.Config) -> Iterator[LocatedError]:
             yield ("accounts", index, "name"), problem(f"this account is also accounts[{first}]", "remove one")
 
 
-def _conflicts(config: settings.Config) -> Iterator[LocatedError]:
+def _conflicts(config: model.Config) -> Iterator[LocatedError]:
     """Two keys that would be written to one secret. Duplicate accounts are excluded: they have an error already."""
     writers: dict[tuple[str, str], tuple[str, str]] = {}
     for index, account in enumerate(config.accounts):
@@ -874,7 +874,7 @@ def _conflicts(config: settings.Config) -> Iterator[LocatedError]:
                 )
 
 
-def _duplicate_vaults(config: settings.Config) -> Iterator[LocatedError]:
+def _duplicate_vaults(config: model.Config) -> Iterator[LocatedError]:
     """Two names of one vault in a `discover` entry, which would write each secret twice. `_conflicts` covers `accounts`."""
     for index, entry in enumerate(config.discover):
         seen: dict[str, str] = {}
@@ -886,7 +886,7 @@ def _duplicate_vaults(config: settings.Config) -> Iterator[LocatedError]:
                 yield ("discover", index, "vaults", position), problem(message, "remove one")
 
 
-def _targets(config: settings.Config, account: settings.Account) -> Iterator[tuple[str, str, str]]:
+def _targets(config: model.Config, account: model.Account) -> Iterator[tuple[str, str, str]]:
     """Each (vault, key, secret name) that an account writes to."""
     for vault in account.vaults:
         if vault in config.vaults:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
-from keysync.config.settings import Account, Schedule
+from keysync.config.model import Account, Schedule
 from keysync.daemon.fire_times import following
 from keysync.failures import FailureRecord
 from keysync.names import fold

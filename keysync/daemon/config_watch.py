@@ -16,7 +16,7 @@ from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Final, cast
 
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.errors import ConfigError, Finding
 from keysync.files import open_regular
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import structlog
 
 from keysync.calls import BreakerStates
-from keysync.config.settings import Account, Config, Schedule
+from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.fire_times import interval_of

@@ -10,7 +10,7 @@ from typing import Final
 from cronsim import CronSim, CronSimError
 
 from keysync.config.formats import zone_of
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 
 _COMPARED: Final = 12
 

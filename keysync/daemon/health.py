@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import structlog
 
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.fire_times import following
 
 _INTERVALS: Final = 3

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import structlog
 
 from keysync.calls import CallAdmission, CallPermit
-from keysync.config.settings import LeaderElection
+from keysync.config.model import LeaderElection
 from keysync.daemon.lease import LeadershipChange, LeaseState, LeaseTimings
 from keysync.errors import UsageError
 from keysync.failures import CallFailed, FailureRecord

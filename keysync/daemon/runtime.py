@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
-from keysync.config.settings import Account, Config, Schedule
+from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.leader import Leader
 from keysync.daemon.scheduler import group_by_schedule, utc_now

@@ -13,7 +13,7 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.base import BaseTrigger
 from apscheduler.triggers.interval import IntervalTrigger
 
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.fire_times import crontab_times
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from keysync import __version__
 from keysync.calls import BreakerState, BreakerStates
 from keysync.config.formats import format_duration
-from keysync.config.settings import Account, Config, Schedule
+from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates, Entry, account_status, is_stale
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader

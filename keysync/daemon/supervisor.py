@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 
 import structlog
 
-from keysync.config.settings import Account, Config, Schedule
+from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates, Entry
 from keysync.daemon.backoff import Backoff
 from keysync.daemon.health import Health, Instant

@@ -10,7 +10,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.hints import hint_for
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.retry import Caller
-from keysync.config.settings import Account, Credential
+from keysync.config.model import Account, Credential
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchAccount

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.names import fold
 from keysync.sources.filters import SkippedAccount
 

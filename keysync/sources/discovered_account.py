@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import ListedAccount

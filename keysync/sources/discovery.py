@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from keysync.config.settings import Account, Discover
+from keysync.config.model import Account, Discover
 from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.sources.arm_id import AccountId

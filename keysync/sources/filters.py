@@ -11,7 +11,7 @@ from sys import intern
 from typing import Final
 
 from keysync.config.formats import GUID, RESOURCE_GROUP, SECRET_NAME, nearest
-from keysync.config.settings import Account, Discover
+from keysync.config.model import Account, Discover
 from keysync.names import fold
 from keysync.sources.listing import ListedAccount
 

@@ -10,7 +10,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.policies import RAW_LIST_ENTRIES
 from keysync.azure.retry import Caller
-from keysync.config.settings import Discover
+from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.sources.existence import LIST_ACCOUNTS

@@ -17,7 +17,7 @@ from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
 
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.settings import Discover
+from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.sources.list_batch import MAX_PAGES

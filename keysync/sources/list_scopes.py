@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
-from keysync.config.settings import Discover
+from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator
 from keysync.sources.discovered_account import DiscoveredAccount
 from keysync.sources.filters import AccountFilter

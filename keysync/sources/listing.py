@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol, cast
 
-from keysync.config.settings import Discover
+from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.sources.arm_id import AccountId

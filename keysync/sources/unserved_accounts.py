@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.names import fold
 from keysync.sources.filters import SkippedAccount
 

@@ -9,7 +9,7 @@ from typing import Any, Final, TypeAlias
 
 import structlog
 
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural

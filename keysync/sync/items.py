@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar, overload
 
-from keysync.config.settings import Account, Config, Vault
+from keysync.config.model import Account, Config, Vault
 from keysync.names import fold
 from keysync.sources.interface import KEY_NAMES, KeySource
 from keysync.sources.single_flight import SingleFlightSource

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter

@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from tests.benchmarks.fleets import Fleet
 from tests.support.settings import config_of
 

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from keysync import logs
 from keysync.cli.compose import App, AppOptions, open_app
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.daemon.account_state import Entry
 from keysync.sync.observers import RunObserver
 from keysync.sync.run import SyncRun

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from keysync.config import models
-from keysync.config.settings import Config, Discover, LeaderElection
+from keysync.config.model import Config, Discover, LeaderElection
 
 
 def config_of(document: Mapping[str, Any]) -> Config:

@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 import structlog
 
 from keysync import logs
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.fire_times import following
 from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault

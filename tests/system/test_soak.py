@@ -22,7 +22,7 @@ import pytest
 from keysync.cli.run import serve
 from keysync.cli.signals import interruptible
 from keysync.config.load import load_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault

@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 
 from keysync.cli.main import app
 from keysync.config.load import load_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon import leader_election
 from keysync.sources.shard import Shard, shard_of
 from keysync.web.app import make_web_app

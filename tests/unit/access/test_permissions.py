@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from keysync.access.permissions import ROLES, Grant, covering, is_written, permissions_of
 from keysync.azure.hints import key_vault, resource_manager
-from keysync.config.settings import Account, Config, Discover
+from keysync.config.model import Account, Config, Discover
 from tests.support.settings import config_of
 
 SUBSCRIPTIONS = [f"{digit * 8}-0000-0000-0000-000000000000" for digit in "12"]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from keysync.access.roles import MAX_SCOPES, plan_roles, render_json, to_dict
 from keysync.access.script import render_script
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from tests.support.az import AzRun, run_with_az
 from tests.support.settings import config_of
 

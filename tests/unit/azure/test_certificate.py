@@ -24,7 +24,7 @@ from keysync.azure.certificate import expiry_of
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, _expiry
 from keysync.azure.transport import open_transport
-from keysync.config import settings
+from keysync.config import model
 from keysync.errors import UsageError
 from keysync.files import read_small
 from keysync.secret.redact import Redactor
@@ -79,9 +79,9 @@ def test_the_expiry_of_a_credential_is_that_of_its_certificate(tmp_path, monkeyp
     path = tmp_path / "sp.pem"
     path.write_bytes(PRIVATE + pem(END))
     ids = {"tenant_id": "t", "client_id": "c"}
-    configured = settings.ClientCertificateCredential(certificate_file=path, password_file=None, **ids)
+    configured = model.ClientCertificateCredential(certificate_file=path, password_file=None, **ids)
     assert _expiry(configured, path.read_bytes()) == END
-    environment = settings.EnvironmentCredential()
+    environment = model.EnvironmentCredential()
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
     assert _expiry(environment) == END
@@ -89,7 +89,7 @@ def test_the_expiry_of_a_credential_is_that_of_its_certificate(tmp_path, monkeyp
     assert _expiry(environment) is None
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
     assert _expiry(environment) is None
-    assert _expiry(settings.DefaultCredential()) is None
+    assert _expiry(model.DefaultCredential()) is None
 
 
 @asynccontextmanager
@@ -99,8 +99,8 @@ async def open_credentials() -> AsyncIterator[Credentials]:
         yield Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=1)
 
 
-def credential_of(path: Path, password: Path | None = None) -> settings.ClientCertificateCredential:
-    return settings.ClientCertificateCredential("t", "c", path, password)
+def credential_of(path: Path, password: Path | None = None) -> model.ClientCertificateCredential:
+    return model.ClientCertificateCredential("t", "c", path, password)
 
 
 async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

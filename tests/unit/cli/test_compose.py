@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from keysync.cli.compose import AppOptions, open_app
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard, share_of
 from keysync.sync.inventory import resolve, static_only

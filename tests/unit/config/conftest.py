@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from keysync.config.load import load_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.errors import ConfigError, Finding
 
 RIGHT = """\

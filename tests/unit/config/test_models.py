@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from keysync.config import models, settings
+from keysync.config import model, models
 from keysync.config.formats import format_duration
 from keysync.config.models import (
     Account,
@@ -35,7 +35,7 @@ def test_defaults_match_the_contract(load):
     """A key that is not set has its documented default."""
     config = load()
     assert config.cloud == "public"
-    assert config.credential == settings.DefaultCredential()
+    assert config.credential == model.DefaultCredential()
     assert (config.schedule.every, config.schedule.jitter) == (timedelta(minutes=5), timedelta(0))
     assert (config.limits.update_percent, config.limits.creates, config.limits.removal_percent) == (100, 500, 10)
     seconds = [config.timeouts.request, config.timeouts.account, config.timeouts.collect, config.timeouts.shutdown]
@@ -83,7 +83,7 @@ def test_guid_is_lower_case():
 def test_cloud_can_be_a_mapping(load):
     """A cloud without a name has its endpoints in a mapping."""
     cloud = load(RIGHT + "cloud: {authority: https://login.x/, resource_manager: https://arm.x:8443}\n").cloud
-    assert isinstance(cloud, settings.CloudMapping)
+    assert isinstance(cloud, model.CloudMapping)
     assert (cloud.authority, cloud.resource_manager) == ("https://login.x", "https://arm.x:8443")
 
 
@@ -91,8 +91,8 @@ def test_client_secret_is_an_environment_variable(load):
     """The configuration holds the name of the variable, not the secret."""
     text = RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n"
     credential = load(text, {"S": "hunter2"}).credential
-    assert isinstance(credential, settings.ClientSecretCredential)
-    assert credential.client_secret == settings.EnvironmentVariable("S")
+    assert isinstance(credential, model.ClientSecretCredential)
+    assert credential.client_secret == model.EnvironmentVariable("S")
     assert "hunter2" not in repr(credential)
 
 
@@ -126,7 +126,7 @@ def test_webhook_is_optional_and_has_defaults(load):
     assert notify.url == "https://hooks.example.com/a/?b=c"
     assert notify.events == ("changed", "failed", "recovered", "stopped")
     assert notify.timeout == timedelta(seconds=10)
-    assert notify.secret == settings.EnvironmentVariable("S")
+    assert notify.secret == model.EnvironmentVariable("S")
     assert "hunter2" not in repr(notify)
 
 
@@ -181,7 +181,7 @@ def test_wrong_webhook_setting_is_reported(findings, old, new, key, message):
 def test_vaults_and_accounts_may_have_their_own_credential(load):
     """The type of such a credential selects its class too."""
     text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")
-    assert isinstance(load(text).vaults["main"].credential, settings.ManagedIdentityCredential)
+    assert isinstance(load(text).vaults["main"].credential, model.ManagedIdentityCredential)
 
 
 def test_configuration_is_immutable(load):
@@ -252,11 +252,11 @@ def test_impossible_election_times_are_errors(findings, old, new, key, message):
 
 
 @pytest.mark.parametrize(
-    "model", [item for item in vars(models).values() if isinstance(item, type) and issubclass(item, models.Strict)]
+    "kind", [item for item in vars(models).values() if isinstance(item, type) and issubclass(item, models.Strict)]
 )
-def test_settings_have_the_fields_of_their_models(model):
-    """Each model and its dataclass in `settings` have the same fields."""
-    if model is not models.Strict:
-        counterpart = getattr(settings, model.__name__)
-        assert {item.name for item in fields(counterpart) if item.init} == set(model.model_fields)
+def test_settings_have_the_fields_of_their_models(kind):
+    """Each model and its dataclass in `model` have the same fields."""
+    if kind is not models.Strict:
+        counterpart = getattr(model, kind.__name__)
+        assert {item.name for item in fields(counterpart) if item.init} == set(kind.model_fields)
         assert counterpart.__dictoffset__ == 0, "slots avoid a dict for each object"

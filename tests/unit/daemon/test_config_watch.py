@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from keysync.config.load import load_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.daemon.config_watch import Changed, ConfigChange, ConfigWatch, Lost, Refused, Restored, named_files
 from keysync.errors import ConfigError
 from tests.support.certificates import certificate_pem

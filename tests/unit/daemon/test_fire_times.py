@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.fire_times import following, interval_of
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.health import Health, Instant, Liveness, Watchdog, stack_of
 
 START = Instant(datetime(2026, 6, 5, 12, tzinfo=UTC), 1000.0)  # a Friday

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.config.settings import Account, Config
+from keysync.config.model import Account, Config
 from keysync.daemon.runtime import Runtime
 from keysync.sources.shard import Shard
 from keysync.sync.inventory import Inventory

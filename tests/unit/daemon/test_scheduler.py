@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.fire_times import following
 from keysync.daemon.scheduler import CrontabTrigger, Scheduler, group_by_schedule, trigger_of
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from keysync.azure.circuit_breaker import Breakers
-from keysync.config.settings import Schedule
+from keysync.config.model import Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from keysync.config.settings import Account, Schedule
+from keysync.config.model import Account, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.backoff import BackoffPolicy
 from keysync.daemon.health import Health, Instant

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 
 from keysync.cli.main import app
 from keysync.config.load import load_config
-from keysync.config.settings import Config
+from keysync.config.model import Config
 from keysync.emulator import load_data
 from keysync.errors import KeysyncError
 from tests.support import reference

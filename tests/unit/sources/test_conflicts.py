@@ -7,7 +7,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.config.settings import Account, SecretNames
+from keysync.config.model import Account, SecretNames
 from keysync.sources.conflicts import duplicates, has_duplicate, refuse_conflicts, secret_numbers
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.config.settings import Account, Discover
+from keysync.config.model import Account, Discover
 from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry, pattern_of
 from keysync.sources.listing import ListedAccount

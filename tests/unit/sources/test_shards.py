@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.azure.errors import AzureFailureTranslator
-from keysync.config.settings import Account, Discover
+from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId

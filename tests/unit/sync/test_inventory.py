@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.sources.filters import SkippedAccount

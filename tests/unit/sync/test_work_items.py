@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from keysync.config.settings import Account
+from keysync.config.model import Account
 from keysync.sources.interface import KeySource
 from keysync.sync.items import ItemFactory, Selection, WorkItems
 from tests.support.memory import MemorySource
