@@ -33,6 +33,7 @@ from keysync.targets.operations import (
 )
 from keysync.targets.recent_writes import SecretPath
 from keysync.targets.reply_checks import (
+    checked_text,
     is_absent,
     is_bad_value,
     is_denied,
@@ -46,8 +47,6 @@ _SETTLE_SECONDS: Final = 60.0
 _SETTLE_PAUSE: Final = 2.0
 # For how long a listing of versions counts as current.
 _LISTED_SECONDS: Final = 10.0
-# The SDK sends None as an empty object, without a check of its own.
-_NO_VALUE: Final[Any] = None
 
 
 class KeyVault(VaultReader):
@@ -60,7 +59,7 @@ class KeyVault(VaultReader):
         It cannot write anything. Other refusals prove nothing.
         """
         try:
-            await self._call(SET_SECRET, lambda: self._client.set_secret(PROBE, _NO_VALUE))
+            await self._call(SET_SECRET, lambda: self._request("PUT", f"/secrets/{PROBE}", {}))
         except CallFailed as failure:
             if not is_bad_value(failure.record):
                 raise
@@ -88,13 +87,13 @@ class KeyVault(VaultReader):
 
     async def _has_value(self, name: str, version: str, value: SecretValue) -> bool:
         try:
-            secret = await self._call(GET_SECRET, lambda: self._client.get_secret(name, version))
+            secret = await self._call(GET_SECRET, lambda: self._request("GET", f"/secrets/{name}/{version}"))
         except CallFailed as failure:
             if failure.record.has_code("SecretDisabled"):
                 return False
             raise
-        self._ids.version(secret.id, name)
-        stored = self._redactor.remember(SecretValue(secret.value or ""))
+        self._ids.version(secret.get("id"), name)
+        stored = self._redactor.remember(SecretValue(checked_text(secret.get("value"))))
         return self._fingerprinter.of(stored) == self._fingerprinter.of(value)
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
@@ -124,14 +123,13 @@ class KeyVault(VaultReader):
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
         self._writes.sent(self._path_of(name), pending_write(name))
-        written = await self._client.set_secret(
-            name,
-            reveal(value),
-            tags=dict(metadata.tags),
-            content_type=metadata.content_type,
-            expires_on=metadata.expires,
-        )
-        return self._ids.version(written.properties.id, name, changed=True)
+        body: dict[str, Any] = {"value": reveal(value), "tags": dict(metadata.tags)}
+        if metadata.content_type is not None:
+            body["contentType"] = metadata.content_type
+        if metadata.expires is not None:
+            body["attributes"] = {"exp": int(metadata.expires.timestamp())}
+        written = await self._request("PUT", f"/secrets/{name}", body)
+        return self._ids.version(written.get("id"), name, changed=True)
 
     async def _read_back(self, name: str, value: SecretValue, version: str, before: str | None) -> str:
         """Checks that the new version is the latest, because writes of Key Vault are not conditional.

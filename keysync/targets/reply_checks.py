@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -82,7 +83,7 @@ def is_bad_value(record: FailureRecord) -> bool:
     return record.http_status == _BAD_REQUEST and record.code == "BadParameter" and "version" not in message
 
 
-def listed_of(item: dict[str, Any], name: str) -> SecretProperties:
+def listed_of(item: Mapping[str, Any], name: str) -> SecretProperties:
     """One entry of a page of a listing (SecretItem in the REST reference)."""
     attributes: dict[str, Any] = item.get("attributes") or {}
     return SecretProperties(
@@ -91,9 +92,16 @@ def listed_of(item: dict[str, Any], name: str) -> SecretProperties:
         enabled=bool(attributes.get("enabled", True)),
         managed=bool(item.get("managed")),
         content_type=item.get("contentType"),
-        expires=_moment(attributes.get("exp")),
-        updated=_moment(attributes.get("updated")),
+        expires=moment(item, "exp"),
+        updated=moment(item, "updated"),
     )
+
+
+def moment(item: Mapping[str, Any], name: str) -> datetime | None:
+    """The time of an attribute, in UTC; None if the reply does not have it."""
+    attributes: dict[str, Any] = item.get("attributes") or {}
+    seconds: int | None = attributes.get(name)
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
 
 
 def checked_text(value: object) -> str:
@@ -109,7 +117,3 @@ def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may ho
     if not all(isinstance(value, str) for value in result.values()):
         raise TypeError("the value of a tag is not a string")
     return result
-
-
-def _moment(seconds: int | None) -> datetime | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

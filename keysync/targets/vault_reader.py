@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
@@ -18,6 +19,7 @@ from keysync.azure.rate_limit import SlidingWindow
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.failures import CallFailed
+from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
@@ -48,6 +50,7 @@ from keysync.targets.reply_checks import (
     is_absent,
     is_denied,
     listed_of,
+    moment,
 )
 from keysync.targets.tags import Tags
 from keysync.targets.versions import LONG_AGO, Versions, creation_time, versions_after
@@ -58,6 +61,8 @@ T = TypeVar("T")
 # (learn.microsoft.com/azure/key-vault/general/service-limits).
 _WINDOWS: Final = {"creates": 300, "others": 4000}
 _WINDOW_SECONDS: Final = 10.0
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _TOO_MANY: Final = 429
 # The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
 _OF_THE_VAULT: Final = "Throttled"
@@ -173,20 +178,35 @@ class VaultReader:
 
     async def _get(self, name: str) -> StoredSecret:
         with reply_date() as answered:
-            secret = await self._client.get_secret(name)
-        properties = secret.properties
-        version = self._ids.version(properties.id, name)
+            secret = await self._request("GET", f"/secrets/{name}")
+        shown = listed_of(secret, name)
+        created = moment(secret, "created")
         stored = StoredSecret(
-            version=version,
-            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(checked_text(secret.value)))),
-            tags=Tags(checked_tags(properties.tags)),
-            content_type=properties.content_type,
-            managed=bool(properties.managed),
-            expires=properties.expires_on,
-            created=properties.created_on and interned_time(properties.created_on),
+            version=self._ids.version(secret.get("id"), name),
+            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(checked_text(secret.get("value"))))),
+            tags=Tags(shown.tags),
+            content_type=shown.content_type,
+            managed=shown.managed,
+            expires=shown.expires,
+            created=created and interned_time(created),
         )
-        self._cache.keep(name, stored, properties.updated_on, answered())
-        return replace(stored, age=_between(properties.created_on, answered()))
+        self._cache.keep(name, stored, shown.updated, answered())
+        return replace(stored, age=_between(created, answered()))
+
+    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Mapping[str, Any]:
+        """The JSON object of a reply. Raises HttpResponseError for other statuses than 200.
+
+        The SDK's models are not used: making and reading them takes as much CPU time as the rest of the call, and the models of
+        a page many times its memory.
+        """
+        response = await self._client.send_request(HttpRequest(method, path, json=body))
+        if response.status_code != _OK:
+            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
+            raise HttpResponseError(response=response)
+        result = as_mapping(response.json())
+        if result is None:
+            raise TypeError("the reply is not a JSON object")
+        return result
 
     async def _absent(self, name: str) -> Observation:
         """Distinguishes a free name from a soft-deleted secret. An identity without that right learns it on the write."""
@@ -259,13 +279,12 @@ class VaultReader:
             yield page
 
     async def _page(self, url: str) -> tuple[Sequence[SecretProperties], str | None]:
-        """One page and the link to the next, from the JSON. The SDK's models of a page need many times its memory."""
-        response = await self._client.send_request(HttpRequest("GET", url))
-        response.raise_for_status()
-        body = response.json()
-        if not isinstance(body["value"], list):
+        """One page and the link to the next."""
+        body = await self._request("GET", url)
+        items: Any = as_list(body["value"])
+        if items is None:
             raise TypeError("a listing without secrets")
-        page = [listed_of(item, self._ids.parse(item["id"])[0]) for item in body["value"]]
+        page = [listed_of(item, self._ids.parse(item["id"])[0]) for item in items]
         return page, body.get("nextLink") or None  # the client's policy checks that the link stays at this vault
 
     async def _call(self, operation: Operation, send: Callable[[], Awaitable[T]]) -> T:
