@@ -16,8 +16,11 @@ from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
-from keysync.sources.interface import KEY_NAMES, AccountKeys, KeyName
+from keysync.sources.interface import AccountKeys, KeyName
 from keysync.sources.listing import ListedAccount
+
+KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
+"""The keys of a Batch account."""
 
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")
@@ -49,6 +52,11 @@ class BatchAccount:
         self._fingerprinter = fingerprinter
         self._redactor = redactor
         self._keyless = set[str]() if keyless is None else keyless
+
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The keys of a Batch account."""
+        return KEY_NAMES
 
     @property
     def account(self) -> Account:

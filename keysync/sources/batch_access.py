@@ -12,7 +12,8 @@ from keysync.azure.retry import Caller
 from keysync.config.model import Account, Credential
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
-from keysync.sources.azure_batch import BatchAccount
+from keysync.sources.azure_batch import KEY_NAMES, BatchAccount
+from keysync.sources.interface import KeyName
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,11 @@ class BatchSources:
         self._redactor = redactor
         self._keyless = keyless
         self.accesses: Mapping[AccessKey, BatchAccess] = {}
+
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The keys of a Batch account."""
+        return KEY_NAMES
 
     async def cover(self, accounts: Iterable[Account]) -> None:
         """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from keysync.secret.value import SecretValue
 
-KeyName: TypeAlias = Literal["primary", "secondary"]
-KEY_NAMES: tuple[KeyName, KeyName] = ("primary", "secondary")
+KeyName: TypeAlias = str
+"""The name of a key, as its source spells it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +23,13 @@ class AccountKeys:
 class KeySource(Protocol):
     """One account's keys."""
 
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The names of the keys of such an account, in the order of reports."""
+        ...
+
     async def get_keys(self) -> AccountKeys:
-        """Requests both keys. Raises CallFailed."""
+        """Requests all keys. Raises CallFailed."""
         ...
 
     async def probe(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.sources.interface import AccountKeys, KeySource
+from keysync.sources.interface import AccountKeys, KeyName, KeySource
 
 
 class SingleFlightSource:
@@ -19,6 +19,11 @@ class SingleFlightSource:
         self._remaining = callers
         self._call: asyncio.Task[AccountKeys] | None = None
         self._waiting = 0
+
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The key names of the account."""
+        return self._inner.key_names
 
     async def get_keys(self) -> AccountKeys:
         """The keys as of the first call. Raises CallFailed."""

@@ -15,7 +15,6 @@ from keysync.failures import FailureRecord
 from keysync.names import fold, natural
 from keysync.sources.discovery import Discovery, DiscoveryResult
 from keysync.sources.filters import SkippedAccount
-from keysync.sources.interface import KEY_NAMES
 from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
 from keysync.sync.model import ItemRef, Preflight, Result
@@ -183,9 +182,8 @@ def _results(skipped: SkippedAccount) -> Iterator[Result]:
         return
     names = account.secret_names()
     for vault in account.vaults:
-        for key in KEY_NAMES:
-            if key in names:
-                yield Result(ItemRef(account.resource_id, key, vault, names[key]), "refused", reason=skipped.reason)
+        for key, name in names.items():
+            yield Result(ItemRef(account.resource_id, key, vault, name), "refused", reason=skipped.reason)
 
 
 def _problem_text(problem: Problem) -> str:

@@ -8,7 +8,7 @@ from typing import TypeVar, overload
 
 from keysync.config.model import Account, Config, Vault
 from keysync.names import fold
-from keysync.sources.interface import KEY_NAMES, KeySource
+from keysync.sources.interface import KeySource
 from keysync.sources.single_flight import SingleFlightSource
 from keysync.sync.limits import EffectiveLimits
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
@@ -54,7 +54,7 @@ class ItemFactory:
         policy = self._policies.get(settings)
         if policy is None:
             policy = self._policies[settings] = self._policy(account, vault)
-        refs = [ItemRef(resource_id, key, vault, names[key]) for key in KEY_NAMES if key in names]
+        refs = [ItemRef(resource_id, key, vault, name) for key, name in names.items()]
         return tuple(Item(ref, policy) for ref in refs if self.selection.includes(ref))
 
     def _policy(self, account: Account, vault: str) -> ItemPolicy:

@@ -10,7 +10,6 @@ from typing import Final, Literal, Protocol, TypeAlias
 
 from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
-from keysync.sources.interface import KEY_NAMES, KeyName
 from keysync.sync.model import Change, ItemRef
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
@@ -72,15 +71,14 @@ SEARCH_TOO_SLOW: Final = OrphanFindings(
 
 
 def orphans_among(
-    listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str
+    listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str, key_names: Container[str]
 ) -> tuple[ItemRef, ...]:
-    """The managed secrets of `owner` in `listed` whose names (lower case) are not in `served`."""
+    """The managed secrets of `owner` in `listed` whose names (lower case) are not in `served`. `key_names`: of the source."""
     refs: list[ItemRef] = []
     for secret in listed:
-        tags, source = secret.tags, secret.tags.get(SOURCE)
-        key: KeyName | None = next((name for name in KEY_NAMES if name == tags.get(KEY)), None)
+        tags, source, key = secret.tags, secret.tags.get(SOURCE), secret.tags.get(KEY)
         owned = tags.get(MANAGED_BY) == KEYSYNC and tags.get(OWNER) == owner and not secret.managed
-        if owned and source and key and fold(secret.name) not in served:
+        if owned and source and key and key in key_names and fold(secret.name) not in served:
             refs.append(ItemRef(source, key, vault, secret.name))
     return tuple(refs)
 
@@ -122,7 +120,8 @@ def _some(names: Sequence[str]) -> str:
 class OrphanSearch:
     """Searches vaults for orphans. What cannot be checked is not removed.
 
-    `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run.
+    `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run. `key_names`: the
+    source's.
     `excluded`: accounts (ARM ids in lower case) whose secrets are no orphans although they are not served now. If it has a reason,
     a warning says that their secrets are not kept in sync.
     `skip_reason`: if set, nothing is searched or removed. `read_only` vaults and `read_only_accounts` (ARM ids in lower case):
@@ -136,6 +135,7 @@ class OrphanSearch:
     mode: Literal["disable", "delete"]
     owner: str
     served: Mapping[str, Container[str]]
+    key_names: Container[str]
     read_only: Collection[str] = ()
     read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
@@ -174,7 +174,7 @@ class OrphanSearch:
         except Exception as error:  # noqa: BLE001  # one vault's failure must not stop the others
             cause = self._record(error, vault).summary
             return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({cause})"]
-        refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner)
+        refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner, self.key_names)
         mine = [ref for ref in refs if self.is_mine(ref.account)]
         excluded = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.excluded}
         return [ref for ref in mine if fold(ref.account) not in excluded], self._not_served(vault, excluded)

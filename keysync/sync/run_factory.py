@@ -12,7 +12,7 @@ from keysync.config.model import Account, Config
 from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.sources.interface import KeySource
+from keysync.sources.interface import KeyName, KeySource
 from keysync.sources.shard import everything
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
@@ -31,6 +31,11 @@ _GRACE: Final = 0.8  # share of `timeouts.shutdown` for writes in progress; the 
 
 class KeySources(Protocol):
     """The key sources of the open accounts."""
+
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The key names of every account."""
+        ...
 
     def snapshot(self) -> Callable[[Account], KeySource]:
         """A function from an account to its source. Later changes of the accounts do not affect it."""
@@ -135,6 +140,7 @@ class RunFactory:
             mode=mode,
             owner=owner,
             served={name: inventory.others.union(vaults[name].url, names) for name, names in served.items()},
+            key_names=self.sources.key_names,
             read_only={name for name, vault in vaults.items() if config.read_only or vault.read_only},
             read_only_accounts={account.key for account in inventory.accounts if account.read_only},
             is_mine=is_mine,

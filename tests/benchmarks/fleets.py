@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, SOURCE
 
 GROUP = "fleet"

@@ -12,7 +12,8 @@ from typing import Any, Literal
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
-from keysync.sources.interface import KEY_NAMES, KeyName
+from keysync.sources.azure_batch import KEY_NAMES
+from keysync.sources.interface import KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.batches import Batch
 from keysync.sync.collect import Collected, Collector
@@ -172,7 +173,7 @@ class World:
             vault: {item.ref.secret for scope in self.work_items() for item in scope.items} for vault in self.vaults
         }
         return OrphanSearch(
-            self.vaults, directory, self.translator, mode, owner, served, read_only=read_only, streaks=streaks
+            self.vaults, directory, self.translator, mode, owner, served, KEY_NAMES, read_only, streaks=streaks
         )
 
     def writes(self) -> list[str]:

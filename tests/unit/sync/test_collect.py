@@ -6,7 +6,7 @@ import asyncio
 
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.model import Item, KeyRefused, Observed, Unobserved
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, ref

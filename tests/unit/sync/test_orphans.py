@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.failures import CallFailed, FailureRecord
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.model import Plan, Result
 from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_ours_for, orphans_among, removal
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
@@ -48,14 +49,17 @@ NO_LIMIT = {"main": Limits(removal_percent=100), "spare": Limits(removal_percent
 def test_an_orphan_has_all_tags(change: dict[str, str | None], found: bool) -> None:
     """An orphan has `managed-by: keysync`, the configured owner, a source and a key."""
     tags = {name: value for name, value in (MANAGED_TAGS | change).items() if value is not None}
-    refs = orphans_among([SecretProperties("left", tags)], "main", {"served"}, "mine")
+    refs = orphans_among([SecretProperties("left", tags)], "main", {"served"}, "mine", KEY_NAMES)
     assert [one.secret for one in refs] == (["left"] if found else [])
 
 
 @pytest.mark.parametrize(("name", "managed"), [("served", False), ("SERVED", False), ("left", True)])
 def test_a_served_or_a_certificates_secret_is_no_orphan(name: str, managed: bool) -> None:
     """A name that the configuration writes, in any case, or that a certificate owns is never an orphan."""
-    assert orphans_among([SecretProperties(name, MANAGED_TAGS, managed=managed)], "main", {"served"}, "mine") == ()
+    assert (
+        orphans_among([SecretProperties(name, MANAGED_TAGS, managed=managed)], "main", {"served"}, "mine", KEY_NAMES)
+        == ()
+    )
 
 
 @pytest.mark.parametrize("name", [MANAGED_BY, SOURCE, KEY, OWNER])
@@ -272,7 +276,7 @@ async def test_an_orphan_of_another_shard_is_ignored() -> None:
     """A run of a shard covers only the orphans of its accounts."""
     orphan_world = OrphanWorld()
     search = orphan_world.search(streaks=None)
-    mine = OrphanSearch(search.targets, search.existence, search.translator, "delete", "mine", {}, is_mine=lambda account: account != GONE)  # fmt: skip
+    mine = OrphanSearch(search.targets, search.existence, search.translator, "delete", "mine", {}, KEY_NAMES, is_mine=lambda account: account != GONE)  # fmt: skip
     assert (await mine.run(5)).changes == ()
 
 

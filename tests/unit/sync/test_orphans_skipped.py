@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence
 from tests.support.runs import GROUP, World, key
 
@@ -20,7 +21,7 @@ class NoAccountExists:
 
 
 def search(world: World, existence: NoAccountExists, **more: Any) -> OrphanSearch:
-    return OrphanSearch(world.vaults, existence, world.translator, "delete", "here", served={}, **more)
+    return OrphanSearch(world.vaults, existence, world.translator, "delete", "here", {}, KEY_NAMES, **more)
 
 
 def world_with_orphans(*names: str) -> World:

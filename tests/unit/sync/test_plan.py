@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.failures import FailureRecord
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.model import Item, ItemPolicy, KeyRefused, Unobserved
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
 from keysync.sync.plan import make_plan

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.sources.interface import KEY_NAMES
+from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.limits import SafetyCheck, checksum
 from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
 from keysync.sync.ownership import own_tags

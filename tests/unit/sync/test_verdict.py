@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.failures import FailureRecord
-from keysync.sources.interface import KEY_NAMES, KeyName
+from keysync.sources.azure_batch import KEY_NAMES
+from keysync.sources.interface import KeyName
 from keysync.sync.model import ItemObservation, KeyRefused, Unobserved, Verdict
 from keysync.sync.ownership import own_tags
 from keysync.sync.plan import make_plan
