@@ -14,6 +14,7 @@ from azure.core.pipeline.policies import (
     SansIOHTTPPolicy,
     UserAgentPolicy,
 )
+from azure.core.settings import settings
 
 # Key Vault's challenge policy has no public name. The contract tests check what it does.
 from azure.keyvault.secrets._shared import AsyncChallengeAuthPolicy
@@ -67,18 +68,12 @@ class _ResourceManagerAuthentication(AsyncARMChallengeAuthenticationPolicy):
 
 
 class Clients:
-    """Opens clients on `stack`: one per credential and subscription, one per vault.
+    """Opens clients on `stack`: one per credential and subscription, one per vault."""
 
-    With `tracing` the calls of the Batch clients make spans too. For vault clients azure-core's own setting decides.
-    """
-
-    def __init__(
-        self, stack: AsyncExitStack, endpoints: Endpoints, transport: SharedTransport, *, tracing: bool = False
-    ) -> None:
+    def __init__(self, stack: AsyncExitStack, endpoints: Endpoints, transport: SharedTransport) -> None:
         self._stack = stack
         self._endpoints = endpoints
         self._transport = transport
-        self._tracing = tracing
         self._batch: dict[tuple[int, str], BatchManagementClient] = {}
         self._graph: dict[int, ResourceGraphClient] = {}
 
@@ -142,7 +137,8 @@ class Clients:
             authentication,
             RejectedTokens(credential),
             headers,
-            *([DistributedTracingPolicy()] if self._tracing else []),
+            # A policy costs time in each call. `keysync.report.tracing` sets this before clients are opened.
+            *([DistributedTracingPolicy()] if settings.tracing_enabled() else []),
             HttpLoggingPolicy(),
         ]
 

@@ -32,7 +32,6 @@ from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
 from keysync.targets.key_vault import KeyVault
 from keysync.targets.recent_writes import RecentWrites
-from keysync.tracing import NO_TRACER, Tracer
 
 _CONNECT_SECONDS: Final = 10.0
 
@@ -47,7 +46,6 @@ class AppOptions:
     """
 
     is_mine: Callable[[str], bool] = everything
-    tracer: Tracer = NO_TRACER
     breakers: Breakers | None = None
     leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
     locks: SecretLocks = field(default_factory=SecretLocks)
@@ -122,7 +120,7 @@ async def open_app(
         clients = ClientFactory(
             config,
             Credentials(stack, endpoints, transport, redactor, timeout=request_seconds),
-            Clients(stack, endpoints, transport, tracing=options.tracer.enabled),
+            Clients(stack, endpoints, transport),
             caller,
             options.breakers,
             options.leader_admission,
@@ -156,7 +154,6 @@ async def open_app(
             options.fingerprinter,
             translator,
             options.locks,
-            options.tracer,
             redactor.redact,
         )
         app = App(config, clients, sources, targets, open_vault, discovery, runs)

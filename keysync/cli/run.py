@@ -98,7 +98,7 @@ async def serve(
         # Until everything is closed: these signals must not kill the process while the daemon starts or ends.
         stack.enter_context(signals.installed())
         spans_seconds = config.timeouts.shutdown.total_seconds() * _SPANS
-        tracer = await stack.enter_async_context(open_tracing(redactor.redact, close_seconds=spans_seconds))
+        await stack.enter_async_context(open_tracing(redactor.redact, close_seconds=spans_seconds))
         notifier = await _open_notifier(stack, config, redactor, metrics)
         observer = Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), *observers])
         breakers = Breakers(time.monotonic, random, _breaker_policy(config))
@@ -108,7 +108,6 @@ async def serve(
             observer,
             interruption.stop,
             metrics,
-            tracer,
             breakers,
             leadership=None if election is None else election.leadership,
             shard=shard,

@@ -22,7 +22,6 @@ from keysync.sync.locks import SecretLocks
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import MissingCounters
 from keysync.targets.recent_writes import RecentWrites
-from keysync.tracing import Tracer
 
 
 @dataclass(slots=True)
@@ -33,7 +32,6 @@ class RuntimeFactory:
     observer: RunObserver
     stop: asyncio.Event
     metrics: Metrics
-    tracer: Tracer
     breakers: Breakers
     leadership: Leader | None = None
     shard: Shard | None = None
@@ -48,7 +46,6 @@ class RuntimeFactory:
         self.streaks.least_seconds = interval_of(config.schedule, utc_now()).total_seconds() / 2
         options = AppOptions(
             is_mine=share_of(self.shard),
-            tracer=self.tracer,
             breakers=self.breakers,
             leader_admission=None if self.leadership is None else self.leadership.admission,
             locks=self.locks,

@@ -63,13 +63,13 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
     rest = options.shard if shard is None else None  # filters what was discovered in all shards
     with interruptible() as interruption, ProgressBar() as bar:
         async with (
-            open_tracing(redactor.redact) as tracer,
+            open_tracing(redactor.redact),
             open_app(
                 config,
                 (),
                 redactor,
                 run_metrics.metrics.called if run_metrics else uncounted,
-                AppOptions(tracer=tracer, is_mine=share_of(shard)),
+                AppOptions(is_mine=share_of(shard)),
             ) as app,
         ):
             inventory = await resolve(config, app.discovery, interruption.stop)

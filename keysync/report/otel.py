@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any, Final, cast
 
 from opentelemetry import trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import ProxyTracerProvider, Status, StatusCode
+from opentelemetry.trace import ProxyTracerProvider, Status
 from requests import Response, Session
 
 from keysync import __version__
 
 _URLS: Final = frozenset({"url.full", "http.url"})
+
+
+def make_provider(redact: Callable[[str], str], exporter: SpanExporter | None) -> TracerProvider | None:
+    """Sets the provider of the process, from which azure-core gets its tracer too; None if the process already has one.
+
+    It sends to `exporter`, or to the collector that the environment names. Service attributes from the environment
+    (OTEL_SERVICE_NAME, …) take precedence.
+    """
+    if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
+        return None
+    defaults = Resource({"service.name": "keysync", "service.version": __version__})
+    provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
+    provider.add_span_processor(_RedactingProcessor(exporter or OTLPSpanExporter(session=_NoRedirects()), redact))
+    trace.set_tracer_provider(provider)
+    return provider
 
 
 class _NoRedirects(Session):
@@ -26,64 +40,17 @@ class _NoRedirects(Session):
         """None: no redirect is followed."""
 
 
-class SdkTracer:
-    """A `Tracer` that sends spans to `exporter`, or by default to the collector that the environment names.
+class _RedactingProcessor(BatchSpanProcessor):
+    """Queues a redacted copy of each span when it ends. Later the redactor may have forgotten a value."""
 
-    azure-core gets its tracer from the global provider of OpenTelemetry, which can be set once in a process. `make` returns
-    None if it is already set: spans of another provider would not be redacted.
-    """
-
-    def __init__(self, provider: TracerProvider) -> None:
-        self._provider = provider
-        self._tracer = provider.get_tracer("keysync", __version__)
-
-    @property
-    def enabled(self) -> bool:
-        """True: spans are exported."""
-        return True
-
-    @classmethod
-    def make(cls, redact: Callable[[str], str], exporter: SpanExporter | None) -> SdkTracer | None:
-        """Sets the provider of the process. Service attributes from the environment (OTEL_SERVICE_NAME, …) take precedence."""
-        if not isinstance(trace.get_tracer_provider(), ProxyTracerProvider):
-            return None
-        defaults = Resource({"service.name": "keysync", "service.version": __version__})
-        provider = TracerProvider(resource=defaults.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
-        provider.add_span_processor(
-            RedactingExporter(BatchSpanProcessor(exporter or OTLPSpanExporter(session=_NoRedirects())), redact)
-        )
-        trace.set_tracer_provider(provider)
-        return cls(provider)
-
-    @contextmanager
-    def span(self, name: str, attributes: Mapping[str, str]) -> Generator[None, None, None]:
-        """A span for the duration of the block. It has an exception's type, not its text, which may repeat a service's reply."""
-        with self._tracer.start_as_current_span(
-            name, attributes=attributes, record_exception=False, set_status_on_exception=False
-        ) as span:
-            try:
-                yield
-            except BaseException as error:
-                span.set_attribute("error.type", type(error).__qualname__)
-                span.set_status(StatusCode.ERROR)
-                raise
-
-    def shutdown(self) -> None:
-        """Sends buffered spans; blocks until done."""
-        self._provider.shutdown()
-
-
-class RedactingExporter(SpanProcessor):
-    """Gives a redacted copy of each span to `inner` when it ends. Later the redactor may have forgotten a value."""
-
-    def __init__(self, inner: SpanProcessor, redact: Callable[[str], str]) -> None:
-        self._inner = inner
+    def __init__(self, exporter: SpanExporter, redact: Callable[[str], str]) -> None:
+        super().__init__(exporter)
         self._redact = redact
 
     def on_end(self, span: ReadableSpan) -> None:
-        """Copies a span: redacted, without events, and without the exception texts that azure-core adds."""
+        """Queues the span: redacted, without events, and without the exception texts that azure-core adds."""
         attributes = (span.attributes or {}).items()
-        self._inner.on_end(
+        super().on_end(
             ReadableSpan(
                 name=self._redact(span.name),
                 context=span.context,
@@ -98,14 +65,6 @@ class RedactingExporter(SpanProcessor):
                 instrumentation_scope=span.instrumentation_scope,
             )
         )
-
-    def shutdown(self) -> None:
-        """Shuts `inner` down."""
-        self._inner.shutdown()
-
-    def force_flush(self, timeout_millis: int = 30_000) -> bool:
-        """Makes `inner` send buffered spans."""
-        return self._inner.force_flush(timeout_millis)
 
     def _redacted(self, name: str, value: Any) -> Any:  # noqa: ANN401  # an attribute: a scalar or a sequence of scalars
         if isinstance(value, str):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -15,28 +16,15 @@ async def in_thread(call: Callable[[], T], *, seconds: float, name: str) -> T:
 
     The thread is a daemon thread. The event loop's executor would wait for its threads when the loop closes.
     """
-    loop = asyncio.get_running_loop()
-    outcome: asyncio.Future[T] = loop.create_future()
-
-    def set_outcome(result: T | None, error: Exception | None) -> None:
-        if outcome.done():
-            return
-        if error is not None:
-            outcome.set_exception(error)
-        else:
-            outcome.set_result(result)  # type: ignore[arg-type]  # without an error there is a result
+    future = Future[T]()
+    future.set_running_or_notify_cancel()  # so that a timeout cannot cancel it, and the thread can always set the result
 
     def run() -> None:
-        result, error = None, None
         try:
-            result = call()
-        except Exception as raised:  # noqa: BLE001  # passed on to the caller
-            error = raised
-        try:
-            loop.call_soon_threadsafe(set_outcome, result, error)
-        except RuntimeError:
-            return  # the loop is closed
+            future.set_result(call())
+        except Exception as error:  # noqa: BLE001  # passed on to the caller
+            future.set_exception(error)
 
     threading.Thread(target=run, name=name, daemon=True).start()
     async with asyncio.timeout(seconds):
-        return await outcome
+        return await asyncio.wrap_future(future)

@@ -19,7 +19,7 @@ from keysync.sync.results import planned, unwritten
 from keysync.sync.waiting import wait_for
 from keysync.sync.write import ApplyInputs, SecretWriter
 from keysync.targets.interface import SecretTarget
-from keysync.tracing import NO_TRACER, SECRET, Tracer
+from keysync.tracing import SECRET, span
 
 # Longer than a run takes from its first read to its last write.
 _REMEMBERED_SECONDS: Final = 600.0
@@ -43,7 +43,6 @@ class Applier:
         stop: asyncio.Event,
         grace_seconds: float,
         locks: SecretLocks | None = None,
-        tracer: Tracer = NO_TRACER,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], datetime] = _NOW,
     ) -> None:
@@ -52,7 +51,6 @@ class Applier:
         self._stop = stop
         self._grace_seconds = grace_seconds
         self._locks = locks or SecretLocks()
-        self._tracer = tracer
         self._clock = clock
         self._writer = SecretWriter(targets, translator, self._locks, clock=clock, now=now)
 
@@ -116,7 +114,7 @@ class Applier:
         try:
             async with self._slots[change.ref.vault], self._locks.writing(change.ref):
                 if not self._stop.is_set():
-                    with self._tracer.span(SECRET, _attributes(change)):
+                    with span(SECRET, _attributes(change)):
                         result = await self._writer.write(change, inputs)
                     at = self._clock()
                     self._locks.touched(change.ref, at, forget_before=at - _REMEMBERED_SECONDS)

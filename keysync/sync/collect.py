@@ -18,7 +18,7 @@ from keysync.sync.history import may_need_version, with_history
 from keysync.sync.items import WorkItem
 from keysync.sync.model import Item, ItemObservation, ItemRef, KeyRefused, Observed, Unobserved
 from keysync.targets.interface import CacheValidation, Observation, SecretTarget, StoredSecret
-from keysync.tracing import ACCOUNT, NO_TRACER, Tracer
+from keysync.tracing import ACCOUNT, span
 
 _MIN_SLOTS: Final = 4
 
@@ -53,7 +53,6 @@ class Collector:
         account_seconds: float,
         patience_seconds: float,
         clock: Callable[[], float] = time.monotonic,
-        tracer: Tracer = NO_TRACER,
     ) -> None:
         self._targets = targets
         self._fingerprinter = fingerprinter
@@ -64,7 +63,6 @@ class Collector:
         self._account_seconds = account_seconds
         self._patience_seconds = patience_seconds
         self._clock = clock
-        self._tracer = tracer
         self._listings: dict[str, CacheValidation] = {}
 
     def begin(self, work_items: Sequence[WorkItem], on_collected: Callable[[Collected], None]) -> Collection:
@@ -94,7 +92,7 @@ class Collector:
 
     async def collect(self, work_item: WorkItem) -> Collected:
         """Reads both sides of every item. Never raises for a failure of Azure."""
-        with self._tracer.span(ACCOUNT, {"keysync.account": work_item.account}):
+        with span(ACCOUNT, {"keysync.account": work_item.account}):
             try:
                 async with asyncio.timeout(self._account_seconds):
                     return await self._both_sides(work_item)

@@ -20,7 +20,7 @@ from keysync.sync.model import Preflight, Report
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.report import ReportBuilder
-from keysync.tracing import NO_TRACER, RUN, Tracer
+from keysync.tracing import RUN, span
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,6 @@ class SyncRun:
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
     preflight: Preflight = field(default_factory=Preflight)
-    tracer: Tracer = NO_TRACER
     redact: Callable[[str], str] = str
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
@@ -65,7 +64,7 @@ async def run_sync(run: SyncRun) -> Report:
     """Performs one run and returns its report. Azure failures are in the report, never raised."""
     run_id = uuid.uuid4().hex
     # Bound to the context, so that log lines of the SDKs carry the run id too.
-    with structlog.contextvars.bound_contextvars(run_id=run_id), run.tracer.span(RUN, {"keysync.run_id": run_id}):
+    with structlog.contextvars.bound_contextvars(run_id=run_id), span(RUN, {"keysync.run_id": run_id}):
         return await _run(run, run_id)
 
 

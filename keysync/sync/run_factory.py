@@ -24,7 +24,6 @@ from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import AccountExistence, MissingCounters, OrphanSearch
 from keysync.sync.run import SyncRun
 from keysync.targets.interface import SecretTarget
-from keysync.tracing import Tracer
 
 _GRACE: Final = 0.8  # share of `timeouts.shutdown` for writes in progress; the rest is for closing sessions
 
@@ -56,7 +55,6 @@ class RunFactory:
     fingerprinter: Fingerprinter
     translator: FailureTranslator
     locks: SecretLocks
-    tracer: Tracer
     redact: Callable[[str], str]
 
     def make_run(
@@ -90,7 +88,6 @@ class RunFactory:
                 concurrency=concurrency,
                 account_seconds=account_seconds,
                 patience_seconds=patience,
-                tracer=self.tracer,
             ),
             applier=Applier(
                 self.targets,
@@ -99,7 +96,6 @@ class RunFactory:
                 stop=stop,
                 grace_seconds=timeouts.shutdown.total_seconds() * _GRACE,
                 locks=self.locks,
-                tracer=self.tracer,
             ),
             limits={name: limits_of(self.config, vault) for name, vault in self.config.vaults.items()},
             observer=observer,
@@ -113,7 +109,6 @@ class RunFactory:
             orphans_seconds=account_seconds,
             busy=busy,
             preflight=preflight or Preflight(),
-            tracer=self.tracer,
             redact=self.redact,
         )
 

@@ -34,7 +34,7 @@ from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
 from keysync.secret.value import MASK, SecretValue
-from keysync.tracing import ACCOUNT, NO_TRACER, RUN, SECRET, Tracer
+from keysync.tracing import ACCOUNT, RUN, SECRET, span
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.receiver import Receiver, receiving
 
@@ -65,7 +65,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, redactor: Redactor) -> AsyncIterator[Stage]:
+async def staged(monkeypatch: pytest.MonkeyPatch, redactor: Redactor) -> AsyncIterator[Stage]:
     async with Emulator(data("alpha", {"name": "denied", "fault": "role_missing"})) as azure, AsyncExitStack() as stack:
         found = azure.endpoints
         for name in ("tenant_id", "client_id", "client_secret"):
@@ -75,7 +75,7 @@ async def staged(monkeypatch: pytest.MonkeyPatch, tracer: Tracer, redactor: Reda
         transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
         credentials = Credentials(stack, endpoints, transport, redactor, timeout=20)
         credential = await credentials.open(EnvironmentCredential(type="environment"))
-        clients = Clients(stack, endpoints, transport, tracing=tracer.enabled)
+        clients = Clients(stack, endpoints, transport)
         batch = await clients.batch(credential, SUBSCRIPTION, None)
         secrets = await clients.secrets(credential, found.vaults["main"], verify_challenge=False, api_version=None)
         yield Stage(azure, batch, secrets)
@@ -90,21 +90,21 @@ def attributes(span: ReadableSpan) -> dict[str, Any]:
     return dict(span.attributes or {})
 
 
-async def a_run(stage: Stage, tracer: Tracer) -> None:
-    """Uses a tracer like a run does: an account in its own task, its secrets in tasks below that."""
+async def a_run(stage: Stage) -> None:
+    """Makes spans like a run does: an account in its own task, its secrets in tasks below that."""
 
     async def secret(name: str, value: str) -> None:
-        with tracer.span(SECRET, {"secret": name}):
+        with span(SECRET, {"secret": name}):
             await stage.secrets.set_secret(name, value)
 
     async def account() -> None:
-        with tracer.span(ACCOUNT, {"account": "alpha"}):
+        with span(ACCOUNT, {"account": "alpha"}):
             keys = await stage.list_keys()
             async with asyncio.TaskGroup() as group:
                 group.create_task(secret("one", keys.primary))
                 group.create_task(secret("two", keys.secondary))
 
-    with tracer.span(RUN, {"run_id": "run-1"}):
+    with span(RUN, {"run_id": "run-1"}):
         await asyncio.create_task(account())
 
 
@@ -112,10 +112,10 @@ async def test_a_run_is_one_trace_with_its_calls_to_azure(monkeypatch: pytest.Mo
     """Run, account, secret, the SDK's operation and its request are nested, across tasks."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
-        open_tracing(redactor.redact, exporter=exporter) as tracer,
-        staged(monkeypatch, tracer, redactor) as stage,
+        open_tracing(redactor.redact, exporter=exporter),
+        staged(monkeypatch, redactor) as stage,
     ):
-        await a_run(stage, tracer)
+        await a_run(stage)
         live = stage.azure.state.keys("alpha")
         client_secret = stage.azure.endpoints.client_secret
     spans = list(exporter.get_finished_spans())
@@ -142,10 +142,10 @@ async def test_a_failed_span_has_the_error_type_without_its_text(monkeypatch: py
     """The service's message is only in the report."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
-        open_tracing(redactor.redact, exporter=exporter) as tracer,
-        staged(monkeypatch, tracer, redactor) as stage,
+        open_tracing(redactor.redact, exporter=exporter),
+        staged(monkeypatch, redactor) as stage,
     ):
-        with pytest.raises(HttpResponseError), tracer.span(ACCOUNT, {"account": "denied"}):
+        with pytest.raises(HttpResponseError), span(ACCOUNT, {"account": "denied"}):
             await stage.list_keys("denied")
     spans = {span.name: span for span in exporter.get_finished_spans()}
     for name in (ACCOUNT, "BatchAccountOperations.get_keys"):
@@ -161,10 +161,10 @@ async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> N
     """Attributes are redacted when the span ends, queries of URLs are removed, and exceptions leave no text."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     value = redactor.remember(SecretValue("short-but-secret"))
-    async with open_tracing(redactor.redact, exporter=exporter) as tracer:
-        with pytest.raises(ValueError, match="secret"), tracer.span("short-but-secret", {"a": "x short-but-secret y"}):
+    async with open_tracing(redactor.redact, exporter=exporter):
+        with pytest.raises(ValueError, match="secret"), span("short-but-secret", {"a": "x short-but-secret y"}):
             raise ValueError("short-but-secret")
-        with tracer.span("unmanaged", {"url.full": "https://host/path?sig=abc"}):
+        with span("unmanaged", {"url.full": "https://host/path?sig=abc"}):
             current = trace.get_current_span()
             current.set_attribute("many", ["short-but-secret", "b"])
             current.set_attribute("count", 3)
@@ -179,7 +179,7 @@ async def test_a_secret_in_an_attribute_is_masked_even_if_it_is_forgotten() -> N
 async def test_clients_opened_without_tracing_have_no_tracing_policy(monkeypatch: pytest.MonkeyPatch) -> None:
     """So their requests create no spans and cost nothing."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
-    async with staged(monkeypatch, NO_TRACER, redactor) as stage, open_tracing(redactor.redact, exporter=exporter):
+    async with staged(monkeypatch, redactor) as stage, open_tracing(redactor.redact, exporter=exporter):
         await stage.list_keys()
     requests = [
         attributes(span).get("url.full", "") for span in exporter.get_finished_spans() if span.name in {"GET", "POST"}
@@ -191,9 +191,9 @@ async def test_clients_opened_without_tracing_have_no_tracing_policy(monkeypatch
 async def test_tracing_ends_with_its_context(monkeypatch: pytest.MonkeyPatch) -> None:
     """After that, azure-core creates no spans."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
-    async with open_tracing(redactor.redact, exporter=exporter) as tracer:
+    async with open_tracing(redactor.redact, exporter=exporter):
         assert settings.tracing_enabled()
-    async with staged(monkeypatch, tracer, redactor) as stage:
+    async with staged(monkeypatch, redactor) as stage:
         await stage.list_keys()
     assert not settings.tracing_enabled()
     assert exporter.get_finished_spans() == ()
@@ -205,11 +205,9 @@ async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> N
     async with receiving() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
         monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test")
-        async with open_tracing(redactor.redact, close_seconds=20) as tracer:
-            assert tracer.enabled
-            async with staged(monkeypatch, tracer, redactor) as stage:
-                await a_run(stage, tracer)
-                live = stage.azure.state.keys("alpha")
+        async with open_tracing(redactor.redact, close_seconds=20), staged(monkeypatch, redactor) as stage:
+            await a_run(stage)
+            live = stage.azure.state.keys("alpha")
     names, resource = exported(collector)
     assert {RUN, ACCOUNT, SECRET, "BatchAccountOperations.get_keys", "SecretClient.set_secret"} <= set(names)
     assert resource["service.name"] == "keysync"
@@ -223,8 +221,8 @@ async def test_the_service_name_can_be_configured(monkeypatch: pytest.MonkeyPatc
     async with receiving() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", f"{collector.base}/elsewhere")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "keys-of-production")
-        async with open_tracing(str, close_seconds=20) as tracer:
-            with tracer.span(RUN, {}):
+        async with open_tracing(str, close_seconds=20):
+            with span(RUN, {}):
                 pass
     assert exported(collector) == ([RUN], {"service.name": "keys-of-production", "service.version": __version__})
     assert [one.path for one in collector.received] == ["/elsewhere"]
@@ -236,8 +234,8 @@ async def test_a_redirect_of_a_collector_is_not_followed(monkeypatch: pytest.Mon
         collector.answers = [(307, {"Location": f"{other.base}/v1/traces"})] * 3
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.base)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=of-the-collector")
-        async with open_tracing(str) as tracer:
-            with tracer.span(RUN, {}):
+        async with open_tracing(str):
+            with span(RUN, {}):
                 pass
         assert collector.received[0].headers["api-key"] == "of-the-collector"
         assert other.received == []
@@ -264,8 +262,8 @@ async def test_a_hung_collector_does_not_block_the_end(monkeypatch: pytest.Monke
         # So that the SDK's abandoned thread ends soon as well.
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
         with structlog.testing.capture_logs() as logged:
-            async with open_tracing(str, close_seconds=0.3) as tracer:
-                with tracer.span(RUN, {}):
+            async with open_tracing(str, close_seconds=0.3):
+                with span(RUN, {}):
                     pass
     assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.flush_timeout", "warning")]
 
@@ -274,7 +272,9 @@ async def test_another_provider_is_not_replaced() -> None:
     """Its spans would not be redacted, so there are none, and a warning."""
     trace.set_tracer_provider(TracerProvider(shutdown_on_exit=False))
     with structlog.testing.capture_logs() as logged:
-        async with open_tracing(str, exporter=InMemorySpanExporter()) as tracer:
-            assert tracer is NO_TRACER
-            assert not settings.tracing_enabled()
+        exporter = InMemorySpanExporter()
+        async with open_tracing(str, exporter=exporter):
+            with span(RUN, {}):
+                assert not settings.tracing_enabled()
+                assert not trace.get_current_span().is_recording()
     assert [(one["event"], one["log_level"]) for one in logged] == [("tracing.disabled", "warning")]

@@ -8,7 +8,6 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.sync.inventory import Inventory
 from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
-from keysync.tracing import NO_TRACER
 from tests.support.memory import MemoryDirectory
 from tests.support.memory_generation import config_of
 
@@ -17,7 +16,7 @@ def test_each_search_for_orphans_checks_accounts_afresh() -> None:
     """The existence check keeps its listings: an old one would prove an account gone while listings fail."""
     config = config_of("alpha", owner="mine", orphans="delete")
     unused: Any = None
-    factory = RunFactory(config, unused, {}, MemoryDirectory, Fingerprinter(), unused, SecretLocks(), NO_TRACER, str)
+    factory = RunFactory(config, unused, {}, MemoryDirectory, Fingerprinter(), unused, SecretLocks(), str)
     searches = [factory.orphan_search(Inventory(config.accounts)) for _ in range(2)]
     checks = [search.existence for search in searches if search is not None]
     assert len(checks) == 2
