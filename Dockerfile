@@ -25,7 +25,7 @@ RUN ["/tools/bin/pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", 
 
 # The runtime: the pinned packages and the wheel, in an environment without pip.
 FROM tools AS packages
-# requirements/runtime.txt has no extras: leader election, traces, discovery by Resource Graph.
+# requirements/runtime.txt has no extras: leader election, traces.
 ARG REQUIREMENTS=requirements/image.txt
 COPY ${REQUIREMENTS} /tmp/requirements.txt
 RUN ["python3", "-m", "venv", "--without-pip", "/opt/keysync"]

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import chain
-from typing import TYPE_CHECKING, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from azure.keyvault.secrets.aio import SecretClient
@@ -24,9 +24,6 @@ from keysync.calls import CallAdmission
 from keysync.config.model import Config, Credential, Discover
 from keysync.errors import UsageError
 from keysync.names import fold
-
-if TYPE_CHECKING:
-    from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 
 _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -93,14 +90,9 @@ class ClientFactory:
         return await self._batch(opened, subscription_id), caller
 
     async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
-        """The client that lists the Batch accounts of a subscription for a `discover` entry. Raises UsageError."""
+        """The client that lists Batch accounts, or queries Resource Graph, for a `discover` entry. Raises UsageError."""
         credential = await self.credential(entry.credential)
         return await self._batch(credential, subscription_id), self._lister(credential)
-
-    async def resource_graph(self, entry: Discover) -> tuple[ResourceGraphClient, Caller]:
-        """The client that lists Batch accounts through Resource Graph for a `discover` entry. Raises UsageError."""
-        credential = await self.credential(entry.credential)
-        return await self.clients.resource_graph(credential), self._lister(credential)
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """The Batch client of any subscription, with the credential that its accounts or `discover` entries have."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import (
@@ -32,9 +32,6 @@ from keysync.azure.transport import SharedTransport
 _UNAUTHORIZED: Final = 401
 # Otherwise each client would make an unused policy of 8 KB.
 _NO_RETRY: Final = AsyncRetryPolicy[Any, Any].no_retries()
-
-if TYPE_CHECKING:
-    from azure.mgmt.resourcegraph.aio import ResourceGraphClient
 
 
 class RejectedTokens(SansIOHTTPPolicy[Any, Any]):
@@ -75,7 +72,6 @@ class Clients:
         self._endpoints = endpoints
         self._transport = transport
         self._batch: dict[tuple[int, str], BatchManagementClient] = {}
-        self._graph: dict[int, ResourceGraphClient] = {}
 
     async def batch(
         self, credential: SingleFlightCredential, subscription_id: str, api_version: str | None
@@ -98,25 +94,6 @@ class Clients:
             )
             self._batch[key] = await self._stack.enter_async_context(client)
         return self._batch[key]
-
-    async def resource_graph(self, credential: SingleFlightCredential) -> ResourceGraphClient:
-        """The Resource Graph client for one credential, with the pipeline of the Batch clients.
-
-        Raises ImportError if the extra ``resource-graph`` is not installed.
-        """
-        from azure.mgmt.resourcegraph.aio import ResourceGraphClient  # noqa: PLC0415  # an extra
-
-        key = id(credential)
-        if key not in self._graph:
-            client = ResourceGraphClient(
-                credential,
-                base_url=self._endpoints.resource_manager,
-                credential_scopes=[self._endpoints.resource_manager_scope],
-                transport=self._transport,
-                policies=self._resource_manager_policies(credential),
-            )
-            self._graph[key] = await self._stack.enter_async_context(client)
-        return self._graph[key]
 
     def _resource_manager_policies(self, credential: SingleFlightCredential) -> list[Any]:
         scope = self._endpoints.resource_manager_scope

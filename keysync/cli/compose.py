@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -19,14 +19,13 @@ from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
 from keysync.calls import CallAdmission, CallObserver, Operation
 from keysync.config.model import Account, Config
-from keysync.errors import UsageError
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.batch_access import BatchSources
 from keysync.sources.discovery import Discovery
 from keysync.sources.existence import BatchAccountExistence
 from keysync.sources.list_batch import BatchLister
-from keysync.sources.listing import AccountLister
+from keysync.sources.list_resource_graph import ResourceGraphLister
 from keysync.sources.shard import everything
 from keysync.sync.locks import SecretLocks
 from keysync.sync.run_factory import RunFactory
@@ -137,7 +136,7 @@ async def open_app(
             await clients.credential(entry.credential)  # reports an unreadable file before the first request
         discovery = Discovery(
             config.discover,
-            _listers(config, clients),
+            {"list": BatchLister(clients.batch_list), "resource_graph": ResourceGraphLister(clients.batch_list)},
             translator,
             listed=config.accounts,
             vaults={name: vault.url for name, vault in config.vaults.items()},
@@ -177,18 +176,3 @@ async def _open_vault(
     )
     stack.push_async_callback(vault.close)
     return vault
-
-
-def _listers(config: Config, clients: ClientFactory) -> Mapping[str, AccountLister]:
-    """How to list accounts, by `via` of the `discover` entries. Raises UsageError."""
-    listers: dict[str, AccountLister] = {"list": BatchLister(clients.batch_list)}
-    for index, entry in enumerate(config.discover):
-        if entry.via == "resource_graph" and entry.via not in listers:
-            try:
-                from keysync.sources.list_resource_graph import ResourceGraphLister  # noqa: PLC0415  # an extra
-            except ImportError:
-                raise UsageError(
-                    f"discover[{index}].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'"
-                ) from None
-            listers[entry.via] = ResourceGraphLister(clients.resource_graph)
-    return listers

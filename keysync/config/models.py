@@ -519,7 +519,7 @@ class Discover(Strict):
     via: Literal["list", "resource_graph"] = Field(
         default="list",
         description="How to list them. list: by Batch management, one subscription or resource group at a time. resource_graph: by Azure "
-        "Resource Graph, many subscriptions in one query; it may lag by minutes, and needs the extra `resource-graph`.",
+        "Resource Graph, many subscriptions in one query; it may lag by minutes.",
     )
 
     model_config = ConfigDict(

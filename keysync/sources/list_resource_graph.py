@@ -1,4 +1,4 @@
-"""Lists accounts of many subscriptions through Azure Resource Graph. Only `keysync.cli.compose` imports it: it needs an extra."""
+"""Lists accounts of many subscriptions through Azure Resource Graph, with the pipeline of the Batch clients."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, cast
+from typing import Final
 
-from azure.mgmt.resourcegraph.aio import ResourceGraphClient
-from azure.mgmt.resourcegraph.models import QueryRequest, QueryRequestOptions
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
+from azure.core.rest import HttpRequest
+from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.model import Discover
+from keysync.config.model import Credential, Discover
 from keysync.failures import CallFailed, FailureRecord
+from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.list_batch import MAX_PAGES
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
 
 QUERY: Final = Operation("resource_graph", "queryResources")
+# learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources
+_PATH: Final = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03-01"
 
 # Microsoft's guidance for throttled requests uses groups of 100 subscriptions; the service accepts far more.
 _SUBSCRIPTIONS: Final = 100
+_OK: Final = 200
+_UNAUTHORIZED: Final = 401
 _ROWS: Final = 1000  # the maximum of a page
 _RESETS: Final = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?")
 _MAX_PAUSE: Final = 60.0  # no reply may pause the listing for longer
@@ -57,7 +63,7 @@ def accounts_query(groups: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    rows: Sequence[Mapping[str, Any]]
+    rows: Sequence[Mapping[str, object]]
     total: int
     truncated: bool
     token: str | None
@@ -100,11 +106,11 @@ class Quota:
 
 
 class ResourceGraphLister:
-    """An `AccountLister`. `open_client` returns the client and the caller for an entry."""
+    """An `AccountLister`. `open_client` returns the client and the caller for an entry and any of its subscriptions."""
 
-    def __init__(self, open_client: Callable[[Discover], Awaitable[tuple[ResourceGraphClient, Caller]]]) -> None:
+    def __init__(self, open_client: Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]) -> None:
         self._open_client = open_client
-        self._quotas: defaultdict[ResourceGraphClient, Quota] = defaultdict(Quota)  # a client has one identity
+        self._quotas: defaultdict[Credential | None, Quota] = defaultdict(Quota)
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One scope for each 100 subscriptions."""
@@ -117,8 +123,8 @@ class ResourceGraphLister:
         return ListingScope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
 
     async def _pages(self, entry: Discover, part: tuple[str, ...], name: str) -> AsyncGenerator[ListingPage, None]:
-        client, caller = await self._open_client(entry)
-        query = _Query(client, caller, part, name, self._quotas[client])
+        client, caller = await self._open_client(entry, part[0])
+        query = _Query(client, caller, part, name, self._quotas[entry.credential])
         seen: set[str] = set()
         async for rows in query.pages(accounts_query(entry.resource_groups)):
             accounts = [_listed_account(row) for row in rows]
@@ -136,7 +142,7 @@ class _Query:
     """Queries about one set of subscriptions."""
 
     def __init__(
-        self, client: ResourceGraphClient, caller: Caller, subscriptions: Sequence[str], name: str, quota: Quota
+        self, client: BatchManagementClient, caller: Caller, subscriptions: Sequence[str], name: str, quota: Quota
     ) -> None:
         self._client = client
         self._caller = caller
@@ -144,7 +150,7 @@ class _Query:
         self._name = name
         self._quota = quota
 
-    async def pages(self, query: str) -> AsyncGenerator[Sequence[Mapping[str, Any]], None]:
+    async def pages(self, query: str) -> AsyncGenerator[Sequence[Mapping[str, object]], None]:
         """The pages of a query's result. Raises CallFailed if the result is incomplete."""
         token: str | None = None
         seen: set[str] = set()
@@ -165,24 +171,29 @@ class _Query:
         raise _invalid(f"the result for {self._name} does not end")
 
     async def _page(self, query: str, token: str | None) -> _Page:
-        options = QueryRequestOptions(skip_token=token, top=_ROWS, result_format="objectArray")
-        request = QueryRequest(query=query, subscriptions=self._subscriptions, options=options)
-        reply: Any = await self._client.resources(request, cls=self._note_quota)  # the SDK does not check types
-        data: object = reply.data
-        rows = cast("list[object]", data) if isinstance(data, list) else None
-        if rows is None or not all(isinstance(row, Mapping) for row in rows):
+        options = {"$top": _ROWS, "resultFormat": "objectArray", **({"$skipToken": token} if token else {})}
+        body = {"query": query, "subscriptions": self._subscriptions, "options": options}
+        response = await self._client.send_request(HttpRequest("POST", _PATH, json=body))
+        if response.status_code != _OK:
+            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
+            raise HttpResponseError(response=response)
+        self._quota.note(response.headers)
+        reply = as_mapping(response.json()) or {}
+        rows = as_list(reply.get("data"))
+        objects = [row for row in map(as_mapping, rows or ()) if row is not None]
+        if rows is None or len(objects) < len(rows):
             raise _invalid("the reply of Resource Graph has no rows")
-        # The SDK leaves both None if the reply lacks them; then it is unknown whether the result is complete.
-        total = reply.total_records if isinstance(reply.total_records, int) else len(rows)
-        truncated = str(getattr(reply.result_truncated, "value", reply.result_truncated)).lower() != "false"
-        return _Page(cast("list[Mapping[str, Any]]", rows), total, truncated, reply.skip_token or None)
+        total, next_token = reply.get("totalRecords"), reply.get("$skipToken")
+        return _Page(
+            objects,
+            total if isinstance(total, int) else len(rows),
+            # Without a clear `false` it is unknown whether the result is complete.
+            reply.get("resultTruncated") not in {"false", False},
+            next_token if isinstance(next_token, str) and next_token else None,
+        )
 
-    def _note_quota(self, response: Any, reply: Any, _: object) -> Any:  # noqa: ANN401  # the SDK's callback
-        self._quota.note(response.http_response.headers)
-        return reply
 
-
-def _listed_account(row: Mapping[str, Any]) -> ListedAccount:
+def _listed_account(row: Mapping[str, object]) -> ListedAccount:
     return ListedAccount.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
 
 

@@ -365,24 +365,6 @@ def test_secrets_of_skipped_accounts_are_no_orphans(make_world: MakeWorld) -> No
     assert removed == {"main/beta-secondary-key", "main/gamma-primary-key", "main/gamma-secondary-key"}
 
 
-def test_without_the_extra_resource_graph_is_a_usage_error(make_world: MakeWorld) -> None:
-    """Reported before the first request, with what to install. The other way to list needs no extra."""
-    world = make_world("alpha")
-    world.configure([], discover=[discover(), discover(via="resource_graph")])
-    start = "import sys; sys.modules['azure.mgmt.resourcegraph'] = None; from keysync.cli.main import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", start, "sync", "-c", str(world.path)],
-        env={**clean_environment(), **world.running.environ},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "discover[1].via: resource_graph needs an extra: in a clone, pip install '.[resource-graph]'" in done.stderr
-    assert world.running.do(lambda azure: sum(azure.counts.values())) == 0
-
-
 @pytest.mark.parametrize("command", ["sync", "accounts"])
 def test_an_interrupted_listing_ends_the_command(make_world: MakeWorld, command: str) -> None:
     """SIGINT while a list request hangs: exit code 130 and a report that says that it is incomplete."""
