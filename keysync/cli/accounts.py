@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from keysync import logs
-from keysync.cli.compose import AppOptions, open_app, uncounted
+from keysync.cli.compose import open_clients, open_runtime
 from keysync.cli.options import Options, load
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
@@ -19,8 +20,8 @@ from keysync.report.console import Console, Span, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
 from keysync.sources.list_scopes import Problem
-from keysync.sources.shard import share_of
 from keysync.sync.inventory import Inventory, resolve
+from keysync.sync.runtime import Shared
 
 AccountState = Literal["served", "skipped", "refused"]
 
@@ -64,9 +65,10 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption:
-        app_options = AppOptions(is_mine=share_of(options.shard))
-        async with open_app(config, (), redactor, uncounted, app_options) as app:
-            inventory = await resolve(config, app.discovery, interruption.stop)
+        async with AsyncExitStack() as stack:
+            clients = await open_clients(stack, config, redactor)
+            runtime = await open_runtime(stack, clients, Shared(redactor, shard=options.shard))
+            inventory = await resolve(config, runtime.discovery, interruption.stop)
     lines = list(_lines(inventory))
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(inventory, lines)) + "\n")

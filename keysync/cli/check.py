@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Container, Iterable
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from keysync import logs
 from keysync.access.permissions import is_written
+from keysync.azure.client_factory import ClientFactory
 from keysync.azure.clouds import endpoints_of
+from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import Operation
-from keysync.cli.compose import App, open_app, uncounted
+from keysync.cli.compose import open_clients, open_runtime
 from keysync.cli.diagnosis import (
     Diagnosis,
     Level,
@@ -24,22 +27,22 @@ from keysync.cli.diagnosis import (
 )
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
-from keysync.cli.signals import Interruption, interruptible
+from keysync.cli.signals import interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed
 from keysync.report.causes import many
 from keysync.secret.redact import Redactor
-from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.interface import KeyName
+from keysync.sources.interface import KeyName, KeySource
 from keysync.sync.inventory import Inventory, resolve, selected
 from keysync.sync.items import Selection
-from keysync.sync.model import WRITES, Result
+from keysync.sync.model import WRITES, Preflight, Result
 from keysync.sync.observers import Observers
 from keysync.sync.run import run_sync
+from keysync.sync.runtime import Runtime, Shared
 from keysync.sync.waiting import wait_for
-from keysync.targets.key_vault import KeyVault
+from keysync.targets.interface import SecretTarget
 
 _TOKEN: Final = Operation("entra", "token")
 _EXPIRES_SOON: Final = timedelta(days=30)
@@ -58,10 +61,14 @@ def run(options: Options) -> int:
 
 async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
-        async with open_app(config, (), redactor, uncounted) as app:
-            inventory = await resolve(config, app.discovery, interruption.stop)
-            await app.cover(selected(inventory, options.accounts, options.shard))
-            examination = asyncio.create_task(_examine(options, app, interruption, bar))
+        selection = Selection(options=options.options_hint, dry_run=True)
+        shared = Shared(redactor, Observers([bar]), lambda: interruption.stop, selection)
+        async with AsyncExitStack() as stack:
+            clients = await open_clients(stack, config, redactor)
+            runtime = await open_runtime(stack, clients, shared)
+            inventory = await resolve(config, runtime.discovery, interruption.stop)
+            await runtime.cover(inventory, selected(inventory, options.accounts, options.shard))
+            examination = asyncio.create_task(_examine(clients, runtime))
             try:
                 await wait_for([examination], interruption.stop, None)
                 done = examination.done()
@@ -69,9 +76,9 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
             findings = [
-                _configuration(app, inventory, options),
+                _configuration(runtime, options),
                 *await _listen(config.listen),
-                *_certificates(app, datetime.now(UTC)),
+                *_certificates(clients, datetime.now(UTC)),
                 *_discovery(inventory),
                 *(examination.result() if done else [_INTERRUPTED]),
             ]
@@ -81,30 +88,29 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     return interruption.exit_code or int(problems)
 
 
-async def _examine(options: Options, app: App, interruption: Interruption, bar: ProgressBar) -> list[Diagnosis]:
-    source_of = app.sources.snapshot()
+async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
+    source_of = runtime.sources.snapshot()
     probes = [
-        *(_token(app, number) for number in range(len(app.clients.credentials.opened))),
-        *(_account(source_of(account), account.resource_id) for account in app.accounts),
-        *(_vault_read(vault, name) for name, vault in app.targets.items()),
-        *(_vault_write(app, vault, name) for name, vault in app.targets.items()),
+        *(_token(clients, credential) for credential in clients.credentials.opened),
+        *(_account(source_of(account), account.resource_id) for account in runtime.accounts),
+        *(_vault_read(vault, name) for name, vault in runtime.targets.items()),
+        *(_vault_write(runtime.config, vault, name) for name, vault in runtime.targets.items()),
     ]
-    findings = await _with_doubts(app, await asyncio.gather(*probes))
-    selection = Selection(options=options.options_hint)
-    report = await run_sync(
-        app.runs.make_run(app.accounts, Observers([bar]), interruption.stop, selection=selection, dry_run=True)
-    )
+    findings = await _with_doubts(clients, runtime.targets, await asyncio.gather(*probes))
+    # `_discovery` has the findings about accounts that are refused.
+    run = replace(runtime.make_run(runtime.accounts), orphans=None, preflight=Preflight())
+    report = await run_sync(run)
     closed = {each.subject for each in findings if each.level == "problem" and each.subject.startswith("vault ")}
     return [*without_contradictions(findings), *_secrets(unexplained(report.results, findings), closed)]
 
 
-def _configuration(app: App, inventory: Inventory, options: Options) -> Diagnosis:
-    if not app.accounts and inventory.complete and options.shard is None:
+def _configuration(runtime: Runtime, options: Options) -> Diagnosis:
+    if not runtime.accounts and runtime.inventory.complete and options.shard is None:
         hint = "compare the filters of `discover` with the accounts in Azure. To list what they match: keysync accounts"
         return Diagnosis(
             "problem", "configuration", "no entry of `discover` matches an account: nothing is synced", hint
         )
-    message = f"{many(len(app.accounts), 'account')}, {many(len(app.targets), 'vault')}, no name twice"
+    message = f"{many(len(runtime.accounts), 'account')}, {many(len(runtime.targets), 'vault')}, no name twice"
     return Diagnosis("ok", "configuration", message)
 
 
@@ -124,9 +130,9 @@ async def _listen(address: str) -> Iterable[Diagnosis]:
     return []
 
 
-def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
+def _certificates(clients: ClientFactory, now: datetime) -> Iterable[Diagnosis]:
     """Certificates of credentials that have expired or expire within 30 days."""
-    for credential in app.clients.credentials.opened:
+    for credential in clients.credentials.opened:
         expires_at, proof = credential.expires_at, credential.sign_in.proof
         if expires_at is None or expires_at - now > _EXPIRES_SOON:
             continue
@@ -140,12 +146,12 @@ def _certificates(app: App, now: datetime) -> Iterable[Diagnosis]:
         yield Diagnosis(level, f"credential {credential.name}", message, hint)
 
 
-async def _with_doubts(app: App, findings: Iterable[Diagnosis]) -> list[Diagnosis]:
+async def _with_doubts(clients: ClientFactory, vaults: Iterable[str], findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """`findings`, with a warning for each vault that replies though its credential gets no token: the vault names its own tenant."""
     failed = {each.subject: each.hint for each in findings if each.level == "problem"}
     doubts: dict[str, str | None] = {}
-    for name in app.targets:
-        opened = await app.clients.credential(app.config.vaults[name].credential)
+    for name in vaults:
+        opened = await clients.credential(clients.config.vaults[name].credential)
         if f"credential {opened.name}" in failed:
             doubts[f"vault {name}"] = failed[f"credential {opened.name}"]
     doubt = "but only with the tenant that the vault names: its credential gets no token for Resource Manager"
@@ -171,14 +177,13 @@ def _discovery(inventory: Inventory) -> Iterable[Diagnosis]:
         yield Diagnosis(level, account_subject(skipped.resource_id), f"{state}: {skipped.reason}")
 
 
-async def _token(app: App, number: int) -> Diagnosis:
-    credential = app.clients.credentials.opened[number]
-    scope = endpoints_of(app.config.cloud).resource_manager_scope
-    token = app.clients.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
+async def _token(clients: ClientFactory, credential: SingleFlightCredential) -> Diagnosis:
+    scope = endpoints_of(clients.config.cloud).resource_manager_scope
+    token = clients.caller.call(_TOKEN, scope, lambda: credential.get_token_info(scope))
     return await _test(f"credential {credential.name}", "gets a token for Resource Manager", token)
 
 
-async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
+async def _account(source: KeySource, resource_id: str) -> Diagnosis:
     async def read() -> None:
         await source.probe()
         keys = await source.get_keys()
@@ -192,12 +197,12 @@ async def _account(source: BatchAccount, resource_id: str) -> Diagnosis:
     return finding
 
 
-async def _vault_read(vault: KeyVault, name: str) -> Diagnosis:
+async def _vault_read(vault: SecretTarget, name: str) -> Diagnosis:
     return await _test(f"vault {name}", "replies", vault.prime())
 
 
-async def _vault_write(app: App, vault: KeyVault, name: str) -> Diagnosis:
-    if not is_written(app.config, name):
+async def _vault_write(config: Config, vault: SecretTarget, name: str) -> Diagnosis:
+    if not is_written(config, name):
         return Diagnosis("ok", f"vault {name}", "receives no key in this configuration: writing was not tested")
     return await _test(f"vault {name}", "allows keysync to set secrets (tested without writing)", vault.probe_write())
 

@@ -24,6 +24,7 @@ from keysync.report.console import Console, Span
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Redactor
 from keysync.sync.model import BAD, ItemRef, Report, Result
+from keysync.sync.runtime import Shared
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"
 _GROUP: Final = "default-azurebatch-japaneast"
@@ -71,7 +72,7 @@ async def _run(redactor: Redactor, *, once: bool, every: float) -> int:
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
             show = _Show(console_for(sys.stdout), azure, interruption, once=once)
-            await serve(_config(azure, every), redactor, interruption, observers=[show], announce=show.opening)
+            await serve(_config(azure, every), Shared(redactor, show), interruption, announce=show.opening)
             show.closing()
     return 0
 

@@ -6,12 +6,11 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
 from random import Random
-from typing import Final
 
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -19,9 +18,10 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
+from keysync.calls import CallAdmission, CallObserver
+from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
-from keysync.cli.runtime import RuntimeFactory
-from keysync.cli.signals import DaemonSignals, Interruption, interruptible
+from keysync.cli.signals import Interruption, handled, interruptible
 from keysync.config.isolated import read_config
 from keysync.config.locate import find_config
 from keysync.config.model import Config
@@ -39,12 +39,13 @@ from keysync.report.tracing import open_tracing
 from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
-from keysync.sources.shard import Shard
-from keysync.sync.observers import Observers, RunObserver
+from keysync.sync.items import Selection
+from keysync.sync.observers import Observers
+from keysync.sync.orphans import MissingCounters
+from keysync.sync.runtime import Runtime, Shared
 from keysync.web.app import make_web_app
 from keysync.web.server import open_server
 
-_CONNECT_SECONDS: Final = 10.0
 # Shares of `timeouts.shutdown`, after the daemon's own: the last events of the webhook, then the last spans.
 _EVENTS, _SPANS = 0.1, 0.05
 
@@ -61,62 +62,59 @@ def run(options: Options) -> int:
 
 
 async def _run(options: Options, config: Config, watch: ConfigWatch, redactor: Redactor) -> None:
+    shared = Shared(redactor, selection=Selection(options=options.options_hint), shard=options.shard)
     with interruptible() as interruption:
-        await serve(config, redactor, interruption, watch=watch, options_hint=options.options_hint, shard=options.shard)
+        await serve(config, shared, interruption, watch=watch)
 
 
 async def serve(
     config: Config,
-    redactor: Redactor,
+    shared: Shared,
     interruption: Interruption,
     *,
     watch: ConfigWatch | None = None,
-    observers: Sequence[RunObserver] = (),
     announce: Callable[[str], None] = lambda _url: None,
-    options_hint: str = "",
-    shard: Shard | None = None,
     random: Random | None = None,
 ) -> None:
     """Serves `config` until `interruption`. `watch` reports later configurations; `announce` is called with the page's URL.
 
-    `options_hint` are options for suggested commands, such as ``-c FILE``. With `shard`, only its accounts are served. Jitter
-    and backoff draw from `random`.
-
-    Raises UsageError if the start fails.
+    `shared.observer` is one of the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
+    fails.
     """
     random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
-    log = structlog.get_logger("keysync")
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    metrics.sharded(shard)
+    metrics.sharded(shared.shard)
     ProcessCollector(registry=registry)  # memory, file descriptors and CPU time of the process
     account_states = AccountStates(utc_now)
-    signals = DaemonSignals()
-    if watch is None:
-        signals.hup = partial(interruption, signal.SIGHUP)  # in the demo: its terminal was closed
+    breakers = Breakers(time.monotonic, random, _breaker_policy(config))
+    daemon: Daemon | None = None
+
+    def on_signal(signum: int) -> None:
+        if watch is None and signum == signal.SIGHUP:
+            interruption(signum)  # the demo's terminal was closed
+        elif daemon is not None and not interruption.stop.is_set():
+            (daemon.sync_now if signum == signal.SIGUSR1 else daemon.reload)()
+
     async with AsyncExitStack() as stack:
         # Until everything is closed: these signals must not kill the process while the daemon starts or ends.
-        stack.enter_context(signals.installed())
+        stack.enter_context(handled(on_signal, signal.SIGUSR1, signal.SIGHUP))
         spans_seconds = config.timeouts.shutdown.total_seconds() * _SPANS
-        await stack.enter_async_context(open_tracing(redactor.redact, close_seconds=spans_seconds))
-        notifier = await _open_notifier(stack, config, redactor, metrics)
-        observer = Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), *observers])
-        breakers = Breakers(time.monotonic, random, _breaker_policy(config))
-        election = open_election(config.leader_election, shard)
-        factory = RuntimeFactory(
-            redactor,
-            observer,
-            interruption.stop,
-            metrics,
-            breakers,
-            leadership=None if election is None else election.leadership,
-            shard=shard,
-            options_hint=options_hint,
+        await stack.enter_async_context(open_tracing(shared.redactor.redact, close_seconds=spans_seconds))
+        notifier = await _open_notifier(stack, config, shared.redactor, metrics)
+        election = open_election(config.leader_election, shared.shard)
+        leadership = None if election is None else election.leadership
+        shared = replace(
+            shared,
+            observer=Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), shared.observer]),
+            stop=lambda: interruption.stop if leadership is None else leadership.term,
+            streaks=MissingCounters(),
         )
-        runtime = await factory.open(config)
+        admission = None if leadership is None else leadership.admission
+        open_config = partial(_open_config, shared, metrics.called, breakers, admission)
         daemon = Daemon(
-            runtime,
-            factory.open,
+            await open_config(config),
+            open_config,
             account_states=account_states,
             metrics=metrics,
             breakers=breakers,
@@ -128,15 +126,39 @@ async def serve(
         try:
             page = open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
             bound = await stack.enter_async_context(page)
-            accounts, vaults = len(runtime.accounts), len(config.vaults)
-            shard_name = None if shard is None else str(shard)
-            log.info("daemon.started", url=bound.url, accounts=accounts, vaults=vaults, shard=shard_name)
+            daemon.started(bound.url)
             announce(bound.url)
-            with signals.calling(daemon.sync_now, daemon.reload if watch else signals.hup):
-                await daemon.work()
+            await daemon.work()
         finally:
             await daemon.end()
-    log.info("daemon.ended", signal=None if interruption.signum is None else int(interruption.signum))
+    signum = None if interruption.signum is None else int(interruption.signum)
+    structlog.get_logger("keysync").info("daemon.ended", signal=signum)
+
+
+async def _open_config(
+    shared: Shared,
+    observe: CallObserver,
+    breakers: Breakers,
+    leader_admission: Callable[[CallAdmission], CallAdmission] | None,
+    config: Config,
+) -> Runtime:
+    """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
+    stack = AsyncExitStack()
+    try:
+        clients = await open_clients(
+            stack,
+            config,
+            shared.redactor,
+            observe=observe,
+            breakers=breakers,
+            leader_admission=leader_admission,
+        )
+        runtime = await open_runtime(stack, clients, shared)
+        await runtime.cover(runtime.inventory)
+    except BaseException:
+        await stack.aclose()
+        raise
+    return runtime
 
 
 async def _open_notifier(
@@ -146,7 +168,7 @@ async def _open_notifier(
     if settings is None:
         return None
     # Its own session, so that failures of the calls that it reports do not affect it.
-    transport = await open_transport(stack, ca_bundle=None, connect_seconds=_CONNECT_SECONDS, redactor=redactor)
+    transport = await open_transport(stack, ca_bundle=None, connect_seconds=CONNECT_SECONDS, redactor=redactor)
     secret = settings.secret.read() if settings.secret is not None else None
     webhook = Webhook(
         transport.session,

@@ -1,11 +1,11 @@
-"""Signal handlers of the commands. They set an event or call a callback on the event loop."""
+"""Signal handlers of the commands. They set an event, or call a function on the event loop."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 
@@ -27,50 +27,21 @@ class Interruption:
 
 
 @contextmanager
-def interruptible(*more: signal.Signals) -> Generator[Interruption]:
-    """Handles SIGINT, SIGTERM and `more` until the block ends. Needs a running loop."""
-    loop, interruption = asyncio.get_running_loop(), Interruption()
-    handled = (signal.SIGINT, signal.SIGTERM, *more)
-    for signum in handled:
-        loop.add_signal_handler(signum, interruption, signum)
+def handled(call: Callable[[int], None], *signals: signal.Signals) -> Generator[None]:
+    """Calls `call` on the event loop with the number of each of `signals`, until the block ends. Needs a running loop."""
+    loop = asyncio.get_running_loop()
+    for signum in signals:
+        loop.add_signal_handler(signum, call, signum)
     try:
-        yield interruption
+        yield
     finally:
-        for signum in handled:
+        for signum in signals:
             loop.remove_signal_handler(signum)
 
 
-def _no_op() -> None:
-    """No-op callback."""
-
-
-@dataclass(slots=True)
-class DaemonSignals:
-    """Callbacks for SIGUSR1 and SIGHUP while they are `installed`."""
-
-    usr1: Callable[[], None] = _no_op
-    hup: Callable[[], None] = _no_op
-
-    @contextmanager
-    def installed(self) -> Generator[None]:
-        """Handles both signals until the block ends. Needs a running loop."""
-        loop = asyncio.get_running_loop()
-        # Lambdas, since the callbacks change.
-        loop.add_signal_handler(signal.SIGUSR1, lambda: self.usr1())  # noqa: PLW0108  # as above
-        loop.add_signal_handler(signal.SIGHUP, lambda: self.hup())  # noqa: PLW0108  # as above
-        try:
-            yield
-        finally:
-            for signum in (signal.SIGUSR1, signal.SIGHUP):
-                with suppress(RuntimeError):
-                    loop.remove_signal_handler(signum)
-
-    @contextmanager
-    def calling(self, usr1: Callable[[], None], hup: Callable[[], None]) -> Generator[None]:
-        """Uses these callbacks until the block ends."""
-        before = self.usr1, self.hup
-        self.usr1, self.hup = usr1, hup
-        try:
-            yield
-        finally:
-            self.usr1, self.hup = before
+@contextmanager
+def interruptible(*more: signal.Signals) -> Generator[Interruption]:
+    """Handles SIGINT, SIGTERM and `more` until the block ends. Needs a running loop."""
+    interruption = Interruption()
+    with handled(interruption, signal.SIGINT, signal.SIGTERM, *more):
+        yield interruption

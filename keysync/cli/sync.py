@@ -6,10 +6,11 @@ import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from keysync import logs
-from keysync.cli.compose import App, AppOptions, open_app, uncounted
+from keysync.cli.compose import open_clients, open_runtime, uncounted
 from keysync.cli.options import Options, load
 from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
@@ -22,14 +23,13 @@ from keysync.report import json, text
 from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
-from keysync.sources.shard import Shard, share_of
-from keysync.sync.inventory import Inventory, preflight, resolve, selected
+from keysync.sync.inventory import Inventory, resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.messages import command
 from keysync.sync.model import Report
 from keysync.sync.observers import Observers
-from keysync.sync.orphans import OrphanSearch
 from keysync.sync.run import run_sync
+from keysync.sync.runtime import Shared
 
 if TYPE_CHECKING:
     from keysync.cli.run_metrics import RunMetrics
@@ -58,40 +58,36 @@ def _run_metrics(options: Options, config: Config) -> RunMetrics | None:
 
 
 async def _run(options: Options, config: Config, redactor: Redactor, run_metrics: RunMetrics | None) -> int:
-    selection = Selection(options.adopt, frozenset(fold(name) for name in options.secrets), options.options_hint)
-    shard = _discovered_shard(options)
-    rest = options.shard if shard is None else None  # filters what was discovered in all shards
+    selection = Selection(
+        options.adopt,
+        frozenset(fold(name) for name in options.secrets),
+        options.options_hint,
+        options.accounts,
+        dry_run=options.dry_run,
+        accept=options.accept,
+    )
+    metrics = () if run_metrics is None else (run_metrics.metrics,)
     with interruptible() as interruption, ProgressBar() as bar:
-        async with (
-            open_tracing(redactor.redact),
-            open_app(
-                config,
-                (),
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(open_tracing(redactor.redact))
+            shared = Shared(
                 redactor,
-                run_metrics.metrics.called if run_metrics else uncounted,
-                AppOptions(is_mine=share_of(shard)),
-            ) as app,
-        ):
-            inventory = await resolve(config, app.discovery, interruption.stop)
-            accounts = selected(inventory, options.accounts, rest)
+                Observers((RunLog(), *metrics, bar)),
+                lambda: interruption.stop,
+                selection,
+                options.shard,
+            )
+            observe = run_metrics.metrics.called if run_metrics else uncounted
+            clients = await open_clients(stack, config, redactor, observe=observe)
+            runtime = await open_runtime(stack, clients, shared)
+            inventory = await resolve(config, runtime.discovery, interruption.stop)
+            accounts = selected(inventory, options.accounts, options.shard)
             _check_secrets(options, inventory, accounts)
+            await runtime.cover(inventory, accounts)
             if run_metrics:
                 run_metrics.metrics.cover((account.resource_id for account in accounts), config.vaults)
-            await app.cover(accounts)
-            if run_metrics:
-                run_metrics.metrics.credentials(app.credential_expiries)
-            observer = Observers((RunLog(), *((run_metrics.metrics,) if run_metrics else ()), bar))
-            run = app.runs.make_run(
-                app.accounts,
-                observer,
-                interruption.stop,
-                selection=selection,
-                dry_run=options.dry_run,
-                accept=options.accept,
-                orphans=_orphan_search(options, app, inventory),
-                preflight=preflight(inventory, options.accounts, rest, selection.includes),
-            )
-            report = await run_sync(run)
+                run_metrics.metrics.credentials(runtime.credential_expiries)
+            report = await run_sync(runtime.make_run(accounts))
     if run_metrics:
         run_metrics.finish()
     _print(options, report)
@@ -100,18 +96,6 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
         sys.stdout.flush()
         await run_metrics.push()
     return interruption.exit_code or _exit_code(options, report)
-
-
-def _discovered_shard(options: Options) -> Shard | None:
-    """The shard to discover. None (all) if accounts or secrets are named: one of another shard is no typing error."""
-    return None if options.accounts or options.secrets else options.shard
-
-
-def _orphan_search(options: Options, app: App, inventory: Inventory) -> OrphanSearch | None:
-    """None in a run over some accounts only, and in `adopt`."""
-    if options.accounts or options.secrets or options.adopt is not None:
-        return None
-    return app.runs.orphan_search(inventory, is_mine=share_of(options.shard))
 
 
 def _print(options: Options, report: Report) -> None:

@@ -18,15 +18,16 @@ from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Restored
 from keysync.daemon.fire_times import interval_of
+from keysync.daemon.groups import groups_of
 from keysync.daemon.health import Health, Instant, Watchdog
 from keysync.daemon.leader import OpenElection
-from keysync.daemon.runtime import Runtime
 from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
 from keysync.errors import ConfigError, UsageError
 from keysync.report.metrics import Metrics
 from keysync.sync.inventory import Inventory, resolve
+from keysync.sync.runtime import Runtime
 
 _BEAT_SECONDS: Final = 1.0
 _RUNS: Final = 0.85  # share of `timeouts.shutdown` for runs and their writes; the rest is for webhook and spans
@@ -69,7 +70,7 @@ class Daemon:
         self._election = election
         self._watch = watch
         self._log: Any = structlog.get_logger("keysync")
-        groups = runtime.groups
+        groups = groups_of(runtime)
         self._health = Health(groups, Instant.now())
         self._watchdog = Watchdog()
         self._supervisor = Supervisor(
@@ -90,9 +91,20 @@ class Daemon:
             lambda: self._scheduler.next_starts,
             datetime.now(UTC),
             leadership=None if election is None else election.leadership,
-            shard=None if runtime.shard is None else str(runtime.shard),
+            shard=None if runtime.shared.shard is None else str(runtime.shared.shard),
         )
         self._cover(runtime)
+
+    def started(self, url: str) -> None:
+        """Logs the start; `url` is the page's."""
+        runtime, shard = self._runtime, self._runtime.shared.shard
+        self._log.info(
+            "daemon.started",
+            url=url,
+            accounts=len(runtime.accounts),
+            vaults=len(runtime.config.vaults),
+            shard=None if shard is None else str(shard),
+        )
 
     async def work(self) -> None:
         """Starts runs until `stop` is set."""
@@ -202,8 +214,9 @@ class Daemon:
         if not self._leads():
             # This replica does not see the changes of the new leader, so its own knowledge may be stale later.
             self._account_states.forget()
-            self._runtime.streaks.forget()
             runtime = self._runtime
+            if runtime.shared.streaks is not None:
+                runtime.shared.streaks.forget()
             runtime.inventory = replace(runtime.inventory, complete=not runtime.config.discover)
 
     # Discovery
@@ -224,10 +237,10 @@ class Daemon:
                         await self._apply(runtime, inventory)
 
     async def _list(self, runtime: Runtime) -> Inventory:
-        return await resolve(runtime.config, runtime.app.discovery, self._stop, self._logged)
+        return await resolve(runtime.config, runtime.discovery, self._stop, self._logged)
 
     async def _apply(self, runtime: Runtime, inventory: Inventory) -> None:
-        if runtime.differs(inventory):
+        if (inventory.accounts, inventory.refused) != (runtime.accounts, runtime.inventory.refused):
             before = {account.key for account in runtime.accounts}
             try:
                 await runtime.cover(inventory)
@@ -235,7 +248,7 @@ class Daemon:
                 self._refuse(str(error))
                 return
             self._cover(runtime)
-            self._scheduler.replace(runtime.groups)
+            self._scheduler.replace(groups_of(runtime))
             found = [account for account in runtime.accounts if account.key not in before]
             self._log.info("discovery.changed", accounts=len(runtime.accounts), found=len(found))
             self._supervisor.begin(found)
@@ -290,7 +303,7 @@ class Daemon:
             self._cover(runtime)
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
-            groups = runtime.groups
+            groups = groups_of(runtime)
             self._health.replace(groups, Instant.now())
             self._scheduler.replace(groups)
             self._metrics.reloaded(succeeded=True)
@@ -302,7 +315,7 @@ class Daemon:
 
     async def _list_first(self, runtime: Runtime) -> None:
         """Lists accounts before `runtime` is in force, so that the state of discovered accounts outlives a reload."""
-        runtime.app.discovery.inherit(self._runtime.app.discovery)
+        runtime.discovery.inherit(self._runtime.discovery)
         if runtime.config.discover and self._leads():
             await runtime.cover(await self._list(runtime))
 
@@ -318,11 +331,14 @@ class Daemon:
         accounts = [*runtime.accounts, *refused]
         entries = entries_of(config, accounts, every)
         self._account_states.cover(entries)
+        interval = every(config.schedule)[1]
+        if runtime.shared.streaks is not None:
+            runtime.shared.streaks.least_seconds = interval.total_seconds() / 2
         intervals = (entry.interval for entry in entries.values())
-        self._metrics.scheduled(min(intervals, default=every(config.schedule)[1]).total_seconds())
-        self._metrics.credentials(runtime.app.credential_expiries)
+        self._metrics.scheduled(min(intervals, default=interval).total_seconds())
+        self._metrics.credentials(runtime.credential_expiries)
         self._metrics.cover((account.resource_id for account in accounts), config.vaults)
-        self.snapshots.credentials = runtime.app.credential_names
+        self.snapshots.credentials = tuple(credential.name for credential in runtime.credentials())
         self._show_discovery(runtime)
 
     def _show_discovery(self, runtime: Runtime) -> None:

@@ -15,6 +15,7 @@ import structlog
 from keysync.config.model import Account, Config, Schedule
 from keysync.daemon.account_state import AccountStates, Entry
 from keysync.daemon.backoff import Backoff
+from keysync.daemon.groups import patience_of
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.malloc import trim_heap
 from keysync.sync.model import ItemRef
@@ -32,8 +33,11 @@ class Generation(Protocol):
     @property
     def accounts(self) -> tuple[Account, ...]: ...
 
-    def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
-        """A run over `accounts`. `busy` is the number of accounts that are due but still in an earlier run."""
+    def make_run(self, accounts: Sequence[Account], *, busy: int, patience: float) -> SyncRun:
+        """A run over `accounts`. `busy` is the number of accounts that are due but still in an earlier run.
+
+        `patience` (seconds) shortens how long the limits wait for slow accounts.
+        """
         ...
 
     async def close(self) -> None:
@@ -177,7 +181,7 @@ class Supervisor:
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         generation = self._generation
         self._requeued -= {account.key for account in accounts}
-        run = generation.make_run(accounts, busy=busy)
+        run = generation.make_run(accounts, busy=busy, patience=patience_of(generation.config, accounts))
         # Before the task starts: a trigger that fires in between must find the accounts busy.
         run_key = self._account_states.begin(_refs(run))
         task = asyncio.create_task(self._run(run, run_key, generation.config), name="sync run")

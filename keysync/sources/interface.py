@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
 
+from keysync.config.model import Account
 from keysync.secret.value import SecretValue
 
 KeyName: TypeAlias = str
@@ -34,4 +35,21 @@ class KeySource(Protocol):
 
     async def probe(self) -> None:
         """Reads the account without its keys, for `keysync check`. Raises CallFailed."""
+        ...
+
+
+class KeySources(Protocol):
+    """The key sources of one configuration."""
+
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The key names of every account."""
+        ...
+
+    async def cover(self, accounts: Sequence[Account]) -> None:
+        """Opens what the sources of `accounts` need, and forgets what no account needs any more. Raises UsageError."""
+        ...
+
+    def snapshot(self) -> Callable[[Account], KeySource]:
+        """A function from a covered account to its source. Later calls of `cover` do not change it."""
         ...

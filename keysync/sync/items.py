@@ -20,13 +20,22 @@ T = TypeVar("T")
 class Selection:
     """What the command line selects.
 
-    `adopt` replaces the setting of the configuration. `secrets` (vault/name, lower case) limits the run to these; empty means all.
-    `options`: options to repeat in suggested commands (-c, --account, --shard).
+    `adopt` replaces the setting of the configuration, and then a run covers only unmanaged secrets. `accounts` (names or ARM ids)
+    and `secrets` (vault/name, lower case) limit the run to these; empty means all. `accept`: the checksum of a plan that may
+    exceed the limits. `options`: options to repeat in suggested commands (-c, --account, --shard).
     """
 
     adopt: Adoption | None = None
     secrets: frozenset[str] = frozenset()
     options: str = ""
+    accounts: tuple[str, ...] = ()
+    dry_run: bool = False
+    accept: str | None = None
+
+    @property
+    def names_nothing(self) -> bool:
+        """Whether neither accounts nor secrets are named."""
+        return not self.accounts and not self.secrets
 
     def includes(self, ref: ItemRef) -> bool:
         """Whether the run covers the secret of `ref`."""

@@ -121,6 +121,10 @@ class SecretTarget(Protocol):
         """Makes one first call, so that concurrent calls find a cached token. Raises CallFailed."""
         ...
 
+    async def probe_write(self) -> None:
+        """Checks that this identity may write secrets, without writing one. Raises CallFailed if it may not."""
+        ...
+
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """The current state of `name`. Without `deleted`, a soft-deleted secret counts as absent. Raises CallFailed."""
         ...

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry
 
-from keysync.cli.compose import App, open_app
 from keysync.report.metrics import Metrics
 from keysync.secret.redact import Redactor
 from keysync.sync.run import run_sync
+from keysync.sync.runtime import Runtime, Shared
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet
+from tests.support.runtimes import opened
 
 _UNTIL_STEADY = 3
 """Runs before the first measured one: one that writes, and two until every value is in the cache."""
@@ -37,11 +38,16 @@ class RunCost:
         return sum(self.requests.values())
 
 
-async def one_run(app: App, azure: Running) -> RunCost:
+def shared() -> Shared:
+    """Runs with metrics, as in the daemon."""
+    return Shared(Redactor(), Metrics(CollectorRegistry()))
+
+
+async def one_run(runtime: Runtime, azure: Running) -> RunCost:
     """Do one run. Raises RuntimeError if it fails."""
     before = azure.counts()
     wall, cpu = time.perf_counter(), time.process_time()
-    report = await run_sync(app.runs.make_run(app.accounts, Metrics(CollectorRegistry()), asyncio.Event()))
+    report = await run_sync(runtime.make_run(runtime.accounts))
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     if report.failed:
         raise RuntimeError(next(result.reason for result in report.results if result.outcome != "unchanged"))
@@ -66,15 +72,15 @@ async def measure(azure: Running, runs: int) -> None:
     """Measure the first run, steady runs, and runs after every key has changed."""
     config = azure.config()
     accounts = len(config.accounts)
-    async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
-        print_medians("first (creates)", [await one_run(app, azure)], accounts)
+    async with opened(config, shared()) as (_, runtime):
+        print_medians("first (creates)", [await one_run(runtime, azure)], accounts)
         for _ in range(_UNTIL_STEADY - 1):
             await asyncio.sleep(2.1)
-            await one_run(app, azure)
-        print_medians("steady", [await one_run(app, azure) for _ in range(runs)], accounts)
+            await one_run(runtime, azure)
+        print_medians("steady", [await one_run(runtime, azure) for _ in range(runs)], accounts)
         for name in ("every key changed", "every key changed again"):
             azure.regenerate()
-            print_medians(name, [await one_run(app, azure)], accounts)
+            print_medians(name, [await one_run(runtime, azure)], accounts)
             await asyncio.sleep(2.1)
     print(f"resident at most {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 

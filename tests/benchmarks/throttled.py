@@ -9,13 +9,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from keysync.cli.compose import open_app
-from keysync.secret.redact import Redactor
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.bounds import list_keys, refill_seconds
 from tests.benchmarks.fleets import Fleet
-from tests.benchmarks.steady import one_run
+from tests.benchmarks.steady import one_run, shared
 from tests.benchmarks.tables import machine, publish, table
+from tests.support.runtimes import opened
 
 _RUNS = ("first: every value is read", "steady: the vaults are listed")
 
@@ -25,10 +24,10 @@ async def measure(azure: Running) -> Sequence[Sequence[str]]:
     config = azure.config(timeouts={"collect": "5m", "account": "15m"})
     least = list_keys(azure.fleet)
     rows: list[tuple[str, ...]] = []
-    async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
+    async with opened(config, shared()) as (_, runtime):
         for name in _RUNS:
             before = azure.statuses().get("429", 0)
-            cost = await one_run(app, azure)
+            cost = await one_run(runtime, azure)
             refused = azure.statuses().get("429", 0) - before
             resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             ratio = f" ({cost.wall / least:.2f} of the bound)" if least else ""

@@ -11,16 +11,15 @@ from typing import Any, Protocol
 import pytest
 
 from keysync.azure.retry import RetryPolicy
-from keysync.cli.compose import open_app
 from keysync.emulator import Emulator
 from keysync.failures import StaleRead
 from keysync.secret.fingerprint import Fingerprinter
-from keysync.secret.redact import Redactor
 from keysync.secret.reveal import reveal
 from keysync.sources.interface import KeySource
 from keysync.targets.interface import SecretTarget
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.memory import MemorySource, MemoryVault
+from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQtYWxwaGE="
@@ -141,11 +140,11 @@ async def behind_the_sdks(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Behi
         config = config_of(document)
         # Retries do not wait.
         monkeypatch.setattr("keysync.cli.compose.RetryPolicy", partial(RetryPolicy, sleep=_no_time))
-        async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
-            (account,) = app.accounts
-            source = app.sources.snapshot()(account)
-            target: Any = LookingAgain(app.targets["main"])
-            yield BehindTheSdks(azure, target, source, app.runs.fingerprinter)
+        async with opened(config) as (_, runtime):
+            (account,) = runtime.accounts
+            source = runtime.sources.snapshot()(account)
+            target: Any = LookingAgain(runtime.targets["main"])
+            yield BehindTheSdks(azure, target, source, runtime.shared.fingerprinter)
 
 
 def _enter(kind: str, monkeypatch: pytest.MonkeyPatch) -> AbstractAsyncContextManager[Side]:

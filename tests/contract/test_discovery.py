@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -11,12 +10,11 @@ from typing import Any
 
 import pytest
 
-from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.secret.redact import Redactor
 from keysync.sources.discovery import DiscoveryResult
+from keysync.sync.inventory import Inventory
 from keysync.sync.run import run_sync
-from tests.support.runs import Watcher
+from tests.support import runtimes
 from tests.support.settings import config_of
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
@@ -29,10 +27,10 @@ class World:
     """An Azure, and a runtime for a configuration of it."""
 
     azure: Emulator
-    app: App
+    runtime: Any
 
     async def list(self) -> DiscoveryResult:
-        return await self.app.discovery.list()
+        return await self.runtime.discovery.list()
 
 
 Opener = Callable[..., AbstractAsyncContextManager[World]]
@@ -82,8 +80,8 @@ def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
                 **more,
             }
             config = config_of(document)
-            async with open_app(config, (), Redactor(), lambda _operation, _status: None) as app:
-                yield World(azure, app)
+            async with runtimes.opened(config) as (_, runtime):
+                yield World(azure, runtime)
 
     return opened
 
@@ -300,32 +298,32 @@ async def test_a_hung_list_ends_at_its_deadline(open_world: Opener) -> None:
 async def test_covered_accounts_can_grow_and_shrink(open_world: Opener) -> None:
     """Clients are opened when an account needs them; a subscription is forgotten when no account needs it."""
     async with open_world({"vaults_by_tag": "vault"}) as world:
-        app, listing = world.app, await world.list()
-        assert (app.accounts, app.sources.accesses, app.targets) == ((), {}, {})
+        runtime, listing = world.runtime, await world.list()
+        assert (runtime.accounts, runtime.sources.accesses, runtime.targets) == ((), {}, {})
         west = [account for account in listing.accounts if account.name.startswith("west")]
-        await app.cover(west)
-        assert set(app.targets) == {"main"}
-        before = dict(app.sources.accesses)
+        await runtime.cover(Inventory(tuple(west)))
+        assert set(runtime.targets) == {"main"}
+        before = dict(runtime.sources.accesses)
         assert len(before) == 1
-        await app.cover(listing.accounts)
-        assert set(app.targets) == {"main", "second"}
-        assert len(app.sources.accesses) == 2
-        assert all(app.sources.accesses[reach] is access for reach, access in before.items())
+        await runtime.cover(Inventory(listing.accounts))
+        assert set(runtime.targets) == {"main", "second"}
+        assert len(runtime.sources.accesses) == 2
+        assert all(runtime.sources.accesses[reach] is access for reach, access in before.items())
         (beta,) = (account for account in listing.accounts if account.name == "beta")
-        keys = await app.sources.snapshot()(beta).get_keys()
+        keys = await runtime.sources.snapshot()(beta).get_keys()
         assert set(keys.values) == {"primary", "secondary"}
-        await app.cover([beta])
-        assert set(app.sources.accesses) == {(beta.subscription_id, beta.credential)}
+        await runtime.cover(Inventory((beta,)))
+        assert set(runtime.sources.accesses) == {(beta.subscription_id, beta.credential)}
 
 
 async def test_a_run_keeps_the_accounts_that_it_started_with(open_world: Opener) -> None:
     """A run still serves an account that a later listing lacks."""
     async with open_world({}) as world:
-        app, listing = world.app, await world.list()
-        await app.cover(listing.accounts)
-        job = app.runs.make_run(app.accounts, Watcher(), asyncio.Event())
-        await app.cover([account for account in listing.accounts if account.subscription_id == A])
-        assert len(app.sources.accesses) == 1
+        runtime, listing = world.runtime, await world.list()
+        await runtime.cover(Inventory(listing.accounts))
+        job = runtime.make_run(runtime.accounts)
+        await runtime.cover(Inventory(tuple(each for each in listing.accounts if each.subscription_id == A)))
+        assert len(runtime.sources.accesses) == 1
         report = await run_sync(job)
         assert {result.ref.account for result in report.results} == {one.resource_id for one in listing.accounts}
         assert {result.outcome for result in report.results} == {"created"}
@@ -334,8 +332,9 @@ async def test_a_run_keeps_the_accounts_that_it_started_with(open_world: Opener)
 async def shown(world: World) -> dict[str, str]:
     """Secret to outcome (or the kind of the failure) of a run over all covered accounts."""
     listing = await world.list()
-    await world.app.cover([*world.app.discovery.listed, *listing.accounts])
-    report = await run_sync(world.app.runs.make_run(world.app.accounts, Watcher([]), asyncio.Event()))
+    runtime = world.runtime
+    await runtime.cover(Inventory((*runtime.discovery.listed, *listing.accounts)))
+    report = await run_sync(runtime.make_run(runtime.accounts))
     return {one.ref.secret: one.error.kind if one.error else one.outcome for one in report.results}
 
 

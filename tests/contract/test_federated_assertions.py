@@ -10,12 +10,12 @@ from typing import Any
 import jwt
 import pytest
 
-from keysync.cli.compose import App, open_app
 from keysync.emulator import Emulator
 from keysync.failures import CallFailed
-from keysync.secret.redact import Redactor
+from keysync.sync.runtime import Runtime
 from keysync.targets.interface import Absent
 from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 NAME = "alpha-primary-key"
@@ -32,19 +32,19 @@ def assertion(expires: float) -> str:
 class World:
     """The embedded Azure, its clock, and the token file for sign-in."""
 
-    def __init__(self, azure: Emulator, app: App, clock: list[float], file: Path) -> None:
+    def __init__(self, azure: Emulator, runtime: Runtime, clock: list[float], file: Path) -> None:
         self.azure = azure
-        self.app = app
+        self.runtime = runtime
         self.clock = clock
         self.file = file
 
     async def read_secret(self) -> object:
         """Reads from the vault, which needs its own token."""
-        return await self.app.targets["main"].read(NAME)
+        return await self.runtime.targets["main"].read(NAME)
 
     async def list_keys(self) -> object:
         """Lists the keys of the account, which needs its own token."""
-        return await self.app.sources.snapshot()(self.app.accounts[0]).get_keys()
+        return await self.runtime.sources.snapshot()(self.runtime.accounts[0]).get_keys()
 
 
 @asynccontextmanager
@@ -72,8 +72,8 @@ async def signed_in_by(kind: str, file: Path, monkeypatch: pytest.MonkeyPatch) -
             "accounts": [account],
         }
         config = config_of(document)
-        async with open_app(config, config.accounts, Redactor(), lambda _operation, _status: None) as app:
-            yield World(azure, app, clock, file)
+        async with opened(config) as (_, runtime):
+            yield World(azure, runtime, clock, file)
 
 
 @pytest.fixture(params=["workload_identity", "default"])

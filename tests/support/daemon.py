@@ -28,6 +28,7 @@ from keysync.daemon.config_watch import ConfigWatch
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
+from keysync.sync.runtime import Shared
 from tests.support.azure import RunningAzure
 from tests.support.warm_process import WarmKeysync
 
@@ -324,12 +325,10 @@ async def serving(config: Path, *, interval: float = 0.02, shard: Shard | None =
             task = asyncio.create_task(
                 serve(
                     loaded,
-                    Redactor(),
+                    Shared(Redactor(), served.watcher, shard=shard),
                     interruption,
                     watch=watch,
-                    observers=[served.watcher],
                     announce=url.set_result,
-                    shard=shard,
                 )
             )
             try:

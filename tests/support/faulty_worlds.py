@@ -17,7 +17,6 @@ from random import Random
 from typing import Any, Final
 
 from keysync import logs
-from keysync.cli.compose import App, AppOptions, open_app
 from keysync.config.model import Config
 from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
@@ -27,9 +26,10 @@ from keysync.emulator.vault import Secret, SecretVersion
 from keysync.secret.redact import Redactor
 from keysync.sync.model import Report
 from keysync.sync.run import run_sync
+from keysync.sync.runtime import Runtime, Shared
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.random_worlds import LONG_AGO, marks_of
-from tests.support.runs import Watcher
+from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 VAULTS: Final = ("kv-a", "kv-b")
@@ -235,20 +235,20 @@ class FaultyWorld:
     async def _runs(self) -> None:
         for _ in range(self._random.randint(1, 2)):
             # Process lifetimes. Between them late writes take effect and reads show them, as docs/safety.md assumes.
-            async with self._wire() as app:
+            async with self._wire() as (_, runtime):
                 for _ in range(self._random.randint(1, 2)):
                     self._something_happens()
-                    await self._run(app)
+                    await self._run(runtime)
                     await asyncio.sleep(EVERY)
             self._azure.faults.clear()
             await asyncio.sleep(SETTLED)
             for name in VAULTS:
                 self._azure.state.vault(name).end_stale_reads()
-        async with self._wire() as app:
+        async with self._wire() as (_, runtime):
             self._azure.hooks.install(None)
-            await self._run(app)
+            await self._run(runtime)
             await asyncio.sleep(EVERY)
-            report = await self._run(app)
+            report = await self._run(runtime)
         self.oracle.check_in_sync(self.places, report)
 
     def _something_happens(self) -> None:
@@ -261,17 +261,15 @@ class FaultyWorld:
 
     def _wire(self) -> Any:
         self._redactor = Redactor()
-        return open_app(
-            self._config, self._config.accounts, self._redactor, lambda _operation, _status: None, AppOptions()
-        )
+        return opened(self._config, Shared(self._redactor))
 
-    async def _run(self, app: App) -> Report:
+    async def _run(self, runtime: Runtime) -> Report:
         self.oracle.run_began = time.monotonic()
         # A write may take effect during the next run.
         self.oracle.late = dict.fromkeys(self.places, self.oracle.run_began - EVERY)
         with redirect_stderr(self._log):
             logs.configure("info", "json", self._redactor.redact)
-            report = await run_sync(app.runs.make_run(app.accounts, Watcher(), asyncio.Event()))
+            report = await run_sync(runtime.make_run(runtime.accounts))
         self._log.write(repr(report))
         return report
 

@@ -110,6 +110,9 @@ class MemoryVault:
     async def prime(self) -> None:
         """No-op."""
 
+    async def probe_write(self) -> None:
+        """No-op: this identity may write."""
+
     def validate_by_listing(self, names: Collection[str]) -> CacheValidation:  # the protocol's signature
         """Confirms nothing."""
         return NoCacheValidation()

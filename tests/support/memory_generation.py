@@ -75,7 +75,7 @@ class MemoryGeneration:
         """All of the configuration."""
         return self.config.accounts
 
-    def make_run(self, accounts: Sequence[Account], *, busy: int) -> SyncRun:
+    def make_run(self, accounts: Sequence[Account], *, busy: int, patience: float) -> SyncRun:  # the protocol's
         """Makes a run over `accounts`."""
         self.made.append((tuple(account.name for account in accounts), busy))
         names = {account.resource_id.lower() for account in accounts}

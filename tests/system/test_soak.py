@@ -27,6 +27,7 @@ from keysync.daemon.config_watch import ConfigWatch
 from keysync.emulator import Emulator
 from keysync.emulator.faults import Fault
 from keysync.secret.redact import Redactor
+from keysync.sync.runtime import Shared
 from tests.support.soak import (
     FAULT_PLACES,
     FLEET,
@@ -100,10 +101,9 @@ async def run_daemon(
         serving = asyncio.create_task(
             serve(
                 daemon.config,
-                redactor,
+                Shared(redactor, daemon.books),
                 interruption,
                 watch=watch,
-                observers=[daemon.books],
                 announce=announce,
                 random=seeded(SEED),
             )

@@ -19,6 +19,7 @@ from keysync.config.load import load_config
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
+from keysync.sync.runtime import Shared
 from tests.benchmarks.scripts.stages import Stopwatch, next_step
 
 
@@ -56,7 +57,7 @@ async def run(config: Path, shard: Shard | None) -> None:
     logs.configure("info", "json", redactor.redact)
     loaded = await asyncio.to_thread(load_config, config, os.environ)
     async with asyncio.TaskGroup() as group:
-        group.create_task(serve(loaded, redactor, interruption, observers=[queue], shard=shard))
+        group.create_task(serve(loaded, Shared(redactor, queue, shard=shard), interruption))
         await print_run(stopwatch, queue)
         while await next_step():
             stopwatch = Stopwatch()

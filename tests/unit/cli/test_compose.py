@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
-from keysync.cli.compose import AppOptions, open_app
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
-from keysync.sources.shard import Shard, share_of
+from keysync.sources.shard import Shard
 from keysync.sync.inventory import resolve, static_only
 from keysync.sync.orphans import OrphanSearch
+from keysync.sync.runtime import Shared
+from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 SUB = "11111111-2222-3333-4444-555555555555"
@@ -43,10 +44,12 @@ async def test_listed_accounts_are_sharded() -> None:
     mine = [name for name in NAMES if is_in(SHARD, name)]
     assert 0 < len(mine) < len(NAMES)
     given = config(orphans="disable")
-    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(is_mine=share_of(SHARD))) as app:
-        inventory = await resolve(given, app.discovery)
+    async with opened(given, Shared(Redactor(), shard=SHARD)) as (_, runtime):
+        inventory = await resolve(given, runtime.discovery)
         assert [account.name for account in inventory.accounts] == mine
-        for search in (app.runs.orphan_search(inventory), app.runs.orphan_search(static_only(given, app.discovery))):
+        for known in (inventory, static_only(given, runtime.discovery)):
+            await runtime.cover(known)
+            search = runtime.orphan_search()
             assert isinstance(search, OrphanSearch)
             assert all(f"{name}-primary-key" in search.served["main"] for name in NAMES)
             assert not any(f"{name}-primary-key" in search.served["spare"] for name in NAMES)
@@ -57,7 +60,7 @@ async def test_listed_accounts_are_sharded() -> None:
 async def test_without_a_shard_every_account_is_served() -> None:
     """No account belongs to another shard."""
     given = config()
-    async with open_app(given, (), Redactor(), lambda *_: None, AppOptions(is_mine=share_of(None))) as app:
-        inventory = await resolve(given, app.discovery)
+    async with opened(given) as (_, runtime):
+        inventory = await resolve(given, runtime.discovery)
     assert inventory.accounts == given.accounts
     assert inventory.origins == {}

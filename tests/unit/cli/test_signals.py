@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from keysync.cli.signals import DaemonSignals, interruptible
+from keysync.cli.signals import handled, interruptible
 
 
 async def send(signum: signal.Signals) -> None:
@@ -17,17 +17,14 @@ async def send(signum: signal.Signals) -> None:
     await asyncio.sleep(0.01)
 
 
-async def test_daemon_signals_call_back_only_inside_the_block() -> None:
-    """Before and after it they do nothing."""
-    calls: list[str] = []
-    signals = DaemonSignals()
-    with signals.installed():
+async def test_signals_call_a_function_only_inside_the_block() -> None:
+    """A signal that is handled does not kill the process."""
+    calls: list[int] = []
+    with handled(calls.append, signal.SIGUSR1, signal.SIGHUP):
         await send(signal.SIGUSR1)
-        with signals.calling(lambda: calls.append("usr1"), lambda: calls.append("hup")):
-            await send(signal.SIGUSR1)
-            await send(signal.SIGHUP)
         await send(signal.SIGHUP)
-    assert calls == ["usr1", "hup"]
+    assert calls == [signal.SIGUSR1, signal.SIGHUP]
+    assert signal.getsignal(signal.SIGUSR1) == signal.SIG_DFL
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -11,12 +11,12 @@ import pytest
 
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
-from keysync.cli.compose import open_app
 from keysync.emulator import Emulator, Fault
 from keysync.failures import CallFailed
 from keysync.secret.redact import Redactor
 from keysync.sources.existence import BatchAccountExistence
 from tests.support.azure import GROUP, SUBSCRIPTION, data
+from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 OTHER_SUBSCRIPTION = "99999999-2222-3333-4444-555555555555"
@@ -79,8 +79,8 @@ async def side(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Side]:
         caller = Caller(
             AzureFailureTranslator(Redactor()), RetryPolicy(sleep=at_once), timeout=5, observe=lambda *_: None
         )
-        async with open_app(config, config.accounts, Redactor(), lambda *_: None) as app:
-            yield Side(azure, BatchAccountExistence(app.clients.subscription, caller))
+        async with opened(config) as (clients, _):
+            yield Side(azure, BatchAccountExistence(clients.subscription, caller))
 
 
 async def test_a_found_account_exists(side: Side) -> None:
