@@ -20,10 +20,7 @@ _INSTALLER_SCRIPTS = re.compile(r"(pip|wheel|easy_install)([-\d.]*)")
 _KEPT_SCRIPTS = re.compile(r"keysync|python[\d.]*")
 # Parts of the standard library that nothing imports; they are a large part of it.
 _NOT_IN_BASE = re.compile(r"/(test|tests|idlelib|lib2to3|turtledemo|site-packages|dist-packages)/")
-# keysync imports one of the hundreds of modules of the Kubernetes client, in 0.04 s without bytecode. All compiled take 24 MB.
-_NOT_IN_PACKAGES = re.compile(r"/kubernetes/client/(api|models)/")
-# The asyncio twin of the client is 68 MB, and nothing imports it.
-_UNUSED = ("kubernetes/aio", "**/tests", "**/test", "**/*_test.py", "**/test_*.py", "**/__pycache__")
+_UNUSED = ("**/tests", "**/test", "**/*_test.py", "**/test_*.py", "**/__pycache__")
 
 
 def tidy_packages(folder: Path) -> None:
@@ -32,7 +29,7 @@ def tidy_packages(folder: Path) -> None:
     packages = Path(sysconfig.get_path("purelib", vars={"base": str(folder)}, scheme="venv"))
     for pattern in _UNUSED:
         _remove(packages.glob(pattern))
-    _compile(packages, _NOT_IN_PACKAGES)
+    _compile(packages, None)
 
 
 def tidy_base() -> None:
@@ -64,7 +61,7 @@ def _remove(paths: Iterable[Path]) -> None:
             path.unlink(missing_ok=True)
 
 
-def _compile(folder: Path, excluded: re.Pattern[str]) -> None:
+def _compile(folder: Path, excluded: re.Pattern[str] | None) -> None:
     # Unchecked: files of an image do not change, and modification times would make each build different.
     mode = PycInvalidationMode.UNCHECKED_HASH
     if not compileall.compile_dir(folder, maxlevels=99, quiet=2, rx=excluded, invalidation_mode=mode):

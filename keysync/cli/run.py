@@ -29,7 +29,7 @@ from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.daemon import Daemon
 from keysync.daemon.fire_times import interval_of
-from keysync.daemon.leader import open_election
+from keysync.daemon.leader_election import open_election
 from keysync.daemon.malloc import limit_arenas
 from keysync.daemon.scheduler import utc_now
 from keysync.report.log import RunLog
@@ -103,6 +103,8 @@ async def serve(
         await stack.enter_async_context(open_tracing(shared.redactor.redact, close_seconds=spans_seconds))
         notifier = await _open_notifier(stack, config, shared.redactor, metrics)
         election = open_election(config.leader_election, shared.shard)
+        if election is not None:
+            stack.push_async_callback(election.close)
         leadership = None if election is None else election.leadership
         shared = replace(
             shared,

@@ -639,7 +639,7 @@ class Notify(Strict):
 
 class LeaderElection(Strict):
     """A Kubernetes Lease that lets one of several replicas of `run` work while the others stand by. A standby takes over
-    at most `lease_duration` plus twice `retry_period` after the leader is lost."""
+    at most `lease_duration` plus half a `retry_period` after the leader is lost."""
 
     lease: Annotated[str, Field(pattern=r"^[a-z0-9]([-a-z0-9]{0,50}[a-z0-9])?$")] = Field(
         default="keysync", description="The name of the Lease. A shard appends its index: keysync-0."
@@ -663,7 +663,7 @@ class LeaderElection(Strict):
     )
     retry_period: Duration = Field(
         default=timedelta(seconds=2),
-        description="The time between two renewals, and between two checks of a standby; 1s or more.",
+        description="The time between two renewals; a standby checks twice as often. 1s or more.",
     )
 
     @model_validator(mode="after")
@@ -760,7 +760,7 @@ class Config(Strict):
     )
     leader_election: LeaderElection | None = Field(
         default=None,
-        description="Several replicas on Kubernetes of which one works; `run` only. Needs the extra `kubernetes`. Null: no election.",
+        description="Several replicas on Kubernetes of which one works; `run` only. Null: no election.",
     )
     api_versions: ApiVersions = Field(default=ApiVersions(), description="Versions of Azure APIs to pin.")
 

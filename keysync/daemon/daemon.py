@@ -20,7 +20,7 @@ from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Res
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.groups import groups_of
 from keysync.daemon.health import Health, Instant, Watchdog
-from keysync.daemon.leader import OpenElection
+from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
@@ -58,7 +58,7 @@ class Daemon:
         breakers: BreakerControl,
         stop: asyncio.Event,
         random: Random,
-        election: OpenElection | None = None,
+        election: LeaderElector | None = None,
         watch: ConfigWatch | None = None,
     ) -> None:
         self._runtime = runtime
@@ -117,7 +117,7 @@ class Daemon:
         if self._election is not None:
             leadership = self._election.leadership
             leadership.elected, leadership.lost = self._elected, self._lost
-            self._election.elector.start()
+            self._election.start()
         await self._stop.wait()
 
     async def end(self) -> None:
@@ -144,7 +144,7 @@ class Daemon:
             await self._supervisor.abandon()
         finally:
             if self._election is not None:
-                self._election.abandon()
+                await self._election.close()
             await asyncio.gather(*self._stepping_down)
             self._watchdog.close()
 

@@ -1,320 +1,264 @@
-"""Leader election on a Lease, by the Kubernetes client library. Only `keysync.daemon.leader` imports it (extra ``kubernetes``).
+"""Leader election on a Lease of the pod's Kubernetes cluster (coordination.k8s.io/v1).
 
-The library decides when to try what. This module adds what the library lacks. Each request has a deadline, and each
-exception leads to another try. A lease is taken over only if `ObservedLease` says that no other replica can still lead (the
-library uses the wall clock). `LeaseState` decides how long the lead lasts, without waiting for the library.
+`ObservedLease` decides whether this replica may write the Lease, and `Leader` how long it leads after a renewal. Both use the
+monotonic clock only. Every request has a deadline, and every failure leads to another try.
 """
 
 from __future__ import annotations
 
-import threading
+import asyncio
+import os
+import socket
+import ssl
 import time
-from collections.abc import Callable
+import uuid
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, Literal, Protocol, TypeAlias
+from random import Random
+from typing import Final, NamedTuple
 
-from kubernetes.client import ApiClient, ApiException, Configuration, CoordinationV1Api, V1Lease
-from kubernetes.config import (
-    ConfigException,
-    incluster_config,
-    list_kube_config_contexts,
-    load_incluster_config,
-    load_kube_config,
-)
-from kubernetes.leaderelection.electionconfig import Config as ElectionConfig
-from kubernetes.leaderelection.leaderelection import LeaderElection
-from kubernetes.leaderelection.leaderelectionrecord import LeaderElectionRecord
-from kubernetes.leaderelection.resourcelock.leaselock import LeaseLock
+import aiohttp
 
+from keysync.config.model import LeaderElection
+from keysync.daemon.leader import Leader
 from keysync.daemon.lease import LeaseTimings, ObservedLease
 from keysync.errors import UsageError
 from keysync.files import read_small
+from keysync.json_values import as_mapping
+from keysync.sources.shard import Shard
 
-_NAMESPACE_FILE: Final = "/var/run/secrets/kubernetes.io/serviceaccount/namespace"
-_QUIET: Final = {404, 409}  # no lease yet, or another replica was faster: not a failure
-_UNAUTHORIZED: Final = 401
-_RELEASE_SECONDS: Final = 1.0
-_CLOCK_SECONDS: Final = 1.0
+SERVICE_ACCOUNT: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount")  # Kubernetes mounts it into each pod
 
-
-class LeaderCallbacks(Protocol):
-    """Receives the results of requests for the lease, on the event loop (implemented by `Leader`)."""
-
-    def read(self, received: float) -> None: ...
-    def renewed(self, sent: float) -> None: ...
-    def other_holds(self, holder: str) -> None: ...
-    def failed(self, reason: str, http_status: int | None) -> None: ...
+_RELEASE_SECONDS: Final = 2.0
+_UNAUTHORIZED, _NOT_FOUND, _CONFLICT = 401, 404, 409
+_HINTS: Final[Mapping[int | None, str]] = {
+    401: "the API server does not accept the token of the service account: it has expired, or is of another cluster",
+    403: "the service account needs a Role with `create` of Leases, and `get` and `update` of this one",
+    404: "the namespace of the Lease does not exist: create it, or fix leader_election.namespace",
+}
 
 
-Found: TypeAlias = tuple[Literal[True], LeaderElectionRecord]
-NotFound: TypeAlias = tuple[Literal[False], ApiException]
-CallOnLoop: TypeAlias = Callable[..., None]
-"""Calls a function with arguments on the event loop, from another thread."""
+class LeaseCallError(Exception):
+    """A call for the Lease failed. `http_status` is None if there was no reply."""
+
+    def __init__(self, reason: str, http_status: int | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.http_status = http_status
 
 
-def connect(*, in_cluster: bool) -> ApiClient:
-    """A client of the cluster of this pod, or of the current kubeconfig context. Raises UsageError."""
-    settings = Configuration()
-    try:
-        _load(settings, in_cluster=in_cluster)
-    except (ConfigException, OSError) as error:
-        raise UsageError(f"leader_election: no way to Kubernetes: {error}") from None
-    # The election retries by itself. A retry within a request would exceed the deadlines of the election.
-    settings.retries = False
-    if in_cluster:
-        settings.proxy = None  # the client uses the environment's proxy, which cannot reach the cluster
-    return ApiClient(settings)
+class Lease(NamedTuple):
+    """The Lease in a reply of the API server. `body` and `spec` keep the fields that keysync does not know."""
+
+    body: Mapping[str, object]
+    spec: Mapping[str, object]
+    version: str
+    holder: str | None
+
+    def number(self, name: str) -> int:
+        """The field `name` of the spec; 0 if it has none."""
+        value = self.spec.get(name)
+        return value if isinstance(value, int) else 0
 
 
-def _load(settings: Configuration, *, in_cluster: bool) -> None:
-    """Reads address, certificate authority and token into `settings`. Raises ConfigException or OSError."""
-    if not in_cluster:
-        load_kube_config(client_configuration=settings, persist_config=False)
-        return
-    try:
-        load_incluster_config(client_configuration=settings)
-    except ConfigException as error:
-        raise ConfigException(f"{error} (the token belongs into {incluster_config.SERVICE_TOKEN_FILENAME})") from None
+class LeaseClient:
+    """The calls for one Lease, to the API server itself, never through a proxy. Needs a running loop.
 
+    Each call ends within `seconds`, and raises LeaseCallError. The token in the folder `account` is read for each request,
+    because Kubernetes renews it. If the API server refuses it, it is read and sent once more.
+    """
 
-def namespace_of_pod(*, in_cluster: bool) -> str:
-    """The namespace of this pod, or of the kubeconfig context. Raises UsageError."""
-    found = _namespace_in_cluster() if in_cluster else _namespace_of_context()
-    if not found:
-        raise UsageError("leader_election.namespace: it cannot be determined here; set it")
-    return found
+    def __init__(self, url: str, namespace: str, name: str, account: Path, seconds: float) -> None:
+        self._url = f"{url}/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases"
+        self._metadata = {"namespace": namespace, "name": name}
+        self._account = account
+        self._seconds = seconds
+        self._read_token()
+        tls = ssl.create_default_context(cadata=read_small(account / "ca.crt").decode())
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=tls), cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+        )
 
+    async def get(self) -> Lease | None:
+        """The Lease; None if it does not exist."""
+        return await self._call("GET", f"{self._url}/{self._metadata['name']}", None, quiet=_NOT_FOUND)
 
-def _namespace_in_cluster() -> str:
-    try:
-        return read_small(Path(_NAMESPACE_FILE)).decode().strip()
-    except (OSError, UnicodeDecodeError):
-        return ""
+    async def write(self, before: Lease | None, spec: Mapping[str, object]) -> Lease | None:
+        """Replaces the spec of `before`, or creates the Lease. None if another replica was faster (resourceVersion)."""
+        if before is not None:
+            url = f"{self._url}/{self._metadata['name']}"
+            return await self._call("PUT", url, {**before.body, "spec": spec}, quiet=_CONFLICT)
+        body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": self._metadata, "spec": spec}
+        return await self._call("POST", self._url, body, quiet=_CONFLICT)
 
+    async def close(self) -> None:
+        """Closes the connections."""
+        await self._session.close()
 
-def _namespace_of_context() -> str:
-    try:
-        _, active = list_kube_config_contexts()
-    except (ConfigException, OSError):
-        return ""
-    return str(active["context"].get("namespace") or "")
+    async def _call(self, method: str, url: str, body: object, *, quiet: int) -> Lease | None:
+        """The Lease of the reply; None if its status is `quiet`."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                reply = await self._send(method, url, body)
+                if reply.status == _UNAUTHORIZED:
+                    reply = await self._send(method, url, body)
+                parsed = await reply.json(content_type=None) if reply.ok else None
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+            raise LeaseCallError(f"no answer from Kubernetes: {type(error).__name__}") from error
+        if reply.status == quiet:
+            return None
+        if reply.status not in {200, 201}:
+            raise LeaseCallError(f"Kubernetes answered {reply.status} {reply.reason}", reply.status)
+        found = as_mapping(parsed) or {}
+        metadata, spec = as_mapping(found.get("metadata")) or {}, as_mapping(found.get("spec")) or {}
+        version, holder = metadata.get("resourceVersion"), spec.get("holderIdentity")
+        if (
+            found.get("kind") != "Lease"
+            or not self._metadata.items() <= metadata.items()
+            or not isinstance(version, str)
+        ):
+            raise LeaseCallError("the reply of Kubernetes is not about this Lease")
+        return Lease(found, spec, version, holder if isinstance(holder, str) and holder else None)
+
+    async def _send(self, method: str, url: str, body: object) -> aiohttp.ClientResponse:
+        headers = {"Authorization": f"Bearer {self._read_token()}"}
+        async with self._session.request(method, url, json=body, headers=headers, allow_redirects=False) as reply:
+            await reply.read()
+            return reply
+
+    def _read_token(self) -> str:
+        path = self._account / "token"
+        try:
+            token = read_small(path).decode().strip()
+        except (OSError, ValueError) as error:
+            raise LeaseCallError(f"the token for Kubernetes cannot be read: {error}") from error
+        if not token:
+            raise LeaseCallError(f"the token for Kubernetes cannot be read: {path} is empty")
+        return token
 
 
 class LeaderElector:
-    """Takes part in the election, in its own thread, until `release`. `monotonic` returns seconds.
-
-    `in_cluster` is as for `connect`: it decides where the token is read again after a 401.
-    """
+    """Takes part in the election for `leadership` until `release` or `close`. `clock` returns monotonic seconds."""
 
     def __init__(
         self,
-        client: ApiClient,
-        *,
-        namespace: str,
-        lease: str,
+        client: LeaseClient,
+        leadership: Leader,
         identity: str,
         timings: LeaseTimings,
-        callbacks: LeaderCallbacks,
-        call_on_loop: CallOnLoop,
-        in_cluster: bool = False,
-        monotonic: Callable[[], float] = time.monotonic,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.leadership = leadership
         self._client = client
-        self._pause = timings.retry_period
-        # Short enough that after one hanging request there is time for another before the renew deadline.
-        api = _Api(
-            CoordinationV1Api(client),
-            timings.renew_deadline / 4,
-            lambda reason, status: call_on_loop(callbacks.failed, reason, status),
-            lambda: _load(client.configuration, in_cluster=in_cluster),
-        )
-        self._lock = _Lock(api, lease, namespace, identity, timings, callbacks, call_on_loop, monotonic)
-        self._election = ElectionConfig(
-            # Whole seconds, as in a Lease.
-            self._lock,
-            int(timings.lease_duration),
-            timings.renew_deadline,
-            timings.retry_period,
-            _nothing,
-            _nothing,
-        )
-        self._thread = threading.Thread(target=self._run, name="leader election", daemon=True)
+        self._identity = identity
+        self._timings = timings
+        self._clock = clock
+        self._observed = ObservedLease()
+        self._random = Random()  # noqa: S311  # nosec B311  # when to try again is no secret
+        self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
+        """Begins to try. Needs a running loop."""
+        self._task = asyncio.create_task(self._run(), name="leader election")
 
-    def release(self) -> None:
-        """Ends, and releases the lease if this replica has it, so that a standby need not wait. Blocks for a few seconds at most."""
-        self._lock.release()
-        self._client.close()
+    async def release(self) -> None:
+        """Ends, and releases the Lease, so that a standby takes over at once. Call it after the last write."""
+        await self._stop()
+        try:
+            async with asyncio.timeout(_RELEASE_SECONDS):
+                lease = await self._client.get()
+                if lease is not None and lease.holder == self._identity:
+                    await self._client.write(lease, {**lease.spec, "holderIdentity": None})
+        except (LeaseCallError, TimeoutError):
+            return  # the Lease expires
 
-    def abandon(self) -> None:
-        """Ends, and lets the lease expire."""
-        self._lock.ended.set()
-        self._client.close()
+    async def close(self) -> None:
+        """Ends, and lets the Lease expire unless it was released."""
+        await self._stop()
+        await self._client.close()
 
-    def _run(self) -> None:
-        while not self._lock.ended.is_set():
+    async def try_acquire_or_renew(self) -> None:
+        """Reads the Lease, and writes it if no other replica can still lead. Raises LeaseCallError."""
+        lease = await self._client.get()
+        if lease is not None:
+            received = self._clock()
+            self._observed.record_read(lease.version, lease.holder, lease.number("leaseDurationSeconds"), received)
+            self.leadership.read(received)
+            if lease.holder is not None and lease.holder != self._identity:
+                self.leadership.other_holds(lease.holder)
+        sent = self._clock()
+        if lease is None or self._free_at() <= sent:
+            written = await self._client.write(lease, self._spec(lease))
+            if written is not None and written.holder == self._identity:
+                self.leadership.renewed(sent)
+
+    async def _stop(self) -> None:
+        self.leadership.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            started = self._clock()
             try:
-                # Returns when it could not renew the lease; then it tries to acquire it again.
-                LeaderElection(self._election).run()
-            except _Ended:
-                return
-            except _ClockSet:
-                continue
-            except Exception as error:  # noqa: BLE001  # no error may end the thread
-                self._lock.fail(f"unexpected {type(error).__name__}")
-                self._lock.ended.wait(self._pause)
+                await self.try_acquire_or_renew()
+            except LeaseCallError as error:
+                self.leadership.failed(error.reason, error.http_status, _HINTS.get(error.http_status))
+            except Exception as error:  # noqa: BLE001  # no error may end the election
+                self.leadership.failed(f"unexpected {type(error).__name__}", None)
+            await asyncio.sleep(self._next_try(started) - self._clock())
+
+    def _next_try(self, started: float) -> float:
+        # A standby tries twice as often as a leader renews, and as soon as the Lease may be free.
+        period = self._timings.retry_period / (1 if self.leadership.leads() else 2)
+        following = started + period * self._random.uniform(0.8, 1.0)  # replicas that start together drift apart
+        free_at = self._free_at()
+        return min(following, free_at) if free_at > self._clock() else following
+
+    def _free_at(self) -> float:
+        return self._observed.free_at(self._identity, self._timings.lease_duration)
+
+    def _spec(self, before: Lease | None) -> dict[str, object]:
+        """The spec with this replica as the holder. Its times are for people: no replica decides by a wall clock."""
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")  # MicroTime
+        spec: dict[str, object] = {} if before is None else dict(before.spec)
+        if before is None or before.holder != self._identity:
+            spec["acquireTime"] = now
+            spec["leaseTransitions"] = 0 if before is None else before.number("leaseTransitions") + 1
+        duration = int(self._timings.lease_duration)
+        return {**spec, "holderIdentity": self._identity, "leaseDurationSeconds": duration, "renewTime": now}
 
 
-def _nothing() -> None:
-    """No-op callback: `Leader` decides what happens in a term."""
+def open_election(
+    settings: LeaderElection | None, shard: Shard | None, environ: Mapping[str, str] = os.environ
+) -> LeaderElector | None:
+    """The configured election, not started yet; None without `leader_election`. Each shard has its own Lease.
 
-
-class _Ended(Exception):
-    """Ends the library's endless loops."""
-
-
-class _ClockSet(Exception):
-    """The wall clock was set. The library counts by it, so its counts so far are wrong."""
-
-
-class _Lock(LeaseLock):
-    def __init__(
-        self,
-        api: _Api,
-        lease: str,
-        namespace: str,
-        identity: str,
-        timings: LeaseTimings,
-        callbacks: LeaderCallbacks,
-        call_on_loop: CallOnLoop,
-        monotonic: Callable[[], float],
-    ) -> None:
-        super().__init__(lease, namespace, identity)
-        self.api_instance = api
-        self._api = api
-        self.ended = threading.Event()
-        self._duration = timings.lease_duration
-        self._callbacks = callbacks
-        self._call_on_loop = call_on_loop
-        self._monotonic = monotonic
-        self._observed = ObservedLease()
-        self._offset = time.time() - monotonic()
-        self._writing = threading.Lock()
-
-    def get(self, name: str, namespace: str) -> Found | NotFound:
-        """Reads the lease and reports it."""
-        self._check()
-        reply = super().get(name, namespace)
-        lease = self.lease_reference
-        if reply[0] is True and lease is not None:
-            holder, duration = reply[1].holder_identity, float(reply[1].lease_duration or 0)
-            received = self._monotonic()
-            self._observed.record_read(lease.metadata.resource_version, holder, duration, received)
-            self._call_on_loop(self._callbacks.read, received)
-            if holder is not None and holder != self.identity:
-                self._call_on_loop(self._callbacks.other_holds, holder)
-        return reply
-
-    def create(self, name: str, namespace: str, election_record: LeaderElectionRecord) -> bool:
-        """Creates the lease unless the election has ended."""
-        with self._writing:
-            self._check()
-            sent = self._monotonic()
-            return self._noted(super().create(name, namespace, election_record), sent)
-
-    def update(self, name: str, namespace: str, updated_record: LeaderElectionRecord) -> bool:
-        """Writes the lease unless the election has ended or another replica may still lead."""
-        with self._writing:
-            self._check()
-            sent = self._monotonic()
-            if not self._observed.may_take(self.identity, self._duration, sent):
-                return False
-            return self._noted(super().update(name, namespace, updated_record), sent)
-
-    def fail(self, reason: str) -> None:
-        """Reports a failure without a reply."""
-        self._call_on_loop(self._callbacks.failed, reason, None)
-
-    def release(self) -> None:
-        """Clears the holder if it is still this replica. Nothing is written afterwards."""
-        self.ended.set()
-        with self._writing:
-            self._api.seconds = _RELEASE_SECONDS
-            try:
-                lease = self._api.read_namespaced_lease(self.name, self.namespace)
-                if lease.spec is not None and lease.spec.holder_identity == self.identity:
-                    lease.spec.holder_identity = None
-                    self._api.replace_namespaced_lease(name=self.name, namespace=self.namespace, body=lease)
-            except ApiException:
-                return  # the lease expires
-
-    def _noted(self, done: bool, sent: float) -> bool:
-        if done:
-            self._call_on_loop(self._callbacks.renewed, sent)
-        return done
-
-    def _check(self) -> None:
-        if self.ended.is_set():
-            raise _Ended
-        before, self._offset = self._offset, time.time() - self._monotonic()
-        if abs(self._offset - before) > _CLOCK_SECONDS:
-            raise _ClockSet
-
-
-class _Api:
-    """The three calls that the lock makes. Each attempt ends within `seconds`, and raises nothing but ApiException.
-
-    After a 401, `reload` reads the credentials again and the call is repeated once: the library reads the token of a
-    service account only once a minute.
+    Needs a running loop. Raises UsageError outside a pod, or if the pod has no token.
     """
-
-    def __init__(
-        self,
-        api: CoordinationV1Api,
-        seconds: float,
-        failed: Callable[[str, int | None], None],
-        reload: Callable[[], None],
-    ) -> None:
-        self._api = api
-        self.seconds = seconds
-        self._failed = failed
-        self._reload = reload
-
-    def read_namespaced_lease(self, name: str, namespace: str) -> V1Lease:
-        return self._call(lambda: self._api.read_namespaced_lease(name, namespace, _request_timeout=self.seconds))
-
-    def create_namespaced_lease(self, namespace: str, body: object) -> V1Lease:
-        return self._call(lambda: self._api.create_namespaced_lease(namespace, body, _request_timeout=self.seconds))
-
-    def replace_namespaced_lease(self, name: str, namespace: str, body: object) -> V1Lease:
-        return self._call(
-            lambda: self._api.replace_namespaced_lease(name, namespace, body, _request_timeout=self.seconds)
-        )
-
-    def _call(self, call: Callable[[], V1Lease]) -> V1Lease:
-        try:
-            return self._authorized(call)
-        except ApiException as error:
-            if error.status not in _QUIET:
-                self._failed(f"Kubernetes answered {error.status} {error.reason}", error.status)
-            raise
-        except (ConfigException, FileNotFoundError, PermissionError) as error:
-            self._failed(f"the token for Kubernetes cannot be read: {error}", None)
-            raise ApiException(status=0, reason=type(error).__name__) from error
-        except Exception as error:
-            # urllib3 raises many types, and one that the library does not catch would end its thread.
-            name = type(error).__name__
-            self._failed(f"no answer from Kubernetes: {name}", None)
-            raise ApiException(status=0, reason=name) from error
-
-    def _authorized(self, call: Callable[[], V1Lease]) -> V1Lease:
-        try:
-            return call()
-        except ApiException as error:
-            if error.status != _UNAUTHORIZED:
-                raise
-            self._reload()
-        return call()
+    if settings is None:
+        return None
+    host, port = environ.get("KUBERNETES_SERVICE_HOST"), environ.get("KUBERNETES_SERVICE_PORT")
+    if not host or not port:
+        message = "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: leader election works in a pod only"
+        raise UsageError(f"leader_election: no way to Kubernetes: {message}")
+    timings = LeaseTimings(
+        settings.lease_duration.total_seconds(),
+        settings.renew_deadline.total_seconds(),
+        settings.retry_period.total_seconds(),
+    )
+    name = settings.lease if shard is None else f"{settings.lease}-{shard.index}"
+    # With a random part: two processes with the same host name (hostNetwork) would both lead.
+    identity = settings.identity or f"{environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
+    try:
+        namespace = settings.namespace or read_small(SERVICE_ACCOUNT / "namespace").decode().strip()
+        url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
+        # After one request that hangs there is time for another before the renew deadline.
+        client = LeaseClient(url, namespace, name, SERVICE_ACCOUNT, timings.renew_deadline / 4)
+    except (LeaseCallError, OSError, ValueError) as error:
+        message = f"{error}; does the pod have the token of its service account (automountServiceAccountToken)?"
+        raise UsageError(f"leader_election: no way to Kubernetes: {message}") from None
+    return LeaderElector(client, Leader(timings, lease=f"{namespace}/{name}", identity=identity), identity, timings)

@@ -22,42 +22,29 @@ class LeaseTimings:
     """Timings of leader election as in client-go, in seconds.
 
     `lease_duration` is how long a lease is valid. `renew_deadline` is how long after the last renewal a write may begin.
-    `retry_period` is the time between two tries.
+    `retry_period` is the time between two renewals.
     """
 
     lease_duration: float
     renew_deadline: float
     retry_period: float
 
-    @property
-    def grace(self) -> float:
-        """Seconds after the renew deadline during which active writes may continue."""
-        return _USED * (self.lease_duration - self.renew_deadline)
-
 
 class LeaseState:
-    """The lease of this replica: until when it leads, and until when its active writes may continue."""
+    """The lease of this replica: it leads until `until`, unless the lease is renewed."""
 
     def __init__(self, timings: LeaseTimings) -> None:
-        self._timings = timings
-        self._until = self._fence = _NEVER
+        self._renew_deadline = timings.renew_deadline
+        self._grace = _USED * (timings.lease_duration - timings.renew_deadline)
+        self.until = self._fence = _NEVER
         self._leading = False
-
-    @property
-    def until(self) -> float:
-        """When the lead ends unless the lease is renewed."""
-        return self._until
 
     def leads(self, now: float) -> bool:
         """Whether a write may begin."""
-        return now < self._until
-
-    def admits(self, now: float) -> bool:
-        """Whether an active write may continue."""
-        return now < self._fence
+        return now < self.until
 
     def grace(self, now: float) -> float:
-        """Seconds for which active writes may continue."""
+        """Seconds for which active writes may continue; 0 if none may."""
         return max(0.0, self._fence - now)
 
     def renewed(self, sent: float, now: float) -> tuple[LeadershipChange, ...]:
@@ -66,23 +53,22 @@ class LeaseState:
         If the lead had ended before the reply arrived, the result is ``("lost", "elected")``.
         """
         ended = self.advance(now)
-        until = sent + self._timings.renew_deadline
-        if until > self._until:
-            self._until, self._fence = until, until + self._timings.grace
+        until = sent + self._renew_deadline
+        if until > self.until:
+            self.until, self._fence = until, until + self._grace
         return (*ended, *self.advance(now))
 
     def lost_to_other(self, now: float) -> tuple[LeadershipChange, ...]:
         """Records that another replica holds the lease. Active writes must end at once."""
-        self._until, self._fence = min(self._until, now), min(self._fence, now)
+        self.until, self._fence = min(self.until, now), min(self._fence, now)
         return self.advance(now)
 
     def advance(self, now: float) -> tuple[LeadershipChange, ...]:
         """The changes since the last call that are due to time alone."""
-        leads = self.leads(now)
-        if leads == self._leading:
+        if self.leads(now) == self._leading:
             return ()
-        self._leading = leads
-        return ("elected",) if leads else ("lost",)
+        self._leading = not self._leading
+        return ("elected",) if self._leading else ("lost",)
 
 
 class ObservedLease:
@@ -103,8 +89,6 @@ class ObservedLease:
             self._version, self._since = version, received
         self._holder, self._duration = holder, duration
 
-    def may_take(self, identity: str, duration: float, now: float) -> bool:
-        """Whether `identity`, whose leases last `duration` seconds, may write the lease: no other replica can still lead."""
-        if self._holder is None or self._holder == identity:
-            return True
-        return now - self._since >= max(duration, self._duration)
+    def free_at(self, identity: str, duration: float) -> float:
+        """From when on `identity`, whose leases last `duration` seconds, may write: no other replica can lead any more."""
+        return _NEVER if self._holder in {None, identity} else self._since + max(duration, self._duration)

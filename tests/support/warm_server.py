@@ -8,12 +8,14 @@ import gc
 import json
 import os
 import sys
+from pathlib import Path
 
 import keysync.cli.compose  # a command would import it, together with the SDKs
 import keysync.cli.run  # as above
 import keysync.cli.sync  # as above
 import keysync.config.load  # noqa: F401  # otherwise each would start a process to read its file
 from keysync.cli.main import main
+from keysync.daemon import leader_election
 
 
 def serve() -> None:
@@ -45,6 +47,8 @@ def become(arguments: list[str], env: dict[str, str], out: str, err: str) -> Non
     try:
         os.environ.clear()
         os.environ.update(env)
+        # Kubernetes mounts it at a fixed path, which a test cannot write to.
+        leader_election.SERVICE_ACCOUNT = Path(env.get("TEST_SERVICE_ACCOUNT", leader_election.SERVICE_ACCOUNT))
         for descriptor, path, flags in (
             (0, os.devnull, os.O_RDONLY),
             (1, out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -16,12 +14,9 @@ from typing import Any
 
 import pytest
 
-from keysync.daemon.leader import open_election
-from keysync.errors import UsageError
 from tests.support.azure import SUBSCRIPTION
 from tests.support.daemon import Daemon, Holding, running
 from tests.support.kubernetes import NAMESPACE, Kubernetes, running_kubernetes
-from tests.support.settings import election_of
 from tests.support.warm_process import WarmKeysync, warm_keysync
 from tests.system.conftest import World, clean_environment
 
@@ -45,8 +40,8 @@ def warm() -> Iterator[list[WarmKeysync]]:
 
 
 @pytest.fixture
-def kubernetes() -> Iterator[Kubernetes]:
-    with running_kubernetes() as server:
+def kubernetes(tmp_path: Path) -> Iterator[Kubernetes]:
+    with running_kubernetes(tmp_path) as server:
         yield server
 
 
@@ -60,13 +55,13 @@ class Replicas:
         self._stack = stack
 
     def start(self, name: str, *arguments: str) -> Daemon:
-        """Runs `keysync run` with this replica's own kubeconfig."""
+        """Runs `keysync run` in a pod of this name."""
         folder = self.world.folder / name
         folder.mkdir()
         config = folder / "keysync.yaml"
         config.write_bytes(self.world.path.read_bytes())
-        kubeconfig = str(self.kubernetes.kubeconfig(folder, name))
-        env = {**clean_environment(), **self.world.running.environ, "KUBECONFIG": kubeconfig, "HOSTNAME": name}
+        pod = {"TEST_SERVICE_ACCOUNT": str(self.kubernetes.service_account(name)), "HOSTNAME": name}
+        env = {**clean_environment(), **self.world.running.environ, **self.kubernetes.environ, **pod}
         return self._stack.enter_context(running(config, env, *arguments, warm=next(self._warm)))
 
 
@@ -335,30 +330,11 @@ def test_each_shard_has_its_own_lease(make_replicas: Callable[..., Replicas], ku
     assert not served[0] & served[1]
 
 
-async def test_without_the_extra_it_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says what to install."""
-    for name in ("kubernetes", "kubernetes.client"):
-        monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, "keysync.daemon.leader_election", raising=False)
-    monkeypatch.delattr("keysync.daemon.leader_election", raising=False)
-    with pytest.raises(
-        UsageError, match=r"leader_election: needs an extra: in a clone, pip install '\.\[kubernetes\]'"
-    ):
-        open_election(election_of(), None, {})
-
-
-def test_the_start_fails_without_access_to_kubernetes(make_world: MakeWorld, tmp_path: Path) -> None:
+def test_the_start_fails_outside_a_pod(make_world: MakeWorld) -> None:
     """With exit code 2, and before any request."""
     world = make_world("fine")
     world.configure(["fine"], **CONFIG)
-    ran = world.run("run", env={"KUBECONFIG": str(tmp_path / "nothing")})
+    ran = world.run("run")
     assert (ran.code, ran.out) == (2, "")
-    assert "keysync: leader_election" in ran.err
+    assert "keysync: leader_election: no way to Kubernetes: KUBERNETES_SERVICE_HOST" in ran.err
     assert world.versions("main", "fine-primary-key") == []
-
-
-def test_nothing_of_kubernetes_is_imported_until_it_is_configured() -> None:
-    """The import takes 0.4 s, and memory."""
-    program = "import sys, keysync.cli.run, keysync.cli.sync; print([m for m in sys.modules if 'kube' in m])"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout == "[]\n"

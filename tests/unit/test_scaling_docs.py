@@ -52,8 +52,8 @@ def test_the_documented_times_are_those_of_the_defaults() -> None:
     lease, deadline, retry = (
         getattr(election, name).total_seconds() for name in ("lease_duration", "renew_deadline", "retry_period")
     )
-    assert f"within `retry_period`: {retry:.0f} s" in TEXT
-    assert f"twice `retry_period`: {lease + 2 * retry:.0f} s" in TEXT
+    assert f"within half a `retry_period`: {retry / 2:.0f} s" in TEXT
+    assert f"half a `retry_period`: {lease + retry / 2:.0f} s" in TEXT
     assert f"after `renew_deadline`: {deadline:.0f} s" in TEXT
     assert f"at {deadline + 0.8 * (lease - deadline):.1f} s" in TEXT
     assert f"{lease:.0f} s at the soonest" in TEXT

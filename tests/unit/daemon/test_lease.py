@@ -38,9 +38,7 @@ def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease
     assert state.advance(106.9) == ()
     assert state.advance(107.0) == ("lost",)
     assert state.advance(108.0) == ()
-    assert state.admits(107.0)
     assert 0 < state.grace(107.0) < TERMS.lease_duration - TERMS.renew_deadline
-    assert not state.admits(110.0)
     assert state.grace(110.0) == 0.0
 
 
@@ -49,7 +47,7 @@ def test_a_lead_that_another_has_taken_has_no_grace() -> None:
     state = LeaseState(TERMS)
     state.renewed(100.0, 100.1)
     assert state.lost_to_other(103.0) == ("lost",)
-    assert not state.admits(103.0)
+    assert state.grace(103.0) == 0.0
     assert state.lost_to_other(104.0) == ()
 
 
@@ -80,7 +78,7 @@ def test_a_free_or_own_lease_may_be_written(holder: str | None) -> None:
     """After a release at once."""
     sightings = ObservedLease()
     sightings.record_read("1", holder, 10.0, 100.0)
-    assert sightings.may_take("me", 10.0, 100.0)
+    assert sightings.free_at("me", 10.0) <= 100.0
 
 
 def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() -> None:
@@ -89,8 +87,8 @@ def test_a_lease_of_another_may_be_taken_when_it_was_still_for_its_whole_time() 
     sightings.record_read("1", "you", 10.0, 100.0)
     sightings.record_read("2", "you", 10.0, 105.0)
     sightings.record_read("2", "you", 10.0, 112.0)
-    assert not sightings.may_take("me", 10.0, 114.9)
-    assert sightings.may_take("me", 10.0, 115.0)
+    assert sightings.free_at("me", 10.0) > 114.9
+    assert sightings.free_at("me", 10.0) <= 115.0
 
 
 @pytest.mark.parametrize(("mine", "theirs"), [(10.0, 30.0), (30.0, 10.0)])
@@ -98,8 +96,8 @@ def test_the_longer_of_two_durations_holds(mine: float, theirs: float) -> None:
     """While a roll-out changes it, each has its own."""
     sightings = ObservedLease()
     sightings.record_read("1", "you", theirs, 100.0)
-    assert not sightings.may_take("me", mine, 129.9)
-    assert sightings.may_take("me", mine, 130.0)
+    assert sightings.free_at("me", mine) > 129.9
+    assert sightings.free_at("me", mine) <= 130.0
 
 
 # Two and three candidates over a network that loses and delays
@@ -114,7 +112,7 @@ class Lease:
 
 
 class Replica:
-    """A candidate: it reads, judges, writes and sleeps, as the library does."""
+    """A candidate: it reads, judges, writes and sleeps, as `LeaderElector` does."""
 
     def __init__(self, name: str, lease: Lease, random: Random) -> None:
         self.name = name
@@ -147,7 +145,7 @@ class Replica:
         self.sightings.record_read(str(version), holder, TERMS.lease_duration, self.now)
         if holder not in {None, self.name}:
             self.state.lost_to_other(self.now)
-        if not self.sightings.may_take(self.name, TERMS.lease_duration, self.now):
+        if self.sightings.free_at(self.name, TERMS.lease_duration) > self.now:
             return
         sent = self.now
         yield self.leg()
@@ -173,7 +171,7 @@ def test_two_replicas_never_lead_at_once(seed: int, count: int) -> None:
         now, number = heapq.heappop(queue)
         replicas[number].now = now
         heapq.heappush(queue, (now + next(lives[number]), number))
-        may_write = {replica.name for replica in replicas if replica.state.admits(now)}
+        may_write = {replica.name for replica in replicas if replica.state.grace(now) > 0}
         assert len(may_write) <= 1
         led |= may_write
     assert led

@@ -392,7 +392,7 @@ def test_anchors_are_those_of_github(heading: str, anchor: str) -> None:
     [
         ("rotation.md", "is not tagged as keysync's"),
         ("faq.md", "has no shared keys"),
-        ("deployment.md", "leader_election: needs an extra"),
+        ("deployment.md", "leader_election: no way to Kubernetes"),
     ],
 )
 def test_quoted_messages_are_those_of_the_code(page: str, quote: str) -> None:

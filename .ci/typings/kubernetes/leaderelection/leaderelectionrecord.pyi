@@ -1,3 +1,0 @@
-class LeaderElectionRecord:
-    holder_identity: str | None
-    lease_duration: str | None
