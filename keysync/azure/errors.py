@@ -16,7 +16,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeE
 from azure.identity import CredentialUnavailableError
 
 from keysync.azure.body import UnreadableBody
-from keysync.azure.hints import hint_for
+from keysync.azure.hints import with_hint
 from keysync.azure.sign_in import UNKNOWN, SignIn
 from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
 from keysync.http.proxy import ProxyFailed, hint_in
@@ -61,7 +61,7 @@ class AzureFailureTranslator:
         else:
             record = self._from_exception(error, calling=calling)
         record = replace(record, about=_about(error, scope), operation=operation)
-        return _with_hint(record, operation=operation, scope=scope, sign_in=_sign_in_of(error))
+        return record if record.hint is not None else with_hint(record, scope, _sign_in_of(error))
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
         response: Any = error.response
@@ -297,19 +297,3 @@ def _shorten_attempts(text: str) -> str:
     """The credentials that DefaultAzureCredential tried, each with the first sentence of its message and without advice."""
     attempts = [f"{name}: {_SENTENCE.split(reason)[0].rstrip('.')}" for name, reason in _ATTEMPT.findall(text)]
     return f"no credential got a token ({'; '.join(attempts)})" if attempts else text
-
-
-def _with_hint(record: FailureRecord, *, operation: str, scope: str, sign_in: SignIn) -> FailureRecord:
-    if record.hint is not None:
-        return record
-    message = (record.cloud_error.message if record.cloud_error else record.summary) or ""
-    hint = hint_for(
-        kind=record.kind,
-        status=record.http_status,
-        codes=record.codes,
-        message=message,
-        operation=operation,
-        scope=scope,
-        sign_in=sign_in,
-    )
-    return record if hint is None else replace(record, hint=hint)

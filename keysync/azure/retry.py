@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
-from keysync.azure.hints import hint_for
+from keysync.azure.hints import with_hint
 from keysync.azure.rate_limit import CURRENT_SLOT, ArmRateLimiter, RateLimitSlot
 from keysync.calls import READ_BARRIER, CallAdmission, CallObserver, Operation
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
@@ -189,8 +189,7 @@ class Caller:
 
 def _still_blocked(scope: str, seconds: float) -> FailureRecord:
     reason = f"Resource Manager asks this identity to wait {seconds:.0f} s more: {scope} is skipped in this run"
-    hint = hint_for(kind="throttled", codes=(), message="", operation="", scope=scope)
-    return FailureRecord(kind="throttled", summary=reason, http_status=429, hint=hint, retry_after=seconds)
+    return with_hint(FailureRecord(kind="throttled", summary=reason, http_status=429, retry_after=seconds), scope)
 
 
 def _transient(record: FailureRecord) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.hints import hint_for
+from keysync.azure.hints import with_hint
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.model import Account
@@ -166,14 +166,7 @@ class BatchAccount:
         return CallFailed(self._disabled(FailureRecord(kind="shared_key_disabled", summary=summary)))
 
     def _disabled(self, record: FailureRecord) -> FailureRecord:
-        hint = hint_for(
-            kind="shared_key_disabled",
-            codes=(),
-            message="",
-            operation=LIST_KEYS.name,
-            scope=self._account.resource_id,
-        )
-        return replace(record, kind="shared_key_disabled", hint=hint)
+        return with_hint(replace(record, kind="shared_key_disabled"), self._account.resource_id)
 
 
 def _text_list(modes: Any) -> list[Any] | None:  # noqa: ANN401  # the SDK's enum members, or text that it does not know

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.access.permissions import ROLES, Grant, covering, is_written, permissions_of
-from keysync.azure.hints import key_vault, resource_manager
+from keysync.azure import hints
 from keysync.config.model import Account, Config, Discover
 from tests.support.settings import config_of
 
@@ -140,8 +140,8 @@ def test_roles_contain_every_action_of_hints() -> None:
     """`keysync role` grants the actions that hints tell an operator to grant."""
     known = {action for role in ROLES.values() for action in (*role.actions, *role.data_actions)}
     assert {
-        *resource_manager.ACTIONS.values(),
-        *(key_vault.DATA_ACTION_PREFIX + action for action, _ in key_vault.RIGHTS.values()),
+        *hints.ACTIONS.values(),
+        *(hints.DATA_ACTION_PREFIX + action for action, _ in hints.RIGHTS.values()),
     } <= known
 
 
