@@ -196,7 +196,7 @@ def test_one_probe_at_a_time():
     world.open_breaker()
     decision = world.probe()
     decisions = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert decisions == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probing=True)] * 100
+    assert decisions == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probe=decision.probe)] * 100
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.success(VAULT)
     assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
@@ -252,7 +252,7 @@ def test_a_cancelled_or_lost_probe_allows_another():
     assert world.breakers.states()[VAULT].state == "half_open"
     world.breakers.failure(VAULT, record("internal"), third.probe)
     assert world.breakers.allow(VAULT).allowed
-    world.breakers.cancelled("vault:unknown", 7)
+    world.breakers.cancelled("vault:unknown", third.probe)
 
 
 def test_a_reload_forgets_other_keys():
@@ -278,9 +278,8 @@ def test_there_is_at_most_one_probe_and_always_a_next_one(events: list[tuple[str
         match event:
             case "allow":
                 decision = world.breakers.allow(VAULT)
-                assert decision.allowed == (state == "closed" or decision.probe is not None)
-                assert decision.allowed or decision.retry_at is not None
-                assert decision.allowed or world.clock.time < (decision.retry_at or 0.0) <= world.clock.time + 120.0
+                assert decision.allowed or world.clock.time < decision.retry_at <= world.clock.time + 120.0
+                assert not decision.allowed or (decision.probe is None) == (state == "closed")
                 if decision.allowed and state != "closed":
                     assert not world.breakers.allow(VAULT).allowed
                     probe = decision.probe

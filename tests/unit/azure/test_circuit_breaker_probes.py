@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Coroutine
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -32,7 +31,7 @@ def admission_for(*keys: str, breakers: Breakers | None = None) -> BreakerAdmiss
     """An admission whose breakers open at the first failure, for at most 5 seconds."""
     policy = BreakerPolicy(threshold=1, base=5.0, probe_seconds=PROBE_SECONDS)
     breakers = breakers or Breakers(time.monotonic, seeded(), policy)
-    return BreakerAdmission(breakers, keys, time.monotonic, lambda: datetime.now(UTC))
+    return BreakerAdmission(breakers, keys)
 
 
 async def half_open(admission: BreakerAdmission, record: FailureRecord = DOWN) -> None:
