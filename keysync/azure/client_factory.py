@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
@@ -17,7 +15,7 @@ from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
 from keysync.azure.clients import Clients
 from keysync.azure.credential_environment import check_environment
 from keysync.azure.credentials import Credentials
-from keysync.azure.rate_limit import ArmRateLimiter
+from keysync.azure.rate_limit import TokenBucket
 from keysync.azure.retry import Caller
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import CallAdmission
@@ -57,7 +55,8 @@ class ClientFactory:
     caller: Caller
     breakers: Breakers | None = None
     leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
-    rate_limiter: ArmRateLimiter = field(default_factory=ArmRateLimiter)
+    buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict[tuple[str, str], TokenBucket])
+    """Resource Manager has a rate limit for each subscription and principal."""
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
         """The opened `credential`; for None the default one of the configuration. Raises UsageError."""
@@ -75,24 +74,21 @@ class ClientFactory:
             )
         except NotImplementedError as error:
             raise UsageError(f"api_versions.secrets: {error}") from error
-        return client, self.caller.with_breaker(self._admission(f"vault:{name}", _breaker_key(credential)))
+        return client, self._caller(credential, vault=name)
 
     async def batch_accounts(
         self, subscription_id: str, credential: Credential | None
     ) -> tuple[BatchManagementClient, Caller]:
         """The client that reads the keys of a subscription's Batch accounts with `credential`. Raises UsageError."""
         opened = await self.credential(credential)
-        key = _breaker_key(opened)
-        # Resource Manager has a rate limit per subscription and principal.
-        caller = self.caller.with_breaker(
-            self._admission(key), rate_limiter=self.rate_limiter, rate_limit_key=(fold(subscription_id), key)
-        )
-        return await self._batch(opened, subscription_id), caller
+        bucket = self.buckets.setdefault((fold(subscription_id), opened.name), TokenBucket())
+        return await self._batch(opened, subscription_id), self._caller(opened, bucket=bucket)
 
     async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
         """The client that lists Batch accounts, or queries Resource Graph, for a `discover` entry. Raises UsageError."""
         credential = await self.credential(entry.credential)
-        return await self._batch(credential, subscription_id), self._lister(credential)
+        # Without the rate limit: it counts writes, and a list is a read.
+        return await self._batch(credential, subscription_id), self._caller(credential)
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """The Batch client of any subscription, with the credential that its accounts or `discover` entries have."""
@@ -105,16 +101,13 @@ class ClientFactory:
     async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
         return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
 
-    def _lister(self, credential: SingleFlightCredential) -> Caller:
-        # Without the rate limiter: it counts writes, and a list is a read.
-        return self.caller.with_breaker(self._admission(_breaker_key(credential)))
-
-    def _admission(self, *keys: str) -> CallAdmission | None:
-        if self.breakers is None:
-            return None
-        admission = BreakerAdmission(self.breakers, keys, time.monotonic, lambda: datetime.now(UTC))
-        return admission if self.leader_admission is None else self.leader_admission(admission)
-
-
-def _breaker_key(credential: SingleFlightCredential) -> str:
-    return f"credential:{credential.name}"
+    def _caller(
+        self, credential: SingleFlightCredential, *, vault: str | None = None, bucket: TokenBucket | None = None
+    ) -> Caller:
+        admission: CallAdmission | None = None
+        if self.breakers is not None:
+            keys = (*([f"vault:{vault}"] if vault is not None else []), f"credential:{credential.name}")
+            admission = BreakerAdmission(self.breakers, keys)
+            if self.leader_admission is not None:
+                admission = self.leader_admission(admission)
+        return replace(self.caller, admission=admission, bucket=bucket)

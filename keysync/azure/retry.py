@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Hashable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
 from keysync.azure.hints import with_hint
-from keysync.azure.rate_limit import CURRENT_SLOT, ArmRateLimiter, RateLimitSlot
+from keysync.azure.rate_limit import TokenBucket
 from keysync.calls import READ_BARRIER, CallAdmission, CallObserver, Operation
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
 
@@ -54,48 +54,19 @@ class RetryPolicy:
         return record.retry_after + self.uniform(0.0, self.base)
 
 
+@dataclass(frozen=True, slots=True)
 class Caller:
     """Makes calls with retries. Each attempt has `timeout` seconds. Raises CallFailed after the last attempt.
 
-    `admission` allows or refuses each call. With `rate_limiter` each attempt waits for a slot in the bucket `rate_limit_key`.
+    `admission` allows or refuses each call. With `bucket` each attempt waits for a slot in it.
     """
 
-    def __init__(
-        self,
-        translator: FailureTranslator,
-        policy: RetryPolicy,
-        *,
-        timeout: float,
-        observe: CallObserver,
-        admission: CallAdmission | None = None,
-        rate_limiter: ArmRateLimiter | None = None,
-        rate_limit_key: Hashable = None,
-    ) -> None:
-        self._translator = translator
-        self._policy = policy
-        self._timeout = timeout
-        self._observe = observe
-        self._admission = admission
-        self._rate_limiter = rate_limiter
-        self._rate_limit_key = rate_limit_key
-
-    def with_breaker(
-        self,
-        admission: CallAdmission | None,
-        *,
-        rate_limiter: ArmRateLimiter | None = None,
-        rate_limit_key: Hashable = None,
-    ) -> Caller:
-        """The same caller with an admission, and optionally with a rate limiter."""
-        return Caller(
-            self._translator,
-            self._policy,
-            timeout=self._timeout,
-            observe=self._observe,
-            admission=admission,
-            rate_limiter=rate_limiter,
-            rate_limit_key=rate_limit_key,
-        )
+    translator: FailureTranslator
+    policy: RetryPolicy
+    timeout: float
+    observe: CallObserver
+    admission: CallAdmission | None = None
+    bucket: TokenBucket | None = None
 
     async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
         """The result of `send`, after at most as many attempts as the policy allows. Raises CallFailed.
@@ -103,93 +74,75 @@ class Caller:
         A non-repeatable operation is sent again only after a failure that cannot have taken effect, such as a refused connection
         or a 429. Otherwise the record of CallFailed is `ambiguous`, and the caller has to check the effect.
         """
-        permit = await self._admission.admit() if self._admission is not None else None
+        if self.admission is None:
+            return await self._attempts(operation, scope, send, [])
+        permit = await self.admission.admit()
         failed: list[FailureRecord] = []
         try:
             result = await self._attempts(operation, scope, send, failed)
         except CallFailed as failure:
-            if permit is not None:
-                permit.finished(failure.record)
+            permit.finished(failure.record)
             raise
         except BaseException:
-            if permit is not None:
-                # Cancelled: a failed attempt still tells the breaker about the service.
-                permit.finished(failed[-1]) if failed else permit.cancelled()
+            # Cancelled: a failed attempt still tells the breaker about the service.
+            permit.finished(failed[-1]) if failed else permit.cancelled()
             raise
-        if permit is not None:
-            permit.finished(None)
+        permit.finished(None)
         return result
 
     async def _attempts(
         self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]], failed: list[FailureRecord]
     ) -> T:
-        attempt = 0
         while True:
-            attempt += 1
-            self._check_read_barrier(operation, attempt, failed)
+            barrier = READ_BARRIER.get()
+            if operation.changes and barrier is not None and not barrier.allows(len(failed) + 1):
+                raise _stale_read(failed)
             try:
                 result = await self._send_in_slot(scope, send)
             except CallFailed:
                 raise
             except Exception as error:  # noqa: BLE001  # an SDK may raise anything for a bad reply
-                record = self._translator.record(error, operation=operation.name, scope=scope, calling=True)
+                record = self.translator.record(error, operation=operation.name, scope=scope, calling=True)
                 failed.append(record)
             else:
-                self._observe(operation, "200")
+                self.observe(operation, "200")
                 return result
-            self._observe(operation, str(record.http_status or record.kind))
-            await self._wait_or_raise(operation, attempt, record)
-
-    @staticmethod
-    def _check_read_barrier(operation: Operation, attempt: int, failed: list[FailureRecord]) -> None:
-        barrier = READ_BARRIER.get()
-        if operation.changes and barrier is not None and not barrier.allows(attempt):
-            reason = "not sent (again), since the read that it is based on is too old"
-            last = failed[-1] if failed else FailureRecord(kind="throttled", summary="the rate limit delayed it")
-            raise StaleRead(replace(last, summary=f"{reason} ({last.summary})", ambiguous=False))
+            self.observe(operation, str(record.http_status or record.kind))
+            # Only a 429 for the subscription blocks the bucket. Others, of the Batch provider, concern a single account.
+            throttled = record.http_status == _TOO_MANY_REQUESTS and record.has_code(*_SUBSCRIPTION_THROTTLED)
+            if self.bucket is not None and throttled:
+                self.bucket.block(record.retry_after)
+            unsafe = record.ambiguous and not operation.repeatable
+            delay = None if unsafe else self.policy.delay(len(failed), record)
+            if delay is None:
+                raise CallFailed(self._final(record))
+            await self.policy.sleep(delay)
 
     async def _send_in_slot(self, scope: str, send: Callable[[], Awaitable[T]]) -> T:
-        if self._rate_limiter is None:
-            async with asyncio.timeout(self._timeout):
+        if self.bucket is None:
+            async with asyncio.timeout(self.timeout):
                 return await send()
-        blocked_seconds = self._rate_limiter.blocked_for(self._rate_limit_key)
-        if blocked_seconds > self._policy.retry_after_cap:
-            raise CallFailed(_still_blocked(scope, blocked_seconds))
+        seconds = self.bucket.blocked_for()
+        if seconds > self.policy.retry_after_cap:
+            reason = f"Resource Manager asks this identity to wait {seconds:.0f} s more: {scope} is skipped in this run"
+            record = FailureRecord(kind="throttled", summary=reason, http_status=429, retry_after=seconds)
+            raise CallFailed(with_hint(record, scope))
         # The wait for a slot does not count against the deadline of the request.
-        async with self._rate_limiter.acquire(self._rate_limit_key) as slot, asyncio.timeout(self._timeout):
-            token = CURRENT_SLOT.set(slot)
-            try:
-                return await send()
-            except Exception as error:
-                self._note_throttling(slot, self._translator.record(error, operation="", scope=scope))
-                raise
-            finally:
-                CURRENT_SLOT.reset(token)
-
-    @staticmethod
-    def _note_throttling(slot: RateLimitSlot, record: FailureRecord) -> None:
-        # Only a 429 for the subscription blocks the bucket. Others, of the Batch provider, concern a single account.
-        if record.http_status == _TOO_MANY_REQUESTS and record.has_code(*_SUBSCRIPTION_THROTTLED):
-            slot.throttled(record.retry_after)
-
-    async def _wait_or_raise(self, operation: Operation, attempt: int, record: FailureRecord) -> None:
-        unsafe = record.ambiguous and not operation.repeatable
-        delay = None if unsafe else self._policy.delay(attempt, record)
-        if delay is None:
-            raise CallFailed(self._final(record))
-        await self._policy.sleep(delay)
+        async with self.bucket.slot(), asyncio.timeout(self.timeout):
+            return await send()
 
     def _final(self, record: FailureRecord) -> FailureRecord:
         wait = record.retry_after
-        if wait is None or wait <= self._policy.retry_after_cap or not _transient(record):
+        if wait is None or wait <= self.policy.retry_after_cap or not _transient(record):
             return record
-        reason = f"Azure asks to wait {wait:.0f} s, more than the {self._policy.retry_after_cap:.0f} s that a run waits"
+        reason = f"Azure asks to wait {wait:.0f} s, more than the {self.policy.retry_after_cap:.0f} s that a run waits"
         return replace(record, kind="throttled", summary=f"{record.summary} ({reason}: skipped in this run)")
 
 
-def _still_blocked(scope: str, seconds: float) -> FailureRecord:
-    reason = f"Resource Manager asks this identity to wait {seconds:.0f} s more: {scope} is skipped in this run"
-    return with_hint(FailureRecord(kind="throttled", summary=reason, http_status=429, retry_after=seconds), scope)
+def _stale_read(failed: list[FailureRecord]) -> StaleRead:
+    reason = "not sent (again), since the read that it is based on is too old"
+    last = failed[-1] if failed else FailureRecord(kind="throttled", summary="the rate limit delayed it")
+    return StaleRead(replace(last, summary=f"{reason} ({last.summary})", ambiguous=False))
 
 
 def _transient(record: FailureRecord) -> bool:

@@ -8,31 +8,38 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.rate_limit import ArmRateLimiter, RateLimitPolicy
+from keysync.azure.policies import ON_REPLY
+from keysync.azure.rate_limit import RateLimitPolicy, TokenBucket
 from tests.support.virtual_clock import VirtualClock
 
 WRITES = "x-ms-ratelimit-remaining-subscription-writes"
-KEY = ("subscription", "principal")
+
+
+def replied(headers: dict[str, str]) -> None:
+    """Passes the headers of a reply to the current call, as the client's pipeline does."""
+    on_reply = ON_REPLY.get()
+    assert on_reply is not None
+    on_reply(headers)
 
 
 class World:
     def __init__(self) -> None:
         self.clock = VirtualClock()
-        self.rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
+        self.bucket = TokenBucket(RateLimitPolicy(sleep=self.clock.sleep, monotonic=self.clock.monotonic))
         self.sent: list[float] = []
 
     async def call(
         self, remaining: int | None = None, *, retry_after: float | None = None, seconds: float = 0.0
     ) -> None:
         """One call whose reply has the remaining number, or is a 429."""
-        async with self.rate_limiter.acquire(KEY) as slot:
+        async with self.bucket.slot():
             self.sent.append(round(self.clock.time - 1000.0, 6))
             if seconds:
                 await self.clock.sleep(seconds)
             if remaining is not None:
-                slot.replied({WRITES: str(remaining)})
+                replied({WRITES: str(remaining)})
             if retry_after is not None:
-                slot.throttled(retry_after)
+                self.bucket.block(retry_after)
 
     async def calls(self, count: int, remaining: int | None = None) -> None:
         await asyncio.gather(*(self.call(remaining) for _ in range(count)))
@@ -124,8 +131,8 @@ async def test_the_lowest_valid_number_counts(world: World, headers: dict[str, s
     """The case of header names and invalid numbers are ignored."""
 
     async def call() -> None:
-        async with world.rate_limiter.acquire(KEY) as slot:
-            slot.replied(headers)
+        async with world.bucket.slot():
+            replied(headers)
 
     await world.clock.run(call())
     await world.clock.run(world.call())
@@ -135,12 +142,12 @@ async def test_the_lowest_valid_number_counts(world: World, headers: dict[str, s
 async def test_calls_after_a_429_wait_and_then_start_one_by_one(world: World):
     """There is one timer for the wait; then calls are sent at the refill rate."""
     await world.clock.run(world.call(0, retry_after=17.0))
-    assert world.rate_limiter.blocked_for(KEY) == 17.0
+    assert world.bucket.blocked_for() == 17.0
     await world.clock.run(world.calls(4))
     assert world.sent[1:] == [17.0, 17.1, 17.2, 17.3]
     assert world.clock.sleeps[0] == 17.0
     assert len(world.clock.sleeps) == 4
-    assert world.rate_limiter.blocked_for(KEY) == 0.0
+    assert world.bucket.blocked_for() == 0.0
 
 
 async def test_several_429_cause_one_wait(world: World):
@@ -186,8 +193,8 @@ async def test_a_429_without_retry_after_blocks_for_a_second(world: World):
     """The default of the policy."""
 
     async def throttled() -> None:
-        async with world.rate_limiter.acquire(KEY) as slot:
-            slot.throttled(None)
+        async with world.bucket.slot():
+            world.bucket.block(None)
 
     await world.clock.run(throttled())
     await world.clock.run(world.calls(1))
@@ -197,7 +204,7 @@ async def test_a_429_without_retry_after_blocks_for_a_second(world: World):
 async def test_no_reply_blocks_a_bucket_for_good(world: World):
     """A Retry-After of years counts as an hour."""
     await world.clock.run(world.call(0, retry_after=1e9))
-    assert world.rate_limiter.blocked_for(KEY) == 3600.0
+    assert world.bucket.blocked_for() == 3600.0
     await world.clock.run(world.calls(1))
     assert world.sent[-1] == 3600.0
 
@@ -222,7 +229,7 @@ async def test_a_failed_call_is_no_longer_in_flight(world: World):
     """It is no longer subtracted from the remaining number."""
 
     async def fails() -> None:
-        async with world.rate_limiter.acquire(KEY):
+        async with world.bucket.slot():
             raise ConnectionResetError
 
     for _ in range(100):
@@ -231,19 +238,6 @@ async def test_a_failed_call_is_no_longer_in_flight(world: World):
     await world.clock.run(world.call(60))
     await world.clock.run(world.calls(40))
     assert world.clock.sleeps == []
-
-
-async def test_buckets_are_independent(world: World):
-    """A 429 of one subscription does not delay another."""
-    await world.clock.run(world.call(0, retry_after=600.0))
-
-    async def other() -> float:
-        async with world.rate_limiter.acquire(("another", "principal")):
-            return world.clock.time
-
-    assert await world.clock.run(other()) == 1000.0
-    assert world.rate_limiter.blocked_for(("another", "principal")) == 0.0
-    assert world.rate_limiter.blocked_for("never seen") == 0.0
 
 
 class Service:
@@ -271,17 +265,17 @@ def test_a_fleet_gets_no_429_and_little_delay(accounts: int, width: int, latenci
     async def scenario() -> tuple[int, float]:
         clock = VirtualClock()
         service = Service(clock, 200.0)
-        rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        bucket = TokenBucket(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         concurrency = asyncio.Semaphore(width)
 
         async def call(index: int) -> None:
-            async with concurrency, rate_limiter.acquire(KEY) as slot:
+            async with concurrency, bucket.slot():
                 await clock.sleep(latencies[index % len(latencies)] / 2)
                 remaining = service.take()
                 await clock.sleep(latencies[(index * 3) % len(latencies)] / 2)
-                slot.replied({WRITES: str(remaining or 0)})
+                replied({WRITES: str(remaining or 0)})
                 if remaining is None:
-                    slot.throttled(1.0)
+                    bucket.block(1.0)
 
         async def all_calls() -> None:
             await asyncio.gather(*(call(index) for index in range(accounts)))
@@ -303,21 +297,21 @@ def test_a_bucket_emptied_by_other_clients_causes_few_429(remaining: int, width:
     async def scenario() -> tuple[int, int]:
         clock = VirtualClock()
         service = Service(clock, float(remaining))
-        rate_limiter = ArmRateLimiter(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
+        bucket = TokenBucket(RateLimitPolicy(sleep=clock.sleep, monotonic=clock.monotonic))
         concurrency, done = asyncio.Semaphore(width), 0
 
         async def call() -> None:
             nonlocal done
             while True:
-                async with concurrency, rate_limiter.acquire(KEY) as slot:
+                async with concurrency, bucket.slot():
                     await clock.sleep(0.02)
                     remaining = service.take()
                     await clock.sleep(0.02)
-                    slot.replied({WRITES: str(remaining or 0)})
+                    replied({WRITES: str(remaining or 0)})
                     if remaining is not None:
                         done += 1
                         return
-                    slot.throttled(5.0)
+                    bucket.block(5.0)
 
         async def all_calls() -> None:
             await asyncio.gather(*(call() for _ in range(120)))
