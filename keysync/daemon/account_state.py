@@ -1,92 +1,89 @@
-"""The state of each account: runs update it, and the page, the probes and the metrics show it."""
+"""The state of each account, as the runs of the daemon leave it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from types import MappingProxyType
 from typing import Final
 
 from keysync.config.model import Account, Schedule
 from keysync.daemon.fire_times import following
 from keysync.failures import FailureRecord
 from keysync.names import fold
-from keysync.report.causes import cause_text
 from keysync.report.json import summary
 from keysync.report.metrics import result_of
-from keysync.report.status import AccountState, AccountStatus, RunStatus, SecretStatus, WriteRecord
-from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Report, Result
+from keysync.report.status import FAILED, NO_TIMES, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
+from keysync.sync.model import ItemRef, Report, Result
 from keysync.targets.cache import interned_time
 
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3
-_WRITTEN: Final = frozenset(DONE.values())
-_FAILED: Final = frozenset({"failed", "unknown"})
-_IN_STEP: Final = _WRITTEN | {"unchanged"}
-_UNCHANGED: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class Entry:
-    """The state of one account. `due` are the items of an active run that have no result yet; `run_key` identifies that run.
-
-    `latest` are the results of the last complete run, `current` those of the active one. There are thousands of entries, kept
-    between runs, so they use tuples.
+    """The status of one account, and its part in the active run.
 
     `interval` is the shortest time between two runs; `crontab` is the schedule if it is one, for its exact fire times.
+    `due` are the items of an active run that have no result yet, `current` its results so far; `run_key` identifies the run.
     """
 
-    account: Account
-    schedule: str
+    status: AccountStatus
     interval: timedelta
-    read_only: bool
-    due: tuple[ItemRef, ...] = ()
-    run_key: object = None
-    latest: tuple[Result, ...] = ()
-    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: _UNCHANGED)
-    current: tuple[Result, ...] = ()
-    last_attempt: datetime | None = None
-    last_success: datetime | None = None
-    failures: int = 0
-    needs_accept: bool = False
     crontab: Schedule | None = None
+    due: tuple[ItemRef, ...] = ()
+    current: tuple[Result, ...] = ()
+    run_key: object = None
     _stale_at: tuple[datetime, datetime] | None = None
 
     @property
-    def results(self) -> dict[ItemRef, Result]:
-        """The latest results by their references."""
-        return {result.ref: result for result in self.latest}
-
-    def known(self, ref: ItemRef) -> ItemRef:
-        """The stored reference equal to `ref`, else `ref`. It saves memory for thousands of references during a run."""
-        return next((result.ref for result in self.latest if result.ref == ref), ref)
+    def account(self) -> Account:
+        """The account in the configuration."""
+        return self.status.account
 
     def worst(self) -> FailureRecord | None:
         """The first failure of the latest results; None if there is none."""
-        return next((result.error for result in self.latest if result.error is not None), None)
+        return next((result.error for result in self.status.results if result.error is not None), None)
 
     def stale_at(self, started: datetime) -> datetime:
         """When the account becomes stale: three intervals after it was last in sync, or after `started` if it never was."""
-        since = self.last_success or started
+        since = self.status.last_success or started
         if self.crontab is None:
             return since + STALE_INTERVALS * self.interval
         if self._stale_at is None or self._stale_at[0] != since:
             self._stale_at = since, following(self.crontab, since, STALE_INTERVALS) or _NEVER
         return self._stale_at[1]
 
-    @property
-    def in_sync(self) -> bool:
-        """Whether every secret is in sync by the latest results."""
-        return bool(self.latest) and all(result.outcome in _IN_STEP for result in self.latest)
+    def finish(self, now: datetime) -> None:
+        """Takes the results of a run that has one for each secret."""
+        before = self.status
+        results = tuple(sorted(self.current, key=lambda result: result.ref))
+        # Unchanged results keep their objects: new objects in each run would fragment the heap.
+        results = before.results if results == before.results else results
+        changed = {result.ref: before.changed.get(result.ref) for result in results} if before.changed else {}
+        changed |= {result.ref: now for result in results if result.outcome in WRITTEN}
+        failed = any(result.outcome in FAILED for result in results)
+        in_sync = all(sync_state_of(result) == "in_sync" for result in results)
+        self.current = ()
+        self.status = replace(
+            before,
+            results=results,
+            changed={ref: moment for ref, moment in changed.items() if moment is not None} or NO_TIMES,
+            last_attempt=now,
+            last_success=now if in_sync else before.last_success,
+            failures=before.failures + 1 if failed else 0,
+            needs_accept=False,
+        )
 
 
 class AccountStates:
     """Accounts by ARM id in lower case, the recent writes, and the last run. It is a `RunObserver`.
 
-    `account_done` is called when an account has its last result of a run.
+    `account_done` is called when an account has its last result of a run. `revision` grows with each change: only then the
+    snapshot is built again.
     """
 
     def __init__(
@@ -99,7 +96,6 @@ class AccountStates:
         self.last_run: RunStatus | None = None
         self._stops: dict[frozenset[str], str] = {}
         self.revision = 0
-        """Grows with each change. The snapshot is built again only if it has grown."""
 
     @property
     def stopped(self) -> str | None:
@@ -108,13 +104,17 @@ class AccountStates:
 
     def cover(self, entries: Mapping[str, Entry]) -> None:
         """Sets the accounts of a configuration. Accounts that stay keep their state."""
-        for name, entry in entries.items():
+        covered = dict(entries)
+        for name, new in entries.items():
             known = self.entries.get(name)
             if known is not None:
-                known.account, known.schedule = entry.account, entry.schedule
-                known.interval, known.read_only = entry.interval, entry.read_only
-                known.crontab = entry.crontab
-        self.entries = {name: self.entries.get(name, entry) for name, entry in entries.items()}
+                status = new.status
+                known.status = replace(
+                    known.status, account=status.account, schedule=status.schedule, read_only=status.read_only
+                )
+                known.interval, known.crontab = new.interval, new.crontab
+                covered[name] = known
+        self.entries = covered
         # No run can release a stop whose accounts are all gone.
         self._stops = {accounts: reason for accounts, reason in self._stops.items() if accounts & self.entries.keys()}
         self.revision += 1
@@ -122,19 +122,15 @@ class AccountStates:
     def forget(self) -> None:
         """Resets every account to not checked yet, because another process checks it. The recent writes stay."""
         for name, entry in self.entries.items():
-            self.entries[name] = Entry(
-                entry.account, entry.schedule, entry.interval, entry.read_only, crontab=entry.crontab
-            )
+            status = AccountStatus(entry.account, entry.status.schedule, entry.status.read_only)
+            self.entries[name] = Entry(status, entry.interval, entry.crontab)
         self._stops = {}
         self.revision += 1
 
     def free(self, accounts: Iterable[Account]) -> tuple[Account, ...]:
         """The `accounts` that are in no active run."""
-        return tuple(account for account in accounts if not self._busy(account))
-
-    def _busy(self, account: Account) -> bool:
-        entry = self.entries.get(account.key)
-        return entry is not None and bool(entry.due)
+        found = ((account, self.entries.get(account.key)) for account in accounts)
+        return tuple(account for account, entry in found if entry is None or not entry.due)
 
     def begin(self, refs: Iterable[ItemRef]) -> object:
         """Begins a run that will have a result for each of `refs`. Returns the key for `end`."""
@@ -143,7 +139,9 @@ class AccountStates:
             for ref in refs:
                 entry = self.entries.get(fold(ref.account))
                 if entry is not None:
-                    entry.due, entry.run_key = (*_without(entry.due, ref), entry.known(ref)), run_key
+                    # The stored reference, if there is an equal one: it saves memory while thousands of accounts are due.
+                    ref = next((result.ref for result in entry.status.results if result.ref == ref), ref)  # noqa: PLW2901
+                    entry.due, entry.run_key = (*_without(entry.due, ref), ref), run_key
         except BaseException:
             self.end(run_key)  # else the accounts so far would stay busy forever
             raise
@@ -174,33 +172,16 @@ class AccountStates:
         self.revision += 1
         # Results of the same second share one object: in a large fleet these are hundreds of accounts.
         now = interned_time(self._now().replace(microsecond=0))
-        if result.outcome in _WRITTEN:
-            self.writes.appendleft(_write_record(result, now))
+        if result.outcome in WRITTEN:
+            self.writes.appendleft(WriteRecord(now, result))
         entry = self.entries.get(fold(result.ref.account))
         if entry is None or result.ref not in entry.due:
             return
         entry.due = _without(entry.due, result.ref)
         entry.current = (*entry.current, result)
-        if result.outcome in _WRITTEN:
-            entry.changed = {**entry.changed, result.ref: now}
         if not entry.due:
-            self._finish_account(entry, now)
-
-    def _finish_account(self, entry: Entry, now: datetime) -> None:
-        # Unchanged results keep their objects: new objects in each run would fragment the heap.
-        if entry.current != entry.latest:
-            entry.latest = entry.current
-        entry.current = ()
-        if entry.changed:
-            there = entry.results
-            entry.changed = {ref: moment for ref, moment in entry.changed.items() if ref in there} or _UNCHANGED
-        entry.last_attempt = now
-        entry.needs_accept = False
-        if entry.in_sync:
-            entry.last_success = now
-        failed = any(result.outcome in _FAILED for result in entry.latest)
-        entry.failures = entry.failures + 1 if failed else 0
-        self.account_done(entry)
+            entry.finish(now)
+            self.account_done(entry)
 
     def finished(self, report: Report) -> None:
         """Records the run, and whether a limit stopped it."""
@@ -210,83 +191,19 @@ class AccountStates:
         self.last_run = RunStatus(
             report.run_id, report.started, report.duration_seconds, result_of(report), summary(report)
         )
-        if report.stopped is not None:
-            for result in report.results:
-                entry = self.entries.get(fold(result.ref.account))
-                if entry is not None and result.outcome == "skipped":
-                    entry.needs_accept = True
 
     def _note_stop(self, report: Report) -> None:
         accounts = frozenset(fold(result.ref.account) for result in report.results)
         # A run over any account of a stop releases it; a run over other accounts does not.
         self._stops = {stopped: reason for stopped, reason in self._stops.items() if not stopped & accounts}
-        if report.stopped is not None:
-            self._stops[accounts] = report.stopped
+        if report.stopped is None:
+            return
+        self._stops[accounts] = report.stopped
+        for name in {fold(result.ref.account) for result in report.results if result.outcome == "skipped"}:
+            entry = self.entries.get(name)
+            if entry is not None:
+                entry.status = replace(entry.status, needs_accept=True)
 
 
 def _without(refs: tuple[ItemRef, ...], ref: ItemRef) -> tuple[ItemRef, ...]:
     return tuple(other for other in refs if other != ref)
-
-
-def account_status(entry: Entry, now: datetime, next_try: datetime | None, started: datetime) -> AccountStatus:
-    """The account as the page and the API show it."""
-    account = entry.account
-    return AccountStatus(
-        account=account.resource_id,
-        name=account.name,
-        resource_group=account.resource_group,
-        subscription_id=account.subscription_id,
-        state=_state(entry),
-        last_attempt=entry.last_attempt,
-        last_success=entry.last_success,
-        next_try=next_try,
-        failures=entry.failures,
-        stale=is_stale(entry, now, started),
-        read_only=entry.read_only,
-        busy=bool(entry.due),
-        schedule=entry.schedule,
-        secrets=tuple(_secret(entry, result) for result in sorted(entry.latest, key=lambda result: result.ref)),
-    )
-
-
-def is_stale(entry: Entry, now: datetime, started: datetime) -> bool:
-    """Whether three intervals have passed since the account was in sync, or since `started` if it never was."""
-    return now > entry.stale_at(started)
-
-
-def _state(entry: Entry) -> AccountState:
-    outcomes = {result.outcome for result in entry.latest}
-    if not outcomes:
-        return "pending"
-    if outcomes & _FAILED:
-        return "failing"
-    if entry.needs_accept:
-        return "needs_accept"
-    if outcomes & BAD:
-        return "refused"
-    if outcomes & (WRITES | {"skipped"}):
-        return "drift"
-    return "changed" if outcomes & _WRITTEN else "in_sync"
-
-
-def _secret(entry: Entry, result: Result) -> SecretStatus:
-    ref = result.ref
-    verdict = "in_sync" if result.outcome in _WRITTEN else result.verdict
-    return SecretStatus(
-        key=ref.key,
-        vault=ref.vault,
-        secret=ref.secret,
-        outcome=result.outcome,
-        verdict=verdict,
-        version=result.version,
-        reason=result.reason,
-        error=result.error.to_dict() if result.error else None,
-        cause=cause_text(result),
-        changed_at=entry.changed.get(ref),
-        since=result.since or entry.changed.get(ref),
-    )
-
-
-def _write_record(result: Result, now: datetime) -> WriteRecord:
-    ref = result.ref
-    return WriteRecord(now, ref.account, ref.key, ref.vault, ref.secret, result.outcome, result.version)

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from keysync import __version__
 from keysync.calls import BreakerState, BreakerStates
 from keysync.config.formats import format_duration
-from keysync.config.model import Account, Config, Schedule
-from keysync.daemon.account_state import AccountStates, Entry, account_status, is_stale
+from keysync.config.model import Config, Schedule
+from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.leader import Leader
+from keysync.daemon.leader import Leader, Standby
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.names import natural
-from keysync.report.status import CredentialStatus, Status, UnservedAccount, VaultState, VaultStatus, sync_state_of
+from keysync.report.status import (
+    FAILED,
+    AccountStatus,
+    CredentialStatus,
+    Status,
+    VaultState,
+    VaultStatus,
+    sync_state_of,
+)
 from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import Result
 
@@ -25,13 +33,10 @@ _FRESH_SECONDS = 1.0
 
 def schedule_text(schedule: Schedule) -> str:
     """A schedule as text, such as ``every 5m``."""
+    jitter = f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
     if schedule.every is not None:
-        return f"every {format_duration(schedule.every)}{_jitter(schedule)}"
-    return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){_jitter(schedule)}"
-
-
-def _jitter(schedule: Schedule) -> str:
-    return f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
+        return f"every {format_duration(schedule.every)}{jitter}"
+    return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){jitter}"
 
 
 @dataclass(slots=True)
@@ -55,7 +60,9 @@ class SnapshotBuilder:
     shard: str | None = None
     discovery_complete: bool | None = None
     unserved: tuple[Unserved, ...] = ()
-    _cached: tuple[float, int, Status] | None = field(default=None)
+    _cached: tuple[float, int, Status] | None = None
+    _was_ready: bool = False
+    _elected: datetime | None = None
 
     def status(self) -> Status:
         """The current snapshot."""
@@ -79,110 +86,97 @@ class SnapshotBuilder:
 
     def _build(self, now: Instant) -> Status:
         config = self.supervisor.generation.config
-        entries = list(self.account_states.entries.values())
-        starts = self.next_starts()
-        live, reason = self.health.verdict(now)
         leader = None if self.leadership is None else self.leadership.leads()
-        ready_reason: str | None
-        standby = self.leadership.standby() if self.leadership is not None and not leader else None
-        stands_by = standby is not None
-        # A standby checks no accounts, so no account is stale on a standby.
-        if standby is not None:
-            ready, ready_reason = standby.trouble is None, standby.reason
-        else:
-            ready = self._was_ready or all(entry.last_attempt is not None for entry in entries)
-            ready_reason = None if ready else "the first run is not done"
-        started = now.wall if stands_by else self._elected or self.started
-        self._was_ready = self._was_ready or ready
-        return Status(
+        starts = self.next_starts()
+        accounts = tuple(self._accounts(config, starts, now))
+        ready = self._was_ready or all(account.last_attempt is not None for account in accounts)
+        live, live_reason = self.health.verdict(now)
+        breakers = self.breakers.states()
+        status = Status(
             now=now.wall,
             version=__version__,
             started=self.started,
             every=schedule_text(config.schedule),
             owner=config.owner,
             read_only=config.read_only,
-            next_run=None if stands_by else min(starts.values(), default=None),
+            next_run=min(starts.values(), default=None),
             last_run=self.account_states.last_run,
             stopped=self.account_states.stopped,
             config_error=self.config_error,
             leader=leader,
             shard=self.shard,
-            overdue=None if stands_by else self.health.overdue(now),
-            discovery_complete=None if stands_by else self.discovery_complete,
-            unserved=()
-            if stands_by
-            else tuple(
-                UnservedAccount(one.account, one.reason)
-                for one in sorted(self.unserved, key=lambda one: natural(one.account))
-            ),
+            overdue=self.health.overdue(now),
+            discovery_complete=self.discovery_complete,
+            unserved=tuple(sorted(self.unserved, key=lambda unserved: natural(unserved.account))),
             ready=ready,
-            ready_reason=ready_reason,
-            lease_trouble=None if standby is None else standby.trouble,
+            ready_reason=None if ready else "the first run is not done",
             live=live,
-            live_reason=reason,
-            stale_accounts=tuple(entry.account.resource_id for entry in entries if is_stale(entry, now.wall, started)),
-            accounts=tuple(
-                account_status(
-                    entry,
-                    now.wall,
-                    None if stands_by else self._next_try(entry.account, config, starts, now),
-                    started,
-                )
-                for entry in entries
-            ),
-            vaults=self._vaults(config, entries, now),
-            credentials=self._credentials(now),
+            live_reason=live_reason,
+            accounts=accounts,
+            vaults=tuple(_vaults(config, accounts, breakers, now)),
+            credentials=tuple(_credential(name, breakers.get(f"credential:{name}"), now) for name in self.credentials),
             writes=tuple(self.account_states.writes),
         )
+        if self.leadership is not None and not leader:
+            status = _of_standby(status, self.leadership.standby())
+        self._was_ready = self._was_ready or status.ready
+        return status
 
-    def _next_try(
-        self, account: Account, config: Config, starts: Mapping[Schedule, datetime], now: Instant
-    ) -> datetime | None:
-        start = starts.get(account.schedule or config.schedule)
-        return next_try(start, self.supervisor.retry_at(account), now.wall, now.monotonic)
-
-    def _vaults(self, config: Config, entries: Sequence[Entry], now: Instant) -> tuple[VaultStatus, ...]:
-        by_vault: defaultdict[str, list[Result]] = defaultdict(list)
-        for entry in entries:
-            for result in entry.latest:
-                by_vault[result.ref.vault].append(result)
-        breakers = self.breakers.states()
-        return tuple(_vault(name, config, by_vault[name], breakers.get(f"vault:{name}"), now) for name in config.vaults)
-
-    def _credentials(self, now: Instant) -> tuple[CredentialStatus, ...]:
-        breakers = self.breakers.states()
-        return tuple(_credential(name, breakers.get(f"credential:{name}"), now) for name in self.credentials)
-
-    _was_ready: bool = False
-    _elected: datetime | None = None
+    def _accounts(self, config: Config, starts: Mapping[Schedule, datetime], now: Instant) -> Iterator[AccountStatus]:
+        since = self._elected or self.started
+        for entry in self.account_states.entries.values():
+            start = starts.get(entry.account.schedule or config.schedule)
+            yield replace(
+                entry.status,
+                busy=bool(entry.due),
+                stale=now.wall > entry.stale_at(since),
+                next_try=next_try(start, self.supervisor.retry_at(entry.account), now.wall, now.monotonic),
+            )
 
 
-def _vault(
-    name: str, config: Config, results: Sequence[Result], breaker: BreakerState | None, now: Instant
-) -> VaultStatus:
-    settings = config.vaults[name]
-    is_open = breaker is not None and breaker.state != "closed"
-    failed = [result for result in results if result.outcome in {"failed", "unknown"}]
-    error = next((result.error for result in failed if result.error is not None), None)
-    failing = is_open or (bool(results) and len(failed) == len(results))
-    read_only = config.read_only or settings.read_only
-    state: VaultState = "failing" if failing else "pending" if not results else "read_only" if read_only else "ok"
-    return VaultStatus(
-        name=name,
-        url=settings.url,
-        state=state,
-        breaker=breaker.state if breaker is not None else "closed",
-        secrets=len(results),
-        out_of_sync=sum(sync_state_of(result.outcome, result.verdict) == "out_of_sync" for result in results),
-        error=error.to_dict() if failing and error is not None else None,
-        retry_at=_retry_at(breaker, now),
+def _of_standby(status: Status, standby: Standby) -> Status:
+    """The status of a replica that does not lead: it checks no accounts, so none is stale and none has a next try."""
+    return replace(
+        status,
+        next_run=None,
+        overdue=None,
+        discovery_complete=None,
+        unserved=(),
+        ready=standby.trouble is None,
+        ready_reason=standby.reason,
+        lease_trouble=standby.trouble,
+        accounts=tuple(replace(account, stale=False, next_try=None) for account in status.accounts),
     )
 
 
+def _vaults(
+    config: Config, accounts: Sequence[AccountStatus], breakers: Mapping[str, BreakerState], now: Instant
+) -> Iterator[VaultStatus]:
+    by_vault: defaultdict[str, list[Result]] = defaultdict(list)
+    for account in accounts:
+        for result in account.results:
+            by_vault[result.ref.vault].append(result)
+    for name, vault in config.vaults.items():
+        results, breaker = by_vault[name], breakers.get(f"vault:{name}")
+        failed = [result for result in results if result.outcome in FAILED]
+        failing = len(failed) == len(results) > 0 or (breaker is not None and breaker.state != "closed")
+        state: VaultState = "read_only" if config.read_only or vault.read_only else "ok"
+        if failing or not results:
+            state = "failing" if failing else "pending"
+        yield VaultStatus(
+            name=name,
+            url=vault.url,
+            state=state,
+            breaker="closed" if breaker is None else breaker.state,
+            secrets=len(results),
+            out_of_sync=sum(sync_state_of(result) == "out_of_sync" for result in results),
+            error=next((result.error for result in failed if result.error is not None), None) if failing else None,
+            retry_at=_retry_at(breaker, now),
+        )
+
+
 def _credential(name: str, breaker: BreakerState | None, now: Instant) -> CredentialStatus:
-    if breaker is None:
-        return CredentialStatus(name)
-    return CredentialStatus(name, breaker.state, _retry_at(breaker, now))
+    return CredentialStatus(name, "closed" if breaker is None else breaker.state, _retry_at(breaker, now))
 
 
 def _retry_at(breaker: BreakerState | None, now: Instant) -> datetime | None:

@@ -18,6 +18,7 @@ from keysync.daemon.backoff import Backoff
 from keysync.daemon.groups import patience_of
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.malloc import trim_heap
+from keysync.report.status import AccountStatus
 from keysync.sync.model import ItemRef
 from keysync.sync.run import SyncRun, run_sync
 
@@ -262,8 +263,9 @@ def entries_of(
 
     def entry(account: Account) -> Entry:
         schedule = account.schedule or config.schedule
-        read_only = config.read_only or account.read_only
-        return Entry(account, *every(schedule), read_only=read_only, crontab=schedule if schedule.cron else None)
+        text, interval = every(schedule)
+        status = AccountStatus(account, text, read_only=config.read_only or account.read_only)
+        return Entry(status, interval, crontab=schedule if schedule.cron else None)
 
     return {account.key: entry(account) for account in accounts}
 

@@ -1,17 +1,25 @@
-"""The status of the daemon at one moment, as immutable data without values of secrets, so all of it may be printed.
+"""The status of the daemon at one moment: what the page, the probes, `/api/status` and the metrics show.
 
-Every time is an aware datetime; in JSON it is text in UTC, to the second.
+It is immutable and contains no values of secrets, so all of it may be printed. Every time is an aware datetime; in JSON it is
+text in UTC, to the second.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final, Literal, TypeAlias, cast
 
-from keysync.sync.model import Verdict
+from keysync.calls import BreakerPhase
+from keysync.config.model import Account
+from keysync.failures import FailureRecord
+from keysync.report.causes import cause_text
+from keysync.sources.unserved_accounts import Unserved
+from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Result, Verdict
 
 AccountState: TypeAlias = Literal[
     "in_sync",
@@ -23,69 +31,101 @@ AccountState: TypeAlias = Literal[
     "pending",  # not tried yet
 ]
 VaultState: TypeAlias = Literal["ok", "failing", "read_only", "pending"]
-Breaker: TypeAlias = Literal["closed", "open", "half_open"]
 RunResult: TypeAlias = Literal["success", "failed", "stopped", "interrupted"]
 LeaseTrouble: TypeAlias = Literal["never_read", "stale"]
 SyncState: TypeAlias = Literal["in_sync", "out_of_sync", "unread", "pending"]
 
-_DONE: Final = frozenset({"created", "updated", "adopted", "recovered", "disabled", "deleted", "unchanged"})
+WRITTEN: Final = frozenset(DONE.values())
+FAILED: Final = frozenset({"failed", "unknown"})
+NO_TIMES: Final[Mapping[ItemRef, datetime]] = MappingProxyType({})
 
 
-def sync_state_of(outcome: str | None, verdict: Verdict | None) -> SyncState:
-    """Whether a secret is in sync, by its outcome; without an outcome by its verdict."""
-    if outcome is None:
-        if verdict in (None, "unknown"):
-            return "pending"
-        return "in_sync" if verdict == "in_sync" else "out_of_sync"
-    if outcome in _DONE:
+def sync_state_of(result: Result) -> SyncState:
+    """Whether a secret is in sync after `result`. Secrets without a result are ``pending``."""
+    if result.outcome in WRITTEN or result.outcome == "unchanged":
         return "in_sync"
     # After a failed read, or a write without a known effect, the current secret is unknown.
-    unread = outcome == "unknown" or (outcome == "failed" and verdict in (None, "unknown"))
+    unread = result.outcome == "unknown" or (result.outcome == "failed" and result.verdict == "unknown")
     return "unread" if unread else "out_of_sync"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretStatus:
-    """One key in one vault. `outcome` is the last one, as in the report; `error` is the contract's error object."""
-
-    key: str
-    vault: str
-    secret: str
-    outcome: str | None = None
-    verdict: Verdict | None = None
-    version: str | None = None
-    reason: str | None = None
-    error: Mapping[str, Any] | None = None
-    cause: str | None = None
-    """Equal for failures with the same cause, whose messages contain different times and ids."""
-    changed_at: datetime | None = None
-    since: datetime | None = None
-    """When the current version was created."""
-
-    @property
-    def state(self) -> SyncState:
-        """Whether the secret is in sync."""
-        return sync_state_of(self.outcome, self.verdict)
+def verdict_of(result: Result) -> Verdict:
+    """The verdict of a secret after `result`; a written secret is in sync."""
+    return "in_sync" if result.outcome in WRITTEN else result.verdict
 
 
 @dataclass(frozen=True, slots=True)
 class AccountStatus:
-    """One account: `account` is its ARM id, `failures` the number of failed tries in a row, `schedule` its schedule in words."""
+    """One account, by the latest complete run over it.
 
-    account: str
-    name: str
-    resource_group: str
-    subscription_id: str
-    state: AccountState = "pending"
+    `schedule`: its schedule in words. `results`: one for each secret, sorted by reference; none before the first run.
+    `changed`: when this process last wrote the secrets. `failures`: failed runs in a row. `needs_accept`: a safety limit
+    blocked a write. `busy` (a run waits for the account), `stale` and `next_try` are as of the snapshot.
+    """
+
+    account: Account
+    schedule: str
+    read_only: bool = False
+    results: tuple[Result, ...] = ()
+    changed: Mapping[ItemRef, datetime] = field(default_factory=lambda: NO_TIMES)
     last_attempt: datetime | None = None
     last_success: datetime | None = None
-    next_try: datetime | None = None
     failures: int = 0
-    stale: bool = False
-    read_only: bool = False
+    needs_accept: bool = False
     busy: bool = False
-    schedule: str = ""
-    secrets: tuple[SecretStatus, ...] = ()
+    stale: bool = False
+    next_try: datetime | None = None
+
+    @property
+    def state(self) -> AccountState:
+        """The worst state of its secrets."""
+        outcomes = {result.outcome for result in self.results}
+        if not outcomes:
+            return "pending"
+        if outcomes & FAILED:
+            return "failing"
+        if self.needs_accept:
+            return "needs_accept"
+        if outcomes & BAD:
+            return "refused"
+        if outcomes & (WRITES | {"skipped"}):
+            return "drift"
+        return "changed" if outcomes & WRITTEN else "in_sync"
+
+    @property
+    def pending(self) -> int:
+        """The number of secrets that no run has checked yet."""
+        return 0 if self.results else len(self.account.vaults) * len(self.account.secret_names())
+
+    def since(self, result: Result) -> datetime | None:
+        """When the current version of a secret was created."""
+        return result.since or self.changed.get(result.ref)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The account in `/api/status`."""
+        account = self.account
+        return {
+            "account": account.resource_id,
+            "name": account.name,
+            "resource_group": account.resource_group,
+            "subscription_id": account.subscription_id,
+            "state": self.state,
+            "last_attempt": _plain(self.last_attempt),
+            "last_success": _plain(self.last_success),
+            "next_try": _plain(self.next_try),
+            "failures": self.failures,
+            "stale": self.stale,
+            "read_only": self.read_only,
+            "busy": self.busy,
+            "schedule": self.schedule,
+            "secrets": [self._secret(result) for result in self.results],
+        }
+
+    def _secret(self, result: Result) -> dict[str, Any]:
+        secret = result.to_dict()
+        del secret["account"]
+        times = {"changed_at": _plain(self.changed.get(result.ref)), "since": _plain(self.since(result))}
+        return {**secret, "verdict": verdict_of(result), "cause": cause_text(result), **times}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +135,10 @@ class VaultStatus:
     name: str
     url: str
     state: VaultState = "pending"
-    breaker: Breaker = "closed"
+    breaker: BreakerPhase = "closed"
     secrets: int = 0
     out_of_sync: int = 0
-    error: Mapping[str, Any] | None = None
+    error: FailureRecord | None = None
     retry_at: datetime | None = None
 
 
@@ -107,29 +147,16 @@ class CredentialStatus:
     """One credential, named by its type, and a number from the second of a type on. `retry_at` is the next request for a token."""
 
     name: str
-    breaker: Breaker = "closed"
+    breaker: BreakerPhase = "closed"
     retry_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class UnservedAccount:
-    """An account that was covered within the last day and no longer is: its ARM id and the reason."""
-
-    account: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
 class WriteRecord:
-    """One completed write: `account` is the ARM id, `outcome` as in the report."""
+    """A completed write."""
 
     time: datetime
-    account: str
-    key: str
-    vault: str
-    secret: str
-    outcome: str
-    version: str | None = None
+    result: Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,18 +168,6 @@ class RunStatus:
     duration_seconds: float
     result: RunResult
     summary: Mapping[str, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """Numbers of accounts and secrets. Each secret is in sync, out of sync (known to differ), unread (unknown) or pending."""
-
-    accounts: int
-    secrets: int
-    in_sync: int
-    out_of_sync: int
-    unread: int
-    pending: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +186,6 @@ class Status:
     - `ready`: the first run is done; for a standby, the Lease was read within the last `lease_duration`. `ready_reason` says
       why not, or that the process is a standby. `lease_trouble` says why a standby could not take over.
     - `live`: the event loop is responsive and runs start. `live_reason` says why not.
-    - `stale_accounts`: ARM ids of accounts that have not been in sync for too long.
     - `writes`: newest first.
     """
 
@@ -189,29 +203,32 @@ class Status:
     shard: str | None = None
     overdue: datetime | None = None
     discovery_complete: bool | None = None
-    unserved: tuple[UnservedAccount, ...] = ()
+    unserved: tuple[Unserved, ...] = ()
     ready: bool = False
     ready_reason: str | None = None
     lease_trouble: LeaseTrouble | None = None
     live: bool = True
     live_reason: str | None = None
-    stale_accounts: tuple[str, ...] = ()
     accounts: tuple[AccountStatus, ...] = ()
     vaults: tuple[VaultStatus, ...] = ()
     credentials: tuple[CredentialStatus, ...] = ()
     writes: tuple[WriteRecord, ...] = ()
 
-    def tally(self) -> Tally:
-        """Counts the accounts and their secrets."""
-        counts: dict[SyncState, int] = {"in_sync": 0, "out_of_sync": 0, "unread": 0, "pending": 0}
-        for account in self.accounts:
-            for secret in account.secrets:
-                counts[secret.state] += 1
-        return Tally(accounts=len(self.accounts), secrets=sum(counts.values()), **counts)
+    @property
+    def stale_accounts(self) -> list[str]:
+        """ARM ids of the accounts that have not been in sync for too long."""
+        return [account.account.resource_id for account in self.accounts if account.stale]
+
+    def counts(self) -> dict[str, int]:
+        """The number of accounts, of their secrets, and of secrets by `SyncState`."""
+        states = Counter[str](sync_state_of(result) for account in self.accounts for result in account.results)
+        states["pending"] = sum(account.pending for account in self.accounts)
+        by_state = {state: states[state] for state in ("in_sync", "out_of_sync", "unread", "pending")}
+        return {"accounts": len(self.accounts), "secrets": sum(by_state.values()), **by_state}
 
     def to_dict(self) -> dict[str, Any]:
-        """The status as plain data for JSON; `counts` is the tally."""
-        return {**_head(self), "accounts": _plain(self.accounts)}
+        """The status as plain data for JSON."""
+        return {**_head(self), "accounts": [account.to_dict() for account in self.accounts]}
 
 
 def render(status: Status) -> bytes:
@@ -227,22 +244,32 @@ def _pieces(status: Status) -> Iterator[str]:
     yield json.dumps(_head(status), ensure_ascii=False)[:-1]
     yield ', "accounts": ['
     for number, account in enumerate(status.accounts):
-        yield (", " if number else "") + json.dumps(_plain(account), ensure_ascii=False)
+        yield (", " if number else "") + json.dumps(account.to_dict(), ensure_ascii=False)
     yield "]}"
 
 
 def _head(status: Status) -> dict[str, Any]:
     head = {item.name: _plain(getattr(status, item.name)) for item in fields(status) if item.name != "accounts"}
-    return {**head, "counts": _plain(status.tally())}
+    return {**head, "stale_accounts": status.stale_accounts, "counts": status.counts()}
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
-    if is_dataclass(value):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    return [_plain(item) for item in value]
+    match value:
+        case None | str() | int() | float():
+            return value
+        case datetime():
+            return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        case Mapping():
+            return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
+        case FailureRecord():
+            return value.to_dict()
+        case Unserved():
+            return {"account": value.account, "reason": value.reason}
+        case WriteRecord():
+            written = value.result.to_dict()
+            names = ("account", "key", "vault", "secret", "outcome", "version")
+            return {"time": _plain(value.time), **{name: written[name] for name in names}}
+        case _ if is_dataclass(value):
+            return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+        case _:
+            return [_plain(item) for item in value]

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final, get_args
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias, get_args
 
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from keysync.report.metrics import OVERDUE, OVERDUE_HELP
-from keysync.report.status import AccountState, AccountStatus, LeaseTrouble, Status
+from keysync.report.status import AccountState, LeaseTrouble, Status, SyncState, verdict_of
 from keysync.sync.model import Verdict
 
 _BREAKER: Final = {"closed": 0, "half_open": 1, "open": 2}
-_LEASE_TROUBLES: Final[tuple[LeaseTrouble, ...]] = get_args(LeaseTrouble)
-_STATES: Final[tuple[AccountState, ...]] = get_args(AccountState)
-_VERDICTS: Final[tuple[Verdict, ...]] = get_args(Verdict)
+_BREAKER_HELP: Final = "State of the {}'s circuit breaker: 0 closed, 1 half open, 2 open."
+_Series: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
+"""The labels and the value of each series."""
 
 
 class StatusCollector(Collector):
@@ -27,134 +27,89 @@ class StatusCollector(Collector):
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """All gauges."""
-        status = self._status
-        yield from _of_process(status)
-        yield from _of_accounts(status)
-        yield from _of_vaults(status)
-        yield _of_credentials(status)
+        yield from _of_runs(self._status)
+        yield from _of_process(self._status)
+        yield from _of_accounts(self._status)
+        yield from _of_vaults(self._status)
 
 
-def _of_process(status: Status) -> Iterator[GaugeMetricFamily]:
-    tally = status.tally()
-    secrets = GaugeMetricFamily("keysync_secrets", "Secrets by state.", labels=["state"])
-    for state in ("in_sync", "out_of_sync", "unread", "pending"):
-        secrets.add_metric([state], getattr(tally, state))
-    yield secrets
-    yield GaugeMetricFamily("keysync_accounts", "Accounts that the configuration covers.", tally.accounts)
-    states = Counter(account.state for account in status.accounts)
-    by_state = GaugeMetricFamily("keysync_accounts_by_state", "Accounts by state, as on the page.", labels=["state"])
-    for state in _STATES:
-        by_state.add_metric([state], states[state])
-    yield by_state
-    planned = GaugeMetricFamily("keysync_next_run_timestamp_seconds", "When the next run is planned.", labels=[])
-    if status.next_run is not None:
-        planned.add_metric([], status.next_run.timestamp())
-    yield planned
-    overdue = GaugeMetricFamily(OVERDUE, OVERDUE_HELP, labels=["shard"])
-    if status.overdue is not None:
-        overdue.add_metric([status.shard or ""], status.overdue.timestamp())
-    yield overdue
-    complete = GaugeMetricFamily(
-        "keysync_discovery_complete", "Whether the latest listing of `discover` was complete.", labels=[]
-    )
-    if status.discovery_complete is not None:
-        complete.add_metric([], int(status.discovery_complete))
-    yield complete
-    unserved = GaugeMetricFamily(
-        "keysync_accounts_unserved",
-        "Accounts that discovery covered within the last day and no longer covers.",
-        labels=[],
-    )
-    if status.leader is not False:
-        unserved.add_metric([], len(status.unserved))
-    yield unserved
-    limit_help = "Whether a safety limit blocks writes."
-    yield GaugeMetricFamily("keysync_safety_limit_active", limit_help, int(status.stopped is not None))
-    leader = GaugeMetricFamily(
-        "keysync_leader", "Whether this process is the leader; absent without an election.", labels=[]
-    )
-    if status.leader is not None:
-        leader.add_metric([], int(status.leader))
-    yield leader
-    unready = GaugeMetricFamily(
-        "keysync_standby_unready",
-        "Whether this standby could not take over, by the problem with its Lease; absent without an election.",
-        labels=["reason"],
-    )
-    for trouble in _LEASE_TROUBLES if status.leader is not None else ():
-        unready.add_metric([trouble], int(status.lease_trouble == trouble))
-    yield unready
-    reload_help = "Whether the configuration file is in force; 0 after a change was refused."
-    yield GaugeMetricFamily("keysync_config_last_reload_successful", reload_help, int(status.config_error is None))
-
-
-def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
-    attempt = GaugeMetricFamily(
-        "keysync_account_last_attempt_timestamp_seconds", "When a run last checked the account.", labels=["account"]
-    )
-    failures = GaugeMetricFamily("keysync_account_failures", "Failed runs of the account in a row.", labels=["account"])
-    stale = GaugeMetricFamily(
-        "keysync_account_stale", "Whether the account has not been in sync for three intervals.", labels=["account"]
-    )
-    age = GaugeMetricFamily(
-        "keysync_secret_version_timestamp_seconds",
-        "When the stored version of a key was created.",
-        labels=["account", "key", "vault"],
-    )
-    for account in status.accounts:
-        if account.last_attempt is not None:
-            attempt.add_metric([account.account], account.last_attempt.timestamp())
-        failures.add_metric([account.account], account.failures)
-        # Unknown before the first check after a start, and on a standby. Neither may end an alert.
-        if status.leader is not False and (account.stale or account.last_success is not None):
-            stale.add_metric([account.account], int(account.stale))
-        _add_ages(age, account)
-    yield from (attempt, failures, stale, age)
-
-
-def _add_ages(age: GaugeMetricFamily, account: AccountStatus) -> None:
-    for secret in account.secrets:
-        if secret.since is not None:
-            age.add_metric([account.account, secret.key, secret.vault], secret.since.timestamp())
-
-
-def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
-    secrets = GaugeMetricFamily("keysync_vault_secrets", "Secrets that were read.", labels=["vault"])
-    out_of_sync = GaugeMetricFamily(
-        "keysync_vault_secrets_out_of_sync", "Secrets that are known to differ.", labels=["vault"]
-    )
-    breaker = GaugeMetricFamily(
-        "keysync_vault_breaker",
-        "State of the vault's circuit breaker: 0 closed, 1 half open, 2 open.",
-        labels=["vault"],
-    )
-    for vault in status.vaults:
-        secrets.add_metric([vault.name], vault.secrets)
-        out_of_sync.add_metric([vault.name], vault.out_of_sync)
-        breaker.add_metric([vault.name], _BREAKER[vault.breaker])
-    yield from (secrets, out_of_sync, breaker, _by_verdict(status))
-
-
-def _by_verdict(status: Status) -> GaugeMetricFamily:
-    """Secrets by current verdict. A counter of verdicts does not show whether a drift still exists."""
-    counts = Counter((secret.vault, secret.verdict) for account in status.accounts for secret in account.secrets)
-    family = GaugeMetricFamily(
-        "keysync_secrets_by_verdict",
-        "Secrets by current verdict, by comparison with both current keys.",
-        labels=["vault", "verdict"],
-    )
-    for vault in status.vaults:
-        for verdict in _VERDICTS:
-            family.add_metric([vault.name, verdict], counts[vault.name, verdict])
+def _gauge(name: str, documentation: str, labels: list[str], series: _Series) -> GaugeMetricFamily:
+    family = GaugeMetricFamily(name, documentation, labels=labels)
+    for values, value in series:
+        family.add_metric(values, value)
     return family
 
 
-def _of_credentials(status: Status) -> GaugeMetricFamily:
-    breaker = GaugeMetricFamily(
-        "keysync_credential_breaker",
-        "State of the credential's circuit breaker: 0 closed, 1 half open, 2 open.",
-        labels=["credential"],
+def _single(name: str, documentation: str, value: float | None) -> GaugeMetricFamily:
+    """A gauge with one series, or none if `value` is None."""
+    return _gauge(name, documentation, [], [] if value is None else [((), value)])
+
+
+def _of_runs(status: Status) -> Iterator[GaugeMetricFamily]:
+    counts, states = status.counts(), Counter(account.state for account in status.accounts)
+    secrets = (((state,), counts[state]) for state in get_args(SyncState))
+    yield _gauge("keysync_secrets", "Secrets by state.", ["state"], secrets)
+    yield _single("keysync_accounts", "Accounts that the configuration covers.", counts["accounts"])
+    by_state = (((state,), states[state]) for state in get_args(AccountState))
+    yield _gauge("keysync_accounts_by_state", "Accounts by state, as on the page.", ["state"], by_state)
+    next_run = None if status.next_run is None else status.next_run.timestamp()
+    yield _single("keysync_next_run_timestamp_seconds", "When the next run is planned.", next_run)
+    overdue = [] if status.overdue is None else [((status.shard or "",), status.overdue.timestamp())]
+    yield _gauge(OVERDUE, OVERDUE_HELP, ["shard"], overdue)
+    complete = "Whether the latest listing of `discover` was complete."
+    yield _single("keysync_discovery_complete", complete, status.discovery_complete)
+    unserved = "Accounts that discovery covered within the last day and no longer covers."
+    yield _single("keysync_accounts_unserved", unserved, None if status.leader is False else len(status.unserved))
+    yield _single("keysync_safety_limit_active", "Whether a safety limit blocks writes.", status.stopped is not None)
+
+
+def _of_process(status: Status) -> Iterator[GaugeMetricFamily]:
+    leader = "Whether this process is the leader; absent without an election."
+    yield _single("keysync_leader", leader, status.leader)
+    unready = "Whether this standby could not take over, by the problem with its Lease; absent without an election."
+    troubles = () if status.leader is None else get_args(LeaseTrouble)
+    active = (((trouble,), trouble == status.lease_trouble) for trouble in troubles)
+    yield _gauge("keysync_standby_unready", unready, ["reason"], active)
+    in_force = "Whether the configuration file is in force; 0 after a change was refused."
+    yield _single("keysync_config_last_reload_successful", in_force, status.config_error is None)
+    breakers = (((credential.name,), _BREAKER[credential.breaker]) for credential in status.credentials)
+    yield _gauge("keysync_credential_breaker", _BREAKER_HELP.format("credential"), ["credential"], breakers)
+
+
+def _of_accounts(status: Status) -> Iterator[GaugeMetricFamily]:
+    by_id = [((account.account.resource_id,), account) for account in status.accounts]
+    attempted = "When a run last checked the account."
+    attempts = ((labels, account.last_attempt.timestamp()) for labels, account in by_id if account.last_attempt)
+    yield _gauge("keysync_account_last_attempt_timestamp_seconds", attempted, ["account"], attempts)
+    failures = ((labels, account.failures) for labels, account in by_id)
+    yield _gauge("keysync_account_failures", "Failed runs of the account in a row.", ["account"], failures)
+    # Unknown before the first check after a start, and on a standby. Neither may end an alert.
+    known = () if status.leader is False else by_id
+    stale = ((labels, account.stale) for labels, account in known if account.stale or account.last_success)
+    not_in_sync = "Whether the account has not been in sync for three intervals."
+    yield _gauge("keysync_account_stale", not_in_sync, ["account"], stale)
+    ages = (
+        ((*labels, result.ref.key, result.ref.vault), since.timestamp())
+        for labels, account in by_id
+        for result in account.results
+        if (since := account.since(result)) is not None
     )
-    for credential in status.credentials:
-        breaker.add_metric([credential.name], _BREAKER[credential.breaker])
-    return breaker
+    created = "When the stored version of a key was created."
+    yield _gauge("keysync_secret_version_timestamp_seconds", created, ["account", "key", "vault"], ages)
+
+
+def _of_vaults(status: Status) -> Iterator[GaugeMetricFamily]:
+    vaults = [((vault.name,), vault) for vault in status.vaults]
+    secrets = ((labels, vault.secrets) for labels, vault in vaults)
+    yield _gauge("keysync_vault_secrets", "Secrets that were read.", ["vault"], secrets)
+    differing = ((labels, vault.out_of_sync) for labels, vault in vaults)
+    yield _gauge("keysync_vault_secrets_out_of_sync", "Secrets that are known to differ.", ["vault"], differing)
+    breakers = ((labels, _BREAKER[vault.breaker]) for labels, vault in vaults)
+    yield _gauge("keysync_vault_breaker", _BREAKER_HELP.format("vault"), ["vault"], breakers)
+    # A counter of verdicts does not show whether a drift still exists.
+    results = (result for account in status.accounts for result in account.results)
+    counts = Counter((result.ref.vault, verdict_of(result)) for result in results)
+    verdicts: tuple[Verdict, ...] = get_args(Verdict)
+    current = (((vault.name, verdict), counts[vault.name, verdict]) for vault in status.vaults for verdict in verdicts)
+    compared = "Secrets by current verdict, by comparison with both current keys."
+    yield _gauge("keysync_secrets_by_verdict", compared, ["vault", "verdict"], current)

@@ -14,7 +14,7 @@ from prometheus_client.registry import Collector
 
 from keysync.report.status import Status, render
 from keysync.report.status_metrics import StatusCollector
-from keysync.web.page import Page
+from keysync.web.page import render_page
 from keysync.web.query import Query
 from keysync.web.security import add_headers, guard
 
@@ -55,13 +55,12 @@ class _Routes:
     def __init__(self, source: StatusSource, registry: CollectorRegistry) -> None:
         self._source = source
         self._registry = registry
-        self._page = Page()
         folder = files("keysync.web") / "static"
         self._static = {name: (folder / name).read_bytes() for name in _STATIC}
 
     async def page(self, request: web.Request) -> web.Response:
         """The status page."""
-        text = await asyncio.to_thread(self._page.render, self._source.status(), Query.parse(request.query))
+        text = await asyncio.to_thread(render_page, self._source.status(), Query.parse(request.query))
         return _compressed(web.Response(text=text, content_type="text/html", charset="utf-8"))
 
     async def status(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
@@ -80,8 +79,7 @@ class _Routes:
         Stale accounts do not change the status: a restart would not help them.
         """
         status = self._source.status()
-        reason = status.ready_reason
-        stale = list(status.stale_accounts)
+        reason, stale = status.ready_reason, status.stale_accounts
         return _probe(ok=status.ready, body={"ready": status.ready, "reason": reason, "stale_accounts": stale})
 
     async def metrics(self, request: web.Request) -> web.Response:

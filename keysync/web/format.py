@@ -1,13 +1,48 @@
-"""Numbers and times as text for people."""
+"""The filters of the templates: numbers, times and states as text for people."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, TypeAlias
+
+from keysync.names import natural
+from keysync.report.status import AccountStatus, sync_state_of, verdict_of
+from keysync.sync.model import WRITES, Result
+
+Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
+
+STATES: Final[Mapping[str, tuple[str, Tone]]] = {
+    "in_sync": ("in sync", "good"),
+    "changed": ("just written", "good"),
+    "drift": ("drift", "warn"),
+    "refused": ("refused", "warn"),
+    "failing": ("failing", "bad"),
+    "needs_accept": ("needs --accept", "bad"),
+    "pending": ("not checked yet", "wait"),
+    "ok": ("ok", "good"),
+    "read_only": ("read-only", "wait"),
+    "stale": ("stale", "warn"),
+    "attention": ("needs attention", "warn"),
+}
+_PLANNED: Final = {
+    "create": "would be created",
+    "update": "would be updated",
+    "adopt": "would be adopted",
+    "recover": "would be recovered",
+    "disable": "would be disabled",
+    "delete": "would be deleted",
+}
 
 
-def count(number: int, noun: str) -> str:
+def number(value: int) -> str:
+    """``1,250``."""
+    return f"{value:,}"
+
+
+def count(value: int, noun: str) -> str:
     """``1 secret``, ``1,250 secrets``."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+    return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
 
 
 def duration(length: timedelta) -> str:
@@ -39,3 +74,64 @@ def clock(when: datetime, now: datetime) -> str:
 def machine(when: datetime) -> str:
     """The time in UTC for the attribute `datetime` of the element `time`."""
     return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def label(state: str) -> str:
+    """A state of an account or a vault in words."""
+    return STATES[state][0]
+
+
+def tone(state: str) -> Tone:
+    """The colour and icon of a state."""
+    return STATES[state][1]
+
+
+def account_tone(account: AccountStatus) -> Tone:
+    """The tone of an account's row."""
+    usual = tone(account.state)
+    return "warn" if account.stale and usual in {"good", "wait"} else usual
+
+
+def secret_label(result: Result) -> str:
+    """The state of a secret in a word or two: its verdict, and the outcome of the last run."""
+    verdict, outcome = verdict_of(result).replace("_", " "), result.outcome
+    match sync_state_of(result):
+        case "in_sync":
+            return verdict if outcome == "unchanged" else outcome
+        case "unread":
+            return "may have been written" if outcome == "unknown" else "could not be read"
+        case _:
+            # The verdict `unknown` says less than the outcome.
+            difference = f"{verdict}, " if verdict not in {"unknown", "in sync"} else ""
+            return difference + _PLANNED.get(outcome, outcome)
+
+
+def secret_tone(result: Result) -> Tone:
+    """The tone of a secret. Nothing failed if it was refused, skipped or only planned."""
+    if sync_state_of(result) == "in_sync":
+        return "good"
+    return "warn" if result.outcome in WRITES | {"refused", "skipped"} else "bad"
+
+
+def by_name(results: Iterable[Result]) -> list[Result]:
+    """The secrets in natural order: farm2 before farm10."""
+    return sorted(results, key=lambda result: (natural(result.ref.secret), natural(result.ref.vault)))
+
+
+def in_sync(results: tuple[Result, ...]) -> str:
+    """``9 of 10 in sync``."""
+    return f"{sum(sync_state_of(result) == 'in_sync' for result in results)} of {len(results)} in sync"
+
+
+def outcomes(summary: Mapping[str, int]) -> str:
+    """The summary of a run: ``1 updated, 11 unchanged``."""
+    parts = [f"{value:,} {name}" for name, value in summary.items() if value and name != "accounts"]
+    return ", ".join(parts) or "nothing to do"
+
+
+FILTERS: Final[Mapping[str, Any]] = {
+    function.__name__: function
+    for function in (
+        number, relative, clock, machine, label, tone, account_tone, secret_label, secret_tone, by_name, in_sync, outcomes
+    )
+}  # fmt: skip

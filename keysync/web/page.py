@@ -1,29 +1,80 @@
-"""The page as HTML. The templates escape every text."""
+"""The page as HTML. The templates escape every text; their filters are in `keysync.web.format`."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 from keysync.report.status import Status
-from keysync.web.query import Query
-from keysync.web.view import MAX_SECRETS, MAX_UNSERVED, make_view
+from keysync.web.format import FILTERS, Tone
+from keysync.web.problems import problems, shared_causes, vault_problem
+from keysync.web.query import PER_PAGE, SEVERITY, SORTS, Query
+from keysync.web.summary import summary_line
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-REFRESH_SECONDS = 10
+REFRESH_SECONDS: Final = 10
+MAX_WRITES: Final = 50
+MAX_UNSERVED: Final = 20
+MAX_SECRETS: Final = 6
+"""A row lists up to this many secrets; more are collapsed."""
+
+_ACCEPT: Final = "keysync sync --accept "
+_BREAKERS: Final = {"closed": "calls allowed", "open": "calls paused", "half_open": "trying again"}
 
 
-class Page:
-    """Renders the page. It is thread-safe."""
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column heading. `href` sorts by it or reverses the order; `direction` is the attribute `aria-sort`, None if not sorted by it."""
 
-    def render(self, status: Status, query: Query) -> str:
-        """The HTML document for `status` and `query`."""
-        view = make_view(status, query)
-        return _template().render(
-            view=view, seconds=REFRESH_SECONDS, max_secrets=MAX_SECRETS, max_unserved=MAX_UNSERVED
-        )
+    title: str
+    href: str | None = None
+    direction: str | None = None
+    number: bool = False
+
+
+def render_page(status: Status, query: Query) -> str:
+    """The HTML document for `status` and `query`. It may run in any thread."""
+    return _template().render(page_data(status, query))
+
+
+def page_data(status: Status, query: Query) -> dict[str, Any]:
+    """The variables of the templates. A page number beyond the last page shows the last page."""
+    counts, matching = status.counts(), query.select(status.accounts)
+    pages = max(1, -(-len(matching) // PER_PAGE))
+    query = replace(query, page=min(query.page, pages))
+    first = (query.page - 1) * PER_PAGE
+    shown = matching[first : first + PER_PAGE]
+    subscriptions = {account.account.subscription_id for account in status.accounts}
+    return {
+        "status": status,
+        "query": query,
+        "seconds": REFRESH_SECONDS,
+        "counts": counts,
+        "summary_line": summary_line(status, counts),
+        "stopped": _split_command(status.stopped or ""),
+        # If all accounts are in the same one. Else each row shows its own.
+        "subscription": subscriptions.pop() if len(subscriptions) == 1 else None,
+        "max_unserved": MAX_UNSERVED,
+        "bar": tuple(_bar(counts)),
+        "causes": shared_causes(status.accounts),
+        "state_counts": _state_counts(status),
+        "columns": _columns(query),
+        "filters": ("attention", *SEVERITY, "stale"),
+        "sorts": _sorts(query),
+        "matching": len(matching),
+        "first": first + 1 if shown else 0,
+        "last": first + len(shown),
+        "pages": pages,
+        "accounts": shown,
+        "max_secrets": MAX_SECRETS,
+        "breakers": _BREAKERS,
+        "writes": status.writes[:MAX_WRITES],
+    }
 
 
 @cache
@@ -39,4 +90,65 @@ def _template() -> Template:
         lstrip_blocks=True,
         auto_reload=False,
     )
+    filters: dict[str, Any] = {**FILTERS, "problems": problems, "vault_problem": vault_problem}
+    environment.filters.update(filters)
     return environment.get_template("page.html")
+
+
+def _split_command(message: str) -> tuple[str, str]:
+    """The message of a safety limit, and the command at its end that accepts the plan."""
+    before, command, checksum = message.rpartition(_ACCEPT)
+    return (before, command + checksum) if command else (message, "")
+
+
+def _bar(counts: Mapping[str, int]) -> Iterator[tuple[Tone, float, float]]:
+    """Tone, start and width of each part in percent. Each part is at least 1 % wide, so that it is visible."""
+    parts: dict[Tone, int] = {
+        "bad": counts["out_of_sync"] + counts["unread"],
+        "wait": counts["pending"],
+        "good": counts["in_sync"],
+    }
+    shares: dict[Tone, float] = {
+        tone: max(1.0, 100 * number / counts["secrets"]) for tone, number in parts.items() if number
+    }
+    start = 0.0
+    for tone, share in shares.items():
+        width = round(100 * share / sum(shares.values()), 2)
+        yield tone, round(start, 2), width
+        start += width
+
+
+def _state_counts(status: Status) -> dict[str, int]:
+    """The number of accounts in each state that occurs, most urgent first."""
+    numbers = Counter[str](account.state for account in status.accounts)
+    numbers["stale"] = sum(account.stale for account in status.accounts)
+    return {state: numbers[state] for state in (*SEVERITY, "stale") if numbers[state]}
+
+
+def _columns(query: Query) -> tuple[Column, ...]:
+    return (
+        _column(query, "State", "state"),
+        _column(query, "Account", "name"),
+        Column("Secrets"),
+        _column(query, "Last success", "success"),
+        _column(query, "Next try", "next"),
+        _column(query, "Failures in a row", "failures", number=True),
+    )
+
+
+def _column(query: Query, title: str, sort: str, *, number: bool = False) -> Column:
+    if query.sort.removeprefix("-") != sort:
+        return Column(title, query.href(sort=sort, page=1), number=number)
+    is_reversed = query.sort.startswith("-")
+    # `failures` sorts the most failures first, so its default direction is descending.
+    descending = is_reversed != (sort == "failures")
+    href = query.href(sort=sort if is_reversed else f"-{sort}", page=1)
+    return Column(title, href, "descending" if descending else "ascending", number)
+
+
+def _sorts(query: Query) -> dict[str, str]:
+    """The orders to choose from. A reversed order is among them only while it is selected."""
+    sorts = {sort: title for sort, (title, _) in SORTS.items()}
+    if query.sort.startswith("-"):
+        sorts[query.sort] = f"{sorts[query.sort[1:]]}, reversed"
+    return sorts

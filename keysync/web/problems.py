@@ -2,156 +2,138 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from textwrap import shorten
-from typing import Any, Final, TypeAlias, cast
+from typing import Final
 
+from keysync.failures import FailureRecord
 from keysync.names import natural
-from keysync.report.causes import affected_accounts
-from keysync.report.status import AccountStatus, SecretStatus
-from keysync.web.summary import Tone
+from keysync.report.causes import Identity, affected_accounts, cause_of
+from keysync.report.status import AccountStatus, VaultStatus
+from keysync.sync.model import Result
+from keysync.web.format import Tone
 
 MAX_CAUSES: Final = 20
-CauseKey: TypeAlias = tuple[str | None, ...]
-
 _WRITTEN: Final = frozenset({"created", "updated", "adopted"})
-_MILD: Final = frozenset({"refused", "skipped"})
+Causes = Mapping[Identity, "SharedCause"]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """A problem of an account or a vault. `keys` names the affected secrets if they are not all of the account's; `facts` are pairs
-    of name and value.
+    """A problem of an account or a vault. `mark` identifies it on the page; `facts` are pairs of name and value.
+
+    `keys` names the affected secrets if they are not all of the account's. `shared` is the number of its `SharedCause`, 0 for
+    none.
     """
 
     mark: str
-    keys: str
     summary: str
     text: str
     hint: str | None
     facts: tuple[tuple[str, str], ...]
+    keys: str = ""
     shared: int = 0
-    """The number of its `SharedCause`, 0 for none."""
 
 
 @dataclass(frozen=True, slots=True)
 class SharedCause:
-    """A cause that affects several accounts. `number` is its position on the page, from 1. `first` is the account that `hint` names."""
+    """A cause that affects several accounts. `number` is its position on the page, from 1.
+
+    `problem` is that of one account. `first` is its name if the hints of the others differ, else None.
+    """
 
     number: int
     tone: Tone
     affected: str
-    summary: str
-    text: str
-    hint: str | None
+    problem: Problem
     first: str | None
 
 
-def shared_causes(accounts: Sequence[AccountStatus]) -> dict[CauseKey, SharedCause]:
+def shared_causes(accounts: Sequence[AccountStatus]) -> Causes:
     """The causes that affect more than one account, most accounts first, at most `MAX_CAUSES`."""
-    affected: dict[CauseKey, dict[str, SecretStatus]] = {}
-    hints: dict[CauseKey, set[str | None]] = {}
+    by_cause: defaultdict[Identity, list[Result]] = defaultdict(list)
     for account in accounts:
-        for secret in account.secrets:
-            key = _key(secret)
-            if key is not None:
-                affected.setdefault(key, {}).setdefault(account.account, secret)
-                hints.setdefault(key, set()).add((secret.error or {}).get("hint"))
-    several = sorted((key for key in affected if len(affected[key]) > 1), key=lambda key: -len(affected[key]))
+        for cause, results in _by_cause(account).items():
+            by_cause[cause] += results
+    affected = {cause: {result.ref.account for result in results} for cause, results in by_cause.items()}
+    several = sorted((cause for cause in by_cause if len(affected[cause]) > 1), key=lambda cause: -len(affected[cause]))
     return {
-        key: _shared(number, affected[key], len(hints[key]) > 1) for number, key in enumerate(several[:MAX_CAUSES], 1)
+        cause: _shared(number, by_cause[cause], affected[cause]) for number, cause in enumerate(several[:MAX_CAUSES], 1)
     }
 
 
-def _shared(number: int, secrets: Mapping[str, SecretStatus], hints_differ: bool) -> SharedCause:
-    account = min(secrets, key=natural)
-    secret = secrets[account]
-    problem = problem_of("", secret.reason, secret.error)
+def _shared(number: int, results: Sequence[Result], accounts: set[str]) -> SharedCause:
+    account = min(accounts, key=natural)
+    result = next(result for result in results if result.ref.account == account)
+    hints = {each.error.hint for each in results if each.error is not None}
     return SharedCause(
         number=number,
-        tone="warn" if secret.outcome in _MILD else "bad",
-        affected=affected_accounts(secrets.keys()),
-        summary=problem.summary,
-        text=problem.text,
-        hint=problem.hint,
-        first=account.rsplit("/", 1)[-1] if hints_differ else None,
+        tone="warn" if result.outcome in {"refused", "skipped"} else "bad",
+        affected=affected_accounts(accounts),
+        problem=_problem("", result.reason, result.error),
+        first=account.rsplit("/", 1)[-1] if len(hints) > 1 else None,
     )
 
 
-def problems_of(account: AccountStatus, shared: Mapping[CauseKey, SharedCause]) -> Iterator[Problem]:
+def problems(account: AccountStatus, causes: Causes) -> Iterator[Problem]:
     """The account's problems, one for each cause. A shared cause adds only the details of this account."""
-    causes: dict[CauseKey, list[SecretStatus]] = {}
-    for secret in account.secrets:
-        key = _key(secret)
-        if key is not None:
-            causes.setdefault(key, []).append(secret)
-    for number, (key, group) in enumerate(causes.items()):
-        problem = problem_of(f"{account.account} {number}", group[0].reason, group[0].error, _keys(group, account))
-        yield _without_shared(problem, shared[key]) if key in shared else problem
+    for number, (cause, results) in enumerate(_by_cause(account).items()):
+        problem = _problem(f"{account.account.resource_id} {number}", results[0].reason, results[0].error)
+        if len(results) < len(account.results):
+            keys = ", ".join(f"{result.ref.vault}/{result.ref.secret}" for result in results)
+            problem = replace(problem, keys=keys)
+        yield _without_shared(problem, causes[cause]) if cause in causes else problem
+
+
+def vault_problem(vault: VaultStatus) -> Problem | None:
+    """The problem of a vault that fails as a whole."""
+    return None if vault.error is None else _problem(f"vault {vault.name}", None, vault.error)
 
 
 def _without_shared(problem: Problem, cause: SharedCause) -> Problem:
     """The problem without the text that the shared cause already shows."""
-    ids = tuple(fact for fact in problem.facts if fact[0].endswith(" id"))
     return replace(
         problem,
-        text=problem.summary if problem.text == cause.text else problem.text,
-        hint=None if problem.hint == cause.hint else problem.hint,
-        facts=ids,
+        text=problem.summary if problem.text == cause.problem.text else problem.text,
+        hint=None if problem.hint == cause.problem.hint else problem.hint,
+        facts=tuple(fact for fact in problem.facts if fact[0].endswith(" id")),
         shared=cause.number,
     )
 
 
-def _key(secret: SecretStatus) -> CauseKey | None:
-    """Secrets with the same key have the same problem. None if the secret has no problem."""
-    if secret.cause is not None:
-        return (secret.cause,)
-    if secret.error is None and (not secret.reason or secret.outcome in _WRITTEN):
-        return None
-    error = secret.error or {}
-    return secret.outcome, secret.reason, error.get("kind"), error.get("hint")
+def _by_cause(account: AccountStatus) -> dict[Identity, list[Result]]:
+    """The results with a problem. Those with the same key have the same problem."""
+    causes: dict[Identity, list[Result]] = {}
+    for result in account.results:
+        if result.error is not None:
+            causes.setdefault(cause_of(result), []).append(result)
+        elif result.reason and result.outcome not in _WRITTEN:
+            causes.setdefault((result.outcome, result.reason), []).append(result)
+    return causes
 
 
-def _keys(group: Sequence[SecretStatus], account: AccountStatus) -> str:
-    if len(group) == len(account.secrets):
-        return ""
-    return ", ".join(f"{secret.vault}/{secret.secret}" for secret in group)
-
-
-def problem_of(mark: str, reason: str | None, error: Mapping[str, Any] | None, keys: str = "") -> Problem:
-    """The problem for a `reason` and the contract's `error` object. `mark` identifies it on the page."""
-    error = error or {}
-    cloud = _cloud_error(error)
-    text = reason or cloud.get("message") or str(error.get("kind", "")).replace("_", " ")
-    return Problem(
-        mark, keys, _name(error) or shorten(text, 72, placeholder=" …"), text, error.get("hint"), _facts(error)
-    )
-
-
-def _name(error: Mapping[str, Any]) -> str:
-    """The HTTP status and code of an error, to recognise it and to search for it; empty for no error."""
-    cloud, kind, status = _cloud_error(error), error.get("kind"), error.get("http_status")
-    plain = "" if kind in {None, "cloud_error", "http_error"} else str(kind).replace("_", " ")
-    return " ".join(part for part in (f"HTTP {status}" if status else "", cloud.get("code") or plain) if part)
-
-
-def _facts(error: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    cloud = _cloud_error(error)
-    details: Sequence[Mapping[str, Any]] = cloud.get("details") or ()
+def _problem(mark: str, reason: str | None, error: FailureRecord | None) -> Problem:
+    if error is None:
+        text = reason or ""
+        return Problem(mark, shorten(text, 72, placeholder=" …"), text, None, ())
+    cloud = error.cloud_error
+    kind = error.kind.replace("_", " ")
+    text = reason or (cloud and cloud.message) or kind
+    # The HTTP status and the code, to recognise the error and to search for it.
+    code = error.code or ("" if error.kind in {"cloud_error", "http_error"} else kind)
+    status = f"HTTP {error.http_status}" if error.http_status else ""
+    summary = " ".join(part for part in (status, code) if part) or shorten(text, 72, placeholder=" …")
     facts = {
-        "kind": error.get("kind"),
-        "HTTP status": error.get("http_status"),
-        "code": cloud.get("code"),
-        "message": cloud.get("message"),
-        "target": cloud.get("target"),
-        "details": "; ".join(f"{detail.get('code')}: {detail.get('message')}" for detail in details),
-        "request id": error.get("request_id"),
-        "correlation id": error.get("correlation_id"),
-        "client request id": error.get("client_request_id"),
+        "kind": error.kind,
+        "HTTP status": error.http_status,
+        "code": error.code,
+        "message": cloud and cloud.message,
+        "target": cloud and cloud.target,
+        "details": cloud and "; ".join(f"{detail.code}: {detail.message}" for detail in cloud.details),
+        "request id": error.request_id,
+        "correlation id": error.correlation_id,
+        "client request id": error.client_request_id,
     }
-    return tuple((name, str(value)) for name, value in facts.items() if value)
-
-
-def _cloud_error(error: Mapping[str, Any]) -> Mapping[str, Any]:
-    return cast("Mapping[str, Any]", error.get("cloud_error") or {})
+    return Problem(mark, summary, text, error.hint, tuple((name, str(value)) for name, value in facts.items() if value))

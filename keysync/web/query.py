@@ -28,14 +28,14 @@ _MAX_TEXT: Final = 200
 _FIRST_TIME: Final = datetime.min.replace(tzinfo=UTC)
 _LAST_TIME: Final = datetime.max.replace(tzinfo=UTC)
 
-_KEYS: Final[Mapping[str, Callable[[AccountStatus], Any]]] = {
-    "state": lambda account: (not account.stale and account.state not in NEED_ATTENTION, SEVERITY.index(account.state)),
-    "name": lambda account: natural(account.name),
-    "success": lambda account: account.last_success or _FIRST_TIME,
-    "next": lambda account: account.next_try or _LAST_TIME,
-    "failures": lambda account: -account.failures,
+SORTS: Final[Mapping[str, tuple[str, Callable[[AccountStatus], Any]]]] = {
+    "state": ("state", lambda account: (not _in_state(account, "attention"), SEVERITY.index(account.state))),
+    "name": ("name", lambda account: natural(account.account.name)),
+    "success": ("last success", lambda account: account.last_success or _FIRST_TIME),
+    "next": ("next try", lambda account: account.next_try or _LAST_TIME),
+    "failures": ("failures", lambda account: -account.failures),
 }
-SORTS: Final = tuple(_KEYS)
+"""The orders: title and key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,14 +83,14 @@ class Query:
     def select(self, accounts: tuple[AccountStatus, ...]) -> list[AccountStatus]:
         """The accounts that match, in the requested order; equal ones by name, then by ARM id."""
         selected = [account for account in accounts if self._matches(account)]
-        selected.sort(key=lambda account: (natural(account.name), account.account))
-        selected.sort(key=_KEYS[self.sort.removeprefix("-")], reverse=self.sort.startswith("-"))
+        selected.sort(key=lambda account: (natural(account.account.name), account.account.resource_id))
+        selected.sort(key=SORTS[self.sort.removeprefix("-")][1], reverse=self.sort.startswith("-"))
         return selected
 
     def _matches(self, account: AccountStatus) -> bool:
         return (
             _in_state(account, self.state)
-            and (not self.vault or any(secret.vault == self.vault for secret in account.secrets))
+            and (not self.vault or any(result.ref.vault == self.vault for result in account.results))
             and (not self.text or self.text.casefold() in _searchable_text(account))
         )
 
@@ -108,7 +108,7 @@ def _in_state(account: AccountStatus, state: str) -> bool:
 
 
 def _searchable_text(account: AccountStatus) -> str:
-    texts = [account.account, account.name]
-    for secret in account.secrets:
-        texts += [secret.vault, secret.secret, secret.reason or ""]
+    texts = [account.account.resource_id]
+    for result in account.results:
+        texts += [result.ref.vault, result.ref.secret, result.reason or ""]
     return "\n".join(texts).casefold()

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from collections.abc import Mapping
+from typing import NamedTuple
 
-from keysync.report.status import Status, Tally
-from keysync.web.format import count
-from keysync.web.query import NEED_ATTENTION
-
-Tone: TypeAlias = Literal["good", "warn", "bad", "wait"]
+from keysync.report.status import Status
+from keysync.web.format import Tone, count
 
 
-@dataclass(frozen=True, slots=True)
-class SummaryLine:
+class SummaryLine(NamedTuple):
     """`text` for the page, a shorter `title` for the browser tab, and `tone` for icon and colour."""
 
     text: str
@@ -21,51 +17,43 @@ class SummaryLine:
     tone: Tone
 
 
-def summary_line(status: Status, tally: Tally) -> SummaryLine:
+def summary_line(status: Status, counts: Mapping[str, int]) -> SummaryLine:
     """The line for the most serious state."""
     if not status.live:
         return SummaryLine("keysync is not working", "not working", "bad")
     if status.leader is False:
-        return _standby(status)
+        reason = status.ready_reason or "standing by"
+        text = reason[:1].upper() + reason[1:]
+        if status.ready:
+            return SummaryLine(text, "standing by", "wait")
+        return SummaryLine(text, "could not take over", "bad")
     if status.stopped is not None:
         return SummaryLine("Stopped by a safety limit", "stopped by a limit", "bad")
-    if tally.out_of_sync:
-        share = f"{tally.out_of_sync:,} of {tally.secrets:,}"
-        unread = f", {tally.unread:,} could not be read" if tally.unread else ""
-        pending = f", {tally.pending:,} not checked yet" if tally.pending else ""
+    unread = f", {counts['unread']:,} could not be read" if counts["unread"] else ""
+    pending = f", {counts['pending']:,} not checked yet" if counts["pending"] else ""
+    if counts["out_of_sync"]:
+        share = f"{counts['out_of_sync']:,} of {counts['secrets']:,}"
         return SummaryLine(f"{share} secrets out of sync{unread}{pending}", f"{share} out of sync", "bad")
-    if tally.unread:
-        share = f"{tally.unread:,} of {tally.secrets:,}"
-        pending = f", {tally.pending:,} not checked yet" if tally.pending else ""
+    if counts["unread"]:
+        share = f"{counts['unread']:,} of {counts['secrets']:,}"
         return SummaryLine(f"{share} secrets could not be read{pending}", f"{share} not read", "bad")
-    return _all_in_sync(status, tally)
+    return _all_in_sync(status, counts)
 
 
-def _standby(status: Status) -> SummaryLine:
-    reason = status.ready_reason or "standing by"
-    text = reason[:1].upper() + reason[1:]
-    return SummaryLine(text, "standing by", "wait") if status.ready else SummaryLine(text, "could not take over", "bad")
-
-
-def _all_in_sync(status: Status, tally: Tally) -> SummaryLine:
-    if not tally.accounts:
+def _all_in_sync(status: Status, counts: Mapping[str, int]) -> SummaryLine:
+    if not status.accounts:
         return SummaryLine("No accounts to keep in sync", "no accounts", "wait")
-    urgent = sum(account.state in NEED_ATTENTION for account in status.accounts)
-    if urgent:
-        needs = f"{count(urgent, 'account')} {'needs' if urgent == 1 else 'need'} attention"
-        return SummaryLine(needs, needs, "bad")
-    if status.stale_accounts:
-        stale = count(len(status.stale_accounts), "account")
-        return SummaryLine(f"{stale} not seen in sync for too long", f"{stale} stale", "warn")
+    stale = len(status.stale_accounts)
+    if stale:
+        text = count(stale, "account")
+        return SummaryLine(f"{text} not seen in sync for too long", f"{text} stale", "warn")
     if status.unserved:
         unserved = f"{count(len(status.unserved), 'account')} no longer served"
         return SummaryLine(unserved, unserved, "warn")
-    if status.ready and not tally.secrets:
-        return SummaryLine("No secrets to keep in sync", "no secrets", "wait")
-    if not tally.in_sync:
+    if not counts["in_sync"]:
         return SummaryLine("The first run is not done yet", "first run", "wait")
-    if tally.pending:
-        share = f"{tally.in_sync:,} of {tally.secrets:,}"
+    if counts["pending"]:
+        share = f"{counts['in_sync']:,} of {counts['secrets']:,}"
         return SummaryLine(f"{share} secrets in sync, the others not checked yet", f"{share} in sync so far", "wait")
-    text = f"All {count(tally.secrets, 'secret')} in sync" if tally.secrets > 1 else "The secret is in sync"
+    text = f"All {count(counts['secrets'], 'secret')} in sync" if counts["secrets"] > 1 else "The secret is in sync"
     return SummaryLine(text, text.lower(), "good")

@@ -10,6 +10,7 @@ from typing import Any
 
 from keysync.config.model import Account, Config
 from keysync.daemon.account_state import Entry
+from keysync.report.status import AccountStatus
 from keysync.sync.observers import RunObserver
 from keysync.sync.run import SyncRun
 from tests.support.runs import World
@@ -35,7 +36,7 @@ def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[
     """The accounts of `config` in the form that account states take."""
     return {
         account.resource_id.lower(): Entry(
-            account, "every 5m", interval, read_only=config.read_only or account.read_only
+            AccountStatus(account, "every 5m", read_only=config.read_only or account.read_only), interval
         )
         for account in config.accounts
     }

@@ -5,18 +5,18 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from keysync.config.model import Account
 from keysync.failures import CloudError, FailureRecord
 from keysync.report.status import (
-    AccountState,
     AccountStatus,
     CredentialStatus,
     RunStatus,
-    SecretStatus,
     Status,
-    UnservedAccount,
     VaultStatus,
     WriteRecord,
 )
+from keysync.sources.unserved_accounts import Unserved
+from keysync.sync.model import ItemRef, Result
 
 NOW = datetime(2026, 11, 24, 5, 22, 0, tzinfo=UTC)
 SUBSCRIPTION = "00000000-0000-0000-0000-000000000000"
@@ -47,50 +47,51 @@ def arm_id(name: str) -> str:
     return f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{name}"
 
 
-def secret(account: str, key: str = "primary", **more: Any) -> SecretStatus:
-    """A secret; by default it is in sync."""
+def secret(account: str, key: str = "primary", *, vault: str = "main", **more: Any) -> Result:
+    """The latest result of a secret; by default it is in sync."""
     fields: dict[str, Any] = {
-        "vault": "main",
         "outcome": "unchanged",
         "verdict": "in_sync",
         "version": "4f0c1d2e3b4a59687766554433221100",
         "since": ago(days=40),
     }
-    return SecretStatus(**{"key": key, "secret": f"{account}-{key}-key", **fields, **more})
+    return Result(ItemRef(arm_id(account), key, vault, f"{account}-{key}-key"), **{**fields, **more})
 
 
-def account(name: str, state: AccountState = "in_sync", **more: Any) -> AccountStatus:
-    """An account with two secrets, in sync unless `secrets` says otherwise."""
+def account(name: str, *, subscription_id: str = SUBSCRIPTION, group: str = GROUP, **more: Any) -> AccountStatus:
+    """An account with two secrets, in sync unless `results` says otherwise."""
     fields: dict[str, Any] = {
-        "resource_group": GROUP,
-        "subscription_id": SUBSCRIPTION,
         "last_attempt": ago(seconds=100),
         "last_success": ago(seconds=100),
         "next_try": NOW + timedelta(seconds=200),
         "schedule": "every 5m",
-        "secrets": (secret(name), secret(name, "secondary")),
+        "results": (secret(name), secret(name, "secondary")),
     }
-    return AccountStatus(account=arm_id(name), name=name, state=state, **{**fields, **more})
+    return AccountStatus(Account(subscription_id, group, name, ("main",)), **{**fields, **more})
 
 
-def failing(name: str, failures: int = 3, **more: Any) -> AccountStatus:
+def unseen(name: str, **more: Any) -> AccountStatus:
+    """An account that no run has checked."""
+    return account(name, last_success=None, last_attempt=None, results=(), **more)
+
+
+def failing(name: str, failures: int = 3, *, error: FailureRecord = DENIED, **more: Any) -> AccountStatus:
     """An account whose keys cannot be listed."""
     wrong: dict[str, Any] = {
         "outcome": "failed",
         "verdict": "unknown",
-        "reason": DENIED.summary,
-        "error": DENIED.to_dict(),
-        "cause": "failed cloud_error 403 AuthorizationFailed account listKeys",
+        "reason": error.summary,
+        "error": error,
+        "version": None,
     }
-    secrets = (secret(name, version=None, **wrong), secret(name, "secondary", version=None, **wrong))
-    fields = {"failures": failures, "last_success": ago(hours=5), "secrets": secrets, **more}
-    return account(name, "failing", **fields)
+    results = (secret(name, **wrong), secret(name, "secondary", **wrong))
+    return account(name, **{"failures": failures, "last_success": ago(hours=5), "results": results, **more})
 
 
 def refused(name: str, reason: str) -> AccountStatus:
     """An account with one unmanaged secret."""
     wrong = secret(name, outcome="refused", verdict="unmanaged", reason=reason)
-    return account(name, "refused", secrets=(wrong, secret(name, "secondary")), last_success=None)
+    return account(name, results=(wrong, secret(name, "secondary")), last_success=None)
 
 
 def make_status(*accounts: AccountStatus, **more: Any) -> Status:
@@ -103,7 +104,6 @@ def make_status(*accounts: AccountStatus, **more: Any) -> Status:
         "next_run": NOW + timedelta(seconds=200),
         "last_run": RunStatus("run-1", ago(seconds=101), 0.41, "success", {"accounts": len(accounts), "unchanged": 40}),
         "ready": True,
-        "stale_accounts": tuple(account.account for account in accounts if account.stale),
         "accounts": accounts,
         "vaults": (VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=2 * len(accounts)),),
         "credentials": (CredentialStatus("workload_identity"),),
@@ -117,7 +117,7 @@ def varied() -> Status:
         "the secret holds another value and is not tagged as keysync's for this key (managed by 'terraform'): "
         "not overwritten. Choose another name in `secrets`, or remove it if it is not needed"
     )
-    written: dict[str, Any] = {"outcome": "updated", "verdict": "stale", "changed_at": ago(seconds=99)}
+    written = secret("simulation", outcome="updated", verdict="stale", since=None)
     waiting: dict[str, Any] = {
         "outcome": "skipped",
         "verdict": "stale",
@@ -132,14 +132,18 @@ def varied() -> Status:
         secret("renderfarm", key, vault=vault) for vault in ("main", "disaster") for key in ("primary", "secondary")
     )
     accounts = (
-        account("renderfarm", secrets=both),
-        account("simulation", "changed", secrets=(secret("simulation", **written), secret("simulation", "secondary"))),
+        account("renderfarm", results=both),
+        account(
+            "simulation",
+            results=(written, secret("simulation", "secondary")),
+            changed={written.ref: ago(seconds=99)},
+        ),
         refused("handmade", unmanaged),
         failing("norole", stale=True),
         failing("entraonly", failures=1_200, stale=True),
-        account("watched", "drift", secrets=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
-        account("waiting", "needs_accept", secrets=(secret("waiting", **waiting), secret("waiting", "secondary"))),
-        account("newcomer", "pending", last_success=None, last_attempt=None, busy=True, secrets=_unseen("newcomer")),
+        account("watched", results=(secret("watched", **drift),), read_only=True, schedule="every 1h"),
+        account("waiting", results=(secret("waiting", **waiting), secret("waiting", "secondary")), needs_accept=True),
+        unseen("newcomer", busy=True),
         account("sampleacct"),
         account("nightly", stale=True, last_success=ago(hours=30)),
     )
@@ -151,7 +155,7 @@ def varied() -> Status:
         shard="0/3",
         overdue=NOW + timedelta(seconds=800),
         discovery_complete=True,
-        unserved=(UnservedAccount(arm_id("retired"), "it is not provisioned: its state is Deleting"),),
+        unserved=(Unserved(arm_id("retired"), "it is not provisioned: its state is Deleting", 0.0),),
         vaults=(
             VaultStatus("main", "https://kv-render.vault.azure.net", "ok", secrets=17, out_of_sync=3),
             VaultStatus(
@@ -160,7 +164,7 @@ def varied() -> Status:
                 "failing",
                 "open",
                 secrets=2,
-                error=throttled.to_dict(),
+                error=throttled,
                 retry_at=NOW + timedelta(seconds=42),
             ),
         ),
@@ -169,15 +173,7 @@ def varied() -> Status:
             CredentialStatus("client_secret", "open", NOW + timedelta(seconds=42)),
         ),
         writes=tuple(
-            WriteRecord(
-                ago(minutes=7 * n + 1),
-                arm_id("simulation"),
-                key,
-                "main",
-                f"simulation-{key}-key",
-                "updated",
-                f"{n:032x}",
-            )
+            WriteRecord(ago(minutes=7 * n + 1), secret("simulation", key, outcome="updated", version=f"{n:032x}"))
             for n, key in enumerate(("primary", "secondary", "primary"))
         ),
         last_run=RunStatus(
@@ -188,10 +184,6 @@ def varied() -> Status:
             {"accounts": 10, "updated": 1, "unchanged": 11, "refused": 1, "failed": 4},
         ),
     )
-
-
-def _unseen(name: str) -> tuple[SecretStatus, ...]:
-    return tuple(secret(name, key, outcome=None, verdict=None, version=None) for key in ("primary", "secondary"))
 
 
 def fleet(size: int) -> Status:

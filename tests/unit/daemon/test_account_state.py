@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from keysync.daemon.account_state import AccountStates, Entry, account_status, is_stale
+from keysync.daemon.account_state import AccountStates, Entry
 from keysync.failures import FailureRecord
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
@@ -40,7 +40,7 @@ class Books:
         return self.account_states.entries[ref(name).account.lower()]
 
     def account_status(self, name: str) -> AccountStatus:
-        return account_status(self.entry(name), self.now, None, NOW)
+        return self.entry(name).status
 
     def results(self, *results: Result, stopped: str | None = None) -> Report:
         """One run with these results."""
@@ -60,6 +60,11 @@ def result(name: str, outcome: Outcome, key: Any = "primary", **more: Any) -> Re
 
 def pair(name: str, first: Outcome, second: Outcome = "unchanged") -> tuple[Result, Result]:
     return result(name, first), result(name, second, "secondary")
+
+
+def time_of(moment: datetime) -> str:
+    """The time in `/api/status`."""
+    return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 @pytest.mark.parametrize(
@@ -90,14 +95,15 @@ def test_the_state_of_an_account_is_its_worst(outcomes: tuple[Outcome, Outcome],
 def test_success_and_attempt_differ_and_failures_in_a_row_are_counted():
     """A refusal is neither a success nor a failure in a row. One success resets the count."""
     books = Books("alpha")
-    entry = books.entry("alpha")
-    assert (entry.last_attempt, entry.last_success, entry.failures) == (None, None, 0)
+    account_status = books.account_status("alpha")
+    assert (account_status.last_attempt, account_status.last_success, account_status.failures) == (None, None, 0)
     seen = []
     for outcome in ("created", "failed", "unknown", "refused", "failed", "update", "unchanged"):
         books.now += MINUTE
         books.results(*pair("alpha", outcome))
-        assert entry.last_attempt == books.now
-        seen.append((outcome, entry.last_success == books.now, entry.failures))
+        account_status = books.account_status("alpha")
+        assert account_status.last_attempt == books.now
+        seen.append((outcome, account_status.last_success == books.now, account_status.failures))
     assert seen == [
         ("created", True, 0),
         ("failed", False, 1),
@@ -121,11 +127,11 @@ def test_an_account_is_done_with_its_last_result():
     ]
     assert free == ["beta"]
     books.account_states.result("run", first)
-    assert books.account_status("alpha").busy
+    assert books.entry("alpha").due == (second.ref,)
     assert books.account_status("alpha").state == "in_sync"
     books.account_states.result("run", second)
     assert books.account_done == ["alpha", "alpha"]
-    assert not books.account_status("alpha").busy
+    assert not books.entry("alpha").due
     assert books.account_status("alpha").state == "failing"
 
 
@@ -135,8 +141,6 @@ def test_the_worst_speaks_for_the_account():
     assert books.entry("alpha").worst() is None
     books.results(result("alpha", "unchanged"), result("alpha", "failed", "secondary", error=DENIED))
     assert books.entry("alpha").worst() == DENIED
-    assert not books.entry("alpha").in_sync
-    assert not Books("alpha").entry("alpha").in_sync
 
 
 def test_an_unexpected_result_changes_no_account():
@@ -145,8 +149,8 @@ def test_an_unexpected_result_changes_no_account():
     revision = books.account_states.revision
     books.account_states.result("run", result("orphan", "deleted"))
     books.account_states.result("run", result("alpha", "updated"))
-    assert books.entry("alpha").results == {}
-    assert [(one.account, one.outcome) for one in books.account_states.writes] == [
+    assert books.account_status("alpha").results == ()
+    assert [(one.result.ref.account, one.result.outcome) for one in books.account_states.writes] == [
         (ref("alpha").account, "updated"),
         (ref("orphan").account, "deleted"),
     ]
@@ -165,7 +169,7 @@ def test_a_run_that_crashed_leaves_nothing_of_itself_behind():
     assert not books.entry("alpha").due
     assert books.account_status("alpha").state == "in_sync"
     books.results(*pair("alpha", "unchanged"))
-    assert set(books.entry("alpha").results) == {ref("alpha"), ref("alpha", "secondary")}
+    assert {one.ref for one in books.account_status("alpha").results} == {ref("alpha"), ref("alpha", "secondary")}
 
 
 def test_a_run_over_some_accounts_says_nothing_of_the_others():
@@ -175,7 +179,7 @@ def test_a_run_over_some_accounts_says_nothing_of_the_others():
     books.now += MINUTE
     books.results(*pair("alpha", "unchanged"))
     assert books.account_status("beta").state == "failing"
-    assert books.entry("beta").last_attempt == NOW
+    assert books.account_status("beta").last_attempt == NOW
     last = books.account_states.last_run
     assert last is not None
     assert (last.started, last.result, last.summary["unchanged"]) == (books.now, "success", 2)
@@ -188,25 +192,25 @@ def test_the_history_is_the_newest_two_hundred_writes():
         books.now = NOW + number * MINUTE
         books.results(result("alpha", "updated", version=f"v{number}"), result("alpha", "unchanged", "secondary"))
     assert len(books.account_states.writes) == 200
-    assert [one.version for one in books.account_states.writes][:2] == ["v204", "v203"]
+    assert [one.result.version for one in books.account_states.writes][:2] == ["v204", "v203"]
     newest = books.account_states.writes[0]
-    assert (newest.time, newest.key, newest.vault, newest.secret) == (books.now, "primary", "main", "alpha-primary-key")
+    assert (newest.time, newest.result.ref) == (books.now, ref("alpha"))
 
 
 def test_what_was_written_is_in_sync_from_then_on():
     """Its verdict, its age and when it changed; what the vault tells of the age comes first."""
     books = Books("alpha")
     books.results(result("alpha", "updated", verdict="stale"), result("alpha", "update", "secondary", verdict="stale"))
-    written, drifting = books.account_status("alpha").secrets
-    assert (written.verdict, written.changed_at, written.since) == ("in_sync", NOW, NOW)
-    assert (drifting.verdict, drifting.changed_at) == ("stale", None)
+    written, drifting = books.account_status("alpha").to_dict()["secrets"]
+    assert (written["verdict"], written["changed_at"], written["since"]) == ("in_sync", time_of(NOW), time_of(NOW))
+    assert (drifting["verdict"], drifting["changed_at"]) == ("stale", None)
     books.now += MINUTE
     made = NOW - MINUTE
     books.results(
         result("alpha", "unchanged", verdict="in_sync", since=made), result("alpha", "unchanged", "secondary")
     )
-    later = books.account_status("alpha").secrets[0]
-    assert (later.changed_at, later.since) == (NOW, made)
+    later = books.account_status("alpha").to_dict()["secrets"][0]
+    assert (later["changed_at"], later["since"]) == (time_of(NOW), time_of(made))
 
 
 def test_a_safety_stop_holds_those_that_it_kept_from_being_written():
@@ -257,14 +261,14 @@ def test_a_reload_keeps_what_is_known():
     revision = books.account_states.revision
     books.account_states.cover(
         {
-            name: replace(entry, schedule="every 1h", interval=60 * MINUTE)
+            name: replace(entry, status=replace(entry.status, schedule="every 1h"), interval=60 * MINUTE)
             for name, entry in entries(config_of("alpha", "gamma", read_only=True)).items()
         }
     )
     assert books.account_states.revision > revision
     assert books.entry("alpha") is kept
-    assert (kept.schedule, kept.interval, kept.read_only) == ("every 1h", 60 * MINUTE, True)
-    assert kept.last_success == NOW
+    assert (kept.status.schedule, kept.interval, kept.status.read_only) == ("every 1h", 60 * MINUTE, True)
+    assert kept.status.last_success == NOW
     assert [entry.account.name for entry in books.account_states.entries.values()] == ["alpha", "gamma"]
     assert books.account_status("gamma").state == "pending"
 
@@ -282,20 +286,18 @@ def test_an_account_that_a_run_is_busy_with_stays_so_over_a_reload():
 def test_an_account_is_stale_after_three_intervals():
     """Counted from its last success, or from the start if it never had one."""
     entry = Books("alpha").entry("alpha")
-    assert not is_stale(entry, NOW + 15 * MINUTE, NOW)
-    assert is_stale(entry, NOW + 15 * MINUTE + timedelta(seconds=1), NOW)
-    entry.last_success = NOW + 10 * MINUTE
-    assert not is_stale(entry, NOW + 25 * MINUTE, NOW)
-    assert is_stale(entry, NOW + 26 * MINUTE, NOW)
+    assert entry.stale_at(NOW) == NOW + 15 * MINUTE
+    entry.status = replace(entry.status, last_success=NOW + 10 * MINUTE)
+    assert entry.stale_at(NOW) == NOW + 25 * MINUTE
 
 
 def test_a_failure_is_shown_as_in_the_report():
     """With the contract's error object."""
     books = Books("alpha")
     books.results(result("alpha", "failed", error=DENIED, reason="no role"))
-    (secret,) = books.account_status("alpha").secrets
-    assert (secret.outcome, secret.reason, secret.error) == ("failed", "no role", DENIED.to_dict())
-    assert secret.cause == "failed cloud_error 403"
+    (secret,) = books.account_status("alpha").to_dict()["secrets"]
+    assert (secret["outcome"], secret["reason"], secret["error"]) == ("failed", "no role", DENIED.to_dict())
+    assert secret["cause"] == "failed cloud_error 403"
 
 
 def test_forget_resets_every_account():
@@ -304,7 +306,7 @@ def test_forget_resets_every_account():
     books.results(*pair("alpha", "updated"), *pair("beta", "skipped"), stopped="too many")
     books.account_states.forget()
     assert {books.account_status(name).state for name in ("alpha", "beta")} == {"pending"}
-    assert (books.entry("alpha").last_attempt, books.entry("alpha").schedule) == (None, "every 5m")
+    assert (books.account_status("alpha").last_attempt, books.account_status("alpha").schedule) == (None, "every 5m")
     assert books.account_states.stopped is None
     assert len(books.account_states.writes) == 1
     books.results(*pair("alpha", "unchanged"))
@@ -330,13 +332,13 @@ def test_unchanged_results_keep_their_objects():
     """A run that finds all in sync leaves the results of the one before; one that finds something else does not."""
     books = Books("alpha")
     books.results(*pair("alpha", "unchanged"))
-    before = books.entry("alpha").latest
+    before = books.account_status("alpha").results
     books.now += MINUTE
     books.results(*pair("alpha", "unchanged"))
-    assert books.entry("alpha").latest is before
-    assert books.entry("alpha").last_success == books.now
+    assert books.account_status("alpha").results is before
+    assert books.account_status("alpha").last_success == books.now
     books.results(*pair("alpha", "failed"))
-    assert [one.outcome for one in books.entry("alpha").latest] == ["failed", "unchanged"]
+    assert [one.outcome for one in books.account_status("alpha").results] == ["failed", "unchanged"]
 
 
 def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
@@ -361,12 +363,12 @@ def test_results_of_one_second_share_one_time():
     for number, name in enumerate(("alpha", "beta", "gamma")):
         books.now = NOW + timedelta(seconds=0.4 * number)
         books.results(*pair(name, "unchanged"))
-    times = [books.entry(name).last_success for name in ("alpha", "beta", "gamma")]
+    times = [books.account_status(name).last_success for name in ("alpha", "beta", "gamma")]
     assert times == [NOW] * 3
     assert times[0] is times[1] is times[2]
     books.now = NOW + timedelta(seconds=1.2)
     books.results(*pair("alpha", "unchanged"))
-    assert books.entry("alpha").last_success == NOW + timedelta(seconds=1)
+    assert books.account_status("alpha").last_success == NOW + timedelta(seconds=1)
 
 
 def test_a_run_that_could_not_begin_keeps_no_account_busy():

@@ -75,7 +75,7 @@ class Stage:
         await until(lambda: not self.supervisor._runs)
 
     def account(self, name: str) -> AccountStatus:
-        return next(one for one in self.board.status().accounts if one.name == name)
+        return next(one for one in self.board.status().accounts if one.account.name == name)
 
     def vault(self, name: str = "main") -> VaultStatus:
         return next(one for one in self.board.status().vaults if one.name == name)
@@ -168,14 +168,14 @@ async def test_stale_accounts_are_named(stage: Stage):
     """Accounts that were not in sync for three intervals, by ARM id."""
     stage.world.sources["beta"].failure = CallFailed(DENIED)
     await stage.passed()
-    assert stage.board.status().stale_accounts == ()
+    assert stage.board.status().stale_accounts == []
     stage.wait(14 * 60)
     stage.supervisor.sync_now()
     await stage.passed()
     stage.wait(2 * 60)
     status = stage.board.status()
-    assert status.stale_accounts == (stage.config.accounts[1].resource_id,)
-    assert [(one.name, one.stale) for one in status.accounts] == [("alpha", False), ("beta", True)]
+    assert status.stale_accounts == [stage.config.accounts[1].resource_id]
+    assert [(one.account.name, one.stale) for one in status.accounts] == [("alpha", False), ("beta", True)]
 
 
 async def test_a_vault_is_failing_when_all_of_it_fails():
@@ -190,7 +190,7 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
     await stage.passed()
     failing, well = stage.vault("main"), stage.vault("other")
     assert (failing.state, failing.secrets, failing.out_of_sync) == ("failing", 4, 0)
-    assert failing.error == DOWN.to_dict()
+    assert failing.error == DOWN
     assert (well.state, well.out_of_sync, well.error, well.breaker) == ("ok", 0, None, "closed")
     del main.failures["alpha-primary-key"]
     await stage.passed()
@@ -212,8 +212,8 @@ async def test_a_vault_is_out_of_sync_by_secrets_that_are_known_to_differ(stage:
         stage.account_states.result("run-1", result)
     stage.account_states.end(run_key)
     status = stage.board.status()
-    tally = status.tally()
-    assert (stage.vault().out_of_sync, tally.out_of_sync, tally.unread) == (2, 2, 2)
+    counts = status.counts()
+    assert (stage.vault().out_of_sync, counts["out_of_sync"], counts["unread"]) == (2, 2, 2)
     families = {family.name: family for family in StatusCollector(status).collect()}
     assert [sample.value for sample in families["keysync_vault_secrets_out_of_sync"].samples] == [2]
 
@@ -261,7 +261,7 @@ async def test_stop_and_writes_come_from_the_account_states(stage: Stage):
     await stage.passed()
     status = stage.board.status()
     assert status.stopped is None
-    assert {one.outcome for one in status.writes} == {"created"}
+    assert {one.result.outcome for one in status.writes} == {"created"}
     assert len(status.writes) == 4
     assert status.last_run is not None
     assert status.last_run.result == "success"

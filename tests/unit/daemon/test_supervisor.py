@@ -93,7 +93,10 @@ async def test_a_start_makes_one_run_over_all_that_are_due(stage: Stage):
     await stage.passed()
     await stage.passed()
     assert stage.generation.made == [(("fine", "slow"), 0)] * 2
-    assert {name: stage.entry(name).in_sync for name in ("fine", "slow")} == {"fine": True, "slow": True}
+    assert {name: stage.entry(name).status.state in {"changed", "in_sync"} for name in ("fine", "slow")} == {
+        "fine": True,
+        "slow": True,
+    }
     assert stage.world.log.count("write fine-primary-key") == 1
 
 
@@ -176,7 +179,7 @@ async def test_a_request_tries_all_accounts_at_once(stage: Stage):
     stage.world.sources["slow"].failure = None
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
-    assert stage.entry("slow").in_sync
+    assert stage.entry("slow").status.state == "changed"
     assert stage.supervisor._backoff.states() == {}
 
 
@@ -256,7 +259,7 @@ async def test_a_run_that_crashes_frees_its_accounts_and_shows_no_value(stage: S
     assert not any(entry.due for entry in stage.account_states.entries.values())
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
-    assert all(entry.in_sync for entry in stage.account_states.entries.values())
+    assert all(entry.status.state in {"changed", "in_sync"} for entry in stage.account_states.entries.values())
 
 
 async def test_the_configuration_before_is_closed_when_its_last_run_has_ended(stage: Stage):
@@ -314,7 +317,7 @@ async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
     await stage.supervisor.drain()
     written = [name for name in stage.world.vault.history_of if stage.world.vault.history_of[name]]
     assert written
-    assert {record.secret for record in stage.account_states.writes} == set(written)
+    assert {record.result.ref.secret for record in stage.account_states.writes} == set(written)
     assert all(len(versions) == 1 for versions in stage.world.vault.history_of.values())
 
 
@@ -347,20 +350,22 @@ def test_entries_know_their_schedule_and_whether_they_are_only_watched():
     """By ARM id in lower case."""
     config = config_of("one", "two", accounts={"read_only": True})
     made = entries_of(config, config.accounts, lambda schedule: (f"every {schedule.every}", timedelta(seconds=7)))
-    assert [(entry.schedule, entry.interval.seconds, entry.read_only) for entry in made.values()] == [
+    assert [(entry.status.schedule, entry.interval.seconds, entry.status.read_only) for entry in made.values()] == [
         ("every 0:05:00", 7, True),
         ("every 0:05:00", 7, True),
     ]
     assert all(name == entry.account.resource_id.lower() for name, entry in made.items())
     plain = config_of("one")
-    assert not next(iter(entries_of(plain, plain.accounts, lambda _: ("", FIVE.every or NOW - NOW)).values())).read_only
+    assert not next(
+        iter(entries_of(plain, plain.accounts, lambda _: ("", FIVE.every or NOW - NOW)).values())
+    ).status.read_only
 
 
 async def test_results_reach_the_observer_as_they_come(stage: Stage):
     """The supervisor adds nothing and takes nothing away."""
     await stage.passed()
     found = {
-        ref.secret: result for entry in stage.account_states.entries.values() for ref, result in entry.results.items()
+        result.ref.secret: result for entry in stage.account_states.entries.values() for result in entry.status.results
     }
     assert outcomes(list(found.values())) == dict.fromkeys(
         [f"{name}-{key}-key" for name in ("fine", "slow") for key in ("primary", "secondary")], "created"
@@ -371,7 +376,7 @@ async def test_a_standby_begins_no_run_and_is_alive(stage: Stage):
     """Neither when it is due, nor for what was found, nor for who is owed one."""
     stage.hang("slow")
     stage.due()
-    await until(lambda: stage.entry("fine").last_attempt is not None)
+    await until(lambda: stage.entry("fine").status.last_attempt is not None)
     stage.supervisor.sync_now()
     stage.leads = False
     with capture_logs() as log:

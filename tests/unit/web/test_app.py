@@ -10,8 +10,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from keysync.report.status import UnservedAccount
-from tests.support.snapshots import account, arm_id, failing, make_status, varied
+from keysync.sources.unserved_accounts import Unserved
+from tests.support.snapshots import account, arm_id, failing, make_status, unseen, varied
 
 from .conftest import Client, Source
 
@@ -121,7 +121,7 @@ async def test_failing_accounts_do_not_fail_the_probes(client: Client, source: S
 
 async def test_readyz_waits_for_the_first_run(client: Client, source: Source):
     """Not ready is 503. The page is served all the same."""
-    source.current = make_status(account("alpha", "pending"), ready=False, ready_reason="the first run is not done")
+    source.current = make_status(unseen("alpha"), ready=False, ready_reason="the first run is not done")
     reply = await client.request("/readyz")
     assert reply.status == 503
     assert json.loads(reply.text) == {"ready": False, "reason": "the first run is not done", "stale_accounts": []}
@@ -131,7 +131,7 @@ async def test_readyz_waits_for_the_first_run(client: Client, source: Source):
 async def test_a_standby_is_ready(client: Client, source: Source):
     """Else a roll-out would wait for its readiness forever. The page shows the standby."""
     reason = "standing by: another replica leads"
-    source.current = make_status(account("alpha", "pending"), leader=False, ready_reason=reason, next_run=None)
+    source.current = make_status(unseen("alpha"), leader=False, ready_reason=reason, next_run=None)
     reply = await client.request("/readyz")
     assert reply.status == 200
     assert json.loads(reply.text)["reason"] == reason
@@ -143,12 +143,12 @@ async def test_a_standby_is_ready(client: Client, source: Source):
 async def test_an_account_that_is_no_longer_served_is_on_the_page(client: Client, source: Source):
     """Even if all others are in sync: as the headline, a line with the reason, and a metric."""
     reason = "it is not provisioned: its state is Deleting"
-    source.current = make_status(account("alpha"), unserved=(UnservedAccount(arm_id("retired"), reason),))
+    source.current = make_status(account("alpha"), unserved=(Unserved(arm_id("retired"), reason, 0.0),))
     page = (await client.request("/")).text
     assert "1 account no longer served" in page
     assert f"<li>{arm_id('retired')}: {reason}</li>" in page
     assert "keysync_accounts_unserved 1.0" in (await client.request("/metrics")).text
-    many = tuple(UnservedAccount(arm_id(f"gone{number}"), reason) for number in range(1_021))
+    many = tuple(Unserved(arm_id(f"gone{number}"), reason, 0.0) for number in range(1_021))
     source.current = make_status(account("alpha"), unserved=many)
     page = (await client.request("/")).text
     assert page.count(reason) == 20

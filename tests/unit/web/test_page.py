@@ -10,8 +10,10 @@ from html.parser import HTMLParser
 
 import pytest
 
-from keysync.report.status import AccountStatus, SecretStatus, Status, VaultStatus, WriteRecord
-from keysync.web.page import Page
+from keysync.failures import CloudError, FailureRecord
+from keysync.report.status import AccountStatus, Status, VaultStatus, WriteRecord, sync_state_of
+from keysync.sync.model import ItemRef, Result
+from keysync.web.page import render_page
 from keysync.web.query import Query
 from tests.support.snapshots import (
     DENIED,
@@ -25,12 +27,12 @@ from tests.support.snapshots import (
     make_status,
     refused,
     secret,
+    unseen,
     varied,
 )
 
 from .conftest import Client, Source
 
-PAGE = Page()
 STOP = (
     "vault main: 40 of the 42 secrets managed there (95%) would be updated, limits.update_percent is 50. "
     "Nothing was written. If this is meant: keysync sync --accept 0123456789abcdef0123456789abcdef"
@@ -74,11 +76,11 @@ class Document(HTMLParser):
 
 
 def document(status: Status, **parameters: str) -> Document:
-    return Document(PAGE.render(status, Query.parse(parameters)))
+    return Document(render_page(status, Query.parse(parameters)))
 
 
 def headline_of(status: Status) -> tuple[str, str]:
-    html = PAGE.render(status, Query())
+    html = render_page(status, Query())
     heading = re.search(r'<h1 id="headline" class="(\w+)">.*</svg>(.*)</h1>', html)
     title = re.search(r"<title>(.*?)</title>", html)
     assert heading
@@ -92,16 +94,19 @@ def headline_of(status: Status) -> tuple[str, str]:
     ("status", "tone", "text"),
     [
         (make_status(account("a"), account("b")), "good", "All 4 secrets in sync"),
-        (make_status(account("a", secrets=(secret("a"),))), "good", "The secret is in sync"),
+        (make_status(account("a", results=(secret("a"),))), "good", "The secret is in sync"),
         (make_status(account("a"), failing("b")), "bad", "2 of 4 secrets could not be read"),
         (make_status(account("a"), refused("b", "why")), "bad", "1 of 4 secrets out of sync"),
         (make_status(account("a"), stopped=STOP), "bad", "Stopped by a safety limit"),
         (make_status(account("a"), live=False, live_reason="hangs"), "bad", "keysync is not working"),
         (make_status(account("a", stale=True)), "warn", "1 account not seen in sync for too long"),
-        (make_status(account("a", "failing", secrets=())), "bad", "1 account needs attention"),
+        (
+            make_status(account("a", results=(secret("a", outcome="refused"),), needs_accept=True), stopped=STOP),
+            "bad",
+            "Stopped by a safety limit",
+        ),
         (make_status(), "wait", "No accounts to keep in sync"),
-        (make_status(account("a", secrets=())), "wait", "No secrets to keep in sync"),
-        (make_status(account("a", "pending", secrets=()), ready=False), "wait", "The first run is not done yet"),
+        (make_status(unseen("a"), ready=False), "wait", "The first run is not done yet"),
     ],
 )
 def test_the_headline_is_the_most_serious_state(status: Status, tone: str, text: str):
@@ -111,9 +116,10 @@ def test_the_headline_is_the_most_serious_state(status: Status, tone: str, text:
 
 def test_unchecked_secrets_are_not_in_sync():
     """The page does not say that all is in sync until every secret was checked."""
-    unseen = SecretStatus("primary", "main", "b-primary-key")
-    status = make_status(account("a"), account("b", "pending", secrets=(unseen,)))
-    assert headline_of(status) == ("wait", "2 of 3 secrets in sync, the others not checked yet")
+    assert headline_of(make_status(account("a"), unseen("b"))) == (
+        "wait",
+        "2 of 4 secrets in sync, the others not checked yet",
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,15 +135,11 @@ def test_unchecked_secrets_are_not_in_sync():
         ("failed", "stale", "out_of_sync"),
         ("unknown", "stale", "unread"),
         ("update", "stale", "out_of_sync"),
-        (None, "in_sync", "in_sync"),
-        (None, "swapped", "out_of_sync"),
-        (None, "unknown", "pending"),
-        (None, None, "pending"),
     ],
 )
-def test_the_state_of_a_secret_follows_its_outcome(outcome: str | None, verdict: str | None, state: str):
+def test_the_state_of_a_secret_follows_its_outcome(outcome: str, verdict: str, state: str):
     """The outcome of a run outweighs the verdict before it."""
-    assert secret("a", outcome=outcome, verdict=verdict).state == state
+    assert sync_state_of(secret("a", outcome=outcome, verdict=verdict)) == state
 
 
 def test_the_page_has_all_that_an_operator_needs():
@@ -174,14 +176,14 @@ def test_the_page_has_all_that_an_operator_needs():
 
 def test_a_cause_is_shown_once_per_account():
     """If an account cannot be read, all its secrets have the same reason."""
-    html = PAGE.render(make_status(failing("norole")), Query())
+    html = render_page(make_status(failing("norole")), Query())
     assert html.count("What to do:") == 1
 
 
 def test_a_shared_cause_is_shown_once_above_the_table():
     """With a count, three names in natural order and the hint. Each row links to it and keeps its own ids."""
     names = [f"farm{number}" for number in range(300, 0, -1)]
-    html = PAGE.render(make_status(*(failing(name) for name in names), refused("handmade", "why")), Query())
+    html = render_page(make_status(*(failing(name) for name in names), refused("handmade", "why")), Query())
     page = Document(html)
     cause = page.text[: page.text.index("Accounts and their secrets")]
     assert cause.count("300 accounts: farm1, farm2, farm3 and 297 more") == 1
@@ -194,7 +196,7 @@ def test_a_shared_cause_is_shown_once_above_the_table():
 
 def test_200_rows_with_one_cause_are_small():
     """Less than 40 KiB with gzip."""
-    html = PAGE.render(make_status(*(failing(f"farm{number}") for number in range(1, 301))), Query())
+    html = render_page(make_status(*(failing(f"farm{number}") for number in range(1, 301))), Query())
     assert html.count("#cause-1") == 200
     assert len(gzip.compress(html.encode())) < 40 * 1024
 
@@ -203,10 +205,7 @@ def test_messages_of_a_shared_cause_may_differ():
     """Different times, ids and scopes are still one cause. If hints differ, the page names the account of the shown one."""
 
     def about(name: str) -> AccountStatus:
-        denied = failing(name)
-        error = {**DENIED.to_dict(), "hint": f"grant it on {name}"}
-        secrets = (replace(item, reason=f"denied at {name}", error=error) for item in denied.secrets)
-        return replace(denied, secrets=tuple(secrets))
+        return failing(name, error=replace(DENIED, summary=f"denied at {name}", hint=f"grant it on {name}"))
 
     text = document(make_status(about("farm10"), about("farm2"))).text
     assert "2 accounts: farm2, farm10" in text
@@ -218,17 +217,17 @@ def test_messages_of_a_shared_cause_may_differ():
 def test_secrets_are_in_natural_order():
     """farm2 comes before farm10."""
     secrets = tuple(secret(name) for name in ("farm10", "farm2"))
-    text = document(make_status(account("farms", secrets=secrets))).text
+    text = document(make_status(account("farms", results=secrets))).text
     assert text.index("farm2-primary-key") < text.index("farm10-primary-key")
 
 
 def test_a_safety_limit_has_its_numbers_and_the_command():
     """The command is in an element of its own, for copying."""
     status = make_status(account("a"), stopped=STOP)
-    html = PAGE.render(status, Query())
+    html = render_page(status, Query())
     assert "40 of the 42 secrets managed there (95%)" in html
     assert "<code>keysync sync --accept 0123456789abcdef0123456789abcdef</code>" in html
-    without = PAGE.render(replace(status, stopped="another checksum"), Query())
+    without = render_page(replace(status, stopped="another checksum"), Query())
     assert "<p>another checksum</p>" in without
 
 
@@ -246,7 +245,7 @@ def test_a_hanging_daemon_gives_its_reason():
 
 def test_times_are_relative_and_absolute():
     """The absolute time is in UTC, with the date if it is another day."""
-    html = PAGE.render(make_status(account("a", last_success=ago(days=2, hours=1))), Query())
+    html = render_page(make_status(account("a", last_success=ago(days=2, hours=1))), Query())
     assert (
         '<time datetime="2026-11-22T04:22:00Z"><span>2 d ago</span> <small>2026-11-22 04:22:00</small></time>' in html
     )
@@ -257,24 +256,11 @@ HOSTILE = "\"><script>alert(1)</script><img src=x onerror=alert(2)>'`{{7*7}}"
 
 def hostile() -> Status:
     """A snapshot with an injection attempt in every text."""
-    error = {
-        "kind": HOSTILE,
-        "http_status": 403,
-        "cloud_error": {
-            "code": HOSTILE,
-            "message": HOSTILE,
-            "target": HOSTILE,
-            "details": [{"code": HOSTILE, "message": HOSTILE}],
-        },
-        "request_id": HOSTILE,
-        "correlation_id": HOSTILE,
-        "client_request_id": HOSTILE,
-        "hint": HOSTILE,
-    }
-    bad = SecretStatus(HOSTILE, HOSTILE, HOSTILE, "failed", "unknown", HOSTILE, HOSTILE, error)
-    target = account(
-        HOSTILE, "failing", resource_group=HOSTILE, subscription_id=HOSTILE, schedule=HOSTILE, secrets=(bad,) * 7
-    )
+    cloud = CloudError(HOSTILE, HOSTILE, HOSTILE, (CloudError(HOSTILE, HOSTILE),))
+    error = FailureRecord(HOSTILE, HOSTILE, 403, cloud, HOSTILE, HOSTILE, HOSTILE, HOSTILE)  # type: ignore[arg-type]
+    ref = ItemRef(HOSTILE, HOSTILE, HOSTILE, HOSTILE)
+    bad = Result(ref, "failed", HOSTILE, HOSTILE, error)
+    target = account(HOSTILE, group=HOSTILE, subscription_id=HOSTILE, schedule=HOSTILE, results=(bad,) * 7)
     return make_status(
         target,
         account("other"),
@@ -286,7 +272,7 @@ def hostile() -> Status:
         live_reason=HOSTILE,
         live=False,
         vaults=(VaultStatus(HOSTILE, HOSTILE, "failing", error=error),),
-        writes=(WriteRecord(NOW, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE, HOSTILE),),
+        writes=(WriteRecord(NOW, replace(bad, outcome="updated")),),
     )
 
 
@@ -384,7 +370,7 @@ def test_a_failing_vault_shows_its_hint():
         "half_open",
         2,
         2,
-        DENIED.to_dict(),
+        DENIED,
         NOW + timedelta(seconds=5),
     )
     text = document(make_status(account("a"), vaults=(vault,))).text
