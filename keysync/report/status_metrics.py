@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias, get_args
 
+from prometheus_client import Metric
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
@@ -20,13 +21,19 @@ _Series: TypeAlias = Iterable[tuple[tuple[str, ...], float]]
 
 
 class StatusCollector(Collector):
-    """Gauges of one snapshot. Labels are names in the configuration, which bounds the number of series."""
+    """The metrics of `registry`, if any, and gauges of one snapshot.
 
-    def __init__(self, status: Status) -> None:
+    Labels are names in the configuration, which bounds the number of series.
+    """
+
+    def __init__(self, status: Status, registry: Collector | None = None) -> None:
         self._status = status
+        self._registry = registry
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
-        """All gauges."""
+    def collect(self) -> Iterator[Metric]:
+        """All metrics."""
+        if self._registry is not None:
+            yield from self._registry.collect()
         yield from _of_runs(self._status)
         yield from _of_process(self._status)
         yield from _of_accounts(self._status)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from importlib.resources import files
 from typing import Any, Final, Protocol
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, Metric
+from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
-from prometheus_client.registry import Collector
 
 from keysync.report.status import Status, render
 from keysync.report.status_metrics import StatusCollector
@@ -18,14 +16,7 @@ from keysync.web.page import render_page
 from keysync.web.query import Query
 from keysync.web.security import add_headers, guard
 
-_STATIC: Final = {
-    "style.css": "text/css",
-    "page.js": "text/javascript",
-    "good.svg": "image/svg+xml",
-    "warn.svg": "image/svg+xml",
-    "bad.svg": "image/svg+xml",
-    "wait.svg": "image/svg+xml",
-}
+_STATIC: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
 class StatusSource(Protocol):
@@ -37,7 +28,7 @@ class StatusSource(Protocol):
 def make_web_app(source: StatusSource, registry: CollectorRegistry) -> web.Application:
     """The application for `open_server`: GET and HEAD of `/`, `/api/status`, `/healthz`, `/readyz`, `/metrics`.
 
-    `/metrics` has the metrics of `registry`, and gauges of the snapshot (`StatusCollector`).
+    `/metrics` has the metrics of `registry`, and gauges of the snapshot.
     """
     routes = _Routes(source, registry)
     app = web.Application(middlewares=[guard], client_max_size=1024)
@@ -55,8 +46,8 @@ class _Routes:
     def __init__(self, source: StatusSource, registry: CollectorRegistry) -> None:
         self._source = source
         self._registry = registry
-        folder = files("keysync.web") / "static"
-        self._static = {name: (folder / name).read_bytes() for name in _STATIC}
+        # Read once, so that a request for a file reads no disk and cannot leave the folder.
+        self._static = {file.name: file.read_bytes() for file in (files("keysync.web") / "static").iterdir()}
 
     async def page(self, request: web.Request) -> web.Response:
         """The status page."""
@@ -68,45 +59,35 @@ class _Routes:
         body = await asyncio.to_thread(render, self._source.status())
         return _compressed(web.Response(body=body, content_type="application/json", charset="utf-8"))
 
-    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
+    async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002  # as above
         """200 if the process works, else 503 with the reason."""
         status = self._source.status()
         return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
 
-    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002  # aiohttp's signature of a handler
+    async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002  # as above
         """200 once the first run is done, or for a standby while it reads the Lease; else 503.
 
         Stale accounts do not change the status: a restart would not help them.
         """
         status = self._source.status()
-        reason, stale = status.ready_reason, status.stale_accounts
-        return _probe(ok=status.ready, body={"ready": status.ready, "reason": reason, "stale_accounts": stale})
+        body = {"ready": status.ready, "reason": status.ready_reason, "stale_accounts": status.stale_accounts}
+        return _probe(ok=status.ready, body=body)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The metrics of the registry and of the snapshot, in the format that the scraper prefers."""
         # prometheus_client fails on non-ASCII text, which no media type contains.
         accept = request.headers.get("Accept", "")
         encode, content_type = choose_encoder(accept if accept.isascii() else "")
-        # The snapshot is taken on the event loop, not in the thread, because the loop changes its sources.
-        body = await asyncio.to_thread(encode, _Scrape(self._registry, self._source.status()))
+        body = await asyncio.to_thread(encode, StatusCollector(self._source.status(), self._registry))
         return web.Response(body=body, headers={"Content-Type": content_type})
 
     async def static(self, request: web.Request) -> web.Response:
-        """A static file of the page. All of them are read once at the start."""
+        """A static file of the page."""
         name = request.match_info["name"]
         if name not in self._static:
             raise web.HTTPNotFound
-        return web.Response(body=self._static[name], content_type=_STATIC[name], charset="utf-8")
-
-
-class _Scrape(Collector):
-    def __init__(self, registry: CollectorRegistry, status: Status) -> None:
-        self._registry = registry
-        self._status = status
-
-    def collect(self) -> Iterator[Metric]:
-        yield from self._registry.collect()
-        yield from StatusCollector(self._status).collect()
+        content_type = _STATIC[name[name.rindex(".") :]]
+        return web.Response(body=self._static[name], content_type=content_type, charset="utf-8")
 
 
 def _probe(*, ok: bool, body: dict[str, Any]) -> web.Response:

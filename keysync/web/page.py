@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from keysync.report.status import Status
 from keysync.web.format import FILTERS, Tone
 from keysync.web.problems import problems, shared_causes, vault_problem
-from keysync.web.query import PER_PAGE, SEVERITY, SORTS, Query
+from keysync.web.query import PER_PAGE, SEVERITY, Query
 from keysync.web.summary import summary_line
 
 if TYPE_CHECKING:
@@ -25,16 +25,6 @@ MAX_SECRETS: Final = 6
 
 _ACCEPT: Final = "keysync sync --accept "
 _BREAKERS: Final = {"closed": "calls allowed", "open": "calls paused", "half_open": "trying again"}
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """A column heading. `href` sorts by it or reverses the order; `direction` is the attribute `aria-sort`, None if not sorted by it."""
-
-    title: str
-    href: str | None = None
-    direction: str | None = None
-    number: bool = False
 
 
 def render_page(status: Status, query: Query) -> str:
@@ -63,9 +53,8 @@ def page_data(status: Status, query: Query) -> dict[str, Any]:
         "bar": tuple(_bar(counts)),
         "causes": shared_causes(status.accounts),
         "state_counts": _state_counts(status),
-        "columns": _columns(query),
         "filters": ("attention", *SEVERITY, "stale"),
-        "sorts": _sorts(query),
+        "sorts": query.sorts(),
         "matching": len(matching),
         "first": first + 1 if shown else 0,
         "last": first + len(shown),
@@ -123,32 +112,3 @@ def _state_counts(status: Status) -> dict[str, int]:
     numbers = Counter[str](account.state for account in status.accounts)
     numbers["stale"] = sum(account.stale for account in status.accounts)
     return {state: numbers[state] for state in (*SEVERITY, "stale") if numbers[state]}
-
-
-def _columns(query: Query) -> tuple[Column, ...]:
-    return (
-        _column(query, "State", "state"),
-        _column(query, "Account", "name"),
-        Column("Secrets"),
-        _column(query, "Last success", "success"),
-        _column(query, "Next try", "next"),
-        _column(query, "Failures in a row", "failures", number=True),
-    )
-
-
-def _column(query: Query, title: str, sort: str, *, number: bool = False) -> Column:
-    if query.sort.removeprefix("-") != sort:
-        return Column(title, query.href(sort=sort, page=1), number=number)
-    is_reversed = query.sort.startswith("-")
-    # `failures` sorts the most failures first, so its default direction is descending.
-    descending = is_reversed != (sort == "failures")
-    href = query.href(sort=sort if is_reversed else f"-{sort}", page=1)
-    return Column(title, href, "descending" if descending else "ascending", number)
-
-
-def _sorts(query: Query) -> dict[str, str]:
-    """The orders to choose from. A reversed order is among them only while it is selected."""
-    sorts = {sort: title for sort, (title, _) in SORTS.items()}
-    if query.sort.startswith("-"):
-        sorts[query.sort] = f"{sorts[query.sort[1:]]}, reversed"
-    return sorts

@@ -80,6 +80,25 @@ class Query:
         }
         return "?" + urlencode({name: value for name, value in parts.items() if value})
 
+    def direction(self, sort: str) -> str | None:
+        """The attribute `aria-sort` of a column with the order `sort`; None if the page has another order."""
+        if self.sort.removeprefix("-") != sort:
+            return None
+        # `failures` sorts the most failures first, so its default direction is descending.
+        descending = self.sort.startswith("-") != (sort == "failures")
+        return "descending" if descending else "ascending"
+
+    def sorted_href(self, sort: str) -> str:
+        """A link that sorts by `sort`, or reverses the order if the page has it already."""
+        return self.href(sort=f"-{sort}" if self.sort == sort else sort, page=1)
+
+    def sorts(self) -> dict[str, str]:
+        """The orders to choose from. A reversed order is among them only while it is selected."""
+        sorts = {sort: title for sort, (title, _) in SORTS.items()}
+        if self.sort.startswith("-"):
+            sorts[self.sort] = f"{sorts[self.sort[1:]]}, reversed"
+        return sorts
+
     def select(self, accounts: tuple[AccountStatus, ...]) -> list[AccountStatus]:
         """The accounts that match, in the requested order; equal ones by name, then by ARM id."""
         selected = [account for account in accounts if self._matches(account)]

@@ -138,3 +138,18 @@ async def test_the_port_is_free_after_closing():
             assert second == Bound("127.0.0.1", bound.port)
     with pytest.raises(aiohttp.ClientConnectorError):
         await _status(bound.url)
+
+
+async def test_at_most_128_connections_are_open():
+    """The oldest are closed, also if many arrive at once, and the newest are served."""
+    async with open_server(app(), "127.0.0.1", 0) as bound:
+        idle = [await asyncio.open_connection("127.0.0.1", bound.port) for _ in range(100)]
+        idle += await asyncio.gather(*(asyncio.open_connection("127.0.0.1", bound.port) for _ in range(100)))
+        assert await _status(bound.url) == 200
+        async with asyncio.timeout(5):
+            assert [await reader.read() for reader, _ in idle[:72]] == [b""] * 72
+        open_now = [reader for reader, _ in idle if not reader.at_eof()]
+        assert len(open_now) <= 128
+        assert await _status(bound.url) == 200
+        for _, writer in idle:
+            writer.close()
