@@ -26,13 +26,13 @@ from keysync.cli.diagnosis import (
     without_contradictions,
 )
 from keysync.cli.options import Options, load
-from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed
 from keysync.report.causes import many
+from keysync.report.console import ProgressBar
 from keysync.secret.redact import Redactor
 from keysync.sources.interface import KeyName, KeySource
 from keysync.sync.inventory import Inventory, resolve, selected

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from keysync.report.console import Console, PlainConsole
+from keysync.report.console import Console
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -82,9 +82,5 @@ def _failure() -> OSError | None:
 
 
 def console_for(stream: TextIO) -> Console:
-    """A `RichConsole` if `stream` is a terminal or FORCE_COLOR is set, else a `PlainConsole`. Rich respects NO_COLOR."""
-    if not (stream.isatty() or os.environ.get("FORCE_COLOR")):
-        return PlainConsole(stream)
-    from keysync.report.rich_console import RichConsole  # noqa: PLC0415  # rich is slow to import, and cron jobs do not need it
-
-    return RichConsole(stream)
+    """The console of `stream`, with styles if it is a terminal or FORCE_COLOR is set. Rich respects NO_COLOR."""
+    return Console(stream, is_terminal=stream.isatty() or bool(os.environ.get("FORCE_COLOR")))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from keysync import logs
 from keysync.cli.compose import open_clients, open_runtime, uncounted
 from keysync.cli.options import Options, load
-from keysync.cli.progress import ProgressBar
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
 from keysync.config.model import Account, Config
@@ -20,6 +19,7 @@ from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.names import fold
 from keysync.report import json, text
+from keysync.report.console import ProgressBar
 from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor

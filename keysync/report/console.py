@@ -1,12 +1,21 @@
-"""Console output for people: lines and tables of styled spans, without control characters."""
+"""Console output for people: lines, tables and a progress bar, without control characters of other programs."""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol, TextIO
+from types import TracebackType
+from typing import TYPE_CHECKING, Final, Self, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console as RichConsole
+    from rich.progress import Progress
+
+    from keysync.sync.model import Report, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,43 +26,100 @@ class Span:
     style: str = ""
 
 
-class Console(Protocol):
-    """Prints lines and tables. Control codes in the text are replaced, so that no text controls the terminal."""
+class Console:
+    """Prints lines and tables. Control codes in the text are replaced, so that no text controls the terminal.
+
+    On a terminal, rich wraps and styles them. In a file or a pipe, lines are not wrapped, for grep.
+    """
+
+    def __init__(self, stream: TextIO, *, is_terminal: bool = False) -> None:
+        self._stream = stream
+        self._rich: RichConsole | None = None
+        if is_terminal:
+            from rich.console import Console as RichConsole  # noqa: PLC0415  # slow, and cron jobs do not need it
+
+            self._rich = RichConsole(file=stream, highlight=False)
 
     @property
     def is_terminal(self) -> bool:
         """Whether lines are wrapped and styles shown."""
-        ...
+        return self._rich is not None
 
     def line(self, *parts: Span, no_wrap: bool = False) -> None:
         """Prints a line, or several if a part has line breaks. A terminal wraps it at words unless `no_wrap`."""
-        ...
+        if self._rich is None:
+            self._stream.write("".join(strip_control_codes(part.text) for part in parts) + "\n")
+            return
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        text = Text.assemble(*((strip_control_codes(part.text), part.style) for part in parts))
+        self._rich.print(text, soft_wrap=no_wrap)
 
     def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
-        """Prints a table with headings, and an empty line after it."""
-        ...
+        """Prints a table with headings, and an empty line after it. A terminal folds long cells."""
+        if self._rich is None:
+            cells = [list(headings), *([strip_control_codes(part.text) for part in row] for row in rows)]
+            widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+            for row in cells:
+                padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+                self._stream.write("  ".join(padded).rstrip() + "\n")
+            self._stream.write("\n")
+            return
+        from rich import box  # noqa: PLC0415  # as above
+        from rich.table import Table  # noqa: PLC0415  # as above
+        from rich.text import Text  # noqa: PLC0415  # as above
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+        for heading in headings:
+            table.add_column(heading, overflow="fold")
+        for spans in rows:
+            table.add_row(*(Text(strip_control_codes(span.text), style=span.style) for span in spans))
+        self._rich.print(table)
+        self._rich.print()
 
 
-class PlainConsole:
-    """A `Console` for a file or a pipe: lines are not wrapped, for grep, and columns are aligned."""
+class ProgressBar(AbstractContextManager["ProgressBar"]):
+    """A bar on stderr that counts accounts: a `RunObserver`. Shows nothing if stderr is not a terminal."""
 
-    is_terminal = False
+    def __init__(self) -> None:
+        self._progress = _progress() if sys.stderr.isatty() else None
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __enter__(self) -> Self:
+        if self._progress:
+            self._progress.start()
+        return self
 
-    def line(self, *parts: Span, no_wrap: bool = False) -> None:  # noqa: ARG002  # never wraps
-        """Writes the line."""
-        self._stream.write(strip_control_codes("".join(part.text for part in parts)) + "\n")
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
 
-    def table(self, headings: Sequence[str], rows: Sequence[Sequence[Span]]) -> None:
-        """Writes one line for each row."""
-        cells = [list(headings), *([strip_control_codes(part.text) for part in row] for row in rows)]
-        widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
-        for row in cells:
-            padded = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-            self._stream.write("  ".join(padded).rstrip() + "\n")
-        self._stream.write("\n")
+    def started(self, run_id: str, work_items: int) -> None:  # noqa: ARG002  # the observer's signature
+        """Sets the length of the bar."""
+        if self._progress:
+            self._progress.update(self._progress.task_ids[0], total=work_items)
+
+    def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002  # as above
+        """Advances by one account."""
+        if self._progress:
+            self._progress.advance(self._progress.task_ids[0])
+
+    def result(self, run_id: str, result: Result) -> None:
+        """No-op: the report shows results."""
+
+    def finished(self, report: Report) -> None:
+        """No-op: leaving the block removes the bar."""
+
+
+def _progress() -> Progress:
+    from rich.console import Console as RichConsole  # noqa: PLC0415  # not needed without a terminal
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+
+    columns = (TextColumn("accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
+    progress.add_task("accounts", total=None)
+    return progress
 
 
 # All control characters except newline and tab. U+009B alone starts a command on many terminals.
