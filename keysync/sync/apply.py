@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import partial
 from typing import Final
 
 from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.sync.limits import Blocked
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import BAD, REMOVALS, Change, Plan, Result
-from keysync.sync.results import planned, unwritten
+from keysync.sync.model import BAD, REMOVALS, WRITES, Change, Plan, Result
 from keysync.sync.waiting import wait_for
 from keysync.sync.write import ApplyInputs, SecretWriter
 from keysync.targets.interface import SecretTarget
 from keysync.tracing import SECRET, span
 
-# Longer than a run takes from its first read to its last write.
-_REMEMBERED_SECONDS: Final = 600.0
 _KEPT: Final = "not all secrets of its account were written in this run: it is kept until they are"
-_NOW: Final = partial(datetime.now, UTC)
 _INTERRUPTED: Final = "interrupted before it was written"
 
 
 class Applier:
     """Writes plans, up to `concurrency` items per vault at a time.
 
-    Once `stop` is set it starts no more writes, and those in progress have `grace_seconds` to finish.
+    Once `stop` is set it starts no more writes, and those in progress have `grace_seconds` to finish. `now` is UTC.
     """
 
     def __init__(
         self,
         targets: Mapping[str, SecretTarget],
         translator: FailureTranslator,
+        locks: SecretLocks,
         *,
         concurrency: int,
         stop: asyncio.Event,
         grace_seconds: float,
-        locks: SecretLocks | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], datetime] = _NOW,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         # Separate slots for each vault: one that hangs takes none from the others.
         self._slots = {vault: asyncio.Semaphore(concurrency) for vault in targets}
         self._stop = stop
         self._grace_seconds = grace_seconds
-        self._locks = locks or SecretLocks()
-        self._clock = clock
-        self._writer = SecretWriter(targets, translator, self._locks, clock=clock, now=now)
+        self._locks = locks
+        self._writer = SecretWriter(targets, translator, locks, clock=locks.clock, now=now)
 
     async def apply(
         self,
@@ -62,41 +54,38 @@ class Applier:
         *,
         dry_run: bool = False,
         on_result: Callable[[Result], None] = lambda _result: None,
-    ) -> Sequence[Result]:
+    ) -> None:
         """Writes `plan`, or nothing if it is `blocked` or a dry run. Changes that need `--accept` are written only if accepted.
 
         `on_result` is called with each result as soon as it is there, so that a slow vault delays no other. A write that was
         cancelled is `unknown`. Removals come last, and only for accounts whose writes all succeeded: a renamed secret is
         removed once the secret with the new name is there.
         """
-        if blocked is not None or dry_run:
-            results = unwritten(plan, blocked)
-            for result in results:
-                on_result(result)
-            return results
-        for result in plan.in_sync:
-            on_result(result)
-        to_write = [
-            change for change in plan.writes if not change.read_only and (inputs.accepted or not change.needs_accept)
-        ]
-        done = {change.ref: planned(change) for change in plan.changes}
-        for change in to_write:
-            del done[change.ref]
-        for result in done.values():
+        incomplete: set[str] = set()
+
+        def done(result: Result) -> None:
+            if result.outcome in BAD or (result.outcome == "skipped" and result.verdict != "disabled"):
+                incomplete.add(fold(result.ref.account))
             on_result(result)
 
         async def write(change: Change) -> None:
-            kept = change.kind in REMOVALS and fold(change.ref.account) in incomplete
-            result = Result(change.ref, "skipped", reason=_KEPT, verdict=change.verdict) if kept else None
-            done[change.ref] = result or await self._write(change, inputs)
-            on_result(done[change.ref])
+            done(await self._write(change, inputs))
 
-        incomplete: set[str] = set()
+        for result in plan.in_sync:
+            on_result(result)
+        to_write: list[Change] = []
+        for change in plan.changes:
+            may_write = change.kind in WRITES and not change.read_only and (inputs.accepted or not change.needs_accept)
+            if may_write and blocked is None and not dry_run:
+                to_write.append(change)
+            else:
+                done(_unwritten(change, blocked))
+        await self._finish([asyncio.create_task(write(change)) for change in to_write if change.kind not in REMOVALS])
         removals = [change for change in to_write if change.kind in REMOVALS]
-        for changes in ([change for change in to_write if change.kind not in REMOVALS], removals):
-            await self._finish([asyncio.create_task(write(change)) for change in changes])
-            incomplete = {fold(ref.account) for ref, result in done.items() if _is_incomplete(result)}
-        return (*plan.in_sync, *(done[change.ref] for change in plan.changes))
+        kept = [change for change in removals if fold(change.ref.account) in incomplete]
+        for change in kept:
+            on_result(Result(change.ref, "skipped", reason=_KEPT, verdict=change.verdict))
+        await self._finish([asyncio.create_task(write(change)) for change in removals if change not in kept])
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         try:
@@ -110,24 +99,29 @@ class Applier:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _write(self, change: Change, inputs: ApplyInputs) -> Result:
-        result = Result(change.ref, "skipped", reason=_INTERRUPTED)
+        result, ref = Result(change.ref, "skipped", reason=_INTERRUPTED), change.ref
         try:
-            async with self._slots[change.ref.vault], self._locks.writing(change.ref):
+            async with self._slots[ref.vault], self._locks.lock(ref):
                 if not self._stop.is_set():
-                    with span(SECRET, _attributes(change)):
+                    with span(
+                        SECRET,
+                        {
+                            "keysync.account": ref.account,
+                            "keysync.key": ref.key,
+                            "keysync.vault": ref.vault,
+                            "keysync.secret": ref.secret,
+                            "keysync.change": change.kind,
+                        },
+                    ):
                         result = await self._writer.write(change, inputs)
-                    at = self._clock()
-                    self._locks.touched(change.ref, at, forget_before=at - _REMEMBERED_SECONDS)
+                    self._locks.touched(ref)
         except asyncio.CancelledError:
             pass  # it was still waiting for its slot
         return replace(result, verdict=change.verdict)
 
 
-def _is_incomplete(result: Result) -> bool:
-    return result.outcome in BAD or (result.outcome == "skipped" and result.verdict != "disabled")
-
-
-def _attributes(change: Change) -> dict[str, str]:
-    ref = change.ref
-    named = {"account": ref.account, "key": ref.key, "vault": ref.vault, "secret": ref.secret, "change": change.kind}
-    return {f"keysync.{name}": value for name, value in named.items()}
+def _unwritten(change: Change, blocked: Blocked | None) -> Result:
+    result = change.unwritten()
+    if blocked is None or change.read_only or change.kind not in WRITES:
+        return result
+    return replace(result, outcome=blocked.outcome, reason=blocked.reason)

@@ -3,40 +3,42 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import Callable
 from itertools import takewhile
 from math import inf
+from typing import Final
 from weakref import WeakValueDictionary
 
 from keysync.names import fold
 from keysync.sync.model import ItemRef
 
+# Longer than a run takes from its first read to its last write.
+_REMEMBERED_SECONDS: Final = 600.0
+
 
 class SecretLocks:
-    """Locks by vault and name, and the times of recent writes. All runs of a process share them; unused locks are dropped."""
+    """Locks by vault and name, and the times of recent writes. All runs of a process share them; unused locks are dropped.
 
-    def __init__(self) -> None:
+    `clock` returns monotonic seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self.clock = clock
         self._locks: WeakValueDictionary[tuple[str, str], asyncio.Lock] = WeakValueDictionary()
         self._touched: dict[tuple[str, str], float] = {}
 
-    @asynccontextmanager
-    async def writing(self, ref: ItemRef) -> AsyncGenerator[None]:
-        """Holds the lock of the secret of `ref`."""
-        name = _name(ref)
-        lock = self._locks.get(name)
-        if lock is None:
-            lock = self._locks[name] = asyncio.Lock()
-        async with lock:
-            yield
+    def lock(self, ref: ItemRef) -> asyncio.Lock:
+        """The lock of the secret of `ref`."""
+        return self._locks.setdefault(_name(ref), asyncio.Lock())
 
-    def touched(self, ref: ItemRef, at: float, *, forget_before: float) -> None:
-        """Records that this process may have written the secret at the monotonic time `at`, in seconds. Drops older records."""
-        name = _name(ref)
+    def touched(self, ref: ItemRef) -> None:
+        """Records that this process may have written the secret. Drops old records."""
+        name, now = _name(ref), self.clock()
         self._touched.pop(name, None)
-        self._touched[name] = at
+        self._touched[name] = now
         # The oldest come first, so the cost is that of the entries dropped.
-        for old in list(takewhile(lambda each: self._touched[each] < forget_before, self._touched)):
+        for old in list(takewhile(lambda each: self._touched[each] < now - _REMEMBERED_SECONDS, self._touched)):
             del self._touched[old]
 
     def touched_since(self, ref: ItemRef, at: float) -> bool:

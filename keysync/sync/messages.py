@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from keysync.sync.model import Item, ItemRef
+from keysync.sync.model import Item, ItemRef, Observed
 from keysync.sync.ownership import former_id, is_free, is_ours, owner_of
-from keysync.targets.interface import SoftDeleted
+from keysync.targets.interface import SoftDeleted, StoredSecret
 
 CERTIFICATE = (
     "a certificate of the vault owns this name, so its secret is never written: choose another name in `secrets`"
 )
 
 
-def differs(item: Item, tags: Mapping[str, str], *, has_other_key: bool) -> str:
+def differs(observed: Observed, stored: StoredSecret) -> str:
     """An unmanaged secret with another value."""
-    other = f"the account's {'secondary' if item.ref.key == 'primary' else 'primary'} key"
+    item = observed.item
+    value = f"the account's {observed.stored_key} key" if observed.stored_key else "another value"
     return (
-        f"the secret holds {other if has_other_key else 'another value'} and is not tagged as keysync's for this key "
-        f"({owner_of(tags)}): not overwritten. To keep it, choose another name in `secrets`. "
-        f"To replace it for good: {_adopt(item, '--replace --yes')}"
+        f"the secret holds {value} and is not tagged as keysync's for this key ({owner_of(stored.tags)}): not overwritten. "
+        f"To keep it, choose another name in `secrets`. To replace it for good: {_adopt(item, '--replace --yes')}"
     )
 
 

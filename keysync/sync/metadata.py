@@ -24,9 +24,10 @@ def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, 
     )
 
 
-def changed_fields(stored: StoredSecret, desired: Metadata) -> frozenset[Field]:
-    """The fields that differ from `desired`. The value is not compared."""
+def changed_fields(stored: StoredSecret, desired: Metadata, *, value: bool = False) -> frozenset[Field]:
+    """The fields that differ from `desired`. `value`: whether the value does."""
     differences: Mapping[Field, bool] = {
+        "value": value,
         "tags": dict(stored.tags) != dict(desired.tags),
         "content_type": stored.content_type != desired.content_type,
         "expires": stored.expires != desired.expires,

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Final, Literal, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, Literal, TypeAlias, TypeVar
 
 from keysync.failures import FailureRecord
 from keysync.secret.fingerprint import Fingerprint
 from keysync.sources.interface import KeyName
-from keysync.targets.interface import History, Metadata, Observation
+from keysync.targets.interface import History, Metadata, Observation, StoredSecret
 
 Write: TypeAlias = Literal["create", "update", "adopt", "recover", "disable", "delete"]
 ChangeKind: TypeAlias = Literal[Write, "unchanged", "skipped", "refused", "failed"]
@@ -31,13 +31,14 @@ BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
 Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
 _Compared: TypeAlias = Literal["in_sync", "stale", "swapped", "duplicated", "unmanaged", "both_changed"]
 Verdict: TypeAlias = Literal[_Compared, "missing", "disabled", "soft_deleted", "orphaned", "unknown"]
-"""The state of a secret, compared with *both* current keys of its account.
+"""The state of a secret, compared with *all* current keys of its account.
 
-`in_sync`: has its own key. `stale`: managed, and has neither key. `swapped`: has the other key. `duplicated`: has the other key,
-and so does the other secret. `unmanaged`: not managed, and does not have its key. `both_changed`: managed, and neither of the
-two secrets has either key, so both keys were regenerated since the last run. `orphaned`: managed, but not mapped by the
-configuration any more. `unknown`: a side did not respond.
+`in_sync`: has its own key. `stale`: managed, and has no key of the account. `swapped`: has another key. `duplicated`: has another
+key, and so does the secret of that key. `unmanaged`: not managed, and does not have its key. `both_changed`: managed, and no
+secret of the account has any of its keys, so all keys were regenerated since the last run. `orphaned`: managed, but not mapped
+by the configuration any more. `unknown`: a side did not respond.
 """
+_READ_ONLY: Final = "read_only is set here: not written"
 Adoption: TypeAlias = Literal["never", "untagged", "replace"]
 """What may be adopted: nothing; an untagged secret that already has the key; or any secret that no certificate owns."""
 
@@ -85,37 +86,28 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """An item of which both sides responded: `desired` is the account's key, `current` the vault's reply.
+    """An item of which both sides responded: `keys` are the account's keys, `current` is the vault's reply.
 
-    `other` is the account's other key. `at` is the monotonic time in seconds before the vault was read. `history` is there only
-    if the item may need a new version.
+    `at` is the monotonic time in seconds before the vault was read. `history` is there only if the item may need a new version.
     """
 
     item: Item
-    desired: Fingerprint
+    keys: Mapping[KeyName, Fingerprint]
     current: Observation
-    other: Fingerprint | None = None
     at: float = 0.0
     history: History | None = None
 
+    @property
+    def desired(self) -> Fingerprint:
+        """The item's own key."""
+        return self.keys[self.item.ref.key]
 
-@dataclass(frozen=True, slots=True)
-class KeyRefused:
-    """An item whose key may not be written, with the reason."""
-
-    item: Item
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Unobserved:
-    """An item of which a side failed to respond."""
-
-    item: Item
-    error: FailureRecord
-
-
-ItemObservation: TypeAlias = Observed | KeyRefused | Unobserved
+    @property
+    def stored_key(self) -> KeyName | None:
+        """The name of the account's key that the vault holds; None if it holds none of them."""
+        if not isinstance(self.current, StoredSecret):
+            return None
+        return next((name for name, key in self.keys.items() if key == self.current.fingerprint), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,23 +137,15 @@ class Change:
     since: datetime | None = None
     proof: str = ""
 
-
-class _HasRef(Protocol):
-    @property
-    def ref(self) -> ItemRef: ...
-
-
-R = TypeVar("R", bound=_HasRef)
-_SORT_KEYS: Final = tuple(attrgetter(f"ref.{part}") for part in ("secret", "vault", "key", "account"))
-
-
-def in_order(items: Iterable[R]) -> tuple[R, ...]:
-    """`items` sorted by reference."""
-    # One stable sort per field, least significant first: a sort by ItemRef would create two tuples per comparison.
-    ordered = list(items)
-    for key in _SORT_KEYS:
-        ordered.sort(key=key)
-    return tuple(ordered)
+    def unwritten(self) -> Result:
+        """The result while the change is not made: what it would do, or why there is nothing to do."""
+        version = self.before if self.kind == "unchanged" else None
+        outcome, reason = self.kind, self.reason
+        if self.needs_accept and self.kind not in REMOVALS:
+            outcome, reason = "refused", self.needs_accept
+        elif self.read_only and self.kind in WRITES:
+            reason = f"{reason}; {_READ_ONLY}" if reason else _READ_ONLY
+        return Result(self.ref, outcome, version, reason, self.error, self.verdict, self.since)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +189,18 @@ class Result:
             "reason": self.reason,
             "error": self.error.to_dict() if self.error else None,
         }
+
+
+R = TypeVar("R", Change, Result)
+
+
+def in_order(items: Iterable[R]) -> tuple[R, ...]:
+    """`items` sorted by reference."""
+    # One stable sort per field, least significant first: a sort by ItemRef would create two tuples per comparison.
+    ordered = list(items)
+    for part in ("secret", "vault", "key", "account"):
+        ordered.sort(key=attrgetter(f"ref.{part}"))
+    return tuple(ordered)
 
 
 @dataclass(frozen=True, slots=True)

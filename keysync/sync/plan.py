@@ -2,31 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Final, TypeAlias
+from typing import Final
 
-from keysync.names import fold
-from keysync.sources.interface import KeyName
 from keysync.sync import messages
-from keysync.sync.history import may_need_version, too_many_versions, version_warning
+from keysync.sync.history import too_many_versions, version_warning
 from keysync.sync.metadata import MAX_TAGS, changed_fields, desired_metadata
-from keysync.sync.model import (
-    Change,
-    ChangeKind,
-    Field,
-    Item,
-    ItemObservation,
-    KeyRefused,
-    Observed,
-    Plan,
-    Unobserved,
-    Verdict,
-    in_order,
-)
+from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
 from keysync.sync.ownership import OWN, former_id, is_free, is_ours
-from keysync.sync.verdict import verdict_of
 from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
@@ -38,51 +23,60 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     ),
 }
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
-_ByKey: TypeAlias = Mapping[tuple[str, str, KeyName], ItemObservation]  # by account, vault and key
 
 
-def make_plan(observations: Iterable[ItemObservation], now: datetime) -> Plan:
-    """The change that each item needs at `now` (UTC), sorted by reference."""
-    everything = tuple(observations)
-    # The other secret of an account matters only if a value differs from its key, which is rare.
-    pairs = {_pair(each) for each in everything if isinstance(each, Observed) and may_need_version(each)}
-    by_key: _ByKey = {(*_pair(each), each.item.ref.key): each for each in everything if pairs and _pair(each) in pairs}
-    return Plan(in_order(_change(each, _sibling(each, by_key), now) for each in everything))
+def plan_account(observed: Sequence[Observed], now: datetime) -> list[Change]:
+    """The change that each item of one account in one vault needs at `now` (UTC)."""
+    return [_change(each, observed, now) for each in observed]
 
 
 def judge(observed: Observed, now: datetime) -> Change:
-    """The change that one item needs at `now` (UTC), regardless of the account's other secret."""
-    return _change(observed, None, now)
+    """The change that one item needs at `now` (UTC), regardless of the account's other secrets."""
+    return _change(observed, (), now)
 
 
-def _sibling(observed: ItemObservation, by_key: _ByKey) -> ItemObservation | None:
-    """The item of the account's other key in the same vault, if it matters."""
-    if not by_key:
-        return None
-    return by_key.get((*_pair(observed), "secondary" if observed.item.ref.key == "primary" else "primary"))
+def verdict_of(observed: Observed, items: Sequence[Observed] = ()) -> Verdict:
+    """The state of the secret. `items` are those of its account in the same vault."""
+    current = observed.current
+    if isinstance(current, Absent):
+        return "missing"
+    if isinstance(current, Disabled):
+        return "disabled"
+    if isinstance(current, SoftDeleted):
+        return "soft_deleted"
+    if current.fingerprint == observed.desired:
+        return "in_sync"
+    if current.managed or not is_ours(current.tags, observed.item):
+        return "unmanaged"
+    others = [each for each in items if each is not observed]
+    if observed.stored_key is None:
+        return "both_changed" if others and all(map(_has_no_key, others)) else "stale"
+    holders = [each.current for each in others if each.item.ref.key == observed.stored_key]
+    duplicated = any(isinstance(one, StoredSecret) and one.fingerprint == current.fingerprint for one in holders)
+    return "duplicated" if duplicated else "swapped"
 
 
-def _pair(observed: ItemObservation) -> tuple[str, str]:
-    return fold(observed.item.ref.account), observed.item.ref.vault
+def _has_no_key(observed: Observed) -> bool:
+    """Whether a managed secret has none of its account's keys."""
+    stored = observed.current
+    ours = isinstance(stored, StoredSecret) and not stored.managed and is_ours(stored.tags, observed.item)
+    return ours and observed.stored_key is None
 
 
-def _change(observed: ItemObservation, sibling: ItemObservation | None, now: datetime) -> Change:
-    verdict = verdict_of(observed, sibling)
-    since = None
-    match observed:
-        case Unobserved(item, error):
-            change = Change(item.ref, "failed", reason=error.summary, error=error)
-        case KeyRefused(item, reason):
-            change = Change(item.ref, "refused", reason=reason)
-        case Observed(_, _, current):
-            change = _compared(observed, verdict, now)
-            if change.kind == "unchanged" and change.managed:
-                return change  # complete already
-            since = current.created if isinstance(current, StoredSecret) else None
+def _change(observed: Observed, items: Sequence[Observed], now: datetime) -> Change:
+    current, verdict = observed.current, verdict_of(observed, items)
+    change = _compared(observed, verdict, now)
+    if change.kind == "unchanged" and change.managed:
+        return change  # complete already
     read_only = observed.item.policy.read_only
-    # With read_only nothing would be written, so there is nothing to accept.
-    needs_accept = None if read_only else change.needs_accept
-    return replace(change, verdict=verdict, read_only=read_only, needs_accept=needs_accept, since=since)
+    return replace(
+        change,
+        verdict=verdict,
+        read_only=read_only,
+        # With read_only nothing would be written, so there is nothing to accept.
+        needs_accept=None if read_only else change.needs_accept,
+        since=current.created if isinstance(current, StoredSecret) else None,
+    )
 
 
 def _compared(observed: Observed, verdict: Verdict, now: datetime) -> Change:
@@ -106,7 +100,7 @@ def _compared(observed: Observed, verdict: Verdict, now: datetime) -> Change:
 def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: datetime) -> Change:
     item, differs = observed.item, stored.fingerprint != observed.desired
     metadata = _without_excess_tags(stored, desired_metadata(item, stored, now, new_version=differs))
-    fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset[Field]())
+    fields = changed_fields(stored, metadata, value=differs)
     if not fields:
         since, read_only = stored.created, item.policy.read_only
         return Change(
@@ -114,7 +108,8 @@ def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: da
         )
     change = Change(item.ref, "update", before=stored.version, metadata=metadata, fields=fields, managed=True)
     if not differs:
-        return replace(change, reason=_why_patched(fields))
+        named = ", ".join(sorted(field.replace("_", " ") for field in fields))
+        return replace(change, reason=f"the value is right, what differs is: {named}; no new version is made")
     reason, warning = _WHY_UPDATED.get(verdict, _WHY_UPDATED["stale"]), version_warning(observed.history)
     needs_accept = too_many_versions(observed.history, item.policy.changes_per_day)
     return replace(change, reason=f"{reason}; {warning}" if warning else reason, needs_accept=needs_accept)
@@ -128,27 +123,19 @@ def _without_excess_tags(stored: StoredSecret, metadata: Metadata) -> Metadata:
     return replace(metadata, tags=kept)
 
 
-def _why_patched(fields: frozenset[Field]) -> str:
-    named = ", ".join(sorted(field.replace("_", " ") for field in fields))
-    return f"the value is right, what differs is: {named}; no new version is made"
-
-
 def _unmanaged(observed: Observed, stored: StoredSecret, now: datetime) -> Change:
     item, differs = observed.item, stored.fingerprint != observed.desired
     adopt = item.policy.adopt
     if adopt == "replace" or (adopt == "untagged" and not differs and is_free(stored.tags, item)):
         metadata = desired_metadata(item, stored, now, new_version=differs)
-        fields = changed_fields(stored, metadata) | (_VALUE if differs else frozenset[Field]())
+        fields = changed_fields(stored, metadata, value=differs)
         reason = messages.taken_over(stored.tags, differs=differs)
         change = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
         return replace(_refuse_too_many_tags(change), unmanaged=True)
     # After a move of the account its next key would be refused. This is reported before there is a next key.
     moved = former_id(stored.tags, item) is not None
     kind: ChangeKind = "refused" if differs or moved else "unchanged"
-    if differs:
-        reason = messages.differs(item, stored.tags, has_other_key=stored.fingerprint == observed.other)
-    else:
-        reason = messages.not_marked(item, stored.tags)
+    reason = messages.differs(observed, stored) if differs else messages.not_marked(item, stored.tags)
     return Change(item.ref, kind, reason=reason, before=stored.version, unmanaged=True)
 
 

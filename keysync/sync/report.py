@@ -3,86 +3,120 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from typing import Final
 
-from keysync.sync.items import WorkItem
-from keysync.sync.limits import SafetyCheck
-from keysync.sync.model import Preflight, Report, Result, in_order
+from keysync.errors import Instruction
+from keysync.sync.limits import Blocked, accept_message, checksum
+from keysync.sync.messages import command
+from keysync.sync.model import (
+    BAD,
+    REMOVALS,
+    WRITES,
+    Change,
+    ChangeKind,
+    ItemRef,
+    Outcome,
+    Plan,
+    Report,
+    Result,
+    in_order,
+)
 from keysync.sync.observers import RunObserver
-from keysync.sync.orphans import OrphanFindings
+
+# The outcomes of a change that the next run plans again.
+_LEFT: Final = frozenset[Outcome]({*BAD, *WRITES, "skipped"})
 
 
 class ReportBuilder:
-    """Gathers the results of a run, and reports each to the observer as soon as it is final."""
+    """Gathers the results of a run and its follow-up runs, and reports each to the observer as soon as it is final.
 
-    def __init__(
-        self,
-        run_id: str,
-        observer: RunObserver,
-        limits: SafetyCheck,
-        *,
-        redact: Callable[[str], str],
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._run_id = run_id
+    `report` has what is known at the start. `options`: options to repeat in suggested commands. `redact` masks secrets in text.
+    """
+
+    def __init__(self, report: Report, observer: RunObserver, options: str, redact: Callable[[str], str]) -> None:
+        self._report = report
         self._observer = observer
-        self._limits = limits
+        self._options = options
         self._redact = redact
-        self._started, self._start_time = clock(), time.monotonic()
-        self._accounts = 0
-        self._preflight = Preflight()
+        self._start_time = time.monotonic()
+        self._writes: list[Change] = []
         self._results: list[Result] = []
-        self._orphan_warnings: list[str] = []
+        # Items whose reason ends with the command that accepts them, which is known only at the end of the run.
+        self._waiting: dict[ItemRef, str] = {}
 
-    def inventory(self, work_items: Sequence[WorkItem], preflight: Preflight) -> None:
+    def started(self, work_items: int) -> None:
         """Reports the start of the run, and the results from before it."""
-        self._observer.started(self._run_id, len(work_items))
-        self._accounts = len({item.account for item in work_items})
-        self._preflight = preflight
-        for result in preflight.results:
-            self._observer.result(self._run_id, result)
+        self._observer.started(self._report.run_id, work_items)
+        for result in self._report.results:
+            self._observer.result(self._report.run_id, result)
 
     def collected(self, account: str) -> None:
         """Reports that an account (ARM id) has responded."""
-        self._observer.collected(self._run_id, account)
+        self._observer.collected(self._report.run_id, account)
+
+    def planned(self, plan: Plan, blocked: Blocked | None, *, accepted: bool) -> None:
+        """Adds a plan that is about to be applied. `accepted`: a person accepted it."""
+        self._writes += plan.writes
+        for change in plan.writes:
+            if blocked is None and change.needs_accept and not accepted:
+                self._waiting[change.ref] = change.needs_accept
+            elif blocked is not None and blocked.late and not change.read_only:
+                self._waiting[change.ref] = blocked.reason
 
     def result(self, result: Result) -> None:
-        """Reports a result, unless its reason is final only at the end of the run."""
-        if not self._limits.waits(result):
-            self._observer.result(self._run_id, self._redacted(result))
+        """Adds the result of an item."""
+        self._results.append(result)
+        if result.ref not in self._waiting:
+            self._observer.result(self._report.run_id, self._redacted(result))
 
-    def add(self, results: Sequence[Result], orphans: OrphanFindings) -> None:
-        """Adds the results of one batch."""
-        self._results += results
-        self._orphan_warnings += orphans.warnings
+    def finish(self, blocked: Blocked | None, *, interrupted: bool, warnings: Sequence[str], searched: bool) -> Report:
+        """Reports the remaining results and the end of the run.
 
-    def finish(self, *, interrupted: bool, busy: int, searched: bool) -> Report:
-        """Reports the remaining results and the end of the run. `searched`: whether the run searched for orphans."""
-        limits = self._limits
-        limits.settle(self._results)
-        final = [self._redacted(limits.explained(result)) for result in self._results]
-        for before, result in zip(self._results, final, strict=True):
-            if limits.waits(before):
-                self._observer.result(self._run_id, result)
-        report = Report(
-            run_id=self._run_id,
-            dry_run=limits.dry_run,
-            checksum=limits.checksum,
-            started=self._started,
+        `warnings` are those of the search for orphans, if one was `searched`.
+        """
+        refs = {result.ref for result in self._results if result.outcome in _LEFT}
+        left = [change for change in self._writes if change.ref in refs]
+        kinds = Counter[ChangeKind](change.kind for change in left if not change.read_only)
+        name = checksum(in_order(left if kinds else self._writes))
+        accept = command("sync", f"{self._options} --accept {name}".strip())
+        final = [self._redacted(self._explained(result, kinds, accept)) for result in self._results]
+        for result in final:
+            if result.ref in self._waiting:
+                self._observer.result(self._report.run_id, result)
+        self._report = replace(
+            self._report,
+            checksum=name,
             duration_seconds=round(time.monotonic() - self._start_time, 3),
-            accounts=self._accounts,
-            results=in_order((*self._preflight.results, *final)),
-            stopped=limits.stopped,
+            results=in_order((*self._report.results, *final)),
             interrupted=interrupted,
-            warnings=(*limits.warnings, *self._preflight.warnings, *self._orphan_warnings),
-            busy=busy,
-            incomplete=self._preflight.incomplete,
-            orphans_searched=searched and not self._orphan_warnings,
+            warnings=(*self._report.warnings, *warnings),
+            orphans_searched=searched and not warnings,
         )
-        self._observer.finished(report)
-        return report
+        if blocked is not None and not blocked.late:
+            self._report = self._stopped(blocked, accept if kinds else None)
+        self._observer.finished(self._report)
+        return self._report
+
+    def _stopped(self, blocked: Blocked, accept: str | None) -> Report:
+        """The report of a run that `blocked` stopped, or would stop if it were no dry run."""
+        if self._report.dry_run:
+            warning = f"{blocked.finding}: a sync would stop here and write nothing. If it is intended: {accept}"
+            return replace(self._report, warnings=(Instruction(warning), *self._report.warnings))
+        advice = f". Nothing was written. Check the plan; if it is intended: {accept}" if accept else ""
+        return replace(self._report, stopped=f"{blocked.finding}{advice}")
+
+    def _explained(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
+        """`result`; if its change waits for `--accept`, with the command that accepts it."""
+        reason = self._waiting.get(result.ref)
+        if reason is None:
+            return result
+        shown = self._report.dry_run or result.outcome not in REMOVALS
+        return replace(
+            result, outcome=result.outcome if shown else "skipped", reason=accept_message(reason, kinds, accept)
+        )
 
     def _redacted(self, result: Result) -> Result:
         """A reason quotes tags, which anyone with access to the vault may have written."""

@@ -4,30 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import partial
+from typing import Final
 
 import structlog
 
+from keysync.failures import FailureRecord
 from keysync.sync.apply import Applier
-from keysync.sync.batches import Batches
-from keysync.sync.collect import Collector
+from keysync.sync.collect import Collected, Collection, Collector, all_failed
 from keysync.sync.items import WorkItem
-from keysync.sync.limits import EffectiveLimits, SafetyCheck
+from keysync.sync.limits import Blocked, Counts, EffectiveLimits, check, check_accepted, count
 from keysync.sync.model import Preflight, Report
 from keysync.sync.observers import RunObserver
-from keysync.sync.orphans import OrphanSearch
+from keysync.sync.orphans import SEARCH_TOO_SLOW, OrphanFindings, OrphanSearch
+from keysync.sync.planner import Planner
 from keysync.sync.report import ReportBuilder
+from keysync.sync.waiting import wait_for
 from keysync.tracing import RUN, span
+
+_INTERRUPTED: Final = FailureRecord(kind="timeout", summary="interrupted before the account answered")
 
 
 @dataclass(frozen=True, slots=True)
 class SyncRun:
     """The inputs of one run.
 
-    `collect_seconds`: how long the first batch waits for slow accounts; later ones are written in further batches.
+    `collect_seconds`: how long the plan waits for slow accounts. A follow-up run has the later ones.
     `accept`: the checksum of a plan that may exceed the limits.
     `only_unmanaged`: plan only secrets that keysync does not manage yet (`adopt`).
     `busy`: the number of accounts that this run omits because an earlier run still waits for them.
@@ -54,32 +59,92 @@ class SyncRun:
     redact: Callable[[str], str] = str
     clock: Callable[[], datetime] = field(default=lambda: datetime.now(UTC))
 
-    @property
-    def batch_seconds(self) -> float | None:
-        """How long a batch waits for slow accounts. None (no limit) if the plan must be complete: to show or accept it."""
-        return None if self.dry_run or self.accept is not None else self.collect_seconds
-
 
 async def run_sync(run: SyncRun) -> Report:
     """Performs one run and returns its report. Azure failures are in the report, never raised."""
     run_id = uuid.uuid4().hex
     # Bound to the context, so that log lines of the SDKs carry the run id too.
     with structlog.contextvars.bound_contextvars(run_id=run_id), span(RUN, {"keysync.run_id": run_id}):
-        return await _run(run, run_id)
+        return await _Flow(run, run_id).perform()
 
 
-async def _run(run: SyncRun, run_id: str) -> Report:
-    limits = SafetyCheck(run.limits, accept=run.accept, dry_run=run.dry_run, options=run.options)
-    batches = Batches(run.collector, run.stop, only_unmanaged=run.only_unmanaged, clock=run.clock)
-    search = None if run.orphans is None else partial(run.orphans.run, run.orphans_seconds)
-    report = ReportBuilder(run_id, run.observer, limits, redact=run.redact, clock=run.clock)
+class _Flow:
+    """A run, and its follow-up runs over the accounts that responded too late.
 
-    report.inventory(run.work_items, run.preflight)
-    async for batch in batches.collect(run.work_items, search, run.batch_seconds, on_account=report.collected):
-        plan = batch.plan()
-        blocked = limits.check(plan)
-        inputs, orphans = batch.inputs(accepted=run.accept is not None), batch.orphans
-        del batch  # with the key values of accounts that nothing is written for
-        results = await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=report.result)
-        report.add(results, orphans)
-    return report.finish(interrupted=run.stop.is_set(), busy=run.busy, searched=run.orphans is not None)
+    They share the run id, the report and the limits: together they change no more than one run may.
+    """
+
+    def __init__(self, run: SyncRun, run_id: str) -> None:
+        self._run = run
+        accounts = len({item.account for item in run.work_items})
+        before = run.preflight
+        report = Report(
+            run_id=run_id,
+            dry_run=run.dry_run,
+            checksum="",
+            started=run.clock(),
+            duration_seconds=0.0,
+            accounts=accounts,
+            results=before.results,
+            warnings=before.warnings,
+            busy=run.busy,
+            incomplete=before.incomplete,
+        )
+        self._report = ReportBuilder(report, run.observer, run.options, run.redact)
+        self._planner = Planner(run.clock, only_unmanaged=run.only_unmanaged)
+        self._written: Counts = Counter()
+        self._blocked: Blocked | None = None
+        self._warnings: tuple[str, ...] = ()
+
+    async def perform(self) -> Report:
+        """Runs until every account has its results."""
+        run = self._run
+        self._report.started(len(run.work_items))
+        search = (
+            None if run.orphans is None else asyncio.create_task(run.orphans.run(run.orphans_seconds), name="orphans")
+        )
+        try:
+            async with Collection(run.collector, run.work_items, self._collected) as collection:
+                await self._once(collection, search)
+                while not collection.done.done() or not self._planner.is_empty:
+                    await self._once(collection)
+                if collection.fault is not None:
+                    raise collection.fault
+        finally:
+            if search is not None:
+                search.cancel()
+                await asyncio.gather(search, return_exceptions=True)
+        return self._report.finish(
+            self._blocked, interrupted=run.stop.is_set(), warnings=self._warnings, searched=search is not None
+        )
+
+    async def _once(self, collection: Collection, search: asyncio.Task[OrphanFindings] | None = None) -> None:
+        """Collect → plan → limits → apply, for the accounts that respond within `collect_seconds`."""
+        run, accepted = self._run, self._run.accept is not None
+        # A plan that is shown or accepted must be complete.
+        seconds = None if run.dry_run or accepted else run.collect_seconds
+        await wait_for([collection.done] if search is None else [collection.done, search], run.stop, seconds)
+        if run.stop.is_set():
+            for work_item in collection.give_up():
+                self._planner.add(all_failed(work_item, _INTERRUPTED))
+        orphans = OrphanFindings()
+        if search is not None:
+            orphans = search.result() if search.done() else SEARCH_TOO_SLOW
+            self._warnings = orphans.warnings
+
+        plan, inputs = self._planner.take(orphans.changes, accepted=accepted)
+        if run.accept is not None:
+            self._blocked = check_accepted(plan, run.accept)
+        else:
+            self._blocked = self._blocked or check(plan, run.limits, self._written)
+        blocked = None if run.dry_run else self._blocked
+        self._written += count(plan)
+        self._report.planned(plan, blocked, accepted=accepted)
+        await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=self._report.result)
+
+    def _collected(self, account: Collected) -> None:
+        try:
+            self._planner.add(account)
+        except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others
+            self._planner.add(self._run.collector.plan_failed(account, error))
+        self._report.collected(account.account)

@@ -1,4 +1,4 @@
-"""A wait with three ends: all tasks are done, a stop, or a timeout."""
+"""A wait with three ends: everything is done, a stop, or a timeout."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Collection
 from typing import Any
 
 
-async def wait_for(tasks: Collection[asyncio.Task[Any]], stop: asyncio.Event, seconds: float | None) -> None:
-    """Waits until all `tasks` are done, `stop` is set, or `seconds` have passed. It never cancels the tasks."""
-    if not tasks:
+async def wait_for(futures: Collection[asyncio.Future[Any]], stop: asyncio.Event, seconds: float | None) -> None:
+    """Waits until all `futures` are done, `stop` is set, or `seconds` have passed. It never cancels the futures."""
+    if not futures:
         return
     stopped = asyncio.create_task(stop.wait())
-    done = asyncio.create_task(
-        asyncio.wait(tasks)
-    )  # unlike gather, wait does not cancel the tasks when it is cancelled
+    done = asyncio.create_task(asyncio.wait(futures))  # unlike gather, it cancels no future when it is cancelled
     try:
         await asyncio.wait({done, stopped}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
     finally:

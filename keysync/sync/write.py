@@ -18,7 +18,6 @@ from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field, ItemRef, Observed, Outcome, Result
 from keysync.sync.orphans import is_ours_for
 from keysync.sync.plan import judge
-from keysync.sync.results import planned
 from keysync.targets.errors import LaterVersionListed, NotKept, WriteUnknown
 from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret
 
@@ -146,7 +145,7 @@ class SecretWriter:
             outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
             return Result(ref, outcome, version=now.before, reason=change.reason)
         if now.kind != "update" or attempt > _MAX_ATTEMPTS:
-            return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else planned(now)
+            return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else now.unwritten()
         if now.fields == _ENABLED:
             return await self._enable(change, now, latest, inputs, attempt)
         return await self._send(change, now, latest, inputs)

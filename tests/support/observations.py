@@ -38,8 +38,7 @@ def ours(text: str, name: KeyName = "primary", **more: Any) -> StoredSecret:
 
 def look(item: Item, observation: Observation, *, history: History | None = None, at: float = 0.0) -> Observed:
     """The input of the plan for `item`, whose secret is as in `observation`."""
-    name = item.ref.key
-    return Observed(item, print_of(name), observation, print_of(OTHER[name]), at, history)
+    return Observed(item, {name: print_of(name) for name in OTHER}, observation, at, history)
 
 
 def long_history(versions: int, today: int = 0) -> History:

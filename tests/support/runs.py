@@ -15,15 +15,16 @@ from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sources.interface import KeyName
 from keysync.sync.apply import Applier
-from keysync.sync.batches import Batch
 from keysync.sync.collect import Collected, Collector
 from keysync.sync.items import WorkItem
 from keysync.sync.limits import EffectiveLimits
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result
+from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result, in_order
 from keysync.sync.orphans import MissingCounters, OrphanSearch
-from keysync.sync.plan import make_plan
+from keysync.sync.plan import plan_account
+from keysync.sync.planner import Planner
 from keysync.sync.run import SyncRun, run_sync
+from keysync.sync.write import ApplyInputs
 from tests.support.memory import MemoryDirectory, MemorySource, MemoryVault
 
 GROUP = "/subscriptions/11111111-2222-3333-4444-555555555555/resourceGroups/g/providers/Microsoft.Batch/batchAccounts"
@@ -86,7 +87,7 @@ class World:
         self.sources = {name: MemorySource(key(f"{name}-1"), key(f"{name}-2")) for name in accounts}
         self.items: dict[str, dict[str, Any]] = {name: {} for name in accounts}
         self.stop = asyncio.Event()
-        self.locks = SecretLocks()
+        self.locks = SecretLocks(lambda: self.monotonic)
         self.watcher = Watcher(self.log)
         self.monotonic = 0.0
         self.now = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -129,11 +130,10 @@ class World:
         return Applier(
             self.vaults,
             self.translator,
+            self.locks,
             concurrency=concurrency,
             stop=self.stop,
             grace_seconds=grace_seconds,
-            locks=self.locks,
-            clock=lambda: self.monotonic,
             now=lambda: self.now,
         )
 
@@ -143,20 +143,26 @@ class World:
         return [await collector.collect(scope) for scope in self.work_items()]
 
     async def plan(self) -> Plan:
-        """The plan for the current state."""
-        return make_plan((item for account in await self.collect() for item in account.observed), self.now)
+        """The plan for the current state. In-sync items are in it as changes too."""
+        accounts = await self.collect()
+        return Plan(in_order(c for a in accounts for c in (*plan_account(a.observed, self.now), *a.failed)))
 
-    async def batch(self) -> Batch:
-        """All accounts with their current plans."""
-        batch = Batch()
+    async def planner(self) -> Planner:
+        """All accounts, planned."""
+        planner = Planner(lambda: self.now, only_unmanaged=False)
         for account in await self.collect():
-            batch.add(account, self.now)
-        return batch
+            planner.add(account)
+        return planner
 
     async def apply(self, *, accepted: bool = False, **options: Any) -> tuple[Result, ...]:
         """Plans and writes."""
-        batch = await self.batch()
-        return tuple(await self.applier(**options).apply(batch.plan(), batch.inputs(accepted=accepted)))
+        return await self.write(*(await self.planner()).take(accepted=accepted), **options)
+
+    async def write(self, plan: Plan, inputs: ApplyInputs, **options: Any) -> tuple[Result, ...]:
+        """Writes `plan`."""
+        results: list[Result] = []
+        await self.applier(**options).apply(plan, inputs, on_result=results.append)
+        return in_order(results)
 
     def orphans(
         self,

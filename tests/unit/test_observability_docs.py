@@ -21,7 +21,7 @@ from keysync.report.log import RunLog
 from keysync.report.metrics import OVERDUE
 from keysync.report.status import AccountState, RunResult, SyncState
 from keysync.report.status_metrics import StatusCollector
-from keysync.sync.model import Change, Outcome, Result
+from keysync.sync.model import Outcome, Result
 from keysync.tracing import ACCOUNT, RUN, SECRET
 from keysync.web.app import make_web_app
 from keysync.web.query import SORTS, Query
@@ -287,7 +287,4 @@ def test_the_document_has_exactly_the_spans_of_the_code() -> None:
             assert span.id in constants
             keys = attributes.keys if isinstance(attributes, ast.Dict) else []
             code[constants[span.id]] = {str(key.value) for key in keys if isinstance(key, ast.Constant)}
-    from keysync.sync.apply import _attributes  # noqa: PLC0415  # the only span without literal attributes
-
-    code[SECRET] = set(_attributes(Change(ref("alpha"), "update")))
     assert {name(row["span"]): set(code_in(row["attributes"])) for row in rows("span")} == code

@@ -7,7 +7,7 @@ import asyncio
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
 from keysync.sources.azure_batch import KEY_NAMES
-from keysync.sync.model import Item, KeyRefused, Observed, Unobserved
+from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, ref
 
@@ -17,7 +17,8 @@ async def test_a_failed_source_fails_all_its_items():
     world, record = World("alpha"), FailureRecord(kind="dns", summary="s")
     world.sources["alpha"].failure = CallFailed(record)
     (collected,) = await world.collect()
-    assert [each.error for each in collected.observed if isinstance(each, Unobserved)] == [record, record]
+    assert [change.error for change in collected.failed] == [record, record]
+    assert collected.observed == ()
     assert collected.values == {}
 
 
@@ -26,7 +27,8 @@ async def test_a_failed_secret_fails_alone():
     world = World("alpha")
     world.vault.failures[ref("alpha").secret] = RuntimeError("hostile")
     (collected,) = await world.collect()
-    assert [type(each) for each in collected.observed] == [Unobserved, Observed]
+    assert [change.ref for change in collected.failed] == [ref("alpha")]
+    assert [observed.item.ref for observed in collected.observed] == [ref("alpha", "secondary")]
 
 
 async def test_a_refused_key_is_reported():
@@ -35,7 +37,10 @@ async def test_a_refused_key_is_reported():
     del world.sources["alpha"].values["primary"]
     world.sources["alpha"].refused["primary"] = "no base64"
     (collected,) = await world.collect()
-    assert [type(each) for each in collected.observed] == [KeyRefused, Observed]
+    assert [(change.ref, change.kind, change.reason) for change in collected.failed] == [
+        (ref("alpha"), "refused", "no base64")
+    ]
+    assert [observed.item.ref for observed in collected.observed] == [ref("alpha", "secondary")]
     assert list(collected.values) == [ref("alpha", "secondary")]
 
 
@@ -47,7 +52,7 @@ async def test_accounts_that_hang_do_not_delay_others():
     collector = world.collector(concurrency=1, patience_seconds=0.005, account_seconds=30)
     tasks = [asyncio.create_task(collector.collect(work_item)) for work_item in world.work_items()]
     good = await asyncio.wait_for(tasks[-1], 5)
-    assert [type(each) for each in good.observed] == [Observed, Observed]
+    assert len(good.observed) == 2
     assert not any(task.done() for task in tasks[:-1])
     for task in tasks:
         task.cancel()
@@ -59,8 +64,9 @@ async def test_a_timeout_names_its_setting():
     world = World("alpha")
     world.sources["alpha"].hang()
     collected = await world.collector(account_seconds=0.01).collect(world.work_items()[0])
-    assert [each.error.kind for each in collected.observed if isinstance(each, Unobserved)] == ["timeout", "timeout"]
-    assert all("timeouts.account" in each.error.summary for each in collected.observed if isinstance(each, Unobserved))
+    errors = [change.error for change in collected.failed if change.error]
+    assert [error.kind for error in errors] == ["timeout", "timeout"]
+    assert all("timeouts.account" in error.summary for error in errors)
 
 
 async def test_only_a_secret_without_its_key_has_a_value():

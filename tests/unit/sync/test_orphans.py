@@ -318,7 +318,7 @@ async def test_an_orphan_that_changed_meanwhile_is_refused(mode: Mode, tags: dic
 
     found = await orphan_world.search().run(5)
     take()
-    (result,) = await orphan_world.world.applier().apply(Plan(found.changes), ApplyInputs())
+    (result,) = await orphan_world.world.write(Plan(found.changes), ApplyInputs())
     assert result.outcome == "refused"
     assert (result.reason or "").endswith("now: keysync sync")
     assert orphan_world.world.vault.history_of[NAME][-1] == taken[0]

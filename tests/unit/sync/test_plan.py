@@ -11,12 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.failures import FailureRecord
+from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.azure_batch import KEY_NAMES
-from keysync.sync.model import Item, ItemPolicy, KeyRefused, Unobserved
+from keysync.sync.model import Item, ItemPolicy, in_order
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
-from keysync.sync.plan import make_plan
-from keysync.sync.results import planned
+from keysync.sync.plan import plan_account
 from tests.support.runs import GROUP, World, key, ref
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
@@ -101,11 +100,12 @@ def test_order_does_not_matter(states: dict[tuple[str, Any], str], adopts: dict[
     """The order of observations does not change the plan."""
 
     async def run() -> None:
-        observed = [one for account in await world_of(states, adopts).collect() for one in account.observed]
-        plan = make_plan(observed, NOW)
-        chance.shuffle(observed)
-        assert make_plan(observed, NOW) == plan
-        assert [change.ref for change in plan.changes] == sorted(change.ref for change in plan.changes)
+        for account in await world_of(states, adopts).collect():
+            observed = list(account.observed)
+            changes = in_order(plan_account(observed, NOW))
+            chance.shuffle(observed)
+            assert in_order(plan_account(observed, NOW)) == changes
+            assert [change.ref for change in changes] == sorted(change.ref for change in changes)
 
     asyncio.run(run())
 
@@ -118,7 +118,7 @@ def test_no_value_is_in_a_plan(states: dict[tuple[str, Any], str], adopts: dict[
     async def run() -> None:
         world = world_of(states, adopts)
         collected, plan = await world.collect(), await world.plan()
-        results = [planned(change) for change in plan.changes] + list(await world.apply())
+        results = [change.unwritten() for change in plan.changes] + list(await world.apply())
         printed = f"{collected!r} {plan!r} {results!r} {json.dumps([result.to_dict() for result in results])}"
         values = [value for source in world.sources.values() for value in source.values.values()]
         assert not [value for value in [*values, key("wrong")] if value in printed]
@@ -231,13 +231,16 @@ async def test_a_secret_without_room_for_tags_is_not_adopted(others: int, kind: 
         assert "15" in (change.reason or "")
 
 
-def test_failures_and_refusals_are_in_the_plan():
+async def test_failures_and_refusals_are_in_the_plan():
     """An item with a failed side or a refused key is one change, with the reason."""
+    world = World("alpha", "beta")
+    del world.sources["alpha"].values["primary"]
+    world.sources["alpha"].refused["primary"] = "no base64"
     record = FailureRecord(kind="dns", summary="no such host")
-    plan = make_plan([Unobserved(Item(ref("beta")), record), KeyRefused(Item(ref("alpha")), "no base64")], NOW)
-    assert [(change.kind, change.reason) for change in plan.changes] == [
-        ("refused", "no base64"),
-        ("failed", "no such host"),
-    ]
-    assert plan.changes[1].error is record
-    assert plan.writes == ()
+    world.vault.failures[ref("beta").secret] = CallFailed(record)
+    plan = (await world.planner()).take()[0]
+    found = {change.ref.secret: change for change in plan.changes}
+    assert (found["alpha-primary-key"].kind, found["alpha-primary-key"].reason) == ("refused", "no base64")
+    assert (found["beta-primary-key"].kind, found["beta-primary-key"].reason) == ("failed", "no such host")
+    assert found["beta-primary-key"].error is record
+    assert {change.ref.key for change in plan.writes} == {"secondary"}

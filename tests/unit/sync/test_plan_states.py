@@ -9,7 +9,7 @@ import pytest
 
 from keysync.sync.model import Adoption, Change, ChangeKind, Field
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
-from keysync.sync.plan import judge, make_plan
+from keysync.sync.plan import judge, plan_account
 from keysync.targets.interface import Absent, Disabled, Observation, SoftDeleted
 from tests.support.observations import item, long_history, look, ours, stored
 from tests.support.runs import World, key, outcomes, ref
@@ -238,6 +238,6 @@ def test_verdicts_give_the_reason_of_an_update() -> None:
         "regenerate one at a time": ("gone", "gone"),
     }
     for text, (first, second) in pairs.items():
-        plan = make_plan([look(item(), ours(first)), look(item("secondary"), ours(second, "secondary"))], NOW)
-        assert text in (plan.changes[0].reason or "")
-        assert plan.changes[0].kind == "update"
+        changes = plan_account([look(item(), ours(first)), look(item("secondary"), ours(second, "secondary"))], NOW)
+        assert text in (changes[0].reason or "")
+        assert changes[0].kind == "update"

@@ -10,20 +10,18 @@ from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from tests.support.runs import World, key, ref
+from tests.support.runs import World, key, outcomes, ref
 
 NAME = ref("alpha").secret
 
 
 async def apply_after(world: World, seconds: float, meanwhile: object = None) -> dict[str, str]:
     """Plans, lets `seconds` pass, calls `meanwhile`, and applies the plan."""
-    batch = await world.batch()
-    plan = batch.plan()
+    plan, inputs = (await world.planner()).take()
     world.monotonic += seconds
     if callable(meanwhile):
         meanwhile()
-    results = await world.applier().apply(plan, batch.inputs())
-    return {result.ref.secret: result.outcome for result in results}
+    return outcomes(await world.write(plan, inputs))
 
 
 @pytest.mark.parametrize("seconds", [0, 60])

@@ -63,7 +63,7 @@ async def test_a_hung_account_delays_no_other():
 
 
 async def test_a_late_account_is_written_in_the_same_run():
-    """An account that responds after the first batch is written in a later one."""
+    """An account that responds after the plan is written in a follow-up run."""
     world = World("late", "good")
     gate = world.sources["late"].gate = asyncio.Event()
     world.vault.on_write = gate.set
@@ -185,7 +185,7 @@ async def test_an_interrupted_collection_reports_each_item():
 
 
 async def test_an_interrupted_write_reports_each_item():
-    """An account that was late when the first batch was interrupted is in the report."""
+    """An account that was late when the writes were interrupted is in the report."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     world.vault.on_write = world.stop.set
@@ -196,7 +196,7 @@ async def test_an_interrupted_write_reports_each_item():
 
 
 async def test_an_interrupted_wait_for_late_accounts_reports_each_item():
-    """An account that was still late after the first batch is in the report, once."""
+    """An account that was still late when the follow-up run was interrupted is in the report, once."""
     world = World("hung", "good")
     world.sources["hung"].hang()
     world.vault.on_write = lambda: asyncio.get_running_loop().call_later(0.02, world.stop.set)

@@ -1,8 +1,9 @@
-"""The safety check: which batches may be written, and that `--accept` of a shown checksum writes exactly that."""
+"""The safety check: what a run and its follow-up runs may write, and that `--accept` of a shown checksum writes exactly that."""
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any, Literal
@@ -12,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from keysync.sources.azure_batch import KEY_NAMES
-from keysync.sync.limits import SafetyCheck, checksum
-from keysync.sync.model import Change, ChangeKind, Outcome, Plan, Report, Result
+from keysync.sync.limits import Blocked, check, check_accepted, checksum, count
+from keysync.sync.model import DONE, Change, ChangeKind, Plan, Report, Result
 from keysync.sync.ownership import own_tags
-from keysync.sync.results import planned
+from keysync.sync.report import ReportBuilder
 from tests.support.memory import MemoryDirectory
 from tests.support.observations import item
-from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
+from tests.support.runs import GROUP, Limits, Watcher, World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
+LIMIT = {"main": Limits(creates=2)}
 
 
 def plan(*accounts: str, kind: ChangeKind = "create", needs_accept: str | None = None, read_only: bool = False) -> Plan:
@@ -33,137 +35,134 @@ def joined(*plans: Plan) -> Plan:
     return Plan(tuple(sorted((change for each in plans for change in each.changes), key=lambda change: change.ref)))
 
 
-def safety_check(creates: int = 2, *, accept: str | None = None, dry_run: bool = False) -> SafetyCheck:
-    return SafetyCheck({"main": Limits(creates=creates)}, accept=accept, dry_run=dry_run)
+def report_of(plan: Plan, blocked: Blocked | None = None, *, accepted: bool = False) -> Report:
+    """The report of a run that wrote all of `plan` that it may."""
+    start = Report("run", dry_run=False, checksum="", started=World().now, duration_seconds=0, accounts=1, results=())
+    builder = ReportBuilder(start, Watcher(), "", str)
+    builder.planned(plan, blocked, accepted=accepted)
+    for change in plan.changes:
+        writes = blocked is None and not change.read_only and (accepted or not change.needs_accept)
+        result = Result(change.ref, DONE[change.kind], "v2") if writes else change.unwritten()
+        builder.result(replace(result, outcome=blocked.outcome, reason=blocked.reason) if blocked else result)
+    return builder.finish(blocked, interrupted=False, warnings=(), searched=False)
 
 
-def outcome_of(check: SafetyCheck, batch: Plan) -> Outcome | None:
-    blocked = check.check(batch)
-    return blocked.outcome if blocked else None
-
-
-def test_batches_are_checked_together() -> None:
-    """Two batches within the limit may break it together. Then the second is refused, with the sum."""
-    check = safety_check()
-    assert outcome_of(check, plan("a", "b")) is None
-    blocked = check.check(plan("c"))
+def test_a_run_and_its_follow_up_are_checked_together() -> None:
+    """Two plans within the limit may break it together. Then the second is refused, with the sum."""
+    assert check(plan("a", "b"), LIMIT, Counter()) is None
+    blocked = check(plan("c"), LIMIT, count(plan("a", "b")))
     assert blocked is not None
-    assert blocked.outcome == "refused"
+    assert (blocked.late, blocked.outcome) == (True, "refused")
     assert "3 secrets" in blocked.reason
-    assert check.stopped is None
+    assert report_of(plan("c"), blocked).stopped is None
 
 
-def test_batches_within_the_limits_may_be_written() -> None:
-    """Slow accounts within the limits are written like the others, and the checksum covers all batches."""
-    check = safety_check()
-    assert [outcome_of(check, plan("b")), outcome_of(check, plan("a"))] == [None, None]
-    assert check.stopped is None
-    assert check.checksum == checksum(plan("a", "b"))
+def test_a_follow_up_within_the_limits_may_be_written() -> None:
+    """Slow accounts within the limits are written like the others."""
+    assert check(plan("b"), LIMIT, Counter()) is None
+    assert check(plan("a"), LIMIT, count(plan("b"))) is None
 
 
-def test_in_sync_secrets_of_other_batches_count() -> None:
-    """The percentage is of all managed secrets, of every batch."""
+def test_in_sync_secrets_of_the_whole_run_count() -> None:
+    """The percentage is of all managed secrets, also those of the run before the follow-up run."""
     in_sync = tuple(Result(ref(f"in-sync{index}"), "unchanged") for index in range(18))
     updates = tuple(Change(ref(name), "update", before="v1", managed=True) for name in ("a", "b"))
     first, second = Plan((), in_sync[8:]), Plan(updates, in_sync[:8])
-
-    def outcome(*batches: Plan) -> list[Outcome | None]:
-        check = SafetyCheck({"main": Limits(update_percent=10)}, accept=None, dry_run=False)
-        return [outcome_of(check, batch) for batch in batches]
-
-    assert outcome(first, second) == [None, None]
-    assert outcome(second, first) == ["skipped", "skipped"]
-    assert outcome(Plan(updates, in_sync)) == [None]
-
-
-def test_a_breach_in_the_first_batch_stops_all() -> None:
-    """If the first batch breaks a limit, nothing is written, and the checksum covers late accounts too."""
-    check = safety_check()
-    assert outcome_of(check, plan("a", "b", "c")) == "skipped"
-    assert outcome_of(check, plan("d")) == "skipped"
-    assert check.checksum == checksum(plan("a", "b", "c", "d"))
-    assert "3 secrets" in (check.stopped or "")
-    assert f"keysync sync --accept {check.checksum}" in (check.stopped or "")
-
-
-def test_after_a_late_breach_all_later_batches_are_refused() -> None:
-    """Once a late batch is refused, all later ones are. The checksum covers what is left."""
-    check = safety_check()
-    outcomes_of_batches = [
-        outcome_of(check, plan("a")),
-        outcome_of(check, plan("b", "c")),
-        outcome_of(check, plan("d")),
-    ]
-    assert outcomes_of_batches == [None, "refused", "refused"]
-    assert check.checksum == checksum(plan("b", "c", "d"))
-
-
-def test_a_late_breach_suggests_a_command() -> None:
-    """The reason of each late item has the checksum of everything left."""
-    check = safety_check()
-    check.check(plan("a", "b"))
-    blocked = check.check(plan("c", "d"))
+    limits = {"main": Limits(update_percent=10)}
+    assert check(second, limits, count(first)) is None
+    assert check(Plan(updates, in_sync), limits, Counter()) is None
+    blocked = check(second, limits, Counter())
     assert blocked is not None
-    result = check.explained(Result(ref("c"), blocked.outcome, reason=blocked.reason))
-    assert result.outcome == "refused"
-    assert f"keysync sync --accept {checksum(plan('c', 'd'))}" in (result.reason or "")
+    assert blocked.outcome == "skipped"
 
 
-def test_a_dry_run_is_never_stopped() -> None:
-    """The whole plan is shown whatever the limits, with the checksum of all of it."""
-    check = safety_check(0, dry_run=True)
-    assert outcome_of(check, joined(plan("a"), plan("b", kind="update", needs_accept="too often"))) is None
-    assert check.stopped is None
-    assert check.checksum == checksum(joined(plan("a"), plan("b", kind="update", needs_accept="too often")))
+def test_a_breach_before_any_write_stops_the_run() -> None:
+    """The message has the numbers and the command. In-sync accounts of an earlier part of the run count as no write."""
+    shown = plan("a", "b", "c")
+    blocked = check(shown, LIMIT, count(Plan((), (Result(ref("in-sync"), "unchanged"),))))
+    assert blocked is not None
+    assert not blocked.late
+    report = report_of(shown, blocked)
+    assert report.checksum == checksum(shown.changes)
+    assert "3 secrets" in (report.stopped or "")
+    assert f"keysync sync --accept {report.checksum}" in (report.stopped or "")
+
+
+async def test_a_stopped_run_collects_the_late_accounts() -> None:
+    """Nothing is written. The checksum covers the late accounts too."""
+    world = World("late", "good")
+    gate = world.sources["late"].gate = asyncio.Event()
+    world.watcher.on_collected = lambda _account: asyncio.get_running_loop().call_later(0.03, gate.set)
+    report = await world.run(collect_seconds=0.01, limits={"main": Limits(creates=1)})
+    assert {result.outcome for result in report.results} == {"skipped"}
+    assert len(report.results) == 4
+    assert "2 secrets" in (report.stopped or "")
+    assert report.checksum == (await world.run(dry_run=True)).checksum
+
+
+async def test_after_a_late_breach_all_later_accounts_are_refused() -> None:
+    """Once late accounts are refused, all later ones are. The checksum covers what is left."""
+    world = World("first", "second", "third")
+    gates = {name: asyncio.Event() for name in ("second", "third")}
+    for name, gate in gates.items():
+        world.sources[name].gate = gate
+    world.vault.on_write = gates["second"].set
+    world.watcher.on_collected = lambda name: name == "second" and gates["third"].set()
+    report = await world.run(collect_seconds=0.01, limits={"main": Limits(creates=3)})
+    assert [result.outcome for result in report.results] == ["created"] * 2 + ["refused"] * 4
+    assert report.stopped is None
+    shown = (await world.run(dry_run=True)).checksum
+    assert report.checksum == shown
+    assert all(f"keysync sync --accept {shown}" in (result.reason or "") for result in report.results[2:])
 
 
 def test_the_accepted_plan_may_exceed_the_limits() -> None:
     """The checksum of exactly this plan allows it, and changes that need `--accept`."""
     accepted_plan = joined(plan("a", "b", "c"), plan("d", kind="update", needs_accept="too often"))
-    check = safety_check(0, accept=checksum(accepted_plan))
-    assert outcome_of(check, accepted_plan) is None
-    assert check.stopped is None
+    assert check_accepted(accepted_plan, checksum(accepted_plan.changes)) is None
 
 
 def test_another_plan_than_the_accepted_one_is_refused() -> None:
     """A plan with another checksum is not written, even within the limits. The message has both."""
-    check = safety_check(9, accept=checksum(plan("a")))
-    assert outcome_of(check, plan("a", "b")) == "skipped"
-    assert checksum(plan("a")) in (check.stopped or "")
-    assert checksum(plan("a", "b")) in (check.stopped or "")
+    shown, actual = checksum(plan("a").changes), checksum(plan("a", "b").changes)
+    blocked = check_accepted(plan("a", "b"), shown)
+    assert blocked is not None
+    assert blocked.outcome == "skipped"
+    stopped = report_of(plan("a", "b"), blocked, accepted=True).stopped or ""
+    assert f"--accept {shown} does not match the current plan, {actual}" in stopped
+    assert f"keysync sync --accept {actual}" in stopped
+
+
+def test_a_plan_without_changes_accepts_nothing() -> None:
+    """The message suggests no command."""
+    blocked = check_accepted(Plan(()), "old")
+    assert report_of(Plan(()), blocked, accepted=True).stopped == (
+        "--accept old: the plan has no changes, so there is nothing to accept"
+    )
 
 
 @pytest.mark.parametrize("kind", ["update", "delete", "disable"])
 def test_a_change_that_needs_accept_suggests_a_command(kind: ChangeKind) -> None:
     """A change that needs `--accept` is not written, and its reason has the checksum of all such changes."""
     waiting = plan("b", kind=kind, needs_accept="not written")
-    check = safety_check()
-    assert outcome_of(check, joined(plan("a"), waiting)) is None
-    assert check.checksum == checksum(waiting)
-    result = check.explained(planned(waiting.changes[0]))
+    report = report_of(joined(plan("a"), waiting))
+    assert report.checksum == checksum(waiting.changes)
+    result = report.results[1]
     assert result.outcome == ("refused" if kind == "update" else "skipped")
-    assert f"not written: keysync sync --accept {checksum(waiting)}" in (result.reason or "")
+    assert f"not written: keysync sync --accept {checksum(waiting.changes)}" in (result.reason or "")
 
 
 def test_other_results_keep_their_reasons() -> None:
     """Results of written changes, and all of an accepted plan, keep their reasons."""
-    done = Result(ref("a"), "created", "v2")
-    check = safety_check()
-    check.check(joined(plan("a"), plan("b", needs_accept="x")))
-    assert check.explained(done) == done
-    accepted = safety_check(accept=checksum(plan("b", needs_accept="x")))
-    accepted.check(plan("b", needs_accept="x"))
-    made = Result(ref("b"), "created", "v2")
-    assert accepted.explained(made) == made
+    both = joined(plan("a"), plan("b", needs_accept="x"))
+    assert report_of(both).results[0] == Result(ref("a"), "created", "v2")
+    assert report_of(both, accepted=True).results[1] == Result(ref("b"), "created", "v2")
 
 
 def test_changes_of_read_only_accounts_are_in_the_checksum() -> None:
     """The next run plans them again, so the checksum covers them."""
-    shown, waiting = plan("a", read_only=True), plan("b", kind="update", needs_accept="too often")
-    check = safety_check()
-    assert outcome_of(check, joined(shown, waiting)) is None
-    again = safety_check(accept=check.checksum)
-    assert outcome_of(again, joined(shown, waiting)) is None
+    both = joined(plan("a", read_only=True), plan("b", kind="update", needs_accept="too often"))
+    assert check_accepted(both, report_of(both).checksum) is None
 
 
 async def test_a_secret_that_changes_too_often_is_written_when_accepted() -> None:
@@ -263,7 +262,7 @@ def test_the_shown_checksum_makes_all_changes(
             world.vault.put(target.ref.secret, key("gone"), own_tags(target))
         directory = MemoryDirectory(f"{GROUP}/left0")
         every = {"limits": {"main": limits}, "orphans": world.orphans(directory, mode=mode)}
-        # With orphans there are no late accounts: a search that is slower than the first batch has other tests.
+        # With orphans there are no late accounts: a search that is slower than the collection has other tests.
         report = await (world.run(**every) if orphans else _with_late_accounts(world, late, every))
         if waits(report):
             accepted = await world.run(accept=report.checksum, **every)
@@ -281,17 +280,17 @@ def test_the_shown_checksum_makes_all_changes(
 
 
 async def _with_late_accounts(world: World, late: set[str], every: dict[str, Any]) -> Report:
-    """A run in which the accounts of `late` respond only after the first batch was written, or its wait was over."""
+    """A run in which the accounts of `late` respond only after the others were written, or the wait was over."""
     gates = {name: asyncio.Event() for name in late}
     for name, event in gates.items():
-        world.sources[name].safety_check = event
+        world.sources[name].gate = event
     waiting = asyncio.get_running_loop().call_later(0.01, _set_all, gates.values())
     try:
         return await world.run(collect_seconds=0.003, **every)
     finally:
         waiting.cancel()
         for name in late:
-            world.sources[name].safety_check = None
+            world.sources[name].gate = None
 
 
 def _set_all(events: Iterable[asyncio.Event]) -> None:
@@ -300,6 +299,5 @@ def _set_all(events: Iterable[asyncio.Event]) -> None:
 
 
 async def test_the_checksum_depends_on_the_kind_of_change() -> None:
-    """A plan that differs only in check kind of change has another checksum."""
-    shown = plan("a", kind="disable")
-    assert checksum(Plan(tuple(replace(change, kind="delete") for change in shown.changes))) != checksum(shown)
+    """A plan that differs only in the kind of a change has another checksum."""
+    assert checksum(plan("a", kind="delete").changes) != checksum(plan("a", kind="disable").changes)

@@ -6,9 +6,9 @@ import asyncio
 
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.value import SecretValue
-from keysync.sync.model import Result
+from keysync.sync.collect import Collected
+from keysync.sync.model import Item, Result
 from keysync.sync.ownership import own_tags
-from keysync.sync.plan import Item
 from tests.support.runs import GROUP, World, key, outcomes, ref
 
 
@@ -109,12 +109,11 @@ async def test_a_late_account_with_a_shared_key_is_refused() -> None:
 async def test_a_shared_key_found_during_the_writing_stops_the_rest() -> None:
     """A shared key found during the writing stops the remaining writes."""
     world = World("alpha")
-    batch = await world.batch()
-    plan = batch.plan()
-    untrusted: dict[str, str] = {}
-    batch.untrusted = untrusted
-    world.vault.on_write = lambda: untrusted.update({f"{GROUP}/alpha": "the same key"})
-    results = tuple(await world.applier(concurrency=1).apply(plan, batch.inputs()))
+    planner = await world.planner()
+    plan, inputs = planner.take()
+    keys = [world.fingerprinter.of(SecretValue(world.sources["alpha"].values["primary"]))]
+    world.vault.on_write = lambda: planner.add(Collected(f"{GROUP}/late", keys=keys))
+    results = await world.write(plan, inputs, concurrency=1)
     assert outcomes(results) == {"alpha-primary-key": "created", "alpha-secondary-key": "refused"}
     assert set(world.vault.history_of) == {"alpha-primary-key"}
 
@@ -141,10 +140,6 @@ async def test_refused_secrets_still_count_as_managed() -> None:
             value = world.sources[account].values[name]
             world.vault.put(f"{account}-{name}-key", value, own_tags(Item(ref(account, name))))
     world.sources["beta"].values = dict(world.sources["alpha"].values)
-    batch = await world.batch()
-    assert len(batch.in_sync) == 2
-    batch.refuse({f"{GROUP}/alpha": "the same key"})
-    assert batch.in_sync == []
-    assert [(change.kind, change.managed) for change in batch.changes if change.ref.account.endswith("alpha")] == [
-        ("refused", True)
-    ] * 2
+    plan, _ = (await world.planner()).take()
+    assert plan.in_sync == ()
+    assert [(change.kind, change.managed) for change in plan.changes] == [("refused", True)] * 4

@@ -83,26 +83,27 @@ async def test_a_slow_run_does_not_write_an_old_key(state: str) -> None:
     primary_only(world)
     if state == "stale":
         world.vault.put(PRIMARY, key("gone"), MANAGED_TAGS)
-    slow = await world.batch()
-    plan = slow.plan()
+    plan, inputs = (await world.planner()).take()
     world.sources["alpha"].values["primary"] = key("regenerated")
     await world.run()
-    (result,) = await world.applier().apply(plan, slow.inputs())
+    (result,) = await world.write(plan, inputs)
     assert result.outcome == "refused"
     assert world.vault.text(PRIMARY) == key("regenerated")
 
 
 def test_old_records_of_writes_are_dropped() -> None:
     """Records of writes are dropped once no run in progress can have started before them."""
-    locks = SecretLocks()
-    locks.touched(ref("alpha"), 100.0, forget_before=90.0)
+    now = [100.0]
+    locks = SecretLocks(lambda: now[0])
+    locks.touched(ref("alpha"))
     assert locks.touched_since(ref("alpha"), 95.0)
     assert locks.touched_since(ref("alpha"), 100.0)
     assert not locks.touched_since(ref("alpha"), 100.1)
     assert not locks.touched_since(ref("beta"), 0.0)
-    locks.touched(ref("beta"), 111.0, forget_before=101.0)
+    now[0] = 701.0
+    locks.touched(ref("beta"))
     assert not locks.touched_since(ref("alpha"), 0.0)
-    assert locks.touched_since(ref("beta"), 105.0)
+    assert locks.touched_since(ref("beta"), 695.0)
 
 
 async def test_locks_are_by_vault_and_name_without_case() -> None:
@@ -112,10 +113,10 @@ async def test_locks_are_by_vault_and_name_without_case() -> None:
     entered = []
 
     async def enter(one: Any) -> None:
-        async with locks.writing(one):
+        async with locks.lock(one):
             entered.append((one.vault, one.secret))
 
-    async with locks.writing(ref("alpha")):
+    async with locks.lock(ref("alpha")):
         tasks = [asyncio.create_task(enter(one)) for one in (upper, ref("alpha", vault="spare"))]
         for _ in range(5):
             await asyncio.sleep(0)
@@ -128,7 +129,7 @@ async def test_a_write_that_waits_at_the_stop_is_skipped() -> None:
     """A write that still waits for its lock at the stop is skipped, and its reason says so."""
     world = World("alpha")
     primary_only(world)
-    async with world.locks.writing(ref("alpha")):
+    async with world.locks.lock(ref("alpha")):
         task = asyncio.create_task(world.apply(grace_seconds=0))
         for _ in range(20):
             await asyncio.sleep(0)
@@ -238,11 +239,10 @@ async def test_an_adoption_needs_a_fresh_read() -> None:
     primary_only(world)
     world.items["alpha"] = {"adopt": "untagged"}
     world.vault.put(PRIMARY, world.sources["alpha"].values["primary"])
-    batch = await world.batch()
-    plan = batch.plan()
+    plan, inputs = (await world.planner()).take()
     world.monotonic += 10.1
     world.vault.retag(PRIMARY, {MANAGED_BY: "terraform"})
-    (result,) = await world.applier().apply(plan, batch.inputs())
+    (result,) = await world.write(plan, inputs)
     assert (plan.changes[0].kind, result.outcome) == ("adopt", "refused")
     assert world.vault.latest(PRIMARY).tags == {MANAGED_BY: "terraform"}
 
