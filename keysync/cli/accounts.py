@@ -19,8 +19,9 @@ from keysync.names import natural
 from keysync.report.console import Console, Span, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
+from keysync.sources.discovery import Inventory
 from keysync.sources.list_scopes import Problem
-from keysync.sync.inventory import Inventory, resolve
+from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Shared
 
 AccountState = Literal["served", "skipped", "refused"]
@@ -68,7 +69,7 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
             runtime = await open_runtime(stack, clients, Shared(redactor, shard=options.shard))
-            inventory = await resolve(config, runtime.discovery, interruption.stop)
+            inventory = await resolve(runtime.discovery, interruption.stop)
     lines = list(_lines(inventory))
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(inventory, lines)) + "\n")

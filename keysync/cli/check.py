@@ -34,8 +34,9 @@ from keysync.failures import CallFailed
 from keysync.report.causes import many
 from keysync.report.console import ProgressBar
 from keysync.secret.redact import Redactor
+from keysync.sources.discovery import Inventory
 from keysync.sources.interface import KeyName, KeySource
-from keysync.sync.inventory import Inventory, resolve, selected
+from keysync.sync.inventory import resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.model import WRITES, Preflight, Result
 from keysync.sync.observers import Observers
@@ -66,7 +67,7 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
             runtime = await open_runtime(stack, clients, shared)
-            inventory = await resolve(config, runtime.discovery, interruption.stop)
+            inventory = await resolve(runtime.discovery, interruption.stop)
             await runtime.cover(inventory, selected(inventory, options.accounts, options.shard))
             examination = asyncio.create_task(_examine(clients, runtime))
             try:

@@ -18,12 +18,11 @@ from keysync.azure.transport import open_transport
 from keysync.calls import CallAdmission, CallObserver, Operation
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
-from keysync.sources.batch_access import BatchSources
+from keysync.sources.azure_batch import BatchSources
 from keysync.sources.discovery import Discovery
 from keysync.sources.existence import BatchAccountExistence
 from keysync.sources.list_batch import BatchLister
 from keysync.sources.list_resource_graph import ResourceGraphLister
-from keysync.sync.inventory import static_only
 from keysync.sync.runtime import Runtime, Shared
 from keysync.targets.interface import SecretTarget
 from keysync.targets.key_vault import KeyVault
@@ -80,15 +79,11 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
         await clients.credential(entry.credential)  # reports an unreadable file before the first request
     keyless: set[str] = set()
     discovery = Discovery(
-        config.discover,
+        config,
         {"list": BatchLister(clients.batch_list), "resource_graph": ResourceGraphLister(clients.batch_list)},
         translator,
-        listed=config.accounts,
-        vaults={name: vault.url for name, vault in config.vaults.items()},
         mine=shared.discovered,
         keyless=keyless,
-        seconds=config.timeouts.account.total_seconds(),
-        concurrency=config.concurrency,
     )
     return Runtime(
         config,
@@ -101,7 +96,7 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
         translator,
         lambda: clients.credentials.opened,
         stack,
-        static_only(config, discovery),
+        discovery.static,
     )
 
 

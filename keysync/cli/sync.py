@@ -23,7 +23,8 @@ from keysync.report.console import ProgressBar
 from keysync.report.log import RunLog
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
-from keysync.sync.inventory import Inventory, resolve, selected
+from keysync.sources.discovery import Inventory
+from keysync.sync.inventory import resolve, selected
 from keysync.sync.items import Selection
 from keysync.sync.messages import command
 from keysync.sync.model import Report
@@ -80,7 +81,7 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
             observe = run_metrics.metrics.called if run_metrics else uncounted
             clients = await open_clients(stack, config, redactor, observe=observe)
             runtime = await open_runtime(stack, clients, shared)
-            inventory = await resolve(config, runtime.discovery, interruption.stop)
+            inventory = await resolve(runtime.discovery, interruption.stop)
             accounts = selected(inventory, options.accounts, options.shard)
             _check_secrets(options, inventory, accounts)
             await runtime.cover(inventory, accounts)

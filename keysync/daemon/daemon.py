@@ -26,7 +26,8 @@ from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
 from keysync.errors import ConfigError, UsageError
 from keysync.report.metrics import Metrics
-from keysync.sync.inventory import Inventory, resolve
+from keysync.sources.discovery import Inventory
+from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Runtime
 
 _BEAT_SECONDS: Final = 1.0
@@ -237,7 +238,7 @@ class Daemon:
                         await self._apply(runtime, inventory)
 
     async def _list(self, runtime: Runtime) -> Inventory:
-        return await resolve(runtime.config, runtime.discovery, self._stop, self._logged)
+        return await resolve(runtime.discovery, self._stop, self._logged)
 
     async def _apply(self, runtime: Runtime, inventory: Inventory) -> None:
         if (inventory.accounts, inventory.refused) != (runtime.accounts, runtime.inventory.refused):

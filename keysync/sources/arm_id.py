@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import lru_cache
+from sys import intern
 from typing import Final, Self
 
 from keysync.config.formats import batch_account_id
 from keysync.names import fold
 
-_FOLDER: Final = re.compile(
-    r"/subscriptions/(?P<subscription>[0-9a-f-]{36})/resourceGroups/(?P<group>[^/]{1,90})"
-    r"/providers/Microsoft\.Batch/batchAccounts",
+_ID: Final = re.compile(
+    r"/subscriptions/([0-9a-f-]{36})/resourceGroups/([^/]{1,90})/providers/Microsoft\.Batch/batchAccounts/([0-9a-z]{3,24})",
     re.IGNORECASE | re.ASCII,
 )
-_NAME: Final = re.compile(r"[0-9a-z]{3,24}", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,30 +27,16 @@ class AccountId:
     @classmethod
     def parse(cls, text: str) -> Self | None:
         """The parts of `text`, None if it is not the id of a Batch account."""
-        folder, _, name = text.rpartition("/")
-        group = _group(folder)
-        return None if group is None or _NAME.fullmatch(name) is None else cls(*group, name)
-
-    @property
-    def folder(self) -> str:
-        """The part that all accounts of a resource group share, in lower case. Sorting by it and the name sorts by id."""
-        return fold(f"{self.subscription}/{self.group}/")
-
-    @property
-    def folded_name(self) -> str:
-        """The name in lower case; the same object if it already is."""
-        folded = fold(self.name)
-        return self.name if folded == self.name else folded
+        match = _ID.fullmatch(text)
+        # Interned: a fleet has few subscriptions and groups, and many accounts in each.
+        return None if match is None else cls(intern(match[1]), intern(match[2]), match[3])
 
     @property
     def resource_id(self) -> str:
         """The whole id."""
         return batch_account_id(fold(self.subscription), self.group, self.name)
 
-
-# A fleet has few subscriptions and groups, and many accounts in each.
-@lru_cache(maxsize=4096)
-def _group(folder: str) -> tuple[str, str] | None:
-    """Subscription and resource group of the part before the name."""
-    match = _FOLDER.fullmatch(folder)
-    return None if match is None else (match["subscription"], match["group"])
+    @property
+    def key(self) -> str:
+        """The whole id in lower case: equal for two spellings of one account."""
+        return fold(self.resource_id)

@@ -1,23 +1,24 @@
-"""The keys of a Batch account, through `get_keys` of the management SDK."""
+"""The keys of Batch accounts, through `get_keys` of the management SDK."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final, TypeAlias
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.hints import with_hint
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.model import Account
+from keysync.config.model import Account, Credential
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName
-from keysync.sources.listing import ListedAccount
+from keysync.sources.listing import ListedAccount, invalid_response
 
 KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
 """The keys of a Batch account."""
@@ -25,6 +26,12 @@ KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")
 GET_ACCOUNT: Final = Operation("batch", "getAccount")
+
+BatchAccess: TypeAlias = tuple[BatchManagementClient, Caller]
+"""The client of one subscription and credential, and the caller that limits its calls."""
+
+AccessKey: TypeAlias = tuple[str, Credential | None]
+"""Subscription and credential of an account."""
 
 
 class BatchAccount:
@@ -58,11 +65,6 @@ class BatchAccount:
         """The keys of a Batch account."""
         return KEY_NAMES
 
-    @property
-    def account(self) -> Account:
-        """The configured account."""
-        return self._account
-
     async def get_keys(self) -> AccountKeys:
         """Both keys, each valid or refused with a reason.
 
@@ -72,72 +74,42 @@ class BatchAccount:
         try:
             keys = await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
         except CallFailed as failure:
-            if await self._shared_key_disabled(failure.record):
-                raise CallFailed(self._disabled(failure.record)) from failure
+            if _may_be_keyless(failure.record) and await self._is_keyless(unknown=False):
+                raise self._disabled(failure.record) from failure
             raise
-        # listKeys may return keys that the data plane rejects.
-        if self._account.key in self._keyless and await self._still_keyless():
-            raise self._disabled_failure()
+        # listKeys may return keys that the data plane rejects. `keyless` may be out of date, so the account is read.
+        if self._account.key in self._keyless and await self._is_keyless(unknown=True):
+            raise self._disabled()
         return keys
 
     async def probe(self) -> None:
         """Reads the account. Raises CallFailed, also if it does not allow SharedKey."""
         if not await self._allows_shared_key():
-            raise self._disabled_failure()
+            raise self._disabled()
 
     async def _list_keys(self) -> AccountKeys:
         reply = await self._client.batch_account.get_keys(self._account.resource_group, self._account.name)
-        keys: dict[KeyName, SecretValue | None] = {
-            "primary": self._wrap(reply.primary),
-            "secondary": self._wrap(reply.secondary),
+        texts: dict[KeyName, object] = {"primary": reply.primary, "secondary": reply.secondary}
+        keys = {
+            name: self._redactor.remember(SecretValue(text)) for name, text in texts.items() if isinstance(text, str)
         }
         if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self._account.name):
             reason = f"the reply to listKeys for {self._account.name} names another account or none: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
-        return self._checked(keys)
-
-    def _wrap(self, text: Any) -> SecretValue | None:  # noqa: ANN401  # a reply may contain anything
-        return self._redactor.remember(SecretValue(text)) if isinstance(text, str) else None
-
-    def _checked(self, keys: dict[KeyName, SecretValue | None]) -> AccountKeys:
-        values: dict[KeyName, SecretValue] = {
-            name: value for name, value in keys.items() if value is not None and value.is_base64_key()
-        }
-        refused: dict[KeyName, str] = {
-            name: "the service returned no key, or one that is not base64 of at least 32 bytes: not written"
-            for name in KEY_NAMES
-            if name not in values
-        }
-        if len(values) == len(KEY_NAMES) and self._equal(values["primary"], values["secondary"]):
+        values = {name: value for name, value in keys.items() if value.is_base64_key()}
+        if len(values) > len({self._fingerprinter.of(value) for value in values.values()}):
             # The keys of an account always differ, so such a reply is not trusted.
             reason = "primary and secondary are equal in the service's reply: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
-        return AccountKeys(values, refused)
+        reason = "the service returned no key, or one that is not base64 of at least 32 bytes: not written"
+        return AccountKeys(values, {name: reason for name in KEY_NAMES if name not in values})
 
-    def _equal(self, first: SecretValue, second: SecretValue) -> bool:
-        return self._fingerprinter.of(first) == self._fingerprinter.of(second)
-
-    async def _shared_key_disabled(self, record: FailureRecord) -> bool:
-        if record.kind == "http_error":
-            return False  # a proxy's reply says nothing about the account
-        if record.http_status is None or not 400 <= record.http_status < 500 or record.http_status in {404, 408, 429}:
-            return False
-        # A 401 from Resource Manager concerns the token, one from Batch the account.
-        if record.http_status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
-            return False
-        if record.has_code("AuthorizationFailed", "ScopeLocked"):
-            return False
+    async def _is_keyless(self, *, unknown: bool) -> bool:
+        """Reads the account to find out whether it has no usable keys; `unknown` is the result if the read fails."""
         try:
             return not await self._allows_shared_key()
         except CallFailed:
-            return False
-
-    async def _still_keyless(self) -> bool:
-        """Reads the account, since `keyless` may be out of date; true if the read fails."""
-        try:
-            return not await self._allows_shared_key()
-        except CallFailed:
-            return True
+            return unknown
 
     async def _allows_shared_key(self) -> bool:
         allowed = await self._caller.call(GET_ACCOUNT, self._account.resource_id, self._get_account)
@@ -148,30 +120,73 @@ class BatchAccount:
         return allowed
 
     async def _get_account(self) -> bool:
-        account = await self._client.batch_account.get(self._account.resource_group, self._account.name)
-        listed = ListedAccount.of(
-            account.id,
-            None,
-            _text_list(account.allowed_authentication_modes),
-            _text(account.pool_allocation_mode),
-            None,
-        )
-        if fold(listed.id.resource_id) != self._account.key:
-            summary = f"the reply is not about {self._account.resource_id}: not used"
-            raise CallFailed(FailureRecord(kind="invalid_response", summary=summary))
-        return listed.why_keyless is None
+        reply = await self._client.batch_account.get(self._account.resource_group, self._account.name)
+        modes, pool_mode = reply.allowed_authentication_modes, reply.pool_allocation_mode
+        account = ListedAccount.of(reply.id, None, modes, pool_mode, None)
+        if account.id.key != self._account.key:
+            raise invalid_response(f"the reply is not about {self._account.resource_id}: not used")
+        return account.why_keyless is None
 
-    def _disabled_failure(self) -> CallFailed:
+    def _disabled(self, record: FailureRecord | None = None) -> CallFailed:
+        """The failure of an account without usable keys. `record`: of the call that failed because of that."""
         summary = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
-        return CallFailed(self._disabled(FailureRecord(kind="shared_key_disabled", summary=summary)))
-
-    def _disabled(self, record: FailureRecord) -> FailureRecord:
-        return with_hint(replace(record, kind="shared_key_disabled"), self._account.resource_id)
+        record = record or FailureRecord(kind="shared_key_disabled", summary=summary)
+        return CallFailed(with_hint(replace(record, kind="shared_key_disabled"), self._account.resource_id))
 
 
-def _text_list(modes: Any) -> list[Any] | None:  # noqa: ANN401  # the SDK's enum members, or text that it does not know
-    return None if modes is None else [_text(mode) for mode in modes]
+def _may_be_keyless(record: FailureRecord) -> bool:
+    """Whether listKeys may have failed because the account has no usable keys."""
+    if record.kind == "http_error":
+        return False  # a proxy's reply says nothing about the account
+    if record.http_status is None or not 400 <= record.http_status < 500 or record.http_status in {404, 408, 429}:
+        return False
+    # A 401 from Resource Manager concerns the token, one from Batch the account.
+    if record.http_status == 401 and (record.cloud_error is None or record.cloud_error.target != "BatchAccount"):
+        return False
+    return not record.has_code("AuthorizationFailed", "ScopeLocked")
 
 
-def _text(value: Any) -> Any:  # noqa: ANN401  # as above
-    return getattr(value, "value", value)
+class BatchSources:
+    """Creates the `KeySource` of each covered account. Accounts with the same subscription and credential share a client.
+
+    `open_access` opens the client of a subscription and credential; it may raise UsageError. `keyless` is as in `BatchAccount`.
+    """
+
+    key_names = KEY_NAMES
+
+    def __init__(
+        self,
+        open_access: Callable[[str, Credential | None], Awaitable[BatchAccess]],
+        *,
+        fingerprinter: Fingerprinter,
+        redactor: Redactor,
+        keyless: set[str],
+    ) -> None:
+        self._open_access = open_access
+        self._fingerprinter = fingerprinter
+        self._redactor = redactor
+        self._keyless = keyless
+        self.accesses: dict[AccessKey, BatchAccess] = {}
+
+    async def cover(self, accounts: Iterable[Account]) -> None:
+        """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""
+        keys = dict.fromkeys((account.subscription_id, account.credential) for account in accounts)
+        self.accesses = {key: self.accesses.get(key) or await self._open_access(*key) for key in keys}
+
+    def snapshot(self) -> Callable[[Account], BatchAccount]:
+        """A function from a covered account to its source. Later calls of `cover` do not change it."""
+        accesses = self.accesses
+
+        def source_of(account: Account) -> BatchAccount:
+            # Created on demand: thousands of sources would take more memory than the rest of a run.
+            client, caller = accesses[account.subscription_id, account.credential]
+            return BatchAccount(
+                account,
+                client,
+                caller,
+                fingerprinter=self._fingerprinter,
+                redactor=self._redactor,
+                keyless=self._keyless,
+            )
+
+        return source_of

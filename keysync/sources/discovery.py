@@ -1,32 +1,33 @@
-"""Discovery: which accounts the entries of `discover` cover, each with its vaults and secret names."""
+"""Discovery: which accounts a configuration covers, each with its vaults and secret names."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 
-from keysync.config.model import Account, Discover
-from keysync.failures import FailureTranslator
+from keysync.calls import ACCOUNT_TIMEOUT_HINT
+from keysync.config.model import Account, Config
+from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
-from keysync.sources.arm_id import AccountId
-from keysync.sources.conflicts import duplicates, has_duplicate, refuse_conflicts, secret_numbers
-from keysync.sources.discovered_account import DiscoveredAccount, Traits
-from keysync.sources.filters import SkippedAccount, apply_entry, destination
-from keysync.sources.list_scopes import EntryScope, Problem, ScopeListings
-from keysync.sources.listing import AccountLister, ListedAccount
-from keysync.sources.other_shards import OtherShardSecrets
+from keysync.sources.conflicts import Conflicts, OtherShardSecrets, SecretKeys, Writer, secret_keys
+from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
+from keysync.sources.list_scopes import Problem, ScopeListing, problems_of, warnings_of
+from keysync.sources.listing import AccountLister, ListedAccount, ListingPage, UnlistedScope, invalid_response
+from keysync.sources.shard import everything
 from keysync.sources.unserved_accounts import Unserved, UnservedAccounts
 
 
 @dataclass(frozen=True, slots=True)
-class DiscoveryResult:
-    """The accounts that the entries cover in the shard of this process, without those under `accounts`.
+class Inventory:
+    """The accounts that a configuration covers in the shard of this process: those under `accounts`, then discovered ones.
 
-    `entries` has the index of each account's entry, in the order of `accounts`. If not `complete`, accounts may be missing, and
-    none counts as gone. `warnings` concern filters without a match. `others` are the secrets of other shards' accounts,
-    including those under `accounts`. `unserved` are accounts that were covered within the last day and no longer are.
+    If not `complete`, accounts may be missing, and none counts as gone. `warnings` concern filters without a match. `origins`
+    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts. `unserved`
+    are accounts that were covered within the last day and no longer are.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -34,88 +35,89 @@ class DiscoveryResult:
     complete: bool = True
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
-    entries: tuple[int, ...] = ()
+    origins: Mapping[str, int] = field(default_factory=dict[str, int])
     others: OtherShardSecrets = field(default_factory=OtherShardSecrets)
     unserved: tuple[Unserved, ...] = ()
 
     @property
-    def origins(self) -> Mapping[str, int]:
-        """The index of each discovered account's entry, by ARM id."""
-        discovered = self.accounts[len(self.accounts) - len(self.entries) :]
-        return {account.resource_id: entry for account, entry in zip(discovered, self.entries, strict=True)}
+    def refused(self) -> tuple[SkippedAccount, ...]:
+        """The skipped accounts that need an action by the user."""
+        return tuple(account for account in self.skipped if account.refused)
+
+
+@dataclass(frozen=True, slots=True)
+class DiscoveredAccount:
+    """A listed account, and what its entry (by index) makes of it: the `result`, and the `secrets` that it would write.
+
+    `mine`: it is in the shard of this process. Of another shard's account the `result` is not kept.
+    """
+
+    listed: ListedAccount
+    mine: bool
+    entry: int | None = None
+    secrets: SecretKeys = ()
+    result: Account | SkippedAccount | None = None
 
 
 class Discovery:
     """Lists the entries of `discover` at each call of `list`, and keeps the result while nothing changes; for one event loop.
 
-    `listers` list accounts by the entries' `via`. `listed` are the accounts under `accounts`, which win over discovered ones.
-    `vaults` maps the configured vaults' names to URLs. `mine` says by ARM id which accounts are in the shard of this process;
-    it is called once for each account, and little is kept of the others. `keyless` is updated for each of `listed` that a
-    listing shows (see `BatchAccount`). A listing takes at most `seconds`, with up to `concurrency` scopes at once. `monotonic`
-    (seconds) is a parameter so that tests control time.
+    `listers` list accounts by the entries' `via`. `mine` says by ARM id which accounts are in the shard of this process; it is
+    called once for each account. `keyless` is updated for each account under `accounts` that a listing shows (see
+    `BatchAccount`). `monotonic` (seconds) is a parameter so that tests control time.
     """
 
     def __init__(
         self,
-        entries: Sequence[Discover],
+        config: Config,
         listers: Mapping[str, AccountLister],
         translator: FailureTranslator,
         *,
-        listed: Sequence[Account],
-        vaults: Mapping[str, str],
-        mine: Callable[[str], bool] = lambda _account: True,
+        mine: Callable[[str], bool] = everything,
         keyless: set[str] | None = None,
-        seconds: float = 120.0,
-        concurrency: int = 64,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._entries = tuple(entries)
-        self._vaults = dict(vaults)
+        self._entries = config.discover
+        self._vaults = {name: vault.url for name, vault in config.vaults.items()}
+        self._translator = translator
         self._mine = mine
         self._keyless = set[str]() if keyless is None else keyless
-        self.listed = tuple(account for account in listed if mine(account.resource_id))
-        """The accounts under `accounts` that are in the shard of this process."""
-        own = {id(account) for account in self.listed}
-        self._others = [self._secrets(account) for account in listed if id(account) not in own]
-        # Without entries there are no conflicts: the configuration was checked.
-        self._listed = [(account, self._secrets(account)) for account in listed] if entries else []
-        self._listed_names = _names(listed) if entries else {}
         self._monotonic = monotonic
-        self._listings = ScopeListings(
-            self._entries,
-            listers,
-            translator,
-            check=self._update_keyless,
-            remember=self._remember,
-            seconds=seconds,
-            concurrency=concurrency,
-            monotonic=monotonic,
-        )
-        self._used_tags = frozenset(fold(name) for entry in entries for name in _tags(entry))
-        self._traits: dict[Traits, Traits] = {}
-        self._result: DiscoveryResult | None = None
+        self._seconds = config.timeouts.account.total_seconds()
+        self._slots = asyncio.Semaphore(config.concurrency)
+        filters = [AccountFilter(index, entry) for index, entry in enumerate(config.discover)]
+        self._scopes = [
+            ScopeListing(each, scope) for each in filters for scope in listers[each.entry.via].scopes(each.entry)
+        ]
+        tags = (name for entry in config.discover for name in (*entry.tags, entry.vaults_by_tag) if name is not None)
+        self._used_tags = frozenset(fold(name) for name in tags)
+        own = tuple(account for account in config.accounts if mine(account.resource_id))
+        own_keys = {account.key for account in own}
+        self._others = [secret_keys(each, self._vaults) for each in config.accounts if each.key not in own_keys]
+        self._configured = {account.key: account for account in config.accounts} if config.discover else {}
+        self._known: dict[str, DiscoveredAccount] = {}
+        self._inventory: Inventory | None = None
         self._unserved = UnservedAccounts()
+        self.static = Inventory(own, complete=not config.discover, others=OtherShardSecrets(self._others))
+        """The inventory without a listing: the accounts under `accounts`."""
 
-    @property
-    def others(self) -> OtherShardSecrets:
-        """The secrets of the accounts under `accounts` that are in other shards."""
-        return OtherShardSecrets(self._others)
-
-    async def list(self) -> DiscoveryResult:
+    async def list(self) -> Inventory:
         """Lists the scopes that are due, and returns what is covered; never raises for a failure of Azure.
 
         An entry with `every` is due when that time has passed, or if its last listing was incomplete.
         """
-        if await self._listings.refresh():
-            self._result = None  # also after an exception below: an old result must not pass for a complete one
-        if self._result is None:
-            self._result = self._resolve()
-            self._unserved.update(self._result.accounts, self._result.skipped, self._monotonic())
+        if not self._entries:
+            return self.static
+        if await self._refresh():
+            self._inventory = None  # also after an exception below: an old result must not pass for a complete one
+        if self._inventory is None:
+            self._inventory = self._resolve()
+            self._unserved.update(self._inventory.accounts, self._inventory.skipped, self._monotonic())
         return replace(
-            self._result,
-            complete=self._listings.complete,
-            problems=tuple(self._listings.problems()),
-            warnings=tuple(self._listings.warnings()),
+            self._inventory,
+            complete=all(listing.complete for listing in self._scopes),
+            problems=tuple(problems_of(self._scopes)),
+            warnings=tuple(warnings_of(self._scopes)),
             unserved=self._unserved.recent(self._monotonic()),
         )
 
@@ -125,154 +127,121 @@ class Discovery:
         It counts until such an entry is listed again; all entries are due at once. Tags that only other entries use stay
         unknown until then. `earlier` must have the same shard.
         """
-        self._listings.inherit(earlier._listings)
-        self._result = None
-        if earlier._result is not None:
-            covered = zip(earlier._result.accounts, earlier._result.entries, strict=True)
-            expected = [account for account, entry in covered if earlier._entries[entry] in self._entries]
-            expected = [account for account in expected if not self._is_listed(account)]
+        by_name: defaultdict[str, list[ScopeListing]] = defaultdict(list)
+        for listing in earlier._scopes:
+            by_name[listing.scope.name].append(listing)
+        for listing in self._scopes:
+            for before in by_name[listing.scope.name]:
+                if before.filter.entry == listing.filter.entry:
+                    listing.accounts = before.accounts
+        # No entry was applied to them yet: their indexes and the vaults may have changed.
+        self._known = {key: DiscoveredAccount(known.listed, known.mine) for key, known in earlier._known.items()}
+        self._inventory = None
+        if earlier._inventory is not None:
+            unchanged = {index for index, entry in enumerate(earlier._entries) if entry in self._entries}
+            origins = earlier._inventory.origins.items()
+            covered = {fold(account): account for account, entry in origins if entry in unchanged}
+            expected = {key: account for key, account in covered.items() if key not in self._configured}
             self._unserved.inherit(earlier._unserved, expected, remember=earlier._entries == self._entries)
 
-    def _is_listed(self, account: Account) -> bool:
-        return fold(account.name) in self._listed_names.get(_folder(account), ())
+    async def _refresh(self) -> bool:
+        """Lists each scope that is due. Returns whether any result changed."""
+        now = self._monotonic()
+        due = [number for number, listing in enumerate(self._scopes) if listing.is_due(now)]
+        listings = await asyncio.gather(*(self._list(self._scopes[number], now) for number in due))
+        changed = False
+        for number, listing in zip(due, listings, strict=True):
+            before, self._scopes[number] = self._scopes[number], listing
+            changed |= (listing.complete, listing.accounts) != (before.complete, before.accounts)
+        return changed
 
-    def _update_keyless(self, account: ListedAccount) -> None:
-        """Notes whether an account under `accounts` has usable keys."""
-        if self._listed_names and account.id.folded_name in self._listed_names.get(account.id.folder, ()):
-            if account.why_keyless is None:
-                self._keyless.discard(fold(account.id.resource_id))
-            else:
-                self._keyless.add(fold(account.id.resource_id))
+    async def _list(self, before: ScopeListing, now: float) -> ScopeListing:
+        """A new listing of a scope. Accounts before a failure count; an incomplete listing keeps those of the one before."""
+        listing, name = ScopeListing(before.filter, before.scope, now), before.scope.name
+        deadline = asyncio.timeout(self._seconds)
+        try:
+            async with deadline, self._slots, aclosing(before.scope.pages()) as pages:
+                async for page in pages:
+                    self._add(page, listing)
+            listing.complete = not listing.unlisted
+        except Exception as error:  # noqa: BLE001  # a failure of one scope does not affect the others
+            record = self._translator.record(error, operation="listAccounts", scope=name)
+            if deadline.expired():
+                summary = f"the listing was not done within {self._seconds:g} s (timeouts.account)"
+                record = FailureRecord(kind="timeout", summary=summary, hint=ACCOUNT_TIMEOUT_HINT)
+            listing.unlisted.append(UnlistedScope(name, record))
+        if not listing.complete:
+            listing.keep(before)
+        return listing
 
-    def _remember(self, listed: ListedAccount, known: DiscoveredAccount | None, entry: int) -> DiscoveredAccount:
-        """`known` if nothing changed, which saves work; else an account that keeps the spelling of the known id."""
-        used = self._used_tags
-        tags = tuple([item for item in listed.tags.items() if fold(item[0]) in used]) if used else ()
-        traits = Traits(tags, listed.modes, listed.pool_mode, listed.state)
-        if known is not None and known.traits == traits:
-            return known
-        traits = self._traits.setdefault(traits, traits)
-        if known is None:
-            id_ = listed.id
-            account = DiscoveredAccount(id_.subscription, id_.group, id_.name, traits, self._mine(id_.resource_id))
-        else:
-            account = known.with_traits(traits)
-        self._apply(account, entry)
-        return account
+    def _add(self, page: ListingPage, listing: ScopeListing) -> None:
+        """Adds a page to a listing. Raises CallFailed if it has an account that was not requested."""
+        listing.unlisted += page.unlisted
+        for account in page.accounts:
+            if not listing.scope.covers(account.id):
+                raise invalid_response(f"the list of {listing.scope.name} has an account of another scope")
+            key = account.id.key
+            if key in self._configured and account.why_keyless is None:
+                self._keyless.discard(key)
+            elif key in self._configured:
+                self._keyless.add(key)
+            if listing.filter.matches(account, listing.counts):
+                used = {name: value for name, value in account.tags.items() if fold(name) in self._used_tags}
+                listing.accounts[key] = replace(account, tags=used)
 
-    def _apply(self, account: DiscoveredAccount, entry: int) -> None:
-        """Applies the entry to an account. For another shard's account, only its secrets are kept."""
-        if account.entry == entry:
-            return
-        account.entry, account.secrets, account.result = entry, b"", None
-        if account.mine:
-            account.result = self._account(account)
-            account.secrets = self._secrets(account.result) if isinstance(account.result, Account) else b""
-        else:
-            target = destination(account.listed, self._entries[entry], entry, self._vaults)
-            if not isinstance(target, SkippedAccount):
-                account.secrets = secret_numbers(target.vaults, target.names.values(), self._vaults)
-
-    def _account(self, account: DiscoveredAccount) -> Account | SkippedAccount:
-        return apply_entry(account.listed, self._entries[account.entry], account.entry, self._vaults)
-
-    def _secrets(self, account: Account) -> bytes:
-        return secret_numbers(account.vaults, account.secret_names().values(), self._vaults)
-
-    def _resolve(self) -> DiscoveryResult:
+    def _resolve(self) -> Inventory:
         """All known accounts, each with its entry applied, without conflicts."""
-        accounts = [*self._with_entries()]
-        refused = self._refused(accounts)
-        mine = [account for account in accounts if account.mine]
-        covered = [
-            (account, account.result)
-            for account in mine
-            if isinstance(account.result, Account) and account not in refused
-        ]
-        skipped = [account.result for account in mine if isinstance(account.result, SkippedAccount)]
-        skipped += [reason for account, reason in refused.items() if account.mine]
-        others = [account.secrets for account in accounts if not account.mine and account not in refused]
-        self._traits = {account.traits: account.traits for account in accounts}
-        return DiscoveryResult(
-            accounts=tuple(result for _, result in covered),
-            skipped=tuple(sorted(skipped, key=lambda account: fold(account.resource_id))),
-            entries=tuple(account.entry for account, _ in covered),
-            others=OtherShardSecrets([*self._others, *others]),
-        )
+        self._known = {key: self._applied(key, listed, entry) for key, (listed, entry) in self._matches().items()}
+        conflicts = self._conflicts()
+        accounts, others = list(self.static.accounts), list(self._others)
+        skipped: list[SkippedAccount] = []
+        origins: dict[str, int] = {}
+        for known in self._known.values():
+            account, refused = known.result, conflicts.has(known.secrets)
+            if isinstance(account, SkippedAccount):
+                skipped.append(account)
+            elif account is None:
+                others += [] if refused else [known.secrets]
+            elif refused and known.entry is not None:
+                reason = conflicts.reason(account, known.entry, self._vaults)
+                skipped.append(SkippedAccount(account.resource_id, reason, known.entry, refused=True, account=account))
+            elif known.entry is not None:
+                accounts.append(account)
+                origins[account.resource_id] = known.entry
+        return Inventory(tuple(accounts), tuple(skipped), origins=origins, others=OtherShardSecrets(others))
 
-    def _with_entries(self) -> Iterator[DiscoveredAccount]:
-        """All accounts that are not under `accounts`, sorted by id; the first matching entry is applied to each.
+    def _matches(self) -> dict[str, tuple[ListedAccount, int]]:
+        """The accounts that are not under `accounts`, sorted by id, each with the first entry that matches it.
 
         An earlier entry with an incomplete listing gets each account that it might have found. So a failure does not move an
         account to another entry's vaults.
         """
-        by_folder: defaultdict[str, list[tuple[int, dict[str, DiscoveredAccount]]]] = defaultdict(list)
-        for part, result in self._listings:
-            for folder, names in result.accounts.items():
-                by_folder[folder].append((part.entry, names))
-        incomplete = [part for part, result in self._listings if not result.complete]
-        earlier = {entry: [part for part in incomplete if part.entry < entry] for entry in range(len(self._entries))}
-        for folder in sorted(by_folder):
-            listed = self._listed_names.get(folder, ())
-            for name in sorted(set[str]().union(*(names for _, names in by_folder[folder]))):
-                if name not in listed:
-                    entry, account = _first(name, by_folder[folder])
-                    self._apply(account, _first_possible_entry(account, earlier[entry], entry))
-                    yield account
+        found: dict[str, tuple[ListedAccount, int]] = {}
+        incomplete: list[ScopeListing] = []
+        for listing in self._scopes:
+            for key, account in listing.accounts.items():
+                if key not in found and key not in self._configured:
+                    first = next((earlier for earlier in incomplete if earlier.may_have(account)), listing)
+                    found[key] = account, first.filter.index
+            incomplete += [] if listing.complete else [listing]
+        return {key: found[key] for key in sorted(found)}
 
-    def _refused(self, accounts: Sequence[DiscoveredAccount]) -> Mapping[DiscoveredAccount, SkippedAccount]:
-        """The `accounts` that would write a secret that another account writes."""
-        twice = duplicates([*(secrets for _, secrets in self._listed), *(account.secrets for account in accounts)])
-        if not twice:
-            return {}
-        listed = [account for account, secrets in self._listed if has_duplicate(secrets, twice)]
-        candidates: dict[str, tuple[DiscoveredAccount, Account]] = {}
-        for discovered in accounts:
-            # Of other shards' accounts, only these are evaluated in full.
-            result = (
-                (discovered.result or self._account(discovered)) if has_duplicate(discovered.secrets, twice) else None
-            )
-            if isinstance(result, Account):
-                candidates[result.resource_id] = discovered, result
-        by_entry = [(discovered.entry, account) for discovered, account in candidates.values()]
-        _, refused = refuse_conflicts(listed, by_entry, self._vaults)
-        return {candidates[account.resource_id][0]: account for account in refused}
+    def _applied(self, key: str, listed: ListedAccount, entry: int) -> DiscoveredAccount:
+        """The account with its entry applied; the known object if nothing changed. The id keeps its first spelling."""
+        known = self._known.get(key)
+        if known is not None:
+            listed = replace(listed, id=known.listed.id)
+            if (known.listed, known.entry) == (listed, entry):
+                return known
+        mine = self._mine(listed.id.resource_id) if known is None else known.mine
+        result = apply_entry(listed, self._entries[entry], entry, self._vaults)
+        secrets = secret_keys(result, self._vaults) if isinstance(result, Account) else ()
+        return DiscoveredAccount(listed, mine, entry, secrets, result if mine else None)
 
-
-def _first_possible_entry(account: DiscoveredAccount, incomplete: Sequence[EntryScope], entry: int) -> int:
-    """The entry of the first `incomplete` scope that might have found the account, else `entry`."""
-    if not incomplete:
-        return entry
-    listed = account.listed
-    possible = (part.entry for part in incomplete if part.scope.covers(listed.id) and part.filter.matches(listed))
-    return next(possible, entry)
-
-
-def _names(accounts: Sequence[Account]) -> dict[str, set[str]]:
-    """The accounts' names in lower case, by `AccountId.folder`."""
-    names: defaultdict[str, set[str]] = defaultdict(set)
-    for account in accounts:
-        names[_folder(account)].add(fold(account.name))
-    return names
-
-
-def _folder(account: Account) -> str:
-    return AccountId(account.subscription_id, account.resource_group, account.name).folder
-
-
-def _tags(entry: Discover) -> Iterator[str]:
-    """The names of the tags that an entry uses."""
-    yield from entry.tags
-    if entry.vaults_by_tag is not None:
-        yield entry.vaults_by_tag
-
-
-def _first(name: str, by_entry: Sequence[tuple[int, dict[str, DiscoveredAccount]]]) -> tuple[int, DiscoveredAccount]:
-    """The first entry that found the account of that name (there is one), and the account.
-
-    The later entries' objects get the same spelling of the id, with no entry applied.
-    """
-    (entry, first), *later = [found for found in by_entry if name in found[1]]
-    for _, names in later:
-        names[name] = first[name].with_traits(names[name].traits)
-    return entry, first[name]
+    def _conflicts(self) -> Conflicts:
+        configured = [
+            (Writer(account.resource_id, None), secret_keys(account, self._vaults))
+            for account in self._configured.values()
+        ]
+        discovered = [(Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()]
+        return Conflicts([*configured, *discovered])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Final, Literal
 
 from azure.core.exceptions import DecodeError
@@ -43,18 +44,14 @@ class BatchAccountExistence:
         if account_id is None:
             raise CallFailed(FailureRecord(kind="internal", summary=f"not the ARM id of a Batch account: {account}"))
         client = await self._client_of(account_id.subscription)
-        if await self._answers(client, account, account_id.group, account_id.name):
-            return "there"
-        return "there" if fold(account) in await self._listing(client, fold(account_id.subscription)) else "gone"
-
-    async def _answers(self, client: BatchManagementClient, account: str, group: str, name: str) -> bool:
+        get = partial(client.batch_account.get, account_id.group, account_id.name)
         try:
-            await self._caller.call(GET_ACCOUNT, account, lambda: client.batch_account.get(group, name))
+            await self._caller.call(GET_ACCOUNT, account, get)
         except CallFailed as failure:
-            if failure.record.http_status == 404 and failure.record.has_code(*_PROOF):
-                return False
-            raise
-        return True
+            if failure.record.http_status != 404 or not failure.record.has_code(*_PROOF):
+                raise
+            return "there" if fold(account) in await self._listing(client, fold(account_id.subscription)) else "gone"
+        return "there"
 
     async def _listing(self, client: BatchManagementClient, subscription: str) -> frozenset[str]:
         async with self._locks[subscription]:

@@ -18,7 +18,6 @@ from keysync.sources.listing import ListedAccount
 _SPLIT: Final = re.compile(r"[,\s]+")
 # Failed and Cancelled concern the last operation: such an account has keys, and its consumers use them.
 _NOT_PROVISIONED: Final = frozenset({"creating", "deleting", "invalid"})
-_SECRET_NAME: Final = re.compile(SECRET_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +43,14 @@ def pattern_of(text: str) -> re.Pattern[str]:
 
 
 class AccountFilter:
-    """The filters of one entry."""
+    """The filters of `entry`, which has this `index` under `discover`."""
 
-    def __init__(self, entry: Discover) -> None:
+    def __init__(self, index: int, entry: Discover) -> None:
+        self.index = index
+        self.entry = entry
         self._name = pattern_of(entry.name)
         self._exclude = [(text, pattern_of(text)) for text in entry.exclude]
         self._tags = [(name, fold(name), value) for name, value in entry.tags.items()]
-        self._entry = entry
 
     def matches(self, account: ListedAccount, counts: Counter[str] | None = None) -> bool:
         """Whether the entry matches the account. `counts` counts the filters that it passed, for `warnings`."""
@@ -62,28 +62,26 @@ class AccountFilter:
         if not self._name.fullmatch(account.id.name):
             return False
         counts["name"] += 1
-        if not self._has_tags(account, counts):
-            return False
+        if self._tags:
+            folded = {fold(name): value for name, value in account.tags.items()}
+            matching = [name for name, lower, value in self._tags if folded.get(lower) == value]
+            for name in matching:
+                counts[f"tag {name}"] += 1
+            if len(matching) < len(self._tags):
+                return False
         counts["tags"] += 1
         return not excluded
 
-    def _has_tags(self, account: ListedAccount, counts: Counter[str]) -> bool:
-        if not self._tags:
-            return True
-        folded = {fold(name): value for name, value in account.tags.items()}
-        matching = [name for name, lower, value in self._tags if folded.get(lower) == value]
-        for name in matching:
-            counts[f"tag {name}"] += 1
-        return len(matching) == len(self._tags)
-
-    def warnings(self, counts: Counter[str], index: int) -> Iterator[str]:
+    def warnings(self, counts: Counter[str]) -> Iterator[str]:
         """A warning for each filter without a match in a complete listing: probably a typing mistake."""
-        where, seen = f"discover[{index}]", counts["seen"]
+        where, entry, seen = f"discover[{self.index}]", self.entry, counts["seen"]
         if not seen:
-            yield f"{where}: there is no Batch account in {_scopes(self._entry)}"
+            scopes = ", ".join(entry.scopes[:3]) + (", …" if len(entry.scopes) > 3 else "")
+            groups = f"{', '.join(entry.resource_groups)} of " if entry.resource_groups else ""
+            yield f"{where}: there is no Batch account in {groups}{scopes}"
             return
         if not counts["name"]:
-            yield f"{where}.name: {self._entry.name!r} matches none of the {seen} accounts there"
+            yield f"{where}.name: {entry.name!r} matches none of the {seen} accounts there"
         elif not counts["tags"]:
             missing = [f"{name}={value!r}" for name, _, value in self._tags if not counts[f"tag {name}"]]
             tags = " and ".join(missing) or "all of the tags"
@@ -93,31 +91,31 @@ class AccountFilter:
                 yield f"{where}.exclude: {text!r} matches none of the {seen} accounts there"
 
 
-def _scopes(entry: Discover) -> str:
-    scopes = ", ".join(entry.scopes[:3]) + (", …" if len(entry.scopes) > 3 else "")
-    return f"{', '.join(entry.resource_groups)} of {scopes}" if entry.resource_groups else scopes
-
-
-@dataclass(frozen=True, slots=True)
-class Destination:
-    """The vaults of an account (names), and the secret name of each key."""
-
-    vaults: Sequence[str]
-    names: Mapping[str, str]
-
-
 def apply_entry(
     listed: ListedAccount, entry: Discover, index: int, vaults: Mapping[str, str]
 ) -> Account | SkippedAccount:
     """The configured account that the entry makes of an account it matches; `vaults` maps configured names to URLs."""
-    target = destination(listed, entry, index, vaults)
-    if isinstance(target, SkippedAccount):
-        return target
+    if fold(listed.state) in _NOT_PROVISIONED:
+        return SkippedAccount(listed.id.resource_id, f"it is not provisioned: its state is {listed.state}", index)
+    if listed.why_keyless is not None:
+        return SkippedAccount(listed.id.resource_id, listed.why_keyless, index)
+    tag = _vault_tag(listed, entry)
+    chosen: Sequence[str] | str
+    if tag is not None:
+        chosen = _tagged_vaults(tag, entry.vaults_by_tag, vaults)
+    else:
+        missing = f"it has no tag {entry.vaults_by_tag}, which names its vault, and the entry has no `vaults`"
+        chosen = entry.vaults or missing
+    if isinstance(chosen, str):
+        return SkippedAccount(listed.id.resource_id, chosen, index, refused=tag is not None)
+    unusable = _unusable_name(listed, entry)
+    if unusable is not None:
+        return SkippedAccount(listed.id.resource_id, unusable, index, refused=True)
     return Account(
         subscription_id=intern(fold(listed.id.subscription)),  # a fleet has few subscriptions
         resource_group=listed.id.group,
         name=listed.id.name,
-        vaults=tuple(target.vaults),
+        vaults=tuple(chosen),
         secrets=entry.secrets,
         credential=entry.credential,
         schedule=entry.schedule,
@@ -126,46 +124,12 @@ def apply_entry(
     )
 
 
-def destination(
-    listed: ListedAccount, entry: Discover, index: int, vaults: Mapping[str, str]
-) -> Destination | SkippedAccount:
-    """The vaults and secret names of an account. For an account of another shard, nothing else is needed."""
-    resource_id = listed.id.resource_id
-    unusable = _unusable(listed)
-    if unusable is not None:
-        return SkippedAccount(resource_id, unusable, index)
-    chosen = _vaults(listed, entry, vaults)
-    if isinstance(chosen, str):
-        return SkippedAccount(resource_id, chosen, index, refused=_vault_tag(listed, entry) is not None)
-    names = entry.secrets.render(listed.id.name, subscription_id=listed.id.subscription, resource_group=listed.id.group)
-    for key, name in names.items():
-        if not _SECRET_NAME.fullmatch(name):
-            reason = f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
-            return SkippedAccount(resource_id, reason, index, refused=True)
-    if not _is_valid_id(listed.id.subscription, listed.id.group):
-        return SkippedAccount(resource_id, "its id is not valid for a Batch account of Azure", index, refused=True)
-    return Destination(chosen, names)
-
-
-@lru_cache(maxsize=4096)
-def _is_valid_id(subscription: str, group: str) -> bool:
-    """Whether Azure could use this subscription id and group name."""
-    return bool(re.fullmatch(GUID, subscription) and re.fullmatch(RESOURCE_GROUP, group))
-
-
-def _unusable(listed: ListedAccount) -> str | None:
-    """The reason why an account has no usable keys, None if it has."""
-    if fold(listed.state) in _NOT_PROVISIONED:
-        return f"it is not provisioned: its state is {listed.state}"
-    return listed.why_keyless
-
-
 def _vault_tag(listed: ListedAccount, entry: Discover) -> str | None:
     """The value of the tag that names the vaults; None if the entry uses none, or the account does not have it."""
-    tag = entry.vaults_by_tag
-    if tag is None:
+    if entry.vaults_by_tag is None:
         return None
-    return next((value for name, value in listed.tags.items() if fold(name) == fold(tag)), None)
+    wanted = fold(entry.vaults_by_tag)
+    return next((value for name, value in listed.tags.items() if fold(name) == wanted), None)
 
 
 @lru_cache(maxsize=4096)
@@ -174,23 +138,28 @@ def _split(value: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
 
 
-def _vaults(listed: ListedAccount, entry: Discover, vaults: Mapping[str, str]) -> Sequence[str] | str:
-    """The names of the account's vaults, or the reason (one text) why it has none."""
-    value = _vault_tag(listed, entry)
-    if value is None:
-        return (
-            entry.vaults or f"it has no tag {entry.vaults_by_tag}, which names its vault, and the entry has no `vaults`"
-        )
+def _tagged_vaults(value: str, tag: str | None, vaults: Mapping[str, str]) -> Sequence[str] | str:
+    """The names of vaults in the value of the tag, or the reason (one text) why it has none."""
     names = _split(value)
     if not names:
-        return f"its tag {entry.vaults_by_tag} is empty and should name a vault"
+        return f"its tag {tag} is empty and should name a vault"
     for name in names:
         if name not in vaults:
             similar = nearest(name, vaults)
             hint = f"did you mean {similar!r}?" if similar else "there are " + ", ".join(vaults)
-            return (
-                f"its tag {entry.vaults_by_tag} names the vault {name!r}, which the configuration does not have: {hint}"
-            )
+            return f"its tag {tag} names the vault {name!r}, which the configuration does not have: {hint}"
     if len({vaults[name] for name in names}) < len(names):
-        return f"its tag {entry.vaults_by_tag} names one vault twice, by two names with the same URL"
+        return f"its tag {tag} names one vault twice, by two names with the same URL"
     return names
+
+
+def _unusable_name(listed: ListedAccount, entry: Discover) -> str | None:
+    """The reason why a name of the account or of its secrets is impossible in Azure; None if all are possible."""
+    subscription, group = listed.id.subscription, listed.id.group
+    names = entry.secrets.render(listed.id.name, subscription_id=subscription, resource_group=group)
+    for key, name in names.items():
+        if not re.fullmatch(SECRET_NAME, name):
+            return f"its {key} key would go to {name!r}, and a secret's name is 1 to 127 letters, digits and dashes"
+    if not re.fullmatch(GUID, subscription) or not re.fullmatch(RESOURCE_GROUP, group):
+        return "its id is not valid for a Batch account of Azure"
+    return None

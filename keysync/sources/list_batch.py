@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Any, Final, cast
+from typing import Any, Final
 
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.policies import RAW_LIST_ENTRIES
 from keysync.azure.retry import Caller
 from keysync.config.model import Discover
-from keysync.failures import CallFailed, FailureRecord
+from keysync.json_values import as_mapping
 from keysync.names import fold
 from keysync.sources.existence import LIST_ACCOUNTS
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, invalid_response
 
 MAX_PAGES: Final = 20_000
 """A listing with more pages is taken as endless and stopped."""
@@ -50,7 +50,7 @@ class BatchLister:
             if link in seen:
                 break
             seen.add(link)
-        raise CallFailed(FailureRecord(kind="invalid_response", summary=f"the list of {name} does not end"))
+        raise invalid_response(f"the list of {name} does not end")
 
 
 async def _page(client: Any, group: str | None, link: str | None) -> tuple[ListingPage, str | None]:  # noqa: ANN401  # untyped pager
@@ -69,8 +69,8 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Listi
 
 
 def _listed_account(entry: object) -> ListedAccount:
-    account = _mapping(entry)
-    properties = _mapping(account.get("properties"))
+    account = as_mapping(entry) or {}
+    properties = as_mapping(account.get("properties")) or {}
     return ListedAccount.of(
         account.get("id"),
         account.get("tags"),
@@ -78,8 +78,3 @@ def _listed_account(entry: object) -> ListedAccount:
         properties.get("poolAllocationMode"),
         properties.get("provisioningState"),
     )
-
-
-def _mapping(value: object) -> Mapping[str, object]:
-    """`value` if it is a JSON object, else an empty one."""
-    return cast("Mapping[str, object]", value) if isinstance(value, dict) else {}

@@ -19,11 +19,11 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.model import Credential, Discover
-from keysync.failures import CallFailed, FailureRecord
+from keysync.failures import FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.list_batch import MAX_PAGES
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
+from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope, invalid_response
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 # learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources
@@ -59,14 +59,6 @@ def accounts_query(groups: Sequence[str]) -> str:
     """The query for the accounts of `groups`; of all groups if empty."""
     within = f" | where resourceGroup in~ ({', '.join(literal(group) for group in groups)})" if groups else ""
     return f"{_ACCOUNTS}{within}{_COLUMNS}"
-
-
-@dataclass(frozen=True, slots=True)
-class _Page:
-    rows: Sequence[Mapping[str, object]]
-    total: int
-    truncated: bool
-    token: str | None
 
 
 class Quota:
@@ -127,7 +119,10 @@ class ResourceGraphLister:
         query = _Query(client, caller, part, name, self._quotas[entry.credential])
         seen: set[str] = set()
         async for rows in query.pages(accounts_query(entry.resource_groups)):
-            accounts = [_listed_account(row) for row in rows]
+            accounts = [
+                ListedAccount.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
+                for row in rows
+            ]
             seen |= {fold(account.id.subscription) for account in accounts}
             yield ListingPage(accounts)
         if seen.issuperset(part):
@@ -138,63 +133,51 @@ class ResourceGraphLister:
         yield ListingPage(unlisted=[_not_visible(subscription) for subscription in part if subscription not in seen])
 
 
+@dataclass(frozen=True, slots=True)
 class _Query:
     """Queries about one set of subscriptions."""
 
-    def __init__(
-        self, client: BatchManagementClient, caller: Caller, subscriptions: Sequence[str], name: str, quota: Quota
-    ) -> None:
-        self._client = client
-        self._caller = caller
-        self._subscriptions = list(subscriptions)
-        self._name = name
-        self._quota = quota
+    client: BatchManagementClient
+    caller: Caller
+    subscriptions: tuple[str, ...]
+    name: str
+    quota: Quota
 
     async def pages(self, query: str) -> AsyncGenerator[Sequence[Mapping[str, object]], None]:
         """The pages of a query's result. Raises CallFailed if the result is incomplete."""
-        token: str | None = None
-        seen: set[str] = set()
+        token: object = None
+        seen = set[object]()
         count = 0
         for _ in range(MAX_PAGES):
-            async with self._quota.turn():
-                page = await self._caller.call(QUERY, self._name, partial(self._page, query, token))
-            yield page.rows
-            count += len(page.rows)
-            if page.token is None:
-                if page.truncated or count < page.total:
-                    raise _invalid(f"Resource Graph returned {count} of {page.total} rows of {self._name}")
+            async with self.quota.turn():
+                reply = await self.caller.call(QUERY, self.name, partial(self._reply, query, token))
+            data = as_list(reply.get("data"))
+            rows = [row for row in map(as_mapping, data or ()) if row is not None]
+            if data is None or len(rows) < len(data):
+                raise invalid_response("the reply of Resource Graph has no rows")
+            yield rows
+            count += len(rows)
+            token, total = reply.get("$skipToken"), reply.get("totalRecords")
+            if not token:
+                # Without a clear `false` it is unknown whether the result is complete.
+                whole = reply.get("resultTruncated") in ("false", False)
+                if not whole or (isinstance(total, int) and count < total):
+                    raise invalid_response(f"Resource Graph returned {count} of {total} rows of {self.name}")
                 return
-            token = page.token
             if token in seen:
                 break
             seen.add(token)
-        raise _invalid(f"the result for {self._name} does not end")
+        raise invalid_response(f"the result for {self.name} does not end")
 
-    async def _page(self, query: str, token: str | None) -> _Page:
+    async def _reply(self, query: str, token: object) -> Mapping[str, object]:
         options = {"$top": _ROWS, "resultFormat": "objectArray", **({"$skipToken": token} if token else {})}
-        body = {"query": query, "subscriptions": self._subscriptions, "options": options}
-        response = await self._client.send_request(HttpRequest("POST", _PATH, json=body))
+        body = {"query": query, "subscriptions": self.subscriptions, "options": options}
+        response = await self.client.send_request(HttpRequest("POST", _PATH, json=body))
         if response.status_code != _OK:
             map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
             raise HttpResponseError(response=response)
-        self._quota.note(response.headers)
-        reply = as_mapping(response.json()) or {}
-        rows = as_list(reply.get("data"))
-        objects = [row for row in map(as_mapping, rows or ()) if row is not None]
-        if rows is None or len(objects) < len(rows):
-            raise _invalid("the reply of Resource Graph has no rows")
-        total, next_token = reply.get("totalRecords"), reply.get("$skipToken")
-        return _Page(
-            objects,
-            total if isinstance(total, int) else len(rows),
-            # Without a clear `false` it is unknown whether the result is complete.
-            reply.get("resultTruncated") not in {"false", False},
-            next_token if isinstance(next_token, str) and next_token else None,
-        )
-
-
-def _listed_account(row: Mapping[str, object]) -> ListedAccount:
-    return ListedAccount.of(row.get("id"), row.get("tags"), row.get("modes"), row.get("pool"), row.get("state"))
+        self.quota.note(response.headers)
+        return as_mapping(response.json()) or {}
 
 
 def _not_visible(subscription: str) -> UnlistedScope:
@@ -205,7 +188,3 @@ def _not_visible(subscription: str) -> UnlistedScope:
         hint=f"check subscription_id, and that the identity has Microsoft.Batch/batchAccounts/read on {scope}",
     )
     return UnlistedScope(scope, record, subscription)
-
-
-def _invalid(summary: str) -> CallFailed:
-    return CallFailed(FailureRecord(kind="invalid_response", summary=summary))

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
-from typing import Protocol, cast
+from typing import Protocol
 
 from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord
+from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.arm_id import AccountId
 
 
+def invalid_response(summary: str) -> CallFailed:
+    """The failure of a call whose reply cannot be used."""
+    return CallFailed(FailureRecord(kind="invalid_response", summary=summary))
+
+
 @dataclass(frozen=True, slots=True)
 class ListedAccount:
-    """An account as a listing shows it. `modes` are the authentication modes in lower case, None if not shown."""
+    """An account as a listing shows it. `why_keyless` is why it has no usable keys; None if it has, or if that is not shown."""
 
     id: AccountId
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
-    modes: frozenset[str] | None = None
-    pool_mode: str = ""
+    why_keyless: str | None = None
     state: str = ""
 
     @classmethod
@@ -28,38 +32,22 @@ class ListedAccount:
         """Reads a reply's properties of one account. Raises CallFailed if the id is not that of a Batch account."""
         account_id = AccountId.parse(resource_id) if isinstance(resource_id, str) else None
         if account_id is None:
-            summary = "the list has an entry without the id of a Batch account"
-            raise CallFailed(FailureRecord(kind="invalid_response", summary=summary))
-        # A type in a reply is known only after its check, so the checked parts are cast.
-        tag_items = cast("Mapping[object, object]", tags).items() if isinstance(tags, Mapping) else ()
+            raise invalid_response("the list has an entry without the id of a Batch account")
         return cls(
             account_id,
-            {str(name): str(value) for name, value in tag_items},
-            _modes(tuple([_text(mode) for mode in cast("Sequence[object]", modes)]))
-            if isinstance(modes, list | tuple)
-            else None,
-            _text(pool_mode),
-            _text(state),
+            {name: str(value) for name, value in (as_mapping(tags) or {}).items()},
+            _why_keyless(modes, pool_mode),
+            state if isinstance(state, str) else "",
         )
 
-    @property
-    def why_keyless(self) -> str | None:
-        """The reason why the account has no usable keys; None if it has, or if its modes are not shown."""
-        if fold(self.pool_mode) == "usersubscription":
-            return "its pools are in UserSubscription mode, so it has no shared keys"
-        if self.modes is not None and "sharedkey" not in self.modes:
-            return "it does not allow SharedKey, so it gives no keys"
-        return None
 
-
-# Cached: there are few distinct sets, and a set is large compared with the rest of an account.
-@lru_cache(maxsize=64)
-def _modes(modes: tuple[str, ...]) -> frozenset[str]:
-    return frozenset(fold(mode) for mode in modes)
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def _why_keyless(modes: object, pool_mode: object) -> str | None:
+    if isinstance(pool_mode, str) and fold(pool_mode) == "usersubscription":
+        return "its pools are in UserSubscription mode, so it has no shared keys"
+    allowed = as_list(modes)
+    if allowed is not None and not any(isinstance(mode, str) and fold(mode) == "sharedkey" for mode in allowed):
+        return "it does not allow SharedKey, so it gives no keys"
+    return None
 
 
 @dataclass(frozen=True, slots=True)

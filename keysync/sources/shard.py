@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 
 from keysync.errors import UsageError
 from keysync.names import fold
+
+
+def rendezvous_weight(key: str, index: int) -> bytes:
+    """The weight of a shard for the account with the ARM id `key` (lower case): the shard with the highest has the account."""
+    return hashlib.blake2b(f"{index}:{key}".encode(), digest_size=16).digest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +25,12 @@ class Shard:
     count: int
 
     @classmethod
-    def parse(cls, text: str) -> Self:
+    def parse(cls, text: str, option: str = "--shard ") -> Self:
         """`I/N` with I from 0 to N-1. Raises UsageError."""
         match = re.fullmatch(r"(\d{1,6})/(\d{1,6})", text)
         if match is None or not int(match[1]) < int(match[2]):
             raise UsageError(
-                f"--shard {text}: expected I/N with I from 0 to N-1, such as 0/3, 1/3 and 2/3 for three shards"
+                f"{option}{text}: expected I/N with I from 0 to N-1, such as 0/3, 1/3 and 2/3 for three shards"
             )
         return cls(int(match[1]), int(match[2]))
 
@@ -35,8 +40,8 @@ class Shard:
 
     def has(self, resource_id: str) -> bool:
         """Whether the account with this ARM id (without regard to case) is in the shard. Each account is in exactly one shard."""
-        lowered = fold(resource_id)
-        return max(range(self.count), key=lambda index: _weight(lowered, index)) == self.index
+        key = fold(resource_id)
+        return max(range(self.count), key=lambda index: rendezvous_weight(key, index)) == self.index
 
 
 def share_of(shard: Shard | None) -> Callable[[str], bool]:
@@ -49,10 +54,6 @@ def everything(_resource_id: str) -> bool:
     return True
 
 
-def _weight(resource_id: str, index: int) -> bytes:
-    return hashlib.blake2b(f"{index}:{resource_id}".encode(), digest_size=16).digest()
-
-
 _MOST: Final = 999_999
 _SOURCES: Final = "JOB_COMPLETION_INDEX, POD_INDEX or HOSTNAME"
 
@@ -61,7 +62,8 @@ def shard_of(shard: str | None, shards: int | None, environ: Mapping[str, str]) 
     """The shard from ``--shard I/N``, from ``--shards N``, or from `environ`; None for no sharding.
 
     With a count only, the index is that of the pod: of an Indexed Job (JOB_COMPLETION_INDEX), of a StatefulSet (POD_INDEX,
-    from its label ``apps.kubernetes.io/pod-index``), or the number at the end of HOSTNAME. Raises UsageError.
+    from its label ``apps.kubernetes.io/pod-index``), or the number at the end of HOSTNAME. Raises UsageError, also if
+    KEYSYNC_SHARD and KEYSYNC_SHARDS contradict each other, since neither is more likely right.
     """
     if shard is not None and shards is not None:
         raise UsageError("--shard and --shards: give only one; --shard I/N contains both numbers")
@@ -69,25 +71,14 @@ def shard_of(shard: str | None, shards: int | None, environ: Mapping[str, str]) 
         return Shard.parse(shard)
     if shards is not None:
         return _indexed(shards, "--shards", environ)
-    shard_text, count = environ.get("KEYSYNC_SHARD", ""), environ.get("KEYSYNC_SHARDS", "")
-    if shard_text:
-        return _checked_count(_from_environment(shard_text), shard_text, count)
-    return _indexed(_number("KEYSYNC_SHARDS", count), "KEYSYNC_SHARDS", environ) if count else None
-
-
-def _from_environment(text: str) -> Shard:
-    try:
-        return Shard.parse(text)
-    except UsageError as error:
-        raise UsageError(str(error).replace("--shard ", "KEYSYNC_SHARD=", 1)) from None
-
-
-def _checked_count(shard: Shard, shard_text: str, count: str) -> Shard:
-    """`shard` if KEYSYNC_SHARDS does not contradict it. Raises UsageError, since neither number is more likely right."""
-    if count and _number("KEYSYNC_SHARDS", count) != shard.count:
-        problem = f"KEYSYNC_SHARD={shard_text} and KEYSYNC_SHARDS={count} contradict each other: are there {shard.count} shards or {count}?"
+    text, count = environ.get("KEYSYNC_SHARD", ""), environ.get("KEYSYNC_SHARDS", "")
+    if not text:
+        return _indexed(_number("KEYSYNC_SHARDS", count), "KEYSYNC_SHARDS", environ) if count else None
+    parsed = Shard.parse(text, "KEYSYNC_SHARD=")
+    if count and _number("KEYSYNC_SHARDS", count) != parsed.count:
+        problem = f"KEYSYNC_SHARD={text} and KEYSYNC_SHARDS={count} contradict each other: are there {parsed.count} shards or {count}?"
         raise UsageError(f"{problem} KEYSYNC_SHARD contains both numbers; unset KEYSYNC_SHARDS, or use the same number")
-    return shard
+    return parsed
 
 
 def _number(name: str, text: str) -> int:
@@ -99,21 +90,15 @@ def _number(name: str, text: str) -> int:
 def _indexed(count: int, option: str, environ: Mapping[str, str]) -> Shard:
     if not 1 <= count <= _MOST:
         raise UsageError(f"{option}={count}: expected the number of shards, 1 or more")
-    numbered = next(_indices(environ), None)
-    if numbered is None:
+    numbers = {name: environ.get(name, "") for name in ("JOB_COMPLETION_INDEX", "POD_INDEX")}
+    ordinal = re.search(r"-([0-9]{1,6})$", environ.get("HOSTNAME", ""))
+    numbers["HOSTNAME"] = ordinal[1] if ordinal is not None else ""
+    source = next((name for name, text in numbers.items() if text), None)
+    if source is None:
         raise UsageError(
             f"{option}={count}: the index of this shard is unknown. None of {_SOURCES} has it; or give --shard I/N"
         )
-    source, index = numbered
+    index = _number(source, numbers[source])
     if index >= count:
         raise UsageError(f"{source}={environ[source]}: {option}={count} has the shards 0 to {count - 1}")
     return Shard(index, count)
-
-
-def _indices(environ: Mapping[str, str]) -> Iterator[tuple[str, int]]:
-    for name in ("JOB_COMPLETION_INDEX", "POD_INDEX"):
-        if environ.get(name):
-            yield name, _number(name, environ[name])
-    ordinal = re.search(r"-([0-9]{1,6})$", environ.get("HOSTNAME", ""))
-    if ordinal is not None:
-        yield "HOSTNAME", int(ordinal[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from keysync.sources.interface import AccountKeys, KeyName, KeySource
+from keysync.sources.interface import AccountKeys, KeySource
 
 
 class SingleFlightSource:
@@ -15,15 +15,12 @@ class SingleFlightSource:
     """
 
     def __init__(self, inner: KeySource, callers: int) -> None:
+        self.key_names = inner.key_names
+        self.probe = inner.probe
         self._inner = inner
         self._remaining = callers
         self._call: asyncio.Task[AccountKeys] | None = None
         self._waiting = 0
-
-    @property
-    def key_names(self) -> tuple[KeyName, ...]:
-        """The key names of the account."""
-        return self._inner.key_names
 
     async def get_keys(self) -> AccountKeys:
         """The keys as of the first call. Raises CallFailed."""
@@ -41,7 +38,3 @@ class SingleFlightSource:
                 self._call = None  # a later caller starts a new call
             if self._remaining <= 0:
                 self._call = None
-
-    async def probe(self) -> None:
-        """Reads the account without its keys. Raises CallFailed."""
-        await self._inner.probe()

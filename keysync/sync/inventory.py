@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
 import structlog
 
-from keysync.config.model import Account, Config
+from keysync.config.model import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural
-from keysync.sources.discovery import Discovery, DiscoveryResult
+from keysync.sources.discovery import Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
@@ -26,59 +26,27 @@ LoggedProblem: TypeAlias = tuple[object, ...]
 _MAX_NAMED: Final = 20  # accounts in a message
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory(DiscoveryResult):
-    """The accounts that a configuration covers, in the shard that `Discovery` was opened for: configured ones, then discovered ones."""
-
-    @property
-    def refused(self) -> tuple[SkippedAccount, ...]:
-        """The skipped accounts that need an action by the user."""
-        return tuple(account for account in self.skipped if account.refused)
-
-
 async def resolve(
-    config: Config, discovery: Discovery, stop: asyncio.Event | None = None, logged: set[LoggedProblem] | None = None
+    discovery: Discovery, stop: asyncio.Event | None = None, logged: set[LoggedProblem] | None = None
 ) -> Inventory:
     """Lists the entries of `discover` that are due, and logs what failed. Never raises for a failure of Azure.
 
     A problem in `logged` is not logged again; the set is updated. After a `stop`, the inventory has only the configured accounts,
     and is not complete.
     """
-    if not config.discover:
-        return static_only(config, discovery)
-    listing = await _list(discovery, stop)
-    inventory = Inventory(
-        accounts=(*discovery.listed, *listing.accounts),
-        skipped=listing.skipped,
-        complete=listing.complete,
-        problems=listing.problems,
-        warnings=listing.warnings,
-        entries=listing.entries,
-        others=listing.others,
-        unserved=listing.unserved,
-    )
-    _log(inventory, set[LoggedProblem]() if logged is None else logged)
-    return inventory
-
-
-def static_only(config: Config, discovery: Discovery) -> Inventory:
-    """The inventory without a listing: the configured accounts."""
-    return Inventory(discovery.listed, complete=not config.discover, others=discovery.others)
-
-
-async def _list(discovery: Discovery, stop: asyncio.Event | None) -> DiscoveryResult:
-    if stop is None:
-        return await discovery.list()
     listing = asyncio.create_task(discovery.list(), name="discovery")
     try:
-        await wait_for([listing], stop, None)
+        await wait_for([listing], stop or asyncio.Event(), None)
         if listing.done():
-            return listing.result()
+            inventory = listing.result()
+        else:
+            record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
+            inventory = replace(discovery.static, problems=(Problem("discover", record, 0),))
     finally:
         listing.cancel()
         await asyncio.gather(listing, return_exceptions=True)
-    record = FailureRecord(kind="timeout", summary="interrupted before the accounts were listed")
-    return DiscoveryResult(complete=False, problems=(Problem("discover", record, 0),))
+    _log(inventory, set[LoggedProblem]() if logged is None else logged)
+    return inventory
 
 
 def _log(inventory: Inventory, logged: set[LoggedProblem]) -> None:

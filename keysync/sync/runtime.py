@@ -15,12 +15,12 @@ from keysync.failures import FailureTranslator
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Discovery
+from keysync.sources.discovery import Discovery, Inventory
 from keysync.sources.interface import KeySources
 from keysync.sources.shard import Shard, everything, share_of
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
-from keysync.sync.inventory import Inventory, preflight
+from keysync.sync.inventory import preflight
 from keysync.sync.items import ItemFactory, Selection, WorkItems, limits_of, one_each, served_names
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight

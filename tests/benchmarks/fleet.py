@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from keysync.sources.shard import Shard, _weight
+from keysync.sources.shard import Shard, rendezvous_weight
 from tests.benchmarks import bounds
 from tests.benchmarks.azure import Running, duration, running
 from tests.benchmarks.fleets import Fleet, write_config
@@ -48,7 +48,7 @@ class ShardedRun:
 
 def owner_of(resource_id: str, count: int) -> int:
     """The index of an account's shard, by the rule of `Shard.has`, but without a call for each shard."""
-    return max(range(count), key=lambda index: _weight(resource_id.lower(), index))
+    return max(range(count), key=lambda index: rendezvous_weight(resource_id.lower(), index))
 
 
 def shares(fleet: Fleet, count: int) -> Sequence[int]:

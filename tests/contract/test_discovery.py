@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 
 from keysync.emulator import Emulator, EmulatorData, Fault
-from keysync.sources.discovery import DiscoveryResult
-from keysync.sync.inventory import Inventory
+from keysync.sources.discovery import Inventory
 from keysync.sync.run import run_sync
 from tests.support import runtimes
 from tests.support.settings import config_of
@@ -29,7 +28,7 @@ class World:
     azure: Emulator
     runtime: Any
 
-    async def list(self) -> DiscoveryResult:
+    async def list(self) -> Inventory:
         return await self.runtime.discovery.list()
 
 
@@ -86,7 +85,7 @@ def open_world(monkeypatch: pytest.MonkeyPatch) -> Opener:
     return opened
 
 
-def names(listing: DiscoveryResult) -> list[str]:
+def names(listing: Inventory) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -333,7 +332,7 @@ async def shown(world: World) -> dict[str, str]:
     """Secret to outcome (or the kind of the failure) of a run over all covered accounts."""
     listing = await world.list()
     runtime = world.runtime
-    await runtime.cover(Inventory((*runtime.discovery.listed, *listing.accounts)))
+    await runtime.cover(listing)
     report = await run_sync(runtime.make_run(runtime.accounts))
     return {one.ref.secret: one.error.kind if one.error else one.outcome for one in report.results}
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
 
 from keysync.config import models
-from keysync.config.model import Config, Discover, LeaderElection
+from keysync.config.model import Account, Config, Discover, LeaderElection
+
+_ANY_ENTRY: Final = {"subscription_id": "00000000-0000-0000-0000-000000000000", "vaults": ["main"]}
 
 
 def config_of(document: Mapping[str, Any]) -> Config:
@@ -24,3 +28,13 @@ def election_of(**given: Any) -> LeaderElection:  # keys of the file
     """The settings under `leader_election`."""
     settings: LeaderElection = models.LeaderElection(**given).plain()
     return settings
+
+
+def discovery_config(
+    vaults: Mapping[str, str], entries: Sequence[Discover], listed: Sequence[Account] = (), account_seconds: float = 120
+) -> Config:
+    """A configuration with these vaults (name to URL), `discover` entries and accounts under `accounts`."""
+    document = {"vaults": {name: {"url": url} for name, url in vaults.items()}, "discover": [_ANY_ENTRY]}
+    config = config_of(document)
+    timeouts = replace(config.timeouts, account=timedelta(seconds=account_seconds))
+    return replace(config, discover=tuple(entries), accounts=tuple(listed), timeouts=timeouts)

@@ -9,7 +9,7 @@ import pytest
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
-from keysync.sync.inventory import resolve, static_only
+from keysync.sync.inventory import resolve
 from keysync.sync.orphans import OrphanSearch
 from keysync.sync.runtime import Shared
 from tests.support.runtimes import opened
@@ -45,9 +45,9 @@ async def test_listed_accounts_are_sharded() -> None:
     assert 0 < len(mine) < len(NAMES)
     given = config(orphans="disable")
     async with opened(given, Shared(Redactor(), shard=SHARD)) as (_, runtime):
-        inventory = await resolve(given, runtime.discovery)
+        inventory = await resolve(runtime.discovery)
         assert [account.name for account in inventory.accounts] == mine
-        for known in (inventory, static_only(given, runtime.discovery)):
+        for known in (inventory, runtime.discovery.static):
             await runtime.cover(known)
             search = runtime.orphan_search()
             assert isinstance(search, OrphanSearch)
@@ -61,6 +61,6 @@ async def test_without_a_shard_every_account_is_served() -> None:
     """No account belongs to another shard."""
     given = config()
     async with opened(given) as (_, runtime):
-        inventory = await resolve(given, runtime.discovery)
+        inventory = await resolve(runtime.discovery)
     assert inventory.accounts == given.accounts
     assert inventory.origins == {}

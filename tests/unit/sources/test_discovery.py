@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,9 +14,9 @@ from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
-from keysync.sources.discovery import Discovery, DiscoveryResult
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope
-from tests.support.settings import discover_of
+from keysync.sources.discovery import Discovery, Inventory
+from keysync.sources.listing import AccountLister, ListedAccount, ListingPage, ListingScope, UnlistedScope
+from tests.support.settings import discover_of, discovery_config
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net"}
@@ -73,18 +73,19 @@ def entry(*subscriptions: str, **more: Any) -> Discover:
     return discover_of(**{"subscriptions": list(subscriptions), "vaults": ["main"], **more})
 
 
-def make(lister: FakeLister, *entries: Discover, listed: Sequence[Account] = (), **more: Any) -> Discovery:
-    return Discovery(
-        entries,
-        {"list": lister},
-        AzureFailureTranslator(Redactor()),
-        listed=listed,
-        vaults=VAULTS,
-        **{"seconds": 5, **more},
-    )
+def make(
+    listers: FakeLister | Mapping[str, AccountLister],
+    *entries: Discover,
+    listed: Sequence[Account] = (),
+    seconds: float = 5,
+    **more: Any,
+) -> Discovery:
+    config = discovery_config(VAULTS, entries, listed, account_seconds=seconds)
+    listers = {"list": listers} if isinstance(listers, FakeLister) else listers
+    return Discovery(config, listers, AzureFailureTranslator(Redactor()), **more)
 
 
-def names(listing: DiscoveryResult) -> list[str]:
+def names(listing: Inventory) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -200,7 +201,8 @@ async def test_an_account_under_accounts_is_not_discovered_again() -> None:
     lister.put(A, ["Alpha", "beta"])
     mine = Account(subscription_id=A, resource_group="RG", name="alpha", vaults=("west",))
     listing = await make(lister, entry(A), listed=[mine]).list()
-    assert names(listing) == ["beta"]
+    assert names(listing) == ["alpha", "beta"]
+    assert listing.accounts[0] is mine
     assert not listing.skipped
 
 
@@ -228,7 +230,7 @@ async def test_a_failure_does_not_move_an_account_to_another_entrys_vaults(first
     up.put(A, ["alpha"])
     entries = [entry(A, vaults=["west"], **first), entry(A, via="resource_graph")]
     routes = {"list": down, "resource_graph": up}
-    listing = await Discovery(entries, routes, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS).list()
+    listing = await make(routes, *entries).list()
     assert [account.vaults for account in listing.accounts] == [(vault,)]
 
 
@@ -242,7 +244,7 @@ async def test_conflicts_across_entries_are_refused() -> None:
     assert listing.accounts == ()
     assert [(one.entry, one.refused) for one in listing.skipped] == [(0, True), (1, True)]
     assert listing.complete
-    lister.put(B, ["alpha"], pool_mode="UserSubscription")
+    lister.put(B, ["alpha"], why_keyless="its pools are its users'")
     listing = await discovery.list()
     assert names(listing) == ["alpha"]
     assert [(one.entry, one.refused) for one in listing.skipped] == [(1, False)]
@@ -258,7 +260,7 @@ async def test_an_unchanged_account_keeps_its_object_and_spelling() -> None:
     lister.pages[A] = [[ListedAccount(AccountId(A.upper(), "RG", "Alpha"))]]
     (again,) = (await discovery.list()).accounts
     assert again.resource_id == first.resource_id
-    lister.pages[A] = [[ListedAccount(AccountId(A, "rg", "alpha"), pool_mode="UserSubscription")]]
+    lister.pages[A] = [[ListedAccount(AccountId(A, "rg", "alpha"), why_keyless="its pools are its users'")]]
     assert (await discovery.list()).accounts == ()
 
 
@@ -269,7 +271,7 @@ async def test_an_account_that_moves_to_another_entry_keeps_its_spelling() -> No
     two.pages[A] = [[ListedAccount(AccountId(A, "RG", "ALPHA"))]]
     routes = {"list": one, "resource_graph": two}
     entries = [entry(A), entry(A, via="resource_graph", vaults=["west"])]
-    discovery = Discovery(entries, routes, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS)
+    discovery = make(routes, *entries)
     (first,) = (await discovery.list()).accounts
     one.put(A, [])
     (moved,) = (await discovery.list()).accounts
@@ -364,8 +366,7 @@ async def test_only_the_unlisted_subscription_keeps_its_accounts() -> None:
         def scopes(self, _entry: Discover) -> Sequence[ListingScope]:
             return [both]
 
-    entries = [entry(A, B)]
-    discovery = Discovery(entries, {"list": OneScope()}, AzureFailureTranslator(Redactor()), listed=(), vaults=VAULTS)
+    discovery = make({"list": OneScope()}, entry(A, B))
     lister.pages["both"] = [rows]
     await discovery.list()
     lister.pages["both"] = [[]]

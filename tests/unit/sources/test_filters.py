@@ -73,7 +73,7 @@ def test_other_special_characters_are_plain_text(pattern: str) -> None:
 )
 def test_all_filters_must_match(filters: dict[str, Any], matches: bool) -> None:
     """Tag names are compared without regard to case, tag values with it, like Resource Manager does."""
-    assert AccountFilter(entry(**filters)).matches(row(tags={"Keysync": "yes", "team": "fx"})) is matches
+    assert AccountFilter(0, entry(**filters)).matches(row(tags={"Keysync": "yes", "team": "fx"})) is matches
 
 
 @pytest.mark.parametrize(
@@ -83,13 +83,15 @@ def test_all_filters_must_match(filters: dict[str, Any], matches: bool) -> None:
         ({"state": "deleting"}, "not provisioned: its state is deleting"),
         ({"state": "Invalid"}, "not provisioned: its state is Invalid"),
         ({"pool_mode": "UserSubscription"}, "UserSubscription mode"),
-        ({"modes": frozenset({"aad"})}, "does not allow SharedKey"),
-        ({"modes": frozenset[str]()}, "does not allow SharedKey"),
+        ({"modes": ["AAD"]}, "does not allow SharedKey"),
+        ({"modes": [7]}, "does not allow SharedKey"),
+        ({"modes": []}, "does not allow SharedKey"),
     ],
 )
 def test_an_account_without_keys_is_skipped(traits: dict[str, Any], reason: str) -> None:
     """The reason is reported. It is no refusal, since no action is needed."""
-    found = skipped(row(**traits))
+    shown = {"tags": {}, "modes": ["SharedKey"], "pool_mode": "BatchService", "state": "Succeeded", **traits}
+    found = skipped(ListedAccount.of(row().id.resource_id, **shown))
     assert reason in found.reason
     assert not found.refused
 
@@ -103,7 +105,7 @@ def test_an_account_is_covered_after_a_failed_operation(state: str) -> None:
 def test_an_account_gets_the_settings_of_its_entry() -> None:
     """Properties missing from a listing are no reason to skip an account."""
     account = judged(
-        row(modes=None, state="", pool_mode=""),
+        ListedAccount.of(row().id.resource_id, None, None, None, None),
         secrets={"primary": "{resource_group}-{account}", "secondary": None},
         credential={"type": "azure_cli"},
         schedule={"every": "1h"},
@@ -193,7 +195,7 @@ def test_a_filter_without_a_match_is_named(
     filters: dict[str, Any], rows: list[ListedAccount], warnings: list[str]
 ) -> None:
     """It is probably a typing mistake, so the warning names the filter."""
-    account_filter, counts = AccountFilter(entry(**filters)), Counter[str]()
+    account_filter, counts = AccountFilter(3, entry(**filters)), Counter[str]()
     for each in rows:
         account_filter.matches(each, counts)
-    assert list(account_filter.warnings(counts, 3)) == warnings
+    assert list(account_filter.warnings(counts)) == warnings

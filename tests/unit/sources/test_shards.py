@@ -16,13 +16,12 @@ from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
 from keysync.sources.arm_id import AccountId
-from keysync.sources.discovered_account import DiscoveredAccount
-from keysync.sources.discovery import Discovery, DiscoveryResult
+from keysync.sources.conflicts import OtherShardSecrets
+from keysync.sources.discovery import DiscoveredAccount, Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
-from keysync.sources.other_shards import OtherShardSecrets
 from keysync.sources.shard import everything
-from tests.support.settings import discover_of
+from tests.support.settings import discover_of, discovery_config
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
 MAIN, WEST = "https://a.vault.azure.net", "https://w.vault.azure.net"
@@ -74,11 +73,11 @@ class FakeShard:
 def make(
     lister: FakeLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
 ) -> Discovery:
-    translator = AzureFailureTranslator(Redactor())
-    return Discovery(entries, {"list": lister}, translator, listed=listed, vaults=VAULTS, mine=mine or everything)
+    config = discovery_config(VAULTS, entries, listed)
+    return Discovery(config, {"list": lister}, AzureFailureTranslator(Redactor()), mine=mine or everything)
 
 
-def names(listing: DiscoveryResult) -> list[str]:
+def names(listing: Inventory) -> list[str]:
     return [account.name for account in listing.accounts]
 
 
@@ -105,8 +104,8 @@ async def test_accounts_of_other_shards_are_not_kept() -> None:
     assert listing.skipped == ()
     kept = reachable(discovery)
     assert [one.name for one in kept if isinstance(one, Account)] == ["mine"]
-    assert not any(isinstance(one, (ListedAccount, SkippedAccount)) for one in kept)
-    assert sorted(one.name for one in kept if isinstance(one, DiscoveredAccount)) == [
+    assert not any(isinstance(one, SkippedAccount) for one in kept)
+    assert sorted(one.listed.id.name for one in kept if isinstance(one, DiscoveredAccount)) == [
         "bare",
         "mine",
         *(f"other{n}" for n in range(5)),
@@ -121,7 +120,7 @@ async def test_the_shard_of_an_account_is_computed_once() -> None:
     lister.accounts[A] = [row("alpha", state="Creating")]
     lister.down = frozenset({A})
     await discovery.list()
-    lister.accounts[A], lister.down = [row("alpha"), row("beta", pool_mode="UserSubscription")], frozenset()
+    lister.accounts[A], lister.down = [row("alpha"), row("beta", why_keyless="its pools are its users'")], frozenset()
     await discovery.list()
     assert sorted(shard.calls) == [row("alpha").id.resource_id, row("beta").id.resource_id]
 
@@ -149,8 +148,8 @@ async def test_an_account_under_accounts_of_another_shard_wins() -> None:
     """It is not in this shard, but its secrets are its own."""
     listed = Account(subscription_id=B, resource_group="rg", name="alpha", vaults=("main",))
     discovery = make(FakeLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A))
-    assert discovery.listed == ()
-    assert discovery.others.contains(MAIN, "alpha-primary-key")
+    assert discovery.static.accounts == ()
+    assert discovery.static.others.contains(MAIN, "alpha-primary-key")
     listing = await discovery.list()
     assert listing.accounts == ()
     (refused,) = listing.skipped
@@ -185,7 +184,7 @@ async def test_a_new_configuration_inherits_accounts_of_other_shards() -> None:
     later = make(lister, entry(B), entry(A), mine=FakeShard(frozenset({"alpha"})))
     later.inherit(earlier)
     listing = await later.list()
-    assert (names(listing), listing.entries, listing.problems[1].kept) == (["alpha"], (1,), 2)
+    assert (names(listing), [*listing.origins.values()], listing.problems[1].kept) == (["alpha"], [1], 2)
     assert listing.others.contains(MAIN, "beta-primary-key")
 
 
@@ -209,14 +208,14 @@ def test_union_with_the_names_of_other_shards() -> None:
     assert OtherShardSecrets().union(MAIN, {"own"}) == {"own"}
     listed = Account(subscription_id=A, resource_group="rg", name="Alpha", vaults=("main",))
     discovery = make(FakeLister(), listed=[listed], mine=FakeShard(frozenset()))
-    both = discovery.others.union(MAIN, {"own"})
+    both = discovery.static.others.union(MAIN, {"own"})
     assert [name in both for name in ("own", "alpha-primary-key", "ALPHA-secondary-key", "beta")] == [
         True,
         True,
         True,
         False,
     ]
-    assert "alpha-primary-key" not in discovery.others.union(WEST, ())
+    assert "alpha-primary-key" not in discovery.static.others.union(WEST, ())
 
 
 rows = st.lists(
@@ -259,13 +258,13 @@ async def test_the_shards_together_equal_the_whole(
         lister.accounts = {one: [each for each in accounts if each.id.subscription == one] for one in (A, B)}
         lister.down = down
         expected, (one, other) = await whole.list(), [await shard.list() for shard in shards]
-        assert sorted((*one.accounts, *other.accounts), key=_id) == list(expected.accounts)
+        assert sorted((*one.accounts, *other.accounts), key=_id) == sorted(expected.accounts, key=_id)
         assert sorted((*one.skipped, *other.skipped), key=_id) == list(expected.skipped)
         assert {**one.origins, **other.origins} == expected.origins
         assert one.problems == other.problems == expected.problems
         assert (one.warnings, one.complete) == (expected.warnings, expected.complete)
-        for listing, beside, shard in ((one, other, shards[1]), (other, one, shards[0])):
-            written = _written((*beside.accounts, *shard.listed))
+        for listing, beside in ((one, other), (other, one)):
+            written = _written(beside.accounts)
             assert all(
                 listing.others.contains(*place) == (place in written) for place in _written(expected.accounts) | written
             )

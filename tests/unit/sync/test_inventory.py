@@ -9,10 +9,11 @@ import pytest
 from keysync.config.model import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
+from keysync.sources.discovery import Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
-from keysync.sync.inventory import Inventory, preflight, selected
+from keysync.sync.inventory import preflight, selected
 
 SUB = "11111111-2222-3333-4444-555555555555"
 

@@ -9,10 +9,9 @@ import pytest
 
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Discovery
+from keysync.sources.discovery import Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.shard import Shard
-from keysync.sync.inventory import Inventory
 from keysync.sync.items import Selection
 from keysync.sync.run import run_sync
 from keysync.sync.runtime import Runtime, Shared
@@ -45,14 +44,13 @@ async def runtime_of(config: Config, shared: Shared | None = None) -> Runtime:
     async def open_target(_name: str) -> Any:
         return MemoryVault(shared.fingerprinter)
 
-    vaults = {name: vault.url for name, vault in config.vaults.items()}
     runtime = Runtime(
         config,
         shared,
         MemorySources(),
         {},
         open_target,
-        Discovery((), {}, translator, listed=config.accounts, vaults=vaults),
+        Discovery(config, {}, translator),
         MemoryDirectory,
         translator,
         lambda: (),
