@@ -185,7 +185,7 @@ async def _open_notifier(
         installation=config.owner,
         redact=redactor.redact,
         drain_seconds=config.timeouts.shutdown.total_seconds() * _EVENTS,
-        observer=metrics,
+        count=metrics.notified,
     )
     return await stack.enter_async_context(notifier)
 

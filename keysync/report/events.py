@@ -23,20 +23,6 @@ class ItemEvent:
     name: EventName
     result: Result
 
-    def to_dict(self) -> dict[str, Any]:
-        """The event's fields about the item, as documented."""
-        result, ref = self.result, self.result.ref
-        return {
-            "account": ref.account,
-            "vault": ref.vault,
-            "secret": ref.secret,
-            "key": ref.key,
-            "outcome": result.outcome,
-            "verdict": getattr(result, "verdict", None),
-            "reason": result.reason,
-            "error": _error(result),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class StopEvent:
@@ -45,11 +31,6 @@ class StopEvent:
     name: EventName
     checksum: str
     reason: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The event's fields about the stop, as documented. Fields about an item are None."""
-        no_item = dict.fromkeys(("account", "vault", "secret", "key", "outcome", "verdict"))
-        return {**no_item, "reason": self.reason, "error": None, "checksum": self.checksum}
 
 
 Event: TypeAlias = ItemEvent | StopEvent
@@ -94,25 +75,21 @@ def stop_transitions(before: str | None, report: Report) -> tuple[tuple[StopEven
 
 
 def describe(event: Event, *, identity: str, moment: datetime, run_id: str, installation: str | None) -> dict[str, Any]:
-    """The event in the form of docs/notifications.md; `moment` in UTC."""
-    return {
+    """The event in the form of docs/notifications.md; `moment` in UTC. Fields about an item are None for a stop."""
+    fields: dict[str, Any] = {
         "id": identity,
         "time": moment.strftime("%Y-%m-%dT%H:%M:%SZ"),
         "event": event.name,
         "installation": installation,
         "run_id": run_id,
-        **event.to_dict(),
+        **dict.fromkeys(("account", "vault", "secret", "key", "outcome", "verdict", "reason", "error")),
     }
-
-
-def _error(result: Result) -> dict[str, Any] | None:
-    error = result.error
-    if error is None:
-        return None
-    return {
-        "kind": error.kind,
-        "http_status": error.http_status,
-        "code": error.code,
-        "request_id": error.request_id,
-        "hint": error.hint,
-    }
+    if isinstance(event, StopEvent):
+        return {**fields, "reason": event.reason, "checksum": event.checksum}
+    result, ref, error = event.result, event.result.ref, event.result.error
+    fields |= {"account": ref.account, "vault": ref.vault, "secret": ref.secret, "key": ref.key}
+    fields |= {"outcome": result.outcome, "verdict": result.verdict, "reason": result.reason}
+    if error is not None:
+        names = ("kind", "http_status", "code", "request_id", "hint")
+        fields["error"] = {name: getattr(error, name) for name in names}
+    return fields

@@ -6,6 +6,7 @@ import platform
 from collections import Counter as TallyOf
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -26,6 +27,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no
 
 # Read-only accounts have the outcomes of a plan: changes that were not made.
 _OUT_OF_SYNC: Final = BAD | WRITES | {"skipped"}
+_REMOVED: Final = frozenset({"disabled", "deleted"})
 
 OVERDUE: Final = "keysync_run_overdue_timestamp_seconds"
 OVERDUE_HELP: Final = "When a run becomes overdue: three intervals after the latest run, or at its deadline."
@@ -33,47 +35,26 @@ OVERDUE_HELP: Final = "When a run becomes overdue: three intervals after the lat
 # From a run without changes to one that waits for an account until its deadline (`timeouts.account`) and then writes.
 _BUCKETS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
 
-# Series with known labels start at 0, so that a rate shows the first event.
-_RUNS: Final[tuple[RunResult, ...]] = ("success", "failed", "stopped", "interrupted")
-_NOTIFICATIONS: Final = ("sent", "failed", "dropped")
-_SERVICES: Final = ("batch", "key_vault")
-_SKIPPED: Final = ("busy", "backing_off")
-_RELOADS: Final = ("success", "refused")
-
-_REMOVED: Final = frozenset({"disabled", "deleted"})
-
 
 class _LastSuccess(Collector):
-    """A gauge with one series for each account. It stores a number each; the library's gauge stores an object with a lock."""
+    """A gauge with one series for each account. It stores a number each; the library's gauge stores an object with a lock.
+
+    `times` are seconds since 1970, by ARM id; None for an account without a success.
+    """
 
     def __init__(self) -> None:
-        self._times: dict[str, float | None] = {}
-        self._is_limited = False
-
-    def cover(self, accounts: Iterable[str]) -> None:
-        """Limits the series to `accounts`. Before the first call, each noted account has a series."""
-        self._times = {account: self._times.get(account) for account in accounts}
-        self._is_limited = True
-
-    def note(self, account: str, time: float) -> None:
-        """Records a success at `time`, in seconds since 1970."""
-        # An account whose orphaned secrets were removed is no longer covered.
-        if not self._is_limited or account in self._times:
-            self._times[account] = time
+        self.times: dict[str, float | None] = {}
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         """The gauge without series, from which the registry learns its name."""
-        yield GaugeMetricFamily(
-            "keysync_account_last_success_timestamp_seconds",
-            "When all secrets of the account were last in sync.",
-            labels=["account"],
-        )
+        documentation = "When all secrets of the account were last in sync."
+        yield GaugeMetricFamily("keysync_account_last_success_timestamp_seconds", documentation, labels=["account"])
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
         """The gauge with its series."""
         (gauge,) = self.describe()
         # A copy, since a scrape may run in another thread.
-        for account, time in list(self._times.items()):
+        for account, time in list(self.times.items()):
             if time is not None:
                 gauge.add_metric([account], time)
         yield gauge
@@ -81,113 +62,64 @@ class _LastSuccess(Collector):
 
 class _LogLinesDropped(Collector):
     def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily(
-            "keysync_log_lines_dropped", "Log lines that stderr did not accept.", log_stream.dropped()
-        )
+        documentation = "Log lines that stderr did not accept."
+        yield CounterMetricFamily("keysync_log_lines_dropped", documentation, log_stream.dropped())
 
 
 class Metrics:
-    """The metrics in `registry`. It is a `RunObserver` and a `NotifyObserver`; `called` is a `CallObserver`."""
+    """The metrics in `registry`. It is a `RunObserver`; `called` is a `CallObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
+        self._accounts: frozenset[str] | None = None
         self._vaults: frozenset[str] | None = None
-        self._of_runs(registry)
-        self._of_calls(registry)
-        self._of_configuration(registry)
-        self._of_daemon(registry)
-
-    def _of_runs(self, registry: CollectorRegistry) -> None:
-        self._runs = Counter(
-            "keysync_runs", "Runs by result: success, failed, stopped or interrupted.", ["result"], registry=registry
-        )
-        _begin(self._runs, _RUNS)
-        self._last_run = Gauge(
-            "keysync_last_run_timestamp_seconds",
-            "When a run last ended with this result.",
-            ["result"],
-            registry=registry,
-        )
-        self._duration = Histogram(
-            "keysync_run_duration_seconds", "Duration of a run.", buckets=_BUCKETS, registry=registry
-        )
-        self._outcomes = Counter(
-            "keysync_secret_outcomes", "Outcomes of secrets in runs.", ["vault", "outcome"], registry=registry
-        )
-        self._verdicts = Counter(
-            "keysync_secret_verdicts",
-            "Verdicts of secrets in runs, by comparison with both current keys.",
-            ["vault", "verdict"],
-            registry=registry,
-        )
-        self._both_changed = Counter(
-            "keysync_both_keys_changed",
-            "Accounts of which both keys had changed since the last run.",
-            ["vault"],
-            registry=registry,
-        )
         self._last_success = _LastSuccess()
         registry.register(self._last_success)
-        self._orphans = Gauge(
-            "keysync_orphans",
-            "Secrets without an account that wait to be removed, by the latest complete search.",
-            ["vault"],
-            registry=registry,
-        )
-
-    def _of_calls(self, registry: CollectorRegistry) -> None:
-        self._requests = Counter(
-            "keysync_azure_requests",
-            "Calls to Azure; each attempt counts.",
-            ["service", "operation", "status"],
-            registry=registry,
-        )
-        self._throttled = Counter(
-            "keysync_azure_throttled", "Calls that Azure answered with 429.", ["service"], registry=registry
-        )
-        _begin(self._throttled, _SERVICES)
-
-    def _of_configuration(self, registry: CollectorRegistry) -> None:
-        self._interval = Gauge(
-            "keysync_schedule_interval_seconds",
-            "The shortest time between two planned runs.",
-            registry=registry,
-        )
-        self._shards = Gauge("keysync_shards", "The number of shards.", registry=registry)
-        info = "The shard of this process: always 1. Without shards `index` is empty."
-        self._shard_info = Gauge("keysync_shard_info", info, ["index", "count"], registry=registry)
-        self._expiry = Gauge(
-            "keysync_credential_expiry_timestamp_seconds",
-            "When the certificate of a credential expires; unknown for a client secret.",
-            ["credential"],
-            registry=registry,
-        )
-
-    def _of_daemon(self, registry: CollectorRegistry) -> None:
-        self._skipped = Counter(
-            "keysync_accounts_skipped",
-            "Accounts that were due but skipped in a run: busy in an earlier run, or backing off after failures.",
-            ["reason"],
-            registry=registry,
-        )
-        _begin(self._skipped, _SKIPPED)
-        self._reloads = Counter(
-            "keysync_config_reloads",
-            "Reloads of a changed configuration: success or refused.",
-            ["result"],
-            registry=registry,
-        )
-        _begin(self._reloads, _RELOADS)
-        self._notifications = Counter(
-            "keysync_notifications", "Events for the webhook: sent, failed or dropped.", ["result"], registry=registry
-        )
-        _begin(self._notifications, _NOTIFICATIONS)
         registry.register(_LogLinesDropped())
-        build = Gauge(
-            "keysync_build_info",
-            "The running versions of keysync and Python; always 1.",
-            ["version", "python"],
-            registry=registry,
+        self._define_counters(partial(Counter, registry=registry))
+        self._define_gauges(partial(Gauge, registry=registry))
+        duration = "Duration of a run."
+        self._duration = Histogram("keysync_run_duration_seconds", duration, buckets=_BUCKETS, registry=registry)
+
+    def _define_counters(self, counter: partial[Counter]) -> None:
+        # Series with known labels start at 0, so that a rate shows the first event.
+        self._runs = counter("keysync_runs", "Runs by result: success, failed, stopped or interrupted.", ["result"])
+        _begin(self._runs, ("success", "failed", "stopped", "interrupted"))
+        outcomes = "Outcomes of secrets in runs."
+        self._outcomes = counter("keysync_secret_outcomes", outcomes, ["vault", "outcome"])
+        verdicts = "Verdicts of secrets in runs, by comparison with both current keys."
+        self._verdicts = counter("keysync_secret_verdicts", verdicts, ["vault", "verdict"])
+        both_changed = "Accounts of which both keys had changed since the last run."
+        self._both_changed = counter("keysync_both_keys_changed", both_changed, ["vault"])
+        requests = "Calls to Azure; each attempt counts."
+        self._requests = counter("keysync_azure_requests", requests, ["service", "operation", "status"])
+        throttled = "Calls that Azure answered with 429."
+        self._throttled = counter("keysync_azure_throttled", throttled, ["service"])
+        _begin(self._throttled, ("batch", "key_vault"))
+        skipped = "Accounts that were due but skipped in a run: busy in an earlier run, or backing off after failures."
+        self._skipped = counter("keysync_accounts_skipped", skipped, ["reason"])
+        _begin(self._skipped, ("busy", "backing_off"))
+        reloads = "Reloads of a changed configuration: success or refused."
+        self._reloads = counter("keysync_config_reloads", reloads, ["result"])
+        _begin(self._reloads, ("success", "refused"))
+        notifications = "Events for the webhook: sent, failed or dropped."
+        self._notifications = counter("keysync_notifications", notifications, ["result"])
+        _begin(self._notifications, ("sent", "failed", "dropped"))
+
+    def _define_gauges(self, gauge: partial[Gauge]) -> None:
+        last_run = "When a run last ended with this result."
+        self._last_run = gauge("keysync_last_run_timestamp_seconds", last_run, ["result"])
+        orphans = "Secrets without an account that wait to be removed, by the latest complete search."
+        self._orphans = gauge("keysync_orphans", orphans, ["vault"])
+        interval = "The shortest time between two planned runs."
+        self._interval = gauge("keysync_schedule_interval_seconds", interval)
+        self._shards = gauge("keysync_shards", "The number of shards.")
+        shard_info = "The shard of this process: always 1. Without shards `index` is empty."
+        self._shard_info = gauge("keysync_shard_info", shard_info, ["index", "count"])
+        expiry = "When the certificate of a credential expires; unknown for a client secret."
+        self._expiry = gauge("keysync_credential_expiry_timestamp_seconds", expiry, ["credential"])
+        build = gauge(
+            "keysync_build_info", "The running versions of keysync and Python; always 1.", ["version", "python"]
         )
         build.labels(__version__, platform.python_version()).set(1)
 
@@ -196,8 +128,8 @@ class Metrics:
 
         Before the first call, everything is counted.
         """
-        self._vaults = frozenset(vaults)
-        self._last_success.cover(accounts)
+        self._accounts, self._vaults = frozenset(accounts), frozenset(vaults)
+        self._last_success.times = {account: self._last_success.times.get(account) for account in self._accounts}
         for metric in (self._outcomes, self._verdicts, self._both_changed):
             _keep(metric, "vault", self._vaults)
         _begin(self._both_changed, self._vaults)
@@ -239,17 +171,9 @@ class Metrics:
         """Counts a changed configuration, which is in force or was refused."""
         self._reloads.labels("success" if succeeded else "refused").inc()
 
-    def sent(self, events: int) -> None:
-        """Counts `events` that the webhook accepted."""
-        self._notifications.labels("sent").inc(events)
-
-    def failed(self, events: int, reason: str) -> None:  # noqa: ARG002  # the observer's signature
-        """Counts `events` that the webhook did not accept."""
-        self._notifications.labels("failed").inc(events)
-
-    def dropped(self, events: int) -> None:
-        """Counts `events` that were never sent."""
-        self._notifications.labels("dropped").inc(events)
+    def notified(self, result: str, events: int) -> None:
+        """Counts `events` for the webhook: sent, failed or dropped."""
+        self._notifications.labels(result).inc(events)
 
     def started(self, run_id: str, work_items: int) -> None:
         """No-op: a run is counted when it ends."""
@@ -276,19 +200,16 @@ class Metrics:
         if report.dry_run:
             return
         out_of_sync = {result.ref.account for result in report.results if result.outcome in _OUT_OF_SYNC}
-        for account in (result.ref.account for result in report.results):
-            if account not in out_of_sync:
-                self._last_success.note(account, ended)
-        self._note_orphans(report)
-
-    def _note_orphans(self, report: Report) -> None:
-        if not report.orphans_searched:
-            return
-        orphans = [item for item in report.results if item.verdict == "orphaned" and item.outcome not in _REMOVED]
-        waiting = dict.fromkeys(self._vaults or (), 0) | TallyOf(orphan.ref.vault for orphan in orphans)
-        for vault, count in waiting.items():
-            if _is_covered(vault, self._vaults):
-                self._orphans.labels(vault).set(count)
+        for account in {result.ref.account for result in report.results} - out_of_sync:
+            # An account whose orphaned secrets were removed is no longer covered.
+            if _is_covered(account, self._accounts):
+                self._last_success.times[account] = ended
+        if report.orphans_searched:
+            orphans = (each for each in report.results if each.verdict == "orphaned" and each.outcome not in _REMOVED)
+            waiting = dict.fromkeys(self._vaults or (), 0) | TallyOf(orphan.ref.vault for orphan in orphans)
+            for vault, count in waiting.items():
+                if _is_covered(vault, self._vaults):
+                    self._orphans.labels(vault).set(count)
 
     def write(self, path: Path) -> None:
         """Writes a file for node_exporter's textfile collector, atomically. Raises UsageError."""

@@ -6,8 +6,7 @@ import asyncio
 import random
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import aiohttp
@@ -47,19 +46,16 @@ class WebhookRetries:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """The outcome for one body. `reason` says why it was not accepted, None if it was."""
+    """The outcome for one body. `reason` says why it was not accepted, None if it was.
 
-    reason: str | None
-    attempts: int
-    http_status: int | None = None
+    `retry`: another attempt may succeed, after the receiver's `retry_after` in seconds if it named one.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class _AttemptResult:
     reason: str | None
     http_status: int | None = None
     retry: bool = False
     retry_after: float | None = None
+    attempts: int = 1
 
 
 class Webhook:
@@ -95,22 +91,15 @@ class Webhook:
             async with asyncio.timeout(self._retries.deadline):
                 while True:
                     attempts += 1
-                    result = await self._attempt(body)
-                    if not result.retry or attempts >= self._retries.attempts:
-                        return Delivery(result.reason, attempts, result.http_status)
-                    await self._retries.sleep(self._retries.delay(attempts, result.retry_after))
+                    delivery = replace(await self._attempt(body), attempts=attempts)
+                    if not delivery.retry or attempts >= self._retries.attempts:
+                        return delivery
+                    await self._retries.sleep(self._retries.delay(attempts, delivery.retry_after))
         except TimeoutError:
-            return Delivery(f"not accepted within {self._retries.deadline:g} s", attempts)
+            return Delivery(f"not accepted within {self._retries.deadline:g} s", attempts=attempts)
 
-    async def _attempt(self, body: bytes) -> _AttemptResult:
-        try:
-            async with asyncio.timeout(self._timeout), self._request(body) as reply:
-                return _result_of(reply)
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            return self._failed(error)
-
-    def _request(self, body: bytes) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._session.post(
+    async def _attempt(self, body: bytes) -> Delivery:
+        request = self._session.post(
             self._url,
             data=body,
             headers={**_HEADERS, SIGNATURE: self._signer.sign(body, self._clock())},
@@ -121,28 +110,33 @@ class Webhook:
             # Half of the time for the connection: this distinguishes a host that drops packets from a slow receiver.
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
         )
+        try:
+            async with asyncio.timeout(self._timeout), request as reply:
+                return _delivery(reply)
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return self._failed(error)
 
-    def _failed(self, error: Exception) -> _AttemptResult:
+    def _failed(self, error: Exception) -> Delivery:
         match error:
             case ProxyFailed():
-                return _AttemptResult(error.reason, error.status, retry=error.status is None or error.status >= 500)
+                return Delivery(error.reason, error.status, retry=error.status is None or error.status >= 500)
             case aiohttp.ClientSSLError():
-                return _AttemptResult("no trusted TLS connection")
+                return Delivery("no trusted TLS connection")
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-                return _AttemptResult("no connection", retry=True)
+                return Delivery("no connection", retry=True)
             case TimeoutError():
-                return _AttemptResult(f"no answer within {self._timeout:g} s")
+                return Delivery(f"no answer within {self._timeout:g} s")
             case aiohttp.ClientConnectionError() | ReplyLost() | OSError():
                 # The receiver may have accepted it: it recognizes an event by its id.
-                return _AttemptResult("the connection broke", retry=True)
+                return Delivery("the connection broke", retry=True)
             case _:
-                return _AttemptResult(f"unexpected {type(error).__name__}")
+                return Delivery(f"unexpected {type(error).__name__}")
 
 
-def _result_of(reply: aiohttp.ClientResponse) -> _AttemptResult:
+def _delivery(reply: aiohttp.ClientResponse) -> Delivery:
     status = reply.status
     if 200 <= status < 300:
-        return _AttemptResult(None, status)
+        return Delivery(None, status)
     reason = "a redirect, which is not followed" if 300 <= status < 400 else f"HTTP {status}"
     retry = status in {408, 429} or status >= 500
-    return _AttemptResult(reason, status, retry, parse_retry_after(reply.headers) if retry else None)
+    return Delivery(reason, status, retry, parse_retry_after(reply.headers) if retry else None)

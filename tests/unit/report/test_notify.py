@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ import aiohttp
 import pytest
 import structlog
 import trustme
-from hypothesis import given
-from hypothesis import strategies as st
 
 from keysync.azure.transport import open_transport
 from keysync.config import models
 from keysync.config.load import load_config
 from keysync.failures import FailureRecord
-from keysync.report.notify import EventQueue, Notifier
+from keysync.report.notify import Notifier
 from keysync.report.webhook import Webhook, WebhookRetries
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import Signer
@@ -49,21 +46,12 @@ def report(*outcomes: tuple[str, Outcome], **fields: Any) -> Report:
 
 @dataclass
 class RequestLog:
-    """A `NotifyObserver` that counts."""
+    """Counts events by their end."""
 
     by_end: dict[str, int] = field(default_factory=lambda: {"sent": 0, "failed": 0, "dropped": 0})
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def sent(self, events: int) -> None:
-        self._count("sent", events)
-
-    def failed(self, events: int, reason: str) -> None:
-        self._count("failed", events)
-
-    def dropped(self, events: int) -> None:
-        self._count("dropped", events)
-
-    def _count(self, end: str, events: int) -> None:
+    def count(self, end: str, events: int) -> None:
         self.by_end[end] += events
         self.changed.set()
 
@@ -108,7 +96,11 @@ class Scene:
     def notifier(self, webhook: Webhook | None = None, **fields: Any) -> Notifier:
         options = {"events": EVERYTHING, "installation": "prod", "drain_seconds": 20.0, **fields}
         return Notifier(
-            webhook or self.webhook(), redact=self.redactor.redact, observer=self.counts, clock=lambda: NOW, **options
+            webhook or self.webhook(),
+            redact=self.redactor.redact,
+            count=self.counts.count,
+            clock=lambda: NOW,
+            **options,
         )
 
     def events(self) -> list[dict[str, Any]]:
@@ -263,27 +255,6 @@ async def test_many_events_are_split_and_none_is_lost(scene: Scene) -> None:
     assert [event["secret"] for event in scene.events()] == [f"{name}-primary-key" for name in accounts]
 
 
-@given(st.lists(st.integers(0, 130), max_size=12), st.integers(1, 300), st.data())
-def test_the_queue_drops_only_the_oldest_events(puts: list[int], capacity: int, data: st.DataObject) -> None:
-    """For any sequence of puts and takes, events keep their order, batches are limited, and dropped events are counted."""
-    queue, numbers = EventQueue(capacity), count()
-    added, dropped, taken = 0, 0, []
-    for size in puts:
-        dropped += queue.put([{"number": next(numbers)} for _ in range(size)])
-        added += size
-        assert len(queue) <= capacity
-        if data.draw(st.booleans()):
-            batch = queue.take()
-            assert len(batch) <= 100
-            taken += batch
-    while batch := queue.take():
-        taken += batch
-    numbers = [event["number"] for event in taken]
-    assert numbers == sorted(set(numbers))
-    assert len(numbers) + dropped == added
-    assert dropped > 0 or numbers == list(range(added))
-
-
 @pytest.mark.parametrize("first", [408, 429, 500, 502, 503, 504, "break"])
 async def test_a_temporary_failure_is_retried(scene: Scene, first: int | str) -> None:
     """The same body is sent with a new signature, and each event counts as sent once."""
@@ -385,12 +356,13 @@ async def test_an_untrusted_receiver_gets_nothing(tmp_path: Path) -> None:
 
 async def test_a_full_queue_drops_the_oldest(scene: Scene) -> None:
     """The dropped events are counted and logged."""
-    names = [f"a{number}" for number in range(13)]
+    names = [f"a{number}" for number in range(1003)]
     with structlog.testing.capture_logs() as logged:
-        async with scene.notifier(capacity=10) as notifier:
-            notifier.finished(report(*((name, "created") for name in names)))
+        async with scene.notifier() as notifier:
+            notifier.finished(report(*((name, "created") for name in names[:500])))
+            notifier.finished(report(*((name, "created") for name in names[500:])))
     assert [event["secret"] for event in scene.events()] == [f"{name}-primary-key" for name in names[3:]]
-    assert scene.counts.by_end == {"sent": 10, "failed": 0, "dropped": 3}
+    assert scene.counts.by_end == {"sent": 1000, "failed": 0, "dropped": 3}
     assert {"event": "notify.dropped", "log_level": "warning", "events": 3, "reason": "queue_full"} in logged
 
 
@@ -417,7 +389,12 @@ async def test_a_bug_in_the_notifier_does_not_affect_the_run(scene: Scene) -> No
 
     with structlog.testing.capture_logs() as logged:
         async with Notifier(
-            scene.webhook(), events=EVERYTHING, installation=None, redact=broken, drain_seconds=1, observer=scene.counts
+            scene.webhook(),
+            events=EVERYTHING,
+            installation=None,
+            redact=broken,
+            drain_seconds=1,
+            count=scene.counts.count,
         ) as notifier:
             notifier.finished(report(("a", "created")))
     assert [one["event"] for one in logged] == ["notify.failed"]
