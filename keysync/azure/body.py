@@ -26,47 +26,42 @@ class UnreadableBody(DecodeError):
     """The body of a success reply exceeds a limit. The message says which and does not quote the body."""
 
 
+class _BodyLimitExceeded(Exception):
+    """The body exceeds a limit; the message says which."""
+
+
 async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a class for each of its two request types
     """Loads the body of a streamed response as the SDK does, but within the limits.
 
     The body of an error reply that exceeds a limit becomes empty. Raises UnreadableBody if that of a success reply does.
     """
-    failed = response.status_code >= 400
+    failed, body, problem = response.status_code >= 400, b"", None
+    reply: aiohttp.ClientResponse = response.internal_response
+    charset, loaded = fold(reply.charset or "utf-8"), False
     try:
-        body = await _read_or_close(response.internal_response, MAX_ERROR_BODY_BYTES if failed else MAX_BODY_BYTES)
+        body = await _read(reply, charset, MAX_ERROR_BODY_BYTES if failed else MAX_BODY_BYTES)
+        loaded = True
     except _BodyLimitExceeded as error:
-        _set_body(response, b"")
-        if not failed:
-            raise UnreadableBody(message=str(error), response=response) from error
+        problem = error
     except aiohttp.ClientPayloadError as error:
         raise IncompleteReadError(error, error=error) from error
     except TimeoutError as error:
         raise ServiceResponseTimeoutError(error, error=error) from error
     except aiohttp.ClientError as error:
         raise ServiceRequestError(error, error=error) from error
-    else:
-        _set_body(response, body)
-
-
-def _set_body(response: Any, body: bytes) -> None:  # noqa: ANN401  # see `load_body`
+    finally:
+        if not loaded:
+            reply.close()  # the rest of the body is still on the connection
     response._content = body  # noqa: SLF001  # both classes of the SDK store the body there
     response._decompressed_content = True  # noqa: SLF001  # as above
+    if reply.charset:
+        response.encoding = charset  # the SDK would parse the header again
+    if problem is not None and not failed:
+        raise UnreadableBody(message=str(problem), response=response) from problem
 
 
-class _BodyLimitExceeded(Exception):
-    """The body exceeds a limit; the message says which."""
-
-
-async def _read_or_close(reply: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    try:
-        return await _read(reply, max_bytes)
-    except BaseException:
-        reply.close()  # the rest of the body is still on the connection
-        raise
-
-
-async def _read(reply: aiohttp.ClientResponse, max_bytes: int) -> bytes:
-    if fold(reply.charset or "utf-8") not in _CHARSETS:
+async def _read(reply: aiohttp.ClientResponse, charset: str, max_bytes: int) -> bytes:
+    if charset not in _CHARSETS:
         raise _BodyLimitExceeded("the body of the reply is in an unknown character set")
     window_bits = _WINDOW_BITS.get(fold(reply.headers.get("Content-Encoding", "")))
     inflater = zlib.decompressobj(wbits=window_bits) if window_bits is not None else None

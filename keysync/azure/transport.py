@@ -23,14 +23,21 @@ _KEEP_ALIVE_SECONDS: Final = 5.0
 
 
 class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK exports it by a module's __getattr__, without a type
-    """The SDKs' transport on a shared session, which stays open when a client is closed.
+    """The SDKs' transport on a shared session, which stays open when a client is closed. The caller sets the deadline.
 
     The SDK would look up proxy and netrc for each request, in two other threads. This class looks up the proxy once per host.
     """
 
     def __init__(self, session: aiohttp.ClientSession, proxies: Proxies, *, connect_seconds: float) -> None:
         base: Any = super()  # has no type, see above
-        base.__init__(session=session, session_owner=False, use_env_settings=False, connection_timeout=connect_seconds)
+        # Without a read timeout: aiohttp would start and stop two timers for it in each call.
+        base.__init__(
+            session=session,
+            session_owner=False,
+            use_env_settings=False,
+            connection_timeout=connect_seconds,
+            read_timeout=None,
+        )
         self._proxies = proxies
         self._proxies_by_host: dict[str, Proxy | None] = {}
 
@@ -57,38 +64,31 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK export
         return self._proxies_by_host[key]
 
 
-async def _prevent_automatic_retry(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    """Prevents aiohttp from sending a GET, PUT or DELETE again when a connection breaks.
+def _name_failures(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
+    """A middleware that raises ProxyFailed for a proxy's failure, and ReplyLost for a connection that breaks.
 
-    A second PUT of a secret would make a second version with the same value.
+    aiohttp would send a GET, PUT or DELETE again when a connection breaks. A second PUT of a secret would make a second version
+    with the same value.
     """
-    try:
-        return await handler(request)
-    except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError):
-        raise
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise ReplyLost(str(error) or type(error).__name__) from error
-
-
-def _name_proxy_failures(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
-    """A middleware that raises ProxyFailed for a proxy's failure, instead of an error that looks like the service's."""
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
         proxy = None if request.proxy is None else proxies.by_url(str(request.proxy))
-        if proxy is None or request.proxy is None:
-            return await handler(request)
         target = f"{request.url.host}:{request.url.port}"
         try:
             return await handler(request)
         except aiohttp.ClientConnectorError as error:
-            if (error.host, error.port) != (request.proxy.host, request.proxy.port):
-                raise
-            raise ProxyFailed(proxy, None, target) from error
+            if proxy and request.proxy and (error.host, error.port) == (request.proxy.host, request.proxy.port):
+                raise ProxyFailed(proxy, None, target) from error
+            raise
+        except aiohttp.ConnectionTimeoutError:
+            raise
         except aiohttp.ClientResponseError as error:
             # Raised by CONNECT only: aiohttp raises no error for the status of a reply.
-            raise ProxyFailed(proxy, error.status, target) from error
+            if proxy is not None:
+                raise ProxyFailed(proxy, error.status, target) from error
+            raise
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+            raise ReplyLost(str(error) or type(error).__name__) from error
 
     return send
 
@@ -114,7 +114,7 @@ async def open_transport(
         cookie_jar=aiohttp.DummyCookieJar(),
         auto_decompress=False,
         trust_env=False,
-        middlewares=(_prevent_automatic_retry, _name_proxy_failures(proxies)),
+        middlewares=(_name_failures(proxies),),
     )
     await stack.enter_async_context(session)
     return SharedTransport(session, proxies, connect_seconds=connect_seconds)
