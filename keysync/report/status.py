@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final, Literal, TypeAlias, cast
+from typing import Any, Final, Literal, TypeAlias
 
 from keysync.calls import BreakerPhase
 from keysync.config.model import Account
@@ -102,7 +102,7 @@ class AccountStatus:
         return result.since or self.changed.get(result.ref)
 
     def to_dict(self) -> dict[str, Any]:
-        """The account in `/api/status`."""
+        """The account in `/api/status`, with times as they are."""
         account = self.account
         return {
             "account": account.resource_id,
@@ -110,9 +110,9 @@ class AccountStatus:
             "resource_group": account.resource_group,
             "subscription_id": account.subscription_id,
             "state": self.state,
-            "last_attempt": _plain(self.last_attempt),
-            "last_success": _plain(self.last_success),
-            "next_try": _plain(self.next_try),
+            "last_attempt": self.last_attempt,
+            "last_success": self.last_success,
+            "next_try": self.next_try,
             "failures": self.failures,
             "stale": self.stale,
             "read_only": self.read_only,
@@ -124,7 +124,7 @@ class AccountStatus:
     def _secret(self, result: Result) -> dict[str, Any]:
         secret = result.to_dict()
         del secret["account"]
-        times = {"changed_at": _plain(self.changed.get(result.ref)), "since": _plain(self.since(result))}
+        times = {"changed_at": self.changed.get(result.ref), "since": self.since(result)}
         return {**secret, "verdict": verdict_of(result), "cause": cause_text(result), **times}
 
 
@@ -226,41 +226,27 @@ class Status:
         by_state = {state: states[state] for state in ("in_sync", "out_of_sync", "unread", "pending")}
         return {"accounts": len(self.accounts), "secrets": sum(by_state.values()), **by_state}
 
-    def to_dict(self) -> dict[str, Any]:
-        """The status as plain data for JSON."""
-        return {**_head(self), "accounts": [account.to_dict() for account in self.accounts]}
-
 
 def render(status: Status) -> bytes:
-    """`to_dict` as one JSON document.
+    """The status as one JSON document.
 
     Built account by account: one call for thousands of accounts would hold the GIL for 0.1 s, which pauses the event loop
     even if the call runs in another thread.
     """
-    return "".join(_pieces(status)).encode()
+    head = {item.name: getattr(status, item.name) for item in fields(status) if item.name != "accounts"}
+    head |= {"stale_accounts": status.stale_accounts, "counts": status.counts()}
+    accounts = ", ".join(_json(account.to_dict()) for account in status.accounts)
+    return f'{_json(head)[:-1]}, "accounts": [{accounts}]}}'.encode()
 
 
-def _pieces(status: Status) -> Iterator[str]:
-    yield json.dumps(_head(status), ensure_ascii=False)[:-1]
-    yield ', "accounts": ['
-    for number, account in enumerate(status.accounts):
-        yield (", " if number else "") + json.dumps(account.to_dict(), ensure_ascii=False)
-    yield "]}"
-
-
-def _head(status: Status) -> dict[str, Any]:
-    head = {item.name: _plain(getattr(status, item.name)) for item in fields(status) if item.name != "accounts"}
-    return {**head, "stale_accounts": status.stale_accounts, "counts": status.counts()}
+def _json(value: dict[str, Any]) -> str:
+    return json.dumps(value, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
     match value:
-        case None | str() | int() | float():
-            return value
         case datetime():
             return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        case Mapping():
-            return {str(key): _plain(item) for key, item in cast("Mapping[object, object]", value).items()}
         case FailureRecord():
             return value.to_dict()
         case Unserved():
@@ -268,8 +254,6 @@ def _plain(value: Any) -> Any:  # noqa: ANN401  # data of any shape
         case WriteRecord():
             written = value.result.to_dict()
             names = ("account", "key", "vault", "secret", "outcome", "version")
-            return {"time": _plain(value.time), **{name: written[name] for name in names}}
-        case _ if is_dataclass(value):
-            return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
+            return {"time": value.time, **{name: written[name] for name in names}}
         case _:
-            return [_plain(item) for item in value]
+            return {item.name: getattr(value, item.name) for item in fields(value)}

@@ -129,9 +129,6 @@ def outcomes(summary: Mapping[str, int]) -> str:
     return ", ".join(parts) or "nothing to do"
 
 
-FILTERS: Final[Mapping[str, Any]] = {
-    function.__name__: function
-    for function in (
-        number, relative, clock, machine, label, tone, account_tone, secret_label, secret_tone, by_name, in_sync, outcomes
-    )
-}  # fmt: skip
+FILTERS: Final[tuple[Any, ...]] = (
+    number, relative, clock, machine, label, tone, account_tone, secret_label, secret_tone, by_name, in_sync, outcomes
+)  # fmt: skip

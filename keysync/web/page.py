@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from keysync.report.status import Status
 from keysync.web.format import FILTERS, Tone
-from keysync.web.problems import problems, shared_causes, vault_problem
+from keysync.web.problems import facts, problem_name, problem_text, problems, shared_causes
 from keysync.web.query import PER_PAGE, SEVERITY, Query
 from keysync.web.summary import summary_line
 
@@ -79,8 +79,8 @@ def _template() -> Template:
         lstrip_blocks=True,
         auto_reload=False,
     )
-    filters: dict[str, Any] = {**FILTERS, "problems": problems, "vault_problem": vault_problem}
-    environment.filters.update(filters)
+    filters: tuple[Any, ...] = (*FILTERS, problems, problem_name, problem_text, facts)
+    environment.filters.update({each.__name__: each for each in filters})
     return environment.get_template("page.html")
 
 

@@ -4,51 +4,36 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from textwrap import shorten
 from typing import Final
 
 from keysync.failures import FailureRecord
 from keysync.names import natural
 from keysync.report.causes import Identity, affected_accounts, cause_of
-from keysync.report.status import AccountStatus, VaultStatus
+from keysync.report.status import AccountStatus
 from keysync.sync.model import Result
 from keysync.web.format import Tone
 
 MAX_CAUSES: Final = 20
 _WRITTEN: Final = frozenset({"created", "updated", "adopted"})
-Causes = Mapping[Identity, "SharedCause"]
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """A problem of an account or a vault. `mark` identifies it on the page; `facts` are pairs of name and value.
-
-    `keys` names the affected secrets if they are not all of the account's. `shared` is the number of its `SharedCause`, 0 for
-    none.
-    """
-
-    mark: str
-    summary: str
-    text: str
-    hint: str | None
-    facts: tuple[tuple[str, str], ...]
-    keys: str = ""
-    shared: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class SharedCause:
     """A cause that affects several accounts. `number` is its position on the page, from 1.
 
-    `problem` is that of one account. `first` is its name if the hints of the others differ, else None.
+    `result` is that of one secret. `first` is its account's name if the hints of the others differ, else None.
     """
 
     number: int
     tone: Tone
     affected: str
-    problem: Problem
+    result: Result
     first: str | None
+
+
+Causes = Mapping[Identity, SharedCause]
 
 
 def shared_causes(accounts: Sequence[AccountStatus]) -> Causes:
@@ -68,39 +53,17 @@ def _shared(number: int, results: Sequence[Result], accounts: set[str]) -> Share
     account = min(accounts, key=natural)
     result = next(result for result in results if result.ref.account == account)
     hints = {each.error.hint for each in results if each.error is not None}
-    return SharedCause(
-        number=number,
-        tone="warn" if result.outcome in {"refused", "skipped"} else "bad",
-        affected=affected_accounts(accounts),
-        problem=_problem("", result.reason, result.error),
-        first=account.rsplit("/", 1)[-1] if len(hints) > 1 else None,
-    )
+    first = account.rsplit("/", 1)[-1] if len(hints) > 1 else None
+    tone: Tone = "warn" if result.outcome in {"refused", "skipped"} else "bad"
+    return SharedCause(number, tone, affected_accounts(accounts), result, first)
 
 
-def problems(account: AccountStatus, causes: Causes) -> Iterator[Problem]:
-    """The account's problems, one for each cause. A shared cause adds only the details of this account."""
-    for number, (cause, results) in enumerate(_by_cause(account).items()):
-        problem = _problem(f"{account.account.resource_id} {number}", results[0].reason, results[0].error)
-        if len(results) < len(account.results):
-            keys = ", ".join(f"{result.ref.vault}/{result.ref.secret}" for result in results)
-            problem = replace(problem, keys=keys)
-        yield _without_shared(problem, causes[cause]) if cause in causes else problem
-
-
-def vault_problem(vault: VaultStatus) -> Problem | None:
-    """The problem of a vault that fails as a whole."""
-    return None if vault.error is None else _problem(f"vault {vault.name}", None, vault.error)
-
-
-def _without_shared(problem: Problem, cause: SharedCause) -> Problem:
-    """The problem without the text that the shared cause already shows."""
-    return replace(
-        problem,
-        text=problem.summary if problem.text == cause.problem.text else problem.text,
-        hint=None if problem.hint == cause.problem.hint else problem.hint,
-        facts=tuple(fact for fact in problem.facts if fact[0].endswith(" id")),
-        shared=cause.number,
-    )
+def problems(account: AccountStatus, causes: Causes) -> Iterator[tuple[Result, str, SharedCause | None]]:
+    """A result for each cause, the affected secrets if these are not all of the account, and the shared cause if it is one."""
+    for cause, results in _by_cause(account).items():
+        names = (f"{result.ref.vault}/{result.ref.secret}" for result in results)
+        secrets = ", ".join(names) if len(results) < len(account.results) else ""
+        yield results[0], secrets, causes.get(cause)
 
 
 def _by_cause(account: AccountStatus) -> dict[Identity, list[Result]]:
@@ -114,18 +77,28 @@ def _by_cause(account: AccountStatus) -> dict[Identity, list[Result]]:
     return causes
 
 
-def _problem(mark: str, reason: str | None, error: FailureRecord | None) -> Problem:
+def problem_text(error: FailureRecord | None, reason: str | None) -> str:
+    """What is wrong: the `reason`, the service's message, or the kind of the error."""
+    if reason or error is None:
+        return reason or ""
+    return (error.cloud_error and error.cloud_error.message) or error.kind.replace("_", " ")
+
+
+def problem_name(error: FailureRecord | None, reason: str | None) -> str:
+    """The HTTP status and the code, to recognise the error and to search for it; else the beginning of the text."""
+    parts: list[str] = []
+    if error is not None:
+        kind = "" if error.kind in {"cloud_error", "http_error"} else error.kind.replace("_", " ")
+        parts = [f"HTTP {error.http_status}" if error.http_status else "", error.code or kind]
+    return " ".join(part for part in parts if part) or shorten(problem_text(error, reason), 72, placeholder=" …")
+
+
+def facts(error: FailureRecord | None, *, only_ids: bool) -> list[tuple[str, str]]:
+    """Pairs of name and value that describe an error."""
     if error is None:
-        text = reason or ""
-        return Problem(mark, shorten(text, 72, placeholder=" …"), text, None, ())
+        return []
     cloud = error.cloud_error
-    kind = error.kind.replace("_", " ")
-    text = reason or (cloud and cloud.message) or kind
-    # The HTTP status and the code, to recognise the error and to search for it.
-    code = error.code or ("" if error.kind in {"cloud_error", "http_error"} else kind)
-    status = f"HTTP {error.http_status}" if error.http_status else ""
-    summary = " ".join(part for part in (status, code) if part) or shorten(text, 72, placeholder=" …")
-    facts = {
+    values = {
         "kind": error.kind,
         "HTTP status": error.http_status,
         "code": error.code,
@@ -136,4 +109,4 @@ def _problem(mark: str, reason: str | None, error: FailureRecord | None) -> Prob
         "correlation id": error.correlation_id,
         "client request id": error.client_request_id,
     }
-    return Problem(mark, summary, text, error.hint, tuple((name, str(value)) for name, value in facts.items() if value))
+    return [(name, str(value)) for name, value in values.items() if value and (name.endswith(" id") or not only_ids)]

