@@ -27,11 +27,12 @@ from keysync.config.locate import find_config
 from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
-from keysync.daemon.daemon import Daemon
+from keysync.daemon.daemon import Daemon, groups_of
 from keysync.daemon.fire_times import interval_of
+from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader_election import open_election
-from keysync.daemon.malloc import limit_arenas
 from keysync.daemon.scheduler import utc_now
+from keysync.daemon.supervisor import Supervisor
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
@@ -52,7 +53,6 @@ _EVENTS, _SPANS = 0.1, 0.05
 
 def run(options: Options) -> int:
     """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError if the start fails."""
-    limit_arenas()
     watch = ConfigWatch(find_config(options.config, os.environ), read_config)
     config = watch.read()
     redactor = Redactor()
@@ -114,14 +114,22 @@ async def serve(
         )
         admission = None if leadership is None else leadership.admission
         open_config = partial(_open_config, shared, metrics.called, breakers, admission)
+        runtime = await open_config(config)
+        health = Health(groups_of(runtime), Instant.now())
+        supervisor = Supervisor(
+            runtime,
+            account_states,
+            health,
+            metrics,
+            may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
+            random=random,
+        )
         daemon = Daemon(
-            await open_config(config),
+            supervisor,
             open_config,
-            account_states=account_states,
             metrics=metrics,
             breakers=breakers,
             stop=interruption.stop,
-            random=random,
             election=election,
             watch=watch,
         )

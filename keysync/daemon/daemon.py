@@ -8,24 +8,23 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from random import Random
 from typing import Any, Final, Protocol
 
 import structlog
 
 from keysync.calls import BreakerStates
 from keysync.config.model import Account, Config, Schedule
-from keysync.daemon.account_state import AccountStates
-from keysync.daemon.config_watch import Changed, ConfigWatch, Lost, Refused, Restored
+from keysync.daemon.account_state import Entry
+from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.fire_times import interval_of
-from keysync.daemon.groups import groups_of
-from keysync.daemon.health import Health, Instant, Watchdog
+from keysync.daemon.health import Instant, Watchdog
 from keysync.daemon.leader_election import LeaderElector
-from keysync.daemon.scheduler import Scheduler, utc_now
+from keysync.daemon.scheduler import Scheduler, group_by_schedule, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
-from keysync.daemon.supervisor import Supervisor, entries_of, raised_at
+from keysync.daemon.supervisor import Supervisor, raised_at
 from keysync.errors import ConfigError, UsageError
 from keysync.report.metrics import Metrics
+from keysync.report.status import AccountStatus
 from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Runtime
@@ -33,6 +32,34 @@ from keysync.sync.runtime import Runtime
 _BEAT_SECONDS: Final = 1.0
 _RUNS: Final = 0.85  # share of `timeouts.shutdown` for runs and their writes; the rest is for webhook and spans
 _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
+
+
+def groups_of(runtime: Runtime) -> dict[Schedule, list[Account]]:
+    """The accounts of `runtime` by schedule."""
+    config = runtime.config
+    groups = group_by_schedule(runtime.accounts, lambda account: account.schedule or config.schedule)
+    if config.discover or runtime.shared.shard is not None:
+        # A run without accounts still lists accounts, searches for orphans and shows that the daemon lives.
+        groups.setdefault(config.schedule, [])
+    return groups
+
+
+def entries_of(config: Config, accounts: Iterable[Account]) -> dict[str, Entry]:
+    """New entries for `accounts`, by ARM id in lower case."""
+    now = utc_now()
+
+    @cache
+    def described(schedule: Schedule) -> tuple[str, timedelta]:
+        # Once per schedule, not per account: the interval of a crontab takes a while to compute.
+        return schedule_text(schedule), interval_of(schedule, now)
+
+    entries: dict[str, Entry] = {}
+    for account in accounts:
+        schedule = account.schedule or config.schedule
+        text, interval = described(schedule)
+        status = AccountStatus(account, text, read_only=config.read_only or account.read_only)
+        entries[account.key] = Entry(status, interval, crontab=schedule if schedule.cron else None)
+    return entries
 
 
 class BreakerControl(BreakerStates, Protocol):
@@ -45,60 +72,54 @@ class BreakerControl(BreakerStates, Protocol):
 class Daemon:
     """The parts of the daemon at work. `snapshots` is what the page, the probes and the metrics read.
 
-    `runtime` is the configuration at the start; `open_runtime` opens each later one and raises UsageError if it cannot.
+    `supervisor` runs the configuration at the start; `open_runtime` opens each later one and raises UsageError if it cannot.
     `watch` reports changes of the file. `election` is None if this replica always leads. `stop` ends the daemon.
     """
 
     def __init__(
         self,
-        runtime: Runtime,
+        supervisor: Supervisor,
         open_runtime: Callable[[Config], Awaitable[Runtime]],
         *,
-        account_states: AccountStates,
         metrics: Metrics,
         breakers: BreakerControl,
         stop: asyncio.Event,
-        random: Random,
         election: LeaderElector | None = None,
         watch: ConfigWatch | None = None,
     ) -> None:
-        self._runtime = runtime
+        self._supervisor = supervisor
         self._open_runtime = open_runtime
-        self._account_states = account_states
         self._metrics = metrics
         self._breakers = breakers
         self._stop = stop
         self._election = election
         self._watch = watch
         self._log: Any = structlog.get_logger("keysync")
-        groups = groups_of(runtime)
-        self._health = Health(groups, Instant.now())
         self._watchdog = Watchdog()
-        self._supervisor = Supervisor(
-            runtime, account_states, self._health, stop=stop, leads=self._leads, random=random, skipped=metrics.skipped
-        )
-        self._scheduler: Scheduler[Account] = Scheduler(groups, self._due)
+        self._scheduler: Scheduler[Account] = Scheduler(groups_of(supervisor.runtime), self._due)
         self._list_now = asyncio.Event()
         self._logged: set[tuple[object, ...]] = set()  # problems of discovery that the log already names
         self._tasks: set[asyncio.Task[None]] = set()
         self._stepping_down: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
         self._ended = False
+        shard = supervisor.runtime.shared.shard
         self.snapshots = SnapshotBuilder(
-            account_states,
-            self._supervisor,
-            self._health,
+            supervisor.account_states,
+            supervisor,
+            supervisor.health,
             breakers,
             lambda: self._scheduler.next_starts,
             datetime.now(UTC),
             leadership=None if election is None else election.leadership,
-            shard=None if runtime.shared.shard is None else str(runtime.shared.shard),
+            shard=None if shard is None else str(shard),
         )
-        self._cover(runtime)
+        self._cover(supervisor.runtime)
 
     def started(self, url: str) -> None:
         """Logs the start; `url` is the page's."""
-        runtime, shard = self._runtime, self._runtime.shared.shard
+        runtime = self._supervisor.runtime
+        shard = runtime.shared.shard
         self._log.info(
             "daemon.started",
             url=url,
@@ -129,20 +150,22 @@ class Daemon:
         self._stop.set()
         if self._election is not None:
             self._election.leadership.term.set()  # no write begins; this replica keeps the Lease until writes have ended
-        seconds = self._supervisor.generation.config.timeouts.shutdown.total_seconds() * _RUNS
+        seconds = self._supervisor.runtime.config.timeouts.shutdown.total_seconds() * _RUNS
         for task in self._tasks:
             task.cancel()
         try:
             async with asyncio.timeout(seconds):
                 self._scheduler.close()
                 await asyncio.gather(*self._tasks, return_exceptions=True)
-                await self._supervisor.drain()
+                await self._supervisor.end_runs()
+                await self._supervisor.close()
                 await asyncio.gather(*self._stepping_down)
             if self._election is not None and self._leads():
                 await self._election.release()
         except TimeoutError:
             self._log.warning("daemon.shutdown_timeout", seconds=seconds)
-            await self._supervisor.abandon()
+            await self._supervisor.end_runs(0)
+            await self._supervisor.close()
         finally:
             if self._election is not None:
                 await self._election.close()
@@ -183,7 +206,7 @@ class Daemon:
 
     async def _beat(self) -> None:
         while True:
-            self._health.beat(Instant.now())
+            self._supervisor.health.beat(Instant.now())
             self._watchdog.beat()
             await asyncio.sleep(_BEAT_SECONDS)
 
@@ -214,8 +237,8 @@ class Daemon:
         await self._supervisor.end_runs(self._election.leadership.grace())
         if not self._leads():
             # This replica does not see the changes of the new leader, so its own knowledge may be stale later.
-            self._account_states.forget()
-            runtime = self._runtime
+            self._supervisor.account_states.forget()
+            runtime = self._supervisor.runtime
             if runtime.shared.streaks is not None:
                 runtime.shared.streaks.forget()
             runtime.inventory = replace(runtime.inventory, complete=not runtime.config.discover)
@@ -227,14 +250,14 @@ class Daemon:
         while True:
             await self._list_now.wait()
             self._list_now.clear()
-            runtime = self._runtime
+            runtime = self._supervisor.runtime
             if not runtime.config.discover:
                 continue
             with self._logged_errors("discovery"):
                 inventory = await self._list(runtime)
                 async with self._reloading:
                     # A standby that is elected later must not take an old listing for complete.
-                    if self._runtime is runtime and self._leads():
+                    if self._supervisor.runtime is runtime and self._leads():
                         await self._apply(runtime, inventory)
 
     async def _list(self, runtime: Runtime) -> Inventory:
@@ -270,13 +293,11 @@ class Daemon:
         async for change in watch.changes():
             with self._logged_errors("reload"):
                 match change:
-                    case Changed(config):
-                        await self._replace(config)
-                    case Refused(findings):
-                        self._refuse("\n".join(str(finding) for finding in findings))
-                    case Lost(path, reason):
-                        self._refuse(f"{path}: {reason}")
-                    case Restored():
+                    case Config():
+                        await self._replace(change)
+                    case ConfigError():
+                        self._refuse(str(change))
+                    case "restored":
                         self._log.info("config.restored")
                         self._clear_error()
 
@@ -292,20 +313,19 @@ class Daemon:
 
     async def _replace(self, config: Config) -> None:
         async with self._reloading:
-            before = self._supervisor.generation.config
+            before = self._supervisor.runtime.config
             try:
                 runtime = await self._open_runtime(config)
                 await self._list_first(runtime)
             except UsageError as error:
                 self._refuse(str(error))
                 return
-            self._runtime = runtime
             self._supervisor.replace(runtime)
             self._cover(runtime)
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
             groups = groups_of(runtime)
-            self._health.replace(groups, Instant.now())
+            self._supervisor.health.replace(groups, Instant.now())
             self._scheduler.replace(groups)
             self._metrics.reloaded(succeeded=True)
             self._clear_error()
@@ -316,29 +336,21 @@ class Daemon:
 
     async def _list_first(self, runtime: Runtime) -> None:
         """Lists accounts before `runtime` is in force, so that the state of discovered accounts outlives a reload."""
-        runtime.discovery.inherit(self._runtime.discovery)
+        runtime.discovery.inherit(self._supervisor.runtime.discovery)
         if runtime.config.discover and self._leads():
             await runtime.cover(await self._list(runtime))
 
     def _cover(self, runtime: Runtime) -> None:
-        config, now = runtime.config, utc_now()
-
-        # Once per schedule, not per account: the interval of a crontab takes a while to compute.
-        @cache
-        def every(schedule: Schedule) -> tuple[str, timedelta]:
-            return schedule_text(schedule), interval_of(schedule, now)
-
+        config = runtime.config
         refused = [skipped.account for skipped in runtime.inventory.refused if skipped.account is not None]
-        accounts = [*runtime.accounts, *refused]
-        entries = entries_of(config, accounts, every)
-        self._account_states.cover(entries)
-        interval = every(config.schedule)[1]
+        entries = entries_of(config, [*runtime.accounts, *refused])
+        self._supervisor.account_states.cover(entries)
+        interval = interval_of(config.schedule, utc_now())
         if runtime.shared.streaks is not None:
             runtime.shared.streaks.least_seconds = interval.total_seconds() / 2
-        intervals = (entry.interval for entry in entries.values())
-        self._metrics.scheduled(min(intervals, default=interval).total_seconds())
+        self._metrics.scheduled(min((entry.interval for entry in entries.values()), default=interval).total_seconds())
         self._metrics.credentials(runtime.credential_expiries)
-        self._metrics.cover((account.resource_id for account in accounts), config.vaults)
+        self._metrics.cover((entry.account.resource_id for entry in entries.values()), config.vaults)
         self.snapshots.credentials = tuple(credential.name for credential in runtime.credentials())
         self._show_discovery(runtime)
 

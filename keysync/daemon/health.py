@@ -6,9 +6,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import FrameType
+from itertools import islice
+from traceback import walk_stack
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -40,12 +41,6 @@ class Liveness(NamedTuple):
     reason: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class _Running:
-    since: float
-    seconds: float
-
-
 class Health:
     """The liveness of the daemon. Callers pass the time; this class reads no clock.
 
@@ -61,27 +56,30 @@ class Health:
         self._beat_seconds = beat_seconds
         self._beat = now
         self._started = now.monotonic
-        self._running: dict[Hashable, _Running] = {}
+        self._running: dict[Hashable, tuple[float, float]] = {}  # when each began, and its deadline in seconds
         self._lenient_until = now.monotonic
-        self._schedules: tuple[Schedule, ...] = ()
-        self._allowed = float("inf")
         self.replace(schedules, now)
 
     def replace(self, schedules: Iterable[Schedule], now: Instant) -> None:
         """Replaces the schedules, as after a reload. The time without a start counts from `now`."""
         self._schedules = tuple(schedules)
-        self._note_start(now)
+        self.note_start(now)
 
     def beat(self, now: Instant) -> None:
         """Records that the event loop runs. A task of its own calls this every second."""
         if self._was_away(now):
-            self._forgive(now)
+            stood_still = now.monotonic - self._beat.monotonic
+            if stood_still > self._beat_seconds:
+                self._started += stood_still
+                self._running = {key: (since + stood_still, each) for key, (since, each) in self._running.items()}
+            if self._allowed != float("inf"):
+                self._lenient_until = now.monotonic + self._allowed / _INTERVALS
         self._beat = now
 
     def run_started(self, key: Hashable, now: Instant, deadline: float) -> None:
         """Run `key` begins, and must end within `deadline` seconds."""
-        self._running[key] = _Running(now.monotonic, deadline)
-        self._note_start(now)
+        self._running[key] = (now.monotonic, deadline)
+        self.note_start(now)
 
     def run_ended(self, key: Hashable) -> None:
         """Run `key` has ended, with or without success."""
@@ -94,41 +92,30 @@ class Health:
             return Liveness(False, f"the loop's own task has not run for {beaten:.0f} s")
         if self._was_away(now):
             return Liveness(True)
-        return self._check_runs(now.monotonic)
+        for since, seconds in self._running.values():
+            ran = now.monotonic - since
+            if ran > seconds + self._beat_seconds:
+                return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {seconds:.0f} s")
+        silent = now.monotonic - self._started
+        if self._running or silent <= self._allowed or now.monotonic <= self._lenient_until:
+            return Liveness(True)
+        return Liveness(False, f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
 
     def overdue(self, now: Instant) -> datetime | None:
         """When the daemon will count as not alive unless a run starts or ends before; None for never. UTC."""
         if self._running:
-            at = min(running.since + running.seconds for running in self._running.values()) + self._beat_seconds
+            at = min(since + seconds for since, seconds in self._running.values()) + self._beat_seconds
         else:
             at = max(self._started + self._allowed, self._lenient_until)
         return None if at == float("inf") else now.wall + timedelta(seconds=at - now.monotonic)
-
-    def _check_runs(self, now: float) -> Liveness:
-        for running in self._running.values():
-            ran = now - running.since
-            if ran > running.seconds + self._beat_seconds:
-                return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {running.seconds:.0f} s")
-        silent = now - self._started
-        if self._running or silent <= self._allowed or now <= self._lenient_until:
-            return Liveness(True)
-        return Liveness(False, f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
-
-    def _forgive(self, now: Instant) -> None:
-        stood_still = now.monotonic - self._beat.monotonic
-        if stood_still > self._beat_seconds:
-            self._started += stood_still
-            for key, running in self._running.items():
-                self._running[key] = replace(running, since=running.since + stood_still)
-        if self._allowed != float("inf"):
-            self._lenient_until = now.monotonic + self._allowed / _INTERVALS
 
     def _was_away(self, now: Instant) -> bool:
         monotonic = now.monotonic - self._beat.monotonic
         wall = (now.wall - self._beat.wall).total_seconds()
         return max(monotonic, abs(wall - monotonic)) > self._beat_seconds
 
-    def _note_start(self, now: Instant) -> None:
+    def note_start(self, now: Instant) -> None:
+        """Records that a run could have started: it did, or every account is busy, backing off or of another replica."""
         self._started = now.monotonic
         self._allowed = min((_silence(schedule, now.wall) for schedule in self._schedules), default=float("inf"))
 
@@ -204,9 +191,6 @@ class Watchdog:
 
 def stack_of(thread: int) -> list[str]:
     """``file:line:function`` of each frame of the thread with this ident, innermost first; empty if the thread has ended."""
-    frame: FrameType | None = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # documented despite its name
-    found: list[str] = []
-    while frame is not None and len(found) < _FRAMES:
-        found.append(f"{frame.f_code.co_filename}:{frame.f_lineno}:{frame.f_code.co_name}")
-        frame = frame.f_back
-    return found
+    frame = sys._current_frames().get(thread)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]  # documented despite its name
+    frames = islice(walk_stack(frame), _FRAMES) if frame is not None else ()
+    return [f"{each.f_code.co_filename}:{line}:{each.f_code.co_name}" for each, line in frames]

@@ -85,7 +85,7 @@ class SnapshotBuilder:
         self.changed()
 
     def _build(self, now: Instant) -> Status:
-        config = self.supervisor.generation.config
+        config = self.supervisor.runtime.config
         leader = None if self.leadership is None else self.leadership.leads()
         starts = self.next_starts()
         accounts = tuple(self._accounts(config, starts, now))

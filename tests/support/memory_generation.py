@@ -56,9 +56,9 @@ async def turns() -> None:
 
 
 class MemoryGeneration:
-    """A `Generation` over a world in memory: `made` lists the accounts of each run, with the number of busy ones.
+    """Stands in for a `Runtime`, over a world in memory: `made` lists the accounts of each run, with the number of busy ones.
 
-    `breaks` makes the next run raise after its start; `on_close` is called when the generation is closed.
+    `breaks` makes the next run raise after its start; `on_close` is called when it is closed.
     """
 
     def __init__(self, world: World, config: Config, observer: RunObserver) -> None:

@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from random import Random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.daemon.backoff import Backoff, BackoffPolicy, BackoffState, lasts
+from keysync.daemon.backoff import BOUND, Backoff, lasts, longest
 from keysync.failures import CloudError, FailureKind, FailureRecord
 from tests.support.virtual_clock import seeded
 
 INTERVAL = 300.0
+
+
+class Highest(Random):
+    """Always draws the highest number."""
+
+    def uniform(self, a: float, b: float) -> float:
+        return max(a, b)
+
+
+class Failing:
+    """Accounts that fail; the times are until when they are skipped."""
+
+    def __init__(self, random: Random | None = None) -> None:
+        self.backoff = Backoff(random or Highest())
+
+    def fail(
+        self, key: str, failure: FailureRecord, now: float = 0.0, *, since: float | None = None, times: int = 1
+    ) -> float:
+        """Seconds from `now` until `key` may run again, after it failed `times`."""
+        for _ in range(times):
+            self.backoff.failed(key, failure, now, INTERVAL, now if since is None else since)
+        return self.backoff.retry_at(key) - now
 
 
 def record(
@@ -58,107 +82,88 @@ def test_lasting_failures(failure: FailureRecord):
 def test_transient_failures(failure: FailureRecord):
     """Trouble of the network or the service is no reason to leave an account out."""
     assert not lasts(failure)
-    backoff = Backoff[str](seeded())
-    for _ in range(50):
-        assert backoff.failed("a", failure, 100.0, INTERVAL) == BackoffState(0, 100.0)
+    assert Failing().fail("a", failure, 100.0, times=50) == 0.0
 
 
 def test_one_failure_changes_nothing():
-    """The next try is in the next ordinary pass."""
-    backoff = Backoff[str](seeded())
-    assert backoff.failed("a", FORBIDDEN, 100.0, INTERVAL) == BackoffState(1, 100.0)
-    assert backoff.ready("a", 100.0)
-    assert backoff.ready("another", 100.0)
+    """The next try is in the next ordinary run."""
+    failing = Failing()
+    assert failing.fail("a", FORBIDDEN, 100.0) == 0.0
+    assert failing.backoff.retry_at("another") < 0.0
 
 
 def test_the_first_five_tries_at_five_minutes_are_on_time():
     """An operator who has just assigned a role does not wait for a backoff to end."""
-    policy = BackoffPolicy()
-    assert [policy.longest(failures, INTERVAL) for failures in range(1, 6)] == [0.0, 30.0, 60.0, 120.0, 240.0]
-    assert policy.longest(5, INTERVAL) < INTERVAL < policy.longest(6, INTERVAL)
-    assert INTERVAL < policy.longest(10_000, INTERVAL) < 2 * INTERVAL
+    assert [longest(failures, INTERVAL) for failures in range(1, 6)] == [0.0, 30.0, 60.0, 120.0, 240.0]
+    assert longest(5, INTERVAL) < INTERVAL < longest(6, INTERVAL)
+    assert INTERVAL < longest(10_000, INTERVAL) < 2 * INTERVAL
 
 
-@given(st.integers(2, 5000), st.integers(0, 999))
+@given(st.integers(2, 40), st.integers(0, 999))
 def test_a_repaired_account_is_noticed_by_the_next_run_but_one(failures: int, seed: int):
     """However long it failed, it never skips two runs in a row."""
-    backoff = Backoff[str](seeded(seed), BackoffPolicy(base=30.0, cap=1.95))
-    now = 1000.0
-    for _ in range(min(failures, 40)):
-        state = backoff.failed("a", FORBIDDEN, now, INTERVAL)
-        assert now <= state.retry_at <= now + min(1.95 * INTERVAL, 30.0 * 2 ** max(0, state.failures - 2))
-        assert not backoff.ready("a", state.retry_at - 1e-6) or state.retry_at == now
-        assert backoff.ready("a", state.retry_at)
-        now = state.retry_at + INTERVAL
+    failing, now = Failing(seeded(seed)), 1000.0
+    for count in range(1, failures + 1):
+        waits = failing.fail("a", FORBIDDEN, now)
+        assert 0.0 <= waits <= min(1.95 * INTERVAL, 30.0 * 2 ** max(0, count - 2))
+        now += waits + INTERVAL
 
 
 def test_many_that_fail_together_do_not_come_back_together():
     """Chance spreads them over the whole of the time."""
-    backoff = Backoff[int](seeded())
-    for key in range(200):
-        for _ in range(12):
-            backoff.failed(key, FORBIDDEN, 0.0, INTERVAL)
-    tenths = {int(state.retry_at // (INTERVAL / 5)) for state in backoff.states().values()}
+    failing = Failing(seeded())
+    tenths = {int(failing.fail(str(key), FORBIDDEN, times=12) // (INTERVAL / 5)) for key in range(200)}
     assert tenths == set(range(10))
 
 
 def test_success_resets():
-    """Who was well once begins from nothing."""
-    backoff = Backoff[str](seeded())
-    for _ in range(9):
-        backoff.failed("a", FORBIDDEN, 0.0, INTERVAL)
-    backoff.succeeded("a")
-    backoff.succeeded("never failed")
-    assert backoff.states() == {}
-    assert backoff.failed("a", FORBIDDEN, 0.0, INTERVAL) == BackoffState(1, 0.0)
+    """An account that was well once begins from nothing."""
+    failing = Failing()
+    assert failing.fail("a", FORBIDDEN, times=9) > INTERVAL
+    failing.backoff.succeeded("a")
+    failing.backoff.succeeded("never failed")
+    assert failing.fail("a", FORBIDDEN) == 0.0
+    assert failing.fail("a", FORBIDDEN) == 30.0
 
 
 def test_retry_now_includes_all_and_keeps_the_counts():
     """SIGUSR1 tries all; one that fails again is not at its beginning."""
-    backoff = Backoff[str](seeded())
+    failing = Failing()
     for key in "ab":
-        for _ in range(9):
-            backoff.failed(key, FORBIDDEN, 1000.0, INTERVAL)
-    assert not backoff.ready("a", 1000.0)
-    backoff.retry_now("a")
-    assert (backoff.ready("a", 1000.0), backoff.ready("b", 1000.0)) == (True, False)
-    backoff.retry_now()
-    assert backoff.ready("b", 1000.0)
-    assert backoff.failed("a", FORBIDDEN, 1000.0, INTERVAL).failures == 10
+        failing.fail(key, FORBIDDEN, times=3)
+    failing.backoff.retry_now()
+    assert max(failing.backoff.retry_at(key) for key in "ab") < 0.0
+    assert failing.fail("a", FORBIDDEN) == longest(4, INTERVAL)
 
 
 @pytest.mark.parametrize(
-    ("retry_after", "kept"), [(20.0, 20.0), (1200.0, 1.95 * INTERVAL), (1e9, 1.95 * INTERVAL), (None, 0.0)]
+    ("retry_after", "kept"), [(20.0, 20.0), (1200.0, BOUND * INTERVAL), (1e9, BOUND * INTERVAL), (None, 0.0)]
 )
 def test_retry_after_is_kept_to_within_reason(retry_after: float | None, kept: float):
     """One account's time to wait is kept to, but never for two runs in a row: lateness is an outage."""
-    backoff = Backoff[str](seeded())
-    assert (
-        backoff.failed("a", record("throttled", 429, retry_after=retry_after), 10.0, INTERVAL).retry_at == 10.0 + kept
-    )
+    assert Failing().fail("a", record("throttled", 429, retry_after=retry_after), 10.0) == kept
 
 
 def test_trouble_in_between_does_not_reset_what_lasts():
     """A time-out between two refusals is no success."""
-    backoff = Backoff[str](seeded())
-    counts = [
-        backoff.failed("a", failure, 0.0, INTERVAL).failures for failure in (FORBIDDEN, record("timeout"), FORBIDDEN)
-    ]
-    assert counts == [1, 1, 2]
+    failing = Failing()
+    waits = [failing.fail("a", failure) for failure in (FORBIDDEN, record("timeout"), FORBIDDEN)]
+    assert waits == [longest(1, INTERVAL), 0.0, longest(2, INTERVAL)]
 
 
 def test_a_reload_forgets_removed_accounts():
     """An account that comes back later begins from nothing."""
-    backoff = Backoff[str](seeded())
-    backoff.failed("a", FORBIDDEN, 0.0, INTERVAL)
-    backoff.failed("b", FORBIDDEN, 0.0, INTERVAL)
-    backoff.keep(["b", "c"])
-    assert set(backoff.states()) == {"b"}
+    failing = Failing()
+    for key in "ab":
+        failing.fail(key, FORBIDDEN, times=3)
+    failing.backoff.keep(["b", "c"])
+    assert failing.fail("a", FORBIDDEN) == 0.0
+    assert failing.fail("b", FORBIDDEN) == longest(4, INTERVAL)
 
 
 @pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])
 def test_a_run_that_took_long_to_fail_costs_no_second_one(took: float):
     """The bound counts from the start of the run: the run after the next is never skipped, whatever Retry-After says."""
-    backoff: Backoff[str] = Backoff(seeded())
-    state = backoff.failed("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, INTERVAL, since=1000.0)
-    assert state.retry_at < 1000.0 + 2 * INTERVAL
+    failing = Failing()
+    failing.fail("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, since=1000.0)
+    assert failing.backoff.retry_at("a") < 1000.0 + 2 * INTERVAL

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from keysync.azure.circuit_breaker import Breakers
 from keysync.config.model import Schedule
@@ -17,6 +18,7 @@ from keysync.daemon.lease import LeaseTimings
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
+from keysync.report.metrics import Metrics
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
@@ -45,7 +47,8 @@ class Stage:
             self.generation,
             self.account_states,
             self.health,
-            stop=self.world.stop,
+            Metrics(CollectorRegistry()),
+            may_begin=lambda: not self.world.stop.is_set(),
             random=seeded(),
             monotonic=lambda: self.seconds,
         )
@@ -85,7 +88,8 @@ class Stage:
 async def stage() -> AsyncIterator[Stage]:
     made = Stage("alpha", "beta")
     yield made
-    await made.supervisor.abandon()
+    await made.supervisor.end_runs(0)
+    await made.supervisor.close()
 
 
 async def test_the_snapshot_is_rebuilt_only_after_a_change(stage: Stage):
@@ -161,7 +165,8 @@ async def test_each_account_has_its_next_try():
     stage.starts = {}
     stage.board.changed()
     assert stage.account("alpha").next_try is None
-    await stage.supervisor.abandon()
+    await stage.supervisor.end_runs(0)
+    await stage.supervisor.close()
 
 
 async def test_stale_accounts_are_named(stage: Stage):
@@ -196,7 +201,8 @@ async def test_a_vault_is_failing_when_all_of_it_fails():
     await stage.passed()
     partly = stage.vault("main")
     assert (partly.state, partly.out_of_sync, partly.error) == ("ok", 0, None)
-    await stage.supervisor.abandon()
+    await stage.supervisor.end_runs(0)
+    await stage.supervisor.close()
 
 
 async def test_a_vault_is_out_of_sync_by_secrets_that_are_known_to_differ(stage: Stage):
@@ -244,7 +250,8 @@ async def test_read_only_is_shown_for_all_for_vaults_and_for_accounts():
     assert (status.read_only, status.owner) == (True, "tokyo")
     assert stage.vault().state == "read_only"
     assert status.accounts[0].read_only
-    await stage.supervisor.abandon()
+    await stage.supervisor.end_runs(0)
+    await stage.supervisor.close()
 
 
 async def test_liveness_and_its_reason_are_those_of_the_health_check(stage: Stage):

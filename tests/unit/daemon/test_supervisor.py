@@ -8,14 +8,16 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
 from keysync.config.model import Account, Schedule
 from keysync.daemon.account_state import AccountStates
-from keysync.daemon.backoff import BackoffPolicy
+from keysync.daemon.backoff import BOUND
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.supervisor import Supervisor, entries_of, next_try
+from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.failures import CallFailed, CloudError, FailureRecord
+from keysync.report.metrics import Metrics
 from tests.support.memory_generation import MemoryGeneration, config_of, entries, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
@@ -40,8 +42,8 @@ class Stage:
             self.generation,
             self.account_states,
             self.health,
-            stop=self.stop,
-            leads=lambda: self.leads,
+            Metrics(CollectorRegistry()),
+            may_begin=lambda: self.leads and not self.stop.is_set(),
             random=seeded(),
             monotonic=lambda: self.clock,
         )
@@ -53,7 +55,7 @@ class Stage:
 
     def due(self) -> None:
         """Fires all triggers."""
-        self.supervisor.due(self.supervisor.generation.accounts)
+        self.supervisor.due(self.supervisor.runtime.accounts)
 
     async def idle(self) -> None:
         """Waits until no run is under way."""
@@ -85,7 +87,8 @@ async def stage() -> AsyncIterator[Stage]:
     """Two accounts. Active runs are cancelled at the end of the test."""
     made = Stage("fine", "slow")
     yield made
-    await made.supervisor.abandon()
+    await made.supervisor.end_runs(0)
+    await made.supervisor.close()
 
 
 async def test_a_start_makes_one_run_over_all_that_are_due(stage: Stage):
@@ -138,12 +141,12 @@ async def test_with_all_accounts_busy_no_run_begins_and_the_daemon_is_alive(
         stage.hang(name)
     stage.due()
     await turns()
-    heard: list[float] = []
-    monkeypatch.setattr(stage.health, "run_started", lambda _key, _now, deadline: heard.append(deadline))
+    heard: list[Instant] = []
+    monkeypatch.setattr(stage.health, "note_start", heard.append)
     with capture_logs() as logged:
         stage.due()
     assert [(one["event"], one["busy"], one["backing_off"]) for one in logged] == [("run.skipped", 2, 0)]
-    assert heard == [0.0]
+    assert len(heard) == 1
     assert len(stage.generation.made) == 1
     for name in ("fine", "slow"):
         stage.let_go(name)
@@ -152,7 +155,7 @@ async def test_with_all_accounts_busy_no_run_begins_and_the_daemon_is_alive(
 async def test_an_account_that_keeps_failing_backs_off(stage: Stage):
     """Never before its time, never for longer than the bound, and at once on request."""
     stage.world.sources["slow"].failure = DENIED
-    longest = BackoffPolicy().bound(300.0)
+    longest = BOUND * 300.0
     for _ in range(12):
         await stage.passed()
         retry_at = stage.supervisor.retry_at(stage.account("slow"))
@@ -180,7 +183,9 @@ async def test_a_request_tries_all_accounts_at_once(stage: Stage):
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
     assert stage.entry("slow").status.state == "changed"
-    assert stage.supervisor._backoff.states() == {}
+    stage.world.sources["slow"].failure = DENIED
+    await stage.passed()
+    assert stage.supervisor.retry_at(stage.account("slow")) is None
 
 
 async def test_an_account_that_is_busy_at_a_request_gets_one_more_run(stage: Stage):
@@ -240,7 +245,8 @@ async def test_nothing_is_requeued_after_a_crash_a_reload_or_the_stop(stage: Sta
     stage.due()
     stage.supervisor.sync_now()
     stage.stop.set()
-    await stage.supervisor.drain()
+    await stage.supervisor.end_runs()
+    await stage.supervisor.close()
     await turns()
     assert other.made == [(("fine",), 0)] * 2
 
@@ -280,7 +286,8 @@ async def test_the_configuration_before_is_closed_when_its_last_run_has_ended(st
     await until(lambda: stage.generation.closed == 1)
     assert runs_at_close == [0]
     assert other.closed == 0
-    await stage.supervisor.drain()
+    await stage.supervisor.end_runs()
+    await stage.supervisor.close()
     assert (stage.generation.closed, other.closed) == (1, 1)
 
 
@@ -289,7 +296,9 @@ async def test_a_reload_forgets_how_often_removed_accounts_failed(stage: Stage):
     stage.world.sources["slow"].failure = DENIED
     await stage.passed()
     stage.supervisor.replace(stage.make("fine"))
-    assert stage.supervisor._backoff.states() == {}
+    stage.supervisor.replace(stage.make("fine", "slow"))
+    await stage.passed()
+    assert stage.supervisor.retry_at(stage.account("slow")) is None
     await turns()
 
 
@@ -301,7 +310,8 @@ async def test_the_end_waits_for_the_runs_under_way(stage: Stage):
     await until(lambda: not stage.entry("fine").due)
     stage.stop.set()
     stage.due()
-    await stage.supervisor.drain()
+    await stage.supervisor.end_runs()
+    await stage.supervisor.close()
     assert len(stage.generation.made) == 2
     assert not stage.supervisor._runs
     assert stage.generation.closed == 1
@@ -314,7 +324,8 @@ async def test_a_write_under_way_finishes_before_the_end(stage: Stage):
     stage.due()
     await began.wait()
     stage.stop.set()
-    await stage.supervisor.drain()
+    await stage.supervisor.end_runs()
+    await stage.supervisor.close()
     written = [name for name in stage.world.vault.history_of if stage.world.vault.history_of[name]]
     assert written
     assert {record.result.ref.secret for record in stage.account_states.writes} == set(written)
@@ -329,7 +340,8 @@ async def test_after_the_deadline_everything_is_closed_at_once(stage: Stage):
     other = stage.make("fine", "slow")
     stage.supervisor.replace(other)
     await turns()
-    await stage.supervisor.abandon()
+    await stage.supervisor.end_runs(0)
+    await stage.supervisor.close()
     assert not stage.supervisor._runs
     assert stage.generation.closed == 1
     assert other.closed >= 1
@@ -344,21 +356,6 @@ def test_the_next_try_is_the_schedule_s_next_start_but_not_before_the_wait_is_ov
     assert next_try(start, 60.0, NOW, 50.0) == start
     assert next_try(start, 350.0, NOW, 50.0) == NOW + timedelta(seconds=300)
     assert next_try(None, 60.0, NOW, 50.0) == NOW + timedelta(seconds=10)
-
-
-def test_entries_know_their_schedule_and_whether_they_are_only_watched():
-    """By ARM id in lower case."""
-    config = config_of("one", "two", accounts={"read_only": True})
-    made = entries_of(config, config.accounts, lambda schedule: (f"every {schedule.every}", timedelta(seconds=7)))
-    assert [(entry.status.schedule, entry.interval.seconds, entry.status.read_only) for entry in made.values()] == [
-        ("every 0:05:00", 7, True),
-        ("every 0:05:00", 7, True),
-    ]
-    assert all(name == entry.account.resource_id.lower() for name, entry in made.items())
-    plain = config_of("one")
-    assert not next(
-        iter(entries_of(plain, plain.accounts, lambda _: ("", FIVE.every or NOW - NOW)).values())
-    ).status.read_only
 
 
 async def test_results_reach_the_observer_as_they_come(stage: Stage):
@@ -412,29 +409,3 @@ async def test_a_run_that_ends_in_time_is_not_cut_off(stage: Stage):
     await stage.supervisor.end_runs(20.0)
     assert stage.account_states.last_run is not None
     assert stage.account_states.last_run.result == "success"
-
-
-async def test_memory_is_trimmed_after_a_run():
-    """Not while it goes on."""
-    world, tidied = World("fine"), list[int]()
-    account_states = AccountStates(lambda: world.now)
-    generation = MemoryGeneration(world, config_of("fine"), account_states)
-    supervisor = Supervisor(
-        generation,
-        account_states,
-        Health([FIVE], Instant.now()),
-        stop=world.stop,
-        trim=lambda: tidied.append(len(supervisor._runs)),
-        trim_seconds=0.0,
-    )
-    account_states.cover(entries(generation.config))
-    world.sources["fine"].hang()
-    supervisor.due(generation.accounts)
-    await turns()
-    assert tidied == []
-    gate = world.sources["fine"].gate
-    assert gate is not None
-    gate.set()
-    await until(lambda: bool(tidied))
-    await supervisor.drain()
-    assert tidied == [0]
