@@ -11,13 +11,14 @@ from typing import Final, Literal, Protocol, TypeAlias
 from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
 from keysync.sync.model import Change, ItemRef
-from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE
+from keysync.sync.ownership import KEY, SOURCE, is_ours_for
 from keysync.targets.interface import Disabled, Observation, SecretProperties, SecretTarget, StoredSecret
 
 PROOF_RUNS: Final = 3
 """How many consecutive runs of the daemon must find an account gone before its secrets are removed without `--accept`."""
 
 Presence: TypeAlias = Literal["there", "gone"]
+Mode: TypeAlias = Literal["disable", "delete"]
 
 
 class AccountExistence(Protocol):
@@ -72,24 +73,18 @@ SEARCH_TOO_SLOW: Final = OrphanFindings(
 
 def orphans_among(
     listed: Sequence[SecretProperties], vault: str, served: Container[str], owner: str, key_names: Container[str]
-) -> tuple[ItemRef, ...]:
+) -> list[ItemRef]:
     """The managed secrets of `owner` in `listed` whose names (lower case) are not in `served`. `key_names`: of the source."""
     refs: list[ItemRef] = []
     for secret in listed:
-        tags, source, key = secret.tags, secret.tags.get(SOURCE), secret.tags.get(KEY)
-        owned = tags.get(MANAGED_BY) == KEYSYNC and tags.get(OWNER) == owner and not secret.managed
-        if owned and source and key and key in key_names and fold(secret.name) not in served:
-            refs.append(ItemRef(source, key, vault, secret.name))
-    return tuple(refs)
+        ref = ItemRef(secret.tags.get(SOURCE, ""), secret.tags.get(KEY, ""), vault, secret.name)
+        known = ref.account and ref.key in key_names and not secret.managed
+        if known and is_ours_for(secret.tags, ref, owner) and fold(secret.name) not in served:
+            refs.append(ref)
+    return refs
 
 
-def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str) -> bool:
-    """Whether `tags` still mark the orphan `ref` as managed by this `owner`."""
-    found = (tags.get(MANAGED_BY), fold(tags.get(SOURCE, "")), tags.get(KEY), tags.get(OWNER))
-    return found == (KEYSYNC, fold(ref.account), ref.key, owner)
-
-
-def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"], presence: Presence, streak: int | None) -> Change | None:  # fmt: skip
+def removal(ref: ItemRef, stored: Observation, mode: Mode, presence: Presence, streak: int | None) -> Change | None:
     """The change for an orphan with the state `stored`; None if there is nothing to do.
 
     `streak` is in how many consecutive runs of the daemon its account was gone; None in a one-off run. A removal needs
@@ -110,12 +105,6 @@ def removal(ref: ItemRef, stored: Observation, mode: Literal["disable", "delete"
     return Change(ref, "skipped", "orphaned", reason=waiting, before=stored.version, managed=True)
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first three names, and the number of the others."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more
-
-
 @dataclass(frozen=True, slots=True)
 class OrphanSearch:
     """Searches vaults for orphans. What cannot be checked is not removed.
@@ -132,7 +121,7 @@ class OrphanSearch:
     targets: Mapping[str, SecretTarget]
     existence: AccountExistence
     translator: FailureTranslator
-    mode: Literal["disable", "delete"]
+    mode: Mode
     owner: str
     served: Mapping[str, Container[str]]
     key_names: Container[str]
@@ -145,69 +134,62 @@ class OrphanSearch:
 
     async def run(self, deadline: float) -> OrphanFindings:
         """Searches for at most `deadline` seconds. Never raises for a failure of Azure."""
-        gone: list[str] = []
+        presences: dict[str, Presence | None] = {}
+        warnings: list[str] = []
         try:
             if self.skip_reason is not None:
                 return OrphanFindings(warnings=(f"orphans: {self.skip_reason}: nothing is removed in this run",))
             async with asyncio.timeout(deadline):
-                refs, warnings = await self._candidates()
-                presences, unproven = await self._presences({ref.account for ref in refs})
-                gone += [account for account, presence in presences.items() if presence == "gone"]
+                per_vault = await asyncio.gather(*(self._in_vault(vault, warnings) for vault in self.targets))
+                refs = [ref for found in per_vault for ref in found]
+                accounts = sorted({ref.account for ref in refs})
+                replies = await asyncio.gather(*(self._presence(account, warnings) for account in accounts))
+                presences = dict(zip(accounts, replies, strict=True))
         except TimeoutError:
             warning = f"orphans: not searched within {deadline:g} s, nothing is removed in this run"
             return OrphanFindings(warnings=(warning,))
         finally:
             # After a search that did not finish, every account starts over.
             if self.streaks is not None:
-                self.streaks.note(gone)
-        changes = await asyncio.gather(*(self._change(ref, presences) for ref in refs))
-        return OrphanFindings(tuple(change for change in changes if change is not None), (*warnings, *unproven))
+                self.streaks.note([account for account, presence in presences.items() if presence == "gone"])
+        changes = await asyncio.gather(*(self._change(ref, presences[ref.account]) for ref in refs))
+        return OrphanFindings(tuple(change for change in changes if change is not None), tuple(warnings))
 
-    async def _candidates(self) -> tuple[list[ItemRef], list[str]]:
-        per_vault = await asyncio.gather(*(self._in_vault(vault) for vault in self.targets))
-        refs = [ref for found, _ in per_vault for ref in found]
-        return refs, [warning for _, warnings in per_vault for warning in warnings]
-
-    async def _in_vault(self, vault: str) -> tuple[Sequence[ItemRef], Sequence[str]]:
+    async def _in_vault(self, vault: str, warnings: list[str]) -> list[ItemRef]:
         try:
             listed = await self.targets[vault].listing()
         except Exception as error:  # noqa: BLE001  # one vault's failure must not stop the others
             cause = self._record(error, vault).summary
-            return (), [f"orphans: vault {vault} could not be listed, nothing is removed there ({cause})"]
-        refs = orphans_among(listed, vault, self.served.get(vault, ()), self.owner, self.key_names)
-        mine = [ref for ref in refs if self.is_mine(ref.account)]
-        excluded = {fold(ref.account): ref.account for ref in mine if fold(ref.account) in self.excluded}
-        return [ref for ref in mine if fold(ref.account) not in excluded], self._not_served(vault, excluded)
+            warnings.append(f"orphans: vault {vault} could not be listed, nothing is removed there ({cause})")
+            return []
+        orphans: list[ItemRef] = []
+        unserved: dict[str, set[str]] = {}
+        for ref in orphans_among(listed, vault, self.served.get(vault, ()), self.owner, self.key_names):
+            if not self.is_mine(ref.account):
+                continue
+            if fold(ref.account) not in self.excluded:
+                orphans.append(ref)
+            elif reason := self.excluded[fold(ref.account)]:
+                unserved.setdefault(reason, set()).add(ref.account)
+        for reason, accounts in unserved.items():
+            names = sorted(accounts, key=fold)
+            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+            warnings.append(
+                f"vault {vault}: the secrets of {some} are not kept in sync, since the account is not served: {reason}"
+            )
+        return orphans
 
-    def _not_served(self, vault: str, excluded: Mapping[str, str]) -> list[str]:
-        """A warning for each reason. `excluded`: ARM ids by their lower case."""
-        by_reason: dict[str, list[str]] = {}
-        for key in sorted(excluded):
-            reason = self.excluded[key]
-            if reason is not None:
-                by_reason.setdefault(reason, []).append(excluded[key])
-        return [
-            f"vault {vault}: the secrets of {_some(accounts)} are not kept in sync, since the account is not served: {reason}"
-            for reason, accounts in by_reason.items()
-        ]
+    async def _presence(self, account: str, warnings: list[str]) -> Presence | None:
+        """None if it is unknown."""
+        try:
+            return await self.existence.presence(account)
+        except Exception as error:  # noqa: BLE001  # one account's failure must not stop the others
+            cause = self._record(error, account).summary
+            warnings.append(f"orphans: whether {account} is gone is unknown, its secrets stay ({cause})")
+            return None
 
-    async def _presences(self, accounts: Collection[str]) -> tuple[dict[str, Presence], list[str]]:
-        ordered = sorted(accounts)
-        answers = await asyncio.gather(*(self.existence.presence(each) for each in ordered), return_exceptions=True)
-        known: dict[str, Presence] = {}
-        unproven: list[str] = []
-        for account, answer in zip(ordered, answers, strict=True):
-            if isinstance(answer, Exception):
-                cause = self._record(answer, account).summary
-                unproven.append(f"orphans: whether {account} is gone is unknown, its secrets stay ({cause})")
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                known[account] = answer
-        return known, unproven
-
-    async def _change(self, ref: ItemRef, presences: Mapping[str, Presence]) -> Change | None:
-        if ref.account not in presences:
+    async def _change(self, ref: ItemRef, presence: Presence | None) -> Change | None:
+        if presence is None:
             return None
         try:
             stored = await self.targets[ref.vault].read(ref.secret)
@@ -218,12 +200,10 @@ class OrphanSearch:
         if tags is None or not is_ours_for(tags, ref, self.owner):
             return None
         streak = self.streaks.of(ref.account) if self.streaks is not None else None
-        change = removal(ref, stored, self.mode, presences[ref.account], streak)
-        if change is None:
-            return None
-        if ref.vault in self.read_only or fold(ref.account) in self.read_only_accounts:
+        change = removal(ref, stored, self.mode, presence, streak)
+        if change is not None and (ref.vault in self.read_only or fold(ref.account) in self.read_only_accounts):
             return replace(change, needs_accept=None, read_only=True)
-        return replace(change, owner=self.owner)
+        return None if change is None else replace(change, owner=self.owner)
 
     def _record(self, error: Exception, scope: str) -> FailureRecord:
         return self.translator.record(error, operation="listSecrets", scope=scope)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from keysync.names import fold
-from keysync.sync.model import Item
+from keysync.sync.model import Item, ItemRef
 
 MANAGED_BY: Final = "managed-by"
 KEYSYNC: Final = "keysync"
@@ -24,13 +24,18 @@ def own_tags(item: Item) -> dict[str, str]:
 
 
 def is_ours(tags: Mapping[str, str], item: Item) -> bool:
-    """Whether `tags` mark a secret as managed for this account, key and owner. ARM ids are compared without regard to case."""
+    """Whether `tags` mark a secret as managed for this account, key and owner."""
+    return is_ours_for(tags, item.ref, item.policy.owner)
+
+
+def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str | None) -> bool:
+    """Whether `tags` mark the secret of `ref` as managed by `owner`. ARM ids are compared without regard to case."""
     source = tags.get(SOURCE, "")
     return (
         tags.get(MANAGED_BY) == KEYSYNC
-        and (source == item.ref.account or fold(source) == fold(item.ref.account))
-        and tags.get(KEY) == item.ref.key
-        and tags.get(OWNER) == item.policy.owner
+        and (source == ref.account or fold(source) == fold(ref.account))
+        and tags.get(KEY) == ref.key
+        and tags.get(OWNER) == owner
     )
 
 

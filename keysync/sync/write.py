@@ -16,7 +16,7 @@ from keysync.sync.history import with_history
 from keysync.sync.locks import SecretLocks
 from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field, ItemRef, Observed, Outcome, Result
-from keysync.sync.orphans import is_ours_for
+from keysync.sync.ownership import is_ours_for
 from keysync.sync.plan import judge
 from keysync.targets.errors import LaterVersionListed, NotKept, WriteUnknown
 from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -14,15 +14,14 @@ from hypothesis import strategies as st
 from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.model import Plan, Result
-from keysync.sync.orphans import MissingCounters, OrphanSearch, Presence, is_ours_for, orphans_among, removal
-from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, own_tags
+from keysync.sync.orphans import MissingCounters, Mode, OrphanSearch, Presence, orphans_among, removal
+from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWNER, SOURCE, is_ours_for, own_tags
 from keysync.sync.write import ApplyInputs
 from keysync.targets.interface import Absent, Disabled, Observation, SecretProperties, SoftDeleted
 from tests.support.memory import MemoryDirectory
 from tests.support.observations import item, stored
 from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
 
-Mode = Literal["disable", "delete"]
 DENIED = CallFailed(FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403))
 GONE = f"{GROUP}/gone"
 MANAGED_TAGS = own_tags(item(account="gone", owner="mine"))
@@ -56,10 +55,8 @@ def test_an_orphan_has_all_tags(change: dict[str, str | None], found: bool) -> N
 @pytest.mark.parametrize(("name", "managed"), [("served", False), ("SERVED", False), ("left", True)])
 def test_a_served_or_a_certificates_secret_is_no_orphan(name: str, managed: bool) -> None:
     """A name that the configuration writes, in any case, or that a certificate owns is never an orphan."""
-    assert (
-        orphans_among([SecretProperties(name, MANAGED_TAGS, managed=managed)], "main", {"served"}, "mine", KEY_NAMES)
-        == ()
-    )
+    listed = [SecretProperties(name, MANAGED_TAGS, managed=managed)]
+    assert orphans_among(listed, "main", {"served"}, "mine", KEY_NAMES) == []
 
 
 @pytest.mark.parametrize("name", [MANAGED_BY, SOURCE, KEY, OWNER])
