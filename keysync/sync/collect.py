@@ -38,10 +38,9 @@ class Collected:
 
 
 class Collector:
-    """Collects accounts, `concurrency` at a time, divided among their groups.
+    """Reads both sides of accounts. A `Collection` reads up to `concurrency` at a time.
 
-    `account_seconds` is the deadline of one account. After `patience_seconds` an account no longer counts against
-    `concurrency`: however many hang, the others get their turn.
+    `account_seconds` is the deadline of one account.
     """
 
     def __init__(
@@ -52,14 +51,12 @@ class Collector:
         *,
         concurrency: int,
         account_seconds: float,
-        patience_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._targets = targets
         self._fingerprinter = fingerprinter
         self._translator = translator
         self.concurrency = concurrency
-        self.patience_seconds = patience_seconds
         slots = max(_MIN_SLOTS, concurrency // max(1, len(targets)))
         self._vault_slots = {vault: asyncio.Semaphore(slots) for vault in targets}
         self._account_seconds = account_seconds
@@ -144,34 +141,38 @@ class Collector:
 
 
 class Collection:
-    """Work items being collected, few at a time: each is created when its turn comes. Use as an async context manager.
+    """Work items being collected, few at a time, divided among their groups. Use as an async context manager.
 
+    After `patience_seconds` an account no longer counts against the concurrency: however many hang, the others get their turn.
     `on_collected` is called for each account that has responded or failed. `done` is done when all have, or were given up.
-    `fault` is an error that prevented a work item from being created, so that there is no account to report it for.
+    `fault` is an error that `on_collected` raised.
     """
 
     def __init__(
-        self, collector: Collector, work_items: Sequence[WorkItem], on_collected: Callable[[Collected], None]
+        self,
+        collector: Collector,
+        work_items: Sequence[WorkItem],
+        patience_seconds: float,
+        on_collected: Callable[[Collected], None],
     ) -> None:
         self._collector = collector
-        self._work_items = work_items
+        self._patience_seconds = patience_seconds
         self._on_collected = on_collected
+        self._pending = dict.fromkeys(work_items)
         self._workers: set[asyncio.Task[None]] = set()
         self.fault: Exception | None = None
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         names: dict[str, list[str]] = {}
-        queues: dict[Hashable, deque[int]] = {}
-        for number, work_item in enumerate(work_items):
-            queues.setdefault(work_item.group, deque()).append(number)
+        queues: dict[Hashable, deque[WorkItem]] = {}
+        for work_item in work_items:
+            queues.setdefault(work_item.group, deque()).append(work_item)
             for item in work_item.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
-        # The same int objects as in the queues: there may be many thousands.
-        self._pending = {number: None for queue in queues.values() for number in queue}
-        self._check_done()
         collector.list_vaults(names)
         for queue in queues.values():
             for _ in range(min(len(queue), max(_MIN_SLOTS, collector.concurrency // len(queues)))):
                 self._start_worker(queue)
+        self._check_done()
 
     async def __aenter__(self) -> Self:
         return self
@@ -185,7 +186,7 @@ class Collection:
 
     def give_up(self) -> Sequence[WorkItem]:
         """Gives up the work items that have not responded, and returns them."""
-        given_up = [self._work_items[number] for number in self._pending]
+        given_up = list(self._pending)
         self._pending.clear()
         self._check_done()
         return given_up
@@ -194,15 +195,14 @@ class Collection:
         if not self._pending and not self.done.done():
             self.done.set_result(None)
 
-    def _start_worker(self, queue: deque[int]) -> None:
+    def _start_worker(self, queue: deque[WorkItem]) -> None:
         worker = asyncio.create_task(self._work(queue), name="collect")
         self._workers.add(worker)
         worker.add_done_callback(self._workers.discard)
 
-    async def _work(self, queue: deque[int]) -> None:
+    async def _work(self, queue: deque[WorkItem]) -> None:
         """Collects the accounts of `queue` one by one. If one takes long, another worker continues in its place."""
-        loop, patience = asyncio.get_running_loop(), self._collector.patience_seconds
-        replaced = False
+        loop, replaced = asyncio.get_running_loop(), False
 
         def replace_worker() -> None:
             nonlocal replaced
@@ -210,21 +210,21 @@ class Collection:
             self._start_worker(queue)
 
         while queue and self._pending and not replaced:
-            timer = loop.call_later(patience, replace_worker)
+            timer = loop.call_later(self._patience_seconds, replace_worker)
             try:
                 await self._collect(queue.popleft())
             finally:
                 timer.cancel()
 
-    async def _collect(self, number: int) -> None:
+    async def _collect(self, work_item: WorkItem) -> None:
         try:
-            collected = await self._collector.collect(self._work_items[number])
-            if number in self._pending:  # not given up meanwhile
+            collected = await self._collector.collect(work_item)
+            if work_item in self._pending:  # not given up meanwhile
                 self._on_collected(collected)
         except Exception as error:  # noqa: BLE001  # the others must still be collected
             self.fault = self.fault or error
         finally:
-            self._pending.pop(number, None)
+            self._pending.pop(work_item, None)
             self._check_done()
 
 

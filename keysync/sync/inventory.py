@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final, TypeAlias
 
@@ -14,9 +14,9 @@ from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural
 from keysync.sources.discovery import Discovery, Inventory
-from keysync.sources.filters import SkippedAccount
 from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
+from keysync.sync.items import Selection
 from keysync.sync.model import ItemRef, Preflight, Result
 from keysync.sync.waiting import wait_for
 
@@ -79,27 +79,24 @@ def selected(inventory: Inventory, names: Sequence[str], shard: Shard | None = N
     """
     for name in _unknown(inventory, names) if inventory.complete else ():
         raise UsageError(_no_such_account(inventory, name))
-    selects = _selector(names, shard)
-    return tuple(account for account in inventory.accounts if selects(account.resource_id))
+    return tuple(account for account in inventory.accounts if _selects(names, shard, account.resource_id))
 
 
-def preflight(
-    inventory: Inventory,
-    names: Sequence[str] = (),
-    shard: Shard | None = None,
-    includes: Callable[[ItemRef], bool] = lambda _ref: True,
-) -> Preflight:
-    """The part of the report about accounts that a run over `selected` does not cover.
-
-    `includes`: whether the run covers a secret.
-    """
-    selects = _selector(names, shard)
-    refused = [account for account in inventory.refused if selects(account.resource_id)]
+def preflight(inventory: Inventory, selection: Selection, shard: Shard | None = None) -> Preflight:
+    """The part of the report about accounts that a run over `selected` does not cover."""
+    refused = [account for account in inventory.refused if _selects(selection.accounts, shard, account.resource_id)]
     # An account without a vault has no item to report, so it is a warning, and the report is incomplete.
     without_items = sorted((one for one in refused if one.account is None), key=lambda one: natural(one.resource_id))
-    unknown = _unknown(inventory, names)
+    results = [
+        Result(ItemRef(skipped.resource_id, key, vault, name), "refused", reason=skipped.reason)
+        for skipped in refused
+        if skipped.account is not None
+        for vault in skipped.account.vaults
+        for key, name in skipped.account.secret_names().items()
+    ]
+    unknown = _unknown(inventory, selection.accounts)
     return Preflight(
-        results=tuple(result for account in refused for result in _results(account) if includes(result.ref)),
+        results=tuple(result for result in results if selection.includes(result.ref)),
         warnings=(
             *map(_problem_text, inventory.problems),
             *(f"--account {name}: not found, and not all accounts could be listed" for name in unknown),
@@ -110,48 +107,28 @@ def preflight(
     )
 
 
-def _selector(names: Sequence[str], shard: Shard | None) -> Callable[[str], bool]:
-    """Whether `--account` and `--shard` select an ARM id."""
-    folded = {fold(name) for name in names}
-
-    def selects(resource_id: str) -> bool:
-        named = not folded or not folded.isdisjoint(_names(resource_id))
-        return named and (shard is None or shard.has(resource_id))
-
-    return selects
+def _selects(names: Sequence[str], shard: Shard | None, resource_id: str) -> bool:
+    named = not names or any(_is_named(resource_id, name) for name in names)
+    return named and (shard is None or shard.has(resource_id))
 
 
-def _names(resource_id: str) -> tuple[str, str]:
-    folded = fold(resource_id)
-    return folded, folded.rsplit("/", 1)[-1]
+def _is_named(resource_id: str, name: str) -> bool:
+    return fold(name) in {fold(resource_id), fold(resource_id).rpartition("/")[2]}
 
 
 def _unknown(inventory: Inventory, names: Sequence[str]) -> list[str]:
-    if not names:
-        return []
-    ids = [*(each.resource_id for each in inventory.accounts), *(each.resource_id for each in inventory.refused)]
-    known = {name for resource_id in ids for name in _names(resource_id)}
-    return [name for name in names if fold(name) not in known]
+    known = [*(each.resource_id for each in inventory.accounts), *(each.resource_id for each in inventory.refused)]
+    return [name for name in names if not any(_is_named(resource_id, name) for resource_id in known)]
 
 
 def _no_such_account(inventory: Inventory, name: str) -> str:
     for skipped in inventory.skipped:
-        if fold(name) in _names(skipped.resource_id):
+        if _is_named(skipped.resource_id, name):
             return f"--account {name}: discover[{skipped.entry}] finds it and skips it: {skipped.reason}"
     known = sorted((account.name for account in inventory.accounts), key=natural)
     more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
     listed = ", ".join(known[:_MAX_NAMED]) + more if known else "none"
     return f"--account {name}: no such account in the configuration, which has {listed}"
-
-
-def _results(skipped: SkippedAccount) -> Iterator[Result]:
-    account = skipped.account
-    if account is None:
-        return
-    names = account.secret_names()
-    for vault in account.vaults:
-        for key, name in names.items():
-            yield Result(ItemRef(account.resource_id, key, vault, name), "refused", reason=skipped.reason)
 
 
 def _problem_text(problem: Problem) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar, overload
+from dataclasses import dataclass
+from typing import TypeVar
 
 from keysync.config.model import Account, Config, Vault
 from keysync.names import fold
@@ -42,49 +42,7 @@ class Selection:
         return not self.secrets or fold(f"{ref.vault}/{ref.secret}") in self.secrets
 
 
-@dataclass(frozen=True, slots=True)
-class ItemFactory:
-    """Creates the items of accounts. Items with the same settings share their policy."""
-
-    config: Config
-    selection: Selection
-    _policies: dict[tuple[str, bool, bool | None], ItemPolicy] = field(
-        default_factory=dict[tuple[str, bool, bool | None], ItemPolicy]
-    )
-
-    def serves(self, account: Account, vault: str) -> bool:
-        """Whether `account` has items in `vault`."""
-        return not self.selection.secrets or bool(self.items(account, vault))
-
-    def items(self, account: Account, vault: str) -> tuple[Item, ...]:
-        """The items of `account` in `vault`."""
-        names, resource_id = account.secret_names(), account.resource_id
-        settings = (vault, account.read_only, account.adopt)
-        policy = self._policies.get(settings)
-        if policy is None:
-            policy = self._policies[settings] = self._policy(account, vault)
-        refs = [ItemRef(resource_id, key, vault, name) for key, name in names.items()]
-        return tuple(Item(ref, policy) for ref in refs if self.selection.includes(ref))
-
-    def _policy(self, account: Account, vault: str) -> ItemPolicy:
-        config, settings = self.config, self.config.vaults[vault]
-        adopt = config.adopt if account.adopt is None else account.adopt
-        return ItemPolicy(
-            tags=settings.tags,
-            content_type=settings.content_type,
-            expires_after=settings.expires_after,
-            owner=config.owner,
-            adopt=self.selection.adopt or ("untagged" if adopt else "never"),
-            enable=config.disabled == "enable",
-            recover=config.recover == "owned",
-            read_only=config.read_only or settings.read_only or account.read_only,
-            changes_per_day=_limit(settings, "changes_per_day", config.limits.changes_per_day),
-            vault_url=settings.url,
-            options=self.selection.options,
-        )
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class WorkItem:
     """One account in one vault: the source of its keys, and the items to keep in sync there.
 
@@ -98,41 +56,45 @@ class WorkItem:
     group: Hashable = None
 
 
-class WorkItems(Sequence[WorkItem]):
-    """The work items of `accounts`. Each is created when it is accessed, since a run needs only a few at a time.
+def work_items_of(
+    config: Config, accounts: Sequence[Account], selection: Selection, source_of: Callable[[Account], KeySource]
+) -> list[WorkItem]:
+    """The work items of `accounts`. One with several vaults has one shared source, so that its keys are requested once."""
+    made: list[WorkItem] = []
+    policies: dict[object, ItemPolicy] = {}
+    for account in accounts:
+        per_vault: list[tuple[Item, ...]] = []
+        for vault in account.vaults:
+            # Items with the same settings share their policy.
+            settings = (vault, account.read_only, account.adopt)
+            policy = policies.get(settings) or policies.setdefault(settings, _policy(config, selection, account, vault))
+            refs = [ItemRef(account.resource_id, key, vault, name) for key, name in account.secret_names().items()]
+            items = tuple(Item(ref, policy) for ref in refs if selection.includes(ref))
+            per_vault += [items] if items else []
+        if per_vault:
+            source = source_of(account)
+            source = SingleFlightSource(source, callers=len(per_vault)) if len(per_vault) > 1 else source
+            group = fold(account.subscription_id)
+            made += [WorkItem(account.resource_id, source, items, group) for items in per_vault]
+    return made
 
-    An account with several vaults has one shared source, so that its keys are requested once.
-    """
 
-    def __init__(
-        self, accounts: Sequence[Account], factory: ItemFactory, source_of: Callable[[Account], KeySource]
-    ) -> None:
-        self._factory = factory
-        self._source_of = source_of
-        # Two parallel lists: a list of pairs would need more memory than both.
-        self._accounts: list[Account] = []
-        self._vaults: list[str] = []
-        self._shared: dict[str, KeySource] = {}
-        for account in accounts:
-            vaults = [vault for vault in account.vaults if factory.serves(account, vault)]
-            self._accounts += [account] * len(vaults)
-            self._vaults += vaults
-            if len(vaults) > 1:
-                self._shared[account.key] = SingleFlightSource(source_of(account), callers=len(vaults))
-
-    def __len__(self) -> int:
-        return len(self._accounts)
-
-    @overload
-    def __getitem__(self, index: int) -> WorkItem: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[WorkItem]: ...
-    def __getitem__(self, index: int | slice) -> WorkItem | Sequence[WorkItem]:
-        if isinstance(index, slice):
-            return [self[number] for number in range(*index.indices(len(self)))]
-        account, vault = self._accounts[index], self._vaults[index]
-        source = self._shared.get(account.key) or self._source_of(account)
-        return WorkItem(account.resource_id, source, self._factory.items(account, vault), fold(account.subscription_id))
+def _policy(config: Config, selection: Selection, account: Account, vault: str) -> ItemPolicy:
+    settings = config.vaults[vault]
+    adopt = config.adopt if account.adopt is None else account.adopt
+    return ItemPolicy(
+        tags=settings.tags,
+        content_type=settings.content_type,
+        expires_after=settings.expires_after,
+        owner=config.owner,
+        adopt=selection.adopt or ("untagged" if adopt else "never"),
+        enable=config.disabled == "enable",
+        recover=config.recover == "owned",
+        read_only=config.read_only or settings.read_only or account.read_only,
+        changes_per_day=_limit(settings, "changes_per_day", config.limits.changes_per_day),
+        vault_url=settings.url,
+        options=selection.options,
+    )
 
 
 def limits_of(config: Config, vault: Vault) -> EffectiveLimits:

@@ -104,7 +104,7 @@ class _Flow:
             None if run.orphans is None else asyncio.create_task(run.orphans.run(run.orphans_seconds), name="orphans")
         )
         try:
-            async with Collection(run.collector, run.work_items, self._collected) as collection:
+            async with Collection(run.collector, run.work_items, run.collect_seconds, self._collected) as collection:
                 await self._once(collection, search)
                 while not collection.done.done() or not self._planner.is_empty:
                     await self._once(collection)

@@ -21,7 +21,7 @@ from keysync.sources.shard import Shard, everything, share_of
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import preflight
-from keysync.sync.items import ItemFactory, Selection, WorkItems, limits_of, one_each, served_names
+from keysync.sync.items import Selection, limits_of, one_each, served_names, work_items_of
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
 from keysync.sync.observers import Observers, RunObserver
@@ -119,16 +119,14 @@ class Runtime:
         patience = min(config.timeouts.collect.total_seconds(), patience)
         stop = shared.stop()
         general = self._is_general(accounts)
-        before = preflight(self.inventory, selection.accounts, shared.shard, selection.includes) if general else None
         return SyncRun(
-            work_items=WorkItems(accounts, ItemFactory(config, selection), self.sources.snapshot()),
+            work_items=work_items_of(config, accounts, selection, self.sources.snapshot()),
             collector=Collector(
                 self.targets,
                 shared.fingerprinter,
                 self.translator,
                 concurrency=config.concurrency,
                 account_seconds=account_seconds,
-                patience_seconds=patience,
             ),
             applier=Applier(
                 self.targets,
@@ -149,7 +147,7 @@ class Runtime:
             orphans=self.orphan_search() if general and selection.names_nothing and selection.adopt is None else None,
             orphans_seconds=account_seconds,
             busy=busy,
-            preflight=before or Preflight(),
+            preflight=preflight(self.inventory, selection, shared.shard) if general else Preflight(),
             redact=shared.redactor.redact,
         )
 

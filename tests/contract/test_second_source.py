@@ -55,9 +55,7 @@ class Service:
         items = tuple(Item(ItemRef(ACCOUNT, name, "main", f"alpha-{name}")) for name in source.key_names)
         return SyncRun(
             work_items=[WorkItem(ACCOUNT, source, items)],
-            collector=Collector(
-                targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5, patience_seconds=5
-            ),
+            collector=Collector(targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5),
             applier=Applier(targets, translator, SecretLocks(), concurrency=4, stop=stop, grace_seconds=1),
             limits={"main": EffectiveLimits(creates=3, update_percent=100, removal_percent=0)},
             observer=Watcher(),

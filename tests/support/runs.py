@@ -113,7 +113,7 @@ class World:
             for name, source in self.sources.items()
         ]
 
-    def collector(self, *, account_seconds: float = 5, patience_seconds: float = 5, concurrency: int = 8) -> Collector:
+    def collector(self, *, account_seconds: float = 5, concurrency: int = 8) -> Collector:
         """A collector over the vaults."""
         return Collector(
             self.vaults,
@@ -121,7 +121,6 @@ class World:
             self.translator,
             concurrency=concurrency,
             account_seconds=account_seconds,
-            patience_seconds=patience_seconds,
             clock=lambda: self.monotonic,
         )
 

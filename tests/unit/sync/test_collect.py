@@ -7,9 +7,10 @@ import asyncio
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
 from keysync.sources.azure_batch import KEY_NAMES
+from keysync.sync.collect import Collected, Collection
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from tests.support.runs import World, key, ref
+from tests.support.runs import GROUP, World, key, ref
 
 
 async def test_a_failed_source_fails_all_its_items():
@@ -46,17 +47,17 @@ async def test_a_refused_key_is_reported():
 
 async def test_accounts_that_hang_do_not_delay_others():
     """However many hang, the others get their turn before any deadline."""
-    world = World("a1", "a2", "a3", "good")
-    for name in ("a1", "a2", "a3"):
+    hung = [f"hung{number}" for number in range(9)]
+    world = World(*hung, "good")
+    for name in hung:
         world.sources[name].hang()
-    collector = world.collector(concurrency=1, patience_seconds=0.005, account_seconds=30)
-    tasks = [asyncio.create_task(collector.collect(work_item)) for work_item in world.work_items()]
-    good = await asyncio.wait_for(tasks[-1], 5)
-    assert len(good.observed) == 2
-    assert not any(task.done() for task in tasks[:-1])
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    collected: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()
+    collector = world.collector(concurrency=1, account_seconds=30)
+    async with Collection(collector, world.work_items(), 0.005, collected.set_result) as collection:
+        good = await asyncio.wait_for(collected, 5)
+        assert (good.account, len(good.observed)) == (f"{GROUP}/good", 2)
+        assert [item.account for item in collection.give_up()] == [f"{GROUP}/{name}" for name in hung]
+        assert collection.done.done()
 
 
 async def test_a_timeout_names_its_setting():

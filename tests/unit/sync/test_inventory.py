@@ -14,6 +14,7 @@ from keysync.sources.filters import SkippedAccount
 from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
 from keysync.sync.inventory import preflight, selected
+from keysync.sync.items import Selection
 
 SUB = "11111111-2222-3333-4444-555555555555"
 
@@ -41,7 +42,7 @@ def test_each_account_is_in_one_shard() -> None:
     """Refused ones too, so that each is reported once."""
     shards = [Shard(index, 3) for index in range(3)]
     assert sorted(each.name for shard in shards for each in selected(INVENTORY, (), shard)) == ["alpha", "beta"]
-    report = [preflight(INVENTORY, (), shard).results for shard in shards]
+    report = [preflight(INVENTORY, Selection(), shard).results for shard in shards]
     assert sorted(map(len, report)) == [0, 0, 4]
 
 
@@ -75,7 +76,7 @@ def test_an_unknown_name_is_a_warning_if_the_inventory_is_incomplete() -> None:
     """The account may exist. The report has a warning, and is incomplete."""
     partly = replace(INVENTORY, complete=False, problems=(Problem(f"/subscriptions/{SUB}", RECORD, 1, kept=2),))
     assert selected(partly, ("gamma",)) == ()
-    report = preflight(partly, ("gamma",))
+    report = preflight(partly, Selection(accounts=("gamma",)))
     assert report.incomplete
     assert report.results == ()
     assert any("--account gamma: not found" in warning for warning in report.warnings)
@@ -88,7 +89,7 @@ def test_an_unknown_name_is_a_warning_if_the_inventory_is_incomplete() -> None:
 
 def test_a_refused_account_has_its_items_in_the_report() -> None:
     """One per key and vault, with the reason. A refusal alone does not make the report incomplete."""
-    report = preflight(INVENTORY)
+    report = preflight(INVENTORY, Selection())
     assert [(each.ref.vault, each.ref.key, each.ref.secret) for each in report.results] == [
         ("main", "primary", "twin-primary-key"),
         ("main", "secondary", "twin-secondary-key"),
@@ -98,12 +99,12 @@ def test_a_refused_account_has_its_items_in_the_report() -> None:
     assert {(each.outcome, each.reason) for each in report.results} == {("refused", "another account writes it")}
     assert not report.incomplete
     assert report.warnings == INVENTORY.warnings
-    assert preflight(INVENTORY, ("alpha",)).results == ()
+    assert preflight(INVENTORY, Selection(accounts=("alpha",))).results == ()
 
 
 def test_a_refused_account_without_vaults_makes_the_report_incomplete() -> None:
     """It has no item, so the report is incomplete and the exit code shows it."""
-    report = preflight(replace(INVENTORY, skipped=(WITHOUT_VAULTS, WITHOUT_KEYS), warnings=()))
+    report = preflight(replace(INVENTORY, skipped=(WITHOUT_VAULTS, WITHOUT_KEYS), warnings=()), Selection())
     assert report.incomplete
     assert report.warnings == (f"{WITHOUT_VAULTS.resource_id} was refused: its tag names no vault",)
     assert selected(replace(INVENTORY, skipped=(WITHOUT_VAULTS,)), ("lost", "alpha")) == (ALPHA,)

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from keysync.failures import CallFailed, FailureRecord
-from keysync.sync.items import WorkItem
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
-from keysync.sync.run import run_sync
 from tests.support.memory import MemorySource
 from tests.support.runs import Limits, World, key, outcomes, ref
 
@@ -51,7 +47,7 @@ async def test_a_hung_account_delays_no_other():
     """An account that hangs fails at its deadline. The others are written before that."""
     world = World("hung", "good")
     world.sources["hung"].hang()
-    report = await world.run(account_seconds=0.1, patience_seconds=0.005, collect_seconds=0.02, concurrency=1)
+    report = await world.run(account_seconds=0.1, collect_seconds=0.01, concurrency=1)
     assert outcomes(report.results) == {
         "good-primary-key": "created",
         "good-secondary-key": "created",
@@ -239,42 +235,18 @@ async def test_an_account_that_cannot_be_planned_fails_alone():
     assert {result.error.kind for result in report.results if result.error} == {"internal"}
 
 
-async def test_a_work_item_is_created_when_its_turn_comes():
-    """Only the work items in progress are in memory."""
-    world = World(*(f"account{number}" for number in range(20)))
-
-    class WorkItems(list[WorkItem]):
-        accesses = 0
-
-        def __getitem__(self, index: Any) -> Any:
-            self.accesses += 1
-            return super().__getitem__(index)
-
-    work_items = WorkItems(world.work_items())
-    for name in list(world.sources)[4:]:
-        world.sources[name].hang()
-    job = replace(world.job(concurrency=8, patience_seconds=60), work_items=work_items)
-    running = asyncio.create_task(run_sync(job))
-    for _ in range(100):  # turns of the loop, enough for all that does not hang
-        await asyncio.sleep(0)
-    assert work_items.accesses == 12
-    world.stop.set()
-    assert len((await running).results) == 40
-
-
-async def test_a_work_item_that_cannot_be_created_fails_the_run_at_its_end():
-    """Without a work item there is no account to report the bug for, so the run raises it at the end."""
+async def test_an_observer_that_fails_fails_the_run_at_its_end():
+    """A bug in an observer must not stop other accounts: they are written before the run raises it."""
     world = World("alpha", "beta")
 
-    class WorkItems(list[WorkItem]):
-        def __getitem__(self, index: Any) -> Any:
-            if index == 1:
-                raise KeyError(index)
-            return super().__getitem__(index)
+    def fail(name: str) -> None:
+        if name == "alpha":
+            raise KeyError(name)
 
+    world.watcher.on_collected = fail
     with pytest.raises(KeyError):
-        await run_sync(replace(world.job(), work_items=WorkItems(world.work_items())))
-    assert outcomes(world.watcher.results) == {"alpha-primary-key": "created", "alpha-secondary-key": "created"}
+        await world.run()
+    assert {result.ref.secret for result in world.watcher.results} >= {"beta-primary-key", "beta-secondary-key"}
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
