@@ -13,10 +13,10 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
 from keysync.azure.clients import Clients
-from keysync.azure.credential_environment import check_environment
 from keysync.azure.credentials import Credentials
 from keysync.azure.rate_limit import TokenBucket
 from keysync.azure.retry import Caller
+from keysync.azure.sign_in import check_environment
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import CallAdmission
 from keysync.config.model import Config, Credential, Discover

@@ -64,7 +64,7 @@ class Clients:
         if key not in self._batch:
             scope = self.endpoints.resource_manager_scope
             client = BatchManagementClient(
-                credential,
+                credential,  # type: ignore[arg-type]  # the pipeline calls `get_token_info`
                 subscription_id,
                 base_url=self.endpoints.resource_manager,
                 credential_scopes=[scope],
@@ -86,7 +86,7 @@ class Clients:
         """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not support."""
         client = SecretClient(
             url,
-            credential,
+            credential,  # type: ignore[arg-type]  # as above
             transport=self.transport,
             policies=[
                 SingleVaultPolicy(url),

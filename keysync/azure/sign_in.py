@@ -1,15 +1,29 @@
-"""Names, for hints, the settings and variables that a credential signs in with."""
+"""The settings, variables and files that a credential signs in with: checks them, and names them for hints."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Final
 
 from keysync.config import model
+from keysync.errors import UsageError
+from keysync.files import irregular_reason
 
+TOKEN_FILE_VARIABLE: Final = "AZURE_FEDERATED_TOKEN_FILE"  # noqa: S105  # nosec B105  # a name
+_CERTIFICATE: Final = "AZURE_CLIENT_CERTIFICATE_PATH"
+_SECRET: Final = "AZURE_CLIENT_SECRET"  # noqa: S105  # nosec B105  # a name
+# The variables with files that azure-identity reads, by the type of the credential.
+_FILE_VARIABLES: Final = {
+    "default": (TOKEN_FILE_VARIABLE, _CERTIFICATE),
+    "environment": (_CERTIFICATE,),
+    "workload_identity": (TOKEN_FILE_VARIABLE,),
+}
 _TENANT: Final = "`tenant_id` of the credential"
 _CLIENT: Final = "`client_id` of the credential"
+_OTHER_TYPE: Final = "or choose another `type` under `credential`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +35,12 @@ class SignIn:
     client: str = _CLIENT
     proof: str = "the credential"
     """The source of its client secret, certificate or federated token."""
+
+    token_file: Path | None = None
+    """The file that azure-identity itself reads, repeatedly."""
+
+    expires_at: datetime | None = None
+    """When its certificate expires; None if it has none, or its expiry is unknown."""
 
 
 UNKNOWN: Final = SignIn(
@@ -34,14 +54,17 @@ UNKNOWN: Final = SignIn(
 
 def sign_in_of(credential: model.Credential) -> SignIn:
     """The settings of `credential`, or the environment variables it uses instead."""
+    token_file = os.environ.get(TOKEN_FILE_VARIABLE, "")
     match credential:
         case model.DefaultCredential() | model.EnvironmentCredential():
-            return SignIn(credential.type, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", _proof_in_environment())
-        case model.WorkloadIdentityCredential(token_file=file):
+            certificate = os.environ.get(_CERTIFICATE)
+            proof = f"{_CERTIFICATE}={certificate}" if certificate and not os.environ.get(_SECRET) else _SECRET
+            file = Path(token_file) if token_file and isinstance(credential, model.DefaultCredential) else None
+            return SignIn(credential.type, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", proof, file)
+        case model.WorkloadIdentityCredential(token_file=configured):
             tenant = _TENANT if credential.tenant_id else "AZURE_TENANT_ID"
             client = _CLIENT if credential.client_id else "AZURE_CLIENT_ID"
-            name = "AZURE_FEDERATED_TOKEN_FILE"
-            proof = f"token_file: {file}" if file else f"{name}={os.environ.get(name, '')}"
+            proof = f"token_file: {configured}" if configured else f"{TOKEN_FILE_VARIABLE}={token_file}"
             return SignIn(credential.type, tenant, client, proof)
         case model.ClientSecretCredential(client_secret_file=file, client_secret=variable):
             return SignIn(credential.type, proof=f"client_secret_file: {file}" if variable is None else variable.name)
@@ -51,8 +74,36 @@ def sign_in_of(credential: model.Credential) -> SignIn:
             return SignIn(credential.type)
 
 
-def _proof_in_environment() -> str:
-    path = os.environ.get("AZURE_CLIENT_CERTIFICATE_PATH")
-    if path and not os.environ.get("AZURE_CLIENT_SECRET"):
-        return f"AZURE_CLIENT_CERTIFICATE_PATH={path}"
-    return "AZURE_CLIENT_SECRET"
+def check_environment(credential: model.Credential) -> None:
+    """Raises UsageError if variables or files that `credential` reads are missing or unusable."""
+    path = os.environ.get(TOKEN_FILE_VARIABLE, "")
+    # Loading the configuration has checked a token file that is named there.
+    mounted = isinstance(credential, model.WorkloadIdentityCredential) and credential.token_file is None
+    if mounted and path and not os.access(path, os.R_OK):
+        problem = "cannot be read" if Path(path).exists() else "there is no such file"
+        raise UsageError(
+            f"credential: workload_identity: {TOKEN_FILE_VARIABLE}={path}: {problem}; name the token that Kubernetes mounts (its "
+            f"webhook sets the variable), {_OTHER_TYPE}"
+        )
+    if isinstance(credential, model.EnvironmentCredential):
+        missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
+        if not os.environ.get(_SECRET) and not os.environ.get(_CERTIFICATE):
+            missing.append(f"{_SECRET} (or {_CERTIFICATE})")
+        elif os.environ.get(_SECRET) == "":
+            # azure-identity uses the secret if the variable is set, even if it is empty.
+            raise UsageError(
+                f"credential: environment: {_SECRET} is set and empty; unset it to sign in with {_CERTIFICATE}"
+            )
+        check_given("environment", missing)
+    for name in _FILE_VARIABLES.get(credential.type, ()):
+        path = os.environ.get(name, "")
+        irregular = irregular_reason(Path(path)) if path else None
+        if irregular:
+            raise UsageError(f"credential: {credential.type}: {name}={path}: {irregular}")
+
+
+def check_given(kind: str, missing: list[str]) -> None:
+    """Raises UsageError if settings or variables of a credential are missing."""
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise UsageError(f"credential: {kind}: {', '.join(missing)} {verb} not set; set what is missing, {_OTHER_TYPE}")

@@ -7,14 +7,12 @@ import hmac
 import re
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime
-from pathlib import Path
 from random import uniform
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
 import structlog
-from azure.core.credentials import AccessToken, AccessTokenInfo, TokenRequestOptions
+from azure.core.credentials import AccessTokenInfo, TokenRequestOptions
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import CredentialUnavailableError
 
@@ -50,25 +48,21 @@ class SingleFlightCredential:
         self,
         build: Callable[[], Any],
         name: str,
+        sign_in: SignIn = UNKNOWN,
         *,
         timeout: float = 30.0,
         patience: float = 0.0,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        expires_at: datetime | None = None,
-        token_file: Path | None = None,
-        sign_in: SignIn = UNKNOWN,
     ) -> None:
+        self.name = name
+        self.sign_in = sign_in
+        self.expires_at = sign_in.expires_at
         self._build = build
+        self._timeout = timeout
         self._patience = patience
         self._sleep = sleep
         self._sdk_credential = build()
         self._rebuild_needed = False
-        self._token_file = token_file
-        self.name = name
-        self.sign_in = sign_in
-        self.expires_at = expires_at
-        """When its certificate expires; None if it has none, or its expiry is unknown."""
-        self._timeout = timeout
         self._tokens: dict[_Key, AccessTokenInfo] = {}
         self._requests: dict[_Key, asyncio.Task[AccessTokenInfo]] = {}
 
@@ -90,36 +84,10 @@ class SingleFlightCredential:
         # Shielded: a cancelled caller must not cancel the request of the others.
         return await asyncio.shield(request)
 
-    async def get_token(
-        self,
-        *scopes: str,
-        claims: str | None = None,
-        tenant_id: str | None = None,
-        enable_cae: bool = False,
-        **_: object,
-    ) -> AccessToken:
-        """The token by azure-core's older protocol; calls `get_token_info`."""
-        options: TokenRequestOptions = {"enable_cae": enable_cae}
-        if claims:
-            options["claims"] = claims
-        if tenant_id:
-            options["tenant_id"] = tenant_id
-        token = await self.get_token_info(*scopes, options=options)
-        return AccessToken(token.token, token.expires_on)
-
-    async def _single_request(
-        self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions
-    ) -> AccessTokenInfo:
-        # With its own deadline: callers share this request, so a hanging one would fail every later attempt too.
-        try:
-            async with asyncio.timeout(self._timeout + self._patience):
-                token = await self._token_with_patience(scopes, options)
-        except Exception as error:
-            vars(error).update(sign_in=self.sign_in, credential=self.name)  # for the failure record and its hint
-            raise
-        # A token with claims is also valid for calls without claims, and replaces a refused token.
-        self._tokens[_without_claims(key)] = token
-        return token
+    def _request_done(self, key: _Key, request: asyncio.Task[AccessTokenInfo]) -> None:
+        self._requests.pop(key, None)
+        if not request.cancelled():
+            request.exception()  # retrieved here, as all callers may have been cancelled
 
     def reject(self, token: str) -> None:
         """Removes `token` from the cache after a service has refused it with 401. The next call requests a new one."""
@@ -131,57 +99,52 @@ class SingleFlightCredential:
             log: Any = structlog.get_logger("keysync")
             log.info("credential.token_rejected", credential=self.name)
 
-    async def _token_with_patience(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
-        waited, cap = 0.0, 1.0
+    async def _single_request(
+        self, key: _Key, scopes: tuple[str, ...], options: TokenRequestOptions
+    ) -> AccessTokenInfo:
+        # With its own deadline: callers share this request, so a hanging one would fail every later attempt too.
+        try:
+            async with asyncio.timeout(self._timeout + self._patience):
+                token = await self._token(scopes, options)
+        except Exception as error:
+            vars(error).update(sign_in=self.sign_in, credential=self.name)  # for the failure record and its hint
+            raise
+        # A token with claims is also valid for calls without claims, and replaces a refused token.
+        scopes, tenant_id, _, enable_cae = key
+        self._tokens[scopes, tenant_id, None, enable_cae] = token
+        return token
+
+    async def _token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
+        """A token of an SDK credential without refused tokens; makes another request if it may help."""
+        waited, cap, refused_assertions = 0.0, 1.0, 0
         while True:
+            if self._rebuild_needed:
+                self._rebuild_needed, old = False, self._sdk_credential
+                self._sdk_credential = self._build()
+                await old.close()
             try:
-                return await self._token_with_fresh_assertion(scopes, options)
+                return await self._request_token(scopes, options)
             except ClientAuthenticationError as error:
+                if _ASSERTION_REFUSED.search(str(error)):
+                    # The SDK read the file up to ten minutes ago; it may have been replaced since.
+                    self._rebuild_needed = True
+                    refused_assertions += 1
+                    if refused_assertions == 1:
+                        continue
                 if error.status_code not in _UPDATING_STATUS or waited >= self._patience:
                     raise
             pause = min(uniform(0.0, cap), self._patience - waited)  # noqa: S311  # nosec B311  # no secret
             waited, cap = waited + pause, min(2 * cap, _MAX_PAUSE)
             await self._sleep(pause)
 
-    async def _token_with_fresh_assertion(
-        self, scopes: tuple[str, ...], options: TokenRequestOptions
-    ) -> AccessTokenInfo:
-        """A token of an SDK credential without refused tokens; makes a second request if a new assertion may help."""
-        if self._rebuild_needed:
-            await self._rebuild()
-        try:
-            return await self._request_token(scopes, options)
-        except ClientAuthenticationError as error:
-            if not _ASSERTION_REFUSED.search(str(error)):
-                raise
-            # The SDK read the file up to ten minutes ago; it may have been replaced since.
-            await self._rebuild()
-        try:
-            return await self._request_token(scopes, options)
-        except ClientAuthenticationError:
-            self._rebuild_needed = True
-            raise
-
-    async def _rebuild(self) -> None:
-        self._rebuild_needed, old = False, self._sdk_credential
-        self._sdk_credential = self._build()
-        await old.close()
-
     async def _request_token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # The SDK reads the file on the event loop, so a FIFO would block everything.
-        problem = None if self._token_file is None else irregular_reason(self._token_file)
+        file = self.sign_in.token_file
+        problem = None if file is None else irregular_reason(file)
         if problem:
-            raise CredentialUnavailableError(f"the token file {self._token_file}: {problem}")
-        if hasattr(self._sdk_credential, "get_token_info"):
-            token: AccessTokenInfo = await self._sdk_credential.get_token_info(*scopes, options=options)
-            return token
-        access_token = await self._sdk_credential.get_token(*scopes, **options)
-        return AccessTokenInfo(access_token.token, access_token.expires_on)
-
-    def _request_done(self, key: _Key, request: asyncio.Task[AccessTokenInfo]) -> None:
-        self._requests.pop(key, None)
-        if not request.cancelled():
-            request.exception()  # retrieved here, as all callers may have been cancelled
+            raise CredentialUnavailableError(f"the token file {file}: {problem}")
+        token: AccessTokenInfo = await self._sdk_credential.get_token_info(*scopes, options=options)
+        return token
 
     async def close(self) -> None:
         """Cancels the current requests, then closes the SDK's credential."""
@@ -200,11 +163,6 @@ class SingleFlightCredential:
         traceback: TracebackType | None = None,
     ) -> None:
         await self.close()
-
-
-def _without_claims(key: _Key) -> _Key:
-    scopes, tenant_id, _, enable_cae = key
-    return scopes, tenant_id, None, enable_cae
 
 
 def _needs_renewal(token: AccessTokenInfo) -> bool:

@@ -20,9 +20,8 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from keysync.azure import credentials
-from keysync.azure.certificate import expiry_of
 from keysync.azure.clouds import endpoints_of
-from keysync.azure.credentials import Credentials, _expiry
+from keysync.azure.credentials import Credentials, expiry_in_environment, expiry_of
 from keysync.azure.transport import open_transport
 from keysync.config import model
 from keysync.errors import UsageError
@@ -60,8 +59,8 @@ def test_the_first_certificate_of_a_pem_file_counts(data: bytes) -> None:
 def test_a_pkcs12_file_needs_its_password() -> None:
     """With a wrong one the expiry is unknown."""
     data = pkcs12.serialize_key_and_certificates(b"k", KEY, certificate(END), None, BestAvailableEncryption(b"open"))
-    assert expiry_of(data, b"open") == END
-    assert expiry_of(data, b"other") is None
+    assert expiry_of(data, "open") == END
+    assert expiry_of(data, "other") is None
 
 
 @pytest.mark.parametrize(
@@ -74,22 +73,20 @@ def test_the_expiry_of_an_invalid_file_is_unknown(data: bytes) -> None:
     assert expiry_of(data, None) is None
 
 
-def test_the_expiry_of_a_credential_is_that_of_its_certificate(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the configuration or the environment. A secret has no known expiry, and takes precedence over a certificate."""
+def test_the_expiry_of_a_certificate_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unknown without a readable certificate. A secret has no known expiry, and takes precedence over a certificate."""
     path = tmp_path / "sp.pem"
     path.write_bytes(PRIVATE + pem(END))
-    ids = {"tenant_id": "t", "client_id": "c"}
-    configured = model.ClientCertificateCredential(certificate_file=path, password_file=None, **ids)
-    assert _expiry(configured, path.read_bytes()) == END
-    environment = model.EnvironmentCredential()
     monkeypatch.delenv("AZURE_CLIENT_SECRET", raising=False)
+    monkeypatch.delenv("AZURE_CLIENT_CERTIFICATE_PATH", raising=False)
+    assert expiry_in_environment() is None
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
-    assert _expiry(environment) == END
+    assert expiry_in_environment() == END
     monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(tmp_path / "none"))
-    assert _expiry(environment) is None
+    assert expiry_in_environment() is None
+    monkeypatch.setenv("AZURE_CLIENT_CERTIFICATE_PATH", str(path))
     monkeypatch.setenv("AZURE_CLIENT_SECRET", "hunter2")
-    assert _expiry(environment) is None
-    assert _expiry(model.DefaultCredential()) is None
+    assert expiry_in_environment() is None
 
 
 @asynccontextmanager
@@ -115,6 +112,12 @@ async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pyte
     async with open_credentials() as opened:
         assert (await opened.open(credential_of(path, password))).expires_at == END
     assert sorted(read) == sorted([path, password])
+
+
+async def test_a_credential_without_a_certificate_has_no_expiry() -> None:
+    """Or an unknown one."""
+    async with open_credentials() as opened:
+        assert (await opened.open(model.DefaultCredential())).expires_at is None
 
 
 @pytest.mark.parametrize(

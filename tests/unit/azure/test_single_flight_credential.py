@@ -45,7 +45,7 @@ async def test_concurrent_callers_share_one_request():
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
         tokens = await asyncio.gather(*(credential.get_token_info(SCOPE) for _ in range(30)))
         assert {token.token for token in tokens} == {"token-1"}
-        assert (await credential.get_token(SCOPE)).token == "token-1"
+        assert (await credential.get_token_info(SCOPE)).token == "token-1"
     assert len(issuer.requests) == 1
     assert issuer.closed
 
@@ -81,10 +81,10 @@ async def test_each_scope_and_tenant_has_its_own_token():
     """A token of one tenant or scope is never used for another."""
     issuer = Issuer()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
-        first = await credential.get_token(SCOPE, tenant_id="a")
-        second = await credential.get_token(SCOPE, tenant_id="b")
-        third = await credential.get_token("https://management.azure.com/.default", tenant_id="a")
-        again = await credential.get_token(SCOPE, tenant_id="a")
+        first = await credential.get_token_info(SCOPE, options={"tenant_id": "a"})
+        second = await credential.get_token_info(SCOPE, options={"tenant_id": "b"})
+        third = await credential.get_token_info("https://management.azure.com/.default", options={"tenant_id": "a"})
+        again = await credential.get_token_info(SCOPE, options={"tenant_id": "a"})
     assert len({first.token, second.token, third.token}) == 3
     assert again.token == first.token
     assert issuer.requests[1][1]["tenant_id"] == "b"
@@ -103,8 +103,8 @@ async def test_a_token_with_claims_is_not_reused():
     """Each challenge with claims needs a new token."""
     issuer = Issuer()
     async with SingleFlightCredential(lambda: issuer, "test") as credential:
-        first = await credential.get_token(SCOPE, claims="c")
-        second = await credential.get_token(SCOPE, claims="c")
+        first = await credential.get_token_info(SCOPE, options={"claims": "c"})
+        second = await credential.get_token_info(SCOPE, options={"claims": "c"})
     assert first.token != second.token
 
 
