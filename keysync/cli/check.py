@@ -32,7 +32,7 @@ from keysync.config.model import Config
 from keysync.errors import Instruction, UsageError
 from keysync.failures import CallFailed
 from keysync.report.causes import many
-from keysync.report.console import ProgressBar
+from keysync.report.progress import ProgressBar
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sources.interface import KeyName, KeySource

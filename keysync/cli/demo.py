@@ -24,6 +24,7 @@ from keysync.report.console import Console, Span
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Redactor
 from keysync.sync.model import BAD, ItemRef, Report, Result
+from keysync.sync.observers import RunObserver
 from keysync.sync.runtime import Shared
 
 _SUBSCRIPTION: Final = "11111111-2222-3333-4444-555555555555"
@@ -116,8 +117,8 @@ def _config(azure: Emulator, every: float) -> Config:
     ).plain()
 
 
-class _Show:
-    """Prints the full report of the first run, then only news of each run: a `RunObserver`."""
+class _Show(RunObserver):
+    """Prints the full report of the first run, then only news of each run."""
 
     def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
         self._console = console
@@ -149,15 +150,6 @@ class _Show:
             "ended",
             f"{self._runs} runs, {versions} versions of secrets in the vault, each written once for one new key",
         )
-
-    def started(self, run_id: str, work_items: int) -> None:
-        """No-op: `finished` prints the results."""
-
-    def collected(self, run_id: str, account: str) -> None:
-        """No-op: `finished` prints the results."""
-
-    def result(self, run_id: str, result: Result) -> None:
-        """No-op: `finished` prints the results."""
 
     def finished(self, report: Report) -> None:
         """Prints the run, and regenerates a key for the next one to sync."""

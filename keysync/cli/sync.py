@@ -19,8 +19,8 @@ from keysync.errors import Instruction, UsageError
 from keysync.files import check_replaceable
 from keysync.names import fold
 from keysync.report import json, text
-from keysync.report.console import ProgressBar
 from keysync.report.log import RunLog
+from keysync.report.progress import ProgressBar
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory

@@ -16,6 +16,7 @@ from keysync.report.json import summary
 from keysync.report.metrics import result_of
 from keysync.report.status import FAILED, NO_TIMES, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
 from keysync.sync.model import ItemRef, Report, Result
+from keysync.sync.observers import RunObserver
 from keysync.targets.cache import interned_time
 
 _HISTORY: Final = 200
@@ -79,8 +80,8 @@ class Entry:
         )
 
 
-class AccountStates:
-    """Accounts by ARM id in lower case, the recent writes, and the last run. It is a `RunObserver`.
+class AccountStates(RunObserver):
+    """Accounts by ARM id in lower case, the recent writes, and the last run.
 
     `account_done` is called when an account has its last result of a run. `revision` grows with each change: only then the
     snapshot is built again.
@@ -158,14 +159,6 @@ class AccountStates:
                 # The results of a failed run are incomplete, so they are dropped.
                 entry.due, entry.current, entry.run_key = (), (), None
         self.revision += 1
-
-    # RunObserver
-
-    def started(self, run_id: str, work_items: int) -> None:
-        """No-op: `begin` has the accounts."""
-
-    def collected(self, run_id: str, account: str) -> None:
-        """No-op: only results are recorded."""
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Records the result of an item. After its last item, the account is done."""

@@ -1,21 +1,15 @@
-"""Console output for people: lines, tables and a progress bar, without control characters of other programs."""
+"""Console output for people: lines and tables of styled spans, without control characters."""
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self, TextIO
+from typing import TYPE_CHECKING, Final, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console as RichConsole
-    from rich.progress import Progress
-
-    from keysync.sync.model import Report, Result
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,50 +70,6 @@ class Console:
             table.add_row(*(Text(strip_control_codes(span.text), style=span.style) for span in spans))
         self._rich.print(table)
         self._rich.print()
-
-
-class ProgressBar(AbstractContextManager["ProgressBar"]):
-    """A bar on stderr that counts accounts: a `RunObserver`. Shows nothing if stderr is not a terminal."""
-
-    def __init__(self) -> None:
-        self._progress = _progress() if sys.stderr.isatty() else None
-
-    def __enter__(self) -> Self:
-        if self._progress:
-            self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._progress:
-            self._progress.stop()
-
-    def started(self, run_id: str, work_items: int) -> None:  # noqa: ARG002  # the observer's signature
-        """Sets the length of the bar."""
-        if self._progress:
-            self._progress.update(self._progress.task_ids[0], total=work_items)
-
-    def collected(self, run_id: str, account: str) -> None:  # noqa: ARG002  # as above
-        """Advances by one account."""
-        if self._progress:
-            self._progress.advance(self._progress.task_ids[0])
-
-    def result(self, run_id: str, result: Result) -> None:
-        """No-op: the report shows results."""
-
-    def finished(self, report: Report) -> None:
-        """No-op: leaving the block removes the bar."""
-
-
-def _progress() -> Progress:
-    from rich.console import Console as RichConsole  # noqa: PLC0415  # not needed without a terminal
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-
-    columns = (TextColumn("accounts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    progress = Progress(*columns, console=RichConsole(stderr=True), transient=True)
-    progress.add_task("accounts", total=None)
-    return progress
 
 
 # All control characters except newline and tab. U+009B alone starts a command on many terminals.

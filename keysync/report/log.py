@@ -10,6 +10,7 @@ import structlog
 from keysync.report.causes import Identity, affected_accounts, cause_of
 from keysync.report.json import summary
 from keysync.sync.model import WRITES, ItemRef, Report, Result
+from keysync.sync.observers import RunObserver
 
 _LEVELS: Final = {
     "failed": logging.ERROR,
@@ -26,8 +27,8 @@ _ONE_KEY_HINT: Final = (
 )
 
 
-class RunLog:
-    """Logs runs as they happen; a `RunObserver`.
+class RunLog(RunObserver):
+    """Logs runs as they happen.
 
     A problem that is the same as in the run before is counted and not logged again. The line that ends it has the count.
     """

@@ -21,6 +21,7 @@ from keysync.files import replaceable_path
 from keysync.report.status import RunResult
 from keysync.sources.shard import Shard
 from keysync.sync.model import BAD, WRITES, Report, Result
+from keysync.sync.observers import RunObserver
 
 # Otherwise each counter has a second series with the time when it was created, which is not needed here.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type for it
@@ -66,8 +67,8 @@ class _LogLinesDropped(Collector):
         yield CounterMetricFamily("keysync_log_lines_dropped", documentation, log_stream.dropped())
 
 
-class Metrics:
-    """The metrics in `registry`. It is a `RunObserver`; `called` is a `CallObserver`."""
+class Metrics(RunObserver):
+    """The metrics in `registry`. `called` is a `CallObserver`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
@@ -174,12 +175,6 @@ class Metrics:
     def notified(self, result: str, events: int) -> None:
         """Counts `events` for the webhook: sent, failed or dropped."""
         self._notifications.labels(result).inc(events)
-
-    def started(self, run_id: str, work_items: int) -> None:
-        """No-op: a run is counted when it ends."""
-
-    def collected(self, run_id: str, account: str) -> None:
-        """No-op: a run is counted when it ends."""
 
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Counts one outcome."""

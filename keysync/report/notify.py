@@ -15,7 +15,8 @@ import structlog
 
 from keysync.report.events import Event, ItemState, describe, stop_transitions, transitions
 from keysync.report.webhook import Delivery, Webhook
-from keysync.sync.model import BAD, ItemRef, Report, Result
+from keysync.sync.model import BAD, ItemRef, Report
+from keysync.sync.observers import RunObserver
 
 _BATCH: Final = 100
 _CAPACITY: Final = 1000
@@ -24,8 +25,8 @@ Count: TypeAlias = Callable[[Literal["sent", "failed", "dropped"], int], None]
 """Counts events: accepted, not accepted, or never sent."""
 
 
-class Notifier:
-    """A `RunObserver` that queues the events of each run, and a context manager whose task sends them.
+class Notifier(RunObserver):
+    """Queues the events of each run, and as a context manager sends them in a task.
 
     `events` are the configured event names; ``stopped`` includes ``released``. Beyond 1,000 queued events, the oldest are
     dropped. On exit, queued events are sent for up to `drain_seconds`.
@@ -74,15 +75,6 @@ class Notifier:
                 self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._dropped(self._sending + len(self._queue), "shutdown")
-
-    def started(self, run_id: str, work_items: int) -> None:
-        """No-op: events are queued when a run ends."""
-
-    def collected(self, run_id: str, account: str) -> None:
-        """No-op: events are queued when a run ends."""
-
-    def result(self, run_id: str, result: Result) -> None:
-        """No-op: events are queued when a run ends."""
 
     def finished(self, report: Report) -> None:
         """Queues the events of a run. Returns at once and raises nothing."""

@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from keysync.sync.model import Report, Result
 
 
-class RunObserver(Protocol):
-    """Is called while a run proceeds."""
+class RunObserver:
+    """Is called while a run proceeds. A subclass overrides what it needs."""
 
-    def started(self, run_id: str, work_items: int) -> None: ...
-    def collected(self, run_id: str, account: str) -> None: ...
+    def started(self, run_id: str, work_items: int) -> None:
+        """A run starts."""
+
+    def collected(self, run_id: str, account: str) -> None:
+        """An account has responded."""
+
     def result(self, run_id: str, result: Result) -> None:
-        """Called once per item, as soon as its result is final, in no particular order."""
-        ...
+        """An item has a final result. Called once per item, in no particular order."""
 
-    def finished(self, report: Report) -> None: ...
+    def finished(self, report: Report) -> None:
+        """The run is finished."""
 
 
-class Observers:
+class Observers(RunObserver):
     """Calls several observers, in order."""
 
     def __init__(self, observers: Sequence[RunObserver]) -> None:
         self._observers = tuple(observers)
 
     def started(self, run_id: str, work_items: int) -> None:
-        """A run starts."""
         for observer in self._observers:
             observer.started(run_id, work_items)
 
     def collected(self, run_id: str, account: str) -> None:
-        """An account has responded."""
         for observer in self._observers:
             observer.collected(run_id, account)
 
     def result(self, run_id: str, result: Result) -> None:
-        """An item has a final result."""
         for observer in self._observers:
             observer.result(run_id, result)
 
     def finished(self, report: Report) -> None:
-        """The run is finished."""
         for observer in self._observers:
             observer.finished(report)
