@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final, Literal, TypeAlias
 
-from keysync.config.model import Account, Config, Credential, Discover
+from keysync.config.credentials import Credential
+from keysync.config.model import Account, Config, Discover
 from keysync.names import fold
 
 RoleKey: TypeAlias = Literal[

@@ -10,7 +10,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from keysync.access.permissions import ROLES, Grant, Identity, Role, RoleKey, covering, permissions_of
-from keysync.config.model import CloudMapping, Config
+from keysync.config.credentials import CloudMapping
+from keysync.config.model import Config
 from keysync.report.console import to_json
 
 # Characters that filters of az and of Resource Manager do not need to escape. A name has at most 512 characters.

@@ -19,7 +19,8 @@ from keysync.azure.retry import Caller
 from keysync.azure.sign_in import check_environment
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import CallAdmission
-from keysync.config.model import Config, Credential, Discover
+from keysync.config.credentials import Credential
+from keysync.config.model import Config, Discover
 from keysync.errors import UsageError
 from keysync.names import fold
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from keysync.config.model import Cloud, CloudMapping
+from keysync.config.credentials import Cloud, CloudMapping
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from keysync.azure.clouds import Endpoints
 from keysync.azure.sign_in import TOKEN_FILE_VARIABLE, check_environment, check_given, sign_in_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
-from keysync.config import model
+from keysync.config import credentials
 from keysync.errors import UsageError
 from keysync.files import read_small, secret_text
 from keysync.secret.redact import Redactor
@@ -56,7 +56,7 @@ class Credentials:
         self._transport = transport
         self._redactor = redactor
         self._timeout = timeout
-        self._opened: dict[model.Credential, SingleFlightCredential] = {}
+        self._opened: dict[credentials.Credential, SingleFlightCredential] = {}
         # The redactor's references are weak; these keep the values for as long as the credentials exist.
         self._secrets: list[SecretValue] = []
         for name in _SECRET_VARIABLES:
@@ -64,7 +64,7 @@ class Credentials:
                 # azure-identity would use the variable with its white space.
                 os.environ[name] = self._remember(secret_text(os.environ[name]))
 
-    async def open(self, credential: model.Credential) -> SingleFlightCredential:
+    async def open(self, credential: credentials.Credential) -> SingleFlightCredential:
         """The opened `credential`. Raises UsageError if a file or variable that it needs is unusable."""
         if credential not in self._opened:
             check_environment(credential)
@@ -73,12 +73,12 @@ class Credentials:
             name = f"{credential.type} {of_same_type + 1}" if of_same_type else credential.type
             build, expires_at = self._builder(credential)
             sign_in = replace(sign_in_of(credential), expires_at=expires_at)
-            patience = _PATIENCE if isinstance(credential, model.ManagedIdentityCredential) else 0.0
+            patience = _PATIENCE if isinstance(credential, credentials.ManagedIdentityCredential) else 0.0
             try:
                 opened = SingleFlightCredential(build, name, sign_in, timeout=self._timeout, patience=patience)
             except (*_UNREADABLE, OSError) as error:
                 # The SDK validates its arguments, such as a tenant's name, and files in variables.
-                is_file = isinstance(credential, model.ClientCertificateCredential)
+                is_file = isinstance(credential, credentials.ClientCertificateCredential)
                 raise UsageError(f"credential: {sign_in.proof if is_file else credential.type}: {error}") from error
             self._opened[credential] = await self._stack.enter_async_context(opened)
         return self._opened[credential]
@@ -88,7 +88,7 @@ class Credentials:
         """The credentials opened so far, each once."""
         return tuple(self._opened.values())
 
-    def _builder(self, credential: model.Credential) -> tuple[Callable[[], Any], datetime | None]:
+    def _builder(self, credential: credentials.Credential) -> tuple[Callable[[], Any], datetime | None]:
         """A function that makes the SDK's credential each time it is called, and the expiry of its certificate.
 
         The expiry is None for other types, where it is unknown or irrelevant. Lambdas, as a `partial` prints its arguments.
@@ -102,31 +102,31 @@ class Credentials:
             "additionally_allowed_tenants": ["*"],
         }
         match credential:
-            case model.DefaultCredential():
+            case credentials.DefaultCredential():
                 # It tries the developer's own tools, such as az, last.
                 options["exclude_interactive_browser_credential"] = True
                 return lambda: identity.DefaultAzureCredential(**options), None
-            case model.EnvironmentCredential():
+            case credentials.EnvironmentCredential():
                 return lambda: identity.EnvironmentCredential(**options), expiry_in_environment()
-            case model.WorkloadIdentityCredential():
+            case credentials.WorkloadIdentityCredential():
                 return _workload_identity(credential, options), None
-            case model.ManagedIdentityCredential():
+            case credentials.ManagedIdentityCredential():
                 if credential.client_id is not None:
                     transport["client_id"] = credential.client_id
                 return lambda: identity.ManagedIdentityCredential(**transport), None
-            case model.ClientSecretCredential(tenant_id=tenant, client_id=client):
+            case credentials.ClientSecretCredential(tenant_id=tenant, client_id=client):
                 secret = self._secret(credential)
                 return lambda: identity.ClientSecretCredential(tenant, client, secret, **options), None
-            case model.ClientCertificateCredential(tenant_id=tenant, client_id=client):
+            case credentials.ClientCertificateCredential(tenant_id=tenant, client_id=client):
                 data = options["certificate_data"] = _read(credential.certificate_file, "certificate_file")
                 password: str | None = None
                 if credential.password_file is not None:
                     password = options["password"] = self._remember(_text(credential.password_file, "password_file"))
                 return lambda: identity.CertificateCredential(tenant, client, **options), expiry_of(data, password)
-            case model.AzureCliCredential(tenant_id=tenant):
+            case credentials.AzureCliCredential(tenant_id=tenant):
                 return lambda: identity.AzureCliCredential(tenant_id=tenant or ""), None
 
-    def _secret(self, credential: model.ClientSecretCredential) -> str:
+    def _secret(self, credential: credentials.ClientSecretCredential) -> str:
         if credential.client_secret is not None:
             return self._remember(credential.client_secret.read())
         text = _text(credential.client_secret_file, "client_secret_file")
@@ -140,7 +140,9 @@ class Credentials:
         return text
 
 
-def _workload_identity(credential: model.WorkloadIdentityCredential, options: dict[str, Any]) -> Callable[[], Any]:
+def _workload_identity(
+    credential: credentials.WorkloadIdentityCredential, options: dict[str, Any]
+) -> Callable[[], Any]:
     """A credential that reads its token file for each request.
 
     The SDK's WorkloadIdentityCredential caches the content for ten minutes, sends an empty one, and does not say which file is

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from keysync.config import model
+from keysync.config import credentials
 from keysync.errors import UsageError
 from keysync.files import irregular_reason
 
@@ -52,40 +52,40 @@ UNKNOWN: Final = SignIn(
 """For a failure that was not raised by a configured credential."""
 
 
-def sign_in_of(credential: model.Credential) -> SignIn:
+def sign_in_of(credential: credentials.Credential) -> SignIn:
     """The settings of `credential`, or the environment variables it uses instead."""
     token_file = os.environ.get(TOKEN_FILE_VARIABLE, "")
     match credential:
-        case model.DefaultCredential() | model.EnvironmentCredential():
+        case credentials.DefaultCredential() | credentials.EnvironmentCredential():
             certificate = os.environ.get(_CERTIFICATE)
             proof = f"{_CERTIFICATE}={certificate}" if certificate and not os.environ.get(_SECRET) else _SECRET
-            file = Path(token_file) if token_file and isinstance(credential, model.DefaultCredential) else None
+            file = Path(token_file) if token_file and isinstance(credential, credentials.DefaultCredential) else None
             return SignIn(credential.type, "AZURE_TENANT_ID", "AZURE_CLIENT_ID", proof, file)
-        case model.WorkloadIdentityCredential(token_file=configured):
+        case credentials.WorkloadIdentityCredential(token_file=configured):
             tenant = _TENANT if credential.tenant_id else "AZURE_TENANT_ID"
             client = _CLIENT if credential.client_id else "AZURE_CLIENT_ID"
             proof = f"token_file: {configured}" if configured else f"{TOKEN_FILE_VARIABLE}={token_file}"
             return SignIn(credential.type, tenant, client, proof)
-        case model.ClientSecretCredential(client_secret_file=file, client_secret=variable):
+        case credentials.ClientSecretCredential(client_secret_file=file, client_secret=variable):
             return SignIn(credential.type, proof=f"client_secret_file: {file}" if variable is None else variable.name)
-        case model.ClientCertificateCredential(certificate_file=file):
+        case credentials.ClientCertificateCredential(certificate_file=file):
             return SignIn(credential.type, proof=f"certificate_file: {file}")
         case _:
             return SignIn(credential.type)
 
 
-def check_environment(credential: model.Credential) -> None:
+def check_environment(credential: credentials.Credential) -> None:
     """Raises UsageError if variables or files that `credential` reads are missing or unusable."""
     path = os.environ.get(TOKEN_FILE_VARIABLE, "")
     # Loading the configuration has checked a token file that is named there.
-    mounted = isinstance(credential, model.WorkloadIdentityCredential) and credential.token_file is None
+    mounted = isinstance(credential, credentials.WorkloadIdentityCredential) and credential.token_file is None
     if mounted and path and not os.access(path, os.R_OK):
         problem = "cannot be read" if Path(path).exists() else "there is no such file"
         raise UsageError(
             f"credential: workload_identity: {TOKEN_FILE_VARIABLE}={path}: {problem}; name the token that Kubernetes mounts (its "
             f"webhook sets the variable), {_OTHER_TYPE}"
         )
-    if isinstance(credential, model.EnvironmentCredential):
+    if isinstance(credential, credentials.EnvironmentCredential):
         missing = [name for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID") if not os.environ.get(name)]
         if not os.environ.get(_SECRET) and not os.environ.get(_CERTIFICATE):
             missing.append(f"{_SECRET} (or {_CERTIFICATE})")

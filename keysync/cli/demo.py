@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
 from keysync import logs
@@ -16,8 +17,9 @@ from keysync.cli.options import Options
 from keysync.cli.run import serve
 from keysync.cli.signals import Interruption, interruptible
 from keysync.cli.streams import console_for, reader_is_gone
-from keysync.config import models
-from keysync.config.model import Config
+from keysync.config.credentials import CloudMapping, EnvironmentCredential
+from keysync.config.model import Account, Config, Schedule, Vault
+from keysync.config.operation import Limits, Timeouts
 from keysync.emulator import Emulator, EmulatorData
 from keysync.names import natural
 from keysync.report.console import Console, Span
@@ -89,32 +91,25 @@ def _data() -> EmulatorData:
 
 
 def _config(azure: Emulator, every: float) -> Config:
-    return models.Config.model_validate(
-        {
-            "cloud": {
-                "authority": azure.endpoints.authority,
-                "resource_manager": azure.endpoints.resource_manager,
-                "ca_bundle": str(azure.endpoints.ca_bundle),
-            },
-            "credential": {"type": "environment"},
-            # The SDK compares a challenge with the parent domain of the vault, and `localhost` has none.
-            "vaults": {"main": {"url": azure.endpoints.vaults["main"], "verify_challenge_resource": False}},
-            "accounts": [
-                {
-                    "subscription_id": _SUBSCRIPTION,
-                    "resource_group": _GROUP,
-                    "name": account["name"],
-                    "vaults": ["main"],
-                }
-                for account in _ACCOUNTS
-            ],
-            "schedule": {"every": timedelta(seconds=max(every, 1.0))},
-            "timeouts": {"collect": "5s"},
-            # Keys are regenerated far more often here than in production.
-            "limits": {"changes_per_day": None},
-            "listen": "127.0.0.1:0",
-        }
-    ).plain()
+    return Config(
+        cloud=CloudMapping(
+            authority=azure.endpoints.authority,
+            resource_manager=azure.endpoints.resource_manager,
+            ca_bundle=Path(azure.endpoints.ca_bundle),
+        ),
+        credential=EnvironmentCredential(),
+        # The SDK compares a challenge with the parent domain of the vault, and `localhost` has none.
+        vaults={"main": Vault(url=azure.endpoints.vaults["main"], verify_challenge_resource=False)},
+        accounts=tuple(
+            Account(subscription_id=_SUBSCRIPTION, resource_group=_GROUP, name=str(account["name"]), vaults=("main",))
+            for account in _ACCOUNTS
+        ),
+        schedule=Schedule(every=timedelta(seconds=max(every, 1.0))),
+        timeouts=Timeouts(collect=timedelta(seconds=5)),
+        # Keys are regenerated far more often here than in production.
+        limits=Limits(changes_per_day=None),
+        listen="127.0.0.1:0",
+    )
 
 
 class _Show(RunObserver):

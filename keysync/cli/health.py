@@ -8,9 +8,9 @@ from pathlib import Path
 
 import click
 
+from keysync.config.files import find_config
 from keysync.config.formats import split_listen
 from keysync.config.load import default_listen, load_listen
-from keysync.config.locate import find_config
 from keysync.errors import ConfigError
 from keysync.web.healthcheck import unhealthy_reason
 

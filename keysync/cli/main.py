@@ -26,7 +26,7 @@ from keysync.cli.options import (
     shard_options,
 )
 from keysync.cli.streams import final_code, guard_stdout
-from keysync.config.isolated import Reading
+from keysync.config.isolated import begin_reading
 from keysync.errors import KeysyncError
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
@@ -229,7 +229,7 @@ def _configured(
     shard = shard_of(values["shard"], values["shards"], os.environ)
     log = _log(context, values)
     check_ssl_cert_file()
-    reading = Reading.begin(values["config"]) if reads else None
+    reading = begin_reading(values["config"]) if reads else None
     with fast_imports():
         command = import_module(f"keysync.cli.{module}")
     options = Options(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import click
 
 from keysync import __version__
-from keysync.config.isolated import Reading
+from keysync.config.isolated import begin_reading
 
 if TYPE_CHECKING:  # `--help` and `--version` must not import what a sync run needs
     from keysync.config.model import Config
@@ -85,7 +85,7 @@ global_options: Final = several(
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The options of one command. `reading` is the configuration while it is being read; None if the command needs none."""
+    """The options of one command. `reading` returns the configuration, which is being read; None if the command needs none."""
 
     config: Path | None
     log_level: str
@@ -101,7 +101,7 @@ class Options:
     adopt: Adoption | None = None
     secrets: tuple[str, ...] = ()
     show_all: bool = False
-    reading: Reading | None = None
+    reading: Callable[[], Config] | None = None
 
     @property
     def options_hint(self) -> str:
@@ -116,5 +116,5 @@ class Options:
 
 def load(options: Options) -> Config:
     """The configuration that the options or the environment name. Raises ConfigError."""
-    reading = options.reading or Reading.begin(options.config)
-    return reading.result()
+    reading = options.reading or begin_reading(options.config)
+    return reading()

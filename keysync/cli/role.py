@@ -10,9 +10,9 @@ from pathlib import Path
 
 from keysync.access.roles import plan_roles, render_json
 from keysync.access.script import render_script
+from keysync.config.files import find_config
 from keysync.config.formats import GUID
 from keysync.config.load import load_config
-from keysync.config.locate import find_config
 from keysync.errors import UsageError
 
 

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from keysync.config import models
-from keysync.config.document import Document
+from keysync.config.checks import ValidConfig, report_unknown_vaults
 from keysync.config.files import problem_with
-from keysync.config.formats import split_listen
+from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.model import Config
-from keysync.config.plain_values import is_list, is_mapping
-from keysync.config.printable import Location
+from keysync.config.types import Location
 from keysync.config.validate import validate
-from keysync.config.yaml import read_document
+from keysync.config.yaml import Document, read_document
 from keysync.errors import Finding
 
-_FILE_KEYS: Final = {
+_FILE_KEYS: Final[Mapping[object, tuple[str, ...]]] = {
     "credential": ("token_file", "client_secret_file", "certificate_file", "password_file"),
     "cloud": ("ca_bundle",),
     "notify": ("secret_file",),
@@ -39,8 +37,11 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
         message = "expected 1, true, 0 or false (or leave the variable unset)"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
     _apply_listen_variable(environ, document)
-    _resolve_files(document, path.parent)
-    config = validate(document, models.Config).plain()
+    for location in list(document.spots):
+        if len(location) > 1 and location[-1] in _FILE_KEYS.get(location[-2], ()):
+            _resolve_file(document, path.parent, location)
+    report_unknown_vaults(document)
+    config: Config = validate(document, ValidConfig)
     return replace(config, read_only=_SWITCH[switch]) if switch else config
 
 
@@ -60,7 +61,7 @@ def load_listen(path: Path, environ: Mapping[str, str]) -> str:
 
 def default_listen(environ: Mapping[str, str]) -> str:
     """The address that `run` listens on if its configuration has no `listen`."""
-    return environ.get("KEYSYNC_LISTEN") or str(models.Config.model_fields["listen"].default)
+    return environ.get("KEYSYNC_LISTEN") or DEFAULT_LISTEN
 
 
 def _apply_listen_variable(environ: Mapping[str, str], document: Document) -> None:
@@ -76,16 +77,12 @@ def _apply_listen_variable(environ: Mapping[str, str], document: Document) -> No
         document.value["listen"] = address
 
 
-def _resolve_files(document: Document, folder: Path) -> None:
-    """Makes each file path absolute, and reports files that are missing or unusable."""
-    for location, mapping in list(_mappings_with_files(document.value)):
-        for key in _FILE_KEYS[str(location[-1])]:
-            if isinstance(mapping.get(key), str):
-                _resolve_file(document, folder, (*location, key), mapping, key)
-
-
-def _resolve_file(document: Document, folder: Path, location: Location, mapping: dict[str, Any], key: str) -> None:
-    name: str = mapping[key]
+def _resolve_file(document: Document, folder: Path, location: Location) -> None:
+    """Makes the path at `location` absolute, and reports a file that is missing or unusable."""
+    mapping = cast("dict[str, Any]", document.spots[location[:-1]].value)
+    key, name = str(location[-1]), mapping[str(location[-1])]
+    if not isinstance(name, str):
+        return
     file = folder / name
     if not _is_file(file):
         kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # never raises
@@ -100,26 +97,6 @@ def _resolve_file(document: Document, folder: Path, location: Location, mapping:
         description, hint = problem
         # A file of this name exists, so the name is no secret.
         document.report(location, f"found {name!r}, which is {description}", hint)
-
-
-def _mappings_with_files(value: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
-    """Every mapping of the document that may name files: credentials, the cloud and the webhook."""
-    yield from _file_mappings_of((), value)
-    for key in ("accounts", "discover", "vaults"):
-        entries = value.get(key)
-        if is_mapping(entries):
-            pairs: Iterator[tuple[str | int, Any]] = iter(entries.items())
-        else:
-            pairs = iter(enumerate(entries if is_list(entries) else ()))
-        for name, entry in pairs:
-            if is_mapping(entry):
-                yield from _file_mappings_of((key, name), entry)
-
-
-def _file_mappings_of(location: Location, entry: dict[str, Any]) -> Iterator[tuple[Location, dict[str, Any]]]:
-    for key in _FILE_KEYS:
-        if is_mapping(mapping := entry.get(key)):
-            yield (*location, key), mapping
 
 
 def _is_file(path: Path) -> bool:

@@ -1,173 +1,142 @@
-"""The checked configuration as plain dataclasses. `keysync.config.models` defines and checks the file format.
+"""The configuration: each key with its type, its default, its meaning and the reason for its default.
 
-This module imports no library, to save memory: a daemon keeps the configuration while it runs, with an `Account` for each of
-many thousands, and needs the libraries that read and check a file only to read one.
+Everything uses these dataclasses. `keysync.config.load` reads a file into them; the JSON Schema takes the descriptions from
+the docstrings. A rule about several keys of one mapping is its `__post_init__`; rules about several mappings are in
+`keysync.config.checks`. No module of the model imports pydantic, so that a daemon can hold the configuration without it.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import timedelta
-from pathlib import Path
 from sys import intern
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal
 
-from keysync.config.formats import batch_account_id, render_name, split_listen
-from keysync.files import secret_text
+from keysync.config.credentials import (
+    Cloud,
+    Credential,
+    DefaultCredential,
+)
+from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, batch_account_id, render_name, split_listen
+from keysync.config.operation import (
+    ApiVersions,
+    LeaderElection,
+    Limits,
+    Notify,
+    Timeouts,
+    VaultLimits,
+)
+from keysync.config.types import (
+    NOT_EMPTY,
+    AccountName,
+    Cron,
+    Duration,
+    DurationOrZero,
+    Guid,
+    Integer,
+    Interval,
+    Invalid,
+    Listen,
+    NamePattern,
+    Problem,
+    ResourceGroup,
+    Rule,
+    Strict,
+    Text,
+    Timezone,
+    VaultName,
+    VaultUrl,
+    between,
+    length,
+    missing,
+    require_none,
+)
 from keysync.names import fold
 
-
-@dataclass(frozen=True, slots=True)
-class CloudMapping:
-    """A cloud without a name in keysync, by the endpoints of its services."""
-
-    authority: str
-    resource_manager: str
-    resource_manager_scope: str | None
-    ca_bundle: Path | None
-
-
-Cloud: TypeAlias = Literal["public", "usgovernment", "china"] | CloudMapping
-"""A cloud by its name or by its endpoints."""
+_USER_TAGS = 11  # a secret may have 15 tags, and keysync writes the others
 
 
 @dataclass(frozen=True, slots=True)
-class EnvironmentVariable:
-    """The environment variable that holds a secret, so that the configuration contains only its name."""
+class Schedule(Strict):
+    """When sync runs start: at intervals, or by a cron expression."""
 
-    name: str
+    every: Interval | None = None
+    """The time between the starts of two runs, at least 1s. Default: 5m unless `cron` is set. A regenerated key
+    replaces the old one at once, so this is the longest time that consumers are locked out."""
+    jitter: DurationOrZero = timedelta(0)
+    """The longest random delay that is added to each start, so that several installations do not call Azure at
+    once. 0s: no delay."""
+    cron: Annotated[Cron | None, Rule(schema={"examples": ["*/5 * * * *"]})] = None
+    """A cron expression of five fields instead of `every`, as in crontab(5): 0 and 7 are Sunday, 1-5 is Monday to
+    Friday. If both day and weekday are set, one match is enough."""
+    timezone: Annotated[Timezone | None, Rule(schema={"examples": ["Asia/Tokyo"]})] = None
+    """The IANA time zone of `cron`. Default: UTC."""
 
-    def read(self) -> str:
-        """The current value, empty if the variable is not set. Callers wrap it in a `SecretValue` at once."""
-        return secret_text(os.environ.get(self.name, ""))
-
-
-@dataclass(frozen=True, slots=True)
-class DefaultCredential:
-    """DefaultAzureCredential of azure-identity."""
-
-    type: Literal["default"] = "default"
-
-
-@dataclass(frozen=True, slots=True)
-class EnvironmentCredential:
-    """A service principal from the AZURE_* variables."""
-
-    type: Literal["environment"] = "environment"
-
-
-@dataclass(frozen=True, slots=True)
-class WorkloadIdentityCredential:
-    """The federated token of a Kubernetes service account. Fields that are None come from the AZURE_* variables."""
-
-    tenant_id: str | None
-    client_id: str | None
-    token_file: Path | None
-    type: Literal["workload_identity"] = "workload_identity"
+    def __post_init__(self) -> None:
+        """Sets the default of `every`. Raises Invalid for keys that exclude each other."""
+        if self.every is None and self.cron is None:
+            object.__setattr__(self, "every", timedelta(minutes=5))
+        if self.every is not None and self.cron is not None:
+            raise Invalid(Problem("found both every and cron, expected one of them", "remove one", ("cron",)))
+        if self.timezone is not None and self.cron is None:
+            raise Invalid(Problem("timezone is allowed with cron only", "remove it", ("timezone",)))
 
 
-@dataclass(frozen=True, slots=True)
-class ManagedIdentityCredential:
-    """The managed identity of the machine: the system-assigned one if `client_id` is None."""
-
-    client_id: str | None
-    type: Literal["managed_identity"] = "managed_identity"
+def _free_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
+    if len(tags) > _USER_TAGS:
+        limit = f"at most {_USER_TAGS}: a secret can have 15, and keysync writes the others"
+        raise Invalid(Problem(f"found {len(tags)} tags, expected {limit}"))
+    require_none(
+        Problem("this tag is reserved for keysync", "rename it", (name,))
+        for name in tags
+        if name.casefold() == "managed-by" or name.casefold().startswith("keysync-")
+    )
+    return tags
 
 
 @dataclass(frozen=True, slots=True)
-class ClientSecretCredential:
-    """A service principal with a client secret, from a file or an environment variable."""
-
-    tenant_id: str
-    client_id: str
-    client_secret_file: Path | None
-    client_secret: EnvironmentVariable | None
-    type: Literal["client_secret"] = "client_secret"  # nosec B105  # the name of a kind
-
-
-@dataclass(frozen=True, slots=True)
-class ClientCertificateCredential:
-    """A service principal with a certificate and its private key."""
-
-    tenant_id: str
-    client_id: str
-    certificate_file: Path
-    password_file: Path | None
-    type: Literal["client_certificate"] = "client_certificate"
-
-
-@dataclass(frozen=True, slots=True)
-class AzureCliCredential:
-    """The account that is signed in with `az login`."""
-
-    tenant_id: str | None
-    type: Literal["azure_cli"] = "azure_cli"
-
-
-Credential: TypeAlias = (
-    DefaultCredential
-    | EnvironmentCredential
-    | WorkloadIdentityCredential
-    | ManagedIdentityCredential
-    | ClientSecretCredential
-    | ClientCertificateCredential
-    | AzureCliCredential
-)
-"""How keysync signs in."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """When sync runs start. One of `every` and `cron` is set; `jitter` is the longest random delay of a start."""
-
-    every: timedelta | None = None
-    jitter: timedelta = timedelta(0)
-    cron: str | None = None
-    timezone: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one run may change in a vault. `changes_per_day` limits one secret; None is no limit."""
-
-    update_percent: int
-    creates: int
-    removal_percent: int
-    changes_per_day: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class VaultLimits:
-    """The limits that one vault overrides; None is the general limit."""
-
-    update_percent: int | None
-    creates: int | None
-    removal_percent: int | None
-    changes_per_day: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Vault:
+class Vault(Strict):
     """A Key Vault that keysync writes keys to."""
 
-    url: str
-    credential: Credential | None
-    verify_challenge_resource: bool
-    tags: Mapping[str, str]
-    content_type: str | None
-    expires_after: timedelta | None
-    read_only: bool
-    limits: VaultLimits | None
+    url: VaultUrl
+    """Its URL, such as https://kv-render.vault.azure.net."""
+    credential: Credential | None = None
+    """Its credential. Default: the general credential."""
+    verify_challenge_resource: bool = True
+    """Whether the vault must request tokens for its own domain. True: otherwise a server could obtain a token for
+    another domain. Set it to false only for a test double or a private name."""
+    tags: Annotated[Mapping[Text, Annotated[str, length(0, 256)]], Rule(_free_tags, {"maxProperties": _USER_TAGS})] = (
+        field(default_factory=dict[str, str])
+    )
+    """Tags for every secret in this vault, at most 11: a secret can have 15, and keysync needs the others.
+    `managed-by` and `keysync-*` are reserved for keysync."""
+    content_type: Annotated[str, length(0, 255)] | None = None
+    """The content type of every secret in this vault, if a policy requires one."""
+    expires_after: Annotated[Duration | None, Rule(schema={"examples": ["90d"]})] = None
+    """The time from the write of a secret in this vault to its expiry, if a policy requires one. keysync renews the
+    expiry at half of that time, without a new version. Null: no expiry. Key Vault returns an expired secret as
+    usual."""
+    read_only: bool = False
+    """Compare and report, but write nothing to this vault."""
+    limits: VaultLimits | None = None
+    """Limits of this vault. They override the general limits."""
 
 
 @dataclass(frozen=True, slots=True)
-class SecretNames:
-    """Patterns for the names of an account's secrets. A key whose pattern is None is not synced."""
+class SecretNames(Strict):
+    """The names of an account's secrets. {account}, {subscription_id} and {resource_group} are replaced."""
 
-    primary: str | None = "{account}-primary-key"
-    secondary: str | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
+    primary: NamePattern | None = "{account}-primary-key"
+    """The secret for the primary key. Null: this key is not synced."""
+    secondary: NamePattern | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
+    """The secret for the secondary key. Null: this key is not synced."""
+
+    def __post_init__(self) -> None:
+        """Raises Invalid unless there is a name."""
+        if not self.patterns():
+            raise Invalid(Problem("primary and secondary are both null, so there is nothing to sync"))
 
     def patterns(self) -> dict[str, str]:
         """Key ("primary", "secondary") to pattern, for the keys that are synced."""
@@ -181,22 +150,30 @@ class SecretNames:
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
-    """A Batch account whose keys keysync syncs. Fields that are None have the value of the general configuration.
+class Account(Strict):
+    """A Batch account whose keys keysync syncs."""
 
-    `resource_id` is its ARM id. `key` is the same in lower case, so that two spellings of one account compare equal. Both are
-    computed once, since each run uses them for thousands of accounts.
-    """
+    # `resource_id` is the ARM id. `key` is the same in lower case, so that two spellings of one account compare equal. Both are
+    # computed once, since each run uses them for thousands of accounts.
 
-    subscription_id: str
-    resource_group: str
-    name: str
-    vaults: tuple[str, ...]
+    subscription_id: Guid
+    """Its subscription, a GUID."""
+    resource_group: ResourceGroup
+    """Its resource group."""
+    name: AccountName
+    """Its name: 3 to 24 letters and digits."""
+    vaults: Annotated[tuple[str, ...], NOT_EMPTY]
+    """The vaults that receive its keys, by their names under `vaults`."""
     secrets: SecretNames = SecretNames()  # immutable, so all accounts can share it
+    """The names of its secrets."""
     credential: Credential | None = None
+    """Its credential. Default: the general credential."""
     schedule: Schedule | None = None
+    """Replaces the whole general schedule. Default: the general schedule."""
     read_only: bool = False
+    """Compare and report, but write nothing for this account."""
     adopt: bool | None = None
+    """Overrides the general `adopt`. Default: the general `adopt`."""
     resource_id: str = field(init=False, compare=False, repr=False)
     key: str = field(init=False, compare=False, repr=False)
     _names: tuple[str | None, str | None] = field(init=False, compare=False, repr=False)
@@ -220,100 +197,154 @@ class Account:
         return {key: name for key, name in names if name is not None}
 
 
-@dataclass(frozen=True, slots=True)
-class Discover:
-    """Batch accounts that keysync finds by listing."""
+def _with_valid_names(account: Account) -> Account:
+    require_none(
+        Problem(f"the name becomes {name!r}, expected 1 to 127 letters, digits and dashes", at=("secrets", key))
+        for key, name in account.secret_names().items()
+        if not re.fullmatch(SECRET_NAME, name)
+    )
+    return account
 
-    subscription_id: str | None
-    subscriptions: tuple[str, ...]
-    resource_groups: tuple[str, ...]
-    name: str
-    tags: Mapping[str, str]
-    exclude: tuple[str, ...]
-    vaults: tuple[str, ...]
-    vaults_by_tag: str | None
-    secrets: SecretNames
-    credential: Credential | None
-    schedule: Schedule | None
-    read_only: bool
-    adopt: bool | None
-    every: timedelta | None
-    via: Literal["list", "resource_graph"]
+
+def _some_vault(value: tuple[str, ...]) -> tuple[str, ...]:
+    # The default is not validated, so an empty list here comes from the file.
+    if not value:
+        raise Invalid(Problem("found no vault, expected one or more", "remove `vaults` if `vaults_by_tag` is enough"))
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Discover(Strict):
+    """Batch accounts that keysync finds by listing. An account under `accounts` overrides a discovered one. Set one of
+    `subscription_id` and `subscriptions`, and at least one of `vaults` and `vaults_by_tag`."""
+
+    subscription_id: Guid | None = None
+    """The subscription to list, a GUID."""
+    subscriptions: tuple[Guid, ...] = ()
+    """Several subscriptions to list, GUIDs, instead of `subscription_id`."""
+    resource_groups: tuple[ResourceGroup, ...] = ()
+    """Only these resource groups. Empty: the whole subscription."""
+    name: Text = "*"
+    """Only accounts whose name matches, without regard to case. * matches any characters, ? matches one."""
+    tags: Mapping[Text, str] = field(default_factory=dict[str, str])
+    """Only accounts with all of these tags. Names of tags are compared without regard to case, values with it."""
+    exclude: tuple[Text, ...] = ()
+    """Excludes accounts whose name matches one of these patterns."""
+    vaults: Annotated[tuple[str, ...], Rule(_some_vault, {"minItems": 1})] = ()
+    """The vaults that receive their keys, by their names under `vaults`. With `vaults_by_tag`: the vaults of
+    accounts without that tag; if empty, such accounts are skipped."""
+    vaults_by_tag: Annotated[Text | None, Rule(schema={"examples": ["keysync-vault"]})] = None
+    """A tag of the account that lists its vaults, by their names under `vaults`, separated by commas or spaces. An
+    account whose tag names an unknown vault is refused. Everyone who may tag an account can then choose its
+    vaults."""
+    secrets: SecretNames = SecretNames()
+    """The names of their secrets."""
+    credential: Credential | None = None
+    """The credential that lists them and reads their keys. Default: the general credential."""
+    schedule: Schedule | None = None
+    """Replaces the whole general schedule. Default: the general schedule."""
+    read_only: bool = False
+    """Compare and report, but write nothing for these accounts."""
+    adopt: bool | None = None
+    """Overrides the general `adopt`. Default: the general `adopt`."""
+    every: Interval | None = None
+    """The time between two listings, at least 1s; `run` only. Null: lists at each run, so that the next run
+    includes a new account."""
+    via: Literal["list", "resource_graph"] = "list"
+    """How to list them. list: by Batch management, one subscription or resource group at a time. resource_graph: by
+    Azure Resource Graph, many subscriptions in one query; it may lag by minutes."""
 
     @property
     def scopes(self) -> tuple[str, ...]:
         """The subscriptions to list."""
         return self.subscriptions if self.subscription_id is None else (self.subscription_id,)
 
+    def __post_init__(self) -> None:
+        """Raises Invalid for keys that exclude or need each other, and for names that would not differ by account."""
+        require_none([*self._subscription_problems(), *self._name_problems()])
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
+    def _subscription_problems(self) -> Iterator[Problem]:
+        if self.subscription_id is None and not self.subscriptions:
+            yield missing("subscription_id")
+        if self.subscription_id is not None and self.subscriptions:
+            message = "found both subscription_id and subscriptions, expected one of them"
+            yield Problem(message, "remove one", ("subscriptions",))
+        for index, subscription in enumerate(self.subscriptions):
+            if subscription in self.subscriptions[:index]:
+                yield Problem("this subscription is listed twice", "remove one", ("subscriptions", index))
+        if not self.vaults and self.vaults_by_tag is None:
+            yield missing("vaults")
+
+    def _name_problems(self) -> Iterator[Problem]:
+        patterns = self.secrets.patterns()
+        for key, pattern in patterns.items():
+            if "{account}" not in pattern:
+                message = "a pattern with {account}, since otherwise all discovered accounts would write one secret"
+                yield Problem(message, at=("secrets", key), is_expectation=True)
+        # A vault compares names without regard to case.
+        if len(patterns) > len({fold(pattern) for pattern in patterns.values()}):
+            message = "both keys of each discovered account would be written to one secret"
+            yield Problem(message, "give the two keys different names", ("secrets", "secondary"))
+
+
+def _first_vault(value: object) -> object:
+    if value is None or value == {}:
+        hint = "for example main: {url: https://kv-render.vault.azure.net}"
+        raise Invalid(Problem("found no vault, expected one or more", hint))
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config(Strict):
+    """The configuration of keysync: which Batch accounts are synced to which vaults, and with which limits."""
+
+    cloud: Cloud = "public"
+    """public, usgovernment, china, or a mapping of endpoints."""
+    credential: Credential = field(default_factory=DefaultCredential)
+    """How keysync signs in. A vault or an account can have its own."""
+    schedule: Schedule = Schedule()
+    """When sync runs start; `run` only."""
+    vaults: Annotated[Mapping[VaultName, Vault], Rule(parse=_first_vault), Rule(schema={"minProperties": 1})]
+    """The vaults, each under a name that you choose."""
+    accounts: tuple[Annotated[Account, Rule(_with_valid_names)], ...] = ()
+    """The accounts to sync."""
+    discover: tuple[Discover, ...] = ()
+    """Accounts that keysync finds by listing subscriptions."""
+    owner: Text | None = None
+    """A name for this installation. keysync writes it as a tag, so that two installations do not overwrite each
+    other's secrets."""
+    read_only: bool = False
+    """Compare and report, but write nothing. KEYSYNC_READ_ONLY overrides this key."""
+    adopt: bool = False
+    """Whether to take over an unmanaged secret whose value already matches. False: another tool may own it."""
+    recover: Literal["report", "owned"] = "report"
+    """What to do if a soft-deleted secret has the name. report: report it. owned: recover it if keysync manages it.
+    The default is report, since it may have been deleted on purpose."""
+    disabled: Literal["report", "enable"] = "report"
+    """What to do with a managed secret that is disabled: report it or enable it. The default is report, since it
+    may have been disabled on purpose."""
+    orphans: Literal["keep", "disable", "delete"] = "keep"
+    """What to do with managed secrets whose account or mapping is gone. The default is keep, since consumers may
+    still read them. disable and delete require `owner`."""
+    limits: Limits = field(default_factory=Limits)
+    """How much one run may change in one vault."""
+    timeouts: Timeouts = field(default_factory=Timeouts)
     """Time limits."""
-
-    request: timedelta
-    account: timedelta
-    collect: timedelta
-    shutdown: timedelta
-
-
-NotifyEvent: TypeAlias = Literal["changed", "failed", "recovered", "stopped"]
-
-
-@dataclass(frozen=True, slots=True)
-class Notify:
-    """A webhook for events. Its signing secret comes from a file or an environment variable."""
-
-    url: str
-    secret_file: Path | None
-    secret: EnvironmentVariable | None
-    events: tuple[NotifyEvent, ...]
-    timeout: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class LeaderElection:
-    """A Kubernetes Lease that lets one of several replicas work."""
-
-    lease: str
-    namespace: str | None
-    identity: str | None
-    lease_duration: timedelta
-    renew_deadline: timedelta
-    retry_period: timedelta
-
-
-@dataclass(frozen=True, slots=True)
-class ApiVersions:
-    """Pinned versions of Azure APIs."""
-
-    batch: str | None
-    secrets: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Config:
-    """The whole configuration."""
-
-    cloud: Cloud
-    credential: Credential
-    schedule: Schedule
-    vaults: Mapping[str, Vault]
-    accounts: tuple[Account, ...]
-    discover: tuple[Discover, ...]
-    owner: str | None
-    read_only: bool
-    adopt: bool
-    recover: Literal["report", "owned"]
-    disabled: Literal["report", "enable"]
-    orphans: Literal["keep", "disable", "delete"]
-    limits: Limits
-    timeouts: Timeouts
-    verify_every: timedelta | None
-    concurrency: int
-    listen: str
-    notify: Notify | None
-    leader_election: LeaderElection | None
-    api_versions: ApiVersions
+    verify_every: Duration | None = timedelta(hours=1)
+    """How often `run` reads a stored value again although the listing of its vault shows no change. Null: it reads
+    every value in each run and lists no vault."""
+    concurrency: Annotated[Integer, between(1, 1024)] = 64
+    """Accounts processed at once, divided among the subscriptions, and secrets read at once, divided among the
+    vaults; at least four each. 64: a higher value makes a run no faster."""
+    listen: Listen = DEFAULT_LISTEN
+    """The address where `run` serves its status page, probes and metrics. The default is reachable from this
+    machine only."""
+    notify: Notify | None = None
+    """A webhook for changes, failures and stops; `run` only. Null: none."""
+    leader_election: LeaderElection | None = None
+    """Several replicas on Kubernetes of which one works; `run` only. Null: no election."""
+    api_versions: ApiVersions = field(default_factory=ApiVersions)
+    """Versions of Azure APIs to pin."""
 
     @property
     def listen_host(self) -> str:

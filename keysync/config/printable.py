@@ -3,68 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeAlias
+from typing import Final
 
+from keysync.config.types import Location
 from keysync.secret.redact import Redactor
 
-Location: TypeAlias = tuple[str | int, ...]
-"""The path to a value from the top of the file: keys of mappings and indexes of lists."""
-
 SECRET_KEYS: Final = frozenset({"client_secret", "password", "certificate_password"})
-"""Values under these keys are never shown, whatever the model says."""
+"""Values under these keys are never shown, whatever they are."""
 
-SHOWN_KEYS: Final = frozenset(
-    [
-        "account",
-        "accounts",
-        "adopt",
-        "authority",
-        "batch",
-        "changes_per_day",
-        "cloud",
-        "collect",
-        "concurrency",
-        "creates",
-        "cron",
-        "disabled",
-        "discover",
-        "every",
-        "events",
-        "exclude",
-        "expires_after",
-        "jitter",
-        "lease",
-        "lease_duration",
-        "listen",
-        "name",
-        "namespace",
-        "orphans",
-        "owner",
-        "primary",
-        "read_only",
-        "recover",
-        "removal_percent",
-        "renew_deadline",
-        "request",
-        "resource_group",
-        "resource_groups",
-        "resource_manager",
-        "retry_period",
-        "secondary",
-        "shutdown",
-        "subscription_id",
-        "subscriptions",
-        "timeout",
-        "timezone",
-        "type",
-        "update_percent",
-        "url",
-        "vaults",
-        "verify_challenge_resource",
-        "verify_every",
-        "via",
-    ]
-)
+SHOWN_KEYS: Final = frozenset({
+    "account", "accounts", "adopt", "authority", "batch", "changes_per_day", "cloud", "collect", "concurrency",
+    "creates", "cron", "disabled", "discover", "every", "events", "exclude", "expires_after", "jitter", "lease",
+    "lease_duration", "listen", "name", "namespace", "orphans", "owner", "primary", "read_only", "recover",
+    "removal_percent", "renew_deadline", "request", "resource_group", "resource_groups", "resource_manager",
+    "retry_period", "secondary", "shutdown", "subscription_id", "subscriptions", "timeout", "timezone", "type",
+    "update_percent", "url", "vaults", "verify_challenge_resource", "verify_every", "via",
+})  # fmt: skip
 """Keys whose values are harmless. A message shows the values of no other key."""
 
 MAX_SHOWN: Final = 60

@@ -1,16 +1,17 @@
 """Types of values in the configuration: durations, GUIDs, names, URLs, patterns of names.
 
-Each is an annotated type. Its validator says what it expects, and its JSON Schema describes the text in the file.
+A type is annotated with markers. The model uses it as its plain type; pydantic, when it validates or writes the JSON Schema,
+asks each marker for its part. So only validation imports pydantic, and a daemon that holds a configuration does not need it.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
 from urllib.parse import SplitResult, urlsplit
-
-from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from keysync.config.formats import (
     ACCOUNT_NAME,
@@ -22,14 +23,16 @@ from keysync.config.formats import (
     SECRET_NAME,
     UNITS,
     VAULT_NAME,
-    format_duration,
     has_zones,
     render_name,
     split_listen,
     zone_of,
 )
-from keysync.config.plain_values import is_mapping
-from keysync.config.validation_errors import expected, problem
+
+Location: TypeAlias = tuple[str | int, ...]
+"""The path to a value from the top of the file: keys of mappings and indexes of lists."""
+
+MISSING: Final = "the key is required and missing"
 
 _LONGEST = timedelta(days=366)  # a longer one is a mistake; a timer could hold far more
 _CRON_FIELDS = {  # the values of each field of a cron expression, in order
@@ -42,10 +45,154 @@ _CRON_FIELDS = {  # the values of each field of a cron expression, in order
 _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
 
 
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with the value at `at`, a location below the checked value.
+
+    `keysync.config.validate` adds the position, and "found …" if `is_expectation`. It hides secrets, so that no check can put
+    one into a message.
+    """
+
+    message: str
+    hint: str | None = None
+    at: Location = ()
+    is_expectation: bool = False
+
+
+class Invalid(ValueError):  # reads as a sentence: raise Invalid(...)
+    """A value breaks one rule or more."""
+
+    def __init__(self, *problems: Problem) -> None:
+        super().__init__("; ".join(it.message + (f" ({it.hint})" if it.hint else "") for it in problems))
+        self.problems = problems
+
+
+def expected(expectation: str, hint: str | None = None) -> Invalid:
+    """For a value of the wrong form. The message becomes "found …, expected `expectation`"."""
+    return Invalid(Problem(expectation, hint, is_expectation=True))
+
+
+def missing(key: str) -> Problem:
+    """A required key is absent."""
+    return Problem(MISSING, at=(key,))
+
+
+def require_none(problems: Iterable[Problem]) -> None:
+    """Raises Invalid with all `problems`, if there are any."""
+    if found := tuple(problems):
+        raise Invalid(*found)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rule:
+    """A marker: `parse` converts the value in the file before the type checks it, and `check` the value of the type.
+
+    Both raise Invalid. `schema` adds to the JSON Schema of the type, and replaces it if there is a `parse`.
+    """
+
+    check: Callable[[Any], Any] | None = None
+    schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    parse: Callable[[Any], Any] | None = None
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # the types of pydantic
+        """Called by pydantic."""
+        from pydantic_core import core_schema  # noqa: PLC0415  # see the docstring of the module
+
+        inner = handler(source)
+        if self.parse is not None:
+            inner = core_schema.no_info_before_validator_function(self.parse, inner)
+        return inner if self.check is None else core_schema.no_info_after_validator_function(self.check, inner)
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401  # as above
+        """Called by pydantic."""
+        own: dict[str, Any] = {} if self.parse is not None and self.schema else handler(schema)
+        return {**own, **self.schema}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Select:
+    """A marker of a union: `select` returns the index of the member that a value belongs to, or raises Invalid."""
+
+    select: Callable[[Any], int]
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # the types of pydantic
+        """Called by pydantic. In a location of pydantic, ``=2`` stands for the member with the index 2."""
+        from pydantic_core import core_schema  # noqa: PLC0415  # see the docstring of the module
+
+        def check(value: object) -> object:
+            self.select(value)  # here, because pydantic does not expect a discriminator to raise
+            return value
+
+        members = {f"={index}": handler.generate_schema(member) for index, member in enumerate(get_args(source))}
+        union = core_schema.tagged_union_schema(members, lambda value: f"={self.select(value)}")
+        return core_schema.no_info_before_validator_function(check, union)
+
+
+class Strict:
+    """Base of all mappings of the file: pydantic refuses unknown keys, and its error texts contain no values."""
+
+    __slots__ = ()
+    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "hide_input_in_errors": True}
+
+
+class FromEnvironment(str):
+    """Text with values of environment variables. `variable` is the name if the file had ``${NAME}`` and nothing else."""
+
+    __slots__ = ("variable",)
+    variable: str | None
+
+
+def matching(pattern: str, expectation: str | None = None, hint: str | None = None) -> Rule:
+    """Text that matches a regular expression."""
+
+    def check(value: str) -> str:
+        if not re.fullmatch(pattern, value):
+            raise expected(expectation or f"text that matches {pattern}", hint)
+        return value
+
+    return Rule(check, {"pattern": pattern})
+
+
+def length(lowest: int, highest: int) -> Rule:
+    """Text with a number of characters."""
+
+    def check(value: str) -> str:
+        if not lowest <= len(value) <= highest:
+            raise expected(f"text of {lowest} to {highest} characters")
+        return value
+
+    return Rule(check, {"maxLength": highest, **({"minLength": lowest} if lowest else {})})
+
+
+def between(lowest: int, highest: int | None = None) -> Rule:
+    """A whole number in a range."""
+
+    def check(value: int) -> int:
+        if value < lowest:
+            raise expected(f"{lowest} or more")
+        if highest is not None and value > highest:
+            raise expected(f"{highest} or less")
+        return value
+
+    return Rule(check, {"minimum": lowest, **({} if highest is None else {"maximum": highest})})
+
+
+def _not_empty(values: tuple[object, ...]) -> tuple[object, ...]:
+    if not values:
+        raise expected("at least 1 in it")
+    return values
+
+
+def _no_boolean(value: object) -> object:
+    if isinstance(value, bool):  # pydantic would accept true as 1
+        raise expected("a whole number")
+    return value
+
+
 def parse_duration(value: object) -> timedelta:
     """Parses a duration such as ``1h30m``. Units are d, h, m, s, ms, each at most once and in this order; 366d at most.
 
-    Raises a PydanticCustomError, a ValueError, for any other value.
+    Raises Invalid, a ValueError, for any other value.
     """
     if isinstance(value, timedelta):
         return value
@@ -66,74 +213,10 @@ def _above_zero(value: timedelta) -> timedelta:
     return value
 
 
-_WRITTEN = PlainSerializer(format_duration, return_type=str, when_used="json")
-_DURATION_SCHEMA = WithJsonSchema({"type": "string", "pattern": DURATION, "examples": ["500ms", "30s", "1h30m"]})
-
-Duration = Annotated[
-    timedelta, BeforeValidator(parse_duration), AfterValidator(_above_zero), _WRITTEN, _DURATION_SCHEMA
-]
-"""A duration above zero; text such as ``30s`` or ``1h30m`` in the file."""
-
-DurationOrZero = Annotated[timedelta, BeforeValidator(parse_duration), _WRITTEN, _DURATION_SCHEMA]
-"""A duration; ``0s`` means none."""
-
-
-def _guid(value: str) -> str:
-    if not re.fullmatch(GUID, value):
-        raise expected("a GUID such as 00000000-0000-0000-0000-000000000000")
-    return value.lower()
-
-
-def _account_name(value: str) -> str:
-    if not re.fullmatch(ACCOUNT_NAME, value):
-        raise expected("the name of a Batch account: 3 to 24 letters and digits, nothing else")
+def _one_second(value: timedelta) -> timedelta:
+    if value < timedelta(seconds=1):
+        raise expected("a duration of 1s or more")
     return value
-
-
-def _resource_group(value: str) -> str:
-    if not re.fullmatch(RESOURCE_GROUP, value):
-        raise expected(
-            "the name of a resource group: 1 to 90 letters, digits and any of _ - . ( ), without a dot at the end"
-        )
-    return value
-
-
-def _vault_name(value: str) -> str:
-    if not re.fullmatch(VAULT_NAME, value):
-        hint = "choose any name; the address of the vault belongs under `url`"
-        raise expected("the name of a vault: 1 to 127 letters, digits and any of . _ -", hint)
-    return value
-
-
-def _whole_number(value: object) -> object:
-    # pydantic would accept true as 1.
-    if isinstance(value, bool):
-        raise expected("a whole number")
-    return value
-
-
-Guid = Annotated[str, AfterValidator(_guid), WithJsonSchema({"type": "string", "pattern": GUID})]
-"""A GUID; the model holds it in lower case."""
-
-AccountName = Annotated[str, AfterValidator(_account_name), WithJsonSchema({"type": "string", "pattern": ACCOUNT_NAME})]
-"""The name of a Batch account."""
-
-VaultName = Annotated[str, AfterValidator(_vault_name), WithJsonSchema({"type": "string", "pattern": VAULT_NAME})]
-"""The name of a vault in the configuration. It need not be its name in Azure."""
-
-ResourceGroup = Annotated[
-    str, AfterValidator(_resource_group), WithJsonSchema({"type": "string", "pattern": RESOURCE_GROUP})
-]
-"""The name of a resource group."""
-
-Percent = Annotated[int, Field(ge=0, le=100), BeforeValidator(_whole_number)]
-"""A percentage."""
-
-Count = Annotated[int, Field(ge=0), BeforeValidator(_whole_number)]
-"""A number of things, 0 or more."""
-
-Concurrency = Annotated[int, Field(ge=1, le=1024), BeforeValidator(_whole_number)]
-"""A number of concurrent requests."""
 
 
 def _split_url(value: str, example: str) -> SplitResult:
@@ -143,58 +226,37 @@ def _split_url(value: str, example: str) -> SplitResult:
         parts.port  # noqa: B018 - a property that raises
     except ValueError:
         raise expected(expectation) from None
-    plain = re.fullmatch(r"[!-~]+", value) and not parts.query and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme != "https" or not parts.hostname or not plain or "\\" in value or value[-1] in "?#":
-        hint = "only https is allowed" if parts.scheme == "http" else None
-        raise expected(expectation, hint)
+    plain = re.fullmatch(r"[!-~]+", value) and "\\" not in value and "@" not in parts.netloc and not parts.fragment
+    if parts.scheme != "https" or not parts.hostname or not plain:
+        raise expected(expectation, "only https is allowed" if parts.scheme == "http" else None)
     return parts
 
 
-def _host(parts: SplitResult) -> str:
+def _normalized_url(value: str, example: str) -> str:
+    parts = _split_url(value, example)
+    if parts.query or value[-1] in "?#":
+        raise expected(f"an https URL such as {example}")
     name = parts.hostname or ""
     name = f"[{name}]" if ":" in name else name
-    return name if parts.port in (None, 443) else f"{name}:{parts.port}"
+    host = name if parts.port in (None, 443) else f"{name}:{parts.port}"
+    return f"https://{host}{parts.path.rstrip('/')}"
 
 
 def _vault_url(value: str) -> str:
     example = "https://kv-render.vault.azure.net"
-    parts = _split_url(value, example)
-    if parts.path not in ("", "/"):
+    url = _normalized_url(value, example)
+    if url.count("/") > 2:  # those after the scheme
         raise expected(f"an https URL without a path, such as {example}")
-    return f"https://{_host(parts)}"
+    return url
 
 
 def _https_url(value: str) -> str:
-    parts = _split_url(value, "https://management.azure.com")
-    return f"https://{_host(parts)}{parts.path.rstrip('/')}"
-
-
-_URL_SCHEMA = {"type": "string", "format": "uri", "pattern": "^https://"}
-
-VaultUrl = Annotated[
-    str, AfterValidator(_vault_url), WithJsonSchema({**_URL_SCHEMA, "pattern": r"^https://[^/?#@\s]+/?$"})
-]
-"""The URL of a vault; the model holds it in lower case and without a trailing slash."""
-
-HttpsUrl = Annotated[str, AfterValidator(_https_url), WithJsonSchema(_URL_SCHEMA)]
-"""An https URL; the model holds it without a trailing slash."""
+    return _normalized_url(value, "https://management.azure.com")
 
 
 def _webhook_url(value: str) -> str:
-    expectation = "an https URL such as https://hooks.example.com/keysync"
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018 - a property that raises
-    except ValueError:
-        raise expected(expectation) from None
-    plain = re.fullmatch(r"[!-~]+", value) and not parts.fragment and "@" not in parts.netloc
-    if parts.scheme != "https" or not parts.hostname or not plain or "\\" in value:
-        raise expected(expectation, "only https is allowed" if parts.scheme == "http" else None)
+    _split_url(value, "https://hooks.example.com/keysync")
     return value
-
-
-WebhookUrl = Annotated[str, AfterValidator(_webhook_url), WithJsonSchema(_URL_SCHEMA)]
-"""An https URL exactly as written, since a trailing slash and a query matter to a receiver."""
 
 
 def _name_pattern(value: str) -> str:
@@ -207,18 +269,7 @@ def _name_pattern(value: str) -> str:
     return value
 
 
-NamePattern = Annotated[
-    str,
-    AfterValidator(_name_pattern),
-    WithJsonSchema(
-        {"type": "string", "pattern": r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"}
-    ),
-]
-"""The name of a secret; it may contain placeholders in braces."""
-
-
-def check_cron(cron: str) -> None:
-    """Raises a PydanticCustomError unless `cron` is a cron expression of five fields that has a fire time."""
+def _cron(cron: str) -> str:
     from cronsim import CronSim, CronSimError  # noqa: PLC0415  # only needed for a cron expression
 
     fields = cron.split()
@@ -227,31 +278,30 @@ def check_cron(cron: str) -> None:
     now = datetime.now(UTC)
     for index, (name, values) in enumerate(_CRON_FIELDS.items()):
         try:
-            CronSim(" ".join(field if field_index == index else "*" for field_index, field in enumerate(fields)), now)
+            CronSim(" ".join(item if position == index else "*" for position, item in enumerate(fields)), now)
         except (CronSimError, ValueError):  # ValueError: more digits than Python converts
             raise expected(f"{values} in the field {name}") from None
     try:
         next(CronSim(cron, now))
     except (CronSimError, StopIteration):
-        raise problem(f"{cron!r} never fires", "check its day and its month: the third and the fourth field") from None
+        hint = "check its day and its month: the third and the fourth field"
+        raise Invalid(Problem(f"{cron!r} never fires", hint)) from None
+    return cron
 
 
-def check_timezone(name: str) -> str:
-    """`name`, if it is a time zone that this machine knows. Raises a PydanticCustomError otherwise."""
+def _timezone(name: str) -> str:
     try:
         zone_of(name)
     except (ValueError, OSError, KeyError):
         if has_zones():
             raise expected("a time zone such as UTC or Asia/Tokyo") from None
-        raise problem(
-            "this machine has no time zone database, so only UTC can be used",
-            "install the system's package tzdata or Python's (pip install tzdata), or use UTC",
-        ) from None
+        message = "this machine has no time zone database, so only UTC can be used"
+        hint = "install the system's package tzdata or Python's (pip install tzdata), or use UTC"
+        raise Invalid(Problem(message, hint)) from None
     return name
 
 
-def check_listen(value: str) -> str:
-    """`value`, if it is an address and a port. Raises a PydanticCustomError otherwise."""
+def _listen(value: str) -> str:
     try:
         split_listen(value)
     except ValueError:
@@ -259,20 +309,84 @@ def check_listen(value: str) -> str:
     return value
 
 
-def check_tag_count(tags: dict[str, str], limit: int) -> None:
-    """Raises a PydanticCustomError for more than `limit` tags of the user: keysync needs the others."""
-    if len(tags) > limit:
-        raise problem(
-            f"found {len(tags)} tags, expected at most {limit}: a secret can have 15, and keysync writes the others"
-        )
+_DURATION_SCHEMA: Final = {"type": "string", "pattern": DURATION, "examples": ["500ms", "30s", "1h30m"]}
+_URL_SCHEMA: Final = {"format": "uri", "pattern": "^https://"}
+_PATTERN_SCHEMA: Final = r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"
 
+DurationOrZero = Annotated[timedelta, Rule(parse=parse_duration, schema=_DURATION_SCHEMA)]
+"""A duration; text such as ``30s`` or ``1h30m`` in the file."""
 
-def is_reserved(tag: str) -> bool:
-    """Whether a name of a tag is reserved for keysync."""
-    return tag.casefold() == "managed-by" or tag.casefold().startswith("keysync-")
+Duration = Annotated[DurationOrZero, Rule(_above_zero)]
+"""A duration above zero."""
 
+Interval = Annotated[Duration, Rule(_one_second)]
+"""A duration of a second or more."""
 
-def kind_of(value: object) -> str | None:
-    """The `type` of a credential, which is a mapping of the file or a model."""
-    kind = value.get("type") if is_mapping(value) else getattr(value, "type", None)
-    return kind if isinstance(kind, str) else None
+Guid = Annotated[
+    str,
+    matching(GUID, "a GUID such as 00000000-0000-0000-0000-000000000000"),
+    Rule(str.lower),
+]
+"""A GUID; the model holds it in lower case."""
+
+AccountName = Annotated[
+    str, matching(ACCOUNT_NAME, "the name of a Batch account: 3 to 24 letters and digits, nothing else")
+]
+"""The name of a Batch account."""
+
+VaultName = Annotated[
+    str,
+    matching(
+        VAULT_NAME,
+        "the name of a vault: 1 to 127 letters, digits and any of . _ -",
+        "choose any name; the address of the vault belongs under `url`",
+    ),
+]
+"""The name of a vault in the configuration. It need not be its name in Azure."""
+
+ResourceGroup = Annotated[
+    str,
+    matching(
+        RESOURCE_GROUP,
+        "the name of a resource group: 1 to 90 letters, digits and any of _ - . ( ), without a dot at the end",
+    ),
+]
+"""The name of a resource group."""
+
+Text = Annotated[str, length(1, 256)]
+"""Text with 1 to 256 characters."""
+
+Identifier = Annotated[str, matching(r"^[0-9a-zA-Z._-]{1,256}$")]
+"""The id of a tenant or of an application."""
+
+NOT_EMPTY: Final = Rule(_not_empty, {"minItems": 1})
+
+Integer = Annotated[int, Rule(parse=_no_boolean)]
+"""A whole number."""
+
+Percent = Annotated[Integer, between(0, 100)]
+"""A percentage."""
+
+Count = Annotated[Integer, between(0)]
+"""A number of things, 0 or more."""
+
+VaultUrl = Annotated[str, Rule(_vault_url, {**_URL_SCHEMA, "pattern": r"^https://[^/?#@\s]+/?$"})]
+"""The URL of a vault; the model holds it in lower case and without a trailing slash."""
+
+HttpsUrl = Annotated[str, Rule(_https_url, _URL_SCHEMA)]
+"""An https URL; the model holds it without a trailing slash."""
+
+WebhookUrl = Annotated[str, Rule(_webhook_url, _URL_SCHEMA)]
+"""An https URL exactly as written, since a trailing slash and a query matter to a receiver."""
+
+NamePattern = Annotated[str, Rule(_name_pattern, {"pattern": _PATTERN_SCHEMA})]
+"""The name of a secret; it may contain placeholders in braces."""
+
+Cron = Annotated[str, Rule(_cron)]
+"""A cron expression of five fields that has a fire time."""
+
+Timezone = Annotated[str, Rule(_timezone)]
+"""An IANA time zone that this machine knows."""
+
+Listen = Annotated[str, Rule(_listen)]
+"""An address and a port."""

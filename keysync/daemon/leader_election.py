@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 import aiohttp
 
-from keysync.config.model import LeaderElection
+from keysync.config.operation import LeaderElection
 from keysync.daemon.leader import Leader
 from keysync.daemon.lease import LeaseTimings, ObservedLease
 from keysync.errors import UsageError

@@ -98,9 +98,8 @@ class Control:
 def _describe(failure: ValidationError) -> str:
     parts: list[str] = []
     for part in failure.errors(include_url=False, include_input=False):
-        hint = part.get("ctx", {}).get("hint")
         path = ".".join(str(step) for step in part["loc"])
-        parts.append(f"{path}: {part['msg']}" + (f" ({hint})" if hint else ""))
+        parts.append(f"{path}: {part['msg'].removeprefix('Value error, ')}")
     return "; ".join(parts)
 
 

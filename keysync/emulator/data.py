@@ -162,9 +162,10 @@ class EmulatorData(_Model):
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
         if duplicates:
-            from keysync.config.validation_errors import problem  # noqa: PLC0415  # needed only for an error
+            from keysync.config.types import Invalid, Problem  # noqa: PLC0415  # needed only for an error
 
-            raise problem(f"found twice: {', '.join(duplicates)}", "names are compared without regard to case")
+            message = f"found twice: {', '.join(duplicates)}"
+            raise Invalid(Problem(message, "names are compared without regard to case"))
         return self
 
     @classmethod

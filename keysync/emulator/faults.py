@@ -8,7 +8,6 @@ from fnmatch import fnmatchcase
 from typing import Final, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 FaultKind = Literal[
     "status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body", "misrouted", "stale", "ignored"
@@ -31,14 +30,14 @@ FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked"
 """The names of predefined faults of an account in the data file."""
 
 
-def unknown_operation(name: str, known: Iterable[str]) -> PydanticCustomError:
+def unknown_operation(name: str, known: Iterable[str]) -> ValueError:
     """The error that a validator raises for an unknown operation."""
     from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
-    from keysync.config.validation_errors import problem  # noqa: PLC0415  # needed only for an error
+    from keysync.config.types import Invalid, Problem  # noqa: PLC0415  # needed only for an error
 
     nearest_name = nearest(name, known)
     hint = f"did you mean {nearest_name!r}?" if nearest_name else f"there are {', '.join(known)}"
-    return problem(f"there is no operation {name!r}", hint)
+    return Invalid(Problem(f"there is no operation {name!r}", hint))
 
 
 class Fault(BaseModel):

@@ -11,7 +11,8 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from keysync.azure.hints import with_hint
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.model import Account, Credential
+from keysync.config.credentials import Credential
+from keysync.config.model import Account
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter

@@ -18,7 +18,8 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.config.model import Credential, Discover
+from keysync.config.credentials import Credential
+from keysync.config.model import Discover
 from keysync.failures import FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold

@@ -26,7 +26,7 @@ from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import open_transport
 from keysync.calls import Operation
-from keysync.config import model
+from keysync.config import credentials, model
 from keysync.failures import CallFailed
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
@@ -57,7 +57,7 @@ CLIENT: Final = "00000000-0000-0000-0000-0000000000cc"
 PRIMARY: Final = base64.b64encode(b"the primary key of the account, as long as a real one").decode()
 SECONDARY: Final = base64.b64encode(b"the secondary key of the account").decode()
 TOKEN: Final = {"token_type": "Bearer", "expires_in": 3599, "access_token": "a-token"}
-CLOUDS: Final[dict[str, tuple[model.Cloud, str]]] = {
+CLOUDS: Final[dict[str, tuple[credentials.Cloud, str]]] = {
     "kv-challenge-china": ("china", "kv-replay.vault.azure.cn"),
     "kv-challenge-usgov": ("usgovernment", "kv-replay.vault.usgovcloudapi.net"),
 }
@@ -206,7 +206,7 @@ class Side:
 
 @asynccontextmanager
 async def side_of(
-    replies: list[Recorded], operation: str, credential: model.Credential, folder: Path, patch: pytest.MonkeyPatch
+    replies: list[Recorded], operation: str, credential: credentials.Credential, folder: Path, patch: pytest.MonkeyPatch
 ) -> AsyncIterator[Side]:
     """The case behind the real SDKs."""
     service = Service(replies, operation)
@@ -548,22 +548,22 @@ async def test_a_further_failure_names_cause_location_and_fix(
         assert "federated" not in str(hint) or case.credential == "workload_identity"
 
 
-def _made(kind: str, folder: Path) -> model.Credential:
+def _made(kind: str, folder: Path) -> credentials.Credential:
     """A credential with its files in `folder`."""
     file = folder / "proof"
     match kind:
         case "client_secret":
             file.write_text("cl13nt.S3cret~of-the_test")
-            return model.ClientSecretCredential(TENANT, CLIENT, file, None)
+            return credentials.ClientSecretCredential(tenant_id=TENANT, client_id=CLIENT, client_secret_file=file)
         case "client_certificate":
             file.write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
-            return model.ClientCertificateCredential(TENANT, CLIENT, file, None)
+            return credentials.ClientCertificateCredential(tenant_id=TENANT, client_id=CLIENT, certificate_file=file)
         case "workload_identity":
-            return model.WorkloadIdentityCredential(tenant_id=None, client_id=None, token_file=None)
+            return credentials.WorkloadIdentityCredential(tenant_id=None, client_id=None, token_file=None)
         case "managed_identity":
-            return model.ManagedIdentityCredential(client_id=None)
+            return credentials.ManagedIdentityCredential(client_id=None)
         case _:
-            return model.EnvironmentCredential()
+            return credentials.EnvironmentCredential()
 
 
 async def test_the_certificate_is_not_called_a_federated_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -581,7 +581,7 @@ async def test_a_default_credential_without_any_source_says_so_in_one_line(
     """The SDK's long text becomes a list of the tried credentials, without links; the hint says how to configure
     one."""
     async with side_of(
-        [Recorded("aad-none", "", "", {}, {})], "token", model.DefaultCredential(), tmp_path, monkeypatch
+        [Recorded("aad-none", "", "", {}, {})], "token", credentials.DefaultCredential(), tmp_path, monkeypatch
     ) as side:
         for name in ("AZURE_CLIENT_ID", "AZURE_TENANT_ID", "AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE", "IDENTITY_ENDPOINT", "IDENTITY_HEADER"):  # fmt: skip
             monkeypatch.delenv(name)
@@ -592,7 +592,7 @@ async def test_a_default_credential_without_any_source_says_so_in_one_line(
         async with AsyncExitStack() as stack:
             transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=Redactor())
             opened = await Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=20).open(
-                model.DefaultCredential()
+                credentials.DefaultCredential()
             )
             outcome = await _outcome(replace(side, credential=opened))
     record = outcome.record
@@ -618,9 +618,9 @@ def _scopes_asked(side: Side) -> set[str]:
     return {scope for form in forms for scope in form["scope"][0].split() if scope.startswith("https://")}
 
 
-def _credential(name: str) -> model.Credential:
+def _credential(name: str) -> credentials.Credential:
     if name.startswith("msi"):
-        return model.ManagedIdentityCredential(client_id=CLIENT)
+        return credentials.ManagedIdentityCredential(client_id=CLIENT)
     if "federated" in name:
-        return model.WorkloadIdentityCredential(tenant_id=None, client_id=None, token_file=None)
-    return model.EnvironmentCredential()
+        return credentials.WorkloadIdentityCredential(tenant_id=None, client_id=None, token_file=None)
+    return credentials.EnvironmentCredential()

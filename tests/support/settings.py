@@ -1,4 +1,4 @@
-"""Settings as from a file: validated by the models, with every default, and without the rest of the file."""
+"""Settings as from a file: validated by the model, with every default, and without the rest of the file."""
 
 from __future__ import annotations
 
@@ -7,26 +7,29 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
-from keysync.config import models
-from keysync.config.model import Account, Config, Discover, LeaderElection
+from keysync.config.checks import ValidConfig
+from keysync.config.model import Account, Config, Discover
+from keysync.config.operation import LeaderElection
+from keysync.config.validate import adapter
 
 _ANY_ENTRY: Final = {"subscription_id": "00000000-0000-0000-0000-000000000000", "vaults": ["main"]}
 
 
 def config_of(document: Mapping[str, Any]) -> Config:
     """A complete configuration. Raises pydantic's ValidationError."""
-    return models.Config.model_validate(document).plain()
+    config: Config = adapter(ValidConfig).validate_python(document)
+    return config
 
 
 def discover_of(**given: Any) -> Discover:  # keys of the file
     """An entry of `discover`."""
-    settings: Discover = models.Discover(**given).plain()
+    settings: Discover = adapter(Discover).validate_python(given)
     return settings
 
 
 def election_of(**given: Any) -> LeaderElection:  # keys of the file
     """The settings under `leader_election`."""
-    settings: LeaderElection = models.LeaderElection(**given).plain()
+    settings: LeaderElection = adapter(LeaderElection).validate_python(given)
     return settings
 
 

@@ -23,7 +23,7 @@ from keysync.azure import credentials
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials, expiry_in_environment, expiry_of
 from keysync.azure.transport import open_transport
-from keysync.config import model
+from keysync.config import credentials as config
 from keysync.errors import UsageError
 from keysync.files import read_small
 from keysync.secret.redact import Redactor
@@ -96,8 +96,10 @@ async def open_credentials() -> AsyncIterator[Credentials]:
         yield Credentials(stack, endpoints_of("public"), transport, Redactor(), timeout=1)
 
 
-def credential_of(path: Path, password: Path | None = None) -> model.ClientCertificateCredential:
-    return model.ClientCertificateCredential("t", "c", path, password)
+def credential_of(path: Path, password: Path | None = None) -> config.ClientCertificateCredential:
+    return config.ClientCertificateCredential(
+        tenant_id="t", client_id="c", certificate_file=path, password_file=password
+    )
 
 
 async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,7 +119,7 @@ async def test_certificate_files_are_read_once(tmp_path: Path, monkeypatch: pyte
 async def test_a_credential_without_a_certificate_has_no_expiry() -> None:
     """Or an unknown one."""
     async with open_credentials() as opened:
-        assert (await opened.open(model.DefaultCredential())).expires_at is None
+        assert (await opened.open(config.DefaultCredential())).expires_at is None
 
 
 @pytest.mark.parametrize(

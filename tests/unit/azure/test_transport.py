@@ -9,7 +9,7 @@ import pytest
 import trustme
 
 from keysync.azure.clouds import endpoints_of
-from keysync.config.model import CloudMapping
+from keysync.config.credentials import CloudMapping
 from keysync.errors import UsageError
 from keysync.http.tls import tls_context
 

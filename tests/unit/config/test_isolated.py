@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import select
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from keysync.config import isolated
-from keysync.config.isolated import Reading, processors, read_config
+from keysync.config.isolated import begin_reading, read_config
 from keysync.config.load import load_config
 from keysync.errors import ConfigError
 from tests.unit.config.conftest import RIGHT
@@ -60,28 +59,34 @@ def test_separate_process_returns_the_same_findings(path: Path) -> None:
     assert len(there.value.findings) == 2
 
 
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder whose modules replace those of a library, in processes that this one starts."""
+    folder = tmp_path / "modules"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    return folder
+
+
 @pytest.mark.usefixtures("apart")
-def test_killed_process_is_replaced(path: Path) -> None:
+def test_killed_process_is_replaced(path: Path, modules: Path) -> None:
     """This process then reads the file."""
-    reading = Reading(path, apart=True)
-    process = reading._process
-    assert process is not None
-    process.send_signal(signal.SIGKILL)
-    assert reading.result().accounts[0].name == "sampleacct"
+    (modules / "pydantic.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    assert read_config(path).accounts[0].name == "sampleacct"
+    assert "keysync.config.load" in sys.modules
 
 
 @pytest.fixture
-def stuck(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Blocks every process that reads a configuration. Returns a pipe to which the process writes its id and which it never closes."""
-    pipe, modules = tmp_path / "started", tmp_path / "modules"
+def stuck(tmp_path: Path, modules: Path) -> Iterator[int]:
+    """Blocks every process that reads a configuration. A pipe that such a process keeps open, and to which it writes its id."""
+    pipe = tmp_path / "started"
     os.mkfifo(pipe)
-    modules.mkdir()
     (modules / "pydantic.py").write_text(
         f"import os, signal\nos.write(os.open({str(pipe)!r}, os.O_WRONLY), str(os.getpid()).encode())\nsignal.pause()\n"
     )
-    monkeypatch.setenv("PYTHONPATH", str(modules))
-    monkeypatch.syspath_prepend(modules)
-    return os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    descriptor = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    yield descriptor
+    os.close(descriptor)
 
 
 def read_within(descriptor: int, seconds: float) -> bytes:
@@ -90,27 +95,30 @@ def read_within(descriptor: int, seconds: float) -> bytes:
     return os.read(descriptor, 100)
 
 
-def test_separate_process_ends_with_its_parent(path: Path, stuck: int) -> None:
-    """Also if the parent is killed: the kernel then closes the pipe."""
-    code = "import pathlib, sys, keysync.config.isolated as r; r.read_config(pathlib.Path(sys.argv[1]))"
-    with subprocess.Popen([sys.executable, "-c", code, str(path)]) as parent:
+def test_separate_process_ends_without_its_parent(path: Path, stuck: int, modules: Path) -> None:
+    """It has a deadline of its own, because its parent may be killed."""
+    code = "import pathlib, sys, keysync.config.isolated as isolated;isolated.read_config(pathlib.Path(sys.argv[1]))"
+    (modules / "sitecustomize.py").write_text(
+        "import signal\nsignal.alarm = lambda _: signal.setitimer(signal.ITIMER_REAL, 3)"
+    )
+    env = {**os.environ, "PYTHONPATH": str(modules)}
+    with subprocess.Popen([sys.executable, "-c", code, str(path)], env=env) as parent:
         assert int(read_within(stuck, 60)) != parent.pid
         parent.kill()
     assert read_within(stuck, 60) == b""  # the end of the last process that could write to it
-    os.close(stuck)
 
 
 @pytest.mark.usefixtures("apart")
 def test_timeout_of_the_process_is_an_error(path: Path, stuck: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the file, and the process is killed."""
-    reading = Reading(path, apart=True)
-    read_within(stuck, 60)
-    monkeypatch.setattr(isolated, "_DEADLINE_SECONDS", 0.01)
-    with pytest.raises(ConfigError, match=r"keysync\.yaml: the file could not be read and checked within") as caught:
-        reading.result()
+    monkeypatch.setattr(isolated, "_DEADLINE_SECONDS", 3)
+    with pytest.raises(
+        ConfigError, match=r"keysync\.yaml: the file could not be read and checked within 3 s"
+    ) as caught:
+        read_config(path)
     assert caught.value.exit_code == 2
+    read_within(stuck, 60)
     assert read_within(stuck, 60) == b""
-    os.close(stuck)
 
 
 @pytest.mark.usefixtures("apart")
@@ -118,33 +126,39 @@ def test_pipe_is_read_in_this_process(tmp_path: Path) -> None:
     """Another process could not open it, or would consume its content."""
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
-    reading = Reading(pipe, apart=True)
-    assert reading._process is None
     with subprocess.Popen([sys.executable, "-c", f"open({str(pipe)!r}, 'w').write({RIGHT!r})"]):
-        assert reading.result().accounts[0].name == "sampleacct"
+        assert read_config(pipe).accounts[0].name == "sampleacct"
+
+
+@pytest.mark.usefixtures("apart")
+@pytest.mark.parametrize("processors", [1, 2])
+def test_reading_goes_on_in_the_background(path: Path, processors: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one processor there is no background: the result is read when it is needed."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    result = begin_reading(path)
+    assert result().accounts[0].name == "sampleacct"
+    assert ("keysync.config.load" in sys.modules) == (processors == 1)
 
 
 def test_no_secret_passes_between_the_processes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The result contains the name of the variable, not its value."""
     monkeypatch.setenv("PLANTED", PLANTED)
     path.write_text(RIGHT + SECRET, encoding="utf-8")
-    process = isolated._start(path)
-    assert process is not None
-    passed, _ = process.communicate()
+    command = [sys.executable, "-m", "keysync.config.isolated", str(path)]
+    passed = subprocess.run(command, capture_output=True, check=True).stdout
     assert pickle.loads(passed) == load_config(path, os.environ)  # noqa: S301  # nosec B301  # made by this test
     assert b"PLANTED" in passed
     assert PLANTED.encode() not in passed
     assert PLANTED[:8].encode() not in passed
 
 
+@pytest.mark.usefixtures("apart")
 def test_working_folder_is_not_a_module_path(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file with the name of a library must not run because keysync was started in its folder."""
     (path.parent / "pydantic.py").write_text("raise SystemExit(7)", encoding="utf-8")
     monkeypatch.chdir(path.parent)
-    process = isolated._start(path)
-    assert process is not None
-    process.communicate()
-    assert process.returncode == 0
+    assert read_config(path).accounts[0].name == "sampleacct"
+    assert "keysync.config.load" not in sys.modules
 
 
 def test_daemon_does_not_import_the_parser() -> None:
@@ -153,18 +167,6 @@ def test_daemon_does_not_import_the_parser() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"keysync.cli.run", "azure.mgmt.batch"} <= set(loaded)
     assert [module for module in loaded if module.partition(".")[0] in {"pydantic", "pydantic_core", "ruamel"}] == []
-
-
-@pytest.mark.parametrize(
-    ("text", "most"), [("150000 100000\n", 1.5), ("max 100000\n", None), ("", None), ("100000 0", None)]
-)
-def test_container_quota_limits_the_processors(tmp_path: Path, text: str, most: float | None) -> None:
-    """Without a quota all processors count."""
-    quota = tmp_path / "cpu.max"
-    quota.write_text(text, encoding="ascii")
-    there = processors(tmp_path / "none")
-    assert there >= 1
-    assert processors(quota) == (there if most is None else min(there, most))
 
 
 def test_unpickled_accounts_share_their_strings(path: Path) -> None:

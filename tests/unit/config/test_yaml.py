@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, ConfigDict, SecretStr, field_validator
+from pydantic import BaseModel, ConfigDict, field_validator
 from ruamel.yaml import YAML
 
 from keysync.config.load import load_config
@@ -21,7 +21,7 @@ SECRET = "hunter2-Zq9"
 class Inner(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str
-    key: SecretStr | None = None
+    client_secret: str | None = None
 
 
 class Sample(BaseModel):
@@ -86,7 +86,7 @@ def test_syntax_error_has_its_position(read):
 
 def test_unquoted_variable_in_a_flow_mapping_has_a_hint(read):
     """In a flow mapping YAML parses the braces of ${NAME} itself. The hint says to quote it."""
-    (finding,) = findings_of(read, "items: [{name: ${A}, key: x}]\n", {"A": "a"})
+    (finding,) = findings_of(read, "items: [{name: ${A}, client_secret: x}]\n", {"A": "a"})
     assert "put it in quotes" in (finding.hint or "")
 
 
@@ -142,9 +142,9 @@ def test_undefined_variable_is_one_finding(read, text, message):
 
 def test_merge_key_adds_keys_of_another_mapping(read):
     """Keys of the mapping itself override merged keys."""
-    sample = read("items:\n  - &a {name: x, key: y}\n  - {<<: *a, name: z}\n")
+    sample = read("items:\n  - &a {name: x, client_secret: y}\n  - {<<: *a, name: z}\n")
     assert sample.items[1].name == "z"
-    assert sample.items[1].key.get_secret_value() == "y"
+    assert sample.items[1].client_secret == "y"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_merge_key_adds_keys_of_another_mapping(read):
         (f"password: *{SECRET}\n", {}),
         (f"password: !{SECRET} x\n", {}),
         (f"password: '{SECRET}\n", {}),
-        (f"items: [{{name: a, key: [{SECRET}]}}]\n", {}),
+        (f"items: [{{name: a, client_secret: [{SECRET}]}}]\n", {}),
         ("label: ${S}\n", {"S": SECRET}),
         ("password: a${S}\n", {"S": SECRET}),
         ("items: ${S}\n", {"S": SECRET}),

@@ -20,8 +20,8 @@ import structlog
 import trustme
 
 from keysync.azure.transport import open_transport
-from keysync.config import models
 from keysync.config.load import load_config
+from keysync.config.operation import Notify
 from keysync.failures import FailureRecord
 from keysync.report.notify import Notifier
 from keysync.report.webhook import Webhook, WebhookRetries
@@ -199,7 +199,7 @@ def test_the_documented_configuration_is_valid(tmp_path: Path) -> None:
     file.write_text((ROOT / "config/minimal.yaml").read_text(encoding="utf-8") + sample, encoding="utf-8")
     shown = load_config(file, {}).notify
     assert shown is not None
-    assert shown == models.Notify(url=shown.url, secret_file=shown.secret_file).plain()
+    assert shown == Notify(url=shown.url, secret_file=shown.secret_file)
 
 
 async def test_states_are_kept_between_runs(scene: Scene) -> None:

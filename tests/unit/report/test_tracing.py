@@ -29,7 +29,7 @@ from keysync.azure.clients import Clients
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
 from keysync.azure.transport import open_transport
-from keysync.config.model import EnvironmentCredential
+from keysync.config.credentials import EnvironmentCredential
 from keysync.emulator import Emulator
 from keysync.report.tracing import open_tracing
 from keysync.secret.redact import Redactor

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from keysync.config.model import EnvironmentVariable
+from keysync.config.credentials import EnvironmentVariable
 from keysync.errors import UsageError
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import Signer, signer_from

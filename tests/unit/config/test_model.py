@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import FrozenInstanceError, fields
+import subprocess
+import sys
+from dataclasses import FrozenInstanceError, is_dataclass
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
-from keysync.config import model, models
-from keysync.config.formats import format_duration
-from keysync.config.models import (
-    Account,
-    Config,
-    SecretNames,
-    Vault,
+from keysync.config import credentials, model, operation
+from keysync.config.credentials import (
+    ClientSecretCredential,
+    CloudMapping,
+    DefaultCredential,
+    EnvironmentVariable,
+    ManagedIdentityCredential,
 )
-from keysync.config.types import parse_duration
+from keysync.config.formats import format_duration
+from keysync.config.model import Account, Config, SecretNames, Vault
+from keysync.config.types import Strict, parse_duration
 
 RIGHT = """\
 vaults:
@@ -35,7 +39,7 @@ def test_defaults_match_the_contract(load):
     """A key that is not set has its documented default."""
     config = load()
     assert config.cloud == "public"
-    assert config.credential == model.DefaultCredential()
+    assert config.credential == DefaultCredential()
     assert (config.schedule.every, config.schedule.jitter) == (timedelta(minutes=5), timedelta(0))
     assert (config.limits.update_percent, config.limits.creates, config.limits.removal_percent) == (100, 500, 10)
     seconds = [config.timeouts.request, config.timeouts.account, config.timeouts.collect, config.timeouts.shutdown]
@@ -62,28 +66,28 @@ def test_account_has_its_id_and_secret_names(load):
 
 def test_null_name_skips_a_key():
     """A key whose name is null is not synced."""
-    names = SecretNames(primary="{resource_group}-{account}", secondary=None).plain()
+    names = SecretNames(primary="{resource_group}-{account}", secondary=None)
     assert names.render("acct", resource_group="rg") == {"primary": "rg-acct"}
 
 
 def test_vault_url_is_normalized():
     """Case, a trailing slash and the default port make no difference."""
-    assert Vault(url="https://KV.vault.azure.net:443/").url == "https://kv.vault.azure.net"
-    assert Vault(url="https://localhost:8443").url == "https://localhost:8443"
+    vault = TypeAdapter(Vault).validate_python
+    assert vault({"url": "https://KV.vault.azure.net:443/"}).url == "https://kv.vault.azure.net"
+    assert vault({"url": "https://localhost:8443"}).url == "https://localhost:8443"
 
 
-def test_guid_is_lower_case():
+def test_guid_is_lower_case(load):
     """Two spellings of a subscription are one subscription."""
-    account = Account(
-        subscription_id="ABCDEF00-0000-0000-0000-000000000000", resource_group="rg", name="abc", vaults=["main"]
-    )
+    text = RIGHT.replace("00000000-0000-0000-0000-000000000000", "ABCDEF00-0000-0000-0000-000000000000")
+    (account,) = load(text).accounts
     assert account.subscription_id == "abcdef00-0000-0000-0000-000000000000"
 
 
 def test_cloud_can_be_a_mapping(load):
     """A cloud without a name has its endpoints in a mapping."""
     cloud = load(RIGHT + "cloud: {authority: https://login.x/, resource_manager: https://arm.x:8443}\n").cloud
-    assert isinstance(cloud, model.CloudMapping)
+    assert isinstance(cloud, CloudMapping)
     assert (cloud.authority, cloud.resource_manager) == ("https://login.x", "https://arm.x:8443")
 
 
@@ -91,8 +95,8 @@ def test_client_secret_is_an_environment_variable(load):
     """The configuration holds the name of the variable, not the secret."""
     text = RIGHT + "credential: {type: client_secret, tenant_id: t, client_id: c, client_secret: '${S}'}\n"
     credential = load(text, {"S": "hunter2"}).credential
-    assert isinstance(credential, model.ClientSecretCredential)
-    assert credential.client_secret == model.EnvironmentVariable("S")
+    assert isinstance(credential, ClientSecretCredential)
+    assert credential.client_secret == EnvironmentVariable("S")
     assert "hunter2" not in repr(credential)
 
 
@@ -126,7 +130,7 @@ def test_webhook_is_optional_and_has_defaults(load):
     assert notify.url == "https://hooks.example.com/a/?b=c"
     assert notify.events == ("changed", "failed", "recovered", "stopped")
     assert notify.timeout == timedelta(seconds=10)
-    assert notify.secret == model.EnvironmentVariable("S")
+    assert notify.secret == EnvironmentVariable("S")
     assert "hunter2" not in repr(notify)
 
 
@@ -181,7 +185,7 @@ def test_wrong_webhook_setting_is_reported(findings, old, new, key, message):
 def test_vaults_and_accounts_may_have_their_own_credential(load):
     """The type of such a credential selects its class too."""
     text = RIGHT.replace("net}", "net, credential: {type: managed_identity}}")
-    assert isinstance(load(text).vaults["main"].credential, model.ManagedIdentityCredential)
+    assert isinstance(load(text).vaults["main"].credential, ManagedIdentityCredential)
 
 
 def test_configuration_is_immutable(load):
@@ -191,12 +195,14 @@ def test_configuration_is_immutable(load):
 
 
 def test_model_can_be_built_without_a_file():
-    """Code can validate plain values with the same checks."""
-    account = {"subscription_id": "0" * 8 + "-0000-0000-0000-" + "0" * 12, "resource_group": "r", "name": "abc"}
-    vaults = {"main": {"url": "https://a"}}
-    assert Config.model_validate({"vaults": vaults, "accounts": [{**account, "vaults": ["main"]}]})
+    """Code can use the classes as they are, and can validate plain values with the same rules."""
+    vault, account = Vault(url="https://a"), Account("0" * 8 + "-0000-0000-0000-" + "0" * 12, "r", "abc", ("main",))
+    config = Config(vaults={"main": vault}, accounts=(account,))
+    validate = TypeAdapter(Config).validate_python
+    plain = {"subscription_id": account.subscription_id, "resource_group": "r", "name": "abc", "vaults": ["main"]}
+    assert validate({"vaults": {"main": {"url": "https://a"}}, "accounts": [plain]}) == config
     with pytest.raises(ValidationError):
-        Config.model_validate({"vaults": vaults, "accounts": [{**account, "vaults": ["nope"]}]})
+        validate({"vaults": {"main": {"url": "https://a"}}, "accounts": [{**plain, "name": "-"}]})
 
 
 @pytest.mark.parametrize(
@@ -251,12 +257,23 @@ def test_impossible_election_times_are_errors(findings, old, new, key, message):
     assert message in finding.message
 
 
-@pytest.mark.parametrize(
-    "kind", [item for item in vars(models).values() if isinstance(item, type) and issubclass(item, models.Strict)]
-)
-def test_settings_have_the_fields_of_their_models(kind):
-    """Each model and its dataclass in `model` have the same fields."""
-    if kind is not models.Strict:
-        counterpart = getattr(model, kind.__name__)
-        assert {item.name for item in fields(counterpart) if item.init} == set(kind.model_fields)
-        assert counterpart.__dictoffset__ == 0, "slots avoid a dict for each object"
+MAPPINGS = [
+    item
+    for module in (credentials, model, operation)
+    for item in vars(module).values()
+    if is_dataclass(item) and isinstance(item, type) and issubclass(item, Strict)
+]
+
+
+@pytest.mark.parametrize("kind", dict.fromkeys(MAPPINGS))
+def test_mappings_have_slots(kind):
+    """They avoid a dict for each object: a daemon keeps thousands."""
+    assert kind.__dictoffset__ == 0
+
+
+def test_model_needs_no_pydantic():
+    """A daemon holds the configuration without the library that checks it."""
+    code = "import sys, keysync.config.model; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert "keysync.config.model" in loaded
+    assert [module for module in loaded if module.partition(".")[0] in {"pydantic", "pydantic_core", "ruamel"}] == []
