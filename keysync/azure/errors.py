@@ -29,8 +29,6 @@ _MAX_TEXT: Final = 4096
 # The limit of redacted characters in one failure, all texts together. Redaction blocks the event loop: 1 ms for a thousand
 # characters with 10,000 remembered values.
 _MAX_REDACTED: Final = 16 * 1024
-# Exceptions of a parser for an unexpected shape, too large a number or too deep nesting.
-_PARSER_ERRORS: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _AADSTS: Final = re.compile(r"AADSTS\d+")
 # Batch puts ids into the message; the record has separate fields for them.
 _IDS_IN_TEXT: Final = re.compile(r"\s*RequestId:\S+\s+Time:\S+")
@@ -39,6 +37,20 @@ _READ_ONLY: Final = "read-only state"
 # One credential of DefaultAzureCredential and why it got no token, without the common beginning of these messages.
 _ATTEMPT: Final = re.compile(r"^\t(\w+): (?:\w+ authentication unavailable[.,:] )?(.+)$", re.MULTILINE)
 _SENTENCE: Final = re.compile(r"[.,] |\.$")
+# What raised the exception, the kind, a prefix for the summary, and whether the request may have taken effect.
+# The first match counts, for the exception or for the outermost of its causes that has one.
+_KINDS: Final[tuple[tuple[tuple[type[BaseException], ...], FailureKind, str, bool], ...]] = (
+    ((CredentialUnavailableError,), "credential_unavailable", "", False),
+    ((ssl.SSLError, aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError), "tls", "TLS", False),
+    ((socket.gaierror, aiohttp.ClientConnectorDNSError), "dns", "the host name does not resolve", False),
+    ((aiohttp.ClientConnectorError, ConnectionRefusedError), "connection", "no connection", False),
+    ((aiohttp.ConnectionTimeoutError,), "timeout", "no connection in time", False),
+    ((asyncio.TimeoutError,), "timeout", "no answer within the deadline", True),
+    ((json.JSONDecodeError,), "invalid_response", "the body of the reply is not JSON", True),
+    ((aiohttp.ClientError, OSError), "connection", "the connection broke", True),
+)
+# Exceptions of a parser for an unexpected shape, too large a number or too deep nesting.
+_PARSER_ERRORS: Final = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class AzureFailureTranslator:
@@ -49,10 +61,7 @@ class AzureFailureTranslator:
         self._remaining = _MAX_REDACTED
 
     def record(self, error: BaseException, *, operation: str, scope: str, calling: bool = False) -> FailureRecord:
-        """The record of `error`. `operation` (``listKeys``) on `scope` (an ARM id or a vault's URL) raised it.
-
-        Set `calling` if a request, or the parsing of its reply, raised it. A parser's exception then means an invalid reply.
-        """
+        """The record of `error`; see `FailureTranslator`."""
         if isinstance(error, CallFailed):
             return error.record
         self._remaining = _MAX_REDACTED
@@ -60,36 +69,62 @@ class AzureFailureTranslator:
             record = self._from_response(error)
         else:
             record = self._from_exception(error, calling=calling)
-        record = replace(record, about=_about(error, scope), operation=operation)
-        return record if record.hint is not None else with_hint(record, scope, _sign_in_of(error))
+        # The credential that raised it has left its name and its SignIn.
+        marks = [vars(cause) for cause in _causes(error)]
+        credential = next((found["credential"] for found in marks if "credential" in found), None)
+        sign_in = next((found["sign_in"] for found in marks if isinstance(found.get("sign_in"), SignIn)), UNKNOWN)
+        about = f"credential {credential}" if credential else "account" if scope.startswith("/") else f"vault {scope}"
+        record = replace(record, about=about, operation=operation)
+        return record if record.hint is not None else with_hint(record, scope, sign_in)
 
     def _from_response(self, error: HttpResponseError) -> FailureRecord:
         response: Any = error.response
         headers: Mapping[str, str] = response.headers if response is not None else {}
+        request = getattr(response, "request", None)
         status = error.status_code
         body = _json_body(response)
         cloud_error = self._entra_error(body) or self._cloud_error(body)
+        # Without a response the message is the SDK's own. With one it may quote an unknown body, so it is dropped.
+        message = error.message if isinstance(error, UnreadableBody) else ""
+        if response is None and error.message:
+            message = self._redacted(_shorten_attempts(str(error.message)))
         # DefaultAzureCredential keeps only the text of a ProxyFailed.
         proxy_hint = hint_in(str(error.message)) if response is None else None
-        kind = "connection" if proxy_hint else _kind_of_status(error, status, cloud_error)
+        kind = "connection" if proxy_hint else _kind_of_status(error, cloud_error)
+        client_request_id = self._header(headers, "x-ms-client-request-id")
         return FailureRecord(
             kind=kind,
-            summary=_summary_of_status(kind, status, cloud_error, self._sdk_message(error, response)),
+            summary=_summary(kind, status, cloud_error, message),
             http_status=status,
             cloud_error=cloud_error,
             request_id=self._header(headers, "x-ms-request-id"),
             correlation_id=self._header(headers, "x-ms-correlation-request-id"),
-            client_request_id=self._header(headers, "x-ms-client-request-id") or _sent_client_request_id(response),
+            client_request_id=client_request_id or (request and request.headers.get("x-ms-client-request-id")),
             hint=proxy_hint,
             retry_after=parse_retry_after(headers),
             ambiguous=proxy_hint is None and _may_have_taken_effect(kind, status, cloud_error),
         )
 
-    def _sdk_message(self, error: HttpResponseError, response: Any) -> str:  # noqa: ANN401  # the SDK has two response types
-        # Without a response the message is the SDK's own. With one it may quote an unknown body, so it is dropped.
-        if response is None and error.message:
-            return self._redacted(_shorten_attempts(str(error.message)))
-        return error.message if isinstance(error, UnreadableBody) else ""
+    def _from_exception(self, error: BaseException, *, calling: bool) -> FailureRecord:
+        # `message` without the body of the reply, which the SDK adds to str(error).
+        text = self._redacted(str(error.message if isinstance(error, HttpResponseError) else error))
+        for cause in _causes(error):
+            if isinstance(cause, ProxyFailed):
+                # Without a tunnel no request was sent.
+                proxy_kind: FailureKind = "connection" if cause.status is None else "http_error"
+                return FailureRecord(proxy_kind, self._redact(str(cause)), cause.status, hint=cause.hint)
+            if isinstance(cause, ValueError) and "challenge" in str(cause).lower():
+                return FailureRecord("challenge", _join("", text))
+            for types, kind, prefix, ambiguous in _KINDS:
+                if isinstance(cause, types):
+                    return FailureRecord(kind, _join(prefix, text), ambiguous=ambiguous)
+        if isinstance(error, AzureError):
+            return FailureRecord("connection", _join("", text) or type(error).__name__, ambiguous=True)
+        if calling and isinstance(error, _PARSER_ERRORS):
+            summary = f"the body of the reply could not be understood ({type(error).__name__})"
+            return FailureRecord("invalid_response", summary, ambiguous=True)
+        # An unexpected exception: only its type, as its text could contain anything.
+        return FailureRecord("internal", f"unexpected {type(error).__name__}", ambiguous=True)
 
     def _header(self, headers: Mapping[str, str], name: str) -> str | None:
         value = headers.get(name)
@@ -97,34 +132,25 @@ class AzureFailureTranslator:
 
     def _entra_error(self, body: object) -> CloudError | None:
         """Entra's error (`error`, `error_description`, `error_codes`) as a CloudError whose code is AADSTS…"""
-        reply = as_mapping(body)
-        error = reply.get("error") if reply is not None else None
-        if reply is None or not isinstance(error, str):
+        reply = as_mapping(body) or {}
+        error = reply.get("error")
+        if not isinstance(error, str):
             return None
         description = self._text_or_none(reply.get("error_description")) or ""
         code = _AADSTS.search(description)
         return CloudError(code.group() if code else self._text_or_none(error), description, self._text_or_none(error))
 
     def _cloud_error(self, body: object, depth: int = 0) -> CloudError | None:
-        reply = as_mapping(body)
-        error = as_mapping(reply.get("error", reply)) if reply is not None else None
+        reply = as_mapping(body) or {}
+        error = as_mapping(reply.get("error", reply))
         if error is None or not ({"code", "message"} & set(error)):
             return None
-        return CloudError(
-            code=self._text_or_none(error.get("code")),
-            message=self._text_or_none(error.get("message")),
-            target=self._text_or_none(error.get("target")),
-            details=self._details(error.get("details"), depth),
-            innererror=self._code_chain(error),
-        )
-
-    def _details(self, details: object, depth: int) -> tuple[CloudError, ...]:
+        code, message, target = (self._text_or_none(error.get(name)) for name in ("code", "message", "target"))
         # A hostile reply could be nested endlessly.
-        entries = as_list(details)
-        if entries is None or depth >= _MAX_DEPTH:
-            return ()
-        errors = (self._cloud_error(entry, depth + 1) for entry in entries[:100])
-        return tuple(error for error in errors if error is not None)
+        entries = (as_list(error.get("details")) or [])[:100] if depth < _MAX_DEPTH else []
+        details = [self._cloud_error(entry, depth + 1) for entry in entries]
+        kept = tuple(detail for detail in details if detail is not None)
+        return CloudError(code, message, target, kept, self._code_chain(error))
 
     def _code_chain(self, error: Mapping[str, object], depth: int = 0) -> dict[str, Any] | None:
         """The `innererror` of `error`, with its codes only: the rest may repeat the request in any shape."""
@@ -152,38 +178,26 @@ class AzureFailureTranslator:
         self._remaining -= len(part)
         return self._redact(part)[:_MAX_TEXT]
 
-    def _from_exception(self, error: BaseException, *, calling: bool) -> FailureRecord:
-        # `message` without the body of the reply, which the SDK adds to str(error).
-        message = error.message if isinstance(error, HttpResponseError) else error
-        text = self._redacted(str(message))
-        for cause in _causes(error):
-            if isinstance(cause, ProxyFailed):
-                return self._from_proxy(cause)
-            kind_of_cause = _kind_of_cause(cause)
-            if kind_of_cause is not None:
-                kind, prefix, ambiguous = kind_of_cause
-                return FailureRecord(kind=kind, summary=_join(prefix, text), ambiguous=ambiguous)
-        if isinstance(error, AzureError):
-            return FailureRecord(kind="connection", summary=_join("", text) or type(error).__name__, ambiguous=True)
-        if calling and isinstance(error, _PARSER_ERRORS):
-            summary = f"the body of the reply could not be understood ({type(error).__name__})"
-            return FailureRecord(kind="invalid_response", summary=summary, ambiguous=True)
-        # An unexpected exception: only its type, as its text could contain anything.
-        return FailureRecord(kind="internal", summary=f"unexpected {type(error).__name__}", ambiguous=True)
 
-    def _from_proxy(self, error: ProxyFailed) -> FailureRecord:
-        # Without a tunnel no request was sent.
-        kind: FailureKind = "connection" if error.status is None else "http_error"
-        return FailureRecord(kind=kind, summary=self._redact(str(error)), http_status=error.status, hint=error.hint)
+def _json_body(response: Any) -> object:  # noqa: ANN401  # the SDK has two response types
+    try:
+        return json.loads(response.text()) if response is not None else None
+    except Exception:  # noqa: BLE001  # an unread stream, a wrong charset or invalid JSON: there is no body to show
+        return None
 
 
-def _about(error: BaseException, scope: str) -> str:
-    """What failed: the credential that got no token, the account, or the vault."""
-    for cause in _causes(error):
-        name = vars(cause).get("credential")
-        if isinstance(name, str):
-            return f"credential {name}"
-    return "account" if scope.startswith("/") else f"vault {scope}"
+def _kind_of_status(error: HttpResponseError, cloud_error: CloudError | None) -> FailureKind:
+    status = error.status_code
+    if isinstance(error, DecodeError) or (status is not None and status < 300):
+        return "invalid_response"
+    if status == 429:
+        return "throttled"
+    if isinstance(error, ClientAuthenticationError):
+        # DefaultAzureCredential may have found no credential that could request a token, so that Entra refused none.
+        text = str(error.message)
+        none_found = error.response is None and _ATTEMPT.search(text) is not None and _AADSTS.search(text) is None
+        return "credential_unavailable" if none_found else "authentication"
+    return "cloud_error" if cloud_error is not None else "http_error"
 
 
 def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: CloudError | None) -> bool:
@@ -194,51 +208,28 @@ def _may_have_taken_effect(kind: FailureKind, status: int | None, cloud_error: C
     return status >= 500 or status == 408 or status < 300
 
 
-def _json_body(response: Any) -> object:  # noqa: ANN401  # the SDK has two response types
-    try:
-        return json.loads(response.text()) if response is not None else None
-    except Exception:  # noqa: BLE001  # an unread stream, a wrong charset or invalid JSON: there is no body to show
-        return None
-
-
-def _sent_client_request_id(response: Any) -> str | None:  # noqa: ANN401  # the SDK has two response types
-    request = getattr(response, "request", None)
-    return request.headers.get("x-ms-client-request-id") if request is not None else None
-
-
-def _kind_of_status(error: HttpResponseError, status: int | None, cloud_error: CloudError | None) -> FailureKind:
-    if isinstance(error, DecodeError) or (status is not None and status < 300):
-        return "invalid_response"
-    if status == 429:
-        return "throttled"
-    if isinstance(error, ClientAuthenticationError):
-        return "credential_unavailable" if _found_no_credential(error) else "authentication"
-    return "cloud_error" if cloud_error is not None else "http_error"
-
-
-def _summary_of_status(kind: FailureKind, status: int | None, cloud_error: CloudError | None, sdk_message: str) -> str:
+def _summary(kind: FailureKind, status: int | None, cloud_error: CloudError | None, message: str) -> str:
+    prefix = f"HTTP {status}" if status is not None or kind == "invalid_response" else ""
     if kind == "invalid_response":
-        return f"HTTP {status}: {sdk_message or 'the body of the reply could not be understood'}"
-    prefix = f"HTTP {status}" if status is not None else ""
+        return f"{prefix}: {message or 'the body of the reply could not be understood'}"
     if cloud_error is None:
-        return _join(prefix, sdk_message or "the body of the reply is not an error of Azure")
-    return _join(prefix, _text_of_cloud_error(cloud_error))
+        return _join(prefix, message or "the body of the reply is not an error of Azure")
+    return _join(prefix, _text_of(cloud_error))
 
 
-def _text_of_cloud_error(error: CloudError) -> str:
+def _text_of(error: CloudError) -> str:
     """Code and message, each once, then those of `details` that add something."""
     message = _IDS_IN_TEXT.sub("", error.message or "").strip()
     repeated = error.code is None or message.startswith(error.code)
     texts = [message if repeated else ": ".join(filter(None, (error.code, message)))]
     for detail in error.details[:_MAX_DETAILS_IN_SUMMARY]:
         if (detail.message or detail.code or "") not in texts[0]:
-            texts.append(_text_of_cloud_error(detail))
+            texts.append(_text_of(detail))
     return "; ".join(filter(None, texts))
 
 
 def _join(prefix: str, text: str) -> str:
-    text = " ".join(text.split())
-    return f"{prefix}: {text}" if prefix and text else prefix or text
+    return ": ".join(filter(None, (prefix, " ".join(text.split()))))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -254,43 +245,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         inner = getattr(current, "inner_exception", None)
         candidates = (inner, current.__cause__, current.__context__)
         pending.extend(cause for cause in candidates if isinstance(cause, BaseException))
-
-
-def _kind_of_cause(cause: BaseException) -> tuple[FailureKind, str, bool] | None:
-    """The kind, a prefix for the summary, and whether the request may have taken effect."""
-    match cause:
-        case CredentialUnavailableError():
-            return "credential_unavailable", "", False
-        case ssl.SSLError() | aiohttp.ClientConnectorCertificateError() | aiohttp.ClientSSLError():
-            return "tls", "TLS", False
-        case socket.gaierror() | aiohttp.ClientConnectorDNSError():
-            return "dns", "the host name does not resolve", False
-        case aiohttp.ClientConnectorError() | ConnectionRefusedError():
-            return "connection", "no connection", False
-        case aiohttp.ConnectionTimeoutError():
-            return "timeout", "no connection in time", False
-        case asyncio.TimeoutError():
-            return "timeout", "no answer within the deadline", True
-        case json.JSONDecodeError():
-            return "invalid_response", "the body of the reply is not JSON", True
-        case ValueError() if "challenge" in str(cause).lower():
-            return "challenge", "", False
-        case aiohttp.ClientPayloadError() | aiohttp.ClientError() | OSError():
-            return "connection", "the connection broke", True
-        case _:
-            return None
-
-
-def _sign_in_of(error: BaseException) -> SignIn:
-    """The `sign_in` of the credential that raised `error`."""
-    attributes = (getattr(cause, "sign_in", None) for cause in _causes(error))
-    return next((sign_in for sign_in in attributes if isinstance(sign_in, SignIn)), UNKNOWN)
-
-
-def _found_no_credential(error: ClientAuthenticationError) -> bool:
-    """Whether DefaultAzureCredential found no credential that could request a token, so that Entra refused none."""
-    text = str(error.message)
-    return error.response is None and _ATTEMPT.search(text) is not None and _AADSTS.search(text) is None
 
 
 def _shorten_attempts(text: str) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import starmap
 from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
@@ -69,8 +70,93 @@ class Rule(NamedTuple):
         return matched and re.search(self.pattern, message, re.IGNORECASE) is not None
 
 
+# Rules without a pattern, the more specific first.
+_TEXTS: Final = {
+    "resourcenotfound accountnotfound": "no such Batch account: check name, resource_group and subscription_id of {scope}",
+    "resourcegroupnotfound": "no such resource group: check resource_group of {scope}",
+    "subscriptionnotfound": "no such subscription for this identity: check subscription_id, tenant and role of {scope}",
+    "invalidsubscriptionid": "subscription_id of {scope} is malformed: set the GUID of a subscription",
+    "missingsubscriptionregistration": "register the provider once: az provider register --namespace Microsoft.Batch",
+    "readonlydisabledsubscription": (
+        "the subscription of {scope} is disabled and therefore read-only, so listKeys (a POST) fails: enable it again, or remove "
+        "its accounts from the configuration"
+    ),
+    "disallowedoperation": "this type of subscription cannot use Azure's resource providers ({scope}): set another subscription_id",
+    "invalidauthenticationtoken": (
+        "Azure does not accept the token for {scope}: check `cloud`, and the tenant of the credential (`tenant_id` or "
+        "AZURE_TENANT_ID)"
+    ),
+    "invalidauthenticationtokenaudience": "the token is for another cloud or service than {scope}: set `cloud` to the cloud of this subscription",
+    "akv10022": "the token is for another cloud or service than {scope}: set `cloud` and the vault's `url` to the same cloud",
+    "forbiddenbyconnection": "{scope} accepts private endpoints only: run keysync inside that network",
+    "governancepolicy": _AZURE_POLICY,
+    "objectisdeletedbutrecoverable": "a deleted secret has this name: recover it (az keyvault secret recover) or purge it, then sync again",
+    "objectisbeingdeleted": "the old secret of this name is still being deleted: the next run tries again",
+    "objectisbeingrecovered": "the secret is being recovered: the next run tries again",
+    "secretdisabled": "the secret is disabled: to sync it, enable it (az keyvault secret set-attributes --enabled true)",
+    "aadsts7000222": (
+        "the client secret has expired. It comes from {proof}: put the value of a new one there. To create one: "
+        "az ad app credential reset --append --id {app}"
+    ),
+    "aadsts7000215": "the client secret is wrong (its id instead of its value?). It comes from {proof}: put the secret's value there",
+    "aadsts700016": "the tenant ({tenant}) knows no such application ({client}): correct one of the two",
+    "aadsts7000112": "the application ({client}) is disabled in its tenant. To enable it: az ad sp update --id {app} --set accountEnabled=true",
+    "aadsts90002": "no such tenant in this cloud: correct {tenant}, or `cloud`",
+    "aadsts900023": "this is not the id or the domain of a tenant: correct {tenant}",
+    "aadsts500011": "this tenant has no such service: correct {tenant}, or `cloud`",
+    "aadsts700027": (
+        "the application ({client}) does not know the certificate of {proof}. To add it: az ad app credential reset "
+        "--append --id {app} --cert @FILE"
+    ),
+    "aadsts70021 aadsts700211 aadsts700212 aadsts700213": (
+        "no federated credential of the application (client_id: {client}) matches the token in {proof}{presented}: "
+        "add one with this issuer, subject and audience (case-sensitive)"
+    ),
+    "aadsts53003": (
+        "a Conditional Access policy blocks this identity ({client}): exclude it from the policy, or allow this machine's "
+        "address; Entra's sign-in log names the policy"
+    ),
+    "aadsts50079 aadsts50076": (
+        "Entra requires a second factor of this user, which a program cannot provide: sign in with a service principal or a "
+        "managed identity, set by `type` under `credential`"
+    ),
+    "aadsts50173 aadsts70043 aadsts700082": "the user's sign-in has expired: az login",
+    "aadsts90025 aadsts90033": "Entra has an internal error: the next run tries again",
+    "forbidden+vault forbiddenbyrbac accessdenied": f"the identity lacks the data action {{data_action}} on {{scope}}: {_ASSIGN}",
+    "kind:credential_unavailable+by:managed_identity": (
+        "no managed-identity endpoint replies on this machine: run keysync on an Azure machine with an identity, or set another "
+        "`type` under `credential`"
+    ),
+    "kind:credential_unavailable+by:azure_cli": "az is not installed or not logged in on this machine: install it, then az login",
+    "kind:credential_unavailable+by:default": (
+        "no credential was found: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, assign a managed identity to this "
+        "machine, or set `type` under `credential`"
+    ),
+    "kind:credential_unavailable": (
+        "no credential of the configured type is available on this machine: check `credential` and its environment; for "
+        "`azure_cli`, install az and run az login"
+    ),
+    "kind:invalid_response+by:managed_identity": (
+        "the managed-identity endpoint of this machine did not reply with a token: the next run tries again; "
+        "if this persists, restart the app or the machine, or set another `type` under `credential`"
+    ),
+    "kind:cloud_error+http:5xx": "Azure has an internal error: the next run tries again",
+    "kind:shared_key_disabled": (
+        "the account has no shared keys (SharedKey is not allowed, or its pools are in UserSubscription mode): "
+        "let its jobs use Entra ID and remove it from the configuration, or allow SharedKey"
+    ),
+    "kind:dns": "{scope} does not resolve: check the name, that it exists, and the DNS (private endpoint zone)",
+    "kind:tls": "the certificate is not trusted or not for that host: behind an inspecting proxy, set SSL_CERT_FILE or cloud.ca_bundle",
+    "kind:challenge": (
+        "the vault asks for a token of another domain than its own: check the URL, or set "
+        "verify_challenge_resource: false if you trust that host"
+    ),
+    "kind:throttled": "Azure limits the rate of calls: distribute the accounts over subscriptions or vaults, or sync less often",
+    "kind:timeout": "{scope} did not reply in time: check the network, or raise timeouts.request",
+    "kind:http_error kind:invalid_response": _NOT_AZURE,
+}
+
 RULES: Final = (
-    # Resource Manager
     Rule(
         "authorizationfailed linkedauthorizationfailed",
         f"the identity lacks the action {{action}} on {{where}}: {_ASSIGN}",
@@ -90,7 +176,6 @@ RULES: Final = (
         "{policy} denies this call on {scope}: have the account exempted from it (az policy exemption create)",
     ),
     Rule("scopelocked", "a read-only lock on {locked} forbids listKeys (a POST): replace it by a delete lock"),
-    # Several services. Resource Manager names the token's tenant first, Key Vault last.
     Rule(
         "akv10032",
         f"the credential belongs to another tenant{{last_tenant}} than {{scope}}{{first_tenant}}: {_TENANT} vault a `credential` of its own",
@@ -105,7 +190,6 @@ RULES: Final = (
         "noregisteredproviderfound invalidresourcetype invalidapiversionparameter badparameter",
         'this cloud does not support the api-version yet: set `api_versions: {{{api}: "{newest_version}"}}` in the configuration',
     ),
-    # Key Vault
     Rule(
         "",
         "the access policy of {scope} for this identity is for an application acting on a user's behalf: add one for the identity "
@@ -138,7 +222,6 @@ RULES: Final = (
         "{scope} is read-only while Azure moves it to its other region: no action is needed, the next run tries again",
         "read-only",
     ),
-    # Entra
     Rule(
         "aadsts700024+by:workload_identity",
         "the federated token in {proof} is not valid at this time; the message has its validity and Entra's time: check that "
@@ -149,153 +232,13 @@ RULES: Final = (
         "the assertion signed with the certificate is not valid at this time; the message has its validity and Entra's time: "
         "the clock of this machine is wrong, set it by NTP",
     ),
-    # Resource Manager, by code
-    Rule(
-        "resourcenotfound accountnotfound",
-        "no such Batch account: check name, resource_group and subscription_id of {scope}",
-    ),
-    Rule("resourcegroupnotfound", "no such resource group: check resource_group of {scope}"),
-    Rule(
-        "subscriptionnotfound",
-        "no such subscription for this identity: check subscription_id, tenant and role of {scope}",
-    ),
-    Rule("invalidsubscriptionid", "subscription_id of {scope} is malformed: set the GUID of a subscription"),
-    Rule(
-        "missingsubscriptionregistration",
-        "register the provider once: az provider register --namespace Microsoft.Batch",
-    ),
-    Rule(
-        "readonlydisabledsubscription",
-        "the subscription of {scope} is disabled and therefore read-only, so listKeys (a POST) fails: enable it again, or remove "
-        "its accounts from the configuration",
-    ),
-    Rule(
-        "disallowedoperation",
-        "this type of subscription cannot use Azure's resource providers ({scope}): set another subscription_id",
-    ),
-    Rule(
-        "invalidauthenticationtoken",
-        "Azure does not accept the token for {scope}: check `cloud`, and the tenant of the credential (`tenant_id` or "
-        "AZURE_TENANT_ID)",
-    ),
-    Rule(
-        "invalidauthenticationtokenaudience",
-        "the token is for another cloud or service than {scope}: set `cloud` to the cloud of this subscription",
-    ),
-    # Key Vault, by code
-    Rule(
-        "akv10022",
-        "the token is for another cloud or service than {scope}: set `cloud` and the vault's `url` to the same cloud",
-    ),
-    Rule("forbiddenbyconnection", "{scope} accepts private endpoints only: run keysync inside that network"),
-    Rule("governancepolicy", _AZURE_POLICY),
-    Rule(
-        "objectisdeletedbutrecoverable",
-        "a deleted secret has this name: recover it (az keyvault secret recover) or purge it, then sync again",
-    ),
-    Rule("objectisbeingdeleted", "the old secret of this name is still being deleted: the next run tries again"),
-    Rule("objectisbeingrecovered", "the secret is being recovered: the next run tries again"),
-    Rule(
-        "secretdisabled",
-        "the secret is disabled: to sync it, enable it (az keyvault secret set-attributes --enabled true)",
-    ),
-    # Entra, by code
-    Rule(
-        "aadsts7000222",
-        "the client secret has expired. It comes from {proof}: put the value of a new one there. To create one: "
-        "az ad app credential reset --append --id {app}",
-    ),
-    Rule(
-        "aadsts7000215",
-        "the client secret is wrong (its id instead of its value?). It comes from {proof}: put the secret's value there",
-    ),
-    Rule("aadsts700016", "the tenant ({tenant}) knows no such application ({client}): correct one of the two"),
-    Rule(
-        "aadsts7000112",
-        "the application ({client}) is disabled in its tenant. To enable it: az ad sp update --id {app} --set accountEnabled=true",
-    ),
-    Rule("aadsts90002", "no such tenant in this cloud: correct {tenant}, or `cloud`"),
-    Rule("aadsts900023", "this is not the id or the domain of a tenant: correct {tenant}"),
-    Rule("aadsts500011", "this tenant has no such service: correct {tenant}, or `cloud`"),
-    Rule(
-        "aadsts700027",
-        "the application ({client}) does not know the certificate of {proof}. To add it: az ad app credential reset "
-        "--append --id {app} --cert @FILE",
-    ),
-    Rule(
-        "aadsts70021 aadsts700211 aadsts700212 aadsts700213",
-        "no federated credential of the application (client_id: {client}) matches the token in {proof}{presented}: "
-        "add one with this issuer, subject and audience (case-sensitive)",
-    ),
-    Rule(
-        "aadsts53003",
-        "a Conditional Access policy blocks this identity ({client}): exclude it from the policy, or allow this machine's "
-        "address; Entra's sign-in log names the policy",
-    ),
-    Rule(
-        "aadsts50079 aadsts50076",
-        "Entra requires a second factor of this user, which a program cannot provide: sign in with a service principal or a "
-        "managed identity, set by `type` under `credential`",
-    ),
-    Rule("aadsts50173 aadsts70043 aadsts700082", "the user's sign-in has expired: az login"),
-    Rule("aadsts90025 aadsts90033", "Entra has an internal error: the next run tries again"),
-    # Less specific than the codes above
-    Rule(
-        "forbidden+vault forbiddenbyrbac accessdenied",
-        f"the identity lacks the data action {{data_action}} on {{scope}}: {_ASSIGN}",
-    ),
     Rule(
         "kind:credential_unavailable+by:managed_identity",
         "this machine has no such identity: assign it to the machine, or correct {client} (without it, the system-assigned "
         "identity is used)",
         "assigned to this resource|identity not found",
     ),
-    Rule(
-        "kind:credential_unavailable+by:managed_identity",
-        "no managed-identity endpoint replies on this machine: run keysync on an Azure machine with an identity, or set another "
-        "`type` under `credential`",
-    ),
-    Rule(
-        "kind:credential_unavailable+by:azure_cli",
-        "az is not installed or not logged in on this machine: install it, then az login",
-    ),
-    Rule(
-        "kind:credential_unavailable+by:default",
-        "no credential was found: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, assign a managed identity to this "
-        "machine, or set `type` under `credential`",
-    ),
-    Rule(
-        "kind:credential_unavailable",
-        "no credential of the configured type is available on this machine: check `credential` and its environment; for "
-        "`azure_cli`, install az and run az login",
-    ),
-    Rule(
-        "kind:invalid_response+by:managed_identity",
-        "the managed-identity endpoint of this machine did not reply with a token: the next run tries again; "
-        "if this persists, restart the app or the machine, or set another `type` under `credential`",
-    ),
-    Rule("kind:cloud_error+http:5xx", "Azure has an internal error: the next run tries again"),
-    Rule(
-        "kind:shared_key_disabled",
-        "the account has no shared keys (SharedKey is not allowed, or its pools are in UserSubscription mode): "
-        "let its jobs use Entra ID and remove it from the configuration, or allow SharedKey",
-    ),
-    Rule("kind:dns", "{scope} does not resolve: check the name, that it exists, and the DNS (private endpoint zone)"),
-    Rule(
-        "kind:tls",
-        "the certificate is not trusted or not for that host: behind an inspecting proxy, set SSL_CERT_FILE or cloud.ca_bundle",
-    ),
-    Rule(
-        "kind:challenge",
-        "the vault asks for a token of another domain than its own: check the URL, or set "
-        "verify_challenge_resource: false if you trust that host",
-    ),
-    Rule(
-        "kind:throttled",
-        "Azure limits the rate of calls: distribute the accounts over subscriptions or vaults, or sync less often",
-    ),
-    Rule("kind:timeout", "{scope} did not reply in time: check the network, or raise timeouts.request"),
-    Rule("kind:http_error kind:invalid_response", _NOT_AZURE),
+    *starmap(Rule, _TEXTS.items()),
 )
 
 # What a message may name, by the placeholder in a rule's text.
