@@ -147,13 +147,12 @@ def test_vault_with_a_private_name_needs_its_id(tmp_path: Path) -> None:
 
 
 def test_access_policies_are_comments() -> None:
-    """Listing includes the metadata of secrets, and setting includes an update."""
+    """Of each role of a vault. Listing includes the metadata of secrets, and setting includes an update."""
     script = render_script(plan_roles(config(orphans="delete", recover="owned")))
-    line = next(line for line in script.splitlines() if "set-policy" in line)
-    assert (
-        line
-        == '#   az keyvault set-policy --name kv-render --object-id "$PRINCIPAL_ID" --secret-permissions get list set recover delete'
-    )
+    assert [line.partition("instead: ")[2] for line in script.splitlines() if "an access policy instead: " in line] == [
+        "get list set recover.",
+        "delete.",
+    ]
 
 
 def test_removal_of_orphans_comes_last(tmp_path: Path) -> None:
@@ -170,7 +169,7 @@ def test_names_without_an_owner_are_unique() -> None:
     """They depend on the scopes of the role, but not on their case and order."""
 
     def names(**more: Any) -> list[str]:
-        return [definition.name for definition in plan_roles(config(owner=None, **more)).definitions]
+        return [definition.name for definition in plan_roles(config(owner=None, **more)).definitions.values()]
 
     second = {"subscription_id": SUBSCRIPTION, "resource_group": "other", "name": "beta", "vaults": ["main"]}
     first = {**second, "resource_group": "render", "name": "alpha"}
@@ -178,13 +177,13 @@ def test_names_without_an_owner_are_unique() -> None:
     assert names()[0] != names(accounts=[first, second])[0]
     assert names()[1] == names(accounts=[first, second])[1]
     assert names(accounts=[second, first]) == names(accounts=[first, {**second, "resource_group": "OTHER"}])
-    assert len({definition.name for definition in plan_roles(config()).definitions}) == 2
+    assert len({definition.name for definition in plan_roles(config()).definitions.values()}) == 2
 
 
 def test_similar_owners_do_not_share_a_role() -> None:
     """Characters that filters of az do not accept are replaced, and the name gets a digest."""
     names = {
-        plan_roles(config(owner=owner)).definitions[0].name
+        plan_roles(config(owner=owner)).definitions["batch_keys", None].name
         for owner in ("a'b", 'a"b', "a-b", "a" * 200, "a" * 201, "\n")
     }
     assert len(names) == 6
@@ -198,7 +197,7 @@ def test_role_respects_the_limit_of_scopes() -> None:
         for number in range(MAX_SCOPES + 1)
     ]
     plan = plan_roles(config(accounts=accounts))
-    assert plan.definitions[0].groups == (f"/subscriptions/{SUBSCRIPTION}",)
+    assert plan.definitions["batch_keys", None].groups == (f"/subscriptions/{SUBSCRIPTION}",)
     assert len(plan.grants) == MAX_SCOPES + 2
 
 
@@ -221,9 +220,7 @@ def test_json_matches_the_script(tmp_path: Path) -> None:
         f"/subscriptions/{SUBSCRIPTION}",
     }
     assert output["identities"][0]["principal_id"] == WHO
-    assert output["vaults"][0]["or_access_policies"] == [
-        {"identity": "credential", "secret_permissions": ["get", "list", "set", "delete"]}
-    ]
+    assert [role["or_secret_permissions"] for role in output["roles"]] == [[], ["get", "list", "set"], [], ["delete"]]
     assert [role["role"] for role in output["roles"] if role["only_for_orphans"]] == [
         "keysync see Batch accounts (us)",
         "keysync delete orphans (us)",
@@ -261,12 +258,13 @@ def test_any_value_reaches_az_unchanged(owner: str, host: str, shell: str) -> No
     with tempfile.TemporaryDirectory() as folder:
         # The script needs the id if the first label of the host is no valid name of a vault.
         vault = "/subscriptions/s/resourceGroups/g/providers/Microsoft.KeyVault/vaults/main"
-        named = {} if plan.vaults[0].azure_name else {"VAULT_ID_1": vault}
+        (azure_name,) = [each.azure_name for each in plan.vaults.values()]
+        named = {} if azure_name else {"VAULT_ID_1": vault}
         ran = run_with_az(render_script(plan), Path(folder), program=shell, **named)
         assert [path.name for path in Path(folder).iterdir()] == ["az"]
     assert (ran.code, ran.err, ran.out) == (0, "", "")
     shown = ran.of("keyvault", "show")
-    assert [call[1] for call in shown] == [plan.vaults[0].azure_name] if plan.vaults[0].azure_name else shown == []
+    assert [call[1] for call in shown] == [azure_name] if azure_name else shown == []
     assert set(definitions(ran)) == {role["role"] for role in to_dict(plan)["roles"]}
 
 
@@ -274,4 +272,4 @@ def test_any_value_reaches_az_unchanged(owner: str, host: str, shell: str) -> No
 def test_host_is_never_an_option_of_az(host: str) -> None:
     """az gets no name that is not valid for a vault."""
     plan = plan_roles(config(vaults={"main": {"url": f"https://{host}.vault.azure.net"}}), [WHO])
-    assert plan.vaults[0].azure_name is None
+    assert [each.azure_name for each in plan.vaults.values()] == [None]
