@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from keysync import __version__
-from keysync.calls import BreakerState, BreakerStates
+from keysync.calls import BreakerPhase, BreakerState, BreakerStates
 from keysync.config.formats import format_duration
 from keysync.config.model import Config, Schedule
 from keysync.daemon.account_state import AccountStates
@@ -114,7 +114,9 @@ class SnapshotBuilder:
             live_reason=live_reason,
             accounts=accounts,
             vaults=tuple(_vaults(config, accounts, breakers, now)),
-            credentials=tuple(_credential(name, breakers.get(f"credential:{name}"), now) for name in self.credentials),
+            credentials=tuple(
+                CredentialStatus(name, *_breaker(breakers.get(f"credential:{name}"), now)) for name in self.credentials
+            ),
             writes=tuple(self.account_states.writes),
         )
         if self.leadership is not None and not leader:
@@ -157,9 +159,10 @@ def _vaults(
         for result in account.results:
             by_vault[result.ref.vault].append(result)
     for name, vault in config.vaults.items():
-        results, breaker = by_vault[name], breakers.get(f"vault:{name}")
+        results = by_vault[name]
+        breaker, retry_at = _breaker(breakers.get(f"vault:{name}"), now)
         failed = [result for result in results if result.outcome in FAILED]
-        failing = len(failed) == len(results) > 0 or (breaker is not None and breaker.state != "closed")
+        failing = len(failed) == len(results) > 0 or breaker != "closed"
         state: VaultState = "read_only" if config.read_only or vault.read_only else "ok"
         if failing or not results:
             state = "failing" if failing else "pending"
@@ -167,19 +170,16 @@ def _vaults(
             name=name,
             url=vault.url,
             state=state,
-            breaker="closed" if breaker is None else breaker.state,
+            breaker=breaker,
             secrets=len(results),
             out_of_sync=sum(sync_state_of(result) == "out_of_sync" for result in results),
             error=next((result.error for result in failed if result.error is not None), None) if failing else None,
-            retry_at=_retry_at(breaker, now),
+            retry_at=retry_at,
         )
 
 
-def _credential(name: str, breaker: BreakerState | None, now: Instant) -> CredentialStatus:
-    return CredentialStatus(name, "closed" if breaker is None else breaker.state, _retry_at(breaker, now))
-
-
-def _retry_at(breaker: BreakerState | None, now: Instant) -> datetime | None:
+def _breaker(breaker: BreakerState | None, now: Instant) -> tuple[BreakerPhase, datetime | None]:
+    """The phase of a breaker, and the next try."""
     if breaker is None or breaker.retry_at is None:
-        return None
-    return now.wall + timedelta(seconds=max(0.0, breaker.retry_at - now.monotonic))
+        return "closed" if breaker is None else breaker.state, None
+    return breaker.state, now.wall + timedelta(seconds=max(0.0, breaker.retry_at - now.monotonic))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Final
+from typing import Final
 
 from keysync.report.console import to_json
 from keysync.sync.model import Report
@@ -19,22 +19,19 @@ def summary(report: Report) -> dict[str, int]:
     return {**named, **{outcome: counts[outcome] for outcome in sorted(counts)}}
 
 
-def to_dict(report: Report) -> dict[str, Any]:
-    """The whole report as plain data; `started` in UTC."""
-    return {
-        "run_id": report.run_id,
-        "dry_run": report.dry_run,
-        "checksum": report.checksum,
-        "started": report.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
-        "duration_seconds": report.duration_seconds,
-        "summary": summary(report),
-        "items": [result.to_dict() for result in report.results],
-        "stopped": report.stopped,
-        "interrupted": report.interrupted,
-        "warnings": list(report.warnings),
-    }
-
-
 def render(report: Report) -> str:
-    """The report as one JSON document."""
-    return to_json(to_dict(report))
+    """The report as one JSON document; `started` in UTC."""
+    return to_json(
+        {
+            "run_id": report.run_id,
+            "dry_run": report.dry_run,
+            "checksum": report.checksum,
+            "started": report.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "duration_seconds": report.duration_seconds,
+            "summary": summary(report),
+            "items": [result.to_dict() for result in report.results],
+            "stopped": report.stopped,
+            "interrupted": report.interrupted,
+            "warnings": list(report.warnings),
+        }
+    )

@@ -18,7 +18,6 @@ _LEVELS: Final = {
     "refused": logging.WARNING,
     "skipped": logging.WARNING,
 }
-
 # Outcomes that last until someone acts; in a read-only vault also changes that would be made.
 _LASTING: Final = frozenset(_LEVELS) | WRITES
 
@@ -33,8 +32,8 @@ class RunLog(RunObserver):
     A problem that is the same as in the run before is counted and not logged again. The line that ends it has the count.
     """
 
-    def __init__(self, logger: Any = None) -> None:  # noqa: ANN401  # structlog's proxy has no type of its own
-        self._log = logger or structlog.get_logger("keysync")
+    def __init__(self) -> None:
+        self._log: Any = structlog.get_logger("keysync")
         self._logged: dict[ItemRef, tuple[Identity, int]] = {}
         self._causes: dict[str, dict[Identity, list[Result]]] = {}
 
@@ -56,22 +55,15 @@ class RunLog(RunObserver):
             self._log.warning(
                 "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE_KEY_HINT
             )
+        item = {"account": ref.account, "vault": ref.vault, "secret": ref.secret, "key": ref.key}
+        known = {"version": result.version, "reason": result.reason, "times_before": repeated}
         fields: dict[str, Any] = {
             "run_id": run_id,
-            "account": ref.account,
-            "vault": ref.vault,
-            "secret": ref.secret,
-            "key": ref.key,
+            **item,
             "verdict": result.verdict,
+            **{name: value for name, value in known.items() if value},
+            **(result.error.to_dict() if result.error is not None else {}),
         }
-        if result.version:
-            fields["version"] = result.version
-        if result.reason:
-            fields["reason"] = result.reason
-        if result.error is not None:
-            fields |= result.error.to_dict()
-        if repeated:
-            fields["times_before"] = repeated
         event = "secret.in_sync" if result.outcome == "unchanged" else f"secret.{result.outcome}"
         self._log.log(self._level(run_id, result), event, **fields)
 

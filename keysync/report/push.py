@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
 
@@ -15,6 +15,7 @@ from keysync.errors import UsageError
 from keysync.report.threads import in_thread
 
 _JOB: Final = "keysync"
+_EXPECTED: Final = "--push-gateway: expected an http or https URL without a query, such as http://pushgateway:9091"
 
 
 def check_gateway(url: str) -> str:
@@ -23,16 +24,14 @@ def check_gateway(url: str) -> str:
         parts = urlsplit(url)
         parts.port  # noqa: B018  # a property that raises
     except ValueError:
-        raise UsageError("--push-gateway: expected a URL such as http://pushgateway:9091") from None
+        raise UsageError(_EXPECTED) from None
     if "@" in parts.netloc:
         raise UsageError(
             "--push-gateway: a user or password in the URL is refused: other users could see it in the list of processes"
         )
     printable = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or not printable:
-        raise UsageError(
-            "--push-gateway: expected an http or https URL without a query, such as http://pushgateway:9091"
-        )
+        raise UsageError(_EXPECTED)
     return url
 
 
@@ -42,10 +41,9 @@ async def push(
     grouping: Mapping[str, str],
     *,
     seconds: float = 10.0,
-    logger: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
 ) -> None:
     """Replaces the metrics of this job and `grouping` in the gateway at `url`. A failure is logged, never raised."""
-    log = logger or structlog.get_logger("keysync")
+    log, gateway = structlog.get_logger("keysync"), urlsplit(url).netloc
     try:
         await in_thread(
             lambda: push_to_gateway(url, _JOB, registry, grouping_key=dict(grouping), timeout=seconds),
@@ -53,9 +51,9 @@ async def push(
             name="push metrics",
         )
     except Exception as error:  # noqa: BLE001  # a failed push does not change the result of the run
-        log.warning("metrics.push_failed", gateway=urlsplit(url).netloc, reason=_reason(error, seconds))
+        log.warning("metrics.push_failed", gateway=gateway, reason=_reason(error, seconds))
     else:
-        log.debug("metrics.pushed", gateway=urlsplit(url).netloc)
+        log.debug("metrics.pushed", gateway=gateway)
 
 
 def grouping_of(owner: str | None, shard: str | None) -> dict[str, str]:

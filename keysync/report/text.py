@@ -8,9 +8,8 @@ from textwrap import shorten
 from typing import Final
 
 from keysync.errors import Instruction
-from keysync.failures import FailureRecord
 from keysync.names import natural
-from keysync.report.causes import affected_accounts, identity_of
+from keysync.report.causes import affected_accounts, identity_of, many
 from keysync.report.console import Console, Span
 from keysync.report.json import summary
 from keysync.sync.model import BAD, DONE, WRITES, Report, Result
@@ -48,10 +47,8 @@ def print_report(
         console.table(_HEADINGS, [_row(result) for result in shown])
     for warning in report.warnings:
         print_message(console, warning, Span("warning: ", "yellow"))
-    for head, reason, fix in _notes(ordered, cut=console.is_terminal):
-        print_message(console, reason, *head)
-        for part in fix:
-            console.line(part)
+    for group in _causes(ordered):
+        _print_note(console, group)
     if report.stopped:
         print_message(console, Instruction(report.stopped), Span("stopped: ", "bold red"))
     if report.interrupted:
@@ -83,36 +80,41 @@ _HEADINGS: Final = ("account", "key", "vault", "secret", "found", "outcome")
 
 
 def _row(result: Result) -> tuple[Span, ...]:
-    outcome = Span(f"{_MARKS.get(result.outcome, '+')} {result.outcome}", _STYLES[result.outcome])
-    ref = result.ref
+    ref, mark = result.ref, _MARKS.get(result.outcome, "+")
+    verdict = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
     return (
         *(Span(cell) for cell in (account_name(ref.account), ref.key, ref.vault, ref.secret)),
-        _verdict(result),
-        outcome,
+        Span(verdict, "bold yellow" if result.verdict in _ALARMING else "dim"),
+        Span(f"{mark} {result.outcome}", _STYLES[result.outcome]),
     )
 
 
-def _verdict(result: Result) -> Span:
-    text = "" if result.verdict == "unknown" else result.verdict.replace("_", " ")
-    return Span(text, "bold yellow" if result.verdict in _ALARMING else "dim")
+def _print_note(console: Console, group: Sequence[Result]) -> None:
+    """Prints the affected secrets of one cause, the reason, the hint and the request id."""
+    outcome, error, reason = group[0].outcome, group[0].error, group[0].reason or ""
+    head = (Span(f"{outcome} ", _STYLES[outcome]), Span(f"{_affected(group)}: ", "bold"))
+    if error is None:
+        print_message(console, Instruction(reason), *head)
+        return
+    shown = shorten(reason, _MAX_REASON, placeholder=" …") if console.is_terminal else reason
+    console.line(*head, Span(shown))
+    if error.hint:
+        hints = {result.error.hint for result in group if result.error is not None}
+        first = account_name(group[0].ref.account)
+        scope = f"for {first}, and the others in the same way: " if len(hints) > 1 else ""
+        console.line(Span(f"    → {scope}{error.hint}", "cyan"))
+    if error.request_id:
+        console.line(Span(f"    request {error.request_id}", "dim"))
 
 
-def _notes(results: Iterable[Result], *, cut: bool) -> Iterable[tuple[tuple[Span, ...], str, tuple[Span, ...]]]:
-    """One note for each cause, problems last: the affected secrets, the reason, and the fix."""
+def _causes(results: Iterable[Result]) -> list[list[Result]]:
+    """The results with a note, by cause; problems last."""
     notes: dict[tuple[object, ...], list[Result]] = {}
     for result in results:
         if result.reason is not None and (result.outcome not in _PLAIN or result.verdict in _ALARMING):
             cause = result.reason if result.error is None else identity_of(result.error)
             notes.setdefault((result.outcome, cause), []).append(result)
-    for group in sorted(notes.values(), key=lambda group: group[0].outcome in BAD):
-        outcome, error, reason = group[0].outcome, group[0].error, group[0].reason or ""
-        head = (Span(f"{outcome} ", _STYLES[outcome]), Span(f"{_affected(group)}: ", "bold"))
-        hints = {result.error.hint for result in group if result.error is not None}
-        first = account_name(group[0].ref.account) if len(hints) > 1 else None
-        if error is None:
-            yield head, Instruction(reason), ()
-        else:
-            yield head, shorten(reason, _MAX_REASON, placeholder=" …") if cut else reason, _fix(error, first)
+    return sorted(notes.values(), key=lambda group: group[0].outcome in BAD)
 
 
 def _affected(group: Sequence[Result]) -> str:
@@ -123,31 +125,18 @@ def _affected(group: Sequence[Result]) -> str:
     return f"{account_name(group[0].ref.account)} ({', '.join(secrets)})"
 
 
-def _fix(error: FailureRecord | None, first: str | None) -> tuple[Span, ...]:
-    """The hint and the request id. `first` is the account that the hint is about, None if the hint is the same for all."""
-    lines: list[Span] = []
-    if error is not None and error.hint:
-        scope = f"for {first}, and the others in the same way: " if first else ""
-        lines.append(Span(f"    → {scope}{error.hint}", "cyan"))
-    if error is not None and error.request_id:
-        lines.append(Span(f"    request {error.request_id}", "dim"))
-    return tuple(lines)
-
-
 def _summary_line(report: Report, accepted_by: str | None) -> tuple[Span, ...]:
     counts = summary(report)
-    accounts = counts.pop("accounts")
+    accounts = many(counts.pop("accounts"), "account")
     outcomes = ", ".join(f"{count} {outcome}" for outcome, count in counts.items() if count) or "nothing to do"
     unwritten = sum(result.outcome in WRITES for result in report.results)
-    read_only = (
-        f" (read-only: {unwritten} {'change was' if unwritten == 1 else 'changes were'} not written)"
-        if unwritten
-        else ""
-    )
-    note = " (nothing was written)" if report.dry_run else read_only
+    note = ""
+    if report.dry_run:
+        note = " (nothing was written)"
+    elif unwritten:
+        note = f" (read-only: {many(unwritten, 'change')} {'was' if unwritten == 1 else 'were'} not written)"
     style = "bold red" if any(result.outcome in BAD for result in report.results) else "bold green"
-    noun = "account" if accounts == 1 else "accounts"
-    line = Span(f"{accounts} {noun}: {outcomes} in {report.duration_seconds:.2f} s{note}", style)
+    line = Span(f"{accounts}: {outcomes} in {report.duration_seconds:.2f} s{note}", style)
     if report.has_changes and report.dry_run and accepted_by is not None:
         return (line, Span(f"  {accepted_by} {report.checksum}", "dim"))
     return (line,)

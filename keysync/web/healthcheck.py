@@ -6,8 +6,9 @@ import json
 import threading
 from contextlib import closing
 from http.client import HTTPConnection, HTTPException
-from typing import Final, cast
+from typing import Final
 
+from keysync.json_values import as_mapping
 from keysync.report.console import strip_control_codes
 
 _ANY_ADDRESS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104  # compared with, not listened on
@@ -39,15 +40,10 @@ def _request(host: str, port: int, seconds: float) -> str | None:
             return f"no answer within {seconds:g} s"
         except (OSError, HTTPException, ValueError) as error:
             return f"no answer: {getattr(error, 'strerror', None) or type(error).__name__}"
-    return _reason(status, body)
-
-
-def _reason(status: int, body: bytes) -> str | None:
     try:
-        parsed: object = json.loads(body)
+        health = as_mapping(json.loads(body)) or {}
     except ValueError:
-        parsed = None
-    health = cast("dict[str, object]", parsed) if isinstance(parsed, dict) else {}
+        health = {}
     live = health.get("live")
     if not isinstance(live, bool):
         return f"another program than keysync answers there (status {status})"
