@@ -74,6 +74,12 @@ class Logged:
 def calls(method: str) -> Iterator[tuple[ast.Call, ast.AST]]:
     """Every call of a method or function of this name in the code, with the enclosing function."""
     for path in sorted(CODE.rglob("*.py")):
+        yield from calls_in(path, method)
+
+
+def calls_in(path: Path, method: str) -> Iterator[tuple[ast.Call, ast.AST]]:
+    """As `calls`, in one file."""
+    if method in path.read_text(encoding="utf-8"):
         for around in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(around, ast.FunctionDef | ast.AsyncFunctionDef):
                 for node in ast.walk(around):
@@ -102,14 +108,17 @@ def literals(node: ast.AST, around: ast.AST) -> set[str]:
 def logged_in_code() -> dict[str, Logged]:
     """Events whose level is fixed in the code."""
     results: defaultdict[str, Logged] = defaultdict(Logged)
-    for level in LEVELS:
-        for call, around in calls(level):
-            for event in literals(call.args[0], around) if call.args else ():
-                if DOTTED.fullmatch(event):
-                    logged = results[event]
-                    logged.levels.add(level)
-                    logged.fields |= {keyword.arg for keyword in call.keywords if keyword.arg}
-                    logged.open_ended |= any(keyword.arg is None for keyword in call.keywords)
+    for path in CODE.rglob("*.py"):
+        # Fields that the file's logger has for all of its events.
+        bound = {keyword.arg for call, _ in calls_in(path, "get_logger") for keyword in call.keywords if keyword.arg}
+        for level in LEVELS:
+            for call, around in calls_in(path, level):
+                for event in literals(call.args[0], around) if call.args else ():
+                    if DOTTED.fullmatch(event):
+                        logged = results[event]
+                        logged.levels.add(level)
+                        logged.fields |= bound | {keyword.arg for keyword in call.keywords if keyword.arg}
+                        logged.open_ended |= any(keyword.arg is None for keyword in call.keywords)
     return dict(results)
 
 
