@@ -11,7 +11,8 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from keysync.calls import CallAdmission, CallPermit
-from keysync.daemon.lease import LeadershipChange, LeaseState, LeaseTimings
+from keysync.config.model import LeaderElection
+from keysync.daemon.lease import LeadershipChange, LeaseState
 from keysync.failures import CallFailed, FailureRecord
 from keysync.report.status import LeaseTrouble
 
@@ -54,14 +55,15 @@ class Leader:
 
     def __init__(
         self,
-        timings: LeaseTimings,
+        settings: LeaderElection,
         *,
         lease: str,
         identity: str,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._state = LeaseState(timings)
-        self._lease_duration = timings.lease_duration
+        self.identity = identity
+        self._lease_duration = settings.lease_duration.total_seconds()
+        self._state = LeaseState(self._lease_duration, settings.renew_deadline.total_seconds())
         self._clock = clock
         self._lease = lease
         self._log: Any = structlog.get_logger("keysync", lease=lease, identity=identity)

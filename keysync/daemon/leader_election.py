@@ -22,7 +22,7 @@ import aiohttp
 
 from keysync.config.operation import LeaderElection
 from keysync.daemon.leader import Leader
-from keysync.daemon.lease import LeaseTimings, ObservedLease
+from keysync.daemon.lease import ObservedLease
 from keysync.errors import UsageError
 from keysync.files import read_small
 from keysync.json_values import as_mapping
@@ -145,15 +145,15 @@ class LeaderElector:
         self,
         client: LeaseClient,
         leadership: Leader,
-        identity: str,
-        timings: LeaseTimings,
+        settings: LeaderElection,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.leadership = leadership
         self._client = client
-        self._identity = identity
-        self._timings = timings
+        self._identity = leadership.identity
+        self._lease_duration = settings.lease_duration.total_seconds()
+        self._retry_period = settings.retry_period.total_seconds()
         self._clock = clock
         self._observed = ObservedLease()
         self._random = Random()  # noqa: S311  # nosec B311  # when to try again is no secret
@@ -213,13 +213,13 @@ class LeaderElector:
 
     def _next_try(self, started: float) -> float:
         # A standby tries twice as often as a leader renews, and as soon as the Lease may be free.
-        period = self._timings.retry_period / (1 if self.leadership.leads() else 2)
+        period = self._retry_period / (1 if self.leadership.leads() else 2)
         following = started + period * self._random.uniform(0.8, 1.0)  # replicas that start together drift apart
         free_at = self._free_at()
         return min(following, free_at) if free_at > self._clock() else following
 
     def _free_at(self) -> float:
-        return self._observed.free_at(self._identity, self._timings.lease_duration)
+        return self._observed.free_at(self._identity, self._lease_duration)
 
     def _spec(self, before: Lease | None) -> dict[str, object]:
         """The spec with this replica as the holder. Its times are for people: no replica decides by a wall clock."""
@@ -228,7 +228,7 @@ class LeaderElector:
         if before is None or before.holder != self._identity:
             spec["acquireTime"] = now
             spec["leaseTransitions"] = 0 if before is None else before.number("leaseTransitions") + 1
-        duration = int(self._timings.lease_duration)
+        duration = int(self._lease_duration)
         return {**spec, "holderIdentity": self._identity, "leaseDurationSeconds": duration, "renewTime": now}
 
 
@@ -245,11 +245,6 @@ def open_election(
     if not host or not port:
         message = "KUBERNETES_SERVICE_HOST or KUBERNETES_SERVICE_PORT is not set: leader election works in a pod only"
         raise UsageError(f"leader_election: no way to Kubernetes: {message}")
-    timings = LeaseTimings(
-        settings.lease_duration.total_seconds(),
-        settings.renew_deadline.total_seconds(),
-        settings.retry_period.total_seconds(),
-    )
     name = settings.lease if shard is None else f"{settings.lease}-{shard.index}"
     # With a random part: two processes with the same host name (hostNetwork) would both lead.
     identity = settings.identity or f"{environ.get('HOSTNAME') or socket.gethostname()}_{uuid.uuid4().hex[:8]}"
@@ -257,8 +252,9 @@ def open_election(
         namespace = settings.namespace or read_small(SERVICE_ACCOUNT / "namespace").decode().strip()
         url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         # After one request that hangs there is time for another before the renew deadline.
-        client = LeaseClient(url, namespace, name, SERVICE_ACCOUNT, timings.renew_deadline / 4)
+        client = LeaseClient(url, namespace, name, SERVICE_ACCOUNT, settings.renew_deadline.total_seconds() / 4)
     except (LeaseCallError, OSError, ValueError) as error:
         message = f"{error}; does the pod have the token of its service account (automountServiceAccountToken)?"
         raise UsageError(f"leader_election: no way to Kubernetes: {message}") from None
-    return LeaderElector(client, Leader(timings, lease=f"{namespace}/{name}", identity=identity), identity, timings)
+    leadership = Leader(settings, lease=f"{namespace}/{name}", identity=identity)
+    return LeaderElector(client, leadership, settings)

@@ -8,7 +8,6 @@ never before the first, whatever the wall clocks show.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
 LeadershipChange: TypeAlias = Literal["elected", "lost"]
@@ -17,25 +16,15 @@ _NEVER: Final = float("-inf")
 _USED: Final = 0.8  # of the time between the renew deadline and the end of the lease; the rest is for requests that a vault has received
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseTimings:
-    """Timings of leader election as in client-go, in seconds.
+class LeaseState:
+    """The lease of this replica: it leads until `until`, unless the lease is renewed.
 
-    `lease_duration` is how long a lease is valid. `renew_deadline` is how long after the last renewal a write may begin.
-    `retry_period` is the time between two renewals.
+    A lease is valid for `lease_duration` seconds. A write may begin for `renew_deadline` seconds after the last renewal.
     """
 
-    lease_duration: float
-    renew_deadline: float
-    retry_period: float
-
-
-class LeaseState:
-    """The lease of this replica: it leads until `until`, unless the lease is renewed."""
-
-    def __init__(self, timings: LeaseTimings) -> None:
-        self._renew_deadline = timings.renew_deadline
-        self._grace = _USED * (timings.lease_duration - timings.renew_deadline)
+    def __init__(self, lease_duration: float, renew_deadline: float) -> None:
+        self._renew_deadline = renew_deadline
+        self._grace = _USED * (lease_duration - renew_deadline)
         self.until = self._fence = _NEVER
         self._leading = False
 

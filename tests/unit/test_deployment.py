@@ -26,10 +26,10 @@ from keysync.config.load import load_config
 from keysync.config.model import Config
 from keysync.daemon.leader import Leader
 from keysync.daemon.leader_election import LeaderElector, LeaseClient
-from keysync.daemon.lease import LeaseTimings
 from keysync.sources.shard import Shard, shard_of
 from keysync.web.app import make_web_app
 from tests.support.kubernetes import NAMESPACE, serving_kubernetes
+from tests.support.settings import election_of
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -256,8 +256,8 @@ async def test_the_role_grants_what_the_election_needs(tmp_path: Path) -> None:
     async with serving_kubernetes(tmp_path) as kubernetes:
         url, account = f"https://localhost:{kubernetes.port}", kubernetes.service_account("one")
         client = LeaseClient(url, NAMESPACE, "keysync", account, 5.0)
-        timings = LeaseTimings(10.0, 7.0, 2.0)
-        elector = LeaderElector(client, Leader(timings, lease="keysync", identity="one"), "one", timings)
+        settings = election_of()
+        elector = LeaderElector(client, Leader(settings, lease="keysync", identity="one"), settings)
         await elector.try_acquire_or_renew()
         await elector.try_acquire_or_renew()
         await elector.release()

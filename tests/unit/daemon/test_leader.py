@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.daemon.leader import Leader
-from keysync.daemon.lease import LeaseTimings
 from keysync.failures import CallFailed
+from tests.support.settings import election_of
 from tests.support.warp import Warp, WarpLoop
 
-TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+TERMS = election_of(lease_duration="10s", renew_deadline="7s", retry_period="2s")
 
 
 class CallPermit:

@@ -15,25 +15,25 @@ import pytest
 import time_machine
 from structlog.testing import capture_logs
 
+from keysync.config.model import LeaderElection
 from keysync.daemon import leader_election
 from keysync.daemon.leader import Leader
 from keysync.daemon.leader_election import LeaderElector, LeaseCallError, LeaseClient, open_election
-from keysync.daemon.lease import LeaseTimings
 from keysync.errors import UsageError
 from keysync.sources.shard import Shard
 from tests.support.kubernetes import NAMESPACE, Fault, Kubernetes, serving_kubernetes
 from tests.support.settings import election_of
 from tests.support.warp import Warp, WarpLoop
 
-TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+TERMS = election_of(lease_duration="10s", renew_deadline="7s", retry_period="2s")
 MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z")
 
 
 class Recorder(Leader):
     """A leader that keeps what the elector reports."""
 
-    def __init__(self, timings: LeaseTimings, **more: Any) -> None:
-        super().__init__(timings, **more)
+    def __init__(self, settings: LeaderElection, **more: Any) -> None:
+        super().__init__(settings, **more)
         self.news: list[tuple[Any, ...]] = []
         self.reads: list[float] = []
         self.failure = asyncio.Event()
@@ -63,7 +63,7 @@ class Replica:
         self.leader = Recorder(TERMS, lease="render/keysync", identity=name, clock=lambda: self.now)
         url = f"https://localhost:{kubernetes.port}"
         self.client = LeaseClient(url, NAMESPACE, "keysync", kubernetes.service_account(name), seconds)
-        self.elector = LeaderElector(self.client, self.leader, name, TERMS, clock=lambda: self.now)
+        self.elector = LeaderElector(self.client, self.leader, TERMS, clock=lambda: self.now)
 
     async def try_at(self, now: float) -> list[tuple[Any, ...]]:
         """One try, and what it reported."""
@@ -427,7 +427,7 @@ class Cast:
         leader = Leader(TERMS, lease="render/keysync", identity=name)
         leader.elected = lambda: self.elected.append((name, asyncio.get_running_loop().time()))
         leader.lost = lambda: self.lost.append(name)
-        elector = LeaderElector(client, leader, name, TERMS)
+        elector = LeaderElector(client, leader, TERMS)
         self._stack.push_async_callback(elector.close)
         elector.start()
         return elector

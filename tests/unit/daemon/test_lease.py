@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.daemon.lease import LeaseState, LeaseTimings, ObservedLease
+from keysync.daemon.lease import LeaseState, ObservedLease
 
-TERMS = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
+DURATION, DEADLINE = 10.0, 7.0
 
 
 def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
     """Not from when the answer came, which may be much later."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     assert not state.leads(100.0)
     assert state.renewed(100.0, 103.0) == ("elected",)
     assert (state.until, state.leads(106.9), state.leads(107.0)) == (107.0, True, False)
@@ -25,7 +25,7 @@ def test_a_lead_counts_from_when_its_renewal_was_sent() -> None:
 
 def test_a_renewal_prolongs_it_without_another_term() -> None:
     """Nothing changes for a replica that already leads."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     state.renewed(100.0, 100.1)
     assert state.renewed(102.0, 102.1) == ()
     assert state.until == 109.0
@@ -33,18 +33,18 @@ def test_a_renewal_prolongs_it_without_another_term() -> None:
 
 def test_without_a_renewal_it_ends_and_what_is_under_way_has_less_than_the_lease() -> None:
     """The change is reported once."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     state.renewed(100.0, 100.1)
     assert state.advance(106.9) == ()
     assert state.advance(107.0) == ("lost",)
     assert state.advance(108.0) == ()
-    assert 0 < state.grace(107.0) < TERMS.lease_duration - TERMS.renew_deadline
+    assert 0 < state.grace(107.0) < DURATION - DEADLINE
     assert state.grace(110.0) == 0.0
 
 
 def test_a_lead_that_another_has_taken_has_no_grace() -> None:
     """The other leads by then."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     state.renewed(100.0, 100.1)
     assert state.lost_to_other(103.0) == ("lost",)
     assert state.grace(103.0) == 0.0
@@ -53,21 +53,21 @@ def test_a_lead_that_another_has_taken_has_no_grace() -> None:
 
 def test_news_that_come_after_the_end_begin_another_term() -> None:
     """The stop of the one before holds for its runs, though the lease was never another's."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     state.renewed(100.0, 100.1)
     assert state.renewed(106.0, 108.0) == ("lost", "elected")
 
 
 def test_news_that_are_too_old_begin_none() -> None:
     """As after a process was frozen between sending and learning."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     assert state.renewed(100.0, 130.0) == ()
     assert not state.leads(130.0)
 
 
 def test_late_news_do_not_shorten_a_lead() -> None:
     """Of two renewals the later one counts."""
-    state = LeaseState(TERMS)
+    state = LeaseState(DURATION, DEADLINE)
     state.renewed(102.0, 102.1)
     state.renewed(100.0, 102.2)
     assert state.until == 109.0
@@ -118,7 +118,7 @@ class Replica:
         self.name = name
         self.lease = lease
         self.random = random
-        self.state = LeaseState(TERMS)
+        self.state = LeaseState(DURATION, DEADLINE)
         self.sightings = ObservedLease()
         self.now = 0.0
 
@@ -142,10 +142,10 @@ class Replica:
         yield self.leg()
         if self.lost():
             return
-        self.sightings.record_read(str(version), holder, TERMS.lease_duration, self.now)
+        self.sightings.record_read(str(version), holder, DURATION, self.now)
         if holder not in {None, self.name}:
             self.state.lost_to_other(self.now)
-        if self.sightings.free_at(self.name, TERMS.lease_duration) > self.now:
+        if self.sightings.free_at(self.name, DURATION) > self.now:
             return
         sent = self.now
         yield self.leg()

@@ -14,7 +14,6 @@ from keysync.config.model import Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
-from keysync.daemon.lease import LeaseTimings
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
@@ -24,6 +23,7 @@ from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
 from tests.support.memory_generation import MemoryGeneration, config_of, entries, until
 from tests.support.runs import World, ref
+from tests.support.settings import election_of
 from tests.support.virtual_clock import seeded
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -63,8 +63,7 @@ class Stage:
 
     def stand_by(self) -> Leader:
         """An election that has not read its Lease yet."""
-        timings = LeaseTimings(lease_duration=10.0, renew_deadline=7.0, retry_period=2.0)
-        leadership = Leader(timings, lease="render/keysync", identity="me", clock=lambda: self.seconds)
+        leadership = Leader(election_of(), lease="render/keysync", identity="me", clock=lambda: self.seconds)
         self.board.leadership = leadership
         return leadership
 
