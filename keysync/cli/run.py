@@ -136,9 +136,8 @@ async def serve(
         try:
             page = open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
             bound = await stack.enter_async_context(page)
-            daemon.started(bound.url)
             announce(bound.url)
-            await daemon.work()
+            await daemon.work(bound.url)
         finally:
             await daemon.end()
     signum = None if interruption.signum is None else int(interruption.signum)

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import timedelta
+from functools import cache, partial
 from typing import Any, Final, Protocol
 
 import structlog
@@ -102,39 +102,26 @@ class Daemon:
         self._tasks: set[asyncio.Task[None]] = set()
         self._stepping_down: set[asyncio.Task[None]] = set()
         self._reloading = asyncio.Lock()
-        self._ended = False
-        shard = supervisor.runtime.shared.shard
         self.snapshots = SnapshotBuilder(
-            supervisor.account_states,
             supervisor,
-            supervisor.health,
             breakers,
             lambda: self._scheduler.next_starts,
-            datetime.now(UTC),
+            utc_now(),
             leadership=None if election is None else election.leadership,
-            shard=None if shard is None else str(shard),
         )
         self._cover(supervisor.runtime)
 
-    def started(self, url: str) -> None:
-        """Logs the start; `url` is the page's."""
+    async def work(self, url: str) -> None:
+        """Starts runs until `stop` is set. `url` is the page's, for the log."""
         runtime = self._supervisor.runtime
-        shard = runtime.shared.shard
-        self._log.info(
-            "daemon.started",
-            url=url,
-            accounts=len(runtime.accounts),
-            vaults=len(runtime.config.vaults),
-            shard=None if shard is None else str(shard),
-        )
-
-    async def work(self) -> None:
-        """Starts runs until `stop` is set."""
+        accounts, vaults, shard = len(runtime.accounts), len(runtime.config.vaults), runtime.shared.shard
+        shard_name = None if shard is None else str(shard)
+        self._log.info("daemon.started", url=url, accounts=accounts, vaults=vaults, shard=shard_name)
         self._watchdog.start()
-        self._task(self._beat())
-        self._task(self._discover())
+        self._task(self._beat)
+        self._task(self._discover)
         if self._watch is not None:
-            self._task(self._follow(self._watch))
+            self._task(partial(self._follow, self._watch))
         self._scheduler.start()
         if self._election is not None:
             leadership = self._election.leadership
@@ -144,9 +131,6 @@ class Daemon:
 
     async def end(self) -> None:
         """Starts no new run, finishes writes under way and closes sessions. Cuts off what outlasts `timeouts.shutdown`."""
-        if self._ended:
-            return
-        self._ended = True
         self._stop.set()
         if self._election is not None:
             self._election.leadership.term.set()  # no write begins; this replica keeps the Lease until writes have ended
@@ -182,19 +166,16 @@ class Daemon:
     def reload(self) -> None:
         """Reads the configuration again, and puts it in force if it is valid."""
         if self._watch is not None:
-            self._task(self._read_again(self._watch))
+            self._task(partial(self._read_again, self._watch))
 
-    def _task(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._over)
-
-    def _over(self, task: asyncio.Future[None]) -> None:
-        self._tasks.discard(task)
-        # Retrieved here, since asyncio itself would print the exception with its values.
-        if not task.cancelled() and task.exception() is not None:
+    def _task(self, work: Callable[[], Awaitable[None]]) -> None:
+        async def logging_errors() -> None:
             with self._logged_errors("daemon"):
-                task.result()
+                await work()
+
+        task = asyncio.create_task(logging_errors())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @contextmanager
     def _logged_errors(self, part: str) -> Generator[None]:
@@ -222,7 +203,7 @@ class Daemon:
 
     def _elected(self) -> None:
         self.snapshots.elected()
-        if not self._ended:
+        if not self._stop.is_set():
             self.sync_now()
 
     def _lost(self) -> None:
@@ -254,14 +235,11 @@ class Daemon:
             if not runtime.config.discover:
                 continue
             with self._logged_errors("discovery"):
-                inventory = await self._list(runtime)
+                inventory = await resolve(runtime.discovery, self._stop, self._logged)
                 async with self._reloading:
                     # A standby that is elected later must not take an old listing for complete.
                     if self._supervisor.runtime is runtime and self._leads():
                         await self._apply(runtime, inventory)
-
-    async def _list(self, runtime: Runtime) -> Inventory:
-        return await resolve(runtime.discovery, self._stop, self._logged)
 
     async def _apply(self, runtime: Runtime, inventory: Inventory) -> None:
         if (inventory.accounts, inventory.refused) != (runtime.accounts, runtime.inventory.refused):
@@ -277,7 +255,7 @@ class Daemon:
             self._log.info("discovery.changed", accounts=len(runtime.accounts), found=len(found))
             self._supervisor.begin(found)
         runtime.inventory = inventory
-        self._show_discovery(runtime)
+        self.snapshots.changed()
 
     # Another configuration
 
@@ -299,24 +277,22 @@ class Daemon:
                         self._refuse(str(change))
                     case "restored":
                         self._log.info("config.restored")
-                        self._clear_error()
+                        self._show_error(None)
 
     def _refuse(self, reason: str) -> None:
         self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")
         self._metrics.reloaded(succeeded=False)
-        self.snapshots.config_error = reason
-        self.snapshots.changed()
+        self._show_error(reason)
 
-    def _clear_error(self) -> None:
-        self.snapshots.config_error = None
+    def _show_error(self, reason: str | None) -> None:
+        self.snapshots.config_error = reason
         self.snapshots.changed()
 
     async def _replace(self, config: Config) -> None:
         async with self._reloading:
             before = self._supervisor.runtime.config
             try:
-                runtime = await self._open_runtime(config)
-                await self._list_first(runtime)
+                runtime = await self._open(config)
             except UsageError as error:
                 self._refuse(str(error))
                 return
@@ -328,17 +304,23 @@ class Daemon:
             self._supervisor.health.replace(groups, Instant.now())
             self._scheduler.replace(groups)
             self._metrics.reloaded(succeeded=True)
-            self._clear_error()
+            self._show_error(None)
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]
             self._log.info("config.reloaded", accounts=len(runtime.accounts), needs_restart=restart)
             # A fix in the file takes effect now, not at the next fire time.
             self.sync_now()
 
-    async def _list_first(self, runtime: Runtime) -> None:
-        """Lists accounts before `runtime` is in force, so that the state of discovered accounts outlives a reload."""
-        runtime.discovery.inherit(self._supervisor.runtime.discovery)
-        if runtime.config.discover and self._leads():
-            await runtime.cover(await self._list(runtime))
+    async def _open(self, config: Config) -> Runtime:
+        """Opens `config` and lists its accounts, so that the state of discovered accounts outlives a reload. Raises UsageError."""
+        runtime = await self._open_runtime(config)
+        try:
+            runtime.discovery.inherit(self._supervisor.runtime.discovery)
+            if config.discover and self._leads():
+                await runtime.cover(await resolve(runtime.discovery, self._stop, self._logged))
+        except BaseException:
+            await runtime.close()
+            raise
+        return runtime
 
     def _cover(self, runtime: Runtime) -> None:
         config = runtime.config
@@ -351,10 +333,4 @@ class Daemon:
         self._metrics.scheduled(min((entry.interval for entry in entries.values()), default=interval).total_seconds())
         self._metrics.credentials(runtime.credential_expiries)
         self._metrics.cover((entry.account.resource_id for entry in entries.values()), config.vaults)
-        self.snapshots.credentials = tuple(credential.name for credential in runtime.credentials())
-        self._show_discovery(runtime)
-
-    def _show_discovery(self, runtime: Runtime) -> None:
-        self.snapshots.discovery_complete = runtime.inventory.complete if runtime.config.discover else None
-        self.snapshots.unserved = runtime.inventory.unserved
         self.snapshots.changed()

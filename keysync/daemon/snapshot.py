@@ -11,8 +11,7 @@ from keysync import __version__
 from keysync.calls import BreakerPhase, BreakerState, BreakerStates
 from keysync.config.formats import format_duration
 from keysync.config.model import Config, Schedule
-from keysync.daemon.account_state import AccountStates
-from keysync.daemon.health import Health, Instant
+from keysync.daemon.health import Instant
 from keysync.daemon.leader import Leader, Standby
 from keysync.daemon.supervisor import Supervisor, next_try
 from keysync.names import natural
@@ -25,7 +24,6 @@ from keysync.report.status import (
     VaultStatus,
     sync_state_of,
 )
-from keysync.sources.unserved_accounts import Unserved
 from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0
@@ -43,23 +41,16 @@ def schedule_text(schedule: Schedule) -> str:
 class SnapshotBuilder:
     """Builds the snapshot, and caches it until something changes, for one second at most.
 
-    `credentials` are the names of the credentials in use. `leadership` is None without leader election, `discovery_complete`
-    is None without `discover`. Use it on the event loop only, where its inputs are written.
+    `leadership` is None without leader election. Use it on the event loop only, where its inputs are written.
     """
 
-    account_states: AccountStates
     supervisor: Supervisor
-    health: Health
     breakers: BreakerStates
     next_starts: Callable[[], Mapping[Schedule, datetime]]
     started: datetime
     clock: Callable[[], Instant] = Instant.now
     leadership: Leader | None = None
     config_error: str | None = None
-    credentials: tuple[str, ...] = ()
-    shard: str | None = None
-    discovery_complete: bool | None = None
-    unserved: tuple[Unserved, ...] = ()
     _cached: tuple[float, int, Status] | None = None
     _was_ready: bool = False
     _elected: datetime | None = None
@@ -67,12 +58,12 @@ class SnapshotBuilder:
     def status(self) -> Status:
         """The current snapshot."""
         now = self.clock()
-        if self._cached is not None and self._cached[1] == self.account_states.revision:
+        if self._cached is not None and self._cached[1] == self.supervisor.account_states.revision:
             age = now.monotonic - self._cached[0]
             if 0 <= age < _FRESH_SECONDS:
                 return self._cached[2]
         built = self._build(now)
-        self._cached = (now.monotonic, self.account_states.revision, built)
+        self._cached = (now.monotonic, self.supervisor.account_states.revision, built)
         return built
 
     def changed(self) -> None:
@@ -85,12 +76,13 @@ class SnapshotBuilder:
         self.changed()
 
     def _build(self, now: Instant) -> Status:
-        config = self.supervisor.runtime.config
+        runtime = self.supervisor.runtime
+        config, shard, inventory = runtime.config, runtime.shared.shard, runtime.inventory
         leader = None if self.leadership is None else self.leadership.leads()
         starts = self.next_starts()
         accounts = tuple(self._accounts(config, starts, now))
         ready = self._was_ready or all(account.last_attempt is not None for account in accounts)
-        live, live_reason = self.health.verdict(now)
+        live, live_reason = self.supervisor.health.verdict(now)
         breakers = self.breakers.states()
         status = Status(
             now=now.wall,
@@ -100,14 +92,14 @@ class SnapshotBuilder:
             owner=config.owner,
             read_only=config.read_only,
             next_run=min(starts.values(), default=None),
-            last_run=self.account_states.last_run,
-            stopped=self.account_states.stopped,
+            last_run=self.supervisor.account_states.last_run,
+            stopped=self.supervisor.account_states.stopped,
             config_error=self.config_error,
             leader=leader,
-            shard=self.shard,
-            overdue=self.health.overdue(now),
-            discovery_complete=self.discovery_complete,
-            unserved=tuple(sorted(self.unserved, key=lambda unserved: natural(unserved.account))),
+            shard=None if shard is None else str(shard),
+            overdue=self.supervisor.health.overdue(now),
+            discovery_complete=inventory.complete if config.discover else None,
+            unserved=tuple(sorted(inventory.unserved, key=lambda unserved: natural(unserved.account))),
             ready=ready,
             ready_reason=None if ready else "the first run is not done",
             live=live,
@@ -115,9 +107,10 @@ class SnapshotBuilder:
             accounts=accounts,
             vaults=tuple(_vaults(config, accounts, breakers, now)),
             credentials=tuple(
-                CredentialStatus(name, *_breaker(breakers.get(f"credential:{name}"), now)) for name in self.credentials
+                CredentialStatus(each.name, *_breaker(breakers.get(f"credential:{each.name}"), now))
+                for each in runtime.credentials()
             ),
-            writes=tuple(self.account_states.writes),
+            writes=tuple(self.supervisor.account_states.writes),
         )
         if self.leadership is not None and not leader:
             status = _of_standby(status, self.leadership.standby())
@@ -126,7 +119,7 @@ class SnapshotBuilder:
 
     def _accounts(self, config: Config, starts: Mapping[Schedule, datetime], now: Instant) -> Iterator[AccountStatus]:
         since = self._elected or self.started
-        for entry in self.account_states.entries.values():
+        for entry in self.supervisor.account_states.entries.values():
             start = starts.get(entry.account.schedule or config.schedule)
             yield replace(
                 entry.status,

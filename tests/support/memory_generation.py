@@ -11,8 +11,11 @@ from typing import Any
 from keysync.config.model import Account, Config
 from keysync.daemon.account_state import Entry
 from keysync.report.status import AccountStatus
+from keysync.secret.redact import Redactor
+from keysync.sources.discovery import Inventory
 from keysync.sync.observers import RunObserver
 from keysync.sync.run import SyncRun
+from keysync.sync.runtime import OpenCredential, Shared
 from tests.support.runs import World
 from tests.support.settings import config_of as settled
 
@@ -65,6 +68,9 @@ class MemoryGeneration:
         self.world = world
         self.config = config
         self.observer = observer
+        self.shared = Shared(Redactor())
+        self.inventory = Inventory(config.accounts)
+        self.credentials: Callable[[], Sequence[OpenCredential]] = tuple
         self.made: list[tuple[tuple[str, ...], int]] = []
         self.closed = 0
         self.breaks: Exception | None = None

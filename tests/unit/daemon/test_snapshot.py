@@ -54,9 +54,7 @@ class Stage:
         )
         self.account_states.cover(entries(self.config))
         self.starts = {FIVE: NOW + timedelta(seconds=200)}
-        self.board = SnapshotBuilder(
-            self.account_states, self.supervisor, self.health, self.breakers, lambda: self.starts, NOW, self.instant
-        )
+        self.board = SnapshotBuilder(self.supervisor, self.breakers, lambda: self.starts, NOW, self.instant)
 
     def instant(self) -> Instant:
         return Instant(NOW + timedelta(seconds=self.seconds - 1000.0), self.seconds)
