@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from keysync.calls import CallAdmission, CallPermit
-from keysync.config.model import LeaderElection
+from keysync.config.operation import LeaderElection
 from keysync.daemon.lease import LeadershipChange, LeaseState
 from keysync.failures import CallFailed, FailureRecord
 from keysync.report.status import LeaseTrouble

@@ -15,7 +15,7 @@ import pytest
 import time_machine
 from structlog.testing import capture_logs
 
-from keysync.config.model import LeaderElection
+from keysync.config.operation import LeaderElection
 from keysync.daemon import leader_election
 from keysync.daemon.leader import Leader
 from keysync.daemon.leader_election import LeaderElector, LeaseCallError, LeaseClient, open_election
