@@ -151,7 +151,7 @@ def _workload_identity(
     tenant = credential.tenant_id or os.environ.get("AZURE_TENANT_ID", "")
     client = credential.client_id or os.environ.get("AZURE_CLIENT_ID", "")
     file = str(credential.token_file or os.environ.get(TOKEN_FILE_VARIABLE, ""))
-    # The variables are those that the webhook in Kubernetes sets.
+    # The webhook in Kubernetes sets these variables.
     needed = {
         "tenant_id (or AZURE_TENANT_ID)": tenant,
         "client_id (or AZURE_CLIENT_ID)": client,

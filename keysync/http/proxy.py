@@ -6,10 +6,11 @@ import base64
 import os
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
@@ -19,7 +20,6 @@ from keysync.errors import UsageError
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
-_Address: TypeAlias = IPv4Address | IPv6Address
 _LINK_LOCAL: Final = ip_network("169.254.0.0/16")
 # The endpoints from which azure-identity gets tokens of a managed identity. The last one is of AAD Pod Identity.
 _IDENTITY_ENDPOINTS: Final = (
@@ -49,28 +49,39 @@ class Proxies:
 
     def __init__(self, redactor: Redactor, environ: Mapping[str, str] = os.environ) -> None:
         """Raises UsageError if a variable is not the URL of an HTTP proxy. The message does not quote the value."""
+        self._redactor = redactor
         self._secrets: list[SecretValue] = []
-        https = _variable("https", environ) or _variable("all", environ)
+        # The lower-case name wins, as in curl.
+        https, http, both = (
+            next((name for name in (f"{scheme}_proxy", f"{scheme.upper()}_PROXY") if environ.get(name)), None)
+            for scheme in ("https", "http", "all")
+        )
         # ALL_PROXY is often for other programs, so it is checked only if HTTPS_PROXY is not set.
-        http = _variable("http", environ) or (None if _variable("https", environ) else https)
-        self._by_scheme = {
-            scheme: self._proxy(name, environ[name], redactor)
-            for scheme, name in (("https", https), ("http", http))
-            if name is not None
-        }
-        self._direct = _DirectHosts(environ)
+        names = {"https": https or both, "http": http or (None if https else both)}
+        self._by_scheme = {scheme: self._proxy(name, environ[name]) for scheme, name in names.items() if name}
+        self._direct_hosts = {"localhost", *_identity_and_cluster_hosts(environ)}
+        self._exclusions = list(_exclusions(environ.get("no_proxy") or environ.get("NO_PROXY") or ""))
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy for a call to `url`; None for a direct call."""
         parts = urlsplit(url)
         proxy = self._by_scheme.get(parts.scheme)
-        return None if proxy is None or self._direct.matches_url(parts) else proxy
+        host, port = (parts.hostname or "").rstrip("."), _origin(url)[2]
+        if proxy is None or host in self._direct_hosts or host.endswith(".localhost"):
+            return None
+        try:
+            address = ip_address(host)
+        except ValueError:
+            address = None
+        if address is not None and (address.is_loopback or address in _LINK_LOCAL):
+            return None
+        return None if any(entry.matches(host, address, port) for entry in self._exclusions) else proxy
 
-    def by_url(self, address: str) -> Proxy | None:
-        """The proxy whose URL is `address`, with or without the default port."""
-        return next((proxy for proxy in self._by_scheme.values() if _same(proxy.url, address)), None)
+    def by_url(self, url: str) -> Proxy | None:
+        """The proxy whose URL is `url`, with or without the default port."""
+        return next((proxy for proxy in self._by_scheme.values() if _origin(proxy.url) == _origin(url)), None)
 
-    def _proxy(self, variable: str, value: str, redactor: Redactor) -> Proxy:
+    def _proxy(self, variable: str, value: str) -> Proxy:
         parts = _split(value)
         if parts is None:
             raise UsageError(
@@ -87,7 +98,7 @@ class Proxies:
             raise UsageError(f"{variable}: the user of the proxy has a colon, which Basic authentication cannot send")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()
         for text in (password, parts.password or "", basic):
-            self._secrets.append(redactor.remember(SecretValue(text)))
+            self._secrets.append(self._redactor.remember(SecretValue(text)))
         return Proxy(url, variable, {"Proxy-Authorization": f"Basic {basic}"})
 
 
@@ -131,12 +142,6 @@ def _hint(proxy: Proxy, status: int | None, target: str) -> str:
     return f"allow {target} in the proxy {proxy.url} ({name}), or name the host in NO_PROXY to call it directly"
 
 
-def _variable(scheme: str, environ: Mapping[str, str]) -> str | None:
-    # The lower-case name wins, as in curl.
-    names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
-    return next((name for name in names if environ.get(name)), None)
-
-
 def _split(value: str) -> SplitResult | None:
     """The parts of a proxy's URL; None if it is not one, such as with an unencoded `#` or `/` in the password."""
     try:
@@ -149,29 +154,21 @@ def _split(value: str) -> SplitResult | None:
     return parts if alone and plain and parts.scheme in {"http", "https"} and parts.hostname else None
 
 
-def _same(first: str, second: str) -> bool:
-    first_parts, second_parts = urlsplit(first), urlsplit(second)
-    return (first_parts.scheme, first_parts.hostname, _port(first_parts)) == (
-        second_parts.scheme,
-        second_parts.hostname,
-        _port(second_parts),
-    )
-
-
-def _port(parts: SplitResult) -> int | None:
-    return parts.port or _PORTS.get(parts.scheme)
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class _Exclusion:
     """One entry of NO_PROXY: a host or suffix, or a network; with a port, it applies to that port only."""
 
     suffix: str = ""
     network: IPv4Network | IPv6Network | None = None
     port: int | None = None
 
-    def matches(self, host: str, address: _Address | None, port: int | None) -> bool:
-        """Whether the entry applies to this host, its address if the host is one, and the port."""
+    def matches(self, host: str, address: IPv4Address | IPv6Address | None, port: int | None) -> bool:
+        """Whether it applies to this host, its address if the host is one, and the port."""
         if self.port is not None and self.port != port:
             return False
         if self.network is not None:
@@ -179,52 +176,11 @@ class _Entry:
         return self.suffix in {"*", host} or host.endswith(f".{self.suffix}")
 
 
-class _DirectHosts:
-    """The hosts that are called directly: those in NO_PROXY, as curl reads it, and identity endpoints and the cluster."""
-
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        text = environ.get("no_proxy") or environ.get("NO_PROXY") or ""
-        self._entries = list(_entries(re.split(r"[\s,]+", text)))
-        self._hosts = {"localhost", *_identity_and_cluster_hosts(environ)}
-
-    def matches_url(self, parts: SplitResult) -> bool:
-        """Whether the URL with these parts is called directly."""
-        host = (parts.hostname or "").rstrip(".")
-        address = _address(host)
-        if host in self._hosts or host.endswith(".localhost"):
-            return True
-        if address is not None and (address.is_loopback or address in _LINK_LOCAL):
-            return True
-        return any(entry.matches(host, address, _port(parts)) for entry in self._entries)
-
-
-def _identity_and_cluster_hosts(environ: Mapping[str, str]) -> Iterator[str]:
-    """Hosts of identity endpoints and of the cluster's API. A proxy could read the token, and usually cannot reach them."""
-    for name in _IDENTITY_ENDPOINTS:
-        value = environ.get(name, "")
+def _exclusions(no_proxy: str) -> Iterator[_Exclusion]:
+    """The entries of NO_PROXY, as curl reads it."""
+    for word in filter(None, re.split(r"[\s,]+", no_proxy.lower())):
         try:
-            host = urlsplit(value if "://" in value else f"//{value}").hostname
-        except ValueError:
-            continue
-        if host:
-            yield host
-    cluster = environ.get("KUBERNETES_SERVICE_HOST", "")
-    if cluster:
-        yield cluster.strip("[]").lower()
-        yield from ("kubernetes.default.svc", "kubernetes.default")
-
-
-def _address(host: str) -> _Address | None:
-    try:
-        return ip_address(host)
-    except ValueError:
-        return None
-
-
-def _entries(words: list[str]) -> Iterator[_Entry]:
-    for word in filter(None, words):
-        try:
-            yield _entry(word.lower())
+            yield _exclusion(word)
         except ValueError:
             log: Any = structlog.get_logger("keysync")
             log.warning(
@@ -232,21 +188,30 @@ def _entries(words: list[str]) -> Iterator[_Entry]:
             )
 
 
-def _entry(word: str) -> _Entry:
+def _exclusion(word: str) -> _Exclusion:
     """Parses one entry of NO_PROXY. Raises ValueError if it is invalid."""
     if word == "*":
-        return _Entry("*")
-    if "/" in word:
-        return _Entry(network=ip_network(word, strict=False))
-    bracketed = re.fullmatch(r"\[([0-9a-f:.]+)\](?::([0-9]{1,5}))?", word)
-    if bracketed:
-        return _Entry(network=ip_network(bracketed[1]), port=int(bracketed[2]) if bracketed[2] else None)
-    if word.count(":") > 1:
-        return _Entry(network=ip_network(word))
-    host, _, port = word.partition(":")
-    if not re.fullmatch(r"\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*\.?", host) or not re.fullmatch(r"[0-9]{0,5}", port):
+        return _Exclusion("*")
+    if "/" in word or (word.count(":") > 1 and not word.startswith("[")):
+        return _Exclusion(network=ip_network(word, strict=False))
+    parts = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|(\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?))(?::([0-9]{0,5}))?", word)
+    if parts is None:
         raise ValueError
+    bracketed, host, port = parts.groups()
     number = int(port) if port else None
-    if _address(host) is not None:
-        return _Entry(network=ip_network(host), port=number)
-    return _Entry(host.strip("."), port=number)
+    try:
+        return _Exclusion(network=ip_network(bracketed or host), port=number)
+    except ValueError:
+        if bracketed:
+            raise
+    return _Exclusion(host.strip("."), port=number)
+
+
+def _identity_and_cluster_hosts(environ: Mapping[str, str]) -> Iterator[str]:
+    """Hosts of identity endpoints and of the cluster's API. A proxy could read the token, and usually cannot reach them."""
+    for name in _IDENTITY_ENDPOINTS:
+        value = environ.get(name, "")
+        with suppress(ValueError):
+            yield urlsplit(value if "://" in value else f"//{value}").hostname or "localhost"
+    if cluster := environ.get("KUBERNETES_SERVICE_HOST"):
+        yield from (cluster.strip("[]").lower(), "kubernetes.default.svc", "kubernetes.default")
