@@ -65,9 +65,35 @@ def layers(text: str) -> Iterator[Decoded]:
 
 def unpacked(layer: Decoded) -> Iterator[Decoded]:
     """Yields the printable text that `layer` contains in base64, in hex or as a list of byte values."""
-    yield from _from_base64(layer)
-    yield from _from_hex(layer)
-    yield from _from_decimal(layer)
+    for data, begins, ends, bits in _packed(layer.chars):
+        for text in _PRINTABLE.finditer(data):
+            indexes = [at for at in range(*text.span()) if data[at] != ord(" ")]
+            yield Decoded(
+                bytes(data[at] for at in indexes).decode("ascii"),
+                [layer.first[begins[at * 8 // bits]] for at in indexes],
+                [layer.last[ends[(at * 8 + 7) // bits]] for at in indexes],
+            )
+
+
+def _packed(chars: str) -> Iterator[tuple[bytes, Sequence[int], Sequence[int], int]]:
+    """Yields the bytes that `chars` may encode, where each digit begins and ends (its last character), and its number of bits."""
+    for run in _BASE64.finditer(chars):
+        digits = run.group().translate(STANDARD_ALPHABET)
+        # Other digits may precede the encoded value, so its first digit is unknown.
+        for skipped in range(4):
+            part = digits[skipped : len(digits) - ((len(digits) - skipped) % 4 == 1)]
+            positions: Sequence[int] = range(run.start() + skipped, run.end())
+            yield a2b_base64(part + "=" * (-len(part) % 4)), positions, positions, 6
+    for run in _HEX.finditer(chars):
+        found = [run.start() + match.start() for match in _HEX_DIGIT.finditer(run.group()) if match.group(1)]
+        for skipped in (0, 1):
+            positions = found[skipped : len(found) - (len(found) - skipped) % 2]
+            yield bytes.fromhex("".join(chars[at] for at in positions)), positions, positions, 4
+    for run in _DECIMAL.finditer(chars):
+        numbers = list(re.finditer("[0-9]+", run.group()))
+        data = bytes(min(int(match.group()), 255) for match in numbers)
+        begins = [run.start() + match.start() for match in numbers]
+        yield data, begins, [run.start() + match.end() - 1 for match in numbers], 8
 
 
 def _without_space(text: str) -> Decoded:
@@ -110,43 +136,3 @@ def _meaning(escape: str) -> str:
     if kind[0] == "\\":
         return as_bytes(_LETTERS.get(escape[1], escape[1]))
     return as_bytes(unescape(escape))
-
-
-def _from_base64(layer: Decoded) -> Iterator[Decoded]:
-    for run in _BASE64.finditer(layer.chars):
-        digits = run.group().translate(STANDARD_ALPHABET)
-        # Other digits may precede the encoded value, so its first digit is unknown.
-        for skipped in range(4):
-            part = digits[skipped : len(digits) - ((len(digits) - skipped) % 4 == 1)]
-            positions = range(run.start() + skipped, run.end())
-            yield from _printable(layer, a2b_base64(part + "=" * (-len(part) % 4)), positions, positions, 6)
-
-
-def _from_hex(layer: Decoded) -> Iterator[Decoded]:
-    for run in _HEX.finditer(layer.chars):
-        digits = [run.start() + match.start() for match in _HEX_DIGIT.finditer(run.group()) if match.group(1)]
-        for skipped in (0, 1):
-            positions = digits[skipped : len(digits) - (len(digits) - skipped) % 2]
-            data = bytes.fromhex("".join(layer.chars[at] for at in positions))
-            yield from _printable(layer, data, positions, positions, 4)
-
-
-def _from_decimal(layer: Decoded) -> Iterator[Decoded]:
-    for run in _DECIMAL.finditer(layer.chars):
-        numbers = list(re.finditer("[0-9]+", run.group()))
-        data = bytes(min(int(match.group()), 255) for match in numbers)
-        begins, ends = (
-            [run.start() + at for at in part] for part in zip(*(match.span() for match in numbers), strict=True)
-        )
-        yield from _printable(layer, data, begins, [at - 1 for at in ends], 8)
-
-
-def _printable(layer: Decoded, data: bytes, begins: Sequence[int], ends: Sequence[int], bits: int) -> Iterator[Decoded]:
-    """The printable parts of `data`. A digit encodes `bits` bits; `begins` and `ends` are the positions of the digits in `layer`."""
-    for text in _PRINTABLE.finditer(data):
-        indexes = [at for at in range(*text.span()) if data[at] != ord(" ")]
-        yield Decoded(
-            bytes(data[at] for at in indexes).decode("ascii"),
-            [layer.first[begins[at * 8 // bits]] for at in indexes],
-            [layer.last[ends[(at * 8 + 7) // bits]] for at in indexes],
-        )

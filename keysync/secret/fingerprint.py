@@ -48,8 +48,8 @@ class Fingerprinter:
 
     def of(self, value: SecretValue) -> Fingerprint:
         """The fingerprint of `value`, comparable only with others of this object."""
-        return Fingerprint(hashlib.blake2b(_bytes_of(value), key=self._key, digest_size=_DIGEST_BYTES).digest())
-
-
-def _bytes_of(value: SecretValue) -> bytes:
-    return reveal(value).encode("utf-8", "surrogatepass")
+        return Fingerprint(
+            hashlib.blake2b(
+                reveal(value).encode("utf-8", "surrogatepass"), key=self._key, digest_size=_DIGEST_BYTES
+            ).digest()
+        )

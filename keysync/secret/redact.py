@@ -7,7 +7,7 @@ import re
 import threading
 import weakref
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import accumulate
 from operator import ne
 from typing import Final
@@ -83,9 +83,17 @@ class Redactor:
         spans = [match.span() for pattern in (_TOKEN, _USER_INFO) for match in pattern.finditer(text)]
         if len(text) >= _MIN_LENGTH:
             for layer in layers(text):
-                spans += _key_like_spans(layer)
+                runs = [run.span() for run in _KEY_LIKE.finditer(layer.chars)]
+                spans += [layer.span(*part) for run in runs for part in _key_like_in_run(layer, *run)]
+                spans += [layer.span(*run.span()) for run in _KEY_IN_NUMBERS.finditer(layer.chars)]
                 spans += self._remembered_spans(layer)
-        return _mask_spans(text, sorted(spans))
+        parts: list[str] = []
+        done = 0
+        for begin, end in sorted(spans):
+            if begin >= done:  # overlapping spans get one mask
+                parts += [text[done:begin], MASK]
+            done = max(done, end)
+        return "".join([*parts, text[done:]])
 
     def _forget(self, reference: weakref.ref[SecretValue]) -> None:
         with self._lock:
@@ -98,22 +106,17 @@ class Redactor:
 
     def _remembered_spans(self, layer: Decoded) -> Iterator[tuple[int, int]]:
         """The spans of remembered values in the original text."""
-        if not self._by_anchor:
-            return
+        by_anchor = self._by_anchor
         forms: dict[int, tuple[str, ...]] = {}  # of the values found so far
-        for piece in (layer, *unpacked(layer)):
+        for piece in (layer, *unpacked(layer)) if by_anchor else ():
             chars = piece.chars.translate(STANDARD_ALPHABET)
-            by_anchor = self._by_anchor
             for at in [at for at in range(len(chars) - _MIN_LENGTH + 1) if chars[at : at + _MIN_LENGTH] in by_anchor]:
                 for reference in by_anchor.get(chars[at : at + _MIN_LENGTH], ()):
                     value = reference()
-                    if value is None:
-                        continue
-                    if id(reference) not in forms:
+                    if value is not None and id(reference) not in forms:
                         forms[id(reference)] = _forms(reveal(value))
-                    for begin, end in (_match_at_anchor(chars, at, form) for form in forms[id(reference)]):
-                        if begin < end:
-                            yield piece.span(begin, end)
+                    for form in forms.get(id(reference), ()):
+                        yield from (piece.span(begin, end) for begin, end in _matches_at_anchor(chars, at, form))
 
 
 def _forms(plain: str) -> tuple[str, ...]:
@@ -130,48 +133,23 @@ def _forms(plain: str) -> tuple[str, ...]:
     return tuple(form for form in forms if len(form) >= _MIN_LENGTH) if len(forms[0]) >= _MIN_LENGTH else ()
 
 
-def _match_at_anchor(chars: str, at: int, form: str) -> tuple[int, int]:
-    """The span of `form`, or of its start or end, in `chars`, given an anchor at `at`; empty if there is none.
+def _matches_at_anchor(chars: str, at: int, form: str) -> Iterator[tuple[int, int]]:
+    """The spans of `form`, or of its start or end, in `chars`, given an anchor at `at`.
 
     A message may be cut off within a value; the part in the message must be masked.
     """
     end = at + _MIN_LENGTH
-    if chars.startswith(form, at):
-        return at, at + len(form)
-    if end >= len(form) and chars.startswith(form, end - len(form)):
-        return end - len(form), end
-    if len(form) < _MIN_LENGTH_FOR_PARTS:
-        return at, at
-    bounds = range(_MIN_LENGTH, len(form) + 1)
+    sizes = range(_MIN_LENGTH, len(form) + 1)
+    smallest = len(form) if len(form) < _MIN_LENGTH_FOR_PARTS else _MIN_LENGTH
     if chars.startswith(form[:_MIN_LENGTH], at):
         # `bisect_left` finds the first length that does not match.
-        return at, at + _MIN_LENGTH - 1 + bisect_left(
-            bounds, True, key=lambda size: not chars.startswith(form[:size], at)
-        )
+        too_long = bisect_left(sizes, True, key=lambda size: not chars.startswith(form[:size], at))
+        if (size := too_long + _MIN_LENGTH - 1) >= smallest:
+            yield at, at + size
     if chars.startswith(form[-_MIN_LENGTH:], at):
-        too_long = bisect_left(bounds, True, key=lambda size: not chars.endswith(form[-size:], 0, end))
-        return end - (_MIN_LENGTH - 1 + too_long), end
-    return at, at
-
-
-def _mask_spans(text: str, spans: Iterable[tuple[int, int]]) -> str:
-    """`text` with a mask for each span; overlapping spans get one mask."""
-    parts: list[str] = []
-    done = 0
-    for begin, end in spans:
-        if begin >= done:
-            parts += [text[done:begin], MASK]
-        done = max(done, end)
-    return "".join([*parts, text[done:]]) if parts else text
-
-
-def _key_like_spans(layer: Decoded) -> Iterator[tuple[int, int]]:
-    """The spans, in the original text, that look like a key."""
-    for run in _KEY_LIKE.finditer(layer.chars):
-        for begin, end in _key_like_in_run(layer, *run.span()):
-            yield layer.span(begin, end)
-    for run in _KEY_IN_NUMBERS.finditer(layer.chars):
-        yield layer.span(*run.span())
+        too_long = bisect_left(sizes, True, key=lambda size: not chars.endswith(form[-size:], 0, end))
+        if (size := too_long + _MIN_LENGTH - 1) >= smallest:
+            yield end - size, end
 
 
 def _key_like_in_run(layer: Decoded, begin: int, end: int) -> Iterator[tuple[int, int]]:

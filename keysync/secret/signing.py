@@ -36,15 +36,12 @@ def signer_from(file: Path | None, text: str | None, redactor: Redactor) -> Sign
 
     White space around the content of the file is ignored. Raises UsageError if the file cannot be read, is not UTF-8 or is empty.
     """
-    return Signer(redactor.remember(SecretValue(text if text is not None else _read(file))))
-
-
-def _read(file: Path | None) -> str:
-    try:
-        text = secret_text(read_small(file)) if file is not None else ""
-    except (OSError, UnicodeDecodeError):
-        # Not chained: the message of a UnicodeDecodeError shows bytes of the file.
-        raise UsageError(f"notify.secret_file: {file}: the file cannot be read as text") from None
-    if not text:
-        raise UsageError(f"notify.secret_file: {file}: the file is empty, expected a secret to sign with")
-    return text
+    if text is None:
+        try:
+            text = secret_text(read_small(file)) if file is not None else ""
+        except (OSError, UnicodeDecodeError):
+            # Not chained: the message of a UnicodeDecodeError shows bytes of the file.
+            raise UsageError(f"notify.secret_file: {file}: the file cannot be read as text") from None
+        if not text:
+            raise UsageError(f"notify.secret_file: {file}: the file is empty, expected a secret to sign with")
+    return Signer(redactor.remember(SecretValue(text)))
