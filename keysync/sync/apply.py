@@ -80,8 +80,10 @@ class Applier:
                 to_write.append(change)
             else:
                 done(_unwritten(change, blocked))
-        await self._finish([asyncio.create_task(write(change)) for change in to_write if change.kind not in REMOVALS])
         removals = [change for change in to_write if change.kind in REMOVALS]
+        async with self._writer.listings(to_write):
+            writes = [change for change in to_write if change.kind not in REMOVALS]
+            await self._finish([asyncio.create_task(write(change)) for change in writes])
         kept = [change for change in removals if fold(change.ref.account) in incomplete]
         for change in kept:
             on_result(Result(change.ref, "skipped", reason=_KEPT, verdict=change.verdict))

@@ -13,6 +13,8 @@ from keysync.targets.interface import History, SecretTarget, StoredSecret
 # Key Vault cannot back up a secret with more than 500 versions (docs/safety.md).
 _MANY_VERSIONS: Final = 300
 _TOO_MANY_VERSIONS: Final = 450
+# Above this number, or above half of `changes_per_day`, the count in the tags is not exact enough: the versions are listed.
+_COUNTED_IN_TAGS: Final = 200
 
 
 def may_need_version(observed: Observed) -> bool:
@@ -30,8 +32,10 @@ async def with_history(target: SecretTarget, observed: Observed) -> Observed:
     """
     if not isinstance(observed.current, StoredSecret) or not may_need_version(observed):
         return observed
+    per_day = observed.item.policy.changes_per_day
+    at_most = History(_COUNTED_IN_TAGS, _COUNTED_IN_TAGS if per_day is None else (per_day - 1) // 2)
     try:
-        history = await target.history(observed.item.ref.secret, observed.current.version)
+        history = await target.history(observed.item.ref.secret, observed.current, at_most=at_most)
     except CallFailed:
         return observed
     return replace(observed, history=history)

@@ -10,9 +10,6 @@ from keysync.sync.model import Field, Item
 from keysync.sync.ownership import OWN, own_tags
 from keysync.targets.interface import Metadata, StoredSecret
 
-MAX_TAGS: Final = 15
-"""The limit of Key Vault."""
-
 # The default, for people who open the vault.
 _CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
 

@@ -9,10 +9,10 @@ from typing import Final
 
 from keysync.sync import messages
 from keysync.sync.history import too_many_versions, version_warning
-from keysync.sync.metadata import MAX_TAGS, changed_fields, desired_metadata
+from keysync.sync.metadata import changed_fields, desired_metadata
 from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
 from keysync.sync.ownership import OWN, former_id, is_free, is_ours
-from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
+from keysync.targets.interface import MAX_TAGS, Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     "stale": "the stored value is not the live key",

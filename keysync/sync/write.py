@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Final
@@ -19,7 +19,7 @@ from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field
 from keysync.sync.ownership import is_ours_for
 from keysync.sync.plan import judge
 from keysync.targets.errors import LaterVersionListed, NotKept, WriteUnknown
-from keysync.targets.interface import Disabled, Observation, SecretTarget, StoredSecret
+from keysync.targets.interface import CacheValidation, Disabled, Observation, SecretTarget, StoredSecret
 
 FRESH_SECONDS: Final = 10.0
 """The maximum age of a read that a write may be based on."""
@@ -30,6 +30,8 @@ _AS_RESTORED: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "rec
 # Longer than both sides of an account take to respond.
 _LONG_BEFORE: Final = timedelta(minutes=2)
 _MAX_ATTEMPTS: Final = 3
+# A secret that a listing has confirmed since needs no other listing before its write.
+_RECENTLY_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,24 @@ class SecretWriter:
         self._locks = locks
         self._clock = clock
         self._now = now
+        self._listings: Mapping[str, CacheValidation] = {}
+
+    @asynccontextmanager
+    async def listings(self, changes: Iterable[Change]) -> AsyncGenerator[None]:
+        """Within the block, a listing of each vault confirms the reads of secrets that get a new version.
+
+        For many secrets it costs less than listing the versions of each one, without which none would be written.
+        """
+        names: dict[str, list[str]] = {}
+        for change in changes:
+            if change.before is not None and "value" in change.fields:
+                names.setdefault(change.ref.vault, []).append(change.ref.secret)
+        since = self._clock() - _RECENTLY_SECONDS
+        self._listings = {vault: self._targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
+        try:
+            yield
+        finally:
+            await asyncio.gather(*(listing.close() for listing in self._listings.values()))
 
     async def write(self, change: Change, inputs: ApplyInputs) -> Result:
         """Carries out `change`. Never raises: a failure is in the result."""
@@ -79,76 +99,78 @@ class SecretWriter:
             reason = f"{failure.record.summary}; {failure.record.hint}"
             return Result(change.ref, outcome, version=change.before, reason=reason)
         except Exception as error:  # noqa: BLE001  # one item's failure must not stop the others
-            return self._failed(change, error)
+            record = self._translator.record(error, operation="setSecret", scope=change.ref.vault)
+            outcome = "unknown" if isinstance(error, WriteUnknown | LaterVersionListed) else "failed"
+            return Result(change.ref, outcome, reason=record.summary, error=record)
 
     async def _attempt(self, change: Change, inputs: ApplyInputs, *, reread: bool) -> Result:
         """Reads the secret again if necessary or `reread`, and writes. Raises StaleRead if the read was too old before it could write."""
+        ref = change.ref
         if change.kind in REMOVALS:
             return await self._remove(change)
-        if change.ref.account in inputs.untrusted:
-            return Result(change.ref, "refused", reason=inputs.untrusted[change.ref.account])
-        observed = inputs.observed[change.ref]
-        rewritten = self._locks.touched_since(change.ref, observed.at)
-        if reread or rewritten or not self._is_fresh(change, observed):
-            # No need to check for a soft-deleted secret again: Key Vault itself refuses to write over one.
-            latest = await self._read(observed, deleted=change.kind != "create")
-        else:
-            latest = observed
-        return await self._carry_out(change, latest, inputs, rewritten=rewritten)
-
-    def _is_fresh(self, change: Change, observed: Observed) -> bool:
-        """Whether a write may be based on `observed`.
-
-        A name without a secret is always read again: only that read protects a secret that another writer has just created.
-        """
-        return change.kind != "create" and self._clock() - observed.at <= FRESH_SECONDS
-
-    async def _read(self, observed: Observed, *, deleted: bool = True) -> Observed:
-        at = self._clock()
-        ref = observed.item.ref
-        return replace(observed, current=await self._targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
-
-    async def _carry_out(self, change: Change, latest: Observed, inputs: ApplyInputs, *, rewritten: bool) -> Result:
-        """Writes, unless the secret has changed. `rewritten`: another run of this process, perhaps with a newer key, wrote it."""
-        ref, target = change.ref, self._targets[change.ref.vault]
+        if ref.account in inputs.untrusted:
+            return Result(ref, "refused", reason=inputs.untrusted[ref.account])
+        observed = inputs.observed[ref]
+        # Another run of this process may have written it, perhaps with a newer key.
+        rewritten = self._locks.touched_since(ref, observed.at)
+        latest = await self._latest(change, observed, reread=reread or rewritten)
         now = judge(latest, self._now())
         restored = now.managed and change.kind in _AS_RESTORED and now.kind in {"update", "unchanged"}
-        if restored and not rewritten and (change.kind == "recover" or self._is_older(latest, inputs.observed[ref])):
+        if restored and not rewritten and (change.kind == "recover" or self._is_older(latest, observed)):
             # keysync's own secret: a recovery that started earlier has finished since it was read.
             change = replace(change, kind=_AS_RESTORED[change.kind], fields=frozenset())
-            return await self._after_restore(change, latest, inputs)
+            return await self._restored(change, latest, inputs)
         if (now.kind, now.before) != (change.kind, change.before):
-            return _conflict(change, now)
+            if now.kind == "unchanged" and now.managed:
+                reason = "another writer brought it in sync meanwhile"
+                return Result(ref, "unchanged", version=now.before, reason=reason)
+            return Result(ref, "refused", reason=changed_meanwhile(ref))
         if change.kind == "recover":
             with self._barrier(latest.at, once=True):
-                await target.recover(ref.secret)
-            return await self._after_restore(change, await self._read(latest), inputs)
+                await self._targets[ref.vault].recover(ref.secret)
+            return await self._restored(change, await self._read(latest), inputs)
         if now.fields == _ENABLED:
-            return await self._enable(change, now, latest, inputs)
+            return await self._restored(change, latest, inputs)
         return await self._send(change, now, latest, inputs)
 
-    async def _enable(
-        self, change: Change, now: Change, latest: Observed, inputs: ApplyInputs, attempt: int = 0
-    ) -> Result:
-        with self._barrier(latest.at):
-            await self._targets[change.ref.vault].enable(change.ref.secret, now.before or "", enabled=True)
-        return await self._after_restore(change, await self._read(latest), inputs, attempt + 1)
+    async def _latest(self, change: Change, observed: Observed, *, reread: bool) -> Observed:
+        """`observed`, or what a listing or another read has shown since."""
+        if not reread and change.ref.vault in self._listings:
+            confirmed = await self._listings[change.ref.vault].confirmed(change.ref.secret)
+            if confirmed is not None and self._is_fresh(confirmed[1]):
+                return replace(observed, current=confirmed[0], at=confirmed[1])
+        # A name without a secret is always read again: only that read protects a secret that another writer has just created.
+        if not reread and change.kind != "create" and self._is_fresh(observed.at):
+            return observed
+        # No need to check for a soft-deleted secret again: Key Vault itself refuses to write over one.
+        return await self._read(observed, deleted=change.kind != "create")
 
-    async def _after_restore(self, change: Change, latest: Observed, inputs: ApplyInputs, attempt: int = 1) -> Result:
-        """Plans a recovered or enabled secret again, and writes it if its value is not the current key."""
-        ref = change.ref
-        now = judge(await with_history(self._targets[ref.vault], latest), self._now())
-        if now.needs_accept and not inputs.accepted:
-            return Result(ref, "refused", reason=f"{now.needs_accept}, use the command that the next run shows")
-        if now.kind == "unchanged":
-            by_itself = change.kind == "update" and not change.fields
-            outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
-            return Result(ref, outcome, version=now.before, reason=change.reason)
-        if now.kind != "update" or attempt > _MAX_ATTEMPTS:
-            return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else now.unwritten()
-        if now.fields == _ENABLED:
-            return await self._enable(change, now, latest, inputs, attempt)
-        return await self._send(change, now, latest, inputs)
+    def _is_fresh(self, at: float) -> bool:
+        return self._clock() - at <= FRESH_SECONDS
+
+    async def _read(self, observed: Observed, *, deleted: bool = True) -> Observed:
+        at, ref = self._clock(), observed.item.ref
+        return replace(observed, current=await self._targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
+
+    async def _restored(self, change: Change, latest: Observed, inputs: ApplyInputs) -> Result:
+        """Plans a recovered or disabled secret again: enables it, and writes it if its value is not the current key."""
+        ref, target = change.ref, self._targets[change.ref.vault]
+        for _ in range(_MAX_ATTEMPTS + 1):
+            now = judge(await with_history(target, latest), self._now())
+            if now.needs_accept and not inputs.accepted:
+                return Result(ref, "refused", reason=f"{now.needs_accept}, use the command that the next run shows")
+            if now.kind == "unchanged":
+                by_itself = change.kind == "update" and not change.fields
+                outcome: Outcome = "unchanged" if by_itself else DONE[change.kind]
+                return Result(ref, outcome, version=now.before, reason=change.reason)
+            if now.kind != "update":
+                return Result(ref, "refused", reason=changed_meanwhile(ref)) if now.kind in WRITES else now.unwritten()
+            if now.fields != _ENABLED:
+                return await self._send(change, now, latest, inputs)
+            with self._barrier(latest.at):
+                await target.enable(ref.secret, now.before or "", enabled=True)
+            latest = await self._read(latest)
+        return Result(ref, "refused", reason=changed_meanwhile(ref))
 
     async def _send(self, change: Change, now: Change, latest: Observed, inputs: ApplyInputs) -> Result:
         ref, target = now.ref, self._targets[now.ref.vault]
@@ -196,17 +218,6 @@ class SecretWriter:
         """
         age = latest.current.age if isinstance(latest.current, StoredSecret) else None
         return age is not None and age > timedelta(seconds=self._clock() - observed.at) + _LONG_BEFORE
-
-    def _failed(self, change: Change, error: Exception) -> Result:
-        record = self._translator.record(error, operation="setSecret", scope=change.ref.vault)
-        outcome: Outcome = "unknown" if isinstance(error, WriteUnknown | LaterVersionListed) else "failed"
-        return Result(change.ref, outcome, reason=record.summary, error=record)
-
-
-def _conflict(change: Change, now: Change) -> Result:
-    if now.kind == "unchanged" and now.managed:
-        return Result(change.ref, "unchanged", version=now.before, reason="another writer brought it in sync meanwhile")
-    return Result(change.ref, "refused", reason=changed_meanwhile(change.ref))
 
 
 def _is_still_orphan(stored: Observation, change: Change) -> bool:

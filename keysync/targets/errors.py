@@ -1,8 +1,8 @@
-"""Results of a write that are neither success nor an ordinary failure."""
+"""Results of a write that are neither success nor an ordinary failure, and failures that are not Azure's own."""
 
 from __future__ import annotations
 
-from keysync.failures import CallFailed, StaleRead
+from keysync.failures import CallFailed, FailureRecord, StaleRead
 
 
 class WriteUnknown(CallFailed):
@@ -19,3 +19,18 @@ class LaterVersionListed(StaleRead):
 
 class NotKept(CallFailed):
     """The vault accepted a change of a version but did not keep it."""
+
+
+def invalid_response(summary: str, *, ambiguous: bool = False) -> CallFailed:
+    """A reply that is not about the request, or incomplete."""
+    return CallFailed(FailureRecord(kind="invalid_response", summary=f"{summary}: not used", ambiguous=ambiguous))
+
+
+def conflict(summary: str, hint: str | None = None) -> FailureRecord:
+    """Another writer, or the vault's own delay, came between a read and a write."""
+    return FailureRecord(kind="conflict", summary=summary, hint=hint)
+
+
+def timeout(summary: str) -> FailureRecord:
+    """The vault has not finished a change that it may still finish."""
+    return FailureRecord(kind="timeout", summary=summary)

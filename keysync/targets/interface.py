@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from keysync.secret.fingerprint import Fingerprint
 from keysync.secret.value import SecretValue
+
+MAX_TAGS: Final = 15
+"""The limit of Key Vault."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +116,8 @@ class NoCacheValidation:
 class SecretTarget(Protocol):
     """One vault."""
 
-    def validate_by_listing(self, names: Collection[str]) -> CacheValidation:
-        """Starts a listing for a run over `names`."""
+    def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> CacheValidation:
+        """Starts a listing for a run over `names`. Omits names that a listing has confirmed since `since` (monotonic seconds)."""
         ...
 
     async def prime(self) -> None:
@@ -129,8 +132,11 @@ class SecretTarget(Protocol):
         """The current state of `name`. Without `deleted`, a soft-deleted secret counts as absent. Raises CallFailed."""
         ...
 
-    async def history(self, name: str, latest: str) -> History:
-        """The number of versions of `name`, whose latest version is `latest`. Raises CallFailed."""
+    async def history(self, name: str, stored: StoredSecret, *, at_most: History) -> History:
+        """The number of versions of `name`, whose latest version is `stored`. Raises CallFailed.
+
+        The tags of `stored` may answer without a request, as long as they count no more than `at_most`.
+        """
         ...
 
     async def listing(self) -> tuple[SecretProperties, ...]:

@@ -24,24 +24,13 @@ _NOT_KEPT_SECONDS: Final = 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class WrittenSecret:
+    """What this process wrote, and the versions before it (None: no secret). `confirmed` says that a read has shown it."""
+
     stored: StoredSecret
     older: frozenset[str | None]
     until: float
     confirmed: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _Pending:
-    record: FailureRecord
-    until: float
-
-
-@dataclass(frozen=True, slots=True)
-class _NotKept:
-    attempt: object
-    fields: frozenset[str]
-    until: float
 
 
 @dataclass(slots=True)
@@ -49,13 +38,17 @@ class RecentWrites:
     """Writes by vault and name, shared by all configurations of a process. `clock` is in monotonic seconds."""
 
     clock: Callable[[], float] = time.monotonic
-    _written: dict[SecretPath, _Written] = field(default_factory=dict[SecretPath, _Written])
-    _pending: dict[SecretPath, _Pending] = field(default_factory=dict[SecretPath, _Pending])
-    _not_kept: dict[SecretPath, _NotKept] = field(default_factory=dict[SecretPath, _NotKept])
+    _written: dict[SecretPath, WrittenSecret] = field(default_factory=dict[SecretPath, WrittenSecret])
+    _pending: dict[SecretPath, tuple[FailureRecord, float]] = field(
+        default_factory=dict[SecretPath, tuple[FailureRecord, float]]
+    )
+    _not_kept: dict[SecretPath, tuple[object, frozenset[str], float]] = field(
+        default_factory=dict[SecretPath, tuple[object, frozenset[str], float]]
+    )
 
     def sent(self, path: SecretPath, record: FailureRecord) -> None:
         """Records that a write was sent. Until `written` or `refused`, `record` is its failure."""
-        self._pending[path] = _Pending(record, self.clock() + PENDING_SECONDS)
+        self._pending[path] = record, self.clock() + PENDING_SECONDS
 
     def refused(self, path: SecretPath) -> None:
         """Records that the last write certainly had no effect."""
@@ -65,21 +58,20 @@ class RecentWrites:
         """Records that the last write created `stored` after version `before`."""
         self._pending.pop(path, None)
         previous = self._written.pop(path, None)
-        older = (
-            previous.older if previous is not None and previous.stored.version == before else frozenset[str | None]()
-        )
+        follows = previous is not None and previous.stored.version == before
+        older = previous.older if previous is not None and follows else frozenset[str | None]()
         now = self.clock()
         for old in list(takewhile(lambda each: self._written[each].until < now, self._written)):
             del self._written[old]
-        self._written[path] = _Written(stored, older | {before}, now + STALE_READ_SECONDS)
+        self._written[path] = WrittenSecret(stored, older | {before}, now + STALE_READ_SECONDS)
 
     def pending(self, path: SecretPath) -> FailureRecord | None:
         """The failure of a write that may still take effect, else None."""
-        pending = self._pending.get(path)
-        if pending is not None and self.clock() >= pending.until:
+        record, until = self._pending.get(path, (None, 0.0))
+        if record is not None and self.clock() >= until:
             del self._pending[path]
             return None
-        return pending.record if pending is not None else None
+        return record
 
     def is_stale_read(self, path: SecretPath, observed: Observation) -> bool:
         """Records the result of a read, and returns whether it shows the state before a write of this process."""
@@ -87,23 +79,18 @@ class RecentWrites:
         if written is None or self.clock() >= written.until:
             self._written.pop(path, None)
             return False
-        stale = _version(observed) in written.older if isinstance(observed, StoredSecret | Absent) else False
-        current = isinstance(observed, StoredSecret) and observed.version == written.stored.version
+        version = observed.version if isinstance(observed, StoredSecret) else None
+        stale = isinstance(observed, StoredSecret | Absent) and version in written.older
+        current = version == written.stored.version
         if stale or current:
             self._written[path] = replace(written, confirmed=written.confirmed or current)
         else:
             del self._written[path]  # another writer's
         return stale
 
-    def last_written(self, path: SecretPath) -> StoredSecret | None:
+    def last_written(self, path: SecretPath) -> WrittenSecret | None:
         """What this process wrote last, where `is_stale_read` may still find a read to be from before it."""
-        written = self._written.get(path)
-        return written.stored if written is not None else None
-
-    def was_confirmed(self, path: SecretPath) -> bool:
-        """Whether a read showed the last write of this process."""
-        written = self._written.get(path)
-        return written is not None and written.confirmed
+        return self._written.get(path)
 
     def forget(self, path: SecretPath) -> None:
         """What this process wrote last is there no more."""
@@ -111,15 +98,9 @@ class RecentWrites:
 
     def fields_not_kept(self, path: SecretPath, attempt: object) -> frozenset[str]:
         """The fields that the vault did not keep when it accepted the same `attempt` within a day."""
-        known = self._not_kept.get(path)
-        if known is None or known.attempt != attempt or self.clock() >= known.until:
-            return frozenset()
-        return known.fields
+        known, fields, until = self._not_kept.get(path, (None, frozenset[str](), 0.0))
+        return fields if known == attempt and self.clock() < until else frozenset[str]()
 
     def note_not_kept(self, path: SecretPath, attempt: object, fields: frozenset[str]) -> None:
         """Records that the vault accepted `attempt` but did not keep `fields`."""
-        self._not_kept[path] = _NotKept(attempt, fields, self.clock() + _NOT_KEPT_SECONDS)
-
-
-def _version(observed: StoredSecret | Absent) -> str | None:
-    return observed.version if isinstance(observed, StoredSecret) else None
+        self._not_kept[path] = attempt, fields, self.clock() + _NOT_KEPT_SECONDS

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
+from sys import intern
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
+from keysync.targets.errors import invalid_response
 from keysync.targets.interface import SecretProperties
+from keysync.targets.versions import ListedVersion
 
 _HTTPS: Final = 443
 _BAD_REQUEST: Final = 400
@@ -21,8 +26,7 @@ class SecretIds:
     """Reads ids of the vault at `url`."""
 
     def __init__(self, url: str) -> None:
-        self._url = url.rstrip("/")
-        self._prefix = f"{self._url}/secrets/"
+        self._prefix = f"{url.rstrip('/')}/secrets/"
         self._origin = _origin(url)
 
     def parse(self, text: object) -> tuple[str, str]:
@@ -30,7 +34,7 @@ class SecretIds:
         path = self._path(text) if isinstance(text, str) else ""
         name, _, version = path.partition("/")
         if not name or "/" in version:
-            raise _failure(f"the reply names no secret of {self._url}: not used")
+            raise invalid_response(f"the reply names no secret of {self._prefix}")
         return name, version
 
     def version(self, text: object, name: str, *, changed: bool = False) -> str:
@@ -43,7 +47,7 @@ class SecretIds:
         except CallFailed:
             replied_name, version = "", ""
         if fold(replied_name) != fold(name) or not version:
-            raise _failure(f"the reply is not about {self._prefix}{name}: not used", ambiguous=changed)
+            raise invalid_response(f"the reply is not about {self._prefix}{name}", ambiguous=changed)
         return version
 
     def _path(self, text: str) -> str:
@@ -63,10 +67,6 @@ def _origin(url: str) -> tuple[str, str, int]:
         return "", "", 0
 
 
-def _failure(summary: str, *, ambiguous: bool = False) -> CallFailed:
-    return CallFailed(FailureRecord(kind="invalid_response", summary=summary, ambiguous=ambiguous))
-
-
 def is_absent(record: FailureRecord) -> bool:
     """Whether the vault itself says that the secret does not exist. A gateway's 404 does not count."""
     return record.http_status == _NOT_FOUND and record.has_code("SecretNotFound")
@@ -83,8 +83,8 @@ def is_bad_value(record: FailureRecord) -> bool:
     return record.http_status == _BAD_REQUEST and record.code == "BadParameter" and "version" not in message
 
 
-def listed_of(item: Mapping[str, Any], name: str) -> SecretProperties:
-    """One entry of a page of a listing (SecretItem in the REST reference)."""
+def listed_secret(item: Mapping[str, Any], name: str) -> SecretProperties:
+    """One entry of a page of secrets (SecretItem in the REST reference); a single secret has the same fields."""
     attributes: dict[str, Any] = item.get("attributes") or {}
     return SecretProperties(
         name=name,
@@ -95,6 +95,13 @@ def listed_of(item: Mapping[str, Any], name: str) -> SecretProperties:
         expires=moment(item, "exp"),
         updated=moment(item, "updated"),
     )
+
+
+def listed_version(item: Mapping[str, Any], version: str) -> ListedVersion:
+    """One entry of a page of versions."""
+    shown, created = listed_secret(item, ""), moment(item, "created")
+    listed = ListedVersion(version, shown.tags, shown.enabled, shown.managed)
+    return listed if created is None else ListedVersion(version, shown.tags, shown.enabled, shown.managed, created)
 
 
 def moment(item: Mapping[str, Any], name: str) -> datetime | None:
@@ -113,7 +120,15 @@ def checked_text(value: object) -> str:
 
 def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may hold anything
     """The tags of a reply; empty for null. Raises TypeError if a value is not a string."""
-    result = dict(tags or {})
-    if not all(isinstance(value, str) for value in result.values()):
-        raise TypeError("the value of a tag is not a string")
-    return result
+    # Interned: thousands of cached secrets have the same names, accounts and owners.
+    return {intern(name): intern(value) for name, value in dict(tags or {}).items()}
+
+
+@lru_cache(maxsize=16)  # all replies of a second have the same
+def reply_time(text: str) -> datetime | None:
+    """The time in a Date header, in UTC; None if it has none."""
+    try:
+        parsed = parsedate_to_datetime(text)
+    except (ValueError, OverflowError):
+        return None
+    return parsed if parsed.tzinfo is not None else None

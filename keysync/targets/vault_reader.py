@@ -1,4 +1,8 @@
-"""The reading half of a Key Vault target: secrets, versions and listings, through the SDK."""
+"""The reading half of a Key Vault target: secrets, versions and listings, as JSON through the SDK's pipeline.
+
+Names of operations are those of the REST reference (learn.microsoft.com/rest/api/keyvault/secrets). The SDK's models are not
+used: making and reading them takes as much CPU time as the rest of a call, and the models of a page many times its memory.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +10,14 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
-from keysync.azure.policies import reply_date
 from keysync.azure.rate_limit import SlidingWindow
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
@@ -24,7 +27,8 @@ from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
-from keysync.targets.cache import PAGE, SecretCache, interned_time
+from keysync.targets.cache import PAGE, ListingStats, ListValidation, SecretCache, interned_time
+from keysync.targets.errors import invalid_response
 from keysync.targets.interface import (
     Absent,
     Disabled,
@@ -34,14 +38,6 @@ from keysync.targets.interface import (
     SoftDeleted,
     StoredSecret,
 )
-from keysync.targets.list_validation import ListingStats, ListValidation
-from keysync.targets.operations import (
-    GET_DELETED_SECRET,
-    GET_SECRET,
-    LIST_SECRETS,
-    LIST_VERSIONS,
-    SET_SECRET,
-)
 from keysync.targets.recent_writes import RecentWrites, SecretPath
 from keysync.targets.reply_checks import (
     SecretIds,
@@ -49,13 +45,20 @@ from keysync.targets.reply_checks import (
     checked_text,
     is_absent,
     is_denied,
-    listed_of,
+    listed_secret,
+    listed_version,
     moment,
+    reply_time,
 )
-from keysync.targets.tags import Tags
-from keysync.targets.versions import LONG_AGO, Versions, creation_time, versions_after
+from keysync.targets.versions import ListedVersion, counted_history, history_of, versions_after
 
 T = TypeVar("T")
+
+GET_SECRET: Final = Operation("key_vault", "getSecret")
+SET_SECRET: Final = Operation("key_vault", "setSecret", repeatable=False, changes=True)
+_GET_DELETED_SECRET: Final = Operation("key_vault", "getDeletedSecret")
+_LIST_SECRETS: Final = Operation("key_vault", "listSecrets")
+_LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
 
 # Key Vault's limits in 10 seconds: new versions of secrets, and all other calls
 # (learn.microsoft.com/azure/key-vault/general/service-limits).
@@ -66,12 +69,18 @@ _UNAUTHORIZED: Final = 401
 _TOO_MANY: Final = 429
 # The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
 _OF_THE_VAULT: Final = "Throttled"
-_LONGEST_HOLD: Final = _WINDOW_SECONDS
 # A read right after a write may still show the state before it.
-READ_BACKS: Final = 3
-READ_BACK_PAUSE: Final = 0.5
+_READS: Final = 3
+_READ_PAUSE: Final = 0.5
 # The secret of this name need not exist.
 PROBE: Final = "keysync-first-call"
+
+
+class Reply(NamedTuple):
+    """The JSON object of a reply, and the service's time of it; None without a Date header."""
+
+    body: Mapping[str, Any]
+    at: datetime | None
 
 
 class VaultReader:
@@ -94,12 +103,15 @@ class VaultReader:
         self._caller = caller
         self._fingerprinter = fingerprinter
         self._redactor = redactor
-        self._versions = Versions()
         self._writes = writes or RecentWrites()
         self._cache = SecretCache(verify_seconds, time.monotonic)
         self._listing_stats = ListingStats()
         self._windows = {kind: SlidingWindow(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
-        self._checked: dict[SecretPath, tuple[str | None, float]] = {}
+        # By name: the version that a listing showed as the latest one (None: no secret), and when (monotonic seconds).
+        self._listed: dict[str, tuple[str | None, float]] = {}
+        # By name: the history as of a version, for the count in the tags of the next one.
+        self._histories: dict[str, tuple[str, History]] = {}
+        self._last_reply: tuple[datetime, float] | None = None
         self._first_call_task: asyncio.Task[None] | None = None
 
     async def prime(self) -> None:
@@ -108,13 +120,11 @@ class VaultReader:
         Each call that starts before the challenge is cached costs a second request, and maybe a token request. The secret of
         the first call need not exist: a 404 shows that the vault answers. Raises CallFailed if the call fails.
         """
-        if self._first_call_task is None or (self._first_call_task.done() and self._failed(self._first_call_task)):
-            self._first_call_task = asyncio.create_task(self._first_call(), name=f"warm {self._url}")
-        await asyncio.shield(self._first_call_task)
-
-    @staticmethod
-    def _failed(task: asyncio.Task[None]) -> bool:
-        return task.cancelled() or task.exception() is not None
+        task = self._first_call_task
+        if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
+            task = self._first_call_task = asyncio.create_task(self._first_call(), name=f"warm {self._url}")
+        if not task.done():
+            await asyncio.shield(task)
 
     async def _first_call(self) -> None:
         try:
@@ -130,32 +140,43 @@ class VaultReader:
             self._first_call_task.cancel()
             await asyncio.gather(self._first_call_task, return_exceptions=True)
 
+    # One secret
+
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """The current state of `name`: a secret, absent, disabled or soft-deleted. Raises CallFailed.
 
         If the vault still shows the state before a write of this process, the result is what this process wrote.
         """
-        path, reads = self._path_of(name), 1
-        while self._writes.is_stale_read(path, observed := await self._read(name, deleted=deleted)):
-            self._cache.forget(name)
-            if reads == READ_BACKS:
-                return await self._written_or(observed, name, path)
-            reads += 1
-            await asyncio.sleep(READ_BACK_PAUSE)
-        return observed
-
-    async def _written_or(self, observed: Observation, name: str, path: SecretPath) -> Observation:
-        """What this process wrote, unless it is gone: then `observed`."""
+        path = self._path_of(name)
+        observed, stale = await self._read_past(name, partial(self._writes.is_stale_read, path), deleted=deleted)
+        if not stale:
+            return observed
         written = self._writes.last_written(path)
-        if written is None or (self._writes.was_confirmed(path) and not await self._lists(name, written.version)):
+        if written is None or (written.confirmed and not await self._lists(name, written.stored.version)):
             # The secret was purged, or restored from a backup: the written version is gone.
             self._writes.forget(path)
             return observed
-        return written
+        return written.stored
+
+    async def _read_past(
+        self, name: str, is_old: Callable[[Observation], bool], *, deleted: bool = True
+    ) -> tuple[Observation, bool]:
+        """Reads until the result is not old, at most three times; returns the last result, and whether it is old.
+
+        Raises CallFailed if a read fails.
+        """
+        reads = 1
+        while is_old(observed := await self._read(name, deleted=deleted)):
+            self._cache.forget(name)
+            if reads == _READS:
+                return observed, True
+            reads += 1
+            await asyncio.sleep(_READ_PAUSE)
+        return observed, False
 
     async def _lists(self, name: str, version: str) -> bool:
         try:
-            listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name))
+            listed, _ = await self._list_versions(name)
         except CallFailed as failure:
             return not is_absent(failure.record)
         return any(item.version == version for item in listed)
@@ -169,123 +190,133 @@ class VaultReader:
         try:
             return await self._call(GET_SECRET, lambda: self._get(name))
         except CallFailed as failure:
-            record = failure.record
-            if is_absent(record):
+            if is_absent(failure.record):
                 return await self._absent(name) if deleted else Absent()
-            if record.has_code("SecretDisabled"):
+            if failure.record.has_code("SecretDisabled"):
                 return await self._disabled(name)
             raise
 
-    async def _get(self, name: str) -> StoredSecret:
-        with reply_date() as answered:
-            secret = await self._request("GET", f"/secrets/{name}")
-        shown = listed_of(secret, name)
-        created = moment(secret, "created")
+    async def _get(self, name: str, version: str = "") -> StoredSecret:
+        """The latest version, which is cached; or the given one, which is not."""
+        secret, at = await self._request("GET", f"/secrets/{name}/{version}".rstrip("/"))
+        shown, created = listed_secret(secret, name), moment(secret, "created")
         stored = StoredSecret(
             version=self._ids.version(secret.get("id"), name),
             fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(checked_text(secret.get("value"))))),
-            tags=Tags(shown.tags),
+            tags=shown.tags,
             content_type=shown.content_type,
             managed=shown.managed,
             expires=shown.expires,
             created=created and interned_time(created),
         )
-        self._cache.keep(name, stored, shown.updated, answered())
-        return replace(stored, age=_between(created, answered()))
-
-    async def _request(self, method: str, path: str, body: dict[str, Any] | None = None) -> Mapping[str, Any]:
-        """The JSON object of a reply. Raises HttpResponseError for other statuses than 200.
-
-        The SDK's models are not used: making and reading them takes as much CPU time as the rest of the call, and the models of
-        a page many times its memory.
-        """
-        response = await self._client.send_request(HttpRequest(method, path, json=body))
-        if response.status_code != _OK:
-            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
-            raise HttpResponseError(response=response)
-        result = as_mapping(response.json())
-        if result is None:
-            raise TypeError("the reply is not a JSON object")
-        return result
+        if not version:
+            self._cache.keep(name, stored, shown.updated, at)
+        return replace(stored, age=at - created) if at is not None and created is not None else stored
 
     async def _absent(self, name: str) -> Observation:
         """Distinguishes a free name from a soft-deleted secret. An identity without that right learns it on the write."""
         try:
-            return await self._call(GET_DELETED_SECRET, lambda: self._get_deleted(name))
+            return await self._call(_GET_DELETED_SECRET, lambda: self._get_deleted(name))
         except CallFailed as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return Absent()
             raise
 
     async def _get_deleted(self, name: str) -> SoftDeleted:
-        gone = await self._client.get_deleted_secret(name)
-        self._ids.version(gone.properties.id, name)
-        level = gone.properties.recovery_level
-        purgeable = not level or "purgeable" in fold(str(level))
-        return SoftDeleted(checked_tags(gone.properties.tags), purgeable, gone.scheduled_purge_date)
+        deleted = (await self._request("GET", f"/deletedsecrets/{name}")).body
+        self._ids.version(deleted.get("id"), name)
+        attributes: dict[str, Any] = deleted.get("attributes") or {}
+        level: str | None = attributes.get("recoveryLevel")
+        purged_on: int | None = deleted.get("scheduledPurgeDate")
+        return SoftDeleted(
+            checked_tags(deleted.get("tags")),
+            purgeable=not level or "purgeable" in fold(level),
+            purged_on=None if purged_on is None else datetime.fromtimestamp(purged_on, UTC),
+        )
 
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows. No tags if the identity may not list."""
         try:
-            listed, _ = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
+            listed, _ = await self._list_versions(name, exists=True)
         except CallFailed as failure:
             if is_absent(failure.record) or is_denied(failure.record):
                 return Disabled()
             raise
         # Listings have no order and times have whole seconds, so in a tie the latest version is unknown.
-        newest = max((creation_time(item.created_on) for item in listed), default=None)
-        latest = [item for item in listed if creation_time(item.created_on) == newest and not item.enabled]
+        newest = max(item.created for item in listed)
+        latest = [item for item in listed if item.created == newest and not item.enabled]
         if len(latest) != 1:
             return Disabled()
         (disabled,) = latest
-        return Disabled(str(disabled.version), checked_tags(disabled.tags), bool(disabled.managed))
+        return Disabled(disabled.version, disabled.tags, disabled.managed)
 
-    async def history(self, name: str, latest: str) -> History:
-        """The number of versions of a secret, without a request if this process wrote `latest`. Raises CallFailed."""
-        known = self._versions.of(name, latest)
-        if known is None:
-            listed, answered = await self._call(LIST_VERSIONS, lambda: self._list_versions(name, exists=True))
-            created = [creation_time(item.created_on) for item in listed]
-            proven = not versions_after(listed, latest, answered)
-            known = self._versions.learn(name, latest, created, answered, proven=proven)
-        return known
+    # Versions and listings
 
-    async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[Any], datetime]:
+    async def history(self, name: str, stored: StoredSecret, *, at_most: History) -> History:
+        """The number of versions of a secret: from its tags, else by a listing. Raises CallFailed."""
+        counted = counted_history(stored, self._service_time())
+        if counted is not None:
+            self._histories[fold(name)] = stored.version, counted
+            if counted.versions <= at_most.versions and counted.today <= at_most.today:
+                return counted
+        began = time.monotonic()
+        listed, answered = await self._list_versions(name, exists=True)
+        history = history_of(listed, answered)
+        self._histories[fold(name)] = stored.version, history
+        if not versions_after(listed, stored.version, answered):
+            self._listed[fold(name)] = stored.version, began
+        return history
+
+    async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[ListedVersion], datetime]:
         """All versions (at least one if the secret `exists`), and the service's time of the reply.
 
         Without a Date header, that time is the latest time in the reply.
         """
-        with reply_date() as answered:
-            listed = [item async for item in self._client.list_properties_of_secret_versions(name)]
-        if exists and not listed:
-            raise TypeError("a secret without a version")
-        for item in listed:
-            self._ids.version(item.id, name)
-        return listed, answered() or max((creation_time(item.created_on) for item in listed), default=LONG_AGO)
 
-    def validate_by_listing(self, names: Collection[str]) -> ListValidation:
+        def version_of(item: Mapping[str, Any]) -> ListedVersion:
+            return listed_version(item, self._ids.version(item.get("id"), name))
+
+        pages = self._pages(_LIST_VERSIONS, f"/secrets/{name}/versions", version_of)
+        listed = [item async for page in pages for item in page]
+        if exists and not listed:
+            raise invalid_response("a secret without a version")
+        latest = max((item.created for item in listed), default=datetime.fromtimestamp(0, UTC))
+        return listed, self._service_time() or latest
+
+    def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> ListValidation:
         """Starts a listing, if it costs less than reading `names` one by one."""
-        return ListValidation(names, self._cache, self._listing_stats, self._listed_pages)
+        if since is not None:
+            names = [name for name in names if self._listed.get(fold(name), (None, since))[1] <= since]
+        return ListValidation(names, self._cache, self._listing_stats, self._listed_pages, self._on_listed)
+
+    def _on_listed(self, key: str, stored: StoredSecret, at: float) -> None:
+        self._listed[key] = stored.version, at
 
     async def listing(self) -> tuple[SecretProperties, ...]:
         """All secrets of the vault. Raises CallFailed if any page fails."""
         return tuple([listed async for page in self._listed_pages() for listed in page])
 
-    async def _listed_pages(self) -> AsyncIterator[Sequence[SecretProperties]]:
+    def _listed_pages(self) -> AsyncIterator[Sequence[SecretProperties]]:
+        return self._pages(_LIST_SECRETS, "/secrets", lambda item: listed_secret(item, self._ids.parse(item["id"])[0]))
+
+    async def _pages(
+        self, operation: Operation, path: str, parse: Callable[[Mapping[str, Any]], T]
+    ) -> AsyncIterator[Sequence[T]]:
+        async def fetch(url: str) -> tuple[Sequence[T], str | None]:
+            body, _ = await self._request("GET", url)
+            items: Any = as_list(body["value"])
+            if items is None:
+                raise TypeError("a listing without items")
+            # The client's policy checks that the link stays at this vault.
+            return [parse(item) for item in items], body.get("nextLink") or None
+
         await self.prime()
-        url: str | None = f"/secrets?maxresults={PAGE}"
+        url: str | None = f"{path}?maxresults={PAGE}"
         while url is not None:
-            page, url = await self._call(LIST_SECRETS, partial(self._page, url))
+            page, url = await self._call(operation, partial(fetch, url))
             yield page
 
-    async def _page(self, url: str) -> tuple[Sequence[SecretProperties], str | None]:
-        """One page and the link to the next."""
-        body = await self._request("GET", url)
-        items: Any = as_list(body["value"])
-        if items is None:
-            raise TypeError("a listing without secrets")
-        page = [listed_of(item, self._ids.parse(item["id"])[0]) for item in items]
-        return page, body.get("nextLink") or None  # the client's policy checks that the link stays at this vault
+    # Requests
 
     async def _call(self, operation: Operation, send: Callable[[], Awaitable[T]]) -> T:
         window = self._windows["creates" if operation is SET_SECRET else "others"]
@@ -294,9 +325,26 @@ class VaultReader:
             return await self._caller.call(operation, self._url, send)
         except CallFailed as failure:
             if failure.record.http_status == _TOO_MANY and failure.record.has_code(_OF_THE_VAULT):
-                window.block(min(failure.record.retry_after or 1.0, _LONGEST_HOLD))
+                window.block(min(failure.record.retry_after or 1.0, _WINDOW_SECONDS))
             raise
 
+    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
+        """The reply of the vault. Raises HttpResponseError for other statuses than 200, and TypeError for other JSON than an object."""
+        response = await self._client.send_request(HttpRequest(method, path, json=body))
+        at = reply_time(response.headers.get("Date", ""))
+        if at is not None:
+            self._last_reply = at, time.monotonic()
+        if response.status_code != _OK:
+            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
+            raise HttpResponseError(response=response)
+        result = as_mapping(response.json())
+        if result is None:
+            raise TypeError("the reply is not a JSON object")
+        return Reply(result, at)
 
-def _between(created: datetime | None, answered: datetime | None) -> timedelta | None:
-    return answered - created if created is not None and answered is not None else None
+    def _service_time(self) -> datetime | None:
+        """The time of the vault's own clock; None until a reply had a Date header."""
+        if self._last_reply is None:
+            return None
+        at, received = self._last_reply
+        return at + timedelta(seconds=time.monotonic() - received)

@@ -1,98 +1,85 @@
-"""Counts of versions that this process knows, so that it need not list the versions of a secret each time.
+"""How many versions a secret has: counted in a tag of the latest version, or by listing all versions.
 
-Ages are differences between times of one service, counted on by this process's monotonic clock: the wall clock of this
-machine may be wrong.
+Ages are differences between times of one service: the clock of this machine may be wrong.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
-from keysync.names import fold
-from keysync.targets.interface import History
+from keysync.targets.interface import MAX_TAGS, History, StoredSecret
 from keysync.targets.recent_writes import STALE_READ_SECONDS
 
-DAY_SECONDS: Final = 86_400.0
-LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Stands for an unknown time of creation."""
+COUNT_TAG: Final = "keysync-versions"
+"""Three parts: how many versions there are, how many of these followed one another within a day, and when this one was written.
+
+For example `12 3 2026-11-28T17:03:30Z`.
+"""
+
+_TIME: Final = "%Y-%m-%dT%H:%M:%SZ"
+_DAY: Final = timedelta(days=1)
+# Another tool may copy the tags to a version of its own. Only the version that was created at the time in its tag is counted.
+_CREATED_BEFORE: Final = timedelta(seconds=2)
+_CREATED_AFTER: Final = timedelta(seconds=5)
+# A copy within those seconds is not noticed, so the versions are listed from time to time.
+_LIST_EVERY: Final = 25
+_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
-    latest: str
-    count: int
-    created: tuple[float, ...]
-    listed: float | None
+class ListedVersion:
+    """One version in a listing. `created` is long ago if the reply does not have it."""
 
-    def history(self, now: float) -> History:
-        return History(self.count, sum(1 for at in self.created if now - at < DAY_SECONDS))
-
-
-@dataclass(slots=True)
-class Versions:
-    """Histories by secret. A history is valid while its last version is the latest. `clock` returns monotonic seconds."""
-
-    clock: Callable[[], float] = time.monotonic
-    _known: dict[str, _Known] = field(default_factory=dict[str, _Known])
-
-    def of(self, name: str, latest: str) -> History | None:
-        """The history of `name`; None if `latest` is not its last version."""
-        known = self._known.get(fold(name))
-        return known.history(self.clock()) if known is not None and known.latest == latest else None
-
-    def listed_since(self, name: str, latest: str | None, at: float) -> bool:
-        """Whether a listing since the monotonic time `at` showed `latest` as the latest version."""
-        known = self._known.get(fold(name))
-        return known is not None and known.latest == latest and known.listed is not None and known.listed >= at
-
-    def learn(
-        self, name: str, latest: str, created: Sequence[datetime], answered: datetime, *, proven: bool = True
-    ) -> History:
-        """Records a listing of all versions. `answered` is the service's time of the reply.
-
-        Without `proven`, the listing does not prove that `latest` is the latest version.
-        """
-        now = self.clock()
-        times = (now - (answered - at).total_seconds() for at in created)
-        known = _Known(
-            latest, len(created), tuple(at for at in times if now - at < DAY_SECONDS), now if proven else None
-        )
-        self._known[fold(name)] = known
-        return known.history(now)
-
-    def add(self, name: str, before: str | None, version: str) -> None:
-        """Records that version `version` follows `before`; None for a secret that did not exist."""
-        known, now = self._known.pop(fold(name), None), self.clock()
-        if before is None:
-            known = _Known("", 0, (), None)
-        elif known is None or known.latest != before:
-            return
-        recent = tuple(at for at in known.created if now - at < DAY_SECONDS)
-        self._known[fold(name)] = _Known(version, known.count + 1, (*recent, now), None)
+    version: str
+    tags: Mapping[str, str]
+    enabled: bool
+    managed: bool
+    created: datetime = _LONG_AGO
 
 
-def _recent(listed: Sequence[Any], before: str | None, answered: datetime) -> list[Any]:
-    """The versions other than `before` that are so new that a read may not show them yet."""
-    since = answered - timedelta(seconds=STALE_READ_SECONDS)
-    return [item for item in listed if item.version != before and creation_time(item.created_on) > since]
+def history_of(listed: Sequence[ListedVersion], answered: datetime) -> History:
+    """The history that a listing shows. `answered` is the service's time of the reply."""
+    return History(len(listed), sum(1 for each in listed if answered - each.created < _DAY))
 
 
-def _created_at(listed: Sequence[Any], version: str | None) -> datetime:
-    return next((creation_time(item.created_on) for item in listed if item.version == version), LONG_AGO)
+def counted_history(stored: StoredSecret, now: datetime | None) -> History | None:
+    """The history according to the tag of `stored`; None if it has to be listed. `now` is the service's time.
+
+    The number for the last 24 hours is an upper bound.
+    """
+    try:
+        versions, chain, written = stored.tags.get(COUNT_TAG, "").split()
+        history, at = History(int(versions), int(chain)), datetime.strptime(written, _TIME).replace(tzinfo=UTC)
+    except ValueError:
+        return None
+    if now is None or stored.created is None or not -_CREATED_BEFORE <= stored.created - at <= _CREATED_AFTER:
+        return None
+    if history.versions < 1 or history.today < 1 or history.versions % _LIST_EVERY == 0:
+        return None
+    return history if now - stored.created < _DAY else History(history.versions)
 
 
-def versions_after(listed: Sequence[Any], before: str | None, answered: datetime) -> list[tuple[Any, bool]]:
-    """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later."""
+def with_count(tags: Mapping[str, str], history: History | None, now: datetime | None) -> dict[str, str]:
+    """`tags` for a version that follows `history`. Without the count if it is unknown, or if there is no room for it."""
+    others = {name: value for name, value in tags.items() if name != COUNT_TAG}
+    if history is None or now is None or len(others) >= MAX_TAGS:
+        return others
+    return {**others, COUNT_TAG: f"{history.versions + 1} {history.today + 1} {now:{_TIME}}"}
+
+
+def versions_after(
+    listed: Sequence[ListedVersion], before: str | None, answered: datetime
+) -> list[tuple[ListedVersion, bool]]:
+    """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later.
+
+    Only versions that are so new that a read may not show them yet.
+    """
     if before is None:
         return [(item, True) for item in listed]
-    at = _created_at(listed, before)
-    recent = _recent(listed, before, answered)
-    return [(item, creation_time(item.created_on) > at) for item in recent if creation_time(item.created_on) >= at]
-
-
-def creation_time(moment: datetime | None) -> datetime:
-    return moment or LONG_AGO
+    at = next((item.created for item in listed if item.version == before), _LONG_AGO)
+    since = max(at, answered - timedelta(seconds=STALE_READ_SECONDS))
+    recent = [item for item in listed if item.version != before and item.created >= since]
+    return [(item, item.created > at) for item in recent]

@@ -15,15 +15,29 @@ from keysync.emulator import Emulator
 from keysync.failures import StaleRead
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.reveal import reveal
+from keysync.secret.value import SecretValue
 from keysync.sources.interface import KeySource
-from keysync.targets.interface import SecretTarget
+from keysync.targets.interface import SecretTarget, StoredSecret
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.memory import MemorySource, MemoryVault
+from tests.support.other_writers import without_count
 from tests.support.runtimes import opened
 from tests.support.settings import config_of
 
 PRIMARY = "cHJpbWFyeS1rZXktb2YtdGhlLWFjY291bnQtYWxwaGE="
 SECONDARY = "c2Vjb25kYXJ5LWtleS1vZi10aGUtYWNjb3VudC1hbHBoYQ=="
+
+
+def untagged(version: str) -> StoredSecret:
+    """A secret whose tags do not count its versions."""
+    return StoredSecret(version, Fingerprinter().of(SecretValue(PRIMARY)), {})
+
+
+def uncounted(
+    versions: Sequence[tuple[str, Mapping[str, str], str | None]],
+) -> Sequence[tuple[str, Mapping[str, str], str | None]]:
+    """Versions as in `Side.versions`, without the count in their tags."""
+    return [(value, without_count(tags), content_type) for value, tags, content_type in versions]
 
 
 class Side(Protocol):

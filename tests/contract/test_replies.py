@@ -13,8 +13,8 @@ from keysync.emulator import Fault
 from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, Metadata, SoftDeleted, StoredSecret
-from tests.contract.conftest import PRIMARY, BehindTheSdks
+from keysync.targets.interface import Absent, Disabled, History, Metadata, SoftDeleted, StoredSecret
+from tests.contract.conftest import PRIMARY, BehindTheSdks, untagged
 
 NAME = "alpha-primary-key"
 OTHER = "beta-primary-key"
@@ -26,6 +26,11 @@ KELVIN = "\u212a"
 def vault_of(side: BehindTheSdks) -> Any:
     """The target, with the methods of the real one."""
     return side.target
+
+
+async def listed_history(vault: Any, latest: str) -> History:
+    """The history of a secret without the count in its tags."""
+    return await vault.history(NAME, untagged(latest), at_most=History(0))
 
 
 def secret(identity: object, **more: object) -> str:
@@ -148,7 +153,7 @@ async def test_versions_of_another_secret_are_not_counted(azure_side: BehindTheS
     base = azure_side.azure.endpoints.vaults["main"]
     item = {"id": f"{base}/secrets/{OTHER}/{VERSION}", "attributes": {"created": 1}}
     lie(azure_side, "listVersions", json.dumps({"value": [item]}))
-    assert (await failure(azure_side.target.history(NAME, latest))).record.kind == "invalid_response"
+    assert (await failure(listed_history(azure_side.target, latest))).record.kind == "invalid_response"
 
 
 @pytest.mark.parametrize(
@@ -298,7 +303,7 @@ CALLS = [
     ("getSecret", lambda vault: vault.read(NAME)),
     ("getDeletedSecret", lambda vault: vault.read(NAME)),
     ("listSecrets", lambda vault: vault.listing()),
-    ("listVersions", lambda vault: vault.history(NAME, VERSION)),
+    ("listVersions", lambda vault: listed_history(vault, VERSION)),
     ("updateSecret", lambda vault: vault.patch(NAME, VERSION, MARKED)),
 ]
 

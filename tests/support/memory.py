@@ -113,7 +113,7 @@ class MemoryVault:
     async def probe_write(self) -> None:
         """No-op: this identity may write."""
 
-    def validate_by_listing(self, names: Collection[str]) -> CacheValidation:  # the protocol's signature
+    def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> CacheValidation:
         """Confirms nothing."""
         return NoCacheValidation()
 
@@ -135,10 +135,10 @@ class MemoryVault:
             current.id, fingerprint, current.tags, current.content_type, current.managed, current.expires
         )
 
-    async def history(self, name: str, latest: str) -> History:
+    async def history(self, name: str, stored: StoredSecret, *, at_most: History) -> History:
         """All versions with their times."""
         await asyncio.sleep(0)
-        assert self.latest(name).id == latest
+        assert self.latest(name).id == stored.version
         versions = self.history_of[name]
         since = self._clock() - timedelta(days=1)
         return History(len(versions), sum(1 for version in versions if version.created and version.created > since))

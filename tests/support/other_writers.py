@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from azure.identity import ClientSecretCredential
 from azure.keyvault.secrets import SecretClient
 
 from keysync.emulator import Emulator, Fault
+from keysync.targets.versions import COUNT_TAG
 from tests.support.azure import GROUP, SUBSCRIPTION, RunningAzure
 
 DAY: Final = 86_400
@@ -25,6 +26,11 @@ def marks(account: str, key: str = "primary", owner: str | None = None) -> dict[
     """The tags of keysync's secret for a key of an account."""
     tags = {"managed-by": "keysync", "keysync-source": arm_id(account), "keysync-key": key}
     return tags if owner is None else {**tags, "keysync-owner": owner}
+
+
+def without_count(tags: Mapping[str, str]) -> dict[str, str]:
+    """`tags` without the count of versions, which is another one in each version."""
+    return {name: value for name, value in tags.items() if name != COUNT_TAG}
 
 
 def secret(account: str, key: str = "primary", **more: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from tests.support.other_writers import (
     marks,
     remove_account,
     secret,
+    without_count,
     write_after_each_write,
 )
 from tests.support.runs import key
@@ -314,7 +315,7 @@ def test_metadata_is_patched_and_kept_by_a_new_value(make_quick_world: MakeWorld
     assert (count(world, "setSecret"), count(world, "updateSecret")) == (0, 1)
     (version,) = world.versions("main", "alpha-primary-key")
     assert item(ran)["version"] == version.version
-    assert version.tags == {**tags, "cost-center": "4711"}
+    assert without_count(version.tags) == {**tags, "cost-center": "4711"}
     assert version.content_type == "text/x-key"
     ninety_days = (datetime.now(UTC) + timedelta(days=90)).timestamp()
     assert abs(version.expires - ninety_days) < DAY
@@ -323,7 +324,7 @@ def test_metadata_is_patched_and_kept_by_a_new_value(make_quick_world: MakeWorld
     assert world.sync().outcomes() == {NAME: "updated"}
     new = world.versions("main", "alpha-primary-key")[-1]
     assert new.value == world.running.do(lambda azure: azure.state.keys("alpha"))[0]
-    assert (new.tags, new.content_type) == (version.tags, "text/x-key")
+    assert (without_count(new.tags), new.content_type) == (without_count(version.tags), "text/x-key")
     assert abs(new.expires - ninety_days) < DAY
 
 

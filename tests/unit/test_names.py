@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from keysync.names import fold
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.value import SecretValue
 from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import pattern_of
 from keysync.sources.shard import Shard
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags
-from keysync.targets.cache import name_key
+from keysync.targets.cache import SecretCache
+from keysync.targets.interface import StoredSecret
 from tests.support.runs import GROUP, ref
 
 KELVIN = "\u212a"  # its lower case is the letter k
@@ -54,8 +58,12 @@ def test_lookalike_tag_does_not_mark_a_secret_as_managed() -> None:
 
 def test_lookalike_secret_names_are_cached_separately() -> None:
     """Names that differ only in the case of A to Z share one entry."""
-    assert name_key("Kiwi-Key") == name_key("kiwi-key")
-    assert name_key(f"{KELVIN}iwi-key") != name_key("kiwi-key")
+    cache, moment = SecretCache(60.0, lambda: 0.0), datetime(2026, 1, 1, tzinfo=UTC)
+    cache.keep(
+        "Kiwi-Key", StoredSecret("v1", Fingerprinter().of(SecretValue("x")), {}), moment, moment + timedelta(seconds=9)
+    )
+    assert cache.last_read("kiwi-key") is not None
+    assert cache.last_read(f"{KELVIN}iwi-key") is None
 
 
 def test_shard_of_an_account_ignores_the_case_of_its_id() -> None:

@@ -15,10 +15,9 @@ from hypothesis import strategies as st
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
-from keysync.targets import list_validation
-from keysync.targets.cache import PAGE, SecretCache, max_pages
+from keysync.targets import cache as cache_module
+from keysync.targets.cache import PAGE, ListingStats, ListValidation, SecretCache, max_pages
 from keysync.targets.interface import SecretProperties, StoredSecret
-from keysync.targets.list_validation import ListingStats, ListValidation
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 TAGS = {"managed-by": "keysync"}
@@ -146,7 +145,7 @@ def fleet(count: int) -> tuple[SecretCache, list[SecretProperties]]:
 def validation_of(
     cache: SecretCache, vault: Vault, names: Sequence[str], pages: ListingStats | None = None
 ) -> ListValidation:
-    return ListValidation(names, cache, pages or ListingStats(), vault.fetch, Clock())
+    return ListValidation(names, cache, pages or ListingStats(), vault.fetch)
 
 
 async def test_a_listing_saves_the_reads_of_unchanged_secrets():
@@ -248,7 +247,7 @@ async def test_a_failed_listing_wakes_all_waiting_callers():
 
 async def test_a_hung_listing_is_stopped_for_all_callers(monkeypatch: pytest.MonkeyPatch):
     """Also for two callers with one name. The next run does not list."""
-    monkeypatch.setattr(list_validation, "_MIN_WAIT", 0.01)
+    monkeypatch.setattr(cache_module, "_MIN_WAIT", 0.01)
     cache, listed = fleet(6)
     vault, pages = Vault(listed), ListingStats()
     pages.seconds = 0.0

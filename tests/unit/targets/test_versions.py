@@ -1,132 +1,102 @@
-"""The known history of a secret is valid only while its last version is the latest one."""
+"""The number of versions is known from a tag only while the tag belongs to the version that has it."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from keysync.targets.interface import History
-from keysync.targets.versions import Versions
+from keysync.secret.fingerprint import Fingerprinter
+from keysync.secret.value import SecretValue
+from keysync.targets.interface import History, StoredSecret
+from keysync.targets.versions import COUNT_TAG, ListedVersion, counted_history, history_of, with_count
 
-SERVICE = datetime(2019, 1, 1, tzinfo=UTC)
-"""The service's clock, which is years behind: only differences count."""
+WRITTEN = datetime(2019, 1, 1, tzinfo=UTC)
+"""By the service's clock, which is years behind: only differences count."""
 DAY = timedelta(days=1)
+PRINT = Fingerprinter().of(SecretValue("x"))
 
 
-class Clock:
-    """A monotonic clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+def stored(tag: str | None, created: datetime | None = WRITTEN) -> StoredSecret:
+    return StoredSecret("v1", PRINT, {} if tag is None else {COUNT_TAG: tag}, created=created)
 
 
-def versions() -> tuple[Versions, Clock]:
-    clock = Clock()
-    return Versions(clock), clock
+def counted(tag: str | None, created: datetime | None = WRITTEN, age: timedelta = timedelta()) -> History | None:
+    return counted_history(stored(tag, created), (created or WRITTEN) + age)
 
 
-def test_no_history_is_known_at_first() -> None:
-    """A secret that this process neither listed nor wrote has no known history."""
-    assert versions()[0].of("a", "v1") is None
+def test_a_tag_counts_versions() -> None:
+    """All versions, and for a day those that followed one another."""
+    tag = with_count({}, History(11, 2), WRITTEN)[COUNT_TAG]
+    assert tag == "12 3 2019-01-01T00:00:00Z"
+    assert counted(tag) == History(12, 3)
+    assert counted(tag, age=DAY - timedelta(seconds=1)) == History(12, 3)
+    assert counted(tag, age=DAY) == History(12, 0)
 
 
-def test_a_known_history_is_valid_for_its_last_version_only() -> None:
-    """After another version it must be listed again."""
-    known, _ = versions()
-    known.learn("a", "v2", [SERVICE - DAY * 9, SERVICE], SERVICE)
-    assert known.of("a", "v2") == History(2, 1)
-    assert known.of("A", "v2") == History(2, 1)
-    assert known.of("a", "v3") is None
-    assert known.of("b", "v2") is None
+@pytest.mark.parametrize(
+    "tag", [None, "", "x", "12", "12 3", "12 x 2019-01-01T00:00:00Z", "0 1 2019-01-01T00:00:00Z",
+            "1 0 2019-01-01T00:00:00Z", "1 1 2019-01-01T00:00:00", "1 1 0001-01-01T00:00:00+14:00", "1 1 yesterday",
+            "9" * 250],
+)  # fmt: skip
+def test_without_a_valid_tag_the_versions_are_listed(tag: str | None) -> None:
+    """Also for a secret that an older keysync wrote."""
+    assert counted(tag) is None
 
 
-def test_a_write_extends_the_known_history() -> None:
-    """A write of this process adds one version, created now. It needs no listing."""
-    known, clock = versions()
-    known.learn("a", "v2", [SERVICE - DAY * 9, SERVICE], SERVICE)
-    clock.now += 3600
-    known.add("a", "v2", "v3")
-    assert known.of("a", "v3") == History(3, 2)
-    assert known.of("a", "v2") is None
+@pytest.mark.parametrize(("seconds", "valid"), [(-3, False), (-2, True), (0, True), (5, True), (6, False)])
+def test_a_copied_tag_does_not_count(seconds: int, valid: bool) -> None:
+    """Another tool that keeps the tags writes its version at another time than the one in the tag."""
+    tag = with_count({}, History(11, 2), WRITTEN)[COUNT_TAG]
+    assert (counted(tag, WRITTEN + timedelta(seconds=seconds)) is not None) == valid
 
 
-def test_a_new_secret_has_one_version() -> None:
-    """A secret that did not exist before needs no listing either."""
-    known, _ = versions()
-    known.add("a", None, "v1")
-    assert known.of("a", "v1") == History(1, 1)
+def test_without_the_services_time_nothing_is_counted() -> None:
+    """The age of the version is not known then, and the next version has no count."""
+    tag = with_count({}, History(11, 2), WRITTEN)[COUNT_TAG]
+    assert counted_history(stored(tag), None) is None
+    assert counted_history(stored(tag, None), WRITTEN) is None
+    assert with_count({COUNT_TAG: tag, "a": "b"}, History(1), None) == {"a": "b"}
 
 
-def test_a_write_after_another_writers_version_leaves_no_known_history() -> None:
-    """If the previous version is not the known one, the number is not guessed."""
-    known, _ = versions()
-    known.learn("a", "v2", [SERVICE, SERVICE], SERVICE)
-    known.add("a", "v3", "v4")
-    assert known.of("a", "v4") is None
-    assert known.of("a", "v2") is None
+def test_every_25th_version_is_listed() -> None:
+    """A version that was copied within the seconds in which a tag counts is found then."""
+    assert counted(with_count({}, History(24, 1), WRITTEN)[COUNT_TAG]) is None
+    assert counted(with_count({}, History(25, 1), WRITTEN)[COUNT_TAG]) == History(26, 2)
 
 
-def test_a_recreated_secret_starts_over() -> None:
-    """A deleted and purged secret leaves no history for the next one with its name."""
-    known, _ = versions()
-    known.learn("a", "v450", [SERVICE] * 450, SERVICE)
-    known.add("a", None, "w1")
-    assert known.of("a", "w1") == History(1, 1)
+def test_other_tags_have_priority() -> None:
+    """With 15 other tags there is no room for the count; an outdated count is never kept."""
+    others = {f"tag-{number}": "x" for number in range(15)}
+    assert with_count(others, History(1), WRITTEN) == others
+    assert with_count({COUNT_TAG: "1 1 2019-01-01T00:00:00Z", "a": "b"}, None, WRITTEN) == {"a": "b"}
+    fourteen = dict(list(others.items())[1:])
+    assert with_count({**fourteen, COUNT_TAG: "old"}, History(1), WRITTEN) == {
+        **fourteen,
+        COUNT_TAG: "2 1 2019-01-01T00:00:00Z",
+    }
 
 
-def test_versions_older_than_a_day_do_not_count_as_recent() -> None:
+def test_a_listing_counts_versions_of_a_day() -> None:
     """After exactly 24 hours a version counts as a version only."""
-    known, clock = versions()
-    known.add("a", None, "v1")
-    clock.now += 86_399
-    assert known.of("a", "v1") == History(1, 1)
-    clock.now += 1
-    assert known.of("a", "v1") == History(1, 0)
-    assert known.learn("b", "v1", [SERVICE - DAY, SERVICE - DAY + timedelta(seconds=1)], SERVICE) == History(2, 1)
+    listed = [ListedVersion(str(age), {}, True, False, WRITTEN - age) for age in (DAY, DAY - timedelta(seconds=1))]
+    assert history_of(listed, WRITTEN) == History(2, 1)
 
 
-def test_a_recent_listing_proves_the_latest_version() -> None:
-    """A write needs no other listing if a recent one showed the same latest version."""
-    known, clock = versions()
-    known.learn("a", "v2", [SERVICE], SERVICE)
-    assert known.listed_since("a", "v2", clock.now)
-    assert not known.listed_since("a", "v2", clock.now + 1)
-    assert not known.listed_since("a", "v3", clock.now)
-    known.add("a", "v2", "v3")
-    assert not known.listed_since("a", "v3", clock.now)
-
-
-STEPS = st.lists(st.tuples(st.sampled_from(["ours", "theirs", "look"]), st.integers(0, 30 * 60)), max_size=30)
-
-
-@given(STEPS)
-def test_a_known_history_equals_a_listing(steps: list[tuple[str, int]]) -> None:
-    """For any writers in any order, a history known without a listing is what a listing would show."""
-    known, clock = versions()
-    made: list[float] = []
-
-    def listed() -> History:
-        return History(len(made), sum(clock.now - each < DAY.total_seconds() for each in made))
-
-    for step, minutes in steps:
-        clock.now += minutes * 60
-        latest = f"v{len(made)}" if made else None
-        if step == "look" and latest is not None:
-            known.learn(
-                "a",
-                latest,
-                [SERVICE + timedelta(seconds=each) for each in made],
-                SERVICE + timedelta(seconds=clock.now),
-            )
-        elif step != "look":
-            made.append(clock.now)
-            if step == "ours":
-                known.add("a", latest, f"v{len(made)}")
-        found = known.of("a", f"v{len(made)}")
-        assert found in (None, listed())
-        assert found is not None or step != "look" or not made
+@given(st.lists(st.tuples(st.sampled_from(["ours", "copied"]), st.integers(10, 172_800)), min_size=1, max_size=60))
+def test_a_counted_history_is_never_too_low(steps: list[tuple[str, int]]) -> None:
+    """For any writers: all versions are counted, and of those of a day none is missing."""
+    now, made, latest = WRITTEN, list[datetime](), stored(None)
+    for writer, seconds in steps:
+        now += timedelta(seconds=seconds)
+        listed = history_of([ListedVersion("", {}, True, False, created) for created in made], now)
+        known = counted_history(latest, now) if made else None
+        if known is not None:
+            assert known.versions == listed.versions
+            assert known.today >= listed.today
+        tags = latest.tags if writer == "copied" else with_count(latest.tags, known or listed, now)
+        latest = replace(latest, tags=tags, created=now)
+        made.append(now)
