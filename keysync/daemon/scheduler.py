@@ -132,9 +132,11 @@ class Scheduler(Generic[T]):
         """Has APScheduler compare its fire times with the wall clock. Called every `check_seconds`."""
         loop = asyncio.get_running_loop()
         self._timer = loop.call_later(self._check_seconds, self.check)
-        (wall, monotonic), self._checked = self._checked, (utc_now(), loop.time())
-        now = self._checked[0]
+        now, (wall, monotonic) = utc_now(), self._checked
         back = wall + timedelta(seconds=loop.time() - monotonic) - now
+        enough = min((_CORRECTION, *(schedule.every for schedule in self._groups if schedule.every)))
+        if not timedelta(0) < back < enough:
+            self._checked = (now, loop.time())  # else the time of the last check stays: small steps back add up
         for job in self._scheduler.get_jobs():
             schedule: Schedule = job.args[0]
             if back >= min(_CORRECTION, schedule.every or _CORRECTION):
@@ -167,7 +169,7 @@ class Scheduler(Generic[T]):
         self._fired |= dict.fromkeys(schedules)
 
     def _notify(self) -> None:
-        fired, self._fired = [schedule for schedule in self._fired if schedule in self._groups], {}
+        fired, self._fired = [schedule for schedule in self._groups if schedule in self._fired], {}
         now = utc_now()
         late = max(
             (now - self._expected[schedule] for schedule in fired if schedule in self._expected), default=timedelta(0)
