@@ -18,7 +18,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync.azure.clouds import Endpoints
-from keysync.azure.policies import ListPagePolicy, ReplyPolicy, SingleVaultPolicy
+from keysync.azure.policies import HostPolicy, ReplyPolicy, ResourceManagerPolicy
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 
@@ -70,7 +70,7 @@ class Clients:
                 credential_scopes=[scope],
                 transport=self.transport,
                 policies=[
-                    ListPagePolicy(self.endpoints.resource_manager),
+                    ResourceManagerPolicy(self.endpoints.resource_manager),
                     _ResourceManagerAuthentication(credential, scope),
                     *_last_policies(credential),
                 ],
@@ -89,7 +89,7 @@ class Clients:
             credential,  # type: ignore[arg-type]  # as above
             transport=self.transport,
             policies=[
-                SingleVaultPolicy(url),
+                HostPolicy(url, "the vault"),
                 AsyncChallengeAuthPolicy(credential, verify_challenge_resource=verify_challenge),
                 *_last_policies(credential),
             ],

@@ -25,28 +25,17 @@ class Endpoints:
 
 
 _CLOUDS: Final = {
-    "public": Endpoints(
-        "https://login.microsoftonline.com",
-        "https://management.azure.com",
-        "https://management.azure.com/.default",
-    ),
-    "usgovernment": Endpoints(
-        "https://login.microsoftonline.us",
-        "https://management.usgovcloudapi.net",
-        "https://management.core.usgovcloudapi.net/.default",
-    ),
-    "china": Endpoints(
-        "https://login.chinacloudapi.cn",
-        "https://management.chinacloudapi.cn",
-        "https://management.chinacloudapi.cn/.default",
-    ),
+    "public": ("login.microsoftonline.com", "management.azure.com", "management.azure.com"),
+    "usgovernment": ("login.microsoftonline.us", "management.usgovcloudapi.net", "management.core.usgovcloudapi.net"),
+    "china": ("login.chinacloudapi.cn", "management.chinacloudapi.cn", "management.chinacloudapi.cn"),
 }
 
 
 def endpoints_of(cloud: Cloud) -> Endpoints:
     """The endpoints of a named cloud, or those in the configuration's mapping."""
     if not isinstance(cloud, CloudMapping):
-        return _CLOUDS[cloud]
+        authority, resource_manager, scope = _CLOUDS[cloud]
+        return Endpoints(f"https://{authority}", f"https://{resource_manager}", f"https://{scope}/.default")
     resource_manager = cloud.resource_manager.rstrip("/")
     return Endpoints(
         authority=cloud.authority.rstrip("/"),

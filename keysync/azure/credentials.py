@@ -91,7 +91,7 @@ class Credentials:
     def _builder(self, credential: credentials.Credential) -> tuple[Callable[[], Any], datetime | None]:
         """A function that makes the SDK's credential each time it is called, and the expiry of its certificate.
 
-        The expiry is None for other types, where it is unknown or irrelevant. Lambdas, as a `partial` prints its arguments.
+        The expiry is None for other types: unknown or irrelevant. Lambdas, as a `partial` prints its arguments.
         """
         transport: dict[str, Any] = {"transport": self._transport, "retry_total": 0}
         options: dict[str, Any] = {

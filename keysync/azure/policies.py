@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -33,25 +32,28 @@ _LIST_PATH: Final = "/providers/microsoft.batch/batchaccounts"
 _UNAUTHORIZED: Final = 401
 
 
-class _HostPolicy(AsyncHTTPPolicy[Any, Any]):
-    """The first policy: sends requests only to one service, and adds the headers that identify keysync and the request.
+class HostPolicy(AsyncHTTPPolicy[Any, Any]):
+    """The first policy: only the `service` at `url` gets the token. Adds the headers that identify keysync and the request.
 
     It does the work of several policies of azure-core, each of which costs 10 to 40 µs a request.
     """
 
-    def __init__(self, url: str, service: str) -> None:
+    def __init__(self, url: str, service: str, *, subdomains: bool = False) -> None:
         super().__init__()
         self._prefix = url.rstrip("/") + "/"
         self._service = service
+        self._origin = _origin(url)
+        self._suffix = f".{self._origin[1]}" if subdomains else None
         self._user_agent = UserAgentPolicy(base_user_agent=f"keysync/{__version__}").user_agent
-
-    @abstractmethod
-    def is_same(self, url: str) -> bool:
-        """Whether a URL with another spelling than the configured one leads to the service."""
 
     def check(self, url: str) -> None:
         """Raises CallFailed for a URL of another host, port or scheme."""
-        if not url.startswith(self._prefix) and not self.is_same(url):
+        if url.startswith(self._prefix):
+            return
+        scheme, host, port = _origin(url)
+        if self._suffix is not None and host.endswith(self._suffix):
+            host = self._origin[1]
+        if (scheme, host, port) != self._origin:
             message = (
                 f"a link to the next page leads to {urlsplit(url).hostname}, which is not {self._service}: not followed"
             )
@@ -66,32 +68,16 @@ class _HostPolicy(AsyncHTTPPolicy[Any, Any]):
         return await self.next.send(request)
 
 
-class SingleVaultPolicy(_HostPolicy):
-    """Only the vault at `url` gets the token."""
-
-    def __init__(self, url: str) -> None:
-        super().__init__(url, "the vault")
-        self._origin = _origin(url)
-
-    def is_same(self, url: str) -> bool:
-        return _origin(url) == self._origin
-
-
-class ListPagePolicy(_HostPolicy):
-    """Only Resource Manager gets the token. Checks the pages of a list of accounts.
+class ResourceManagerPolicy(HostPolicy):
+    """The first policy for Resource Manager. Also checks the pages of a list of accounts.
 
     The SDK follows a `nextLink` to any host, with the token. It takes a reply without `value` for an empty list, so that all
     accounts would seem to be gone.
     """
 
-    def __init__(self, resource_manager: str) -> None:
-        super().__init__(resource_manager, "Resource Manager")
-        _, self._host, self._port = _origin(resource_manager)
-
-    def is_same(self, url: str) -> bool:
-        scheme, host, port = _origin(url)
+    def __init__(self, url: str) -> None:
         # A region's Resource Manager links to its own host.
-        return scheme == "https" and port == self._port and (host == self._host or host.endswith(f".{self._host}"))
+        super().__init__(url, "Resource Manager", subdomains=True)
 
     async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
         """Also raises DecodeError for a list of accounts without `value`, and the parser's exceptions for invalid JSON."""

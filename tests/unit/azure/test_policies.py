@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.azure.policies import ListPagePolicy, SingleVaultPolicy
+from keysync.azure.policies import HostPolicy, ResourceManagerPolicy
 from keysync.failures import CallFailed
 
 
@@ -19,7 +19,7 @@ from keysync.failures import CallFailed
 )
 def test_requests_to_resource_manager_and_its_regions_are_sent(url: str) -> None:
     """In any spelling of the URL."""
-    ListPagePolicy("https://management.azure.com").check(url)
+    ResourceManagerPolicy("https://management.azure.com").check(url)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_requests_to_resource_manager_and_its_regions_are_sent(url: str) -> None
 def test_only_resource_manager_gets_the_token(url: str) -> None:
     """A request to another host, port or scheme is not sent."""
     with pytest.raises(CallFailed, match="not followed") as caught:
-        ListPagePolicy("https://management.azure.com").check(url)
+        ResourceManagerPolicy("https://management.azure.com").check(url)
     assert caught.value.record.kind == "invalid_response"
 
 
@@ -47,7 +47,7 @@ VAULT = "https://kv-render.vault.azure.net"
 @pytest.mark.parametrize("url", [f"{VAULT}/secrets", "https://KV-RENDER.vault.azure.net:443/secrets", VAULT])
 def test_requests_to_the_vault_are_sent(url: str) -> None:
     """In any spelling of its URL."""
-    SingleVaultPolicy(VAULT).check(url)
+    HostPolicy(VAULT, "the vault").check(url)
 
 
 @pytest.mark.parametrize(
@@ -64,4 +64,4 @@ def test_requests_to_the_vault_are_sent(url: str) -> None:
 def test_only_the_vault_gets_the_token(url: str) -> None:
     """A request to another vault, port or scheme is not sent."""
     with pytest.raises(CallFailed, match="not the vault: not followed"):
-        SingleVaultPolicy(VAULT).check(url)
+        HostPolicy(VAULT, "the vault").check(url)
