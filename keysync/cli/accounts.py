@@ -19,8 +19,7 @@ from keysync.names import natural
 from keysync.report.console import Console, Span, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Inventory
-from keysync.sources.list_scopes import Problem
+from keysync.sources.discovery import Inventory, Problem
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Shared
 

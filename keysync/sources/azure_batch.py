@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
 from azure.mgmt.batch.aio import BatchManagementClient
@@ -35,6 +35,7 @@ AccessKey: TypeAlias = tuple[str, Credential | None]
 """Subscription and credential of an account."""
 
 
+@dataclass(frozen=True, slots=True)
 class BatchAccount:
     """One configured account, as a `KeySource`.
 
@@ -42,24 +43,12 @@ class BatchAccount:
     mode. Every read of an account updates it.
     """
 
-    __slots__ = ("_account", "_caller", "_client", "_fingerprinter", "_keyless", "_redactor")
-
-    def __init__(
-        self,
-        account: Account,
-        client: BatchManagementClient,
-        caller: Caller,
-        *,
-        fingerprinter: Fingerprinter,
-        redactor: Redactor,
-        keyless: set[str] | None = None,
-    ) -> None:
-        self._account = account
-        self._client = client
-        self._caller = caller
-        self._fingerprinter = fingerprinter
-        self._redactor = redactor
-        self._keyless = set[str]() if keyless is None else keyless
+    account: Account
+    client: BatchManagementClient
+    caller: Caller
+    fingerprinter: Fingerprinter
+    redactor: Redactor
+    keyless: set[str] = field(default_factory=set[str])
 
     @property
     def key_names(self) -> tuple[KeyName, ...]:
@@ -73,13 +62,13 @@ class BatchAccount:
         listKeys for that case is not documented, so the account is read to find out.
         """
         try:
-            keys = await self._caller.call(LIST_KEYS, self._account.resource_id, self._list_keys)
+            keys = await self.caller.call(LIST_KEYS, self.account.resource_id, self._list_keys)
         except CallFailed as failure:
             if _may_be_keyless(failure.record) and await self._is_keyless(unknown=False):
                 raise self._disabled(failure.record) from failure
             raise
         # listKeys may return keys that the data plane rejects. `keyless` may be out of date, so the account is read.
-        if self._account.key in self._keyless and await self._is_keyless(unknown=True):
+        if self.account.key in self.keyless and await self._is_keyless(unknown=True):
             raise self._disabled()
         return keys
 
@@ -89,16 +78,16 @@ class BatchAccount:
             raise self._disabled()
 
     async def _list_keys(self) -> AccountKeys:
-        reply = await self._client.batch_account.get_keys(self._account.resource_group, self._account.name)
+        reply = await self.client.batch_account.get_keys(self.account.resource_group, self.account.name)
         texts: dict[KeyName, object] = {"primary": reply.primary, "secondary": reply.secondary}
         keys = {
-            name: self._redactor.remember(SecretValue(text)) for name, text in texts.items() if isinstance(text, str)
+            name: self.redactor.remember(SecretValue(text)) for name, text in texts.items() if isinstance(text, str)
         }
-        if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self._account.name):
-            reason = f"the reply to listKeys for {self._account.name} names another account or none: not written"
+        if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self.account.name):
+            reason = f"the reply to listKeys for {self.account.name} names another account or none: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
         values = {name: value for name, value in keys.items() if value.is_base64_key()}
-        if len(values) > len({self._fingerprinter.of(value) for value in values.values()}):
+        if len(values) > len({self.fingerprinter.of(value) for value in values.values()}):
             # The keys of an account always differ, so such a reply is not trusted.
             reason = "primary and secondary are equal in the service's reply: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
@@ -113,26 +102,26 @@ class BatchAccount:
             return unknown
 
     async def _allows_shared_key(self) -> bool:
-        allowed = await self._caller.call(GET_ACCOUNT, self._account.resource_id, self._get_account)
+        allowed = await self.caller.call(GET_ACCOUNT, self.account.resource_id, self._get_account)
         if allowed:
-            self._keyless.discard(self._account.key)
+            self.keyless.discard(self.account.key)
         else:
-            self._keyless.add(self._account.key)
+            self.keyless.add(self.account.key)
         return allowed
 
     async def _get_account(self) -> bool:
-        reply = await self._client.batch_account.get(self._account.resource_group, self._account.name)
+        reply = await self.client.batch_account.get(self.account.resource_group, self.account.name)
         modes, pool_mode = reply.allowed_authentication_modes, reply.pool_allocation_mode
         account = ListedAccount.of(reply.id, None, modes, pool_mode, None)
-        if account.id.key != self._account.key:
-            raise invalid_response(f"the reply is not about {self._account.resource_id}: not used")
+        if account.id.key != self.account.key:
+            raise invalid_response(f"the reply is not about {self.account.resource_id}: not used")
         return account.why_keyless is None
 
     def _disabled(self, record: FailureRecord | None = None) -> CallFailed:
         """The failure of an account without usable keys. `record`: of the call that failed because of that."""
         summary = "the account does not allow SharedKey, or its pools are in UserSubscription mode"
         record = record or FailureRecord(kind="shared_key_disabled", summary=summary)
-        return CallFailed(with_hint(replace(record, kind="shared_key_disabled"), self._account.resource_id))
+        return CallFailed(with_hint(replace(record, kind="shared_key_disabled"), self.account.resource_id))
 
 
 def _may_be_keyless(record: FailureRecord) -> bool:
@@ -147,32 +136,28 @@ def _may_be_keyless(record: FailureRecord) -> bool:
     return not record.has_code("AuthorizationFailed", "ScopeLocked")
 
 
+@dataclass(slots=True)
 class BatchSources:
     """Creates the `KeySource` of each covered account. Accounts with the same subscription and credential share a client.
 
     `open_access` opens the client of a subscription and credential; it may raise UsageError. `keyless` is as in `BatchAccount`.
     """
 
-    key_names = KEY_NAMES
+    open_access: Callable[[str, Credential | None], Awaitable[BatchAccess]]
+    fingerprinter: Fingerprinter
+    redactor: Redactor
+    keyless: set[str]
+    accesses: Mapping[AccessKey, BatchAccess] = field(default_factory=dict[AccessKey, BatchAccess])
 
-    def __init__(
-        self,
-        open_access: Callable[[str, Credential | None], Awaitable[BatchAccess]],
-        *,
-        fingerprinter: Fingerprinter,
-        redactor: Redactor,
-        keyless: set[str],
-    ) -> None:
-        self._open_access = open_access
-        self._fingerprinter = fingerprinter
-        self._redactor = redactor
-        self._keyless = keyless
-        self.accesses: dict[AccessKey, BatchAccess] = {}
+    @property
+    def key_names(self) -> tuple[KeyName, ...]:
+        """The keys of a Batch account."""
+        return KEY_NAMES
 
     async def cover(self, accounts: Iterable[Account]) -> None:
         """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""
         keys = dict.fromkeys((account.subscription_id, account.credential) for account in accounts)
-        self.accesses = {key: self.accesses.get(key) or await self._open_access(*key) for key in keys}
+        self.accesses = {key: self.accesses.get(key) or await self.open_access(*key) for key in keys}
 
     def snapshot(self) -> Callable[[Account], BatchAccount]:
         """A function from a covered account to its source. Later calls of `cover` do not change it."""
@@ -181,13 +166,6 @@ class BatchSources:
         def source_of(account: Account) -> BatchAccount:
             # Created on demand: thousands of sources would take more memory than the rest of a run.
             client, caller = accesses[account.subscription_id, account.credential]
-            return BatchAccount(
-                account,
-                client,
-                caller,
-                fingerprinter=self._fingerprinter,
-                redactor=self._redactor,
-                keyless=self._keyless,
-            )
+            return BatchAccount(account, client, caller, self.fingerprinter, self.redactor, self.keyless)
 
         return source_of

@@ -6,7 +6,7 @@ Accounts under `accounts` are checked for conflicts with the configuration (`con
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from collections.abc import Collection, Container, Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -79,26 +79,12 @@ class Conflicts:
         return f"{reason}Give this account other names, in an entry of its own"
 
 
-class OtherShardSecrets:
-    """The secrets of other shards' accounts."""
-
-    def __init__(self, accounts: Iterable[SecretKeys] = ()) -> None:
-        self._secrets = frozenset(secret for secrets in accounts for secret in secrets)
-
-    def contains(self, url: str, secret: str) -> bool:
-        """Whether another shard writes `secret` to the vault at `url`."""
-        return secret_key(url, secret) in self._secrets
-
-    def union(self, url: str, names: Container[str]) -> Container[str]:
-        """`names`, together with the secrets that other shards write to the vault at `url`."""
-        return _Union(self, url, names) if self._secrets else names
-
-
 @dataclass(frozen=True, slots=True)
-class _Union(Container[str]):
-    others: OtherShardSecrets
+class SecretNames(Container[str]):
+    """The names (without regard to case) of the secrets in the vault at `url` that are among `keys`."""
+
     url: str
-    names: Container[str]
+    keys: frozenset[int]
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in self.names or self.others.contains(self.url, name))
+        return isinstance(name, str) and secret_key(self.url, name) in self.keys

@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.model import Account, Config
 from keysync.failures import FailureRecord, FailureTranslator
 from keysync.names import fold
-from keysync.sources.conflicts import Conflicts, OtherShardSecrets, SecretKeys, Writer, secret_keys
+from keysync.sources.conflicts import Conflicts, SecretKeys, SecretNames, Writer, secret_keys
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
-from keysync.sources.list_scopes import Problem, ScopeListing, problems_of, warnings_of
-from keysync.sources.listing import AccountLister, ListedAccount, ListingPage, UnlistedScope, invalid_response
+from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope, invalid_response
 from keysync.sources.shard import everything
 from keysync.sources.unserved_accounts import Unserved, UnservedAccounts
+
+# A run that starts slightly early should not have to wait for the next one.
+_EARLY: Final = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A scope that entry `entry` could not list completely. `kept` of its accounts come from an earlier listing only."""
+
+    scope: str
+    record: FailureRecord
+    entry: int
+    kept: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +39,7 @@ class Inventory:
     """The accounts that a configuration covers in the shard of this process: those under `accounts`, then discovered ones.
 
     If not `complete`, accounts may be missing, and none counts as gone. `warnings` concern filters without a match. `origins`
-    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts. `unserved`
+    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts (`secret_keys`). `unserved`
     are accounts that were covered within the last day and no longer are.
     """
 
@@ -36,13 +49,54 @@ class Inventory:
     problems: tuple[Problem, ...] = ()
     warnings: tuple[str, ...] = ()
     origins: Mapping[str, int] = field(default_factory=dict[str, int])
-    others: OtherShardSecrets = field(default_factory=OtherShardSecrets)
+    others: frozenset[int] = frozenset()
     unserved: tuple[Unserved, ...] = ()
 
     @property
     def refused(self) -> tuple[SkippedAccount, ...]:
         """The skipped accounts that need an action by the user."""
         return tuple(account for account in self.skipped if account.refused)
+
+    def written(self, vaults: Mapping[str, str]) -> dict[str, SecretNames]:
+        """By vault, the names of the secrets that accounts of all shards write there. `vaults` maps names to URLs."""
+        secrets = self.others.union(*(secret_keys(account, vaults) for account in self.accounts))
+        return {name: SecretNames(url, secrets) for name, url in vaults.items()}
+
+
+@dataclass(slots=True)
+class ScopeListing:
+    """A scope of an entry, and the accounts (by `AccountId.key`) that its latest listing showed and the entry matches.
+
+    `counts` are the matches of the entry's filters, `at` is the monotonic time of the listing in seconds, and `kept` of the
+    accounts come from an earlier listing only.
+    """
+
+    filter: AccountFilter
+    scope: ListingScope
+    at: float = float("-inf")
+    accounts: dict[str, ListedAccount] = field(default_factory=dict[str, ListedAccount])
+    counts: Counter[str] = field(default_factory=Counter[str])
+    unlisted: list[UnlistedScope] = field(default_factory=list[UnlistedScope])
+    complete: bool = False
+    kept: int = 0
+
+    def is_due(self, now: float) -> bool:
+        """Whether it has to be listed again."""
+        every = self.filter.entry.every
+        return every is None or not self.complete or now - self.at >= every.total_seconds() * _EARLY
+
+    def keep(self, before: ScopeListing) -> None:
+        """Adds the accounts of the listing `before` that this one may lack because it is incomplete."""
+        subscriptions = {unlisted.subscription for unlisted in self.unlisted}
+        for key, account in before.accounts.items():
+            may_lack = None in subscriptions or fold(account.id.subscription) in subscriptions
+            if may_lack and key not in self.accounts:
+                self.accounts[key] = account
+                self.kept += 1
+
+    def may_have(self, account: ListedAccount) -> bool:
+        """Whether a complete listing might show the account."""
+        return not self.complete and self.scope.covers(account.id) and self.filter.matches(account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +139,20 @@ class Discovery:
         self._monotonic = monotonic
         self._seconds = config.timeouts.account.total_seconds()
         self._slots = asyncio.Semaphore(config.concurrency)
-        filters = [AccountFilter(index, entry) for index, entry in enumerate(config.discover)]
+        self._filters = [AccountFilter(index, entry) for index, entry in enumerate(config.discover)]
         self._scopes = [
-            ScopeListing(each, scope) for each in filters for scope in listers[each.entry.via].scopes(each.entry)
+            ScopeListing(each, scope) for each in self._filters for scope in listers[each.entry.via].scopes(each.entry)
         ]
         tags = (name for entry in config.discover for name in (*entry.tags, entry.vaults_by_tag) if name is not None)
         self._used_tags = frozenset(fold(name) for name in tags)
         own = tuple(account for account in config.accounts if mine(account.resource_id))
         own_keys = {account.key for account in own}
-        self._others = [secret_keys(each, self._vaults) for each in config.accounts if each.key not in own_keys]
+        others = (secret_keys(each, self._vaults) for each in config.accounts if each.key not in own_keys)
         self._configured = {account.key: account for account in config.accounts} if config.discover else {}
         self._known: dict[str, DiscoveredAccount] = {}
         self._inventory: Inventory | None = None
         self._unserved = UnservedAccounts()
-        self.static = Inventory(own, complete=not config.discover, others=OtherShardSecrets(self._others))
+        self.static = Inventory(own, complete=not config.discover, others=frozenset[int]().union(*others))
         """The inventory without a listing: the accounts under `accounts`."""
 
     async def list(self) -> Inventory:
@@ -116,8 +170,8 @@ class Discovery:
         return replace(
             self._inventory,
             complete=all(listing.complete for listing in self._scopes),
-            problems=tuple(problems_of(self._scopes)),
-            warnings=tuple(warnings_of(self._scopes)),
+            problems=tuple(self._problems()),
+            warnings=tuple(self._warnings()),
             unserved=self._unserved.recent(self._monotonic()),
         )
 
@@ -144,6 +198,19 @@ class Discovery:
             expected = {key: account for key, account in covered.items() if key not in self._configured}
             self._unserved.inherit(earlier._unserved, expected, remember=earlier._entries == self._entries)
 
+    def _problems(self) -> Iterator[Problem]:
+        """What could not be listed. Kept accounts are counted once for a scope."""
+        for listing in self._scopes:
+            for number, unlisted in enumerate(listing.unlisted):
+                yield Problem(unlisted.scope, unlisted.record, listing.filter.index, 0 if number else listing.kept)
+
+    def _warnings(self) -> Iterator[str]:
+        """Filters without a match, for each entry whose listings were all complete."""
+        for account_filter in self._filters:
+            listings = [listing for listing in self._scopes if listing.filter is account_filter]
+            if all(listing.complete for listing in listings):
+                yield from account_filter.warnings(sum((listing.counts for listing in listings), Counter[str]()))
+
     async def _refresh(self) -> bool:
         """Lists each scope that is due. Returns whether any result changed."""
         now = self._monotonic()
@@ -162,7 +229,8 @@ class Discovery:
         try:
             async with deadline, self._slots, aclosing(before.scope.pages()) as pages:
                 async for page in pages:
-                    self._add(page, listing)
+                    for item in page:
+                        self._add(item, listing)
             listing.complete = not listing.unlisted
         except Exception as error:  # noqa: BLE001  # a failure of one scope does not affect the others
             record = self._translator.record(error, operation="listAccounts", scope=name)
@@ -174,26 +242,27 @@ class Discovery:
             listing.keep(before)
         return listing
 
-    def _add(self, page: ListingPage, listing: ScopeListing) -> None:
-        """Adds a page to a listing. Raises CallFailed if it has an account that was not requested."""
-        listing.unlisted += page.unlisted
-        for account in page.accounts:
-            if not listing.scope.covers(account.id):
-                raise invalid_response(f"the list of {listing.scope.name} has an account of another scope")
-            key = account.id.key
-            if key in self._configured and account.why_keyless is None:
-                self._keyless.discard(key)
-            elif key in self._configured:
-                self._keyless.add(key)
-            if listing.filter.matches(account, listing.counts):
-                used = {name: value for name, value in account.tags.items() if fold(name) in self._used_tags}
-                listing.accounts[key] = replace(account, tags=used)
+    def _add(self, item: ListedAccount | UnlistedScope, listing: ScopeListing) -> None:
+        """Adds a part of a page to a listing. Raises CallFailed for an account that was not requested."""
+        if isinstance(item, UnlistedScope):
+            listing.unlisted.append(item)
+            return
+        if not listing.scope.covers(item.id):
+            raise invalid_response(f"the list of {listing.scope.name} has an account of another scope")
+        key = item.id.key
+        if key in self._configured and item.why_keyless is None:
+            self._keyless.discard(key)
+        elif key in self._configured:
+            self._keyless.add(key)
+        if listing.filter.matches(item, listing.counts):
+            used = {name: value for name, value in item.tags.items() if fold(name) in self._used_tags}
+            listing.accounts[key] = replace(item, tags=used)
 
     def _resolve(self) -> Inventory:
         """All known accounts, each with its entry applied, without conflicts."""
         self._known = {key: self._applied(key, listed, entry) for key, (listed, entry) in self._matches().items()}
         conflicts = self._conflicts()
-        accounts, others = list(self.static.accounts), list(self._others)
+        accounts, others = list(self.static.accounts), set(self.static.others)
         skipped: list[SkippedAccount] = []
         origins: dict[str, int] = {}
         for known in self._known.values():
@@ -201,14 +270,14 @@ class Discovery:
             if isinstance(account, SkippedAccount):
                 skipped.append(account)
             elif account is None:
-                others += [] if refused else [known.secrets]
+                others.update(() if refused else known.secrets)
             elif refused and known.entry is not None:
                 reason = conflicts.reason(account, known.entry, self._vaults)
                 skipped.append(SkippedAccount(account.resource_id, reason, known.entry, refused=True, account=account))
             elif known.entry is not None:
                 accounts.append(account)
                 origins[account.resource_id] = known.entry
-        return Inventory(tuple(accounts), tuple(skipped), origins=origins, others=OtherShardSecrets(others))
+        return Inventory(tuple(accounts), tuple(skipped), origins=origins, others=frozenset(others))
 
     def _matches(self) -> dict[str, tuple[ListedAccount, int]]:
         """The accounts that are not under `accounts`, sorted by id, each with the first entry that matches it.

@@ -6,19 +6,16 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
-from azure.core.exceptions import DecodeError
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.retry import Caller
-from keysync.calls import Operation
 from keysync.failures import CallFailed, FailureRecord
 from keysync.names import fold
-from keysync.sources.arm_id import AccountId
 from keysync.sources.azure_batch import GET_ACCOUNT
-
-LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
+from keysync.sources.list_batch import account_pages
+from keysync.sources.listing import AccountId, invalid_response
 
 # SubscriptionNotFound is no proof: an identity of another tenant gets it too.
 # AccountNotFound is Batch's own 404, which Resource Manager passes on.
@@ -50,25 +47,17 @@ class BatchAccountExistence:
         except CallFailed as failure:
             if failure.record.http_status != 404 or not failure.record.has_code(*_PROOF):
                 raise
-            return "there" if fold(account) in await self._listing(client, fold(account_id.subscription)) else "gone"
+            return "there" if account_id.key in await self._listing(client, fold(account_id.subscription)) else "gone"
         return "there"
 
     async def _listing(self, client: BatchManagementClient, subscription: str) -> frozenset[str]:
+        """The accounts of a subscription, as `AccountId.key`."""
         async with self._locks[subscription]:
             if subscription not in self._listed:
-                scope = f"/subscriptions/{subscription}"
-                self._listed[subscription] = await self._caller.call(
-                    LIST_ACCOUNTS, scope, lambda: _ids(client, subscription)
-                )
+                keys: set[str] = set()
+                async for page in account_pages(client, self._caller, None, f"/subscriptions/{subscription}"):
+                    if any(fold(account.id.subscription) != subscription for account in page):
+                        raise invalid_response("the listing contains accounts of another subscription")
+                    keys.update(account.id.key for account in page)
+                self._listed[subscription] = frozenset(keys)
             return self._listed[subscription]
-
-
-async def _ids(client: Any, subscription: str) -> frozenset[str]:  # noqa: ANN401  # the SDK's pager has no types
-    ids = [account.id async for account in client.batch_account.list()]
-    if not all(isinstance(resource_id, str) for resource_id in ids):
-        # An incomplete entry must not pass for a listing without the account.
-        raise DecodeError("the listing contains accounts without an id")
-    folded = frozenset(fold(resource_id) for resource_id in ids)
-    if not all(resource_id.startswith(f"/subscriptions/{subscription}/") for resource_id in folded):
-        raise DecodeError("the listing contains accounts of another subscription")
-    return folded

@@ -10,12 +10,13 @@ from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.policies import RAW_LIST_ENTRIES
 from keysync.azure.retry import Caller
+from keysync.calls import Operation
 from keysync.config.model import Discover
 from keysync.json_values import as_mapping
 from keysync.names import fold
-from keysync.sources.existence import LIST_ACCOUNTS
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, invalid_response
+from keysync.sources.listing import ListedAccount, ListingScope, invalid_response
 
+LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 MAX_PAGES: Final = 20_000
 """A listing with more pages is taken as endless and stopped."""
 
@@ -38,22 +39,33 @@ class BatchLister:
 
     async def _pages(
         self, entry: Discover, subscription: str, group: str | None, name: str
-    ) -> AsyncGenerator[ListingPage, None]:
+    ) -> AsyncGenerator[Sequence[ListedAccount], None]:
         client, caller = await self._open_client(entry, subscription)
-        link: str | None = None
-        seen: set[str] = set()
-        for _ in range(MAX_PAGES):
-            page, link = await caller.call(LIST_ACCOUNTS, name, partial(_page, client, group, link))
+        async for page in account_pages(client, caller, group, name):
             yield page
-            if link is None:
-                return
-            if link in seen:
-                break
-            seen.add(link)
-        raise invalid_response(f"the list of {name} does not end")
 
 
-async def _page(client: Any, group: str | None, link: str | None) -> tuple[ListingPage, str | None]:  # noqa: ANN401  # untyped pager
+async def account_pages(
+    client: BatchManagementClient, caller: Caller, group: str | None, name: str
+) -> AsyncGenerator[Sequence[ListedAccount], None]:
+    """The pages of all accounts of the client's subscription, or of one resource group. Raises CallFailed.
+
+    `name` is the ARM id of what is listed.
+    """
+    link: str | None = None
+    seen: set[str] = set()
+    for _ in range(MAX_PAGES):
+        page, link = await caller.call(LIST_ACCOUNTS, name, partial(_page, client, group, link))
+        yield page
+        if link is None:
+            return
+        if link in seen:
+            break
+        seen.add(link)
+    raise invalid_response(f"the list of {name} does not end")
+
+
+async def _page(client: Any, group: str | None, link: str | None) -> tuple[Sequence[ListedAccount], str | None]:  # noqa: ANN401  # untyped pager
     # A new pager for each attempt: the SDK's pager takes a first page that it could not parse for the last one.
     operations = client.batch_account
     pager = operations.list() if group is None else operations.list_by_resource_group(group)
@@ -62,7 +74,7 @@ async def _page(client: Any, group: str | None, link: str | None) -> tuple[Listi
     token = RAW_LIST_ENTRIES.set(raw)
     try:
         await anext(pages)
-        return ListingPage([_listed_account(entry) for entry in raw]), pages.continuation_token
+        return [_listed_account(entry) for entry in raw], pages.continuation_token
     finally:
         RAW_LIST_ENTRIES.reset(token)
         raw.clear()  # tasks that this call started keep its context, and would keep the page

@@ -24,7 +24,7 @@ from keysync.failures import FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.list_batch import MAX_PAGES
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope, UnlistedScope, invalid_response
+from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, invalid_response
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 # learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources
@@ -115,7 +115,9 @@ class ResourceGraphLister:
         groups = frozenset(fold(group) for group in entry.resource_groups)
         return ListingScope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
 
-    async def _pages(self, entry: Discover, part: tuple[str, ...], name: str) -> AsyncGenerator[ListingPage, None]:
+    async def _pages(
+        self, entry: Discover, part: tuple[str, ...], name: str
+    ) -> AsyncGenerator[Sequence[ListedAccount | UnlistedScope], None]:
         client, caller = await self._open_client(entry, part[0])
         query = _Query(client, caller, part, name, self._quotas[entry.credential])
         seen: set[str] = set()
@@ -125,13 +127,13 @@ class ResourceGraphLister:
                 for row in rows
             ]
             seen |= {fold(account.id.subscription) for account in accounts}
-            yield ListingPage(accounts)
+            yield accounts
         if seen.issuperset(part):
             return
         # If the identity may not see a subscription, Resource Graph returns no error, just no rows for it.
         async for rows in query.pages(_VISIBLE):
             seen |= {fold(str(row.get("subscriptionId", ""))) for row in rows}
-        yield ListingPage(unlisted=[_not_visible(subscription) for subscription in part if subscription not in seen])
+        yield [_not_visible(subscription) for subscription in part if subscription not in seen]
 
 
 @dataclass(frozen=True, slots=True)

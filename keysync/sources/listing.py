@@ -1,16 +1,49 @@
-"""The interface of a listing: an entry's scopes, the pages of each scope, and the accounts on a page."""
+"""The interface of a listing: an entry's scopes, the pages of each scope, and the accounts on a page with their ARM ids."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from sys import intern
+from typing import Final, Protocol, Self
 
+from keysync.config.formats import batch_account_id
 from keysync.config.model import Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
-from keysync.sources.arm_id import AccountId
+
+_ID: Final = re.compile(
+    r"/subscriptions/([0-9a-f-]{36})/resourceGroups/([^/]{1,90})/providers/Microsoft\.Batch/batchAccounts/([0-9a-z]{3,24})",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class AccountId:
+    """The parts of an ARM id, in their original spelling."""
+
+    subscription: str
+    group: str
+    name: str
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The parts of `text`, None if it is not the id of a Batch account."""
+        match = _ID.fullmatch(text)
+        # Interned: a fleet has few subscriptions and groups, and many accounts in each.
+        return None if match is None else cls(intern(match[1]), intern(match[2]), match[3])
+
+    @property
+    def resource_id(self) -> str:
+        """The whole id."""
+        return batch_account_id(fold(self.subscription), self.group, self.name)
+
+    @property
+    def key(self) -> str:
+        """The whole id in lower case: equal for two spellings of one account."""
+        return fold(self.resource_id)
 
 
 def invalid_response(summary: str) -> CallFailed:
@@ -60,24 +93,16 @@ class UnlistedScope:
 
 
 @dataclass(frozen=True, slots=True)
-class ListingPage:
-    """Accounts, and the parts of the scope that could not be listed."""
-
-    accounts: Sequence[ListedAccount] = ()
-    unlisted: Sequence[UnlistedScope] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class ListingScope:
     """Accounts that are listed together. `pages` may be called repeatedly; its generator raises CallFailed if it cannot go on.
 
-    `subscriptions` and `groups` (empty for all) are in lower case.
+    A page has accounts, and the parts of the scope that could not be listed. `subscriptions` and `groups` (empty for all) are in lower case.
     """
 
     name: str
     subscriptions: frozenset[str]
     groups: frozenset[str]
-    pages: Callable[[], AsyncGenerator[ListingPage, None]]
+    pages: Callable[[], AsyncGenerator[Sequence[ListedAccount | UnlistedScope], None]]
 
     def covers(self, account: AccountId) -> bool:
         """Whether the account is in this scope."""

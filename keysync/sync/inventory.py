@@ -13,8 +13,7 @@ from keysync.config.model import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
 from keysync.names import fold, natural
-from keysync.sources.discovery import Discovery, Inventory
-from keysync.sources.list_scopes import Problem
+from keysync.sources.discovery import Discovery, Inventory, Problem
 from keysync.sources.shard import Shard
 from keysync.sync.items import Selection
 from keysync.sync.model import ItemRef, Preflight, Result

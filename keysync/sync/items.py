@@ -1,4 +1,4 @@
-"""From the configuration to the items of a run: work items, policies, limits, and the secret names that are served."""
+"""From the configuration to the items of a run: work items, policies and limits."""
 
 from __future__ import annotations
 
@@ -110,16 +110,6 @@ def limits_of(config: Config, vault: Vault) -> EffectiveLimits:
 def _limit(vault: Vault, name: str, general: T) -> T:
     own: T | None = getattr(vault.limits, name) if vault.limits is not None else None
     return general if own is None else own
-
-
-def served_names(config: Config, accounts: Sequence[Account]) -> dict[str, frozenset[str]]:
-    """The secret names (lower case) that `accounts` write, by vault. Two vaults with the same URL have the same names."""
-    by_url: dict[str, set[str]] = {}
-    for account in accounts:
-        for vault in account.vaults:
-            names = by_url.setdefault(config.vaults[vault].url, set())
-            names |= {fold(name) for name in account.secret_names().values()}
-    return {name: frozenset(by_url.get(vault.url, ())) for name, vault in config.vaults.items()}
 
 
 def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:

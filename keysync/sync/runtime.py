@@ -21,7 +21,7 @@ from keysync.sources.shard import Shard, everything, share_of
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import preflight
-from keysync.sync.items import Selection, limits_of, one_each, served_names, work_items_of
+from keysync.sync.items import Selection, limits_of, one_each, work_items_of
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
 from keysync.sync.observers import Observers, RunObserver
@@ -161,14 +161,13 @@ class Runtime:
         config, vaults, inventory = self.config, self.config.vaults, self.inventory
         if config.orphans == "keep" or config.owner is None:
             return None
-        served = served_names(config, inventory.accounts)
         return OrphanSearch(
             targets=one_each(config, self.targets),
             existence=self.new_existence(),
             translator=self.translator,
             mode=config.orphans,
             owner=config.owner,
-            served={name: inventory.others.union(vaults[name].url, names) for name, names in served.items()},
+            served=inventory.written({name: vault.url for name, vault in vaults.items()}),
             key_names=self.sources.key_names,
             read_only={name for name, vault in vaults.items() if config.read_only or vault.read_only},
             read_only_accounts={account.key for account in inventory.accounts if account.read_only},

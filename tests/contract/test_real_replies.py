@@ -34,6 +34,7 @@ from keysync.secret.value import SecretValue
 from keysync.sources.azure_batch import BatchAccount
 from keysync.sources.existence import BatchAccountExistence
 from keysync.sources.list_batch import BatchLister
+from keysync.sources.listing import ListedAccount
 from keysync.targets.interface import Absent, Disabled, Metadata, StoredSecret
 from keysync.targets.key_vault import KeyVault
 from tests.contract.conftest import LookingAgain
@@ -186,7 +187,9 @@ class Side:
             case "listing":
                 entry = discover_of(subscription_id=SUBSCRIPTION, vaults=["main"])
                 (scope,) = BatchLister(self.open).scopes(entry)
-                return [account.id.name async for page in scope.pages() for account in page.accounts]
+                return [
+                    each.id.name async for page in scope.pages() for each in page if isinstance(each, ListedAccount)
+                ]
             case "presence":
                 return await self.directory.presence(ACCOUNT)
             case "probe":

@@ -10,8 +10,8 @@ import pytest
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
-from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import pattern_of
+from keysync.sources.listing import AccountId
 from keysync.sources.shard import Shard
 from keysync.sync.model import Item
 from keysync.sync.ownership import is_ours, own_tags

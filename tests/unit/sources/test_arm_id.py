@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.sources.arm_id import AccountId
+from keysync.sources.listing import AccountId
 
 SUB = "11111111-2222-3333-4444-555555555555"
 ID = f"/subscriptions/{SUB}/resourceGroups/rg/providers/Microsoft.Batch/batchAccounts/alpha"

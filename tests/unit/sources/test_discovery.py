@@ -13,9 +13,8 @@ from keysync.azure.errors import AzureFailureTranslator
 from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
-from keysync.sources.arm_id import AccountId
 from keysync.sources.discovery import Discovery, Inventory
-from keysync.sources.listing import AccountLister, ListedAccount, ListingPage, ListingScope, UnlistedScope
+from keysync.sources.listing import AccountId, AccountLister, ListedAccount, ListingScope, UnlistedScope
 from tests.support.settings import discover_of, discovery_config
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
@@ -47,12 +46,12 @@ class FakeLister:
             for one in entry.scopes
         ]
 
-    async def _pages(self, subscription: str) -> AsyncGenerator[ListingPage, None]:
+    async def _pages(self, subscription: str) -> AsyncGenerator[None]:
         self.listed.append(subscription)
         for page in self.pages[subscription]:
             if isinstance(page, Exception):
                 raise page
-            yield ListingPage(page, self.unlisted)
+            yield [*page, *self.unlisted]
         if self.hang is not None:
             self.hanging.set()
             await self.hang.wait()

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.model import Account, Discover
-from keysync.sources.arm_id import AccountId
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry, pattern_of
-from keysync.sources.listing import ListedAccount
+from keysync.sources.listing import AccountId, ListedAccount
 from tests.support.settings import discover_of
 
 SUB = "11111111-2222-3333-4444-555555555555"

@@ -15,11 +15,10 @@ from keysync.azure.errors import AzureFailureTranslator
 from keysync.config.model import Account, Discover
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.redact import Redactor
-from keysync.sources.arm_id import AccountId
-from keysync.sources.conflicts import OtherShardSecrets
+from keysync.sources.conflicts import secret_key
 from keysync.sources.discovery import DiscoveredAccount, Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
-from keysync.sources.listing import ListedAccount, ListingPage, ListingScope
+from keysync.sources.listing import AccountId, ListedAccount, ListingScope
 from keysync.sources.shard import everything
 from tests.support.settings import discover_of, discovery_config
 
@@ -44,8 +43,8 @@ class FakeLister:
             for one in entry.scopes
         ]
 
-    async def _pages(self, subscription: str) -> AsyncGenerator[ListingPage, None]:
-        yield ListingPage(self.accounts.get(subscription, ()))
+    async def _pages(self, subscription: str) -> AsyncGenerator[None]:
+        yield self.accounts.get(subscription, ())
         if subscription in self.down:
             raise DOWN
 
@@ -139,7 +138,7 @@ async def test_conflicting_accounts_of_two_shards_are_refused_in_both(own: int, 
         f"{both[other].id.resource_id} (discover[{other}]) would write the secret 'twin-primary-key' of {MAIN} too: neither is "
         "served. Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
     )
-    assert not listing.others.contains(MAIN, "twin-primary-key")
+    assert secret_key(MAIN, "twin-primary-key") not in listing.others
     lister.accounts[both[other].id.subscription] = []
     assert names(await discovery.list()) == ["twin"]
 
@@ -149,12 +148,12 @@ async def test_an_account_under_accounts_of_another_shard_wins() -> None:
     listed = Account(subscription_id=B, resource_group="rg", name="alpha", vaults=("main",))
     discovery = make(FakeLister({A: [row("alpha")], B: [row("alpha", B)]}), entry(A, B), listed=[listed], mine=_only(A))
     assert discovery.static.accounts == ()
-    assert discovery.static.others.contains(MAIN, "alpha-primary-key")
+    assert secret_key(MAIN, "alpha-primary-key") in discovery.static.others
     listing = await discovery.list()
     assert listing.accounts == ()
     (refused,) = listing.skipped
     assert f"{listed.resource_id}, which is under `accounts` and wins" in refused.reason
-    assert listing.others.contains(MAIN, "alpha-primary-key")
+    assert secret_key(MAIN, "alpha-primary-key") in listing.others
 
 
 def _only(subscription: str) -> Callable[[str], bool]:
@@ -185,7 +184,7 @@ async def test_a_new_configuration_inherits_accounts_of_other_shards() -> None:
     later.inherit(earlier)
     listing = await later.list()
     assert (names(listing), [*listing.origins.values()], listing.problems[1].kept) == (["alpha"], [1], 2)
-    assert listing.others.contains(MAIN, "beta-primary-key")
+    assert secret_key(MAIN, "beta-primary-key") in listing.others
 
 
 async def test_without_changes_the_same_objects_are_returned() -> None:
@@ -199,23 +198,25 @@ async def test_without_changes_the_same_objects_are_returned() -> None:
     lister.accounts[A] = [row("alpha", tags={"v": "west", "unasked": "x"}), row("beta", tags={"V": "main"})]
     changed = await discovery.list()
     assert changed.accounts[0] is first.accounts[0]
-    assert changed.others.contains(MAIN, "beta-primary-key")
-    assert not changed.others.contains(WEST, "beta-primary-key")
+    assert secret_key(MAIN, "beta-primary-key") in changed.others
+    assert secret_key(WEST, "beta-primary-key") not in changed.others
 
 
-def test_union_with_the_names_of_other_shards() -> None:
-    """Without other shards the names are returned unchanged. Else a name of either counts, in any case."""
-    assert OtherShardSecrets().union(MAIN, {"own"}) == {"own"}
-    listed = Account(subscription_id=A, resource_group="rg", name="Alpha", vaults=("main",))
-    discovery = make(FakeLister(), listed=[listed], mine=FakeShard(frozenset()))
-    both = discovery.static.others.union(MAIN, {"own"})
-    assert [name in both for name in ("own", "alpha-primary-key", "ALPHA-secondary-key", "beta")] == [
-        True,
-        True,
-        True,
-        False,
-    ]
-    assert "alpha-primary-key" not in discovery.static.others.union(WEST, ())
+def test_the_written_names_include_those_of_other_shards() -> None:
+    """In any case, and for each vault by its URL."""
+    own, other = (
+        Account(subscription_id=A, resource_group="rg", name=name, vaults=("main",)) for name in ("Alpha", "Beta")
+    )
+    inventory = make(FakeLister(), listed=[own, other], mine=FakeShard(frozenset({"alpha"}))).static
+    assert [each.name for each in inventory.accounts] == ["Alpha"]
+    written = inventory.written({**VAULTS, "twin": MAIN})
+    names = ("alpha-primary-key", "ALPHA-secondary-key", "beta-primary-key", "gamma-primary-key")
+    for vault, expected in (
+        ("main", [True, True, True, False]),
+        ("twin", [True, True, True, False]),
+        ("west", [False] * 4),
+    ):
+        assert [name in written[vault] for name in names] == expected
 
 
 rows = st.lists(
@@ -266,7 +267,8 @@ async def test_the_shards_together_equal_the_whole(
         for listing, beside in ((one, other), (other, one)):
             written = _written(beside.accounts)
             assert all(
-                listing.others.contains(*place) == (place in written) for place in _written(expected.accounts) | written
+                (secret_key(*place) in listing.others) == (place in written)
+                for place in _written(expected.accounts) | written
             )
 
 

@@ -9,9 +9,8 @@ import pytest
 from keysync.config.model import Account
 from keysync.errors import UsageError
 from keysync.failures import FailureRecord
-from keysync.sources.discovery import Inventory
+from keysync.sources.discovery import Inventory, Problem
 from keysync.sources.filters import SkippedAccount
-from keysync.sources.list_scopes import Problem
 from keysync.sources.shard import Shard
 from keysync.sync.inventory import preflight, selected
 from keysync.sync.items import Selection
