@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
 from keysync.config.model import Account, Config, Vault
+from keysync.config.operation import Limits
 from keysync.names import fold
 from keysync.sources.interface import KeySource
 from keysync.sources.single_flight import SingleFlightSource
-from keysync.sync.limits import EffectiveLimits
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 
 T = TypeVar("T")
@@ -91,25 +91,16 @@ def _policy(config: Config, selection: Selection, account: Account, vault: str) 
         enable=config.disabled == "enable",
         recover=config.recover == "owned",
         read_only=config.read_only or settings.read_only or account.read_only,
-        changes_per_day=_limit(settings, "changes_per_day", config.limits.changes_per_day),
+        changes_per_day=limits_of(config, settings).changes_per_day,
         vault_url=settings.url,
         options=selection.options,
     )
 
 
-def limits_of(config: Config, vault: Vault) -> EffectiveLimits:
+def limits_of(config: Config, vault: Vault) -> Limits:
     """The limits of `vault`: its own where set, else the general ones."""
-    general = config.limits
-    return EffectiveLimits(
-        creates=_limit(vault, "creates", general.creates),
-        update_percent=_limit(vault, "update_percent", general.update_percent),
-        removal_percent=_limit(vault, "removal_percent", general.removal_percent),
-    )
-
-
-def _limit(vault: Vault, name: str, general: T) -> T:
-    own: T | None = getattr(vault.limits, name) if vault.limits is not None else None
-    return general if own is None else own
+    own = {} if vault.limits is None else {each.name: getattr(vault.limits, each.name) for each in fields(vault.limits)}
+    return replace(config.limits, **{name: limit for name, limit in own.items() if limit is not None})
 
 
 def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
+from keysync.config.operation import Limits
 from keysync.names import fold
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan
 
@@ -17,15 +18,6 @@ _MIN_FOR_PERCENT: Final = 10
 
 Counts: TypeAlias = Counter[tuple[str, ChangeKind | Literal["managed"]]]
 """By vault: the managed secrets, and the changes of each kind that a run may make."""
-
-
-@dataclass(frozen=True, slots=True)
-class EffectiveLimits:
-    """The limits that apply to one vault. The percentages are of the secrets that keysync manages there."""
-
-    creates: int
-    update_percent: int
-    removal_percent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +47,7 @@ class Blocked:
         return "a safety limit stopped the run: not written"
 
 
-def check(plan: Plan, limits: Mapping[str, EffectiveLimits], written: Counts) -> Blocked | None:
+def check(plan: Plan, limits: Mapping[str, Limits], written: Counts) -> Blocked | None:
     """None if `plan`, together with the changes that this run has `written`, is within the `limits` (by vault)."""
     finding = "; ".join(breaches(written + count(plan), limits))
     return Blocked(finding, late=any(kind in WRITES for _, kind in written)) if finding else None
@@ -85,14 +77,14 @@ def count(plan: Plan) -> Counts:
     return counts
 
 
-def breaches(counts: Counts, limits: Mapping[str, EffectiveLimits]) -> list[str]:
+def breaches(counts: Counts, limits: Mapping[str, Limits]) -> list[str]:
     """The limits that `counts` exceed, with the numbers."""
     return [
         f"vault {vault}: {text}" for vault, limit in sorted(limits.items()) for text in _exceeded(counts, vault, limit)
     ]
 
 
-def _exceeded(counts: Counts, vault: str, limit: EffectiveLimits) -> list[str]:
+def _exceeded(counts: Counts, vault: str, limit: Limits) -> list[str]:
     managed, updates = counts[vault, "managed"], counts[vault, "update"]
     creates = counts[vault, "create"] + counts[vault, "recover"]
     removals = sum(counts[vault, kind] for kind in REMOVALS)

@@ -65,11 +65,6 @@ def soft_deleted(item: Item, stored: SoftDeleted) -> str:
     return f"{found}. It has purge protection: recover it, or wait until Azure purges it{until}. {recover}"
 
 
-def too_many_tags(count: int, limit: int) -> str:
-    """A secret that has no room for keysync's tags."""
-    return f"it would have {count} tags, and Key Vault takes {limit}: remove some from the secret, or from `tags` of the vault"
-
-
 def changed_meanwhile(ref: ItemRef) -> str:
     """A secret that changed between the comparison and the write."""
     return f"{ref.secret} was changed after it was compared: not written. The next run compares it again. To do so now: keysync sync"

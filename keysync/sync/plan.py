@@ -9,9 +9,8 @@ from typing import Final
 
 from keysync.sync import messages
 from keysync.sync.history import too_many_versions, version_warning
-from keysync.sync.metadata import changed_fields, desired_metadata
 from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
-from keysync.sync.ownership import OWN, former_id, is_free, is_ours
+from keysync.sync.ownership import OWN, former_id, is_free, is_ours, own_tags
 from keysync.targets.interface import MAX_TAGS, Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
@@ -23,6 +22,8 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     ),
 }
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
+# The default, for people who open the vault.
+_CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
 
 
 def plan_account(observed: Sequence[Observed], now: datetime) -> list[Change]:
@@ -85,8 +86,10 @@ def _compared(observed: Observed, verdict: Verdict, now: datetime) -> Change:
         case Absent():
             metadata = desired_metadata(item, None, now, new_version=True)
             return _refuse_too_many_tags(Change(item.ref, "create", metadata=metadata, fields=_VALUE))
+        case SoftDeleted() if item.policy.recover and current.tags is not None and is_ours(current.tags, item):
+            return Change(item.ref, "recover", reason="a deleted, managed secret holds this name", managed=True)
         case SoftDeleted():
-            return _soft_deleted(item, current)
+            return Change(item.ref, "refused", reason=messages.soft_deleted(item, current))
         case Disabled() | StoredSecret() if current.managed:
             return Change(item.ref, "refused", reason=messages.CERTIFICATE, unmanaged=True)
         case Disabled():
@@ -143,7 +146,8 @@ def _refuse_too_many_tags(change: Change) -> Change:
     count = len(change.metadata.tags) if change.metadata else 0
     if count <= MAX_TAGS:
         return change
-    return Change(change.ref, "refused", reason=messages.too_many_tags(count, MAX_TAGS), before=change.before)
+    reason = f"it would have {count} tags, and Key Vault takes {MAX_TAGS}: remove some from the secret, or from `tags` of the vault"
+    return Change(change.ref, "refused", reason=reason, before=change.before)
 
 
 def _disabled(item: Item, stored: Disabled) -> Change:
@@ -156,7 +160,36 @@ def _disabled(item: Item, stored: Disabled) -> Change:
     return Change(item.ref, "skipped", reason=reason, before=stored.version, managed=managed, unmanaged=not managed)
 
 
-def _soft_deleted(item: Item, stored: SoftDeleted) -> Change:
-    if item.policy.recover and stored.tags is not None and is_ours(stored.tags, item):
-        return Change(item.ref, "recover", reason="a deleted, managed secret holds this name", managed=True)
-    return Change(item.ref, "refused", reason=messages.soft_deleted(item, stored))
+def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> Metadata:
+    """The metadata that the secret should have after a write at `now` (UTC).
+
+    Tags of other tools are kept, as are content type and expiry if not configured.
+    """
+    tags = {**(stored.tags if stored else {}), **item.policy.tags}
+    return Metadata(
+        {**{name: value for name, value in tags.items() if name not in OWN}, **own_tags(item)},
+        item.policy.content_type or (stored.content_type if stored else _CONTENT_TYPE),
+        _expires(item, stored, now, new_version=new_version),
+    )
+
+
+def _expires(item: Item, stored: StoredSecret | None, now: datetime, *, new_version: bool) -> datetime | None:
+    current, lifetime = stored.expires if stored else None, item.policy.expires_after
+    if lifetime is None:
+        # An expiry that another tool set is kept, unless it has passed: a new value must not be expired.
+        return None if current is not None and new_version and current <= now else current
+    # Renewed at half time: rarely, and long before the event that Key Vault raises near an expiry.
+    if current is not None and not new_version and lifetime / 2 < current - now <= lifetime:
+        return current
+    return (now + lifetime).replace(microsecond=0)
+
+
+def changed_fields(stored: StoredSecret, desired: Metadata, *, value: bool = False) -> frozenset[Field]:
+    """The fields that differ from `desired`. `value`: whether the value does."""
+    differences: Mapping[Field, bool] = {
+        "value": value,
+        "tags": dict(stored.tags) != dict(desired.tags),
+        "content_type": stored.content_type != desired.content_type,
+        "expires": stored.expires != desired.expires,
+    }
+    return frozenset(name for name, differs in differences.items() if differs)

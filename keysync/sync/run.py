@@ -12,11 +12,12 @@ from typing import Final
 
 import structlog
 
+from keysync.config.operation import Limits
 from keysync.failures import FailureRecord
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collected, Collection, Collector, all_failed
 from keysync.sync.items import WorkItem
-from keysync.sync.limits import Blocked, Counts, EffectiveLimits, check, check_accepted, count
+from keysync.sync.limits import Blocked, Counts, check, check_accepted, count
 from keysync.sync.model import Preflight, Report
 from keysync.sync.observers import RunObserver
 from keysync.sync.orphans import SEARCH_TOO_SLOW, OrphanFindings, OrphanSearch
@@ -44,7 +45,7 @@ class SyncRun:
     work_items: Sequence[WorkItem]
     collector: Collector
     applier: Applier
-    limits: Mapping[str, EffectiveLimits]
+    limits: Mapping[str, Limits]
     observer: RunObserver
     stop: asyncio.Event
     collect_seconds: float

@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 import pytest
 
 from keysync.azure.errors import AzureFailureTranslator
+from keysync.config.operation import Limits
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName, KeySource
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.items import WorkItem
-from keysync.sync.limits import EffectiveLimits
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemRef, Report
 from keysync.sync.ownership import KEY
@@ -57,7 +57,7 @@ class Service:
             work_items=[WorkItem(ACCOUNT, source, items)],
             collector=Collector(targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5),
             applier=Applier(targets, translator, SecretLocks(), concurrency=4, stop=stop, grace_seconds=1),
-            limits={"main": EffectiveLimits(creates=3, update_percent=100, removal_percent=0)},
+            limits={"main": Limits(creates=3)},
             observer=Watcher(),
             stop=stop,
             collect_seconds=5,

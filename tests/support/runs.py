@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from keysync.azure.errors import AzureFailureTranslator
+from keysync.config.operation import Limits
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import KEY_NAMES
@@ -17,7 +18,6 @@ from keysync.sources.interface import KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collected, Collector
 from keysync.sync.items import WorkItem
-from keysync.sync.limits import EffectiveLimits
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result, in_order
 from keysync.sync.orphans import MissingCounters, OrphanSearch
@@ -38,15 +38,6 @@ def key(text: str) -> str:
 def ref(account: str, name: KeyName = "primary", vault: str = "main") -> ItemRef:
     """The reference of an account's key under the default name."""
     return ItemRef(f"{GROUP}/{account}", name, vault, f"{account}-{name}-key")
-
-
-@dataclass(frozen=True)
-class Limits(EffectiveLimits):
-    """The limits of one vault, with defaults."""
-
-    creates: int = 500
-    update_percent: int = 100
-    removal_percent: int = 10
 
 
 @dataclass

@@ -6,10 +6,11 @@ from dataclasses import replace
 
 import pytest
 
+from keysync.config.operation import Limits
 from keysync.sync.limits import accept_message, breaches, checksum, count
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
-from tests.support.runs import Limits, World, key, ref
+from tests.support.runs import World, key, ref
 
 
 def changes(

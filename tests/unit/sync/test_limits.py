@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from keysync.config.operation import Limits
 from keysync.sync.limits import breaches, checksum, count, max_removals
 from keysync.sync.model import REMOVALS, WRITES, Change, ChangeKind, Plan, Result
-from tests.support.runs import Limits, ref
+from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.sync.metadata import changed_fields, desired_metadata
 from keysync.sync.model import Item
 from keysync.sync.ownership import KEY, KEYSYNC, MANAGED_BY, OWN, OWNER, SOURCE, own_tags
+from keysync.sync.plan import changed_fields, desired_metadata
 from keysync.targets.interface import StoredSecret
 from tests.support.observations import item, ours, stored
 

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keysync.config.operation import Limits
 from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.model import Plan, Result
@@ -20,7 +21,7 @@ from keysync.sync.write import ApplyInputs
 from keysync.targets.interface import Absent, Disabled, Observation, SecretProperties, SoftDeleted
 from tests.support.memory import MemoryDirectory
 from tests.support.observations import item, stored
-from tests.support.runs import GROUP, Limits, World, key, outcomes, ref
+from tests.support.runs import GROUP, World, key, outcomes, ref
 
 DENIED = CallFailed(FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403))
 GONE = f"{GROUP}/gone"

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping
 
 import pytest
 
+from keysync.config.operation import Limits
 from keysync.failures import CallFailed, FailureRecord
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from tests.support.memory import MemorySource
-from tests.support.runs import Limits, World, key, outcomes, ref
+from tests.support.runs import World, key, outcomes, ref
 
 
 async def test_a_run_brings_everything_in_sync():

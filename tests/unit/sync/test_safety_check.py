@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from keysync.config.operation import Limits
 from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sync.limits import Blocked, check, check_accepted, checksum, count
 from keysync.sync.model import DONE, Change, ChangeKind, Plan, Report, Result
@@ -19,7 +20,7 @@ from keysync.sync.ownership import own_tags
 from keysync.sync.report import ReportBuilder
 from tests.support.memory import MemoryDirectory
 from tests.support.observations import item
-from tests.support.runs import GROUP, Limits, Watcher, World, key, outcomes, ref
+from tests.support.runs import GROUP, Watcher, World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 LIMIT = {"main": Limits(creates=2)}
