@@ -53,7 +53,7 @@ class Collector:
         account_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._targets = targets
+        self.targets = targets
         self._fingerprinter = fingerprinter
         self._translator = translator
         self.concurrency = concurrency
@@ -61,15 +61,8 @@ class Collector:
         self._vault_slots = {vault: asyncio.Semaphore(slots) for vault in targets}
         self._account_seconds = account_seconds
         self._clock = clock
-        self._listings: dict[str, CacheValidation] = {}
-
-    def list_vaults(self, names: Mapping[str, Sequence[str]]) -> None:
-        """Starts to list the vaults. A listing can confirm cached secrets of `names` (by vault), which then need no read each."""
-        self._listings = {vault: self._targets[vault].validate_by_listing(names[vault]) for vault in names}
-
-    async def close(self) -> None:
-        """Ends the listings."""
-        await asyncio.gather(*(listing.close() for listing in self._listings.values()))
+        # A listing of a vault can confirm cached secrets, which then need no read each.
+        self.listings: dict[str, CacheValidation] = {}
 
     async def collect(self, work_item: WorkItem) -> Collected:
         """Reads both sides of every item. Never raises for a failure of Azure."""
@@ -118,19 +111,19 @@ class Collector:
                 if not isinstance(one.current, StoredSecret) or one.current.fingerprint != one.desired:
                     values[ref] = keys.values[ref.key]
         if any(map(may_need_version, observed)):
-            observed = await asyncio.gather(*(with_history(self._targets[o.item.ref.vault], o) for o in observed))
+            observed = await asyncio.gather(*(with_history(self.targets[o.item.ref.vault], o) for o in observed))
         return Collected(work_item.account, observed, failed, values, tuple(prints.values()))
 
     async def _stored(self, item: Item) -> tuple[Observation, float]:
         """The stored secret, and the monotonic time before it was read."""
         vault, name = item.ref.vault, item.ref.secret
-        listing = self._listings.get(vault)
+        listing = self.listings.get(vault)
         cached = await listing.confirmed(name) if listing is not None else None
         if cached is not None:
             return cached
         async with self._vault_slots[vault]:
             at = self._clock()
-            return await self._targets[vault].read(name), at
+            return await self.targets[vault].read(name), at
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
         if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
@@ -168,7 +161,7 @@ class Collection:
             queues.setdefault(work_item.group, deque()).append(work_item)
             for item in work_item.items:
                 names.setdefault(item.ref.vault, []).append(item.ref.secret)
-        collector.list_vaults(names)
+        collector.listings = {vault: collector.targets[vault].validate_by_listing(names[vault]) for vault in names}
         for queue in queues.values():
             for _ in range(min(len(queue), max(_MIN_SLOTS, collector.concurrency // len(queues)))):
                 self._start_worker(queue)
@@ -182,7 +175,7 @@ class Collection:
         for worker in self._workers:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
-        await self._collector.close()
+        await asyncio.gather(*(listing.close() for listing in self._collector.listings.values()))
 
     def give_up(self) -> Sequence[WorkItem]:
         """Gives up the work items that have not responded, and returns them."""

@@ -29,8 +29,10 @@ DONE: Mapping[ChangeKind, Outcome] = {
 }
 BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
 Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
-_Compared: TypeAlias = Literal["in_sync", "stale", "swapped", "duplicated", "unmanaged", "both_changed"]
-Verdict: TypeAlias = Literal[_Compared, "missing", "disabled", "soft_deleted", "orphaned", "unknown"]
+Verdict: TypeAlias = Literal[
+    "in_sync", "stale", "swapped", "duplicated", "unmanaged", "both_changed",
+    "missing", "disabled", "soft_deleted", "orphaned", "unknown",
+]  # fmt: skip
 """The state of a secret, compared with *all* current keys of its account.
 
 `in_sync`: has its own key. `stale`: managed, and has no key of the account. `swapped`: has another key. `duplicated`: has another
@@ -196,11 +198,7 @@ R = TypeVar("R", Change, Result)
 
 def in_order(items: Iterable[R]) -> tuple[R, ...]:
     """`items` sorted by reference."""
-    # One stable sort per field, least significant first: a sort by ItemRef would create two tuples per comparison.
-    ordered = list(items)
-    for part in ("secret", "vault", "key", "account"):
-        ordered.sort(key=attrgetter(f"ref.{part}"))
-    return tuple(ordered)
+    return tuple(sorted(items, key=attrgetter("ref.account", "ref.key", "ref.vault", "ref.secret")))
 
 
 @dataclass(frozen=True, slots=True)

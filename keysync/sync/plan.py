@@ -165,10 +165,12 @@ def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, 
 
     Tags of other tools are kept, as are content type and expiry if not configured.
     """
-    tags = {**(stored.tags if stored else {}), **item.policy.tags}
+    tags, content_type = {**(stored.tags if stored else {}), **item.policy.tags}, item.policy.content_type
+    if content_type is None:
+        content_type = stored.content_type if stored else _CONTENT_TYPE
     return Metadata(
         {**{name: value for name, value in tags.items() if name not in OWN}, **own_tags(item)},
-        item.policy.content_type or (stored.content_type if stored else _CONTENT_TYPE),
+        content_type,
         _expires(item, stored, now, new_version=new_version),
     )
 
