@@ -30,6 +30,7 @@ class Blocked:
 
     finding: str
     late: bool = False
+    wrong_checksum: bool = False
 
     @property
     def outcome(self) -> Literal["refused", "skipped"]:
@@ -59,10 +60,13 @@ def check_accepted(plan: Plan, accepted: str) -> Blocked | None:
     if accepted == actual:
         return None
     if not plan.writes:
-        return Blocked(f"--accept {accepted}: the plan has no changes, so there is nothing to accept")
+        return Blocked(
+            f"--accept {accepted}: the plan has no changes, so there is nothing to accept", wrong_checksum=True
+        )
     return Blocked(
         f"--accept {accepted} does not match the current plan, {actual}: the plan has changed since, or the checksum belongs to "
-        "other options"
+        "other options",
+        wrong_checksum=True,
     )
 
 

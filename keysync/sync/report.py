@@ -68,9 +68,10 @@ class ReportBuilder:
 
     def result(self, result: Result) -> None:
         """Adds the result of an item."""
+        result = self._redacted(result)
         self._results.append(result)
         if result.ref not in self._waiting:
-            self._observer.result(self._report.run_id, self._redacted(result))
+            self._observer.result(self._report.run_id, result)
 
     def finish(self, blocked: Blocked | None, *, interrupted: bool, warnings: Sequence[str], searched: bool) -> Report:
         """Reports the remaining results and the end of the run.
@@ -82,7 +83,7 @@ class ReportBuilder:
         kinds = Counter[ChangeKind](change.kind for change in left if not change.read_only)
         name = checksum(in_order(left if kinds else self._writes))
         accept = command("sync", f"{self._options} --accept {name}".strip())
-        final = [self._redacted(self._explained(result, kinds, accept)) for result in self._results]
+        final = [self._explained(result, kinds, accept) for result in self._results]
         for result in final:
             if result.ref in self._waiting:
                 self._observer.result(self._report.run_id, result)
@@ -102,7 +103,7 @@ class ReportBuilder:
 
     def _stopped(self, blocked: Blocked, accept: str | None) -> Report:
         """The report of a run that `blocked` stopped, or would stop if it were no dry run."""
-        if self._report.dry_run:
+        if self._report.dry_run and not blocked.wrong_checksum:
             warning = f"{blocked.finding}: a sync would stop here and write nothing. If it is intended: {accept}"
             return replace(self._report, warnings=(Instruction(warning), *self._report.warnings))
         advice = f". Nothing was written. Check the plan; if it is intended: {accept}" if accept else ""
@@ -114,9 +115,8 @@ class ReportBuilder:
         if reason is None:
             return result
         shown = self._report.dry_run or result.outcome not in REMOVALS
-        return replace(
-            result, outcome=result.outcome if shown else "skipped", reason=accept_message(reason, kinds, accept)
-        )
+        outcome = result.outcome if shown else "skipped"
+        return self._redacted(replace(result, outcome=outcome, reason=accept_message(reason, kinds, accept)))
 
     def _redacted(self, result: Result) -> Result:
         """A reason quotes tags, which anyone with access to the vault may have written."""

@@ -102,6 +102,13 @@ async def test_another_checksum_than_the_accepted_one_stops():
     assert {result.outcome for result in report.results} == {"skipped"}
 
 
+async def test_a_dry_run_with_another_checksum_stops():
+    """It shows the plan, and that the checksum belongs to another one."""
+    report = await World("alpha").run(accept="0123456789abcdef0123456789abcdef", dry_run=True)
+    assert "does not match the current plan" in (report.stopped or "")
+    assert {result.outcome for result in report.results} == {"create"}
+
+
 async def test_a_limit_broken_late_refuses_the_late_account():
     """If a late account breaks a limit after others were written, only the late account is refused."""
     world = World("late", "good")
