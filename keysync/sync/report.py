@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from keysync.errors import Instruction
 from keysync.sync.limits import Blocked, accept_message, checksum
@@ -24,44 +24,34 @@ from keysync.sync.model import (
     Result,
     in_order,
 )
-from keysync.sync.observers import RunObserver
+
+if TYPE_CHECKING:
+    from keysync.sync.run import SyncRun
 
 # The outcomes of a change that the next run plans again.
 _LEFT: Final = frozenset[Outcome]({*BAD, *WRITES, "skipped"})
 
 
 class ReportBuilder:
-    """Gathers the results of a run and its follow-up runs, and reports each to the observer as soon as it is final.
+    """Gathers the results of `run` and its follow-up runs, and reports each to the observer as soon as it is final."""
 
-    `report` has what is known at the start. `options`: options to repeat in suggested commands. `redact` masks secrets in text.
-    """
-
-    def __init__(self, report: Report, observer: RunObserver, options: str, redact: Callable[[str], str]) -> None:
-        self._report = report
-        self._observer = observer
-        self._options = options
-        self._redact = redact
-        self._start_time = time.monotonic()
+    def __init__(self, run: SyncRun, run_id: str) -> None:
+        self._run = run
+        self._run_id = run_id
+        self._started, self._start_time = run.clock(), time.monotonic()
         self._writes: list[Change] = []
         self._results: list[Result] = []
         # Items whose reason ends with the command that accepts them, which is known only at the end of the run.
         self._waiting: dict[ItemRef, str] = {}
+        run.observer.started(run_id, len(run.work_items))
+        for result in run.preflight.results:
+            run.observer.result(run_id, result)
 
-    def started(self, work_items: int) -> None:
-        """Reports the start of the run, and the results from before it."""
-        self._observer.started(self._report.run_id, work_items)
-        for result in self._report.results:
-            self._observer.result(self._report.run_id, result)
-
-    def collected(self, account: str) -> None:
-        """Reports that an account (ARM id) has responded."""
-        self._observer.collected(self._report.run_id, account)
-
-    def planned(self, plan: Plan, blocked: Blocked | None, *, accepted: bool) -> None:
-        """Adds a plan that is about to be applied. `accepted`: a person accepted it."""
+    def planned(self, plan: Plan, blocked: Blocked | None) -> None:
+        """Adds a plan that is about to be applied."""
         self._writes += plan.writes
         for change in plan.writes:
-            if blocked is None and change.needs_accept and not accepted:
+            if blocked is None and change.needs_accept and self._run.accept is None:
                 self._waiting[change.ref] = change.needs_accept
             elif blocked is not None and blocked.late and not change.read_only:
                 self._waiting[change.ref] = blocked.reason
@@ -71,53 +61,54 @@ class ReportBuilder:
         result = self._redacted(result)
         self._results.append(result)
         if result.ref not in self._waiting:
-            self._observer.result(self._report.run_id, result)
+            self._run.observer.result(self._run_id, result)
 
-    def finish(self, blocked: Blocked | None, *, interrupted: bool, warnings: Sequence[str], searched: bool) -> Report:
-        """Reports the remaining results and the end of the run.
-
-        `warnings` are those of the search for orphans, if one was `searched`.
-        """
+    def finish(self, blocked: Blocked | None, orphan_warnings: Sequence[str]) -> Report:
+        """Reports the remaining results and the end of the run."""
+        run = self._run
         refs = {result.ref for result in self._results if result.outcome in _LEFT}
         left = [change for change in self._writes if change.ref in refs]
         kinds = Counter[ChangeKind](change.kind for change in left if not change.read_only)
         name = checksum(in_order(left if kinds else self._writes))
-        accept = command("sync", f"{self._options} --accept {name}".strip())
+        accept = command("sync", f"{run.options} --accept {name}".strip())
         final = [self._explained(result, kinds, accept) for result in self._results]
         for result in final:
             if result.ref in self._waiting:
-                self._observer.result(self._report.run_id, result)
-        self._report = replace(
-            self._report,
-            checksum=name,
-            duration_seconds=round(time.monotonic() - self._start_time, 3),
-            results=in_order((*self._report.results, *final)),
-            interrupted=interrupted,
-            warnings=(*self._report.warnings, *warnings),
-            orphans_searched=searched and not warnings,
-        )
-        if blocked is not None and not blocked.late:
-            self._report = self._stopped(blocked, accept if kinds else None)
-        self._observer.finished(self._report)
-        return self._report
-
-    def _stopped(self, blocked: Blocked, accept: str | None) -> Report:
-        """The report of a run that `blocked` stopped, or would stop if it were no dry run."""
-        if self._report.dry_run and not blocked.wrong_checksum:
+                run.observer.result(self._run_id, result)
+        stopped, warnings = None, [*run.preflight.warnings, *orphan_warnings]
+        if blocked is not None and run.dry_run and not blocked.wrong_checksum:
             warning = f"{blocked.finding}: a sync would stop here and write nothing. If it is intended: {accept}"
-            return replace(self._report, warnings=(Instruction(warning), *self._report.warnings))
-        advice = f". Nothing was written. Check the plan; if it is intended: {accept}" if accept else ""
-        return replace(self._report, stopped=f"{blocked.finding}{advice}")
+            warnings.insert(0, Instruction(warning))
+        elif blocked is not None and not blocked.late:
+            advice = f". Nothing was written. Check the plan; if it is intended: {accept}" if kinds else ""
+            stopped = f"{blocked.finding}{advice}"
+        report = Report(
+            run_id=self._run_id,
+            dry_run=run.dry_run,
+            checksum=name,
+            started=self._started,
+            duration_seconds=round(time.monotonic() - self._start_time, 3),
+            accounts=len({item.account for item in run.work_items}),
+            results=in_order((*run.preflight.results, *final)),
+            stopped=stopped,
+            interrupted=run.stop.is_set(),
+            warnings=tuple(warnings),
+            busy=run.busy,
+            incomplete=run.preflight.incomplete,
+            orphans_searched=run.orphans is not None and not orphan_warnings,
+        )
+        run.observer.finished(report)
+        return report
 
     def _explained(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
         """`result`; if its change waits for `--accept`, with the command that accepts it."""
         reason = self._waiting.get(result.ref)
         if reason is None:
             return result
-        shown = self._report.dry_run or result.outcome not in REMOVALS
+        shown = self._run.dry_run or result.outcome not in REMOVALS
         outcome = result.outcome if shown else "skipped"
         return self._redacted(replace(result, outcome=outcome, reason=accept_message(reason, kinds, accept)))
 
     def _redacted(self, result: Result) -> Result:
         """A reason quotes tags, which anyone with access to the vault may have written."""
-        return result if result.reason is None else replace(result, reason=self._redact(result.reason))
+        return result if result.reason is None else replace(result, reason=self._run.redact(result.reason))

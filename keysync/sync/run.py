@@ -76,31 +76,16 @@ class _Flow:
     """
 
     def __init__(self, run: SyncRun, run_id: str) -> None:
-        self._run = run
-        accounts = len({item.account for item in run.work_items})
-        before = run.preflight
-        report = Report(
-            run_id=run_id,
-            dry_run=run.dry_run,
-            checksum="",
-            started=run.clock(),
-            duration_seconds=0.0,
-            accounts=accounts,
-            results=before.results,
-            warnings=before.warnings,
-            busy=run.busy,
-            incomplete=before.incomplete,
-        )
-        self._report = ReportBuilder(report, run.observer, run.options, run.redact)
+        self._run, self._run_id = run, run_id
+        self._report = ReportBuilder(run, run_id)
         self._planner = Planner(run.clock, only_unmanaged=run.only_unmanaged)
         self._written: Counts = Counter()
         self._blocked: Blocked | None = None
-        self._warnings: tuple[str, ...] = ()
+        self._orphan_warnings: tuple[str, ...] = ()
 
     async def perform(self) -> Report:
         """Runs until every account has its results."""
         run = self._run
-        self._report.started(len(run.work_items))
         search = (
             None if run.orphans is None else asyncio.create_task(run.orphans.run(run.orphans_seconds), name="orphans")
         )
@@ -115,9 +100,7 @@ class _Flow:
             if search is not None:
                 search.cancel()
                 await asyncio.gather(search, return_exceptions=True)
-        return self._report.finish(
-            self._blocked, interrupted=run.stop.is_set(), warnings=self._warnings, searched=search is not None
-        )
+        return self._report.finish(self._blocked, self._orphan_warnings)
 
     async def _once(self, collection: Collection, search: asyncio.Task[OrphanFindings] | None = None) -> None:
         """Collect → plan → limits → apply, for the accounts that respond within `collect_seconds`."""
@@ -131,7 +114,7 @@ class _Flow:
         orphans = OrphanFindings()
         if search is not None:
             orphans = search.result() if search.done() else SEARCH_TOO_SLOW
-            self._warnings = orphans.warnings
+            self._orphan_warnings = orphans.warnings
 
         plan, inputs = self._planner.take(orphans.changes, accepted=accepted)
         if run.accept is not None:
@@ -140,7 +123,7 @@ class _Flow:
             self._blocked = self._blocked or check(plan, run.limits, self._written)
         blocked = None if run.dry_run else self._blocked
         self._written += count(plan)
-        self._report.planned(plan, blocked, accepted=accepted)
+        self._report.planned(plan, blocked)
         await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=self._report.result)
 
     def _collected(self, account: Collected) -> None:
@@ -148,4 +131,4 @@ class _Flow:
             self._planner.add(account)
         except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others
             self._planner.add(self._run.collector.plan_failed(account, error))
-        self._report.collected(account.account)
+        self._run.observer.collected(self._run_id, account.account)

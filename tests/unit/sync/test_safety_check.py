@@ -20,7 +20,7 @@ from keysync.sync.ownership import own_tags
 from keysync.sync.report import ReportBuilder
 from tests.support.memory import MemoryDirectory
 from tests.support.observations import item
-from tests.support.runs import GROUP, Watcher, World, key, outcomes, ref
+from tests.support.runs import GROUP, World, key, outcomes, ref
 
 PRIMARY, SECONDARY = ref("alpha").secret, ref("alpha", "secondary").secret
 LIMIT = {"main": Limits(creates=2)}
@@ -38,14 +38,13 @@ def joined(*plans: Plan) -> Plan:
 
 def report_of(plan: Plan, blocked: Blocked | None = None, *, accepted: bool = False) -> Report:
     """The report of a run that wrote all of `plan` that it may."""
-    start = Report("run", dry_run=False, checksum="", started=World().now, duration_seconds=0, accounts=1, results=())
-    builder = ReportBuilder(start, Watcher(), "", str)
-    builder.planned(plan, blocked, accepted=accepted)
+    builder = ReportBuilder(World().job(accept="shown" if accepted else None), "run")
+    builder.planned(plan, blocked)
     for change in plan.changes:
         writes = blocked is None and not change.read_only and (accepted or not change.needs_accept)
         result = Result(change.ref, DONE[change.kind], "v2") if writes else change.unwritten()
         builder.result(replace(result, outcome=blocked.outcome, reason=blocked.reason) if blocked else result)
-    return builder.finish(blocked, interrupted=False, warnings=(), searched=False)
+    return builder.finish(blocked, ())
 
 
 def test_a_run_and_its_follow_up_are_checked_together() -> None:
