@@ -12,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -96,8 +96,11 @@ class BreakerState:
 
 
 class BreakerStates(Protocol):
-    """The source of breaker states for the snapshot."""
+    """The circuit breakers, for the daemon. `retry_now` closes all of them, `keep` forgets those of all other keys."""
 
     def states(self) -> Mapping[str, BreakerState]:
         """The breakers that have counted a failure since their last success, by ``vault:NAME`` or ``credential:ID``."""
         ...
+
+    def retry_now(self) -> None: ...
+    def keep(self, keys: Iterable[str]) -> None: ...

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from functools import cache, partial
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -62,13 +62,6 @@ def entries_of(config: Config, accounts: Iterable[Account]) -> dict[str, Entry]:
     return entries
 
 
-class BreakerControl(BreakerStates, Protocol):
-    """The circuit breakers: `retry_now` closes all of them, `keep` forgets those of all other keys."""
-
-    def retry_now(self) -> None: ...
-    def keep(self, keys: Iterable[str]) -> None: ...
-
-
 class Daemon:
     """The parts of the daemon at work. `snapshots` is what the page, the probes and the metrics read.
 
@@ -82,7 +75,7 @@ class Daemon:
         open_runtime: Callable[[Config], Awaitable[Runtime]],
         *,
         metrics: Metrics,
-        breakers: BreakerControl,
+        breakers: BreakerStates,
         stop: asyncio.Event,
         election: LeaderElector | None = None,
         watch: ConfigWatch | None = None,

@@ -17,6 +17,7 @@ import structlog
 from keysync.config.model import Schedule
 from keysync.daemon.fire_times import following
 
+_BEAT_SECONDS: Final = 15.0
 _INTERVALS: Final = 3
 _FRAMES: Final = 50
 
@@ -44,7 +45,7 @@ class Liveness(NamedTuple):
 class Health:
     """The liveness of the daemon. Callers pass the time; this class reads no clock.
 
-    The daemon is alive if `beat` was called within `beat_seconds`, and a run has started within three intervals of the most
+    The daemon is alive if `beat` was called within 15 seconds, and a run has started within three intervals of the most
     frequent schedule (for a crontab: before its third fire time after the last start, plus jitter). While a run is within its
     deadline, no other run has to start: Azure is slow.
 
@@ -52,8 +53,7 @@ class Health:
     suspend or a changed wall clock (the two clocks differ), missing starts are accepted for one interval.
     """
 
-    def __init__(self, schedules: Iterable[Schedule], now: Instant, *, beat_seconds: float = 15.0) -> None:
-        self._beat_seconds = beat_seconds
+    def __init__(self, schedules: Iterable[Schedule], now: Instant) -> None:
         self._beat = now
         self._started = now.monotonic
         self._running: dict[Hashable, tuple[float, float]] = {}  # when each began, and its deadline in seconds
@@ -69,7 +69,7 @@ class Health:
         """Records that the event loop runs. A task of its own calls this every second."""
         if self._was_away(now):
             stood_still = now.monotonic - self._beat.monotonic
-            if stood_still > self._beat_seconds:
+            if stood_still > _BEAT_SECONDS:
                 self._started += stood_still
                 self._running = {key: (since + stood_still, each) for key, (since, each) in self._running.items()}
             if self._allowed != float("inf"):
@@ -88,13 +88,13 @@ class Health:
     def verdict(self, now: Instant) -> Liveness:
         """Whether the daemon is alive at `now`."""
         beaten = now.monotonic - self._beat.monotonic
-        if beaten > self._beat_seconds:
+        if beaten > _BEAT_SECONDS:
             return Liveness(False, f"the loop's own task has not run for {beaten:.0f} s")
         if self._was_away(now):
             return Liveness(True)
         for since, seconds in self._running.values():
             ran = now.monotonic - since
-            if ran > seconds + self._beat_seconds:
+            if ran > seconds + _BEAT_SECONDS:
                 return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {seconds:.0f} s")
         silent = now.monotonic - self._started
         if self._running or silent <= self._allowed or now.monotonic <= self._lenient_until:
@@ -104,7 +104,7 @@ class Health:
     def overdue(self, now: Instant) -> datetime | None:
         """When the daemon will count as not alive unless a run starts or ends before; None for never. UTC."""
         if self._running:
-            at = min(since + seconds for since, seconds in self._running.values()) + self._beat_seconds
+            at = min(since + seconds for since, seconds in self._running.values()) + _BEAT_SECONDS
         else:
             at = max(self._started + self._allowed, self._lenient_until)
         return None if at == float("inf") else now.wall + timedelta(seconds=at - now.monotonic)
@@ -112,7 +112,7 @@ class Health:
     def _was_away(self, now: Instant) -> bool:
         monotonic = now.monotonic - self._beat.monotonic
         wall = (now.wall - self._beat.wall).total_seconds()
-        return max(monotonic, abs(wall - monotonic)) > self._beat_seconds
+        return max(monotonic, abs(wall - monotonic)) > _BEAT_SECONDS
 
     def note_start(self, now: Instant) -> None:
         """Records that a run could have started: it did, or every account is busy, backing off or of another replica."""

@@ -71,7 +71,7 @@ class Leader:
         self._read_at: float | None = None
         self._holder: str | None = None  # the other replica that had the lease when it was last read
         self._logged_holder: str | None = None
-        self._failure: tuple[str, int | None] | None = None
+        self._failure: FailureRecord | None = None
         self.elected: Callable[[], None] = _nothing
         self.lost: Callable[[], None] = _nothing
         self.term = Term(self.leads)
@@ -90,7 +90,7 @@ class Leader:
 
     def standby(self) -> Standby:
         """The state of a replica that does not lead."""
-        failure = f": {self._failure[0]}" if self._failure is not None else ""
+        failure = f": {self._failure.summary}" if self._failure is not None else ""
         could_not = f"standing by, but could not take over: the Lease {self._lease} was"
         if self._read_at is None:
             return Standby(f"{could_not} never read{failure}", "never_read")
@@ -131,11 +131,11 @@ class Leader:
             self._logged_holder = holder
             self._log.info("leader.standing_by", holder=holder)
 
-    def failed(self, reason: str, http_status: int | None, hint: str | None = None) -> None:
-        """The lease could not be read or written. Logged once while the reason stays the same."""
-        if self._failure != (reason, http_status):
-            self._failure = (reason, http_status)
-            self._log.warning("leader.failed", reason=reason, http_status=http_status, hint=hint)
+    def failed(self, record: FailureRecord) -> None:
+        """The lease could not be read or written. Logged once while the failure stays the same."""
+        if self._failure != record:
+            self._failure = record
+            self._log.warning("leader.failed", reason=record.summary, http_status=record.http_status, hint=record.hint)
 
     def _carry_out(self, changes: tuple[LeadershipChange, ...], reason: str) -> None:
         for change in changes:

@@ -24,6 +24,7 @@ from keysync.config.operation import LeaderElection
 from keysync.daemon.leader import Leader
 from keysync.daemon.lease import ObservedLease
 from keysync.errors import UsageError
+from keysync.failures import CallFailed, FailureKind, FailureRecord
 from keysync.files import read_small
 from keysync.json_values import as_mapping
 from keysync.sources.shard import Shard
@@ -39,13 +40,9 @@ _HINTS: Final[Mapping[int | None, str]] = {
 }
 
 
-class LeaseCallError(Exception):
-    """A call for the Lease failed. `http_status` is None if there was no reply."""
-
-    def __init__(self, reason: str, http_status: int | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.http_status = http_status
+def _failure(summary: str, http_status: int | None = None) -> CallFailed:
+    kind: FailureKind = "connection" if http_status is None else "http_error"
+    return CallFailed(FailureRecord(kind, summary, http_status, hint=_HINTS.get(http_status)))
 
 
 class Lease(NamedTuple):
@@ -65,7 +62,7 @@ class Lease(NamedTuple):
 class LeaseClient:
     """The calls for one Lease, to the API server itself, never through a proxy. Needs a running loop.
 
-    Each call ends within `seconds`, and raises LeaseCallError. The token in the folder `account` is read for each request,
+    Each call ends within `seconds`, and raises CallFailed. The token in the folder `account` is read for each request,
     because Kubernetes renews it. If the API server refuses it, it is read and sent once more.
     """
 
@@ -105,20 +102,17 @@ class LeaseClient:
                     reply = await self._send(method, url, body)
                 parsed = await reply.json(content_type=None) if reply.ok else None
         except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-            raise LeaseCallError(f"no answer from Kubernetes: {type(error).__name__}") from error
+            raise _failure(f"no answer from Kubernetes: {type(error).__name__}") from error
         if reply.status == quiet:
             return None
         if reply.status not in {200, 201}:
-            raise LeaseCallError(f"Kubernetes answered {reply.status} {reply.reason}", reply.status)
+            raise _failure(f"Kubernetes answered {reply.status} {reply.reason}", reply.status)
         found = as_mapping(parsed) or {}
         metadata, spec = as_mapping(found.get("metadata")) or {}, as_mapping(found.get("spec")) or {}
         version, holder = metadata.get("resourceVersion"), spec.get("holderIdentity")
-        if (
-            found.get("kind") != "Lease"
-            or not self._metadata.items() <= metadata.items()
-            or not isinstance(version, str)
-        ):
-            raise LeaseCallError("the reply of Kubernetes is not about this Lease")
+        is_this = found.get("kind") == "Lease" and self._metadata.items() <= metadata.items()
+        if not is_this or not isinstance(version, str):
+            raise _failure("the reply of Kubernetes is not about this Lease")
         return Lease(found, spec, version, holder if isinstance(holder, str) and holder else None)
 
     async def _send(self, method: str, url: str, body: object) -> aiohttp.ClientResponse:
@@ -130,12 +124,12 @@ class LeaseClient:
     def _read_token(self) -> str:
         path = self._account / "token"
         try:
-            token = read_small(path).decode().strip()
+            if token := read_small(path).decode().strip():
+                return token
+            reason = f"{path} is empty"
         except (OSError, ValueError) as error:
-            raise LeaseCallError(f"the token for Kubernetes cannot be read: {error}") from error
-        if not token:
-            raise LeaseCallError(f"the token for Kubernetes cannot be read: {path} is empty")
-        return token
+            reason = str(error)
+        raise _failure(f"the token for Kubernetes cannot be read: {reason}")
 
 
 class LeaderElector:
@@ -171,7 +165,7 @@ class LeaderElector:
                 lease = await self._client.get()
                 if lease is not None and lease.holder == self._identity:
                     await self._client.write(lease, {**lease.spec, "holderIdentity": None})
-        except (LeaseCallError, TimeoutError):
+        except (CallFailed, TimeoutError):
             return  # the Lease expires
 
     async def close(self) -> None:
@@ -180,7 +174,7 @@ class LeaderElector:
         await self._client.close()
 
     async def try_acquire_or_renew(self) -> None:
-        """Reads the Lease, and writes it if no other replica can still lead. Raises LeaseCallError."""
+        """Reads the Lease, and writes it if no other replica can still lead. Raises CallFailed."""
         lease = await self._client.get()
         if lease is not None:
             received = self._clock()
@@ -205,10 +199,10 @@ class LeaderElector:
             started = self._clock()
             try:
                 await self.try_acquire_or_renew()
-            except LeaseCallError as error:
-                self.leadership.failed(error.reason, error.http_status, _HINTS.get(error.http_status))
+            except CallFailed as error:
+                self.leadership.failed(error.record)
             except Exception as error:  # noqa: BLE001  # no error may end the election
-                self.leadership.failed(f"unexpected {type(error).__name__}", None)
+                self.leadership.failed(FailureRecord("internal", f"unexpected {type(error).__name__}"))
             await asyncio.sleep(self._next_try(started) - self._clock())
 
     def _next_try(self, started: float) -> float:
@@ -253,7 +247,7 @@ def open_election(
         url = f"https://{f'[{host}]' if ':' in host else host}:{port}"
         # After one request that hangs there is time for another before the renew deadline.
         client = LeaseClient(url, namespace, name, SERVICE_ACCOUNT, settings.renew_deadline.total_seconds() / 4)
-    except (LeaseCallError, OSError, ValueError) as error:
+    except (CallFailed, OSError, ValueError) as error:
         message = f"{error}; does the pod have the token of its service account (automountServiceAccountToken)?"
         raise UsageError(f"leader_election: no way to Kubernetes: {message}") from None
     leadership = Leader(settings, lease=f"{namespace}/{name}", identity=identity)

@@ -10,10 +10,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from keysync.daemon.leader import Leader
-from keysync.failures import CallFailed
+from keysync.failures import CallFailed, FailureRecord
 from tests.support.settings import election_of
 from tests.support.warp import Warp, WarpLoop
 
+FORBIDDEN = FailureRecord("http_error", "Kubernetes answered 403 Forbidden", 403)
+NO_ANSWER = FailureRecord("connection", "no answer from Kubernetes: TimeoutError")
 TERMS = election_of(lease_duration="10s", renew_deadline="7s", retry_period="2s")
 
 
@@ -148,11 +150,11 @@ def test_a_failure_is_logged_once_until_it_changes(play: Callable[[Script], list
     """A missing role would otherwise be logged every two seconds."""
 
     async def script(stage: Stage) -> None:
-        stage.lead.failed("Kubernetes answered 403 Forbidden", 403)
-        stage.lead.failed("Kubernetes answered 403 Forbidden", 403)
-        stage.lead.failed("no answer from Kubernetes: MaxRetryError", None)
+        stage.lead.failed(FORBIDDEN)
+        stage.lead.failed(FORBIDDEN)
+        stage.lead.failed(NO_ANSWER)
         stage.lead.renewed(0.0)
-        stage.lead.failed("no answer from Kubernetes: MaxRetryError", None)
+        stage.lead.failed(NO_ANSWER)
 
     lines = play(script)
     assert [line["http_status"] for line in lines if line["event"] == "leader.failed"] == [403, None, None]

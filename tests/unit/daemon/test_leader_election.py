@@ -18,8 +18,9 @@ from structlog.testing import capture_logs
 from keysync.config.operation import LeaderElection
 from keysync.daemon import leader_election
 from keysync.daemon.leader import Leader
-from keysync.daemon.leader_election import LeaderElector, LeaseCallError, LeaseClient, open_election
+from keysync.daemon.leader_election import LeaderElector, LeaseClient, open_election
 from keysync.errors import UsageError
+from keysync.failures import CallFailed, FailureRecord
 from keysync.sources.shard import Shard
 from tests.support.kubernetes import NAMESPACE, Fault, Kubernetes, serving_kubernetes
 from tests.support.settings import election_of
@@ -50,8 +51,8 @@ class Recorder(Leader):
         self.news.append(("other_holds", holder))
         super().other_holds(holder)
 
-    def failed(self, reason: str, http_status: int | None, hint: str | None = None) -> None:
-        super().failed(reason, http_status, hint)
+    def failed(self, record: FailureRecord) -> None:
+        super().failed(record)
         self.failure.set()
 
 
@@ -219,9 +220,9 @@ async def test_a_failure_is_named_and_is_no_lead(
     one = make("one", seconds=0.2)
     await one.try_at(100.0)
     kubernetes.faults["one"] = fault
-    with pytest.raises(LeaseCallError) as failure:
+    with pytest.raises(CallFailed) as failure:
         await one.try_at(102.0)
-    assert (failure.value.reason, failure.value.http_status) == (reason, status)
+    assert (failure.value.record.summary, failure.value.record.http_status) == (reason, status)
     assert one.leader.news == []
     kubernetes.faults.clear()
     assert await one.try_at(104.0) == [("renewed", 104.0)]
@@ -234,7 +235,7 @@ async def test_a_renewal_whose_answer_was_lost_does_not_count(
     one = make("one", seconds=0.2)
     await one.try_at(100.0)
     kubernetes.faults["one"] = "lose_reply"
-    with pytest.raises(LeaseCallError):
+    with pytest.raises(CallFailed):
         await one.try_at(102.0)
     assert len(kubernetes.writes) == 2
     assert one.leader.news == []
@@ -250,7 +251,7 @@ async def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make:
     await two.try_at(500.0)
     assert two.leader.reads == [500.0]
     kubernetes.faults["two"] = "forbidden"
-    with pytest.raises(LeaseCallError):
+    with pytest.raises(CallFailed):
         await two.try_at(502.0)
     assert two.leader.reads == [500.0]
 
@@ -336,7 +337,7 @@ async def test_the_server_needs_a_certificate_of_the_clusters_authority(
     other.mkdir()
     (in_pod / "ca.crt").write_bytes((Kubernetes(other).service_account("pod") / "ca.crt").read_bytes())
     async with elector_of(kubernetes) as elector:
-        with pytest.raises(LeaseCallError, match="no answer from Kubernetes: ClientConnectorCertificateError"):
+        with pytest.raises(CallFailed, match="no answer from Kubernetes: ClientConnectorCertificateError"):
             await elector.try_acquire_or_renew()
     assert kubernetes.tokens == set()
 
@@ -366,7 +367,7 @@ async def test_a_token_that_stays_refused_is_a_failure_after_one_repetition(kube
     """It does not repeat for ever."""
     async with elector_of(kubernetes) as elector:
         kubernetes.accepted = "Bearer renewed"
-        with pytest.raises(LeaseCallError, match="Kubernetes answered 401 Unauthorized"):
+        with pytest.raises(CallFailed, match="Kubernetes answered 401 Unauthorized"):
             await elector.try_acquire_or_renew()
     assert kubernetes.requests == ["GET", "GET"]
 
@@ -379,7 +380,7 @@ async def test_a_token_file_that_is_empty_or_gone_is_named(
     token = in_pod / "token"
     async with elector_of(kubernetes) as elector:
         token.unlink() if content is None else token.write_text(content)
-        with pytest.raises(LeaseCallError, match=f"the token for Kubernetes cannot be read: .*{re.escape(str(token))}"):
+        with pytest.raises(CallFailed, match=f"the token for Kubernetes cannot be read: .*{re.escape(str(token))}"):
             await elector.try_acquire_or_renew()
 
 
