@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncRetryPolicy, DistributedTracingPolicy, HttpLoggingPolicy
+from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.core.settings import settings
 
 # Key Vault's challenge policy has no public name. The contract tests check what it does.
@@ -38,6 +39,29 @@ class _ResourceManagerAuthentication(AsyncARMChallengeAuthenticationPolicy):
         response: PipelineResponse[Any, Any] = await sdk_policy.send(request)
         if response.http_response.status_code == _UNAUTHORIZED:
             response = await sdk_policy.send(request)
+        return response
+
+
+class VaultClient(SecretClient):
+    """The SDK's client, whose `send_request` takes a tenth of the CPU time of a call less.
+
+    The SDK copies each request, and formats and parses its URL several times.
+    """
+
+    async def send_request(
+        self,
+        request: HttpRequest,
+        *,
+        stream: bool = False,
+        **kwargs: Any,  # noqa: ANN401  # the SDK's keywords
+    ) -> AsyncHttpResponse:
+        """The reply to `request`, whose URL may be relative to the vault's. Any status is a reply."""
+        url = request.url if "://" in request.url else f"{self.vault_url}{request.url}"
+        if "api-version=" not in url:
+            url += f"{'&' if '?' in url else '?'}api-version={self.api_version}"
+        request.url = url
+        generated: Any = self._client
+        response: AsyncHttpResponse = await generated._client.send_request(request, stream=stream, **kwargs)  # noqa: SLF001
         return response
 
 
@@ -84,7 +108,7 @@ class Clients:
         self, credential: SingleFlightCredential, url: str, *, verify_challenge: bool, api_version: str | None
     ) -> SecretClient:
         """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not support."""
-        client = SecretClient(
+        client = VaultClient(
             url,
             credential,  # type: ignore[arg-type]  # as above
             transport=self.transport,
