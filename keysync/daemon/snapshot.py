@@ -13,7 +13,7 @@ from keysync.config.formats import format_duration
 from keysync.config.model import Config, Schedule
 from keysync.daemon.health import Instant
 from keysync.daemon.leader import Leader, Standby
-from keysync.daemon.supervisor import Supervisor, next_try
+from keysync.daemon.supervisor import Supervisor
 from keysync.names import natural
 from keysync.report.status import (
     FAILED,
@@ -125,7 +125,7 @@ class SnapshotBuilder:
                 entry.status,
                 busy=bool(entry.due),
                 stale=now.wall > entry.stale_at(since),
-                next_try=next_try(start, self.supervisor.retry_at(entry.account), now.wall, now.monotonic),
+                next_try=self.supervisor.next_try(entry.account, start, now),
             )
 
 

@@ -96,10 +96,13 @@ class Supervisor:
         accounts = self.runtime.accounts
         self._requeued |= {each.key for each in accounts} - {each.key for each in self.account_states.free(accounts)}
 
-    def retry_at(self, account: Account) -> float | None:
-        """The monotonic time, in seconds, at which `account` may run again; None if it is not backing off."""
-        retry_at = self._backoff.retry_at(account.key)
-        return retry_at if retry_at > self._monotonic() else None
+    def next_try(self, account: Account, start: datetime | None, now: Instant) -> datetime | None:
+        """When `account` runs next: at its schedule's next `start`, but not before its backoff is over."""
+        wait = self._backoff.retry_at(account.key) - now.monotonic
+        if wait <= 0:
+            return start
+        moment = now.wall + timedelta(seconds=wait)
+        return moment if start is None else max(start, moment)
 
     def replace(self, runtime: Runtime) -> None:
         """Makes `runtime` current. The previous one is closed when its runs have ended."""
@@ -187,14 +190,6 @@ def _refs(run: SyncRun) -> Iterator[ItemRef]:
     for work in run.work_items:
         yield from (item.ref for item in work.items)
     yield from (result.ref for result in run.preflight.results)
-
-
-def next_try(start: datetime | None, retry_at: float | None, now: datetime, monotonic: float) -> datetime | None:
-    """When an account runs next: at its schedule's next `start`, but not before `retry_at` (monotonic seconds)."""
-    if retry_at is None:
-        return start
-    moment = now + timedelta(seconds=retry_at - monotonic)
-    return moment if start is None else max(start, moment)
 
 
 def raised_at(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from keysync.config.model import Account, Schedule
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.backoff import BOUND
 from keysync.daemon.health import Health, Instant
-from keysync.daemon.supervisor import Supervisor, next_try
+from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.metrics import Metrics
 from tests.support.memory_generation import MemoryGeneration, config_of, entries, turns, until
@@ -68,6 +68,11 @@ class Stage:
 
     def account(self, name: str) -> Account:
         return next(one for one in self.generation.accounts if one.name == name)
+
+    def retry_at(self, name: str) -> float | None:
+        """The monotonic time at which an account may run again; None if it is not backing off."""
+        moment = self.supervisor.next_try(self.account(name), None, Instant(NOW, self.clock))
+        return None if moment is None else self.clock + (moment - NOW).total_seconds()
 
     def entry(self, name: str) -> Any:
         return self.account_states.entries[self.account(name).resource_id.lower()]
@@ -158,16 +163,16 @@ async def test_an_account_that_keeps_failing_backs_off(stage: Stage):
     longest = BOUND * 300.0
     for _ in range(12):
         await stage.passed()
-        retry_at = stage.supervisor.retry_at(stage.account("slow"))
+        retry_at = stage.retry_at("slow")
         if retry_at is not None:
             break
     assert retry_at is not None
-    assert stage.clock < retry_at <= stage.clock + longest
-    assert stage.supervisor.retry_at(stage.account("fine")) is None
+    assert stage.clock < retry_at <= stage.clock + longest + 1e-6
+    assert stage.retry_at("fine") is None
     stage.generation.made.clear()
     await stage.passed()
-    stage.clock = retry_at
-    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    stage.clock = retry_at + 1e-6
+    assert stage.retry_at("slow") is None
     await stage.passed()
     assert stage.generation.made == [(("fine",), 0), (("fine", "slow"), 0)]
 
@@ -175,17 +180,17 @@ async def test_an_account_that_keeps_failing_backs_off(stage: Stage):
 async def test_a_request_tries_all_accounts_at_once(stage: Stage):
     """SIGUSR1 and a reload; the first success ends the leaving out for good."""
     stage.world.sources["slow"].failure = DENIED
-    while stage.supervisor.retry_at(stage.account("slow")) is None:
+    while stage.retry_at("slow") is None:
         await stage.passed()
     stage.supervisor.sync_now()
-    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    assert stage.retry_at("slow") is None
     stage.world.sources["slow"].failure = None
     await stage.passed()
     assert stage.generation.made[-1] == (("fine", "slow"), 0)
     assert stage.entry("slow").status.state == "changed"
     stage.world.sources["slow"].failure = DENIED
     await stage.passed()
-    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    assert stage.retry_at("slow") is None
 
 
 async def test_an_account_that_is_busy_at_a_request_gets_one_more_run(stage: Stage):
@@ -298,7 +303,7 @@ async def test_a_reload_forgets_how_often_removed_accounts_failed(stage: Stage):
     stage.supervisor.replace(stage.make("fine"))
     stage.supervisor.replace(stage.make("fine", "slow"))
     await stage.passed()
-    assert stage.supervisor.retry_at(stage.account("slow")) is None
+    assert stage.retry_at("slow") is None
     await turns()
 
 
@@ -348,14 +353,25 @@ async def test_after_the_deadline_everything_is_closed_at_once(stage: Stage):
     assert not any(entry.due for entry in stage.account_states.entries.values())
 
 
-def test_the_next_try_is_the_schedule_s_next_start_but_not_before_the_wait_is_over():
-    """Where the schedule never starts again, the wait alone tells."""
+async def test_the_next_try_is_the_schedules_next_start_but_not_before_the_wait_is_over(stage: Stage):
+    """If the schedule never starts again, the wait alone counts."""
+    slow = stage.account("slow")
     start = NOW + timedelta(seconds=200)
-    assert next_try(start, None, NOW, 50.0) == start
-    assert next_try(None, None, NOW, 50.0) is None
-    assert next_try(start, 60.0, NOW, 50.0) == start
-    assert next_try(start, 350.0, NOW, 50.0) == NOW + timedelta(seconds=300)
-    assert next_try(None, 60.0, NOW, 50.0) == NOW + timedelta(seconds=10)
+    assert stage.supervisor.next_try(slow, start, Instant(NOW, stage.clock)) == start
+    assert stage.supervisor.next_try(slow, None, Instant(NOW, stage.clock)) is None
+    stage.world.sources["slow"].failure = DENIED
+    while (retry_at := stage.retry_at("slow")) is None:
+        await stage.passed()
+
+    def tried(start: datetime | None, seconds: float) -> float | None:
+        """Seconds from now to the next try, `seconds` before the backoff is over."""
+        moment = stage.supervisor.next_try(slow, start, Instant(NOW, retry_at - seconds))
+        return None if moment is None else (moment - NOW).total_seconds()
+
+    assert tried(start, 199.0) == 200.0
+    assert tried(start, 300.0) == pytest.approx(300.0)
+    assert tried(None, 10.0) == pytest.approx(10.0)
+    assert tried(None, -1.0) is None
 
 
 async def test_results_reach_the_observer_as_they_come(stage: Stage):
