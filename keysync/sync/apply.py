@@ -78,8 +78,11 @@ class Applier:
             may_write = change.kind in WRITES and not change.read_only and (inputs.accepted or not change.needs_accept)
             if may_write and blocked is None and not dry_run:
                 to_write.append(change)
-            else:
-                done(_unwritten(change, blocked))
+                continue
+            result = change.unwritten()
+            if blocked is not None and not change.read_only and change.kind in WRITES:
+                result = replace(result, outcome=blocked.outcome, reason=blocked.reason)
+            done(result)
         removals = [change for change in to_write if change.kind in REMOVALS]
         async with self._writer.listings(to_write):
             writes = [change for change in to_write if change.kind not in REMOVALS]
@@ -120,10 +123,3 @@ class Applier:
         except asyncio.CancelledError:
             pass  # it was still waiting for its slot
         return replace(result, verdict=change.verdict)
-
-
-def _unwritten(change: Change, blocked: Blocked | None) -> Result:
-    result = change.unwritten()
-    if blocked is None or change.read_only or change.kind not in WRITES:
-        return result
-    return replace(result, outcome=blocked.outcome, reason=blocked.reason)

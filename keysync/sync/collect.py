@@ -126,7 +126,8 @@ class Collector:
             return await self.targets[vault].read(name), at
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
-        if isinstance(error, asyncio.CancelledError) and not _is_being_cancelled():
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and not task.cancelling():
             return FailureRecord(kind="internal", summary="another caller cancelled the shared call")
         if not isinstance(error, Exception):
             raise error  # the run is being cancelled
@@ -228,8 +229,3 @@ def all_failed(work_item: WorkItem, record: FailureRecord) -> Collected:
 
 def _failed(item: Item, record: FailureRecord) -> Change:
     return Change(item.ref, "failed", reason=record.summary, error=record)
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

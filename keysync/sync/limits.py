@@ -83,29 +83,22 @@ def count(plan: Plan) -> Counts:
 
 def breaches(counts: Counts, limits: Mapping[str, Limits]) -> list[str]:
     """The limits that `counts` exceed, with the numbers."""
-    return [
-        f"vault {vault}: {text}" for vault, limit in sorted(limits.items()) for text in _exceeded(counts, vault, limit)
-    ]
-
-
-def _exceeded(counts: Counts, vault: str, limit: Limits) -> list[str]:
-    managed, updates = counts[vault, "managed"], counts[vault, "update"]
-    creates = counts[vault, "create"] + counts[vault, "recover"]
-    removals = sum(counts[vault, kind] for kind in REMOVALS)
-    texts: list[str] = []
-    if creates > limit.creates:
-        texts.append(f"{creates} secrets would be created or recovered, limits.creates is {limit.creates}")
-    if managed >= _MIN_FOR_PERCENT and 100 * updates > limit.update_percent * managed:
-        texts.append(
-            f"{updates} of the {managed} secrets managed there ({100 * updates / managed:.0f}%) would be updated, "
-            f"limits.update_percent is {limit.update_percent}"
-        )
-    if removals > max_removals(managed, limit.removal_percent):
-        texts.append(
-            f"{removals} of the {managed} secrets managed there would be disabled or deleted, "
-            f"limits.removal_percent is {limit.removal_percent}"
-        )
-    return texts
+    found: list[str] = []
+    for vault, limit in sorted(limits.items()):
+        managed, updates = counts[vault, "managed"], counts[vault, "update"]
+        creates = counts[vault, "create"] + counts[vault, "recover"]
+        removals = sum(counts[vault, kind] for kind in REMOVALS)
+        of_managed = f"of the {managed} secrets managed there"
+        if creates > limit.creates:
+            text = f"{creates} secrets would be created or recovered, limits.creates is {limit.creates}"
+            found.append(f"vault {vault}: {text}")
+        if managed >= _MIN_FOR_PERCENT and 100 * updates > limit.update_percent * managed:
+            share = f"{updates} {of_managed} ({100 * updates / managed:.0f}%)"
+            found.append(f"vault {vault}: {share} would be updated, limits.update_percent is {limit.update_percent}")
+        if removals > max_removals(managed, limit.removal_percent):
+            text = f"would be disabled or deleted, limits.removal_percent is {limit.removal_percent}"
+            found.append(f"vault {vault}: {removals} {of_managed} {text}")
+    return found
 
 
 def max_removals(managed: int, percent: int) -> int:
@@ -124,11 +117,3 @@ def checksum(changes: Iterable[Change]) -> str:
         line = "\0".join((fold(ref.account), ref.key, ref.vault, fold(ref.secret), *details))
         digest.update(line.encode() + b"\n")
     return digest.hexdigest()[:_CHECKSUM_DIGITS]
-
-
-def accept_message(reason: str, waiting: Mapping[ChangeKind, int], accept: str) -> str:
-    """Why a change needs `--accept`, and the command. It accepts all `waiting` changes, this one included: kinds to numbers."""
-    if sum(waiting.values()) <= 1:
-        return f"{reason}: {accept}"
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(waiting.items()))
-    return f"{reason} (accepts all waiting changes: {counts}): {accept}"

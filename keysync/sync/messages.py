@@ -38,12 +38,6 @@ def not_marked(item: Item, tags: Mapping[str, str]) -> str:
     )
 
 
-def taken_over(tags: Mapping[str, str], *, differs: bool) -> str:
-    """A secret that keysync adopts."""
-    how = "its value is replaced by a new version" if differs else "its value is right, only tags are set"
-    return f"taken over ({owner_of(tags)}): {how}"
-
-
 def disabled(item: Item, tags: Mapping[str, str] | None) -> str:
     """A disabled secret."""
     owner = f" ({owner_of(tags)})" if tags is not None else ""

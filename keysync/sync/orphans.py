@@ -109,8 +109,7 @@ def removal(ref: ItemRef, stored: Observation, mode: Mode, presence: Presence, s
 class OrphanSearch:
     """Searches vaults for orphans. What cannot be checked is not removed.
 
-    `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run. `key_names`: the
-    source's.
+    `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run.
     `excluded`: accounts (ARM ids in lower case) whose secrets are no orphans although they are not served now. If it has a reason,
     a warning says that their secrets are not kept in sync.
     `skip_reason`: if set, nothing is searched or removed. `read_only` vaults and `read_only_accounts` (ARM ids in lower case):

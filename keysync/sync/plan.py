@@ -10,7 +10,7 @@ from typing import Final
 from keysync.sync import messages
 from keysync.sync.history import too_many_versions, version_warning
 from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
-from keysync.sync.ownership import OWN, former_id, is_free, is_ours, own_tags
+from keysync.sync.ownership import OWN, former_id, is_free, is_ours, own_tags, owner_of
 from keysync.targets.interface import MAX_TAGS, Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
@@ -132,7 +132,8 @@ def _unmanaged(observed: Observed, stored: StoredSecret, now: datetime) -> Chang
     if adopt == "replace" or (adopt == "untagged" and not differs and is_free(stored.tags, item)):
         metadata = desired_metadata(item, stored, now, new_version=differs)
         fields = changed_fields(stored, metadata, value=differs)
-        reason = messages.taken_over(stored.tags, differs=differs)
+        how = "its value is replaced by a new version" if differs else "its value is right, only tags are set"
+        reason = f"taken over ({owner_of(stored.tags)}): {how}"
         change = Change(item.ref, "adopt", reason=reason, before=stored.version, metadata=metadata, fields=fields)
         return replace(_refuse_too_many_tags(change), unmanaged=True)
     # After a move of the account its next key would be refused. This is reported before there is a next key.

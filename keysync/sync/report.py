@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from keysync.errors import Instruction
-from keysync.sync.limits import Blocked, accept_message, checksum
+from keysync.sync.limits import Blocked, checksum
 from keysync.sync.messages import command
 from keysync.sync.model import (
     BAD,
@@ -101,13 +101,16 @@ class ReportBuilder:
         return report
 
     def _explained(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
-        """`result`; if its change waits for `--accept`, with the command that accepts it."""
+        """`result`; if its change waits for `--accept`, with the command, which accepts all waiting changes by `kinds`."""
         reason = self._waiting.get(result.ref)
         if reason is None:
             return result
+        if kinds.total() > 1:
+            counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
+            reason = f"{reason} (accepts all waiting changes: {counts})"
         shown = self._run.dry_run or result.outcome not in REMOVALS
         outcome = result.outcome if shown else "skipped"
-        return self._redacted(replace(result, outcome=outcome, reason=accept_message(reason, kinds, accept)))
+        return self._redacted(replace(result, outcome=outcome, reason=f"{reason}: {accept}"))
 
     def _redacted(self, result: Result) -> Result:
         """A reason quotes tags, which anyone with access to the vault may have written."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from keysync.config.operation import Limits
-from keysync.sync.limits import accept_message, breaches, checksum, count
+from keysync.sync.limits import breaches, checksum, count
 from keysync.sync.model import Change, ChangeKind, Item, Plan
 from keysync.sync.ownership import own_tags
 from tests.support.runs import World, key, ref
@@ -79,12 +79,3 @@ async def test_a_checksum_does_not_depend_on_values():
         world.vault.put(ref("alpha").secret, key(text + "old"), own_tags(Item(ref("alpha"))))
         sums.add(checksum((await world.plan()).changes))
     assert len(sums) == 1
-
-
-def test_an_orphan_says_how_many_changes_accept_makes() -> None:
-    """The number includes the change itself."""
-    assert (
-        accept_message("To disable it", {"disable": 3}, "X")
-        == "To disable it (accepts all waiting changes: 3 disable): X"
-    )
-    assert accept_message("To disable it", {"disable": 1}, "X") == "To disable it: X"

@@ -152,6 +152,14 @@ def test_a_change_that_needs_accept_suggests_a_command(kind: ChangeKind) -> None
     assert f"not written: keysync sync --accept {checksum(waiting.changes)}" in (result.reason or "")
 
 
+def test_a_command_says_how_many_changes_it_accepts() -> None:
+    """The numbers include the change itself."""
+    waiting = joined(plan("a", "b", kind="disable", needs_accept="To disable it"), plan("c", read_only=True))
+    report = report_of(joined(waiting, plan("d", kind="update", needs_accept="too often")))
+    command = f"keysync sync --accept {report.checksum}"
+    assert report.results[0].reason == f"To disable it (accepts all waiting changes: 2 disable, 1 update): {command}"
+
+
 def test_other_results_keep_their_reasons() -> None:
     """Results of written changes, and all of an accepted plan, keep their reasons."""
     both = joined(plan("a"), plan("b", needs_accept="x"))
