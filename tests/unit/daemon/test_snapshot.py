@@ -32,6 +32,9 @@ DOWN = FailureRecord("dns", "no such host")
 DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no"))
 
 
+FORBIDDEN = FailureRecord("http_error", "Kubernetes answered 403 Forbidden", 403)
+
+
 class Stage:
     """A board over a supervisor with accounts in memory; `clock` holds wall time and monotonic seconds together."""
 
@@ -283,3 +286,104 @@ async def test_stop_and_writes_come_from_the_account_states(stage: Stage):
 def test_a_schedule_in_words(schedule: Schedule, words: str):
     """As an operator says it."""
     assert schedule_text(schedule) == words
+
+
+async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
+    """It has checked no accounts, for any time. When it leads, it is not ready before its first run."""
+    assert stage.board.status().leader is None
+    leadership = stage.stand_by()
+    stage.board._was_ready = False
+    stage.wait(100_000)
+    leadership.read(stage.seconds)
+    leadership.other_holds("another")
+    stage.board.changed()
+    status = stage.board.status()
+    assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, [])
+    assert (status.ready_reason, status.lease_trouble) == ("standing by: another replica leads", None)
+    assert not any(account.stale or account.next_try for account in status.accounts)
+    leadership.renewed(stage.seconds)
+    stage.board.changed()
+    status = stage.board.status()
+    assert status.leader
+    assert status.next_run is not None
+    assert status.stale_accounts
+
+
+async def test_a_new_leader_calls_no_account_stale_before_it_could_check_it(stage: Stage):
+    """Three intervals count from the election: a standby that started days ago must not begin with an alarm."""
+    leadership = stage.stand_by()
+    stage.wait(100_000)
+    leadership.renewed(stage.seconds)
+    stage.board.elected()
+    assert stage.board.status().stale_accounts == []
+    stage.wait(901)
+    leadership.renewed(stage.seconds)
+    stage.board.changed()
+    assert len(stage.board.status().stale_accounts) == 2
+
+
+async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage):
+    """Once read and not longer ago than the Lease lasts, also where it led, or was ready, before; the reason is the failure."""
+    leadership = stage.stand_by()
+
+    def seen() -> tuple[bool, str | None, str | None]:
+        stage.board.changed()
+        status = stage.board.status()
+        return status.ready, status.ready_reason, status.lease_trouble
+
+    never = "standing by, but could not take over: the Lease render/keysync was never read"
+    assert seen() == (False, never, "never_read")
+    leadership.failed(FORBIDDEN)
+    assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
+    leadership.read(stage.seconds)
+    leadership.other_holds("another")
+    stage.wait(10)
+    assert seen() == (True, "standing by: another replica leads", None)
+    leadership.failed(FORBIDDEN)
+    stage.wait(1)
+    old = "standing by, but could not take over: the Lease render/keysync was last read 11 s ago"
+    assert seen() == (False, f"{old}: Kubernetes answered 403 Forbidden", "stale")
+    leadership.renewed(stage.seconds)
+    assert seen() == (True, None, None)
+    stage.wait(10)
+    assert stage.board.status().leader is False
+    assert seen()[0]
+    stage.wait(1)
+    assert seen() == (False, old, "stale")
+
+
+async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):
+    """A role that lacks `update`: the Lease is read, and the sentence says what keeps the replica from leading."""
+    leadership = stage.stand_by()
+    leadership.read(stage.seconds)
+    leadership.failed(FORBIDDEN)
+    status = stage.board.status()
+    assert status.ready
+    assert status.ready_reason == (
+        "standing by: no other replica holds the Lease render/keysync, and this one has not taken it yet: "
+        "Kubernetes answered 403 Forbidden"
+    )
+
+
+async def test_a_leader_is_ready_after_its_first_run(stage: Stage):
+    """Before its election, while no Lease was read, it is not either."""
+    leadership = stage.stand_by()
+    assert not stage.board.status().ready
+    leadership.renewed(stage.seconds)
+    stage.board.changed()
+    assert (stage.board.status().ready, stage.board.status().ready_reason) == (False, "the first run is not done")
+    await stage.passed()
+    assert (stage.board.status().ready, stage.board.status().ready_reason) == (True, None)
+
+
+async def test_it_says_from_when_on_a_run_is_overdue(stage: Stage):
+    """Three intervals after the latest start; never on a standby."""
+    assert stage.board.status().overdue == NOW + timedelta(minutes=15)
+    stage.wait(60)
+    stage.health.run_started("p", stage.instant(), 60.0)
+    stage.health.run_ended("p")
+    stage.board.changed()
+    assert stage.board.status().overdue == NOW + timedelta(minutes=16)
+    stage.stand_by()
+    stage.board.changed()
+    assert (stage.board.status().overdue, stage.board.status().discovery_complete) == (None, None)
