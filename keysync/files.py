@@ -81,7 +81,7 @@ def check_ssl_cert_file() -> None:
     """Raises UsageError if SSL_CERT_FILE is not a regular file. aiohttp reads it on import, and a FIFO would block that."""
     path = os.environ.get("SSL_CERT_FILE")
     if not path or not os.path.exists(path):  # noqa: PTH110  # unlike Path.exists, it never raises
-        return  # `keysync.http.tls` reports a missing file
+        return  # `keysync.http.session` reports a missing file
     try:
         check_regular(Path(path))
     except OSError as error:

@@ -12,7 +12,7 @@ from azure.keyvault.secrets.aio import SecretClient
 from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
-from keysync.azure.clients import Clients
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.credentials import Credentials
 from keysync.azure.rate_limit import TokenBucket
 from keysync.azure.retry import Caller
@@ -52,12 +52,15 @@ class ClientFactory:
 
     config: Config
     credentials: Credentials
-    clients: Clients
     caller: Caller
     breakers: Breakers | None = None
     leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
     buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict[tuple[str, str], TokenBucket])
     """Resource Manager has a rate limit for each subscription and principal."""
+
+    _batch_clients: dict[tuple[str, str], BatchManagementClient] = field(
+        default_factory=dict[tuple[str, str], BatchManagementClient]
+    )
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
         """The opened `credential`; for None the default one of the configuration. Raises UsageError."""
@@ -70,8 +73,12 @@ class ClientFactory:
         # A loopback name has no parent domain to verify the challenge with. No vault of Azure has such a name.
         verify = settings.verify_challenge_resource and urlsplit(settings.url).hostname not in _LOOPBACK
         try:
-            client = await self.clients.secrets(
-                credential, settings.url, verify_challenge=verify, api_version=self.config.api_versions.secrets
+            client = vault_client(
+                credential,
+                settings.url,
+                self.credentials.transport,
+                verify_challenge=verify,
+                api_version=self.config.api_versions.secrets,
             )
         except NotImplementedError as error:
             raise UsageError(f"api_versions.secrets: {error}") from error
@@ -83,13 +90,13 @@ class ClientFactory:
         """The client that reads the keys of a subscription's Batch accounts with `credential`. Raises UsageError."""
         opened = await self.credential(credential)
         bucket = self.buckets.setdefault((fold(subscription_id), opened.name), TokenBucket())
-        return await self._batch(opened, subscription_id), self._caller(opened, bucket=bucket)
+        return self._batch(opened, subscription_id), self._caller(opened, bucket=bucket)
 
     async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
         """The client that lists Batch accounts, or queries Resource Graph, for a `discover` entry. Raises UsageError."""
         credential = await self.credential(entry.credential)
         # Without the rate limit: it counts writes, and a list is a read.
-        return await self._batch(credential, subscription_id), self._caller(credential)
+        return self._batch(credential, subscription_id), self._caller(credential)
 
     async def subscription(self, subscription_id: str) -> BatchManagementClient:
         """The Batch client of any subscription, with the credential that its accounts or `discover` entries have."""
@@ -97,10 +104,16 @@ class ClientFactory:
         listed = (account.credential for account in self.config.accounts if account.subscription_id == folded_id)
         discovered = (entry.credential for entry in self.config.discover if folded_id in entry.scopes)
         credential = next(chain(listed, discovered, (None,)))
-        return await self._batch(await self.credential(credential), subscription_id)
+        return self._batch(await self.credential(credential), subscription_id)
 
-    async def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
-        return await self.clients.batch(credential, subscription_id, self.config.api_versions.batch)
+    def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
+        key = (subscription_id, credential.name)
+        if key not in self._batch_clients:
+            endpoints, transport = self.credentials.endpoints, self.credentials.transport
+            self._batch_clients[key] = batch_client(
+                credential, subscription_id, endpoints, transport, self.config.api_versions.batch
+            )
+        return self._batch_clients[key]
 
     def _caller(
         self, credential: SingleFlightCredential, *, vault: str | None = None, bucket: TokenBucket | None = None

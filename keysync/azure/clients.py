@@ -1,10 +1,12 @@
-"""Opens the SDKs' aio clients on the shared transport, with keysync's own retry and rate limit instead of the SDKs'."""
+"""Makes the SDKs' aio clients on the shared transport, which stays open without them.
+
+Their pipelines have no redirects, which could send the token elsewhere, and no retries, which `keysync.azure.retry` makes. They
+do not register resource providers either, which would poll without a limit.
+"""
 
 from __future__ import annotations
 
 import logging
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 from azure.core.pipeline import PipelineRequest, PipelineResponse
@@ -65,62 +67,54 @@ class VaultClient(SecretClient):
         return response
 
 
-@dataclass(frozen=True, slots=True)
-class Clients:
-    """Opens clients on `stack`: one per credential and subscription, one per vault.
-
-    Without redirects, which could send the token elsewhere, and without retries, which `keysync.azure.retry` makes. The pipeline
-    does not register resource providers either, which would poll without a limit.
-    """
-
-    stack: AsyncExitStack
-    endpoints: Endpoints
-    transport: SharedTransport
-    _batch: dict[tuple[int, str], BatchManagementClient] = field(
-        default_factory=dict[tuple[int, str], BatchManagementClient]
+def batch_client(
+    credential: SingleFlightCredential,
+    subscription_id: str,
+    endpoints: Endpoints,
+    transport: SharedTransport,
+    api_version: str | None,
+) -> BatchManagementClient:
+    """The Batch management client for one subscription and credential."""
+    scope = endpoints.resource_manager_scope
+    version: dict[str, Any] = {} if api_version is None else {"api_version": api_version}
+    return BatchManagementClient(
+        credential,  # type: ignore[arg-type]  # the pipeline calls `get_token_info`
+        subscription_id,
+        base_url=endpoints.resource_manager,
+        credential_scopes=[scope],
+        transport=transport,
+        policies=[
+            ResourceManagerPolicy(endpoints.resource_manager),
+            _ResourceManagerAuthentication(credential, scope),
+            *_last_policies(credential),
+        ],
+        retry_policy=_NO_RETRY,
+        **version,
     )
 
-    async def batch(
-        self, credential: SingleFlightCredential, subscription_id: str, api_version: str | None
-    ) -> BatchManagementClient:
-        """The Batch management client for one subscription and credential."""
-        key = (id(credential), subscription_id)
-        if key not in self._batch:
-            scope = self.endpoints.resource_manager_scope
-            client = BatchManagementClient(
-                credential,  # type: ignore[arg-type]  # the pipeline calls `get_token_info`
-                subscription_id,
-                base_url=self.endpoints.resource_manager,
-                credential_scopes=[scope],
-                transport=self.transport,
-                policies=[
-                    ResourceManagerPolicy(self.endpoints.resource_manager),
-                    _ResourceManagerAuthentication(credential, scope),
-                    *_last_policies(credential),
-                ],
-                retry_policy=_NO_RETRY,
-                **_given(api_version),
-            )
-            self._batch[key] = await self.stack.enter_async_context(client)
-        return self._batch[key]
 
-    async def secrets(
-        self, credential: SingleFlightCredential, url: str, *, verify_challenge: bool, api_version: str | None
-    ) -> SecretClient:
-        """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not support."""
-        client = VaultClient(
-            url,
-            credential,  # type: ignore[arg-type]  # as above
-            transport=self.transport,
-            policies=[
-                HostPolicy(url, "the vault"),
-                AsyncChallengeAuthPolicy(credential, verify_challenge_resource=verify_challenge),
-                *_last_policies(credential),
-            ],
-            retry_policy=_NO_RETRY,
-            **_given(api_version),
-        )
-        return await self.stack.enter_async_context(client)
+def vault_client(
+    credential: SingleFlightCredential,
+    url: str,
+    transport: SharedTransport,
+    *,
+    verify_challenge: bool,
+    api_version: str | None,
+) -> SecretClient:
+    """The client of one vault. Raises NotImplementedError for an api-version that the SDK does not support."""
+    version: dict[str, Any] = {} if api_version is None else {"api_version": api_version}
+    return VaultClient(
+        url,
+        credential,  # type: ignore[arg-type]  # as above
+        transport=transport,
+        policies=[
+            HostPolicy(url, "the vault"),
+            AsyncChallengeAuthPolicy(credential, verify_challenge_resource=verify_challenge),
+            *_last_policies(credential),
+        ],
+        retry_policy=_NO_RETRY,
+        **version,
+    )
 
 
 def _last_policies(credential: SingleFlightCredential) -> list[Any]:
@@ -131,7 +125,3 @@ def _last_policies(credential: SingleFlightCredential) -> list[Any]:
         *([DistributedTracingPolicy()] if settings.tracing_enabled() else []),
         *([HttpLoggingPolicy()] if logged else []),
     ]
-
-
-def _given(api_version: str | None) -> dict[str, Any]:
-    return {} if api_version is None else {"api_version": api_version}

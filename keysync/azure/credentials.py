@@ -52,8 +52,8 @@ class Credentials:
         timeout: float,
     ) -> None:
         self._stack = stack
-        self._endpoints = endpoints
-        self._transport = transport
+        self.endpoints = endpoints
+        self.transport = transport
         self._redactor = redactor
         self._timeout = timeout
         self._opened: dict[credentials.Credential, SingleFlightCredential] = {}
@@ -93,11 +93,11 @@ class Credentials:
 
         The expiry is None for other types: unknown or irrelevant. Lambdas, as a `partial` prints its arguments.
         """
-        transport: dict[str, Any] = {"transport": self._transport, "retry_total": 0}
+        transport: dict[str, Any] = {"transport": self.transport, "retry_total": 0}
         options: dict[str, Any] = {
             **transport,
-            "authority": self._endpoints.authority,
-            "disable_instance_discovery": not self._endpoints.known,
+            "authority": self.endpoints.authority,
+            "disable_instance_discovery": not self.endpoints.known,
             # A vault's challenge names its tenant. The configuration decides which tenants are used.
             "additionally_allowed_tenants": ["*"],
         }

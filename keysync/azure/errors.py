@@ -15,9 +15,9 @@ import aiohttp
 from azure.core.exceptions import AzureError, ClientAuthenticationError, DecodeError, HttpResponseError
 from azure.identity import CredentialUnavailableError
 
-from keysync.azure.body import UnreadableBody
 from keysync.azure.hints import with_hint
 from keysync.azure.sign_in import UNKNOWN, SignIn
+from keysync.azure.transport import UnreadableBody
 from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
 from keysync.http.proxy import ProxyFailed, hint_in
 from keysync.http.retry_after import parse_retry_after

@@ -9,7 +9,6 @@ from typing import Final
 
 from keysync.azure.circuit_breaker import Breakers
 from keysync.azure.client_factory import ClientFactory, check_credentials
-from keysync.azure.clients import Clients
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
@@ -58,7 +57,6 @@ async def open_clients(
     return ClientFactory(
         config,
         Credentials(stack, endpoints, transport, redactor, timeout=request_seconds),
-        Clients(stack, endpoints, transport),
         Caller(AzureFailureTranslator(redactor), RetryPolicy(), timeout=request_seconds, observe=observe),
         breakers,
         leader_admission,

@@ -12,9 +12,9 @@ from typing import Final
 import aiohttp
 
 from keysync import __version__
-from keysync.http.lost_reply import ReplyLost
 from keysync.http.proxy import Proxy, ProxyFailed
 from keysync.http.retry_after import parse_retry_after
+from keysync.http.session import ReplyLost
 from keysync.secret.signing import Signer
 
 SIGNATURE: Final = "X-Keysync-Signature"

@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from azure.keyvault.secrets._shared import http_challenge_cache
 
-from keysync.azure.clients import Clients
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
@@ -237,9 +237,8 @@ async def side_of(
         redactor, endpoints, fingerprinter = Redactor(), endpoints_of(cloud), Fingerprinter()
         transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=redactor)
         opened = await Credentials(stack, endpoints, transport, redactor, timeout=20).open(credential)
-        clients = Clients(stack, endpoints, transport)
-        batch = await clients.batch(opened, SUBSCRIPTION, None)
-        secrets = await clients.secrets(opened, f"https://{host}", verify_challenge=True, api_version=None)
+        batch = batch_client(opened, SUBSCRIPTION, endpoints, transport, None)
+        secrets = vault_client(opened, f"https://{host}", transport, verify_challenge=True, api_version=None)
         caller = Caller(
             AzureFailureTranslator(redactor), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from keysync.azure.body import MAX_BODY_BYTES
+from keysync.azure.transport import MAX_BODY_BYTES
 from keysync.emulator import Fault
 from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue

@@ -13,8 +13,7 @@ from azure.core.credentials import AccessTokenInfo, TokenRequestOptions
 from azure.core.exceptions import HttpResponseError
 from azure.keyvault.secrets.aio import SecretClient
 
-from keysync.azure.clients import Clients
-from keysync.azure.clouds import endpoints_of
+from keysync.azure.clients import vault_client
 from keysync.azure.transport import open_transport
 from keysync.secret.redact import Redactor
 from tests.support.receiver import Receiver, loopback_tls, receiving
@@ -56,8 +55,7 @@ async def client_of(
     async with receiving(tls) as receiver, AsyncExitStack() as stack:
         transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
         identity: Any = Identity()
-        clients = Clients(stack, endpoints_of("public"), transport)
-        client = await clients.secrets(identity, receiver.base, verify_challenge=verify, api_version=None)
+        client = vault_client(identity, receiver.base, transport, verify_challenge=verify, api_version=None)
         yield client, receiver, identity
 
 

@@ -11,7 +11,7 @@ import trustme
 from keysync.azure.clouds import endpoints_of
 from keysync.config.credentials import CloudMapping
 from keysync.errors import UsageError
-from keysync.http.tls import tls_context
+from keysync.http.session import tls_context
 
 
 def test_an_unreadable_ca_bundle_is_an_error_at_startup(tmp_path: Path):

@@ -15,8 +15,7 @@ import aiohttp
 import pytest
 
 from keysync.azure.transport import open_transport
-from keysync.http.sockets import Sockets
-from keysync.http.tls import tls_context
+from keysync.http.session import Sockets, tls_context
 from keysync.secret.redact import Redactor
 from tests.support.receiver import loopback_tls, receiving_in_a_thread
 

@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 from keysync import __version__
-from keysync.azure.clients import Clients
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
 from keysync.azure.transport import open_transport
@@ -75,9 +75,8 @@ async def staged(monkeypatch: pytest.MonkeyPatch, redactor: Redactor) -> AsyncIt
         transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
         credentials = Credentials(stack, endpoints, transport, redactor, timeout=20)
         credential = await credentials.open(EnvironmentCredential(type="environment"))
-        clients = Clients(stack, endpoints, transport)
-        batch = await clients.batch(credential, SUBSCRIPTION, None)
-        secrets = await clients.secrets(credential, found.vaults["main"], verify_challenge=False, api_version=None)
+        batch = batch_client(credential, SUBSCRIPTION, endpoints, transport, None)
+        secrets = vault_client(credential, found.vaults["main"], transport, verify_challenge=False, api_version=None)
         yield Stage(azure, batch, secrets)
 
 
