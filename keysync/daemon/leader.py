@@ -69,8 +69,7 @@ class Leader:
         self._log: Any = structlog.get_logger("keysync", lease=lease, identity=identity)
         self._timer: asyncio.TimerHandle | None = None
         self._read_at: float | None = None
-        self._holder: str | None = None  # the other replica that had the lease when it was last read
-        self._logged_holder: str | None = None
+        self._other: str | None = None  # the other replica that had the lease when it was last read
         self._failure: FailureRecord | None = None
         self.elected: Callable[[], None] = _nothing
         self.lost: Callable[[], None] = _nothing
@@ -97,7 +96,7 @@ class Leader:
         age = self._clock() - self._read_at
         if age > self._lease_duration:
             return Standby(f"{could_not} last read {age:.0f} s ago{failure}", "stale")
-        if self._holder is not None:
+        if self._other is not None:
             return Standby("standing by: another replica leads")
         return Standby(
             f"standing by: no other replica holds the Lease {self._lease}, and this one has not taken it yet{failure}"
@@ -111,25 +110,19 @@ class Leader:
 
     # Called by the elector
 
-    def read(self, received: float) -> None:
-        """The lease was read; the reply arrived at `received`."""
-        self._read_at = received
-        self._holder = None  # unless `other_holds` follows
+    def read(self, received: float, other: str | None) -> None:
+        """The lease was read; the reply arrived at `received`. `other` is the other replica that has it, if any."""
+        before, self._read_at, self._other = self._other, received, other
+        if other is not None:
+            self._failure = None
+            self._carry_out(self._state.lost_to_other(self._clock()), "another replica holds it")
+            if other != before:
+                self._log.info("leader.standing_by", holder=other)
 
     def renewed(self, sent: float) -> None:
         """This replica wrote the lease; the request was sent at `sent`."""
-        self._failure = None
-        self.read(sent)
+        self._failure, self._read_at, self._other = None, sent, None
         self._carry_out(self._state.renewed(sent, self._clock()), _EXPIRED)
-
-    def other_holds(self, holder: str) -> None:
-        """Another replica, `holder`, has the lease."""
-        self._failure = None
-        self._holder = holder
-        self._carry_out(self._state.lost_to_other(self._clock()), "another replica holds it")
-        if holder != self._logged_holder:
-            self._logged_holder = holder
-            self._log.info("leader.standing_by", holder=holder)
 
     def failed(self, record: FailureRecord) -> None:
         """The lease could not be read or written. Logged once while the failure stays the same."""
@@ -140,7 +133,6 @@ class Leader:
     def _carry_out(self, changes: tuple[LeadershipChange, ...], reason: str) -> None:
         for change in changes:
             if change == "elected":
-                self._logged_holder = None
                 self.term = Term(self.leads)
                 self._log.info("leader.elected")
                 self.elected()

@@ -179,9 +179,7 @@ class LeaderElector:
         if lease is not None:
             received = self._clock()
             self._observed.record_read(lease.version, lease.holder, lease.number("leaseDurationSeconds"), received)
-            self.leadership.read(received)
-            if lease.holder is not None and lease.holder != self._identity:
-                self.leadership.other_holds(lease.holder)
+            self.leadership.read(received, lease.holder if lease.holder != self._identity else None)
         sent = self._clock()
         if lease is None or self._free_at() <= sent:
             written = await self._client.write(lease, self._spec(lease))

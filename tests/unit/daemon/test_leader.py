@@ -120,10 +120,10 @@ def test_another_holder_ends_it_at_once(play: Callable[[Script], list[Any]]) -> 
 
     async def script(stage: Stage) -> None:
         stage.lead.renewed(0.0)
-        stage.lead.other_holds("you")
+        stage.lead.read(0.0, "you")
         assert stage.lead.term.is_set()
         assert stage.lead.grace() == 0
-        stage.lead.other_holds("you")
+        stage.lead.read(0.0, "you")
 
     lines = play(script)
     assert [line["event"] for line in lines] == ["leader.elected", "leader.lost", "leader.standing_by"]

@@ -39,17 +39,15 @@ class Recorder(Leader):
         self.reads: list[float] = []
         self.failure = asyncio.Event()
 
-    def read(self, received: float) -> None:
+    def read(self, received: float, other: str | None) -> None:
         self.reads.append(received)
-        super().read(received)
+        if other is not None:
+            self.news.append(("other_holds", other))
+        super().read(received, other)
 
     def renewed(self, sent: float) -> None:
         self.news.append(("renewed", sent))
         super().renewed(sent)
-
-    def other_holds(self, holder: str) -> None:
-        self.news.append(("other_holds", holder))
-        super().other_holds(holder)
 
     def failed(self, record: FailureRecord) -> None:
         super().failed(record)
@@ -247,7 +245,7 @@ async def test_each_reply_with_the_lease_is_a_read(kubernetes: Kubernetes, make:
     """Whether another replica holds it or none does; a refusal, and a Lease that does not exist, are no read."""
     one, two = make("one"), make("two")
     await one.try_at(100.0)
-    assert one.leader.reads == [100.0]  # its own write
+    assert one.leader.reads == []
     await two.try_at(500.0)
     assert two.leader.reads == [500.0]
     kubernetes.faults["two"] = "forbidden"

@@ -294,8 +294,7 @@ async def test_a_standby_is_ready_and_shows_no_account_as_stale(stage: Stage):
     leadership = stage.stand_by()
     stage.board._was_ready = False
     stage.wait(100_000)
-    leadership.read(stage.seconds)
-    leadership.other_holds("another")
+    leadership.read(stage.seconds, "another")
     stage.board.changed()
     status = stage.board.status()
     assert (status.leader, status.ready, status.next_run, status.stale_accounts) == (False, True, None, [])
@@ -335,8 +334,7 @@ async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage)
     assert seen() == (False, never, "never_read")
     leadership.failed(FORBIDDEN)
     assert seen() == (False, f"{never}: Kubernetes answered 403 Forbidden", "never_read")
-    leadership.read(stage.seconds)
-    leadership.other_holds("another")
+    leadership.read(stage.seconds, "another")
     stage.wait(10)
     assert seen() == (True, "standing by: another replica leads", None)
     leadership.failed(FORBIDDEN)
@@ -355,7 +353,7 @@ async def test_a_standby_is_ready_only_while_it_can_read_its_lease(stage: Stage)
 async def test_a_free_lease_that_cannot_be_written_is_no_lead_of_another(stage: Stage):
     """A role that lacks `update`: the Lease is read, and the sentence says what keeps the replica from leading."""
     leadership = stage.stand_by()
-    leadership.read(stage.seconds)
+    leadership.read(stage.seconds, None)
     leadership.failed(FORBIDDEN)
     status = stage.board.status()
     assert status.ready
