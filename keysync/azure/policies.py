@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
-from datetime import datetime
-from email.utils import parsedate_to_datetime
 from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
@@ -116,25 +113,6 @@ class ReplyPolicy(AsyncHTTPPolicy[Any, Any]):
             if scheme.lower() == "bearer":
                 self._credential.reject(token)
         return response
-
-
-@contextmanager
-def reply_date() -> Generator[Callable[[], datetime | None]]:
-    """Yields a function that returns the Date of the last reply within the block; None if it had none."""
-    dates = [""]
-    token = ON_REPLY.set(lambda headers: dates.append(headers.get("Date", "")))
-    try:
-        yield lambda: _parsed(dates[-1])
-    finally:
-        ON_REPLY.reset(token)
-
-
-def _parsed(text: str) -> datetime | None:
-    try:
-        moment = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return moment if moment.tzinfo is not None else None
 
 
 def _origin(url: str) -> tuple[str, str, int | None]:
