@@ -17,7 +17,6 @@ from keysync.report.metrics import result_of
 from keysync.report.status import FAILED, NO_TIMES, WRITTEN, AccountStatus, RunStatus, WriteRecord, sync_state_of
 from keysync.sync.model import ItemRef, Report, Result
 from keysync.sync.observers import RunObserver
-from keysync.targets.cache import interned_time
 
 _HISTORY: Final = 200
 STALE_INTERVALS: Final = 3
@@ -163,8 +162,7 @@ class AccountStates(RunObserver):
     def result(self, run_id: str, result: Result) -> None:  # noqa: ARG002  # the observer's signature
         """Records the result of an item. After its last item, the account is done."""
         self.revision += 1
-        # Results of the same second share one object: in a large fleet these are hundreds of accounts.
-        now = interned_time(self._now().replace(microsecond=0))
+        now = self._now().replace(microsecond=0)
         if result.outcome in WRITTEN:
             self.writes.appendleft(WriteRecord(now, result))
         entry = self.entries.get(fold(result.ref.account))

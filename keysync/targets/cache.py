@@ -11,10 +11,10 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import lru_cache
 from typing import Final
 
 from keysync.failures import CallFailed
@@ -30,7 +30,6 @@ _READS_A_SECOND: Final = 400  # Key Vault's sustained limit: 4,000 in 10 seconds
 _BURST: Final = 4000
 _ALWAYS_FINE_SECONDS: Final = 2.0
 _MIN_WAIT: Final = 2.0
-_RUNS_SKIPPED: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +43,16 @@ class _Cached:
 
 @dataclass(slots=True)
 class SecretCache:
-    """Secrets by case-insensitive name. Each value is read again within `verify_seconds`, at a random time."""
+    """Secrets by case-insensitive name. Each value is read again within `verify_seconds`, at a random time.
+
+    `page_seconds`: how long a page of a listing takes. `least_pages`: how many pages a listing has, as far as known.
+    """
 
     verify_seconds: float
-    clock: Callable[[], float]
+    clock: Callable[[], float] = time.monotonic
     uniform: Callable[[float, float], float] = random.uniform
+    page_seconds: float = 0.05
+    least_pages: int = 1
     _known: dict[str, _Cached] = field(default_factory=dict[str, _Cached])
 
     def keep(self, name: str, stored: StoredSecret, updated: datetime | None, answered: datetime | None) -> None:
@@ -58,7 +62,7 @@ class SecretCache:
             return
         # Random, so that the values of a fleet do not all expire in one run.
         good_until = self.clock() + self.uniform(0.5, 1.0) * self.verify_seconds
-        self._known[fold(name)] = _Cached(stored, interned_time(updated), good_until)
+        self._known[fold(name)] = _Cached(stored, updated, good_until)
 
     def forget(self, name: str) -> None:
         """Removes a secret from the cache."""
@@ -94,12 +98,6 @@ class SecretCache:
         return stored if same else None
 
 
-@lru_cache(maxsize=256)
-def interned_time(moment: datetime) -> datetime:
-    """Returns one object for all equal times. Times have whole seconds, and many secrets were created in one run."""
-    return moment
-
-
 def max_pages(cached: int, page_seconds: float) -> int:
     """The number of pages up to which a listing is better than reading `cached` secrets one by one.
 
@@ -111,22 +109,6 @@ def max_pages(cached: int, page_seconds: float) -> int:
     return min(max(cached - 1, 0), int(in_time))
 
 
-@dataclass(slots=True)
-class ListingStats:
-    """Experience with a vault's listings: seconds a page, the least number of pages (0: never listed), runs to skip."""
-
-    seconds: float = 0.05
-    count: int = 0
-    skip: int = 0
-
-    def may_list(self) -> bool:
-        """Whether a listing may be tried in this run: a listing that failed or hung is skipped in the next ones."""
-        if self.skip:
-            self.skip -= 1
-            return False
-        return True
-
-
 class ListValidation:
     """A `CacheValidation` whose listing runs in its own task. A caller waits at most for the page of its name."""
 
@@ -134,54 +116,35 @@ class ListValidation:
         self,
         names: Collection[str],
         cache: SecretCache,
-        stats: ListingStats,
         fetch: Callable[[], AsyncIterator[Sequence[SecretProperties]]],
         on_confirmed: Callable[[str, StoredSecret, float], None] = lambda _name, _stored, _at: None,
     ) -> None:
-        # Names not listed yet. The values are our own strings, so that no string of a page is kept.
-        self._unlisted = {key: key for key in map(fold, names) if cache.is_usable(key)}
         self._cache = cache
-        self._stats = stats
         self._fetch = fetch
         self._on_confirmed = on_confirmed
-        # When each name was confirmed (monotonic seconds). All names of a page share one time.
-        self._confirmed_at: dict[str, float] = {}
-        self._waiting: dict[str, asyncio.Future[None]] = {}
-        self._last_page_at = time.monotonic()
-        self._max_pages = max_pages(len(self._unlisted), stats.seconds)
-        pays = stats.may_list() and 0 < max(stats.count, 1) <= self._max_pages
-        self._task = asyncio.create_task(self._run(), name="list validation") if pays else None
-        if self._task is not None:
-            self._task.add_done_callback(lambda _task: self._wake(list(self._waiting)))
+        usable = {key for key in map(fold, names) if cache.is_usable(key)}
+        self._max_pages = max_pages(len(usable), cache.page_seconds)
+        self._task: asyncio.Task[None] | None = None
+        # One future for each name: a page wakes only the callers of its own names.
+        self._listed: dict[str, asyncio.Future[tuple[StoredSecret, float] | None]] = {}
+        if cache.least_pages <= self._max_pages:
+            self._listed = {key: asyncio.get_running_loop().create_future() for key in usable}
+            self._task = asyncio.create_task(self._run(), name="list validation")
+            self._task.add_done_callback(lambda _task: self._resolve(self._listed, {}, 0.0))
 
     async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
-        """The cached secret and the time of its listing if the listing confirms it, else None. Each name is confirmed once."""
+        """The cached secret and the time of its listing if the listing confirms it, else None."""
         key = fold(name)
-        if self._task is None:
+        listed = self._listed.get(key)
+        if listed is None:
             return None
-        if key in self._unlisted and not self._task.done() and not await self._wait_for_name(key):
-            # Reads may work although listings hang: skip the listing in this run and in the next ones.
-            self._stats.skip = _RUNS_SKIPPED
-            self._task.cancel()
+        await asyncio.wait({listed})
+        confirmed = listed.result()
+        # Forgotten or replaced: another caller reads it, and may see a later version than the listing.
+        if confirmed is None or self._cache.last_read(key) is not confirmed[0]:
             return None
-        at, stored = self._confirmed_at.pop(key, None), self._cache.last_read(key)
-        if at is None or stored is None:
-            return None
-        self._on_confirmed(key, stored, at)
-        return stored, at
-
-    async def _wait_for_name(self, key: str) -> bool:
-        """Waits until the name was listed or the listing ended. Returns False if no page arrived for too long."""
-        # One future for each name: a page wakes only the callers of its own names.
-        listed = self._waiting.setdefault(key, asyncio.get_running_loop().create_future())
-        since = time.monotonic()
-        while not listed.done():
-            limit = max(_MIN_WAIT, 4 * self._stats.seconds)
-            remaining = max(since, self._last_page_at) + limit - time.monotonic()
-            if remaining <= 0:
-                return False
-            await asyncio.wait({listed}, timeout=remaining)
-        return True
+        self._on_confirmed(key, *confirmed)
+        return confirmed
 
     async def close(self) -> None:
         """Cancels the listing if it is still active."""
@@ -190,36 +153,24 @@ class ListValidation:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self) -> None:
-        count, began = 0, time.monotonic()
-        try:
-            async for page in self._fetch():
-                count += 1
-                self._stats.seconds += 0.3 * (time.monotonic() - began - self._stats.seconds)  # a moving average
-                self._confirm(page, began)
-                if count >= self._max_pages:
-                    # The listing costs more than it saves: read the rest one by one, and remember the number of pages.
-                    self._stats.count = max(self._stats.count, count + 1)
-                    return
+        cache, count, pages = self._cache, 0, aiter(self._fetch())
+        # A listing that fails, hangs or has too many pages costs more than it saves: other names are read one by one.
+        with suppress(CallFailed, TimeoutError):
+            while count < self._max_pages:
                 began = time.monotonic()
-        except CallFailed:
-            self._stats.skip = _RUNS_SKIPPED
-            return  # names that were not listed are read
-        self._stats.count = count
+                async with asyncio.timeout(max(_MIN_WAIT, 4 * cache.page_seconds)):
+                    page = await anext(pages, None)
+                if page is None:
+                    cache.least_pages = max(count, 1)
+                    return
+                count += 1
+                cache.page_seconds += 0.3 * (time.monotonic() - began - cache.page_seconds)  # a moving average
+                keys = [fold(each.name) for each in page]
+                self._resolve(keys, {key: cache.confirmed(each) for key, each in zip(keys, page, strict=True)}, began)
+            cache.least_pages = max(cache.least_pages, count + 1)
 
-    def _confirm(self, page: Sequence[SecretProperties], at: float) -> None:
-        self._last_page_at = time.monotonic()
-        keys: list[str] = []
-        for listed in page:
-            key = self._unlisted.pop(fold(listed.name), None)
-            if key is None:
-                continue
-            keys.append(key)
-            if self._cache.confirmed(listed) is not None:
-                self._confirmed_at[key] = at
-        self._wake(keys)
-
-    def _wake(self, names: Iterable[str]) -> None:
-        for name in names:
-            waiting = self._waiting.pop(name, None)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+    def _resolve(self, keys: Iterable[str], confirmed: Mapping[str, StoredSecret | None], at: float) -> None:
+        for key in keys:
+            listed, stored = self._listed.get(key), confirmed.get(key)
+            if listed is not None and not listed.done():
+                listed.set_result(None if stored is None else (stored, at))

@@ -102,17 +102,6 @@ class CacheValidation(Protocol):
         ...
 
 
-class NoCacheValidation:
-    """A `CacheValidation` that confirms nothing: every secret is read."""
-
-    async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:  # noqa: ARG002  # the protocol's signature
-        """Always None."""
-        return None
-
-    async def close(self) -> None:
-        """No-op."""
-
-
 class SecretTarget(Protocol):
     """One vault."""
 

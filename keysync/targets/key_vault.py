@@ -16,9 +16,9 @@ from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 from keysync.targets.errors import LaterVersionListed, NotKept, WriteConflict, WriteUnknown, conflict, timeout
 from keysync.targets.interface import Absent, Disabled, History, Metadata, Observation, SoftDeleted, StoredSecret
-from keysync.targets.reply_checks import is_absent, is_bad_value, is_denied
+from keysync.targets.reply_checks import is_absent, is_bad_value
 from keysync.targets.vault_reader import GET_SECRET, PROBE, SET_SECRET, VaultReader
-from keysync.targets.versions import versions_after, with_count
+from keysync.targets.versions import LONG_AGO, versions_after, with_count
 
 _UPDATE_SECRET: Final = Operation("key_vault", "updateSecret", changes=True)
 _RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False, changes=True)
@@ -75,12 +75,9 @@ class KeyVault(VaultReader):
 
     async def _check_latest(self, name: str, value: SecretValue, before: str | None) -> None:
         """Raises LaterVersionListed if the vault lists a version after `before`: then the earlier read was stale."""
-        try:
-            listed, answered = await self._list_versions(name)
-        except CallFailed as failure:
-            if is_absent(failure.record) or is_denied(failure.record):
-                return  # the secret does not exist, or this identity may not list
-            raise
+        # None if the secret does not exist, or this identity may not list.
+        found = await self._unless_refused(self._list_versions(name), None)
+        listed, answered = found or ([], LONG_AGO)
         tags = next((item.tags for item in listed if item.version == before), None)
         for version, later in versions_after(listed, before, answered):
             # Times have whole seconds and may be set back. A stale read shows by the value to write, or by another owner.
@@ -113,7 +110,7 @@ class KeyVault(VaultReader):
         )
         self._writes.sent(self._path_of(name), pending)
         body = {"value": reveal(value), **_body_of(metadata)}
-        written = (await self._request("PUT", f"/secrets/{name}", body)).body
+        written, _ = await self._request("PUT", f"/secrets/{name}", body)
         return self._ids.version(written.get("id"), name, changed=True)
 
     async def _read_back(self, name: str, stored: StoredSecret) -> str:
@@ -229,7 +226,8 @@ class KeyVault(VaultReader):
         self, name: str, operation: Operation, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> None:
         async def send() -> None:
-            self._ids.version((await self._request(method, path, body)).body.get("id"), name, changed=True)
+            changed, _ = await self._request(method, path, body)
+            self._ids.version(changed.get("id"), name, changed=True)
 
         await self._call(operation, send)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import takewhile
 from typing import Final, TypeAlias
 
@@ -33,22 +33,18 @@ class WrittenSecret:
     confirmed: bool = False
 
 
-@dataclass(slots=True)
 class RecentWrites:
     """Writes by vault and name, shared by all configurations of a process. `clock` is in monotonic seconds."""
 
-    clock: Callable[[], float] = time.monotonic
-    _written: dict[SecretPath, WrittenSecret] = field(default_factory=dict[SecretPath, WrittenSecret])
-    _pending: dict[SecretPath, tuple[FailureRecord, float]] = field(
-        default_factory=dict[SecretPath, tuple[FailureRecord, float]]
-    )
-    _not_kept: dict[SecretPath, tuple[object, frozenset[str], float]] = field(
-        default_factory=dict[SecretPath, tuple[object, frozenset[str], float]]
-    )
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._written: dict[SecretPath, WrittenSecret] = {}
+        self._pending: dict[SecretPath, tuple[FailureRecord, float]] = {}
+        self._not_kept: dict[SecretPath, tuple[object, frozenset[str], float]] = {}
 
     def sent(self, path: SecretPath, record: FailureRecord) -> None:
         """Records that a write was sent. Until `written` or `refused`, `record` is its failure."""
-        self._pending[path] = record, self.clock() + PENDING_SECONDS
+        self._pending[path] = record, self._clock() + PENDING_SECONDS
 
     def refused(self, path: SecretPath) -> None:
         """Records that the last write certainly had no effect."""
@@ -60,7 +56,7 @@ class RecentWrites:
         previous = self._written.pop(path, None)
         follows = previous is not None and previous.stored.version == before
         older = previous.older if previous is not None and follows else frozenset[str | None]()
-        now = self.clock()
+        now = self._clock()
         for old in list(takewhile(lambda each: self._written[each].until < now, self._written)):
             del self._written[old]
         self._written[path] = WrittenSecret(stored, older | {before}, now + STALE_READ_SECONDS)
@@ -68,7 +64,7 @@ class RecentWrites:
     def pending(self, path: SecretPath) -> FailureRecord | None:
         """The failure of a write that may still take effect, else None."""
         record, until = self._pending.get(path, (None, 0.0))
-        if record is not None and self.clock() >= until:
+        if record is not None and self._clock() >= until:
             del self._pending[path]
             return None
         return record
@@ -76,7 +72,7 @@ class RecentWrites:
     def is_stale_read(self, path: SecretPath, observed: Observation) -> bool:
         """Records the result of a read, and returns whether it shows the state before a write of this process."""
         written = self._written.get(path)
-        if written is None or self.clock() >= written.until:
+        if written is None or self._clock() >= written.until:
             self._written.pop(path, None)
             return False
         version = observed.version if isinstance(observed, StoredSecret) else None
@@ -99,8 +95,8 @@ class RecentWrites:
     def fields_not_kept(self, path: SecretPath, attempt: object) -> frozenset[str]:
         """The fields that the vault did not keep when it accepted the same `attempt` within a day."""
         known, fields, until = self._not_kept.get(path, (None, frozenset[str](), 0.0))
-        return fields if known == attempt and self.clock() < until else frozenset[str]()
+        return fields if known == attempt and self._clock() < until else frozenset[str]()
 
     def note_not_kept(self, path: SecretPath, attempt: object, fields: frozenset[str]) -> None:
         """Records that the vault accepted `attempt` but did not keep `fields`."""
-        self._not_kept[path] = attempt, fields, self.clock() + _NOT_KEPT_SECONDS
+        self._not_kept[path] = attempt, fields, self._clock() + _NOT_KEPT_SECONDS

@@ -10,11 +10,11 @@ from sys import intern
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.failures import CallFailed, FailureRecord
+from keysync.failures import FailureRecord
 from keysync.names import fold
 from keysync.targets.errors import invalid_response
 from keysync.targets.interface import SecretProperties
-from keysync.targets.versions import ListedVersion
+from keysync.targets.versions import LONG_AGO, ListedVersion
 
 _HTTPS: Final = 443
 _BAD_REQUEST: Final = 400
@@ -31,8 +31,7 @@ class SecretIds:
 
     def parse(self, text: object) -> tuple[str, str]:
         """Name and version (empty for none) of a secret in this vault. Raises CallFailed for any other id."""
-        path = self._path(text) if isinstance(text, str) else ""
-        name, _, version = path.partition("/")
+        name, _, version = self._path(text).partition("/")
         if not name or "/" in version:
             raise invalid_response(f"the reply names no secret of {self._prefix}")
         return name, version
@@ -42,21 +41,19 @@ class SecretIds:
 
         `changed` says that the request was a change. It may have taken effect, so the failure is ambiguous.
         """
-        try:
-            replied_name, version = self.parse(text)
-        except CallFailed:
-            replied_name, version = "", ""
-        if fold(replied_name) != fold(name) or not version:
+        replied_name, _, version = self._path(text).partition("/")
+        if fold(replied_name) != fold(name) or not version or "/" in version:
             raise invalid_response(f"the reply is not about {self._prefix}{name}", ambiguous=changed)
         return version
 
-    def _path(self, text: str) -> str:
+    def _path(self, text: object) -> str:
         """The part after ``/secrets/``; empty for an id of another vault."""
+        if not isinstance(text, str):
+            return ""
         if text.startswith(self._prefix):
             return text[len(self._prefix) :]
-        path = urlsplit(text).path
-        start = fold(path[: len("/secrets/")])
-        return path[len(start) :] if start == "/secrets/" and _origin(text) == self._origin else ""
+        start, _, rest = urlsplit(text).path[1:].partition("/")
+        return rest if fold(start) == "secrets" and _origin(text) == self._origin else ""
 
 
 def _origin(url: str) -> tuple[str, str, int]:
@@ -99,9 +96,8 @@ def listed_secret(item: Mapping[str, Any], name: str) -> SecretProperties:
 
 def listed_version(item: Mapping[str, Any], version: str) -> ListedVersion:
     """One entry of a page of versions."""
-    shown, created = listed_secret(item, ""), moment(item, "created")
-    listed = ListedVersion(version, shown.tags, shown.enabled, shown.managed)
-    return listed if created is None else ListedVersion(version, shown.tags, shown.enabled, shown.managed, created)
+    shown = listed_secret(item, "")
+    return ListedVersion(version, shown.tags, shown.enabled, shown.managed, moment(item, "created") or LONG_AGO)
 
 
 def moment(item: Mapping[str, Any], name: str) -> datetime | None:

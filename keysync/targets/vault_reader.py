@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, Final, TypeVar
 
 from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.rest import HttpRequest
@@ -27,7 +27,7 @@ from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
-from keysync.targets.cache import PAGE, ListingStats, ListValidation, SecretCache, interned_time
+from keysync.targets.cache import PAGE, ListValidation, SecretCache
 from keysync.targets.errors import invalid_response
 from keysync.targets.interface import (
     Absent,
@@ -50,9 +50,10 @@ from keysync.targets.reply_checks import (
     moment,
     reply_time,
 )
-from keysync.targets.versions import ListedVersion, counted_history, history_of, versions_after
+from keysync.targets.versions import LONG_AGO, ListedVersion, counted_history, history_of, versions_after
 
 T = TypeVar("T")
+D = TypeVar("D")
 
 GET_SECRET: Final = Operation("key_vault", "getSecret")
 SET_SECRET: Final = Operation("key_vault", "setSecret", repeatable=False, changes=True)
@@ -76,13 +77,6 @@ _READ_PAUSE: Final = 0.5
 PROBE: Final = "keysync-first-call"
 
 
-class Reply(NamedTuple):
-    """The JSON object of a reply, and the service's time of it; None without a Date header."""
-
-    body: Mapping[str, Any]
-    at: datetime | None
-
-
 class VaultReader:
     """Reads one vault. Every reply is checked: it must be about the secret that was requested."""
 
@@ -104,15 +98,14 @@ class VaultReader:
         self._fingerprinter = fingerprinter
         self._redactor = redactor
         self._writes = writes or RecentWrites()
-        self._cache = SecretCache(verify_seconds, time.monotonic)
-        self._listing_stats = ListingStats()
+        self._cache = SecretCache(verify_seconds)
         self._windows = {kind: SlidingWindow(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
         # By name: the version that a listing showed as the latest one (None: no secret), and when (monotonic seconds).
         self._listed: dict[str, tuple[str | None, float]] = {}
         # By name: the history as of a version, for the count in the tags of the next one.
         self._histories: dict[str, tuple[str, History]] = {}
         self._last_reply: tuple[datetime, float] | None = None
-        self._first_call_task: asyncio.Task[None] | None = None
+        self._first_call_task: asyncio.Task[StoredSecret | None] | None = None
 
     async def prime(self) -> None:
         """Makes one call that caches the vault's challenge and the token. Concurrent callers wait for it.
@@ -122,17 +115,11 @@ class VaultReader:
         """
         task = self._first_call_task
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
-            task = self._first_call_task = asyncio.create_task(self._first_call(), name=f"warm {self._url}")
+            # A refusal for this name says nothing about other secrets.
+            first_call = self._unless_refused(self._call(GET_SECRET, lambda: self._get(PROBE)), None)
+            task = self._first_call_task = asyncio.create_task(first_call, name=f"warm {self._url}")
         if not task.done():
             await asyncio.shield(task)
-
-    async def _first_call(self) -> None:
-        try:
-            await self._call(GET_SECRET, lambda: self._get(PROBE))
-        except CallFailed as failure:
-            # The vault answered. A refusal for this name says nothing about other secrets.
-            if not is_absent(failure.record) and not is_denied(failure.record):
-                raise
 
     async def close(self) -> None:
         """Cancels the first call if it is still active."""
@@ -191,7 +178,12 @@ class VaultReader:
             return await self._call(GET_SECRET, lambda: self._get(name))
         except CallFailed as failure:
             if is_absent(failure.record):
-                return await self._absent(name) if deleted else Absent()
+                # A soft-deleted secret is not a free name. An identity without that right learns it on the write.
+                if not deleted:
+                    return Absent()
+                return await self._unless_refused(
+                    self._call(_GET_DELETED_SECRET, lambda: self._get_deleted(name)), Absent()
+                )
             if failure.record.has_code("SecretDisabled"):
                 return await self._disabled(name)
             raise
@@ -207,23 +199,14 @@ class VaultReader:
             content_type=shown.content_type,
             managed=shown.managed,
             expires=shown.expires,
-            created=created and interned_time(created),
+            created=created,
         )
         if not version:
             self._cache.keep(name, stored, shown.updated, at)
         return replace(stored, age=at - created) if at is not None and created is not None else stored
 
-    async def _absent(self, name: str) -> Observation:
-        """Distinguishes a free name from a soft-deleted secret. An identity without that right learns it on the write."""
-        try:
-            return await self._call(_GET_DELETED_SECRET, lambda: self._get_deleted(name))
-        except CallFailed as failure:
-            if is_absent(failure.record) or is_denied(failure.record):
-                return Absent()
-            raise
-
     async def _get_deleted(self, name: str) -> SoftDeleted:
-        deleted = (await self._request("GET", f"/deletedsecrets/{name}")).body
+        deleted, _ = await self._request("GET", f"/deletedsecrets/{name}")
         self._ids.version(deleted.get("id"), name)
         attributes: dict[str, Any] = deleted.get("attributes") or {}
         level: str | None = attributes.get("recoveryLevel")
@@ -236,19 +219,13 @@ class VaultReader:
 
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows. No tags if the identity may not list."""
-        try:
-            listed, _ = await self._list_versions(name, exists=True)
-        except CallFailed as failure:
-            if is_absent(failure.record) or is_denied(failure.record):
-                return Disabled()
-            raise
-        # Listings have no order and times have whole seconds, so in a tie the latest version is unknown.
-        newest = max(item.created for item in listed)
-        latest = [item for item in listed if item.created == newest and not item.enabled]
-        if len(latest) != 1:
+        listed = await self._unless_refused(self._list_versions(name, exists=True), None)
+        if listed is None:
             return Disabled()
-        (disabled,) = latest
-        return Disabled(disabled.version, disabled.tags, disabled.managed)
+        # Listings have no order and times have whole seconds, so in a tie the latest version is unknown.
+        newest = max(item.created for item in listed[0])
+        latest = [item for item in listed[0] if item.created == newest and not item.enabled]
+        return Disabled(latest[0].version, latest[0].tags, latest[0].managed) if len(latest) == 1 else Disabled()
 
     # Versions and listings
 
@@ -280,14 +257,13 @@ class VaultReader:
         listed = [item async for page in pages for item in page]
         if exists and not listed:
             raise invalid_response("a secret without a version")
-        latest = max((item.created for item in listed), default=datetime.fromtimestamp(0, UTC))
-        return listed, self._service_time() or latest
+        return listed, self._service_time() or max((item.created for item in listed), default=LONG_AGO)
 
     def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> ListValidation:
         """Starts a listing, if it costs less than reading `names` one by one."""
         if since is not None:
             names = [name for name in names if self._listed.get(fold(name), (None, since))[1] <= since]
-        return ListValidation(names, self._cache, self._listing_stats, self._listed_pages, self._on_listed)
+        return ListValidation(names, self._cache, self._listed_pages, self._on_listed)
 
     def _on_listed(self, key: str, stored: StoredSecret, at: float) -> None:
         self._listed[key] = stored.version, at
@@ -328,8 +304,22 @@ class VaultReader:
                 window.block(min(failure.record.retry_after or 1.0, _WINDOW_SECONDS))
             raise
 
-    async def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Reply:
-        """The reply of the vault. Raises HttpResponseError for other statuses than 200, and TypeError for other JSON than an object."""
+    async def _unless_refused(self, call: Coroutine[Any, Any, T], default: D) -> T | D:
+        """The result of `call`, or `default` if the vault itself says that there is nothing, or that this identity may not see it."""
+        try:
+            return await call
+        except CallFailed as failure:
+            if is_absent(failure.record) or is_denied(failure.record):
+                return default
+            raise
+
+    async def _request(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> tuple[Mapping[str, Any], datetime | None]:
+        """The JSON object of a reply, and the service's time of it; None without a Date header.
+
+        Raises HttpResponseError for another status than 200, and TypeError for other JSON than an object.
+        """
         response = await self._client.send_request(HttpRequest(method, path, json=body))
         at = reply_time(response.headers.get("Date", ""))
         if at is not None:
@@ -340,7 +330,7 @@ class VaultReader:
         result = as_mapping(response.json())
         if result is None:
             raise TypeError("the reply is not a JSON object")
-        return Reply(result, at)
+        return result, at
 
     def _service_time(self) -> datetime | None:
         """The time of the vault's own clock; None until a reply had a Date header."""

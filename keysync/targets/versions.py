@@ -26,18 +26,19 @@ _CREATED_BEFORE: Final = timedelta(seconds=2)
 _CREATED_AFTER: Final = timedelta(seconds=5)
 # A copy within those seconds is not noticed, so the versions are listed from time to time.
 _LIST_EVERY: Final = 25
-_LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for an unknown time of creation."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedVersion:
-    """One version in a listing. `created` is long ago if the reply does not have it."""
+    """One version in a listing."""
 
     version: str
     tags: Mapping[str, str]
     enabled: bool
     managed: bool
-    created: datetime = _LONG_AGO
+    created: datetime
 
 
 def history_of(listed: Sequence[ListedVersion], answered: datetime) -> History:
@@ -79,7 +80,7 @@ def versions_after(
     """
     if before is None:
         return [(item, True) for item in listed]
-    at = next((item.created for item in listed if item.version == before), _LONG_AGO)
+    at = next((item.created for item in listed if item.version == before), LONG_AGO)
     since = max(at, answered - timedelta(seconds=STALE_READ_SECONDS))
     recent = [item for item in listed if item.version != before and item.created >= since]
     return [(item, item.created > at) for item in recent]

@@ -19,7 +19,6 @@ from keysync.targets.interface import (
     Disabled,
     History,
     Metadata,
-    NoCacheValidation,
     Observation,
     SecretProperties,
     SoftDeleted,
@@ -27,6 +26,16 @@ from keysync.targets.interface import (
 )
 
 T = TypeVar("T")
+
+
+class NoCacheValidation:
+    """A `CacheValidation` that confirms nothing: every secret is read."""
+
+    async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
+        """Always None."""
+
+    async def close(self) -> None:
+        """No-op."""
 
 
 @dataclass(frozen=True)

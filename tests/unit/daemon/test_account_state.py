@@ -352,20 +352,6 @@ def test_a_run_that_ends_late_takes_nothing_from_the_next_one():
     assert books.account_done == ["alpha", "alpha"]
 
 
-def test_results_of_one_second_share_one_time():
-    """One time for each of thousands of accounts would cost memory, and fractions of a second are never shown."""
-    books = Books("alpha", "beta", "gamma")
-    for number, name in enumerate(("alpha", "beta", "gamma")):
-        books.now = NOW + timedelta(seconds=0.4 * number)
-        books.results(*pair(name, "unchanged"))
-    times = [books.account_status(name).last_success for name in ("alpha", "beta", "gamma")]
-    assert times == [NOW] * 3
-    assert times[0] is times[1] is times[2]
-    books.now = NOW + timedelta(seconds=1.2)
-    books.results(*pair("alpha", "unchanged"))
-    assert books.account_status("alpha").last_success == NOW + timedelta(seconds=1)
-
-
 def test_a_run_that_could_not_begin_keeps_no_account_busy():
     """Whatever of it was noted before the fault."""
     books = Books("alpha", "beta")

@@ -16,7 +16,7 @@ from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.targets import cache as cache_module
-from keysync.targets.cache import PAGE, ListingStats, ListValidation, SecretCache, max_pages
+from keysync.targets.cache import PAGE, ListValidation, SecretCache, max_pages
 from keysync.targets.interface import SecretProperties, StoredSecret
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -142,10 +142,8 @@ def fleet(count: int) -> tuple[SecretCache, list[SecretProperties]]:
     return cache, listed
 
 
-def validation_of(
-    cache: SecretCache, vault: Vault, names: Sequence[str], pages: ListingStats | None = None
-) -> ListValidation:
-    return ListValidation(names, cache, pages or ListingStats(), vault.fetch)
+def validation_of(cache: SecretCache, vault: Vault, names: Sequence[str]) -> ListValidation:
+    return ListValidation(names, cache, vault.fetch)
 
 
 async def test_a_listing_saves_the_reads_of_unchanged_secrets():
@@ -198,12 +196,12 @@ async def test_a_listing_that_is_too_long_stops_and_is_not_repeated():
     """A few managed secrets among many other pages are read one by one from the next run on."""
     cache, listed = fleet(3)
     others = [replace(LISTED, name="other")]
-    vault, pages = Vault(*[others] * 50, listed), ListingStats()
-    validation = validation_of(cache, vault, ["s0", "s1", "s2"], pages)
+    vault = Vault(*[others] * 50, listed)
+    validation = validation_of(cache, vault, ["s0", "s1", "s2"])
     assert await validation.confirmed("s0") is None
     assert vault.fetched == 2
     await validation.close()
-    again = validation_of(cache, vault, ["s0", "s1", "s2"], pages)
+    again = validation_of(cache, vault, ["s0", "s1", "s2"])
     assert await again.confirmed("s0") is None
     assert vault.fetched == 2
     await again.close()
@@ -246,16 +244,13 @@ async def test_a_failed_listing_wakes_all_waiting_callers():
 
 
 async def test_a_hung_listing_is_stopped_for_all_callers(monkeypatch: pytest.MonkeyPatch):
-    """Also for two callers with one name. The next run does not list."""
+    """Also for two callers with one name."""
     monkeypatch.setattr(cache_module, "_MIN_WAIT", 0.01)
     cache, listed = fleet(6)
-    vault, pages = Vault(listed), ListingStats()
-    pages.seconds = 0.0
+    cache.page_seconds = 0.0
+    vault = Vault(listed)
     vault.gates[0] = asyncio.Event()
-    validation = validation_of(cache, vault, [f"s{number}" for number in range(6)], pages)
-    assert (
-        await asyncio.gather(validation.confirmed("s1"), validation.confirmed("s1"), validation.confirmed("s2"))
-        == [None] * 3
-    )
+    validation = validation_of(cache, vault, [f"s{number}" for number in range(6)])
+    names = ("s1", "s1", "s2")
+    assert await asyncio.gather(*map(validation.confirmed, names)) == [None] * 3
     await validation.close()
-    assert not pages.may_list()
