@@ -247,13 +247,10 @@ async def test_everything_can_be_read_in_both_schemes(shown: Shown, scheme: str,
 @pytest.mark.parametrize("width", [320, 390, 768, 900, 1024])
 async def test_no_page_scrolls_sideways(shown: Shown, width: int):
     """At any width, also with names of Azure's maximum length."""
-    long = account(
-        "a" * 24,
-        resource_group="g" * 90,
-        last_success=ago(days=400),
-        secrets=(replace(failing("x").secrets[0], secret="s" * 127, vault="v" * 60),),
-    )
-    other = replace(long, account="other", subscription_id="9" * 36)
+    (denied, _) = failing("x").results
+    results = (replace(denied, ref=replace(denied.ref, secret="s" * 127, vault="v" * 60)),)
+    long = account("a" * 24, group="g" * 90, last_success=ago(days=400), results=results)
+    other = account("other", subscription_id="9" * 36, group="g" * 90, results=results)
     shown.current = replace(
         varied(), accounts=(*varied().accounts, long, other), stopped="n" * 200, config_error="c" * 200
     )
