@@ -21,7 +21,7 @@ from azure.mgmt.batch.aio import BatchManagementClient
 from azure.mgmt.core.policies import AsyncARMChallengeAuthenticationPolicy
 
 from keysync.azure.clouds import Endpoints
-from keysync.azure.policies import HostPolicy, ReplyPolicy, ResourceManagerPolicy
+from keysync.azure.policies import HostPolicy, ReplyPolicy
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 
@@ -84,7 +84,8 @@ def batch_client(
         credential_scopes=[scope],
         transport=transport,
         policies=[
-            ResourceManagerPolicy(endpoints.resource_manager),
+            # A region's Resource Manager links to its own host.
+            HostPolicy(endpoints.resource_manager, "Resource Manager", subdomains=True),
             _ResourceManagerAuthentication(credential, scope),
             *_last_policies(credential),
         ],

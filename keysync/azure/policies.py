@@ -1,4 +1,4 @@
-"""Pipeline policies: keep requests at their service, check list pages, and pass on what replies say."""
+"""Pipeline policies: keep requests at their service, and pass on what replies say."""
 
 from __future__ import annotations
 
@@ -8,24 +8,16 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-from azure.core.exceptions import DecodeError
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncHTTPPolicy, UserAgentPolicy
 
 from keysync import __version__
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.failures import CallFailed, FailureRecord
-from keysync.json_values import as_list, as_mapping
 
-RAW_LIST_ENTRIES: Final[ContextVar[list[Any] | None]] = ContextVar("raw_list_entries", default=None)
-"""The list to which the current task wants list entries appended as parsed JSON; None for the SDK's models.
-
-Making the models takes thirty times as long as parsing.
-"""
 ON_REPLY: Final[ContextVar[Callable[[Mapping[str, str]], None] | None]] = ContextVar("on_reply", default=None)
 """Called with the headers of each reply, of any status, to the current task's calls."""
 
-_LIST_PATH: Final = "/providers/microsoft.batch/batchaccounts"
 _UNAUTHORIZED: Final = 401
 
 
@@ -63,33 +55,6 @@ class HostPolicy(AsyncHTTPPolicy[Any, Any]):
         headers["User-Agent"] = self._user_agent
         headers["x-ms-client-request-id"] = str(uuid4())
         return await self.next.send(request)
-
-
-class ResourceManagerPolicy(HostPolicy):
-    """The first policy for Resource Manager. Also checks the pages of a list of accounts.
-
-    The SDK follows a `nextLink` to any host, with the token. It takes a reply without `value` for an empty list, so that all
-    accounts would seem to be gone.
-    """
-
-    def __init__(self, url: str) -> None:
-        # A region's Resource Manager links to its own host.
-        super().__init__(url, "Resource Manager", subdomains=True)
-
-    async def send(self, request: PipelineRequest[Any]) -> PipelineResponse[Any, Any]:
-        """Also raises DecodeError for a list of accounts without `value`, and the parser's exceptions for invalid JSON."""
-        response = await super().send(request)
-        sent, reply = request.http_request, response.http_response
-        path = urlsplit(str(sent.url)).path.rstrip("/").lower()
-        if sent.method == "GET" and reply.status_code == 200 and path.endswith(_LIST_PATH):
-            entries = as_list((as_mapping(reply.json()) or {}).get("value"))
-            if entries is None:
-                raise DecodeError("a list of accounts has no `value`", response=reply)
-            raw = RAW_LIST_ENTRIES.get()
-            if raw is not None:
-                raw += entries
-                entries.clear()  # the SDK reads the same list next, and then makes no models
-        return response
 
 
 class ReplyPolicy(AsyncHTTPPolicy[Any, Any]):

@@ -25,9 +25,15 @@ _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 class BatchAccountExistence:
     """Checks accounts for one run; lists each subscription at most once."""
 
-    def __init__(self, client_of: Callable[[str], Awaitable[BatchManagementClient]], caller: Caller) -> None:
+    def __init__(
+        self,
+        client_of: Callable[[str], Awaitable[BatchManagementClient]],
+        caller: Caller,
+        api_version: str | None = None,
+    ) -> None:
         self._client_of = client_of
         self._caller = caller
+        self._api_version = api_version
         self._listed: dict[str, frozenset[str]] = {}
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
@@ -55,7 +61,8 @@ class BatchAccountExistence:
         async with self._locks[subscription]:
             if subscription not in self._listed:
                 keys: set[str] = set()
-                async for page in account_pages(client, self._caller, None, f"/subscriptions/{subscription}"):
+                scope = f"/subscriptions/{subscription}"
+                async for page in account_pages(client, self._caller, scope, self._api_version):
                     if any(fold(account.id.subscription) != subscription for account in page):
                         raise invalid_response("the listing contains accounts of another subscription")
                     keys.update(account.id.key for account in page)

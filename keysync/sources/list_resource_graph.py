@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.rest import HttpRequest
 from azure.mgmt.batch.aio import BatchManagementClient
 
@@ -23,8 +22,8 @@ from keysync.config.model import Discover
 from keysync.failures import FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
-from keysync.sources.list_batch import MAX_PAGES
-from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, invalid_response
+from keysync.sources.list_batch import ListAccess, send
+from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, follow, invalid_response
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 # learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources
@@ -32,8 +31,6 @@ _PATH: Final = "/providers/Microsoft.ResourceGraph/resources?api-version=2021-03
 
 # Microsoft's guidance for throttled requests uses groups of 100 subscriptions; the service accepts far more.
 _SUBSCRIPTIONS: Final = 100
-_OK: Final = 200
-_UNAUTHORIZED: Final = 401
 _ROWS: Final = 1000  # the maximum of a page
 _RESETS: Final = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?")
 _MAX_PAUSE: Final = 60.0  # no reply may pause the listing for longer
@@ -99,9 +96,9 @@ class Quota:
 
 
 class ResourceGraphLister:
-    """An `AccountLister`. `open_client` returns the client and the caller for an entry and any of its subscriptions."""
+    """An `AccountLister`. The client of any subscription serves for all of an entry."""
 
-    def __init__(self, open_client: Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]) -> None:
+    def __init__(self, open_client: ListAccess) -> None:
         self._open_client = open_client
         self._quotas: defaultdict[Credential | None, Quota] = defaultdict(Quota)
 
@@ -148,37 +145,29 @@ class _Query:
 
     async def pages(self, query: str) -> AsyncGenerator[Sequence[Mapping[str, object]], None]:
         """The pages of a query's result. Raises CallFailed if the result is incomplete."""
-        token: object = None
-        seen = set[object]()
         count = 0
-        for _ in range(MAX_PAGES):
-            async with self.quota.turn():
-                reply = await self.caller.call(QUERY, self.name, partial(self._reply, query, token))
+        reply: Mapping[str, object] = {}
+        async for reply in follow(partial(self._send, query), self.name):
             data = as_list(reply.get("data"))
             rows = [row for row in map(as_mapping, data or ()) if row is not None]
             if data is None or len(rows) < len(data):
                 raise invalid_response("the reply of Resource Graph has no rows")
             yield rows
             count += len(rows)
-            token, total = reply.get("$skipToken"), reply.get("totalRecords")
-            if not token:
-                # Without a clear `false` it is unknown whether the result is complete.
-                whole = reply.get("resultTruncated") in ("false", False)
-                if not whole or (isinstance(total, int) and count < total):
-                    raise invalid_response(f"Resource Graph returned {count} of {total} rows of {self.name}")
-                return
-            if token in seen:
-                break
-            seen.add(token)
-        raise invalid_response(f"the result for {self.name} does not end")
+        # Without a clear `false` it is unknown whether the result is complete.
+        whole, total = reply.get("resultTruncated") in ("false", False), reply.get("totalRecords")
+        if not whole or (isinstance(total, int) and count < total):
+            raise invalid_response(f"Resource Graph returned {count} of {total} rows of {self.name}")
 
-    async def _reply(self, query: str, token: object) -> Mapping[str, object]:
+    async def _send(self, query: str, token: str | None) -> tuple[Mapping[str, object], object]:
         options = {"$top": _ROWS, "resultFormat": "objectArray", **({"$skipToken": token} if token else {})}
         body = {"query": query, "subscriptions": self.subscriptions, "options": options}
-        response = await self.client.send_request(HttpRequest("POST", _PATH, json=body))
-        if response.status_code != _OK:
-            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
-            raise HttpResponseError(response=response)
+        async with self.quota.turn():
+            reply = await self.caller.call(QUERY, self.name, partial(self._reply, body))
+        return reply, reply.get("$skipToken")
+
+    async def _reply(self, body: Mapping[str, object]) -> Mapping[str, object]:
+        response = await send(self.client, HttpRequest("POST", _PATH, json=body))
         self.quota.note(response.headers)
         return as_mapping(response.json()) or {}
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from sys import intern
-from typing import Final, Protocol, Self
+from typing import Final, Protocol, Self, TypeVar
 
 from keysync.config.formats import batch_account_id
 from keysync.config.model import Discover
@@ -14,6 +14,9 @@ from keysync.failures import CallFailed, FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 
+T = TypeVar("T")
+
+_MAX_PAGES: Final = 20_000
 _ID: Final = re.compile(
     r"/subscriptions/([0-9a-f-]{36})/resourceGroups/([^/]{1,90})/providers/Microsoft\.Batch/batchAccounts/([0-9a-z]{3,24})",
     re.IGNORECASE | re.ASCII,
@@ -108,6 +111,25 @@ class ListingScope:
         """Whether the account is in this scope."""
         in_group = not self.groups or fold(account.group) in self.groups
         return in_group and fold(account.subscription) in self.subscriptions
+
+
+async def follow(send: Callable[[str | None], Awaitable[tuple[T, object]]], name: str) -> AsyncGenerator[T, None]:
+    """The pages of a listing. `send` gets the token of a page, None for the first, and returns it with the next page's token.
+
+    Raises CallFailed if the pages repeat or do not end.
+    """
+    token: str | None = None
+    seen = set[str]()
+    while len(seen) < _MAX_PAGES:
+        page, following = await send(token)
+        yield page
+        if not following:
+            return
+        token = str(following)
+        if token in seen:
+            break
+        seen.add(token)
+    raise invalid_response(f"the list of {name} does not end")
 
 
 class AccountLister(Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.azure.policies import HostPolicy, ResourceManagerPolicy
+from keysync.azure.policies import HostPolicy
 from keysync.failures import CallFailed
 
 
@@ -19,7 +19,7 @@ from keysync.failures import CallFailed
 )
 def test_requests_to_resource_manager_and_its_regions_are_sent(url: str) -> None:
     """In any spelling of the URL."""
-    ResourceManagerPolicy("https://management.azure.com").check(url)
+    HostPolicy("https://management.azure.com", "Resource Manager", subdomains=True).check(url)
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_requests_to_resource_manager_and_its_regions_are_sent(url: str) -> None
 def test_only_resource_manager_gets_the_token(url: str) -> None:
     """A request to another host, port or scheme is not sent."""
     with pytest.raises(CallFailed, match="not followed") as caught:
-        ResourceManagerPolicy("https://management.azure.com").check(url)
+        HostPolicy("https://management.azure.com", "Resource Manager", subdomains=True).check(url)
     assert caught.value.record.kind == "invalid_response"
 
 
