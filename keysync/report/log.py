@@ -36,6 +36,7 @@ class RunLog(RunObserver):
         self._log: Any = structlog.get_logger("keysync")
         self._logged: dict[ItemRef, tuple[Identity, int]] = {}
         self._causes: dict[str, dict[Identity, list[Result]]] = {}
+        self._both_changed: set[tuple[str, str, str]] = set()  # the accounts of a run that were logged, by vault
 
     def started(self, run_id: str, work_items: int) -> None:
         """Logs the start of a run."""
@@ -51,7 +52,9 @@ class RunLog(RunObserver):
         repeated = self._repeated(result)
         if repeated is None:
             return
-        if result.verdict == "both_changed" and ref.key == "primary":
+        account = (run_id, ref.account, ref.vault)
+        if result.verdict == "both_changed" and account not in self._both_changed:
+            self._both_changed.add(account)
             self._log.warning(
                 "account.both_keys_changed", run_id=run_id, account=ref.account, vault=ref.vault, hint=_ONE_KEY_HINT
             )
@@ -106,6 +109,7 @@ class RunLog(RunObserver):
     def finished(self, report: Report) -> None:
         """Logs the summary; as an error if a safety limit stopped the run."""
         self._log_causes(report.run_id)
+        self._both_changed = {account for account in self._both_changed if account[0] != report.run_id}
         for warning in report.warnings:
             self._log.warning("run.warning", run_id=report.run_id, reason=warning)
         if report.busy:

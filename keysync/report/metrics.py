@@ -183,8 +183,6 @@ class Metrics(RunObserver):
             return  # the run started with the previous configuration
         self._outcomes.labels(vault, result.outcome).inc()
         self._verdicts.labels(vault, result.verdict).inc()
-        if result.verdict == "both_changed" and result.ref.key == "primary":
-            self._both_changed.labels(vault).inc()
 
     def finished(self, report: Report) -> None:
         """Counts the run, and notes the time for each account whose secrets are all in sync."""
@@ -192,6 +190,9 @@ class Metrics(RunObserver):
         self._runs.labels(result_of(report)).inc()
         self._last_run.labels(result_of(report)).set(ended)
         self._duration.observe(report.duration_seconds)
+        both_changed = (result.ref for result in report.results if result.verdict == "both_changed")
+        for _, vault in {(ref.account, ref.vault) for ref in both_changed if _is_covered(ref.vault, self._vaults)}:
+            self._both_changed.labels(vault).inc()
         if report.dry_run:
             return
         out_of_sync = {result.ref.account for result in report.results if result.outcome in _OUT_OF_SYNC}
