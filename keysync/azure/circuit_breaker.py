@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from random import Random
 from typing import Final
@@ -109,32 +109,28 @@ class _Breaker:
             self.probe = None
 
 
+@dataclass(slots=True)
 class Breakers:
-    """One breaker per key: ``vault:NAME`` counts the failures of a vault, ``credential:ID`` those of a credential."""
+    """One breaker per key: ``vault:NAME`` counts the failures of a vault, ``credential:ID`` those of a credential.
 
-    def __init__(
-        self,
-        monotonic: Callable[[], float],
-        random: Random,
-        policy: BreakerPolicy | None = None,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        """`monotonic` is the clock in seconds; `now` is the wall clock, for messages."""
-        self._monotonic = monotonic
-        self._random = random
-        self._policy = policy or BreakerPolicy()
-        self._now = now
-        self._breakers: dict[str, _Breaker] = {}
+    `monotonic` is the clock in seconds; `now` is the wall clock, for messages.
+    """
+
+    monotonic: Callable[[], float]
+    random: Random
+    policy: BreakerPolicy = BreakerPolicy()
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _breakers: dict[str, _Breaker] = field(default_factory=dict[str, _Breaker])
 
     def allow(self, key: str) -> BreakerDecision:
         """Whether a call may be made now. After an allowed call, report its end: `success`, `failure` or `cancelled`."""
         breaker = self._breakers.get(key)
         if breaker is None or not breaker.opened:
             return BreakerDecision(allowed=True)
-        now = self._monotonic()
+        now = self.monotonic()
         if now < breaker.until:
             return BreakerDecision(allowed=False, retry_at=breaker.until, probe=breaker.probe)
-        breaker.probe, breaker.until = Probe(), now + self._policy.probe_seconds
+        breaker.probe, breaker.until = Probe(), now + self.policy.probe_seconds
         return BreakerDecision(allowed=True, probe=breaker.probe)
 
     def success(self, key: str) -> None:
@@ -162,7 +158,7 @@ class Breakers:
         """A call was cancelled or never sent, so the vault's or credential's health is unknown: another call may probe at once."""
         breaker = self._breakers.get(key)
         if breaker is not None and probe is not None and breaker.probe is probe:
-            breaker.until = self._monotonic()
+            breaker.until = self.monotonic()
             breaker.end_probe()
 
     def retry_now(self) -> None:
@@ -176,7 +172,7 @@ class Breakers:
 
     def states(self) -> dict[str, BreakerState]:
         """The state of each breaker that has counted a failure since its last success."""
-        now = self._monotonic()
+        now = self.monotonic()
         states: dict[str, BreakerState] = {}
         for key, breaker in self._breakers.items():
             half_open = breaker.probe is not None or now >= breaker.until
@@ -191,7 +187,7 @@ class Breakers:
         Raises CallFailed with the failure that opened the breaker if the call may not be made.
         """
         while not (decision := self.allow(key)).allowed:
-            seconds = decision.retry_at - self._monotonic()
+            seconds = decision.retry_at - self.monotonic()
             if decision.probe is None:
                 raise CallFailed(self._refusal(key, seconds))
             with suppress(TimeoutError):
@@ -200,7 +196,7 @@ class Breakers:
         return decision.probe
 
     def _refusal(self, key: str, seconds: float) -> FailureRecord:
-        moment = self._now() + timedelta(seconds=max(0.0, seconds))
+        moment = self.now() + timedelta(seconds=max(0.0, seconds))
         message = f"{key.replace(':', ' ', 1)} failed repeatedly and is not called before {moment:%H:%M:%S} UTC"
         last = self._breakers[key].last or FailureRecord(kind="connection", summary="unknown")
         return replace(last, summary=f"{message} (last: {last.summary})", ambiguous=False, retry_after=None)
@@ -214,10 +210,10 @@ class Breakers:
                 return
         else:
             breaker.failures += 1
-            if breaker.failures < self._policy.threshold:
+            if breaker.failures < self.policy.threshold:
                 return
         breaker.opened += 1
-        breaker.until = self._monotonic() + self._random.uniform(0.0, self._policy.max_open_seconds(breaker.opened))
+        breaker.until = self.monotonic() + self.random.uniform(0.0, self.policy.max_open_seconds(breaker.opened))
         breaker.end_probe()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -39,26 +39,22 @@ _SECRET_VARIABLES: Final = (
 _UNREADABLE: Final = (ValueError, TypeError, UnsupportedAlgorithm)
 
 
+@dataclass(slots=True)
 class Credentials:
-    """Opens each configured credential once, on `stack`; all its users share it."""
+    """Opens each configured credential once, on `stack`; all its users share it. A token request has `timeout` seconds."""
 
-    def __init__(
-        self,
-        stack: AsyncExitStack,
-        endpoints: Endpoints,
-        transport: SharedTransport,
-        redactor: Redactor,
-        *,
-        timeout: float,
-    ) -> None:
-        self._stack = stack
-        self.endpoints = endpoints
-        self.transport = transport
-        self._redactor = redactor
-        self._timeout = timeout
-        self._opened: dict[credentials.Credential, SingleFlightCredential] = {}
-        # The redactor's references are weak; these keep the values for as long as the credentials exist.
-        self._secrets: list[SecretValue] = []
+    stack: AsyncExitStack
+    endpoints: Endpoints
+    transport: SharedTransport
+    redactor: Redactor
+    timeout: float
+    _opened: dict[credentials.Credential, SingleFlightCredential] = field(
+        default_factory=dict[credentials.Credential, SingleFlightCredential]
+    )
+    # The redactor's references are weak; these keep the values for as long as the credentials exist.
+    _secrets: list[SecretValue] = field(default_factory=list[SecretValue])
+
+    def __post_init__(self) -> None:
         for name in _SECRET_VARIABLES:
             if name in os.environ:
                 # azure-identity would use the variable with its white space.
@@ -75,12 +71,12 @@ class Credentials:
             sign_in = replace(sign_in_of(credential), expires_at=expires_at)
             patience = _PATIENCE if isinstance(credential, credentials.ManagedIdentityCredential) else 0.0
             try:
-                opened = SingleFlightCredential(build, name, sign_in, timeout=self._timeout, patience=patience)
+                opened = SingleFlightCredential(build, name, sign_in, timeout=self.timeout, patience=patience)
             except (*_UNREADABLE, OSError) as error:
                 # The SDK validates its arguments, such as a tenant's name, and files in variables.
                 is_file = isinstance(credential, credentials.ClientCertificateCredential)
                 raise UsageError(f"credential: {sign_in.proof if is_file else credential.type}: {error}") from error
-            self._opened[credential] = await self._stack.enter_async_context(opened)
+            self._opened[credential] = await self.stack.enter_async_context(opened)
         return self._opened[credential]
 
     @property
@@ -136,7 +132,7 @@ class Credentials:
 
     def _remember(self, text: str) -> str:
         """Has the redactor mask `text` from now on, and returns it."""
-        self._secrets.append(self._redactor.remember(SecretValue(text)))
+        self._secrets.append(self.redactor.remember(SecretValue(text)))
         return text
 
 

@@ -1,4 +1,4 @@
-"""Pipeline policies: keep requests at their service, and pass on what replies say."""
+"""Pipeline policies: keep requests at their service, and pass on the headers of replies."""
 
 from __future__ import annotations
 

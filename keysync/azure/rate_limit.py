@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -46,18 +46,18 @@ class RateLimitPolicy:
     monotonic: Callable[[], float] = time.monotonic
 
 
+@dataclass(slots=True)
 class TokenBucket:
     """The known state of one bucket at Resource Manager, and the queue of calls that wait for it."""
 
-    def __init__(self, policy: RateLimitPolicy | None = None) -> None:
-        self._policy = policy or RateLimitPolicy()
-        self._queue = asyncio.Lock()  # fair: first in, first out
-        self._remaining: float | None = None  # None until a reply has the number
-        self._counted_at = float("-inf")
-        self._granted_at = float("-inf")
-        self._granted_count = 0
-        self._in_flight: set[int] = set()
-        self._blocked_until = float("-inf")
+    policy: RateLimitPolicy = RateLimitPolicy()
+    _queue: asyncio.Lock = field(default_factory=asyncio.Lock)  # fair: first in, first out
+    _remaining: float | None = None  # None until a reply has the number
+    _counted_at: float = float("-inf")
+    _granted_at: float = float("-inf")
+    _granted_count: int = 0
+    _in_flight: set[int] = field(default_factory=set[int])
+    _blocked_until: float = float("-inf")
 
     @asynccontextmanager
     async def slot(self) -> AsyncGenerator[None]:
@@ -65,8 +65,8 @@ class TokenBucket:
         # Only the first call in the queue waits for the bucket: one timer, and calls do not start all at once.
         async with self._queue:
             while (pause := self._pause()) > 0:
-                await self._policy.sleep(pause)
-            self._granted_at = self._policy.monotonic()
+                await self.policy.sleep(pause)
+            self._granted_at = self.policy.monotonic()
             self._granted_count += 1
             slot_number = self._granted_count
             self._in_flight.add(slot_number)
@@ -81,20 +81,20 @@ class TokenBucket:
 
     def block(self, retry_after: float | None) -> None:
         """Blocks all calls for `retry_after` seconds, or for the policy's default."""
-        seconds = self._policy.default_block if retry_after is None else min(retry_after, self._policy.max_block)
-        self._blocked_until = max(self._blocked_until, self._policy.monotonic() + seconds)
+        seconds = self.policy.default_block if retry_after is None else min(retry_after, self.policy.max_block)
+        self._blocked_until = max(self._blocked_until, self.policy.monotonic() + seconds)
         # Empty after the block, so that the waiting calls start at `rate` and not all at once.
         self._remaining, self._counted_at = 0.0, self._blocked_until
 
     def blocked_for(self) -> float:
         """Seconds for which a Retry-After still blocks this bucket, or 0. Lets callers fail instead of waiting."""
-        return max(0.0, self._blocked_until - self._policy.monotonic())
+        return max(0.0, self._blocked_until - self.policy.monotonic())
 
     def _replied(self, slot_number: int, headers: Mapping[str, str]) -> None:
         lowered = {name.lower(): value for name, value in headers.items()}
         matches = [_NUMBER.search(lowered.get(name, "")) for name in _REMAINING_HEADERS]
         remaining = min((int(match.group()) for match in matches if match is not None), default=None)
-        now = self._policy.monotonic()
+        now = self.policy.monotonic()
         if remaining is not None and now >= self._blocked_until:
             # Calls that the service may not have counted in `remaining`: earlier ones without a reply, and all later ones. A later
             # call with a reply may still have been counted after this one, as replies arrive out of order.
@@ -102,53 +102,46 @@ class TokenBucket:
             self._remaining, self._counted_at = float(remaining - uncounted), now
 
     def _pause(self) -> float:
-        now = self._policy.monotonic()
+        now = self.policy.monotonic()
         if now < self._blocked_until:
             return self._blocked_until - now
         if self._remaining is None:
             return 0.0
         if now > self._counted_at:
-            self._remaining = min(self._policy.capacity, self._remaining + (now - self._counted_at) * self._policy.rate)
+            self._remaining = min(self.policy.capacity, self._remaining + (now - self._counted_at) * self.policy.rate)
             self._counted_at = now
-        return 0.0 if self._remaining - 1 >= self._policy.floor else self._granted_at + 1 / self._policy.rate - now
+        return 0.0 if self._remaining - 1 >= self.policy.floor else self._granted_at + 1 / self.policy.rate - now
 
 
+@dataclass(slots=True)
 class SlidingWindow:
     """Allows at most `count` calls in any `seconds`; further calls wait in order. For one event loop.
 
     `block` delays all calls after a 429, which occurs if other clients call the service too.
     """
 
-    def __init__(
-        self,
-        count: int,
-        seconds: float,
-        *,
-        monotonic: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
-        self._count = count
-        self._seconds = seconds
-        self._monotonic = monotonic
-        self._sleep = sleep
-        self._calls: deque[float] = deque()
-        self._queue = asyncio.Lock()  # fair, with one timer for all waiting calls
-        self._blocked_until = float("-inf")
+    count: int
+    seconds: float
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    _calls: deque[float] = field(default_factory=deque[float])
+    _queue: asyncio.Lock = field(default_factory=asyncio.Lock)  # fair, with one timer for all waiting calls
+    _blocked_until: float = float("-inf")
 
     async def take(self) -> None:
         """Waits until one more call may be made."""
         async with self._queue:
             while (pause := self._pause()) > 0:
-                await self._sleep(pause)
-            self._calls.append(self._monotonic())
+                await self.sleep(pause)
+            self._calls.append(self.monotonic())
 
     def block(self, seconds: float) -> None:
         """Blocks all calls for `seconds` from now."""
-        self._blocked_until = max(self._blocked_until, self._monotonic() + seconds)
+        self._blocked_until = max(self._blocked_until, self.monotonic() + seconds)
 
     def _pause(self) -> float:
-        now = self._monotonic()
-        while self._calls and self._calls[0] + self._seconds <= now:
+        now = self.monotonic()
+        while self._calls and self._calls[0] + self.seconds <= now:
             self._calls.popleft()
-        full = self._calls[0] + self._seconds - now if len(self._calls) >= self._count else 0.0
+        full = self._calls[0] + self.seconds - now if len(self._calls) >= self.count else 0.0
         return max(full, self._blocked_until - now)
