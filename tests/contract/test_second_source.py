@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 
@@ -15,15 +16,16 @@ from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName, KeySource
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
-from keysync.sync.items import WorkItem
+from keysync.sync.items import Selection, work_items_of
 from keysync.sync.locks import SecretLocks
-from keysync.sync.model import Item, ItemRef, Report
+from keysync.sync.model import Report
 from keysync.sync.ownership import KEY
 from keysync.sync.run import SyncRun, run_sync
 from tests.contract.conftest import BehindTheSdks, behind_the_sdks
 from tests.support.runs import Watcher, key
+from tests.support.settings import config_of
 
-ACCOUNT = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Example/things/alpha"
+ANY = {"subscription_id": "11111111-2222-3333-4444-555555555555", "vaults": ["main"]}
 
 
 @dataclass
@@ -44,6 +46,21 @@ class ThreeKeys:
 
 
 @dataclass
+class Thing:
+    """The configuration type of such an account, with what a run needs of it."""
+
+    resource_id: str = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Example/things/alpha"
+    subscription_id: str = "s"
+    vaults: tuple[str, ...] = ("main",)
+    read_only: bool = False
+    adopt: bool | None = None
+
+    def secret_names(self) -> dict[KeyName, str]:
+        """The name of the secret of each key."""
+        return {name: f"alpha-{name}" for name in ("one", "two", "three")}
+
+
+@dataclass
 class Service:
     """One account of the service, and runs that keep its keys in a vault of the embedded Azure."""
 
@@ -52,9 +69,10 @@ class Service:
     def run_over(self, source: KeySource) -> SyncRun:
         """The run that the runtime would make."""
         targets, translator, stop = {"main": self.side.target}, AzureFailureTranslator(Redactor()), asyncio.Event()
-        items = tuple(Item(ItemRef(ACCOUNT, name, "main", f"alpha-{name}")) for name in source.key_names)
+        config = config_of({"vaults": {"main": {"url": "https://main.vault.azure.net"}}, "discover": [ANY]})
+        things: Any = [Thing()]
         return SyncRun(
-            work_items=[WorkItem(ACCOUNT, source, items)],
+            work_items=work_items_of(config, things, Selection(), lambda _thing: source),
             collector=Collector(targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5),
             applier=Applier(targets, translator, SecretLocks(), concurrency=4, stop=stop, grace_seconds=1),
             limits={"main": Limits(creates=3)},
