@@ -139,8 +139,6 @@ class AccountStates(RunObserver):
             for ref in refs:
                 entry = self.entries.get(fold(ref.account))
                 if entry is not None:
-                    # The stored reference, if there is an equal one: it saves memory while thousands of accounts are due.
-                    ref = next((result.ref for result in entry.status.results if result.ref == ref), ref)  # noqa: PLW2901
                     entry.due, entry.run_key = (*_without(entry.due, ref), ref), run_key
         except BaseException:
             self.end(run_key)  # else the accounts so far would stay busy forever

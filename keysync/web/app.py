@@ -10,8 +10,8 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from keysync.report.metrics import StatusCollector
 from keysync.report.status import Status, render
-from keysync.report.status_metrics import StatusCollector
 from keysync.web.page import render_page
 from keysync.web.query import Query
 from keysync.web.security import add_headers, guard

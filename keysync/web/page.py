@@ -9,10 +9,9 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from keysync.report.status import Status
-from keysync.web.format import FILTERS, Tone
+from keysync.web.format import FILTERS, Tone, summary_line
 from keysync.web.problems import facts, problem_name, problem_text, problems, shared_causes
 from keysync.web.query import PER_PAGE, SEVERITY, Query
-from keysync.web.summary import summary_line
 
 if TYPE_CHECKING:
     from jinja2 import Template

@@ -13,14 +13,8 @@ from keysync.report.status import AccountState, AccountStatus
 
 PER_PAGE: Final = 200
 SEVERITY: Final[tuple[AccountState, ...]] = (
-    "failing",
-    "refused",
-    "needs_accept",
-    "drift",
-    "pending",
-    "changed",
-    "in_sync",
-)
+    "failing", "refused", "needs_accept", "drift", "pending", "changed", "in_sync"
+)  # fmt: skip
 """The states, most urgent first."""
 NEED_ATTENTION: Final[frozenset[AccountState]] = frozenset({"failing", "refused", "needs_accept", "drift"})
 

@@ -14,8 +14,7 @@ from prometheus_client import CollectorRegistry, Metric, ProcessCollector
 from ruamel.yaml import YAML
 
 from keysync.calls import Operation
-from keysync.report.metrics import Metrics
-from keysync.report.status_metrics import StatusCollector
+from keysync.report.metrics import Metrics, StatusCollector
 from keysync.sources.shard import Shard
 from keysync.sync.model import Report, Result
 from tests.support.runs import ref

@@ -19,9 +19,8 @@ from prometheus_client import CollectorRegistry
 
 import keysync
 from keysync.report.log import RunLog
-from keysync.report.metrics import OVERDUE
+from keysync.report.metrics import OVERDUE, StatusCollector
 from keysync.report.status import AccountState, RunResult, SyncState, render
-from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Outcome, Result
 from keysync.tracing import ACCOUNT, RUN, SECRET
 from keysync.web.app import make_web_app

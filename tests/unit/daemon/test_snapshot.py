@@ -17,9 +17,8 @@ from keysync.daemon.leader import Leader
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
-from keysync.report.metrics import Metrics
+from keysync.report.metrics import Metrics, StatusCollector
 from keysync.report.status import AccountStatus, VaultStatus
-from keysync.report.status_metrics import StatusCollector
 from keysync.sync.model import Result
 from tests.support.memory_generation import MemoryGeneration, config_of, entries, until
 from tests.support.runs import World, ref

@@ -21,9 +21,8 @@ from keysync.errors import UsageError
 from keysync.failures import CloudError, FailureRecord
 from keysync.report import json as report_json
 from keysync.report.log import RunLog
-from keysync.report.metrics import Metrics
+from keysync.report.metrics import Metrics, StatusCollector
 from keysync.report.status import Status
-from keysync.report.status_metrics import StatusCollector
 from keysync.report.text import print_report
 from keysync.sources.shard import Shard
 from keysync.sync.model import Outcome, Report, Result
