@@ -400,6 +400,16 @@ async def test_a_pod_without_a_file_of_its_account_is_a_usage_error(
         open_election(election_of(), None, kubernetes.environ)
 
 
+@pytest.mark.usefixtures("in_pod")
+@pytest.mark.parametrize(("host", "url"), [("10.0.0.1", "https://10.0.0.1:443"), ("fd00::1", "https://[fd00::1]:443")])
+async def test_the_api_server_is_where_kubernetes_says(host: str, url: str) -> None:
+    """A cluster may have IPv6 addresses only."""
+    elector = open_election(election_of(), None, {"KUBERNETES_SERVICE_HOST": host, "KUBERNETES_SERVICE_PORT": "443"})
+    assert elector is not None
+    assert elector._client._url == f"{url}/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+    await elector.close()
+
+
 async def test_without_leader_election_there_is_none() -> None:
     """Such a replica always leads."""
     assert open_election(None, None, {}) is None
