@@ -1,14 +1,10 @@
-"""Hints: how to fix a failed call, in a sentence or two, with the setting, role or command to change.
-
-`RULES` is a table. The first rule applies whose condition holds, and for whose text every placeholder is known.
-"""
+"""Hints: how to fix a failed call, in a sentence or two, with the setting, role or command to change."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import starmap
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 from keysync.azure.sign_in import UNKNOWN, SignIn
@@ -50,29 +46,76 @@ _AZURE_POLICY: Final = (
     "an Azure Policy on {scope} denies this: if it requires a content type or an expiry, set `content_type` "
     "or `expires_after` (such as 90d) on the vault in the configuration; the message says what it requires"
 )
+_VERSIONS: Final = r"(?:latest supported version \(|supported(?: api-| )?versions are:? ')(?P<versions>[^')]+)"
 _NOT_AZURE: Final = "the reply came from something other than Azure (a proxy?): check HTTPS_PROXY and NO_PROXY"
 
 
-class Rule(NamedTuple):
-    """A hint for failures that match one of the words in `when`, and whose message contains `pattern`.
-
-    A word is a code of the service in lower case, or ``http:STATUS``, ``kind:KIND``, ``by:TYPE`` of credential or ``vault``.
-    All words joined by ``+`` must match.
-    """
-
-    when: str
-    text: str
-    pattern: str = ""
-
-    def matches(self, words: set[str], message: str) -> bool:
-        """Whether the rule is for a failure with these words."""
-        matched = not self.when or any(words.issuperset(group.split("+")) for group in self.when.split())
-        return matched and re.search(self.pattern, message, re.IGNORECASE) is not None
-
-
-# Rules without a pattern, the more specific first.
-_TEXTS: Final = {
-    "resourcenotfound accountnotfound": "no such Batch account: check name, resource_group and subscription_id of {scope}",
+RULES: Final = {
+    "authorizationfailed linkedauthorizationfailed": (
+        f"the identity lacks the action {{action}} on {{where}}: {_ASSIGN}"
+    ),
+    "denyassignmentauthorizationfailed ~ deny assignment with name '[^']*' and Id '": (
+        "the deny assignment '{deny_name}' on {deny_scope} forbids this, and no role overrides it: exclude the identity in the "
+        "deployment stack or managed application that created it"
+    ),
+    "denyassignmentauthorizationfailed": (
+        "a deny assignment on {scope} forbids this, and no role overrides it: exclude the identity in the deployment stack or "
+        "managed application that created it"
+    ),
+    "requestdisallowedbypolicy": (
+        "{policy} denies this call on {scope}: have the account exempted from it (az policy exemption create)"
+    ),
+    "scopelocked": "a read-only lock on {locked} forbids listKeys (a POST): replace it by a delete lock",
+    "akv10032": (
+        f"the credential belongs to another tenant{{last_tenant}} than {{scope}}{{first_tenant}}: {_TENANT} vault a "
+        "`credential` of its own"
+    ),
+    "invalidauthenticationtokentenant": (
+        f"the credential belongs to another tenant{{first_tenant}} than {{scope}}{{last_tenant}}: {_TENANT} account "
+        "a `credential` of its own"
+    ),
+    "expiredauthenticationtoken": _CLOCK_DIFFERS,
+    "http:401 ~ IDX10222|IDX10223|token (?:has|is) expired": _CLOCK_DIFFERS,
+    "noregisteredproviderfound invalidresourcetype invalidapiversionparameter badparameter ~ " + _VERSIONS: (
+        'this cloud does not support the api-version yet: set `api_versions: {{{api}: "{newest_version}"}}` in the configuration'
+    ),
+    "~ on-behalf-of": (
+        "the access policy of {scope} for this identity is for an application acting on a user's behalf: add one for the identity "
+        f"alone {_ADD_ACCESS_POLICY}"
+    ),
+    r"~ does not have secrets \w+ permission on key vault '": (
+        "the vault {scope} uses access policies, and none gives this identity the permission {permission}: add one "
+        + _ADD_ACCESS_POLICY
+    ),
+    "forbiddenbypolicy ~ azure policy": _AZURE_POLICY,
+    "forbiddenbypolicy": (
+        "a policy of {scope} denies this: either its access policy lacks the permission {permission} for this identity "
+        "(az keyvault set-policy), or an Azure Policy requires a content type or an expiry (`content_type` or `expires_after` "
+        "on the vault in the configuration)"
+    ),
+    "forbiddenbyfirewall ~ Client address: [0-9a-f.:]+": (
+        "the firewall of {scope} does not admit {address}: add it, or use a private endpoint. "
+        "To add it: az keyvault network-rule add --name {vault} --ip-address {address}"
+    ),
+    "forbiddenbyfirewall": "the firewall of {scope} does not admit this address: add it, or use a private endpoint",
+    "http:503 ~ read-only": (
+        "{scope} is read-only while Azure moves it to its other region: no action is needed, the next run tries again"
+    ),
+    "aadsts700024+by:workload_identity": (
+        "the federated token in {proof} is not valid at this time; the message has its validity and Entra's time: check that "
+        "Kubernetes renews the file, and that the cluster's clocks are right"
+    ),
+    "aadsts700024": (
+        "the assertion signed with the certificate is not valid at this time; the message has its validity and Entra's time: "
+        "the clock of this machine is wrong, set it by NTP"
+    ),
+    "kind:credential_unavailable+by:managed_identity ~ assigned to this resource|identity not found": (
+        "this machine has no such identity: assign it to the machine, or correct {client} (without it, the system-assigned "
+        "identity is used)"
+    ),
+    "resourcenotfound accountnotfound": (
+        "no such Batch account: check name, resource_group and subscription_id of {scope}"
+    ),
     "resourcegroupnotfound": "no such resource group: check resource_group of {scope}",
     "subscriptionnotfound": "no such subscription for this identity: check subscription_id, tenant and role of {scope}",
     "invalidsubscriptionid": "subscription_id of {scope} is malformed: set the GUID of a subscription",
@@ -81,26 +124,41 @@ _TEXTS: Final = {
         "the subscription of {scope} is disabled and therefore read-only, so listKeys (a POST) fails: enable it again, or remove "
         "its accounts from the configuration"
     ),
-    "disallowedoperation": "this type of subscription cannot use Azure's resource providers ({scope}): set another subscription_id",
+    "disallowedoperation": (
+        "this type of subscription cannot use Azure's resource providers ({scope}): set another subscription_id"
+    ),
     "invalidauthenticationtoken": (
         "Azure does not accept the token for {scope}: check `cloud`, and the tenant of the credential (`tenant_id` or "
         "AZURE_TENANT_ID)"
     ),
-    "invalidauthenticationtokenaudience": "the token is for another cloud or service than {scope}: set `cloud` to the cloud of this subscription",
-    "akv10022": "the token is for another cloud or service than {scope}: set `cloud` and the vault's `url` to the same cloud",
+    "invalidauthenticationtokenaudience": (
+        "the token is for another cloud or service than {scope}: set `cloud` to the cloud of this subscription"
+    ),
+    "akv10022": (
+        "the token is for another cloud or service than {scope}: set `cloud` and the vault's `url` to the same cloud"
+    ),
     "forbiddenbyconnection": "{scope} accepts private endpoints only: run keysync inside that network",
     "governancepolicy": _AZURE_POLICY,
-    "objectisdeletedbutrecoverable": "a deleted secret has this name: recover it (az keyvault secret recover) or purge it, then sync again",
+    "objectisdeletedbutrecoverable": (
+        "a deleted secret has this name: recover it (az keyvault secret recover) or purge it, then sync again"
+    ),
     "objectisbeingdeleted": "the old secret of this name is still being deleted: the next run tries again",
     "objectisbeingrecovered": "the secret is being recovered: the next run tries again",
-    "secretdisabled": "the secret is disabled: to sync it, enable it (az keyvault secret set-attributes --enabled true)",
+    "secretdisabled": (
+        "the secret is disabled: to sync it, enable it (az keyvault secret set-attributes --enabled true)"
+    ),
     "aadsts7000222": (
         "the client secret has expired. It comes from {proof}: put the value of a new one there. To create one: "
         "az ad app credential reset --append --id {app}"
     ),
-    "aadsts7000215": "the client secret is wrong (its id instead of its value?). It comes from {proof}: put the secret's value there",
+    "aadsts7000215": (
+        "the client secret is wrong (its id instead of its value?). It comes from {proof}: put the secret's value there"
+    ),
     "aadsts700016": "the tenant ({tenant}) knows no such application ({client}): correct one of the two",
-    "aadsts7000112": "the application ({client}) is disabled in its tenant. To enable it: az ad sp update --id {app} --set accountEnabled=true",
+    "aadsts7000112": (
+        "the application ({client}) is disabled in its tenant. To enable it: az ad sp update --id {app} --set "
+        "accountEnabled=true"
+    ),
     "aadsts90002": "no such tenant in this cloud: correct {tenant}, or `cloud`",
     "aadsts900023": "this is not the id or the domain of a tenant: correct {tenant}",
     "aadsts500011": "this tenant has no such service: correct {tenant}, or `cloud`",
@@ -122,12 +180,16 @@ _TEXTS: Final = {
     ),
     "aadsts50173 aadsts70043 aadsts700082": "the user's sign-in has expired: az login",
     "aadsts90025 aadsts90033": "Entra has an internal error: the next run tries again",
-    "forbidden+vault forbiddenbyrbac accessdenied": f"the identity lacks the data action {{data_action}} on {{scope}}: {_ASSIGN}",
+    "forbidden+vault forbiddenbyrbac accessdenied": (
+        f"the identity lacks the data action {{data_action}} on {{scope}}: {_ASSIGN}"
+    ),
     "kind:credential_unavailable+by:managed_identity": (
         "no managed-identity endpoint replies on this machine: run keysync on an Azure machine with an identity, or set another "
         "`type` under `credential`"
     ),
-    "kind:credential_unavailable+by:azure_cli": "az is not installed or not logged in on this machine: install it, then az login",
+    "kind:credential_unavailable+by:azure_cli": (
+        "az is not installed or not logged in on this machine: install it, then az login"
+    ),
     "kind:credential_unavailable+by:default": (
         "no credential was found: set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, assign a managed identity to this "
         "machine, or set `type` under `credential`"
@@ -146,101 +208,30 @@ _TEXTS: Final = {
         "let its jobs use Entra ID and remove it from the configuration, or allow SharedKey"
     ),
     "kind:dns": "{scope} does not resolve: check the name, that it exists, and the DNS (private endpoint zone)",
-    "kind:tls": "the certificate is not trusted or not for that host: behind an inspecting proxy, set SSL_CERT_FILE or cloud.ca_bundle",
+    "kind:tls": (
+        "the certificate is not trusted or not for that host: behind an inspecting proxy, set SSL_CERT_FILE or "
+        "cloud.ca_bundle"
+    ),
     "kind:challenge": (
         "the vault asks for a token of another domain than its own: check the URL, or set "
         "verify_challenge_resource: false if you trust that host"
     ),
-    "kind:throttled": "Azure limits the rate of calls: distribute the accounts over subscriptions or vaults, or sync less often",
+    "kind:throttled": (
+        "Azure limits the rate of calls: distribute the accounts over subscriptions or vaults, or sync less often"
+    ),
     "kind:timeout": "{scope} did not reply in time: check the network, or raise timeouts.request",
     "kind:http_error kind:invalid_response": _NOT_AZURE,
 }
+"""The text of each hint, by the failures that it is for. The first that applies decides.
 
-RULES: Final = (
-    Rule(
-        "authorizationfailed linkedauthorizationfailed",
-        f"the identity lacks the action {{action}} on {{where}}: {_ASSIGN}",
-    ),
-    Rule(
-        "denyassignmentauthorizationfailed",
-        "the deny assignment '{deny_name}' on {deny_scope} forbids this, and no role overrides it: exclude the identity in the "
-        "deployment stack or managed application that created it",
-    ),
-    Rule(
-        "denyassignmentauthorizationfailed",
-        "a deny assignment on {scope} forbids this, and no role overrides it: exclude the identity in the deployment stack or "
-        "managed application that created it",
-    ),
-    Rule(
-        "requestdisallowedbypolicy",
-        "{policy} denies this call on {scope}: have the account exempted from it (az policy exemption create)",
-    ),
-    Rule("scopelocked", "a read-only lock on {locked} forbids listKeys (a POST): replace it by a delete lock"),
-    Rule(
-        "akv10032",
-        f"the credential belongs to another tenant{{last_tenant}} than {{scope}}{{first_tenant}}: {_TENANT} vault a `credential` of its own",
-    ),
-    Rule(
-        "invalidauthenticationtokentenant",
-        f"the credential belongs to another tenant{{first_tenant}} than {{scope}}{{last_tenant}}: {_TENANT} account a `credential` of its own",
-    ),
-    Rule("expiredauthenticationtoken", _CLOCK_DIFFERS),
-    Rule("http:401", _CLOCK_DIFFERS, "IDX10222|IDX10223|token (?:has|is) expired"),
-    Rule(
-        "noregisteredproviderfound invalidresourcetype invalidapiversionparameter badparameter",
-        'this cloud does not support the api-version yet: set `api_versions: {{{api}: "{newest_version}"}}` in the configuration',
-    ),
-    Rule(
-        "",
-        "the access policy of {scope} for this identity is for an application acting on a user's behalf: add one for the identity "
-        f"alone {_ADD_ACCESS_POLICY}",
-        "on-behalf-of",
-    ),
-    Rule(
-        "",
-        "the vault {scope} uses access policies, and none gives this identity the permission {permission}: add one "
-        + _ADD_ACCESS_POLICY,
-        r"does not have secrets \w+ permission on key vault '",
-    ),
-    Rule("forbiddenbypolicy", _AZURE_POLICY, "azure policy"),
-    Rule(
-        "forbiddenbypolicy",
-        "a policy of {scope} denies this: either its access policy lacks the permission {permission} for this identity "
-        "(az keyvault set-policy), or an Azure Policy requires a content type or an expiry (`content_type` or `expires_after` "
-        "on the vault in the configuration)",
-    ),
-    Rule(
-        "forbiddenbyfirewall",
-        "the firewall of {scope} does not admit {address}: add it, or use a private endpoint. "
-        "To add it: az keyvault network-rule add --name {vault} --ip-address {address}",
-    ),
-    Rule(
-        "forbiddenbyfirewall", "the firewall of {scope} does not admit this address: add it, or use a private endpoint"
-    ),
-    Rule(
-        "http:503",
-        "{scope} is read-only while Azure moves it to its other region: no action is needed, the next run tries again",
-        "read-only",
-    ),
-    Rule(
-        "aadsts700024+by:workload_identity",
-        "the federated token in {proof} is not valid at this time; the message has its validity and Entra's time: check that "
-        "Kubernetes renews the file, and that the cluster's clocks are right",
-    ),
-    Rule(
-        "aadsts700024",
-        "the assertion signed with the certificate is not valid at this time; the message has its validity and Entra's time: "
-        "the clock of this machine is wrong, set it by NTP",
-    ),
-    Rule(
-        "kind:credential_unavailable+by:managed_identity",
-        "this machine has no such identity: assign it to the machine, or correct {client} (without it, the system-assigned "
-        "identity is used)",
-        "assigned to this resource|identity not found",
-    ),
-    *starmap(Rule, _TEXTS.items()),
-)
+Left of ``~`` are codes of the service in lower case, ``http:STATUS``, ``kind:KIND``, ``by:TYPE`` of credential or ``vault``: one
+is enough, all that ``+`` joins are needed together. Right of it is a pattern that the message must contain.
+"""
 
+_PARSED: Final = [
+    ([frozenset(filter(None, group.split("+"))) for group in when.split() or [""]], pattern, text)
+    for (when, _, pattern), text in ((condition.partition("~ "), text) for condition, text in RULES.items())
+]
 # What a message may name, by the placeholder in a rule's text.
 _FACTS: Final = tuple(
     re.compile(pattern, re.IGNORECASE)
@@ -249,7 +240,7 @@ _FACTS: Final = tuple(
         r"deny assignment with name '(?P<deny_name>[^']*)' and Id '[^']*' at scope '(?P<deny_scope>[^']*)'",
         r"\"policyAssignment\":\{[^}]*\"id\":\"(?P<assignment>[^\"]+)\"",
         r"are locked: '(?P<locked>[^']+)'",
-        r"(?:latest supported version \(|supported(?: api-| )?versions are:? ')(?P<versions>[^')]+)",
+        _VERSIONS,
         r"does not have secrets (?P<permission>\w+) permission on key vault '(?P<vault>[^;']+)",
         r"\boid=(?P<object_id>[0-9a-f-]{36})",
         r"Client address: (?P<address>[0-9a-f.:]+)",
@@ -271,13 +262,9 @@ def with_hint(record: FailureRecord, scope: str, sign_in: SignIn = UNKNOWN) -> F
     words.update(code.lower() for code in (*record.codes, *re.findall(r"(?i)akv\d+|aadsts\d+", message)))
     if record.operation in RIGHTS:
         words.add("vault")
-    facts = _facts(record.operation, message, scope, sign_in)
-    for rule in RULES:
-        if rule.matches(words, message):
-            try:
-                return replace(record, hint=rule.text.format_map(facts))
-            except KeyError:
-                continue  # the message does not name what this text needs
+    for groups, pattern, text in _PARSED:
+        if any(group <= words for group in groups) and (not pattern or re.search(pattern, message, re.IGNORECASE)):
+            return replace(record, hint=text.format_map(_facts(record.operation, message, scope, sign_in)))
     return record
 
 

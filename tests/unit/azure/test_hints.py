@@ -94,6 +94,6 @@ def test_an_unknown_failure_has_no_hint():
 
 def test_the_runbook_has_every_entra_code_with_a_hint():
     """Operators search for the codes."""
-    codes = {code.upper() for rule in RULES for code in re.findall(r"aadsts\d+", rule.when)}
+    codes = {code.upper() for condition in RULES for code in re.findall(r"aadsts\d+", condition)}
     text = (Path(__file__).parents[3] / "docs" / "runbook.md").read_text(encoding="utf-8")
     assert codes == set(re.findall(r"AADSTS\d+", text.partition("### Entra error codes")[2].partition("\n### ")[0]))
