@@ -2,68 +2,45 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from keysync import logs
 from keysync.cli.compose import open_clients, open_runtime
-from keysync.cli.options import Options, load
+from keysync.cli.options import Options
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
 from keysync.config.model import Account, Config
 from keysync.names import natural
-from keysync.report.console import Console, Span, to_json
+from keysync.report.console import Span, to_json
 from keysync.report.text import account_name
 from keysync.secret.redact import Redactor
-from keysync.sources.discovery import Inventory, Problem
+from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Shared
 
-AccountState = Literal["served", "skipped", "refused"]
-
 _STYLES: Final = {"served": "green", "skipped": "yellow", "refused": "bold red"}
-_WORDS: Final = {"served": "served", "skipped": "skipped", "refused": "refused"}
+_HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One account. `source` is ``listed`` or ``discover[N]``. `secrets` maps keys to names; both it and `vaults` are empty if unknown."""
+    """One account, as in the JSON output. `secrets` maps keys to names; both it and `vaults` are empty if unknown."""
 
     account: str
     source: str
-    vaults: tuple[str, ...]
-    secrets: Mapping[str, str]
-    state: AccountState
+    """``listed`` or ``discover[N]``."""
+
+    vaults: tuple[str, ...] = ()
+    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
+    state: Literal["served", "skipped", "refused"] = "served"
     reason: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The account in the JSON output."""
-        return {
-            "account": self.account,
-            "source": self.source,
-            "vaults": list(self.vaults),
-            "secrets": dict(self.secrets),
-            "state": self.state,
-            "reason": self.reason,
-        }
 
-
-def run(options: Options) -> int:
+async def run(options: Options, config: Config, redactor: Redactor) -> int:
     """Prints the accounts. Returns 1 if not all could be listed or one is refused, else 0. Raises KeysyncError."""
-    config = load(options)
-    redactor = Redactor()
-    # The result already names every problem.
-    logs.configure(
-        "critical" if options.log_level == "info" else options.log_level, options.log_format, redactor.redact
-    )
-    return asyncio.run(_run(options, config, redactor))
-
-
-async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
@@ -73,55 +50,59 @@ async def _run(options: Options, config: Config, redactor: Redactor) -> int:
     if options.output == "json":
         sys.stdout.write(to_json(_to_dict(inventory, lines)) + "\n")
     else:
-        _print(console_for(sys.stdout), inventory, sorted(lines, key=_order))
-    refused = any(line.state == "refused" for line in lines)
-    return interruption.exit_code or int(not inventory.complete or refused)
+        _print(inventory, lines)
+    return interruption.exit_code or int(not inventory.complete or bool(inventory.refused))
 
 
 def _lines(inventory: Inventory) -> Iterator[Line]:
     origins = inventory.origins
     for account in inventory.accounts:
-        yield _line(account, origins.get(account.resource_id), "served", None)
+        entry = origins.get(account.resource_id)
+        yield _line(account, "listed" if entry is None else f"discover[{entry}]")
     for skipped in inventory.skipped:
-        state: AccountState = "refused" if skipped.refused else "skipped"
-        if skipped.account is not None:
-            yield _line(skipped.account, skipped.entry, state, skipped.reason)
+        source: str = f"discover[{skipped.entry}]"
+        how: Any = {"state": "refused" if skipped.refused else "skipped", "reason": skipped.reason}
+        if skipped.account is None:
+            yield Line(skipped.resource_id, source, **how)
         else:
-            yield Line(skipped.resource_id, f"discover[{skipped.entry}]", (), {}, state, skipped.reason)
+            yield _line(skipped.account, source, **how)
 
 
-def _line(account: Account, entry: int | None, state: AccountState, reason: str | None) -> Line:
-    source = "listed" if entry is None else f"discover[{entry}]"
-    return Line(account.resource_id, source, account.vaults, account.secret_names(), state, reason)
+def _line(account: Account, source: str, **how: Any) -> Line:  # noqa: ANN401  # fields of Line
+    return Line(account.resource_id, source, account.vaults, account.secret_names(), **how)
 
 
 def _to_dict(inventory: Inventory, lines: list[Line]) -> dict[str, Any]:
     return {
         "complete": inventory.complete,
-        "summary": {state: sum(line.state == state for line in lines) for state in _STYLES},
-        "accounts": [line.to_dict() for line in lines],
-        "problems": [_problem(problem) for problem in inventory.problems],
+        "summary": _counts(lines),
+        "accounts": [asdict(line) for line in lines],
+        "problems": [
+            {
+                "source": f"discover[{problem.entry}]",
+                "scope": problem.scope,
+                "reason": problem.record.summary,
+                "error": problem.record.to_dict(),
+            }
+            for problem in inventory.problems
+        ],
         "warnings": list(inventory.warnings),
     }
 
 
-def _problem(problem: Problem) -> dict[str, Any]:
-    source = f"discover[{problem.entry}]"
-    record = problem.record
-    return {"source": source, "scope": problem.scope, "reason": record.summary, "error": record.to_dict()}
+def _counts(lines: list[Line]) -> dict[str, int]:
+    return {state: sum(line.state == state for line in lines) for state in _STYLES}
 
 
-def _order(line: Line) -> tuple[bool, tuple[tuple[int, str], ...], str]:
-    """Served accounts first, each group by name."""
-    return line.state != "served", natural(account_name(line.account)), line.account
-
-
-def _print(console: Console, inventory: Inventory, lines: list[Line]) -> None:
+def _print(inventory: Inventory, lines: list[Line]) -> None:
+    console = console_for(sys.stdout)
+    # Served accounts first, each group by name.
+    lines = sorted(lines, key=lambda line: (line.state != "served", natural(account_name(line.account)), line.account))
     if lines:
         console.table(_HEADINGS, [_row(line) for line in lines])
     for line in lines:
         if line.reason:
-            head = Span(f"{_WORDS[line.state]} ", _STYLES[line.state]), Span(account_name(line.account), "bold")
+            head = Span(f"{line.state} ", _STYLES[line.state]), Span(account_name(line.account), "bold")
             console.line(*head, Span(f": {line.reason}"))
     for problem in inventory.problems:
         scope = Span(f"discover[{problem.entry}] {problem.scope}: ", "bold")
@@ -130,28 +111,14 @@ def _print(console: Console, inventory: Inventory, lines: list[Line]) -> None:
             console.line(Span(f"    → {problem.record.hint}", "cyan"))
     for warning in inventory.warnings:
         console.line(Span(f"warning: {warning}", "yellow"))
-    console.line(_summary(inventory, lines), no_wrap=True)
-
-
-_HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
+    counted = ", ".join(f"{count} {state}" for state, count in _counts(lines).items() if count) or "none covered"
+    partly = "" if inventory.complete else "; not all could be listed"
+    style = "bold red" if not inventory.complete or inventory.refused else "bold green"
+    console.line(Span(f"accounts: {counted}{partly}", style), no_wrap=True)
 
 
 def _row(line: Line) -> tuple[Span, ...]:
-    parts = line.account.split("/")
-    cells = (
-        account_name(line.account),
-        parts[2],
-        parts[4],
-        line.source,
-        ", ".join(line.vaults),
-        ", ".join(line.secrets.values()),
-    )
-    return (*(Span(cell) for cell in cells), Span(_WORDS[line.state], _STYLES[line.state]))
-
-
-def _summary(inventory: Inventory, lines: list[Line]) -> Span:
-    counts = {state: sum(line.state == state for line in lines) for state in _STYLES}
-    text = ", ".join(f"{count} {_WORDS[state]}" for state, count in counts.items() if count) or "none covered"
-    partly = "" if inventory.complete else "; not all could be listed"
-    bad = not inventory.complete or counts["refused"]
-    return Span(f"accounts: {text}{partly}", "bold red" if bad else "bold green")
+    _, _, subscription, _, group, *_ = line.account.split("/")
+    name, vaults, secrets = account_name(line.account), ", ".join(line.vaults), ", ".join(line.secrets.values())
+    cells = (name, subscription, group, line.source, vaults, secrets)
+    return *(Span(cell) for cell in cells), Span(line.state, _STYLES[line.state])

@@ -21,11 +21,12 @@ from keysync.config.credentials import CloudMapping, EnvironmentCredential
 from keysync.config.model import Account, Config, Schedule, Vault
 from keysync.config.operation import Limits, Timeouts
 from keysync.emulator import Emulator, EmulatorData
+from keysync.logs import LogFormat
 from keysync.names import natural
-from keysync.report.console import Console, Span
+from keysync.report.console import Span
 from keysync.report.text import account_name, print_report
 from keysync.secret.redact import Redactor
-from keysync.sync.model import BAD, ItemRef, Report, Result
+from keysync.sync.model import BAD, ItemRef, Report
 from keysync.sync.observers import RunObserver
 from keysync.sync.runtime import Shared
 
@@ -58,14 +59,14 @@ _ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
 _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tags": {"managed-by": "terraform"}}
 
 
-def run(options: Options, *, once: bool, every: float) -> int:
-    """Runs until SIGINT or SIGTERM, or with `once` for three runs. `every` is the interval in seconds. Returns 0."""
+def run(options: Options, level: str, log_format: LogFormat) -> None:
+    """Runs until SIGINT or SIGTERM, or with `--once` for three runs."""
     redactor = Redactor()
-    logs.configure(options.log_level, options.log_format, redactor.redact)
-    return asyncio.run(_run(redactor, once=once, every=every))
+    logs.configure(level, log_format, redactor.redact)
+    asyncio.run(_run(options, redactor))
 
 
-async def _run(redactor: Redactor, *, once: bool, every: float) -> int:
+async def _run(options: Options, redactor: Redactor) -> None:
     with interruptible() as interruption:
         async with Emulator(_data()) as azure:
             # Read by the credential of the sample configuration.
@@ -74,10 +75,9 @@ async def _run(redactor: Redactor, *, once: bool, every: float) -> int:
                 AZURE_CLIENT_ID=azure.endpoints.client_id,
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
-            show = _Show(console_for(sys.stdout), azure, interruption, once=once)
-            await serve(_config(azure, every), Shared(redactor, show), interruption, announce=show.opening)
+            show = _Show(azure, interruption, once=options.once)
+            await serve(_config(azure, options.every), Shared(redactor, show), interruption, announce=show.opening)
             show.closing()
-    return 0
 
 
 def _data() -> EmulatorData:
@@ -115,8 +115,8 @@ def _config(azure: Emulator, every: float) -> Config:
 class _Show(RunObserver):
     """Prints the full report of the first run, then only news of each run."""
 
-    def __init__(self, console: Console, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
-        self._console = console
+    def __init__(self, azure: Emulator, interruption: Interruption, *, once: bool) -> None:
+        self._console = console_for(sys.stdout)
         self._azure = azure
         self._interruption = interruption
         self._once = once
@@ -127,10 +127,8 @@ class _Show(RunObserver):
     def opening(self, url: str) -> None:
         """Prints the addresses and the accounts."""
         endpoints = self._azure.endpoints
-        self._say(
-            "the embedded Azure is up",
-            f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}",
-        )
+        addresses = f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}"
+        self._say("the embedded Azure is up", addresses)
         names = [str(account["name"]) for account in _ACCOUNTS]
         faulty = ", ".join(names[_HEALTHY:])
         self._say("accounts", f"{', '.join(names[:_HEALTHY])}; with a deliberate fault: {faulty}")
@@ -141,10 +139,8 @@ class _Show(RunObserver):
     def closing(self) -> None:
         """Prints the totals."""
         versions = sum(len(secret) for secret in self._azure.state.vault("main").secrets.values())
-        self._say(
-            "ended",
-            f"{self._runs} runs, {versions} versions of secrets in the vault, each written once for one new key",
-        )
+        written = f"{versions} versions of secrets in the vault, each written once for one new key"
+        self._say("ended", f"{self._runs} runs, {written}")
 
     def finished(self, report: Report) -> None:
         """Prints the run, and regenerates a key for the next one to sync."""
@@ -152,46 +148,28 @@ class _Show(RunObserver):
         self._print(report)
         if self._once and self._runs >= _RUNS_ONCE:
             self._interruption.stop.set()
-        else:
-            self._regenerate()
-
-    def _regenerate(self) -> None:
+            return
         name = self._random.choice(["renderfarm", "simulation"])
         key = self._random.choice(["Primary", "Secondary"])
         self._azure.state.regenerate(name, key)
         self._say("regenerated in Azure", f"the {key.lower()} key of {name}; the old one is invalid now")
 
     def _print(self, report: Report) -> None:
-        new = [result for result in report.results if self._is_new(result)]
-        self._last |= {result.ref: result.outcome for result in report.results}
+        before, self._last = self._last, self._last | {result.ref: result.outcome for result in report.results}
         if self._runs == 1:
             print_report(self._console, report)
             return
-        for result in new:
-            self._line(result)
-        self._summary_line(report)
-
-    def _is_new(self, result: Result) -> bool:
-        return result.outcome != "unchanged" and (
-            result.outcome not in BAD or self._last.get(result.ref) != result.outcome
-        )
-
-    def _line(self, result: Result) -> None:
-        style = "red" if result.outcome in BAD else "green"
-        self._say(
-            result.outcome,
-            f"{account_name(result.ref.account)} {result.ref.key} → {result.ref.vault}/{result.ref.secret}",
-            style,
-        )
-
-    def _summary_line(self, report: Report) -> None:
+        for result in report.results:
+            ref, bad = result.ref, result.outcome in BAD
+            if result.outcome != "unchanged" and not (bad and before.get(ref) == result.outcome):
+                secret = f"{account_name(ref.account)} {ref.key} → {ref.vault}/{ref.secret}"
+                self._say(result.outcome, secret, "red" if bad else "green")
         # Runs skip accounts that keep failing. Their last results still count.
         in_sync = sum(outcome not in BAD for outcome in self._last.values())
-        failing = sorted(
-            {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}, key=natural
-        )
+        failing = {account_name(ref.account) for ref, outcome in self._last.items() if outcome in BAD}
         counts = f"{in_sync} of {len(self._last)} secrets in sync in {report.duration_seconds:.2f} s"
-        self._say(f"run {self._runs}", f"{counts}; still failing: {', '.join(failing)}" if failing else counts, "dim")
+        still = f"; still failing: {', '.join(sorted(failing, key=natural))}" if failing else ""
+        self._say(f"run {self._runs}", counts + still, "dim")
 
     def _say(self, label: str, text: str, style: str = "bold") -> None:
         now = Span(time.strftime("%H:%M:%S "), "dim")

@@ -66,13 +66,6 @@ def unexplained(results: Iterable[Result], findings: Iterable[Diagnosis]) -> Ite
             yield result
 
 
-def without_contradictions(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """Without "ok" for a subject that also has a problem."""
-    findings = list(findings)
-    problems = {each.subject for each in findings if each.level == "problem"}
-    return [each for each in findings if each.level != "ok" or each.subject not in problems]
-
-
 def by_cause(findings: Iterable[Diagnosis]) -> list[Diagnosis]:
     """One finding per cause: "ok" first, then warnings, then problems; within a level in natural order."""
     groups: dict[object, list[Diagnosis]] = {}
@@ -113,7 +106,7 @@ def _named(subjects: Iterable[str]) -> str:
     return "; ".join(affected(names, noun) for noun, names in by_noun.items())
 
 
-def print_findings(findings: list[Diagnosis], output: str) -> None:
+def print_findings(findings: list[Diagnosis], output: str | None) -> None:
     """Prints the findings to stdout: `output` is ``text`` or ``json``."""
     if output == "json":
         sys.stdout.write(to_json({"findings": [each.to_dict() for each in findings]}) + "\n")

@@ -4,34 +4,30 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
 
 from keysync import log_stream
+from keysync.cli import options as shared
 from keysync.cli.emulator import emulator
-from keysync.cli.options import (
-    FILE,
-    LOG_FORMATS,
-    LOG_LEVELS,
-    Options,
-    accounts_option,
-    all_option,
-    config_option,
-    global_options,
-    output_option,
-    shard_options,
-)
+from keysync.cli.options import FILE, LOG_FORMATS, LOG_LEVELS, Options, pass_options
 from keysync.cli.streams import final_code, guard_stdout
 from keysync.config.isolated import begin_reading
 from keysync.errors import KeysyncError
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
-from keysync.sources.shard import shard_of
 from keysync.startup import exit_now, fast_imports
+
+if TYPE_CHECKING:
+    from keysync.logs import LogFormat
+
+# The results of these commands say what the log says at level INFO.
+_LEVEL_INSTEAD_OF_INFO: Final = {"accounts": "critical", "check": "error"}
 
 
 class _InOrder(click.Group):
@@ -49,7 +45,7 @@ class _InOrder(click.Group):
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@global_options
+@shared.global_options
 @click.pass_context
 def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Keeps the global options that precede a command."""
@@ -57,11 +53,11 @@ def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # va
 
 
 @app.command(short_help="One sync run: write what changed, then exit.")
-@config_option
+@shared.config_option
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-@accounts_option
+@shared.accounts_option
 @click.option("--accept", metavar="CHECKSUM", help="Allow exactly this plan to exceed the limits.")
-@shard_options
+@shared.shard_options
 @click.option(
     "--metrics-file", type=FILE, metavar="FILE", help="Write metrics for a textfile collector; ends in .prom."
 )
@@ -70,108 +66,106 @@ def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # va
     metavar="URL",
     help="Push metrics to a Pushgateway. A failure is logged as a warning and does not change the exit code.",
 )
-@all_option
-@output_option
-@global_options
-@click.pass_context
-def sync(
-    context: click.Context,
-    /,
-    dry_run: bool,
-    accept: str | None,
-    metrics_file: Path | None,
-    push_gateway: str | None,
-    **values: Any,  # noqa: ANN401  # values of the options
-) -> None:
+@shared.all_option
+@shared.output_option
+@pass_options
+def sync(options: Options) -> None:
     """Sync once: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 stopped by a limit)."""
-    _configured(
-        "sync", context, values, dry_run=dry_run, accept=accept, metrics_file=metrics_file, push_gateway=push_gateway
-    )
+    _run_once("sync", options)
 
 
 @app.command()
-@config_option
-@accounts_option
-@shard_options
-@click.option("--exit-code", is_flag=True, help="Exit with 3 if there are changes.")
-@all_option
-@output_option
-@global_options
-@click.pass_context
-def plan(context: click.Context, /, exit_code: bool, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@shared.config_option
+@shared.accounts_option
+@shared.shard_options
+@click.option("--exit-code", "exit_code_for_changes", is_flag=True, help="Exit with 3 if there are changes.")
+@shared.all_option
+@shared.output_option
+@pass_options
+def plan(options: Options) -> None:
     """Show what a run would change; write nothing."""
-    _configured("sync", context, values, dry_run=True, exit_code_for_changes=exit_code)
+    _run_once("sync", replace(options, dry_run=True))
 
 
 @app.command(name="run", short_help="The daemon: sync runs on schedule, and a status page.")
-@config_option
-@shard_options
-@global_options
-@click.pass_context
-def run_daemon(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@shared.config_option
+@shared.shard_options
+@pass_options
+def run_daemon(options: Options) -> None:
     """Run the daemon: sync on schedule, serve a status page, probes and metrics; exit with 0 on SIGINT and SIGTERM."""
-    _configured("run", context, values, reads=False)  # the daemon reads the file itself, repeatedly
+    check_ssl_cert_file()
+    with fast_imports():
+        from keysync.cli import run  # noqa: PLC0415  # imports the SDKs
+
+    run.run(options, *_log_settings(options, "info"))
 
 
 @app.command(short_help="Take over unmanaged secrets.")
-@config_option
-@accounts_option
-@shard_options
-@click.option("--yes", is_flag=True, help="Do it. Without this option, only show what would be done.")
-@click.option("--secret", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
+@shared.config_option
+@shared.accounts_option
+@shared.shard_options
+@click.option(
+    "--yes",
+    "dry_run",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Do it. Without this option, only show what would be done.",
+)
+@click.option("--secret", "secrets", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
 @click.option(
     "--replace",
+    "adopt",
     is_flag=True,
+    flag_value="replace",
+    default="untagged",
     help="Also secrets whose value differs (they get a new version) or that have another owner's tags.",
 )
-@all_option
-@output_option
-@global_options
-@click.pass_context
-def adopt(context: click.Context, /, yes: bool, secret: Sequence[str], replace: bool, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@shared.all_option
+@shared.output_option
+@pass_options
+def adopt(options: Options) -> None:
     """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
-    adoption = "replace" if replace else "untagged"
-    _configured("sync", context, values, dry_run=not yes, adopt=adoption, secrets=tuple(secret))
+    _run_once("sync", options)
 
 
 @app.command(short_help="Test access to everything; write nothing.")
-@config_option
-@accounts_option
-@shard_options
-@output_option
-@global_options
-@click.pass_context
-def check(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@shared.config_option
+@shared.accounts_option
+@shared.shard_options
+@shared.output_option
+@pass_options
+def check(options: Options) -> None:
     """Test the configuration, tokens, accounts and vaults without writing, and say how to fix each finding."""
-    _configured("check", context, values)
+    _run_once("check", options)
 
 
 @app.command(short_help="List the accounts that the configuration covers.")
-@config_option
-@shard_options
-@output_option
-@global_options
-@click.pass_context
-def accounts(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@shared.config_option
+@shared.shard_options
+@shared.output_option
+@pass_options
+def accounts(options: Options) -> None:
     """List the accounts that the configuration covers, including discovered ones; read no key."""
-    _configured("accounts", context, values)
+    _run_once("accounts", options)
 
 
 @app.command(short_help="Print the roles that keysync needs.")
-@config_option
+@shared.config_option
 @click.option(
     "--principal-id",
+    "principal_ids",
     multiple=True,
     metavar="ID",
     help="Object ID of an identity; repeatable, in the order of the identities in the output.",
 )
-@output_option
-@global_options
-def role(config: Path | None, principal_id: Sequence[str], output: str, **_values: Any) -> None:  # noqa: ANN401  # as above
+@shared.output_option
+@pass_options
+def role(options: Options) -> None:
     """Print the least-privilege roles and assignments that the configuration needs, as a shell script; make no request."""
     from keysync.cli import role as role_command  # noqa: PLC0415  # imports pydantic
 
-    sys.exit(role_command.run(config, output, tuple(principal_id)))
+    role_command.run(options)
 
 
 @app.command(short_help="Run the daemon against the embedded Azure.")
@@ -184,30 +178,29 @@ def role(config: Path | None, principal_id: Sequence[str], output: str, **_value
     metavar="SECONDS",
     help="Time between runs.",
 )
-@global_options
-@click.pass_context
-def demo(context: click.Context, /, once: bool, every: float, **values: Any) -> None:  # noqa: ANN401  # values of the options
+@pass_options
+def demo(options: Options) -> None:
     """Run the daemon against the embedded Azure, with sample accounts whose keys are regenerated all the time."""
-    log = _log(context, values, default_level="critical")
+    log = _log_settings(options, "critical")
     with fast_imports():
         from keysync.cli import demo as demo_command  # noqa: PLC0415  # imports the SDKs
 
-    sys.exit(demo_command.run(Options(config=None, **log), once=once, every=every))
+    demo_command.run(options, *log)
 
 
 @app.command(short_help="Check that the daemon on this machine works.")
-@config_option
-@global_options
-def health(config: Path | None, **_values: Any) -> None:  # noqa: ANN401  # every command accepts the global options
+@shared.config_option
+@pass_options
+def health(options: Options) -> None:
     """Check that the daemon at the `listen` address on this machine works: exit with 0 if it does, else with 1."""
     from keysync.cli import health as health_command  # noqa: PLC0415  # imports pydantic
 
-    sys.exit(health_command.run(config))
+    sys.exit(health_command.run(options.config))
 
 
 @app.command()
-@global_options
-def schema(**_values: Any) -> None:  # noqa: ANN401  # every command accepts the global options
+@pass_options
+def schema(_options: Options) -> None:
     """Print the JSON Schema of the configuration file."""
     from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic
 
@@ -217,47 +210,31 @@ def schema(**_values: Any) -> None:  # noqa: ANN401  # every command accepts the
 app.add_command(emulator)
 
 
-def _configured(
-    module: str,
-    context: click.Context,
-    values: Mapping[str, Any],
-    *,
-    reads: bool = True,
-    **more: Any,  # noqa: ANN401  # other fields of Options
-) -> NoReturn:
-    """Runs a command that needs a configuration. It is read while the modules of the command are imported."""
-    shard = shard_of(values["shard"], values["shards"], os.environ)
-    log = _log(context, values)
+def _run_once(module: str, options: Options) -> None:
+    """Runs a one-off command. The configuration is read while the modules of the command are imported."""
+    # Text on a terminal says all that the log would, so logging is off by default.
+    on_terminal = options.output == "text" and sys.stderr.isatty() and sys.stdout.isatty()
+    level, log_format = _log_settings(options, "critical" if on_terminal else "info")
     check_ssl_cert_file()
-    reading = begin_reading(values["config"]) if reads else None
+    reading = begin_reading(options.config)
     with fast_imports():
         command = import_module(f"keysync.cli.{module}")
-    options = Options(
-        config=values["config"],
-        output=values.get("output", "text"),
-        accounts=tuple(values.get("account", ())),
-        show_all=values.get("show_all", False),
-        shard=shard,
-        reading=reading,
-        **log,
-        **more,
-    )
-    sys.exit(command.run(options))
+        import asyncio  # noqa: PLC0415  # `--help` does not need them
+
+        from keysync import logs  # noqa: PLC0415  # as above
+        from keysync.secret.redact import Redactor  # noqa: PLC0415  # as above
+
+    config, redactor = reading(), Redactor()
+    level = _LEVEL_INSTEAD_OF_INFO.get(module, level) if level == "info" else level
+    logs.configure(level, log_format, redactor.redact)
+    sys.exit(asyncio.run(command.run(options, config, redactor)))
 
 
-def _log(context: click.Context, values: Mapping[str, Any], *, default_level: str | None = None) -> dict[str, Any]:
-    """Level and format of the log, as fields of Options. Options after the command win over options before it, and those over the environment."""
-    level = values["log_level"] or context.obj["log_level"] or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS)
-    level = level or default_level or ("critical" if _on_terminal(values) else "info")
-    log_format = (
-        values["log_format"] or context.obj["log_format"] or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
-    )
-    return {"log_level": level, "log_format": log_format or ("console" if sys.stderr.isatty() else "json")}
-
-
-def _on_terminal(values: Mapping[str, Any]) -> bool:
-    """Whether the result is text on a terminal. It says all that the log would, so logging is off by default."""
-    return values.get("output") == "text" and sys.stderr.isatty() and sys.stdout.isatty()
+def _log_settings(options: Options, default_level: str) -> tuple[str, LogFormat]:
+    """Level and format of the log. The options win over the environment."""
+    level = options.log_level or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS) or default_level
+    log_format = options.log_format or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
+    return level, cast("LogFormat", log_format or ("console" if sys.stderr.isatty() else "json"))
 
 
 def _from_environment(name: str, known: Sequence[str]) -> str | None:

@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import partial
 from random import Random
 
 import structlog
@@ -18,7 +17,6 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
-from keysync.calls import CallAdmission, CallObserver
 from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import Interruption, handled, interruptible
@@ -33,6 +31,7 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader_election import open_election
 from keysync.daemon.scheduler import utc_now
 from keysync.daemon.supervisor import Supervisor
+from keysync.logs import LogFormat
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
@@ -51,14 +50,13 @@ from keysync.web.server import open_server
 _EVENTS, _SPANS = 0.1, 0.05
 
 
-def run(options: Options) -> int:
-    """Runs until SIGINT or SIGTERM; returns 0. Raises KeysyncError if the start fails."""
+def run(options: Options, level: str, log_format: LogFormat) -> None:
+    """Runs until SIGINT or SIGTERM. Raises KeysyncError if the start fails."""
     watch = ConfigWatch(find_config(options.config, os.environ), read_config)
     config = watch.read()
     redactor = Redactor()
-    logs.configure(options.log_level, options.log_format, redactor.redact)
+    logs.configure(level, log_format, redactor.redact)
     asyncio.run(_run(options, config, watch, redactor))
-    return 0
 
 
 async def _run(options: Options, config: Config, watch: ConfigWatch, redactor: Redactor) -> None:
@@ -81,13 +79,6 @@ async def serve(
     `shared.observer` is one of the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
     fails.
     """
-    random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    metrics.sharded(shared.shard)
-    ProcessCollector(registry=registry)  # memory, file descriptors and CPU time of the process
-    account_states = AccountStates(utc_now)
-    breakers = Breakers(time.monotonic, random, _breaker_policy(config))
     daemon: Daemon | None = None
 
     def on_signal(signum: int) -> None:
@@ -101,38 +92,11 @@ async def serve(
         stack.enter_context(handled(on_signal, signal.SIGUSR1, signal.SIGHUP))
         spans_seconds = config.timeouts.shutdown.total_seconds() * _SPANS
         await stack.enter_async_context(open_tracing(shared.redactor.redact, close_seconds=spans_seconds))
-        notifier = await _open_notifier(stack, config, shared.redactor, metrics)
-        election = open_election(config.leader_election, shared.shard)
-        if election is not None:
-            stack.push_async_callback(election.close)
-        leadership = None if election is None else election.leadership
-        shared = replace(
-            shared,
-            observer=Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), shared.observer]),
-            stop=lambda: interruption.stop if leadership is None else leadership.term,
-            streaks=MissingCounters(),
-        )
-        admission = None if leadership is None else leadership.admission
-        open_config = partial(_open_config, shared, metrics.called, breakers, admission)
-        runtime = await open_config(config)
-        health = Health(groups_of(runtime), Instant.now())
-        supervisor = Supervisor(
-            runtime,
-            account_states,
-            health,
-            metrics,
-            may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
-            random=random,
-        )
-        daemon = Daemon(
-            supervisor,
-            open_config,
-            metrics=metrics,
-            breakers=breakers,
-            stop=interruption.stop,
-            election=election,
-            watch=watch,
-        )
+        registry = CollectorRegistry()
+        ProcessCollector(registry=registry)  # memory, file descriptors and CPU time of the process
+        metrics = Metrics(registry)
+        random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
+        daemon = await _open_daemon(stack, config, shared, interruption, metrics, watch, random)
         try:
             page = open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
             bound = await stack.enter_async_context(page)
@@ -144,30 +108,71 @@ async def serve(
     structlog.get_logger("keysync").info("daemon.ended", signal=signum)
 
 
-async def _open_config(
-    shared: Shared,
-    observe: CallObserver,
-    breakers: Breakers,
-    leader_admission: Callable[[CallAdmission], CallAdmission] | None,
+async def _open_daemon(
+    stack: AsyncExitStack,
     config: Config,
-) -> Runtime:
-    """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
-    stack = AsyncExitStack()
-    try:
-        clients = await open_clients(
-            stack,
-            config,
-            shared.redactor,
-            observe=observe,
-            breakers=breakers,
-            leader_admission=leader_admission,
-        )
-        runtime = await open_runtime(stack, clients, shared)
-        await runtime.cover(runtime.inventory)
-    except BaseException:
-        await stack.aclose()
-        raise
-    return runtime
+    shared: Shared,
+    interruption: Interruption,
+    metrics: Metrics,
+    watch: ConfigWatch | None,
+    random: Random,
+) -> Daemon:
+    """The daemon with its first configuration open. Raises UsageError."""
+    metrics.sharded(shared.shard)
+    account_states = AccountStates(utc_now)
+    notifier = await _open_notifier(stack, config, shared.redactor, metrics)
+    election = open_election(config.leader_election, shared.shard)
+    if election is not None:
+        stack.push_async_callback(election.close)
+    leadership = None if election is None else election.leadership
+    shared = replace(
+        shared,
+        observer=Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), shared.observer]),
+        stop=lambda: interruption.stop if leadership is None else leadership.term,
+        streaks=MissingCounters(),
+    )
+    # Breakers stay open for at most the time between two runs, so that the run after the next notices a recovery.
+    policy, interval = BreakerPolicy(), interval_of(config.schedule, utc_now()).total_seconds()
+    policy = replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))
+    breakers = Breakers(time.monotonic, random, policy)
+
+    async def open_config(config: Config) -> Runtime:
+        """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
+        opened = AsyncExitStack()
+        try:
+            clients = await open_clients(
+                opened,
+                config,
+                shared.redactor,
+                observe=metrics.called,
+                breakers=breakers,
+                leader_admission=None if leadership is None else leadership.admission,
+            )
+            runtime = await open_runtime(opened, clients, shared)
+            await runtime.cover(runtime.inventory)
+        except BaseException:
+            await opened.aclose()
+            raise
+        return runtime
+
+    runtime = await open_config(config)
+    supervisor = Supervisor(
+        runtime,
+        account_states,
+        Health(groups_of(runtime), Instant.now()),
+        metrics,
+        may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
+        random=random,
+    )
+    return Daemon(
+        supervisor,
+        open_config,
+        metrics=metrics,
+        breakers=breakers,
+        stop=interruption.stop,
+        election=election,
+        watch=watch,
+    )
 
 
 async def _open_notifier(
@@ -195,10 +200,3 @@ async def _open_notifier(
         count=metrics.notified,
     )
     return await stack.enter_async_context(notifier)
-
-
-def _breaker_policy(config: Config) -> BreakerPolicy:
-    """Breakers stay open for at most the time between two runs, so that the run after the next notices a recovery."""
-    policy = BreakerPolicy()
-    interval = interval_of(config.schedule, utc_now()).total_seconds()
-    return replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))

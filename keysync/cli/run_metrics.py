@@ -10,22 +10,31 @@ from keysync.cli.options import Options
 from keysync.config.model import Config
 from keysync.daemon.account_state import STALE_INTERVALS
 from keysync.daemon.fire_times import following, interval_of
+from keysync.files import check_replaceable
 from keysync.report.metrics import Metrics
 from keysync.report.push import check_gateway, grouping_of, push
+from keysync.sync.runtime import Runtime
 
 
 class RunMetrics:
-    """The metrics of one run and their destinations. Raises UsageError if `--push-gateway` is not a valid URL."""
+    """The metrics of one run and their destinations. Raises UsageError if one of these cannot be used."""
 
     def __init__(self, options: Options, config: Config) -> None:
-        self._options = options
-        self._config = config
+        if options.metrics_file is not None:
+            check_replaceable(options.metrics_file, "--metrics-file")
         if options.push_gateway is not None:
             check_gateway(options.push_gateway)
+        self._options = options
+        self._config = config
         self._registry = CollectorRegistry()
         self.metrics = Metrics(self._registry)
         self.metrics.sharded(options.shard)
         self.metrics.scheduled(interval_of(config.schedule, datetime.now(UTC)).total_seconds())
+
+    def cover(self, runtime: Runtime) -> None:
+        """Has a series for each account, vault and credential of `runtime`."""
+        self.metrics.cover((account.resource_id for account in runtime.accounts), self._config.vaults)
+        self.metrics.credentials(runtime.credential_expiries)
 
     def finish(self) -> None:
         """Sets when the next run is overdue, and writes `--metrics-file`, if given."""

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import shlex
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING
 
-from keysync import logs
 from keysync.cli.compose import open_clients, open_runtime, uncounted
-from keysync.cli.options import Options, load
+from keysync.cli.options import Options
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
 from keysync.config.model import Account, Config
 from keysync.errors import Instruction, UsageError
-from keysync.files import check_replaceable
 from keysync.names import fold
 from keysync.report import json, text
 from keysync.report.log import RunLog
@@ -32,52 +28,27 @@ from keysync.sync.observers import Observers
 from keysync.sync.run import run_sync
 from keysync.sync.runtime import Shared
 
-if TYPE_CHECKING:
-    from keysync.cli.run_metrics import RunMetrics
 
-
-def run(options: Options) -> int:
+async def run(options: Options, config: Config, redactor: Redactor) -> int:
     """Runs once, prints the report and returns the exit code. Raises KeysyncError before the first request."""
-    config = load(options)
-    if options.metrics_file is not None:
-        check_replaceable(
-            options.metrics_file, "--metrics-file"
-        )  # before the run: exit code 2 means that nothing was done
-    run_metrics = _run_metrics(options, config)
-    redactor = Redactor()
-    logs.configure(options.log_level, options.log_format, redactor.redact)
-    return asyncio.run(_run(options, config, redactor, run_metrics))
+    run_metrics = None
+    if options.metrics_file is not None or options.push_gateway is not None:
+        from keysync.cli.run_metrics import RunMetrics  # noqa: PLC0415  # importing their library takes time
 
-
-def _run_metrics(options: Options, config: Config) -> RunMetrics | None:
-    """None without an option for metrics: importing their library takes time. Raises UsageError."""
-    if options.metrics_file is None and options.push_gateway is None:
-        return None
-    from keysync.cli.run_metrics import RunMetrics  # noqa: PLC0415  # as above
-
-    return RunMetrics(options, config)
-
-
-async def _run(options: Options, config: Config, redactor: Redactor, run_metrics: RunMetrics | None) -> int:
+        run_metrics = RunMetrics(options, config)
     selection = Selection(
         options.adopt,
         frozenset(fold(name) for name in options.secrets),
         options.options_hint,
         options.accounts,
-        dry_run=options.dry_run,
-        accept=options.accept,
+        options.dry_run,
+        options.accept,
     )
-    metrics = () if run_metrics is None else (run_metrics.metrics,)
     with interruptible() as interruption, ProgressBar() as bar:
+        observers = (RunLog(), bar) if run_metrics is None else (RunLog(), run_metrics.metrics, bar)
+        shared = Shared(redactor, Observers(observers), lambda: interruption.stop, selection, options.shard)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(open_tracing(redactor.redact))
-            shared = Shared(
-                redactor,
-                Observers((RunLog(), *metrics, bar)),
-                lambda: interruption.stop,
-                selection,
-                options.shard,
-            )
             observe = run_metrics.metrics.called if run_metrics else uncounted
             clients = await open_clients(stack, config, redactor, observe=observe)
             runtime = await open_runtime(stack, clients, shared)
@@ -86,8 +57,7 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
             _check_secrets(options, inventory, accounts)
             await runtime.cover(inventory, accounts)
             if run_metrics:
-                run_metrics.metrics.cover((account.resource_id for account in accounts), config.vaults)
-                run_metrics.metrics.credentials(runtime.credential_expiries)
+                run_metrics.cover(runtime)
             report = await run_sync(runtime.make_run(accounts))
     if run_metrics:
         run_metrics.finish()
@@ -102,18 +72,14 @@ async def _run(options: Options, config: Config, redactor: Redactor, run_metrics
 def _print(options: Options, report: Report) -> None:
     if options.output == "json":
         sys.stdout.write(json.render(report) + "\n")
-    else:
-        console = console_for(sys.stdout)
-        text.print_report(console, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
-        if options.adopt is not None and options.dry_run and report.has_changes:
-            message = Instruction(f"This is what would be done. To do it: {_adopt_command(options)}")
-            text.print_message(console, message)
-
-
-def _adopt_command(options: Options) -> str:
-    named = [word for name in options.secrets for word in ("--secret", name)]
-    replace = ["--replace"] if options.adopt == "replace" else []
-    return command("adopt", " ".join(filter(None, (options.options_hint, shlex.join([*named, *replace, "--yes"])))))
+        return
+    console = console_for(sys.stdout)
+    text.print_report(console, report, accepted_by=None if options.adopt else "checksum", show_all=options.show_all)
+    if options.adopt is not None and options.dry_run and report.has_changes:
+        words = [word for name in options.secrets for word in ("--secret", name)]
+        words += ["--replace", "--yes"] if options.adopt == "replace" else ["--yes"]
+        adopt = command("adopt", " ".join(filter(None, (options.options_hint, shlex.join(words)))))
+        text.print_message(console, Instruction(f"This is what would be done. To do it: {adopt}"))
 
 
 def _check_secrets(options: Options, inventory: Inventory, accounts: Sequence[Account]) -> None:
