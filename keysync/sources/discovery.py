@@ -22,6 +22,7 @@ from keysync.sources.unserved_accounts import Unserved, UnservedAccounts
 
 # A run that starts slightly early should not have to wait for the next one.
 _EARLY: Final = 0.95
+_NO_TAGS: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +220,10 @@ class Discovery:
         changed = False
         for number, listing in zip(due, listings, strict=True):
             before, self._scopes[number] = self._scopes[number], listing
-            changed |= (listing.complete, listing.accounts) != (before.complete, before.accounts)
+            if (listing.complete, listing.accounts) == (before.complete, before.accounts):
+                listing.accounts = before.accounts  # the same objects, so that an account is in memory once
+            else:
+                changed = True
         return changed
 
     async def _list(self, before: ScopeListing, now: float) -> ScopeListing:
@@ -255,8 +259,9 @@ class Discovery:
         elif key in self._configured:
             self._keyless.add(key)
         if listing.filter.matches(item, listing.counts):
-            used = {name: value for name, value in item.tags.items() if fold(name) in self._used_tags}
-            listing.accounts[key] = replace(item, tags=used)
+            used = self._used_tags
+            tags = {name: value for name, value in item.tags.items() if fold(name) in used} if used else _NO_TAGS
+            listing.accounts[key] = replace(item, tags=tags)
 
     def _resolve(self) -> Inventory:
         """All known accounts, each with its entry applied, without conflicts."""
