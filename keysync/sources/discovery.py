@@ -266,7 +266,11 @@ class Discovery:
     def _resolve(self) -> Inventory:
         """All known accounts, each with its entry applied, without conflicts."""
         self._known = {key: self._applied(key, listed, entry) for key, (listed, entry) in self._matches().items()}
-        conflicts = self._conflicts()
+        configured = [
+            (Writer(each.resource_id, None), secret_keys(each, self._vaults)) for each in self._configured.values()
+        ]
+        discovered = [(Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()]
+        conflicts = Conflicts([*configured, *discovered])
         accounts, others = list(self.static.accounts), set(self.static.others)
         skipped: list[SkippedAccount] = []
         origins: dict[str, int] = {}
@@ -311,11 +315,3 @@ class Discovery:
         result = apply_entry(listed, self._entries[entry], entry, self._vaults)
         secrets = secret_keys(result, self._vaults) if isinstance(result, Account) else ()
         return DiscoveredAccount(listed, mine, entry, secrets, result if mine else None)
-
-    def _conflicts(self) -> Conflicts:
-        configured = [
-            (Writer(account.resource_id, None), secret_keys(account, self._vaults))
-            for account in self._configured.values()
-        ]
-        discovered = [(Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()]
-        return Conflicts([*configured, *discovered])

@@ -38,13 +38,14 @@ class BatchLister:
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One scope for each resource group, or for each subscription if the entry names no groups."""
-        groups: Sequence[str | None] = entry.resource_groups or (None,)
-        return [self._scope(entry, subscription, group) for subscription in entry.scopes for group in groups]
-
-    def _scope(self, entry: Discover, subscription: str, group: str | None) -> ListingScope:
-        name = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
-        groups = frozenset({fold(group)} if group else ())
-        return ListingScope(name, frozenset({subscription}), groups, partial(self._pages, entry, subscription, name))
+        scopes: list[ListingScope] = []
+        for subscription in entry.scopes:
+            for group in entry.resource_groups or ("",):
+                name = f"/subscriptions/{subscription}" + (f"/resourceGroups/{group}" if group else "")
+                groups = frozenset({fold(group)} if group else ())
+                pages = partial(self._pages, entry, subscription, name)
+                scopes.append(ListingScope(name, frozenset({subscription}), groups, pages))
+        return scopes
 
     async def _pages(
         self, entry: Discover, subscription: str, name: str

@@ -8,7 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -34,17 +34,12 @@ _SUBSCRIPTIONS: Final = 100
 _ROWS: Final = 1000  # the maximum of a page
 _RESETS: Final = re.compile(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?:\.\d+)?")
 _MAX_PAUSE: Final = 60.0  # no reply may pause the listing for longer
-_ACCOUNTS: Final = "resources | where type =~ 'microsoft.batch/batchaccounts'"
-_COLUMNS: Final = (
-    " | project id, tags, modes = properties.allowedAuthenticationModes,"
-    " pool = tostring(properties.poolAllocationMode), state = tostring(properties.provisioningState)"
-    # Without an order, pages of a query may repeat rows and omit others.
-    " | order by id asc"
-)
-_VISIBLE: Final = (
-    "resourcecontainers | where type =~ 'microsoft.resources/subscriptions' | project subscriptionId"
-    " | order by subscriptionId asc"
-)
+# Without an order, pages of a query may repeat rows and omit others.
+_ACCOUNTS: Final = """resources | where type =~ 'microsoft.batch/batchaccounts'{within}
+ | project id, tags, modes = properties.allowedAuthenticationModes,
+ pool = tostring(properties.poolAllocationMode), state = tostring(properties.provisioningState) | order by id asc"""
+_VISIBLE: Final = """resourcecontainers | where type =~ 'microsoft.resources/subscriptions'
+ | project subscriptionId | order by subscriptionId asc"""
 
 
 def literal(text: str) -> str:
@@ -56,9 +51,10 @@ def literal(text: str) -> str:
 def accounts_query(groups: Sequence[str]) -> str:
     """The query for the accounts of `groups`; of all groups if empty."""
     within = f" | where resourceGroup in~ ({', '.join(literal(group) for group in groups)})" if groups else ""
-    return f"{_ACCOUNTS}{within}{_COLUMNS}"
+    return _ACCOUNTS.replace("{within}", within)
 
 
+@dataclass(slots=True)
 class Quota:
     """Limits the queries of one identity: one at a time, and none while its quota is used up.
 
@@ -67,32 +63,26 @@ class Quota:
     (seconds) are parameters so that tests control time.
     """
 
-    def __init__(
-        self,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        monotonic: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._sleep = sleep
-        self._monotonic = monotonic
-        self._turn = asyncio.Lock()
-        self._full_at = float("-inf")
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    monotonic: Callable[[], float] = time.monotonic
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _full_at: float = float("-inf")
 
     @asynccontextmanager
     async def turn(self) -> AsyncGenerator[None, None]:
         """A context in which one query may be sent, with its retries."""
         async with self._turn:
-            pause = self._full_at - self._monotonic()
+            pause = self._full_at - self.monotonic()
             if pause > 0:
-                await self._sleep(pause)
+                await self.sleep(pause)
             yield
 
     def note(self, headers: Mapping[str, str]) -> None:
         """Reads the remaining quota from a reply's headers."""
         after = _RESETS.fullmatch(headers.get("x-ms-user-quota-resets-after", ""))
-        if after is None or headers.get("x-ms-user-quota-remaining") != "0":
-            return
-        hours, minutes, seconds = (int(part) for part in after.groups())
-        self._full_at = self._monotonic() + min(hours * 3600 + minutes * 60 + seconds, _MAX_PAUSE)
+        if after is not None and headers.get("x-ms-user-quota-remaining") == "0":
+            hours, minutes, seconds = (int(part) for part in after.groups())
+            self._full_at = self.monotonic() + min(hours * 3600 + minutes * 60 + seconds, _MAX_PAUSE)
 
 
 class ResourceGraphLister:
@@ -104,13 +94,13 @@ class ResourceGraphLister:
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One scope for each 100 subscriptions."""
-        parts = [entry.scopes[at : at + _SUBSCRIPTIONS] for at in range(0, len(entry.scopes), _SUBSCRIPTIONS)]
-        return [self._scope(entry, part) for part in parts]
-
-    def _scope(self, entry: Discover, part: tuple[str, ...]) -> ListingScope:
-        name = f"/subscriptions/{part[0]}" if len(part) == 1 else f"Resource Graph, subscriptions from {part[0]} on"
         groups = frozenset(fold(group) for group in entry.resource_groups)
-        return ListingScope(name, frozenset(part), groups, partial(self._pages, entry, part, name))
+        scopes: list[ListingScope] = []
+        for start in range(0, len(entry.scopes), _SUBSCRIPTIONS):
+            part = entry.scopes[start : start + _SUBSCRIPTIONS]
+            name = f"/subscriptions/{part[0]}" if len(part) == 1 else f"Resource Graph, subscriptions from {part[0]} on"
+            scopes.append(ListingScope(name, frozenset(part), groups, partial(self._pages, entry, part, name)))
+        return scopes
 
     async def _pages(
         self, entry: Discover, part: tuple[str, ...], name: str
