@@ -2,8 +2,6 @@
 
 - `Operation`: a kind of call, such as Key Vault's setSecret.
 - `ReadBarrier`: keeps a change from being sent after the read that it is based on has become too old.
-- `CallAdmission`, `CallPermit`: decide before each call whether it may be made. Circuit breakers and leader election
-  implement them.
 - `CallObserver`: counts the attempts, for metrics.
 - `BreakerState`, `BreakerStates`: circuit breakers as the status page shows them.
 
@@ -16,8 +14,6 @@ from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
-
-from keysync.failures import FailureRecord
 
 BreakerPhase = Literal["closed", "open", "half_open"]
 
@@ -63,26 +59,6 @@ class CallObserver(Protocol):
 
     def __call__(self, operation: Operation, status: str) -> None:
         """`status` is the HTTP status, or the kind of the failure if there was no reply."""
-        ...
-
-
-class CallPermit(Protocol):
-    """Permission for one call. Its holder reports how the call ended, once."""
-
-    def finished(self, record: FailureRecord | None) -> None:
-        """The call ended; `record` is None if it succeeded."""
-        ...
-
-    def cancelled(self) -> None:
-        """The call was cancelled before it had any result."""
-        ...
-
-
-class CallAdmission(Protocol):
-    """Decides whether a call to one vault, or with one credential, may be made."""
-
-    async def admit(self) -> CallPermit:
-        """A permit for one call. May wait for the result of another call. Raises CallFailed if the call may not be made."""
         ...
 
 

@@ -113,13 +113,15 @@ class _Breaker:
 class Breakers:
     """One breaker per key: ``vault:NAME`` counts the failures of a vault, ``credential:ID`` those of a credential.
 
-    `monotonic` is the clock in seconds; `now` is the wall clock, for messages.
+    `monotonic` is the clock in seconds; `now` is the wall clock, for messages. `check` raises CallFailed if this process may make
+    no call at all, as it no longer leads.
     """
 
     monotonic: Callable[[], float]
     random: Random
     policy: BreakerPolicy = BreakerPolicy()
     now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    check: Callable[[], None] = lambda: None
     _breakers: dict[str, _Breaker] = field(default_factory=dict[str, _Breaker])
 
     def allow(self, key: str) -> BreakerDecision:
@@ -180,12 +182,24 @@ class Breakers:
             states[key] = BreakerState(phase, breaker.failures, breaker.until if breaker.opened else None)
         return states
 
-    async def wait(self, key: str) -> Probe | None:
-        """Waits until a call may be made; returns its probe, if it is one. Waits only for the result of a current probe.
+    async def admit(self, *keys: str) -> BreakerPermit:
+        """A permit for one call that concerns all `keys`. Waits for the result of a current probe.
 
         A call that is refused during the probe would have to wait for the next run, although the vault may be healthy.
-        Raises CallFailed with the failure that opened the breaker if the call may not be made.
+        Raises CallFailed with the failure that opened a breaker if the call may not be made, and what `check` raises.
         """
+        permit = BreakerPermit(self, {})
+        try:
+            for key in keys:
+                permit.probes[key] = await self._wait(key)
+            self.check()
+        except BaseException:
+            permit.cancelled()
+            raise
+        return permit
+
+    async def _wait(self, key: str) -> Probe | None:
+        """Waits until a call may be made; returns its probe, if it is one."""
         while not (decision := self.allow(key)).allowed:
             seconds = decision.retry_at - self.monotonic()
             if decision.probe is None:
@@ -218,33 +232,14 @@ class Breakers:
 
 
 @dataclass(frozen=True, slots=True)
-class BreakerAdmission:
-    """Admits a call if the breakers of all `keys` allow it."""
-
-    breakers: Breakers
-    keys: tuple[str, ...]
-
-    async def admit(self) -> BreakerPermit:
-        """A permit for one call. Raises CallFailed, and may wait for a probe, as `Breakers.wait` does."""
-        permit = BreakerPermit(self.breakers, {})
-        try:
-            for key in self.keys:
-                permit.probes[key] = await self.breakers.wait(key)
-        except BaseException:
-            permit.cancelled()
-            raise
-        return permit
-
-
-@dataclass(frozen=True, slots=True)
 class BreakerPermit:
-    """Permission for one call. `probes` has the call's probe, or None, for each breaker."""
+    """Permission for one call. Its holder reports how the call ended, once. `probes` has its probe, or None, for each breaker."""
 
     breakers: Breakers
     probes: dict[str, Probe | None]
 
     def finished(self, record: FailureRecord | None) -> None:
-        """Reports the result of the call to each breaker."""
+        """The call ended; `record` is None if it succeeded."""
         for key, probe in self.probes.items():
             if record is None:
                 self.breakers.success(key)
@@ -252,6 +247,6 @@ class BreakerPermit:
                 self.breakers.failure(key, record, probe)
 
     def cancelled(self) -> None:
-        """Allows another call to probe."""
+        """The call was cancelled before it had any result: another call may probe."""
         for key, probe in self.probes.items():
             self.breakers.cancelled(key, probe)

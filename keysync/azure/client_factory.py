@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from typing import Final
 from urllib.parse import urlsplit
@@ -11,14 +12,13 @@ from urllib.parse import urlsplit
 from azure.keyvault.secrets.aio import SecretClient
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.circuit_breaker import BreakerAdmission, Breakers
+from keysync.azure.circuit_breaker import Breakers
 from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.credentials import Credentials
 from keysync.azure.rate_limit import TokenBucket
 from keysync.azure.retry import Caller
 from keysync.azure.sign_in import check_environment
 from keysync.azure.single_flight_credential import SingleFlightCredential
-from keysync.calls import CallAdmission
 from keysync.config.credentials import Credential
 from keysync.config.model import Config, Discover
 from keysync.errors import UsageError
@@ -46,15 +46,13 @@ def _in_use(config: Config) -> Iterator[Credential]:
 class ClientFactory:
     """Opens the clients that `config` needs, each with its caller. Clients and credentials are shared and opened once.
 
-    With `breakers`, each vault and each credential has a circuit breaker. `leader_admission` wraps their admissions, so that a
-    replica that is no longer the leader makes no calls.
+    With `breakers`, each vault and each credential has a circuit breaker.
     """
 
     config: Config
     credentials: Credentials
     caller: Caller
     breakers: Breakers | None = None
-    leader_admission: Callable[[CallAdmission], CallAdmission] | None = None
     buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict[tuple[str, str], TokenBucket])
     """Resource Manager has a rate limit for each subscription and principal."""
 
@@ -118,10 +116,7 @@ class ClientFactory:
     def _caller(
         self, credential: SingleFlightCredential, *, vault: str | None = None, bucket: TokenBucket | None = None
     ) -> Caller:
-        admission: CallAdmission | None = None
-        if self.breakers is not None:
-            keys = (*([f"vault:{vault}"] if vault is not None else []), f"credential:{credential.name}")
-            admission = BreakerAdmission(self.breakers, keys)
-            if self.leader_admission is not None:
-                admission = self.leader_admission(admission)
-        return replace(self.caller, admission=admission, bucket=bucket)
+        if self.breakers is None:
+            return replace(self.caller, bucket=bucket)
+        keys = (*([f"vault:{vault}"] if vault is not None else []), f"credential:{credential.name}")
+        return replace(self.caller, admit=partial(self.breakers.admit, *keys), bucket=bucket)

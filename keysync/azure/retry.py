@@ -12,9 +12,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeVar
 
+from keysync.azure.circuit_breaker import BreakerPermit
 from keysync.azure.hints import with_hint
 from keysync.azure.rate_limit import TokenBucket
-from keysync.calls import READ_BARRIER, CallAdmission, CallObserver, Operation
+from keysync.calls import READ_BARRIER, CallObserver, Operation
 from keysync.failures import CallFailed, FailureRecord, FailureTranslator, StaleRead
 
 T = TypeVar("T")
@@ -58,14 +59,14 @@ class RetryPolicy:
 class Caller:
     """Makes calls with retries. Each attempt has `timeout` seconds. Raises CallFailed after the last attempt.
 
-    `admission` allows or refuses each call. With `bucket` each attempt waits for a slot in it.
+    `admit` allows or refuses each call. With `bucket` each attempt waits for a slot in it.
     """
 
     translator: FailureTranslator
     policy: RetryPolicy
     timeout: float
     observe: CallObserver
-    admission: CallAdmission | None = None
+    admit: Callable[[], Awaitable[BreakerPermit]] | None = None
     bucket: TokenBucket | None = None
 
     async def call(self, operation: Operation, scope: str, send: Callable[[], Awaitable[T]]) -> T:
@@ -74,9 +75,9 @@ class Caller:
         A non-repeatable operation is sent again only after a failure that cannot have taken effect, such as a refused connection
         or a 429. Otherwise the record of CallFailed is `ambiguous`, and the caller has to check the effect.
         """
-        if self.admission is None:
+        if self.admit is None:
             return await self._attempts(operation, scope, send, [])
-        permit = await self.admission.admit()
+        permit = await self.admit()
         failed: list[FailureRecord] = []
         try:
             result = await self._attempts(operation, scope, send, failed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from typing import Final
@@ -14,7 +13,7 @@ from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
-from keysync.calls import CallAdmission, CallObserver, Operation
+from keysync.calls import CallObserver, Operation
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchSources
@@ -40,12 +39,10 @@ async def open_clients(
     *,
     observe: CallObserver = uncounted,
     breakers: Breakers | None = None,
-    leader_admission: Callable[[CallAdmission], CallAdmission] | None = None,
 ) -> ClientFactory:
     """Opens the session that all clients share; `stack` closes it. Makes no request.
 
-    `breakers` and `leader_admission` are as in `ClientFactory`. Raises UsageError if this machine lacks something that the
-    configuration names.
+    `breakers` are as in `ClientFactory`. Raises UsageError if this machine lacks something that the configuration names.
     """
     if config.discover:
         # Listed accounts open their credentials later, before the first request. Discovered accounts would do so after it.
@@ -59,7 +56,6 @@ async def open_clients(
         Credentials(stack, endpoints, transport, redactor, timeout=request_seconds),
         Caller(AzureFailureTranslator(redactor), RetryPolicy(), timeout=request_seconds, observe=observe),
         breakers,
-        leader_admission,
     )
 
 

@@ -135,6 +135,8 @@ async def _open_daemon(
     policy, interval = BreakerPolicy(), interval_of(config.schedule, utc_now()).total_seconds()
     policy = replace(policy, cap=min(policy.cap, interval), base=min(policy.base, interval))
     breakers = Breakers(time.monotonic, random, policy)
+    if leadership is not None:
+        breakers.check = leadership.check
 
     async def open_config(config: Config) -> Runtime:
         """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
@@ -146,7 +148,6 @@ async def _open_daemon(
                 shared.redactor,
                 observe=metrics.called,
                 breakers=breakers,
-                leader_admission=None if leadership is None else leadership.admission,
             )
             runtime = await open_runtime(opened, clients, shared)
             await runtime.cover(runtime.inventory)

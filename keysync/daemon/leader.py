@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import structlog
 
-from keysync.calls import CallAdmission, CallPermit
 from keysync.config.operation import LeaderElection
 from keysync.daemon.lease import LeadershipChange, LeaseState
 from keysync.failures import CallFailed, FailureRecord
@@ -83,9 +81,10 @@ class Leader:
         """Seconds for which active writes may continue."""
         return self._state.grace(self._clock())
 
-    def admission(self, inner: CallAdmission) -> CallAdmission:
-        """`inner`, which also refuses all calls after the grace period of a lost lead."""
-        return _TermAdmission(self.grace, inner)
+    def check(self) -> None:
+        """Raises CallFailed after the grace period of a lost lead."""
+        if self.grace() <= 0:
+            raise CallFailed(FailureRecord(kind="timeout", summary="this replica no longer leads: nothing is sent"))
 
     def standby(self) -> Standby:
         """The state of a replica that does not lead."""
@@ -147,16 +146,3 @@ class Leader:
 
     def _expire(self) -> None:  # a timer may fire slightly early
         self._carry_out(self._state.advance(self._clock()), _EXPIRED)
-
-
-@dataclass(frozen=True, slots=True)
-class _TermAdmission:
-    grace: Callable[[], float]
-    inner: CallAdmission
-
-    async def admit(self) -> CallPermit:
-        permit = await self.inner.admit()
-        if self.grace() > 0:
-            return permit
-        permit.cancelled()
-        raise CallFailed(FailureRecord(kind="timeout", summary="this replica no longer leads: nothing is sent"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import pytest
 
-from keysync.azure.circuit_breaker import BreakerAdmission, BreakerPermit, BreakerPolicy, Breakers
+from keysync.azure.circuit_breaker import BreakerPermit, BreakerPolicy, Breakers
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from tests.support.virtual_clock import VirtualClock, seeded
 
@@ -20,28 +22,31 @@ WRONG_SECRET = FailureRecord(
 DENIED = FailureRecord("cloud_error", "no role", 403, CloudError("Forbidden", "no"))
 
 
+Admit: TypeAlias = Callable[[], Awaitable[BreakerPermit]]
+
+
 class Stage:
     """Breakers on a virtual clock, with the admission of a vault and its credential."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
         self.breakers = Breakers(self.clock.monotonic, seeded(), BreakerPolicy(), lambda: NOW)
-        self.admission = self.admission_for(VAULT, CREDENTIAL)
+        self.admit = self.admission_for(VAULT, CREDENTIAL)
 
-    def admission_for(self, *keys: str) -> BreakerAdmission:
-        return BreakerAdmission(self.breakers, keys)
+    def admission_for(self, *keys: str) -> Admit:
+        return partial(self.breakers.admit, *keys)
 
-    async def fail(self, record: FailureRecord, times: int = 5, admission: BreakerAdmission | None = None) -> None:
-        for permit in [await (admission or self.admission).admit() for _ in range(times)]:
+    async def fail(self, record: FailureRecord, times: int = 5, admit: Admit | None = None) -> None:
+        for permit in [await (admit or self.admit)() for _ in range(times)]:
             permit.finished(record)
 
     def state(self, key: str) -> str:
         breaker = self.breakers.states().get(key)
         return breaker.state if breaker is not None else "closed"
 
-    async def refusal(self, admission: BreakerAdmission | None = None) -> FailureRecord:
+    async def refusal(self, admit: Admit | None = None) -> FailureRecord:
         with pytest.raises(CallFailed) as caught:
-            await (admission or self.admission).admit()
+            await (admit or self.admit)()
         return caught.value.record
 
     def wait(self, key: str) -> None:
@@ -76,11 +81,11 @@ async def test_a_refusal_is_not_ambiguous_and_has_no_retry_after():
 async def test_a_refusal_for_the_credential_names_the_credential():
     """Also for an account without failures, and after another failure of the vault."""
     stage = Stage()
-    early = await stage.admission.admit()
-    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
+    early = await stage.admit()
+    await stage.fail(WRONG_SECRET, admit=stage.admission_for(CREDENTIAL))
     early.finished(FailureRecord("throttled", "HTTP 429", 429))
-    for admission in (stage.admission, stage.admission_for(CREDENTIAL)):
-        record = await stage.refusal(admission)
+    for admit in (stage.admit, stage.admission_for(CREDENTIAL)):
+        record = await stage.refusal(admit)
         assert record.summary.startswith("credential environment failed repeatedly")
         assert (record.kind, record.hint) == ("authentication", "renew it")
 
@@ -93,8 +98,8 @@ async def test_vault_and_credential_fail_separately():
     stage = Stage()
     await stage.fail(DOWN)
     assert (stage.state(VAULT), stage.state(CREDENTIAL)) == ("open", "closed")
-    assert isinstance(await stage.admission_for(CREDENTIAL).admit(), BreakerPermit)
-    assert isinstance(await stage.admission_for("vault:other", CREDENTIAL).admit(), BreakerPermit)
+    assert isinstance(await stage.admission_for(CREDENTIAL)(), BreakerPermit)
+    assert isinstance(await stage.admission_for("vault:other", CREDENTIAL)(), BreakerPermit)
 
 
 async def test_failures_of_single_secrets_open_no_breaker():
@@ -109,11 +114,11 @@ async def test_a_successful_probe_closes_the_breaker():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    probe = await stage.admission.admit()
+    probe = await stage.admit()
     assert stage.state(VAULT) == "half_open"
     probe.finished(None)
     assert stage.breakers.states() == {}
-    (await stage.admission.admit()).finished(None)
+    (await stage.admit()).finished(None)
 
 
 async def test_a_failed_probe_opens_the_breaker_again():
@@ -121,7 +126,7 @@ async def test_a_failed_probe_opens_the_breaker_again():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    (await stage.admission.admit()).finished(FailureRecord("tls", "expired certificate"))
+    (await stage.admit()).finished(FailureRecord("tls", "expired certificate"))
     assert stage.state(VAULT) == "open"
     assert (await stage.refusal()).kind == "tls"
 
@@ -131,8 +136,8 @@ async def test_a_cancelled_probe_allows_another():
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    (await stage.admission.admit()).cancelled()
-    (await stage.admission.admit()).finished(None)
+    (await stage.admit()).cancelled()
+    (await stage.admit()).finished(None)
     assert stage.state(VAULT) == "closed"
 
 
@@ -142,7 +147,7 @@ async def test_a_call_refused_by_one_breaker_releases_the_probe_of_another(vault
     stage = Stage()
     await stage.fail(DOWN)
     stage.wait(VAULT)
-    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
+    await stage.fail(WRONG_SECRET, admit=stage.admission_for(CREDENTIAL))
     keys: Any = (VAULT, CREDENTIAL) if vault_first else (CREDENTIAL, VAULT)
     assert (await stage.refusal(stage.admission_for(*keys))).kind == "authentication"
     assert stage.breakers.allow(VAULT).probe is not None
@@ -152,8 +157,22 @@ async def test_retry_now_admits_all_calls_at_once():
     """After SIGUSR1 or a reload all calls are admitted, not only a probe."""
     stage = Stage()
     await stage.fail(DOWN)
-    await stage.fail(WRONG_SECRET, admission=stage.admission_for(CREDENTIAL))
+    await stage.fail(WRONG_SECRET, admit=stage.admission_for(CREDENTIAL))
     stage.breakers.retry_now()
-    for permit in [await stage.admission.admit() for _ in range(10)]:
+    for permit in [await stage.admit() for _ in range(10)]:
         permit.finished(None)
     assert stage.breakers.states() == {}
+
+
+async def test_a_process_that_may_make_no_call_releases_the_probe():
+    """A replica that has lost the lead. The breaker learns that no call was made."""
+    stage = Stage()
+    await stage.fail(DOWN)
+    stage.wait(VAULT)
+
+    def refuse() -> None:
+        raise CallFailed(FailureRecord("timeout", "no longer leads"))
+
+    stage.breakers.check = refuse
+    assert (await stage.refusal()).summary == "no longer leads"
+    assert stage.breakers.allow(VAULT).probe is not None

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any, TypeAlias
 
 import pytest
 
-from keysync.azure.circuit_breaker import BreakerAdmission, BreakerPermit, BreakerPolicy, Breakers
+from keysync.azure.circuit_breaker import BreakerPermit, BreakerPolicy, Breakers
 from keysync.failures import CallFailed, FailureRecord
 from tests.support.virtual_clock import seeded
 from tests.support.warp import Warp, WarpLoop
@@ -19,6 +20,8 @@ DOWN = FailureRecord(kind="connection", summary="no route")
 NO_TOKEN = FailureRecord(kind="credential_unavailable", summary="no token")
 PROBE_SECONDS = 60.0
 
+Admit: TypeAlias = Callable[[], Coroutine[Any, Any, BreakerPermit]]
+
 
 def run(work: Coroutine[Any, Any, None]) -> None:
     """Runs `work` on a virtual clock."""
@@ -27,22 +30,22 @@ def run(work: Coroutine[Any, Any, None]) -> None:
         runner.run(work)
 
 
-def admission_for(*keys: str, breakers: Breakers | None = None) -> BreakerAdmission:
+def admission_for(*keys: str, breakers: Breakers | None = None) -> Admit:
     """An admission whose breakers open at the first failure, for at most 5 seconds."""
     policy = BreakerPolicy(threshold=1, base=5.0, probe_seconds=PROBE_SECONDS)
     breakers = breakers or Breakers(time.monotonic, seeded(), policy)
-    return BreakerAdmission(breakers, keys)
+    return partial(breakers.admit, *keys)
 
 
-async def half_open(admission: BreakerAdmission, record: FailureRecord = DOWN) -> None:
+async def half_open(admit: Admit, record: FailureRecord = DOWN) -> None:
     """Opens the breaker and waits until a probe is allowed."""
-    (await admission.admit()).finished(record)
+    (await admit()).finished(record)
     await asyncio.sleep(5)
 
 
-async def waiting_calls(admission: BreakerAdmission, count: int) -> list[asyncio.Task[BreakerPermit]]:
+async def waiting_calls(admit: Admit, count: int) -> list[asyncio.Task[BreakerPermit]]:
     """Starts calls during a probe."""
-    tasks = [asyncio.create_task(admission.admit()) for _ in range(count)]
+    tasks = [asyncio.create_task(admit()) for _ in range(count)]
     await asyncio.sleep(0.1)
     assert not any(task.done() for task in tasks)
     return tasks
@@ -52,10 +55,10 @@ def test_waiting_calls_are_admitted_after_a_successful_probe() -> None:
     """So an account's second secret is not refused because its first is the probe."""
 
     async def work() -> None:
-        admission = admission_for(VAULT)
-        await half_open(admission)
-        probe = await admission.admit()
-        waiting = await waiting_calls(admission, 3)
+        admit = admission_for(VAULT)
+        await half_open(admit)
+        probe = await admit()
+        waiting = await waiting_calls(admit, 3)
         probe.finished(None)
         assert all(isinstance(permit, BreakerPermit) for permit in await asyncio.gather(*waiting))
 
@@ -66,10 +69,10 @@ def test_waiting_calls_are_refused_after_a_failed_probe() -> None:
     """With the failure of the probe."""
 
     async def work() -> None:
-        admission = admission_for(VAULT)
-        await half_open(admission)
-        probe = await admission.admit()
-        waiting = await waiting_calls(admission, 3)
+        admit = admission_for(VAULT)
+        await half_open(admit)
+        probe = await admit()
+        waiting = await waiting_calls(admit, 3)
         probe.finished(DOWN)
         for failure in await asyncio.gather(*waiting, return_exceptions=True):
             assert isinstance(failure, CallFailed)
@@ -82,10 +85,10 @@ def test_one_waiting_call_probes_after_a_cancelled_probe() -> None:
     """The others go on waiting."""
 
     async def work() -> None:
-        admission = admission_for(VAULT)
-        await half_open(admission)
-        probe = await admission.admit()
-        waiting = await waiting_calls(admission, 2)
+        admit = admission_for(VAULT)
+        await half_open(admit)
+        probe = await admit()
+        waiting = await waiting_calls(admit, 2)
         probe.cancelled()
         done, pending = await asyncio.wait(waiting, timeout=1)
         assert (len(done), len(pending)) == (1, 1)
@@ -100,11 +103,11 @@ def test_calls_wait_no_longer_than_the_time_of_a_probe() -> None:
     """A hanging probe counts as lost; then another call probes."""
 
     async def work() -> None:
-        admission = admission_for(VAULT)
-        await half_open(admission)
-        await admission.admit()
+        admit = admission_for(VAULT)
+        await half_open(admit)
+        await admit()
         started = time.monotonic()
-        await admission.admit()
+        await admit()
         assert time.monotonic() - started == pytest.approx(PROBE_SECONDS)
 
     run(work())
@@ -118,11 +121,11 @@ def test_a_call_refused_for_the_credential_releases_the_vault_s_probe() -> None:
         both, vault = admission_for(VAULT, CREDENTIAL, breakers=breakers), admission_for(VAULT, breakers=breakers)
         credential = admission_for(CREDENTIAL, breakers=breakers)
         await half_open(vault)
-        (await credential.admit()).finished(NO_TOKEN)
+        (await credential()).finished(NO_TOKEN)
         with pytest.raises(CallFailed):
-            await both.admit()
+            await both()
         started = time.monotonic()
-        await vault.admit()
+        await vault()
         assert time.monotonic() == started
 
     run(work())
