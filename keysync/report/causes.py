@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, TypeAlias
 
-from keysync.failures import FailureRecord
+from keysync.failures import FailureKind, FailureRecord
 from keysync.names import natural
 from keysync.sync.model import Result
 
 Identity: TypeAlias = tuple[object, ...]
+FailureIdentity: TypeAlias = tuple[FailureKind, int | None, tuple[str, ...], str, str]
 
 _NAMED: Final = 3
 
 
-def identity_of(record: FailureRecord) -> Identity:
+def identity_of(record: FailureRecord) -> FailureIdentity:
     """The key by which failures have one cause: codes and scope, not messages, which contain times and request ids.
 
     Denials of different operations have different fixes, so a 403 includes the operation.
@@ -32,15 +33,10 @@ def cause_of(result: Result) -> Identity:
 
 def cause_text(result: Result) -> str | None:
     """The cause of a failure as text for the status snapshot. It is equal if `cause_of` is; None without a failure."""
-    return None if result.error is None else " ".join(str(part) for part in _flat(cause_of(result)) if part)
-
-
-def _flat(cause: Identity) -> Iterator[object]:
-    for part in cause:
-        if isinstance(part, tuple):
-            yield from part
-        else:
-            yield part
+    if result.error is None:
+        return None
+    kind, status, codes, about, operation = identity_of(result.error)
+    return " ".join(str(part) for part in (result.outcome, kind, status, *codes, about, operation) if part)
 
 
 def many(count: int, noun: str) -> str:

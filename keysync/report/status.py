@@ -104,20 +104,14 @@ class AccountStatus:
     def to_dict(self) -> dict[str, Any]:
         """The account in `/api/status`, with times as they are."""
         account = self.account
+        names = ("last_attempt", "last_success", "next_try", "failures", "stale", "read_only", "busy", "schedule")
         return {
             "account": account.resource_id,
             "name": account.name,
             "resource_group": account.resource_group,
             "subscription_id": account.subscription_id,
             "state": self.state,
-            "last_attempt": self.last_attempt,
-            "last_success": self.last_success,
-            "next_try": self.next_try,
-            "failures": self.failures,
-            "stale": self.stale,
-            "read_only": self.read_only,
-            "busy": self.busy,
-            "schedule": self.schedule,
+            **{name: getattr(self, name) for name in names},
             "secrets": [self._secret(result) for result in self.results],
         }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from importlib.resources import files
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
@@ -62,7 +62,8 @@ class _Routes:
     async def live(self, request: web.Request) -> web.Response:  # noqa: ARG002  # as above
         """200 if the process works, else 503 with the reason."""
         status = self._source.status()
-        return _probe(ok=status.live, body={"live": status.live, "reason": None if status.live else status.live_reason})
+        body = {"live": status.live, "reason": None if status.live else status.live_reason}
+        return web.json_response(body, status=200 if status.live else 503)
 
     async def ready(self, request: web.Request) -> web.Response:  # noqa: ARG002  # as above
         """200 once the first run is done, or for a standby while it reads the Lease; else 503.
@@ -71,7 +72,7 @@ class _Routes:
         """
         status = self._source.status()
         body = {"ready": status.ready, "reason": status.ready_reason, "stale_accounts": status.stale_accounts}
-        return _probe(ok=status.ready, body=body)
+        return web.json_response(body, status=200 if status.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
         """The metrics of the registry and of the snapshot, in the format that the scraper prefers."""
@@ -88,10 +89,6 @@ class _Routes:
             raise web.HTTPNotFound
         content_type = _STATIC[name[name.rindex(".") :]]
         return web.Response(body=self._static[name], content_type=content_type, charset="utf-8")
-
-
-def _probe(*, ok: bool, body: dict[str, Any]) -> web.Response:
-    return web.json_response(body, status=200 if ok else 503)
 
 
 def _compressed(response: web.Response) -> web.Response:
