@@ -98,7 +98,7 @@ async def serve(
         random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
         daemon = await _open_daemon(stack, config, shared, interruption, metrics, watch, random)
         try:
-            page = open_server(make_web_app(daemon.snapshots, registry), config.listen_host, config.listen_port)
+            page = open_server(make_web_app(daemon.snapshots.status, registry), config.listen_host, config.listen_port)
             bound = await stack.enter_async_context(page)
             announce(bound.url)
             await daemon.work(bound.url)

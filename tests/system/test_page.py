@@ -81,7 +81,7 @@ class Shown:
 async def shown() -> AsyncIterator[Shown]:
     async with chromium_tab() as tab:
         page = Shown(tab)
-        async with open_server(make_web_app(page, CollectorRegistry()), "127.0.0.1", 0) as bound:
+        async with open_server(make_web_app(page.status, CollectorRegistry()), "127.0.0.1", 0) as bound:
             page.url = bound.url
             await tab.size(1280, 900)
             yield page

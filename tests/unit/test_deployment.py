@@ -30,6 +30,7 @@ from keysync.sources.shard import Shard, shard_of
 from keysync.web.app import make_web_app
 from tests.support.kubernetes import NAMESPACE, serving_kubernetes
 from tests.support.settings import election_of
+from tests.support.snapshots import varied
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "deploy" / "kubernetes").glob("*.yaml"))
@@ -175,7 +176,7 @@ def test_the_probes_use_served_paths(path: Path) -> None:
 
 
 def routes() -> list[web.AbstractResource]:
-    return list(make_web_app(None, CollectorRegistry()).router.resources())  # type: ignore[arg-type]  # the test makes no request
+    return list(make_web_app(varied, CollectorRegistry()).router.resources())
 
 
 def test_the_stateful_set_has_as_many_shards_as_replicas() -> None:

@@ -65,5 +65,8 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture
 async def client(source: Source, registry: CollectorRegistry) -> AsyncIterator[Client]:
-    async with open_server(make_web_app(source, registry), "127.0.0.1", 0) as bound, aiohttp.ClientSession() as session:
+    async with (
+        open_server(make_web_app(source.status, registry), "127.0.0.1", 0) as bound,
+        aiohttp.ClientSession() as session,
+    ):
         yield Client(bound.url, session)

@@ -18,7 +18,7 @@ from .conftest import Client, Source
 
 
 def app():
-    return make_web_app(Source(), CollectorRegistry())
+    return make_web_app(Source().status, CollectorRegistry())
 
 
 @pytest.mark.parametrize(
