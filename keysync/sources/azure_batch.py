@@ -50,10 +50,7 @@ class BatchAccount:
     redactor: Redactor
     keyless: set[str] = field(default_factory=set[str])
 
-    @property
-    def key_names(self) -> tuple[KeyName, ...]:
-        """The keys of a Batch account."""
-        return KEY_NAMES
+    key_names = KEY_NAMES
 
     async def get_keys(self) -> AccountKeys:
         """Both keys, each valid or refused with a reason.
@@ -149,10 +146,7 @@ class BatchSources:
     keyless: set[str]
     accesses: Mapping[AccessKey, BatchAccess] = field(default_factory=dict[AccessKey, BatchAccess])
 
-    @property
-    def key_names(self) -> tuple[KeyName, ...]:
-        """The keys of a Batch account."""
-        return KEY_NAMES
+    key_names = KEY_NAMES
 
     async def cover(self, accounts: Iterable[Account]) -> None:
         """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""

@@ -102,14 +102,14 @@ class ScopeListing:
 
 @dataclass(frozen=True, slots=True)
 class DiscoveredAccount:
-    """A listed account, and what its entry (by index) makes of it: the `result`, and the `secrets` that it would write.
+    """A listed account, and what its entry (by index, -1 for none) makes of it: the `result`, and the `secrets` to write.
 
     `mine`: it is in the shard of this process. Of another shard's account the `result` is not kept.
     """
 
     listed: ListedAccount
     mine: bool
-    entry: int | None = None
+    entry: int = -1
     secrets: SecretKeys = ()
     result: Account | SkippedAccount | None = None
 
@@ -280,10 +280,10 @@ class Discovery:
                 skipped.append(account)
             elif account is None:
                 others.update(() if refused else known.secrets)
-            elif refused and known.entry is not None:
+            elif refused:
                 reason = conflicts.reason(account, known.entry, self._vaults)
                 skipped.append(SkippedAccount(account.resource_id, reason, known.entry, refused=True, account=account))
-            elif known.entry is not None:
+            else:
                 accounts.append(account)
                 origins[account.resource_id] = known.entry
         return Inventory(tuple(accounts), tuple(skipped), origins=origins, others=frozenset(others))

@@ -54,23 +54,15 @@ class AccountFilter:
 
     def matches(self, account: ListedAccount, counts: Counter[str] | None = None) -> bool:
         """Whether the entry matches the account. `counts` counts the filters that it passed, for `warnings`."""
-        counts = Counter() if counts is None else counts
-        counts["seen"] += 1
-        excluded = [text for text, pattern in self._exclude if pattern.fullmatch(account.id.name)]
-        for text in excluded:
-            counts[f"exclude {text}"] += 1
-        if not self._name.fullmatch(account.id.name):
-            return False
-        counts["name"] += 1
-        if self._tags:
-            folded = {fold(name): value for name, value in account.tags.items()}
-            matching = [name for name, lower, value in self._tags if folded.get(lower) == value]
-            for name in matching:
-                counts[f"tag {name}"] += 1
-            if len(matching) < len(self._tags):
-                return False
-        counts["tags"] += 1
-        return not excluded
+        excluded = [f"exclude {text}" for text, pattern in self._exclude if pattern.fullmatch(account.id.name)]
+        passed = ["seen", *excluded]
+        if self._name.fullmatch(account.id.name):
+            folded = {fold(name): value for name, value in account.tags.items()} if self._tags else {}
+            tagged = [f"tag {name}" for name, lower, value in self._tags if folded.get(lower) == value]
+            passed += ["name", *tagged, *(["tags"] if len(tagged) == len(self._tags) else [])]
+        if counts is not None:
+            counts.update(passed)
+        return "tags" in passed and not excluded
 
     def warnings(self, counts: Counter[str]) -> Iterator[str]:
         """A warning for each filter without a match in a complete listing: probably a typing mistake."""
