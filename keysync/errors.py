@@ -46,25 +46,19 @@ class UsageError(KeysyncError):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One error in a file."""
+    """One error in a file.
+
+    `file` is the name that the user gave. `line` and `column` count from 1; None if the error has no position. `key` is the dotted
+    path of the value (``accounts[0].name``), empty for the whole file. `message` says the value found and the value expected, and
+    `hint` how to fix it, if known.
+    """
 
     file: str
-    """The file, as the user named it."""
-
     line: int | None
-    """From 1; None if the error has no position in the file."""
-
     column: int | None
-    """From 1; None if the error has no position in the file."""
-
     key: str
-    """The dotted path of the value (``accounts[0].name``); empty for the whole file."""
-
     message: str
-    """The value found and the value expected."""
-
     hint: str | None = None
-    """How to fix it, if known."""
 
     def __str__(self) -> str:
         position = self.file if self.line is None else f"{self.file}:{self.line}:{self.column or 1}"

@@ -21,9 +21,12 @@ _OTHER_KINDS: Final = (
 )
 
 
-def check_regular(path: Path) -> None:
-    """Raises OSError unless `path` is, or links to, a regular file. Opening or reading another kind can block forever."""
-    _check_mode(path.stat().st_mode, path)
+def check_regular(path: Path, descriptor: int | None = None) -> None:
+    """Raises OSError unless `path`, or the open `descriptor`, is a regular file. Opening or reading another kind can block forever."""
+    mode = os.stat(path if descriptor is None else descriptor).st_mode  # noqa: PTH116  # also takes a descriptor
+    for is_kind, name in _OTHER_KINDS:
+        if is_kind(mode):
+            raise OSError(errno.EINVAL, f"it is {name}, expected a regular file", str(path))
 
 
 def irregular_reason(path: Path) -> str | None:
@@ -40,7 +43,7 @@ def open_regular(path: Path) -> BufferedReader:
     check_regular(path)
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     try:
-        _check_mode(os.fstat(descriptor).st_mode, path)  # it may have been replaced since the first check
+        check_regular(path, descriptor)  # it may have been replaced since the first check
         return os.fdopen(descriptor, "rb")
     except BaseException:
         os.close(descriptor)
@@ -85,15 +88,8 @@ def check_ssl_cert_file() -> None:
     try:
         check_regular(Path(path))
     except OSError as error:
-        raise UsageError(
-            f"SSL_CERT_FILE={path}: {error.strerror}; name a PEM file of the CAs to trust, or unset it"
-        ) from None
-
-
-def _check_mode(mode: int, path: Path) -> None:
-    for is_kind, name in _OTHER_KINDS:
-        if is_kind(mode):
-            raise OSError(errno.EINVAL, f"it is {name}, expected a regular file", str(path))
+        fix = "name a PEM file of the CAs to trust, or unset it"
+        raise UsageError(f"SSL_CERT_FILE={path}: {error.strerror}; {fix}") from None
 
 
 def secret_text(data: str | bytes) -> str:

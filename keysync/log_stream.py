@@ -27,7 +27,7 @@ class LogStream:
         self._lines: deque[bytes] = deque()
         self._bytes = 0
         self._written = 0
-        self._unreported = 0
+        self._reported = 0
         self._closed = False
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
@@ -39,7 +39,7 @@ class LogStream:
         line = text.encode(errors="replace")
         with self._changed:
             if self._closed or (self._lines and self._bytes + len(line) > self._most_bytes):
-                self._count_dropped()
+                self.dropped += 1
                 return
             self._lines.append(line)
             self._bytes += len(line)
@@ -65,23 +65,26 @@ class LogStream:
             if self._thread is None:
                 os.close(self._fd)
 
-    def _count_dropped(self) -> None:
-        self.dropped += 1
-        self._unreported += 1
-
     def _write_lines(self) -> None:
-        while (line := self._wait_for_line()) is not None:
+        """Writes lines until the stream is closed and empty. A line stays in the buffer until it is written."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._lines or self._closed)
+                if not self._lines:
+                    break
+                line = self._lines[0]
             done = self._write(line)
-            unreported = self._remove(line, done=done)
+            with self._changed:
+                self._lines.popleft()
+                self._bytes -= len(line)
+                self._written += 1
+                self.dropped += not done
+                unreported = self.dropped - self._reported if done and self._bytes <= self._most_bytes // 2 else 0
+                self._reported += unreported
+                self._changed.notify_all()
             if unreported:
                 self._on_dropped(unreported)
         os.close(self._fd)
-
-    def _wait_for_line(self) -> bytes | None:
-        """Waits for a line and returns the oldest, which stays in the buffer; None once the stream is closed and empty."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._lines or self._closed)
-            return self._lines[0] if self._lines else None
 
     def _write(self, line: bytes) -> bool:
         """Writes `line`, however long the reader takes; whether it was written in full."""
@@ -97,20 +100,6 @@ class LogStream:
             except OSError:
                 return False
         return True
-
-    def _remove(self, line: bytes, *, done: bool) -> int:
-        """Removes the line from the buffer; returns the number of dropped lines to report now."""
-        with self._changed:
-            self._lines.popleft()
-            self._bytes -= len(line)
-            self._written += 1
-            if not done:
-                self._count_dropped()
-            self._changed.notify_all()
-            if not done or self._bytes > self._most_bytes // 2:
-                return 0
-            unreported, self._unreported = self._unreported, 0
-            return unreported
 
 
 _current: LogStream | None = None

@@ -17,22 +17,14 @@ Redact = Callable[[str], str]
 
 # Verbose below WARNING; shown only at level DEBUG.
 _LIBRARIES: Final = ("azure", "msal", "aiohttp", "asyncio", "apscheduler", "urllib3", "opentelemetry")
+_CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
 
 
 def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
     """Configures the log of the process. `level` is a level name of `logging`; `redact` is applied to every string."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _without_traceback,
-        lambda _logger, _name, event: {key: _redacted(value, redact) for key, value in event.items()},
-    ]
-    # JSON escapes control characters itself.
-    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer() if log_format == "json" else _console
     structlog.configure(
         processors=[
-            *shared[:1],
+            structlog.contextvars.merge_contextvars,
             structlog.stdlib.filter_by_level,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
@@ -42,46 +34,42 @@ def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
     )
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, _library_record],
-        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *shared[1:], renderer],
+        processors=[
+            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            _without_traceback,
+            lambda _logger, _name, event: {key: _redacted(value, redact) for key, value in event.items()},
+            # JSON escapes control codes itself. Those in a service's text must not reach the terminal.
+            structlog.processors.JSONRenderer()
+            if log_format == "json"
+            else lambda logger, name, event: strip_control_codes(_CONSOLE(logger, name, event)),
+        ],
     )
-    _install(formatter, level.upper())
-
-
-_CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
-
-
-def _console(logger: Any, name: str, event: structlog.typing.EventDict) -> str:  # noqa: ANN401  # structlog's own type
-    """A line for people. Control codes in a service's text must not reach the terminal."""
-    return strip_control_codes(_CONSOLE(logger, name, event))
-
-
-def _install(formatter: logging.Formatter, level: str) -> None:
     handler = logging.StreamHandler(_stream())
     handler.setFormatter(formatter)
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    root.setLevel(level.upper())
     # A logger's own level overrides the root's, so it must not be below `level`.
-    quiet = logging.DEBUG if level == "DEBUG" else max(root.level, logging.WARNING)
+    debug = root.level == logging.DEBUG
     for name in _LIBRARIES:
-        # keysync logs the failure itself; the SDKs would log a warning for each attempt as well.
-        duplicate = name == "azure" and level != "DEBUG"
-        logging.getLogger(name).setLevel(max(quiet, logging.ERROR) if duplicate else quiet)
+        # keysync logs the failure itself; azure would log a warning for each attempt as well.
+        least = logging.ERROR if name == "azure" else logging.WARNING
+        logging.getLogger(name).setLevel(logging.DEBUG if debug else max(root.level, least))
 
 
 def _stream() -> Any:  # noqa: ANN401  # a handler calls only its `write`
     """A stream to stderr that never blocks; `sys.stderr` itself if it has no file descriptor."""
     try:
-        stream = log_stream.LogStream(sys.stderr.fileno(), _log_dropped)
+        stream = log_stream.LogStream(
+            sys.stderr.fileno(), lambda lines: structlog.get_logger("keysync").warning("log.dropped", lines=lines)
+        )
     except (AttributeError, OSError, ValueError):
         log_stream.set_current(None)
         return sys.stderr
     log_stream.set_current(stream)
     return stream
-
-
-def _log_dropped(lines: int) -> None:
-    structlog.get_logger("keysync").warning("log.dropped", lines=lines)
 
 
 def _library_record(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

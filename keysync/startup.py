@@ -21,11 +21,14 @@ def fast_imports() -> Generator[None]:
     the objects are frozen: the collector ignores them. rich is hidden while structlog is imported: structlog needs it only for
     tracebacks with local variables, which the log must never show.
     """
-    was_enabled = gc.isenabled()
+    was_enabled, hidden = gc.isenabled(), "rich" not in sys.modules
     gc.disable()
     try:
-        with _without("rich"):
-            importlib.import_module("structlog")
+        if hidden:
+            sys.modules["rich"] = None  # type: ignore[assignment]  # documented: None makes the import fail
+        importlib.import_module("structlog")
+        if hidden:
+            del sys.modules["rich"]
         yield
     finally:
         gc.freeze()
@@ -33,19 +36,6 @@ def fast_imports() -> Generator[None]:
         gc.set_threshold(5_000)
         if was_enabled:
             gc.enable()
-
-
-@contextmanager
-def _without(module: str) -> Generator[None]:
-    """Makes `import module` fail within the block, unless the module is loaded already."""
-    if module in sys.modules:
-        yield
-        return
-    sys.modules[module] = None  # type: ignore[assignment]  # documented: None makes the import fail
-    try:
-        yield
-    finally:
-        del sys.modules[module]
 
 
 def shrink_tls_buffers() -> None:

@@ -7,7 +7,6 @@ import errno
 import os
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -90,66 +89,57 @@ async def _serve(azure: Emulator, content: EmulatorData, ready_file: Path | None
 
     with interruptible(signal.SIGHUP) as interruption:  # also ends when the terminal is closed
         async with azure:
-            click.echo("\n".join(_guide(azure, content)))
+            click.echo(_guide(azure, content))
             if ready_file is not None:
                 write_private(ready_file, azure.endpoints.ready_file())
             await interruption.stop.wait()
 
 
-def _guide(azure: Emulator, content: EmulatorData) -> Iterator[str]:
-    endpoints = azure.endpoints
-    yield "# Configuration of keysync"
-    yield "cloud:"
-    yield f"  authority: {endpoints.authority}"
-    yield f"  resource_manager: {endpoints.resource_manager}"
-    yield f"  ca_bundle: {endpoints.ca_bundle}"
-    yield "credential: {type: environment}"
-    if endpoints.vaults:
-        yield "vaults:"
-        yield from (
-            f"  {name}: {{url: {url!r}, verify_challenge_resource: false}}" for name, url in endpoints.vaults.items()
-        )
-    if content.accounts and endpoints.vaults:
-        names = list(endpoints.vaults)
-        yield "accounts:"
-        for index, account in enumerate(content.accounts):
-            yield f"  - subscription_id: {account.subscription_id}"
-            yield f"    resource_group: '{account.resource_group}'"
-            yield f"    name: '{account.name}'"
-            yield f"    vaults: ['{names[index % len(names)]}']"
-    yield ""
-    yield "# Environment"
-    yield f"export AZURE_TENANT_ID={quote(endpoints.tenant_id)}"
-    yield f"export AZURE_CLIENT_ID={quote(endpoints.client_id)}"
-    yield f"export AZURE_CLIENT_SECRET={quote(endpoints.client_secret)}"
-    yield ""
-    yield "# az"
-    yield from _az(azure, content)
-    yield ""
-    yield f"# Control (faults, rotations, request counts): curl {endpoints.control}"
-    yield "# Press Ctrl-C to stop."
-
-
-def _az(azure: Emulator, content: EmulatorData) -> Iterator[str]:
-    endpoints = azure.endpoints
-    yield f"export REQUESTS_CA_BUNDLE={quote(endpoints.ca_bundle)}"
-    # az appends the suffix to --vault-name. With a slash as suffix, the name can be a host and a port.
-    yield (
-        f"az cloud register --name keysync --endpoint-resource-manager {endpoints.resource_manager} --suffix-keyvault-dns /"
-    )
-    yield "az cloud set --name keysync"
-    yield "az config set core.instance_discovery=false"
-    yield (
-        f"az login --service-principal --tenant {quote(endpoints.tenant_id)} --username {quote(endpoints.client_id)} "
-        f"--password={quote(endpoints.client_secret)}"
-    )
-    if content.accounts:
-        first = content.accounts[0]
-        yield (
-            f"az batch account keys list --subscription {first.subscription_id} "
-            f"--resource-group {quote(first.resource_group)} --name {first.name}"
-        )
-    for url in list(endpoints.vaults.values())[:1]:
-        yield f"az keyvault secret set --vault-name {url.removeprefix('https://')} --name hello --value world"
-        yield f"az keyvault secret show --id {url}/secrets/hello"
-        yield f"az keyvault secret list --id {url}"
+def _guide(azure: Emulator, content: EmulatorData) -> str:
+    """A configuration, and how to use the emulator from a shell, with az and with its control address."""
+    endpoints, accounts, vaults = azure.endpoints, content.accounts, list(azure.endpoints.vaults.items())
+    lines = [
+        "# Configuration of keysync",
+        "cloud:",
+        f"  authority: {endpoints.authority}",
+        f"  resource_manager: {endpoints.resource_manager}",
+        f"  ca_bundle: {endpoints.ca_bundle}",
+        "credential: {type: environment}",
+        *(["vaults:"] if vaults else []),
+        *(f"  {name}: {{url: {url!r}, verify_challenge_resource: false}}" for name, url in vaults),
+        *(["accounts:"] if accounts and vaults else []),
+    ]
+    for index, account in enumerate(accounts if vaults else ()):
+        lines += [
+            f"  - subscription_id: {account.subscription_id}",
+            f"    resource_group: '{account.resource_group}'",
+            f"    name: '{account.name}'",
+            f"    vaults: ['{vaults[index % len(vaults)][0]}']",
+        ]
+    tenant, client, secret = quote(endpoints.tenant_id), quote(endpoints.client_id), quote(endpoints.client_secret)
+    lines += [
+        "",
+        "# Environment",
+        f"export AZURE_TENANT_ID={tenant}",
+        f"export AZURE_CLIENT_ID={client}",
+        f"export AZURE_CLIENT_SECRET={secret}",
+        "",
+        "# az",
+        f"export REQUESTS_CA_BUNDLE={quote(endpoints.ca_bundle)}",
+        # az appends the suffix to --vault-name. With a slash as suffix, the name can be a host and a port.
+        f"az cloud register --name keysync --endpoint-resource-manager {endpoints.resource_manager} --suffix-keyvault-dns /",
+        "az cloud set --name keysync",
+        "az config set core.instance_discovery=false",
+        f"az login --service-principal --tenant {tenant} --username {client} --password={secret}",
+    ]
+    for account in accounts[:1]:
+        place = f"--subscription {account.subscription_id} --resource-group {quote(account.resource_group)}"
+        lines.append(f"az batch account keys list {place} --name {account.name}")
+    for _, url in vaults[:1]:
+        lines += [
+            f"az keyvault secret set --vault-name {url.removeprefix('https://')} --name hello --value world",
+            f"az keyvault secret show --id {url}/secrets/hello",
+            f"az keyvault secret list --id {url}",
+        ]
+    control = f"# Control (faults, rotations, request counts): curl {endpoints.control}"
+    return "\n".join([*lines, "", control, "# Press Ctrl-C to stop."])
