@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from random import Random
 
 import structlog
@@ -17,6 +18,7 @@ from prometheus_client import CollectorRegistry, ProcessCollector
 from keysync import logs
 from keysync.azure.circuit_breaker import BreakerPolicy, Breakers
 from keysync.azure.transport import open_transport
+from keysync.calls import CallObserver
 from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import Interruption, handled, interruptible
@@ -138,24 +140,7 @@ async def _open_daemon(
     if leadership is not None:
         breakers.check = leadership.check
 
-    async def open_config(config: Config) -> Runtime:
-        """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
-        opened = AsyncExitStack()
-        try:
-            clients = await open_clients(
-                opened,
-                config,
-                shared.redactor,
-                observe=metrics.called,
-                breakers=breakers,
-            )
-            runtime = await open_runtime(opened, clients, shared)
-            await runtime.cover(runtime.inventory)
-        except BaseException:
-            await opened.aclose()
-            raise
-        return runtime
-
+    open_config = partial(_open_config, shared, metrics.called, breakers)
     runtime = await open_config(config)
     supervisor = Supervisor(
         runtime,
@@ -174,6 +159,19 @@ async def _open_daemon(
         election=election,
         watch=watch,
     )
+
+
+async def _open_config(shared: Shared, observe: CallObserver, breakers: Breakers, config: Config) -> Runtime:
+    """Opens `config` for the accounts under `accounts`. Raises UsageError and then leaves nothing open."""
+    stack = AsyncExitStack()
+    try:
+        clients = await open_clients(stack, config, shared.redactor, observe=observe, breakers=breakers)
+        runtime = await open_runtime(stack, clients, shared)
+        await runtime.cover(runtime.inventory)
+    except BaseException:
+        await stack.aclose()
+        raise
+    return runtime
 
 
 async def _open_notifier(

@@ -37,23 +37,30 @@ class _Stdout(io.FileIO):
 
 def guard_stdout() -> None:
     """Replaces stdout, so that neither a closed stream nor an unsupported character turns a finished run into an error."""
-    open_at_start = sys.stdout is not None
-    if sys.stdout is None:
-        sys.stdout = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # stays open until the process ends
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  # stays open until the process ends
-    for stream in (sys.stdout, sys.stderr):
+    old = sys.stdout
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115  # open until the process ends
+        stream = getattr(sys, name)
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
-    if open_at_start and type(sys.stdout) is io.TextIOWrapper and sys.stdout.fileno() == _STDOUT:
-        old = sys.stdout
+    if type(old) is io.TextIOWrapper and old.fileno() == _STDOUT:
         raw = io.BufferedWriter(_Stdout(_STDOUT, "w", closefd=False))
         sys.stdout = io.TextIOWrapper(raw, old.encoding, "replace", line_buffering=old.line_buffering)
 
 
+def _failure() -> tuple[OSError | None, bool]:
+    """The first error of a write to stdout, and whether the reader is gone: a closed pipe or a closed terminal."""
+    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
+    failure = raw.failure if isinstance(raw, _Stdout) else None
+    # EIO means a terminal that was closed, or a broken disk.
+    closed = failure is not None and failure.errno == errno.EIO and stat.S_ISCHR(os.fstat(_STDOUT).st_mode)
+    return failure, closed or isinstance(failure, BrokenPipeError)
+
+
 def reader_is_gone() -> bool:
     """Whether a write has shown that stdout is a closed pipe or a closed terminal."""
-    return _is_gone(_failure())
+    return _failure()[1]
 
 
 def final_code(code: int) -> tuple[int, str | None]:
@@ -62,23 +69,10 @@ def final_code(code: int) -> tuple[int, str | None]:
     If the reader has closed the pipe, the code stays. If the disk is full, 0 and 3 become 1.
     """
     sys.stdout.flush()
-    failure = _failure()
-    if failure is None or _is_gone(failure):
+    failure, gone = _failure()
+    if failure is None or gone:
         return code, None
-    message = f"the result could not be written to stdout: {failure.strerror}"
-    return (1 if code in (0, 3) else code), message
-
-
-def _is_gone(failure: OSError | None) -> bool:
-    # EIO means a terminal that was closed, or a broken disk.
-    return isinstance(failure, BrokenPipeError) or (
-        failure is not None and failure.errno == errno.EIO and stat.S_ISCHR(os.fstat(_STDOUT).st_mode)
-    )
-
-
-def _failure() -> OSError | None:
-    raw = getattr(getattr(sys.stdout, "buffer", None), "raw", None)
-    return raw.failure if isinstance(raw, _Stdout) else None
+    return (1 if code in (0, 3) else code), f"the result could not be written to stdout: {failure.strerror}"
 
 
 def console_for(stream: TextIO) -> Console:
