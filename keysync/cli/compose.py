@@ -18,8 +18,7 @@ from keysync.config.model import Config
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchSources
 from keysync.sources.discovery import Discovery
-from keysync.sources.existence import BatchAccountExistence
-from keysync.sources.list_batch import BatchLister
+from keysync.sources.list_batch import BatchAccountExistence, BatchLister
 from keysync.sources.list_resource_graph import ResourceGraphLister
 from keysync.sync.runtime import Runtime, Shared
 from keysync.targets.interface import SecretTarget

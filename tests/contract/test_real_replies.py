@@ -32,8 +32,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.azure_batch import BatchAccount
-from keysync.sources.existence import BatchAccountExistence
-from keysync.sources.list_batch import BatchLister
+from keysync.sources.list_batch import BatchAccountExistence, BatchLister
 from keysync.sources.listing import ListedAccount
 from keysync.targets.interface import Absent, Disabled, Metadata, StoredSecret
 from keysync.targets.key_vault import KeyVault

@@ -14,7 +14,7 @@ from keysync.azure.retry import Caller, RetryPolicy
 from keysync.emulator import Emulator, Fault
 from keysync.failures import CallFailed
 from keysync.secret.redact import Redactor
-from keysync.sources.existence import BatchAccountExistence
+from keysync.sources.list_batch import BatchAccountExistence
 from tests.support.azure import GROUP, SUBSCRIPTION, data
 from tests.support.runtimes import opened
 from tests.support.settings import config_of
