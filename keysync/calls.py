@@ -1,19 +1,11 @@
-"""What every layer may know of a call to Azure, without an Azure SDK.
-
-- `Operation`: a kind of call, such as Key Vault's setSecret.
-- `ReadBarrier`: keeps a change from being sent after the read that it is based on has become too old.
-- `CallObserver`: counts the attempts, for metrics.
-- `BreakerState`, `BreakerStates`: circuit breakers as the status page shows them.
-
-`keysync.azure.retry` makes the calls.
-"""
+"""What every layer may know of a call to Azure, without an Azure SDK. `keysync.azure.retry` makes the calls."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, TypeAlias
 
 BreakerPhase = Literal["closed", "open", "half_open"]
 
@@ -53,13 +45,8 @@ class ReadBarrier:
 READ_BARRIER: Final[ContextVar[ReadBarrier | None]] = ContextVar("read_barrier", default=None)
 """The barrier for the changes of the current task; None allows all."""
 
-
-class CallObserver(Protocol):
-    """Called after each attempt."""
-
-    def __call__(self, operation: Operation, status: str) -> None:
-        """`status` is the HTTP status, or the kind of the failure if there was no reply."""
-        ...
+CallObserver: TypeAlias = Callable[[Operation, str], None]
+"""Called after each attempt, with the HTTP status, or the kind of the failure if there was no reply."""
 
 
 @dataclass(frozen=True, slots=True)

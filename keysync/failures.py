@@ -1,12 +1,4 @@
-"""How keysync describes a failed call to Azure.
-
-- `FailureRecord`: one failed call. The log, the report, the terminal and the status page show it.
-- `CloudError`: the error object of an Azure reply, part of a record.
-- `CallFailed`: the exception that carries a record. Layers above `azure` catch this one, not the SDKs' exceptions.
-- `FailureTranslator`: makes a record from any exception. `keysync.azure.errors` implements it.
-
-This module imports no Azure SDK, so that every layer can use it.
-"""
+"""How keysync describes a failed call to Azure, without an Azure SDK. `keysync.azure.errors` makes the records."""
 
 from __future__ import annotations
 

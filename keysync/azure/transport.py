@@ -9,13 +9,12 @@ import zlib
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import aiohttp
 from azure.core.exceptions import DecodeError, IncompleteReadError, ServiceRequestError, ServiceResponseTimeoutError
 from azure.core.pipeline.transport import AioHttpTransport
 
-from keysync.http.proxy import Proxies, Proxy, ProxyFailed
+from keysync.http.proxy import Proxies, ProxyFailed
 from keysync.http.session import ReplyLost, Sockets, tls_context
 from keysync.names import fold
 from keysync.secret.redact import Redactor
@@ -51,8 +50,7 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK export
             connection_timeout=connect_seconds,
             read_timeout=None,
         )
-        self._proxies = proxies
-        self._proxies_by_host: dict[str, Proxy | None] = {}
+        self.proxies = proxies
 
     async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
         """Sends one request through the proxy of its host, and loads the reply within the limits.
@@ -60,21 +58,13 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK export
         Raises UnreadableBody for a success reply whose body exceeds a limit.
         """
         config.pop("proxies", None)
-        proxy = self.proxy_for(request.url)
+        proxy = self.proxies.proxy_for(request.url)
         if proxy is not None:
             config |= {"proxy": proxy.url, "proxy_headers": proxy.headers}
         base: Any = super()  # has no type, see above
         response = await base.send(request, **{**config, "stream": True})
         await load_body(response)
         return response
-
-    def proxy_for(self, url: str) -> Proxy | None:
-        """The proxy for a call to `url`; None for a direct call."""
-        parts = urlsplit(url)
-        key = f"{parts.scheme}://{parts.netloc}"
-        if key not in self._proxies_by_host:
-            self._proxies_by_host[key] = self._proxies.proxy_for(url)
-        return self._proxies_by_host[key]
 
 
 def _name_failures(proxies: Proxies) -> aiohttp.ClientMiddlewareType:

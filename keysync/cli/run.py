@@ -188,7 +188,7 @@ async def _open_notifier(
         settings.url,
         signer_from(settings.secret_file, secret, redactor),
         timeout=settings.timeout.total_seconds(),
-        proxy=transport.proxy_for(settings.url),
+        proxy=transport.proxies.proxy_for(settings.url),
     )
     notifier = Notifier(
         webhook,

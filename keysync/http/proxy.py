@@ -60,13 +60,20 @@ class Proxies:
         names = {"https": https or both, "http": http or (None if https else both)}
         self._by_scheme = {scheme: self._proxy(name, environ[name]) for scheme, name in names.items() if name}
         self._direct_hosts = {"localhost", *_identity_and_cluster_hosts(environ)}
+        self._by_host: dict[str, Proxy | None] = {}
         self._exclusions = list(_exclusions(environ.get("no_proxy") or environ.get("NO_PROXY") or ""))
 
     def proxy_for(self, url: str) -> Proxy | None:
         """The proxy for a call to `url`; None for a direct call."""
         parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc}"
+        if host not in self._by_host:
+            self._by_host[host] = self._choose(parts)
+        return self._by_host[host]
+
+    def _choose(self, parts: SplitResult) -> Proxy | None:
         proxy = self._by_scheme.get(parts.scheme)
-        host, port = (parts.hostname or "").rstrip("."), _origin(url)[2]
+        host, port = (parts.hostname or "").rstrip("."), parts.port or _PORTS.get(parts.scheme)
         if proxy is None or host in self._direct_hosts or host.endswith(".localhost"):
             return None
         try:
