@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -200,10 +199,11 @@ class VaultReader:
             managed=shown.managed,
             expires=shown.expires,
             created=created,
+            age=at - created if at is not None and created is not None else None,
         )
         if not version:
             self._cache.keep(name, stored, shown.updated, at)
-        return replace(stored, age=at - created) if at is not None and created is not None else stored
+        return stored
 
     async def _get_deleted(self, name: str) -> SoftDeleted:
         deleted, _ = await self._request("GET", f"/deletedsecrets/{name}")

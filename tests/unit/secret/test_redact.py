@@ -346,3 +346,21 @@ def test_user_and_password_of_a_url_are_masked(scheme: str):
         f"no way to {scheme}://{MASK}@proxy.example:3128/x, see https://kv.vault.azure.net/secrets/a@b"
     )
     assert Redactor().redact(f"{scheme}://token@host") == f"{scheme}://{MASK}@host"
+
+
+def test_a_text_is_masked_from_the_time_its_value_is_known():
+    """It is searched again for each new value, also while another object has the same value."""
+    redactor, text = Redactor(), f"a {SECRET} b"
+    assert redactor.redact(text) == text
+    first = redactor.remember(SecretValue(SECRET))
+    assert redactor.redact(text) == f"a {MASK} b"
+    second = redactor.remember(SecretValue(SECRET))
+    del first
+    gc.collect()
+    assert redactor.redact(text) == f"a {MASK} b"
+    del second
+    gc.collect()
+    assert redactor.redact(text) == text
+    third = redactor.remember(SecretValue(SECRET))
+    assert redactor.redact(text) == f"a {MASK} b"
+    del third
