@@ -58,6 +58,7 @@ class Delivery:
     attempts: int = 1
 
 
+@dataclass(frozen=True, slots=True, repr=False)
 class Webhook:
     """Posts JSON to `url`. Each attempt has its own signature and `timeout` in seconds.
 
@@ -65,53 +66,42 @@ class Webhook:
     the reply's body are never logged: both may contain secrets of the receiver.
     """
 
-    def __init__(
-        self,
-        session: aiohttp.ClientSession,
-        url: str,
-        signer: Signer,
-        *,
-        timeout: float,
-        proxy: Proxy | None = None,
-        retries: WebhookRetries | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._session = session
-        self._url = url
-        self._signer = signer
-        self._timeout = timeout
-        self._proxy = proxy
-        self._retries = retries or WebhookRetries()
-        self._clock = clock
+    session: aiohttp.ClientSession
+    url: str
+    signer: Signer
+    timeout: float
+    proxy: Proxy | None = None
+    retries: WebhookRetries = field(default_factory=WebhookRetries)
+    clock: Callable[[], float] = time.time
 
     async def post(self, body: bytes) -> Delivery:
         """Sends `body` until it is accepted or rejected, or until attempts or time run out. Raises only CancelledError."""
         attempts = 0
         try:
-            async with asyncio.timeout(self._retries.deadline):
+            async with asyncio.timeout(self.retries.deadline):
                 while True:
                     attempts += 1
                     delivery = replace(await self._attempt(body), attempts=attempts)
-                    if not delivery.retry or attempts >= self._retries.attempts:
+                    if not delivery.retry or attempts >= self.retries.attempts:
                         return delivery
-                    await self._retries.sleep(self._retries.delay(attempts, delivery.retry_after))
+                    await self.retries.sleep(self.retries.delay(attempts, delivery.retry_after))
         except TimeoutError:
-            return Delivery(f"not accepted within {self._retries.deadline:g} s", attempts=attempts)
+            return Delivery(f"not accepted within {self.retries.deadline:g} s", attempts=attempts)
 
     async def _attempt(self, body: bytes) -> Delivery:
-        request = self._session.post(
-            self._url,
+        request = self.session.post(
+            self.url,
             data=body,
-            headers={**_HEADERS, SIGNATURE: self._signer.sign(body, self._clock())},
+            headers={**_HEADERS, SIGNATURE: self.signer.sign(body, self.clock())},
             # A redirect could send the events to another receiver.
             allow_redirects=False,
-            proxy=None if self._proxy is None else self._proxy.url,
-            proxy_headers=None if self._proxy is None else self._proxy.headers,
+            proxy=None if self.proxy is None else self.proxy.url,
+            proxy_headers=None if self.proxy is None else self.proxy.headers,
             # Half of the time for the connection: this distinguishes a host that drops packets from a slow receiver.
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._timeout / 2),
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self.timeout / 2),
         )
         try:
-            async with asyncio.timeout(self._timeout), request as reply:
+            async with asyncio.timeout(self.timeout), request as reply:
                 return _delivery(reply)
         except (aiohttp.ClientError, OSError, ValueError) as error:
             return self._failed(error)
@@ -125,7 +115,7 @@ class Webhook:
             case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
                 return Delivery("no connection", retry=True)
             case TimeoutError():
-                return Delivery(f"no answer within {self._timeout:g} s")
+                return Delivery(f"no answer within {self.timeout:g} s")
             case aiohttp.ClientConnectionError() | ReplyLost() | OSError():
                 # The receiver may have accepted it: it recognizes an event by its id.
                 return Delivery("the connection broke", retry=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
 from keysync.names import natural
@@ -45,24 +45,17 @@ def count(value: int, noun: str) -> str:
     return f"{value:,} {noun}" if value == 1 else f"{value:,} {noun}s"
 
 
-def duration(length: timedelta) -> str:
-    """A duration in one unit, rounded down: ``42 s``, ``3 min``, ``5 h``, ``2 d``."""
-    seconds = int(abs(length).total_seconds())
-    if seconds < 120:
-        return f"{seconds} s"
-    if seconds < 120 * 60:
-        return f"{seconds // 60} min"
-    if seconds < 48 * 3600:
-        return f"{seconds // 3600} h"
-    return f"{seconds // 86_400:,} d"
-
-
 def relative(when: datetime, now: datetime) -> str:
-    """``now``, ``3 min ago``, ``in 42 s``."""
-    distance = when - now
-    if abs(distance) < timedelta(seconds=1):
+    """The distance in one unit, rounded down: ``now``, ``42 s ago``, ``in 3 min``, ``5 h ago``, ``2 d ago``."""
+    seconds = int(abs(when - now).total_seconds())
+    if seconds < 1:
         return "now"
-    return f"in {duration(distance)}" if distance > timedelta(0) else f"{duration(distance)} ago"
+    text = f"{seconds // 86_400:,} d"
+    for limit, length, unit in ((120, 1, "s"), (120 * 60, 60, "min"), (48 * 3600, 3600, "h")):
+        if seconds < limit:
+            text = f"{seconds // length} {unit}"
+            break
+    return f"in {text}" if when > now else f"{text} ago"
 
 
 def clock(when: datetime, now: datetime) -> str:
