@@ -7,7 +7,7 @@ from typing import Annotated, TypeAlias, cast
 
 from keysync.config.formats import nearest
 from keysync.config.model import Account, Config
-from keysync.config.types import Problem, Rule, require_none
+from keysync.config.rules import Problem, Rule, require_none
 from keysync.config.yaml import Document
 from keysync.names import fold
 

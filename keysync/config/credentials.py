@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, cast
 
+from keysync.config import types
 from keysync.config.formats import nearest
-from keysync.config.types import (
-    FromEnvironment,
-    HttpsUrl,
-    Identifier,
-    Invalid,
-    Problem,
-    Rule,
-    Select,
-    Strict,
-    Text,
-    expected,
-    missing,
-)
+from keysync.config.rules import FromEnvironment, Invalid, Problem, Rule, Select, Strict, expected, missing
 from keysync.files import secret_text
 
 
@@ -28,11 +17,11 @@ from keysync.files import secret_text
 class CloudMapping(Strict):
     """A cloud without a name in keysync, such as Azure Stack Hub or a test double."""
 
-    authority: HttpsUrl
+    authority: types.HttpsUrl
     """The endpoint that issues tokens, such as https://login.microsoftonline.com."""
-    resource_manager: HttpsUrl
+    resource_manager: types.HttpsUrl
     """The endpoint of Azure Resource Manager, such as https://management.azure.com."""
-    resource_manager_scope: Text | None = None
+    resource_manager_scope: types.Text | None = None
     """The scope of tokens for it. Default: its endpoint with /.default."""
     ca_bundle: Path | None = None
     """A PEM file with certificate authorities to trust in addition to the system's. A relative path starts at the
@@ -95,9 +84,9 @@ class WorkloadIdentityCredential(Strict):
 
     type: Literal["workload_identity"] = "workload_identity"
     """Uses the token that Kubernetes mounts into the pod."""
-    tenant_id: Identifier | None = None
+    tenant_id: types.Identifier | None = None
     """The tenant. Default: AZURE_TENANT_ID."""
-    client_id: Identifier | None = None
+    client_id: types.Identifier | None = None
     """The application. Default: AZURE_CLIENT_ID."""
     token_file: Path | None = None
     """The mounted token. Default: AZURE_FEDERATED_TOKEN_FILE."""
@@ -109,7 +98,7 @@ class ManagedIdentityCredential(Strict):
 
     type: Literal["managed_identity"] = "managed_identity"
     """Uses the managed identity of the machine, container or app."""
-    client_id: Identifier | None = None
+    client_id: types.Identifier | None = None
     """The client id of a user-assigned identity. Default: the system-assigned identity."""
 
 
@@ -119,9 +108,9 @@ class ClientSecretCredential(Strict):
 
     type: Literal["client_secret"] = "client_secret"  # nosec B105  # the name of a kind
     """A service principal with a client secret."""
-    tenant_id: Identifier
+    tenant_id: types.Identifier
     """The tenant of the service principal."""
-    client_id: Identifier
+    client_id: types.Identifier
     """The application of the service principal."""
     client_secret_file: Path | None = None
     """A mounted file with the secret."""
@@ -142,9 +131,9 @@ class ClientCertificateCredential(Strict):
 
     type: Literal["client_certificate"] = "client_certificate"
     """A service principal with a certificate."""
-    tenant_id: Identifier
+    tenant_id: types.Identifier
     """The tenant of the service principal."""
-    client_id: Identifier
+    client_id: types.Identifier
     """The application of the service principal."""
     certificate_file: Path
     """A mounted PEM or PKCS#12 file with the certificate and its private key."""
@@ -158,11 +147,11 @@ class AzureCliCredential(Strict):
 
     type: Literal["azure_cli"] = "azure_cli"
     """Uses the account that is signed in with `az login`."""
-    tenant_id: Identifier | None = None
+    tenant_id: types.Identifier | None = None
     """The tenant. Default: the current tenant of `az`."""
 
 
-_CREDENTIALS = (
+_TYPES = (
     "default",
     "environment",
     "workload_identity",
@@ -183,11 +172,11 @@ def _credential_index(value: object) -> int:
         kind = getattr(value, "type", None)
         if kind is None:
             raise expected("a mapping such as {type: default}")
-    if kind not in _CREDENTIALS:
-        guess = nearest(kind, _CREDENTIALS) if isinstance(kind, str) else None
+    if kind not in _TYPES:
+        guess = nearest(kind, _TYPES) if isinstance(kind, str) else None
         hint = f"did you mean '{guess}'?" if guess else None
-        raise Invalid(Problem("one of " + ", ".join(_CREDENTIALS), hint, at=("type",), is_expectation=True))
-    return _CREDENTIALS.index(kind)
+        raise Invalid(Problem("one of " + ", ".join(_TYPES), hint, at=("type",), is_expectation=True))
+    return _TYPES.index(kind)
 
 
 Credential: TypeAlias = Annotated[
@@ -200,4 +189,4 @@ Credential: TypeAlias = Annotated[
     | AzureCliCredential,
     Select(_credential_index),
 ]
-"""How keysync signs in; `type` selects the alternative, in the order of `_CREDENTIALS`."""
+"""How keysync signs in; `type` selects the alternative, in the order of `_TYPES`."""

@@ -41,7 +41,13 @@ def is_there(path: Path) -> bool:
 
 def unreadable_hint() -> str:
     """How to let this process read a file that it has no permission for."""
-    return f"keysync runs as {_user()}: give that user the right to read it and to enter its folders (chmod, chown, or fsGroup)"
+    try:
+        import pwd  # noqa: PLC0415  # not on Windows
+
+        user = f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
+    except (ImportError, KeyError):
+        user = f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "a user"
+    return f"keysync runs as {user}: give that user the right to read it and to enter its folders (chmod, chown, or fsGroup)"
 
 
 def problem_with(key: str, path: Path, password_file: Path | None) -> tuple[str, str] | None:
@@ -53,39 +59,25 @@ def problem_with(key: str, path: Path, password_file: Path | None) -> tuple[str,
         path.open("rb").close()
     except OSError:
         return "a file that cannot be read", unreadable_hint()
-    if key == "ca_bundle":
-        return _problem_with_bundle(path)
     if key == "certificate_file":
-        return _problem_with_certificate(path, password_file)
+        return _problem_with_certificate(read_small(path), password_file)
+    if key == "ca_bundle":
+        import ssl  # noqa: PLC0415  # most configurations name no bundle
+
+        try:
+            ssl.create_default_context(cafile=path)
+        except (ssl.SSLError, OSError):
+            hint = "use a PEM file with certificate authorities (-----BEGIN CERTIFICATE-----)"
+            return "a file without certificates", hint
     return None
 
 
-def _problem_with_bundle(path: Path) -> tuple[str, str] | None:
-    import ssl  # noqa: PLC0415  # most configurations name no bundle
-
-    try:
-        ssl.create_default_context(cafile=path)
-    except (ssl.SSLError, OSError):
-        return (
-            "a file without certificates",
-            "use a PEM file with certificate authorities (-----BEGIN CERTIFICATE-----)",
-        )
-    return None
-
-
-def _problem_with_certificate(path: Path, password_file: Path | None) -> tuple[str, str] | None:
+def _problem_with_certificate(data: bytes, password_file: Path | None) -> tuple[str, str] | None:
     hint = "put the certificate and its private key into one file, PEM or PKCS#12"
-    data = read_small(path)
-    if b"-----BEGIN" not in data:
-        return _problem_with_pkcs12(data, password_file, hint)
-    if b"PRIVATE KEY-----" not in data:
-        return "a certificate without its private key", hint
-    if b"-----BEGIN CERTIFICATE-----" not in data:
-        return "a private key without a certificate", hint
-    return None
-
-
-def _problem_with_pkcs12(data: bytes, password_file: Path | None, hint: str) -> tuple[str, str] | None:
+    if b"-----BEGIN" in data:
+        if b"PRIVATE KEY-----" not in data:
+            return "a certificate without its private key", hint
+        return None if b"-----BEGIN CERTIFICATE-----" in data else ("a private key without a certificate", hint)
     from cryptography.hazmat.primitives.serialization import pkcs12  # noqa: PLC0415  # few configurations use one
 
     try:
@@ -95,17 +87,6 @@ def _problem_with_pkcs12(data: bytes, password_file: Path | None, hint: str) -> 
     try:
         key, certificate, _ = pkcs12.load_key_and_certificates(data, password)
     except (ValueError, TypeError):
-        return (
-            "a file that cannot be opened as PEM or PKCS#12",
-            f"{hint}; if it has a password, put it into a file and set password_file",
-        )
+        fix = f"{hint}; if it has a password, put it into a file and set password_file"
+        return "a file that cannot be opened as PEM or PKCS#12", fix
     return ("a file without a private key and its certificate", hint) if key is None or certificate is None else None
-
-
-def _user() -> str:
-    try:
-        import pwd  # noqa: PLC0415  # not on Windows
-
-        return f"{pwd.getpwuid(os.geteuid()).pw_name} (uid {os.geteuid()})"
-    except (ImportError, KeyError):
-        return f"uid {os.geteuid()}" if hasattr(os, "geteuid") else "a user"

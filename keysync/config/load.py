@@ -12,7 +12,7 @@ from keysync.config.checks import ValidConfig, report_unknown_vaults
 from keysync.config.files import problem_with
 from keysync.config.formats import DEFAULT_LISTEN, split_listen
 from keysync.config.model import Config
-from keysync.config.types import Location
+from keysync.config.rules import Location
 from keysync.config.validate import validate
 from keysync.config.yaml import Document, read_document
 from keysync.errors import Finding
@@ -36,7 +36,14 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     if switch not in ("", *_SWITCH):
         message = "expected 1, true, 0 or false (or leave the variable unset)"
         document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
-    _apply_listen_variable(environ, document)
+    listen = environ.get("KEYSYNC_LISTEN")
+    if listen and "listen" not in document.value:
+        try:
+            split_listen(listen)
+            document.value["listen"] = listen
+        except ValueError:
+            message = "expected an address and a port such as 0.0.0.0:8080"
+            document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
     for location in list(document.spots):
         if len(location) > 1 and location[-1] in _FILE_KEYS.get(location[-2], ()):
             _resolve_file(document, path.parent, location)
@@ -64,19 +71,6 @@ def default_listen(environ: Mapping[str, str]) -> str:
     return environ.get("KEYSYNC_LISTEN") or DEFAULT_LISTEN
 
 
-def _apply_listen_variable(environ: Mapping[str, str], document: Document) -> None:
-    address = environ.get("KEYSYNC_LISTEN")
-    if not address or "listen" in document.value:
-        return
-    try:
-        split_listen(address)
-    except ValueError:
-        message = "expected an address and a port such as 0.0.0.0:8080"
-        document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
-    else:
-        document.value["listen"] = address
-
-
 def _resolve_file(document: Document, folder: Path, location: Location) -> None:
     """Makes the path at `location` absolute, and reports a file that is missing or unusable."""
     mapping = cast("dict[str, Any]", document.spots[location[:-1]].value)
@@ -84,8 +78,8 @@ def _resolve_file(document: Document, folder: Path, location: Location) -> None:
     if not isinstance(name, str):
         return
     file = folder / name
-    if not _is_file(file):
-        kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # never raises
+    if not os.path.isfile(file):  # noqa: PTH113  # unlike Path.is_file, it never raises
+        kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # as above
         # `found` hides the path: it may be a secret that was put there by mistake.
         message = f"found {document.found(location)}, expected a {kind}"
         document.report(location, message, f"a relative path starts at {folder.absolute()}")
@@ -97,10 +91,3 @@ def _resolve_file(document: Document, folder: Path, location: Location) -> None:
         description, hint = problem
         # A file of this name exists, so the name is no secret.
         document.report(location, f"found {name!r}, which is {description}", hint)
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # the name has a zero byte, or is too long for the file system
-        return False

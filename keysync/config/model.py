@@ -14,45 +14,11 @@ from datetime import timedelta
 from sys import intern
 from typing import Annotated, Literal
 
-from keysync.config.credentials import (
-    Cloud,
-    Credential,
-    DefaultCredential,
-)
+from keysync.config import types
+from keysync.config.credentials import Cloud, Credential, DefaultCredential
 from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, batch_account_id, render_name, split_listen
-from keysync.config.operation import (
-    ApiVersions,
-    LeaderElection,
-    Limits,
-    Notify,
-    Timeouts,
-    VaultLimits,
-)
-from keysync.config.types import (
-    NOT_EMPTY,
-    AccountName,
-    Cron,
-    Duration,
-    DurationOrZero,
-    Guid,
-    Integer,
-    Interval,
-    Invalid,
-    Listen,
-    NamePattern,
-    Problem,
-    ResourceGroup,
-    Rule,
-    Strict,
-    Text,
-    Timezone,
-    VaultName,
-    VaultUrl,
-    between,
-    length,
-    missing,
-    require_none,
-)
+from keysync.config.operation import ApiVersions, LeaderElection, Limits, Notify, Timeouts, VaultLimits
+from keysync.config.rules import Invalid, Problem, Rule, Strict, at_least, at_most, length, missing, require_none
 from keysync.names import fold
 
 _USER_TAGS = 11  # a secret may have 15 tags, and keysync writes the others
@@ -62,16 +28,16 @@ _USER_TAGS = 11  # a secret may have 15 tags, and keysync writes the others
 class Schedule(Strict):
     """When sync runs start: at intervals, or by a cron expression."""
 
-    every: Interval | None = None
+    every: types.Interval | None = None
     """The time between the starts of two runs, at least 1s. Default: 5m unless `cron` is set. A regenerated key
     replaces the old one at once, so this is the longest time that consumers are locked out."""
-    jitter: DurationOrZero = timedelta(0)
+    jitter: types.DurationOrZero = timedelta(0)
     """The longest random delay that is added to each start, so that several installations do not call Azure at
     once. 0s: no delay."""
-    cron: Annotated[Cron | None, Rule(schema={"examples": ["*/5 * * * *"]})] = None
+    cron: Annotated[types.Cron | None, Rule(schema={"examples": ["*/5 * * * *"]})] = None
     """A cron expression of five fields instead of `every`, as in crontab(5): 0 and 7 are Sunday, 1-5 is Monday to
     Friday. If both day and weekday are set, one match is enough."""
-    timezone: Annotated[Timezone | None, Rule(schema={"examples": ["Asia/Tokyo"]})] = None
+    timezone: Annotated[types.Timezone | None, Rule(schema={"examples": ["Asia/Tokyo"]})] = None
     """The IANA time zone of `cron`. Default: UTC."""
 
     def __post_init__(self) -> None:
@@ -100,21 +66,21 @@ def _free_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
 class Vault(Strict):
     """A Key Vault that keysync writes keys to."""
 
-    url: VaultUrl
+    url: types.VaultUrl
     """Its URL, such as https://kv-render.vault.azure.net."""
     credential: Credential | None = None
     """Its credential. Default: the general credential."""
     verify_challenge_resource: bool = True
     """Whether the vault must request tokens for its own domain. True: otherwise a server could obtain a token for
     another domain. Set it to false only for a test double or a private name."""
-    tags: Annotated[Mapping[Text, Annotated[str, length(0, 256)]], Rule(_free_tags, {"maxProperties": _USER_TAGS})] = (
-        field(default_factory=dict[str, str])
-    )
+    tags: Annotated[
+        Mapping[types.Text, Annotated[str, length(0, 256)]], Rule(_free_tags, {"maxProperties": _USER_TAGS})
+    ] = field(default_factory=dict[str, str])
     """Tags for every secret in this vault, at most 11: a secret can have 15, and keysync needs the others.
     `managed-by` and `keysync-*` are reserved for keysync."""
     content_type: Annotated[str, length(0, 255)] | None = None
     """The content type of every secret in this vault, if a policy requires one."""
-    expires_after: Annotated[Duration | None, Rule(schema={"examples": ["90d"]})] = None
+    expires_after: Annotated[types.Duration | None, Rule(schema={"examples": ["90d"]})] = None
     """The time from the write of a secret in this vault to its expiry, if a policy requires one. keysync renews the
     expiry at half of that time, without a new version. Null: no expiry. Key Vault returns an expired secret as
     usual."""
@@ -128,9 +94,9 @@ class Vault(Strict):
 class SecretNames(Strict):
     """The names of an account's secrets. {account}, {subscription_id} and {resource_group} are replaced."""
 
-    primary: NamePattern | None = "{account}-primary-key"
+    primary: types.NamePattern | None = "{account}-primary-key"
     """The secret for the primary key. Null: this key is not synced."""
-    secondary: NamePattern | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
+    secondary: types.NamePattern | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
     """The secret for the secondary key. Null: this key is not synced."""
 
     def __post_init__(self) -> None:
@@ -153,16 +119,13 @@ class SecretNames(Strict):
 class Account(Strict):
     """A Batch account whose keys keysync syncs."""
 
-    # `resource_id` is the ARM id. `key` is the same in lower case, so that two spellings of one account compare equal. Both are
-    # computed once, since each run uses them for thousands of accounts.
-
-    subscription_id: Guid
+    subscription_id: types.Guid
     """Its subscription, a GUID."""
-    resource_group: ResourceGroup
+    resource_group: types.ResourceGroup
     """Its resource group."""
-    name: AccountName
+    name: types.AccountName
     """Its name: 3 to 24 letters and digits."""
-    vaults: Annotated[tuple[str, ...], NOT_EMPTY]
+    vaults: Annotated[tuple[str, ...], types.NOT_EMPTY]
     """The vaults that receive its keys, by their names under `vaults`."""
     secrets: SecretNames = SecretNames()  # immutable, so all accounts can share it
     """The names of its secrets."""
@@ -174,6 +137,8 @@ class Account(Strict):
     """Compare and report, but write nothing for this account."""
     adopt: bool | None = None
     """Overrides the general `adopt`. Default: the general `adopt`."""
+    # The ARM id, and the same in lower case, so that two spellings of one account compare equal. Computed once, since each run
+    # uses them for thousands of accounts.
     resource_id: str = field(init=False, compare=False, repr=False)
     key: str = field(init=False, compare=False, repr=False)
     _names: tuple[str | None, str | None] = field(init=False, compare=False, repr=False)
@@ -182,7 +147,9 @@ class Account(Strict):
         """Computes the derived fields."""
         resource_id = batch_account_id(self.subscription_id, self.resource_group, self.name)
         names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
-        # Interned, since the tags of each secret of the account contain the same string.
+        # Interned, since other accounts and the tags of each secret of the account contain the same strings.
+        object.__setattr__(self, "subscription_id", intern(self.subscription_id))
+        object.__setattr__(self, "resource_group", intern(self.resource_group))
         object.__setattr__(self, "resource_id", intern(resource_id))
         object.__setattr__(self, "key", fold(resource_id))
         object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
@@ -218,22 +185,22 @@ class Discover(Strict):
     """Batch accounts that keysync finds by listing. An account under `accounts` overrides a discovered one. Set one of
     `subscription_id` and `subscriptions`, and at least one of `vaults` and `vaults_by_tag`."""
 
-    subscription_id: Guid | None = None
+    subscription_id: types.Guid | None = None
     """The subscription to list, a GUID."""
-    subscriptions: tuple[Guid, ...] = ()
+    subscriptions: tuple[types.Guid, ...] = ()
     """Several subscriptions to list, GUIDs, instead of `subscription_id`."""
-    resource_groups: tuple[ResourceGroup, ...] = ()
+    resource_groups: tuple[types.ResourceGroup, ...] = ()
     """Only these resource groups. Empty: the whole subscription."""
-    name: Text = "*"
+    name: types.Text = "*"
     """Only accounts whose name matches, without regard to case. * matches any characters, ? matches one."""
-    tags: Mapping[Text, str] = field(default_factory=dict[str, str])
+    tags: Mapping[types.Text, str] = field(default_factory=dict[str, str])
     """Only accounts with all of these tags. Names of tags are compared without regard to case, values with it."""
-    exclude: tuple[Text, ...] = ()
+    exclude: tuple[types.Text, ...] = ()
     """Excludes accounts whose name matches one of these patterns."""
     vaults: Annotated[tuple[str, ...], Rule(_some_vault, {"minItems": 1})] = ()
     """The vaults that receive their keys, by their names under `vaults`. With `vaults_by_tag`: the vaults of
     accounts without that tag; if empty, such accounts are skipped."""
-    vaults_by_tag: Annotated[Text | None, Rule(schema={"examples": ["keysync-vault"]})] = None
+    vaults_by_tag: Annotated[types.Text | None, Rule(schema={"examples": ["keysync-vault"]})] = None
     """A tag of the account that lists its vaults, by their names under `vaults`, separated by commas or spaces. An
     account whose tag names an unknown vault is refused. Everyone who may tag an account can then choose its
     vaults."""
@@ -247,7 +214,7 @@ class Discover(Strict):
     """Compare and report, but write nothing for these accounts."""
     adopt: bool | None = None
     """Overrides the general `adopt`. Default: the general `adopt`."""
-    every: Interval | None = None
+    every: types.Interval | None = None
     """The time between two listings, at least 1s; `run` only. Null: lists at each run, so that the next run
     includes a new account."""
     via: Literal["list", "resource_graph"] = "list"
@@ -304,13 +271,13 @@ class Config(Strict):
     """How keysync signs in. A vault or an account can have its own."""
     schedule: Schedule = Schedule()
     """When sync runs start; `run` only."""
-    vaults: Annotated[Mapping[VaultName, Vault], Rule(parse=_first_vault), Rule(schema={"minProperties": 1})]
+    vaults: Annotated[Mapping[types.VaultName, Vault], Rule(parse=_first_vault), Rule(schema={"minProperties": 1})]
     """The vaults, each under a name that you choose."""
     accounts: tuple[Annotated[Account, Rule(_with_valid_names)], ...] = ()
     """The accounts to sync."""
     discover: tuple[Discover, ...] = ()
     """Accounts that keysync finds by listing subscriptions."""
-    owner: Text | None = None
+    owner: types.Text | None = None
     """A name for this installation. keysync writes it as a tag, so that two installations do not overwrite each
     other's secrets."""
     read_only: bool = False
@@ -330,13 +297,13 @@ class Config(Strict):
     """How much one run may change in one vault."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     """Time limits."""
-    verify_every: Duration | None = timedelta(hours=1)
+    verify_every: types.Duration | None = timedelta(hours=1)
     """How often `run` reads a stored value again although the listing of its vault shows no change. Null: it reads
     every value in each run and lists no vault."""
-    concurrency: Annotated[Integer, between(1, 1024)] = 64
+    concurrency: Annotated[types.Integer, at_least(1), at_most(1024)] = 64
     """Accounts processed at once, divided among the subscriptions, and secrets read at once, divided among the
     vaults; at least four each. 64: a higher value makes a run no faster."""
-    listen: Listen = DEFAULT_LISTEN
+    listen: types.Listen = DEFAULT_LISTEN
     """The address where `run` serves its status page, probes and metrics. The default is reachable from this
     machine only."""
     notify: Notify | None = None

@@ -7,37 +7,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+from keysync.config import types
 from keysync.config.credentials import EnvironmentVariable, from_environment
-from keysync.config.types import (
-    NOT_EMPTY,
-    Count,
-    Duration,
-    Integer,
-    Invalid,
-    Percent,
-    Problem,
-    Strict,
-    Text,
-    WebhookUrl,
-    between,
-    matching,
-    require_none,
-)
+from keysync.config.rules import Invalid, Problem, Strict, at_least, at_most, matching, require_none
 
-_ChangesPerDay = Annotated[Integer, between(1, 1000)]
+_ChangesPerDay = Annotated[types.Integer, at_least(1), at_most(1000)]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits(Strict):
     """How much one run may change in one vault. A run that would change more writes nothing until its plan is accepted."""
 
-    update_percent: Percent = 100
+    update_percent: types.Percent = 100
     """Percent of the managed secrets in a vault that one run may overwrite. 100: it is normal that many keys are
     regenerated at once."""
-    creates: Count = 500
+    creates: types.Count = 500
     """Secrets that one run may create in a vault. 500: enough for the first run of a large installation, and too
     few for a pattern that matches far too much."""
-    removal_percent: Percent = 10
+    removal_percent: types.Percent = 10
     """Percent of the managed secrets in a vault that one run may disable or delete. 10: stops a run that received
     half of the accounts. One secret is always allowed, unless this is 0."""
     changes_per_day: _ChangesPerDay | None = 50
@@ -49,11 +36,11 @@ class Limits(Strict):
 class VaultLimits(Strict):
     """The limits of one vault. Each limit that is set overrides the general limit."""
 
-    update_percent: Percent | None = None
+    update_percent: types.Percent | None = None
     """Percent that one run may overwrite."""
-    creates: Count | None = None
+    creates: types.Count | None = None
     """Secrets that one run may create."""
-    removal_percent: Percent | None = None
+    removal_percent: types.Percent | None = None
     """Percent that one run may disable or delete."""
     changes_per_day: _ChangesPerDay | None = None
     """New versions of one secret in 24 hours. Null: the general limit."""
@@ -63,15 +50,15 @@ class VaultLimits(Strict):
 class Timeouts(Strict):
     """Time limits."""
 
-    request: Duration = timedelta(seconds=30)
+    request: types.Duration = timedelta(seconds=30)
     """One request to Azure, including its response."""
-    account: Duration = timedelta(minutes=2)
+    account: types.Duration = timedelta(minutes=2)
     """One account in one run, including retries and waiting."""
-    collect: Duration = timedelta(seconds=10)
+    collect: types.Duration = timedelta(seconds=10)
     """How long the check of the limits waits for slow accounts. After that, a slow account gives its place in
     `concurrency` to another account, so that at worst `concurrency` times `account` / `collect` accounts are
     awaited at once."""
-    shutdown: Duration = timedelta(seconds=10)
+    shutdown: types.Duration = timedelta(seconds=10)
     """How long writes in flight may continue after SIGTERM; less than the 30 s that Kubernetes allows."""
 
 
@@ -82,15 +69,15 @@ NotifyEvent: TypeAlias = Literal["changed", "failed", "recovered", "stopped"]
 class Notify(Strict):
     """A webhook for events. Set exactly one of `secret_file` and `secret`."""
 
-    url: WebhookUrl
+    url: types.WebhookUrl
     """The URL that receives events by POST. https only; redirects are not followed."""
     secret_file: Path | None = None
     """A mounted file with the secret that signs each request."""
     secret: Annotated[EnvironmentVariable, from_environment("a signing secret", "secret_file")] | None = None
     """${NAME} of an environment variable with that secret, never the secret itself."""
-    events: Annotated[tuple[NotifyEvent, ...], NOT_EMPTY] = ("changed", "failed", "recovered", "stopped")
+    events: Annotated[tuple[NotifyEvent, ...], types.NOT_EMPTY] = ("changed", "failed", "recovered", "stopped")
     """The events to send. `stopped` also sends `released`, when the stop ends."""
-    timeout: Duration = timedelta(seconds=10)
+    timeout: types.Duration = timedelta(seconds=10)
     """One request, including its response. 10s: a receiver only has to store the event."""
 
     def __post_init__(self) -> None:
@@ -108,15 +95,15 @@ class LeaderElection(Strict):
     """The name of the Lease. A shard appends its index: keysync-0."""
     namespace: Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = None
     """The namespace of the Lease. Null: the namespace of the pod."""
-    identity: Text | None = None
+    identity: types.Text | None = None
     """A name that is unique among the replicas. Null: HOSTNAME and a random suffix, new at each start."""
-    lease_duration: Duration = timedelta(seconds=10)
+    lease_duration: types.Duration = timedelta(seconds=10)
     """How long a standby waits after the last renewal before it takes over; whole seconds. 10s: even with two
     missed tries, a standby takes over within 15 s."""
-    renew_deadline: Duration = timedelta(seconds=7)
+    renew_deadline: types.Duration = timedelta(seconds=7)
     """After this time without a renewal a leader starts no write. The rest of `lease_duration` is for the writes in
     flight."""
-    retry_period: Duration = timedelta(seconds=2)
+    retry_period: types.Duration = timedelta(seconds=2)
     """The time between two renewals; a standby checks twice as often. 1s or more."""
 
     def __post_init__(self) -> None:

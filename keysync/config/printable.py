@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from keysync.config.types import Location
+from keysync.config.rules import Location
 from keysync.secret.redact import Redactor
 
 SECRET_KEYS: Final = frozenset({"client_secret", "password", "certificate_password"})

@@ -13,7 +13,7 @@ from pydantic_core import CoreSchema
 
 from keysync.config.checks import ValidConfig
 from keysync.config.formats import format_duration
-from keysync.config.types import Strict
+from keysync.config.rules import Strict
 
 _DRAFT: Final = "https://json-schema.org/draft/2020-12/schema"
 

@@ -1,17 +1,12 @@
-"""Types of values in the configuration: durations, GUIDs, names, URLs, patterns of names.
-
-A type is annotated with markers. The model uses it as its plain type; pydantic, when it validates or writes the JSON Schema,
-asks each marker for its part. So only validation imports pydantic, and a daemon that holds a configuration does not need it.
-"""
+"""Types of values in the configuration: durations, GUIDs, names, URLs, patterns of names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, ClassVar, Final, TypeAlias, get_args
-from urllib.parse import SplitResult, urlsplit
+from typing import Annotated, Final
+from urllib.parse import urlsplit
 
 from keysync.config.formats import (
     ACCOUNT_NAME,
@@ -28,11 +23,7 @@ from keysync.config.formats import (
     split_listen,
     zone_of,
 )
-
-Location: TypeAlias = tuple[str | int, ...]
-"""The path to a value from the top of the file: keys of mappings and indexes of lists."""
-
-MISSING: Final = "the key is required and missing"
+from keysync.config.rules import Invalid, Problem, Rule, at_least, at_most, expected, length, matching, requiring
 
 _LONGEST = timedelta(days=366)  # a longer one is a mistake; a timer could hold far more
 _CRON_FIELDS = {  # the values of each field of a cron expression, in order
@@ -43,144 +34,6 @@ _CRON_FIELDS = {  # the values of each field of a cron expression, in order
     "weekday": "0-7 (0 and 7 are Sunday) or sun-sat",
 }
 _DURATION_EXPECTED = "a duration such as 500ms, 30s, 5m, 1h30m or 1d"
-
-
-@dataclass(frozen=True, slots=True)
-class Problem:
-    """What is wrong with the value at `at`, a location below the checked value.
-
-    `keysync.config.validate` adds the position, and "found …" if `is_expectation`. It hides secrets, so that no check can put
-    one into a message.
-    """
-
-    message: str
-    hint: str | None = None
-    at: Location = ()
-    is_expectation: bool = False
-
-
-class Invalid(ValueError):  # reads as a sentence: raise Invalid(...)
-    """A value breaks one rule or more."""
-
-    def __init__(self, *problems: Problem) -> None:
-        super().__init__("; ".join(it.message + (f" ({it.hint})" if it.hint else "") for it in problems))
-        self.problems = problems
-
-
-def expected(expectation: str, hint: str | None = None) -> Invalid:
-    """For a value of the wrong form. The message becomes "found …, expected `expectation`"."""
-    return Invalid(Problem(expectation, hint, is_expectation=True))
-
-
-def missing(key: str) -> Problem:
-    """A required key is absent."""
-    return Problem(MISSING, at=(key,))
-
-
-def require_none(problems: Iterable[Problem]) -> None:
-    """Raises Invalid with all `problems`, if there are any."""
-    if found := tuple(problems):
-        raise Invalid(*found)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Rule:
-    """A marker: `parse` converts the value in the file before the type checks it, and `check` the value of the type.
-
-    Both raise Invalid. `schema` adds to the JSON Schema of the type, and replaces it if there is a `parse`.
-    """
-
-    check: Callable[[Any], Any] | None = None
-    schema: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    parse: Callable[[Any], Any] | None = None
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # the types of pydantic
-        """Called by pydantic."""
-        from pydantic_core import core_schema  # noqa: PLC0415  # see the docstring of the module
-
-        inner = handler(source)
-        if self.parse is not None:
-            inner = core_schema.no_info_before_validator_function(self.parse, inner)
-        return inner if self.check is None else core_schema.no_info_after_validator_function(self.check, inner)
-
-    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:  # noqa: ANN401  # as above
-        """Called by pydantic."""
-        own: dict[str, Any] = {} if self.parse is not None and self.schema else handler(schema)
-        return {**own, **self.schema}
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Select:
-    """A marker of a union: `select` returns the index of the member that a value belongs to, or raises Invalid."""
-
-    select: Callable[[Any], int]
-
-    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # the types of pydantic
-        """Called by pydantic. In a location of pydantic, ``=2`` stands for the member with the index 2."""
-        from pydantic_core import core_schema  # noqa: PLC0415  # see the docstring of the module
-
-        def check(value: object) -> object:
-            self.select(value)  # here, because pydantic does not expect a discriminator to raise
-            return value
-
-        members = {f"={index}": handler.generate_schema(member) for index, member in enumerate(get_args(source))}
-        union = core_schema.tagged_union_schema(members, lambda value: f"={self.select(value)}")
-        return core_schema.no_info_before_validator_function(check, union)
-
-
-class Strict:
-    """Base of all mappings of the file: pydantic refuses unknown keys, and its error texts contain no values."""
-
-    __slots__ = ()
-    __pydantic_config__: ClassVar[dict[str, Any]] = {"extra": "forbid", "hide_input_in_errors": True}
-
-
-class FromEnvironment(str):
-    """Text with values of environment variables. `variable` is the name if the file had ``${NAME}`` and nothing else."""
-
-    __slots__ = ("variable",)
-    variable: str | None
-
-
-def matching(pattern: str, expectation: str | None = None, hint: str | None = None) -> Rule:
-    """Text that matches a regular expression."""
-
-    def check(value: str) -> str:
-        if not re.fullmatch(pattern, value):
-            raise expected(expectation or f"text that matches {pattern}", hint)
-        return value
-
-    return Rule(check, {"pattern": pattern})
-
-
-def length(lowest: int, highest: int) -> Rule:
-    """Text with a number of characters."""
-
-    def check(value: str) -> str:
-        if not lowest <= len(value) <= highest:
-            raise expected(f"text of {lowest} to {highest} characters")
-        return value
-
-    return Rule(check, {"maxLength": highest, **({"minLength": lowest} if lowest else {})})
-
-
-def between(lowest: int, highest: int | None = None) -> Rule:
-    """A whole number in a range."""
-
-    def check(value: int) -> int:
-        if value < lowest:
-            raise expected(f"{lowest} or more")
-        if highest is not None and value > highest:
-            raise expected(f"{highest} or less")
-        return value
-
-    return Rule(check, {"minimum": lowest, **({} if highest is None else {"maximum": highest})})
-
-
-def _not_empty(values: tuple[object, ...]) -> tuple[object, ...]:
-    if not values:
-        raise expected("at least 1 in it")
-    return values
 
 
 def _no_boolean(value: object) -> object:
@@ -207,56 +60,29 @@ def parse_duration(value: object) -> timedelta:
     return timedelta(milliseconds=total)
 
 
-def _above_zero(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise expected("a duration above 0s")
-    return value
-
-
-def _one_second(value: timedelta) -> timedelta:
-    if value < timedelta(seconds=1):
-        raise expected("a duration of 1s or more")
-    return value
-
-
-def _split_url(value: str, example: str) -> SplitResult:
+def _https_url(example: str, *, may_have_path: bool = True, exact: bool = False) -> Callable[[str], str]:
+    """Checks an https URL, and normalizes it unless `exact`: in lower case, without the default port and a last slash."""
     expectation = f"an https URL such as {example}"
-    try:
-        parts = urlsplit(value)
-        parts.port  # noqa: B018 - a property that raises
-    except ValueError:
-        raise expected(expectation) from None
-    plain = re.fullmatch(r"[!-~]+", value) and "\\" not in value and "@" not in parts.netloc and not parts.fragment
-    if parts.scheme != "https" or not parts.hostname or not plain:
-        raise expected(expectation, "only https is allowed" if parts.scheme == "http" else None)
-    return parts
 
+    def check(value: str) -> str:
+        try:
+            parts = urlsplit(value)
+            port = parts.port
+        except ValueError:
+            raise expected(expectation) from None
+        plain = re.fullmatch(r"[!-~]+", value) and "\\" not in value and "@" not in parts.netloc and not parts.fragment
+        if parts.scheme != "https" or not parts.hostname or not plain:
+            raise expected(expectation, "only https is allowed" if parts.scheme == "http" else None)
+        if exact:
+            return value
+        if parts.query or value[-1] in "?#":
+            raise expected(expectation)
+        if parts.path.strip("/") and not may_have_path:
+            raise expected(f"an https URL without a path, such as {example}")
+        host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+        return f"https://{host}{'' if port in (None, 443) else f':{port}'}{parts.path.rstrip('/')}"
 
-def _normalized_url(value: str, example: str) -> str:
-    parts = _split_url(value, example)
-    if parts.query or value[-1] in "?#":
-        raise expected(f"an https URL such as {example}")
-    name = parts.hostname or ""
-    name = f"[{name}]" if ":" in name else name
-    host = name if parts.port in (None, 443) else f"{name}:{parts.port}"
-    return f"https://{host}{parts.path.rstrip('/')}"
-
-
-def _vault_url(value: str) -> str:
-    example = "https://kv-render.vault.azure.net"
-    url = _normalized_url(value, example)
-    if url.count("/") > 2:  # those after the scheme
-        raise expected(f"an https URL without a path, such as {example}")
-    return url
-
-
-def _https_url(value: str) -> str:
-    return _normalized_url(value, "https://management.azure.com")
-
-
-def _webhook_url(value: str) -> str:
-    _split_url(value, "https://hooks.example.com/keysync")
-    return value
+    return check
 
 
 def _name_pattern(value: str) -> str:
@@ -311,30 +137,25 @@ def _listen(value: str) -> str:
 
 _DURATION_SCHEMA: Final = {"type": "string", "pattern": DURATION, "examples": ["500ms", "30s", "1h30m"]}
 _URL_SCHEMA: Final = {"format": "uri", "pattern": "^https://"}
-_PATTERN_SCHEMA: Final = r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"
+_VAULT_URL_SCHEMA: Final = {"format": "uri", "pattern": r"^https://[^/?#@\s]+/?$"}
+_PATTERN_SCHEMA: Final = {"pattern": r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"}
 
+NOT_EMPTY: Final = requiring(bool, "at least 1 in it", minItems=1)
+
+# The types. Each says more than its plain type about what a file may contain.
 DurationOrZero = Annotated[timedelta, Rule(parse=parse_duration, schema=_DURATION_SCHEMA)]
-"""A duration; text such as ``30s`` or ``1h30m`` in the file."""
-
-Duration = Annotated[DurationOrZero, Rule(_above_zero)]
-"""A duration above zero."""
-
-Interval = Annotated[Duration, Rule(_one_second)]
-"""A duration of a second or more."""
-
-Guid = Annotated[
-    str,
-    matching(GUID, "a GUID such as 00000000-0000-0000-0000-000000000000"),
-    Rule(str.lower),
-]
-"""A GUID; the model holds it in lower case."""
-
+Duration = Annotated[DurationOrZero, requiring(lambda value: value > timedelta(0), "a duration above 0s")]
+Interval = Annotated[Duration, requiring(lambda value: value >= timedelta(seconds=1), "a duration of 1s or more")]
+Integer = Annotated[int, Rule(parse=_no_boolean)]
+Percent = Annotated[Integer, at_least(0), at_most(100)]
+Count = Annotated[Integer, at_least(0)]
+Text = Annotated[str, length(1, 256)]
+Identifier = Annotated[str, matching(r"^[0-9a-zA-Z._-]{1,256}$")]  # of a tenant or an application
+Guid = Annotated[str, matching(GUID, "a GUID such as 00000000-0000-0000-0000-000000000000"), Rule(str.lower)]
 AccountName = Annotated[
     str, matching(ACCOUNT_NAME, "the name of a Batch account: 3 to 24 letters and digits, nothing else")
 ]
-"""The name of a Batch account."""
-
-VaultName = Annotated[
+VaultName = Annotated[  # in the configuration; it need not be the vault's name in Azure
     str,
     matching(
         VAULT_NAME,
@@ -342,8 +163,6 @@ VaultName = Annotated[
         "choose any name; the address of the vault belongs under `url`",
     ),
 ]
-"""The name of a vault in the configuration. It need not be its name in Azure."""
-
 ResourceGroup = Annotated[
     str,
     matching(
@@ -351,42 +170,11 @@ ResourceGroup = Annotated[
         "the name of a resource group: 1 to 90 letters, digits and any of _ - . ( ), without a dot at the end",
     ),
 ]
-"""The name of a resource group."""
-
-Text = Annotated[str, length(1, 256)]
-"""Text with 1 to 256 characters."""
-
-Identifier = Annotated[str, matching(r"^[0-9a-zA-Z._-]{1,256}$")]
-"""The id of a tenant or of an application."""
-
-NOT_EMPTY: Final = Rule(_not_empty, {"minItems": 1})
-
-Integer = Annotated[int, Rule(parse=_no_boolean)]
-"""A whole number."""
-
-Percent = Annotated[Integer, between(0, 100)]
-"""A percentage."""
-
-Count = Annotated[Integer, between(0)]
-"""A number of things, 0 or more."""
-
-VaultUrl = Annotated[str, Rule(_vault_url, {**_URL_SCHEMA, "pattern": r"^https://[^/?#@\s]+/?$"})]
-"""The URL of a vault; the model holds it in lower case and without a trailing slash."""
-
-HttpsUrl = Annotated[str, Rule(_https_url, _URL_SCHEMA)]
-"""An https URL; the model holds it without a trailing slash."""
-
-WebhookUrl = Annotated[str, Rule(_webhook_url, _URL_SCHEMA)]
-"""An https URL exactly as written, since a trailing slash and a query matter to a receiver."""
-
-NamePattern = Annotated[str, Rule(_name_pattern, {"pattern": _PATTERN_SCHEMA})]
-"""The name of a secret; it may contain placeholders in braces."""
-
+NamePattern = Annotated[str, Rule(_name_pattern, _PATTERN_SCHEMA)]  # of a secret; with placeholders in braces
+VaultUrl = Annotated[str, Rule(_https_url("https://kv-render.vault.azure.net", may_have_path=False), _VAULT_URL_SCHEMA)]
+HttpsUrl = Annotated[str, Rule(_https_url("https://management.azure.com"), _URL_SCHEMA)]
+# Exactly as written, since a trailing slash and a query matter to a receiver.
+WebhookUrl = Annotated[str, Rule(_https_url("https://hooks.example.com/keysync", exact=True), _URL_SCHEMA)]
 Cron = Annotated[str, Rule(_cron)]
-"""A cron expression of five fields that has a fire time."""
-
 Timezone = Annotated[str, Rule(_timezone)]
-"""An IANA time zone that this machine knows."""
-
 Listen = Annotated[str, Rule(_listen)]
-"""An address and a port."""

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from keysync.config.formats import nearest
 from keysync.config.printable import MAX_SHOWN, is_secret_key, may_be_shown
-from keysync.config.types import MISSING, Invalid, Location, Select
+from keysync.config.rules import MISSING, Invalid, Location, Select
 from keysync.config.yaml import Document, file_error
 from keysync.errors import ConfigError, Finding
 
@@ -50,13 +50,13 @@ class _Translator:
     def findings(self, error: ValidationError) -> list[Finding]:
         """A finding for each part of `error`, except parts that only follow from another finding."""
         parts = error.errors(include_url=False)
-        guessed = {self._guess(part) for part in parts if part["type"] in _UNKNOWN_KEY}
+        known = self._document.reported | {self._guess(part) for part in parts if part["type"] in _UNKNOWN_KEY}
         findings: list[Finding] = []
         for part in parts:
             location = self._location(part["loc"])
             if part["type"] == "missing":
                 location = (*location, part["loc"][-1])
-            if location not in self._document.reported | guessed:
+            if location not in known:
                 findings += self._findings(part, location)
         return list(dict.fromkeys(findings))
 

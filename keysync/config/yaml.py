@@ -18,7 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from keysync.config.files import unreadable_hint
 from keysync.config.printable import describe, dotted, is_secret_key, may_be_shown
-from keysync.config.types import FromEnvironment, Location
+from keysync.config.rules import FromEnvironment, Location
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
 

@@ -162,7 +162,7 @@ class EmulatorData(_Model):
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
         if duplicates:
-            from keysync.config.types import Invalid, Problem  # noqa: PLC0415  # needed only for an error
+            from keysync.config.rules import Invalid, Problem  # noqa: PLC0415  # needed only for an error
 
             message = f"found twice: {', '.join(duplicates)}"
             raise Invalid(Problem(message, "names are compared without regard to case"))

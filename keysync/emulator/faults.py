@@ -33,7 +33,7 @@ FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked"
 def unknown_operation(name: str, known: Iterable[str]) -> ValueError:
     """The error that a validator raises for an unknown operation."""
     from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
-    from keysync.config.types import Invalid, Problem  # noqa: PLC0415  # needed only for an error
+    from keysync.config.rules import Invalid, Problem  # noqa: PLC0415  # needed only for an error
 
     nearest_name = nearest(name, known)
     hint = f"did you mean {nearest_name!r}?" if nearest_name else f"there are {', '.join(known)}"

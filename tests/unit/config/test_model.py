@@ -22,7 +22,8 @@ from keysync.config.credentials import (
 )
 from keysync.config.formats import format_duration
 from keysync.config.model import Account, Config, SecretNames, Vault
-from keysync.config.types import Strict, parse_duration
+from keysync.config.rules import Strict
+from keysync.config.types import parse_duration
 
 RIGHT = """\
 vaults:
