@@ -1,33 +1,13 @@
-"""Rules about several mappings of the configuration: references to vaults, duplicates, and conflicts of secrets."""
+"""Rules about several mappings of the configuration: duplicates, conflicts of secrets, and what `orphans` needs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated, TypeAlias, cast
+from typing import Annotated, TypeAlias
 
-from keysync.config.formats import nearest
 from keysync.config.model import Account, Config
 from keysync.config.rules import Problem, Rule, require_none
-from keysync.config.yaml import Document
 from keysync.names import fold
-
-
-def report_unknown_vaults(document: Document) -> None:
-    """Reports each reference to no vault. Not a rule of the model, because a file with other errors does not become one."""
-    known = document.value.get("vaults")
-    if not isinstance(known, dict):
-        return
-    names = cast("dict[str, object]", known)
-    for location, spot in list(document.spots.items()):
-        match location:
-            case ("accounts" | "discover", int(), "vaults", int()) if (
-                isinstance(spot.value, str) and spot.value not in names
-            ):
-                guess = nearest(spot.value, names)
-                message = f"found {document.found(location)}, expected the name of a vault: " + ", ".join(names)
-                document.report(location, message, f"did you mean '{guess}'?" if guess else None)
-            case _:
-                pass
 
 
 def _checked(config: Config) -> Config:

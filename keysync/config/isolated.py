@@ -1,7 +1,7 @@
 """Reads the configuration in a separate process, which returns the result through a pipe.
 
 The libraries that parse and check a file, and the heap that they leave, end with that process. Without it a daemon keeps 85
-MB in place of 70 MB, and with 10,000 accounts in its file 150 MB in place of 111 MB (``python -m tests.benchmarks.memory``).
+MB in place of 73 MB, and with 10,000 accounts in its file 159 MB in place of 123 MB (``python -m tests.benchmarks.memory``).
 A one-off command imports its modules meanwhile, and starts 0.1 s to 0.3 s sooner.
 """
 

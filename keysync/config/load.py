@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
-from keysync.config.checks import ValidConfig, report_unknown_vaults
+from keysync.config.checks import ValidConfig
 from keysync.config.files import problem_with
-from keysync.config.formats import DEFAULT_LISTEN, split_listen
+from keysync.config.formats import DEFAULT_LISTEN, nearest, split_listen
 from keysync.config.model import Config
 from keysync.config.rules import Location
 from keysync.config.validate import validate
@@ -47,7 +47,7 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     for location in list(document.spots):
         if len(location) > 1 and location[-1] in _FILE_KEYS.get(location[-2], ()):
             _resolve_file(document, path.parent, location)
-    report_unknown_vaults(document)
+    _report_unknown_vaults(document)
     config: Config = validate(document, ValidConfig)
     return replace(config, read_only=_SWITCH[switch]) if switch else config
 
@@ -91,3 +91,21 @@ def _resolve_file(document: Document, folder: Path, location: Location) -> None:
         description, hint = problem
         # A file of this name exists, so the name is no secret.
         document.report(location, f"found {name!r}, which is {description}", hint)
+
+
+def _report_unknown_vaults(document: Document) -> None:
+    """Reports each reference to no vault. Not a rule of the model, because a file with other errors does not become one."""
+    known = document.value.get("vaults")
+    if not isinstance(known, dict):
+        return
+    names = cast("dict[str, object]", known)
+    for location, spot in list(document.spots.items()):
+        match location:
+            case ("accounts" | "discover", int(), "vaults", int()) if (
+                isinstance(spot.value, str) and spot.value not in names
+            ):
+                guess = nearest(spot.value, names)
+                message = f"found {document.found(location)}, expected the name of a vault: " + ", ".join(names)
+                document.report(location, message, f"did you mean '{guess}'?" if guess else None)
+            case _:
+                pass

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from functools import cache
+from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Final, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails
@@ -14,10 +15,21 @@ from pydantic_core import ErrorDetails
 from keysync.config.formats import nearest
 from keysync.config.printable import MAX_SHOWN, is_secret_key, may_be_shown
 from keysync.config.rules import MISSING, Invalid, Location, Select
-from keysync.config.yaml import Document, file_error
+from keysync.config.yaml import Document, file_error, read_document
 from keysync.errors import ConfigError, Finding
 
+_T = TypeVar("_T")
+
 _UNKNOWN_KEY: Final = frozenset({"unexpected_keyword_argument", "extra_forbidden"})
+
+
+def load_document(path: Path, kind: type[_T], *, environ: Mapping[str, str]) -> _T:
+    """Reads the YAML file `path`, replaces ``${NAME}`` by variables of `environ`, and validates the result as a `kind`.
+
+    Raises ConfigError with every finding of the file, by line.
+    """
+    validated: _T = validate(read_document(path, environ=environ), kind)
+    return validated
 
 
 def validate(document: Document, kind: Any) -> Any:  # noqa: ANN401  # a class or an annotation, and a value of it

@@ -1,8 +1,8 @@
 """Reads a YAML file as plain values with their positions, replaces ``${NAME}``, and reports everything that is wrong in it.
 
-It knows no particular file: `load_document` takes the model. The nodes of ruamel.yaml's composer keep the position and the
-text of each value. Its round-trip loader keeps positions too, but it stops at the first duplicate key and repeats the value
-in its message, and it changes what users write without quotes: 2024-07-01 becomes a date, and 7.10 the number 7.1.
+The nodes of ruamel.yaml's composer keep the position and the text of each value. Its round-trip loader keeps positions too,
+but it stops at the first duplicate key and repeats the value in its message, and it changes what users write without quotes:
+2024-07-01 becomes a date, and 7.10 the number 7.1.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeAlias, TypeVar
+from typing import Any, Final, TypeAlias
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -22,7 +22,6 @@ from keysync.config.rules import FromEnvironment, Location
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
 
-_T = TypeVar("_T")
 _Problem: TypeAlias = Any  # a MarkedYAMLError of ruamel.yaml
 _Node: TypeAlias = Any  # a node of ruamel.yaml, which leaves the types of its attributes open
 
@@ -105,17 +104,6 @@ class Document:
             if value.casefold() in text.casefold():
                 text = re.sub(pattern, mask, text, flags=re.IGNORECASE)
         return text
-
-
-def load_document(path: Path, kind: type[_T], *, environ: Mapping[str, str]) -> _T:
-    """Reads the YAML file `path`, replaces ``${NAME}`` by variables of `environ`, and validates the result as a `kind`.
-
-    Raises ConfigError with every finding of the file, by line.
-    """
-    from keysync.config.validate import validate  # noqa: PLC0415  # it needs `Document`
-
-    validated: _T = validate(read_document(path, environ=environ), kind)
-    return validated
 
 
 def read_document(path: Path, *, environ: Mapping[str, str]) -> Document:

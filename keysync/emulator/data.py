@@ -186,6 +186,6 @@ class EmulatorData(_Model):
 
 def load_data(path: Path, environ: Mapping[str, str]) -> EmulatorData:
     """Read a data file. Raises `keysync.errors.ConfigError` with every error in it."""
-    from keysync.config.yaml import load_document  # noqa: PLC0415  # the YAML parser is slow to import
+    from keysync.config.validate import load_document  # noqa: PLC0415  # the YAML parser is slow to import
 
     return load_document(path, EmulatorData, environ=environ)

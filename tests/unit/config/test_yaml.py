@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, field_validator
 from ruamel.yaml import YAML
 
 from keysync.config.load import load_config
-from keysync.config.yaml import load_document
+from keysync.config.validate import load_document
 from keysync.errors import ConfigError
 
 SECRET = "hunter2-Zq9"
