@@ -18,7 +18,7 @@ from keysync.sources.conflicts import Conflicts, SecretKeys, SecretNames, Writer
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
 from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope, invalid_response
 from keysync.sources.shard import everything
-from keysync.sources.unserved_accounts import Unserved, UnservedAccounts
+from keysync.sources.unserved_accounts import REMEMBERED_SECONDS, Unserved, no_longer_covered
 
 # A run that starts slightly early should not have to wait for the next one.
 _EARLY: Final = 0.95
@@ -152,7 +152,8 @@ class Discovery:
         self._configured = {account.key: account for account in config.accounts} if config.discover else {}
         self._known: dict[str, DiscoveredAccount] = {}
         self._inventory: Inventory | None = None
-        self._unserved = UnservedAccounts()
+        self._covered: Mapping[str, str] = {}
+        self._unserved: dict[str, Unserved] = {}
         self.static = Inventory(own, complete=not config.discover, others=frozenset[int]().union(*others))
         """The inventory without a listing: the accounts under `accounts`."""
 
@@ -165,15 +166,22 @@ class Discovery:
             return self.static
         if await self._refresh():
             self._inventory = None  # also after an exception below: an old result must not pass for a complete one
+        now = self._monotonic()
         if self._inventory is None:
             self._inventory = self._resolve()
-            self._unserved.update(self._inventory.accounts, self._inventory.skipped, self._monotonic())
+            before, self._covered = self._covered, {each.key: each.resource_id for each in self._inventory.accounts}
+            self._unserved |= no_longer_covered(before, self._covered, self._inventory.skipped, now)
+        self._unserved = {
+            key: account
+            for key, account in sorted(self._unserved.items())
+            if key not in self._covered and now - account.since < REMEMBERED_SECONDS
+        }
         return replace(
             self._inventory,
             complete=all(listing.complete for listing in self._scopes),
             problems=tuple(self._problems()),
             warnings=tuple(self._warnings()),
-            unserved=self._unserved.recent(self._monotonic()),
+            unserved=tuple(self._unserved.values()),
         )
 
     def inherit(self, earlier: Discovery) -> None:
@@ -196,8 +204,8 @@ class Discovery:
             unchanged = {index for index, entry in enumerate(earlier._entries) if entry in self._entries}
             origins = earlier._inventory.origins.items()
             covered = {fold(account): account for account, entry in origins if entry in unchanged}
-            expected = {key: account for key, account in covered.items() if key not in self._configured}
-            self._unserved.inherit(earlier._unserved, expected, remember=earlier._entries == self._entries)
+            self._covered = {key: account for key, account in covered.items() if key not in self._configured}
+            self._unserved = dict(earlier._unserved) if earlier._entries == self._entries else {}
 
     def _problems(self) -> Iterator[Problem]:
         """What could not be listed. Kept accounts are counted once for a scope."""
