@@ -52,8 +52,7 @@ def verdict_of(observed: Observed, items: Sequence[Observed] = ()) -> Verdict:
     others = [each for each in items if each is not observed]
     if observed.stored_key is None:
         return "both_changed" if others and all(map(_has_no_key, others)) else "stale"
-    holders = [each.current for each in others if each.item.ref.key == observed.stored_key]
-    duplicated = any(isinstance(one, StoredSecret) and one.fingerprint == current.fingerprint for one in holders)
+    duplicated = any(each.item.ref.key == each.stored_key == observed.stored_key for each in others)
     return "duplicated" if duplicated else "swapped"
 
 
@@ -67,8 +66,6 @@ def _has_no_key(observed: Observed) -> bool:
 def _change(observed: Observed, items: Sequence[Observed], now: datetime) -> Change:
     current, verdict = observed.current, verdict_of(observed, items)
     change = _compared(observed, verdict, now)
-    if change.kind == "unchanged" and change.managed:
-        return change  # complete already
     read_only = observed.item.policy.read_only
     return replace(
         change,
@@ -105,10 +102,7 @@ def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: da
     metadata = _without_excess_tags(stored, desired_metadata(item, stored, now, new_version=differs))
     fields = changed_fields(stored, metadata, value=differs)
     if not fields:
-        since, read_only = stored.created, item.policy.read_only
-        return Change(
-            item.ref, "unchanged", "in_sync", None, stored.version, managed=True, read_only=read_only, since=since
-        )
+        return Change(item.ref, "unchanged", before=stored.version, managed=True)
     change = Change(item.ref, "update", before=stored.version, metadata=metadata, fields=fields, managed=True)
     if not differs:
         named = ", ".join(sorted(field.replace("_", " ") for field in fields))
