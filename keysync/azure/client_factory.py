@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -20,7 +19,7 @@ from keysync.azure.retry import Caller
 from keysync.azure.sign_in import check_environment
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.config.credentials import Credential
-from keysync.config.model import Config, Discover
+from keysync.config.model import Account, Config, Discover, Vault
 from keysync.errors import UsageError
 from keysync.names import fold
 
@@ -29,17 +28,9 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 def check_credentials(config: Config) -> None:
     """Raises UsageError if the environment of a credential in `config` is incomplete or unusable."""
-    for credential in _in_use(config):
-        check_environment(credential)
-
-
-def _in_use(config: Config) -> Iterator[Credential]:
-    credentials = (
-        *(vault.credential for vault in config.vaults.values()),
-        *(account.credential for account in config.accounts),
-        *(entry.credential for entry in config.discover),
-    )
-    yield from (credential or config.credential for credential in credentials)
+    users: tuple[Vault | Account | Discover, ...] = (*config.vaults.values(), *config.accounts, *config.discover)
+    for user in users:
+        check_environment(user.credential or config.credential)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,17 +40,7 @@ class SharedTransport(AioHttpTransport):  # type: ignore[misc]  # the SDK export
     The SDK would look up proxy and netrc for each request, in two other threads. This class looks up the proxy once per host.
     """
 
-    def __init__(self, session: aiohttp.ClientSession, proxies: Proxies, *, connect_seconds: float) -> None:
-        base: Any = super()  # has no type, see above
-        # Without a read timeout: aiohttp would start and stop two timers for it in each call.
-        base.__init__(
-            session=session,
-            session_owner=False,
-            use_env_settings=False,
-            connection_timeout=connect_seconds,
-            read_timeout=None,
-        )
-        self.proxies = proxies
+    proxies: Proxies
 
     async def send(self, request: Any, **config: Any) -> Any:  # noqa: ANN401  # the base class's own types
         """Sends one request through the proxy of its host, and loads the reply within the limits.
@@ -120,7 +110,16 @@ async def open_transport(
         middlewares=(_name_failures(proxies),),
     )
     await stack.enter_async_context(session)
-    return SharedTransport(session, proxies, connect_seconds=connect_seconds)
+    # Without a read timeout: aiohttp would start and stop two timers for it in each call.
+    transport = SharedTransport(
+        session=session,
+        session_owner=False,
+        use_env_settings=False,
+        connection_timeout=connect_seconds,
+        read_timeout=None,
+    )
+    transport.proxies = proxies
+    return transport
 
 
 class UnreadableBody(DecodeError):
