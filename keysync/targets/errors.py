@@ -31,6 +31,6 @@ def conflict(summary: str, hint: str | None = None) -> FailureRecord:
     return FailureRecord(kind="conflict", summary=summary, hint=hint)
 
 
-def timeout(summary: str) -> FailureRecord:
+def unfinished(summary: str) -> FailureRecord:
     """The vault has not finished a change that it may still finish."""
     return FailureRecord(kind="timeout", summary=summary)

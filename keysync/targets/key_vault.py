@@ -14,7 +14,7 @@ from keysync.failures import CallFailed, FailureRecord, StaleRead
 from keysync.names import fold
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import LaterVersionListed, NotKept, WriteConflict, WriteUnknown, conflict, timeout
+from keysync.targets.errors import LaterVersionListed, NotKept, WriteConflict, WriteUnknown, conflict, unfinished
 from keysync.targets.interface import Absent, Disabled, History, Metadata, Observation, SoftDeleted, StoredSecret
 from keysync.targets.reply_checks import is_absent, is_bad_value
 from keysync.targets.vault_reader import GET_SECRET, PROBE, SET_SECRET, VaultReader
@@ -28,7 +28,6 @@ _SETTLE_SECONDS: Final = 60.0
 _SETTLE_PAUSE: Final = 2.0
 # For how long a listing counts as current.
 _LISTED_SECONDS: Final = 10.0
-_NEW: Final = History(0)
 
 
 class KeyVault(VaultReader):
@@ -58,16 +57,13 @@ class KeyVault(VaultReader):
             # Another writer may have written meanwhile. A new read right before the request keeps that time short.
             self._listed[fold(name)] = before, time.monotonic()
             raise StaleRead(conflict(f"{name} kept changing while its versions were listed: not written"))
-        counted = self._counted(name, metadata, before)
         try:
-            version = await self._call(SET_SECRET, lambda: self._put(name, value, counted))
+            stored = await self._call(SET_SECRET, lambda: self._put(name, value, metadata, before))
         except CallFailed as failure:
             if not failure.record.ambiguous:
                 self._writes.refused(path)
                 raise
             return await self._resolve_ambiguous(name, value, before, failure.record)
-        print_ = self._fingerprinter.of(value)
-        stored = StoredSecret(version, print_, counted.tags, counted.content_type, expires=counted.expires)
         self._writes.written(path, before, stored)
         self._listed.pop(fold(name), None)
         self._histories.pop(fold(name), None)
@@ -83,11 +79,10 @@ class KeyVault(VaultReader):
             # Times have whole seconds and may be set back. A stale read shows by the value to write, or by another owner.
             other_owner = before is None or (later and version.tags != tags)
             if other_owner or await self._has_value(name, version.version, value):
-                raise LaterVersionListed(
-                    conflict(
-                        f"the vault lists a later version of {name} than it returns: not written; the next run checks again"
-                    )
+                summary = (
+                    f"the vault lists a later version of {name} than it returns: not written; the next run checks again"
                 )
+                raise LaterVersionListed(conflict(summary))
 
     async def _has_value(self, name: str, version: str, value: SecretValue) -> bool:
         try:
@@ -98,20 +93,20 @@ class KeyVault(VaultReader):
             raise
         return stored.fingerprint == self._fingerprinter.of(value)
 
-    def _counted(self, name: str, metadata: Metadata, before: str | None) -> Metadata:
-        """`metadata` with the count of versions in its tags."""
-        version, history = self._histories.get(fold(name), (None, None))
-        known = _NEW if before is None else history if version == before else None
-        return replace(metadata, tags=with_count(metadata.tags, known, self._service_time()))
-
-    async def _put(self, name: str, value: SecretValue, metadata: Metadata) -> str:
-        pending = timeout(
-            f"an earlier write of {name} may still take effect: not written again until its result is known"
+    async def _put(self, name: str, value: SecretValue, metadata: Metadata, before: str | None) -> StoredSecret:
+        pending = f"an earlier write of {name} may still take effect: not written again until its result is known"
+        self._writes.sent(self._path_of(name), unfinished(pending))
+        version, history = (None, History(0)) if before is None else self._histories.get(fold(name), (before, None))
+        known = history if version == before else None
+        metadata = replace(metadata, tags=with_count(metadata.tags, known, self._service_time()))
+        written, _ = await self._request("PUT", f"/secrets/{name}", {"value": reveal(value), **_body_of(metadata)})
+        return StoredSecret(
+            version=self._ids.version(written.get("id"), name, changed=True),
+            fingerprint=self._fingerprinter.of(value),
+            tags=metadata.tags,
+            content_type=metadata.content_type,
+            expires=metadata.expires,
         )
-        self._writes.sent(self._path_of(name), pending)
-        body = {"value": reveal(value), **_body_of(metadata)}
-        written, _ = await self._request("PUT", f"/secrets/{name}", body)
-        return self._ids.version(written.get("id"), name, changed=True)
 
     async def _read_back(self, name: str, stored: StoredSecret) -> str:
         """Checks that the new version is the latest, because writes of Key Vault are not conditional.
@@ -125,12 +120,9 @@ class KeyVault(VaultReader):
         # Another version with the same value comes from another keysync, and is as desired.
         same = isinstance(observed, StoredSecret) and observed.fingerprint == stored.fingerprint
         if not stale and not same:
-            raise WriteConflict(
-                conflict(
-                    f"another writer wrote {name} right after keysync: two writers share this secret",
-                    f"find the other writer (az keyvault secret list-versions --id {self._url}/secrets/{name}) and stop one of the two",
-                )
-            )
+            summary = f"another writer wrote {name} right after keysync: two writers share this secret"
+            command = f"az keyvault secret list-versions --id {self._url}/secrets/{name}"
+            raise WriteConflict(conflict(summary, f"find the other writer ({command}) and stop one of the two"))
         return stored.version
 
     async def _resolve_ambiguous(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str:
@@ -193,17 +185,13 @@ class KeyVault(VaultReader):
                 return
             left = differing(observed)
             self._writes.note_not_kept(path, attempt, left)
-        fields = ", ".join(sorted(left))
-        raise NotKept(
-            conflict(
-                f"the vault accepted a change of {name} and did not keep it ({fields}): not tried again for a day",
-                f"find what undoes it, such as a policy or another tool (az keyvault secret show --id {self._url}/secrets/{name})",
-            )
-        )
+        fields, command = ", ".join(sorted(left)), f"az keyvault secret show --id {self._url}/secrets/{name}"
+        summary = f"the vault accepted a change of {name} and did not keep it ({fields}): not tried again for a day"
+        raise NotKept(conflict(summary, f"find what undoes it, such as a policy or another tool ({command})"))
 
     async def recover(self, name: str) -> None:
         """Recovers the secret, and waits at most a minute until it can be read. Raises CallFailed."""
-        failed = CallFailed(timeout(f"the vault recovers {name}, but has not finished"))
+        failed = CallFailed(unfinished(f"the vault recovers {name}, but has not finished"))
         try:
             await self._change(name, _RECOVER_SECRET, "POST", f"/deletedsecrets/{name}/recover")
         except CallFailed as failure:
