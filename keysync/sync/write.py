@@ -78,11 +78,12 @@ class SecretWriter:
             if change.before is not None and "value" in change.fields:
                 names.setdefault(change.ref.vault, []).append(change.ref.secret)
         since = self._clock() - _RECENTLY_SECONDS
-        self._listings = {vault: self._targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
+        listings = {vault: self._targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
+        self._listings = listings
         try:
             yield
         finally:
-            await asyncio.gather(*(listing.close() for listing in self._listings.values()))
+            await asyncio.gather(*(listing.close() for listing in listings.values()))
 
     async def write(self, change: Change, inputs: ApplyInputs) -> Result:
         """Carries out `change`. Never raises: a failure is in the result."""
