@@ -52,6 +52,9 @@ class _Generator(GenerateJsonSchema):
     def field_is_required(self, field: Any, *more: Any, **options: Any) -> bool:  # noqa: ANN401  # differs by version
         return _is_constant(field["schema"]) or super().field_is_required(field, *more, **options)
 
+    def dataclass_schema(self, schema: Any) -> JsonSchemaValue:  # noqa: ANN401  # as above
+        return {"description": schema["cls"].__doc__, **super().dataclass_schema(schema)}  # pydantic 2.11 has none
+
     def field_title_should_be_set(self, schema: CoreSchema | Any) -> bool:  # noqa: ANN401, ARG002  # as above
         return False
 

@@ -92,6 +92,26 @@ ADDED = [
     ("vaults: {}", 1, "vaults", "duplicate key, first in line 1", ""),
 ]
 
+NESTED = [
+    # an entry in place of the vault, then the key, a part of the message and a part of the hint
+    ("credential: {type: azure_cli, tenant: x}", "credential.tenant", "unknown key", "did you mean 'tenant_id'?"),
+    ("credential: {type: azure_cli, zzz: x}", "credential.zzz", "unknown key", "known here: type, tenant_id"),
+    ("credential: {type: azurecli}", "credential.type", "expected one of default, environment", "'azure_cli'"),
+    ("credential: {type: '${NOPE}'}", "credential.type", "the environment variable NOPE is not set", "set NOPE"),
+    ("limits: {create: 5}", "limits.create", "unknown key", "did you mean 'creates'?"),
+    ("tags: {a: 5}", "tags.a", "found a value that is not shown, expected text", ""),
+]
+
+
+@pytest.mark.parametrize(("entry", "key", "message", "hint"), NESTED)
+def test_wrong_value_in_an_optional_mapping_is_one_finding(findings, entry, key, message, hint):
+    """It has the same hints as at the top."""
+    (finding,) = findings(RIGHT.replace("azure.net}", f"azure.net, {entry}}}"))
+    assert (finding.line, finding.key) == (2, f"vaults.main.{key}")
+    assert message in finding.message
+    assert hint in (finding.hint or "")
+
+
 DISCOVER = "discover: [{subscription_id: " + GUID + ", vaults: [main], "
 
 

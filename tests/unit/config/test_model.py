@@ -189,6 +189,29 @@ def test_vaults_and_accounts_may_have_their_own_credential(load):
     assert isinstance(load(text).vaults["main"].credential, ManagedIdentityCredential)
 
 
+IDS = "tenant_id: t, client_id: c"
+
+
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("default", ""),
+        ("environment", ""),
+        ("workload_identity", ""),
+        ("managed_identity", ""),
+        ("client_secret", f"{IDS}, client_secret: '${{S}}'"),
+        ("client_certificate", f"{IDS}, certificate_file: cert.pem"),
+        ("azure_cli", ""),
+    ],
+)
+def test_type_of_a_credential_selects_its_class(load, tmp_path, kind, more):
+    """Each class has its own value of `type`."""
+    (tmp_path / "cert.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    credential = load(RIGHT + f"credential: {{type: {kind}, {more}}}\n", {"S": "x"}).credential
+    assert credential.type == kind
+    assert type(credential).__name__ == f"{kind.title().replace('_', '')}Credential"
+
+
 def test_configuration_is_immutable(load):
     """Fields cannot be assigned."""
     with pytest.raises(FrozenInstanceError):
