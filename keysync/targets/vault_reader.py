@@ -64,6 +64,7 @@ _LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
 # (learn.microsoft.com/azure/key-vault/general/service-limits).
 _WINDOWS: Final = {"creates": 300, "others": 4000}
 _WINDOW_SECONDS: Final = 10.0
+_VAULT_HEADER: Final = "x-ms-keyvault-service-version"
 _OK: Final = 200
 _UNAUTHORIZED: Final = 401
 _TOO_MANY: Final = 429
@@ -322,7 +323,8 @@ class VaultReader:
         """
         response = await self._client.send_request(HttpRequest(method, path, json=body))
         at = reply_time(response.headers.get("Date", ""))
-        if at is not None:
+        # Not of a gateway's error page.
+        if at is not None and (response.status_code == _OK or _VAULT_HEADER in response.headers):
             self._last_reply = at, time.monotonic()
         if response.status_code != _OK:
             map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
