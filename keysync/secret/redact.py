@@ -75,13 +75,14 @@ class Redactor:
             known = [each() for each in self._by_anchor.get(next(iter(anchors), ""), ())]
             if any(each is value for each in known):
                 return value
-            if all(each is None or reveal(each) != reveal(value) for each in known):
-                self._clean = set()
             reference = _Remembered(value, self._forget)
             reference.anchors = anchors
             for anchor in anchors:
                 others = self._by_anchor.get(anchor, ())
                 self._by_anchor[anchor] = (*(other for other in others if other() is not None), reference)
+            # Last, as a search that starts before the value can be found must not add its text to the new set.
+            if all(each is None or reveal(each) != reveal(value) for each in known):
+                self._clean = set()
         return value
 
     def redact(self, text: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from random import Random
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -336,6 +337,21 @@ def test_threads_can_remember_and_forget_at_once():
         sys.setswitchinterval(interval)
     known = {id(reference()) for reference in redactor._by_anchor[SECRET[:8]]}
     assert {id(value) for value in (*kept, *mine)} <= known
+
+
+def test_a_search_during_remember_does_not_count_later():
+    """Another thread may search a text while the value in it is being remembered. The next search finds the value."""
+    text, redactor = f"refused: {SECRET}", Redactor()
+
+    class Searched(dict[str, Any]):
+        def __setitem__(self, key: str, found: Any) -> None:
+            redactor.redact(text)
+            super().__setitem__(key, found)
+
+    redactor._by_anchor = Searched()
+    value = redactor.remember(SecretValue(SECRET))
+    assert redactor.redact(text) == f"refused: {MASK}"
+    del value
 
 
 @pytest.mark.parametrize("scheme", ["http", "https", "socks5", "amqp+tls"])
