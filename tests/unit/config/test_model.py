@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import FrozenInstanceError, is_dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given
@@ -24,6 +24,7 @@ from keysync.config.formats import format_duration
 from keysync.config.model import Account, Config, SecretNames, Vault
 from keysync.config.rules import Strict
 from keysync.config.types import parse_duration
+from tests.support.certificates import certificate_pem
 
 RIGHT = """\
 vaults:
@@ -206,7 +207,7 @@ IDS = "tenant_id: t, client_id: c"
 )
 def test_type_of_a_credential_selects_its_class(load, tmp_path, kind, more):
     """Each class has its own value of `type`."""
-    (tmp_path / "cert.pem").write_text("-----BEGIN CERTIFICATE-----\n-----BEGIN PRIVATE KEY-----\n")
+    (tmp_path / "cert.pem").write_bytes(certificate_pem(datetime(2040, 1, 1, tzinfo=UTC)))
     credential = load(RIGHT + f"credential: {{type: {kind}, {more}}}\n", {"S": "x"}).credential
     assert credential.type == kind
     assert type(credential).__name__ == f"{kind.title().replace('_', '')}Credential"
