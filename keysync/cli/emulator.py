@@ -34,10 +34,7 @@ _SECONDS = {"ms": 0.001, "s": 1.0}
 )
 @click.option("--data", type=FILE, metavar="FILE", help="YAML with accounts and vaults; without it, a small sample.")
 @click.option(
-    "--ready-file",
-    type=FILE,
-    metavar="FILE",
-    help="Written once the emulator serves: its addresses and credentials.",
+    "--ready-file", type=FILE, metavar="FILE", help="Written once the emulator serves: its addresses and credentials."
 )
 @click.option("--latency", default="0ms", metavar="TIME", help="Delay of each reply, such as 40ms or 1s.")
 @click.option(
