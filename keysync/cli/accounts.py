@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
 from keysync.cli.compose import open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
-from keysync.config.model import Account, Config
+from keysync.config.model import Config
 from keysync.names import natural
 from keysync.report.console import Span, to_json
 from keysync.report.text import account_name
@@ -20,6 +20,8 @@ from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Shared
+
+AccountState = Literal["served", "skipped", "refused"]
 
 _STYLES: Final = {"served": "green", "skipped": "yellow", "refused": "bold red"}
 _HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
@@ -33,9 +35,9 @@ class Line:
     source: str
     """``listed`` or ``discover[N]``."""
 
-    vaults: tuple[str, ...] = ()
-    secrets: Mapping[str, str] = field(default_factory=dict[str, str])
-    state: Literal["served", "skipped", "refused"] = "served"
+    vaults: tuple[str, ...]
+    secrets: Mapping[str, str]
+    state: AccountState = "served"
     reason: str | None = None
 
 
@@ -58,18 +60,13 @@ def _lines(inventory: Inventory) -> Iterator[Line]:
     origins = inventory.origins
     for account in inventory.accounts:
         entry = origins.get(account.resource_id)
-        yield _line(account, "listed" if entry is None else f"discover[{entry}]")
+        source = "listed" if entry is None else f"discover[{entry}]"
+        yield Line(account.resource_id, source, account.vaults, account.secret_names())
     for skipped in inventory.skipped:
-        source: str = f"discover[{skipped.entry}]"
-        how: Any = {"state": "refused" if skipped.refused else "skipped", "reason": skipped.reason}
-        if skipped.account is None:
-            yield Line(skipped.resource_id, source, **how)
-        else:
-            yield _line(skipped.account, source, **how)
-
-
-def _line(account: Account, source: str, **how: Any) -> Line:  # noqa: ANN401  # fields of Line
-    return Line(account.resource_id, source, account.vaults, account.secret_names(), **how)
+        known = skipped.account  # None if it is unknown how it would have been covered
+        vaults, secrets = ((), dict[str, str]()) if known is None else (known.vaults, known.secret_names())
+        state: AccountState = "refused" if skipped.refused else "skipped"
+        yield Line(skipped.resource_id, f"discover[{skipped.entry}]", vaults, secrets, state, skipped.reason)
 
 
 def _to_dict(inventory: Inventory, lines: list[Line]) -> dict[str, Any]:

@@ -114,7 +114,10 @@ def print_findings(findings: list[Diagnosis], output: str | None) -> None:
     console = console_for(sys.stdout)
     passed = [each.subject for each in findings if each.level == "ok"]
     if passed:
-        console.line(Span("✓ ", "green"), Span(_counted(passed)), no_wrap=True)
+        # As counts, such as `configuration, 1 credential, 300 accounts, 2 vaults`.
+        counted = Counter(subject.partition(" ")[0] for subject in dict.fromkeys(passed)).items()
+        nouns = ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counted)
+        console.line(Span("✓ ", "green"), Span(f"{nouns}: ok"), no_wrap=True)
     for each in (each for each in findings if each.level != "ok"):
         mark, style = _STYLES[each.level]
         console.line(Span(f"{mark} ", style), Span(each.subject, "bold"), Span(f": {each.message}"), no_wrap=True)
@@ -123,9 +126,3 @@ def print_findings(findings: list[Diagnosis], output: str | None) -> None:
     counts = {level: sum(each.level == level for each in findings) for level in ("ok", "warning", "problem")}
     summary = f"{counts['ok']} ok, {many(counts['warning'], 'warning')}, {many(counts['problem'], 'problem')}"
     console.line(Span(summary, "bold red" if counts["problem"] else "bold green"))
-
-
-def _counted(subjects: Iterable[str]) -> str:
-    """What passed, as counts, such as `configuration, 1 credential, 300 accounts, 2 vaults`."""
-    counts = Counter(noun for noun, _, _ in (subject.partition(" ") for subject in dict.fromkeys(subjects)))
-    return ", ".join(noun if noun == "configuration" else many(count, noun) for noun, count in counts.items()) + ": ok"
