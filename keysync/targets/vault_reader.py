@@ -92,6 +92,7 @@ class VaultReader:
         writes: RecentWrites | None = None,
     ) -> None:
         self._url = url
+        self._folded_url = fold(url)
         self._ids = SecretIds(url)
         self._client = client
         self._caller = caller
@@ -169,7 +170,7 @@ class VaultReader:
         return any(item.version == version for item in listed)
 
     def _path_of(self, name: str) -> SecretPath:
-        return fold(self._url), fold(name)
+        return self._folded_url, fold(name)
 
     async def _read(self, name: str, *, deleted: bool = True) -> Observation:
         await self.prime()
