@@ -9,9 +9,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from azure.keyvault.secrets.aio import SecretClient
+from azure.mgmt.batch.aio import BatchManagementClient
 
 from keysync.azure.circuit_breaker import Breakers
-from keysync.azure.clients import ResourceManager, resource_manager, vault_client
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.credentials import Credentials
 from keysync.azure.rate_limit import TokenBucket
 from keysync.azure.retry import Caller
@@ -46,7 +47,9 @@ class ClientFactory:
     buckets: dict[tuple[str, str], TokenBucket] = field(default_factory=dict[tuple[str, str], TokenBucket])
     """Resource Manager has a rate limit for each subscription and principal."""
 
-    _resource_managers: dict[str, ResourceManager] = field(default_factory=dict[str, ResourceManager])
+    _batch_clients: dict[tuple[str, str], BatchManagementClient] = field(
+        default_factory=dict[tuple[str, str], BatchManagementClient]
+    )
 
     async def credential(self, credential: Credential | None) -> SingleFlightCredential:
         """The opened `credential`; for None the default one of the configuration. Raises UsageError."""
@@ -72,32 +75,34 @@ class ClientFactory:
 
     async def batch_accounts(
         self, subscription_id: str, credential: Credential | None
-    ) -> tuple[ResourceManager, Caller]:
+    ) -> tuple[BatchManagementClient, Caller]:
         """The client that reads the keys of a subscription's Batch accounts with `credential`. Raises UsageError."""
         opened = await self.credential(credential)
         bucket = self.buckets.setdefault((fold(subscription_id), opened.name), TokenBucket())
-        return self._resource_manager(opened), self._caller(opened, bucket=bucket)
+        return self._batch(opened, subscription_id), self._caller(opened, bucket=bucket)
 
-    async def batch_list(self, entry: Discover) -> tuple[ResourceManager, Caller]:
+    async def batch_list(self, entry: Discover, subscription_id: str) -> tuple[BatchManagementClient, Caller]:
         """The client that lists Batch accounts, or queries Resource Graph, for a `discover` entry. Raises UsageError."""
         credential = await self.credential(entry.credential)
         # Without the rate limit: it counts writes, and a list is a read.
-        return self._resource_manager(credential), self._caller(credential)
+        return self._batch(credential, subscription_id), self._caller(credential)
 
-    async def subscription(self, subscription_id: str) -> ResourceManager:
-        """The client for any subscription, with the credential that its accounts or `discover` entries have."""
+    async def subscription(self, subscription_id: str) -> BatchManagementClient:
+        """The Batch client of any subscription, with the credential that its accounts or `discover` entries have."""
         folded_id = fold(subscription_id)
         listed = (account.credential for account in self.config.accounts if account.subscription_id == folded_id)
         discovered = (entry.credential for entry in self.config.discover if folded_id in entry.scopes)
         credential = next(chain(listed, discovered, (None,)))
-        return self._resource_manager(await self.credential(credential))
+        return self._batch(await self.credential(credential), subscription_id)
 
-    def _resource_manager(self, credential: SingleFlightCredential) -> ResourceManager:
-        if credential.name not in self._resource_managers:
+    def _batch(self, credential: SingleFlightCredential, subscription_id: str) -> BatchManagementClient:
+        key = (subscription_id, credential.name)
+        if key not in self._batch_clients:
             endpoints, transport = self.credentials.endpoints, self.credentials.transport
-            client = resource_manager(credential, endpoints, transport, self.config.api_versions.batch)
-            self._resource_managers[credential.name] = client
-        return self._resource_managers[credential.name]
+            self._batch_clients[key] = batch_client(
+                credential, subscription_id, endpoints, transport, self.config.api_versions.batch
+            )
+        return self._batch_clients[key]
 
     def _caller(
         self, credential: SingleFlightCredential, *, vault: str | None = None, bucket: TokenBucket | None = None

@@ -74,7 +74,7 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
     discovery = Discovery(
         config,
         {
-            "list": BatchLister(clients.batch_list),
+            "list": BatchLister(clients.batch_list, config.api_versions.batch),
             "resource_graph": ResourceGraphLister(clients.batch_list),
         },
         translator,
@@ -88,7 +88,7 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
         targets,
         open_target,
         discovery,
-        partial(BatchAccountExistence, clients.subscription, clients.caller),
+        partial(BatchAccountExistence, clients.subscription, clients.caller, config.api_versions.batch),
         translator,
         lambda: clients.credentials.opened,
         stack,

@@ -1,4 +1,4 @@
-"""The keys of Batch accounts, through listKeys of Batch management."""
+"""The keys of Batch accounts, through `get_keys` of the management SDK."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, TypeAlias
 
-from keysync.azure.clients import ResourceManager
+from azure.mgmt.batch.aio import BatchManagementClient
+
 from keysync.azure.hints import with_hint
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
@@ -27,7 +28,7 @@ KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
 LIST_KEYS: Final = Operation("batch", "listKeys")
 GET_ACCOUNT: Final = Operation("batch", "getAccount")
 
-BatchAccess: TypeAlias = tuple[ResourceManager, Caller]
+BatchAccess: TypeAlias = tuple[BatchManagementClient, Caller]
 """The client of one subscription and credential, and the caller that limits its calls."""
 
 AccessKey: TypeAlias = tuple[str, Credential | None]
@@ -43,7 +44,7 @@ class BatchAccount:
     """
 
     account: Account
-    client: ResourceManager
+    client: BatchManagementClient
     caller: Caller
     fingerprinter: Fingerprinter
     redactor: Redactor
@@ -74,13 +75,12 @@ class BatchAccount:
             raise self._disabled()
 
     async def _list_keys(self) -> AccountKeys:
-        reply = await self.client.batch("POST", f"{self.account.resource_id}/listKeys")
-        texts: dict[KeyName, object] = {name: reply.get(name) for name in KEY_NAMES}
+        reply = await self.client.batch_account.get_keys(self.account.resource_group, self.account.name)
+        texts: dict[KeyName, object] = {"primary": reply.primary, "secondary": reply.secondary}
         keys = {
             name: self.redactor.remember(SecretValue(text)) for name, text in texts.items() if isinstance(text, str)
         }
-        account = reply.get("accountName")
-        if not isinstance(account, str) or fold(account) != fold(self.account.name):
+        if not isinstance(reply.account_name, str) or fold(reply.account_name) != fold(self.account.name):
             reason = f"the reply to listKeys for {self.account.name} names another account or none: not written"
             return AccountKeys({}, dict.fromkeys(KEY_NAMES, reason))
         values = {name: value for name, value in keys.items() if value.is_base64_key()}
@@ -107,7 +107,9 @@ class BatchAccount:
         return allowed
 
     async def _get_account(self) -> bool:
-        account = ListedAccount.parse(await self.client.batch("GET", self.account.resource_id))
+        reply = await self.client.batch_account.get(self.account.resource_group, self.account.name)
+        modes, pool_mode = reply.allowed_authentication_modes, reply.pool_allocation_mode
+        account = ListedAccount.of(reply.id, None, modes, pool_mode, None)
         if account.id.key != self.account.key:
             raise invalid_response(f"the reply is not about {self.account.resource_id}: not used")
         return account.why_keyless is None

@@ -13,8 +13,8 @@ from functools import partial
 from typing import Final
 
 from azure.core.rest import HttpRequest
+from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.clients import ResourceManager
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.credentials import Credential
@@ -22,7 +22,7 @@ from keysync.config.model import Discover
 from keysync.failures import FailureRecord
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
-from keysync.sources.list_batch import ListAccess
+from keysync.sources.list_batch import ListAccess, send
 from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, follow, invalid_response
 
 QUERY: Final = Operation("resource_graph", "queryResources")
@@ -105,7 +105,7 @@ class ResourceGraphLister:
     async def _pages(
         self, entry: Discover, part: tuple[str, ...], name: str
     ) -> AsyncGenerator[Sequence[ListedAccount | UnlistedScope], None]:
-        client, caller = await self._open_client(entry)
+        client, caller = await self._open_client(entry, part[0])
         query = _Query(client, caller, part, name, self._quotas[entry.credential])
         seen: set[str] = set()
         async for rows in query.pages(accounts_query(entry.resource_groups)):
@@ -127,7 +127,7 @@ class ResourceGraphLister:
 class _Query:
     """Queries about one set of subscriptions."""
 
-    client: ResourceManager
+    client: BatchManagementClient
     caller: Caller
     subscriptions: tuple[str, ...]
     name: str
@@ -157,7 +157,7 @@ class _Query:
         return reply, reply.get("$skipToken")
 
     async def _reply(self, body: Mapping[str, object]) -> Mapping[str, object]:
-        response = await self.client.send(HttpRequest("POST", _PATH, json=body))
+        response = await send(self.client, HttpRequest("POST", _PATH, json=body))
         self.quota.note(response.headers)
         return as_mapping(response.json()) or {}
 

@@ -64,13 +64,6 @@ class ListedAccount:
     state: str = ""
 
     @classmethod
-    def parse(cls, account: Mapping[str, object]) -> ListedAccount:
-        """An account in a reply of Batch management. Raises CallFailed like `of`."""
-        properties = as_mapping(account.get("properties")) or {}
-        modes, pool_mode = properties.get("allowedAuthenticationModes"), properties.get("poolAllocationMode")
-        return cls.of(account.get("id"), account.get("tags"), modes, pool_mode, properties.get("provisioningState"))
-
-    @classmethod
     def of(cls, resource_id: object, tags: object, modes: object, pool_mode: object, state: object) -> ListedAccount:
         """Reads a reply's properties of one account. Raises CallFailed if the id is not that of a Batch account."""
         account_id = AccountId.parse(resource_id) if isinstance(resource_id, str) else None

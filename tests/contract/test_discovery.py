@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from azure.mgmt.batch.aio import BatchManagementClient
 
-from keysync.azure.clients import BATCH_API_VERSION
 from keysync.emulator import Emulator, EmulatorData, Fault
 from keysync.sources.discovery import Inventory
+from keysync.sources.list_batch import API_VERSION
 from keysync.sync.run import run_sync
 from tests.support import runtimes
 from tests.support.settings import config_of
@@ -258,7 +258,7 @@ async def test_a_malformed_list_is_not_an_empty_list(open_world: Opener, fault: 
 async def test_listings_use_the_api_version_of_the_sdk_or_the_pinned_one(open_world: Opener) -> None:
     """A cloud may not know the newest version yet, so a pinned one holds for listings too."""
     credential: Any = object()
-    assert BatchManagementClient(credential, A)._config.api_version == BATCH_API_VERSION
+    assert BatchManagementClient(credential, A)._config.api_version == API_VERSION
     async with open_world({"subscriptions": [A]}, api_versions={"batch": "1999-01-01"}) as world:
         listing = await world.list()
         assert listing.problems[0].record.code is not None

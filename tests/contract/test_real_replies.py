@@ -18,7 +18,7 @@ import pytest
 from aiohttp import web
 from azure.keyvault.secrets._shared import http_challenge_cache
 
-from keysync.azure.clients import resource_manager, vault_client
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.clouds import endpoints_of
 from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
@@ -170,7 +170,7 @@ class Side:
     vault: KeyVault
     vault_host: str
 
-    async def open(self, _entry: model.Discover) -> tuple[Any, Caller]:
+    async def open(self, _entry: model.Discover, _subscription: str) -> tuple[Any, Caller]:
         """The clients that list accounts."""
         return self.client, self.caller
 
@@ -236,7 +236,7 @@ async def side_of(
         redactor, endpoints, fingerprinter = Redactor(), endpoints_of(cloud), Fingerprinter()
         transport = await open_transport(stack, ca_bundle=None, connect_seconds=5, redactor=redactor)
         opened = await Credentials(stack, endpoints, transport, redactor, timeout=20).open(credential)
-        batch = resource_manager(opened, endpoints, transport, None)
+        batch = batch_client(opened, SUBSCRIPTION, endpoints, transport, None)
         secrets = vault_client(opened, f"https://{host}", transport, verify_challenge=True, api_version=None)
         caller = Caller(
             AzureFailureTranslator(redactor), RetryPolicy(sleep=at_once), timeout=20, observe=lambda *_: None

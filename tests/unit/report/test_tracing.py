@@ -25,7 +25,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.util._once import Once
 
 from keysync import __version__
-from keysync.azure.clients import resource_manager, vault_client
+from keysync.azure.clients import batch_client, vault_client
 from keysync.azure.clouds import Endpoints
 from keysync.azure.credentials import Credentials
 from keysync.azure.transport import open_transport
@@ -61,10 +61,7 @@ class Stage:
     secrets: Any
 
     async def list_keys(self, account: str = "alpha") -> Any:
-        account_id = (
-            f"/subscriptions/{SUBSCRIPTION}/resourceGroups/{GROUP}/providers/Microsoft.Batch/batchAccounts/{account}"
-        )
-        return await self.batch.batch("POST", f"{account_id}/listKeys")
+        return await self.batch.batch_account.get_keys(GROUP, account)
 
 
 @asynccontextmanager
@@ -78,7 +75,7 @@ async def staged(monkeypatch: pytest.MonkeyPatch, redactor: Redactor) -> AsyncIt
         transport = await open_transport(stack, ca_bundle=bundle, connect_seconds=5, redactor=Redactor())
         credentials = Credentials(stack, endpoints, transport, redactor, timeout=20)
         credential = await credentials.open(EnvironmentCredential(type="environment"))
-        batch = resource_manager(credential, endpoints, transport, None)
+        batch = batch_client(credential, SUBSCRIPTION, endpoints, transport, None)
         secrets = vault_client(credential, found.vaults["main"], transport, verify_challenge=False, api_version=None)
         yield Stage(azure, batch, secrets)
 
@@ -103,15 +100,15 @@ async def a_run(stage: Stage) -> None:
         with span(ACCOUNT, {"account": "alpha"}):
             keys = await stage.list_keys()
             async with asyncio.TaskGroup() as group:
-                group.create_task(secret("one", keys["primary"]))
-                group.create_task(secret("two", keys["secondary"]))
+                group.create_task(secret("one", keys.primary))
+                group.create_task(secret("two", keys.secondary))
 
     with span(RUN, {"run_id": "run-1"}):
         await asyncio.create_task(account())
 
 
 async def test_a_run_is_one_trace_with_its_calls_to_azure(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run, account, secret and the requests are nested, across tasks."""
+    """Run, account, secret, the SDK's operation and its request are nested, across tasks."""
     exporter, redactor = InMemorySpanExporter(), Redactor()
     async with (
         open_tracing(redactor.redact, exporter=exporter),
@@ -132,7 +129,7 @@ async def test_a_run_is_one_trace_with_its_calls_to_azure(monkeypatch: pytest.Mo
     assert [RUN] in lines
     assert [RUN, ACCOUNT] in lines
     assert lines.count([RUN, ACCOUNT, SECRET]) == 2
-    assert [RUN, ACCOUNT, "POST"] in lines
+    assert [RUN, ACCOUNT, "BatchAccountOperations.get_keys", "POST"] in lines
     assert [RUN, ACCOUNT, SECRET, "SecretClient.set_secret", "PUT"] in lines
     seen = texts(spans)
     assert "/providers/Microsoft.Batch/batchAccounts/alpha/listKeys" in seen
@@ -150,10 +147,11 @@ async def test_a_failed_span_has_the_error_type_without_its_text(monkeypatch: py
         with pytest.raises(HttpResponseError), span(ACCOUNT, {"account": "denied"}):
             await stage.list_keys("denied")
     spans = {span.name: span for span in exporter.get_finished_spans()}
-    assert not spans[ACCOUNT].status.is_ok
-    assert spans[ACCOUNT].status.description is None
-    assert "HttpResponseError" in attributes(spans[ACCOUNT])["error.type"]
-    assert not spans[ACCOUNT].events
+    for name in (ACCOUNT, "BatchAccountOperations.get_keys"):
+        assert not spans[name].status.is_ok
+        assert spans[name].status.description is None
+        assert "HttpResponseError" in attributes(spans[name])["error.type"]
+        assert not spans[name].events
     assert attributes(spans["POST"])["http.response.status_code"] == 403
     assert "AuthorizationFailed" not in texts(list(spans.values()))
 
@@ -210,7 +208,7 @@ async def test_spans_arrive_at_a_collector(monkeypatch: pytest.MonkeyPatch) -> N
             await a_run(stage)
             live = stage.azure.state.keys("alpha")
     names, resource = exported(collector)
-    assert {RUN, ACCOUNT, SECRET, "POST", "SecretClient.set_secret"} <= set(names)
+    assert {RUN, ACCOUNT, SECRET, "BatchAccountOperations.get_keys", "SecretClient.set_secret"} <= set(names)
     assert resource["service.name"] == "keysync"
     assert resource["deployment.environment"] == "test"
     assert {one.path for one in collector.received} == {"/v1/traces"}
