@@ -34,8 +34,6 @@ _CLASSES: Final = str.maketrans(
     }
 )
 _WORD: Final = re.compile(r"A{6,}|a{6,}|0{6,}")
-_MAX_CLEAN: Final = 4096
-_MAX_CLEAN_LENGTH: Final = 300
 _MIN_LENGTH: Final = 8
 _MIN_LENGTH_FOR_PARTS: Final = 16  # the start or the end of a shorter value may be an ordinary word
 # Many values and many messages begin with these, so they do not identify a value.
@@ -62,9 +60,6 @@ class Redactor:
         # collector may call `_forget` during `remember`.
         self._by_anchor: dict[str, tuple[_Remembered, ...]] = {}
         self._lock = threading.RLock()
-        # Texts that need no mask, such as names in log lines: they were a twelfth of the CPU time of a run that writes every key.
-        # A new value replaces the set, so that a text that another thread is still searching is not added to the new one.
-        self._clean: set[str] = set()
 
     def remember(self, value: SecretValue) -> SecretValue:
         """Masks `value` from now on. Returns it, so that one expression can wrap and remember a value."""
@@ -72,24 +67,18 @@ class Redactor:
             anchor for form in _forms(reveal(value)) for anchor in (form[:_MIN_LENGTH], form[-_MIN_LENGTH:])
         )
         with self._lock:
-            known = [each() for each in self._by_anchor.get(next(iter(anchors), ""), ())]
-            if any(each is value for each in known):
+            any_anchor = next(iter(anchors), "")
+            if any(known() is value for known in self._by_anchor.get(any_anchor, ())):
                 return value
             reference = _Remembered(value, self._forget)
             reference.anchors = anchors
             for anchor in anchors:
                 others = self._by_anchor.get(anchor, ())
                 self._by_anchor[anchor] = (*(other for other in others if other() is not None), reference)
-            # Last, as a search that starts before the value can be found must not add its text to the new set.
-            if all(each is None or reveal(each) != reveal(value) for each in known):
-                self._clean = set()
         return value
 
     def redact(self, text: str) -> str:
         """`text` with a mask for each remembered value, and for anything that looks like a key or a token."""
-        clean = self._clean
-        if text in clean:
-            return text
         # All searches use the original text: a mask in the middle of a secret would hide the rest of it from other searches.
         spans = [match.span() for pattern in (_TOKEN, _USER_INFO) for match in pattern.finditer(text)]
         if len(text) >= _MIN_LENGTH:
@@ -98,8 +87,6 @@ class Redactor:
                 spans += [layer.span(*part) for run in runs for part in _key_like_in_run(layer, *run)]
                 spans += [layer.span(*run.span()) for run in _KEY_IN_NUMBERS.finditer(layer.chars)]
                 spans += self._remembered_spans(layer)
-        if not spans and len(text) <= _MAX_CLEAN_LENGTH and len(clean) < _MAX_CLEAN:
-            clean.add(text)
         parts: list[str] = []
         done = 0
         for begin, end in sorted(spans):
