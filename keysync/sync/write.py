@@ -29,7 +29,8 @@ _CANCELLED: Final = "interrupted during the write: the next run checks the secre
 _AS_RESTORED: Final[Mapping[ChangeKind, ChangeKind]] = {"create": "update", "recover": "recover"}
 # Longer than both sides of an account take to respond.
 _LONG_BEFORE: Final = timedelta(minutes=2)
-_MAX_ATTEMPTS: Final = 3
+# The first read and three more. Up to two of these attempts only list the versions: at first, and after a long throttling.
+_MAX_ATTEMPTS: Final = 4
 # A secret that a listing has confirmed since needs no other listing before its write.
 _RECENTLY_SECONDS: Final = 5.0
 
@@ -156,7 +157,7 @@ class SecretWriter:
     async def _restored(self, change: Change, latest: Observed, inputs: ApplyInputs) -> Result:
         """Plans a recovered or disabled secret again: enables it, and writes it if its value is not the current key."""
         ref, target = change.ref, self._targets[change.ref.vault]
-        for _ in range(_MAX_ATTEMPTS + 1):
+        for _ in range(_MAX_ATTEMPTS):
             now = judge(await with_history(target, latest), self._now())
             if now.needs_accept and not inputs.accepted:
                 return Result(ref, "refused", reason=f"{now.needs_accept}, use the command that the next run shows")

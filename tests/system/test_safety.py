@@ -235,6 +235,19 @@ def test_a_repeated_write_reads_the_secret_again(make_quick_world: MakeWorld, ex
     assert (version.value, version.tags) == ("old" if existed else "theirs", {"who": "them"})
 
 
+def test_a_write_that_was_throttled_for_long_is_made(make_quick_world: MakeWorld) -> None:
+    """After ten seconds the read and the listing of the versions are too old: keysync makes both again, and then writes."""
+    world = make_quick_world(ALPHA)
+    world.configure([PRIMARY])
+    assert world.sync().outcomes()[NAME] == "created"  # with the count of versions, so that only the write lists them
+    world.running.do(lambda azure: azure.state.regenerate("alpha", "Primary"))
+    fault = Fault(operation="setSecret", status=429, code="TooManyRequests", retry_after="11", times=1)
+    world.running.do(lambda azure: azure.faults.add(fault))
+    assert world.sync().outcomes()[NAME] == "updated"
+    primary, _ = world.running.do(lambda azure: azure.state.keys("alpha"))
+    assert [version.value for version in world.versions("main", "alpha-primary-key")] == [LIVE["primary"], primary]
+
+
 # 3: verdicts
 
 

@@ -47,13 +47,13 @@ async def test_a_change_during_the_wait_is_noticed(tags: dict[str, str]):
 
 
 async def test_the_number_of_attempts_is_limited():
-    """After three reads the item has failed, with the failure that delayed it."""
+    """After three more reads the item has failed, with the failure that delayed it."""
     world = World("alpha")
     stale(world)
     world.vault.write_failures[NAME] = StaleRead(RECORD)
     (result, *_) = await world.apply()
     assert (result.outcome, result.error) == ("failed", RECORD)
-    assert world.log.count(f"write {NAME}") == 3
+    assert world.log.count(f"write {NAME}") == 4
 
 
 async def test_a_write_has_a_deadline():
