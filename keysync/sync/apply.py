@@ -18,12 +18,13 @@ from keysync.sync.write import ApplyInputs, SecretWriter
 from keysync.targets.interface import SecretTarget
 from keysync.tracing import SECRET, span
 
+_MIN_SLOTS: Final = 4
 _KEPT: Final = "not all secrets of its account were written in this run: it is kept until they are"
 _INTERRUPTED: Final = "interrupted before it was written"
 
 
 class Applier:
-    """Writes plans, up to `concurrency` items per vault at a time.
+    """Writes plans, `concurrency` items at a time, divided among the vaults; at least four each.
 
     Once `stop` is set it starts no more writes, and those in progress have `grace_seconds` to finish. `now` is UTC.
     """
@@ -39,8 +40,10 @@ class Applier:
         grace_seconds: float,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
-        # Separate slots for each vault: one that hangs takes none from the others.
-        self._slots = {vault: asyncio.Semaphore(concurrency) for vault in targets}
+        # Separate slots for each vault: one that hangs takes none from the others. Each slot opens a connection, which costs as
+        # much CPU time as several requests: with 64 for each of four vaults, a process that writes every key made 320.
+        slots = max(min(concurrency, _MIN_SLOTS), concurrency // max(1, len(targets)))
+        self._slots = {vault: asyncio.Semaphore(slots) for vault in targets}
         self._stop = stop
         self._grace_seconds = grace_seconds
         self._locks = locks
