@@ -181,7 +181,8 @@ class Supervisor:
 
 def patience_of(config: Config, accounts: Sequence[Account]) -> float:
     """A twentieth of the shortest interval in seconds, so that one account that hangs does not delay others."""
-    intervals = {interval_of(account.schedule or config.schedule, utc_now()) for account in accounts}
+    schedules = {account.schedule or config.schedule for account in accounts}  # few; an interval takes long to compute
+    intervals = (interval_of(schedule, utc_now()) for schedule in schedules)
     return max(min(intervals, default=timedelta(minutes=5)).total_seconds() / 20, _LEAST_PATIENCE)
 
 
