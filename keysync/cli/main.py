@@ -100,6 +100,15 @@ def run_daemon(options: Options) -> None:
     run.run(options, *_log_settings(options, "info"))
 
 
+# Callbacks in place of `flag_value`: click 8.2 takes the flag's value as the default if another default is given.
+def _is_dry_run(_context: click.Context, _option: click.Parameter, yes: bool) -> bool:  # click's signature
+    return not yes
+
+
+def _adoption(_context: click.Context, _option: click.Parameter, replaces: bool) -> str:  # as above
+    return "replace" if replaces else "untagged"
+
+
 @app.command(short_help="Take over unmanaged secrets.")
 @shared.config_option
 @shared.accounts_option
@@ -108,8 +117,7 @@ def run_daemon(options: Options) -> None:
     "--yes",
     "dry_run",
     is_flag=True,
-    flag_value=False,
-    default=True,
+    callback=_is_dry_run,
     help="Do it. Without this option, only show what would be done.",
 )
 @click.option("--secret", "secrets", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
@@ -117,8 +125,7 @@ def run_daemon(options: Options) -> None:
     "--replace",
     "adopt",
     is_flag=True,
-    flag_value="replace",
-    default="untagged",
+    callback=_adoption,
     help="Also secrets whose value differs (they get a new version) or that have another owner's tags.",
 )
 @shared.all_option
