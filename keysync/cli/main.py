@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 import click
@@ -18,7 +17,7 @@ from keysync.cli.emulator import emulator
 from keysync.cli.options import FILE, LOG_FORMATS, LOG_LEVELS, Options, pass_options
 from keysync.cli.streams import final_code, guard_stdout
 from keysync.config.isolated import begin_reading
-from keysync.errors import KeysyncError
+from keysync.errors import KeysyncError, raised_at
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
 from keysync.startup import exit_now, fast_imports
@@ -284,10 +283,6 @@ def _command() -> int:
             _print_error(line)
         return error.exit_code
     except Exception as error:  # noqa: BLE001  # a traceback could show source lines and values
-        trace = error.__traceback__
-        while trace is not None and trace.tb_next is not None:
-            trace = trace.tb_next
-        place = f" in {Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
-        _print_error(f"internal error: {type(error).__name__}{place}; please report it")
+        _print_error(f"internal error: {type(error).__name__} in {raised_at(error)}; please report it")
         return 1
     return 0

@@ -21,8 +21,8 @@ from keysync.daemon.health import Instant, Watchdog
 from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.scheduler import Scheduler, group_by_schedule, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
-from keysync.daemon.supervisor import Supervisor, raised_at
-from keysync.errors import ConfigError, UsageError
+from keysync.daemon.supervisor import Supervisor
+from keysync.errors import ConfigError, UsageError, raised_at
 from keysync.report.metrics import Metrics
 from keysync.report.status import AccountStatus
 from keysync.sources.discovery import Inventory

@@ -6,7 +6,6 @@ import asyncio
 import time
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ from keysync.daemon.backoff import Backoff
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.scheduler import utc_now
+from keysync.errors import raised_at
 from keysync.report.metrics import Metrics
 from keysync.sync.model import ItemRef
 from keysync.sync.run import SyncRun, run_sync
@@ -191,11 +191,3 @@ def _refs(run: SyncRun) -> Iterator[ItemRef]:
     for work in run.work_items:
         yield from (item.ref for item in work.items)
     yield from (result.ref for result in run.preflight.results)
-
-
-def raised_at(error: BaseException) -> str:
-    """File and line where an exception was raised; never a value."""
-    trace = error.__traceback__
-    while trace is not None and trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{Path(trace.tb_frame.f_code.co_filename).name}:{trace.tb_lineno}" if trace else ""
