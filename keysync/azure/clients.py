@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.pipeline import PipelineRequest, PipelineResponse
 from azure.core.pipeline.policies import AsyncRetryPolicy, DistributedTracingPolicy, HttpLoggingPolicy
 from azure.core.rest import AsyncHttpResponse, HttpRequest
@@ -25,6 +26,7 @@ from keysync.azure.policies import HostPolicy, ReplyPolicy
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 
+_OK: Final = 200
 _UNAUTHORIZED: Final = 401
 # Otherwise each client would make an unused policy of 8 KB.
 _NO_RETRY: Final = AsyncRetryPolicy[Any, Any].no_retries()
@@ -42,6 +44,13 @@ class _ResourceManagerAuthentication(AsyncARMChallengeAuthenticationPolicy):
         if response.http_response.status_code == _UNAUTHORIZED:
             response = await sdk_policy.send(request)
         return response
+
+
+def require_ok(response: AsyncHttpResponse) -> None:
+    """Raises HttpResponseError, or a subclass by its status, unless `response` is a 200."""
+    if response.status_code != _OK:
+        map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
+        raise HttpResponseError(response=response)
 
 
 class VaultClient(SecretClient):

@@ -9,10 +9,11 @@ from functools import partial
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
 
-from azure.core.exceptions import ClientAuthenticationError, DecodeError, HttpResponseError, map_error
+from azure.core.exceptions import DecodeError
 from azure.core.rest import AsyncHttpResponse, HttpRequest
 from azure.mgmt.batch.aio import BatchManagementClient
 
+from keysync.azure.clients import require_ok
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.model import Discover
@@ -29,8 +30,6 @@ API_VERSION: Final = "2025-06-01"
 ListAccess: TypeAlias = Callable[[Discover, str], Awaitable[tuple[BatchManagementClient, Caller]]]
 """Opens the client and the caller that list one subscription for an entry."""
 
-_OK: Final = 200
-_UNAUTHORIZED: Final = 401
 # SubscriptionNotFound is no proof: an identity of another tenant gets it too.
 # AccountNotFound is Batch's own 404, which Resource Manager passes on.
 _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
@@ -84,9 +83,7 @@ async def send(client: BatchManagementClient, request: HttpRequest) -> AsyncHttp
     """The reply to a request of Resource Manager, through the client's pipeline. Raises HttpResponseError unless it is a 200."""
     request.headers["Accept"] = "application/json"
     response = await client.send_request(request)
-    if response.status_code != _OK:
-        map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
-        raise HttpResponseError(response=response)
+    require_ok(response)
     return response
 
 

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
 
-from azure.core.exceptions import ClientAuthenticationError, HttpResponseError, map_error
 from azure.core.rest import HttpRequest
 from azure.keyvault.secrets.aio import SecretClient
 
+from keysync.azure.clients import require_ok
 from keysync.azure.rate_limit import SlidingWindow
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
@@ -66,7 +66,6 @@ _WINDOWS: Final = {"creates": 300, "others": 4000}
 _WINDOW_SECONDS: Final = 10.0
 _VAULT_HEADER: Final = "x-ms-keyvault-service-version"
 _OK: Final = 200
-_UNAUTHORIZED: Final = 401
 _TOO_MANY: Final = 429
 # The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
 _OF_THE_VAULT: Final = "Throttled"
@@ -327,9 +326,7 @@ class VaultReader:
         # Not of a gateway's error page.
         if at is not None and (response.status_code == _OK or _VAULT_HEADER in response.headers):
             self._last_reply = at, time.monotonic()
-        if response.status_code != _OK:
-            map_error(response.status_code, response, {_UNAUTHORIZED: ClientAuthenticationError})
-            raise HttpResponseError(response=response)
+        require_ok(response)
         result = as_mapping(response.json())
         if result is None:
             raise TypeError("the reply is not a JSON object")
