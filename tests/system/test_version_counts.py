@@ -53,7 +53,7 @@ def test_secrets_with_a_count_are_not_listed_one_by_one(make_quick_world: MakeWo
 
 
 def test_secrets_without_a_count_are_listed_once(make_quick_world: MakeWorld) -> None:
-    """Such as those that an older keysync wrote."""
+    """An older keysync wrote such secrets."""
     world = make_quick_world(*ACCOUNTS, vaults=(holding({}),))
     world.configure(PRIMARY)
     assert set(world.sync().outcomes().values()) == {"updated"}

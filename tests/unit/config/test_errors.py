@@ -6,15 +6,7 @@ import base64
 
 import pytest
 
-RIGHT = """\
-vaults:
-  main: {url: https://kv-render.vault.azure.net}
-accounts:
-  - subscription_id: 00000000-0000-0000-0000-000000000000
-    resource_group: default-azurebatch-japaneast
-    name: sampleacct
-    vaults: [main]
-"""
+from tests.unit.config.conftest import RIGHT
 
 SECOND = """\
   - subscription_id: 00000000-0000-0000-0000-000000000000

@@ -25,16 +25,7 @@ from keysync.config.model import Account, Config, SecretNames, Vault
 from keysync.config.rules import Strict
 from keysync.config.types import parse_duration
 from tests.support.certificates import certificate_pem
-
-RIGHT = """\
-vaults:
-  main: {url: https://kv-render.vault.azure.net}
-accounts:
-  - subscription_id: 00000000-0000-0000-0000-000000000000
-    resource_group: default-azurebatch-japaneast
-    name: sampleacct
-    vaults: [main]
-"""
+from tests.unit.config.conftest import RIGHT
 
 
 def test_defaults_match_the_contract(load):

@@ -29,7 +29,7 @@ def counted(tag: str | None, created: datetime | None = WRITTEN, age: timedelta 
 
 
 def test_a_tag_counts_versions() -> None:
-    """All versions, and for a day those that followed one another."""
+    """All versions, and for a day the versions of one row."""
     tag = with_count({}, History(11, 2), WRITTEN)[COUNT_TAG]
     assert tag == "12 3 2019-01-01T00:00:00Z"
     assert counted(tag) == History(12, 3)
