@@ -130,6 +130,11 @@ class CallFailed(KeysyncError):
         super().__init__(record.summary)
 
 
+def invalid_response(summary: str, *, ambiguous: bool = False) -> CallFailed:
+    """The failure of a call whose reply is incomplete, or not about the request."""
+    return CallFailed(FailureRecord(kind="invalid_response", summary=summary, ambiguous=ambiguous))
+
+
 class StaleRead(CallFailed):
     """A change was not sent (again), because the read that it is based on is too old."""
 

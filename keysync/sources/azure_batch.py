@@ -13,13 +13,13 @@ from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.credentials import Credential
 from keysync.config.model import Account
-from keysync.failures import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord, invalid_response
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.sources.interface import AccountKeys, KeyName
-from keysync.sources.listing import ListedAccount, invalid_response
+from keysync.sources.listing import ListedAccount
 
 KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
 """The keys of a Batch account."""

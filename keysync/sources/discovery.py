@@ -12,11 +12,11 @@ from typing import Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.model import Account, Config
-from keysync.failures import FailureRecord, FailureTranslator
+from keysync.failures import FailureRecord, FailureTranslator, invalid_response
 from keysync.names import fold
 from keysync.sources.conflicts import Conflicts, SecretKeys, SecretNames, Writer, secret_keys
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
-from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope, invalid_response
+from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope
 from keysync.sources.shard import everything
 from keysync.sources.unserved_accounts import REMEMBERED_SECONDS, Unserved, no_longer_covered
 

@@ -17,11 +17,11 @@ from keysync.azure.clients import require_ok
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.model import Discover
-from keysync.failures import CallFailed, FailureRecord
+from keysync.failures import CallFailed, FailureRecord, invalid_response
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.azure_batch import GET_ACCOUNT
-from keysync.sources.listing import AccountId, ListedAccount, ListingScope, follow, invalid_response
+from keysync.sources.listing import AccountId, ListedAccount, ListingScope, follow
 
 LIST_ACCOUNTS: Final = Operation("batch", "listAccounts")
 API_VERSION: Final = "2025-06-01"

@@ -19,11 +19,11 @@ from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.config.credentials import Credential
 from keysync.config.model import Discover
-from keysync.failures import FailureRecord
+from keysync.failures import FailureRecord, invalid_response
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.sources.list_batch import ListAccess, send
-from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, follow, invalid_response
+from keysync.sources.listing import ListedAccount, ListingScope, UnlistedScope, follow
 
 QUERY: Final = Operation("resource_graph", "queryResources")
 # learn.microsoft.com/rest/api/azureresourcegraph/resourcegraph/resources/resources

@@ -10,7 +10,7 @@ from typing import Final, Protocol, Self, TypeVar
 
 from keysync.config.formats import batch_account_id
 from keysync.config.model import Discover
-from keysync.failures import CallFailed, FailureRecord
+from keysync.failures import FailureRecord, invalid_response
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 
@@ -47,11 +47,6 @@ class AccountId:
     def key(self) -> str:
         """The whole id in lower case: equal for two spellings of one account."""
         return fold(self.resource_id)
-
-
-def invalid_response(summary: str) -> CallFailed:
-    """The failure of a call whose reply cannot be used."""
-    return CallFailed(FailureRecord(kind="invalid_response", summary=summary))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,11 +21,6 @@ class NotKept(CallFailed):
     """The vault accepted a change of a version but did not keep it."""
 
 
-def invalid_response(summary: str, *, ambiguous: bool = False) -> CallFailed:
-    """A reply that is not about the request, or incomplete."""
-    return CallFailed(FailureRecord(kind="invalid_response", summary=f"{summary}: not used", ambiguous=ambiguous))
-
-
 def conflict(summary: str, hint: str | None = None) -> FailureRecord:
     """Another writer, or the vault's own delay, came between a read and a write."""
     return FailureRecord(kind="conflict", summary=summary, hint=hint)

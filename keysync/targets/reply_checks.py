@@ -10,9 +10,8 @@ from sys import intern
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from keysync.failures import FailureRecord
+from keysync.failures import FailureRecord, invalid_response
 from keysync.names import fold
-from keysync.targets.errors import invalid_response
 from keysync.targets.interface import SecretProperties
 from keysync.targets.versions import LONG_AGO, ListedVersion
 
@@ -33,7 +32,7 @@ class SecretIds:
         """Name and version (empty for none) of a secret in this vault. Raises CallFailed for any other id."""
         name, _, version = self._path(text).partition("/")
         if not name or "/" in version:
-            raise invalid_response(f"the reply names no secret of {self._prefix}")
+            raise invalid_response(f"the reply names no secret of {self._prefix}: not used")
         return name, version
 
     def version(self, text: object, name: str, *, changed: bool = False) -> str:
@@ -43,7 +42,7 @@ class SecretIds:
         """
         replied_name, _, version = self._path(text).partition("/")
         if fold(replied_name) != fold(name) or not version or "/" in version:
-            raise invalid_response(f"the reply is not about {self._prefix}{name}", ambiguous=changed)
+            raise invalid_response(f"the reply is not about {self._prefix}{name}: not used", ambiguous=changed)
         return version
 
     def _path(self, text: object) -> str:

@@ -20,14 +20,13 @@ from keysync.azure.clients import require_ok
 from keysync.azure.rate_limit import SlidingWindow
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
-from keysync.failures import CallFailed
+from keysync.failures import CallFailed, invalid_response
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.targets.cache import PAGE, ListValidation, SecretCache
-from keysync.targets.errors import invalid_response
 from keysync.targets.interface import (
     Absent,
     Disabled,
@@ -257,7 +256,7 @@ class VaultReader:
         pages = self._pages(_LIST_VERSIONS, f"/secrets/{name}/versions", version_of)
         listed = [item async for page in pages for item in page]
         if exists and not listed:
-            raise invalid_response("a secret without a version")
+            raise invalid_response("a secret without a version: not used")
         return listed, self._service_time() or max((item.created for item in listed), default=LONG_AGO)
 
     def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> ListValidation:
