@@ -4,9 +4,10 @@ It shares no code with the clients that it tests, so that no misreading of Azure
 """
 
 from keysync.emulator.data import AccountData, EmulatorData, PolicyData, SecretData, VaultData, load_data
+from keysync.emulator.endpoints import Endpoints
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import OnRequest, Stage
-from keysync.emulator.server import Emulator, Endpoints
+from keysync.emulator.server import Emulator
 
 __all__ = [
     "AccountData",

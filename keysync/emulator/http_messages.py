@@ -1,0 +1,45 @@
+"""Requests of the web server as calls, and replies as its responses."""
+
+from __future__ import annotations
+
+import uuid
+from email.utils import formatdate
+
+from aiohttp import web
+
+from keysync.emulator.wire import Call, Reply
+
+
+async def read_call(request: web.BaseRequest, scheme: str) -> Call:
+    """The call that a request makes."""
+    return Call(
+        method=request.method,
+        raw_path=request.rel_url.raw_path,
+        query=request.rel_url.query,
+        headers=request.headers,
+        body=await request.read() if request.body_exists else b"",
+        base=f"{scheme}://{request.host}",
+    )
+
+
+def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Response:
+    """The response of a service to a call, with the headers that the service adds. `now` is in seconds since 1970."""
+    headers = {
+        "x-ms-request-id": str(uuid.uuid4()),
+        "Cache-Control": "no-cache",
+        "Date": formatdate(now, usegmt=True),
+    }
+    if service == "arm":
+        headers["x-ms-correlation-request-id"] = call.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
+    if service == "vault":
+        headers["x-ms-keyvault-region"] = "westeurope"
+        headers["x-ms-keyvault-service-version"] = "1.9.0.0"
+    if sent := call.headers.get("x-ms-client-request-id"):
+        headers["x-ms-client-request-id"] = sent
+    headers.update(reply.headers)
+    payload = reply.payload()
+    if payload:
+        headers.setdefault("Content-Type", "application/json; charset=utf-8")
+    if reply.status == web.HTTPNoContent.status_code:
+        return web.Response(status=reply.status, headers=headers)
+    return web.Response(status=reply.status, body=payload, headers=headers)
