@@ -18,6 +18,11 @@ CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
 OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
 """Object id of the service principal, in tokens and in messages about missing roles."""
 
+GUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+SUBSCRIPTION_ID = "5b000000-0000-4000-8000-000000000001"
+RESOURCE_GROUP = "rg-render"
+"""Of the sample, and of vaults in data without accounts."""
+
 AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
 
 
@@ -39,7 +44,7 @@ class _Model(BaseModel):
 class AccountData(_Model):
     """One Batch account. `denied` is true to deny the key actions, or a list of operations to deny."""
 
-    subscription_id: str = Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")
+    subscription_id: str = Field(pattern=GUID)
     resource_group: str = Field(min_length=1, max_length=90)
     name: str = Field(pattern=r"^[0-9a-zA-Z]{3,24}$")
     location: str = "westeurope"
@@ -110,10 +115,13 @@ class VaultData(_Model):
     of a vault after a failover to the paired region: it serves reads and refuses changes. With `access_policies` the vault
     has access policies instead of roles, and denies in their wording. `api_versions` replaces the supported versions, as in
     a cloud with older ones. With `purge_protection` a deleted secret cannot be purged. `clock_offset` is the number of
-    seconds that the vault's clock is ahead.
+    seconds that the vault's clock is ahead. The subscription and the resource group are those of the first account by default.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
+    subscription_id: str | None = Field(default=None, pattern=GUID)
+    resource_group: str | None = Field(default=None, min_length=1, max_length=90)
+    location: str = "westeurope"
     tenant_id: str | None = None
     secrets: list[SecretData] = []
     deleted: list[SecretData] = []
@@ -152,6 +160,17 @@ class EmulatorData(_Model):
     faults: list[Fault] = []
 
     @model_validator(mode="after")
+    def _vaults_have_a_place(self) -> Self:
+        first = self.accounts[0] if self.accounts else None
+        for vault in self.vaults:
+            if vault.subscription_id is None:
+                known = (*self.subscriptions, SUBSCRIPTION_ID)[0]
+                vault.subscription_id = first.subscription_id if first is not None else known
+            if vault.resource_group is None:
+                vault.resource_group = first.resource_group if first is not None else RESOURCE_GROUP
+        return self
+
+    @model_validator(mode="after")
     def _names_are_unique(self) -> Self:
         names = [
             *(
@@ -171,12 +190,12 @@ class EmulatorData(_Model):
     @classmethod
     def sample(cls) -> EmulatorData:
         """Three accounts in two subscriptions, and two vaults."""
-        first, second = (f"5b000000-0000-4000-8000-00000000000{n}" for n in (1, 2))
+        first, second = SUBSCRIPTION_ID, "5b000000-0000-4000-8000-000000000002"
         return cls(
             accounts=[
-                AccountData(subscription_id=first, resource_group="rg-render", name="renderwest"),
+                AccountData(subscription_id=first, resource_group=RESOURCE_GROUP, name="renderwest"),
                 AccountData(
-                    subscription_id=first, resource_group="rg-render", name="rendernorth", location="northeurope"
+                    subscription_id=first, resource_group=RESOURCE_GROUP, name="rendernorth", location="northeurope"
                 ),
                 AccountData(subscription_id=second, resource_group="rg-genome", name="genomewest"),
             ],

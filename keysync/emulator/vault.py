@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from keysync.emulator.data import SecretData, VaultData
+from keysync.emulator.data import RESOURCE_GROUP, SUBSCRIPTION_ID, SecretData, VaultData
 from keysync.emulator.throttle import Clock
 
 KEEP_DELETED_DAYS = 90
@@ -96,6 +96,9 @@ class Vault:
 
     def __init__(self, data: VaultData, tenant_id: str, clock: Clock) -> None:
         self.name = data.name
+        self.subscription_id = data.subscription_id or SUBSCRIPTION_ID
+        self.resource_group = data.resource_group or RESOURCE_GROUP
+        self.location = data.location
         self.tenant_id = data.tenant_id or tenant_id
         self.denied = frozenset(data.denied)
         self.policy = data.policy
@@ -115,6 +118,12 @@ class Vault:
             self.table.put(_secret_of(secret, now))
         for secret in data.deleted:
             self._deleted[secret.name.lower()] = DeletedSecret(_secret_of(secret, now), now, now)
+
+    @property
+    def id(self) -> str:
+        """ARM id of the vault."""
+        group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
+        return f"{group}/providers/Microsoft.KeyVault/vaults/{self.name}"
 
     def now(self) -> float:
         """The time of the vault's own clock, in seconds since 1970."""
