@@ -42,7 +42,11 @@ class _Model(BaseModel):
 
 
 class AccountData(_Model):
-    """One Batch account. `denied` is true to deny the key actions, or a list of operations to deny."""
+    """One Batch account. `denied` is true to deny the key actions, or a list of operations to deny.
+
+    `key_delay` is the number of seconds for which the data plane still accepts a key that was replaced. `jobs` and `pools`
+    are the ids of what the data plane lists.
+    """
 
     subscription_id: str = Field(pattern=GUID)
     resource_group: str = Field(min_length=1, max_length=90)
@@ -57,6 +61,9 @@ class AccountData(_Model):
     tenant_id: str | None = None
     primary: str = Field(default_factory=new_account_key)
     secondary: str = Field(default_factory=new_account_key)
+    key_delay: float = Field(default=0.0, ge=0)
+    jobs: list[str] = []
+    pools: list[str] = []
     fault: FaultName | dict[str, object] | None = None
 
     @field_validator("denied")

@@ -11,7 +11,7 @@ from keysync.emulator.vault import Vault
 
 @dataclass
 class Account:
-    """A Batch account."""
+    """A Batch account. `endpoint` is the host, with a port if needed, of its data plane."""
 
     subscription_id: str
     resource_group: str
@@ -26,6 +26,12 @@ class Account:
     tenant_id: str
     primary: str = field(repr=False)
     secondary: str = field(repr=False)
+    key_delay: float
+    jobs: list[str]
+    pools: list[str]
+    clock: Clock = field(repr=False)
+    endpoint: str
+    _replaced: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]], repr=False)
 
     @property
     def group_id(self) -> str:
@@ -43,13 +49,21 @@ class Account:
         return "SharedKey" in self.authentication_modes and self.pool_allocation_mode == "BatchService"
 
     def regenerate(self, key_name: str) -> None:
-        """Replace the ``Primary`` or ``Secondary`` key. The old one stops working at once. Raises ValueError for another name."""
+        """Replace the ``Primary`` or ``Secondary`` key. Raises ValueError for another name."""
         if key_name == "Primary":
-            self.primary = new_account_key()
+            old, self.primary = self.primary, new_account_key()
         elif key_name == "Secondary":
-            self.secondary = new_account_key()
+            old, self.secondary = self.secondary, new_account_key()
         else:
             raise ValueError(f"no such key: {key_name!r}; there are Primary and Secondary")
+        if self.key_delay:
+            self._replaced = [*self._replaced, (old, self.clock() + self.key_delay)]
+
+    def accepted_keys(self) -> list[str]:
+        """The keys that the data plane accepts now: both keys, and replaced ones until `key_delay` has passed."""
+        now = self.clock()
+        self._replaced = [(key, until) for key, until in self._replaced if now < until]
+        return [self.primary, self.secondary, *(key for key, _ in self._replaced)]
 
 
 class State:
@@ -58,6 +72,7 @@ class State:
     def __init__(self, data: EmulatorData, clock: Clock) -> None:
         self.clock = clock
         self.tenant_id = data.tenant_id
+        self.batch_endpoint = ""
         self.accounts: dict[str, Account] = {}
         self._by_name: dict[str, Account] = {}
         self.by_group: dict[tuple[str, str], list[Account]] = {}
@@ -68,7 +83,10 @@ class State:
 
     def add_account(self, data: AccountData) -> None:
         """Add an account, as if it had just been created."""
-        self._add(_account_of(data, self.tenant_id))
+        account = _account_of(data, self.tenant_id, self.clock)
+        if self.batch_endpoint:
+            account.endpoint = self.batch_endpoint
+        self._add(account)
 
     def _add(self, account: Account) -> None:
         self.accounts[account.id.lower()] = account
@@ -120,7 +138,7 @@ class State:
         return {self.tenant_id, *accounts, *(vault.tenant_id for vault in self.vaults)}
 
 
-def _account_of(data: AccountData, tenant_id: str) -> Account:
+def _account_of(data: AccountData, tenant_id: str, clock: Clock) -> Account:
     modes: list[str] = list(data.allowed_authentication_modes)
     if data.fault == "shared_key_disabled":
         modes = [mode for mode in modes if mode != "SharedKey"]
@@ -141,4 +159,9 @@ def _account_of(data: AccountData, tenant_id: str) -> Account:
         tenant_id=data.tenant_id or tenant_id,
         primary=data.primary,
         secondary=data.secondary,
+        key_delay=data.key_delay,
+        jobs=list(data.jobs),
+        pools=list(data.pools),
+        clock=clock,
+        endpoint=f"{data.name}.{data.location}.batch.azure.com",
     )

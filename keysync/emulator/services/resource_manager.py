@@ -311,7 +311,6 @@ def _keys(call: Call, operation: str, account: Account) -> Reply:
 
 def account_body(account: Account) -> Json:
     """An account as Batch management and Resource Graph return it."""
-    host = f"{account.name}.{account.location}.batch.azure.com"
     return {
         "id": account.id,
         "name": account.name,
@@ -320,7 +319,7 @@ def account_body(account: Account) -> Json:
         "tags": account.tags,
         "identity": {"type": "None"},
         "properties": {
-            "accountEndpoint": host,
+            "accountEndpoint": account.endpoint,
             "nodeManagementEndpoint": f"{account.name}.{account.location}.service.batch.azure.com",
             "provisioningState": account.provisioning_state,
             "poolAllocationMode": account.pool_allocation_mode,
