@@ -16,7 +16,7 @@ from keysync.emulator.http_messages import read_call, response_of
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.router import Router
 from keysync.emulator.services.entra import Entra
-from keysync.emulator.services.key_vault import CHANGES
+from keysync.emulator.services.vault_operations import CHANGES
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, Route
 

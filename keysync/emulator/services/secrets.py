@@ -1,0 +1,93 @@
+"""The operations on the secrets of a vault that are not deleted: get, list, set and update."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from keysync.emulator.services.secret_body import bad_parameter, parse_properties, secret_body
+from keysync.emulator.services.vault_checks import (
+    check_name,
+    check_name_free,
+    check_policy,
+    check_unmanaged,
+    existing,
+    find_secret,
+    find_version,
+)
+from keysync.emulator.services.vault_paging import page_reply, requested_page
+from keysync.emulator.vault import SecretVersion, Vault
+from keysync.emulator.wire import Call, Refused, Reply, error, json_body
+
+MAX_VALUE = 25 * 1024
+
+
+class Secrets:
+    """The operations on the secrets of one vault."""
+
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def get_secret(self, call: Call, name: str, version: str | None) -> Reply:
+        """The value and the properties of a secret."""
+        check_name(name)
+        secret = existing(self._vault.read(name) if version is None else self._vault.find(name), name)
+        selected = find_version(secret, version)
+        if not selected.enabled:
+            message = "Operation get is not allowed on a disabled secret."
+            return error(403, "Forbidden", message, inner="SecretDisabled")
+        return Reply(200, {"value": selected.value, **secret_body(call, secret, selected)})
+
+    def list_secrets(self, call: Call) -> Reply:
+        """A page of the secrets, without values."""
+        after, size = requested_page(call)
+        page, next_after = self._vault.page(after, size)
+        items = [secret_body(call, secret, secret.latest, versioned=False) for secret in page]
+        return page_reply(call, items, size, next_after)
+
+    def list_versions(self, call: Call, name: str) -> Reply:
+        """A page of the versions of a secret, without values."""
+        after, size = requested_page(call)
+        secret = find_secret(self._vault, name)
+        # Sorted by identifier: the order of versions has no meaning in Azure either.
+        versions = sorted(
+            (entry for entry in secret.versions if entry.version > after), key=lambda entry: entry.version
+        )
+        next_after = versions[size - 1].version if len(versions) > size else None
+        items = [secret_body(call, secret, version) for version in versions[:size]]
+        return page_reply(call, items, size, next_after)
+
+    def set_secret(self, call: Call, name: str) -> Reply:
+        """Add a version to a secret, or create the secret."""
+        check_name(name)
+        body = json_body(call)
+        value = body.get("value")
+        if not isinstance(value, str):
+            raise Refused(bad_parameter("Property value is required and has to be a string."))
+        if len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE:
+            raise Refused(bad_parameter(f"The secret's value is longer than {MAX_VALUE} bytes."))
+        properties = parse_properties(body)
+        check_name_free(self._vault, name)
+        present = self._vault.find(name)
+        if present is not None:
+            check_unmanaged(present, "set")
+        check_policy(self._vault, {**properties, "created": int(self._vault.now())})
+        secret, version = self._vault.add_version(name, value)
+        _apply(version, properties)
+        return Reply(200, {"value": value, **secret_body(call, secret, version)})
+
+    def update_secret(self, call: Call, name: str, version: str | None) -> Reply:
+        """Change the properties of one version of a secret; the latest for None."""
+        secret = find_secret(self._vault, name)
+        updated = find_version(secret, version)
+        properties = parse_properties(json_body(call))
+        check_unmanaged(secret, "update")
+        check_policy(self._vault, {**asdict(updated), **properties})
+        _apply(updated, properties)
+        self._vault.touch(updated)
+        return Reply(200, secret_body(call, secret, updated))
+
+
+def _apply(version: SecretVersion, properties: Mapping[str, object]) -> None:
+    for name, value in properties.items():
+        setattr(version, name, value)

@@ -1,0 +1,42 @@
+"""The operations of Key Vault: the action that a role allows, the permission of an access policy, and the names of changes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+ACTIONS: Final = {
+    "getSecret": "getSecret/action",
+    "setSecret": "setSecret/action",
+    "updateSecret": "update/action",
+    "listSecrets": "readMetadata/action",
+    "listVersions": "readMetadata/action",
+    "listDeletedSecrets": "readMetadata/action",
+    "getDeletedSecret": "readMetadata/action",
+    "deleteSecret": "delete",
+    "recoverSecret": "recover/action",
+    "purgeSecret": "purge/action",
+}
+"""The data action of a role for each operation, below `Microsoft.KeyVault/vaults/secrets/`."""
+
+PERMISSIONS: Final = {
+    "getSecret": "get",
+    "setSecret": "set",
+    "updateSecret": "set",
+    "listSecrets": "list",
+    "listVersions": "list",
+    "listDeletedSecrets": "list",
+    "getDeletedSecret": "get",
+    "deleteSecret": "delete",
+    "recoverSecret": "recover",
+    "purgeSecret": "purge",
+}
+"""The permission in an access policy for each operation."""
+
+CHANGES: Final = {
+    "setSecret": "SecretSet",
+    "updateSecret": "SecretUpdate",
+    "deleteSecret": "SecretDelete",
+    "recoverSecret": "SecretRecover",
+    "purgeSecret": "SecretPurge",
+}
+"""The operations that change a vault, with the names that the service uses in messages and logs."""
