@@ -2,32 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from keysync.emulator.faults import Fault, Faults
+from keysync.emulator import control_guard
+from keysync.emulator.faults import OPERATIONS, Fault, Faults
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, error, json_body
 
-_OPERATIONS = {
-    "GET /faults": "the active faults",
-    "POST /faults": "add a fault: operation, target, kind, status, code, times, ...",
-    "DELETE /faults": "remove every fault",
-    "POST /accounts/NAME/regenerate": 'replace a key: {"keyName": "Primary"}',
-    "DELETE /tokens": "revoke every token issued so far",
-    "GET /counts": "requests by operation",
-    "GET /statuses": "replies by status",
-    "DELETE /counts": "reset the counts",
-    "GET /vaults/NAME/secrets": "names, versions and tags; no values",
-    "GET /msi/token": "a managed identity's endpoint (IDENTITY_ENDPOINT)",
-}
+_NAME = "NAME"
+"""Stands for any segment in the path of an endpoint."""
+
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class _Endpoint:
+    """What an endpoint is for, and how to serve a call to it."""
+
+    purpose: str
+    serve: Callable[[Call], Reply]
+
+
+class _Regeneration(BaseModel):
+    """The body of a regeneration."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    key_name: Literal["Primary", "Secondary"] = Field(alias="keyName")
 
 
 class Control:
-    """The operations of the control address."""
+    """The endpoints of the control address."""
 
     def __init__(
         self, state: State, faults: Faults, request_log: RequestLog, entra: Entra, identity_header: str
@@ -37,72 +49,104 @@ class Control:
         self._request_log = request_log
         self._entra = entra
         self._identity_header = identity_header
+        self._endpoints = self._make_endpoints()
+
+    def _make_endpoints(self) -> dict[str, _Endpoint]:
+        faults, log = self._faults, self._request_log
+        fault_fields = ", ".join(Fault.model_fields)
+        return {
+            "GET /": _Endpoint("this list", self._list),
+            "GET /operations": _Endpoint("the operations that a fault can name", lambda _: Reply(200, OPERATIONS)),
+            "GET /faults": _Endpoint("the active faults", self._active_faults),
+            "POST /faults": _Endpoint(f"add a fault (JSON): {fault_fields}", self._add_fault),
+            "DELETE /faults": _Endpoint("remove every fault", _then(faults.clear)),
+            "POST /accounts/NAME/regenerate": _Endpoint('replace a key: {"keyName": "Primary"}', self._regenerate),
+            "DELETE /tokens": _Endpoint("revoke every token issued so far", _then(self._entra.revoke)),
+            "GET /counts": _Endpoint("requests by operation", lambda _: Reply(200, dict(log.by_operation))),
+            "GET /statuses": _Endpoint("replies by status", lambda _: Reply(200, dict(log.by_status))),
+            "DELETE /counts": _Endpoint("reset the counts", _then(log.clear)),
+            "GET /vaults/NAME/secrets": _Endpoint("names, versions and tags; no values", self._secrets),
+            "GET /msi/token": _Endpoint("a managed identity's endpoint (IDENTITY_ENDPOINT)", self._managed_identity),
+        }
 
     def answer(self, call: Call) -> Reply:
         """The reply to any call, also an error."""
         try:
-            return self._find(call)()
+            return control_guard.refusal(call) or self._serve(call)
         except Refused as refused:
             return refused.reply
         except KeyError as unknown:
             return error(404, "NotFound", f"There is no {unknown}.")
-        except ValidationError as failure:
-            details = failure.errors(include_url=False, include_input=False, include_context=False)
-            return error(400, "BadRequest", f"Invalid fault: {_describe(failure)}.", details=details)
-        except ValueError as failure:
-            return error(400, "BadRequest", str(failure))
 
-    def managed_identity(self, call: Call) -> Reply:
-        """The reply of the managed identity's token endpoint."""
-        return self._entra.managed_identity(call, self._identity_header)
+    def _serve(self, call: Call) -> Reply:
+        for name, endpoint in self._endpoints.items():
+            method, _, path = name.partition(" ")
+            if method == call.method and _matches(path, call.segments):
+                return endpoint.serve(call)
+        request = f"{call.method} {call.raw_path}"
+        return error(404, "NotFound", f"There is no endpoint {request!r}{_guess(request, self._endpoints)}.")
 
-    def _find(self, call: Call) -> Callable[[], Reply]:
-        match (call.method, *call.segments):
-            case ("GET",):
-                return lambda: Reply(200, _OPERATIONS)
-            case ("GET", "faults"):
-                return lambda: Reply(200, [fault.model_dump(exclude_unset=True) for fault in self._faults.active()])
-            case ("POST", "faults"):
-                return lambda: self._add_fault(call)
-            case ("POST", "accounts", name, "regenerate"):
-                return lambda: self._regenerate(call, name)
-            case ("GET", "counts"):
-                return lambda: Reply(200, dict(self._request_log.by_operation))
-            case ("GET", "statuses"):
-                return lambda: Reply(200, dict(self._request_log.by_status))
-            case ("DELETE", "faults" | "counts" | "tokens" as what):
-                clear = {"faults": self._faults.clear, "counts": self._request_log.clear, "tokens": self._entra.revoke}
-                return lambda: _done(clear[what])
-            case ("GET", "vaults", name, "secrets"):
-                return lambda: self._secrets(name)
-            case _:
-                message = f"Unknown operation {call.method} {call.raw_path}; GET / lists the operations."
-                return lambda: error(404, "NotFound", message)
+    def _list(self, _call: Call) -> Reply:
+        return Reply(200, {name: endpoint.purpose for name, endpoint in self._endpoints.items()})
+
+    def _active_faults(self, _call: Call) -> Reply:
+        return Reply(200, [fault.model_dump(exclude_unset=True) for fault in self._faults.active()])
 
     def _add_fault(self, call: Call) -> Reply:
-        self._faults.add(Fault.model_validate(json_body(call)))
+        self._faults.add(_parse(call, Fault, "fault"))
         return Reply(204)
 
-    def _regenerate(self, call: Call, name: str) -> Reply:
-        self._state.regenerate(name, str(json_body(call).get("keyName")))
+    def _regenerate(self, call: Call) -> Reply:
+        self._state.regenerate(call.segments[1], _parse(call, _Regeneration, "body").key_name)
         return Reply(204)
 
-    def _secrets(self, name: str) -> Reply:
+    def _secrets(self, call: Call) -> Reply:
         secrets = [
             {"name": secret, "versions": len(versions), "tags": versions[-1].tags}
-            for secret, versions in self._state.vault(name).secrets.items()
+            for secret, versions in self._state.vault(call.segments[1]).secrets.items()
         ]
         return Reply(200, secrets)
 
-
-def _describe(failure: ValidationError) -> str:
-    parts: list[str] = []
-    for part in failure.errors(include_url=False, include_input=False):
-        path = ".".join(str(step) for step in part["loc"])
-        parts.append(f"{path}: {part['msg'].removeprefix('Value error, ')}")
-    return "; ".join(parts)
+    def _managed_identity(self, call: Call) -> Reply:
+        return self._entra.managed_identity(call, self._identity_header)
 
 
-def _done(action: Callable[[], None]) -> Reply:
-    action()
-    return Reply(204)
+def _matches(path: str, segments: list[str]) -> bool:
+    expected = path.split("/")[1:] if path != "/" else []
+    return len(expected) == len(segments) and all(
+        part in {segment, _NAME} for part, segment in zip(expected, segments, strict=True)
+    )
+
+
+def _then(action: Callable[[], None]) -> Callable[[Call], Reply]:
+    def serve(_call: Call) -> Reply:
+        action()
+        return Reply(204)
+
+    return serve
+
+
+def _parse(call: Call, model: type[_Model], what: str) -> _Model:
+    try:
+        return model.model_validate(json_body(call))
+    except ValidationError as failure:
+        parts = failure.errors(include_url=False, include_input=False)
+        message = f"Invalid {what}: {'; '.join(_describe(part, model) for part in parts)}."
+        raise Refused(error(400, "BadRequest", message)) from None
+
+
+def _describe(part: ErrorDetails, model: type[BaseModel]) -> str:
+    path = ".".join(str(step) for step in part["loc"])
+    if part["type"] == "extra_forbidden":
+        fields = [field.alias or name for name, field in model.model_fields.items()]
+        return f"there is no field {path!r}{_guess(path, fields)}"
+    message = part["msg"].removeprefix("Value error, ")
+    return f"{path}: {message}" if path else message
+
+
+def _guess(name: str, known: Collection[str]) -> str:
+    """The known name that is most similar, as an addition to a message."""
+    from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
+
+    similar = nearest(name, known)
+    return f" (did you mean {similar!r}?)" if similar else f" (there are {', '.join(known)})"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import zlib
+from dataclasses import replace
 
 from aiohttp import web
 
 from keysync.emulator.faults import Fault
 from keysync.emulator.services.entra import Entra
-from keysync.emulator.wire import Call, Reply, as_object, error
+from keysync.emulator.services.vault_operations import CHANGES
+from keysync.emulator.wire import Call, Reply, Route, as_object, error
 
 _CODES = {
     400: "BadRequest",
@@ -70,6 +73,18 @@ def _content(fault: Fault, text: bytes) -> bytes:
     # The uncompressed text may be too large for memory, so it is compressed piece by piece.
     deflater = zlib.compressobj(wbits=16 + zlib.MAX_WBITS)
     return b"".join([*(deflater.compress(text) for _ in range(fault.repeat)), deflater.flush()])
+
+
+def misrouted_call(call: Call, route: Route, other: str) -> Call:
+    """The call that asks for the same about `other`, an account or a secret, without changing it."""
+    owner, _, name = route.target.partition("/")
+    if route.operation in CHANGES:
+        return replace(call, method="GET", raw_path=f"/secrets/{other}", body=b"")
+    place = rf"(?<=/){re.escape(name or owner)}(?=/|$)"
+    path = re.sub(place, other, call.raw_path, flags=re.IGNORECASE)
+    if route.operation == "regenerateKeys":
+        path = re.sub("regenerateKeys", "listKeys", path, flags=re.IGNORECASE)
+    return replace(call, raw_path=path)
 
 
 async def hang(request: web.BaseRequest, closing: asyncio.Event) -> None:

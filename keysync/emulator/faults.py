@@ -26,6 +26,14 @@ Operation = Literal[
 
 OPERATIONS: Final[tuple[str, ...]] = get_args(Operation)
 
+_WRITES: Final = ("setSecret", "updateSecret", "deleteSecret")
+_OF_KIND: Final[dict[FaultKind, tuple[str, ...]]] = {
+    "misrouted": ("getAccount", "listKeys", "regenerateKeys", "getSecret", "listVersions", *_WRITES),
+    "stale": _WRITES,
+    "ignored": _WRITES,
+}
+"""The operations of a kind that is not for all of them."""
+
 FaultName = Literal["shared_key_disabled", "role_missing", "throttled", "locked", "hang"]
 """The names of predefined faults of an account in the data file."""
 
@@ -53,8 +61,8 @@ class Fault(BaseModel):
     of ``html`` and ``body`` is sent `repeat` times; with `gzip` it is compressed, with the header Content-Encoding.
 
     ``misrouted`` sends the reply about another account or secret, named `other`; a change still applies to the requested
-    one. The next two kinds are for operations on one secret. ``stale`` carries out the operation, but the next `reads` GETs
-    return the secret as it was before. ``ignored`` sends the usual reply and changes nothing.
+    one. ``stale`` and ``ignored`` are for writes of one secret: ``stale`` carries out the operation, but the next `reads`
+    GETs return the secret as it was before. ``ignored`` sends the usual reply and changes nothing.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -71,7 +79,7 @@ class Fault(BaseModel):
     body: str | None = None
     repeat: int = Field(default=1, ge=1)
     gzip: bool = False
-    times: int | None = None
+    times: int | None = Field(default=None, ge=1)
     after: bool = False
     delay: float = Field(default=0.0, ge=0)
     other: str | None = None
@@ -86,7 +94,9 @@ class Fault(BaseModel):
         return pattern
 
     @model_validator(mode="after")
-    def _has_other(self) -> Self:
+    def _fits_its_kind(self) -> Self:
+        if not any(self._names(operation) for operation in self._possible):
+            raise ValueError(f"the kind {self.kind} is for the operations {', '.join(self._possible)}")
         if self.kind == "misrouted" and self.other is None:
             raise ValueError("a misrouted reply needs `other`: the account or the secret that the reply is about")
         return self
@@ -102,9 +112,15 @@ class Fault(BaseModel):
         """Whether this fault applies to a call of `operation` on `target`."""
         pattern, target = self.target.lower(), target.lower()
         names = {target} if "/" in pattern else {target, target.partition("/")[0]}
-        return fnmatchcase(operation.lower(), self.operation.lower()) and any(
-            fnmatchcase(name, pattern) for name in names
-        )
+        is_possible = operation in self._possible and self._names(operation)
+        return is_possible and any(fnmatchcase(name, pattern) for name in names)
+
+    @property
+    def _possible(self) -> tuple[str, ...]:
+        return _OF_KIND.get(self.kind, OPERATIONS)
+
+    def _names(self, operation: str) -> bool:
+        return fnmatchcase(operation.lower(), self.operation.lower())
 
 
 @dataclass

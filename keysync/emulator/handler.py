@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import re
-from dataclasses import replace
 
 from aiohttp import web
 
 from keysync.emulator.control import Control
-from keysync.emulator.fault_injection import effect_first, faulty_reply, hang, reset, truncate
+from keysync.emulator.fault_injection import effect_first, faulty_reply, hang, misrouted_call, reset, truncate
 from keysync.emulator.faults import Fault, Faults
 from keysync.emulator.hooks import Hooks
 from keysync.emulator.http_messages import read_call, response_of
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.router import Router
 from keysync.emulator.services.entra import Entra
-from keysync.emulator.services.vault_operations import CHANGES
 from keysync.emulator.state import State
 from keysync.emulator.wire import Call, Refused, Reply, Route
 
@@ -66,7 +63,7 @@ class RequestHandler:
         """Serve a request to the control address, which is also the endpoint of a managed identity."""
         call = await read_call(request, "http")
         if call.segments == ["msi", "token"]:
-            route = Route("token", "managed identity", lambda: self._control.managed_identity(call), service="entra")
+            route = Route("token", "managed identity", lambda: self._control.answer(call), service="entra")
             fault = self._faults.take(route.operation, route.target)
             if fault is not None:
                 return await self._inject(request, call, route, fault)
@@ -117,15 +114,12 @@ class RequestHandler:
 
     def _valid_looking_reply(self, request: web.BaseRequest, call: Call, route: Route, fault: Fault) -> Reply:
         """The reply of a fault whose reply a client cannot recognise as an error."""
-        owner, _, name = route.target.partition("/")
         if fault.kind == "misrouted":
-            if route.operation in CHANGES:
+            other = misrouted_call(call, route, fault.other or "")
+            if other.method != call.method or route.operation == "regenerateKeys":
                 _carry_out(route)
-                call = replace(call, method="GET", raw_path=f"/secrets/{name}", body=b"")
-            path = re.sub(
-                rf"(?<=/){re.escape(name or owner)}(?=/|$)", fault.other or "", call.raw_path, flags=re.IGNORECASE
-            )
-            return _carry_out(self._router.route(replace(call, raw_path=path), request))
+            return _carry_out(self._router.route(other, request))
+        owner, _, name = route.target.partition("/")
         vault = self._state.vault(owner)
         before = vault.copy_of(name)
         reply = _carry_out(route)

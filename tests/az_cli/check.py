@@ -84,7 +84,8 @@ def batch(az, ready):
     check("an account is shown", shown["provisioningState"] == "Succeeded", shown)
     fault = {"operation": "listKeys", "status": 403, "code": "AuthorizationFailed", "message": "no role", "times": 1}
     body = json.dumps(fault).encode()
-    request = urllib.request.Request(f"{ready['control']}/faults", data=body, method="POST")
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{ready['control']}/faults", data=body, headers=headers)
     urllib.request.urlopen(request, timeout=10).close()  # nosec B310  # the emulator, on loopback
     az.run("batch", "account", "keys", "list", *account, fails="AuthorizationFailed")
 

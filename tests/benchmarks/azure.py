@@ -78,7 +78,8 @@ class Running:
     def control(self, method: str, path: str, body: object = None) -> Any:
         """Send a request to the control address; returns the JSON of the reply."""
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self.ready["control"] + path, data, method=method)  # noqa: S310
+        headers = {"Content-Type": "application/json"}
+        request = urllib.request.Request(self.ready["control"] + path, data, headers, method=method)  # noqa: S310
         with _DIRECT.open(request) as reply:
             text = reply.read()
         return json.loads(text) if text else None

@@ -98,36 +98,6 @@ async def test_latency_delays_each_reply():
         assert time.monotonic() - start >= 0.1
 
 
-async def test_the_control_address(client, azure):
-    """Faults, regenerated keys, counts and names over plain HTTP."""
-    base = azure.endpoints.control
-    assert base.startswith("http://127.0.0.1:")
-
-    async def ask(method, path, body=None):
-        async with client.session.request(method, f"{base}{path}", json=body) as reply:
-            return reply.status, await reply.json() if reply.status != 204 else None
-
-    assert "POST /faults" in (await ask("GET", "/"))[1]
-    assert (await ask("POST", "/faults", {"operation": "listKeys", "status": 418}))[0] == 204
-    assert {"operation": "listKeys", "status": 418} in (await ask("GET", "/faults"))[1]
-    assert (await ask("POST", "/faults", {"nonsense": 1}))[0] == 400
-    status, body = await ask("POST", "/faults", {"operation": "listKeyz"})
-    assert status == 400
-    message = "Invalid fault: operation: there is no operation 'listKeyz' (did you mean 'listKeys'?)."
-    assert body["error"]["message"] == message
-    assert (await client.arm(KEYS, "POST"))[0] == 418
-    assert (await ask("GET", "/counts"))[1]["listKeys"] == 1
-    assert (await ask("DELETE", "/faults"))[0] == (await ask("DELETE", "/counts"))[0] == 204
-    assert not azure.requests
-    assert (await ask("POST", "/accounts/acct1/regenerate", {"keyName": "Secondary"}))[0] == 204
-    assert azure.state.keys("acct1")[1] != "s1"
-    assert (await ask("POST", "/accounts/nobody/regenerate", {"keyName": "Primary"}))[0] == 404
-    assert (await ask("POST", "/accounts/acct1/regenerate", {}))[0] == 400
-    _, listed = await ask("GET", "/vaults/kv-a/secrets")
-    assert {"name": "many00", "versions": 1, "tags": {}} in listed
-    assert (await ask("GET", "/nowhere"))[0] == 404
-
-
 async def test_a_delayed_effect_comes_after_the_reply(client, azure):
     """The client gets the error at once, and the version is added later."""
     azure.faults.add(Fault(operation="setSecret", status=503, after=True, delay=0.05, times=1))
@@ -150,6 +120,28 @@ async def test_stale_reads_and_ignored_changes(client, azure):
     updated = await client.secrets.update_secret_properties("many00", content_type="text/x")
     assert updated.content_type == "text/x"
     assert (await client.secrets.get_secret("many00")).properties.content_type is None
+
+
+async def test_a_misrouted_regeneration_replaces_the_requested_key_only(client, azure):
+    """The reply has the keys of the other account, which stay as they are."""
+    azure.faults.add(Fault(operation="regenerateKeys", target="acct1", kind="misrouted", other="acct2"))
+    path = KEYS.replace("listKeys", "regenerateKeys")
+    _, body, _ = await client.arm(path, "POST", json={"keyName": "Primary"})
+    assert body == {"accountName": "acct2", "primary": "p2", "secondary": "s2"}
+    assert azure.state.keys("acct2") == ("p2", "s2")
+    assert azure.state.keys("acct1")[0] != "p1"
+    assert azure.state.keys("acct1")[1] == "s1"
+
+
+async def test_a_fault_applies_to_the_operations_of_its_kind_only(client, azure):
+    """Whatever its pattern matches besides them. A pattern that matches none of them is refused."""
+    azure.faults.add(Fault(operation="*", kind="ignored"))
+    assert (await client.arm(KEYS, "POST"))[0] == 200
+    assert (await client.secrets.get_secret("many00")).value == "v0"
+    await client.secrets.set_secret("many00", "other")
+    assert azure.state.vault("kv-a").versions("many00")[-1].value == "v0"
+    with pytest.raises(ValueError, match="the kind stale is for the operations setSecret, updateSecret, deleteSecret"):
+        Fault(operation="list*", kind="stale")
 
 
 async def test_a_misrouted_reply_is_about_another_secret(client, azure):
