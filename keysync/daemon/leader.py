@@ -1,4 +1,9 @@
-"""Leadership of this replica: its terms, and why it is on standby."""
+"""Leadership of this replica: until when it leads, and why it is on standby.
+
+Two replicas never lead at once, for this reason: a leader counts from the moment at which it *sent* its last renewal, and stops
+before the lease ends. A standby counts the whole lease from the moment at which it *received* the latest change of the lease.
+The second moment is never before the first, whatever the wall clocks show.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +15,11 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from keysync.config.operation import LeaderElection
-from keysync.daemon.lease import LeadershipChange, LeaseState
 from keysync.failures import CallFailed, FailureRecord
 from keysync.report.status import LeaseTrouble
 
-_EXPIRED: Final = "it was not renewed in time"
+_USED: Final = 0.8  # of the time between the renew deadline and the end of the lease; the rest is for requests that a vault has received
+_NEVER: Final = float("-inf")
 
 
 class Term(asyncio.Event):
@@ -40,46 +45,39 @@ class Standby(NamedTuple):
     trouble: LeaseTrouble | None = None
 
 
-def _nothing() -> None:
-    """No-op callback."""
-
-
 class Leader:
     """Receives the results of a leader election (`daemon.leader_election`), and calls `elected` and `lost`.
 
-    Use it on the event loop only. `lease` and `identity` appear in the log. `clock` returns monotonic seconds and must be
-    the clock of the loop's timers.
+    A write may begin for `renew_deadline` after a renewal was sent. Use it on the event loop only. `lease` and `identity`
+    appear in the log. `clock` returns monotonic seconds and must be the clock of the loop's timers.
     """
 
     def __init__(
-        self,
-        settings: LeaderElection,
-        *,
-        lease: str,
-        identity: str,
-        clock: Callable[[], float] = time.monotonic,
+        self, settings: LeaderElection, *, lease: str, identity: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self.identity = identity
+        self.term = Term(self.leads)
+        self.elected: Callable[[], None] = lambda: None
+        self.lost: Callable[[], None] = lambda: None
         self._lease_duration = settings.lease_duration.total_seconds()
-        self._state = LeaseState(self._lease_duration, settings.renew_deadline.total_seconds())
+        self._renew_deadline = settings.renew_deadline.total_seconds()
         self._clock = clock
         self._lease = lease
         self._log: Any = structlog.get_logger("keysync", lease=lease, identity=identity)
+        self._until = self._fence = _NEVER  # when the lead ends, and the time of grace for active writes
+        self._leading = False  # as of the last callback
         self._timer: asyncio.TimerHandle | None = None
         self._read_at: float | None = None
         self._other: str | None = None  # the other replica that had the lease when it was last read
         self._failure: FailureRecord | None = None
-        self.elected: Callable[[], None] = _nothing
-        self.lost: Callable[[], None] = _nothing
-        self.term = Term(self.leads)
 
     def leads(self) -> bool:
         """Whether runs and writes may begin."""
-        return self._state.leads(self._clock())
+        return self._clock() < self._until
 
     def grace(self) -> float:
-        """Seconds for which active writes may continue."""
-        return self._state.grace(self._clock())
+        """Seconds for which active writes may continue; 0 if none may."""
+        return max(0.0, self._fence - self._clock())
 
     def check(self) -> None:
         """Raises CallFailed after the grace period of a lost lead."""
@@ -103,7 +101,7 @@ class Leader:
 
     def close(self) -> None:
         """Stops all callbacks."""
-        self.elected = self.lost = _nothing
+        self.elected = self.lost = lambda: None
         if self._timer is not None:
             self._timer.cancel()
 
@@ -114,14 +112,20 @@ class Leader:
         before, self._read_at, self._other = self._other, received, other
         if other is not None:
             self._failure = None
-            self._carry_out(self._state.lost_to_other(self._clock()), "another replica holds it")
+            now = self._clock()
+            self._until, self._fence = min(self._until, now), min(self._fence, now)
+            self._update("another replica holds it")
             if other != before:
                 self._log.info("leader.standing_by", holder=other)
 
     def renewed(self, sent: float) -> None:
         """This replica wrote the lease; the request was sent at `sent`."""
         self._failure, self._read_at, self._other = None, sent, None
-        self._carry_out(self._state.renewed(sent, self._clock()), _EXPIRED)
+        self._update()  # if the lead ended before the reply arrived, this begins another term
+        until = sent + self._renew_deadline
+        if until > self._until:
+            self._until, self._fence = until, until + _USED * (self._lease_duration - self._renew_deadline)
+        self._update()
 
     def failed(self, record: FailureRecord) -> None:
         """The lease could not be read or written. Logged once while the failure stays the same."""
@@ -129,20 +133,20 @@ class Leader:
             self._failure = record
             self._log.warning("leader.failed", reason=record.summary, http_status=record.http_status, hint=record.hint)
 
-    def _carry_out(self, changes: tuple[LeadershipChange, ...], reason: str) -> None:
-        for change in changes:
-            if change == "elected":
-                self.term = Term(self.leads)
-                self._log.info("leader.elected")
-                self.elected()
-            else:
-                self.term.set()
-                self._log.warning("leader.lost", reason=reason)
-                self.lost()
+    def _update(self, reason: str = "it was not renewed in time") -> None:
+        """Reports the begin or end of a term, and sets the timer for the end. A timer may fire slightly early."""
         if self._timer is not None:
             self._timer.cancel()
-        left = self._state.until - self._clock()
-        self._timer = asyncio.get_running_loop().call_later(left, self._expire) if left > 0 else None
-
-    def _expire(self) -> None:  # a timer may fire slightly early
-        self._carry_out(self._state.advance(self._clock()), _EXPIRED)
+        left = self._until - self._clock()
+        self._timer = asyncio.get_running_loop().call_later(left, self._update) if left > 0 else None
+        if self._leading == (left > 0):
+            return
+        self._leading = left > 0
+        if self._leading:
+            self.term = Term(self.leads)
+            self._log.info("leader.elected")
+            self.elected()
+        else:
+            self.term.set()
+            self._log.warning("leader.lost", reason=reason)
+            self.lost()

@@ -1,6 +1,6 @@
 """Leader election on a Lease of the pod's Kubernetes cluster (coordination.k8s.io/v1).
 
-`ObservedLease` decides whether this replica may write the Lease, and `Leader` how long it leads after a renewal. Both use the
+`LeaderElector` decides whether this replica may write the Lease, and `Leader` how long it leads after a renewal. Both use the
 monotonic clock only. Every request has a deadline, and every failure leads to another try.
 """
 
@@ -22,7 +22,6 @@ import aiohttp
 
 from keysync.config.operation import LeaderElection
 from keysync.daemon.leader import Leader
-from keysync.daemon.lease import ObservedLease
 from keysync.errors import UsageError
 from keysync.failures import CallFailed, FailureKind, FailureRecord
 from keysync.files import read_small
@@ -149,7 +148,8 @@ class LeaderElector:
         self._lease_duration = settings.lease_duration.total_seconds()
         self._retry_period = settings.retry_period.total_seconds()
         self._clock = clock
-        self._observed = ObservedLease()
+        self._observed: Lease | None = None
+        self._since = 0.0  # when this replica first saw that version of the Lease
         self._random = Random()  # noqa: S311  # nosec B311  # when to try again is no secret
         self._task: asyncio.Task[None] | None = None
 
@@ -178,7 +178,9 @@ class LeaderElector:
         lease = await self._client.get()
         if lease is not None:
             received = self._clock()
-            self._observed.record_read(lease.version, lease.holder, lease.number("leaseDurationSeconds"), received)
+            if self._observed is None or self._observed.version != lease.version:
+                self._since = received
+            self._observed = lease
             self.leadership.read(received, lease.holder if lease.holder != self._identity else None)
         sent = self._clock()
         if lease is None or self._free_at() <= sent:
@@ -211,7 +213,11 @@ class LeaderElector:
         return min(following, free_at) if free_at > self._clock() else following
 
     def _free_at(self) -> float:
-        return self._observed.free_at(self._identity, self._lease_duration)
+        """From when on this replica may write: no other replica can lead any more."""
+        lease = self._observed
+        if lease is None or lease.holder in {None, self._identity}:
+            return float("-inf")
+        return self._since + max(self._lease_duration, lease.number("leaseDurationSeconds"))
 
     def _spec(self, before: Lease | None) -> dict[str, object]:
         """The spec with this replica as the holder. Its times are for people: no replica decides by a wall clock."""

@@ -79,6 +79,49 @@ def test_without_news_the_term_ends_at_the_deadline(play: Callable[[Script], lis
     }
 
 
+def test_a_lead_counts_from_when_its_renewal_was_sent(play: Callable[[Script], list[Any]]) -> None:
+    """Not from when the reply came, which may be much later. A late reply to an earlier renewal does not shorten it."""
+
+    async def script(stage: Stage) -> None:
+        assert not stage.lead.leads()
+        stage.warp.advance(3)
+        stage.lead.renewed(1.0)
+        stage.lead.renewed(0.0)
+        stage.warp.advance(4.9)
+        assert stage.lead.leads()
+        stage.warp.advance(0.2)
+        assert not stage.lead.leads()
+
+    play(script)
+
+
+def test_a_renewal_that_is_too_old_begins_no_term(play: Callable[[Script], list[Any]]) -> None:
+    """As after a process was frozen between sending and the reply."""
+
+    async def script(stage: Stage) -> None:
+        stage.warp.advance(30)
+        stage.lead.renewed(0.0)
+        assert not stage.lead.leads()
+        assert stage.callbacks == []
+
+    play(script)
+
+
+def test_a_reply_after_the_end_begins_another_term(play: Callable[[Script], list[Any]]) -> None:
+    """The stop of the one before holds for its runs, though no other replica had the lease."""
+
+    async def script(stage: Stage) -> None:
+        stage.lead.renewed(0.0)
+        before = stage.lead.term
+        stage.warp.advance(8)
+        stage.lead.renewed(6.0)
+        assert [word for _, word in stage.callbacks] == ["elected", "lost", "elected"]
+        assert asyncio.Event.is_set(before)
+        assert not stage.lead.term.is_set()
+
+    play(script)
+
+
 def test_a_frozen_process_finds_its_term_over_before_any_timer(play: Callable[[Script], list[Any]]) -> None:
     """Its first action after the freeze must not be a write."""
 

@@ -141,6 +141,30 @@ async def test_the_second_stands_by_until_the_lease_was_unchanged_for_its_durati
     assert not one.leader.leads()
 
 
+@pytest.mark.parametrize(("theirs", "free_at"), [(30, 530.0), (3, 510.0)])
+async def test_the_longer_of_two_durations_holds(
+    kubernetes: Kubernetes, make: Callable[..., Replica], theirs: int, free_at: float
+) -> None:
+    """While a roll-out changes it, each has its own."""
+    one, two = make("one"), make("two")
+    await one.try_at(100.0)
+    kubernetes.leases["keysync"]["spec"]["leaseDurationSeconds"] = theirs
+    for now in (500.0, free_at - 0.1):
+        assert await two.try_at(now) == [("other_holds", "one")]
+    assert await two.try_at(free_at) == [("other_holds", "one"), ("renewed", free_at)]
+
+
+async def test_each_write_to_a_lease_restarts_its_time(kubernetes: Kubernetes, make: Callable[..., Replica]) -> None:
+    """Reading it again does not."""
+    one, two = make("one"), make("two")
+    await one.try_at(100.0)
+    await two.try_at(500.0)
+    await one.try_at(102.0)
+    for now in (505.0, 510.0, 514.9):
+        assert await two.try_at(now) == [("other_holds", "one")]
+    assert await two.try_at(515.0) == [("other_holds", "one"), ("renewed", 515.0)]
+
+
 async def test_a_write_to_a_lease_that_has_changed_has_no_effect(
     kubernetes: Kubernetes, make: Callable[..., Replica]
 ) -> None:
