@@ -19,6 +19,7 @@ DOCUMENTS = (
 )
 CODE = sorted((ROOT / "keysync").rglob("*.py"))
 TEMPLATES = sorted((ROOT / "keysync").rglob("*.html"))
+TABLES = sorted((ROOT / "keysync").rglob("*.toml"))
 
 INSTEAD = {
     r"\btold\b": "reported, shown, logged",
@@ -104,7 +105,7 @@ def findings(path: Path) -> list[Finding]:
     return [Finding(f"{name}:{line}", mark, instead) for line, text in texts for mark, instead in marks(text)]
 
 
-@pytest.mark.parametrize("path", [*CODE, *TEMPLATES, *DOCUMENTS], ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", [*CODE, *TEMPLATES, *TABLES, *DOCUMENTS], ids=lambda path: str(path.relative_to(ROOT)))
 def test_the_prose_is_plain(path: Path) -> None:
     """No docstring, comment, message or paragraph has a word of the old style."""
     assert findings(path) == []
