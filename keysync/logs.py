@@ -36,10 +36,10 @@ def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
         foreign_pre_chain=[structlog.contextvars.merge_contextvars, _library_record],
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-            structlog.stdlib.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
             _without_traceback,
             lambda _logger, _name, event: {key: _redacted(value, redact) for key, value in event.items()},
+            structlog.stdlib.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
             # JSON escapes control codes itself. Those in a service's text must not reach the terminal.
             structlog.processors.JSONRenderer()
             if log_format == "json"

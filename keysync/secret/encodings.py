@@ -27,6 +27,7 @@ _LETTERS: Final = {"n": "\n", "r": "\r", "t": "\t", "b": "\b", "f": "\f"}
 _BASE64: Final = re.compile(r"[A-Za-z0-9+/_-]{11,}")  # 11 digits encode 8 bytes
 _HEX: Final = re.compile(r"[0-9A-Fa-fxX:,;-]{16,}")
 _HEX_DIGIT: Final = re.compile(r"0[xX]|([0-9A-Fa-f])")
+_NO_HEX_DIGIT: Final = re.compile(r"0[xX]|[^0-9A-Fa-f]")
 _DECIMAL: Final = re.compile(r"(?:[0-9]{1,3}[,;]){7,}[0-9]{1,3}")
 # Keys and client secrets are printable ASCII. An ordinary word, decoded, rarely is.
 _PRINTABLE: Final = re.compile(rb"[\x20-\x7e]{8,}")
@@ -65,41 +66,49 @@ def layers(text: str) -> Iterator[Decoded]:
 
 def unpacked(layer: Decoded) -> Iterator[Decoded]:
     """Yields the printable text that `layer` contains in base64, in hex or as a list of byte values."""
-    for data, begins, ends, bits in _packed(layer.chars):
-        for text in _PRINTABLE.finditer(data):
-            indexes = [at for at in range(*text.span()) if data[at] != ord(" ")]
-            yield Decoded(
-                bytes(data[at] for at in indexes).decode("ascii"),
-                [layer.first[begins[at * 8 // bits]] for at in indexes],
-                [layer.last[ends[(at * 8 + 7) // bits]] for at in indexes],
-            )
-
-
-def _packed(chars: str) -> Iterator[tuple[bytes, Sequence[int], Sequence[int], int]]:
-    """Yields the bytes that `chars` may encode, where each digit begins and ends (its last character), and its number of bits."""
-    for run in _BASE64.finditer(chars):
-        digits = run.group().translate(STANDARD_ALPHABET)
+    chars = layer.chars
+    for run in _BASE64.finditer(chars.translate(STANDARD_ALPHABET)):
+        digits, size = run.group(), run.end() - run.start()
         # Other digits may precede the encoded value, so its first digit is unknown.
-        for skipped in range(4):
-            part = digits[skipped : len(digits) - ((len(digits) - skipped) % 4 == 1)]
-            positions: Sequence[int] = range(run.start() + skipped, run.end())
-            yield a2b_base64(part + "=" * (-len(part) % 4)), positions, positions, 6
+        parts = [digits[skipped : size - ((size - skipped) % 4 == 1)] for skipped in range(4)]
+        decoded = [a2b_base64(part + "=" * (-len(part) % 4)) for part in parts]
+        if _PRINTABLE.search(b"\n".join(decoded)):  # words and ids look like base64, but encode nothing printable
+            for skipped, data in enumerate(decoded):
+                positions = range(run.start() + skipped, run.end())
+                yield from _texts(layer, data, positions, positions, 6)
     for run in _HEX.finditer(chars):
-        found = [run.start() + match.start() for match in _HEX_DIGIT.finditer(run.group()) if match.group(1)]
-        for skipped in (0, 1):
-            positions = found[skipped : len(found) - (len(found) - skipped) % 2]
-            yield bytes.fromhex("".join(chars[at] for at in positions)), positions, positions, 4
+        digits = _NO_HEX_DIGIT.sub("", run.group())
+        halves = [digits[skipped : len(digits) - (len(digits) - skipped) % 2] for skipped in (0, 1)]
+        decoded = [bytes.fromhex(half) for half in halves]
+        if _PRINTABLE.search(b"\n".join(decoded)):
+            found = [run.start() + match.start() for match in _HEX_DIGIT.finditer(run.group()) if match.group(1)]
+            for skipped, data in enumerate(decoded):
+                yield from _texts(layer, data, found[skipped:], found[skipped:], 4)
     for run in _DECIMAL.finditer(chars):
         numbers = list(re.finditer("[0-9]+", run.group()))
         data = bytes(min(int(match.group()), 255) for match in numbers)
         begins = [run.start() + match.start() for match in numbers]
-        yield data, begins, [run.start() + match.end() - 1 for match in numbers], 8
+        yield from _texts(layer, data, begins, [run.start() + match.end() - 1 for match in numbers], 8)
+
+
+def _texts(layer: Decoded, data: bytes, begins: Sequence[int], ends: Sequence[int], bits: int) -> Iterator[Decoded]:
+    """The printable parts of `data`, whose digits of `bits` bits begin and end (last character) at these places of `layer`."""
+    for text in _PRINTABLE.finditer(data):
+        indexes = [at for at in range(*text.span()) if data[at] != ord(" ")]
+        yield Decoded(
+            bytes(data[at] for at in indexes).decode("ascii"),
+            [layer.first[begins[at * 8 // bits]] for at in indexes],
+            [layer.last[ends[(at * 8 + 7) // bits]] for at in indexes],
+        )
 
 
 def _without_space(text: str) -> Decoded:
     if text.isascii():
+        chars = "".join(text.split())
+        if len(chars) == len(text):
+            return Decoded(chars, range(len(text)), range(1, len(text) + 1))
         first: Sequence[int] = [at for at, char in enumerate(text) if not char.isspace()]
-        return Decoded(text.translate(_WITHOUT_SPACE), first, [at + 1 for at in first])
+        return Decoded(chars, first, [at + 1 for at in first])
     characters = [(at, as_bytes(char)) for at, char in enumerate(text)]
     first = [at for at, data in characters for _ in data]
     return Decoded("".join(data for _, data in characters), first, [at + 1 for at in first])
