@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from pathlib import PurePosixPath
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from keysync.config.credentials import Credential
 from keysync.config.model import Account, Config, Discover
@@ -21,7 +22,9 @@ _READ_ACCOUNTS: Final = "Microsoft.Batch/batchAccounts/read"
 _LIST_KEYS: Final = "Microsoft.Batch/batchAccounts/listKeys/action"
 _SECRETS: Final = "Microsoft.KeyVault/vaults/secrets/"
 _READ: Final = (f"{_SECRETS}getSecret/action", f"{_SECRETS}readMetadata/action")
-_WRITE: Final = (*_READ, f"{_SECRETS}setSecret/action", f"{_SECRETS}update/action")
+_UPDATE: Final = (f"{_SECRETS}update/action",)
+_WRITE: Final = (*_READ, f"{_SECRETS}setSecret/action", *_UPDATE)
+_RECOVER: Final = (*_WRITE, f"{_SECRETS}recover/action")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,46 +42,40 @@ class Role:
     for_orphans: bool = False
 
 
+# fmt: off
 ROLES: Final[dict[RoleKey, Role]] = {
     "batch_keys": Role("Batch keys", "Reads Batch accounts and lists their keys.", (_READ_ACCOUNTS, _LIST_KEYS)),
     "subscriptions": Role(
-        "subscriptions",
-        "Reads subscriptions, so that Resource Graph shows those without Batch accounts.",
+        "subscriptions", "Reads subscriptions, so that Resource Graph shows those without Batch accounts.",
         ("Microsoft.Resources/subscriptions/read",),
     ),
     "read_secrets": Role("read secrets", "Reads secrets to compare them with keys.", (), _READ, "get list"),
     "sync_secrets": Role("sync secrets", "Writes keys to secrets.", (), _WRITE, "get list set"),
     "recover_secrets": Role(
-        "sync and recover secrets",
-        "Writes keys to secrets and recovers deleted secrets.",
-        (),
-        (*_WRITE, f"{_SECRETS}recover/action"),
-        "get list set recover",
+        "sync and recover secrets", "Writes keys to secrets and recovers deleted secrets.",
+        (), _RECOVER, "get list set recover",
     ),
     "see_accounts": Role(
-        "see Batch accounts",
-        "Checks whether a Batch account exists before its secret is removed.",
-        (_READ_ACCOUNTS,),
-        for_orphans=True,
+        "see Batch accounts", "Checks whether a Batch account exists before its secret is removed.",
+        (_READ_ACCOUNTS,), for_orphans=True,
     ),
     "disable": Role(
-        "disable orphans",
-        "Disables secrets whose account is gone.",
-        (),
-        (f"{_SECRETS}update/action",),
-        "set",
-        for_orphans=True,
+        "disable orphans", "Disables secrets whose account is gone.", (), _UPDATE, "set", for_orphans=True,
     ),
     "delete": Role(
-        "delete orphans",
-        "Deletes secrets whose account is gone. They can be recovered.",
-        (),
-        (f"{_SECRETS}delete",),
-        "delete",
-        for_orphans=True,
+        "delete orphans", "Deletes secrets whose account is gone. They can be recovered.",
+        (), (f"{_SECRETS}delete",), "delete", for_orphans=True,
     ),
 }
+# fmt: on
 """All roles, in the order of the output."""
+
+# An identity with one of the other roles at the same scope does not need the role.
+_INCLUDED_IN: Final[dict[RoleKey, tuple[RoleKey, ...]]] = {
+    "see_accounts": ("batch_keys",),
+    "read_secrets": ("sync_secrets", "recover_secrets"),
+    "disable": ("sync_secrets", "recover_secrets"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +88,12 @@ class Identity:
     @property
     def tenant(self) -> str | None:
         """Its tenant in lower case; None if the configuration does not name it."""
-        return str(getattr(self.credential, "tenant_id", None) or "").lower() or None
+        return (getattr(self.credential, "tenant_id", None) or "").lower() or None
 
     @property
     def client_id(self) -> str | None:
         """The client id of the application or managed identity; None if the configuration does not name it."""
-        return str(getattr(self.credential, "client_id", None) or "") or None
+        return getattr(self.credential, "client_id", None) or None
 
     @property
     def principal_type(self) -> str:
@@ -118,33 +115,77 @@ class Grant:
         return not self.scope.startswith("/")
 
 
+class _Need(NamedTuple):
+    """`credential` (None for the general one), which `config_key` sets, needs `role` at `scope`."""
+
+    config_key: str
+    credential: Credential | None
+    role: RoleKey
+    scope: str
+
+
 def permissions_of(config: Config) -> tuple[Grant, ...]:
-    """The grants that `config` needs, by identity. No scope repeats, nor lies within another scope of the same role."""
-    needs = _Needs(config)
-    needs.add_batch()
-    needs.add_vaults()
+    """The grants that `config` needs, by identity: equal credentials are one. No scope repeats, nor lies within another
+    scope of the same role.
+    """
+    identities = {config.credential: Identity("credential", config.credential)}
+    scopes: defaultdict[tuple[Identity, RoleKey], list[str]] = defaultdict(list)
+    for need in (*_batch_needs(config), *_vault_needs(config)):
+        credential = need.credential or config.credential
+        identity = identities.setdefault(credential, Identity(f"{need.config_key}.credential", credential))
+        scopes[identity, need.role].append(need.scope)
     return tuple(
         Grant(identity, role, scope)
-        for identity in needs.identities.values()
+        for identity in identities.values()
         for role in ROLES
-        for scope in covering(needs.scopes[identity, role])
+        for scope in covering(scopes[identity, role])
+        if not any(scope in scopes[identity, other] for other in _INCLUDED_IN.get(role, ()))
     )
+
+
+def _batch_needs(config: Config) -> Iterator[_Need]:
+    """Reading keys, also of read-only accounts, whose keys are compared; and the proof that an account is gone."""
+    subscriptions: dict[str, _Need] = {}
+    for index, account in enumerate(config.accounts):
+        need = _Need(f"accounts[{index}]", account.credential, "batch_keys", account.resource_id)
+        subscriptions.setdefault(f"/subscriptions/{account.subscription_id}", need)
+        yield need
+    for index, entry in enumerate(config.discover):
+        for subscription in [f"/subscriptions/{scope}" for scope in entry.scopes]:
+            need = _Need(f"discover[{index}]", entry.credential, "batch_keys", subscription)
+            groups = [f"{subscription}/resourceGroups/{group}" for group in entry.resource_groups]
+            yield from (need._replace(scope=scope) for scope in groups or [subscription])
+            if entry.via == "resource_graph":
+                # It silently omits what an identity may not see, so keysync also queries the subscriptions.
+                yield need._replace(role="subscriptions")
+            subscriptions.setdefault(subscription, need)
+    # Before keysync removes an orphan it gets the account and lists its subscription, even if only accounts are configured.
+    # `ClientFactory.subscription` chooses the credential alike.
+    for subscription, need in subscriptions.items() if config.orphans != "keep" else ():
+        yield need._replace(role="see_accounts", scope=subscription)
+
+
+def _vault_needs(config: Config) -> Iterator[_Need]:
+    """Access to each vault that accounts use. The search for orphans covers all vaults, each by its first name."""
+    writing: RoleKey = "sync_secrets" if config.recover == "report" else "recover_secrets"
+    urls: set[str] = set()
+    for name, vault in config.vaults.items():
+        need = _Need(f"vaults.{name}", vault.credential, "read_secrets", vault.url)
+        searched = config.orphans != "keep" and vault.url not in urls
+        urls.add(vault.url)
+        if searched or any(_users(config, name)):
+            yield need._replace(role=writing) if is_written(config, name) else need
+        if config.orphans != "keep" and searched and not (config.read_only or vault.read_only):
+            yield need._replace(role=config.orphans)
 
 
 def covering(scopes: Iterable[str]) -> tuple[str, ...]:
     """`scopes` in their order, without duplicates and without scopes within another. Ids are compared without case."""
-    by_folded: dict[str, str] = {}
+    unique: dict[str, str] = {}
     for scope in scopes:
-        by_folded.setdefault(fold(scope), scope)
-    return tuple(
-        scope for folded, scope in by_folded.items() if not any(parent in by_folded for parent in _parents(folded))
-    )
-
-
-def _parents(scope: str) -> Iterator[str]:
-    """The ids that contain an ARM id. A vault's URL has none."""
-    while scope.startswith("/") and (scope := scope.rpartition("/")[0]):
-        yield scope
+        unique.setdefault(fold(scope), scope)
+    within = (any(str(parent) in unique for parent in PurePosixPath(folded).parents) for folded in unique)
+    return tuple(scope for scope, is_within in zip(unique.values(), within, strict=True) if not is_within)
 
 
 def is_written(config: Config, vault: str) -> bool:
@@ -157,64 +198,3 @@ def _users(config: Config, vault: str) -> Iterator[Account | Discover]:
     """The accounts and entries that may write to a vault. A tag of an account may name any vault."""
     yield from (account for account in config.accounts if vault in account.vaults)
     yield from (entry for entry in config.discover if vault in entry.vaults or entry.vaults_by_tag is not None)
-
-
-class _Needs:
-    """Collects identities, equal credentials being one, and the scopes that each needs for a role."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self.identities = {config.credential: Identity("credential", config.credential)}
-        self.scopes: defaultdict[tuple[Identity, RoleKey], list[str]] = defaultdict(list)
-
-    def _identity(self, credential: Credential | None, config_key: str) -> Identity:
-        """The identity of the credential under `config_key`; the general identity for None."""
-        effective = credential or self._config.credential
-        return self.identities.setdefault(effective, Identity(f"{config_key}.credential", effective))
-
-    def add_batch(self) -> None:
-        """Reading keys, also of read-only accounts, whose keys are compared; and the proof that an account is gone."""
-        subscriptions: dict[str, Identity] = {}
-        for index, account in enumerate(self._config.accounts):
-            identity = self._identity(account.credential, f"accounts[{index}]")
-            self.scopes[identity, "batch_keys"].append(account.resource_id)
-            subscriptions.setdefault(f"/subscriptions/{account.subscription_id}", identity)
-        for index, entry in enumerate(self._config.discover):
-            identity = self._identity(entry.credential, f"discover[{index}]")
-            for subscription in [f"/subscriptions/{scope}" for scope in entry.scopes]:
-                groups = [f"{subscription}/resourceGroups/{group}" for group in entry.resource_groups]
-                self.scopes[identity, "batch_keys"] += groups or [subscription]
-                if entry.via == "resource_graph":
-                    # It silently omits what an identity may not see, so keysync also queries the subscriptions.
-                    self.scopes[identity, "subscriptions"].append(subscription)
-                subscriptions.setdefault(subscription, identity)
-        # Before keysync removes an orphan it gets the account and lists its subscription, even if only accounts are configured.
-        # `ClientFactory.subscription` chooses the credential alike.
-        for subscription, identity in subscriptions.items() if self._config.orphans != "keep" else ():
-            if subscription not in self.scopes[identity, "batch_keys"]:
-                self.scopes[identity, "see_accounts"].append(subscription)
-
-    def add_vaults(self) -> None:
-        """Access to each vault that accounts use. The search for orphans covers all vaults, each by its first name."""
-        config, mode = self._config, self._config.orphans
-        strongest: dict[tuple[Identity, str], RoleKey] = {}
-        removals: list[tuple[Identity, str]] = []
-        urls: set[str] = set()
-        for name, vault in config.vaults.items():
-            searched = mode != "keep" and vault.url not in urls
-            urls.add(vault.url)
-            if not searched and not any(_users(config, name)):
-                continue
-            identity = self._identity(vault.credential, f"vaults.{name}")
-            role: RoleKey = "sync_secrets" if config.recover == "report" else "recover_secrets"
-            if is_written(config, name):
-                strongest[identity, vault.url] = role
-            strongest.setdefault((identity, vault.url), "read_secrets")
-            if searched and not (config.read_only or vault.read_only):
-                removals.append((identity, vault.url))
-        for (identity, url), role in strongest.items():
-            self.scopes[identity, role].append(url)
-        for identity, url in removals:
-            # A role that writes secrets includes the permission to disable them.
-            if mode == "delete" or (mode == "disable" and strongest[identity, url] == "read_secrets"):
-                self.scopes[identity, mode].append(url)

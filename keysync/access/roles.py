@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -126,20 +127,19 @@ def plan_roles(config: Config, object_ids: Sequence[str] = ()) -> RolePlan:
         vaults=vaults,
         definitions={(each.key, each.tenant): each for each in _definitions(config.owner, grants)},
         grants=grants,
-        notes=tuple(_notes(config, grants)),
+        notes=_notes(config, grants),
     )
 
 
 def _definitions(owner: str | None, grants: Sequence[Grant]) -> Iterator[Definition]:
     tenants = sorted({grant.identity.tenant for grant in grants}, key=lambda tenant: tenant or "")
-    for tenant in tenants:
-        for key in ROLES:
-            scopes = [grant.scope for grant in grants if (grant.role, grant.identity.tenant) == (key, tenant)]
-            if scopes:
-                vaults = tuple(dict.fromkeys(scope for scope in scopes if not scope.startswith("/")))
-                groups = _assignable(scope for scope in scopes if scope.startswith("/"))
-                name = _name(ROLES[key].title, owner, (*groups, *vaults), tenant if len(tenants) > 1 else None)
-                yield Definition(key, name, tenant, groups, vaults)
+    for tenant, key in product(tenants, ROLES):
+        scopes = [grant.scope for grant in grants if (grant.role, grant.identity.tenant) == (key, tenant)]
+        if scopes:
+            vaults = tuple(dict.fromkeys(scope for scope in scopes if not scope.startswith("/")))
+            groups = _assignable(scope for scope in scopes if scope.startswith("/"))
+            name = _name(ROLES[key].title, owner, (*groups, *vaults), tenant if len(tenants) > 1 else None)
+            yield Definition(key, name, tenant, groups, vaults)
 
 
 def _assignable(scopes: Iterable[str]) -> tuple[str, ...]:
@@ -155,44 +155,30 @@ def _name(title: str, owner: str | None, scopes: Iterable[str], tenant: str | No
 
     Names are unique in a tenant. Two installations that share a name would overwrite each other's scopes.
     """
-    if owner is None:
-        suffixes = [_digest("\n".join(sorted(scope.lower() for scope in scopes)))]
-    else:
-        plain = _UNSAFE_IN_NAME.sub("-", owner)[:_MAX_OWNER_LENGTH].strip()
-        suffixes = [plain] if plain == owner else [plain, _digest(owner)]
-    suffixes += [f"tenant {tenant}"] if tenant else []
-    return f"keysync {title} ({' '.join(suffix for suffix in suffixes if suffix)})"
+    plain = _UNSAFE_IN_NAME.sub("-", owner or "")[:_MAX_OWNER_LENGTH].strip()
+    unique = "\n".join(sorted(scope.lower() for scope in scopes)) if owner is None else owner
+    digest = "" if plain == owner else hashlib.sha256(unique.encode()).hexdigest()[:8]
+    return f"keysync {title} ({' '.join(filter(None, (plain, digest, tenant and f'tenant {tenant}')))})"
 
 
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+def _notes(config: Config, grants: Sequence[Grant]) -> tuple[str, ...]:
+    notes = {
+        "`read_only` is set: no role here lets keysync write.": config.read_only,
+        "Without `owner` the names of the roles depend on their scopes. Set `owner` to keep the names.": config.owner
+        is None,
+        "`discover` lists accounts, so its roles apply to every Batch account of the resource group or subscription, including "
+        "accounts that its filters exclude.": config.discover,
+        "keysync keeps an orphan whose subscription is no longer in the configuration, until the identity may read Batch accounts "
+        "there.": any(grant.role == "see_accounts" for grant in grants),
+        "A role has an effect only on a vault with Azure RBAC. On a vault with access policies, use `az keyvault set-policy` with "
+        "the secret permissions that are named for the role instead.": any(grant.is_vault for grant in grants),
+    }
+    return tuple(note for note, applies in notes.items() if applies)
 
 
-def _notes(config: Config, grants: Sequence[Grant]) -> Iterable[str]:
-    if config.read_only:
-        yield "`read_only` is set: no role here lets keysync write."
-    if config.owner is None:
-        yield "Without `owner` the names of the roles depend on their scopes. Set `owner` to keep the names."
-    if config.discover:
-        yield (
-            "`discover` lists accounts, so its roles apply to every Batch account of the resource group or subscription, "
-            "including accounts that its filters exclude."
-        )
-    if any(grant.role == "see_accounts" for grant in grants):
-        yield (
-            "keysync keeps an orphan whose subscription is no longer in the configuration, until the identity may read Batch "
-            "accounts there."
-        )
-    if any(grant.is_vault for grant in grants):
-        yield (
-            "A role has an effect only on a vault with Azure RBAC. On a vault with access policies, use `az keyvault set-policy` "
-            "with the secret permissions that are named for the role instead."
-        )
-
-
-def to_dict(plan: RolePlan) -> dict[str, Any]:
+def render_json(plan: RolePlan) -> str:
     """The JSON of `keysync role --output json`. The resource group of a vault is not known; a text in braces replaces it."""
-    return {
+    document = {
         "cloud": plan.cloud,
         "identities": [
             {
@@ -206,10 +192,18 @@ def to_dict(plan: RolePlan) -> dict[str, Any]:
             for identity, principal in plan.principals.items()
         ],
         "vaults": [
-            {"vaults": list(vault.names), "url": url, "find_id": list(vault.find_command or ()) or None}
-            for url, vault in plan.vaults.items()
+            {"vaults": vault.names, "url": url, "find_id": vault.find_command} for url, vault in plan.vaults.items()
         ],
-        "roles": [_role(definition) for definition in plan.definitions.values()],
+        "roles": [
+            {
+                "role": each.name,
+                "tenant_id": each.tenant,
+                "only_for_orphans": each.role.for_orphans,
+                "definition": each.body([*each.groups, *(f"{{resource group of {url}}}" for url in each.vaults)]),
+                "or_secret_permissions": each.role.policy.split(),
+            }
+            for each in plan.definitions.values()
+        ],
         "assignments": [
             {
                 "identity": grant.identity.config_key,
@@ -219,21 +213,6 @@ def to_dict(plan: RolePlan) -> dict[str, Any]:
             }
             for grant in plan.grants
         ],
-        "notes": list(plan.notes),
+        "notes": plan.notes,
     }
-
-
-def _role(definition: Definition) -> dict[str, Any]:
-    unknown = [f"{{resource group of {url}}}" for url in definition.vaults]
-    return {
-        "role": definition.name,
-        "tenant_id": definition.tenant,
-        "only_for_orphans": definition.role.for_orphans,
-        "definition": definition.body([*definition.groups, *unknown]),
-        "or_secret_permissions": definition.role.policy.split(),
-    }
-
-
-def render_json(plan: RolePlan) -> str:
-    """The JSON as text that ends with a newline."""
-    return to_json(to_dict(plan)) + "\n"
+    return to_json(document) + "\n"

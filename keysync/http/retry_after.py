@@ -1,10 +1,11 @@
-"""Retry-After: how long a reply asks to wait, in each form that Azure uses."""
+"""Times in the headers of replies: dates, and how long a reply asks to wait in each form that Azure uses."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
@@ -26,13 +27,15 @@ def _number(text: str | None) -> float | None:
     return number if number is not None and 0 <= number < float("inf") else None
 
 
-def _seconds_until(http_date: str, sent: str | None) -> float | None:
-    """Seconds from `sent`, the reply's Date, to `http_date`. Uses this machine's clock, which may be wrong, only without `sent`."""
-    when, now = _http_date(http_date), _http_date(sent or "") or datetime.now(UTC)
+def _seconds_until(text: str, sent: str | None) -> float | None:
+    """Seconds from `sent`, the reply's Date, to `text`. Uses this machine's clock, which may be wrong, only without `sent`."""
+    when, now = http_date(text), http_date(sent or "") or datetime.now(UTC)
     return None if when is None else max(0.0, (when - now).total_seconds())
 
 
-def _http_date(text: str) -> datetime | None:
+@lru_cache(maxsize=16)  # all replies of a second have the same
+def http_date(text: str) -> datetime | None:
+    """The time in a Date header, in UTC; None if it is no date. Without a zone it is UTC (RFC 9110, 5.6.7)."""
     try:
         when = parsedate_to_datetime(text)
     except (ValueError, OverflowError):

@@ -18,7 +18,7 @@ from keysync.calls import BreakerPhase
 from keysync.config.model import Account
 from keysync.failures import FailureRecord
 from keysync.report.causes import cause_text
-from keysync.sources.unserved_accounts import Unserved
+from keysync.sources.discovery import Unserved
 from keysync.sync.model import BAD, DONE, WRITES, ItemRef, Result, Verdict
 
 AccountState: TypeAlias = Literal[

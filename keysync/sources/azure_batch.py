@@ -23,6 +23,8 @@ from keysync.sources.listing import ListedAccount
 
 KEY_NAMES: Final[tuple[KeyName, ...]] = ("primary", "secondary")
 """The keys of a Batch account."""
+CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
+"""The content type of new secrets, for people who open the vault."""
 
 # listKeys is a POST that changes nothing: it may be repeated.
 LIST_KEYS: Final = Operation("batch", "listKeys")
@@ -49,8 +51,6 @@ class BatchAccount:
     fingerprinter: Fingerprinter
     redactor: Redactor
     keyless: set[str] = field(default_factory=set[str])
-
-    key_names = KEY_NAMES
 
     async def get_keys(self) -> AccountKeys:
         """Both keys, each valid or refused with a reason.
@@ -99,20 +99,17 @@ class BatchAccount:
             return unknown
 
     async def _allows_shared_key(self) -> bool:
-        allowed = await self.caller.call(GET_ACCOUNT, self.account.resource_id, self._get_account)
-        if allowed:
-            self.keyless.discard(self.account.key)
-        else:
-            self.keyless.add(self.account.key)
-        return allowed
+        async def get() -> bool:
+            reply = await self.client.batch_account.get(self.account.resource_group, self.account.name)
+            modes, pool_mode = reply.allowed_authentication_modes, reply.pool_allocation_mode
+            shown = ListedAccount.of(reply.id, None, modes, pool_mode, None)
+            if shown.id.key != self.account.key:
+                raise invalid_response(f"the reply is not about {self.account.resource_id}: not used")
+            return shown.why_keyless is None
 
-    async def _get_account(self) -> bool:
-        reply = await self.client.batch_account.get(self.account.resource_group, self.account.name)
-        modes, pool_mode = reply.allowed_authentication_modes, reply.pool_allocation_mode
-        account = ListedAccount.of(reply.id, None, modes, pool_mode, None)
-        if account.id.key != self.account.key:
-            raise invalid_response(f"the reply is not about {self.account.resource_id}: not used")
-        return account.why_keyless is None
+        allowed = await self.caller.call(GET_ACCOUNT, self.account.resource_id, get)
+        (self.keyless.discard if allowed else self.keyless.add)(self.account.key)
+        return allowed
 
     def _disabled(self, record: FailureRecord | None = None) -> CallFailed:
         """The failure of an account without usable keys. `record`: of the call that failed because of that."""
@@ -147,6 +144,7 @@ class BatchSources:
     accesses: Mapping[AccessKey, BatchAccess] = field(default_factory=dict[AccessKey, BatchAccess])
 
     key_names = KEY_NAMES
+    content_type = CONTENT_TYPE
 
     async def cover(self, accounts: Iterable[Account]) -> None:
         """Opens missing accesses for `accounts` and forgets unused ones. Raises UsageError."""

@@ -5,8 +5,8 @@ Accounts under `accounts` are checked for conflicts with the configuration (`con
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Container, Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
@@ -24,13 +24,8 @@ def secret_key(url: str, secret: str) -> int:
 
 def secret_keys(account: Account, vaults: Mapping[str, str]) -> SecretKeys:
     """The numbers of the account's secrets. `vaults` maps names to URLs: two names with one URL are one vault."""
-    return tuple(secret_key(*secret) for secret in _secrets(account, vaults))
-
-
-def _secrets(account: Account, vaults: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    for vault in account.vaults:
-        for name in account.secret_names().values():
-            yield vaults[vault], fold(name)
+    names = account.secret_names().values()
+    return tuple(secret_key(vaults[vault], name) for vault in account.vaults for name in names)
 
 
 class Writer(NamedTuple):
@@ -40,43 +35,37 @@ class Writer(NamedTuple):
     entry: int | None
 
 
-class Conflicts:
-    """The secrets that two accounts, or one account twice, would write. The order of `writers` has no influence."""
+def conflicts_of(writers: Collection[tuple[Writer, SecretKeys]]) -> dict[int, list[Writer]]:
+    """The secrets that two accounts, or one account twice, would write, with their writers in any order."""
+    counts = Counter(secret for _, secrets in writers for secret in secrets)
+    conflicts: dict[int, list[Writer]] = {secret: [] for secret, count in counts.items() if count > 1}
+    for writer, secrets in writers if conflicts else ():
+        for secret in conflicts.keys() & secrets:
+            conflicts[secret].append(writer)
+    return conflicts
 
-    def __init__(self, writers: Collection[tuple[Writer, SecretKeys]]) -> None:
-        counts = Counter(secret for _, secrets in writers for secret in secrets)
-        twice = {secret for secret, count in counts.items() if count > 1}
-        self._writers: defaultdict[int, list[Writer]] = defaultdict(list)
-        for writer, secrets in writers if twice else ():
-            for secret in twice.intersection(secrets):
-                self._writers[secret].append(writer)
 
-    def has(self, secrets: SecretKeys) -> bool:
-        """Whether one of `secrets` is among them."""
-        return not self._writers.keys().isdisjoint(secrets)
-
-    def reason(self, account: Account, entry: int, vaults: Mapping[str, str]) -> str:
-        """Why a discovered account with a conflict is refused."""
-        url, name = next(secret for secret in _secrets(account, vaults) if secret_key(*secret) in self._writers)
-        secret = f"the secret {name!r} of {url}"
-        others = [each for each in self._writers[secret_key(url, name)] if each != (account.resource_id, entry)]
-        if not others:
-            return (
-                f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
-            )
-        other = next((each for each in others if each.entry is None), others[0])
-        if other.entry is not None:
-            return (
-                f"{other.resource_id} (discover[{other.entry}]) would write {secret} too: neither is served. "
-                "Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
-            )
-        reason = f"{secret} is written for {other.resource_id}, which is under `accounts` and wins: not served. "
-        if fold(other.resource_id.rpartition("/")[2]) == fold(account.name):
-            return (
-                f"{reason}If it is the same account and was moved, change its id under `accounts`; "
-                "else give this account other names, in an entry of its own"
-            )
-        return f"{reason}Give this account other names, in an entry of its own"
+def conflict_reason(
+    account: Account, entry: int, vaults: Mapping[str, str], conflicts: Mapping[int, list[Writer]]
+) -> str:
+    """Why a discovered account with a secret among `conflicts` is refused."""
+    secrets = [(vaults[vault], fold(name)) for vault in account.vaults for name in account.secret_names().values()]
+    url, name = next(secret for secret in secrets if secret_key(*secret) in conflicts)
+    secret = f"the secret {name!r} of {url}"
+    others = [each for each in conflicts[secret_key(url, name)] if each != (account.resource_id, entry)]
+    if not others:
+        return f"two of its keys would be written to {secret}: not served. Give them different names under `secrets`"
+    other = next((each for each in others if each.entry is None), others[0])
+    if other.entry is not None:
+        return (
+            f"{other.resource_id} (discover[{other.entry}]) would write {secret} too: neither is served. "
+            "Give them different names, for example with {subscription_id} or {resource_group} under `secrets`"
+        )
+    advice = "Give this account other names, in an entry of its own"
+    if fold(other.resource_id.rpartition("/")[2]) == fold(account.name):
+        moved = "If it is the same account and was moved, change its id under `accounts`"
+        advice = f"{moved}; else give this account other names, in an entry of its own"
+    return f"{secret} is written for {other.resource_id}, which is under `accounts` and wins: not served. {advice}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
@@ -14,14 +14,13 @@ from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.config.model import Account, Config
 from keysync.failures import FailureRecord, FailureTranslator, invalid_response
 from keysync.names import fold
-from keysync.sources.conflicts import Conflicts, SecretKeys, SecretNames, Writer, secret_keys
+from keysync.sources.conflicts import SecretKeys, SecretNames, Writer, conflict_reason, conflicts_of, secret_keys
 from keysync.sources.filters import AccountFilter, SkippedAccount, apply_entry
 from keysync.sources.listing import AccountLister, ListedAccount, ListingScope, UnlistedScope
-from keysync.sources.shard import everything
-from keysync.sources.unserved_accounts import REMEMBERED_SECONDS, Unserved, no_longer_covered
 
 # A run that starts slightly early should not have to wait for the next one.
 _EARLY: Final = 0.95
+_UNSERVED_SECONDS: Final = 86_400.0
 _NO_TAGS: Final[Mapping[str, str]] = {}
 
 
@@ -36,12 +35,21 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
+class Unserved:
+    """An account that is no longer covered: its ARM id, the reason, and the monotonic time in seconds when that began."""
+
+    account: str
+    reason: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class Inventory:
     """The accounts that a configuration covers in the shard of this process: those under `accounts`, then discovered ones.
 
     If not `complete`, accounts may be missing, and none counts as gone. `warnings` concern filters without a match. `origins`
-    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts (`secret_keys`). `unserved`
-    are accounts that were covered within the last day and no longer are.
+    has the index of each discovered account's entry, by ARM id. `others` are the secrets of other shards' accounts
+    (`secret_keys`). `unserved` are accounts that were covered within the last day and no longer are.
     """
 
     accounts: tuple[Account, ...] = ()
@@ -88,16 +96,11 @@ class ScopeListing:
 
     def keep(self, before: ScopeListing) -> None:
         """Adds the accounts of the listing `before` that this one may lack because it is incomplete."""
-        subscriptions = {unlisted.subscription for unlisted in self.unlisted}
+        lacking = {unlisted.subscription for unlisted in self.unlisted}
         for key, account in before.accounts.items():
-            may_lack = None in subscriptions or fold(account.id.subscription) in subscriptions
-            if may_lack and key not in self.accounts:
+            if key not in self.accounts and not lacking.isdisjoint({None, fold(account.id.subscription)}):
                 self.accounts[key] = account
                 self.kept += 1
-
-    def may_have(self, account: ListedAccount) -> bool:
-        """Whether a complete listing might show the account."""
-        return not self.complete and self.scope.covers(account.id) and self.filter.matches(account)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,16 +131,14 @@ class Discovery:
         listers: Mapping[str, AccountLister],
         translator: FailureTranslator,
         *,
-        mine: Callable[[str], bool] = everything,
+        mine: Callable[[str], bool] = lambda _resource_id: True,
         keyless: set[str] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._entries = config.discover
         self._vaults = {name: vault.url for name, vault in config.vaults.items()}
-        self._translator = translator
-        self._mine = mine
+        self._translator, self._mine, self._monotonic = translator, mine, monotonic
         self._keyless = set[str]() if keyless is None else keyless
-        self._monotonic = monotonic
         self._seconds = config.timeouts.account.total_seconds()
         self._slots = asyncio.Semaphore(config.concurrency)
         self._filters = [AccountFilter(index, entry) for index, entry in enumerate(config.discover)]
@@ -169,20 +170,38 @@ class Discovery:
         now = self._monotonic()
         if self._inventory is None:
             self._inventory = self._resolve()
-            before, self._covered = self._covered, {each.key: each.resource_id for each in self._inventory.accounts}
-            self._unserved |= no_longer_covered(before, self._covered, self._inventory.skipped, now)
+            self._note_unserved(self._inventory, now)
         self._unserved = {
             key: account
             for key, account in sorted(self._unserved.items())
-            if key not in self._covered and now - account.since < REMEMBERED_SECONDS
+            if key not in self._covered and now - account.since < _UNSERVED_SECONDS
         }
         return replace(
             self._inventory,
             complete=all(listing.complete for listing in self._scopes),
-            problems=tuple(self._problems()),
+            # Kept accounts are counted once for a scope.
+            problems=tuple(
+                Problem(unlisted.scope, unlisted.record, listing.filter.index, 0 if number else listing.kept)
+                for listing in self._scopes
+                for number, unlisted in enumerate(listing.unlisted)
+            ),
             warnings=tuple(self._warnings()),
             unserved=tuple(self._unserved.values()),
         )
+
+    def _note_unserved(self, inventory: Inventory, now: float) -> None:
+        """Adds the accounts that `inventory` no longer covers, each with the reason."""
+        before, self._covered = self._covered, {each.key: each.resource_id for each in inventory.accounts}
+        missing = before.keys() - self._covered.keys()
+        if not missing:
+            return
+        reasons = {fold(account.resource_id): account.reason for account in inventory.skipped}
+        moved = {key.rpartition("/")[2]: self._covered[key] for key in self._covered.keys() - before.keys()}
+        for key in missing:
+            new_id = moved.get(key.rpartition("/")[2])
+            gone = "it was deleted, or no entry of `discover` matches it any more"
+            reason = reasons.get(key) or (f"it was moved: it is found as {new_id} now" if new_id else gone)
+            self._unserved[key] = Unserved(before[key], reason, now)
 
     def inherit(self, earlier: Discovery) -> None:
         """Takes over the knowledge of an earlier configuration about unchanged entries.
@@ -190,13 +209,11 @@ class Discovery:
         It counts until such an entry is listed again; all entries are due at once. Tags that only other entries use stay
         unknown until then. `earlier` must have the same shard.
         """
-        by_name: defaultdict[str, list[ScopeListing]] = defaultdict(list)
-        for listing in earlier._scopes:
-            by_name[listing.scope.name].append(listing)
+        known = {(each.scope.name, each.filter.index): each.accounts for each in earlier._scopes}
         for listing in self._scopes:
-            for before in by_name[listing.scope.name]:
-                if before.filter.entry == listing.filter.entry:
-                    listing.accounts = before.accounts
+            if listing.filter.entry in earlier._entries:
+                before = listing.scope.name, earlier._entries.index(listing.filter.entry)
+                listing.accounts = known.get(before, listing.accounts)
         # No entry was applied to them yet: their indexes and the vaults may have changed.
         self._known = {key: DiscoveredAccount(known.listed, known.mine) for key, known in earlier._known.items()}
         self._inventory = None
@@ -206,12 +223,6 @@ class Discovery:
             covered = {fold(account): account for account, entry in origins if entry in unchanged}
             self._covered = {key: account for key, account in covered.items() if key not in self._configured}
             self._unserved = dict(earlier._unserved) if earlier._entries == self._entries else {}
-
-    def _problems(self) -> Iterator[Problem]:
-        """What could not be listed. Kept accounts are counted once for a scope."""
-        for listing in self._scopes:
-            for number, unlisted in enumerate(listing.unlisted):
-                yield Problem(unlisted.scope, unlisted.record, listing.filter.index, 0 if number else listing.kept)
 
     def _warnings(self) -> Iterator[str]:
         """Filters without a match, for each entry whose listings were all complete."""
@@ -262,10 +273,8 @@ class Discovery:
         if not listing.scope.covers(item.id):
             raise invalid_response(f"the list of {listing.scope.name} has an account of another scope")
         key = item.id.key
-        if key in self._configured and item.why_keyless is None:
-            self._keyless.discard(key)
-        elif key in self._configured:
-            self._keyless.add(key)
+        if key in self._configured:
+            (self._keyless.discard if item.why_keyless is None else self._keyless.add)(key)
         if listing.filter.matches(item, listing.counts):
             used = self._used_tags
             tags = {name: value for name, value in item.tags.items() if fold(name) in used} if used else _NO_TAGS
@@ -274,22 +283,24 @@ class Discovery:
     def _resolve(self) -> Inventory:
         """All known accounts, each with its entry applied, without conflicts."""
         self._known = {key: self._applied(key, listed, entry) for key, (listed, entry) in self._matches().items()}
-        configured = [
-            (Writer(each.resource_id, None), secret_keys(each, self._vaults)) for each in self._configured.values()
-        ]
-        discovered = [(Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()]
-        conflicts = Conflicts([*configured, *discovered])
+        configured = self._configured.values()
+        conflicts = conflicts_of(
+            [
+                *((Writer(each.resource_id, None), secret_keys(each, self._vaults)) for each in configured),
+                *((Writer(each.listed.id.resource_id, each.entry), each.secrets) for each in self._known.values()),
+            ]
+        )
         accounts, others = list(self.static.accounts), set(self.static.others)
         skipped: list[SkippedAccount] = []
         origins: dict[str, int] = {}
         for known in self._known.values():
-            account, refused = known.result, conflicts.has(known.secrets)
+            account, refused = known.result, not conflicts.keys().isdisjoint(known.secrets)
             if isinstance(account, SkippedAccount):
                 skipped.append(account)
             elif account is None:
                 others.update(() if refused else known.secrets)
             elif refused:
-                reason = conflicts.reason(account, known.entry, self._vaults)
+                reason = conflict_reason(account, known.entry, self._vaults, conflicts)
                 skipped.append(SkippedAccount(account.resource_id, reason, known.entry, refused=True, account=account))
             else:
                 accounts.append(account)
@@ -307,8 +318,8 @@ class Discovery:
         for listing in self._scopes:
             for key, account in listing.accounts.items():
                 if key not in found and key not in self._configured:
-                    first = next((earlier for earlier in incomplete if earlier.may_have(account)), listing)
-                    found[key] = account, first.filter.index
+                    may_have = (e for e in incomplete if e.scope.covers(account.id) and e.filter.matches(account))
+                    found[key] = account, next(may_have, listing).filter.index
             incomplete += [] if listing.complete else [listing]
         return {key: found[key] for key in sorted(found)}
 

@@ -36,10 +36,8 @@ class SkippedAccount:
 
 def pattern_of(text: str) -> re.Pattern[str]:
     """A case-insensitive pattern for `fullmatch`, from a text whose only wildcards are ``*`` and ``?``."""
-    parts = {"*": ".*", "?": "."}
-    return re.compile(
-        "".join(parts.get(char) or re.escape(char) for char in text), re.IGNORECASE | re.ASCII | re.DOTALL
-    )
+    pattern = re.escape(text).replace(r"\*", ".*").replace(r"\?", ".")
+    return re.compile(pattern, re.IGNORECASE | re.ASCII | re.DOTALL)
 
 
 class AccountFilter:
@@ -87,27 +85,29 @@ def apply_entry(
     listed: ListedAccount, entry: Discover, index: int, vaults: Mapping[str, str]
 ) -> Account | SkippedAccount:
     """The configured account that the entry makes of an account it matches; `vaults` maps configured names to URLs."""
+
+    def skipped(reason: str, *, refused: bool = False) -> SkippedAccount:
+        return SkippedAccount(listed.id.resource_id, reason, index, refused)
+
     if fold(listed.state) in _NOT_PROVISIONED:
-        return SkippedAccount(listed.id.resource_id, f"it is not provisioned: its state is {listed.state}", index)
+        return skipped(f"it is not provisioned: its state is {listed.state}")
     if listed.why_keyless is not None:
-        return SkippedAccount(listed.id.resource_id, listed.why_keyless, index)
-    tag = _vault_tag(listed, entry)
-    chosen: Sequence[str] | str
-    if tag is not None:
-        chosen = _tagged_vaults(tag, entry.vaults_by_tag, vaults)
-    else:
-        missing = f"it has no tag {entry.vaults_by_tag}, which names its vault, and the entry has no `vaults`"
-        chosen = entry.vaults or missing
-    if isinstance(chosen, str):
-        return SkippedAccount(listed.id.resource_id, chosen, index, refused=tag is not None)
-    unusable = _unusable_name(listed, entry)
+        return skipped(listed.why_keyless)
+    tag, chosen, unusable = entry.vaults_by_tag, entry.vaults, None
+    value = None if tag is None else next((listed.tags[name] for name in listed.tags if fold(name) == fold(tag)), None)
+    if value is not None:
+        chosen = _split(value)
+        unusable = _tag_problem(chosen, f"its tag {tag}", vaults)
+    elif not chosen:
+        return skipped(f"it has no tag {tag}, which names its vault, and the entry has no `vaults`")
+    unusable = unusable or _name_problem(listed, entry)
     if unusable is not None:
-        return SkippedAccount(listed.id.resource_id, unusable, index, refused=True)
+        return skipped(unusable, refused=True)
     return Account(
         subscription_id=intern(fold(listed.id.subscription)),  # a fleet has few subscriptions
         resource_group=listed.id.group,
         name=listed.id.name,
-        vaults=tuple(chosen),
+        vaults=chosen,
         secrets=entry.secrets,
         credential=entry.credential,
         schedule=entry.schedule,
@@ -116,37 +116,28 @@ def apply_entry(
     )
 
 
-def _vault_tag(listed: ListedAccount, entry: Discover) -> str | None:
-    """The value of the tag that names the vaults; None if the entry uses none, or the account does not have it."""
-    if entry.vaults_by_tag is None:
-        return None
-    wanted = fold(entry.vaults_by_tag)
-    return next((value for name, value in listed.tags.items() if fold(name) == wanted), None)
-
-
 @lru_cache(maxsize=4096)
 def _split(value: str) -> tuple[str, ...]:
     """The distinct names in a tag value; one shared object for equal values."""
     return tuple(dict.fromkeys(name for name in _SPLIT.split(value) if name))
 
 
-def _tagged_vaults(value: str, tag: str | None, vaults: Mapping[str, str]) -> Sequence[str] | str:
-    """The names of vaults in the value of the tag, or the reason (one text) why it has none."""
-    names = _split(value)
+def _tag_problem(names: Sequence[str], tag: str, vaults: Mapping[str, str]) -> str | None:
+    """Why the names in a tag are not those of vaults; None if they are."""
     if not names:
-        return f"its tag {tag} is empty and should name a vault"
+        return f"{tag} is empty and should name a vault"
     for name in names:
         if name not in vaults:
             similar = nearest(name, vaults)
             hint = f"did you mean {similar!r}?" if similar else "there are " + ", ".join(vaults)
-            return f"its tag {tag} names the vault {name!r}, which the configuration does not have: {hint}"
+            return f"{tag} names the vault {name!r}, which the configuration does not have: {hint}"
     if len({vaults[name] for name in names}) < len(names):
-        return f"its tag {tag} names one vault twice, by two names with the same URL"
-    return names
+        return f"{tag} names one vault twice, by two names with the same URL"
+    return None
 
 
-def _unusable_name(listed: ListedAccount, entry: Discover) -> str | None:
-    """The reason why a name of the account or of its secrets is impossible in Azure; None if all are possible."""
+def _name_problem(listed: ListedAccount, entry: Discover) -> str | None:
+    """Why a name of the account or of its secrets is impossible in Azure; None if all are possible."""
     subscription, group = listed.id.subscription, listed.id.group
     names = entry.secrets.render(listed.id.name, subscription_id=subscription, resource_group=group)
     for key, name in names.items():

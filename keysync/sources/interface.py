@@ -1,7 +1,8 @@
-"""The interface of a source of keys."""
+"""The interface of a source of keys, and a source that several callers share."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias
@@ -24,11 +25,6 @@ class AccountKeys:
 class KeySource(Protocol):
     """One account's keys."""
 
-    @property
-    def key_names(self) -> tuple[KeyName, ...]:
-        """The names of the keys of such an account, in the order of reports."""
-        ...
-
     async def get_keys(self) -> AccountKeys:
         """Requests all keys. Raises CallFailed."""
         ...
@@ -43,7 +39,12 @@ class KeySources(Protocol):
 
     @property
     def key_names(self) -> tuple[KeyName, ...]:
-        """The key names of every account."""
+        """The key names of every account, in the order of reports."""
+        ...
+
+    @property
+    def content_type(self) -> str:
+        """The content type of new secrets, unless the configuration has one."""
         ...
 
     async def cover(self, accounts: Sequence[Account]) -> None:
@@ -53,3 +54,33 @@ class KeySources(Protocol):
     def snapshot(self) -> Callable[[Account], KeySource]:
         """A function from a covered account to its source. Later calls of `cover` do not change it."""
         ...
+
+
+class SingleFlightSource:
+    """A `KeySource` that calls `inner` once; all callers get the same keys or the same failure.
+
+    If all waiting callers are cancelled, the call is cancelled too. After `callers` calls of `get_keys` the result is dropped,
+    so that key values stay in memory no longer than needed.
+    """
+
+    def __init__(self, inner: KeySource, callers: int) -> None:
+        self.probe = inner.probe
+        self._inner = inner
+        self._remaining = callers
+        self._call: asyncio.Task[AccountKeys] | None = None
+        self._waiting = 0
+
+    async def get_keys(self) -> AccountKeys:
+        """The keys as of the first call. Raises CallFailed."""
+        call = self._call = self._call or asyncio.create_task(self._inner.get_keys())
+        self._waiting += 1
+        try:
+            return await asyncio.shield(call)
+        finally:
+            self._waiting -= 1
+            self._remaining -= 1
+            if not self._waiting and not call.done():
+                call.cancel()
+                self._call = None  # a later caller starts a new call
+            if self._remaining <= 0:
+                self._call = None

@@ -57,11 +57,11 @@ class BatchLister:
         self, entry: Discover, subscription: str, name: str
     ) -> AsyncGenerator[Sequence[ListedAccount], None]:
         client, caller = await self._open_client(entry, subscription)
-        async for page in account_pages(client, caller, name, self._api_version):
+        async for page in _account_pages(client, caller, name, self._api_version):
             yield page
 
 
-def account_pages(
+def _account_pages(
     client: BatchManagementClient, caller: Caller, scope: str, api_version: str | None
 ) -> AsyncGenerator[Sequence[ListedAccount], None]:
     """The pages of all accounts in a subscription or resource group, by its ARM id. The generator raises CallFailed."""
@@ -76,7 +76,13 @@ async def _page(client: BatchManagementClient, link: str) -> tuple[Sequence[List
     entries = as_list(reply.get("value"))
     if entries is None:
         raise DecodeError("a list of accounts has no `value`", response=response)
-    return [_listed_account(entry) for entry in entries], reply.get("nextLink")
+    accounts: list[ListedAccount] = []
+    for entry in entries:
+        account = as_mapping(entry) or {}
+        properties = as_mapping(account.get("properties")) or {}
+        names = ("allowedAuthenticationModes", "poolAllocationMode", "provisioningState")
+        accounts.append(ListedAccount.of(account.get("id"), account.get("tags"), *map(properties.get, names)))
+    return accounts, reply.get("nextLink")
 
 
 async def send(client: BatchManagementClient, request: HttpRequest) -> AsyncHttpResponse:
@@ -85,18 +91,6 @@ async def send(client: BatchManagementClient, request: HttpRequest) -> AsyncHttp
     response = await client.send_request(request)
     require_ok(response)
     return response
-
-
-def _listed_account(entry: object) -> ListedAccount:
-    account = as_mapping(entry) or {}
-    properties = as_mapping(account.get("properties")) or {}
-    return ListedAccount.of(
-        account.get("id"),
-        account.get("tags"),
-        properties.get("allowedAuthenticationModes"),
-        properties.get("poolAllocationMode"),
-        properties.get("provisioningState"),
-    )
 
 
 class BatchAccountExistence:
@@ -137,11 +131,9 @@ class BatchAccountExistence:
         """The accounts of a subscription, as `AccountId.key`."""
         async with self._locks[subscription]:
             if subscription not in self._listed:
-                keys: set[str] = set()
-                scope = f"/subscriptions/{subscription}"
-                async for page in account_pages(client, self._caller, scope, self._api_version):
-                    if any(fold(account.id.subscription) != subscription for account in page):
-                        raise invalid_response("the listing contains accounts of another subscription")
-                    keys.update(account.id.key for account in page)
-                self._listed[subscription] = frozenset(keys)
+                pages = _account_pages(client, self._caller, f"/subscriptions/{subscription}", self._api_version)
+                ids = [account.id async for page in pages for account in page]
+                if any(fold(each.subscription) != subscription for each in ids):
+                    raise invalid_response("the listing contains accounts of another subscription")
+                self._listed[subscription] = frozenset(each.key for each in ids)
             return self._listed[subscription]

@@ -152,14 +152,15 @@ class _Query:
     async def _send(self, query: str, token: str | None) -> tuple[Mapping[str, object], object]:
         options = {"$top": _ROWS, "resultFormat": "objectArray", **({"$skipToken": token} if token else {})}
         body = {"query": query, "subscriptions": self.subscriptions, "options": options}
-        async with self.quota.turn():
-            reply = await self.caller.call(QUERY, self.name, partial(self._reply, body))
-        return reply, reply.get("$skipToken")
 
-    async def _reply(self, body: Mapping[str, object]) -> Mapping[str, object]:
-        response = await send(self.client, HttpRequest("POST", _PATH, json=body))
-        self.quota.note(response.headers)
-        return as_mapping(response.json()) or {}
+        async def post() -> Mapping[str, object]:
+            response = await send(self.client, HttpRequest("POST", _PATH, json=body))
+            self.quota.note(response.headers)
+            return as_mapping(response.json()) or {}
+
+        async with self.quota.turn():
+            reply = await self.caller.call(QUERY, self.name, post)
+        return reply, reply.get("$skipToken")
 
 
 def _not_visible(subscription: str) -> UnlistedScope:

@@ -114,16 +114,14 @@ async def follow(send: Callable[[str | None], Awaitable[tuple[T, object]]], name
     Raises CallFailed if the pages repeat or do not end.
     """
     token: str | None = None
-    seen = set[str]()
-    while len(seen) < _MAX_PAGES:
+    seen: set[str | None] = set()
+    while token not in seen and len(seen) < _MAX_PAGES:
+        seen.add(token)
         page, following = await send(token)
         yield page
         if not following:
             return
         token = str(following)
-        if token in seen:
-            break
-        seen.add(token)
     raise invalid_response(f"the list of {name} does not end")
 
 

@@ -11,6 +11,8 @@ from typing import Final, Self
 from keysync.errors import UsageError
 from keysync.names import fold
 
+_MOST: Final = 999_999
+
 
 def rendezvous_weight(key: str, index: int) -> bytes:
     """The weight of a shard for the account with the ARM id `key` (lower case): the shard with the highest has the account."""
@@ -46,16 +48,7 @@ class Shard:
 
 def share_of(shard: Shard | None) -> Callable[[str], bool]:
     """A function that says by ARM id whether an account is in the shard; without a shard, all are."""
-    return everything if shard is None else shard.has
-
-
-def everything(_resource_id: str) -> bool:
-    """True: without sharding, every account is covered."""
-    return True
-
-
-_MOST: Final = 999_999
-_SOURCES: Final = "JOB_COMPLETION_INDEX, POD_INDEX or HOSTNAME"
+    return (lambda _resource_id: True) if shard is None else shard.has
 
 
 def shard_of(shard: str | None, shards: int | None, environ: Mapping[str, str]) -> Shard | None:
@@ -93,12 +86,12 @@ def _indexed(count: int, option: str, environ: Mapping[str, str]) -> Shard:
     numbers = {name: environ.get(name, "") for name in ("JOB_COMPLETION_INDEX", "POD_INDEX")}
     ordinal = re.search(r"-([0-9]{1,6})$", environ.get("HOSTNAME", ""))
     numbers["HOSTNAME"] = ordinal[1] if ordinal is not None else ""
-    source = next((name for name, text in numbers.items() if text), None)
-    if source is None:
-        raise UsageError(
-            f"{option}={count}: the index of this shard is unknown. None of {_SOURCES} has it; or give --shard I/N"
-        )
-    index = _number(source, numbers[source])
-    if index >= count:
-        raise UsageError(f"{source}={environ[source]}: {option}={count} has the shards 0 to {count - 1}")
-    return Shard(index, count)
+    for name, number in numbers.items():
+        if number and (index := _number(name, number)) < count:
+            return Shard(index, count)
+        if number:
+            raise UsageError(f"{name}={environ[name]}: {option}={count} has the shards 0 to {count - 1}")
+    sources = "JOB_COMPLETION_INDEX, POD_INDEX or HOSTNAME"
+    raise UsageError(
+        f"{option}={count}: the index of this shard is unknown. None of {sources} has it; or give --shard I/N"
+    )

@@ -9,8 +9,7 @@ from typing import TypeVar
 from keysync.config.model import Account, Config, Vault
 from keysync.config.operation import Limits
 from keysync.names import fold
-from keysync.sources.interface import KeySource
-from keysync.sources.single_flight import SingleFlightSource
+from keysync.sources.interface import KeySource, SingleFlightSource
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
 
 T = TypeVar("T")
@@ -57,9 +56,16 @@ class WorkItem:
 
 
 def work_items_of(
-    config: Config, accounts: Sequence[Account], selection: Selection, source_of: Callable[[Account], KeySource]
+    config: Config,
+    accounts: Sequence[Account],
+    selection: Selection,
+    source_of: Callable[[Account], KeySource],
+    content_type: str | None = None,
 ) -> list[WorkItem]:
-    """The work items of `accounts`. One with several vaults has one shared source, so that its keys are requested once."""
+    """The work items of `accounts`. One with several vaults has one shared source, so that its keys are requested once.
+
+    `content_type`: of new secrets, unless the configuration has one.
+    """
     made: list[WorkItem] = []
     policies: dict[object, ItemPolicy] = {}
     for account in accounts:
@@ -67,7 +73,9 @@ def work_items_of(
         for vault in account.vaults:
             # Items with the same settings share their policy.
             settings = (vault, account.read_only, account.adopt)
-            policy = policies.get(settings) or policies.setdefault(settings, _policy(config, selection, account, vault))
+            policy = policies.get(settings) or policies.setdefault(
+                settings, _policy(config, selection, account, vault, content_type)
+            )
             refs = [ItemRef(account.resource_id, key, vault, name) for key, name in account.secret_names().items()]
             items = tuple(Item(ref, policy) for ref in refs if selection.includes(ref))
             per_vault += [items] if items else []
@@ -79,12 +87,13 @@ def work_items_of(
     return made
 
 
-def _policy(config: Config, selection: Selection, account: Account, vault: str) -> ItemPolicy:
+def _policy(config: Config, selection: Selection, account: Account, vault: str, content_type: str | None) -> ItemPolicy:
     settings = config.vaults[vault]
     adopt = config.adopt if account.adopt is None else account.adopt
     return ItemPolicy(
         tags=settings.tags,
         content_type=settings.content_type,
+        new_content_type=content_type,
         expires_after=settings.expires_after,
         owner=config.owner,
         adopt=selection.adopt or ("untagged" if adopt else "never"),

@@ -60,6 +60,7 @@ class ItemPolicy:
     """What the configuration says of items. Items with the same settings share one object.
 
     `tags`: the user's own. `content_type`, `expires_after`: what the secret should have; None means any.
+    `new_content_type`: for a new secret if any is allowed.
     `enable`, `recover`: whether to enable a disabled, or recover a soft-deleted, managed secret.
     `changes_per_day`: the maximum number of changes in 24 hours; None for no limit.
     `vault_url`, `options` (-c, --account, --shard): for suggested commands.
@@ -67,6 +68,7 @@ class ItemPolicy:
 
     tags: Mapping[str, str] = field(default_factory=dict[str, str])
     content_type: str | None = None
+    new_content_type: str | None = None
     expires_after: timedelta | None = None
     owner: str | None = None
     adopt: Adoption = "never"

@@ -22,8 +22,6 @@ _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
     ),
 }
 _VALUE: Final[frozenset[Field]] = frozenset({"value"})
-# The default, for people who open the vault.
-_CONTENT_TYPE: Final = "text/plain; azure-batch-account-key"
 
 
 def plan_account(observed: Sequence[Observed], now: datetime) -> list[Change]:
@@ -162,7 +160,7 @@ def desired_metadata(item: Item, stored: StoredSecret | None, now: datetime, *, 
     """
     tags, content_type = {**(stored.tags if stored else {}), **item.policy.tags}, item.policy.content_type
     if content_type is None:
-        content_type = stored.content_type if stored else _CONTENT_TYPE
+        content_type = stored.content_type if stored else item.policy.new_content_type
     return Metadata(
         {**{name: value for name, value in tags.items() if name not in OWN}, **own_tags(item)},
         content_type,

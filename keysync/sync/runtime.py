@@ -17,7 +17,7 @@ from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Discovery, Inventory
 from keysync.sources.interface import KeySources
-from keysync.sources.shard import Shard, everything, share_of
+from keysync.sources.shard import Shard, share_of
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import preflight
@@ -54,7 +54,7 @@ class Shared:
     @property
     def discovered(self) -> Callable[[str], bool]:
         """Whether to discover an account, by ARM id. If accounts or secrets are named, one of another shard is no typing error."""
-        return share_of(self.shard) if self.selection.names_nothing else everything
+        return share_of(self.shard if self.selection.names_nothing else None)
 
 
 class OpenCredential(Protocol):
@@ -120,7 +120,7 @@ class Runtime:
         stop = shared.stop()
         general = self._is_general(accounts)
         return SyncRun(
-            work_items=work_items_of(config, accounts, selection, self.sources.snapshot()),
+            work_items=work_items_of(config, accounts, selection, self.sources.snapshot(), self.sources.content_type),
             collector=Collector(
                 self.targets,
                 shared.fingerprinter,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from functools import lru_cache
 from sys import intern
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -117,13 +115,3 @@ def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may ho
     """The tags of a reply; empty for null. Raises TypeError if a value is not a string."""
     # Interned: thousands of cached secrets have the same names, accounts and owners.
     return {intern(name): intern(value) for name, value in dict(tags or {}).items()}
-
-
-@lru_cache(maxsize=16)  # all replies of a second have the same
-def reply_time(text: str) -> datetime | None:
-    """The time in a Date header, in UTC; None if it has none."""
-    try:
-        parsed = parsedate_to_datetime(text)
-    except (ValueError, OverflowError):
-        return None
-    return parsed if parsed.tzinfo is not None else None

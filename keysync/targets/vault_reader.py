@@ -21,6 +21,7 @@ from keysync.azure.rate_limit import SlidingWindow
 from keysync.azure.retry import Caller
 from keysync.calls import Operation
 from keysync.failures import CallFailed, invalid_response
+from keysync.http.retry_after import http_date
 from keysync.json_values import as_list, as_mapping
 from keysync.names import fold
 from keysync.secret.fingerprint import Fingerprinter
@@ -46,7 +47,6 @@ from keysync.targets.reply_checks import (
     listed_secret,
     listed_version,
     moment,
-    reply_time,
 )
 from keysync.targets.versions import LONG_AGO, ListedVersion, counted_history, history_of, versions_after
 
@@ -321,7 +321,7 @@ class VaultReader:
         Raises HttpResponseError for another status than 200, and TypeError for other JSON than an object.
         """
         response = await self._client.send_request(HttpRequest(method, path, json=body))
-        at = reply_time(response.headers.get("Date", ""))
+        at = http_date(response.headers.get("Date", ""))
         # Not of a gateway's error page.
         if at is not None and (response.status_code == _OK or _VAULT_HEADER in response.headers):
             self._last_reply = at, time.monotonic()

@@ -33,7 +33,6 @@ class ThreeKeys:
     """The module of such a source: a `KeySource` over the service's own replies."""
 
     replies: Mapping[KeyName, str]
-    key_names: tuple[KeyName, ...] = ("one", "two", "three")
     refused: Mapping[KeyName, str] = field(default_factory=dict)
 
     async def get_keys(self) -> AccountKeys:
@@ -72,7 +71,7 @@ class Service:
         config = config_of({"vaults": {"main": {"url": "https://main.vault.azure.net"}}, "discover": [ANY]})
         things: Any = [Thing()]
         return SyncRun(
-            work_items=work_items_of(config, things, Selection(), lambda _thing: source),
+            work_items=work_items_of(config, things, Selection(), lambda _thing: source, "text/plain; example"),
             collector=Collector(targets, self.side.fingerprinter, translator, concurrency=4, account_seconds=5),
             applier=Applier(targets, translator, SecretLocks(), concurrency=4, stop=stop, grace_seconds=1),
             limits={"main": Limits(creates=3)},
@@ -98,12 +97,12 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 
 
 async def test_every_key_has_its_secret(service: Service) -> None:
-    """Three keys make three secrets, tagged with the names that the source gives. The next run has nothing to do."""
+    """Three keys make three secrets, with the names and the content type that the source gives. The next run has nothing to do."""
     created = await service.sync(one="a", two="b", three="c")
     assert created == dict.fromkeys(("one", "two", "three"), ("created", "missing"))
     for name, text in (("one", "a"), ("two", "b"), ("three", "c")):
-        ((value, tags, _),) = service.side.versions(f"alpha-{name}")
-        assert (value, tags[KEY]) == (key(text), name)
+        ((value, tags, content_type),) = service.side.versions(f"alpha-{name}")
+        assert (value, tags[KEY], content_type) == (key(text), name, "text/plain; example")
     unchanged = await service.sync(one="a", two="b", three="c")
     assert unchanged == dict.fromkeys(("one", "two", "three"), ("unchanged", "in_sync"))
 

@@ -225,7 +225,6 @@ class MemorySource:
     """A `KeySource` with keys that a test sets; `failure` makes it raise, and an unset `gate` makes it wait."""
 
     def __init__(self, primary: str | None = None, secondary: str | None = None) -> None:
-        self.key_names: tuple[KeyName, ...] = ("primary", "secondary")
         self.values: dict[KeyName, str] = {}
         if primary is not None:
             self.values["primary"] = primary

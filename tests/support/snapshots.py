@@ -15,7 +15,7 @@ from keysync.report.status import (
     VaultStatus,
     WriteRecord,
 )
-from keysync.sources.unserved_accounts import Unserved
+from keysync.sources.discovery import Unserved
 from keysync.sync.model import ItemRef, Result
 
 NOW = datetime(2026, 11, 24, 5, 22, 0, tzinfo=UTC)

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, reject, settings
 from hypothesis import strategies as st
 
-from keysync.access.roles import MAX_SCOPES, plan_roles, render_json, to_dict
+from keysync.access.roles import MAX_SCOPES, plan_roles, render_json
 from keysync.access.script import render_script
 from keysync.config.model import Config
 from tests.support.az import AzRun, run_with_az
@@ -265,7 +265,7 @@ def test_any_value_reaches_az_unchanged(owner: str, host: str, shell: str) -> No
     assert (ran.code, ran.err, ran.out) == (0, "", "")
     shown = ran.of("keyvault", "show")
     assert [call[1] for call in shown] == [azure_name] if azure_name else shown == []
-    assert set(definitions(ran)) == {role["role"] for role in to_dict(plan)["roles"]}
+    assert set(definitions(ran)) == {role["role"] for role in json.loads(render_json(plan))["roles"]}
 
 
 @pytest.mark.parametrize("host", ["--help", "-n", "a'b", "1main", "main-"])

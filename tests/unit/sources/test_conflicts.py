@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.config.model import Account, SecretNames
-from keysync.sources.conflicts import Conflicts, Writer, secret_key, secret_keys
+from keysync.sources.conflicts import Writer, conflict_reason, conflicts_of, secret_key, secret_keys
 
 VAULTS = {"main": "https://a.vault.azure.net", "west": "https://w.vault.azure.net", "twin": "https://a.vault.azure.net"}
 
@@ -28,16 +28,16 @@ def account(
 
 def refusals(listed: Sequence[Account], discovered: Sequence[Account]) -> dict[Account, str]:
     """The discovered accounts (found by the entries 0, 1, …) with a conflict, and the reason for each."""
-    conflicts = Conflicts(
+    conflicts = conflicts_of(
         [
             *((Writer(each.resource_id, None), secret_keys(each, VAULTS)) for each in listed),
             *((Writer(each.resource_id, n), secret_keys(each, VAULTS)) for n, each in enumerate(discovered)),
         ]
     )
     return {
-        each: conflicts.reason(each, n, VAULTS)
+        each: conflict_reason(each, n, VAULTS, conflicts)
         for n, each in enumerate(discovered)
-        if conflicts.has(secret_keys(each, VAULTS))
+        if not conflicts.keys().isdisjoint(secret_keys(each, VAULTS))
     }
 
 

@@ -19,7 +19,7 @@ from keysync.sources.conflicts import secret_key
 from keysync.sources.discovery import DiscoveredAccount, Discovery, Inventory
 from keysync.sources.filters import SkippedAccount
 from keysync.sources.listing import AccountId, ListedAccount, ListingScope
-from keysync.sources.shard import everything
+from keysync.sources.shard import share_of
 from tests.support.settings import discover_of, discovery_config
 
 A, B = "aaaaaaaa-2222-3333-4444-555555555555", "bbbbbbbb-2222-3333-4444-555555555555"
@@ -73,7 +73,7 @@ def make(
     lister: FakeLister, *entries: Discover, listed: Sequence[Account] = (), mine: Callable[[str], bool] | None = None
 ) -> Discovery:
     config = discovery_config(VAULTS, entries, listed)
-    return Discovery(config, {"list": lister}, AzureFailureTranslator(Redactor()), mine=mine or everything)
+    return Discovery(config, {"list": lister}, AzureFailureTranslator(Redactor()), mine=mine or share_of(None))
 
 
 def names(listing: Inventory) -> list[str]:

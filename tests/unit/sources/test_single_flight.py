@@ -9,7 +9,7 @@ import weakref
 import pytest
 
 from keysync.failures import CallFailed, FailureRecord
-from keysync.sources.single_flight import SingleFlightSource
+from keysync.sources.interface import SingleFlightSource
 from tests.support.memory import MemorySource
 from tests.support.runs import key
 

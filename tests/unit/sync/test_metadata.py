@@ -51,15 +51,15 @@ def test_tags_of_another_owner_are_dropped() -> None:
         (None, stored("gone", content_type="text/x"), "text/x"),
         ("text/y", stored("gone", content_type="text/x"), "text/y"),
         ("text/y", None, "text/y"),
-        (None, None, "text/plain; azure-batch-account-key"),
+        (None, None, "text/z"),
     ],
     ids=["none kept", "kept", "set", "set on a new one", "default on a new one"],
 )
 def test_the_content_type_is_configured_or_kept(
     configured: str | None, existing: StoredSecret | None, content_type: str | None
 ) -> None:
-    """A configured type wins, another is kept, and a new secret has a default."""
-    assert desired(item(content_type=configured), existing).content_type == content_type
+    """A configured type wins, another is kept, and a new secret has that of its source."""
+    assert desired(item(content_type=configured, new_content_type="text/z"), existing).content_type == content_type
 
 
 @pytest.mark.parametrize("new_version", [False, True])

@@ -28,6 +28,7 @@ class MemorySources:
         self.covered: tuple[Any, ...] = ()
 
     key_names = ("primary", "secondary")
+    content_type = "text/plain"
 
     async def cover(self, accounts: Any) -> None:
         self.covered = tuple(accounts)

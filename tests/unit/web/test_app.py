@@ -10,7 +10,7 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, Counter
 
-from keysync.sources.unserved_accounts import Unserved
+from keysync.sources.discovery import Unserved
 from tests.support.snapshots import account, arm_id, failing, make_status, unseen, varied
 
 from .conftest import Client, Source
