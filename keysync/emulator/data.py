@@ -12,6 +12,7 @@ from typing import Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from keysync.emulator.faults import AccountOperation, Fault, FaultName, VaultOperation, unknown_operation
+from keysync.emulator.vault_versions import VERSIONS
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
 CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
@@ -93,7 +94,10 @@ class AccountData(_Model):
 
 
 class SecretData(_Model):
-    """One secret with its latest version. `created` and `updated` are seconds since 1970."""
+    """One secret with its latest version. `created` and `updated` are seconds since 1970.
+
+    `managed`: a certificate owns the secret. `previous_version` is shown in the api-versions that know it.
+    """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{1,127}$")
     value: str = ""
@@ -105,6 +109,7 @@ class SecretData(_Model):
     expires: int | None = None
     created: int | None = None
     updated: int | None = None
+    previous_version: str | None = None
 
 
 class PolicyData(_Model):
@@ -121,8 +126,12 @@ class VaultData(_Model):
     `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. `read_only` is the state
     of a vault after a failover to the paired region: it serves reads and refuses changes. With `access_policies` the vault
     has access policies instead of roles, and denies in their wording. `api_versions` replaces the supported versions, as in
-    a cloud with older ones. With `purge_protection` a deleted secret cannot be purged. `clock_offset` is the number of
-    seconds that the vault's clock is ahead. The subscription and the resource group are those of the first account by default.
+    a cloud with older ones. The subscription and the resource group are those of the first account by default.
+
+    Deleted secrets are kept for `retention_days`, and cannot be purged with `purge_protection`. `protected_subscription`
+    says that the subscription cannot be cancelled. Without `soft_delete`, as in vaults of before 2025, a deletion is final.
+    `clock_offset` is the number of seconds that the vault's clock is ahead. After a write, the next `stale_reads` GETs of a
+    secret, or those of the next `stale_seconds`, return it as it was before.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -137,9 +146,14 @@ class VaultData(_Model):
     read_only: bool = False
     access_policies: bool = False
     api_versions: list[str] | None = None
+    soft_delete: bool = True
+    retention_days: int = Field(default=90, ge=7, le=90)
     purge_protection: bool = False
+    protected_subscription: bool = False
     recover_delay: float = Field(default=0.3, ge=0)
     delete_delay: float = Field(default=0.0, ge=0)
+    stale_reads: int = Field(default=0, ge=0)
+    stale_seconds: float = Field(default=0.0, ge=0)
     clock_offset: float = 0.0
 
     @field_validator("denied")
@@ -147,6 +161,14 @@ class VaultData(_Model):
     def _are_operations(cls, denied: list[str]) -> list[str]:
         _check_denied(denied, get_args(VaultOperation))
         return denied
+
+    @field_validator("api_versions")
+    @classmethod
+    def _are_versions(cls, versions: list[str] | None) -> list[str] | None:
+        for version in versions or ():
+            if version not in VERSIONS:
+                raise ValueError(f"{version} is no api-version of Key Vault; there are {', '.join(VERSIONS)}")
+        return versions
 
 
 class EmulatorData(_Model):

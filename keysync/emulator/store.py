@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from keysync.emulator.state import State
-from keysync.emulator.vault import DeletedSecret, Secret
+from keysync.emulator.vault_secrets import DeletedSecret, Secret
 from keysync.files import open_regular, replaceable_path
 
 _FILE = "state.json"

@@ -2,96 +2,25 @@
 
 from __future__ import annotations
 
-import bisect
 import copy
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Final
 
-from keysync.emulator.data import RESOURCE_GROUP, SUBSCRIPTION_ID, SecretData, VaultData
+from keysync.emulator.data import RESOURCE_GROUP, SUBSCRIPTION_ID, VaultData
+from keysync.emulator.stale_reads import StaleReads
 from keysync.emulator.throttle import Clock
+from keysync.emulator.vault_secrets import DeletedSecret, Secret, SecretTable, SecretVersion, secret_of
 
-KEEP_DELETED_DAYS = 90
-
-
-@dataclass
-class SecretVersion:
-    """One version of a secret; times are whole seconds since 1970."""
-
-    version: str
-    value: str = field(repr=False)
-    content_type: str | None
-    tags: dict[str, str]
-    enabled: bool
-    not_before: int | None
-    expires: int | None
-    created: int
-    updated: int
-
-
-@dataclass
-class Secret:
-    """A secret with its versions, oldest first."""
-
-    name: str
-    managed: bool
-    versions: list[SecretVersion]
-
-    @property
-    def latest(self) -> SecretVersion:
-        """The version that a call without a version returns."""
-        return self.versions[-1]
-
-
-@dataclass
-class DeletedSecret:
-    """A soft-deleted secret. `recovered_at` is the end of a recovery in progress."""
-
-    secret: Secret
-    deleted: int
-    visible_at: float
-    recovered_at: float | None = None
-
-
-class SecretTable:
-    """Secrets by name, ignoring case. They are sorted by name, so that pages of a listing are stable."""
-
-    def __init__(self) -> None:
-        self._by_name: dict[str, Secret] = {}
-        self._order: list[str] = []
-
-    def get(self, name: str) -> Secret | None:
-        """The secret of this name, if there is one."""
-        return self._by_name.get(name.lower())
-
-    def put(self, secret: Secret) -> None:
-        """Add a secret, or replace the one of its name."""
-        key = secret.name.lower()
-        if key not in self._by_name:
-            bisect.insort(self._order, key)
-        self._by_name[key] = secret
-
-    def pop(self, name: str) -> Secret:
-        """Remove a secret and return it. Raises KeyError if there is none."""
-        del self._order[bisect.bisect_left(self._order, name.lower())]
-        return self._by_name.pop(name.lower())
-
-    def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
-        """Up to `size` secrets that sort after the name `after`, and the `after` of the next page, None for the last page."""
-        start = bisect.bisect_right(self._order, after) if after else 0
-        keys = self._order[start : start + size]
-        more = start + size < len(self._order)
-        return [self._by_name[key] for key in keys], keys[-1] if more and keys else None
-
-    def all(self) -> list[Secret]:
-        """Every secret, sorted by name."""
-        return [self._by_name[key] for key in self._order]
+_LONGEST_RETENTION: Final = 90
+"""Days. Key Vault has its own names for the recovery levels of vaults that keep deleted secrets for fewer days."""
 
 
 class Vault:
     """A key vault. Methods raise KeyError for an unknown name. They do not check permissions or rules: the caller does.
 
-    `policy` and `read_only` may be changed at any time.
+    The settings that `VaultData` describes may be changed at any time. `clock_offset` changes the times that the vault
+    shows; delays follow the true clock.
     """
 
     def __init__(self, data: VaultData, tenant_id: str, clock: Clock) -> None:
@@ -105,19 +34,24 @@ class Vault:
         self.read_only = data.read_only
         self.access_policies = data.access_policies
         self.api_versions = data.api_versions
+        self.soft_delete = data.soft_delete
+        self.retention_days = data.retention_days
         self.purge_protection = data.purge_protection
-        self._recover_delay = data.recover_delay
-        self._delete_delay = data.delete_delay
+        self.protected_subscription = data.protected_subscription
+        self.recover_delay = data.recover_delay
+        self.delete_delay = data.delete_delay
+        self.stale_reads = data.stale_reads
+        self.stale_seconds = data.stale_seconds
         self.clock_offset = data.clock_offset
         self._true_clock = clock
-        self._stale: dict[str, tuple[Secret | None, int]] = {}
+        self._stale = StaleReads(clock)
         self.table = SecretTable()
         self._deleted: dict[str, DeletedSecret] = {}
         now = int(self.now())
         for secret in data.secrets:
-            self.table.put(_secret_of(secret, now))
+            self.table.put(secret_of(secret, now))
         for secret in data.deleted:
-            self._deleted[secret.name.lower()] = DeletedSecret(_secret_of(secret, now), now, now)
+            self._deleted[secret.name.lower()] = DeletedSecret(secret_of(secret, now), now, clock())
 
     @property
     def id(self) -> str:
@@ -128,6 +62,16 @@ class Vault:
     def now(self) -> float:
         """The time of the vault's own clock, in seconds since 1970."""
         return self._true_clock() + self.clock_offset
+
+    @property
+    def recovery_level(self) -> str:
+        """How a deletion can be undone, as Key Vault's attribute `recoveryLevel` names it."""
+        if not self.soft_delete:
+            return "Purgeable"
+        level = "Recoverable" if self.retention_days == _LONGEST_RETENTION else "CustomizedRecoverable"
+        if self.protected_subscription:
+            return f"{level}+ProtectedSubscription"
+        return level if self.purge_protection else f"{level}+Purgeable"
 
     @property
     def secrets(self) -> Mapping[str, Sequence[SecretVersion]]:
@@ -158,24 +102,21 @@ class Vault:
 
     def serve_stale(self, name: str, secret: Secret | None, reads: int) -> None:
         """Return `secret` in the next `reads` calls of `read`."""
-        self._stale[name.lower()] = secret, reads
+        self._stale.forget(name)
+        self._stale.keep(name, secret, reads=reads)
 
     def serves_stale(self, name: str) -> bool:
-        """Whether the next `read` returns a secret of `serve_stale`."""
-        return name.lower() in self._stale
+        """Whether the next `read` returns a past state of the secret."""
+        return self._stale.pending(name)
 
     def end_stale_reads(self) -> None:
         """Return the current secret in every `read` from now on."""
         self._stale.clear()
 
     def read(self, name: str) -> Secret | None:
-        """The secret for a GET of the latest version: as `find`, unless `serve_stale` overrides it."""
-        secret, left = self._stale.pop(name.lower(), (None, 0))
-        if not left:
-            return self.find(name)
-        if left > 1:
-            self._stale[name.lower()] = secret, left - 1
-        return secret
+        """The secret for a GET of the latest version: as `find`, unless the read is stale."""
+        past = self._stale.take(name)
+        return self.find(name) if past is None else past.secret
 
     def page(self, after: str, size: int) -> tuple[list[Secret], str | None]:
         """Up to `size` secrets that sort after the name `after`, and the `after` of the next page, None for the last page."""
@@ -190,8 +131,7 @@ class Vault:
     def deleted_secrets(self) -> list[DeletedSecret]:
         """Every deleted secret whose deletion is visible, sorted by name."""
         self._finish_recoveries()
-        now = self.now()
-        return [self._deleted[name] for name in sorted(self._deleted) if self._deleted[name].visible_at <= now]
+        return [self._deleted[name] for name in sorted(self._deleted) if self.is_visible(self._deleted[name])]
 
     def add_version(
         self,
@@ -205,6 +145,7 @@ class Vault:
         expires: int | None = None,
     ) -> tuple[Secret, SecretVersion]:
         """Add a version, and the secret if it has none yet. The version inherits nothing from the previous one."""
+        self._before_write(name)
         now = int(self.now())
         added = SecretVersion(
             version=uuid.uuid4().hex,
@@ -224,22 +165,26 @@ class Vault:
         secret.versions.append(added)
         return secret, added
 
-    def touch(self, version: SecretVersion) -> None:
-        """Set the time of the last change of a version to now."""
+    def update(self, name: str, version: SecretVersion, properties: Mapping[str, object]) -> None:
+        """Set these fields of a version of the secret `name`."""
+        self._before_write(name)
+        for field, value in properties.items():
+            setattr(version, field, value)
         version.updated = int(self.now())
 
     def delete(self, name: str) -> DeletedSecret:
-        """Soft-delete a secret."""
-        now = self.now()
-        deleted = DeletedSecret(self.table.pop(name), int(now), now + self._delete_delay)
-        self._deleted[name.lower()] = deleted
+        """Delete a secret: for good if the vault has no soft-delete."""
+        self._before_write(name)
+        deleted = DeletedSecret(self.table.pop(name), int(self.now()), self._true_clock() + self.delete_delay)
+        if self.soft_delete:
+            self._deleted[name.lower()] = deleted
         return deleted
 
     def recover(self, name: str) -> Secret:
         """Start the recovery of a deleted secret. It is visible once the delay is over."""
         deleted = self._deleted[name.lower()]
         if deleted.recovered_at is None:
-            deleted.recovered_at = self.now() + self._recover_delay
+            deleted.recovered_at = self._true_clock() + self.recover_delay
         self._finish_recoveries()
         return deleted.secret
 
@@ -249,10 +194,17 @@ class Vault:
 
     def is_visible(self, deleted: DeletedSecret) -> bool:
         """Whether the deletion is visible."""
-        return deleted.visible_at <= self.now()
+        return deleted.visible_at <= self._true_clock()
+
+    def _before_write(self, name: str) -> None:
+        """Keeps the present state of a secret for the reads after this write, if they are to be stale."""
+        if self.stale_reads:
+            self._stale.keep(name, self.copy_of(name), reads=self.stale_reads)
+        elif self.stale_seconds:
+            self._stale.keep(name, self.copy_of(name), seconds=self.stale_seconds)
 
     def _finish_recoveries(self) -> None:
-        now = self.now()
+        now = self._true_clock()
         recovered = [
             name
             for name, deleted in self._deleted.items()
@@ -273,19 +225,3 @@ class Vault:
             self.table.put(secret)
         self._deleted = {entry.secret.name.lower(): entry for entry in deleted}
         self._stale.clear()
-
-
-def _secret_of(data: SecretData, now: int) -> Secret:
-    created = data.created if data.created is not None else now
-    version = SecretVersion(
-        version=uuid.uuid4().hex,
-        value=data.value,
-        content_type=data.content_type,
-        tags=dict(data.tags),
-        enabled=data.enabled,
-        not_before=data.not_before,
-        expires=data.expires,
-        created=created,
-        updated=data.updated if data.updated is not None else created,
-    )
-    return Secret(data.name, managed=data.managed, versions=[version])

@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, NamedTuple, Self
 
 from keysync.emulator import Emulator, Stage
-from keysync.emulator.vault import DeletedSecret, Secret, SecretVersion
+from keysync.emulator.vault_secrets import DeletedSecret, Secret, SecretVersion
 from tests.support.azure import RunningAzure
 from tests.support.other_writers import without_count
 

@@ -22,7 +22,7 @@ from keysync.emulator import Emulator
 from keysync.emulator.data import new_account_key
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
-from keysync.emulator.vault import Secret, SecretVersion
+from keysync.emulator.vault_secrets import Secret, SecretVersion
 from keysync.secret.redact import Redactor
 from keysync.sync.model import Report
 from keysync.sync.run import run_sync

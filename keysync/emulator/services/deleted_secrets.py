@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
-from keysync.emulator.services.secret_body import attributes, secret_body
+from keysync.emulator.services.secret_body import secret_bundle, secret_item
 from keysync.emulator.services.vault_checks import check_name, check_name_free, check_unmanaged, find_secret
 from keysync.emulator.services.vault_paging import page_reply, requested_page
-from keysync.emulator.vault import KEEP_DELETED_DAYS, DeletedSecret, Vault
+from keysync.emulator.vault import Vault
+from keysync.emulator.vault_secrets import DeletedSecret
 from keysync.emulator.wire import Call, Json, Refused, Reply, error
+
+_DAY = 86_400
+_PURGE_PROTECTED = (
+    'Operation "purge" is not allowed because purge protection is enabled for this vault. Key Vault service will '
+    "automatically purge it after the retention period has passed.\r\nVault: {};location={}"
+)
+"""As quoted in public issues. It is filled with the vault's name and its location."""
 
 
 class DeletedSecrets:
@@ -20,35 +28,50 @@ class DeletedSecrets:
         check_name(name)
         if self._vault.find(name) is None:
             check_name_free(self._vault, name)
-        check_unmanaged(find_secret(self._vault, name), "delete")
-        return Reply(200, self._body(call, self._vault.delete(name)))
+        check_unmanaged(find_secret(self._vault, call, name), "delete")
+        return Reply(200, self._bundle(call, self._vault.delete(name)))
 
     def get_deleted(self, call: Call, name: str) -> Reply:
         """A deleted secret, without its value."""
-        return Reply(200, self._body(call, self._deleted(name)))
+        self._check_soft_delete("getdeleted")
+        return Reply(200, self._bundle(call, self._deleted(name)))
 
     def list_deleted(self, call: Call) -> Reply:
         """A page of the deleted secrets."""
+        self._check_soft_delete("listdeleted")
         after, size = requested_page(call)
         secrets = [deleted for deleted in self._vault.deleted_secrets() if deleted.secret.name.lower() > after]
         next_after = secrets[size - 1].secret.name.lower() if len(secrets) > size else None
-        items = [self._body(call, deleted, versioned=False) for deleted in secrets[:size]]
+        items = [
+            {**secret_item(call, self._vault, deleted.secret), **self._deletion(call, deleted)}
+            for deleted in secrets[:size]
+        ]
         return page_reply(call, items, size, next_after)
 
     def recover_secret(self, call: Call, name: str) -> Reply:
         """Recover a deleted secret. It can be read after the vault's delay."""
+        self._check_soft_delete("recover")
         self._deleted(name)
         secret = self._vault.recover(name)
-        return Reply(200, secret_body(call, secret, secret.latest))
+        return Reply(200, secret_bundle(call, self._vault, secret, secret.latest))
 
     def purge_secret(self, name: str) -> Reply:
         """Remove a deleted secret for good."""
-        if self._vault.purge_protection:
-            return error(403, "Forbidden", 'Operation "purge" is not enabled for this vault.')
-        if self._deleted(name).recovered_at is not None:
+        check_name(name)
+        self._check_soft_delete("purge")
+        if self._vault.purge_protection or self._vault.protected_subscription:
+            return error(403, "Forbidden", _PURGE_PROTECTED.format(self._vault.name, self._vault.location))
+        deleted = self._vault.find_deleted(name)
+        if deleted is not None and (deleted.recovered_at is not None or not self._vault.is_visible(deleted)):
             check_name_free(self._vault, name)
+        self._deleted(name)
         self._vault.purge(name)
         return Reply(204)
+
+    def _check_soft_delete(self, operation: str) -> None:
+        """Refuses an operation on deleted secrets in a vault that keeps none, as in Azure/terraform-provider-azapi#879."""
+        if not self._vault.soft_delete:
+            raise Refused(error(400, "NotSupported", f'Operation "{operation}" is not enabled for this vault.'))
 
     def _deleted(self, name: str) -> DeletedSecret:
         check_name(name)
@@ -57,12 +80,16 @@ class DeletedSecrets:
             raise Refused(error(404, "SecretNotFound", f"Deleted Secret not found: {name}"))
         return deleted
 
-    def _body(self, call: Call, deleted: DeletedSecret, *, versioned: bool = True) -> Json:
-        level = "Recoverable" if self._vault.purge_protection else "Recoverable+Purgeable"
+    def _bundle(self, call: Call, deleted: DeletedSecret) -> Json:
+        secret = deleted.secret
+        return {**secret_bundle(call, self._vault, secret, secret.latest), **self._deletion(call, deleted)}
+
+    def _deletion(self, call: Call, deleted: DeletedSecret) -> Json:
+        """What a reply says of the deletion: nothing if it is final."""
+        if not self._vault.soft_delete:
+            return {}
         return {
-            **secret_body(call, deleted.secret, deleted.secret.latest, versioned=versioned),
-            "attributes": {**attributes(deleted.secret.latest), "recoveryLevel": level},
             "recoveryId": f"{call.base}/deletedsecrets/{deleted.secret.name}",
             "deletedDate": deleted.deleted,
-            "scheduledPurgeDate": deleted.deleted + KEEP_DELETED_DAYS * 86_400,
+            "scheduledPurgeDate": deleted.deleted + self._vault.retention_days * _DAY,
         }

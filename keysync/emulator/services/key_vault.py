@@ -13,10 +13,8 @@ from keysync.emulator.services.vault_authentication import VaultAuthentication
 from keysync.emulator.services.vault_operations import CHANGES
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
 from keysync.emulator.vault import Vault
+from keysync.emulator.vault_versions import VERSIONS
 from keysync.emulator.wire import Call, Refused, Reply, Route, error
-
-VERSIONS = ("7.4", "7.5", "7.6", "2025-07-01", "2026-04-01")
-"""The supported api-versions of secrets."""
 
 
 class KeyVault:

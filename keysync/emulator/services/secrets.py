@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
 
-from keysync.emulator.services.secret_body import bad_parameter, parse_properties, secret_body
+from keysync.emulator.services.secret_body import (
+    bad_parameter,
+    invalid_property,
+    parse_properties,
+    secret_bundle,
+    secret_item,
+)
 from keysync.emulator.services.vault_checks import (
     check_name,
     check_name_free,
@@ -16,7 +21,7 @@ from keysync.emulator.services.vault_checks import (
     find_version,
 )
 from keysync.emulator.services.vault_paging import page_reply, requested_page
-from keysync.emulator.vault import SecretVersion, Vault
+from keysync.emulator.vault import Vault
 from keysync.emulator.wire import Call, Refused, Reply, error, json_body
 
 MAX_VALUE = 25 * 1024
@@ -31,30 +36,30 @@ class Secrets:
     def get_secret(self, call: Call, name: str, version: str | None) -> Reply:
         """The value and the properties of a secret."""
         check_name(name)
-        secret = existing(self._vault.read(name) if version is None else self._vault.find(name), name)
-        selected = find_version(secret, version)
+        secret = existing(self._vault.read(name) if version is None else self._vault.find(name), call, name)
+        selected = find_version(secret, call, version)
         if not selected.enabled:
             message = "Operation get is not allowed on a disabled secret."
             return error(403, "Forbidden", message, inner="SecretDisabled")
-        return Reply(200, {"value": selected.value, **secret_body(call, secret, selected)})
+        return Reply(200, {"value": selected.value, **secret_bundle(call, self._vault, secret, selected)})
 
     def list_secrets(self, call: Call) -> Reply:
         """A page of the secrets, without values."""
         after, size = requested_page(call)
         page, next_after = self._vault.page(after, size)
-        items = [secret_body(call, secret, secret.latest, versioned=False) for secret in page]
+        items = [secret_item(call, self._vault, secret) for secret in page]
         return page_reply(call, items, size, next_after)
 
     def list_versions(self, call: Call, name: str) -> Reply:
         """A page of the versions of a secret, without values."""
         after, size = requested_page(call)
-        secret = find_secret(self._vault, name)
+        secret = find_secret(self._vault, call, name)
         # Sorted by identifier: the order of versions has no meaning in Azure either.
         versions = sorted(
             (entry for entry in secret.versions if entry.version > after), key=lambda entry: entry.version
         )
         next_after = versions[size - 1].version if len(versions) > size else None
-        items = [secret_body(call, secret, version) for version in versions[:size]]
+        items = [secret_item(call, self._vault, secret, version) for version in versions[:size]]
         return page_reply(call, items, size, next_after)
 
     def set_secret(self, call: Call, name: str) -> Reply:
@@ -65,7 +70,7 @@ class Secrets:
         if not isinstance(value, str):
             raise Refused(bad_parameter("Property value is required and has to be a string."))
         if len(value.encode("utf-8", "surrogatepass")) > MAX_VALUE:
-            raise Refused(bad_parameter(f"The secret's value is longer than {MAX_VALUE} bytes."))
+            raise Refused(invalid_property())
         properties = parse_properties(body)
         check_name_free(self._vault, name)
         present = self._vault.find(name)
@@ -73,21 +78,16 @@ class Secrets:
             check_unmanaged(present, "set")
         check_policy(self._vault, {**properties, "created": int(self._vault.now())})
         secret, version = self._vault.add_version(name, value)
-        _apply(version, properties)
-        return Reply(200, {"value": value, **secret_body(call, secret, version)})
+        for field, content in properties.items():
+            setattr(version, field, content)
+        return Reply(200, {"value": value, **secret_bundle(call, self._vault, secret, version)})
 
     def update_secret(self, call: Call, name: str, version: str | None) -> Reply:
         """Change the properties of one version of a secret; the latest for None."""
-        secret = find_secret(self._vault, name)
-        updated = find_version(secret, version)
+        secret = find_secret(self._vault, call, name)
+        updated = find_version(secret, call, version)
         properties = parse_properties(json_body(call))
         check_unmanaged(secret, "update")
         check_policy(self._vault, {**asdict(updated), **properties})
-        _apply(updated, properties)
-        self._vault.touch(updated)
-        return Reply(200, secret_body(call, secret, updated))
-
-
-def _apply(version: SecretVersion, properties: Mapping[str, object]) -> None:
-    for name, value in properties.items():
-        setattr(version, name, value)
+        self._vault.update(name, updated, properties)
+        return Reply(200, secret_bundle(call, self._vault, secret, updated))

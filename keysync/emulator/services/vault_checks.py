@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 from keysync.emulator.services.azure_policy import denial
 from keysync.emulator.services.secret_body import bad_parameter
-from keysync.emulator.vault import Secret, SecretVersion, Vault
-from keysync.emulator.wire import Refused, Reply, error
+from keysync.emulator.vault import Vault
+from keysync.emulator.vault_secrets import Secret, SecretVersion
+from keysync.emulator.vault_versions import is_since
+from keysync.emulator.wire import Call, Refused, Reply, error
 
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 
@@ -20,10 +22,14 @@ def check_name(name: str) -> None:
 
 
 def check_unmanaged(secret: Secret, operation: str) -> None:
-    """Refuse an operation on a secret that a certificate owns."""
+    """Refuse an operation on a secret that a certificate owns, as quoted in public issues."""
     if secret.managed:
-        message = f"Operation {operation} is not allowed on this secret, since it is associated with a certificate."
-        raise Refused(error(403, "Forbidden", message))
+        message = (
+            f'Operation "{operation}" is not allowed on this secret, since it is associated with a certificate. Perform '
+            "the operation on the corresponding certificate. For more information refer to https://docs.microsoft.com/"
+            "en-us/azure/key-vault/certificates/about-certificates#composition-of-a-certificate"
+        )
+        raise Refused(error(403, "Forbidden", message, inner="SecretManagedByKeyVault"))
 
 
 def check_name_free(vault: Vault, name: str) -> None:
@@ -32,9 +38,11 @@ def check_name_free(vault: Vault, name: str) -> None:
     if deleted is None:
         return
     if deleted.recovered_at is not None:
-        message, inner = f"Secret {name} is currently being recovered, retry later.", "ObjectIsBeingRecovered"
+        # As in hashicorp/terraform-provider-azurerm#12285.
+        message = f"Secret {name} is currently being recovered and cannot be re-created; retry later."
+        inner = "ObjectIsBeingRecovered"
     elif not vault.is_visible(deleted):
-        message, inner = f"Secret {name} is currently being deleted.", "ObjectIsBeingDeleted"
+        message, inner = "Secret is currently being deleted.", "ObjectIsBeingDeleted"
     else:
         message = (
             f"Secret {name} is currently in a deleted but recoverable state, and its name cannot be reused; in "
@@ -51,32 +59,35 @@ def check_policy(vault: Vault, version: Mapping[str, object]) -> None:
         raise Refused(error(403, "Forbidden", message, inner="ForbiddenByPolicy"))
 
 
-def find_secret(vault: Vault, name: str) -> Secret:
+def find_secret(vault: Vault, call: Call, name: str) -> Secret:
     """The secret of this name. Raises Refused if there is none."""
     check_name(name)
-    return existing(vault.find(name), name)
+    return existing(vault.find(name), call, name)
 
 
-def existing(secret: Secret | None, name: str) -> Secret:
+def existing(secret: Secret | None, call: Call, name: str) -> Secret:
     """`secret`, the result of a search for `name`. Raises Refused if it is None."""
     if secret is None:
-        raise Refused(_not_found(name))
+        raise Refused(_not_found(call, name))
     return secret
 
 
-def find_version(secret: Secret, version: str | None) -> SecretVersion:
+def find_version(secret: Secret, call: Call, version: str | None) -> SecretVersion:
     """A version of the secret, the latest for None. Raises Refused if there is none."""
     if version is None:
         return secret.latest
     for candidate in secret.versions:
         if candidate.version == version.lower():
             return candidate
-    raise Refused(_not_found(f"{secret.name}/{version}"))
+    raise Refused(_not_found(call, f"{secret.name}/{version}"))
 
 
-def _not_found(name: str) -> Reply:
+def _not_found(call: Call, name: str) -> Reply:
     message = (
         f"A secret with (name/id) {name} was not found in this key vault. If you recently deleted this secret you may "
-        "be able to recover it using the correct recovery command."
+        "be able to recover it using the correct recovery command. For help resolving this issue, please see "
+        "https://go.microsoft.com/fwlink/?linkid=2125182"
     )
+    if not is_since(call.query["api-version"], "7.1"):
+        message = f"Secret not found: {name}"  # the wording of the service when these versions were new
     return error(404, "SecretNotFound", message)

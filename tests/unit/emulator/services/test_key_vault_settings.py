@@ -93,26 +93,6 @@ async def test_a_vault_with_access_policies_denies_by_permission(client, azure):
     assert (await client.vault(f"/secrets{V}"))[0] == 200
 
 
-async def test_an_unknown_api_version_names_the_latest(client, azure):
-    """In the words of the service."""
-    azure.state.vault("kv-a").api_versions = ["7.3", "7.4"]
-    status, _, message = error_of(await client.vault(f"/secrets/many00{V}"))
-    assert status == 400
-    assert message == (
-        "The specified version (7.6) is not recognized. Consider using the latest supported version (7.4)."
-    )
-    assert (await client.vault("/secrets/many00?api-version=7.4"))[0] == 200
-
-
-async def test_purge_protection_refuses_a_purge(client, azure):
-    """The recovery level of a deleted secret shows it."""
-    azure.state.vault("kv-a").purge_protection = True
-    _, body, _ = await client.vault(f"/deletedsecrets/gone{V}")
-    assert body["attributes"]["recoveryLevel"] == "Recoverable"
-    assert (await client.vault(f"/deletedsecrets/gone{V}", "DELETE"))[0] == 403
-    assert (await client.vault(f"/deletedsecrets/gone{V}"))[0] == 200
-
-
 async def test_a_fault_can_be_a_conflict(client, azure):
     """Azure answers so to concurrent writes of one secret."""
     azure.faults.add(Fault(operation="setSecret", target="kv-a/many00", status=409, times=1))
