@@ -11,7 +11,14 @@ from typing import Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from keysync.emulator.faults import AccountOperation, Fault, FaultName, VaultOperation, unknown_operation
+from keysync.emulator.faults import (
+    AccountOperation,
+    BatchOperation,
+    Fault,
+    FaultName,
+    VaultOperation,
+    unknown_operation,
+)
 from keysync.emulator.vault_versions import VERSIONS
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
@@ -70,7 +77,9 @@ class AccountData(_Model):
     @field_validator("denied")
     @classmethod
     def _are_operations(cls, denied: bool | list[str]) -> bool | list[str]:
-        _check_denied(denied if isinstance(denied, list) else (), get_args(AccountOperation))
+        _check_denied(
+            denied if isinstance(denied, list) else (), (*get_args(AccountOperation), *get_args(BatchOperation))
+        )
         return denied
 
     @field_validator("fault")

@@ -18,6 +18,7 @@ class Endpoints:
     client_id: str
     client_secret: str
     vaults: dict[str, str]
+    batch: str
     control: str
     identity_endpoint: str
     identity_header: str

@@ -39,18 +39,18 @@ def effect_first(fault: Fault) -> bool:
     return fault.after or fault.kind in {"truncated", "null_keys"}
 
 
-def faulty_reply(fault: Fault, real: Reply | None, call: Call, service: str, entra: Entra) -> Reply:
+def faulty_reply(fault: Fault, real: Reply | None, call: Call, route: Route, entra: Entra) -> Reply:
     """The reply that a fault sends instead of the real one."""
     headers = dict(real.headers) if real is not None else {}
     headers.update(fault.headers)
     if fault.retry_after is not None:
         headers["Retry-After"] = fault.retry_after
-    reply = _reply(fault, real, call, service, entra)
+    reply = _reply(fault, real, call, route, entra)
     reply.headers = {**reply.headers, **headers}
     return reply
 
 
-def _reply(fault: Fault, real: Reply | None, call: Call, service: str, entra: Entra) -> Reply:
+def _reply(fault: Fault, real: Reply | None, call: Call, route: Route, entra: Entra) -> Reply:
     if fault.kind == "null_keys":
         body = (as_object(real.body) if real is not None else None) or {}
         nulled = {"primary", "secondary", "value", "access_token"}
@@ -61,9 +61,11 @@ def _reply(fault: Fault, real: Reply | None, call: Call, service: str, entra: En
         encoded = {"Content-Encoding": "gzip"} if fault.gzip else {}
         return Reply(fault.answer_status, _content(fault, text.encode()), {"Content-Type": kind, **encoded})
     code = fault.code or _CODES.get(fault.status, "Failed")
-    if service == "entra":
+    if route.service == "entra":
         return entra.error(fault.status, code, fault.message, call)
     message = fault.message or f"An injected fault: {code}."
+    if route.error is not None:
+        return route.error(fault.status, code, message)
     return error(fault.status, code, message, inner=fault.inner_code, details=fault.details)
 
 

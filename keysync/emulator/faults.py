@@ -18,9 +18,12 @@ VaultOperation = Literal[
     "listSecrets", "setSecret", "deleteSecret", "getSecret", "listVersions", "updateSecret", "listDeletedSecrets",
     "getDeletedSecret", "purgeSecret", "recoverSecret",
 ]  # fmt: skip
+BatchOperation = Literal[
+    "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",
+]  # fmt: skip
 Operation = Literal[
     "token", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions", "getSubscription", "listGroups",
-    "listAccounts", AccountOperation, VaultOperation, "unknown",
+    "listAccounts", AccountOperation, VaultOperation, BatchOperation, "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""
 

@@ -102,7 +102,7 @@ class RequestHandler:
         if fault.kind == "truncated" and real is not None:
             self._log.record(route.operation, route.target, 0)
             return await truncate(request, real)
-        return self._send(call, route, faulty_reply(fault, real, call, route.service, self._entra))
+        return self._send(call, route, faulty_reply(fault, real, call, route, self._entra))
 
     def _carry_out_later(self, route: Route, delay: float) -> None:
         def effect() -> None:

@@ -24,11 +24,19 @@ async def read_call(request: web.BaseRequest, scheme: str) -> Call:
 
 def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Response:
     """The response of a service to a call, with the headers that the service adds. `now` is in seconds since 1970."""
-    headers = {
-        "x-ms-request-id": str(uuid.uuid4()),
-        "Cache-Control": "no-cache",
-        "Date": formatdate(now, usegmt=True),
-    }
+    headers = {"Date": formatdate(now, usegmt=True), **_service_headers(call, service), **reply.headers}
+    payload = reply.payload()
+    if payload:
+        headers.setdefault("Content-Type", "application/json; charset=utf-8")
+    if reply.status == web.HTTPNoContent.status_code:
+        return web.Response(status=reply.status, headers=headers)
+    return web.Response(status=reply.status, body=payload, headers=headers)
+
+
+def _service_headers(call: Call, service: str) -> dict[str, str]:
+    if service == "batch":
+        return _batch_headers(call)
+    headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
     if service == "arm":
         headers["x-ms-correlation-request-id"] = call.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
     if service == "vault":
@@ -36,10 +44,12 @@ def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Respo
         headers["x-ms-keyvault-service-version"] = "1.9.0.0"
     if sent := call.headers.get("x-ms-client-request-id"):
         headers["x-ms-client-request-id"] = sent
-    headers.update(reply.headers)
-    payload = reply.payload()
-    if payload:
-        headers.setdefault("Content-Type", "application/json; charset=utf-8")
-    if reply.status == web.HTTPNoContent.status_code:
-        return web.Response(status=reply.status, headers=headers)
-    return web.Response(status=reply.status, body=payload, headers=headers)
+    return headers
+
+
+def _batch_headers(call: Call) -> dict[str, str]:
+    headers = {"request-id": str(uuid.uuid4()), "DataServiceVersion": "3.0"}
+    sent = call.headers.get("client-request-id")
+    if sent and call.headers.get("return-client-request-id", "").lower() == "true":
+        headers["client-request-id"] = sent
+    return headers

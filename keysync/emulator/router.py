@@ -23,10 +23,11 @@ class Router:
         self._by_port: dict[int, Service] = {}
         self._by_host: dict[str, Service] = {}
 
-    def add(self, service: Service, *, port: int, host: str) -> None:
+    def add(self, service: Service, *, port: int, host: str | None = None) -> None:
         """Send requests to `port`, and on any port those to `host`, to `service`."""
         self._by_port[port] = service
-        self._by_host[host.lower()] = service
+        if host is not None:
+            self._by_host[host.lower()] = service
 
     def route(self, call: Call, request: web.BaseRequest) -> Route:
         """How to serve a call that arrived as `request`."""

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -19,6 +20,7 @@ from keysync.emulator.handler import RequestHandler
 from keysync.emulator.listeners import LOOPBACK, Listeners
 from keysync.emulator.request_log import RequestLog, Served
 from keysync.emulator.router import Router
+from keysync.emulator.services.batch_data_plane import BatchDataPlane
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.key_vault import KeyVault
 from keysync.emulator.services.resource_manager import ResourceManager
@@ -26,6 +28,9 @@ from keysync.emulator.state import State
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
 from keysync.startup import shrink_tls_buffers
+
+_ACCOUNT_PORTS = 50
+"""The number of accounts whose data plane gets a port of its own. More would use up the files that a process may open."""
 
 
 class Emulator:
@@ -90,7 +95,7 @@ class Emulator:
         return len(self._handler.pending_effects)
 
     async def __aenter__(self) -> Self:
-        self._certificate = Certificate(f"{vault.name}.localhost" for vault in self.state.vaults)
+        self._certificate = Certificate(self._host_names())
         try:
             self.endpoints = await self._start(self._certificate)
         except BaseException:
@@ -117,6 +122,7 @@ class Emulator:
             buckets=self._buckets,
         ).route
         vaults = await self._start_vaults(certificate, authority)
+        batch = await self._start_batch(certificate, authority)
         control = f"http://{LOOPBACK}:{await self._listeners.open(self._handler.serve_control, None)}"
         return Endpoints(
             authority=authority,
@@ -127,6 +133,7 @@ class Emulator:
             client_id=self._data.client_id,
             client_secret=self._data.client_secret,
             vaults=vaults,
+            batch=batch,
             control=control,
             identity_endpoint=f"{control}/msi/token",
             identity_header=self._identity_header,
@@ -138,9 +145,28 @@ class Emulator:
         for vault in self.state.vaults:
             service = KeyVault(vault, self._entra, self._clock, authority=authority, buckets=self._buckets)
             urls[vault.name] = await self._listen(certificate)
-            port = int(urls[vault.name].rpartition(":")[2])
-            self._router.add(service.route, port=port, host=f"{vault.name}.localhost")
+            self._router.add(service.route, port=_port(urls[vault.name]), host=f"{vault.name}.localhost")
         return urls
+
+    async def _start_batch(self, certificate: Certificate, authority: str) -> str:
+        """Serves the data plane on a port for all accounts, and on a port each for the first ones. Returns the first URL."""
+        plane = BatchDataPlane(self.state, self._entra, authority)
+        shared = await self._listen(certificate)
+        self._router.add(plane.route, port=_port(shared))
+        self.state.set_batch_endpoint(shared.removeprefix("https://"))
+        for account in list(self.state.accounts.values())[:_ACCOUNT_PORTS]:
+            url = await self._listen(certificate)
+            self._router.add(partial(plane.route, account=account), port=_port(url))
+            account.endpoint = url.removeprefix("https://")
+        return shared
+
+    def _host_names(self) -> set[str]:
+        """The names for the certificate, beside localhost: of vaults, and of accounts by their regions."""
+        regions = {account.location.lower() for account in self.state.accounts.values()}
+        return {
+            *(f"{vault.name}.localhost" for vault in self.state.vaults),
+            *(f"*.{region}.localhost" for region in regions if region.isalnum()),
+        }
 
     async def _listen(self, certificate: Certificate, port: int = 0) -> str:
         """Opens a listener for Azure's services. Returns its URL."""
@@ -151,3 +177,7 @@ class Emulator:
         await self._listeners.close()
         if self._certificate is not None:
             self._certificate.remove()
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])

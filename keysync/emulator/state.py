@@ -30,6 +30,7 @@ class Account:
     jobs: list[str]
     pools: list[str]
     clock: Clock = field(repr=False)
+    created: float
     endpoint: str
     _replaced: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]], repr=False)
 
@@ -94,6 +95,12 @@ class State:
         subscription, group = account.subscription_id.lower(), account.resource_group.lower()
         self.by_group.setdefault((subscription, group), []).append(account)
         self.by_subscription.setdefault(subscription, []).append(account)
+
+    def set_batch_endpoint(self, host: str) -> None:
+        """Set the endpoint of every account, also of accounts that are added later."""
+        self.batch_endpoint = host
+        for account in self.accounts.values():
+            account.endpoint = host
 
     @property
     def vaults(self) -> list[Vault]:
@@ -163,5 +170,6 @@ def _account_of(data: AccountData, tenant_id: str, clock: Clock) -> Account:
         jobs=list(data.jobs),
         pools=list(data.pools),
         clock=clock,
+        created=clock(),
         endpoint=f"{data.name}.{data.location}.batch.azure.com",
     )

@@ -64,7 +64,8 @@ class Route:
     """How to serve a call: `run` carries out `operation` on `target`.
 
     `authorize` checks the caller first, and returns the refusal. `limit` returns the reply of a throttled service; it may
-    also add headers for the reply of `run`. `now` is the service's clock, None for the emulator's.
+    also add headers for the reply of `run`. `now` is the service's clock, None for the emulator's. `error` makes an error of
+    the service from status, code and message, for faults; None if the service has the shape of Resource Manager.
     """
 
     operation: Operation
@@ -74,6 +75,7 @@ class Route:
     limit: Callable[[dict[str, str]], Reply | None] = lambda _headers: None
     service: str = "arm"
     now: Callable[[], float] | None = None
+    error: Callable[[int, str, str], Reply] | None = None
 
 
 def error(
