@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from keysync.emulator.private_files import check_private, write_private
 from keysync.emulator.state import State
 from keysync.emulator.vault_secrets import DeletedSecret, Secret
-from keysync.files import open_regular, replaceable_path
+from keysync.files import open_regular
 
 _FILE = "state.json"
 
@@ -33,8 +33,13 @@ _ADAPTER = TypeAdapter(_Record)
 
 
 def load(state: State, directory: Path) -> None:
-    """Load the saved state into `state`. Accounts and vaults that the data no longer has are ignored."""
+    """Load the saved state into `state`. Accounts and vaults that the data no longer has are ignored.
+
+    Raises UsageError if `save` could not replace the file.
+    """
     path = directory / _FILE
+    if directory.exists():
+        check_private(path, "--state")
     if not path.exists():
         return
     with open_regular(path) as file:
@@ -55,17 +60,3 @@ def save(state: State, directory: Path) -> None:
     keys = {account_id: (account.primary, account.secondary) for account_id, account in state.accounts.items()}
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
     write_private(directory / _FILE, _ADAPTER.dump_json(_Record(keys, vaults)))
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file atomically, with mode 0600. If `path` is a symbolic link, its target is replaced."""
-    path = replaceable_path(path)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        partial.replace(path)
-    except OSError:
-        partial.unlink(missing_ok=True)
-        raise

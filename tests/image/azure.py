@@ -60,7 +60,8 @@ class Azure:
     def running(self) -> Iterator[Azure]:
         """Serves until the block ends."""
         data, ready = self.folder / "azure-data.yaml", self.folder / "ready.json"
-        command = [sys.executable, "-m", "keysync", "emulator", "--data", str(data), "--ready-file", str(ready)]
+        files = ("--data", str(data), "--ready-file", str(ready))
+        command = [sys.executable, "-m", "keysync", "emulator", "--limits", "off", *files]
         with (
             (self.folder / "azure.log").open("wb") as log,
             subprocess.Popen(command, stdout=log, stderr=log) as process,

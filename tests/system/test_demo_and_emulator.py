@@ -104,9 +104,7 @@ def test_an_emulator_serves_once_its_ready_file_is_there(tmp_path: Path) -> None
     temporary, ready = tmp_path / "tmp", tmp_path / "ready.json"
     temporary.mkdir()
     with started("emulator", "--ready-file", str(ready), temporary=temporary) as process:
-        deadline = time.monotonic() + 15
-        while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.02)
+        wait_for(ready, process)
         ready_data = json.loads(ready.read_text())
         assert set(ready_data) >= READY_FIELDS
         assert stat.S_IMODE(ready.stat().st_mode) == 0o600
@@ -152,9 +150,55 @@ def test_an_emulator_prints_a_configuration(tmp_path: Path) -> None:
         assert ends(process, signal.SIGINT)[0] == 0
 
 
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    """Until the emulator has written its ready file."""
+    deadline = time.monotonic() + 15
+    while not path.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert path.exists()
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash"])
+def test_the_written_files_are_all_that_a_sync_needs(tmp_path: Path, shell: str) -> None:
+    """The configuration and the environment, both for their owner only; the secret of the data file may have any character."""
+    data, config, env, ready = (tmp_path / name for name in ("data.yaml", "k.yaml", "e.env", "ready.json"))
+    account = {"subscription_id": "11111111-2222-3333-4444-555555555555", "resource_group": "group", "name": "alpha"}
+    secret = 'it\'s a "$HOME" `secret`'
+    data.write_text(json.dumps({"client_secret": secret, "accounts": [account], "vaults": [{"name": "0x1"}]}))
+    env.write_text("old")
+    env.chmod(0o644)
+    options = ["--write-config", str(config), "--env-file", str(env), "--ready-file", str(ready)]
+    with started("emulator", "--data", str(data), *options, temporary=tmp_path) as process:
+        wait_for(ready, process)
+        assert {stat.S_IMODE(path.stat().st_mode) for path in (config, env, ready)} == {0o600}
+        command = f". ./e.env; exec '{sys.executable}' -m keysync sync -c k.yaml --output json"
+        environ = clean_environment()
+        done = subprocess.run(
+            [shell, "-c", command], env=environ, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert [item["outcome"] for item in json.loads(done.stdout)["items"]] == ["created", "created"]
+        assert ends(process, signal.SIGTERM)[0] == 0
+
+
+@pytest.mark.parametrize("option", ["--write-config", "--env-file", "--ready-file"])
+def test_a_link_in_place_of_a_file_is_refused(tmp_path: Path, option: str) -> None:
+    """Before anything is served; its target stays as it is."""
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("mine")
+    link.symlink_to(target)
+    ran = run_keysync("emulator", option, str(link), cwd=tmp_path)
+    assert (ran.code, ran.out) == (2, "")
+    assert f"{option} {link}: it is a symbolic link, expected a regular file or nothing" in ran.err
+    assert (link.is_symlink(), target.read_text()) == (True, "mine")
+
+
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
+        (["--env-file", "one", "--ready-file", "./one"], "--env-file, --ready-file: name a file of its own for each"),
+        (["--env-file", "missing/one"], "--env-file missing/one: its folder does not exist or is not writable"),
+        (["--write-config", "k.yaml", "--data", "no-vault.yaml"], "--write-config needs an account and a vault"),
         (["--latency", "soon"], "--latency is 'soon'"),
         (["--data", "nowhere.yaml"], "nowhere.yaml"),
         (["--port", "70000"], "65535"),
@@ -162,6 +206,7 @@ def test_an_emulator_prints_a_configuration(tmp_path: Path) -> None:
 )
 def test_an_emulator_refuses_wrong_options(tmp_path: Path, arguments: list[str], part: str) -> None:
     """Exit code 2 and the reason, before the server starts."""
+    (tmp_path / "no-vault.yaml").write_text("vaults: []")
     ran = run_keysync("emulator", *arguments, cwd=tmp_path)
     assert ran.code == 2
     assert part in ran.err

@@ -1,7 +1,6 @@
 """Files, ports and names of the server."""
 
 import asyncio
-import json
 import ssl
 import stat
 import tempfile
@@ -11,7 +10,7 @@ import aiohttp
 import pytest
 
 from keysync.emulator import AccountData, Emulator, EmulatorData, VaultData
-from keysync.emulator.store import write_private
+from keysync.errors import UsageError
 
 from .conftest import SUB, sample
 
@@ -63,12 +62,11 @@ async def test_the_state_is_saved_and_loaded(tmp_path):
         assert "many01" not in vault.secrets
 
 
-def test_the_ready_file_is_private(tmp_path):
-    """Mode 0600, and no partial file remains."""
-    path = tmp_path / "ready.json"
-    write_private(path, json.dumps({}).encode())
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [path.name for path in tmp_path.iterdir()] == ["ready.json"]
+async def test_a_link_in_place_of_the_saved_state_is_refused(tmp_path):
+    """Before anything is served."""
+    (tmp_path / "state.json").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match=r"--state .*state.json: it is a symbolic link"):
+        Emulator(sample(), state_directory=tmp_path)
 
 
 async def test_a_used_port_is_an_os_error():
