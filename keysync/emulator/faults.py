@@ -16,7 +16,7 @@ FaultKind = Literal[
 AccountOperation = Literal["getAccount", "listKeys", "regenerateKeys"]
 VaultOperation = Literal[
     "listSecrets", "setSecret", "deleteSecret", "getSecret", "listVersions", "updateSecret", "listDeletedSecrets",
-    "getDeletedSecret", "purgeSecret", "recoverSecret",
+    "getDeletedSecret", "purgeSecret", "recoverSecret", "backupSecret", "restoreSecret",
 ]  # fmt: skip
 BatchOperation = Literal[
     "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",

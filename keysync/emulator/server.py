@@ -143,7 +143,14 @@ class Emulator:
         """Serves each vault on a port of its own. Returns the URLs by name."""
         urls: dict[str, str] = {}
         for vault in self.state.vaults:
-            service = KeyVault(vault, self._entra, self._clock, authority=authority, buckets=self._buckets)
+            service = KeyVault(
+                vault,
+                self._entra,
+                self._clock,
+                authority=authority,
+                backups=self.state.backups,
+                buckets=self._buckets,
+            )
             urls[vault.name] = await self._listen(certificate)
             self._router.add(service.route, port=_port(urls[vault.name]), host=f"{vault.name}.localhost")
         return urls

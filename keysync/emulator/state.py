@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.data import AccountData, EmulatorData, new_account_key
 from keysync.emulator.throttle import Clock
 from keysync.emulator.vault import Vault
@@ -73,6 +74,7 @@ class State:
     def __init__(self, data: EmulatorData, clock: Clock) -> None:
         self.clock = clock
         self.tenant_id = data.tenant_id
+        self.backups = BackupCipher()
         self.batch_endpoint = ""
         self.accounts: dict[str, Account] = {}
         self._by_name: dict[str, Account] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,10 +24,11 @@ class _VaultRecord:
 
 @dataclass
 class _Record:
-    """All state that can change: the keys by account id, and the secrets by vault name."""
+    """All state that can change: the keys by account id, the secrets by vault name, and the key of backups (base64)."""
 
     keys: dict[str, tuple[str, str]]
     vaults: dict[str, _VaultRecord]
+    backup_key: str = ""
 
 
 _ADAPTER = TypeAdapter(_Record)
@@ -48,6 +50,8 @@ def load(state: State, directory: Path) -> None:
         account = state.accounts.get(account_id)
         if account is not None:
             account.primary, account.secondary = primary, secondary
+    if record.backup_key:
+        state.backups.key = base64.b64decode(record.backup_key)
     for vault in state.vaults:
         saved = record.vaults.get(vault.name.lower())
         if saved is not None:
@@ -59,4 +63,5 @@ def save(state: State, directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys = {account_id: (account.primary, account.secondary) for account_id, account in state.accounts.items()}
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
-    write_private(directory / _FILE, _ADAPTER.dump_json(_Record(keys, vaults)))
+    backup_key = base64.b64encode(state.backups.key).decode()
+    write_private(directory / _FILE, _ADAPTER.dump_json(_Record(keys, vaults, backup_key)))

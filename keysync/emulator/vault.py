@@ -165,6 +165,11 @@ class Vault:
         secret.versions.append(added)
         return secret, added
 
+    def add_secret(self, secret: Secret) -> None:
+        """Add a secret with its versions. Its name has to be free."""
+        self._before_write(secret.name)
+        self.table.put(secret)
+
     def update(self, name: str, version: SecretVersion, properties: Mapping[str, object]) -> None:
         """Set these fields of a version of the secret `name`."""
         self._before_write(name)

@@ -46,7 +46,7 @@ class DeletedSecrets:
             {**secret_item(call, self._vault, deleted.secret), **self._deletion(call, deleted)}
             for deleted in secrets[:size]
         ]
-        return page_reply(call, items, size, next_after)
+        return page_reply(call, items, next_after)
 
     def recover_secret(self, call: Call, name: str) -> Reply:
         """Recover a deleted secret. It can be read after the vault's delay."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.faults import Operation
 from keysync.emulator.services.deleted_secrets import DeletedSecrets
 from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.secret_backup import SecretBackup
 from keysync.emulator.services.secrets import Secrets
 from keysync.emulator.services.vault_access import denial
 from keysync.emulator.services.vault_authentication import VaultAuthentication
@@ -16,24 +18,34 @@ from keysync.emulator.vault import Vault
 from keysync.emulator.vault_versions import VERSIONS
 from keysync.emulator.wire import Call, Refused, Reply, Route, error
 
+_Operation = tuple[Operation, Callable[[], Reply]]
+
 
 class KeyVault:
     """The operations on one vault."""
 
     def __init__(
-        self, vault: Vault, entra: Entra, clock: Callable[[], float], *, authority: str, buckets: TokenBuckets | None
+        self,
+        vault: Vault,
+        entra: Entra,
+        clock: Callable[[], float],
+        *,
+        authority: str,
+        backups: BackupCipher,
+        buckets: TokenBuckets | None,
     ) -> None:
         self._vault = vault
         self._authentication = VaultAuthentication(vault, entra, clock, authority)
         self._secrets = Secrets(vault)
         self._deleted = DeletedSecrets(vault)
+        self._backup = SecretBackup(vault, backups)
         self._buckets = buckets
 
     def route(self, call: Call) -> Route:
         """How to serve a call."""
         parts = call.segments
         operation, run = self._operation(call, parts)
-        name = parts[1] if len(parts) > 1 else ""
+        name = parts[1] if len(parts) > 1 and operation != "restoreSecret" else ""
         return Route(
             operation,
             f"{self._vault.name}/{name}" if name else self._vault.name,
@@ -44,34 +56,58 @@ class KeyVault:
             now=self._vault.now,
         )
 
-    def _operation(self, call: Call, parts: list[str]) -> tuple[Operation, Callable[[], Reply]]:  # noqa: C901  # one case for each path
-        secrets, deleted = self._secrets, self._deleted
-        match (call.method, parts[0].lower() if parts else "", *parts[1:]):
-            case ("GET", "secrets"):
+    def _operation(self, call: Call, parts: list[str]) -> _Operation:
+        collection, rest = (parts[0].lower(), parts[1:]) if parts else ("", [])
+        found = None
+        if collection == "secrets":
+            found = self._of_secrets(call, rest) or self._of_backups(call, rest)
+        elif collection == "deletedsecrets":
+            found = self._of_deleted_secrets(call, rest)
+        message = f"The emulator does not serve {call.method} {call.raw_path}."
+        return found or ("unknown", lambda: error(404, "NotFound", message))
+
+    def _of_secrets(self, call: Call, parts: list[str]) -> _Operation | None:
+        secrets = self._secrets
+        match (call.method, *parts):
+            case ("GET",):
                 return "listSecrets", lambda: secrets.list_secrets(call)
-            case ("PUT", "secrets", name):
+            case ("PUT", name):
                 return "setSecret", lambda: secrets.set_secret(call, name)
-            case ("DELETE", "secrets", name):
-                return "deleteSecret", lambda: deleted.delete_secret(call, name)
-            case ("GET", "secrets", name):
+            case ("DELETE", name):
+                return "deleteSecret", lambda: self._deleted.delete_secret(call, name)
+            case ("GET", name):
                 return "getSecret", lambda: secrets.get_secret(call, name, None)
-            case ("GET", "secrets", name, versions) if versions.lower() == "versions":
+            case ("GET", name, versions) if versions.lower() == "versions":
                 return "listVersions", lambda: secrets.list_versions(call, name)
-            case ("GET", "secrets", name, version):
+            case ("GET", name, version):
                 return "getSecret", lambda: secrets.get_secret(call, name, version)
-            case ("PATCH", "secrets", name, *version):
+            case ("PATCH", name, *version):
                 return "updateSecret", lambda: secrets.update_secret(call, name, version[0] if version else None)
-            case ("GET", "deletedsecrets"):
+            case _:
+                return None
+
+    def _of_backups(self, call: Call, parts: list[str]) -> _Operation | None:
+        match (call.method, *parts):
+            case ("POST", restore) if restore.lower() == "restore":
+                return "restoreSecret", lambda: self._backup.restore_secret(call)
+            case ("POST", name, backup) if backup.lower() == "backup":
+                return "backupSecret", lambda: self._backup.backup_secret(call, name)
+            case _:
+                return None
+
+    def _of_deleted_secrets(self, call: Call, parts: list[str]) -> _Operation | None:
+        deleted = self._deleted
+        match (call.method, *parts):
+            case ("GET",):
                 return "listDeletedSecrets", lambda: deleted.list_deleted(call)
-            case ("GET", "deletedsecrets", name):
+            case ("GET", name):
                 return "getDeletedSecret", lambda: deleted.get_deleted(call, name)
-            case ("DELETE", "deletedsecrets", name):
+            case ("DELETE", name):
                 return "purgeSecret", lambda: deleted.purge_secret(name)
-            case ("POST", "deletedsecrets", name, "recover"):
+            case ("POST", name, "recover"):
                 return "recoverSecret", lambda: deleted.recover_secret(call, name)
             case _:
-                message = f"The emulator does not serve {call.method} {call.raw_path}."
-                return "unknown", lambda: error(404, "NotFound", message)
+                return None
 
     def _authorize(self, call: Call, operation: str, name: str) -> Reply | None:
         """The refusal of the caller, None if the operation may be carried out."""

@@ -48,7 +48,7 @@ class Secrets:
         after, size = requested_page(call)
         page, next_after = self._vault.page(after, size)
         items = [secret_item(call, self._vault, secret) for secret in page]
-        return page_reply(call, items, size, next_after)
+        return page_reply(call, items, next_after)
 
     def list_versions(self, call: Call, name: str) -> Reply:
         """A page of the versions of a secret, without values."""
@@ -60,7 +60,7 @@ class Secrets:
         )
         next_after = versions[size - 1].version if len(versions) > size else None
         items = [secret_item(call, self._vault, secret, version) for version in versions[:size]]
-        return page_reply(call, items, size, next_after)
+        return page_reply(call, items, next_after)
 
     def set_secret(self, call: Call, name: str) -> Reply:
         """Add a version to a secret, or create the secret."""

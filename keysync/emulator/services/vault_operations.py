@@ -15,6 +15,8 @@ ACTIONS: Final = {
     "deleteSecret": "delete",
     "recoverSecret": "recover/action",
     "purgeSecret": "purge/action",
+    "backupSecret": "backup/action",
+    "restoreSecret": "restore/action",
 }
 """The data action of a role for each operation, below `Microsoft.KeyVault/vaults/secrets/`."""
 
@@ -29,6 +31,8 @@ PERMISSIONS: Final = {
     "deleteSecret": "delete",
     "recoverSecret": "recover",
     "purgeSecret": "purge",
+    "backupSecret": "backup",
+    "restoreSecret": "restore",
 }
 """The permission in an access policy for each operation."""
 
@@ -38,5 +42,6 @@ CHANGES: Final = {
     "deleteSecret": "SecretDelete",
     "recoverSecret": "SecretRecover",
     "purgeSecret": "SecretPurge",
+    "restoreSecret": "SecretRestore",
 }
 """The operations that change a vault, with the names that the service uses in messages and logs."""

@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import json
+from typing import Final
+from urllib.parse import urlsplit
+
 from keysync.emulator.services.paging import decode_token, encode_token
 from keysync.emulator.services.secret_body import bad_parameter
-from keysync.emulator.wire import Call, Json, Refused, Reply
+from keysync.emulator.wire import Call, Json, Refused, Reply, as_object
 
-MAX_PAGE = 25
+MAX_PAGE: Final = 25
 
 
 def requested_page(call: Call) -> tuple[str, int]:
-    """The name or version after which the requested page starts, and its size. Raises Refused for an invalid size."""
+    """The name or version after which the requested page starts, and its size. Raises Refused for an invalid request."""
     size = call.query.get("maxresults", str(MAX_PAGE))
-    if not size.isdigit() or not 1 <= int(size) <= MAX_PAGE:
+    if not size.isdecimal() or not 1 <= int(size) <= MAX_PAGE:
         raise Refused(bad_parameter(f"maxresults is between 1 and {MAX_PAGE}."))
-    return decode_token(call.query.get("$skiptoken", "")), int(size)
+    token = call.query.get("$skiptoken")
+    return "" if token is None else _position(token), int(size)
 
 
-def page_reply(call: Call, items: list[Json], size: int, next_after: str | None) -> Reply:
-    """The reply with one page. `next_after` is where the next page starts, None if this is the last one."""
+def page_reply(call: Call, items: list[Json], next_after: str | None) -> Reply:
+    """The reply with one page. `next_after` is where the next page starts, None if this is the last one.
+
+    As in Azure, the link to the next page names the port, and has `maxresults` only if the request had it.
+    """
     link = None
     if next_after is not None:
-        query = f"api-version={call.query['api-version']}&$skiptoken={encode_token(next_after)}&maxresults={size}"
-        link = f"{call.base}{call.raw_path}?{query}"
+        port = "" if urlsplit(call.base).port else ":443"
+        link = (
+            f"{call.base}{port}{call.raw_path}?api-version={call.query['api-version']}&$skiptoken={_token(next_after)}"
+        )
+        if "maxresults" in call.query:
+            link += f"&maxresults={call.query['maxresults']}"
     return Reply(200, {"value": items, "nextLink": link})
+
+
+def _token(position: str) -> str:
+    """The skip token for a position: the same fields as in Azure's."""
+    return encode_token(json.dumps({"NextMarker": position, "TargetLocation": 0}))
+
+
+def _position(token: str) -> str:
+    try:
+        fields = as_object(json.loads(decode_token(token)))
+    except ValueError:
+        fields = None
+    position = fields.get("NextMarker") if fields is not None else None
+    if not isinstance(position, str):
+        raise Refused(bad_parameter("The skip token is not one of this service."))
+    return position
