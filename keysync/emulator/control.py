@@ -61,7 +61,7 @@ class Control:
             "POST /faults": _Endpoint(f"add a fault (JSON): {fault_fields}", self._add_fault),
             "DELETE /faults": _Endpoint("remove every fault", _then(faults.clear)),
             "POST /accounts/NAME/regenerate": _Endpoint('replace a key: {"keyName": "Primary"}', self._regenerate),
-            "DELETE /tokens": _Endpoint("revoke every token issued so far", _then(self._entra.revoke)),
+            "DELETE /tokens": _Endpoint("revoke every token issued so far", _then(self._entra.tokens.revoke)),
             "GET /counts": _Endpoint("requests by operation", lambda _: Reply(200, dict(log.by_operation))),
             "GET /statuses": _Endpoint("replies by status", lambda _: Reply(200, dict(log.by_status))),
             "DELETE /counts": _Endpoint("reset the counts", _then(log.clear)),

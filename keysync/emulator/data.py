@@ -19,6 +19,13 @@ from keysync.emulator.faults import (
     VaultOperation,
     unknown_operation,
 )
+from keysync.emulator.identity_data import (
+    GUID,
+    AccessPolicyData,
+    DenyAssignmentData,
+    IdentityData,
+    RoleDefinitionData,
+)
 from keysync.emulator.vault_versions import VERSIONS
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
@@ -26,7 +33,6 @@ CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
 OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
 """Object id of the service principal, in tokens and in messages about missing roles."""
 
-GUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
 SUBSCRIPTION_ID = "5b000000-0000-4000-8000-000000000001"
 RESOURCE_GROUP = "rg-render"
 """Of the sample, and of vaults in data without accounts."""
@@ -134,7 +140,7 @@ class VaultData(_Model):
 
     `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. `read_only` is the state
     of a vault after a failover to the paired region: it serves reads and refuses changes. With `access_policies` the vault
-    has access policies instead of roles, and denies in their wording. `api_versions` replaces the supported versions, as in
+    has access policies instead of roles, and denies in their wording: ``true`` allows every identity everything. `api_versions` replaces the supported versions, as in
     a cloud with older ones. The subscription and the resource group are those of the first account by default.
 
     Deleted secrets are kept for `retention_days`, and cannot be purged with `purge_protection`. `protected_subscription`
@@ -153,7 +159,7 @@ class VaultData(_Model):
     denied: list[str] = []
     policy: PolicyData | None = None
     read_only: bool = False
-    access_policies: bool = False
+    access_policies: bool | list[AccessPolicyData] = False
     api_versions: list[str] | None = None
     soft_delete: bool = True
     retention_days: int = Field(default=90, ge=7, le=90)
@@ -181,7 +187,11 @@ class VaultData(_Model):
 
 
 class EmulatorData(_Model):
-    """The initial content. The default `client_secret` is random; `token_lifetime` is in seconds.
+    """The initial content. The default `client_secret` is random.
+
+    Without `identities` there are an application (`client_id`, `client_secret`) and a user that may do everything. A change of
+    a role assignment is felt after `role_delay` seconds. `token_lifetime` is in seconds; `refresh_in` says after how many
+    seconds a client should replace a token, by default half of a lifetime of two hours or more, as Entra does.
 
     `page_size` is the number of items on a page of Resource Manager, `graph_page_size` the most rows on a page of Resource Graph.
     """
@@ -190,6 +200,11 @@ class EmulatorData(_Model):
     client_id: str = CLIENT_ID
     client_secret: str = Field(default_factory=lambda: secrets.token_urlsafe(30))
     token_lifetime: int = Field(default=3600, ge=1)
+    refresh_in: int | None = Field(default=None, ge=1)
+    role_delay: float = Field(default=5.0, ge=0)
+    identities: list[IdentityData] = []
+    role_definitions: list[RoleDefinitionData] = []
+    deny_assignments: list[DenyAssignmentData] = []
     page_size: int = Field(default=50, ge=1)
     graph_page_size: int = Field(default=1000, ge=1, le=1000)
     subscriptions: list[str] = []
@@ -207,6 +222,29 @@ class EmulatorData(_Model):
             if vault.resource_group is None:
                 vault.resource_group = first.resource_group if first is not None else RESOURCE_GROUP
         return self
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> Self:
+        from keysync.config.rules import require_none  # noqa: PLC0415  # slow to import, like the checks
+        from keysync.emulator.identity_checks import reference_problems  # noqa: PLC0415  # as above
+
+        require_none(reference_problems(self))
+        return self
+
+    @property
+    def principals(self) -> list[IdentityData]:
+        """All identities: those of the data, or else an application and a user that may do everything."""
+        if self.identities:
+            return self.identities
+        application = IdentityData(
+            name="keysync",
+            client_id=self.client_id,
+            object_id=OBJECT_ID,
+            client_secret=self.client_secret,
+            unrestricted=True,
+            any_assertion=True,
+        )
+        return [application, IdentityData(name="user@keysync.localhost", type="user", unrestricted=True)]
 
     @model_validator(mode="after")
     def _names_are_unique(self) -> Self:

@@ -22,8 +22,8 @@ BatchOperation = Literal[
     "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",
 ]  # fmt: skip
 Operation = Literal[
-    "token", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions", "getSubscription", "listGroups",
-    "listAccounts", AccountOperation, VaultOperation, BatchOperation, "unknown",
+    "token", "deviceCode", "authorize", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions",
+    "getSubscription", "listGroups", "listAccounts", AccountOperation, VaultOperation, BatchOperation, "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""
 

@@ -12,8 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from keysync.emulator import store
+from keysync.emulator.access import Access
 from keysync.emulator.control import Control
 from keysync.emulator.data import EmulatorData
+from keysync.emulator.directory import Directory
 from keysync.emulator.endpoints import Endpoints
 from keysync.emulator.faults import Faults
 from keysync.emulator.handler import RequestHandler
@@ -27,6 +29,7 @@ from keysync.emulator.services.resource_manager import ResourceManager
 from keysync.emulator.state import State
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
+from keysync.emulator.tokens import Tokens
 from keysync.startup import shrink_tls_buffers
 
 _ACCOUNT_PORTS = 50
@@ -64,7 +67,10 @@ class Emulator:
             if fault is not None:
                 self.faults.add(fault)
         self._log = RequestLog()
-        self._entra = Entra(self._data, self.state.tenants(), clock)
+        directory = Directory(self._data.principals, self._data.tenant_id, self.state.tenants())
+        self._access = Access(self.state.roles, directory)
+        tokens = Tokens(clock, lifetime=self._data.token_lifetime, refresh_in=self._data.refresh_in)
+        self._entra = Entra(directory, tokens, clock)
         self._router = Router(self._entra)
         self._identity_header = secrets.token_urlsafe(24)
         control = Control(self.state, self.faults, self._log, self._entra, self._identity_header)
@@ -87,7 +93,7 @@ class Emulator:
 
     def revoke_tokens(self) -> None:
         """Revoke every token issued so far: the services refuse it with 401."""
-        self._entra.revoke()
+        self._entra.tokens.revoke()
 
     @property
     def pending_effects(self) -> int:
@@ -116,6 +122,7 @@ class Emulator:
         self._router.default = ResourceManager(
             self.state,
             self._entra,
+            self._access,
             vault_suffix=authority.removeprefix("https://"),
             page_size=self._data.page_size,
             graph_page_size=self._data.graph_page_size,
@@ -146,6 +153,7 @@ class Emulator:
             service = KeyVault(
                 vault,
                 self._entra,
+                self._access,
                 self._clock,
                 authority=authority,
                 backups=self.state.backups,

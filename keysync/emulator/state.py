@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from keysync.emulator.backup_cipher import BackupCipher
+from keysync.emulator.built_in_roles import built_in_roles
 from keysync.emulator.data import AccountData, EmulatorData, new_account_key
+from keysync.emulator.roles import Roles, custom_role, data_assignments, deny_assignment
 from keysync.emulator.throttle import Clock
 from keysync.emulator.vault import Vault
 
@@ -83,6 +85,21 @@ class State:
         for account in data.accounts:
             self.add_account(account)
         self._vaults = {vault.name.lower(): Vault(vault, data.tenant_id, clock) for vault in data.vaults}
+        self.roles = self._roles(data)
+
+    def _roles(self, data: EmulatorData) -> Roles:
+        """The roles and assignments of the data. Those assignments are in force at once."""
+        roles = Roles(self.clock, built_in_roles(), delay=data.role_delay)
+        scopes = {vault.name.lower(): vault.id for vault in self.vaults}
+        scopes |= {account.name.lower(): account.id for account in self.accounts.values()}
+        for definition in data.role_definitions:
+            roles.define(custom_role(definition))
+        for identity in data.principals:
+            for assignment in data_assignments(identity, roles, scopes):
+                roles.assign(assignment, at_once=True)
+        ids = {identity.name.lower(): identity.object_id.lower() for identity in data.principals}
+        roles.denied = [deny_assignment(each, scopes, ids) for each in data.deny_assignments]
+        return roles
 
     def add_account(self, data: AccountData) -> None:
         """Add an account, as if it had just been created."""

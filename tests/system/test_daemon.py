@@ -631,15 +631,15 @@ async def test_a_federated_token_that_rotates_is_picked_up(
     world = world_of("alpha")
     sent: list[str] = []
     entra = world.running.azure._entra
-    check = entra._check_client
+    find = entra._application
 
-    def listening(call: Any, form: dict[str, str], tenant: str) -> None:
+    def listening(form: dict[str, str], tenant: str, refuse: Any) -> Any:
         sent.append(form.get("client_assertion", ""))
-        check(call, form, tenant)
+        return find(form, tenant, refuse)
 
-    monkeypatch.setattr(entra, "_check_client", listening)
+    monkeypatch.setattr(entra, "_application", listening)
     # Tokens are so short-lived that each run needs a new one.
-    monkeypatch.setattr(entra, "_data", entra._data.model_copy(update={"token_lifetime": 60}))
+    monkeypatch.setattr(entra.tokens, "lifetime", 60)
     token = tmp_path / "token"
     token.write_text("first")
     endpoints = world.running.azure.endpoints

@@ -138,7 +138,7 @@ async def test_a_token_file_that_becomes_a_fifo_fails_and_recovers(
         monkeypatch.delenv(name, raising=False)
     entra = world.running.azure._entra
     # Tokens are so short-lived that each run needs a new one.
-    monkeypatch.setattr(entra, "_data", entra._data.model_copy(update={"token_lifetime": 60}))
+    monkeypatch.setattr(entra.tokens, "lifetime", 60)
     token = world.folder / "token"
     token.write_text("assertion")
     ends = world.running.azure.endpoints

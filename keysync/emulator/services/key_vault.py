@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from keysync.emulator.access import Access
 from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.faults import Operation
 from keysync.emulator.services.deleted_secrets import DeletedSecrets
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.secret_backup import SecretBackup
 from keysync.emulator.services.secrets import Secrets
-from keysync.emulator.services.vault_access import denial
+from keysync.emulator.services.vault_access import VaultAccess
 from keysync.emulator.services.vault_authentication import VaultAuthentication
 from keysync.emulator.services.vault_operations import CHANGES
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
@@ -28,6 +29,7 @@ class KeyVault:
         self,
         vault: Vault,
         entra: Entra,
+        access: Access,
         clock: Callable[[], float],
         *,
         authority: str,
@@ -35,6 +37,7 @@ class KeyVault:
         buckets: TokenBuckets | None,
     ) -> None:
         self._vault = vault
+        self._access = VaultAccess(vault, access)
         self._authentication = VaultAuthentication(vault, entra, clock, authority)
         self._secrets = Secrets(vault)
         self._deleted = DeletedSecrets(vault)
@@ -115,10 +118,9 @@ class KeyVault:
             token = self._authentication.token(call)
         except Refused as refused:
             return refused.reply
-        resource = f"{call.base}/secrets/{name}" if name else call.base
         return (
             self._wrong_version(call.query.get("api-version", ""))
-            or denial(self._vault, token, self._authentication.issuer(token), operation, resource)
+            or self._access.denial(token, operation, name)
             or self._read_only(operation)
         )
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 
+from keysync.emulator.access import Access
 from keysync.emulator.faults import Operation
 from keysync.emulator.services.entra import BadToken, Entra, Token
 from keysync.emulator.services.paging import decode_index, encode_token
@@ -38,6 +39,7 @@ class ResourceManager:
         self,
         state: State,
         entra: Entra,
+        access: Access,
         *,
         vault_suffix: str,
         page_size: int,
@@ -46,6 +48,7 @@ class ResourceManager:
     ) -> None:
         self._state = state
         self._entra = entra
+        self._access = access
         self._vault_suffix = vault_suffix
         self._page_size = page_size
         self._buckets = buckets
@@ -268,19 +271,32 @@ class ResourceManager:
                 "For more details please go to https://aka.ms/ARMResourceNotFoundFix"
             )
             return error(404, "ResourceNotFound", message)
-        if operation in account.denied:
-            return self._no_role(call, operation, account)
+        denial = self._denial(call, operation, account)
+        if denial is not None:
+            return denial
         if operation == "getAccount":
             return Reply(200, account_body(account))
         return _keys_refusal(account) or _keys(call, operation, account)
 
-    def _no_role(self, call: Call, operation: str, account: Account) -> Reply:
-        token = self._token(call)
-        client, oid = (token.client_id, token.object_id) if isinstance(token, Token) else ("", "")
+    def _denial(self, call: Call, operation: str, account: Account) -> Reply | None:
+        token, action = self._token(call), _ACTIONS[operation]
+        if isinstance(token, Reply):
+            return token
+        decision = self._access.decide(token, action, account.id)
+        if decision.allowed and operation not in account.denied:
+            return None
+        caller = f"The client '{token.caller}' with object id '{token.object_id}'"
+        if decision.denied_by is not None:
+            denial = decision.denied_by
+            message = (
+                f"{caller} has permission to perform action '{action}' on scope '{account.id}'; however, the access is "
+                f"denied because of the deny assignment with name '{denial.name}' and Id '{denial.deny_id}' at scope "
+                f"'{denial.scope}'."
+            )
+            return error(403, "DenyAssignmentAuthorizationFailed", message)
         message = (
-            f"The client '{client}' with object id '{oid}' does not have authorization to perform action "
-            f"'{_ACTIONS[operation]}' over scope '{account.id}' or the scope is invalid. If access was recently "
-            "granted, please refresh your credentials."
+            f"{caller} does not have authorization to perform action '{action}' over scope '{account.id}' or the scope "
+            "is invalid. If access was recently granted, please refresh your credentials."
         )
         return error(403, "AuthorizationFailed", message)
 

@@ -1,42 +1,73 @@
-"""Whether a caller may carry out an operation on a vault, by its roles or its access policies."""
+"""Whether a caller may carry out an operation on a vault, by its roles or its access policies.
+
+The wordings are those of the real replies `kv-403-rbac-get`, `kv-403-rbac-set` and `kv-403-access-policy-ForbiddenByPolicy-get`. The
+lines about a deny assignment are inferred from them.
+"""
 
 from __future__ import annotations
 
-from keysync.emulator.services.entra import Token
+from keysync.emulator.access import Access, Decision
+from keysync.emulator.conditions import secret_attributes
+from keysync.emulator.roles import DenyAssignment
 from keysync.emulator.services.vault_operations import ACTIONS, PERMISSIONS
+from keysync.emulator.tokens import Token
 from keysync.emulator.vault import Vault
 from keysync.emulator.wire import Reply, error
 
 
-def denial(vault: Vault, token: Token, issuer: str, operation: str, resource: str) -> Reply | None:
-    """The reply to a caller without permission, None if `operation` is allowed. `resource` is the URL of the vault or secret."""
-    if operation not in vault.denied:
-        return None
-    caller = f"appid={token.client_id};oid={token.object_id};iss={issuer}"
-    return (
-        _no_permission(vault, caller, operation)
-        if vault.access_policies
-        else _no_role(vault, caller, operation, resource)
-    )
+class VaultAccess:
+    """The permissions for one vault. Its `denied` operations are denied to every caller."""
+
+    def __init__(self, vault: Vault, access: Access) -> None:
+        self._vault = vault
+        self._access = access
+
+    def denial(self, token: Token, operation: str, secret: str) -> Reply | None:
+        """The reply to a caller without permission, None if `operation` is allowed. `secret` is empty for a listing."""
+        vault = self._vault
+        if operation not in ACTIONS:
+            return None
+        denied = operation in vault.denied
+        if vault.access_policies is not False:
+            permission = PERMISSIONS[operation]
+            allowed = not denied and self._access.may_use(token, vault, permission)
+            return None if allowed else self._no_permission(token, permission)
+        action = f"Microsoft.KeyVault/vaults/secrets/{ACTIONS[operation]}"
+        scope = f"{vault.id}/secrets/{secret}" if secret else vault.id
+        decision = self._access.decide(token, action, scope, data=True, attributes=secret_attributes(secret))
+        if denied:
+            decision = Decision(False)
+        return None if decision.allowed else self._no_role(token, action, secret, decision.denied_by)
+
+    def _no_role(self, token: Token, action: str, secret: str, denied_by: DenyAssignment | None) -> Reply:
+        vault = self._vault
+        group = f"/subscriptions/{vault.subscription_id}/resourcegroups/{vault.resource_group}"
+        resource = f"{group}/providers/microsoft.keyvault/vaults/{vault.name}".lower()
+        found, denial, reason = "(not found)", "null", "DeniedWithNoValidRBAC"
+        if denied_by is not None:
+            found, denial, reason = "(found)", f"'{denied_by.deny_id}'", "DeniedByDenyAssignment"
+        message = (
+            "Caller is not authorized to perform action on resource.\r\n"
+            "If role assignments, deny assignments or role definitions were changed recently, please observe "
+            "propagation time.\r\n"
+            f"Caller: {_caller(token)}\r\n"
+            f"Action: '{action}'\r\n"
+            f"Resource: '{resource}{f'/secrets/{secret}' if secret else ''}'\r\n"
+            f"Assignment: {found}\r\n"
+            f"DenyAssignmentId: {denial}\r\n"
+            f"DecisionReason: '{reason}' \r\n"
+            f"Vault: {vault.name};location={vault.location}\r\n"
+        )
+        return error(403, "Forbidden", message, inner="ForbiddenByRbac")
+
+    def _no_permission(self, token: Token, permission: str) -> Reply:
+        message = (
+            f"The user, group or application '{_caller(token)}' does not have secrets {permission} permission on key "
+            f"vault '{self._vault.name};location={self._vault.location}'. For help resolving this issue, please see "
+            "https://go.microsoft.com/fwlink/?linkid=2125287"
+        )
+        return error(403, "Forbidden", message, inner="ForbiddenByPolicy")
 
 
-def _no_role(vault: Vault, caller: str, operation: str, resource: str) -> Reply:
-    message = (
-        "Caller is not authorized to perform action on resource.\r\n"
-        "If role assignments, deny assignments or role definitions were changed recently, please observe "
-        "propagation time.\r\n"
-        f"Caller: {caller}\r\n"
-        f"Action: 'Microsoft.KeyVault/vaults/secrets/{ACTIONS[operation]}'\r\n"
-        f"Resource: '{resource}'\r\n"
-        f"Assignment: (not found)\r\nDenyAssignmentId: null\r\nDecisionReason: null \r\nVault: {vault.name}\r\n"
-    )
-    return error(403, "Forbidden", message, inner="ForbiddenByRbac")
-
-
-def _no_permission(vault: Vault, caller: str, operation: str) -> Reply:
-    """The denial of a vault with access policies, as quoted in public issues."""
-    message = (
-        f"The user, group or application '{caller}' does not have secrets {PERMISSIONS[operation]} permission on key "
-        f"vault '{vault.name};location=westeurope'."
-    )
-    return error(403, "Forbidden", message, inner="ForbiddenByPolicy")
+def _caller(token: Token) -> str:
+    return f"appid={token.client_id};oid={token.object_id};iss={token.issuer}"

@@ -37,10 +37,6 @@ class VaultAuthentication:
             raise self._challenge(call, "AKV10001: The token has expired.")
         return token
 
-    def issuer(self, token: Token) -> str:
-        """The issuer of a token, as the messages of Key Vault show it."""
-        return f"{self._authority}/{token.tenant_id}/"
-
     def _challenge(self, call: Call, message: str) -> Refused:
         challenge = f'Bearer authorization="{self._authority}/{self._vault.tenant_id}", resource="{_resource(call)}"'
         reply: Reply = error(401, "Unauthorized", message, headers={"WWW-Authenticate": challenge})
