@@ -7,20 +7,14 @@ from pathlib import Path
 
 import click
 
-from keysync.config.files import find_config
 from keysync.config.formats import split_listen
-from keysync.config.load import default_listen, load_listen
-from keysync.errors import ConfigError
+from keysync.config.load import load_listen
 from keysync.web.healthcheck import unhealthy_reason
 
 
 def run(config: Path | None) -> int:
     """Prints the health of the daemon. Returns 0 if it is healthy, 1 if it is not or does not reply."""
-    try:
-        listen = load_listen(find_config(config, os.environ), os.environ)
-    except ConfigError:
-        # The daemon keeps its previous configuration. A failed health check would restart it with the invalid one.
-        listen = default_listen(os.environ)
+    listen = load_listen(config, os.environ)
     try:
         host, port = split_listen(listen)
         reason = unhealthy_reason(host, port) if port else "the system chooses the port for 0; the daemon logs it"

@@ -23,6 +23,7 @@ from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import Interruption, handled, interruptible
 from keysync.config.files import find_config
+from keysync.config.formats import split_listen
 from keysync.config.isolated import read_config
 from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
@@ -100,7 +101,7 @@ async def serve(
         random = random or Random()  # noqa: S311  # nosec B311  # when to try again is no secret
         daemon = await _open_daemon(stack, config, shared, interruption, metrics, watch, random)
         try:
-            page = open_server(make_web_app(daemon.snapshots.status, registry), config.listen_host, config.listen_port)
+            page = open_server(make_web_app(daemon.snapshots.status, registry), *split_listen(config.listen))
             bound = await stack.enter_async_context(page)
             announce(bound.url)
             await daemon.work(bound.url)

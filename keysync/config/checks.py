@@ -3,22 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Annotated, TypeAlias
 
-from keysync.config.model import Account, Config
+from keysync.config.model import Config
 from keysync.config.rules import Problem, Rule, require_none
 from keysync.names import fold
 
 
 def _checked(config: Config) -> Config:
-    require_none(
-        [
-            *_empty_or_unowned(config),
-            *_duplicate_accounts(config),
-            *_conflicts(config),
-            *_duplicate_vaults(config),
-        ]
-    )
+    require_none([*_empty_or_unowned(config), *_shared_secrets(config), *_duplicate_vaults(config)])
     return config
 
 
@@ -36,40 +30,28 @@ def _empty_or_unowned(config: Config) -> Iterator[Problem]:
         yield Problem(message, hint, ("orphans",))
 
 
-def _duplicate_accounts(config: Config) -> Iterator[Problem]:
+def _shared_secrets(config: Config) -> Iterator[Problem]:
+    """Accounts that are listed twice, and other keys that would be written to one secret."""
     seen: dict[str, int] = {}
+    writers: dict[tuple[str, str], str] = {}
     for index, account in enumerate(config.accounts):
         first = seen.setdefault(account.key, index)
         if first != index:
             yield Problem(f"this account is also accounts[{first}]", "remove one", ("accounts", index, "name"))
-
-
-def _conflicts(config: Config) -> Iterator[Problem]:
-    """Two keys that would be written to one secret. Duplicate accounts are excluded: they have a problem already."""
-    writers: dict[tuple[str, str], tuple[int, str, Account]] = {}
-    for index, account in enumerate(config.accounts):
-        for vault, key, secret in _targets(config, account):
-            url = config.vaults[vault].url
-            writer = (index, key, account)
-            other = writers.setdefault((url, fold(secret)), writer)
-            if other is not writer and (other[0] == index or other[2].key != account.key):
-                writes = " and ".join(f"the {k} key of {a.name} (accounts[{n}])" for n, k, a in (other, writer))
-                message = f"{writes} would both write the secret {secret!r} of {url}"
-                yield Problem(
-                    message, "give one of them another name under secrets", ("accounts", index, "secrets", key)
-                )
-
-
-def _targets(config: Config, account: Account) -> Iterator[tuple[str, str, str]]:
-    """Each (vault, key, secret name) that an account writes to."""
-    for vault in account.vaults:
-        if vault in config.vaults:
-            for key, secret in account.secret_names().items():
-                yield vault, key, secret
+            continue
+        for vault, (key, secret) in product(account.vaults, account.secret_names().items()):
+            if vault not in config.vaults:
+                continue  # `load` reports it
+            url, writer = config.vaults[vault].url, f"the {key} key of {account.name} (accounts[{index}])"
+            if other := writers.get((url, fold(secret))):
+                message = f"{other} and {writer} would both write the secret {secret!r} of {url}"
+                hint = "give one of them another name under secrets"
+                yield Problem(message, hint, ("accounts", index, "secrets", key))
+            writers.setdefault((url, fold(secret)), writer)
 
 
 def _duplicate_vaults(config: Config) -> Iterator[Problem]:
-    """Two names of one vault in a `discover` entry, which would write each secret twice. `_conflicts` covers `accounts`."""
+    """Two names of one vault in a `discover` entry, which would write each secret twice. `_shared_secrets` covers `accounts`."""
     for index, entry in enumerate(config.discover):
         seen: dict[str, str] = {}
         for position, name in enumerate(entry.vaults):

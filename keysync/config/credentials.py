@@ -5,23 +5,23 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeAlias, cast
+from typing import Annotated, Literal, TypeAlias
 
-from keysync.config import types
-from keysync.config.formats import nearest
+from keysync.config import formats
 from keysync.config.rules import FromEnvironment, Invalid, Problem, Rule, Select, Strict, expected, missing
 from keysync.files import secret_text
+from keysync.json_values import as_mapping
 
 
 @dataclass(frozen=True, slots=True)
 class CloudMapping(Strict):
     """A cloud without a name in keysync, such as Azure Stack Hub or a test double."""
 
-    authority: types.HttpsUrl
+    authority: formats.HttpsUrl
     """The endpoint that issues tokens, such as https://login.microsoftonline.com."""
-    resource_manager: types.HttpsUrl
+    resource_manager: formats.HttpsUrl
     """The endpoint of Azure Resource Manager, such as https://management.azure.com."""
-    resource_manager_scope: types.Text | None = None
+    resource_manager_scope: formats.Text | None = None
     """The scope of tokens for it. Default: its endpoint with /.default."""
     ca_bundle: Path | None = None
     """A PEM file with certificate authorities to trust in addition to the system's. A relative path starts at the
@@ -84,9 +84,9 @@ class WorkloadIdentityCredential(Strict):
 
     type: Literal["workload_identity"] = "workload_identity"
     """Uses the token that Kubernetes mounts into the pod."""
-    tenant_id: types.Identifier | None = None
+    tenant_id: formats.Identifier | None = None
     """The tenant. Default: AZURE_TENANT_ID."""
-    client_id: types.Identifier | None = None
+    client_id: formats.Identifier | None = None
     """The application. Default: AZURE_CLIENT_ID."""
     token_file: Path | None = None
     """The mounted token. Default: AZURE_FEDERATED_TOKEN_FILE."""
@@ -98,7 +98,7 @@ class ManagedIdentityCredential(Strict):
 
     type: Literal["managed_identity"] = "managed_identity"
     """Uses the managed identity of the machine, container or app."""
-    client_id: types.Identifier | None = None
+    client_id: formats.Identifier | None = None
     """The client id of a user-assigned identity. Default: the system-assigned identity."""
 
 
@@ -108,9 +108,9 @@ class ClientSecretCredential(Strict):
 
     type: Literal["client_secret"] = "client_secret"  # nosec B105  # the name of a kind
     """A service principal with a client secret."""
-    tenant_id: types.Identifier
+    tenant_id: formats.Identifier
     """The tenant of the service principal."""
-    client_id: types.Identifier
+    client_id: formats.Identifier
     """The application of the service principal."""
     client_secret_file: Path | None = None
     """A mounted file with the secret."""
@@ -131,9 +131,9 @@ class ClientCertificateCredential(Strict):
 
     type: Literal["client_certificate"] = "client_certificate"
     """A service principal with a certificate."""
-    tenant_id: types.Identifier
+    tenant_id: formats.Identifier
     """The tenant of the service principal."""
-    client_id: types.Identifier
+    client_id: formats.Identifier
     """The application of the service principal."""
     certificate_file: Path
     """A mounted PEM or PKCS#12 file with the certificate and its private key."""
@@ -147,36 +147,27 @@ class AzureCliCredential(Strict):
 
     type: Literal["azure_cli"] = "azure_cli"
     """Uses the account that is signed in with `az login`."""
-    tenant_id: types.Identifier | None = None
+    tenant_id: formats.Identifier | None = None
     """The tenant. Default: the current tenant of `az`."""
 
 
 _TYPES = (
-    "default",
-    "environment",
-    "workload_identity",
-    "managed_identity",
-    "client_secret",
-    "client_certificate",
-    "azure_cli",
-)
+    "default", "environment", "workload_identity", "managed_identity", "client_secret", "client_certificate", "azure_cli"
+)  # fmt: skip
 
 
 def _credential_index(value: object) -> int:
-    if isinstance(value, dict):
-        mapping = cast("dict[str, object]", value)
-        if "type" not in mapping:
-            raise Invalid(missing("type"))
-        kind = mapping["type"]
-    else:
-        kind = getattr(value, "type", None)
-        if kind is None:
-            raise expected("a mapping such as {type: default}")
-    if kind not in _TYPES:
-        guess = nearest(kind, _TYPES) if isinstance(kind, str) else None
-        hint = f"did you mean '{guess}'?" if guess else None
-        raise Invalid(Problem("one of " + ", ".join(_TYPES), hint, at=("type",), is_expectation=True))
-    return _TYPES.index(kind)
+    mapping = as_mapping(value)
+    kind: object = getattr(value, "type", None) if mapping is None else mapping.get("type")
+    if kind in _TYPES:
+        return _TYPES.index(kind)
+    if mapping is None:
+        raise expected("a mapping such as {type: default}")
+    if "type" not in mapping:
+        raise Invalid(missing("type"))
+    guess = formats.nearest(str(kind), _TYPES)
+    hint = f"did you mean '{guess}'?" if guess else None
+    raise Invalid(Problem("one of " + ", ".join(_TYPES), hint, at=("type",), is_expectation=True))
 
 
 Credential: TypeAlias = Annotated[

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, cast
 
 from keysync.config.checks import ValidConfig
-from keysync.config.files import problem_with
+from keysync.config.files import find_config, problem_with
 from keysync.config.formats import DEFAULT_LISTEN, nearest, split_listen
 from keysync.config.model import Config
-from keysync.config.rules import Location
+from keysync.config.rules import Location, Problem
 from keysync.config.validate import validate
 from keysync.config.yaml import Document, read_document
-from keysync.errors import Finding
+from keysync.errors import ConfigError, Finding
 
 _FILE_KEYS: Final[Mapping[object, tuple[str, ...]]] = {
     "credential": ("token_file", "client_secret_file", "certificate_file", "password_file"),
@@ -32,18 +33,20 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     the file start at its folder, and the files must exist. Raises ConfigError with every finding.
     """
     document = read_document(path, environ=environ)
+
+    def report_variable(name: str, message: str) -> None:
+        document.findings.append(Finding("environment", None, None, name, message))
+
     switch = environ.get("KEYSYNC_READ_ONLY", "").lower()
     if switch not in ("", *_SWITCH):
-        message = "expected 1, true, 0 or false (or leave the variable unset)"
-        document.findings.append(Finding("environment", None, None, "KEYSYNC_READ_ONLY", message))
+        report_variable("KEYSYNC_READ_ONLY", "expected 1, true, 0 or false (or leave the variable unset)")
     listen = environ.get("KEYSYNC_LISTEN")
     if listen and "listen" not in document.value:
         try:
             split_listen(listen)
             document.value["listen"] = listen
         except ValueError:
-            message = "expected an address and a port such as 0.0.0.0:8080"
-            document.findings.append(Finding("environment", None, None, "KEYSYNC_LISTEN", message))
+            report_variable("KEYSYNC_LISTEN", "expected an address and a port such as 0.0.0.0:8080")
     for location in list(document.spots):
         if len(location) > 1 and location[-1] in _FILE_KEYS.get(location[-2], ()):
             _resolve_file(document, path.parent, location)
@@ -52,22 +55,16 @@ def load_config(path: Path, environ: Mapping[str, str]) -> Config:
     return replace(config, read_only=_SWITCH[switch]) if switch else config
 
 
-def load_listen(path: Path, environ: Mapping[str, str]) -> str:
-    """The address that `run` listens on, as ``host:port``, from `path` and KEYSYNC_LISTEN; the rest is not validated.
+def load_listen(explicit: Path | None, environ: Mapping[str, str]) -> str:
+    """The address that `run` listens on, as ``host:port``: of the file, else of KEYSYNC_LISTEN. It is not validated.
 
-    The address itself is not validated either. Raises ConfigError if the file cannot be read.
+    A file that cannot be read counts as one without `listen`: a daemon keeps its previous configuration.
     """
-    default = default_listen(environ)
-    try:
-        if b"listen" not in path.read_bytes():
-            return default  # without parsing: that takes seconds for thousands of accounts
-    except (OSError, ValueError):
-        pass  # read_document reports the reason
-    return str(read_document(path, environ=environ).value.get("listen", default))
-
-
-def default_listen(environ: Mapping[str, str]) -> str:
-    """The address that `run` listens on if its configuration has no `listen`."""
+    with suppress(ConfigError, OSError, ValueError):
+        path = find_config(explicit, environ)
+        # Parsing takes seconds for thousands of accounts.
+        if b"listen" in path.read_bytes() and "listen" in (value := read_document(path, environ=environ).value):
+            return str(value["listen"])
     return environ.get("KEYSYNC_LISTEN") or DEFAULT_LISTEN
 
 
@@ -79,10 +76,10 @@ def _resolve_file(document: Document, folder: Path, location: Location) -> None:
         return
     file = folder / name
     if not os.path.isfile(file):  # noqa: PTH113  # unlike Path.is_file, it never raises
-        kind = "regular file" if os.path.exists(file) else "file that exists"  # noqa: PTH110  # as above
-        # `found` hides the path: it may be a secret that was put there by mistake.
-        message = f"found {document.found(location)}, expected a {kind}"
-        document.report(location, message, f"a relative path starts at {folder.absolute()}")
+        # The message hides the path: it may be a secret that was put there by mistake.
+        kind = "a regular file" if os.path.exists(file) else "a file that exists"  # noqa: PTH110  # as above
+        hint = f"a relative path starts at {folder.absolute()}"
+        document.report(location, Problem(kind, hint, is_expectation=True))
         return
     mapping[key] = str(file.absolute())
     password = mapping.get("password_file")
@@ -90,7 +87,7 @@ def _resolve_file(document: Document, folder: Path, location: Location) -> None:
     if problem is not None:
         description, hint = problem
         # A file of this name exists, so the name is no secret.
-        document.report(location, f"found {name!r}, which is {description}", hint)
+        document.report(location, Problem(f"found {name!r}, which is {description}", hint))
 
 
 def _report_unknown_vaults(document: Document) -> None:
@@ -105,7 +102,8 @@ def _report_unknown_vaults(document: Document) -> None:
                 isinstance(spot.value, str) and spot.value not in names
             ):
                 guess = nearest(spot.value, names)
-                message = f"found {document.found(location)}, expected the name of a vault: " + ", ".join(names)
-                document.report(location, message, f"did you mean '{guess}'?" if guess else None)
+                hint = f"did you mean '{guess}'?" if guess else None
+                expectation = "the name of a vault: " + ", ".join(names)
+                document.report(location, Problem(expectation, hint, is_expectation=True))
             case _:
                 pass

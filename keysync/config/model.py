@@ -9,35 +9,37 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from sys import intern
 from typing import Annotated, Literal
 
-from keysync.config import types
+from keysync.config import formats
 from keysync.config.credentials import Cloud, Credential, DefaultCredential
-from keysync.config.formats import DEFAULT_LISTEN, SECRET_NAME, batch_account_id, render_name, split_listen
 from keysync.config.operation import ApiVersions, LeaderElection, Limits, Notify, Timeouts, VaultLimits
-from keysync.config.rules import Invalid, Problem, Rule, Strict, at_least, at_most, length, missing, require_none
+from keysync.config.rules import Invalid, Problem, Rule, Strict, length, missing, require_none, requiring, within
 from keysync.names import fold
 
 _USER_TAGS = 11  # a secret may have 15 tags, and keysync writes the others
+_SOME_VAULT = requiring(bool, "one vault or more", "for example main: {url: https://kv-render.vault.azure.net}")
+_NO_VAULTS = "remove `vaults` if `vaults_by_tag` is enough"
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule(Strict):
     """When sync runs start: at intervals, or by a cron expression."""
 
-    every: types.Interval | None = None
+    every: formats.Interval | None = None
     """The time between the starts of two runs, at least 1s. Default: 5m unless `cron` is set. A regenerated key
     replaces the old one at once, so this is the longest time that consumers are locked out."""
-    jitter: types.DurationOrZero = timedelta(0)
+    jitter: formats.DurationOrZero = timedelta(0)
     """The longest random delay that is added to each start, so that several installations do not call Azure at
     once. 0s: no delay."""
-    cron: Annotated[types.Cron | None, Rule(schema={"examples": ["*/5 * * * *"]})] = None
+    cron: Annotated[formats.Cron | None, Rule(schema={"examples": ["*/5 * * * *"]})] = None
     """A cron expression of five fields instead of `every`, as in crontab(5): 0 and 7 are Sunday, 1-5 is Monday to
     Friday. If both day and weekday are set, one match is enough."""
-    timezone: Annotated[types.Timezone | None, Rule(schema={"examples": ["Asia/Tokyo"]})] = None
+    timezone: Annotated[formats.Timezone | None, Rule(schema={"examples": ["Asia/Tokyo"]})] = None
     """The IANA time zone of `cron`. Default: UTC."""
 
     def __post_init__(self) -> None:
@@ -66,7 +68,7 @@ def _free_tags(tags: Mapping[str, str]) -> Mapping[str, str]:
 class Vault(Strict):
     """A Key Vault that keysync writes keys to."""
 
-    url: types.VaultUrl
+    url: formats.VaultUrl
     """Its URL, such as https://kv-render.vault.azure.net."""
     credential: Credential | None = None
     """Its credential. Default: the general credential."""
@@ -74,13 +76,13 @@ class Vault(Strict):
     """Whether the vault must request tokens for its own domain. True: otherwise a server could obtain a token for
     another domain. Set it to false only for a test double or a private name."""
     tags: Annotated[
-        Mapping[types.Text, Annotated[str, length(0, 256)]], Rule(_free_tags, {"maxProperties": _USER_TAGS})
+        Mapping[formats.Text, Annotated[str, length(0, 256)]], Rule(_free_tags, {"maxProperties": _USER_TAGS})
     ] = field(default_factory=dict[str, str])
     """Tags for every secret in this vault, at most 11: a secret can have 15, and keysync needs the others.
     `managed-by` and `keysync-*` are reserved for keysync."""
     content_type: Annotated[str, length(0, 255)] | None = None
     """The content type of every secret in this vault, if a policy requires one."""
-    expires_after: Annotated[types.Duration | None, Rule(schema={"examples": ["90d"]})] = None
+    expires_after: Annotated[formats.Duration | None, Rule(schema={"examples": ["90d"]})] = None
     """The time from the write of a secret in this vault to its expiry, if a policy requires one. keysync renews the
     expiry at half of that time, without a new version. Null: no expiry. Key Vault returns an expired secret as
     usual."""
@@ -94,9 +96,9 @@ class Vault(Strict):
 class SecretNames(Strict):
     """The names of an account's secrets. {account}, {subscription_id} and {resource_group} are replaced."""
 
-    primary: types.NamePattern | None = "{account}-primary-key"
+    primary: formats.NamePattern | None = "{account}-primary-key"
     """The secret for the primary key. Null: this key is not synced."""
-    secondary: types.NamePattern | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
+    secondary: formats.NamePattern | None = "{account}-secondary-key"  # nosec B105  # a pattern of names
     """The secret for the secondary key. Null: this key is not synced."""
 
     def __post_init__(self) -> None:
@@ -112,20 +114,20 @@ class SecretNames(Strict):
     def render(self, account: str, *, subscription_id: str = "", resource_group: str = "") -> dict[str, str]:
         """Key ("primary", "secondary") to secret name, for the keys that are synced."""
         values = {"account": account, "subscription_id": subscription_id, "resource_group": resource_group}
-        return {key: render_name(pattern, values) for key, pattern in self.patterns().items()}
+        return {key: pattern.format_map(values) for key, pattern in self.patterns().items()}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Account(Strict):
     """A Batch account whose keys keysync syncs."""
 
-    subscription_id: types.Guid
+    subscription_id: formats.Guid
     """Its subscription, a GUID."""
-    resource_group: types.ResourceGroup
+    resource_group: formats.ResourceGroup
     """Its resource group."""
-    name: types.AccountName
+    name: formats.AccountName
     """Its name: 3 to 24 letters and digits."""
-    vaults: Annotated[tuple[str, ...], types.NOT_EMPTY]
+    vaults: Annotated[tuple[str, ...], formats.NOT_EMPTY]
     """The vaults that receive its keys, by their names under `vaults`."""
     secrets: SecretNames = SecretNames()  # immutable, so all accounts can share it
     """The names of its secrets."""
@@ -137,47 +139,30 @@ class Account(Strict):
     """Compare and report, but write nothing for this account."""
     adopt: bool | None = None
     """Overrides the general `adopt`. Default: the general `adopt`."""
-    # The ARM id, and the same in lower case, so that two spellings of one account compare equal. Computed once, since each run
-    # uses them for thousands of accounts.
-    resource_id: str = field(init=False, compare=False, repr=False)
-    key: str = field(init=False, compare=False, repr=False)
-    _names: tuple[str | None, str | None] = field(init=False, compare=False, repr=False)
 
-    def __post_init__(self) -> None:
-        """Computes the derived fields."""
-        resource_id = batch_account_id(self.subscription_id, self.resource_group, self.name)
-        names = self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
-        # Interned, since other accounts and the tags of each secret of the account contain the same strings.
-        object.__setattr__(self, "subscription_id", intern(self.subscription_id))
-        object.__setattr__(self, "resource_group", intern(self.resource_group))
-        object.__setattr__(self, "resource_id", intern(resource_id))
-        object.__setattr__(self, "key", fold(resource_id))
-        object.__setattr__(self, "_names", (names.get("primary"), names.get("secondary")))
+    @cached_property
+    def resource_id(self) -> str:
+        """Its ARM id."""
+        # Interned, since the tags of each of its secrets contain the same string.
+        return intern(formats.batch_account_id(self.subscription_id, self.resource_group, self.name))
 
-    def __reduce__(self) -> tuple[type[Account], tuple[object, ...]]:
-        """Pickles the given fields only. Unpickling computes the derived fields, and shares their strings, again."""
-        return Account, tuple(getattr(self, item.name) for item in fields(self) if item.init)
+    @cached_property
+    def key(self) -> str:
+        """Its ARM id in lower case, so that two spellings of one account compare equal."""
+        return fold(self.resource_id)
 
     def secret_names(self) -> dict[str, str]:
         """Key ("primary", "secondary") to secret name, for the keys that are synced."""
-        names = zip(("primary", "secondary"), self._names, strict=True)
-        return {key: name for key, name in names if name is not None}
+        return self.secrets.render(self.name, subscription_id=self.subscription_id, resource_group=self.resource_group)
 
 
 def _with_valid_names(account: Account) -> Account:
     require_none(
         Problem(f"the name becomes {name!r}, expected 1 to 127 letters, digits and dashes", at=("secrets", key))
         for key, name in account.secret_names().items()
-        if not re.fullmatch(SECRET_NAME, name)
+        if not re.fullmatch(formats.SECRET_NAME, name)
     )
     return account
-
-
-def _some_vault(value: tuple[str, ...]) -> tuple[str, ...]:
-    # The default is not validated, so an empty list here comes from the file.
-    if not value:
-        raise Invalid(Problem("found no vault, expected one or more", "remove `vaults` if `vaults_by_tag` is enough"))
-    return value
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,22 +170,23 @@ class Discover(Strict):
     """Batch accounts that keysync finds by listing. An account under `accounts` overrides a discovered one. Set one of
     `subscription_id` and `subscriptions`, and at least one of `vaults` and `vaults_by_tag`."""
 
-    subscription_id: types.Guid | None = None
+    subscription_id: formats.Guid | None = None
     """The subscription to list, a GUID."""
-    subscriptions: tuple[types.Guid, ...] = ()
+    subscriptions: tuple[formats.Guid, ...] = ()
     """Several subscriptions to list, GUIDs, instead of `subscription_id`."""
-    resource_groups: tuple[types.ResourceGroup, ...] = ()
+    resource_groups: tuple[formats.ResourceGroup, ...] = ()
     """Only these resource groups. Empty: the whole subscription."""
-    name: types.Text = "*"
+    name: formats.Text = "*"
     """Only accounts whose name matches, without regard to case. * matches any characters, ? matches one."""
-    tags: Mapping[types.Text, str] = field(default_factory=dict[str, str])
+    tags: Mapping[formats.Text, str] = field(default_factory=dict[str, str])
     """Only accounts with all of these tags. Names of tags are compared without regard to case, values with it."""
-    exclude: tuple[types.Text, ...] = ()
+    exclude: tuple[formats.Text, ...] = ()
     """Excludes accounts whose name matches one of these patterns."""
-    vaults: Annotated[tuple[str, ...], Rule(_some_vault, {"minItems": 1})] = ()
+    # The default is not validated, so an empty list here comes from the file.
+    vaults: Annotated[tuple[str, ...], requiring(bool, "at least 1 in it", _NO_VAULTS, minItems=1)] = ()
     """The vaults that receive their keys, by their names under `vaults`. With `vaults_by_tag`: the vaults of
     accounts without that tag; if empty, such accounts are skipped."""
-    vaults_by_tag: Annotated[types.Text | None, Rule(schema={"examples": ["keysync-vault"]})] = None
+    vaults_by_tag: Annotated[formats.Text | None, Rule(schema={"examples": ["keysync-vault"]})] = None
     """A tag of the account that lists its vaults, by their names under `vaults`, separated by commas or spaces. An
     account whose tag names an unknown vault is refused. Everyone who may tag an account can then choose its
     vaults."""
@@ -214,7 +200,7 @@ class Discover(Strict):
     """Compare and report, but write nothing for these accounts."""
     adopt: bool | None = None
     """Overrides the general `adopt`. Default: the general `adopt`."""
-    every: types.Interval | None = None
+    every: formats.Interval | None = None
     """The time between two listings, at least 1s; `run` only. Null: lists at each run, so that the next run
     includes a new account."""
     via: Literal["list", "resource_graph"] = "list"
@@ -254,13 +240,6 @@ class Discover(Strict):
             yield Problem(message, "give the two keys different names", ("secrets", "secondary"))
 
 
-def _first_vault(value: object) -> object:
-    if value is None or value == {}:
-        hint = "for example main: {url: https://kv-render.vault.azure.net}"
-        raise Invalid(Problem("found no vault, expected one or more", hint))
-    return value
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Strict):
     """The configuration of keysync: which Batch accounts are synced to which vaults, and with which limits."""
@@ -271,13 +250,15 @@ class Config(Strict):
     """How keysync signs in. A vault or an account can have its own."""
     schedule: Schedule = Schedule()
     """When sync runs start; `run` only."""
-    vaults: Annotated[Mapping[types.VaultName, Vault], Rule(parse=_first_vault), Rule(schema={"minProperties": 1})]
+    vaults: Annotated[
+        Mapping[formats.VaultName, Vault], Rule(parse=_SOME_VAULT.check), Rule(schema={"minProperties": 1})
+    ]
     """The vaults, each under a name that you choose."""
     accounts: tuple[Annotated[Account, Rule(_with_valid_names)], ...] = ()
     """The accounts to sync."""
     discover: tuple[Discover, ...] = ()
     """Accounts that keysync finds by listing subscriptions."""
-    owner: types.Text | None = None
+    owner: formats.Text | None = None
     """A name for this installation. keysync writes it as a tag, so that two installations do not overwrite each
     other's secrets."""
     read_only: bool = False
@@ -297,13 +278,13 @@ class Config(Strict):
     """How much one run may change in one vault."""
     timeouts: Timeouts = field(default_factory=Timeouts)
     """Time limits."""
-    verify_every: types.Duration | None = timedelta(hours=1)
+    verify_every: formats.Duration | None = timedelta(hours=1)
     """How often `run` reads a stored value again although the listing of its vault shows no change. Null: it reads
     every value in each run and lists no vault."""
-    concurrency: Annotated[types.Integer, at_least(1), at_most(1024)] = 64
+    concurrency: Annotated[formats.Integer, within(1, 1024)] = 64
     """Accounts processed at once, divided among the subscriptions, and secrets read at once, divided among the
     vaults; at least four each. 64: a higher value makes a run no faster."""
-    listen: types.Listen = DEFAULT_LISTEN
+    listen: formats.Listen = formats.DEFAULT_LISTEN
     """The address where `run` serves its status page, probes and metrics. The default is reachable from this
     machine only."""
     notify: Notify | None = None
@@ -312,13 +293,3 @@ class Config(Strict):
     """Several replicas on Kubernetes of which one works; `run` only. Null: no election."""
     api_versions: ApiVersions = field(default_factory=ApiVersions)
     """Versions of Azure APIs to pin."""
-
-    @property
-    def listen_host(self) -> str:
-        """The address of `listen`, without brackets."""
-        return split_listen(self.listen)[0]
-
-    @property
-    def listen_port(self) -> int:
-        """The port of `listen`; 0 lets the system choose one."""
-        return split_listen(self.listen)[1]

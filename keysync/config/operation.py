@@ -7,24 +7,24 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from keysync.config import types
+from keysync.config import formats
 from keysync.config.credentials import EnvironmentVariable, from_environment
-from keysync.config.rules import Invalid, Problem, Strict, at_least, at_most, matching, require_none
+from keysync.config.rules import Invalid, Problem, Strict, matching, require_none, within
 
-_ChangesPerDay = Annotated[types.Integer, at_least(1), at_most(1000)]
+_ChangesPerDay = Annotated[formats.Integer, within(1, 1000)]
 
 
 @dataclass(frozen=True, slots=True)
 class Limits(Strict):
     """How much one run may change in one vault. A run that would change more writes nothing until its plan is accepted."""
 
-    update_percent: types.Percent = 100
+    update_percent: formats.Percent = 100
     """Percent of the managed secrets in a vault that one run may overwrite. 100: it is normal that many keys are
     regenerated at once."""
-    creates: types.Count = 500
+    creates: formats.Count = 500
     """Secrets that one run may create in a vault. 500: enough for the first run of a large installation, and too
     few for a pattern that matches far too much."""
-    removal_percent: types.Percent = 10
+    removal_percent: formats.Percent = 10
     """Percent of the managed secrets in a vault that one run may disable or delete. 10: stops a run that received
     half of the accounts. One secret is always allowed, unless this is 0."""
     changes_per_day: _ChangesPerDay | None = 50
@@ -36,11 +36,11 @@ class Limits(Strict):
 class VaultLimits(Strict):
     """The limits of one vault. Each limit that is set overrides the general limit."""
 
-    update_percent: types.Percent | None = None
+    update_percent: formats.Percent | None = None
     """Percent that one run may overwrite."""
-    creates: types.Count | None = None
+    creates: formats.Count | None = None
     """Secrets that one run may create."""
-    removal_percent: types.Percent | None = None
+    removal_percent: formats.Percent | None = None
     """Percent that one run may disable or delete."""
     changes_per_day: _ChangesPerDay | None = None
     """New versions of one secret in 24 hours. Null: the general limit."""
@@ -50,15 +50,15 @@ class VaultLimits(Strict):
 class Timeouts(Strict):
     """Time limits."""
 
-    request: types.Duration = timedelta(seconds=30)
+    request: formats.Duration = timedelta(seconds=30)
     """One request to Azure, including its response."""
-    account: types.Duration = timedelta(minutes=2)
+    account: formats.Duration = timedelta(minutes=2)
     """One account in one run, including retries and waiting."""
-    collect: types.Duration = timedelta(seconds=10)
+    collect: formats.Duration = timedelta(seconds=10)
     """How long the check of the limits waits for slow accounts. After that, a slow account gives its place in
     `concurrency` to another account, so that at worst `concurrency` times `account` / `collect` accounts are
     awaited at once."""
-    shutdown: types.Duration = timedelta(seconds=10)
+    shutdown: formats.Duration = timedelta(seconds=10)
     """How long writes in flight may continue after SIGTERM; less than the 30 s that Kubernetes allows."""
 
 
@@ -69,15 +69,15 @@ NotifyEvent: TypeAlias = Literal["changed", "failed", "recovered", "stopped"]
 class Notify(Strict):
     """A webhook for events. Set exactly one of `secret_file` and `secret`."""
 
-    url: types.WebhookUrl
+    url: formats.WebhookUrl
     """The URL that receives events by POST. https only; redirects are not followed."""
     secret_file: Path | None = None
     """A mounted file with the secret that signs each request."""
     secret: Annotated[EnvironmentVariable, from_environment("a signing secret", "secret_file")] | None = None
     """${NAME} of an environment variable with that secret, never the secret itself."""
-    events: Annotated[tuple[NotifyEvent, ...], types.NOT_EMPTY] = ("changed", "failed", "recovered", "stopped")
+    events: Annotated[tuple[NotifyEvent, ...], formats.NOT_EMPTY] = ("changed", "failed", "recovered", "stopped")
     """The events to send. `stopped` also sends `released`, when the stop ends."""
-    timeout: types.Duration = timedelta(seconds=10)
+    timeout: formats.Duration = timedelta(seconds=10)
     """One request, including its response. 10s: a receiver only has to store the event."""
 
     def __post_init__(self) -> None:
@@ -95,34 +95,31 @@ class LeaderElection(Strict):
     """The name of the Lease. A shard appends its index: keysync-0."""
     namespace: Annotated[str, matching(r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$")] | None = None
     """The namespace of the Lease. Null: the namespace of the pod."""
-    identity: types.Text | None = None
+    identity: formats.Text | None = None
     """A name that is unique among the replicas. Null: HOSTNAME and a random suffix, new at each start."""
-    lease_duration: types.Duration = timedelta(seconds=10)
+    lease_duration: formats.Duration = timedelta(seconds=10)
     """How long a standby waits after the last renewal before it takes over; whole seconds. 10s: even with two
     missed tries, a standby takes over within 15 s."""
-    renew_deadline: types.Duration = timedelta(seconds=7)
+    renew_deadline: formats.Duration = timedelta(seconds=7)
     """After this time without a renewal a leader starts no write. The rest of `lease_duration` is for the writes in
     flight."""
-    retry_period: types.Duration = timedelta(seconds=2)
+    retry_period: formats.Duration = timedelta(seconds=2)
     """The time between two renewals; a standby checks twice as often. 1s or more."""
 
     def __post_init__(self) -> None:
         """Raises Invalid for times with which a leader could not renew its lease."""
-        rules = (
-            ("lease_duration", not self.lease_duration % timedelta(seconds=1), "whole seconds"),
-            ("retry_period", self.retry_period >= timedelta(seconds=1), "a duration of 1s or more"),
-            (
-                "renew_deadline",
-                self.renew_deadline >= self.retry_period * 1.5,
-                "a renew_deadline of at least one and a half times retry_period",
-            ),
-            (
-                "renew_deadline",
-                self.lease_duration >= self.renew_deadline + timedelta(milliseconds=500),
-                "a renew_deadline of 500ms or more below lease_duration",
-            ),
+        second = timedelta(seconds=1)
+        wanted = {
+            ("lease_duration", "whole seconds"): not self.lease_duration % second,
+            ("retry_period", "a duration of 1s or more"): self.retry_period >= second,
+            ("renew_deadline", "at least one and a half times retry_period"): self.renew_deadline
+            >= self.retry_period * 1.5,
+            ("renew_deadline", "500ms or more below lease_duration"): self.lease_duration
+            >= self.renew_deadline + second / 2,
+        }
+        require_none(
+            Problem(rule, at=(key,), is_expectation=True) for (key, rule), holds in wanted.items() if not holds
         )
-        require_none(Problem(wanted, at=(key,), is_expectation=True) for key, holds, wanted in rules if not holds)
 
 
 @dataclass(frozen=True, slots=True)

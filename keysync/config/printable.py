@@ -51,29 +51,16 @@ def may_be_shown(location: Location, value: object) -> bool:
 
 def dotted(location: Location) -> str:
     """A location as a message shows it: ``accounts[0].name``. A key that may be a misplaced secret becomes ``…``."""
-    text = ""
-    for index in range(len(location)):
-        part = _shown_part(location, index)
-        if isinstance(part, int):
-            text += f"[{part}]"
-        else:
-            text += f".{part}" if text else part
-    return text
+    parts = (_shown_part(location, index) for index in range(len(location)))
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).removeprefix(".")
 
 
 def describe(value: object) -> str:
     """`value` for "found …": text is quoted and cut to `MAX_SHOWN` characters, containers are only named."""
-    if value is None:
-        return "nothing"
-    if isinstance(value, dict):
-        return "a mapping"
-    if isinstance(value, list):
-        return "a list"
-    if isinstance(value, bool):
-        return "true" if value else "false"
     if isinstance(value, str):
         return repr(value if len(value) <= MAX_SHOWN else value[:MAX_SHOWN] + "…")
-    return f"the number {str(value)[:MAX_SHOWN]}"
+    named: dict[type, str] = {type(None): "nothing", dict: "a mapping", list: "a list", bool: str(value).lower()}
+    return named.get(type(value)) or f"the number {str(value)[:MAX_SHOWN]}"
 
 
 def _shown_part(location: Location, index: int) -> str | int:

@@ -88,15 +88,16 @@ class Select:
     select: Callable[[Any], int]
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:  # noqa: ANN401  # the types of pydantic
-        """Called by pydantic. In a location of pydantic, ``=2`` stands for the member with the index 2."""
+        """Called by pydantic. In a location of pydantic, ``=NAME`` is the member of that name."""
         from pydantic_core import core_schema  # noqa: PLC0415  # see the docstring of the module
 
         def check(value: object) -> object:
             self.select(value)  # here, because pydantic does not expect a discriminator to raise
             return value
 
-        members = {f"={index}": handler.generate_schema(member) for index, member in enumerate(get_args(source))}
-        union = core_schema.tagged_union_schema(members, lambda value: f"={self.select(value)}")
+        tags = [f"={getattr(member, '__name__', '')}" for member in get_args(source)]
+        members = {tag: handler.generate_schema(member) for tag, member in zip(tags, get_args(source), strict=True)}
+        union = core_schema.tagged_union_schema(members, lambda value: tags[self.select(value)])
         return core_schema.no_info_before_validator_function(check, union)
 
 
@@ -127,9 +128,8 @@ def requiring(holds: Callable[[Any], object], expectation: str, hint: str | None
 
 def matching(pattern: str, expectation: str | None = None, hint: str | None = None) -> Rule:
     """Text that matches a regular expression."""
-    return requiring(
-        re.compile(pattern).fullmatch, expectation or f"text that matches {pattern}", hint, pattern=pattern
-    )
+    expectation = expectation or f"text that matches {pattern}"
+    return requiring(re.compile(pattern).fullmatch, expectation, hint, pattern=pattern)
 
 
 def length(shortest: int, longest: int) -> Rule:
@@ -139,11 +139,7 @@ def length(shortest: int, longest: int) -> Rule:
     return requiring(lambda value: shortest <= len(value) <= longest, expectation, **schema)
 
 
-def at_least(lowest: int) -> Rule:
-    """A number of `lowest` or more."""
-    return requiring(lambda value: value >= lowest, f"{lowest} or more", minimum=lowest)
-
-
-def at_most(highest: int) -> Rule:
-    """A number of `highest` or less."""
-    return requiring(lambda value: value <= highest, f"{highest} or less", maximum=highest)
+def within(lowest: int, highest: int) -> Rule:
+    """A number from `lowest` to `highest`."""
+    holds = range(lowest, highest + 1).__contains__
+    return requiring(holds, f"{lowest} to {highest}", minimum=lowest, maximum=highest)

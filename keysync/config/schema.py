@@ -9,7 +9,6 @@ from typing import Any, Final, cast
 
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
-from pydantic_core import CoreSchema
 
 from keysync.config.checks import ValidConfig
 from keysync.config.formats import format_duration
@@ -45,29 +44,23 @@ class _Generator(GenerateJsonSchema):
     def get_default_value(self, schema: Any) -> Any:  # noqa: ANN401  # as above
         return schema["default_factory"]() if "default_factory" in schema else super().get_default_value(schema)
 
-    def default_schema(self, schema: Any) -> JsonSchemaValue:  # noqa: ANN401  # as above
-        # The `type` of a credential: it has a default in the code, and must be in the file.
-        return self.generate_inner(schema["schema"]) if _is_constant(schema) else super().default_schema(schema)
-
-    def field_is_required(self, field: Any, *more: Any, **options: Any) -> bool:  # noqa: ANN401  # differs by version
-        return _is_constant(field["schema"]) or super().field_is_required(field, *more, **options)
-
     def dataclass_schema(self, schema: Any) -> JsonSchemaValue:  # noqa: ANN401  # as above
         return {"description": schema["cls"].__doc__, **super().dataclass_schema(schema)}  # pydantic 2.11 has none
 
-    def field_title_should_be_set(self, schema: CoreSchema | Any) -> bool:  # noqa: ANN401, ARG002  # as above
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ANN401, ARG002  # as above
         return False
-
-
-def _is_constant(schema: Any) -> bool:  # noqa: ANN401  # as above
-    inner = schema.get("schema", {})
-    return bool(inner.get("type") == "literal" and len(inner["expected"]) == 1)
 
 
 def json_schema() -> dict[str, Any]:
     """The schema of the file (draft 2020-12). It describes the text in the file: a duration, for example, is a string."""
     Strict.__pydantic_config__["use_attribute_docstrings"] = True  # not always: pydantic then parses the source
     schema = TypeAdapter(cast("type[object]", ValidConfig)).json_schema(schema_generator=_Generator)
+    for definition in schema["$defs"].values():
+        kind = definition["properties"].get("type", {})
+        if kind.pop("const", None):
+            # The `type` of a credential: it has a default in the code, and must be in the file.
+            kind["const"] = kind.pop("default")
+            definition["required"] = ["type", *definition.get("required", [])]
     schema["$defs"]["Discover"] |= _DISCOVER
     schema["properties"]["vaults"]["additionalProperties"] = False
     described: dict[str, Any] = _on_one_line({"$schema": _DRAFT, **schema, "title": "keysync configuration", **_TOP})

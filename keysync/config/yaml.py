@@ -14,20 +14,24 @@ from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError
 
 from keysync.config.files import unreadable_hint
 from keysync.config.printable import describe, dotted, is_secret_key, may_be_shown
-from keysync.config.rules import FromEnvironment, Location
+from keysync.config.rules import FromEnvironment, Location, Problem
 from keysync.errors import ConfigError, Finding
 from keysync.files import secret_text
 
-_Problem: TypeAlias = Any  # a MarkedYAMLError of ruamel.yaml
+_MarkedError: TypeAlias = Any  # a MarkedYAMLError of ruamel.yaml
 _Node: TypeAlias = Any  # a node of ruamel.yaml, which leaves the types of its attributes open
 
 _MAX_VALUES = 1_000_000  # aliases can make a small file into an endless one
 _SHORT: Final = 4  # a hidden value with fewer characters is masked only as a whole word
 _TOO_DEEP: Final = "the values are nested too deeply"
+_UNUSABLE: Final[dict[type, str]] = {
+    FileNotFoundError: "there is no such file",
+    IsADirectoryError: "found a folder, expected a YAML file",
+}
 _TAG_PREFIX: Final = "tag:yaml.org,2002:"
 _PLAIN_KINDS: Final = frozenset({"str", "int", "float", "bool", "null", "timestamp", "map", "seq", "value", "merge"})
 _SHOWN_QUOTES: Final = re.compile(r"<[a-z ]+>|[^\w\s]|\\\\t")
@@ -61,21 +65,27 @@ class Document:
     reported: set[Location] = field(default_factory=set[Location])
     hidden: list[Spot] = field(default_factory=list[Spot])
 
-    def report(self, location: Location, message: str, hint: str | None = None) -> None:
+    def report(self, location: Location, problem: Problem) -> None:
         """Adds a finding at `location`."""
         self.reported.add(location)
-        self.findings.append(self.finding(location, message, hint))
+        self.findings.append(self.finding(location, problem))
 
-    def finding(self, location: Location, message: str, hint: str | None = None, *, at_key: bool = False) -> Finding:
+    def finding(self, location: Location, problem: Problem, *, at_key: bool = False) -> Finding:
         """A finding at `location`, or at the nearest parent that is in the file. Hidden values are masked."""
         present = location
         while present and present not in self.spots:
             present = present[:-1]
-        line, column = self._position(present, at_key=at_key)
-        return Finding(self.file, line, column, dotted(location), self._masked(message), hint and self._masked(hint))
+        message = problem.message
+        if problem.is_expectation:
+            found = "a key that is not shown" if at_key else self._found(location)
+            message = f"found {found}, expected {message}"
+        hint = problem.hint and self._masked(problem.hint)
+        return Finding(
+            self.file, *self._position(present, at_key=at_key), dotted(location), self._masked(message), hint
+        )
 
-    def found(self, location: Location) -> str:
-        """The value at `location` for "found …", without anything that must not be shown."""
+    def _found(self, location: Location) -> str:
+        """The value at `location`, without anything that must not be shown."""
         spot = self.spots.get(location)
         if spot is None:
             return "nothing"
@@ -97,12 +107,9 @@ class Document:
         """Masks hidden values in `text`: a check may have put one there."""
         for spot in self.hidden:
             mask = f"${{{spot.variables[0]}}}" if spot.variables else "…"
-            value = str(spot.value)
-            pattern = re.escape(value)
-            if len(value) < _SHORT:
-                pattern = rf"(?<![0-9A-Za-z]){pattern}(?![0-9A-Za-z])"
-            if value.casefold() in text.casefold():
-                text = re.sub(pattern, mask, text, flags=re.IGNORECASE)
+            value = re.escape(str(spot.value))
+            pattern = value if len(value) >= _SHORT else rf"(?<![0-9A-Za-z]){value}(?![0-9A-Za-z])"
+            text = re.sub(pattern, mask, text, flags=re.IGNORECASE)
         return text
 
 
@@ -119,7 +126,8 @@ def read_document(path: Path, *, environ: Mapping[str, str]) -> Document:
     except RecursionError:
         raise file_error(file, _TOO_DEEP) from None
     if not isinstance(value, dict):
-        raise ConfigError([document.finding((), f"found {describe(value)}, expected a mapping of keys to values")])
+        problem = Problem(f"found {describe(value)}, expected a mapping of keys to values")
+        raise ConfigError([document.finding((), problem)])
     document.value = value
     return document
 
@@ -132,17 +140,13 @@ def file_error(file: str, message: str, hint: str | None = None) -> ConfigError:
 def _read_text(path: Path, file: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except FileNotFoundError:
-        raise file_error(file, "there is no such file") from None
-    except IsADirectoryError:
-        raise file_error(file, "found a folder, expected a YAML file") from None
     except UnicodeDecodeError as error:
         raise file_error(file, f"the file is not UTF-8: byte {error.start} cannot be decoded") from None
-    except PermissionError:
-        raise file_error(file, "the file cannot be read: Permission denied", unreadable_hint()) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "the path cannot be used"
-        raise file_error(file, f"the file cannot be read: {reason}") from None
+        hint = unreadable_hint() if isinstance(error, PermissionError) else None
+        message = _UNUSABLE.get(type(error), f"the file cannot be read: {reason}")
+        raise file_error(file, message, hint) from None
 
 
 def _compose(file: str, text: str) -> _Node:
@@ -153,18 +157,17 @@ def _compose(file: str, text: str) -> _Node:
         raise ConfigError([_syntax_finding(file, text, error)]) from None
     except RecursionError:
         raise file_error(file, _TOO_DEEP) from None
-    except YAMLError as error:
-        character = getattr(error, "character", None)
-        reason = f"the character {character!r} is not allowed" if character is not None else "it cannot be parsed"
-        raise file_error(file, f"this is not YAML: {reason}") from None
     except Exception as error:  # noqa: BLE001 - the parser has bugs on odd input, and a user's file must not crash us
-        raise file_error(file, f"this is not YAML: the parser failed with {type(error).__name__}") from None
+        character = getattr(error, "character", None)
+        failed = f"the parser failed with {type(error).__name__}"
+        reason = failed if character is None else f"the character {character!r} is not allowed"
+        raise file_error(file, f"this is not YAML: {reason}") from None
     if node is None:
         raise file_error(file, "the file is empty, expected a mapping of keys to values")
     return node
 
 
-def _syntax_finding(file: str, text: str, error: _Problem) -> Finding:
+def _syntax_finding(file: str, text: str, error: _MarkedError) -> Finding:
     mark = error.problem_mark or error.context_mark
     reason = (error.problem or error.context or "it cannot be parsed").splitlines()[0]
     # The parser quotes an alias or a tag from the file, which may be an unquoted password.
@@ -199,35 +202,38 @@ class _Builder:
         document.spots[location] = spot = Spot(node, key, (node.id == "scalar" and node.value) or None)
         kind = str(node.tag).removeprefix(_TAG_PREFIX)
         if id(node) in self._open:
-            document.report(location, "found an alias of a value that contains this alias")
-        elif kind not in _PLAIN_KINDS:
-            document.report(location, "found a YAML tag, expected a plain value", "remove the part after the '!'")
-        else:
-            self._open.add(id(node))
-            spot.value = self._value(location, spot, kind)
-            self._open.discard(id(node))
-            if spot.value and isinstance(spot.value, str) and (spot.variables or is_secret_key(location)):
-                document.hidden.append(spot)
-            return spot.value
-        return None
+            document.report(location, Problem("found an alias of a value that contains this alias"))
+            return None
+        if kind not in _PLAIN_KINDS:
+            problem = Problem("found a YAML tag, expected a plain value", "remove the part after the '!'")
+            document.report(location, problem)
+            return None
+        self._open.add(id(node))
+        spot.value = self._value(location, spot, kind)
+        self._open.discard(id(node))
+        if spot.value and isinstance(spot.value, str) and (spot.variables or is_secret_key(location)):
+            document.hidden.append(spot)
+        return spot.value
 
     def _value(self, location: Location, spot: Spot, kind: str) -> object:
         node = spot.node
         if node.id == "mapping":
-            return self._mapping(location, node)
+            entries = self._entries(location, node).items()
+            return {name: self.build((*location, name), key, value) for name, (key, value) in entries}
         if node.id == "sequence":
             return [self.build((*location, index), None, item) for index, item in enumerate(node.value)]
         value = _parse_scalar(kind, str(node.value))
         return self._expanded(location, spot, value) if isinstance(value, str) and "${" in value else value
 
-    def _mapping(self, location: Location, node: _Node) -> dict[str, Any]:
+    def _entries(self, location: Location, node: _Node) -> dict[str, tuple[_Node, _Node]]:
+        """The keys of a mapping with their nodes. Keys of its own win over keys that ``<<`` adds."""
         entries: dict[str, tuple[_Node, _Node]] = {}
         merged: list[_Node] = []
         for key, value in node.value:
             name = str(key.value)
             if key.id != "scalar":
                 self._report_key(location, key, "found a list or a mapping as a key, expected text")
-            elif _is_merge(key):
+            elif name == "<<" and not key.style:
                 merged += value.value if value.id == "sequence" else [value]
             elif name in entries:
                 first, _ = _position(entries[name][0])
@@ -235,18 +241,12 @@ class _Builder:
             else:
                 entries[name] = (key, value)
         for source in merged:
-            self._merge(location, source, entries)
-        return {name: self.build((*location, name), key, value) for name, (key, value) in entries.items()}
-
-    def _merge(self, location: Location, source: _Node, entries: dict[str, tuple[_Node, _Node]]) -> None:
-        if source.id != "mapping" or id(source) in self._open:
-            self._document.report(location, "found '<<' with a value that is no other mapping")
-            return
-        for key, value in source.value:
-            if _is_merge(key):
-                self._document.report(location, "found '<<' inside a mapping that is merged by '<<'")
-            elif key.id == "scalar":
+            if source.id != "mapping":
+                self._document.report(location, Problem("found '<<' with a value that is no mapping"))
+                continue
+            for key, value in source.value:
                 entries.setdefault(str(key.value), (key, value))
+        return entries
 
     def _report_key(self, location: Location, key: _Node, message: str, hint: str | None = None) -> None:
         self._document.findings.append(Finding(self._document.file, *_position(key), dotted(location), message, hint))
@@ -255,30 +255,24 @@ class _Builder:
         """`text` with its variables replaced; ``$${`` becomes ``${``. Values of variables are not expanded again."""
 
         def replace(match: re.Match[str]) -> str:
-            if match[0] == "$${":
+            name, closed = match.groups()
+            if name is None:
                 return "${"
-            name, closed = match[1], match[2]
-            if not closed:
-                self._document.report(location, "found '${' without its '}'", _ESCAPE_HINT)
-            elif not _VARIABLE.fullmatch(name):
-                message = "found '${…}' with text that is no name of a variable"
-                self._document.report(location, message, _ESCAPE_HINT)
-            else:
+            problem = Problem("found '${' without its '}'", _ESCAPE_HINT)
+            if closed:
+                problem = Problem("found '${…}' with text that is no name of a variable", _ESCAPE_HINT)
+            if closed and _VARIABLE.fullmatch(name):
                 spot.variables += (name,)
                 if name in self._environ:
                     return secret_text(self._environ[name])
                 shown = name if _SHOWN_VARIABLE.fullmatch(name) else "…"
-                hint = f"set {shown}, or {_ESCAPE_HINT}"
-                self._document.report(location, f"the environment variable {shown} is not set", hint)
+                problem = Problem(f"the environment variable {shown} is not set", f"set {shown}, or {_ESCAPE_HINT}")
+            self._document.report(location, problem)
             return ""
 
         value = FromEnvironment(_REFERENCE.sub(replace, text))
         value.variable = spot.variables[0] if spot.variables and text == f"${{{spot.variables[0]}}}" else None
         return value if spot.variables else str(value)
-
-
-def _is_merge(key: _Node) -> bool:
-    return key.id == "scalar" and key.value == "<<" and not key.style
 
 
 def _parse_scalar(kind: str, text: str) -> str | float | bool | None:
@@ -289,8 +283,6 @@ def _parse_scalar(kind: str, text: str) -> str | float | bool | None:
     try:
         if kind == "int":
             return int(text.replace("_", ""), 10 if text.lstrip("+-").isdecimal() else 0)
-        if kind == "float":
-            return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
+        return float(text.replace("_", "")) if kind == "float" else text
     except ValueError:
         return text  # Python does not know this form of number, or it has too many digits
-    return text

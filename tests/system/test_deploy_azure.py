@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 
 from keysync.access.permissions import ROLES, Role
 from keysync.access.roles import Definition
+from keysync.config.formats import split_listen
 from keysync.config.load import load_config
 from tests.support.az import run_with_az
 from tests.system.conftest import World
@@ -175,10 +176,8 @@ def test_the_container_instance_contains_its_configuration() -> None:
     assert container["properties"]["volumeMounts"] == [
         {"name": volume["name"], "mountPath": "/etc/keysync", "readOnly": True}
     ]
-    assert (
-        container["properties"]["livenessProbe"]["httpGet"]["port"]
-        == load_config(AZURE / "managed-identity.yaml", {}).listen_port
-    )
+    listen = load_config(AZURE / "managed-identity.yaml", {}).listen
+    assert container["properties"]["livenessProbe"]["httpGet"]["port"] == split_listen(listen)[1]
 
 
 def test_the_job_ends_before_the_next_one_and_mounts_its_configuration() -> None:

@@ -29,8 +29,8 @@ LEFT_OUT: dict[str, tuple[dict[str, str], str]] = {
 }
 
 
-@pytest.mark.parametrize("vaults", ["{}", ""])
-def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str) -> None:
+@pytest.mark.parametrize(("vaults", "found"), [("{}", "a mapping"), ("", "nothing")])
+def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str, found: str) -> None:
     """An empty `vaults` is reported with an example."""
     file = tmp_path / "keysync.yaml"
     file.write_text(f"vaults: {vaults}\naccounts: []\n")
@@ -38,7 +38,8 @@ def test_a_missing_vault_is_reported_with_an_example(tmp_path: Path, vaults: str
         load_config(file, {})
     (first_line, *_) = str(caught.value).splitlines()
     assert first_line == (
-        f"{file}:1:1: vaults: found no vault, expected one or more (for example main: {{url: https://kv-render.vault.azure.net}})"
+        f"{file}:1:1: vaults: found {found}, expected one vault or more "
+        "(for example main: {url: https://kv-render.vault.azure.net})"
     )
 
 

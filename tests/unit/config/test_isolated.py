@@ -167,12 +167,3 @@ def test_daemon_does_not_import_the_parser() -> None:
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert {"keysync.cli.run", "azure.mgmt.batch"} <= set(loaded)
     assert [module for module in loaded if module.partition(".")[0] in {"pydantic", "pydantic_core", "ruamel"}] == []
-
-
-def test_unpickled_accounts_share_their_strings(path: Path) -> None:
-    """The id of an account, which tags of its secrets repeat, exists once in memory."""
-    path.write_text(RIGHT, encoding="utf-8")
-    (account,) = load_config(path, os.environ).accounts
-    (again,) = pickle.loads(pickle.dumps((account,)))  # noqa: S301  # nosec B301  # made by this test
-    assert (again, again.key, again.secret_names()) == (account, account.key, account.secret_names())
-    assert again.resource_id is account.resource_id
