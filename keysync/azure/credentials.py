@@ -17,7 +17,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from keysync.azure.clouds import Endpoints
-from keysync.azure.sign_in import TOKEN_FILE_VARIABLE, check_environment, check_given, sign_in_of
+from keysync.azure.sign_in import WORKLOAD_IDENTITY, check_environment, sign_in_of
 from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.azure.transport import SharedTransport
 from keysync.config import credentials
@@ -48,9 +48,11 @@ class Credentials:
     transport: SharedTransport
     redactor: Redactor
     timeout: float
-    _opened: dict[credentials.Credential, SingleFlightCredential] = field(
+    opened: dict[credentials.Credential, SingleFlightCredential] = field(
         default_factory=dict[credentials.Credential, SingleFlightCredential]
     )
+    """The credentials opened so far."""
+
     # The redactor's references are weak; these keep the values for as long as the credentials exist.
     _secrets: list[SecretValue] = field(default_factory=list[SecretValue])
 
@@ -62,10 +64,10 @@ class Credentials:
 
     async def open(self, credential: credentials.Credential) -> SingleFlightCredential:
         """The opened `credential`. Raises UsageError if a file or variable that it needs is unusable."""
-        if credential not in self._opened:
+        if credential not in self.opened:
             check_environment(credential)
             # The second of a type gets a number, so that log, `check` and circuit breakers can distinguish them.
-            of_same_type = sum(other.type == credential.type for other in self._opened)
+            of_same_type = sum(other.type == credential.type for other in self.opened)
             name = f"{credential.type} {of_same_type + 1}" if of_same_type else credential.type
             build, expires_at = self._builder(credential)
             sign_in = replace(sign_in_of(credential), expires_at=expires_at)
@@ -76,13 +78,8 @@ class Credentials:
                 # The SDK validates its arguments, such as a tenant's name, and files in variables.
                 is_file = isinstance(credential, credentials.ClientCertificateCredential)
                 raise UsageError(f"credential: {sign_in.proof if is_file else credential.type}: {error}") from error
-            self._opened[credential] = await self.stack.enter_async_context(opened)
-        return self._opened[credential]
-
-    @property
-    def opened(self) -> tuple[SingleFlightCredential, ...]:
-        """The credentials opened so far, each once."""
-        return tuple(self._opened.values())
+            self.opened[credential] = await self.stack.enter_async_context(opened)
+        return self.opened[credential]
 
     def _builder(self, credential: credentials.Credential) -> tuple[Callable[[], Any], datetime | None]:
         """A function that makes the SDK's credential each time it is called, and the expiry of its certificate.
@@ -142,32 +139,22 @@ def _workload_identity(
     """A credential that reads its token file for each request.
 
     The SDK's WorkloadIdentityCredential caches the content for ten minutes, sends an empty one, and does not say which file is
-    missing. Raises UsageError if configuration and environment do not have all settings.
+    missing.
     """
-    tenant = credential.tenant_id or os.environ.get("AZURE_TENANT_ID", "")
-    client = credential.client_id or os.environ.get("AZURE_CLIENT_ID", "")
-    file = str(credential.token_file or os.environ.get(TOKEN_FILE_VARIABLE, ""))
-    # The webhook in Kubernetes sets these variables.
-    needed = {
-        "tenant_id (or AZURE_TENANT_ID)": tenant,
-        "client_id (or AZURE_CLIENT_ID)": client,
-        f"token_file (or {TOKEN_FILE_VARIABLE})": file,
-    }
-    check_given("workload_identity", [name for name, value in needed.items() if not value])
-    source = "token_file: " if credential.token_file else f"{TOKEN_FILE_VARIABLE}="
+    tenant, client, file = (
+        str(getattr(credential, key) or os.environ[variable]) for key, variable in WORKLOAD_IDENTITY.items()
+    )
+    source = "token_file: " if credential.token_file else f"{WORKLOAD_IDENTITY['token_file']}="
 
     def assertion() -> str:
         try:
-            text = secret_text(read_small(Path(file)))
+            if text := secret_text(read_small(Path(file))):
+                return text
+            problem = "is empty"
         except (OSError, UnicodeDecodeError) as error:
-            problem = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            # Not chained: the message of a UnicodeDecodeError shows the bytes.
-            raise CredentialUnavailableError(
-                f"workload_identity: {source}{file}: the file cannot be read ({problem})"
-            ) from None
-        if not text:
-            raise CredentialUnavailableError(f"workload_identity: {source}{file}: the file is empty")
-        return text
+            problem = f"cannot be read ({error.strerror if isinstance(error, OSError) else 'it is not UTF-8 text'})"
+        # Outside of the handler, so not chained: the message of a UnicodeDecodeError shows the bytes.
+        raise CredentialUnavailableError(f"workload_identity: {source}{file}: the file {problem}")
 
     return lambda: identity.ClientAssertionCredential(tenant, client, assertion, **options)
 

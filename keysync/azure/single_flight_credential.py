@@ -85,17 +85,15 @@ class SingleFlightCredential:
         return await asyncio.shield(request)
 
     def _request_done(self, key: _Key, request: asyncio.Task[AccessTokenInfo]) -> None:
-        self._requests.pop(key, None)
+        del self._requests[key]
         if not request.cancelled():
             request.exception()  # retrieved here, as all callers may have been cancelled
 
     def reject(self, token: str) -> None:
         """Removes `token` from the cache after a service has refused it with 401. The next call requests a new one."""
-        dropped = [key for key, cached in self._tokens.items() if hmac.compare_digest(cached.token, token)]
-        for key in dropped:
-            del self._tokens[key]
-        if dropped:
-            self._rebuild_needed = True
+        kept = {key: cached for key, cached in self._tokens.items() if not hmac.compare_digest(cached.token, token)}
+        if len(kept) < len(self._tokens):
+            self._tokens, self._rebuild_needed = kept, True
             log: Any = structlog.get_logger("keysync")
             log.info("credential.token_rejected", credential=self.name)
 
@@ -116,7 +114,7 @@ class SingleFlightCredential:
 
     async def _token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         """A token of an SDK credential without refused tokens; makes another request if it may help."""
-        waited, cap, refused_assertions = 0.0, 1.0, 0
+        waited, cap, assertion_refused = 0.0, 1.0, False
         while True:
             if self._rebuild_needed:
                 self._rebuild_needed, old = False, self._sdk_credential
@@ -128,8 +126,8 @@ class SingleFlightCredential:
                 if _ASSERTION_REFUSED.search(str(error)):
                     # The SDK read the file up to ten minutes ago; it may have been replaced since.
                     self._rebuild_needed = True
-                    refused_assertions += 1
-                    if refused_assertions == 1:
+                    if not assertion_refused:
+                        assertion_refused = True
                         continue
                 if error.status_code not in _UPDATING_STATUS or waited >= self._patience:
                     raise
@@ -140,8 +138,7 @@ class SingleFlightCredential:
     async def _request_token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # The SDK reads the file on the event loop, so a FIFO would block everything.
         file = self.sign_in.token_file
-        problem = None if file is None else irregular_reason(file)
-        if problem:
+        if file is not None and (problem := irregular_reason(file)):
             raise CredentialUnavailableError(f"the token file {file}: {problem}")
         token: AccessTokenInfo = await self._sdk_credential.get_token_info(*scopes, options=options)
         return token

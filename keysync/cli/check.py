@@ -77,7 +77,7 @@ async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
     written = "allows keysync to set secrets (tested without writing)"
     not_written = "receives no key in this configuration: writing was not tested"
     tests: list[tuple[str, str, Awaitable[object]]] = []  # subject, message of a success, what to try
-    for credential in clients.credentials.opened:
+    for credential in clients.credentials.opened.values():
         token = clients.caller.call(_TOKEN, scope, partial(credential.get_token_info, scope))
         tests.append((f"credential {credential.name}", "gets a token for Resource Manager", token))
     for name, vault in runtime.targets.items():
@@ -189,7 +189,7 @@ async def _listen(address: str) -> list[Diagnosis]:
 
 def _certificates(clients: ClientFactory, now: datetime) -> Iterator[Diagnosis]:
     """Certificates of credentials that have expired or expire within 30 days."""
-    for credential in clients.credentials.opened:
+    for credential in clients.credentials.opened.values():
         expires_at, proof = credential.expires_at, credential.sign_in.proof
         if expires_at is None or expires_at - now > _EXPIRES_SOON:
             continue

@@ -90,7 +90,7 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
         discovery,
         partial(BatchAccountExistence, clients.subscription, clients.caller, config.api_versions.batch),
         translator,
-        lambda: clients.credentials.opened,
+        lambda: tuple(clients.credentials.opened.values()),
         stack,
         discovery.static,
     )
