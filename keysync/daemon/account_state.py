@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Final
 
-from keysync.config.model import Account, Schedule
-from keysync.daemon.fire_times import following
+from keysync.config.formats import format_duration
+from keysync.config.model import Account, Config, Schedule
+from keysync.daemon.backoff import Backoff
+from keysync.daemon.fire_times import following, interval_of
 from keysync.failures import FailureRecord
 from keysync.names import fold
 from keysync.report.json import summary
@@ -23,21 +26,32 @@ STALE_INTERVALS: Final = 3
 _NEVER: Final = datetime.max.replace(tzinfo=UTC)
 
 
+def schedule_text(schedule: Schedule) -> str:
+    """A schedule as text, such as ``every 5m``."""
+    jitter = f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
+    if schedule.every is not None:
+        return f"every {format_duration(schedule.every)}{jitter}"
+    return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){jitter}"
+
+
 @dataclass(slots=True)
 class Entry:
-    """The status of one account, and its part in the active run.
+    """The status of one account, its schedule with the shortest time between two runs, and its part in the active run.
 
-    `interval` is the shortest time between two runs; `crontab` is the schedule if it is one, for its exact fire times.
     `due` are the items of an active run that have no result yet, `current` its results so far; `run_key` identifies the run.
+    `since` is when the schedule last began a run (monotonic seconds). With `requeued` the account gets one more run when it
+    is free.
     """
 
     status: AccountStatus
+    schedule: Schedule
     interval: timedelta
-    crontab: Schedule | None = None
     due: tuple[ItemRef, ...] = ()
     current: tuple[Result, ...] = ()
     run_key: object = None
-    _stale_at: tuple[datetime, datetime] | None = None
+    since: float | None = None
+    requeued: bool = False
+    backoff: Backoff = field(default_factory=Backoff)
 
     @property
     def account(self) -> Account:
@@ -50,12 +64,7 @@ class Entry:
 
     def stale_at(self, started: datetime) -> datetime:
         """When the account becomes stale: three intervals after it was last in sync, or after `started` if it never was."""
-        since = self.status.last_success or started
-        if self.crontab is None:
-            return since + STALE_INTERVALS * self.interval
-        if self._stale_at is None or self._stale_at[0] != since:
-            self._stale_at = since, following(self.crontab, since, STALE_INTERVALS) or _NEVER
-        return self._stale_at[1]
+        return following(self.schedule, self.status.last_success or started, STALE_INTERVALS) or _NEVER
 
     def finish(self, now: datetime) -> None:
         """Takes the results of a run that has one for each secret."""
@@ -86,11 +95,9 @@ class AccountStates(RunObserver):
     snapshot is built again.
     """
 
-    def __init__(
-        self, now: Callable[[], datetime], account_done: Callable[[Entry], None] = lambda _entry: None
-    ) -> None:
+    def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self.account_done = account_done
+        self.account_done: Callable[[Entry], None] = lambda _entry: None
         self.entries: dict[str, Entry] = {}
         self.writes: deque[WriteRecord] = deque(maxlen=_HISTORY)
         self.last_run: RunStatus | None = None
@@ -102,28 +109,33 @@ class AccountStates(RunObserver):
         """The safety limits that currently stop runs; None if there are none."""
         return " ".join(self._stops.values()) or None
 
-    def cover(self, entries: Mapping[str, Entry]) -> None:
-        """Sets the accounts of a configuration. Accounts that stay keep their state."""
-        covered = dict(entries)
-        for name, new in entries.items():
-            known = self.entries.get(name)
-            if known is not None:
-                status = new.status
-                known.status = replace(
-                    known.status, account=status.account, schedule=status.schedule, read_only=status.read_only
-                )
-                known.interval, known.crontab = new.interval, new.crontab
-                covered[name] = known
+    def cover(self, config: Config, accounts: Iterable[Account]) -> None:
+        """Sets the accounts of `config`. Accounts that stay keep their state."""
+        now = self._now()
+
+        @cache
+        def described(schedule: Schedule) -> tuple[str, timedelta]:
+            # Once per schedule, not per account: the interval of a crontab takes a while to compute.
+            return schedule_text(schedule), interval_of(schedule, now)
+
+        covered: dict[str, Entry] = {}
+        for account in accounts:
+            schedule, read_only = account.schedule or config.schedule, config.read_only or account.read_only
+            text, interval = described(schedule)
+            entry = self.entries.get(account.key) or Entry(AccountStatus(account, text), schedule, interval)
+            entry.status = replace(entry.status, account=account, schedule=text, read_only=read_only)
+            entry.schedule, entry.interval = schedule, interval
+            covered[account.key] = entry
         self.entries = covered
         # No run can release a stop whose accounts are all gone.
-        self._stops = {accounts: reason for accounts, reason in self._stops.items() if accounts & self.entries.keys()}
+        self._stops = {accounts: reason for accounts, reason in self._stops.items() if accounts & covered.keys()}
         self.revision += 1
 
     def forget(self) -> None:
         """Resets every account to not checked yet, because another process checks it. The recent writes stay."""
         for name, entry in self.entries.items():
             status = AccountStatus(entry.account, entry.status.schedule, entry.status.read_only)
-            self.entries[name] = Entry(status, entry.interval, entry.crontab)
+            self.entries[name] = Entry(status, entry.schedule, entry.interval)
         self._stops = {}
         self.revision += 1
 

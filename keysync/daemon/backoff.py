@@ -12,14 +12,15 @@ grants. The bound also limits the Retry-After of one account; `azure.rate_limit`
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from random import Random
-from typing import Final, NamedTuple
+from typing import Final
 
 from keysync.failures import FailureKind, FailureRecord
 
 BOUND: Final = 1.95
 _BASE: Final = 30.0
+_NEVER: Final = float("-inf")
 # The next try fails in the same way until an operator acts.
 _LASTING_KINDS: Final[frozenset[FailureKind]] = frozenset(
     {"authentication", "credential_unavailable", "shared_key_disabled", "challenge"}
@@ -46,42 +47,28 @@ def longest(failures: int, interval: float) -> float:
     return 0.0 if failures < 2 else min(BOUND * interval, _BASE * 2.0 ** min(failures - 2, 64))
 
 
-class _State(NamedTuple):
-    failures: int  # lasting ones in a row
-    retry_at: float
-
-
+@dataclass(slots=True)
 class Backoff:
-    """The accounts that are skipped, by key, and until when."""
+    """The lasting failures in a row of one account, and when it may take part in a run again (-inf: at once)."""
 
-    def __init__(self, random: Random) -> None:
-        self._random = random
-        self._states: dict[str, _State] = {}
+    failures: int = 0
+    retry_at: float = _NEVER
 
-    def retry_at(self, key: str) -> float:
-        """When `key` may take part in a run again; -inf if it did not fail last time."""
-        state = self._states.get(key)
-        return float("-inf") if state is None else state.retry_at
-
-    def failed(self, key: str, record: FailureRecord, now: float, interval: float, since: float) -> None:
-        """Records that `key`, which runs every `interval` seconds and was last due at `since`, failed at `now`.
+    def failed(self, record: FailureRecord, now: float, interval: float, since: float, random: Random) -> None:
+        """Records that the account, which runs every `interval` seconds and was last due at `since`, failed at `now`.
 
         A transient failure does not count, but its Retry-After is obeyed, up to the bound.
         """
-        before = self._states.get(key)
-        failures = (before.failures if before else 0) + lasts(record)
-        drawn = self._random.uniform(0.0, longest(failures, interval)) if lasts(record) else 0.0
-        retry_at = min(now + max(record.retry_after or 0.0, drawn), since + BOUND * interval)
-        self._states[key] = _State(failures, retry_at)
+        drawn = 0.0
+        if lasts(record):
+            self.failures += 1
+            drawn = random.uniform(0.0, longest(self.failures, interval))
+        self.retry_at = min(now + max(record.retry_after or 0.0, drawn), since + BOUND * interval)
 
-    def succeeded(self, key: str) -> None:
-        """Records that `key` succeeded, and forgets its failures."""
-        self._states.pop(key, None)
+    def succeeded(self) -> None:
+        """Records that the account succeeded, and forgets its failures."""
+        self.failures, self.retry_at = 0, _NEVER
 
     def retry_now(self) -> None:
-        """Lets every key take part in the next run. The numbers of failures are kept."""
-        self._states = {key: state._replace(retry_at=float("-inf")) for key, state in self._states.items()}
-
-    def keep(self, keys: Iterable[str]) -> None:
-        """Forgets every key that is not in `keys`, as after a reload."""
-        self._states = {key: self._states[key] for key in keys if key in self._states}
+        """Lets the account take part in the next run. The number of failures is kept."""
+        self.retry_at = _NEVER

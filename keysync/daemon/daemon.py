@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import timedelta
-from functools import cache, partial
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
 from keysync.calls import BreakerStates
 from keysync.config.model import Account, Config, Schedule
-from keysync.daemon.account_state import Entry
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Instant, Watchdog
 from keysync.daemon.leader_election import LeaderElector
 from keysync.daemon.scheduler import Scheduler, group_by_schedule, utc_now
-from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
+from keysync.daemon.snapshot import SnapshotBuilder
 from keysync.daemon.supervisor import Supervisor
 from keysync.errors import ConfigError, UsageError, raised_at
 from keysync.report.metrics import Metrics
-from keysync.report.status import AccountStatus
 from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Runtime
@@ -42,24 +39,6 @@ def groups_of(runtime: Runtime) -> dict[Schedule, list[Account]]:
         # A run without accounts still lists accounts, searches for orphans and shows that the daemon lives.
         groups.setdefault(config.schedule, [])
     return groups
-
-
-def entries_of(config: Config, accounts: Iterable[Account]) -> dict[str, Entry]:
-    """New entries for `accounts`, by ARM id in lower case."""
-    now = utc_now()
-
-    @cache
-    def described(schedule: Schedule) -> tuple[str, timedelta]:
-        # Once per schedule, not per account: the interval of a crontab takes a while to compute.
-        return schedule_text(schedule), interval_of(schedule, now)
-
-    entries: dict[str, Entry] = {}
-    for account in accounts:
-        schedule = account.schedule or config.schedule
-        text, interval = described(schedule)
-        status = AccountStatus(account, text, read_only=config.read_only or account.read_only)
-        entries[account.key] = Entry(status, interval, crontab=schedule if schedule.cron else None)
-    return entries
 
 
 class Daemon:
@@ -289,7 +268,6 @@ class Daemon:
             except UsageError as error:
                 self._refuse(str(error))
                 return
-            self._supervisor.replace(runtime)
             self._cover(runtime)
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
@@ -316,14 +294,13 @@ class Daemon:
         return runtime
 
     def _cover(self, runtime: Runtime) -> None:
-        config = runtime.config
-        refused = [skipped.account for skipped in runtime.inventory.refused if skipped.account is not None]
-        entries = entries_of(config, [*runtime.accounts, *refused])
-        self._supervisor.account_states.cover(entries)
+        """Makes `runtime` current, with its present accounts."""
+        self._supervisor.replace(runtime)
+        config, entries = runtime.config, self._supervisor.account_states.entries.values()
         interval = interval_of(config.schedule, utc_now())
         if runtime.shared.streaks is not None:
             runtime.shared.streaks.least_seconds = interval.total_seconds() / 2
-        self._metrics.scheduled(min((entry.interval for entry in entries.values()), default=interval).total_seconds())
+        self._metrics.scheduled(min((entry.interval for entry in entries), default=interval).total_seconds())
         self._metrics.credentials(runtime.credential_expiries)
-        self._metrics.cover((entry.account.resource_id for entry in entries.values()), config.vaults)
+        self._metrics.cover((entry.account.resource_id for entry in entries), config.vaults)
         self.snapshots.changed()

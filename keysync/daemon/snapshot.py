@@ -9,8 +9,8 @@ from datetime import datetime, timedelta
 
 from keysync import __version__
 from keysync.calls import BreakerPhase, BreakerState, BreakerStates
-from keysync.config.formats import format_duration
 from keysync.config.model import Config, Schedule
+from keysync.daemon.account_state import schedule_text
 from keysync.daemon.health import Instant
 from keysync.daemon.leader import Leader, Standby
 from keysync.daemon.supervisor import Supervisor
@@ -27,14 +27,6 @@ from keysync.report.status import (
 from keysync.sync.model import Result
 
 _FRESH_SECONDS = 1.0
-
-
-def schedule_text(schedule: Schedule) -> str:
-    """A schedule as text, such as ``every 5m``."""
-    jitter = f", up to {format_duration(schedule.jitter)} later" if schedule.jitter else ""
-    if schedule.every is not None:
-        return f"every {format_duration(schedule.every)}{jitter}"
-    return f"cron {schedule.cron} ({schedule.timezone or 'UTC'}){jitter}"
 
 
 @dataclass(slots=True)
@@ -80,7 +72,7 @@ class SnapshotBuilder:
         config, shard, inventory = runtime.config, runtime.shared.shard, runtime.inventory
         leader = None if self.leadership is None else self.leadership.leads()
         starts = self.next_starts()
-        accounts = tuple(self._accounts(config, starts, now))
+        accounts = tuple(self._accounts(starts, now))
         ready = self._was_ready or all(account.last_attempt is not None for account in accounts)
         live, live_reason = self.supervisor.health.verdict(now)
         breakers = self.breakers.states()
@@ -117,16 +109,16 @@ class SnapshotBuilder:
         self._was_ready = self._was_ready or status.ready
         return status
 
-    def _accounts(self, config: Config, starts: Mapping[Schedule, datetime], now: Instant) -> Iterator[AccountStatus]:
+    def _accounts(self, starts: Mapping[Schedule, datetime], now: Instant) -> Iterator[AccountStatus]:
         since = self._elected or self.started
         for entry in self.supervisor.account_states.entries.values():
-            start = starts.get(entry.account.schedule or config.schedule)
-            yield replace(
-                entry.status,
-                busy=bool(entry.due),
-                stale=now.wall > entry.stale_at(since),
-                next_try=self.supervisor.next_try(entry.account, start, now),
-            )
+            next_try, wait = starts.get(entry.schedule), entry.backoff.retry_at - now.monotonic
+            if wait > 0:
+                # At the next start of its schedule, but not before its backoff is over.
+                moment = now.wall + timedelta(seconds=wait)
+                next_try = moment if next_try is None else max(next_try, moment)
+            stale = now.wall > entry.stale_at(since)
+            yield replace(entry.status, busy=bool(entry.due), stale=stale, next_try=next_try)
 
 
 def _of_standby(status: Status, standby: Standby) -> Status:

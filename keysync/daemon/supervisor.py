@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
 from random import Random
 from typing import Any, Final
 
@@ -13,7 +13,6 @@ import structlog
 
 from keysync.config.model import Account, Config
 from keysync.daemon.account_state import AccountStates, Entry
-from keysync.daemon.backoff import Backoff
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.scheduler import utc_now
@@ -51,15 +50,14 @@ class Supervisor:
         self._metrics = metrics
         self._may_begin = may_begin
         self._monotonic = monotonic
-        self._backoff = Backoff(random)
-        self._since: dict[str, float] = {}  # when the schedule last began a run over each account
+        self._random = random
         self._requested = False  # whether the next run was requested (`sync_now`), not scheduled
         self._runs: dict[asyncio.Task[None], Runtime] = {}
         self._closing: set[asyncio.Task[None]] = set()
-        self._requeued: set[str] = set()  # accounts that get one more run when they are free
         self._requeue_handle: asyncio.Handle | None = None
         self._log: Any = structlog.get_logger("keysync")
         account_states.account_done = self._account_done
+        self.replace(runtime)
 
     def due(self, accounts: Sequence[Account]) -> None:
         """Begins one run over the `accounts` that are neither busy nor backing off."""
@@ -67,8 +65,8 @@ class Supervisor:
             self.health.note_start(Instant.now())  # the scheduler works; another replica leads
             return
         requested, self._requested = self._requested, False
-        now = self._monotonic()
-        ready = [account for account in accounts if self._backoff.retry_at(account.key) <= now]
+        now, entries = self._monotonic(), self.account_states.entries
+        ready = [account for account in accounts if entries[account.key].backoff.retry_at <= now]
         free = self.account_states.free(ready)
         busy, backing_off = len(ready) - len(free), len(accounts) - len(ready)
         self._metrics.skipped(busy=busy, backing_off=backing_off)
@@ -77,10 +75,11 @@ class Supervisor:
             self.health.note_start(Instant.now())  # the scheduler works
             return
         if not requested:
-            self._since |= dict.fromkeys((account.key for account in free), now)
+            for account in free:
+                entries[account.key].since = now
         self._begin(free, busy)
 
-    def begin(self, accounts: Sequence[Account]) -> None:
+    def begin(self, accounts: Iterable[Account]) -> None:
         """Begins an unscheduled run over `accounts`, such as newly discovered ones."""
         free = self.account_states.free(accounts)
         if free and self._may_begin():
@@ -91,29 +90,20 @@ class Supervisor:
 
         A busy account may have been read before the change that the user wants to see. It gets one more run when it is free.
         """
-        self._backoff.retry_now()
         self._requested = True
-        accounts = self.runtime.accounts
-        self._requeued |= {each.key for each in accounts} - {each.key for each in self.account_states.free(accounts)}
-
-    def next_try(self, account: Account, start: datetime | None, now: Instant) -> datetime | None:
-        """When `account` runs next: at its schedule's next `start`, but not before its backoff is over."""
-        wait = self._backoff.retry_at(account.key) - now.monotonic
-        if wait <= 0:
-            return start
-        moment = now.wall + timedelta(seconds=wait)
-        return moment if start is None else max(start, moment)
+        for entry in self.account_states.entries.values():
+            entry.backoff.retry_now()
+            entry.requeued = entry.requeued or bool(entry.due)
 
     def replace(self, runtime: Runtime) -> None:
-        """Makes `runtime` current. The previous one is closed when its runs have ended."""
+        """Makes `runtime` current, with its present accounts. The previous one is closed when its runs have ended."""
         before, self.runtime = self.runtime, runtime
-        kept = {account.key for account in runtime.accounts}
-        self._backoff.keep(kept)
-        self._requeued &= kept
-        self._since = {key: since for key, since in self._since.items() if key in kept}
-        task = asyncio.create_task(self._close_when_idle(before), name="close the previous configuration")
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        refused = [skipped.account for skipped in runtime.inventory.refused if skipped.account is not None]
+        self.account_states.cover(runtime.config, [*runtime.accounts, *refused])
+        if before is not runtime:
+            task = asyncio.create_task(self._close_when_idle(before), name="close the previous configuration")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
 
     async def end_runs(self, seconds: float | None = None) -> None:
         """Waits for the active runs, whose stop is set. After `seconds` it cancels the rest."""
@@ -130,7 +120,8 @@ class Supervisor:
 
     def _begin(self, accounts: Sequence[Account], busy: int) -> None:
         runtime = self.runtime
-        self._requeued -= {account.key for account in accounts}
+        for account in accounts:
+            self.account_states.entries[account.key].requeued = False
         run = runtime.make_run(accounts, busy=busy, patience=patience_of(runtime.config, accounts))
         # Before the task starts: a trigger that fires in between must find the accounts busy.
         run_key = self.account_states.begin(_refs(run))
@@ -153,21 +144,23 @@ class Supervisor:
 
     def _run_requeued_soon(self) -> None:
         # In the next loop iteration: accounts that become free together share one run.
-        if self._requeued and self._requeue_handle is None:
+        if self._requeue_handle is None:
             self._requeue_handle = asyncio.get_running_loop().call_soon(self._run_requeued)
 
     def _run_requeued(self) -> None:
         self._requeue_handle = None
-        self.begin([account for account in self.runtime.accounts if account.key in self._requeued])
+        entries = self.account_states.entries
+        self.begin([account for account in self.runtime.accounts if entries[account.key].requeued])
 
     def _account_done(self, entry: Entry) -> None:
-        key, record, now = entry.account.key, entry.worst(), self._monotonic()
+        record, now = entry.worst(), self._monotonic()
         if record is None:
-            self._backoff.succeeded(key)
+            entry.backoff.succeeded()
         else:
             # From the scheduled start: a requested run in between must not cost two scheduled runs.
-            self._backoff.failed(key, record, now, entry.interval.total_seconds(), self._since.get(key, now))
-        if key in self._requeued:
+            since = now if entry.since is None else entry.since
+            entry.backoff.failed(record, now, entry.interval.total_seconds(), since, self._random)
+        if entry.requeued:
             self._run_requeued_soon()
 
     async def _close_when_idle(self, runtime: Runtime) -> None:

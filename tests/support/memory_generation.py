@@ -5,12 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
 from typing import Any
 
 from keysync.config.model import Account, Config
-from keysync.daemon.account_state import Entry
-from keysync.report.status import AccountStatus
 from keysync.secret.redact import Redactor
 from keysync.sources.discovery import Inventory
 from keysync.sync.observers import RunObserver
@@ -33,16 +30,6 @@ def config_of(*names: str, vaults: Sequence[str] = ("main",), accounts: dict[str
             **more,
         }
     )
-
-
-def entries(config: Config, interval: timedelta = timedelta(minutes=5)) -> dict[str, Entry]:
-    """The accounts of `config` in the form that account states take."""
-    return {
-        account.resource_id.lower(): Entry(
-            AccountStatus(account, "every 5m", read_only=config.read_only or account.read_only), interval
-        )
-        for account in config.accounts
-    }
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -13,7 +13,7 @@ from keysync.daemon.account_state import AccountStates, Entry
 from keysync.failures import FailureRecord
 from keysync.report.status import AccountState, AccountStatus
 from keysync.sync.model import ItemRef, Outcome, Report, Result
-from tests.support.memory_generation import config_of, entries
+from tests.support.memory_generation import config_of
 from tests.support.runs import ref
 
 NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
@@ -27,14 +27,14 @@ class Books:
     def __init__(self, *names: str) -> None:
         self.now = NOW
         self.account_done: list[str] = []
-        self.account_states = AccountStates(
-            lambda: self.now, lambda entry: self.account_done.append(entry.account.name)
-        )
+        self.account_states = AccountStates(lambda: self.now)
+        self.account_states.account_done = lambda entry: self.account_done.append(entry.account.name)
         self.cover(*names)
 
     def cover(self, *names: str, **more: Any) -> None:
         """A configuration of these accounts."""
-        self.account_states.cover(entries(config_of(*names, **more)))
+        config = config_of(*names, **more)
+        self.account_states.cover(config, config.accounts)
 
     def entry(self, name: str) -> Entry:
         return self.account_states.entries[ref(name).account.lower()]
@@ -248,18 +248,28 @@ def test_a_stop_of_accounts_that_are_gone_is_over():
     assert books.account_states.stopped == "too many"
 
 
+def test_entries_know_their_schedule_and_whether_they_are_read_only():
+    """An account has the general schedule unless it has its own."""
+    books = Books("other")
+    own = config_of("alpha", "beta", accounts={"schedule": {"every": "1h"}}, read_only=True).accounts
+    books.account_states.cover(config_of("gamma"), (*own, *config_of("gamma").accounts))
+    assert list(books.account_states.entries) == [ref(name).account.lower() for name in ("alpha", "beta", "gamma")]
+    described = [(entry.status.schedule, entry.interval) for entry in books.account_states.entries.values()]
+    assert described == [("every 1h", 60 * MINUTE), ("every 1h", 60 * MINUTE), ("every 5m", 5 * MINUTE)]
+    assert not any(entry.status.read_only for entry in books.account_states.entries.values())
+    books.cover("alpha", read_only=True)
+    assert books.account_status("alpha").read_only
+    books.cover("alpha", accounts={"read_only": True})
+    assert books.account_status("alpha").read_only
+
+
 def test_a_reload_keeps_what_is_known():
     """Accounts that stay keep their books under the new schedule; others go, new ones come with empty ones."""
     books = Books("alpha", "beta")
     books.results(*pair("alpha", "created", "created"), *pair("beta", "failed", "failed"))
     kept = books.entry("alpha")
     revision = books.account_states.revision
-    books.account_states.cover(
-        {
-            name: replace(entry, status=replace(entry.status, schedule="every 1h"), interval=60 * MINUTE)
-            for name, entry in entries(config_of("alpha", "gamma", read_only=True)).items()
-        }
-    )
+    books.cover("alpha", "gamma", read_only=True, schedule={"every": "1h"})
     assert books.account_states.revision > revision
     assert books.entry("alpha") is kept
     assert (kept.status.schedule, kept.interval, kept.status.read_only) == ("every 1h", 60 * MINUTE, True)

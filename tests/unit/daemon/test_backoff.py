@@ -23,18 +23,17 @@ class Highest(Random):
 
 
 class Failing:
-    """Accounts that fail; the times are until when they are skipped."""
+    """An account that fails; the times are until when it is skipped."""
 
     def __init__(self, random: Random | None = None) -> None:
-        self.backoff = Backoff(random or Highest())
+        self.backoff = Backoff()
+        self.random = random or Highest()
 
-    def fail(
-        self, key: str, failure: FailureRecord, now: float = 0.0, *, since: float | None = None, times: int = 1
-    ) -> float:
-        """Seconds from `now` until `key` may run again, after it failed `times`."""
+    def fail(self, failure: FailureRecord, now: float = 0.0, *, since: float | None = None, times: int = 1) -> float:
+        """Seconds from `now` until it may run again, after it failed `times`."""
         for _ in range(times):
-            self.backoff.failed(key, failure, now, INTERVAL, now if since is None else since)
-        return self.backoff.retry_at(key) - now
+            self.backoff.failed(failure, now, INTERVAL, now if since is None else since, self.random)
+        return self.backoff.retry_at - now
 
 
 def record(
@@ -82,14 +81,14 @@ def test_lasting_failures(failure: FailureRecord):
 def test_transient_failures(failure: FailureRecord):
     """Trouble of the network or the service is no reason to leave an account out."""
     assert not lasts(failure)
-    assert Failing().fail("a", failure, 100.0, times=50) == 0.0
+    assert Failing().fail(failure, 100.0, times=50) == 0.0
 
 
 def test_one_failure_changes_nothing():
     """The next try is in the next ordinary run."""
     failing = Failing()
-    assert failing.fail("a", FORBIDDEN, 100.0) == 0.0
-    assert failing.backoff.retry_at("another") < 0.0
+    assert failing.fail(FORBIDDEN, 100.0) == 0.0
+    assert Backoff().retry_at < 0.0
 
 
 def test_the_first_five_tries_at_five_minutes_are_on_time():
@@ -104,36 +103,34 @@ def test_a_repaired_account_is_noticed_by_the_next_run_but_one(failures: int, se
     """However long it failed, it never skips two runs in a row."""
     failing, now = Failing(seeded(seed)), 1000.0
     for count in range(1, failures + 1):
-        waits = failing.fail("a", FORBIDDEN, now)
+        waits = failing.fail(FORBIDDEN, now)
         assert 0.0 <= waits <= min(1.95 * INTERVAL, 30.0 * 2 ** max(0, count - 2))
         now += waits + INTERVAL
 
 
 def test_many_that_fail_together_do_not_come_back_together():
     """Chance spreads them over the whole of the time."""
-    failing = Failing(seeded())
-    tenths = {int(failing.fail(str(key), FORBIDDEN, times=12) // (INTERVAL / 5)) for key in range(200)}
+    random = seeded()
+    tenths = {int(Failing(random).fail(FORBIDDEN, times=12) // (INTERVAL / 5)) for _ in range(200)}
     assert tenths == set(range(10))
 
 
 def test_success_resets():
     """An account that was well once begins from nothing."""
     failing = Failing()
-    assert failing.fail("a", FORBIDDEN, times=9) > INTERVAL
-    failing.backoff.succeeded("a")
-    failing.backoff.succeeded("never failed")
-    assert failing.fail("a", FORBIDDEN) == 0.0
-    assert failing.fail("a", FORBIDDEN) == 30.0
+    assert failing.fail(FORBIDDEN, times=9) > INTERVAL
+    failing.backoff.succeeded()
+    assert failing.fail(FORBIDDEN) == 0.0
+    assert failing.fail(FORBIDDEN) == 30.0
 
 
-def test_retry_now_includes_all_and_keeps_the_counts():
-    """SIGUSR1 tries all; one that fails again is not at its beginning."""
+def test_retry_now_keeps_the_count():
+    """SIGUSR1 tries it; if it fails again it is not at its beginning."""
     failing = Failing()
-    for key in "ab":
-        failing.fail(key, FORBIDDEN, times=3)
+    failing.fail(FORBIDDEN, times=3)
     failing.backoff.retry_now()
-    assert max(failing.backoff.retry_at(key) for key in "ab") < 0.0
-    assert failing.fail("a", FORBIDDEN) == longest(4, INTERVAL)
+    assert failing.backoff.retry_at < 0.0
+    assert failing.fail(FORBIDDEN) == longest(4, INTERVAL)
 
 
 @pytest.mark.parametrize(
@@ -141,29 +138,19 @@ def test_retry_now_includes_all_and_keeps_the_counts():
 )
 def test_retry_after_is_kept_to_within_reason(retry_after: float | None, kept: float):
     """One account's time to wait is kept to, but never for two runs in a row: lateness is an outage."""
-    assert Failing().fail("a", record("throttled", 429, retry_after=retry_after), 10.0) == kept
+    assert Failing().fail(record("throttled", 429, retry_after=retry_after), 10.0) == kept
 
 
 def test_trouble_in_between_does_not_reset_what_lasts():
     """A time-out between two refusals is no success."""
     failing = Failing()
-    waits = [failing.fail("a", failure) for failure in (FORBIDDEN, record("timeout"), FORBIDDEN)]
+    waits = [failing.fail(failure) for failure in (FORBIDDEN, record("timeout"), FORBIDDEN)]
     assert waits == [longest(1, INTERVAL), 0.0, longest(2, INTERVAL)]
-
-
-def test_a_reload_forgets_removed_accounts():
-    """An account that comes back later begins from nothing."""
-    failing = Failing()
-    for key in "ab":
-        failing.fail(key, FORBIDDEN, times=3)
-    failing.backoff.keep(["b", "c"])
-    assert failing.fail("a", FORBIDDEN) == 0.0
-    assert failing.fail("b", FORBIDDEN) == longest(4, INTERVAL)
 
 
 @pytest.mark.parametrize("took", [0.0, 10.0, 120.0, 2 * INTERVAL])
 def test_a_run_that_took_long_to_fail_costs_no_second_one(took: float):
     """The bound counts from the start of the run: the run after the next is never skipped, whatever Retry-After says."""
     failing = Failing()
-    failing.fail("a", record("throttled", 429, retry_after=1200.0), 1000.0 + took, since=1000.0)
-    assert failing.backoff.retry_at("a") < 1000.0 + 2 * INTERVAL
+    failing.fail(record("throttled", 429, retry_after=1200.0), 1000.0 + took, since=1000.0)
+    assert failing.backoff.retry_at < 1000.0 + 2 * INTERVAL

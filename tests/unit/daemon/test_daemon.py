@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from keysync.daemon.daemon import entries_of, groups_of
+from keysync.daemon.daemon import groups_of
 from keysync.daemon.supervisor import patience_of
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
@@ -63,16 +62,3 @@ def test_the_limits_wait_a_twentieth_of_the_shortest_interval(
     """But at least half a second."""
     config = configured(*schedules, **({} if schedules else {"discover": DISCOVER}))
     assert patience_of(config, [config.accounts[number] for number in numbers]) == patience
-
-
-def test_entries_know_their_schedule_and_whether_they_are_read_only() -> None:
-    """By ARM id in lower case."""
-    config = configured(None, "1h", read_only=True)
-    entries = entries_of(config, config.accounts)
-    assert list(entries) == [account.resource_id.lower() for account in config.accounts]
-    assert [(entry.status.schedule, entry.interval, entry.status.read_only) for entry in entries.values()] == [
-        ("every 5m", timedelta(minutes=5), True),
-        ("every 1h", timedelta(hours=1), True),
-    ]
-    one = configured(None)
-    assert not next(iter(entries_of(one, one.accounts).values())).status.read_only

@@ -11,16 +11,16 @@ from prometheus_client import CollectorRegistry
 
 from keysync.azure.circuit_breaker import Breakers
 from keysync.config.model import Schedule
-from keysync.daemon.account_state import AccountStates
+from keysync.daemon.account_state import AccountStates, schedule_text
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader import Leader
-from keysync.daemon.snapshot import SnapshotBuilder, schedule_text
+from keysync.daemon.snapshot import SnapshotBuilder
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.metrics import Metrics, StatusCollector
 from keysync.report.status import AccountStatus, VaultStatus
 from keysync.sync.model import Result
-from tests.support.memory_generation import MemoryGeneration, config_of, entries, until
+from tests.support.memory_generation import MemoryGeneration, config_of, until
 from tests.support.runs import World, ref
 from tests.support.settings import election_of
 from tests.support.virtual_clock import seeded
@@ -54,7 +54,6 @@ class Stage:
             random=seeded(),
             monotonic=lambda: self.seconds,
         )
-        self.account_states.cover(entries(self.config))
         self.starts = {FIVE: NOW + timedelta(seconds=200)}
         self.board = SnapshotBuilder(self.supervisor, self.breakers, lambda: self.starts, NOW, self.instant)
 
@@ -122,7 +121,8 @@ async def test_it_is_ready_after_the_first_run_for_good(stage: Stage):
     assert not stage.board.status().ready
     await stage.passed()
     assert stage.board.status().ready
-    stage.account_states.cover(entries(config_of("alpha", "beta", "gamma")))
+    more = config_of("alpha", "beta", "gamma")
+    stage.account_states.cover(more, more.accounts)
     assert stage.account("gamma").state == "pending"
     assert stage.board.status().ready
 
@@ -153,17 +153,21 @@ async def test_each_account_has_its_next_try():
     stage.starts = {FIVE: NOW + timedelta(seconds=10), hourly: NOW + timedelta(seconds=20)}
     assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
     stage.world.sources["beta"].failure = CallFailed(DENIED)
-    for _ in range(50):
+    entry = stage.account_states.entries[stage.config.accounts[1].key]
+    while entry.backoff.retry_at <= stage.seconds + 20:
         await stage.passed()
-        moment = stage.supervisor.next_try(stage.config.accounts[1], None, stage.instant())
-        if moment is not None and moment > NOW + timedelta(seconds=20):
-            break
-    assert moment is not None
+    moment = stage.instant().wall + timedelta(seconds=entry.backoff.retry_at - stage.seconds)
     assert stage.account("beta").next_try == moment
     assert stage.account("alpha").next_try == NOW + timedelta(seconds=20)
+    stage.starts[hourly] = moment + timedelta(seconds=1)
+    stage.board.changed()
+    assert stage.account("beta").next_try == moment + timedelta(seconds=1)
     stage.starts = {}
     stage.board.changed()
     assert stage.account("alpha").next_try is None
+    assert stage.account("beta").next_try == moment
+    stage.seconds = entry.backoff.retry_at + 1.0
+    assert stage.account("beta").next_try is None
     await stage.supervisor.end_runs(0)
     await stage.supervisor.close()
 

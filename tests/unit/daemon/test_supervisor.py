@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -18,12 +18,11 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.supervisor import Supervisor
 from keysync.failures import CallFailed, CloudError, FailureRecord
 from keysync.report.metrics import Metrics
-from tests.support.memory_generation import MemoryGeneration, config_of, entries, turns, until
+from tests.support.memory_generation import MemoryGeneration, config_of, turns, until
 from tests.support.runs import World, outcomes
 from tests.support.virtual_clock import seeded
 
 FIVE = Schedule(every=timedelta(minutes=5))
-NOW = datetime(2026, 11, 24, 5, 22, tzinfo=UTC)
 DENIED = CallFailed(FailureRecord("cloud_error", "no role", 403, CloudError("AuthorizationFailed", "no")))
 
 
@@ -47,7 +46,6 @@ class Stage:
             random=seeded(),
             monotonic=lambda: self.clock,
         )
-        self.account_states.cover(entries(self.generation.config))
 
     def make(self, *names: str) -> MemoryGeneration:
         """Another configuration of the same world."""
@@ -71,8 +69,8 @@ class Stage:
 
     def retry_at(self, name: str) -> float | None:
         """The monotonic time at which an account may run again; None if it is not backing off."""
-        moment = self.supervisor.next_try(self.account(name), None, Instant(NOW, self.clock))
-        return None if moment is None else self.clock + (moment - NOW).total_seconds()
+        retry_at: float = self.entry(name).backoff.retry_at
+        return retry_at if retry_at > self.clock else None
 
     def entry(self, name: str) -> Any:
         return self.account_states.entries[self.account(name).resource_id.lower()]
@@ -351,27 +349,6 @@ async def test_after_the_deadline_everything_is_closed_at_once(stage: Stage):
     assert stage.generation.closed == 1
     assert other.closed >= 1
     assert not any(entry.due for entry in stage.account_states.entries.values())
-
-
-async def test_the_next_try_is_the_schedules_next_start_but_not_before_the_wait_is_over(stage: Stage):
-    """If the schedule never starts again, the wait alone counts."""
-    slow = stage.account("slow")
-    start = NOW + timedelta(seconds=200)
-    assert stage.supervisor.next_try(slow, start, Instant(NOW, stage.clock)) == start
-    assert stage.supervisor.next_try(slow, None, Instant(NOW, stage.clock)) is None
-    stage.world.sources["slow"].failure = DENIED
-    while (retry_at := stage.retry_at("slow")) is None:
-        await stage.passed()
-
-    def tried(start: datetime | None, seconds: float) -> float | None:
-        """Seconds from now to the next try, `seconds` before the backoff is over."""
-        moment = stage.supervisor.next_try(slow, start, Instant(NOW, retry_at - seconds))
-        return None if moment is None else (moment - NOW).total_seconds()
-
-    assert tried(start, 199.0) == 200.0
-    assert tried(start, 300.0) == pytest.approx(300.0)
-    assert tried(None, 10.0) == pytest.approx(10.0)
-    assert tried(None, -1.0) is None
 
 
 async def test_results_reach_the_observer_as_they_come(stage: Stage):
