@@ -61,6 +61,16 @@ class Access:
         scopes = [assignment.scope for assignment in self._roles.in_force(token.object_id)]
         return any(is_within(scope, each) or is_within(each, scope) for each in scopes)
 
+    def entries(self, vault: Vault) -> list[tuple[str, list[str]]]:
+        """The entries of a vault's access policies: the object id of each identity, and its secret permissions."""
+        policies = [] if isinstance(vault.access_policies, bool) else vault.access_policies
+        return [
+            (identity.object_id, list(policy.secrets))
+            for policy in policies
+            for identity in self._directory.identities
+            if identity.name == policy.identity
+        ]
+
     def may_use(self, token: Token, vault: Vault, permission: str) -> bool:
         """Whether the access policies of a vault allow a secret permission. A vault without entries allows everything."""
         if isinstance(vault.access_policies, bool):

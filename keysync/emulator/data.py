@@ -7,7 +7,7 @@ import secrets
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Literal, Self, get_args
+from typing import Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
@@ -33,10 +33,18 @@ CLIENT_ID = "c1000000-0000-4000-8000-0000000000c1"
 OBJECT_ID = "0b000000-0000-4000-8000-00000000000b"
 """Object id of the service principal, in tokens and in messages about missing roles."""
 
+THROTTLED = (
+    "Operation 'Microsoft.Batch/batchAccounts/listKeys/action' failed as server encountered too many requests. Please try "
+    "after '1' seconds. Tracking Id is '5b8e0000-0000-4000-8000-0000000005b8'."
+)
+"""The message of a provider that throttles, from a real reply."""
+
 SUBSCRIPTION_ID = "5b000000-0000-4000-8000-000000000001"
 RESOURCE_GROUP = "rg-render"
 """Of the sample, and of vaults in data without accounts."""
 
+LockLevel = Literal["ReadOnly", "CanNotDelete"]
+PublicNetworkAccess = Literal["Enabled", "Disabled", "SecuredByPerimeter"]
 AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
 
 
@@ -55,11 +63,42 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class SubscriptionData(_Model):
+    """A subscription. In the states Disabled and Warned it is read-only.
+
+    `unregistered` lists namespaces of providers, such as Microsoft.Batch. `providers_blocked` is the state of an offer that
+    does not permit operations of any provider.
+    """
+
+    id: str = Field(pattern=GUID)
+    name: str | None = None
+    state: Literal["Enabled", "Warned", "PastDue", "Disabled", "Deleted"] = "Enabled"
+    unregistered: list[str] = []
+    providers_blocked: bool = False
+
+
+class ResourceGroupData(_Model):
+    """A resource group. Those of accounts and vaults need no entry."""
+
+    subscription_id: str = Field(pattern=GUID)
+    name: str = Field(min_length=1, max_length=90)
+    location: str = "westeurope"
+    tags: dict[str, str] = {}
+
+
+class LockData(_Model):
+    """A lock on an ARM id: of a subscription, a resource group or a resource."""
+
+    scope: str = Field(pattern=r"^/subscriptions/")
+    level: LockLevel
+
+
 class AccountData(_Model):
     """One Batch account. `denied` is true to deny the key actions, or a list of operations to deny.
 
     `key_delay` is the number of seconds for which the data plane still accepts a key that was replaced. `jobs` and `pools`
-    are the ids of what the data plane lists.
+    are the ids of what the data plane lists. `deleted`: deleted a moment ago, so that Resource Manager still knows the
+    account, and Batch does not.
     """
 
     subscription_id: str = Field(pattern=GUID)
@@ -70,7 +109,9 @@ class AccountData(_Model):
     allowed_authentication_modes: list[AuthenticationMode] = ["SharedKey", "AAD", "TaskAuthenticationToken"]
     pool_allocation_mode: Literal["BatchService", "UserSubscription"] = "BatchService"
     provisioning_state: Literal["Succeeded", "Creating", "Deleting", "Failed", "Cancelled", "Invalid"] = "Succeeded"
-    lock: Literal["ReadOnly", "CanNotDelete"] | None = None
+    lock: LockLevel | None = None
+    public_network_access: PublicNetworkAccess = "Enabled"
+    deleted: bool = False
     denied: bool | list[str] = False
     tenant_id: str | None = None
     primary: str = Field(default_factory=new_account_key)
@@ -98,7 +139,12 @@ class AccountData(_Model):
     def targeted_fault(self) -> Fault | None:
         """The account's fault as a `Fault` that targets it, None if the fault is a property of the account."""
         if self.fault == "throttled":
-            fields: dict[str, object] = {"status": 429, "code": "TooManyRequests", "retry_after": "1"}
+            fields: dict[str, object] = {
+                "status": 429,
+                "code": "ResourceCollectionRequestsThrottled",
+                "message": THROTTLED,
+                "retry_after": "1",
+            }
         elif self.fault == "hang":
             fields = {"kind": "hang"}
         elif isinstance(self.fault, Mapping):
@@ -193,7 +239,8 @@ class EmulatorData(_Model):
     a role assignment is felt after `role_delay` seconds. `token_lifetime` is in seconds; `refresh_in` says after how many
     seconds a client should replace a token, by default half of a lifetime of two hours or more, as Entra does.
 
-    `page_size` is the number of items on a page of Resource Manager, `graph_page_size` the most rows on a page of Resource Graph.
+    An entry of `subscriptions` may be an id alone. `page_size` is the number of items on a page of Resource Manager,
+    `graph_page_size` the most rows on a page of Resource Graph.
     """
 
     tenant_id: str = TENANT_ID
@@ -207,17 +254,27 @@ class EmulatorData(_Model):
     deny_assignments: list[DenyAssignmentData] = []
     page_size: int = Field(default=50, ge=1)
     graph_page_size: int = Field(default=1000, ge=1, le=1000)
-    subscriptions: list[str] = []
+    subscriptions: list[SubscriptionData] = []
+    resource_groups: list[ResourceGroupData] = []
+    locks: list[LockData] = []
     accounts: list[AccountData] = []
     vaults: list[VaultData] = []
     faults: list[Fault] = []
+
+    @field_validator("subscriptions", mode="before")
+    @classmethod
+    def _may_be_ids(cls, subscriptions: object) -> object:
+        if not isinstance(subscriptions, list):
+            return subscriptions
+        entries = cast("list[object]", subscriptions)
+        return [{"id": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @model_validator(mode="after")
     def _vaults_have_a_place(self) -> Self:
         first = self.accounts[0] if self.accounts else None
         for vault in self.vaults:
             if vault.subscription_id is None:
-                known = (*self.subscriptions, SUBSCRIPTION_ID)[0]
+                known = (*(subscription.id for subscription in self.subscriptions), SUBSCRIPTION_ID)[0]
                 vault.subscription_id = first.subscription_id if first is not None else known
             if vault.resource_group is None:
                 vault.resource_group = first.resource_group if first is not None else RESOURCE_GROUP

@@ -13,7 +13,15 @@ FaultKind = Literal[
     "status", "reset", "hang", "truncated", "html", "empty", "null_keys", "body", "misrouted", "stale", "ignored"
 ]  # fmt: skip
 
-AccountOperation = Literal["getAccount", "listKeys", "regenerateKeys"]
+AccountOperation = Literal[
+    "getAccount", "listKeys", "regenerateKeys", "updateAccount", "createAccount", "deleteAccount", "listApplications",
+    "getApplication",
+]  # fmt: skip
+ArmOperationName = Literal[
+    "metadata", "listTenants", "queryResources", "listSubscriptions", "getSubscription", "listLocations", "listGroups",
+    "getGroup", "listResources", "listProviders", "getProvider", "registerProvider", "listAccounts", "getQuota", "listVaults",
+    "getVault",
+]  # fmt: skip
 VaultOperation = Literal[
     "listSecrets", "setSecret", "deleteSecret", "getSecret", "listVersions", "updateSecret", "listDeletedSecrets",
     "getDeletedSecret", "purgeSecret", "recoverSecret", "backupSecret", "restoreSecret",
@@ -22,8 +30,8 @@ BatchOperation = Literal[
     "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",
 ]  # fmt: skip
 Operation = Literal[
-    "token", "deviceCode", "authorize", "discovery", "metadata", "listTenants", "queryResources", "listSubscriptions",
-    "getSubscription", "listGroups", "listAccounts", AccountOperation, VaultOperation, BatchOperation, "unknown",
+    "token", "deviceCode", "authorize", "discovery", ArmOperationName, AccountOperation, VaultOperation, BatchOperation,
+    "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""
 

@@ -7,6 +7,7 @@ from email.utils import formatdate
 
 from aiohttp import web
 
+from keysync.emulator.services.arm import arm_headers
 from keysync.emulator.wire import Call, Reply
 
 
@@ -24,7 +25,7 @@ async def read_call(request: web.BaseRequest, scheme: str) -> Call:
 
 def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Response:
     """The response of a service to a call, with the headers that the service adds. `now` is in seconds since 1970."""
-    headers = {"Date": formatdate(now, usegmt=True), **_service_headers(call, service), **reply.headers}
+    headers = {"Date": formatdate(now, usegmt=True), **_service_headers(call, service, now), **reply.headers}
     payload = reply.payload()
     if payload:
         headers.setdefault("Content-Type", "application/json; charset=utf-8")
@@ -33,12 +34,12 @@ def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Respo
     return web.Response(status=reply.status, body=payload, headers=headers)
 
 
-def _service_headers(call: Call, service: str) -> dict[str, str]:
+def _service_headers(call: Call, service: str, now: float) -> dict[str, str]:
     if service == "batch":
         return _batch_headers(call)
     headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
     if service == "arm":
-        headers["x-ms-correlation-request-id"] = call.headers.get("x-ms-correlation-request-id") or str(uuid.uuid4())
+        headers |= arm_headers(call, now)
     if service == "vault":
         headers["x-ms-keyvault-region"] = "westeurope"
         headers["x-ms-keyvault-service-version"] = "1.9.0.0"

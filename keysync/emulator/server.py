@@ -159,7 +159,7 @@ class Emulator:
                 backups=self.state.backups,
                 buckets=self._buckets,
             )
-            urls[vault.name] = await self._listen(certificate)
+            urls[vault.name] = vault.url = await self._listen(certificate)
             self._router.add(service.route, port=_port(urls[vault.name]), host=f"{vault.name}.localhost")
         return urls
 

@@ -1,20 +1,31 @@
-"""The state of the emulator: accounts with their keys, and vaults. Knows nothing of HTTP; the clock is an argument."""
+"""The state of the emulator: subscriptions, accounts with their keys, vaults. Knows nothing of HTTP; the clock is an
+argument.
+"""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.built_in_roles import built_in_roles
-from keysync.emulator.data import AccountData, EmulatorData, new_account_key
+from keysync.emulator.data import AccountData, EmulatorData, SubscriptionData, new_account_key
 from keysync.emulator.roles import Roles, custom_role, data_assignments, deny_assignment
+from keysync.emulator.subscriptions import Lock, ResourceGroup, Subscription
 from keysync.emulator.throttle import Clock
 from keysync.emulator.vault import Vault
+
+REMEMBER_DELETED_SECONDS = 30.0
+"""How long Resource Manager still knows a deleted account, and so asks Batch for it."""
 
 
 @dataclass
 class Account:
-    """A Batch account. `endpoint` is the host, with a port if needed, of its data plane."""
+    """A Batch account. `endpoint` is the host, with a port if needed, of its data plane.
+
+    `properties` are the further ones that clients set, such as networkProfile, and `identity` is the account's own. `modified`
+    is the time of the last change in seconds since 1970.
+    """
 
     subscription_id: str
     resource_group: str
@@ -35,6 +46,9 @@ class Account:
     clock: Clock = field(repr=False)
     created: float
     endpoint: str
+    modified: float
+    properties: dict[str, object]
+    identity: dict[str, object]
     _replaced: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]], repr=False)
 
     @property
@@ -71,7 +85,7 @@ class Account:
 
 
 class State:
-    """All accounts and vaults."""
+    """All subscriptions, accounts and vaults."""
 
     def __init__(self, data: EmulatorData, clock: Clock) -> None:
         self.clock = clock
@@ -81,10 +95,20 @@ class State:
         self.accounts: dict[str, Account] = {}
         self._by_name: dict[str, Account] = {}
         self.by_group: dict[tuple[str, str], list[Account]] = {}
-        self.by_subscription: dict[str, list[Account]] = {sub.lower(): [] for sub in data.subscriptions}
+        self.by_subscription: dict[str, list[Account]] = {}
+        self.subscriptions: dict[str, Subscription] = {}
+        self.groups: dict[tuple[str, str], ResourceGroup] = {}
+        self._deleted: dict[str, float] = {}
+        self._vaults = {vault.name.lower(): Vault(vault, data.tenant_id, clock) for vault in data.vaults}
+        for subscription in data.subscriptions:
+            self._add_subscription(subscription)
+        for group in data.resource_groups:
+            self._add_group(ResourceGroup(group.subscription_id, group.name, group.location, dict(group.tags)))
         for account in data.accounts:
             self.add_account(account)
-        self._vaults = {vault.name.lower(): Vault(vault, data.tenant_id, clock) for vault in data.vaults}
+        for vault in self.vaults:
+            self._add_group(ResourceGroup(vault.subscription_id, vault.resource_group, vault.location, {}))
+        self.locks = [Lock(lock.scope, lock.level) for lock in data.locks]
         self.roles = self._roles(data)
 
     def _roles(self, data: EmulatorData) -> Roles:
@@ -103,17 +127,70 @@ class State:
 
     def add_account(self, data: AccountData) -> None:
         """Add an account, as if it had just been created."""
+        account = self.new_account(data)
+        if data.deleted:
+            self._add_group(ResourceGroup(data.subscription_id, data.resource_group, data.location, {}))
+            self._deleted[account.id.lower()] = math.inf
+        else:
+            self.add(account)
+
+    def new_account(self, data: AccountData) -> Account:
+        """An account that does not exist yet: `add` adds it."""
         account = _account_of(data, self.tenant_id, self.clock)
         if self.batch_endpoint:
             account.endpoint = self.batch_endpoint
-        self._add(account)
+        return account
 
-    def _add(self, account: Account) -> None:
+    def add(self, account: Account) -> None:
+        """Add an account, and its resource group and subscription unless they exist."""
+        self._deleted.pop(account.id.lower(), None)
         self.accounts[account.id.lower()] = account
         self._by_name.setdefault(account.name.lower(), account)
+        self._add_group(ResourceGroup(account.subscription_id, account.resource_group, account.location, {}))
         subscription, group = account.subscription_id.lower(), account.resource_group.lower()
-        self.by_group.setdefault((subscription, group), []).append(account)
-        self.by_subscription.setdefault(subscription, []).append(account)
+        self.by_group[subscription, group].append(account)
+        self.by_subscription[subscription].append(account)
+
+    def _add_subscription(self, data: SubscriptionData) -> None:
+        self.by_subscription.setdefault(data.id.lower(), [])
+        self.subscriptions[data.id.lower()] = Subscription(
+            data.id,
+            data.name or f"emulated {data.id[-4:]}",
+            data.state,
+            {namespace.lower() for namespace in data.unregistered},
+            data.providers_blocked,
+        )
+
+    def _add_group(self, group: ResourceGroup) -> None:
+        """Add a resource group and its subscription, unless they exist."""
+        subscription = group.subscription_id.lower()
+        if subscription not in self.subscriptions:
+            self._add_subscription(SubscriptionData(id=group.subscription_id))
+        self.groups.setdefault((subscription, group.name.lower()), group)
+        self.by_group.setdefault((subscription, group.name.lower()), [])
+
+    def delete(self, account: Account) -> None:
+        """Delete an account. Resource Manager still knows it for some seconds."""
+        self._forget(account)
+        self._deleted[account.id.lower()] = self.clock() + REMEMBER_DELETED_SECONDS
+
+    def is_remembered(self, account_id: str) -> bool:
+        """Whether Resource Manager still knows this deleted account."""
+        return self.clock() < self._deleted.get(account_id.lower(), 0.0)
+
+    def _forget(self, account: Account) -> None:
+        del self.accounts[account.id.lower()]
+        if self._by_name.get(account.name.lower()) is account:
+            del self._by_name[account.name.lower()]
+        subscription = account.subscription_id.lower()
+        self.by_subscription[subscription].remove(account)
+        self.by_group[subscription, account.resource_group.lower()].remove(account)
+
+    def locked_scopes(self, scope: str, *, deletes: bool) -> list[str]:
+        """The scopes whose locks refuse a write, or with `deletes` a deletion, on an ARM id."""
+        account = self.accounts.get(scope.lower())
+        own = [Lock(account.id, account.lock)] if account is not None and account.lock else []
+        return [lock.scope for lock in (*self.locks, *own) if lock.refuses(scope, deletes=deletes)]
 
     def set_batch_endpoint(self, host: str) -> None:
         """Set the endpoint of every account, also of accounts that are added later."""
@@ -137,12 +214,9 @@ class State:
     def move(self, account_name: str, resource_group: str) -> None:
         """Move an account to another resource group, as Resource Manager does: its id changes, its keys do not."""
         account = self.account(account_name)
-        del self.accounts[account.id.lower()]
-        subscription = account.subscription_id.lower()
-        self.by_subscription[subscription].remove(account)
-        self.by_group[subscription, account.resource_group.lower()].remove(account)
+        self._forget(account)
         account.resource_group = resource_group
-        self._add(account)
+        self.add(account)
 
     def keys(self, account_name: str) -> tuple[str, str]:
         """The primary and the secondary key."""
@@ -191,4 +265,7 @@ def _account_of(data: AccountData, tenant_id: str, clock: Clock) -> Account:
         clock=clock,
         created=clock(),
         endpoint=f"{data.name}.{data.location}.batch.azure.com",
+        modified=clock(),
+        properties={"publicNetworkAccess": data.public_network_access, "encryption": {"keySource": "Microsoft.Batch"}},
+        identity={"type": "None"},
     )

@@ -1,4 +1,7 @@
-"""Token buckets with the limits that Azure documents."""
+"""Token buckets with the limits that Azure documents.
+
+Resource Manager: learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling
+"""
 
 from __future__ import annotations
 
@@ -17,8 +20,24 @@ class Limit:
     per_second: float
 
 
-ARM_READS = Limit(250, 25)
-ARM_WRITES = Limit(200, 10)
+@dataclass(frozen=True)
+class ArmLimit(Limit):
+    """A limit of Resource Manager for a subscription, with its `name` in headers. A global one is for all callers together."""
+
+    name: str
+    is_global: bool = False
+
+
+def _arm_limits(kind: str, burst: float, per_second: float) -> tuple[ArmLimit, ArmLimit]:
+    """The limit of one caller, and that of all callers, which is 15 times as large."""
+    return ArmLimit(burst, per_second, kind), ArmLimit(15 * burst, 15 * per_second, f"global-{kind}", is_global=True)
+
+
+ARM_LIMITS = {
+    "read": _arm_limits("reads", 250, 25),
+    "write": _arm_limits("writes", 200, 10),
+    "delete": _arm_limits("deletes", 200, 10),
+}
 # Key Vault counts in windows of 10 s. A bucket with the same mean rate is as strict over time.
 VAULT_CREATES = Limit(300, 30)
 VAULT_OTHERS = Limit(4000, 400)

@@ -20,11 +20,12 @@ class Vault:
     """A key vault. Methods raise KeyError for an unknown name. They do not check permissions or rules: the caller does.
 
     The settings that `VaultData` describes may be changed at any time. `clock_offset` changes the times that the vault
-    shows; delays follow the true clock.
+    shows; delays follow the true clock. `url` is its address, once it is served.
     """
 
     def __init__(self, data: VaultData, tenant_id: str, clock: Clock) -> None:
         self.name = data.name
+        self.url = f"https://{data.name}.vault.azure.net"
         self.subscription_id = data.subscription_id or SUBSCRIPTION_ID
         self.resource_group = data.resource_group or RESOURCE_GROUP
         self.location = data.location

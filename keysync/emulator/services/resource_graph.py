@@ -9,10 +9,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import ClassVar
 
+from keysync.emulator.services.arm import ArmOperation, ArmRequest
+from keysync.emulator.services.batch_bodies import account_body
 from keysync.emulator.services.paging import decode_token, encode_token
 from keysync.emulator.state import Account, State
+from keysync.emulator.throttle import GRAPH_QUERIES, TokenBuckets
+from keysync.emulator.tokens import Token
 from keysync.emulator.wire import Call, Json, Refused, Reply, as_list, as_object, error, json_body
 
 GRAPH_VERSIONS = ("2021-03-01", "2022-10-01", "2024-04-01")
@@ -38,17 +43,45 @@ def table_of(call: Call) -> str:
 
 
 class ResourceGraph:
-    """Queries of `state`. `body` makes the JSON of an account, as Resource Manager returns it."""
+    """The provider Microsoft.ResourceGraph: queries of `state`.
 
-    def __init__(self, state: State, body: Callable[[Account], Json], *, page_size: int) -> None:
+    `caller` gives the claims of a call's token. `buckets` is None without limits.
+    """
+
+    namespace: ClassVar[str] = "Microsoft.ResourceGraph"
+    versions: ClassVar[Mapping[str, tuple[str, ...]]] = {"resources": GRAPH_VERSIONS}
+
+    def __init__(
+        self, state: State, caller: Callable[[Call], Token], buckets: TokenBuckets | None, *, page_size: int
+    ) -> None:
         self._state = state
-        self._body = body
+        self._caller = caller
+        self._buckets = buckets
         self._page_size = page_size
+
+    def find(self, request: ArmRequest) -> ArmOperation | None:
+        """The operation that a request is for, None if there is none."""
+        if request.call.method != "POST" or request.words != ("resources",) or request.scope:
+            return None
+        return ArmOperation("queryResources", table_of(request.call), lambda: self._limited(request.call))
+
+    def _limited(self, call: Call) -> Reply:
+        if self._buckets is None:
+            return self.query(call)
+        decision = self._buckets.take(("graph", self._caller(call).object_id), GRAPH_QUERIES)
+        quota = {"x-ms-user-quota-remaining": str(decision.remaining), "x-ms-user-quota-resets-after": "00:00:05"}
+        if decision.allowed:
+            reply = self.query(call)
+            reply.headers = {**quota, **reply.headers}
+            return reply
+        message = (
+            "Client application has been throttled and should not attempt to repeat the request until an amount of time "
+            "has elapsed."
+        )
+        return error(429, "RateLimiting", message, headers={**quota, "Retry-After": str(decision.retry_after)})
 
     def query(self, call: Call) -> Reply:
         """The reply to one query."""
-        if call.query.get("api-version") not in GRAPH_VERSIONS:
-            return _bad("InvalidApiVersionParameter", "The api-version is not supported.")
         body = json_body(call)
         query = body.get("query")
         if not isinstance(query, str) or not query.strip():
@@ -84,7 +117,7 @@ class ResourceGraph:
     def _row(self, account: Account) -> Json:
         # Resource Graph returns types and groups in lower case, and the rest as the resource provider returns it.
         return {
-            **self._body(account),
+            **account_body(account),
             "type": "microsoft.batch/batchaccounts",
             "resourceGroup": account.resource_group.lower(),
             "subscriptionId": account.subscription_id,

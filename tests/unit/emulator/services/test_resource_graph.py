@@ -106,9 +106,9 @@ async def test_tokens_and_versions_are_checked(azure):
         invalid = {"query": ACCOUNTS, "options": {"$skipToken": "?"}}
         assert (await client.arm(PATH, "POST", json=invalid))[0] == 400
         assert (await client.arm(PATH, "POST", json={"query": ACCOUNTS, "options": {"$skipToken": "YWJj"}}))[0] == 400
-        assert (await client.arm(PATH.replace("2021-03-01", "2001-01-01"), "POST", json={"query": ACCOUNTS}))[0] == 400
+        assert (await client.arm(PATH.replace("2021-03-01", "2001-01-01"), "POST", json={"query": ACCOUNTS}))[0] == 404
         assert (await client.arm(PATH, "POST", data="{"))[0] == 400
-        assert (await client.arm(PATH))[0] == 404
+        assert (await client.arm(PATH))[0] == 405
 
 
 async def test_queries_are_throttled_with_limits():

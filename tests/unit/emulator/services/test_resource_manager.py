@@ -37,7 +37,7 @@ async def test_lists_are_paged(client, azure):
         ("nokeys", 403, "SharedKeyAccessNotAllowed"),
         ("usersub", 403, "SharedKeyAccessNotAllowed"),
         ("denied", 403, "AuthorizationFailed"),
-        ("busy", 429, "TooManyRequests"),
+        ("busy", 429, "ResourceCollectionRequestsThrottled"),
         ("broken", 503, "ServerBusy"),
     ],
 )
@@ -71,7 +71,7 @@ async def test_a_lock_refuses_list_keys(client):
         (f"{BASE}/acct1?api-version=2001-01-01", 400, "NoRegisteredProviderFound"),
         (f"/subscriptions/{SUB.replace('1', '9')}{V}", 401, "InvalidAuthenticationTokenTenant"),
         (f"{BASE}{V}&$skiptoken=!!!!", 400, "InvalidSkipToken"),
-        (f"/elsewhere{V}", 404, "InvalidResourceType"),
+        (f"/elsewhere{V}", 404, "MissingSubscription"),
     ],
 )
 async def test_errors_have_the_codes_of_resource_manager(client, path, status, code):
@@ -110,7 +110,7 @@ async def test_a_bad_token_is_refused(client, clock):
 async def test_a_bad_key_name_is_refused(client):
     """Only Primary and Secondary can be regenerated."""
     status, body, _ = await client.arm(f"{BASE}/acct1/regenerateKeys{V}", "POST", json={"keyName": "Third"})
-    assert (status, body["error"]["target"]) == (400, "keyName")
+    assert (status, body["error"]["code"], body["error"]["details"][0]["code"]) == (400, "InvalidRequestBody", "Reason")
 
 
 async def test_subscriptions_tenants_and_metadata(client):
