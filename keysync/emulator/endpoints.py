@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Endpoints:
-    """The addresses of all services, and the credentials to use them."""
+    """The addresses of all services, and the credentials to use them: of the first identity, and of `identities` by name."""
 
     authority: str
     resource_manager: str
@@ -17,6 +17,7 @@ class Endpoints:
     tenant_id: str
     client_id: str
     client_secret: str
+    identities: dict[str, dict[str, str]]
     vaults: dict[str, str]
     batch: str
     control: str

@@ -29,8 +29,12 @@ VaultOperation = Literal[
 BatchOperation = Literal[
     "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",
 ]  # fmt: skip
+DirectoryOperation = Literal[
+    "getMe", "listUsers", "getUser", "listServicePrincipals", "getServicePrincipal", "getDirectoryObjects",
+]  # fmt: skip
 Operation = Literal[
     "token", "deviceCode", "authorize", "discovery", ArmOperationName, AccountOperation, VaultOperation, BatchOperation,
+    DirectoryOperation,
     "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""

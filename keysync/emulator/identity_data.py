@@ -89,6 +89,11 @@ class IdentityData(_Model):
         """The sign-in name of a user."""
         return self.name if "@" in self.name else f"{self.name.replace(' ', '.').lower()}@keysync.localhost"
 
+    def sign_in(self) -> dict[str, str]:
+        """The ids, and the secret if it has one, for the ready file."""
+        ids = {"type": self.type, "client_id": self.client_id, "object_id": self.object_id}
+        return ids if self.client_secret is None else {**ids, "client_secret": self.client_secret}
+
     @property
     def principal_type(self) -> str:
         """Its type in role assignments."""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from aiohttp import web
 
 from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.graph import Graph
 from keysync.emulator.wire import Call, Route
 
 Service = Callable[[Call], Route]
@@ -14,12 +15,13 @@ Service = Callable[[Call], Route]
 
 
 class Router:
-    """The services with a port or a host name of their own. Other requests are for Entra, or for `default`."""
+    """The services with a port or a host name of their own. Other requests are for Entra, Graph, or `default`."""
 
     default: Service
 
-    def __init__(self, entra: Entra) -> None:
+    def __init__(self, entra: Entra, graph: Graph) -> None:
         self._entra = entra
+        self._graph = graph
         self._by_port: dict[int, Service] = {}
         self._by_host: dict[str, Service] = {}
 
@@ -36,4 +38,4 @@ class Router:
         service = self._by_port.get(port) or self._by_host.get(host)
         if service is not None:
             return service(call)
-        return self._entra.route(call) or self.default(call)
+        return self._entra.route(call) or self._graph.route(call) or self.default(call)

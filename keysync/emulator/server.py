@@ -24,6 +24,7 @@ from keysync.emulator.request_log import RequestLog, Served
 from keysync.emulator.router import Router
 from keysync.emulator.services.batch_data_plane import BatchDataPlane
 from keysync.emulator.services.entra import Entra
+from keysync.emulator.services.graph import Graph
 from keysync.emulator.services.key_vault import KeyVault
 from keysync.emulator.services.resource_manager import ResourceManager
 from keysync.emulator.state import State
@@ -71,7 +72,7 @@ class Emulator:
         self._access = Access(self.state.roles, directory)
         tokens = Tokens(clock, lifetime=self._data.token_lifetime, refresh_in=self._data.refresh_in)
         self._entra = Entra(directory, tokens, clock)
-        self._router = Router(self._entra)
+        self._router = Router(self._entra, Graph(directory, self._entra, clock))
         self._identity_header = secrets.token_urlsafe(24)
         control = Control(self.state, self.faults, self._log, self._entra, self._identity_header)
         self._handler = RequestHandler(
@@ -131,14 +132,16 @@ class Emulator:
         vaults = await self._start_vaults(certificate, authority)
         batch = await self._start_batch(certificate, authority)
         control = f"http://{LOOPBACK}:{await self._listeners.open(self._handler.serve_control, None)}"
+        principal = min(self._data.principals, key=lambda identity: identity.type != "application")
         return Endpoints(
             authority=authority,
             resource_manager=authority,
             ca_bundle=str(certificate.bundle),
             ca_pem=certificate.pem,
             tenant_id=self._data.tenant_id,
-            client_id=self._data.client_id,
-            client_secret=self._data.client_secret,
+            client_id=principal.client_id,
+            client_secret=principal.client_secret or "",
+            identities={identity.name: identity.sign_in() for identity in self._data.principals},
             vaults=vaults,
             batch=batch,
             control=control,

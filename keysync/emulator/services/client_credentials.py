@@ -11,11 +11,14 @@ import jwt
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from jwt.types import Options
 
 from keysync.emulator.identity_data import FederatedData, IdentityData
 from keysync.emulator.services.entra_errors import Refusals
 
 _DOCUMENTATION = "https://learn.microsoft.com/entra/identity-platform/certificate-credentials"
+
+_SIGNATURE_ONLY: Options = {"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False}
 
 
 def check_client(identity: IdentityData, form: Mapping[str, str], refuse: Refusals) -> None:
@@ -90,38 +93,33 @@ def _check_federated(records: list[FederatedData], claims: Mapping[str, object],
 
 def _check_signature(identity: IdentityData, assertion: str, sent: str, refuse: Refusals) -> None:
     """Finds the certificate that signed the assertion. Raises Refused if there is none, or if it has expired."""
-    for certificate in _certificates(identity):
-        thumbprint = certificate.fingerprint(hashes.SHA1())  # noqa: S303  # nosec B303  # the name of the key, not its protection
-        if sent.rstrip("=") not in {_encoded(thumbprint), _encoded(certificate.fingerprint(hashes.SHA256()))}:
-            continue
-        if not certificate.not_valid_before_utc.timestamp() <= refuse.now < certificate.not_valid_after_utc.timestamp():
-            begin, end = (
-                f"{when:%m/%d/%Y %H:%M:%S}"
-                for when in (certificate.not_valid_before_utc, certificate.not_valid_after_utc)
-            )
-            reason = f"Found key 'Start={begin}, End={end}', "
-            raise refuse(
-                401, "AADSTS700027", _key_message(identity, thumbprint, "expired", "The key used is expired.", reason)
-            )
+    certificate = next((each for each in _certificates(identity) if sent.rstrip("=") in _thumbprints(each)), None)
+    if certificate is None:
+        message = _key_message(identity, sent, "not registered", "The key was not found.", "")
+        raise refuse(401, "AADSTS700027", message)
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begin.timestamp() <= refuse.now < end.timestamp():
+        found = f"Found key 'Start={begin:%m/%d/%Y %H:%M:%S}, End={end:%m/%d/%Y %H:%M:%S}', "
+        message = _key_message(identity, sent, "expired", "The key used is expired.", found)
+        raise refuse(401, "AADSTS700027", message)
+    try:
         key = cast("RSAPublicKey", certificate.public_key())
-        try:
-            jwt.decode(
-                assertion,
-                key,
-                algorithms=["RS256", "PS256"],
-                options={"verify_aud": False, "verify_exp": False, "verify_nbf": False, "verify_iat": False},
-            )
-        except jwt.PyJWTError:
-            raise refuse(401, "AADSTS700027", "Client assertion failed signature validation.") from None
-        return
-    message = _key_message(identity, _decoded(sent), "not registered", "The key was not found.", "")
-    raise refuse(401, "AADSTS700027", message)
+        jwt.decode(assertion, key, algorithms=["RS256", "PS256"], options=_SIGNATURE_ONLY)
+    except jwt.PyJWTError:
+        raise refuse(401, "AADSTS700027", "Client assertion failed signature validation.") from None
 
 
-def _key_message(identity: IdentityData, thumbprint: bytes, state: str, reason: str, found: str) -> str:
+def _thumbprints(certificate: x509.Certificate) -> set[str]:
+    """The names of a key in assertions: by SHA-1 (`x5t`) and by SHA-256 (`x5t#S256`)."""
+    # A name, which protects nothing.
+    kinds = (hashes.SHA1(), hashes.SHA256())  # noqa: S303  # nosec B303
+    return {base64.urlsafe_b64encode(certificate.fingerprint(kind)).rstrip(b"=").decode("ascii") for kind in kinds}
+
+
+def _key_message(identity: IdentityData, sent: str, state: str, reason: str, found: str) -> str:
     return (
         f"The certificate with identifier used to sign the client assertion is {state} on application. [Reason - {reason}, "
-        f"Thumbprint of key used by client: '{thumbprint.hex().upper()}', {found}Please visit the Azure Portal, Graph "
+        f"Thumbprint of key used by client: '{_decoded(sent).hex().upper()}', {found}Please visit the Azure Portal, Graph "
         f"Explorer or directly use MS Graph to see configured keys for app Id '{identity.client_id}'. Review the "
         "documentation at https://docs.microsoft.com/en-us/graph/deployments to determine the corresponding service "
         "endpoint and https://docs.microsoft.com/en-us/graph/api/application-get?view=graph-rest-1.0&tabs=http to build "
@@ -131,10 +129,6 @@ def _key_message(identity: IdentityData, thumbprint: bytes, state: str, reason: 
 
 def _certificates(identity: IdentityData) -> Iterator[x509.Certificate]:
     return (x509.load_pem_x509_certificate(pem.encode("ascii")) for pem in identity.certificates)
-
-
-def _encoded(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
 
 
 def _decoded(thumbprint: str) -> bytes:

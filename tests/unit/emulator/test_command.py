@@ -53,6 +53,7 @@ def test_it_serves_until_sigterm(tmp_path):
         "tenant_id",
         "client_id",
         "client_secret",
+        "identities",
         "batch",
         "vaults",
         "control",
