@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from keysync.emulator import control_guard
+from keysync.emulator.data import VaultSettings
 from keysync.emulator.faults import OPERATIONS, Fault, Faults
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.services.entra import Entra
@@ -66,6 +67,12 @@ class Control:
             "GET /statuses": _Endpoint("replies by status", lambda _: Reply(200, dict(log.by_status))),
             "DELETE /counts": _Endpoint("reset the counts", _then(log.clear)),
             "GET /vaults/NAME/secrets": _Endpoint("names, versions and tags; no values", self._secrets),
+            "PATCH /vaults/NAME": _Endpoint(
+                f"change settings (JSON): {', '.join(VaultSettings.model_fields)}", self._change_vault
+            ),
+            "DELETE /vaults/NAME/tokens": _Endpoint(
+                "refuse the tokens that the vault has accepted, with a claims challenge", self._refuse_known_tokens
+            ),
             "GET /msi/token": _Endpoint("a managed identity's endpoint (IDENTITY_ENDPOINT)", self._managed_identity),
         }
 
@@ -106,6 +113,14 @@ class Control:
             for secret, versions in self._state.vault(call.segments[1]).secrets.items()
         ]
         return Reply(200, secrets)
+
+    def _change_vault(self, call: Call) -> Reply:
+        self._state.vault(call.segments[1]).change(_parse(call, VaultSettings, "settings"))
+        return Reply(204)
+
+    def _refuse_known_tokens(self, call: Call) -> Reply:
+        self._state.vault(call.segments[1]).refuse_known_tokens()
+        return Reply(204)
 
     def _managed_identity(self, call: Call) -> Reply:
         return self._entra.managed_identity(call, self._identity_header)

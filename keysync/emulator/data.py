@@ -11,6 +11,7 @@ from typing import Literal, Self, cast, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from keysync.emulator.challenge_data import ChallengeData
 from keysync.emulator.faults import (
     AccountOperation,
     BatchOperation,
@@ -45,6 +46,7 @@ RESOURCE_GROUP = "rg-render"
 
 LockLevel = Literal["ReadOnly", "CanNotDelete"]
 PublicNetworkAccess = Literal["Enabled", "Disabled", "SecuredByPerimeter"]
+Network = Literal["open", "firewall", "private"]
 AuthenticationMode = Literal["SharedKey", "AAD", "TaskAuthenticationToken"]
 
 
@@ -181,18 +183,50 @@ class PolicyData(_Model):
     max_validity_days: int | None = Field(default=None, ge=1)
 
 
-class VaultData(_Model):
-    """One vault. `deleted` lists soft-deleted secrets; `denied` names operations that no role allows.
+class VaultSettings(_Model):
+    """What may be changed in a vault while it is served.
 
-    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. `read_only` is the state
-    of a vault after a failover to the paired region: it serves reads and refuses changes. With `access_policies` the vault
-    has access policies instead of roles, and denies in their wording: ``true`` allows every identity everything. `api_versions` replaces the supported versions, as in
-    a cloud with older ones. The subscription and the resource group are those of the first account by default.
+    `read_only` is the state of a vault after a failover to the paired region: it serves reads and refuses changes.
+    `api_versions` replaces the supported versions, as in a cloud with older ones. `network`: ``firewall`` admits no
+    client, ``private`` admits private links only, which the emulator has not.
 
     Deleted secrets are kept for `retention_days`, and cannot be purged with `purge_protection`. `protected_subscription`
     says that the subscription cannot be cancelled. Without `soft_delete`, as in vaults of before 2025, a deletion is final.
-    `clock_offset` is the number of seconds that the vault's clock is ahead. After a write, the next `stale_reads` GETs of a
-    secret, or those of the next `stale_seconds`, return it as it was before.
+
+    `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. After a write, the next
+    `stale_reads` GETs of a secret, or those of the next `stale_seconds`, return it as it was before. `clock_offset` is
+    the number of seconds that the vault's clock is ahead.
+    """
+
+    policy: PolicyData | None = None
+    read_only: bool = False
+    api_versions: list[str] | None = None
+    challenge: ChallengeData = ChallengeData()
+    network: Network = "open"
+    soft_delete: bool = True
+    retention_days: int = Field(default=90, ge=7, le=90)
+    purge_protection: bool = False
+    protected_subscription: bool = False
+    recover_delay: float = Field(default=10.0, ge=0)
+    delete_delay: float = Field(default=10.0, ge=0)
+    stale_reads: int = Field(default=0, ge=0)
+    stale_seconds: float = Field(default=0.0, ge=0)
+    clock_offset: float = 0.0
+
+    @field_validator("api_versions")
+    @classmethod
+    def _are_versions(cls, versions: list[str] | None) -> list[str] | None:
+        for version in versions or ():
+            if version not in VERSIONS:
+                raise ValueError(f"{version} is no api-version of Key Vault; there are {', '.join(VERSIONS)}")
+        return versions
+
+
+class VaultData(VaultSettings):
+    """One vault. `deleted` lists soft-deleted secrets; `denied` names operations that no role allows.
+
+    With `access_policies` the vault has access policies instead of roles, and denies in their wording: ``true`` allows
+    every identity everything. The subscription and the resource group are those of the first account by default.
     """
 
     name: str = Field(pattern=r"^[0-9a-zA-Z-]{3,24}$")
@@ -203,33 +237,13 @@ class VaultData(_Model):
     secrets: list[SecretData] = []
     deleted: list[SecretData] = []
     denied: list[str] = []
-    policy: PolicyData | None = None
-    read_only: bool = False
     access_policies: bool | list[AccessPolicyData] = False
-    api_versions: list[str] | None = None
-    soft_delete: bool = True
-    retention_days: int = Field(default=90, ge=7, le=90)
-    purge_protection: bool = False
-    protected_subscription: bool = False
-    recover_delay: float = Field(default=0.3, ge=0)
-    delete_delay: float = Field(default=0.0, ge=0)
-    stale_reads: int = Field(default=0, ge=0)
-    stale_seconds: float = Field(default=0.0, ge=0)
-    clock_offset: float = 0.0
 
     @field_validator("denied")
     @classmethod
     def _are_operations(cls, denied: list[str]) -> list[str]:
         _check_denied(denied, get_args(VaultOperation))
         return denied
-
-    @field_validator("api_versions")
-    @classmethod
-    def _are_versions(cls, versions: list[str] | None) -> list[str] | None:
-        for version in versions or ():
-            if version not in VERSIONS:
-                raise ValueError(f"{version} is no api-version of Key Vault; there are {', '.join(VERSIONS)}")
-        return versions
 
 
 class EmulatorData(_Model):

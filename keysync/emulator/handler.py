@@ -131,6 +131,7 @@ class RequestHandler:
 
     def _send(self, call: Call, route: Route, reply: Reply, *, operation: str | None = None) -> web.Response:
         self._log.record(operation or route.operation, route.target, reply.status)
+        reply.headers = {**route.headers, **reply.headers}
         return response_of(call, route.service, reply, (route.now or self._state.clock)())
 
 

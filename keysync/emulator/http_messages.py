@@ -20,6 +20,7 @@ async def read_call(request: web.BaseRequest, scheme: str) -> Call:
         headers=request.headers,
         body=await request.read() if request.body_exists else b"",
         base=f"{scheme}://{request.host}",
+        client=request.remote or "127.0.0.1",
     )
 
 
@@ -40,9 +41,6 @@ def _service_headers(call: Call, service: str, now: float) -> dict[str, str]:
     headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
     if service == "arm":
         headers |= arm_headers(call, now)
-    if service == "vault":
-        headers["x-ms-keyvault-region"] = "westeurope"
-        headers["x-ms-keyvault-service-version"] = "1.9.0.0"
     if sent := call.headers.get("x-ms-client-request-id"):
         headers["x-ms-client-request-id"] = sent
     return headers

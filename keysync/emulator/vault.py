@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from keysync.emulator.data import RESOURCE_GROUP, SUBSCRIPTION_ID, VaultData
+from keysync.emulator.data import RESOURCE_GROUP, SUBSCRIPTION_ID, Network, VaultData, VaultSettings
 from keysync.emulator.stale_reads import StaleReads
 from keysync.emulator.throttle import Clock
 from keysync.emulator.vault_secrets import DeletedSecret, Secret, SecretTable, SecretVersion, secret_of
@@ -19,8 +19,8 @@ _LONGEST_RETENTION: Final = 90
 class Vault:
     """A key vault. Methods raise KeyError for an unknown name. They do not check permissions or rules: the caller does.
 
-    The settings that `VaultData` describes may be changed at any time. `clock_offset` changes the times that the vault
-    shows; delays follow the true clock. `url` is its address, once it is served.
+    The attributes that `VaultSettings` describes may be changed at any time. `clock_offset` changes the times that the
+    vault shows; delays follow the true clock. `url` is its address, once it is served. `token_epoch` counts the calls of `refuse_known_tokens`.
     """
 
     def __init__(self, data: VaultData, tenant_id: str, clock: Clock) -> None:
@@ -35,6 +35,9 @@ class Vault:
         self.read_only = data.read_only
         self.access_policies = data.access_policies
         self.api_versions = data.api_versions
+        self.challenge = data.challenge
+        self.network: Network = data.network
+        self.token_epoch = 0
         self.soft_delete = data.soft_delete
         self.retention_days = data.retention_days
         self.purge_protection = data.purge_protection
@@ -59,6 +62,15 @@ class Vault:
         """ARM id of the vault."""
         group = f"/subscriptions/{self.subscription_id}/resourceGroups/{self.resource_group}"
         return f"{group}/providers/Microsoft.KeyVault/vaults/{self.name}"
+
+    def change(self, settings: VaultSettings) -> None:
+        """Change the settings that were given explicitly."""
+        for name in settings.model_fields_set:
+            setattr(self, name, getattr(settings, name))
+
+    def refuse_known_tokens(self) -> None:
+        """Refuse every token that was used here, with a claims challenge, as continuous access evaluation does."""
+        self.token_epoch += 1
 
     def now(self) -> float:
         """The time of the vault's own clock, in seconds since 1970."""

@@ -15,7 +15,10 @@ Json = dict[str, object]
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `base` is the scheme and authority that the client used, so that links in replies work for it."""
+    """One request. `base` is the scheme and authority that the client used, so that links in replies work for it.
+
+    `client` is the client's IP address.
+    """
 
     method: str
     raw_path: str
@@ -23,6 +26,7 @@ class Call:
     headers: Mapping[str, str]
     body: bytes
     base: str
+    client: str = "127.0.0.1"
 
     @property
     def segments(self) -> list[str]:
@@ -65,7 +69,8 @@ class Route:
 
     `authorize` checks the caller first, and returns the refusal. `limit` returns the reply of a throttled service; it may
     also add headers for the reply of `run`. `now` is the service's clock, None for the emulator's. `error` makes an error of
-    the service from status, code and message, for faults; None if the service has the shape of Resource Manager.
+    the service from status, code and message, for faults; None if the service has the shape of Resource Manager. `headers`
+    are those of every reply, also of a refusal.
     """
 
     operation: Operation
@@ -75,6 +80,7 @@ class Route:
     limit: Callable[[dict[str, str]], Reply | None] = lambda _headers: None
     service: str = "arm"
     now: Callable[[], float] | None = None
+    headers: Mapping[str, str] = field(default_factory=dict[str, str])
     error: Callable[[int, str, str], Reply] | None = None
 
 

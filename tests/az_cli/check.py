@@ -66,6 +66,13 @@ def wait_for(path, server):
     return json.loads(path.read_text())
 
 
+def control(ready, method, path, body):
+    """Send a request to the control address."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(ready["control"] + path, json.dumps(body).encode(), headers, method=method)
+    urllib.request.urlopen(request, timeout=10).close()  # nosec B310  # the emulator, on loopback
+
+
 def batch(az, ready):
     """Check the commands for accounts and keys."""
     account = ("--resource-group", GROUP, "--name", ACCOUNT)
@@ -83,16 +90,14 @@ def batch(az, ready):
     shown = az.run("batch", "account", "show", *account)
     check("an account is shown", shown["provisioningState"] == "Succeeded", shown)
     fault = {"operation": "listKeys", "status": 403, "code": "AuthorizationFailed", "message": "no role", "times": 1}
-    body = json.dumps(fault).encode()
-    headers = {"Content-Type": "application/json"}
-    request = urllib.request.Request(f"{ready['control']}/faults", data=body, headers=headers)
-    urllib.request.urlopen(request, timeout=10).close()  # nosec B310  # the emulator, on loopback
+    control(ready, "POST", "/faults", fault)
     az.run("batch", "account", "keys", "list", *account, fails="AuthorizationFailed")
 
 
 def key_vault(az, ready):
     """Check the commands for secrets."""
     vault = ready["vaults"]["kv-render"]
+    control(ready, "PATCH", "/vaults/kv-render", {"delete_delay": 0, "recover_delay": 0})
     by_id = ("--id", f"{vault}/secrets/hello")
     by_name = ("--vault-name", vault.removeprefix("https://"), "--name", "hello")
     created = az.run("keyvault", "secret", "set", *by_name, "--value", "world", "--tags", "a=b")
@@ -111,7 +116,6 @@ def key_vault(az, ready):
     az.run("keyvault", "secret", "show", *by_id, fails="SecretNotFound")
     az.run("keyvault", "secret", "set", *by_name, "--value", "x", fails="ObjectIsDeletedButRecoverable")
     az.run("keyvault", "secret", "recover", "--id", f"{vault}/deletedsecrets/hello")
-    time.sleep(0.5)
     check("the secret is recovered", az.run("keyvault", "secret", "show", *by_id)["value"] == "again")
 
 

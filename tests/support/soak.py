@@ -32,6 +32,7 @@ from keysync.emulator import Emulator, EmulatorData
 from keysync.emulator.faults import Fault
 from keysync.emulator.hooks import Stage
 from keysync.sync.model import DONE, Report, Result
+from tests.support.azure import QUICK
 from tests.support.warp import WarpLoop
 
 MINUTE: Final = 60.0
@@ -66,7 +67,9 @@ def subscription_of(account: str) -> str:
 def emulator_data(**more: Any) -> EmulatorData:
     """The fleet, as data for the embedded Azure."""
     accounts = [{"subscription_id": subscription_of(name), "resource_group": GROUP, "name": name} for name in FLEET]
-    return EmulatorData.model_validate({"accounts": accounts, "vaults": [{"name": name} for name in VAULTS], **more})
+    return EmulatorData.model_validate(
+        {"accounts": accounts, "vaults": [{"name": name, **QUICK} for name in VAULTS], **more}
+    )
 
 
 def document(azure: Emulator, folder: Path, **more: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from keysync.emulator.services.secret_backup import SecretBackup
 from keysync.emulator.services.secrets import Secrets
 from keysync.emulator.services.vault_access import VaultAccess
 from keysync.emulator.services.vault_authentication import VaultAuthentication
+from keysync.emulator.services.vault_network import network_denial, network_headers
 from keysync.emulator.services.vault_operations import CHANGES
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
 from keysync.emulator.vault import Vault
@@ -57,6 +58,7 @@ class KeyVault:
             limit=lambda headers: self._limit(operation, headers),
             service="vault",
             now=self._vault.now,
+            headers=network_headers(self._vault, call.client),
         )
 
     def _operation(self, call: Call, parts: list[str]) -> _Operation:
@@ -120,6 +122,7 @@ class KeyVault:
             return refused.reply
         return (
             self._wrong_version(call.query.get("api-version", ""))
+            or network_denial(self._vault, token, call.client)
             or self._access.denial(token, operation, name)
             or self._read_only(operation)
         )
