@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
@@ -21,8 +22,6 @@ from keysync.sources.discovery import Inventory
 from keysync.sync.inventory import resolve
 from keysync.sync.runtime import Shared
 
-AccountState = Literal["served", "skipped", "refused"]
-
 _STYLES: Final = {"served": "green", "skipped": "yellow", "refused": "bold red"}
 _HEADINGS: Final = ("account", "subscription", "group", "source", "vaults", "secrets", "state")
 
@@ -37,7 +36,7 @@ class Line:
 
     vaults: tuple[str, ...]
     secrets: Mapping[str, str]
-    state: AccountState = "served"
+    state: Literal["served", "skipped", "refused"] = "served"
     reason: str | None = None
 
 
@@ -49,49 +48,43 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
             runtime = await open_runtime(stack, clients, Shared(redactor, shard=options.shard))
             inventory = await resolve(runtime.discovery, interruption.stop)
     lines = list(_lines(inventory))
+    states: Counter[str] = Counter(line.state for line in lines)
+    counts = {state: states[state] for state in _STYLES}
     if options.output == "json":
-        sys.stdout.write(to_json(_to_dict(inventory, lines)) + "\n")
+        sys.stdout.write(to_json(_to_dict(inventory, lines, counts)) + "\n")
     else:
-        _print(inventory, lines)
+        _print(inventory, lines, counts)
     return interruption.exit_code or int(not inventory.complete or bool(inventory.refused))
 
 
 def _lines(inventory: Inventory) -> Iterator[Line]:
-    origins = inventory.origins
     for account in inventory.accounts:
-        entry = origins.get(account.resource_id)
+        entry = inventory.origins.get(account.resource_id)
         source = "listed" if entry is None else f"discover[{entry}]"
         yield Line(account.resource_id, source, account.vaults, account.secret_names())
     for skipped in inventory.skipped:
         known = skipped.account  # None if it is unknown how it would have been covered
-        vaults, secrets = ((), dict[str, str]()) if known is None else (known.vaults, known.secret_names())
-        state: AccountState = "refused" if skipped.refused else "skipped"
+        vaults, secrets = (known.vaults, known.secret_names()) if known else ((), {})
+        state: Literal["skipped", "refused"] = "refused" if skipped.refused else "skipped"
         yield Line(skipped.resource_id, f"discover[{skipped.entry}]", vaults, secrets, state, skipped.reason)
 
 
-def _to_dict(inventory: Inventory, lines: list[Line]) -> dict[str, Any]:
-    return {
-        "complete": inventory.complete,
-        "summary": _counts(lines),
-        "accounts": [asdict(line) for line in lines],
-        "problems": [
-            {
-                "source": f"discover[{problem.entry}]",
-                "scope": problem.scope,
-                "reason": problem.record.summary,
-                "error": problem.record.to_dict(),
-            }
-            for problem in inventory.problems
-        ],
-        "warnings": list(inventory.warnings),
-    }
+def _to_dict(inventory: Inventory, lines: list[Line], counts: dict[str, int]) -> dict[str, Any]:
+    problems = [
+        {
+            "source": f"discover[{problem.entry}]",
+            "scope": problem.scope,
+            "reason": problem.record.summary,
+            "error": problem.record.to_dict(),
+        }
+        for problem in inventory.problems
+    ]
+    accounts = [asdict(line) for line in lines]
+    summary = {"complete": inventory.complete, "summary": counts, "accounts": accounts, "problems": problems}
+    return {**summary, "warnings": list(inventory.warnings)}
 
 
-def _counts(lines: list[Line]) -> dict[str, int]:
-    return {state: sum(line.state == state for line in lines) for state in _STYLES}
-
-
-def _print(inventory: Inventory, lines: list[Line]) -> None:
+def _print(inventory: Inventory, lines: list[Line], counts: dict[str, int]) -> None:
     console = console_for(sys.stdout)
     # Served accounts first, each group by name.
     lines = sorted(lines, key=lambda line: (line.state != "served", natural(account_name(line.account)), line.account))
@@ -108,14 +101,13 @@ def _print(inventory: Inventory, lines: list[Line]) -> None:
             console.line(Span(f"    → {problem.record.hint}", "cyan"))
     for warning in inventory.warnings:
         console.line(Span(f"warning: {warning}", "yellow"))
-    counted = ", ".join(f"{count} {state}" for state, count in _counts(lines).items() if count) or "none covered"
+    counted = ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "none covered"
     partly = "" if inventory.complete else "; not all could be listed"
     style = "bold red" if not inventory.complete or inventory.refused else "bold green"
     console.line(Span(f"accounts: {counted}{partly}", style), no_wrap=True)
 
 
 def _row(line: Line) -> tuple[Span, ...]:
-    _, _, subscription, _, group, *_ = line.account.split("/")
-    name, vaults, secrets = account_name(line.account), ", ".join(line.vaults), ", ".join(line.secrets.values())
-    cells = (name, subscription, group, line.source, vaults, secrets)
+    _, _, subscription, _, group, *_, name = line.account.split("/")
+    cells = (name, subscription, group, line.source, ", ".join(line.vaults), ", ".join(line.secrets.values()))
     return *(Span(cell) for cell in cells), Span(line.state, _STYLES[line.state])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Container, Iterable, Iterator
+from collections.abc import Awaitable, Container, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Final
+from typing import Final, cast
 
 from keysync.access.permissions import is_written
 from keysync.azure.client_factory import ClientFactory
 from keysync.azure.clouds import endpoints_of
+from keysync.azure.single_flight_credential import SingleFlightCredential
 from keysync.calls import Operation
 from keysync.cli.compose import open_clients, open_runtime
 from keysync.cli.diagnosis import Diagnosis, Level, account_subject, by_cause, print_findings, unexplained
@@ -29,7 +30,7 @@ from keysync.sources.discovery import Inventory
 from keysync.sources.interface import KeySource
 from keysync.sync.inventory import resolve, selected
 from keysync.sync.items import Selection
-from keysync.sync.model import DONE, WRITES, Preflight, Result
+from keysync.sync.model import DONE, Preflight, Result
 from keysync.sync.run import run_sync
 from keysync.sync.runtime import Runtime, Shared
 from keysync.sync.waiting import wait_for
@@ -37,10 +38,7 @@ from keysync.sync.waiting import wait_for
 _TOKEN: Final = Operation("entra", "token")
 _EXPIRES_SOON: Final = timedelta(days=30)
 _PROBE_SECONDS: Final = 2.0
-_EXPECTED: Final[dict[str, str]] = {
-    "unchanged": "is in sync",
-    **{kind: f"would be {done}" for kind, done in DONE.items()},
-}
+_DONE: Final = cast("Mapping[str, str]", DONE)
 _INTERRUPTED: Final = Diagnosis("warning", "check", "interrupted: the rest was not tested")
 
 
@@ -56,7 +54,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
             examination = asyncio.create_task(_examine(clients, runtime))
             try:
                 await wait_for([examination], interruption.stop, None)
-                done = examination.done()
+                examined = examination.result() if examination.done() else [_INTERRUPTED]
             finally:
                 examination.cancel()
                 await asyncio.gather(examination, return_exceptions=True)
@@ -65,7 +63,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
                 *await _listen(config.listen),
                 *_certificates(clients, datetime.now(UTC)),
                 *_discovery(inventory),
-                *(examination.result() if done else [_INTERRUPTED]),
+                *examined,
             ]
     print_findings(by_cause(findings), options.output)
     return interruption.exit_code or int(any(each.level == "problem" for each in findings))
@@ -73,25 +71,21 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
 
 async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
     config, source_of = runtime.config, runtime.sources.snapshot()
-    scope = endpoints_of(config.cloud).resource_manager_scope
-    written = "allows keysync to set secrets (tested without writing)"
-    not_written = "receives no key in this configuration: writing was not tested"
-    tests: list[tuple[str, str, Awaitable[object]]] = []  # subject, message of a success, what to try
-    for credential in clients.credentials.opened.values():
-        token = clients.caller.call(_TOKEN, scope, partial(credential.get_token_info, scope))
-        tests.append((f"credential {credential.name}", "gets a token for Resource Manager", token))
-    for name, vault in runtime.targets.items():
-        tests.append((f"vault {name}", "replies", vault.prime()))
-        if is_written(config, name):
-            tests.append((f"vault {name}", written, vault.probe_write()))
     findings = await asyncio.gather(
-        *(_account(source_of(account), account_subject(account.resource_id)) for account in runtime.accounts),
-        *(_test(subject, success, attempt) for subject, success, attempt in tests),
+        *(_token(clients, credential) for credential in clients.credentials.opened.values())
     )
-    findings += [
-        Diagnosis("ok", f"vault {name}", not_written) for name in runtime.targets if not is_written(config, name)
-    ]
-    findings = await _with_doubts(clients, runtime.targets, findings)
+    failed = {each.subject: each for each in findings if each.level == "problem"}
+    tests = [_account(source_of(account), account_subject(account.resource_id)) for account in runtime.accounts]
+    for name, vault in runtime.targets.items():
+        credential = await clients.credential(config.vaults[name].credential)
+        test = partial(_test, f"vault {name}", doubt=failed.get(f"credential {credential.name}"))
+        tests.append(test("replies", vault.prime()))
+        if is_written(config, name):
+            tests.append(test("allows keysync to set secrets (tested without writing)", vault.probe_write()))
+        else:
+            message = "receives no key in this configuration: writing was not tested"
+            findings.append(Diagnosis("ok", f"vault {name}", message))
+    findings += await asyncio.gather(*tests)
     # `_discovery` has the findings about accounts that are refused.
     report = await run_sync(replace(runtime.make_run(runtime.accounts), orphans=None, preflight=Preflight()))
     problems = {each.subject for each in findings if each.level == "problem"}
@@ -100,20 +94,31 @@ async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
     return [*findings, *(_secret(result, problems) for result in unexplained(report.results, findings))]
 
 
-async def _test(subject: str, success: str, attempt: Awaitable[object]) -> Diagnosis:
+async def _test(subject: str, success: str, attempt: Awaitable[object], *, doubt: Diagnosis | None = None) -> Diagnosis:
+    """The finding about `attempt`. `doubt`: the credential of the vault that replies gets no token, so the vault names its own tenant."""
     try:
         await attempt
     except CallFailed as failure:
         return Diagnosis("problem", subject, failure.record.summary, failure.record.hint, failure.record)
-    return Diagnosis("ok", subject, success)
+    if doubt is None:
+        return Diagnosis("ok", subject, success)
+    message = "but only with the tenant that the vault names: its credential gets no token for Resource Manager"
+    return Diagnosis("warning", subject, f"{success}, {message}", doubt.hint)
+
+
+async def _token(clients: ClientFactory, credential: SingleFlightCredential) -> Diagnosis:
+    scope = endpoints_of(clients.config.cloud).resource_manager_scope
+    attempt = clients.caller.call(_TOKEN, scope, partial(credential.get_token_info, scope))
+    return await _test(f"credential {credential.name}", "gets a token for Resource Manager", attempt)
 
 
 async def _account(source: KeySource, subject: str) -> Diagnosis:
+    refused: dict[str, str] = {}
+
     async def read() -> None:
         await source.probe()
         refused.update((await source.get_keys()).refused)
 
-    refused: dict[str, str] = {}
     finding = await _test(subject, "returns its properties and its keys", read())
     if refused:
         message = "; ".join(f"{key}: {reason}" for key, reason in sorted(refused.items()))
@@ -121,44 +126,27 @@ async def _account(source: KeySource, subject: str) -> Diagnosis:
     return finding
 
 
-async def _with_doubts(clients: ClientFactory, vaults: Iterable[str], findings: Iterable[Diagnosis]) -> list[Diagnosis]:
-    """`findings`, with a warning for each vault that replies though its credential gets no token: the vault names its own tenant."""
-    failed = {each.subject: each.hint for each in findings if each.level == "problem"}
-    doubts: dict[str, str | None] = {}
-    for name in vaults:
-        credential = await clients.credential(clients.config.vaults[name].credential)
-        subject = f"credential {credential.name}"
-        if subject in failed:
-            doubts[f"vault {name}"] = failed[subject]
-    doubt = "but only with the tenant that the vault names: its credential gets no token for Resource Manager"
-    return [
-        replace(each, level="warning", message=f"{each.message}, {doubt}", hint=doubts[each.subject])
-        if each.level == "ok" and each.subject in doubts
-        else each
-        for each in findings
-    ]
-
-
 def _secret(result: Result, problems: Container[str]) -> Diagnosis:
     """The finding about a secret of a dry run. A write to a vault in `problems` is a problem, since the vault refuses it."""
-    subject = f"secret {result.ref.vault}/{result.ref.secret}"
+    level: Level = "problem"
     # Beside an error, the reason is the text of Azure and no instruction.
-    reason = result.reason if result.error or result.reason is None else Instruction(result.reason)
+    hint = result.reason if result.error or result.reason is None else Instruction(result.reason)
     match result.outcome:
         case "refused":
-            return Diagnosis("problem", subject, "would be refused", reason)
+            message = "would be refused"
         case "skipped":
-            return Diagnosis("warning", subject, "would be skipped", reason)
+            level, message = "warning", "would be skipped"
         case "failed":
-            hint = result.error.hint if result.error else None
-            return Diagnosis("problem", subject, result.reason or "would fail", hint, result.error)
-        case outcome if outcome in WRITES and f"vault {result.ref.vault}" in problems:
-            message = f"{_EXPECTED[outcome]}, but the vault refuses it"
-            return Diagnosis("problem", subject, message, "see the finding about the vault")
+            message, hint = result.reason or "would fail", result.error.hint if result.error else None
         case "unchanged" if result.reason:
-            return Diagnosis("warning", subject, "has no keysync tags", reason)
-        case _:
-            return Diagnosis("ok", subject, _EXPECTED[result.outcome])
+            level, message = "warning", "has no keysync tags"
+        case "unchanged":
+            level, message = "ok", "is in sync"
+        case write if f"vault {result.ref.vault}" in problems:
+            message, hint = f"would be {_DONE[write]}, but the vault refuses it", "see the finding about the vault"
+        case write:
+            level, message, hint = "ok", f"would be {_DONE[write]}", None
+    return Diagnosis(level, f"secret {result.ref.vault}/{result.ref.secret}", message, hint, result.error)
 
 
 def _configuration(runtime: Runtime, options: Options) -> Diagnosis:
@@ -182,8 +170,8 @@ async def _listen(address: str) -> list[Diagnosis]:
         # If the daemon listens there, all is well.
         if await asyncio.to_thread(unhealthy_reason, host, port, seconds=_PROBE_SECONDS) is not None:
             level: Level = "warning" if address == DEFAULT_LISTEN else "problem"
-            hint = "set `listen` to a free port"
-            return [Diagnosis(level, f"listen {address}", f"`run` could not start: {error}", hint)]
+            message = f"`run` could not start: {error}"
+            return [Diagnosis(level, f"listen {address}", message, "set `listen` to a free port")]
     return []
 
 
@@ -193,14 +181,14 @@ def _certificates(clients: ClientFactory, now: datetime) -> Iterator[Diagnosis]:
         expires_at, proof = credential.expires_at, credential.sign_in.proof
         if expires_at is None or expires_at - now > _EXPIRES_SOON:
             continue
-        level: Level = "problem" if expires_at <= now else "warning"
-        verb = "expired" if expires_at <= now else "expires"
+        expired = expires_at <= now
+        verb = "expired" if expired else "expires"
         message = f"its certificate ({proof}) {verb} on {expires_at:%Y-%m-%d at %H:%M} UTC"
         hint = (
             f"replace it and its private key ({proof}). First add the new one to the application: "
             "az ad app credential reset --id CLIENT_ID --append --cert @NEW.pem"
         )
-        yield Diagnosis(level, f"credential {credential.name}", message, hint)
+        yield Diagnosis("problem" if expired else "warning", f"credential {credential.name}", message, hint)
 
 
 def _discovery(inventory: Inventory) -> Iterator[Diagnosis]:
@@ -212,6 +200,8 @@ def _discovery(inventory: Inventory) -> Iterator[Diagnosis]:
         subject, _, message = warning.partition(": ")
         yield Diagnosis("warning", subject, message, "compare it with the accounts that `keysync accounts` lists")
     for skipped in inventory.skipped:
-        level: Level = "problem" if skipped.refused else "warning"
-        state = "is refused" if skipped.refused else "is skipped"
-        yield Diagnosis(level, account_subject(skipped.resource_id), f"{state}: {skipped.reason}")
+        subject = account_subject(skipped.resource_id)
+        if skipped.refused:
+            yield Diagnosis("problem", subject, f"is refused: {skipped.reason}")
+        else:
+            yield Diagnosis("warning", subject, f"is skipped: {skipped.reason}")

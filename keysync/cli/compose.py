@@ -13,13 +13,14 @@ from keysync.azure.credentials import Credentials
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.azure.retry import Caller, RetryPolicy
 from keysync.azure.transport import open_transport
-from keysync.calls import CallObserver, Operation
+from keysync.calls import CallObserver
 from keysync.config.model import Config
 from keysync.secret.redact import Redactor
 from keysync.sources.azure_batch import BatchSources
 from keysync.sources.discovery import Discovery
 from keysync.sources.list_batch import BatchAccountExistence, BatchLister
 from keysync.sources.list_resource_graph import ResourceGraphLister
+from keysync.sources.listing import AccountLister
 from keysync.sync.runtime import Runtime, Shared
 from keysync.targets.interface import SecretTarget
 from keysync.targets.key_vault import KeyVault
@@ -27,19 +28,15 @@ from keysync.targets.key_vault import KeyVault
 CONNECT_SECONDS: Final = 10.0
 
 
-def uncounted(operation: Operation, status: str) -> None:
-    """A `CallObserver` that counts nothing."""
-
-
 async def open_clients(
     stack: AsyncExitStack,
     config: Config,
     redactor: Redactor,
     *,
-    observe: CallObserver = uncounted,
+    observe: CallObserver | None = None,
     breakers: Breakers | None = None,
 ) -> ClientFactory:
-    """Opens the session that all clients share; `stack` closes it. Makes no request.
+    """Opens the session that all clients share; `stack` closes it. Makes no request. `observe` gets each call.
 
     `breakers` are as in `ClientFactory`. Raises UsageError if this machine lacks something that the configuration names.
     """
@@ -50,12 +47,10 @@ async def open_clients(
     transport = await open_transport(
         stack, ca_bundle=endpoints.ca_bundle, connect_seconds=CONNECT_SECONDS, redactor=redactor
     )
-    return ClientFactory(
-        config,
-        Credentials(stack, endpoints, transport, redactor, timeout=request_seconds),
-        Caller(AzureFailureTranslator(redactor), RetryPolicy(), timeout=request_seconds, observe=observe),
-        breakers,
-    )
+    observe = observe or (lambda _operation, _status: None)
+    caller = Caller(AzureFailureTranslator(redactor), RetryPolicy(), timeout=request_seconds, observe=observe)
+    credentials = Credentials(stack, endpoints, transport, redactor, timeout=request_seconds)
+    return ClientFactory(config, credentials, caller, breakers)
 
 
 async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Shared) -> Runtime:
@@ -71,16 +66,11 @@ async def open_runtime(stack: AsyncExitStack, clients: ClientFactory, shared: Sh
     for entry in config.discover:
         await clients.credential(entry.credential)  # reports an unreadable file before the first request
     keyless: set[str] = set()
-    discovery = Discovery(
-        config,
-        {
-            "list": BatchLister(clients.batch_list, config.api_versions.batch),
-            "resource_graph": ResourceGraphLister(clients.batch_list),
-        },
-        translator,
-        mine=shared.discovered,
-        keyless=keyless,
-    )
+    listers: dict[str, AccountLister] = {
+        "list": BatchLister(clients.batch_list, config.api_versions.batch),
+        "resource_graph": ResourceGraphLister(clients.batch_list),
+    }
+    discovery = Discovery(config, listers, translator, mine=shared.discovered, keyless=keyless)
     return Runtime(
         config,
         shared,

@@ -21,7 +21,6 @@ from keysync.config.credentials import CloudMapping, EnvironmentCredential
 from keysync.config.model import Account, Config, Schedule, Vault
 from keysync.config.operation import Limits, Timeouts
 from keysync.emulator import Emulator, EmulatorData
-from keysync.logs import LogFormat
 from keysync.names import natural
 from keysync.report.console import Span
 from keysync.report.text import account_name, print_report
@@ -37,32 +36,23 @@ _SEED: Final = 7
 
 _HEALTHY: Final = 2
 # Two healthy accounts, one whose secret's name is taken, and one for each state that operators meet.
-_ACCOUNTS: Final[tuple[Mapping[str, object], ...]] = (
-    {"name": "renderfarm"},
-    {"name": "simulation"},
-    {"name": "handmade"},
-    {"name": "entraonly", "allowed_authentication_modes": ["AAD"]},
-    {"name": "norole", "fault": "role_missing"},
-    {
-        "name": "busy",
-        "fault": {
-            "operation": "listKeys",
-            "kind": "status",
-            "status": 429,
-            "code": "TooManyRequests",
-            "retry_after": "1200",
-        },
-    },
-)
+_ACCOUNTS: Final[Mapping[str, Mapping[str, object]]] = {
+    "renderfarm": {},
+    "simulation": {},
+    "handmade": {},
+    "entraonly": {"allowed_authentication_modes": ["AAD"]},
+    "norole": {"fault": "role_missing"},
+    "busy": {"fault": {"status": 429, "code": "TooManyRequests", "retry_after": "1200"}},
+}
 
 # An unmanaged secret with a name that keysync would use: it is refused, never overwritten.
 _BY_HAND: Final = {"name": "handmade-primary-key", "value": "made by hand", "tags": {"managed-by": "terraform"}}
 
 
-def run(options: Options, level: str, log_format: LogFormat) -> None:
+def run(options: Options) -> None:
     """Runs until SIGINT or SIGTERM, or with `--once` for three runs."""
     redactor = Redactor()
-    logs.configure(level, log_format, redactor.redact)
+    logs.configure(options.log_level or "critical", options.log_format, redactor.redact)
     asyncio.run(_run(options, redactor))
 
 
@@ -82,29 +72,19 @@ async def _run(options: Options, redactor: Redactor) -> None:
 
 def _data() -> EmulatorData:
     common = {"subscription_id": _SUBSCRIPTION, "resource_group": _GROUP, "location": "japaneast"}
-    return EmulatorData.model_validate(
-        {
-            "accounts": [{**common, **account} for account in _ACCOUNTS],
-            "vaults": [{"name": "main", "secrets": [_BY_HAND]}],
-        }
-    )
+    accounts = [{**common, "name": name, **settings} for name, settings in _ACCOUNTS.items()]
+    return EmulatorData.model_validate({"accounts": accounts, "vaults": [{"name": "main", "secrets": [_BY_HAND]}]})
 
 
 def _config(azure: Emulator, every: float) -> Config:
+    endpoints = azure.endpoints
     return Config(
-        cloud=CloudMapping(
-            authority=azure.endpoints.authority,
-            resource_manager=azure.endpoints.resource_manager,
-            ca_bundle=Path(azure.endpoints.ca_bundle),
-        ),
+        cloud=CloudMapping(endpoints.authority, endpoints.resource_manager, ca_bundle=Path(endpoints.ca_bundle)),
         credential=EnvironmentCredential(),
         # The SDK compares a challenge with the parent domain of the vault, and `localhost` has none.
-        vaults={"main": Vault(url=azure.endpoints.vaults["main"], verify_challenge_resource=False)},
-        accounts=tuple(
-            Account(subscription_id=_SUBSCRIPTION, resource_group=_GROUP, name=str(account["name"]), vaults=("main",))
-            for account in _ACCOUNTS
-        ),
-        schedule=Schedule(every=timedelta(seconds=max(every, 1.0))),
+        vaults={"main": Vault(url=endpoints.vaults["main"], verify_challenge_resource=False)},
+        accounts=tuple(Account(_SUBSCRIPTION, _GROUP, name, ("main",)) for name in _ACCOUNTS),
+        schedule=Schedule(every=timedelta(seconds=every)),
         timeouts=Timeouts(collect=timedelta(seconds=5)),
         # Keys are regenerated far more often here than in production.
         limits=Limits(changes_per_day=None),
@@ -129,7 +109,7 @@ class _Show(RunObserver):
         endpoints = self._azure.endpoints
         addresses = f"Resource Manager {endpoints.resource_manager}, vault {endpoints.vaults['main']}"
         self._say("the embedded Azure is up", addresses)
-        names = [str(account["name"]) for account in _ACCOUNTS]
+        names = list(_ACCOUNTS)
         faulty = ", ".join(names[_HEALTHY:])
         self._say("accounts", f"{', '.join(names[:_HEALTHY])}; with a deliberate fault: {faulty}")
         self._say("the daemon's page", url)

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import Any, Final
 
 import click
 
 from keysync import log_stream
 from keysync.cli import options as shared
 from keysync.cli.emulator import emulator
-from keysync.cli.options import FILE, LOG_FORMATS, LOG_LEVELS, Options, pass_options
+from keysync.cli.options import FILE, Options, pass_options
 from keysync.cli.streams import final_code, guard_stdout
 from keysync.config.isolated import begin_reading
 from keysync.errors import KeysyncError, raised_at
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
 from keysync.startup import exit_now, fast_imports
-
-if TYPE_CHECKING:
-    from keysync.logs import LogFormat
 
 # The results of these commands say what the log says at level INFO.
 _LEVEL_INSTEAD_OF_INFO: Final = {"accounts": "critical", "check": "error"}
@@ -44,7 +40,7 @@ class _InOrder(click.Group):
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@shared.global_options
+@partial(shared.global_options, from_environment=True)
 @click.pass_context
 def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Keeps the global options that precede a command."""
@@ -92,39 +88,18 @@ def plan(options: Options) -> None:
 @pass_options
 def run_daemon(options: Options) -> None:
     """Run the daemon: sync on schedule, serve a status page, probes and metrics; exit with 0 on SIGINT and SIGTERM."""
-    check_ssl_cert_file()
-    with fast_imports():
-        from keysync.cli import run  # noqa: PLC0415  # imports the SDKs
-
-    run.run(options, *_log_settings(options, "info"))
-
-
-# Callbacks in place of `flag_value`: click 8.2 takes the flag's value as the default if another default is given.
-def _is_dry_run(_context: click.Context, _option: click.Parameter, yes: bool) -> bool:  # click's signature
-    return not yes
-
-
-def _adoption(_context: click.Context, _option: click.Parameter, replaces: bool) -> str:  # as above
-    return "replace" if replaces else "untagged"
+    _import("run").run(options)
 
 
 @app.command(short_help="Take over unmanaged secrets.")
 @shared.config_option
 @shared.accounts_option
 @shared.shard_options
-@click.option(
-    "--yes",
-    "dry_run",
-    is_flag=True,
-    callback=_is_dry_run,
-    help="Do it. Without this option, only show what would be done.",
-)
+@click.option("--yes", is_flag=True, help="Do it. Without this option, only show what would be done.")
 @click.option("--secret", "secrets", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
 @click.option(
     "--replace",
-    "adopt",
     is_flag=True,
-    callback=_adoption,
     help="Also secrets whose value differs (they get a new version) or that have another owner's tags.",
 )
 @shared.all_option
@@ -132,7 +107,8 @@ def _adoption(_context: click.Context, _option: click.Parameter, replaces: bool)
 @pass_options
 def adopt(options: Options) -> None:
     """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
-    _run_once("sync", options)
+    adoption: Any = "replace" if options.replace else "untagged"
+    _run_once("sync", replace(options, adopt=adoption, dry_run=not options.yes))
 
 
 @app.command(short_help="Test access to everything; write nothing.")
@@ -169,9 +145,7 @@ def accounts(options: Options) -> None:
 @pass_options
 def role(options: Options) -> None:
     """Print the least-privilege roles and assignments that the configuration needs, as a shell script; make no request."""
-    from keysync.cli import role as role_command  # noqa: PLC0415  # imports pydantic
-
-    role_command.run(options)
+    _import("role").run(options)
 
 
 @app.command(short_help="Run the daemon against the embedded Azure.")
@@ -187,11 +161,7 @@ def role(options: Options) -> None:
 @pass_options
 def demo(options: Options) -> None:
     """Run the daemon against the embedded Azure, with sample accounts whose keys are regenerated all the time."""
-    log = _log_settings(options, "critical")
-    with fast_imports():
-        from keysync.cli import demo as demo_command  # noqa: PLC0415  # imports the SDKs
-
-    demo_command.run(options, *log)
+    _import("demo").run(options)
 
 
 @app.command(short_help="Check that the daemon on this machine works.")
@@ -199,9 +169,7 @@ def demo(options: Options) -> None:
 @pass_options
 def health(options: Options) -> None:
     """Check that the daemon at the `listen` address on this machine works: exit with 0 if it does, else with 1."""
-    from keysync.cli import health as health_command  # noqa: PLC0415  # imports pydantic
-
-    sys.exit(health_command.run(options.config))
+    sys.exit(_import("health").run(options.config))
 
 
 @app.command()
@@ -216,38 +184,29 @@ def schema(_options: Options) -> None:
 app.add_command(emulator)
 
 
-def _run_once(module: str, options: Options) -> None:
-    """Runs a one-off command. The configuration is read while the modules of the command are imported."""
-    # Text on a terminal says all that the log would, so logging is off by default.
-    on_terminal = options.output == "text" and sys.stderr.isatty() and sys.stdout.isatty()
-    level, log_format = _log_settings(options, "critical" if on_terminal else "info")
+def _import(command: str) -> Any:  # noqa: ANN401  # a module
+    """The module of a command. Imported when the command runs, as it imports the SDKs or pydantic."""
     check_ssl_cert_file()
-    reading = begin_reading(options.config)
     with fast_imports():
-        command = import_module(f"keysync.cli.{module}")
-        import asyncio  # noqa: PLC0415  # `--help` does not need them
+        return import_module(f"keysync.cli.{command}")
 
-        from keysync import logs  # noqa: PLC0415  # as above
-        from keysync.secret.redact import Redactor  # noqa: PLC0415  # as above
+
+def _run_once(command: str, options: Options) -> None:
+    """Runs a one-off command. The configuration is read while the modules of the command are imported."""
+    reading = begin_reading(options.config)
+    module = _import(command)
+    import asyncio  # noqa: PLC0415  # `--help` does not need them
+
+    from keysync import logs  # noqa: PLC0415  # as above
+    from keysync.secret.redact import Redactor  # noqa: PLC0415  # as above
 
     config, redactor = reading(), Redactor()
-    level = _LEVEL_INSTEAD_OF_INFO.get(module, level) if level == "info" else level
-    logs.configure(level, log_format, redactor.redact)
-    sys.exit(asyncio.run(command.run(options, config, redactor)))
-
-
-def _log_settings(options: Options, default_level: str) -> tuple[str, LogFormat]:
-    """Level and format of the log. The options win over the environment."""
-    level = options.log_level or _from_environment("KEYSYNC_LOG_LEVEL", LOG_LEVELS) or default_level
-    log_format = options.log_format or _from_environment("KEYSYNC_LOG_FORMAT", LOG_FORMATS)
-    return level, cast("LogFormat", log_format or ("console" if sys.stderr.isatty() else "json"))
-
-
-def _from_environment(name: str, known: Sequence[str]) -> str | None:
-    value = os.environ.get(name)
-    if value and value.lower() not in known:
-        raise click.UsageError(f"{name}={value!r} is not one of {', '.join(known)}")
-    return value.lower() if value else None
+    # Text on a terminal says all that the log would, so logging is off by default.
+    on_terminal = options.output == "text" and sys.stderr.isatty() and sys.stdout.isatty()
+    level = options.log_level or ("critical" if on_terminal else "info")
+    level = _LEVEL_INSTEAD_OF_INFO.get(command, level) if level == "info" else level
+    logs.configure(level, options.log_format, redactor.redact)
+    sys.exit(asyncio.run(module.run(options, config, redactor)))
 
 
 def main() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -16,15 +17,10 @@ from keysync import __version__
 from keysync.sources.shard import Shard, shard_of
 
 if TYPE_CHECKING:  # `--help` and `--version` must not import what a sync run needs
+    from keysync.logs import LogFormat
     from keysync.sync.model import Adoption
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-LOG_LEVELS: Final = ("debug", "info", "warning", "error")
-"""Least severe level that is logged."""
-
-LOG_FORMATS: Final = ("json", "console")
-"""Formats of the log."""
 
 FILE: Final = click.Path(path_type=Path)
 
@@ -54,26 +50,24 @@ accounts_option: Final = click.option(
 
 def shard_options(command: Decorated) -> Decorated:
     """--shard and --shards."""
-    shards = click.option(
-        "--shards",
-        type=int,
-        metavar="N",
-        help="Number of shards (KEYSYNC_SHARDS), if a Job or StatefulSet of Kubernetes sets the index of this one.",
-    )(command)
+    shards = "Number of shards (KEYSYNC_SHARDS), if a Job or StatefulSet of Kubernetes sets the index of this one."
+    command = click.option("--shards", type=int, metavar="N", help=shards)(command)
     one = "Only shard I of N of the accounts, counted from 0 (KEYSYNC_SHARD)."
-    return click.option("--shard", metavar="I/N", help=one)(shards)
+    return click.option("--shard", metavar="I/N", help=one)(command)
 
 
-def global_options(command: Decorated) -> Decorated:
-    """--log-level, --log-format and --version, which every command accepts."""
-    version = click.version_option(__version__, message="keysync %(version)s", help="Print the version and exit.")
-    log_format = click.option(
-        "--log-format",
-        type=choice(*LOG_FORMATS),
-        help="Format of the log (KEYSYNC_LOG_FORMAT); JSON if stderr is not a terminal.",
-    )
-    level = "Least severe level to log (KEYSYNC_LOG_LEVEL)."
-    return click.option("--log-level", type=choice(*LOG_LEVELS), help=level)(log_format(version(command)))
+def global_options(command: Decorated, *, from_environment: bool = False) -> Decorated:
+    """--log-level, --log-format and --version, which every command accepts. `from_environment`: also from variables."""
+    levels, formats = choice("debug", "info", "warning", "error"), choice("json", "console")
+    level, log_format = ("KEYSYNC_LOG_LEVEL", "KEYSYNC_LOG_FORMAT") if from_environment else (None, None)
+    text = "Format of the log; JSON if stderr is not a terminal."
+    for add in (
+        click.version_option(__version__, message="keysync %(version)s", help="Print the version and exit."),
+        click.option("--log-format", type=formats, envvar=log_format, show_envvar=True, help=text),
+        click.option("--log-level", type=levels, envvar=level, show_envvar=True, help="Least severe level to log."),
+    ):
+        command = add(command)
+    return command
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class Options:
     """The values of the options of one command. An option that it does not have keeps its default."""
 
     log_level: str | None
-    log_format: str | None
+    log_format: LogFormat
     config: Path | None = None
     output: str | None = None
     show_all: bool = False
@@ -93,6 +87,8 @@ class Options:
     push_gateway: str | None = None
     exit_code_for_changes: bool = False
     adopt: Adoption | None = None
+    yes: bool = False
+    replace: bool = False
     secrets: tuple[str, ...] = ()
     principal_ids: tuple[str, ...] = ()
     once: bool = False
@@ -118,8 +114,9 @@ def pass_options(command: Callable[[Options], None]) -> Callable[..., None]:
     @click.pass_context
     @wraps(command)
     def pass_them(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
-        for name in ("log_level", "log_format"):
-            values[name] = values[name] or context.obj[name]
+        values["log_level"] = values["log_level"] or context.obj["log_level"]
+        log_format = values["log_format"] or context.obj["log_format"]
+        values["log_format"] = log_format or ("console" if sys.stderr.isatty() else "json")
         if "shards" in values:
             values["shard"] = shard_of(values["shard"], values.pop("shards"), os.environ)
         command(Options(**values))

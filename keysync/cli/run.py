@@ -34,7 +34,6 @@ from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader_election import open_election
 from keysync.daemon.scheduler import utc_now
 from keysync.daemon.supervisor import Supervisor
-from keysync.logs import LogFormat
 from keysync.report.log import RunLog
 from keysync.report.metrics import Metrics
 from keysync.report.notify import Notifier
@@ -53,19 +52,18 @@ from keysync.web.server import open_server
 _EVENTS, _SPANS = 0.1, 0.05
 
 
-def run(options: Options, level: str, log_format: LogFormat) -> None:
+def run(options: Options) -> None:
     """Runs until SIGINT or SIGTERM. Raises KeysyncError if the start fails."""
     watch = ConfigWatch(find_config(options.config, os.environ), read_config)
-    config = watch.read()
-    redactor = Redactor()
-    logs.configure(level, log_format, redactor.redact)
-    asyncio.run(_run(options, config, watch, redactor))
-
-
-async def _run(options: Options, config: Config, watch: ConfigWatch, redactor: Redactor) -> None:
+    config, redactor = watch.read(), Redactor()
+    logs.configure(options.log_level or "info", options.log_format, redactor.redact)
     shared = Shared(redactor, selection=Selection(options=options.options_hint), shard=options.shard)
-    with interruptible() as interruption:
-        await serve(config, shared, interruption, watch=watch)
+
+    async def run_daemon() -> None:
+        with interruptible() as interruption:
+            await serve(config, shared, interruption, watch=watch)
+
+    asyncio.run(run_daemon())
 
 
 async def serve(
@@ -151,14 +149,9 @@ async def _open_daemon(
         may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
         random=random,
     )
+    stop = interruption.stop
     return Daemon(
-        supervisor,
-        open_config,
-        metrics=metrics,
-        breakers=breakers,
-        stop=interruption.stop,
-        election=election,
-        watch=watch,
+        supervisor, open_config, metrics=metrics, breakers=breakers, stop=stop, election=election, watch=watch
     )
 
 
@@ -183,16 +176,10 @@ async def _open_notifier(
         return None
     # Its own session, so that failures of the calls that it reports do not affect it.
     transport = await open_transport(stack, ca_bundle=None, connect_seconds=CONNECT_SECONDS, redactor=redactor)
-    secret = settings.secret.read() if settings.secret is not None else None
-    webhook = Webhook(
-        transport.session,
-        settings.url,
-        signer_from(settings.secret_file, secret, redactor),
-        timeout=settings.timeout.total_seconds(),
-        proxy=transport.proxies.proxy_for(settings.url),
-    )
+    signer = signer_from(settings.secret_file, settings.secret.read() if settings.secret else None, redactor)
+    proxy, timeout = transport.proxies.proxy_for(settings.url), settings.timeout.total_seconds()
     notifier = Notifier(
-        webhook,
+        Webhook(transport.session, settings.url, signer, timeout=timeout, proxy=proxy),
         events=settings.events,
         installation=config.owner,
         redact=redactor.redact,

@@ -36,17 +36,17 @@ class RunMetrics:
         self.metrics.cover((account.resource_id for account in runtime.accounts), self._config.vaults)
         self.metrics.credentials(runtime.credential_expiries)
 
-    def finish(self) -> None:
-        """Sets when the next run is overdue, and writes `--metrics-file`, if given."""
-        overdue = following(self._config.schedule, datetime.now(UTC), STALE_INTERVALS)
-        if overdue is not None:
-            self.metrics.overdue(overdue, self._options.shard)
-        if self._options.metrics_file is not None:
-            self.metrics.write(self._options.metrics_file)
+    async def finish(self) -> None:
+        """Sets when the next run is overdue. Writes `--metrics-file` and pushes to `--push-gateway`, if given.
 
-    async def push(self) -> None:
-        """Pushes to `--push-gateway`, if given. Logs a failure as a warning."""
-        shard = self._options.shard
-        if self._options.push_gateway is not None:
-            grouping = grouping_of(self._config.owner, None if shard is None else str(shard))
-            await push(self._registry, self._options.push_gateway, grouping)
+        Logs a failed push as a warning.
+        """
+        options, config = self._options, self._config
+        overdue = following(config.schedule, datetime.now(UTC), STALE_INTERVALS)
+        if overdue is not None:
+            self.metrics.overdue(overdue, options.shard)
+        if options.metrics_file is not None:
+            self.metrics.write(options.metrics_file)
+        if options.push_gateway is not None:
+            grouping = grouping_of(config.owner, None if options.shard is None else str(options.shard))
+            await push(self._registry, options.push_gateway, grouping)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
-from keysync.cli.compose import open_clients, open_runtime, uncounted
+from keysync.cli.compose import open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import interruptible
 from keysync.cli.streams import console_for
@@ -45,11 +45,11 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
         options.accept,
     )
     with interruptible() as interruption, ProgressBar() as bar:
-        observers = (RunLog(), bar) if run_metrics is None else (RunLog(), run_metrics.metrics, bar)
-        shared = Shared(redactor, Observers(observers), lambda: interruption.stop, selection, options.shard)
+        observers = Observers([RunLog(), *([run_metrics.metrics] if run_metrics else []), bar])
+        shared = Shared(redactor, observers, lambda: interruption.stop, selection, options.shard)
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(open_tracing(redactor.redact))
-            observe = run_metrics.metrics.called if run_metrics else uncounted
+            observe = run_metrics.metrics.called if run_metrics else None
             clients = await open_clients(stack, config, redactor, observe=observe)
             runtime = await open_runtime(stack, clients, shared)
             inventory = await resolve(runtime.discovery, interruption.stop)
@@ -59,14 +59,14 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
             if run_metrics:
                 run_metrics.cover(runtime)
             report = await run_sync(runtime.make_run(accounts))
-    if run_metrics:
-        run_metrics.finish()
     _print(options, report)
     if run_metrics:
-        # The reader of the result need not wait for a slow gateway.
-        sys.stdout.flush()
-        await run_metrics.push()
-    return interruption.exit_code or _exit_code(options, report)
+        sys.stdout.flush()  # the reader of the result need not wait for a slow gateway
+        await run_metrics.finish()
+    if report.stopped:
+        return interruption.exit_code or 4
+    changed = options.exit_code_for_changes and report.has_changes
+    return interruption.exit_code or (1 if report.failed else 3 if changed else 0)
 
 
 def _print(options: Options, report: Report) -> None:
@@ -87,21 +87,9 @@ def _check_secrets(options: Options, inventory: Inventory, accounts: Sequence[Ac
     if not inventory.complete:
         return
     accounts = [*accounts, *(skipped.account for skipped in inventory.refused if skipped.account is not None)]
-    known = {
-        fold(f"{vault}/{name}")
-        for account in accounts
-        for vault in account.vaults
-        for name in account.secret_names().values()
-    }
+    secrets = ((vault, name) for each in accounts for vault in each.vaults for name in each.secret_names().values())
+    known = {fold(f"{vault}/{name}") for vault, name in secrets}
     for name in options.secrets:
         if fold(name) not in known:
             example = f", such as {min(known)}" if known else ""
             raise UsageError(f"--secret {name}: the configuration writes no such secret; write VAULT/NAME{example}")
-
-
-def _exit_code(options: Options, report: Report) -> int:
-    if report.stopped:
-        return 4
-    if report.failed:
-        return 1
-    return 3 if options.exit_code_for_changes and report.has_changes else 0

@@ -139,7 +139,7 @@ def test_a_wrong_command_line_makes_no_request(make_world: MakeWorld) -> None:
     assert "'yaml' is not one of 'text', 'json'" in message
     assert "alue error" not in message
     message = refused(world, world.sync(env={"KEYSYNC_LOG_FORMAT": "xml"}))
-    assert "KEYSYNC_LOG_FORMAT='xml'" in message
+    assert "(env var: 'KEYSYNC_LOG_FORMAT'): 'xml' is not one of 'json', 'console'" in message
     message = refused(world, world.sync("--acount", "alpha"))
     assert "--acount" in message
 

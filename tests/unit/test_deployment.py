@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 from ruamel.yaml import YAML
 
 from keysync.cli.main import app
+from keysync.config.formats import split_listen
 from keysync.config.load import load_config
 from keysync.config.model import Config
 from keysync.daemon.leader import Leader
@@ -155,9 +156,10 @@ class TestEachManifest:
 def test_all_manifests_use_the_same_port(path: Path, tmp_path: Path) -> None:
     """Configuration, container, service and network policy."""
     config = config_of(path, tmp_path)
-    assert config.listen_host == "0.0.0.0"  # noqa: S104  # nosec B104  # within the pod
+    host, listen_port = split_listen(config.listen)
+    assert host == "0.0.0.0"  # noqa: S104  # nosec B104  # within the pod
     (port,) = container(path)["ports"]
-    assert port["containerPort"] == config.listen_port
+    assert port["containerPort"] == listen_port
     (served,) = of_kind(path, "Service")["spec"]["ports"]
     assert served["targetPort"] == port["name"]
     (ingress,) = of_kind(path, "NetworkPolicy")["spec"]["ingress"]
