@@ -27,6 +27,7 @@ from keysync.emulator.identity_data import (
     IdentityData,
     RoleDefinitionData,
 )
+from keysync.emulator.queue_data import QueueData
 from keysync.emulator.vault_versions import VERSIONS
 
 TENANT_ID = "7e000000-0000-4000-8000-00000000007e"
@@ -273,6 +274,7 @@ class EmulatorData(_Model):
     locks: list[LockData] = []
     accounts: list[AccountData] = []
     vaults: list[VaultData] = []
+    queues: list[QueueData] = []
     faults: list[Fault] = []
 
     @field_validator("subscriptions", mode="before")
@@ -284,14 +286,15 @@ class EmulatorData(_Model):
         return [{"id": entry} if isinstance(entry, str) else entry for entry in entries]
 
     @model_validator(mode="after")
-    def _vaults_have_a_place(self) -> Self:
+    def _resources_have_a_place(self) -> Self:
         first = self.accounts[0] if self.accounts else None
-        for vault in self.vaults:
-            if vault.subscription_id is None:
+        placed: list[VaultData | QueueData] = [*self.vaults, *self.queues]
+        for each in placed:
+            if each.subscription_id is None:
                 known = (*(subscription.id for subscription in self.subscriptions), SUBSCRIPTION_ID)[0]
-                vault.subscription_id = first.subscription_id if first is not None else known
-            if vault.resource_group is None:
-                vault.resource_group = first.resource_group if first is not None else RESOURCE_GROUP
+                each.subscription_id = first.subscription_id if first is not None else known
+            if each.resource_group is None:
+                each.resource_group = first.resource_group if first is not None else RESOURCE_GROUP
         return self
 
     @model_validator(mode="after")
@@ -325,6 +328,7 @@ class EmulatorData(_Model):
                 for account in self.accounts
             ),
             *(f"vault {vault.name}" for vault in self.vaults),
+            *(f"queue {queue.account}/{queue.name}" for queue in self.queues),
         ]
         duplicates = [name for name, times in Counter(name.lower() for name in names).items() if times > 1]
         if duplicates:
@@ -336,7 +340,7 @@ class EmulatorData(_Model):
 
     @classmethod
     def sample(cls) -> EmulatorData:
-        """Three accounts in two subscriptions, and two vaults."""
+        """Three accounts in two subscriptions, two vaults, and a queue for events."""
         first, second = SUBSCRIPTION_ID, "5b000000-0000-4000-8000-000000000002"
         return cls(
             accounts=[
@@ -347,6 +351,7 @@ class EmulatorData(_Model):
                 AccountData(subscription_id=second, resource_group="rg-genome", name="genomewest"),
             ],
             vaults=[VaultData(name="kv-render"), VaultData(name="kv-genome")],
+            queues=[QueueData(name="key-events")],
         )
 
 

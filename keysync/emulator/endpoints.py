@@ -20,6 +20,7 @@ class Endpoints:
     identities: dict[str, dict[str, str]]
     vaults: dict[str, str]
     batch: str
+    queues: dict[str, str]
     control: str
     identity_endpoint: str
     identity_header: str

@@ -29,13 +29,16 @@ VaultOperation = Literal[
 BatchOperation = Literal[
     "listSupportedImages", "listNodeCounts", "listJobs", "getJob", "listPools", "getPool",
 ]  # fmt: skip
+QueueOperation = Literal[
+    "listQueues", "getQueueService", "setQueueService", "createQueue", "deleteQueue", "getQueue", "setQueueMetadata",
+    "putMessage", "getMessages", "peekMessages", "clearMessages", "updateMessage", "deleteMessage",
+]  # fmt: skip
 DirectoryOperation = Literal[
     "getMe", "listUsers", "getUser", "listServicePrincipals", "getServicePrincipal", "getDirectoryObjects",
 ]  # fmt: skip
 Operation = Literal[
     "token", "deviceCode", "authorize", "discovery", ArmOperationName, AccountOperation, VaultOperation, BatchOperation,
-    DirectoryOperation,
-    "unknown",
+    QueueOperation, DirectoryOperation, "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 from aiohttp import web
 
@@ -12,6 +13,7 @@ from keysync.emulator.faults import Fault, Faults
 from keysync.emulator.hooks import Hooks
 from keysync.emulator.http_messages import read_call, response_of
 from keysync.emulator.request_log import RequestLog
+from keysync.emulator.resource_actions import action_of
 from keysync.emulator.router import Router
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.state import State
@@ -52,7 +54,7 @@ class RequestHandler:
     async def serve_azure(self, request: web.BaseRequest) -> web.StreamResponse:
         """Serve a request to one of Azure's services."""
         call = await read_call(request, "https")
-        route = self._router.route(call, request)
+        route = self._reported(call, self._router.route(call, request))
         operation = "challenge" if route.service == "vault" and call.bearer is None else route.operation
         after = await self.hooks.before(operation, route.target)
         response = await self._answer(request, call, route, operation)
@@ -69,6 +71,20 @@ class RequestHandler:
                 return await self._inject(request, call, route, fault)
             return self._send(call, route, _carry_out(route))
         return response_of(call, "control", self._control.answer(call), self._state.clock())
+
+    def _reported(self, call: Call, route: Route) -> Route:
+        """The route whose success Event Grid reports, if it is an action of Resource Manager."""
+        action = action_of(call) if route.service == "arm" else None
+        if action is None:
+            return route
+
+        def run() -> Reply:
+            reply = route.run()
+            if reply.status < 300:
+                self._state.events.publish(action)
+            return reply
+
+        return replace(route, run=run)
 
     async def _answer(self, request: web.BaseRequest, call: Call, route: Route, operation: str) -> web.StreamResponse:
         refusal = route.authorize()

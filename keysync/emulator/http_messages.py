@@ -38,6 +38,8 @@ def response_of(call: Call, service: str, reply: Reply, now: float) -> web.Respo
 def _service_headers(call: Call, service: str, now: float) -> dict[str, str]:
     if service == "batch":
         return _batch_headers(call)
+    if service == "queue":
+        return _queue_headers(call)
     headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
     if service == "arm":
         headers |= arm_headers(call, now)
@@ -51,4 +53,12 @@ def _batch_headers(call: Call) -> dict[str, str]:
     sent = call.headers.get("client-request-id")
     if sent and call.headers.get("return-client-request-id", "").lower() == "true":
         headers["client-request-id"] = sent
+    return headers
+
+
+def _queue_headers(call: Call) -> dict[str, str]:
+    headers = {"x-ms-request-id": str(uuid.uuid4()), "Server": "Windows-Azure-Queue/1.0 Microsoft-HTTPAPI/2.0"}
+    for name in ("x-ms-version", "x-ms-client-request-id"):
+        if sent := call.headers.get(name):
+            headers[name] = sent
     return headers

@@ -25,6 +25,7 @@ def reference_problems(data: EmulatorData) -> Iterator[Problem]:
                 "an identity has this key when there are `identities`", f"move it to identities[0].{key}", (key,)
             )
     places = [*(account.name for account in data.accounts), *(vault.name for vault in data.vaults)]
+    places += [queue.name for queue in data.queues]
     yield from _role_problems(data, places)
     for index, denial in enumerate(data.deny_assignments):
         at: Location = ("deny_assignments", index)
@@ -49,7 +50,7 @@ def _role_problems(data: EmulatorData, places: list[str]) -> Iterator[Problem]:
 
 def _unknown_scope(scope: str, places: list[str], at: Location) -> Iterator[Problem]:
     if not scope.startswith("/"):
-        yield from _unknown("account or vault", scope, places, at)
+        yield from _unknown("account, vault or queue", scope, places, at)
 
 
 def _twice(key: str, names: list[str]) -> Iterator[Problem]:

@@ -27,6 +27,7 @@ from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.graph import Graph
 from keysync.emulator.services.key_vault import KeyVault
 from keysync.emulator.services.resource_manager import ResourceManager
+from keysync.emulator.services.storage_queue import StorageQueue
 from keysync.emulator.state import State
 from keysync.emulator.throttle import TokenBuckets
 from keysync.emulator.tls import Certificate
@@ -131,6 +132,7 @@ class Emulator:
         ).route
         vaults = await self._start_vaults(certificate, authority)
         batch = await self._start_batch(certificate, authority)
+        queues = await self._start_queues(certificate, authority)
         control = f"http://{LOOPBACK}:{await self._listeners.open(self._handler.serve_control, None)}"
         principal = min(self._data.principals, key=lambda identity: identity.type != "application")
         return Endpoints(
@@ -144,6 +146,7 @@ class Emulator:
             identities={identity.name: identity.sign_in() for identity in self._data.principals},
             vaults=vaults,
             batch=batch,
+            queues=queues,
             control=control,
             identity_endpoint=f"{control}/msi/token",
             identity_header=self._identity_header,
@@ -168,7 +171,7 @@ class Emulator:
 
     async def _start_batch(self, certificate: Certificate, authority: str) -> str:
         """Serves the data plane on a port for all accounts, and on a port each for the first ones. Returns the first URL."""
-        plane = BatchDataPlane(self.state, self._entra, authority)
+        plane = BatchDataPlane(self.state, self._entra, self._access, authority)
         shared = await self._listen(certificate)
         self._router.add(plane.route, port=_port(shared))
         self.state.set_batch_endpoint(shared.removeprefix("https://"))
@@ -177,6 +180,12 @@ class Emulator:
             self._router.add(partial(plane.route, account=account), port=_port(url))
             account.endpoint = url.removeprefix("https://")
         return shared
+
+    async def _start_queues(self, certificate: Certificate, authority: str) -> dict[str, str]:
+        """Serves the queues of all storage accounts on one port. Returns the URLs of queues by name."""
+        url = await self._listen(certificate)
+        self._router.add(StorageQueue(self.state, self._entra, self._access, authority).route, port=_port(url))
+        return {queue.name: f"{url}/{queue.account}/{queue.name}" for queue in self.state.queues.all()}
 
     def _host_names(self) -> set[str]:
         """The names for the certificate, beside localhost: of vaults, and of accounts by their regions."""

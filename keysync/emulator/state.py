@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.built_in_roles import built_in_roles
 from keysync.emulator.data import AccountData, EmulatorData, SubscriptionData, new_account_key
+from keysync.emulator.events import EventGrid
+from keysync.emulator.queues import Queues
+from keysync.emulator.resource_actions import regeneration_of
 from keysync.emulator.roles import Roles, custom_role, data_assignments, deny_assignment
 from keysync.emulator.subscriptions import Lock, ResourceGroup, Subscription
 from keysync.emulator.throttle import Clock
@@ -109,12 +112,15 @@ class State:
         for vault in self.vaults:
             self._add_group(ResourceGroup(vault.subscription_id, vault.resource_group, vault.location, {}))
         self.locks = [Lock(lock.scope, lock.level) for lock in data.locks]
+        self.queues = Queues(data.queues, clock())
+        self.events = EventGrid(self.queues, data.queues, clock)
         self.roles = self._roles(data)
 
     def _roles(self, data: EmulatorData) -> Roles:
         """The roles and assignments of the data. Those assignments are in force at once."""
         roles = Roles(self.clock, built_in_roles(), delay=data.role_delay)
         scopes = {vault.name.lower(): vault.id for vault in self.vaults}
+        scopes |= {queue.name: queue.id for queue in data.queues}
         scopes |= {account.name.lower(): account.id for account in self.accounts.values()}
         for definition in data.role_definitions:
             roles.define(custom_role(definition))
@@ -224,8 +230,10 @@ class State:
         return account.primary, account.secondary
 
     def regenerate(self, account_name: str, key_name: str) -> None:
-        """Replace the ``Primary`` or ``Secondary`` key, as another client would."""
-        self.account(account_name).regenerate(key_name)
+        """Replace the ``Primary`` or ``Secondary`` key, as another client would: Event Grid reports it."""
+        account = self.account(account_name)
+        account.regenerate(key_name)
+        self.events.publish(regeneration_of(account))
 
     def tenant_of(self, subscription_id: str) -> str:
         """The tenant of a subscription: that of its first account, else the default."""

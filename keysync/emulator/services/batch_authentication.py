@@ -5,10 +5,12 @@ from __future__ import annotations
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
-from keysync.emulator.services.batch_error import batch_error, timestamp
+from keysync.emulator.access import Access
+from keysync.emulator.services.batch_error import batch_error
 from keysync.emulator.services.entra import BadToken, Entra
 from keysync.emulator.services.shared_key import SharedKey, is_signed_with, shared_key_of, string_to_sign
 from keysync.emulator.state import Account
+from keysync.emulator.times import timestamp
 from keysync.emulator.wire import Call, Reply
 
 BATCH_AUDIENCES = (
@@ -21,6 +23,15 @@ BATCH_AUDIENCES = (
 _MAX_SKEW = 15 * 60
 """Between the time that a client signed and the time of the service, in seconds."""
 
+_ACTIONS = {
+    "listNodeCounts": "pools/read",
+    "listJobs": "jobs/read",
+    "getJob": "jobs/read",
+    "listPools": "pools/read",
+    "getPool": "pools/read",
+}
+"""The action for an operation: https://learn.microsoft.com/azure/batch/batch-role-based-access-control."""
+
 _NOT_AUTHENTICATED = (
     "Server failed to authenticate the request. Make sure the value of Authorization header is formed correctly"
 )
@@ -29,8 +40,9 @@ _NOT_AUTHENTICATED = (
 class BatchAuthentication:
     """Checks who calls. `authority` is the emulator's Entra, another valid audience: that of `az cloud register`."""
 
-    def __init__(self, entra: Entra, authority: str) -> None:
+    def __init__(self, entra: Entra, access: Access, authority: str) -> None:
         self._entra = entra
+        self._access = access
         self._authority = authority
 
     def refusal(self, call: Call, account: Account, operation: str) -> Reply | None:
@@ -41,7 +53,7 @@ class BatchAuthentication:
             )
             return _token_refused(call, account, None, challenge=challenge)
         if call.bearer is not None:
-            return self._token_refusal(call, account, call.bearer) or _denial(call, account, operation)
+            return self._token_refusal(call, account, call.bearer) or self._denial(call, account, operation)
         sent = shared_key_of(call)
         if sent is None:
             return batch_error(call, 400, "InvalidAuthenticationInfo", account.clock())
@@ -76,12 +88,17 @@ class BatchAuthentication:
             return _token_refused(call, account, detail)
         return None
 
-
-def _denial(call: Call, account: Account, operation: str) -> Reply | None:
-    if operation not in account.denied:
-        return None
-    # As in https://github.com/Azure/BatchExplorer/issues/2203.
-    return batch_error(call, 403, "AuthorizationFailure", account.clock())
+    def _denial(self, call: Call, account: Account, operation: str) -> Reply | None:
+        """A role may allow an operation as an action or, as those made for Batch do, as an action on data."""
+        token, action = (
+            self._entra.read(call.bearer or ""),
+            f"Microsoft.Batch/batchAccounts/{_ACTIONS.get(operation, 'read')}",
+        )
+        allowed = any(self._access.decide(token, action, account.id, data=data).allowed for data in (False, True))
+        if allowed and operation not in account.denied:
+            return None
+        # As in https://github.com/Azure/BatchExplorer/issues/2203.
+        return batch_error(call, 403, "AuthorizationFailure", account.clock())
 
 
 def _signature_refusal(call: Call, account: Account, sent: SharedKey) -> Reply | None:

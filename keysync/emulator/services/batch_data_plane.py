@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from keysync.emulator.access import Access
 from keysync.emulator.faults import Operation
 from keysync.emulator.services.batch_authentication import BatchAuthentication
 from keysync.emulator.services.batch_error import batch_error
@@ -29,9 +30,9 @@ _CONTENT_TYPE = {"Content-Type": "application/json;odata=minimalmetadata"}
 class BatchDataPlane:
     """The data plane of all accounts. `authority` is the URL of the emulator's Entra."""
 
-    def __init__(self, state: State, entra: Entra, authority: str) -> None:
+    def __init__(self, state: State, entra: Entra, access: Access, authority: str) -> None:
         self._state = state
-        self._authentication = BatchAuthentication(entra, authority)
+        self._authentication = BatchAuthentication(entra, access, authority)
 
     def route(self, call: Call, account: Account | None = None) -> Route:
         """How to serve a call to the endpoint of `account`. None: the call itself says which account it is for."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime
 
+from keysync.emulator.times import timestamp
 from keysync.emulator.wire import Call, Json, Reply
 
 _MESSAGES = {
@@ -46,8 +46,3 @@ def batch_error(
     if values:
         body["values"] = [{"key": key, "value": value} for key, value in values.items()]
     return Reply(status, body, {"request-id": request_id, **(headers or {})})
-
-
-def timestamp(now: float) -> str:
-    """A time of the service: UTC with seven digits after the second."""
-    return datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")

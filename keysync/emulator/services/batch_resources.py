@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from keysync.emulator.services.batch_error import timestamp
 from keysync.emulator.state import Account
+from keysync.emulator.times import timestamp
 from keysync.emulator.wire import Json
 
 

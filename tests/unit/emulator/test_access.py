@@ -146,7 +146,7 @@ def test_access_policies_are_by_identity_and_permission():
     ("fields", "message"),
     [
         ({"identities": [identity("a", {"role": "Key Vault Secret User"})]}, "there is no role 'Key Vault Secret User' (did you mean 'Key Vault Secrets User'?)"),
-        ({"identities": [identity("a", {"role": "Owner", "scope": "kv-b"})]}, "there is no account or vault 'kv-b' (did you mean 'kv-a'?)"),
+        ({"identities": [identity("a", {"role": "Owner", "scope": "kv-b"})]}, "there is no account, vault or queue 'kv-b' (did you mean 'kv-a'?)"),
         ({"deny_assignments": [DenyAssignmentData(identities=["b"])]}, "there is no identity 'b' (there is none)"),
         ({"identities": [identity("a"), identity("A")]}, "the name 'A' is used twice"),
         ({"identities": [identity("a")], "client_id": "c1000000-0000-4000-8000-0000000000c2"}, "move it to identities[0].client_id"),

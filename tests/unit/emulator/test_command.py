@@ -55,6 +55,7 @@ def test_it_serves_until_sigterm(tmp_path):
         "client_secret",
         "identities",
         "batch",
+        "queues",
         "vaults",
         "control",
         "identity_endpoint",
