@@ -5,10 +5,10 @@
     ├── ConfigError                 2   a file is wrong; carries every Finding in it
     └── CallFailed                      a call to Azure failed; carries a FailureRecord (keysync.failures)
         ├── StaleRead                   a change was not sent: its read is too old (keysync.failures)
-        │   └── LaterVersionListed      a change was not sent: the vault has a newer version (keysync.targets.errors)
-        ├── WriteUnknown                a write may have taken effect (keysync.targets.errors)
-        ├── WriteConflict               another writer changed the secret (keysync.targets.errors)
-        └── NotKept                     the vault did not keep what was written (keysync.targets.errors)
+        │   └── LaterVersionListed      a change was not sent: the vault has a newer version (keysync.targets.interface)
+        ├── WriteUnknown                a write may have taken effect (keysync.targets.interface)
+        ├── WriteConflict               another writer changed the secret (keysync.targets.interface)
+        └── NotKept                     the vault did not keep what was written (keysync.targets.interface)
 
 A safety limit raises no exception: the report says that it stopped the run, and the command exits with 4.
 

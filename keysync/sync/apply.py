@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Final
 
@@ -23,31 +24,30 @@ _KEPT: Final = "not all secrets of its account were written in this run: it is k
 _INTERRUPTED: Final = "interrupted before it was written"
 
 
+@dataclass(slots=True)
 class Applier:
     """Writes plans, `concurrency` items at a time, divided among the vaults; at least four each.
 
     Once `stop` is set it starts no more writes, and those in progress have `grace_seconds` to finish. `now` is UTC.
     """
 
-    def __init__(
-        self,
-        targets: Mapping[str, SecretTarget],
-        translator: FailureTranslator,
-        locks: SecretLocks,
-        *,
-        concurrency: int,
-        stop: asyncio.Event,
-        grace_seconds: float,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
-    ) -> None:
-        # Separate slots for each vault: one that hangs takes none from the others. Each slot opens a connection, which costs as
-        # much CPU time as several requests: with 64 for each of four vaults, a process that writes every key made 320.
-        slots = max(min(concurrency, _MIN_SLOTS), concurrency // max(1, len(targets)))
-        self._slots = {vault: asyncio.Semaphore(slots) for vault in targets}
-        self._stop = stop
-        self._grace_seconds = grace_seconds
-        self._locks = locks
-        self._writer = SecretWriter(targets, translator, locks, clock=locks.clock, now=now)
+    targets: Mapping[str, SecretTarget]
+    translator: FailureTranslator
+    locks: SecretLocks
+    concurrency: int
+    stop: asyncio.Event
+    grace_seconds: float
+    now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    _slots: dict[str, asyncio.Semaphore] = field(init=False)
+    _writer: SecretWriter = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Gives each vault its slots, so that one that hangs takes none from the others."""
+        # Each slot opens a connection, which costs as much CPU time as several requests: with 64 for each of four vaults, a
+        # process that writes every key made 320.
+        slots = max(min(self.concurrency, _MIN_SLOTS), self.concurrency // max(1, len(self.targets)))
+        self._slots = {vault: asyncio.Semaphore(slots) for vault in self.targets}
+        self._writer = SecretWriter(self.targets, self.translator, self.locks, self.now)
 
     async def apply(
         self,
@@ -97,10 +97,10 @@ class Applier:
 
     async def _finish(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         try:
-            await wait_for(tasks, self._stop, None)
+            await wait_for(tasks, self.stop, None)
             pending = [task for task in tasks if not task.done()]
             if pending:
-                await asyncio.wait(pending, timeout=self._grace_seconds)
+                await asyncio.wait(pending, timeout=self.grace_seconds)
         finally:
             for task in tasks:
                 task.cancel()
@@ -108,21 +108,11 @@ class Applier:
 
     async def _write(self, change: Change, inputs: ApplyInputs) -> Result:
         result, ref = Result(change.ref, "skipped", reason=_INTERRUPTED), change.ref
-        try:
-            async with self._slots[ref.vault], self._locks.lock(ref):
-                if not self._stop.is_set():
-                    with span(
-                        SECRET,
-                        {
-                            "keysync.account": ref.account,
-                            "keysync.key": ref.key,
-                            "keysync.vault": ref.vault,
-                            "keysync.secret": ref.secret,
-                            "keysync.change": change.kind,
-                        },
-                    ):
+        attributes = {f"keysync.{name}": value for name, value in asdict(ref).items()}
+        with suppress(asyncio.CancelledError):  # it was still waiting for its slot
+            async with self._slots[ref.vault], self.locks.lock(ref):
+                if not self.stop.is_set():
+                    with span(SECRET, {**attributes, "keysync.change": change.kind}):
                         result = await self._writer.write(change, inputs)
-                    self._locks.touched(ref)
-        except asyncio.CancelledError:
-            pass  # it was still waiting for its slot
+                    self.locks.touched(ref)
         return replace(result, verdict=change.verdict)

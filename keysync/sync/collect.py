@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Any, Final
 
 from keysync.calls import ACCOUNT_TIMEOUT_HINT
 from keysync.failures import FailureRecord, FailureTranslator
 from keysync.secret.fingerprint import Fingerprint, Fingerprinter
 from keysync.secret.value import SecretValue
+from keysync.sources.interface import AccountKeys
 from keysync.sync.history import may_need_version, with_history
 from keysync.sync.items import WorkItem
 from keysync.sync.model import Change, Item, ItemRef, Observed
@@ -37,41 +38,73 @@ class Collected:
     keys: Sequence[Fingerprint] = ()
 
 
+@dataclass(slots=True)
 class Collector:
-    """Reads both sides of accounts. A `Collection` reads up to `concurrency` at a time.
+    """Reads both sides of the accounts of one run, up to `concurrency` at a time. `account_seconds` is the deadline of one."""
 
-    `account_seconds` is the deadline of one account.
-    """
+    targets: Mapping[str, SecretTarget]
+    fingerprinter: Fingerprinter
+    translator: FailureTranslator
+    concurrency: int
+    account_seconds: float
+    clock: Callable[[], float] = time.monotonic
+    _vault_slots: dict[str, asyncio.Semaphore] = field(init=False)
+    # A listing of a vault can confirm cached secrets, which then need no read each.
+    _listings: dict[str, CacheValidation] = field(default_factory=dict[str, CacheValidation])
 
-    def __init__(
+    def __post_init__(self) -> None:
+        """Gives each vault its slots, so that one that hangs takes none from the others."""
+        slots = max(_MIN_SLOTS, self.concurrency // max(1, len(self.targets)))
+        self._vault_slots = {vault: asyncio.Semaphore(slots) for vault in self.targets}
+
+    async def collect_all(
         self,
-        targets: Mapping[str, SecretTarget],
-        fingerprinter: Fingerprinter,
-        translator: FailureTranslator,
-        *,
-        concurrency: int,
-        account_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        work_items: Sequence[WorkItem],
+        patience_seconds: float,
+        on_collected: Callable[[WorkItem, Collected], None],
     ) -> None:
-        self.targets = targets
-        self._fingerprinter = fingerprinter
-        self._translator = translator
-        self.concurrency = concurrency
-        slots = max(_MIN_SLOTS, concurrency // max(1, len(targets)))
-        self._vault_slots = {vault: asyncio.Semaphore(slots) for vault in targets}
-        self._account_seconds = account_seconds
-        self._clock = clock
-        # A listing of a vault can confirm cached secrets, which then need no read each.
-        self.listings: dict[str, CacheValidation] = {}
+        """Collects `work_items`, and calls `on_collected` for each. Their groups share the concurrency.
+
+        After `patience_seconds` an account no longer counts against it: however many hang, the others get their turn. Raises
+        the first error of `on_collected`, after all have been collected.
+        """
+        names: defaultdict[str, list[str]] = defaultdict(list)
+        queues: defaultdict[Hashable, deque[WorkItem]] = defaultdict(deque)
+        for work_item in work_items:
+            queues[work_item.group].append(work_item)
+            for item in work_item.items:
+                names[item.ref.vault].append(item.ref.secret)
+        faults: list[Exception] = []
+
+        async def collect(work_item: WorkItem) -> None:
+            try:
+                on_collected(work_item, await self.collect(work_item))
+            except Exception as error:  # noqa: BLE001  # the others must still be collected
+                faults.append(error)
+
+        async def work(queue: deque[WorkItem]) -> None:
+            while queue:
+                await asyncio.wait({tasks.create_task(collect(queue.popleft()))}, timeout=patience_seconds)
+
+        self._listings = {vault: self.targets[vault].validate_by_listing(names[vault]) for vault in names}
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for queue in queues.values():
+                    for _ in range(min(len(queue), max(_MIN_SLOTS, self.concurrency // len(queues)))):
+                        tasks.create_task(work(queue))
+        finally:
+            await asyncio.gather(*(listing.close() for listing in self._listings.values()))
+        if faults:
+            raise faults[0]
 
     async def collect(self, work_item: WorkItem) -> Collected:
         """Reads both sides of every item. Never raises for a failure of Azure."""
         with span(ACCOUNT, {"keysync.account": work_item.account}):
             try:
-                async with asyncio.timeout(self._account_seconds):
+                async with asyncio.timeout(self.account_seconds):
                     return await self._both_sides(work_item)
             except TimeoutError:
-                summary = f"the account was not done within {self._account_seconds:g} s (timeouts.account)"
+                summary = f"the account was not done within {self.account_seconds:g} s (timeouts.account)"
                 record = FailureRecord(kind="timeout", summary=summary, hint=ACCOUNT_TIMEOUT_HINT)
             except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others
                 record = self._record(error, "collect", work_item.account)
@@ -84,17 +117,14 @@ class Collector:
         return Collected(account.account, failed=(*account.failed, *failed), keys=account.keys)
 
     async def _both_sides(self, work_item: WorkItem) -> Collected:
+        calls: list[Awaitable[Any]] = [work_item.source.get_keys(), *map(self._stored, work_item.items)]
         # Outcomes instead of exceptions: a vault's failure says nothing about the keys, and neither cancels the other.
-        keys, replies = await asyncio.gather(
-            work_item.source.get_keys(),
-            asyncio.gather(*(self._stored(item) for item in work_item.items), return_exceptions=True),
-            return_exceptions=True,
-        )
-        if isinstance(replies, BaseException):
-            raise replies  # the account is cancelled
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        keys: AccountKeys | BaseException = outcomes[0]
+        replies: list[tuple[Observation, float] | BaseException] = outcomes[1:]
         if isinstance(keys, BaseException):
             return all_failed(work_item, self._record(keys, "listKeys", work_item.account))
-        prints = {name: self._fingerprinter.of(value) for name, value in keys.values.items()}
+        prints = {name: self.fingerprinter.of(value) for name, value in keys.values.items()}
         observed: list[Observed] = []
         failed: list[Change] = []
         values: dict[ItemRef, SecretValue] = {}
@@ -117,12 +147,12 @@ class Collector:
     async def _stored(self, item: Item) -> tuple[Observation, float]:
         """The stored secret, and the monotonic time before it was read."""
         vault, name = item.ref.vault, item.ref.secret
-        listing = self.listings.get(vault)
+        listing = self._listings.get(vault)
         cached = await listing.confirmed(name) if listing is not None else None
         if cached is not None:
             return cached
         async with self._vault_slots[vault]:
-            at = self._clock()
+            at = self.clock()
             return await self.targets[vault].read(name), at
 
     def _record(self, error: BaseException, operation: str, scope: str) -> FailureRecord:
@@ -131,95 +161,7 @@ class Collector:
             return FailureRecord(kind="internal", summary="another caller cancelled the shared call")
         if not isinstance(error, Exception):
             raise error  # the run is being cancelled
-        return self._translator.record(error, operation=operation, scope=scope)
-
-
-class Collection:
-    """Work items being collected, few at a time, divided among their groups. Use as an async context manager.
-
-    After `patience_seconds` an account no longer counts against the concurrency: however many hang, the others get their turn.
-    `on_collected` is called for each account that has responded or failed. `done` is done when all have, or were given up.
-    `fault` is an error that `on_collected` raised.
-    """
-
-    def __init__(
-        self,
-        collector: Collector,
-        work_items: Sequence[WorkItem],
-        patience_seconds: float,
-        on_collected: Callable[[Collected], None],
-    ) -> None:
-        self._collector = collector
-        self._patience_seconds = patience_seconds
-        self._on_collected = on_collected
-        self._pending = dict.fromkeys(work_items)
-        self._workers: set[asyncio.Task[None]] = set()
-        self.fault: Exception | None = None
-        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        names: dict[str, list[str]] = {}
-        queues: dict[Hashable, deque[WorkItem]] = {}
-        for work_item in work_items:
-            queues.setdefault(work_item.group, deque()).append(work_item)
-            for item in work_item.items:
-                names.setdefault(item.ref.vault, []).append(item.ref.secret)
-        collector.listings = {vault: collector.targets[vault].validate_by_listing(names[vault]) for vault in names}
-        for queue in queues.values():
-            for _ in range(min(len(queue), max(_MIN_SLOTS, collector.concurrency // len(queues)))):
-                self._start_worker(queue)
-        self._check_done()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._pending.clear()
-        for worker in self._workers:
-            worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        await asyncio.gather(*(listing.close() for listing in self._collector.listings.values()))
-
-    def give_up(self) -> Sequence[WorkItem]:
-        """Gives up the work items that have not responded, and returns them."""
-        given_up = list(self._pending)
-        self._pending.clear()
-        self._check_done()
-        return given_up
-
-    def _check_done(self) -> None:
-        if not self._pending and not self.done.done():
-            self.done.set_result(None)
-
-    def _start_worker(self, queue: deque[WorkItem]) -> None:
-        worker = asyncio.create_task(self._work(queue), name="collect")
-        self._workers.add(worker)
-        worker.add_done_callback(self._workers.discard)
-
-    async def _work(self, queue: deque[WorkItem]) -> None:
-        """Collects the accounts of `queue` one by one. If one takes long, another worker continues in its place."""
-        loop, replaced = asyncio.get_running_loop(), False
-
-        def replace_worker() -> None:
-            nonlocal replaced
-            replaced = True
-            self._start_worker(queue)
-
-        while queue and self._pending and not replaced:
-            timer = loop.call_later(self._patience_seconds, replace_worker)
-            try:
-                await self._collect(queue.popleft())
-            finally:
-                timer.cancel()
-
-    async def _collect(self, work_item: WorkItem) -> None:
-        try:
-            collected = await self._collector.collect(work_item)
-            if work_item in self._pending:  # not given up meanwhile
-                self._on_collected(collected)
-        except Exception as error:  # noqa: BLE001  # the others must still be collected
-            self.fault = self.fault or error
-        finally:
-            self._pending.pop(work_item, None)
-            self._check_done()
+        return self.translator.record(error, operation=operation, scope=scope)
 
 
 def all_failed(work_item: WorkItem, record: FailureRecord) -> Collected:

@@ -50,29 +50,20 @@ class Planner:
         if any(change.kind in WRITES for change in changes):
             self._observed |= {observed.item.ref: observed for observed in account.observed}
             self._values |= account.values
-        self._compare_keys(account)
-
-    def _compare_keys(self, account: Collected) -> None:
-        """No two accounts have a key in common, so if two replies do, one of them is wrong."""
+        # No two accounts have a key in common, so if two replies do, one of them is wrong.
         for key in account.keys:
             # A hash of 64 bits takes less memory than the fingerprint, and two keys hardly ever have the same.
             owner = self._owners.setdefault(hash(key), account.account)
-            if owner != account.account:
-                for one, other in ((owner, account.account), (account.account, owner)):
-                    reason = (
-                        f"the service gave the same key for {other}, so one of the two replies is wrong: not written"
-                    )
-                    self._untrusted.setdefault(one, reason)
+            for one, other in ((owner, account.account), (account.account, owner)) if owner != account.account else ():
+                reason = f"the service gave the same key for {other}, so one of the two replies is wrong: not written"
+                self._untrusted.setdefault(one, reason)
 
     def take(self, orphans: Sequence[Change] = (), *, accepted: bool = False) -> tuple[Plan, ApplyInputs]:
         """The plan, with the `orphans` to remove, and what writing it needs. `accepted`: a person accepted the plan."""
-        in_sync: list[Result] = []
+        untrusted = [result for result in self._in_sync if result.ref.account in self._untrusted]
         changes = [*self._changes, *orphans]
-        for result in self._in_sync:
-            if result.ref.account in self._untrusted:
-                changes.append(Change(result.ref, "unchanged", before=result.version, managed=True))
-            else:
-                in_sync.append(result)
+        changes += [Change(each.ref, "unchanged", before=each.version, managed=True) for each in untrusted]
+        in_sync = [result for result in self._in_sync if result.ref.account not in self._untrusted]
         plan = Plan(in_order(map(self._checked, changes)), tuple(in_sync))
         inputs = ApplyInputs(self._observed, self._values, accepted, self._untrusted)
         self._start()

@@ -15,7 +15,7 @@ import structlog
 from keysync.config.operation import Limits
 from keysync.failures import FailureRecord
 from keysync.sync.apply import Applier
-from keysync.sync.collect import Collected, Collection, Collector, all_failed
+from keysync.sync.collect import Collected, Collector, all_failed
 from keysync.sync.items import WorkItem
 from keysync.sync.limits import Blocked, Counts, check, check_accepted, count
 from keysync.sync.model import Preflight, Report
@@ -79,6 +79,7 @@ class _Flow:
         self._run, self._run_id = run, run_id
         self._report = ReportBuilder(run, run_id)
         self._planner = Planner(run.clock, only_unmanaged=run.only_unmanaged)
+        self._uncollected = dict.fromkeys(run.work_items)
         self._written: Counts = Counter()
         self._blocked: Blocked | None = None
         self._orphan_warnings: tuple[str, ...] = ()
@@ -86,31 +87,36 @@ class _Flow:
     async def perform(self) -> Report:
         """Runs until every account has its results."""
         run = self._run
+        collection = asyncio.create_task(
+            run.collector.collect_all(run.work_items, run.collect_seconds, self._collected), name="collect"
+        )
         search = (
             None if run.orphans is None else asyncio.create_task(run.orphans.run(run.orphans_seconds), name="orphans")
         )
         try:
-            async with Collection(run.collector, run.work_items, run.collect_seconds, self._collected) as collection:
-                await self._once(collection, search)
-                while not collection.done.done() or not self._planner.is_empty:
-                    await self._once(collection)
-                if collection.fault is not None:
-                    raise collection.fault
+            await self._once(collection, search)
+            while not collection.done() or not self._planner.is_empty:
+                await self._once(collection)
+            if not collection.cancelled():
+                collection.result()  # raises a fault
         finally:
-            if search is not None:
-                search.cancel()
-                await asyncio.gather(search, return_exceptions=True)
+            for task in filter(None, (collection, search)):
+                task.cancel()
+                await asyncio.wait([task])
         return self._report.finish(self._blocked, self._orphan_warnings)
 
-    async def _once(self, collection: Collection, search: asyncio.Task[OrphanFindings] | None = None) -> None:
+    async def _once(self, collection: asyncio.Task[None], search: asyncio.Task[OrphanFindings] | None = None) -> None:
         """Collect → plan → limits → apply, for the accounts that respond within `collect_seconds`."""
         run, accepted = self._run, self._run.accept is not None
         # A plan that is shown or accepted must be complete.
         seconds = None if run.dry_run or accepted else run.collect_seconds
-        await wait_for([collection.done] if search is None else [collection.done, search], run.stop, seconds)
+        await wait_for([collection] if search is None else [collection, search], run.stop, seconds)
         if run.stop.is_set():
-            for work_item in collection.give_up():
+            collection.cancel()
+            await asyncio.wait([collection])
+            for work_item in self._uncollected:
                 self._planner.add(all_failed(work_item, _INTERRUPTED))
+            self._uncollected.clear()
         orphans = OrphanFindings()
         if search is not None:
             orphans = search.result() if search.done() else SEARCH_TOO_SLOW
@@ -126,7 +132,8 @@ class _Flow:
         self._report.planned(plan, blocked)
         await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=self._report.result)
 
-    def _collected(self, account: Collected) -> None:
+    def _collected(self, work_item: WorkItem, account: Collected) -> None:
+        del self._uncollected[work_item]
         try:
             self._planner.add(account)
         except Exception as error:  # noqa: BLE001  # a bug that one account triggers must not stop the others

@@ -18,8 +18,16 @@ from keysync.sync.messages import changed_meanwhile, orphan_changed_meanwhile
 from keysync.sync.model import DONE, REMOVALS, WRITES, Change, ChangeKind, Field, ItemRef, Observed, Outcome, Result
 from keysync.sync.ownership import is_ours_for
 from keysync.sync.plan import judge
-from keysync.targets.errors import LaterVersionListed, NotKept, WriteUnknown
-from keysync.targets.interface import CacheValidation, Disabled, Observation, SecretTarget, StoredSecret
+from keysync.targets.interface import (
+    CacheValidation,
+    Disabled,
+    LaterVersionListed,
+    NotKept,
+    Observation,
+    SecretTarget,
+    StoredSecret,
+    WriteUnknown,
+)
 
 FRESH_SECONDS: Final = 10.0
 """The maximum age of a read that a write may be based on."""
@@ -49,24 +57,15 @@ class ApplyInputs:
     untrusted: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
+@dataclass(slots=True)
 class SecretWriter:
     """Carries out one change of one secret. The caller holds the secret's lock."""
 
-    def __init__(
-        self,
-        targets: Mapping[str, SecretTarget],
-        translator: FailureTranslator,
-        locks: SecretLocks,
-        *,
-        clock: Callable[[], float],
-        now: Callable[[], datetime],
-    ) -> None:
-        self._targets = targets
-        self._translator = translator
-        self._locks = locks
-        self._clock = clock
-        self._now = now
-        self._listings: Mapping[str, CacheValidation] = {}
+    targets: Mapping[str, SecretTarget]
+    translator: FailureTranslator
+    locks: SecretLocks
+    now: Callable[[], datetime]
+    _listings: Mapping[str, CacheValidation] = field(default_factory=dict[str, CacheValidation])
 
     @asynccontextmanager
     async def listings(self, changes: Iterable[Change]) -> AsyncGenerator[None]:
@@ -78,8 +77,8 @@ class SecretWriter:
         for change in changes:
             if change.before is not None and "value" in change.fields:
                 names.setdefault(change.ref.vault, []).append(change.ref.secret)
-        since = self._clock() - _RECENTLY_SECONDS
-        listings = {vault: self._targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
+        since = self.locks.clock() - _RECENTLY_SECONDS
+        listings = {vault: self.targets[vault].validate_by_listing(names[vault], since=since) for vault in names}
         self._listings = listings
         try:
             yield
@@ -101,7 +100,7 @@ class SecretWriter:
             reason = f"{failure.record.summary}; {failure.record.hint}"
             return Result(change.ref, outcome, version=change.before, reason=reason)
         except Exception as error:  # noqa: BLE001  # one item's failure must not stop the others
-            record = self._translator.record(error, operation="setSecret", scope=change.ref.vault)
+            record = self.translator.record(error, operation="setSecret", scope=change.ref.vault)
             outcome = "unknown" if isinstance(error, WriteUnknown | LaterVersionListed) else "failed"
             return Result(change.ref, outcome, reason=record.summary, error=record)
 
@@ -114,9 +113,9 @@ class SecretWriter:
             return Result(ref, "refused", reason=inputs.untrusted[ref.account])
         observed = inputs.observed[ref]
         # Another run of this process may have written it, perhaps with a newer key.
-        rewritten = self._locks.touched_since(ref, observed.at)
+        rewritten = self.locks.touched_since(ref, observed.at)
         latest = await self._latest(change, observed, reread=reread or rewritten)
-        now = judge(latest, self._now())
+        now = judge(latest, self.now())
         restored = now.managed and change.kind in _AS_RESTORED and now.kind in {"update", "unchanged"}
         if restored and not rewritten and (change.kind == "recover" or self._is_older(latest, observed)):
             # keysync's own secret: a recovery that started earlier has finished since it was read.
@@ -129,7 +128,7 @@ class SecretWriter:
             return Result(ref, "refused", reason=changed_meanwhile(ref))
         if change.kind == "recover":
             with self._barrier(latest.at, once=True):
-                await self._targets[ref.vault].recover(ref.secret)
+                await self.targets[ref.vault].recover(ref.secret)
             return await self._restored(change, await self._read(latest), inputs)
         if now.fields == _ENABLED:
             return await self._restored(change, latest, inputs)
@@ -148,17 +147,17 @@ class SecretWriter:
         return await self._read(observed, deleted=change.kind != "create")
 
     def _is_fresh(self, at: float) -> bool:
-        return self._clock() - at <= FRESH_SECONDS
+        return self.locks.clock() - at <= FRESH_SECONDS
 
     async def _read(self, observed: Observed, *, deleted: bool = True) -> Observed:
-        at, ref = self._clock(), observed.item.ref
-        return replace(observed, current=await self._targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
+        at, ref = self.locks.clock(), observed.item.ref
+        return replace(observed, current=await self.targets[ref.vault].read(ref.secret, deleted=deleted), at=at)
 
     async def _restored(self, change: Change, latest: Observed, inputs: ApplyInputs) -> Result:
         """Plans a recovered or disabled secret again: enables it, and writes it if its value is not the current key."""
-        ref, target = change.ref, self._targets[change.ref.vault]
+        ref, target = change.ref, self.targets[change.ref.vault]
         for _ in range(_MAX_ATTEMPTS):
-            now = judge(await with_history(target, latest), self._now())
+            now = judge(await with_history(target, latest), self.now())
             if now.needs_accept and not inputs.accepted:
                 return Result(ref, "refused", reason=f"{now.needs_accept}, use the command that the next run shows")
             if now.kind == "unchanged":
@@ -175,7 +174,7 @@ class SecretWriter:
         return Result(ref, "refused", reason=changed_meanwhile(ref))
 
     async def _send(self, change: Change, now: Change, latest: Observed, inputs: ApplyInputs) -> Result:
-        ref, target = now.ref, self._targets[now.ref.vault]
+        ref, target = now.ref, self.targets[now.ref.vault]
         value = inputs.values.get(ref)
         if "value" in now.fields and value is None:
             # It was in sync when compared, and the same version now has another value: no vault does that.
@@ -193,8 +192,8 @@ class SecretWriter:
 
     async def _remove(self, change: Change) -> Result:
         """Disables or deletes an orphan, unless it has changed since the plan."""
-        ref, target = change.ref, self._targets[change.ref.vault]
-        at = self._clock()
+        ref, target = change.ref, self.targets[change.ref.vault]
+        at = self.locks.clock()
         if not _is_still_orphan(await target.read(ref.secret), change):
             return Result(ref, "refused", reason=orphan_changed_meanwhile(ref))
         with self._barrier(at, once=True):
@@ -207,7 +206,7 @@ class SecretWriter:
     @contextmanager
     def _barrier(self, at: float, *, once: bool = False) -> Generator[None]:
         """Requests within are sent only while the read at `at` is fresh; with `once`, each a single time."""
-        token = READ_BARRIER.set(ReadBarrier(at + FRESH_SECONDS, self._clock, once=once))
+        token = READ_BARRIER.set(ReadBarrier(at + FRESH_SECONDS, self.locks.clock, once=once))
         try:
             yield
         finally:
@@ -219,7 +218,7 @@ class SecretWriter:
         Its age is by the vault's clock, the time since the comparison by this process's monotonic clock.
         """
         age = latest.current.age if isinstance(latest.current, StoredSecret) else None
-        return age is not None and age > timedelta(seconds=self._clock() - observed.at) + _LONG_BEFORE
+        return age is not None and age > timedelta(seconds=self.locks.clock() - observed.at) + _LONG_BEFORE
 
 
 def _is_still_orphan(stored: Observation, change: Change) -> bool:

@@ -11,7 +11,7 @@ import asyncio
 import math
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -120,17 +120,16 @@ class ListValidation:
         on_confirmed: Callable[[str, StoredSecret, float], None] = lambda _name, _stored, _at: None,
     ) -> None:
         self._cache = cache
-        self._fetch = fetch
         self._on_confirmed = on_confirmed
-        usable = {key for key in map(fold, names) if cache.is_usable(key)}
-        self._max_pages = max_pages(len(usable), cache.page_seconds)
-        self._task: asyncio.Task[None] | None = None
         # One future for each name: a page wakes only the callers of its own names.
         self._listed: dict[str, asyncio.Future[tuple[StoredSecret, float] | None]] = {}
-        if cache.least_pages <= self._max_pages:
+        self._task: asyncio.Task[None] | None = None
+        usable = {key for key in map(fold, names) if cache.is_usable(key)}
+        most = max_pages(len(usable), cache.page_seconds)
+        if cache.least_pages <= most:
             self._listed = {key: asyncio.get_running_loop().create_future() for key in usable}
-            self._task = asyncio.create_task(self._run(), name="list validation")
-            self._task.add_done_callback(lambda _task: self._resolve(self._listed, {}, 0.0))
+            self._task = asyncio.create_task(self._list(fetch(), most), name="list validation")
+            self._task.add_done_callback(self._read_the_rest)
 
     async def confirmed(self, name: str) -> tuple[StoredSecret, float] | None:
         """The cached secret and the time of its listing if the listing confirms it, else None."""
@@ -152,11 +151,11 @@ class ListValidation:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
-    async def _run(self) -> None:
-        cache, count, pages = self._cache, 0, aiter(self._fetch())
+    async def _list(self, pages: AsyncIterator[Sequence[SecretProperties]], most: int) -> None:
+        cache, count = self._cache, 0
         # A listing that fails, hangs or has too many pages costs more than it saves: other names are read one by one.
         with suppress(CallFailed, TimeoutError):
-            while count < self._max_pages:
+            while count < most:
                 began = time.monotonic()
                 async with asyncio.timeout(max(_MIN_WAIT, 4 * cache.page_seconds)):
                     page = await anext(pages, None)
@@ -165,12 +164,14 @@ class ListValidation:
                     return
                 count += 1
                 cache.page_seconds += 0.3 * (time.monotonic() - began - cache.page_seconds)  # a moving average
-                keys = [fold(each.name) for each in page]
-                self._resolve(keys, {key: cache.confirmed(each) for key, each in zip(keys, page, strict=True)}, began)
+                for each in page:
+                    listed = self._listed.get(fold(each.name))
+                    if listed is not None and not listed.done():
+                        stored = cache.confirmed(each)
+                        listed.set_result(None if stored is None else (stored, began))
             cache.least_pages = max(cache.least_pages, count + 1)
 
-    def _resolve(self, keys: Iterable[str], confirmed: Mapping[str, StoredSecret | None], at: float) -> None:
-        for key in keys:
-            listed, stored = self._listed.get(key), confirmed.get(key)
-            if listed is not None and not listed.done():
-                listed.set_result(None if stored is None else (stored, at))
+    def _read_the_rest(self, _task: asyncio.Task[None]) -> None:
+        for listed in self._listed.values():
+            if not listed.done():
+                listed.set_result(None)

@@ -1,17 +1,23 @@
-"""The target interface: what the flow needs of a store of secrets. It sees fingerprints and metadata, never a value."""
+"""The target interface: what the flow needs of a store of secrets. It sees fingerprints and metadata, never a value.
+
+Its failures are results of a write that are neither success nor an ordinary failure.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, TypeAlias
 
+from keysync.failures import CallFailed, StaleRead
 from keysync.secret.fingerprint import Fingerprint
 from keysync.secret.value import SecretValue
 
 MAX_TAGS: Final = 15
 """The limit of Key Vault."""
+LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
+"""Stands for an unknown time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +85,10 @@ class History:
 
 @dataclass(frozen=True, slots=True)
 class SecretProperties:
-    """One secret in a listing of the vault, without version and value. Times are UTC, in whole seconds."""
+    """One secret in a listing of the vault, or one version in a listing of its versions; neither has the value.
+
+    `version` is empty in the former. Times are UTC, in whole seconds; `created` is `LONG_AGO` if unknown.
+    """
 
     name: str
     tags: Mapping[str, str]
@@ -88,6 +97,24 @@ class SecretProperties:
     content_type: str | None = None
     expires: datetime | None = None
     updated: datetime | None = None
+    created: datetime = LONG_AGO
+    version: str = ""
+
+
+class WriteUnknown(CallFailed):
+    """A write may have taken effect, or may do so later, but reading back does not show it. `record` is the first failure."""
+
+
+class WriteConflict(CallFailed):
+    """Another writer wrote: the latest version is neither the old one nor the one that keysync wrote."""
+
+
+class LaterVersionListed(StaleRead):
+    """Nothing was sent: the vault lists a later version than the one that it returns."""
+
+
+class NotKept(CallFailed):
+    """The vault accepted a change of a version but did not keep it."""
 
 
 class CacheValidation(Protocol):

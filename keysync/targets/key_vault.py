@@ -14,11 +14,23 @@ from keysync.failures import CallFailed, FailureRecord, StaleRead
 from keysync.names import fold
 from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import LaterVersionListed, NotKept, WriteConflict, WriteUnknown, conflict, unfinished
-from keysync.targets.interface import Absent, Disabled, History, Metadata, Observation, SoftDeleted, StoredSecret
-from keysync.targets.reply_checks import is_absent, is_bad_value
+from keysync.targets.interface import (
+    LONG_AGO,
+    Absent,
+    Disabled,
+    History,
+    LaterVersionListed,
+    Metadata,
+    NotKept,
+    Observation,
+    SoftDeleted,
+    StoredSecret,
+    WriteConflict,
+    WriteUnknown,
+)
+from keysync.targets.reply_checks import is_absent
 from keysync.targets.vault_reader import GET_SECRET, PROBE, SET_SECRET, VaultReader
-from keysync.targets.versions import LONG_AGO, versions_after, with_count
+from keysync.targets.versions import versions_after, with_count
 
 _UPDATE_SECRET: Final = Operation("key_vault", "updateSecret", changes=True)
 _RECOVER_SECRET: Final = Operation("key_vault", "recoverSecret", repeatable=False, changes=True)
@@ -30,6 +42,11 @@ _SETTLE_PAUSE: Final = 2.0
 _LISTED_SECONDS: Final = 10.0
 
 
+def _conflict(summary: str, hint: str | None = None) -> FailureRecord:
+    """Another writer, or the vault's own delay, came between a read and a write."""
+    return FailureRecord(kind="conflict", summary=summary, hint=hint)
+
+
 class KeyVault(VaultReader):
     """One configured vault, as a `SecretTarget`."""
 
@@ -37,26 +54,28 @@ class KeyVault(VaultReader):
         """Checks that this identity may set secrets, without setting one. Raises CallFailed if it may not.
 
         Every vault refuses a set without a value: with `BadParameter` if the identity may set secrets, with 403 if it may not.
-        It cannot write anything. Other refusals prove nothing.
+        It cannot write anything. Other refusals prove nothing, nor does that of an unknown api-version, with the same code.
         """
         try:
             await self._call(SET_SECRET, lambda: self._request("PUT", f"/secrets/{PROBE}", {}))
         except CallFailed as failure:
-            if not is_bad_value(failure.record):
+            record = failure.record
+            message = (record.cloud_error.message if record.cloud_error else None) or ""
+            if record.http_status != 400 or record.code != "BadParameter" or "version" in message:
                 raise
 
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
-        path = self._path_of(name)
+        path, key = self._path_of(name), fold(name)
         pending = self._writes.pending(path)
         if pending is not None:
             raise WriteUnknown(pending)
-        listed, at = self._listed.get(fold(name), (None, 0.0))
+        listed, at = self._listed.get(key, (None, 0.0))
         if listed != before or at < time.monotonic() - _LISTED_SECONDS:
             await self._check_latest(name, value, before)
             # Another writer may have written meanwhile. A new read right before the request keeps that time short.
-            self._listed[fold(name)] = before, time.monotonic()
-            raise StaleRead(conflict(f"{name} kept changing while its versions were listed: not written"))
+            self._listed[key] = before, time.monotonic()
+            raise StaleRead(_conflict(f"{name} kept changing while its versions were listed: not written"))
         try:
             stored = await self._call(SET_SECRET, lambda: self._put(name, value, metadata, before))
         except CallFailed as failure:
@@ -65,8 +84,8 @@ class KeyVault(VaultReader):
                 raise
             return await self._resolve_ambiguous(name, value, before, failure.record)
         self._writes.written(path, before, stored)
-        self._listed.pop(fold(name), None)
-        self._histories.pop(fold(name), None)
+        self._listed.pop(key, None)
+        self._histories.pop(key, None)
         return await self._read_back(name, stored)
 
     async def _check_latest(self, name: str, value: SecretValue, before: str | None) -> None:
@@ -79,10 +98,8 @@ class KeyVault(VaultReader):
             # Times have whole seconds and may be set back. A stale read shows by the value to write, or by another owner.
             other_owner = before is None or (later and version.tags != tags)
             if other_owner or await self._has_value(name, version.version, value):
-                summary = (
-                    f"the vault lists a later version of {name} than it returns: not written; the next run checks again"
-                )
-                raise LaterVersionListed(conflict(summary))
+                summary = f"the vault lists a later version of {name} than it returns"
+                raise LaterVersionListed(_conflict(f"{summary}: not written; the next run checks again"))
 
     async def _has_value(self, name: str, version: str, value: SecretValue) -> bool:
         try:
@@ -95,15 +112,15 @@ class KeyVault(VaultReader):
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata, before: str | None) -> StoredSecret:
         pending = f"an earlier write of {name} may still take effect: not written again until its result is known"
-        self._writes.sent(self._path_of(name), unfinished(pending))
+        self._writes.sent(self._path_of(name), FailureRecord(kind="timeout", summary=pending))
         version, history = (None, History(0)) if before is None else self._histories.get(fold(name), (before, None))
-        known = history if version == before else None
-        metadata = replace(metadata, tags=with_count(metadata.tags, known, self._service_time()))
-        written, _ = await self._request("PUT", f"/secrets/{name}", {"value": reveal(value), **_body_of(metadata)})
+        tags = with_count(metadata.tags, history if version == before else None, self._service_time())
+        body = {"value": reveal(value), **_body_of(replace(metadata, tags=tags))}
+        written, _ = await self._request("PUT", f"/secrets/{name}", body)
         return StoredSecret(
             version=self._ids.version(written.get("id"), name, changed=True),
             fingerprint=self._fingerprinter.of(value),
-            tags=metadata.tags,
+            tags=tags,
             content_type=metadata.content_type,
             expires=metadata.expires,
         )
@@ -114,15 +131,15 @@ class KeyVault(VaultReader):
         Raises WriteConflict if another version is. A failed read changes nothing: the reply confirmed the write.
         """
         try:
-            observed, stale = await self._read_past(name, partial(self._writes.is_stale_read, self._path_of(name)))
+            observed, newer = await self._read_past(name, partial(self._writes.written_since, self._path_of(name)))
         except CallFailed:
             return stored.version
         # Another version with the same value comes from another keysync, and is as desired.
         same = isinstance(observed, StoredSecret) and observed.fingerprint == stored.fingerprint
-        if not stale and not same:
+        if newer is None and not same:
             summary = f"another writer wrote {name} right after keysync: two writers share this secret"
             command = f"az keyvault secret list-versions --id {self._url}/secrets/{name}"
-            raise WriteConflict(conflict(summary, f"find the other writer ({command}) and stop one of the two"))
+            raise WriteConflict(_conflict(summary, f"find the other writer ({command}) and stop one of the two"))
         return stored.version
 
     async def _resolve_ambiguous(self, name: str, value: SecretValue, before: str | None, record: FailureRecord) -> str:
@@ -187,11 +204,12 @@ class KeyVault(VaultReader):
             self._writes.note_not_kept(path, attempt, left)
         fields, command = ", ".join(sorted(left)), f"az keyvault secret show --id {self._url}/secrets/{name}"
         summary = f"the vault accepted a change of {name} and did not keep it ({fields}): not tried again for a day"
-        raise NotKept(conflict(summary, f"find what undoes it, such as a policy or another tool ({command})"))
+        raise NotKept(_conflict(summary, f"find what undoes it, such as a policy or another tool ({command})"))
 
     async def recover(self, name: str) -> None:
         """Recovers the secret, and waits at most a minute until it can be read. Raises CallFailed."""
-        failed = CallFailed(unfinished(f"the vault recovers {name}, but has not finished"))
+        summary = f"the vault recovers {name}, but has not finished"
+        failed = CallFailed(FailureRecord(kind="timeout", summary=summary))
         try:
             await self._change(name, _RECOVER_SECRET, "POST", f"/deletedsecrets/{name}/recover")
         except CallFailed as failure:
@@ -240,14 +258,13 @@ def _body_of(metadata: Metadata) -> dict[str, Any]:
 def _differing(metadata: Metadata, observed: Observation) -> frozenset[str]:
     if not isinstance(observed, StoredSecret):
         return frozenset()  # it was disabled or deleted since; the next run sees that
-    pairs = {
-        "tags": metadata.tags.items() <= observed.tags.items(),
-        "content type": metadata.content_type is None or observed.content_type == metadata.content_type,
-        "expiry": metadata.expires is None or observed.expires == metadata.expires,
+    differences = {
+        "tags": not metadata.tags.items() <= observed.tags.items(),
+        "content type": metadata.content_type not in {None, observed.content_type},
+        "expiry": metadata.expires not in {None, observed.expires},
     }
-    return frozenset(name for name, same in pairs.items() if not same)
+    return frozenset(name for name, differs in differences.items() if differs)
 
 
 def _not_switched(enabled: bool, observed: Observation) -> frozenset[str]:
-    wrong = isinstance(observed, Disabled if enabled else StoredSecret)
-    return frozenset({"enabled"} if wrong else ())
+    return frozenset({"enabled"} if isinstance(observed, Disabled if enabled else StoredSecret) else ())

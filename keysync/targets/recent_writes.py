@@ -50,43 +50,36 @@ class RecentWrites:
         """Records that the last write certainly had no effect."""
         self._pending.pop(path, None)
 
+    def pending(self, path: SecretPath) -> FailureRecord | None:
+        """The failure of a write that may still take effect, else None."""
+        record, until = self._pending.get(path, (None, 0.0))
+        return record if self._clock() < until else None
+
     def written(self, path: SecretPath, before: str | None, stored: StoredSecret) -> None:
         """Records that the last write created `stored` after version `before`."""
         self._pending.pop(path, None)
-        previous = self._written.pop(path, None)
-        follows = previous is not None and previous.stored.version == before
-        older = previous.older if previous is not None and follows else frozenset[str | None]()
-        now = self._clock()
+        previous, now = self._written.pop(path, None), self._clock()
+        older = (
+            previous.older if previous is not None and previous.stored.version == before else frozenset[str | None]()
+        )
         for old in list(takewhile(lambda each: self._written[each].until < now, self._written)):
             del self._written[old]
         self._written[path] = WrittenSecret(stored, older | {before}, now + STALE_READ_SECONDS)
 
-    def pending(self, path: SecretPath) -> FailureRecord | None:
-        """The failure of a write that may still take effect, else None."""
-        record, until = self._pending.get(path, (None, 0.0))
-        if record is not None and self._clock() >= until:
-            del self._pending[path]
-            return None
-        return record
-
-    def is_stale_read(self, path: SecretPath, observed: Observation) -> bool:
-        """Records the result of a read, and returns whether it shows the state before a write of this process."""
+    def written_since(self, path: SecretPath, observed: Observation) -> WrittenSecret | None:
+        """Records the result of a read, and returns what this process wrote if the read shows the state before that."""
         written = self._written.get(path)
         if written is None or self._clock() >= written.until:
             self._written.pop(path, None)
-            return False
+            return None
         version = observed.version if isinstance(observed, StoredSecret) else None
-        stale = isinstance(observed, StoredSecret | Absent) and version in written.older
-        current = version == written.stored.version
-        if stale or current:
-            self._written[path] = replace(written, confirmed=written.confirmed or current)
+        if isinstance(observed, StoredSecret | Absent) and version in written.older:
+            return written
+        if version == written.stored.version:
+            self._written[path] = replace(written, confirmed=True)
         else:
             del self._written[path]  # another writer's
-        return stale
-
-    def last_written(self, path: SecretPath) -> WrittenSecret | None:
-        """What this process wrote last, where `is_stale_read` may still find a read to be from before it."""
-        return self._written.get(path)
+        return None
 
     def forget(self, path: SecretPath) -> None:
         """What this process wrote last is there no more."""

@@ -5,18 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from sys import intern
-from typing import Any, Final
+from typing import Any
 from urllib.parse import urlsplit
 
 from keysync.failures import FailureRecord, invalid_response
 from keysync.names import fold
-from keysync.targets.interface import SecretProperties
-from keysync.targets.versions import LONG_AGO, ListedVersion
-
-_HTTPS: Final = 443
-_BAD_REQUEST: Final = 400
-_FORBIDDEN: Final = 403
-_NOT_FOUND: Final = 404
+from keysync.targets.interface import LONG_AGO, SecretProperties
 
 
 class SecretIds:
@@ -26,12 +20,12 @@ class SecretIds:
         self._prefix = f"{url.rstrip('/')}/secrets/"
         self._origin = _origin(url)
 
-    def parse(self, text: object) -> tuple[str, str]:
-        """Name and version (empty for none) of a secret in this vault. Raises CallFailed for any other id."""
+    def name(self, text: object) -> str:
+        """The name in an id of a secret in this vault, with or without a version. Raises CallFailed for any other id."""
         name, _, version = self._path(text).partition("/")
         if not name or "/" in version:
             raise invalid_response(f"the reply names no secret of {self._prefix}: not used")
-        return name, version
+        return name
 
     def version(self, text: object, name: str, *, changed: bool = False) -> str:
         """The version in an id of the secret `name`. Raises CallFailed for any other id.
@@ -56,29 +50,23 @@ class SecretIds:
 def _origin(url: str) -> tuple[str, str, int]:
     try:
         parts = urlsplit(url)
-        return fold(parts.scheme), fold(parts.hostname or ""), parts.port or _HTTPS
+        return fold(parts.scheme), fold(parts.hostname or ""), parts.port or 443
     except ValueError:
         return "", "", 0
 
 
 def is_absent(record: FailureRecord) -> bool:
     """Whether the vault itself says that the secret does not exist. A gateway's 404 does not count."""
-    return record.http_status == _NOT_FOUND and record.has_code("SecretNotFound")
+    return record.http_status == 404 and record.has_code("SecretNotFound")
 
 
 def is_denied(record: FailureRecord) -> bool:
     """Whether the vault itself refuses this identity, or this operation on this secret."""
-    return record.http_status == _FORBIDDEN and record.cloud_error is not None
+    return record.http_status == 403 and record.cloud_error is not None
 
 
-def is_bad_value(record: FailureRecord) -> bool:
-    """Whether the vault refuses the value of a set. An unknown api-version is refused with the same code."""
-    message = (record.cloud_error.message if record.cloud_error else None) or ""
-    return record.http_status == _BAD_REQUEST and record.code == "BadParameter" and "version" not in message
-
-
-def listed_secret(item: Mapping[str, Any], name: str) -> SecretProperties:
-    """One entry of a page of secrets (SecretItem in the REST reference); a single secret has the same fields."""
+def listed_secret(item: Mapping[str, Any], name: str, version: str = "") -> SecretProperties:
+    """One entry of a page of secrets or versions (SecretItem in the REST reference); a single secret has the same fields."""
     attributes: dict[str, Any] = item.get("attributes") or {}
     return SecretProperties(
         name=name,
@@ -86,29 +74,15 @@ def listed_secret(item: Mapping[str, Any], name: str) -> SecretProperties:
         enabled=bool(attributes.get("enabled", True)),
         managed=bool(item.get("managed")),
         content_type=item.get("contentType"),
-        expires=moment(item, "exp"),
-        updated=moment(item, "updated"),
+        expires=_moment(attributes.get("exp")),
+        updated=_moment(attributes.get("updated")),
+        created=_moment(attributes.get("created")) or LONG_AGO,
+        version=version,
     )
 
 
-def listed_version(item: Mapping[str, Any], version: str) -> ListedVersion:
-    """One entry of a page of versions."""
-    shown = listed_secret(item, "")
-    return ListedVersion(version, shown.tags, shown.enabled, shown.managed, moment(item, "created") or LONG_AGO)
-
-
-def moment(item: Mapping[str, Any], name: str) -> datetime | None:
-    """The time of an attribute, in UTC; None if the reply does not have it."""
-    attributes: dict[str, Any] = item.get("attributes") or {}
-    seconds: int | None = attributes.get(name)
+def _moment(seconds: int | None) -> datetime | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
-
-
-def checked_text(value: object) -> str:
-    """`value` if it is text. Raises TypeError."""
-    if not isinstance(value, str):
-        raise TypeError("the value of a secret is not a string")
-    return value
 
 
 def checked_tags(tags: Any) -> dict[str, str]:  # noqa: ANN401  # a reply may hold anything

@@ -29,6 +29,7 @@ from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 from keysync.targets.cache import PAGE, ListValidation, SecretCache
 from keysync.targets.interface import (
+    LONG_AGO,
     Absent,
     Disabled,
     History,
@@ -38,17 +39,8 @@ from keysync.targets.interface import (
     StoredSecret,
 )
 from keysync.targets.recent_writes import RecentWrites, SecretPath
-from keysync.targets.reply_checks import (
-    SecretIds,
-    checked_tags,
-    checked_text,
-    is_absent,
-    is_denied,
-    listed_secret,
-    listed_version,
-    moment,
-)
-from keysync.targets.versions import LONG_AGO, ListedVersion, counted_history, history_of, versions_after
+from keysync.targets.reply_checks import SecretIds, checked_tags, is_absent, is_denied, listed_secret
+from keysync.targets.versions import counted_history, history_of, versions_after
 
 T = TypeVar("T")
 D = TypeVar("D")
@@ -61,13 +53,9 @@ _LIST_VERSIONS: Final = Operation("key_vault", "listVersions")
 
 # Key Vault's limits in 10 seconds: new versions of secrets, and all other calls
 # (learn.microsoft.com/azure/key-vault/general/service-limits).
-_WINDOWS: Final = {"creates": 300, "others": 4000}
+_CREATES: Final = 300
+_OTHERS: Final = 4000
 _WINDOW_SECONDS: Final = 10.0
-_VAULT_HEADER: Final = "x-ms-keyvault-service-version"
-_OK: Final = 200
-_TOO_MANY: Final = 429
-# The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
-_OF_THE_VAULT: Final = "Throttled"
 # A read right after a write may still show the state before it.
 _READS: Final = 3
 _READ_PAUSE: Final = 0.5
@@ -98,12 +86,13 @@ class VaultReader:
         self._redactor = redactor
         self._writes = writes or RecentWrites()
         self._cache = SecretCache(verify_seconds)
-        self._windows = {kind: SlidingWindow(count, _WINDOW_SECONDS) for kind, count in _WINDOWS.items()}
+        self._creates, self._others = (SlidingWindow(count, _WINDOW_SECONDS) for count in (_CREATES, _OTHERS))
         # By name: the version that a listing showed as the latest one (None: no secret), and when (monotonic seconds).
         self._listed: dict[str, tuple[str | None, float]] = {}
         # By name: the history as of a version, for the count in the tags of the next one.
         self._histories: dict[str, tuple[str, History]] = {}
-        self._last_reply: tuple[datetime, float] | None = None
+        # The time of the vault's own clock when the monotonic clock was zero; None until a reply had a Date header.
+        self._service_start: datetime | None = None
         self._first_call_task: asyncio.Task[StoredSecret | None] | None = None
 
     async def prime(self) -> None:
@@ -134,31 +123,30 @@ class VaultReader:
         If the vault still shows the state before a write of this process, the result is what this process wrote.
         """
         path = self._path_of(name)
-        observed, stale = await self._read_past(name, partial(self._writes.is_stale_read, path), deleted=deleted)
-        if not stale:
+        observed, written = await self._read_past(name, partial(self._writes.written_since, path), deleted=deleted)
+        if written is None:
             return observed
-        written = self._writes.last_written(path)
-        if written is None or (written.confirmed and not await self._lists(name, written.stored.version)):
+        if written.confirmed and not await self._lists(name, written.stored.version):
             # The secret was purged, or restored from a backup: the written version is gone.
             self._writes.forget(path)
             return observed
         return written.stored
 
     async def _read_past(
-        self, name: str, is_old: Callable[[Observation], bool], *, deleted: bool = True
-    ) -> tuple[Observation, bool]:
-        """Reads until the result is not old, at most three times; returns the last result, and whether it is old.
+        self, name: str, is_old: Callable[[Observation], T], *, deleted: bool = True
+    ) -> tuple[Observation, T]:
+        """Reads until the result is not old, at most three times; returns the last result, and what `is_old` says of it.
 
         Raises CallFailed if a read fails.
         """
         reads = 1
-        while is_old(observed := await self._read(name, deleted=deleted)):
+        while old := is_old(observed := await self._read(name, deleted=deleted)):
             self._cache.forget(name)
             if reads == _READS:
-                return observed, True
+                break
             reads += 1
             await asyncio.sleep(_READ_PAUSE)
-        return observed, False
+        return observed, old
 
     async def _lists(self, name: str, version: str) -> bool:
         try:
@@ -170,30 +158,31 @@ class VaultReader:
     def _path_of(self, name: str) -> SecretPath:
         return self._folded_url, fold(name)
 
-    async def _read(self, name: str, *, deleted: bool = True) -> Observation:
+    async def _read(self, name: str, *, deleted: bool) -> Observation:
         await self.prime()
         self._cache.forget(name)
         try:
             return await self._call(GET_SECRET, lambda: self._get(name))
         except CallFailed as failure:
-            if is_absent(failure.record):
-                # A soft-deleted secret is not a free name. An identity without that right learns it on the write.
-                if not deleted:
-                    return Absent()
-                return await self._unless_refused(
-                    self._call(_GET_DELETED_SECRET, lambda: self._get_deleted(name)), Absent()
-                )
             if failure.record.has_code("SecretDisabled"):
                 return await self._disabled(name)
-            raise
+            if not is_absent(failure.record):
+                raise
+        if not deleted:
+            return Absent()
+        # A soft-deleted secret is not a free name. An identity without that right learns it on the write.
+        return await self._unless_refused(self._call(_GET_DELETED_SECRET, lambda: self._get_deleted(name)), Absent())
 
     async def _get(self, name: str, version: str = "") -> StoredSecret:
         """The latest version, which is cached; or the given one, which is not."""
         secret, at = await self._request("GET", f"/secrets/{name}/{version}".rstrip("/"))
-        shown, created = listed_secret(secret, name), moment(secret, "created")
+        value, shown = secret.get("value"), listed_secret(secret, name, self._ids.version(secret.get("id"), name))
+        if not isinstance(value, str):
+            raise TypeError("the value of a secret is not a string")
+        created = shown.created if shown.created != LONG_AGO else None
         stored = StoredSecret(
-            version=self._ids.version(secret.get("id"), name),
-            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(checked_text(secret.get("value"))))),
+            version=shown.version,
+            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(value))),
             tags=shown.tags,
             content_type=shown.content_type,
             managed=shown.managed,
@@ -219,41 +208,39 @@ class VaultReader:
 
     async def _disabled(self, name: str) -> Disabled:
         """A disabled secret with its tags, which only a listing shows. No tags if the identity may not list."""
-        listed = await self._unless_refused(self._list_versions(name, exists=True), None)
-        if listed is None:
-            return Disabled()
+        found = await self._unless_refused(self._list_versions(name, exists=True), None)
+        listed = found[0] if found is not None else []
         # Listings have no order and times have whole seconds, so in a tie the latest version is unknown.
-        newest = max(item.created for item in listed[0])
-        latest = [item for item in listed[0] if item.created == newest and not item.enabled]
+        newest = max((item.created for item in listed), default=LONG_AGO)
+        latest = [item for item in listed if item.created == newest and not item.enabled]
         return Disabled(latest[0].version, latest[0].tags, latest[0].managed) if len(latest) == 1 else Disabled()
 
     # Versions and listings
 
     async def history(self, name: str, stored: StoredSecret, *, at_most: History) -> History:
         """The number of versions of a secret: from its tags, else by a listing. Raises CallFailed."""
-        counted = counted_history(stored, self._service_time())
+        key, counted, began = fold(name), counted_history(stored, self._service_time()), time.monotonic()
         if counted is not None:
-            self._histories[fold(name)] = stored.version, counted
+            self._histories[key] = stored.version, counted
             if counted.versions <= at_most.versions and counted.today <= at_most.today:
                 return counted
-        began = time.monotonic()
         listed, answered = await self._list_versions(name, exists=True)
         history = history_of(listed, answered)
-        self._histories[fold(name)] = stored.version, history
+        self._histories[key] = stored.version, history
         if not versions_after(listed, stored.version, answered):
-            self._listed[fold(name)] = stored.version, began
+            self._listed[key] = stored.version, began
         return history
 
-    async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[ListedVersion], datetime]:
+    async def _list_versions(self, name: str, *, exists: bool = False) -> tuple[list[SecretProperties], datetime]:
         """All versions (at least one if the secret `exists`), and the service's time of the reply.
 
         Without a Date header, that time is the latest time in the reply.
         """
 
-        def version_of(item: Mapping[str, Any]) -> ListedVersion:
-            return listed_version(item, self._ids.version(item.get("id"), name))
+        def parse(item: Mapping[str, Any]) -> SecretProperties:
+            return listed_secret(item, name, self._ids.version(item.get("id"), name))
 
-        pages = self._pages(_LIST_VERSIONS, f"/secrets/{name}/versions", version_of)
+        pages = self._pages(_LIST_VERSIONS, f"/secrets/{name}/versions", parse)
         listed = [item async for page in pages for item in page]
         if exists and not listed:
             raise invalid_response("a secret without a version: not used")
@@ -261,24 +248,25 @@ class VaultReader:
 
     def validate_by_listing(self, names: Collection[str], *, since: float | None = None) -> ListValidation:
         """Starts a listing, if it costs less than reading `names` one by one."""
+
+        def note(key: str, stored: StoredSecret, at: float) -> None:
+            self._listed[key] = stored.version, at
+
         if since is not None:
             names = [name for name in names if self._listed.get(fold(name), (None, since))[1] <= since]
-        return ListValidation(names, self._cache, self._listed_pages, self._on_listed)
-
-    def _on_listed(self, key: str, stored: StoredSecret, at: float) -> None:
-        self._listed[key] = stored.version, at
+        return ListValidation(names, self._cache, self._listed_pages, note)
 
     async def listing(self) -> tuple[SecretProperties, ...]:
         """All secrets of the vault. Raises CallFailed if any page fails."""
         return tuple([listed async for page in self._listed_pages() for listed in page])
 
     def _listed_pages(self) -> AsyncIterator[Sequence[SecretProperties]]:
-        return self._pages(_LIST_SECRETS, "/secrets", lambda item: listed_secret(item, self._ids.parse(item["id"])[0]))
+        return self._pages(_LIST_SECRETS, "/secrets", lambda item: listed_secret(item, self._ids.name(item["id"])))
 
     async def _pages(
-        self, operation: Operation, path: str, parse: Callable[[Mapping[str, Any]], T]
-    ) -> AsyncIterator[Sequence[T]]:
-        async def fetch(url: str) -> tuple[Sequence[T], str | None]:
+        self, operation: Operation, path: str, parse: Callable[[Mapping[str, Any]], SecretProperties]
+    ) -> AsyncIterator[Sequence[SecretProperties]]:
+        async def fetch(url: str) -> tuple[Sequence[SecretProperties], str | None]:
             body, _ = await self._request("GET", url)
             items: Any = as_list(body["value"])
             if items is None:
@@ -295,12 +283,13 @@ class VaultReader:
     # Requests
 
     async def _call(self, operation: Operation, send: Callable[[], Awaitable[T]]) -> T:
-        window = self._windows["creates" if operation is SET_SECRET else "others"]
+        window = self._creates if operation is SET_SECRET else self._others
         await window.take()
         try:
             return await self._caller.call(operation, self._url, send)
         except CallFailed as failure:
-            if failure.record.http_status == _TOO_MANY and failure.record.has_code(_OF_THE_VAULT):
+            # The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
+            if failure.record.http_status == 429 and failure.record.has_code("Throttled"):
                 window.block(min(failure.record.retry_after or 1.0, _WINDOW_SECONDS))
             raise
 
@@ -323,8 +312,8 @@ class VaultReader:
         response = await self._client.send_request(HttpRequest(method, path, json=body))
         at = http_date(response.headers.get("Date", ""))
         # Not of a gateway's error page.
-        if at is not None and (response.status_code == _OK or _VAULT_HEADER in response.headers):
-            self._last_reply = at, time.monotonic()
+        if at is not None and (response.status_code == 200 or "x-ms-keyvault-service-version" in response.headers):
+            self._service_start = at - timedelta(seconds=time.monotonic())
         require_ok(response)
         result = as_mapping(response.json())
         if result is None:
@@ -333,7 +322,4 @@ class VaultReader:
 
     def _service_time(self) -> datetime | None:
         """The time of the vault's own clock; None until a reply had a Date header."""
-        if self._last_reply is None:
-            return None
-        at, received = self._last_reply
-        return at + timedelta(seconds=time.monotonic() - received)
+        return None if self._service_start is None else self._service_start + timedelta(seconds=time.monotonic())

@@ -6,11 +6,10 @@ Ages are differences between times of one service: the clock of this machine may
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from keysync.targets.interface import MAX_TAGS, History, StoredSecret
+from keysync.targets.interface import LONG_AGO, MAX_TAGS, History, SecretProperties, StoredSecret
 from keysync.targets.recent_writes import STALE_READ_SECONDS
 
 COUNT_TAG: Final = "keysync-versions"
@@ -26,22 +25,9 @@ _CREATED_BEFORE: Final = timedelta(seconds=2)
 _CREATED_AFTER: Final = timedelta(seconds=5)
 # A copy within those seconds is not noticed, so the versions are listed from time to time.
 _LIST_EVERY: Final = 25
-LONG_AGO: Final = datetime(1970, 1, 1, tzinfo=UTC)
-"""Stands for an unknown time of creation."""
 
 
-@dataclass(frozen=True, slots=True)
-class ListedVersion:
-    """One version in a listing."""
-
-    version: str
-    tags: Mapping[str, str]
-    enabled: bool
-    managed: bool
-    created: datetime
-
-
-def history_of(listed: Sequence[ListedVersion], answered: datetime) -> History:
+def history_of(listed: Sequence[SecretProperties], answered: datetime) -> History:
     """The history that a listing shows. `answered` is the service's time of the reply."""
     return History(len(listed), sum(1 for each in listed if answered - each.created < _DAY))
 
@@ -72,8 +58,8 @@ def with_count(tags: Mapping[str, str], history: History | None, now: datetime |
 
 
 def versions_after(
-    listed: Sequence[ListedVersion], before: str | None, answered: datetime
-) -> list[tuple[ListedVersion, bool]]:
+    listed: Sequence[SecretProperties], before: str | None, answered: datetime
+) -> list[tuple[SecretProperties, bool]]:
     """Versions that are not older than `before`, and whether each is later. If `before` is None, all versions are later.
 
     Only versions that are so new that a read may not show them yet.

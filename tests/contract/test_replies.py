@@ -12,8 +12,16 @@ from keysync.azure.transport import MAX_BODY_BYTES
 from keysync.emulator import Fault
 from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, History, Metadata, SoftDeleted, StoredSecret
+from keysync.targets.interface import (
+    Absent,
+    Disabled,
+    History,
+    Metadata,
+    SoftDeleted,
+    StoredSecret,
+    WriteConflict,
+    WriteUnknown,
+)
 from tests.contract.conftest import PRIMARY, BehindTheSdks, untagged
 
 NAME = "alpha-primary-key"

@@ -12,8 +12,17 @@ import pytest
 from keysync.emulator import Fault
 from keysync.failures import CallFailed
 from keysync.secret.value import SecretValue
-from keysync.targets.errors import NotKept, WriteConflict, WriteUnknown
-from keysync.targets.interface import Absent, Disabled, History, Metadata, SoftDeleted, StoredSecret
+from keysync.targets.interface import (
+    Absent,
+    Disabled,
+    History,
+    Metadata,
+    NotKept,
+    SoftDeleted,
+    StoredSecret,
+    WriteConflict,
+    WriteUnknown,
+)
 from tests.contract.conftest import PRIMARY, SECONDARY, BehindTheSdks, Side, uncounted, untagged
 from tests.support.other_writers import without_count
 

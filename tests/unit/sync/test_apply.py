@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from keysync.failures import CallFailed, FailureRecord
-from keysync.targets.errors import WriteConflict, WriteUnknown
+from keysync.targets.interface import WriteConflict, WriteUnknown
 from tests.support.runs import World, outcomes, ref
 
 RECORD = FailureRecord(kind="cloud_error", summary="HTTP 403: Forbidden", http_status=403)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from keysync.failures import CallFailed, FailureRecord
 from keysync.secret.reveal import reveal
 from keysync.sources.azure_batch import KEY_NAMES
-from keysync.sync.collect import Collected, Collection
+from keysync.sync.collect import Collected
+from keysync.sync.items import WorkItem
 from keysync.sync.model import Item
 from keysync.sync.ownership import own_tags
 from tests.support.runs import GROUP, World, key, ref
@@ -51,13 +54,31 @@ async def test_accounts_that_hang_do_not_delay_others():
     world = World(*hung, "good")
     for name in hung:
         world.sources[name].hang()
-    collected: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()
+    responded: asyncio.Future[Collected] = asyncio.get_running_loop().create_future()
     collector = world.collector(concurrency=1, account_seconds=30)
-    async with Collection(collector, world.work_items(), 0.005, collected.set_result) as collection:
-        good = await asyncio.wait_for(collected, 5)
-        assert (good.account, len(good.observed)) == (f"{GROUP}/good", 2)
-        assert [item.account for item in collection.give_up()] == [f"{GROUP}/{name}" for name in hung]
-        assert collection.done.done()
+    collection = asyncio.create_task(
+        collector.collect_all(world.work_items(), 0.005, lambda _item, account: responded.set_result(account))
+    )
+    good = await asyncio.wait_for(responded, 5)
+    assert (good.account, len(good.observed)) == (f"{GROUP}/good", 2)
+    assert not collection.done()
+    collection.cancel()
+    await asyncio.gather(collection, return_exceptions=True)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_a_fault_is_raised_after_all_are_collected():
+    """An error of one account's callback loses no other account."""
+    world, seen = World("alpha", "beta", "gamma"), list[str]()
+
+    def collected(_item: WorkItem, account: Collected) -> None:
+        seen.append(account.account)
+        if len(seen) == 1:
+            raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        await world.collector(concurrency=1).collect_all(world.work_items(), 5, collected)
+    assert len(seen) == 3
 
 
 async def test_a_timeout_names_its_setting():

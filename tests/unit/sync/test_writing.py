@@ -13,8 +13,7 @@ from keysync.secret.value import SecretValue
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Result
 from keysync.sync.ownership import MANAGED_BY, own_tags
-from keysync.targets.errors import WriteConflict
-from keysync.targets.interface import Metadata
+from keysync.targets.interface import Metadata, WriteConflict
 from tests.support.memory import MemoryVault
 from tests.support.observations import item
 from tests.support.runs import World, key, outcomes, ref

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from keysync.secret.fingerprint import Fingerprinter
 from keysync.secret.value import SecretValue
 from keysync.targets.interface import History, StoredSecret
-from keysync.targets.versions import COUNT_TAG, ListedVersion, counted_history, history_of, with_count
+from keysync.targets.versions import COUNT_TAG, SecretProperties, counted_history, history_of, with_count
 
 WRITTEN = datetime(2019, 1, 1, tzinfo=UTC)
 """By the service's clock, which is years behind: only differences count."""
@@ -82,7 +82,7 @@ def test_other_tags_have_priority() -> None:
 
 def test_a_listing_counts_versions_of_a_day() -> None:
     """After exactly 24 hours a version counts as a version only."""
-    listed = [ListedVersion(str(age), {}, True, False, WRITTEN - age) for age in (DAY, DAY - timedelta(seconds=1))]
+    listed = [SecretProperties("", {}, created=WRITTEN - age) for age in (DAY, DAY - timedelta(seconds=1))]
     assert history_of(listed, WRITTEN) == History(2, 1)
 
 
@@ -92,7 +92,7 @@ def test_a_counted_history_is_never_too_low(steps: list[tuple[str, int]]) -> Non
     now, made, latest = WRITTEN, list[datetime](), stored(None)
     for writer, seconds in steps:
         now += timedelta(seconds=seconds)
-        listed = history_of([ListedVersion("", {}, True, False, created) for created in made], now)
+        listed = history_of([SecretProperties("", {}, created=created) for created in made], now)
         known = counted_history(latest, now) if made else None
         if known is not None:
             assert known.versions == listed.versions
