@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from functools import cache
 
 from keysync.config.model import Account, Config, Vault
 from keysync.config.operation import Limits
 from keysync.names import fold
 from keysync.sources.interface import KeySource, SingleFlightSource
 from keysync.sync.model import Adoption, Item, ItemPolicy, ItemRef
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,16 +64,30 @@ def work_items_of(
 
     `content_type`: of new secrets, unless the configuration has one.
     """
+
+    @cache  # items with the same settings share their policy
+    def policy_of(vault: str, read_only: bool, adopt: bool) -> ItemPolicy:
+        settings = config.vaults[vault]
+        return ItemPolicy(
+            tags=settings.tags,
+            content_type=settings.content_type,
+            new_content_type=content_type,
+            expires_after=settings.expires_after,
+            owner=config.owner,
+            adopt=selection.adopt or ("untagged" if adopt else "never"),
+            enable=config.disabled == "enable",
+            recover=config.recover == "owned",
+            read_only=config.read_only or settings.read_only or read_only,
+            changes_per_day=limits_of(config, settings).changes_per_day,
+            vault_url=settings.url,
+            options=selection.options,
+        )
+
     made: list[WorkItem] = []
-    policies: dict[object, ItemPolicy] = {}
     for account in accounts:
         per_vault: list[tuple[Item, ...]] = []
         for vault in account.vaults:
-            # Items with the same settings share their policy.
-            settings = (vault, account.read_only, account.adopt)
-            policy = policies.get(settings) or policies.setdefault(
-                settings, _policy(config, selection, account, vault, content_type)
-            )
+            policy = policy_of(vault, account.read_only, config.adopt if account.adopt is None else account.adopt)
             refs = [ItemRef(account.resource_id, key, vault, name) for key, name in account.secret_names().items()]
             items = tuple(Item(ref, policy) for ref in refs if selection.includes(ref))
             per_vault += [items] if items else []
@@ -87,34 +99,7 @@ def work_items_of(
     return made
 
 
-def _policy(config: Config, selection: Selection, account: Account, vault: str, content_type: str | None) -> ItemPolicy:
-    settings = config.vaults[vault]
-    adopt = config.adopt if account.adopt is None else account.adopt
-    return ItemPolicy(
-        tags=settings.tags,
-        content_type=settings.content_type,
-        new_content_type=content_type,
-        expires_after=settings.expires_after,
-        owner=config.owner,
-        adopt=selection.adopt or ("untagged" if adopt else "never"),
-        enable=config.disabled == "enable",
-        recover=config.recover == "owned",
-        read_only=config.read_only or settings.read_only or account.read_only,
-        changes_per_day=limits_of(config, settings).changes_per_day,
-        vault_url=settings.url,
-        options=selection.options,
-    )
-
-
 def limits_of(config: Config, vault: Vault) -> Limits:
     """The limits of `vault`: its own where set, else the general ones."""
     own = {} if vault.limits is None else {each.name: getattr(vault.limits, each.name) for each in fields(vault.limits)}
     return replace(config.limits, **{name: limit for name, limit in own.items() if limit is not None})
-
-
-def one_each(config: Config, targets: Mapping[str, T]) -> dict[str, T]:
-    """`targets` without duplicates: each URL once."""
-    first: dict[str, str] = {}
-    for name in targets:
-        first.setdefault(config.vaults[name].url, name)
-    return {name: targets[name] for name in first.values()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Final, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar
 
 from keysync.failures import FailureRecord
 from keysync.secret.fingerprint import Fingerprint
@@ -17,8 +17,6 @@ Write: TypeAlias = Literal["create", "update", "adopt", "recover", "disable", "d
 ChangeKind: TypeAlias = Literal[Write, "unchanged", "skipped", "refused", "failed"]
 Outcome: TypeAlias = Literal[ChangeKind, "created", "updated", "adopted", "recovered", "disabled", "deleted", "unknown"]
 """The contract's outcomes. In a plan, a dry run or with read_only, a write has the outcome of its kind (create)."""
-WRITES: frozenset[ChangeKind] = frozenset({"create", "update", "adopt", "recover", "disable", "delete"})
-REMOVALS: frozenset[ChangeKind] = frozenset({"disable", "delete"})
 DONE: Mapping[ChangeKind, Outcome] = {
     "create": "created",
     "update": "updated",
@@ -27,6 +25,8 @@ DONE: Mapping[ChangeKind, Outcome] = {
     "disable": "disabled",
     "delete": "deleted",
 }
+WRITES: frozenset[ChangeKind] = frozenset(DONE)
+REMOVALS: frozenset[ChangeKind] = frozenset({"disable", "delete"})
 BAD: frozenset[Outcome] = frozenset({"refused", "failed", "unknown"})
 Field: TypeAlias = Literal["value", "tags", "content_type", "expires", "enabled"]
 Verdict: TypeAlias = Literal[
@@ -40,7 +40,6 @@ key, and so does the secret of that key. `unmanaged`: not managed, and does not 
 secret of the account has any of its keys, so all keys were regenerated since the last run. `orphaned`: managed, but not mapped
 by the configuration any more. `unknown`: a side did not respond.
 """
-_READ_ONLY: Final = "read_only is set here: not written"
 Adoption: TypeAlias = Literal["never", "untagged", "replace"]
 """What may be adopted: nothing; an untagged secret that already has the key; or any secret that no certificate owns."""
 
@@ -118,11 +117,11 @@ class Observed:
 class Change:
     """What one item needs.
 
-    `before`: the observed version. `metadata`: what a write sets beside the value. `fields`: what a write changes; without
-    ``value`` it makes no new version. `managed`: keysync manages the stored secret; the percent limits count these.
-    `unmanaged`: there is a secret that keysync does not manage. `needs_accept`: why the change needs `--accept`, whatever
-    the limits. `owner`: the owner tag that an orphan must still have when it is removed. `since`: when the observed version was
-    made, UTC. `proof`: why a secret is an orphan: its account is gone, or only the mapping.
+    `before`: the observed version, made at `since` (UTC). `metadata`: what a write sets beside the value. `fields`: what a write
+    changes; without ``value`` it makes no new version. `managed`: keysync manages the stored secret; the percent limits count
+    these. `unmanaged`: there is a secret that keysync does not manage. `needs_accept`: why the change needs `--accept`, whatever
+    the limits. `owner`: the owner tag that an orphan must still have when it is removed. `proof`: why it is an orphan: its
+    account is gone, or only the mapping.
     """
 
     ref: ItemRef
@@ -148,16 +147,13 @@ class Change:
         if self.needs_accept and self.kind not in REMOVALS:
             outcome, reason = "refused", self.needs_accept
         elif self.read_only and self.kind in WRITES:
-            reason = f"{reason}; {_READ_ONLY}" if reason else _READ_ONLY
+            reason = "; ".join(filter(None, (reason, "read_only is set here: not written")))
         return Result(self.ref, outcome, version, reason, self.error, self.verdict, self.since)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Changes, sorted by reference.
-
-    `in_sync` are the results of managed items that need no change, instead of their changes; in a large fleet these are nearly all.
-    """
+    """Changes, sorted by reference, and `in_sync`: the results of managed items that need none; in a large fleet nearly all."""
 
     changes: tuple[Change, ...]
     in_sync: tuple[Result, ...] = ()
@@ -182,17 +178,8 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """An item of the JSON report: the contract's fields, and `verdict`."""
-        return {
-            "account": self.ref.account,
-            "key": self.ref.key,
-            "vault": self.ref.vault,
-            "secret": self.ref.secret,
-            "outcome": self.outcome,
-            "verdict": self.verdict,
-            "version": self.version,
-            "reason": self.reason,
-            "error": self.error.to_dict() if self.error else None,
-        }
+        fields = {name: getattr(self, name) for name in ("outcome", "verdict", "version", "reason")}
+        return {**asdict(self.ref), **fields, "error": self.error.to_dict() if self.error else None}
 
 
 R = TypeVar("R", Change, Result)
@@ -249,5 +236,4 @@ class Report:
     @property
     def has_changes(self) -> bool:
         """Whether a plan would write, or a run has written."""
-        changed = WRITES | set(DONE.values())
-        return any(result.outcome in changed for result in self.results)
+        return any(result.outcome in {*DONE.keys(), *DONE.values()} for result in self.results)

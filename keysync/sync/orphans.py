@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, Protocol, TypeAlias
@@ -47,7 +48,7 @@ class MissingCounters:
         counts = now - self._counted_at >= self.least_seconds
         if counts:
             self._counted_at = now
-        self._counts = {fold(account): self._counts.get(fold(account), 0) + counts for account in gone}
+        self._counts = {fold(account): self.of(account) + counts for account in gone}
 
     def forget(self) -> None:
         """Starts over for every account, because another replica was the leader meanwhile."""
@@ -66,9 +67,11 @@ class OrphanFindings:
     warnings: tuple[str, ...] = ()
 
 
-SEARCH_TOO_SLOW: Final = OrphanFindings(
-    warnings=("orphans: the search did not finish in time, nothing is removed in this run",)
-)
+def _nothing(why: str) -> OrphanFindings:
+    return OrphanFindings(warnings=(f"orphans: {why}, nothing is removed in this run",))
+
+
+SEARCH_TOO_SLOW: Final = _nothing("the search did not finish in time")
 
 
 def orphans_among(
@@ -110,11 +113,10 @@ class OrphanSearch:
     """Searches vaults for orphans. What cannot be checked is not removed.
 
     `served`: the names (lower case) that the whole configuration writes in each vault, also for accounts outside the run.
-    `excluded`: accounts (ARM ids in lower case) whose secrets are no orphans although they are not served now. If it has a reason,
-    a warning says that their secrets are not kept in sync.
-    `skip_reason`: if set, nothing is searched or removed. `read_only` vaults and `read_only_accounts` (ARM ids in lower case):
-    nothing is removed there. `is_mine`: whether this shard has the account. `streaks`: the daemon's counters, None in a one-off
-    run.
+    `read_only`: vaults, and accounts (ARM ids in lower case), in which nothing is removed. `is_mine`: whether this shard has the
+    account. `streaks`: the daemon's counters, None in a one-off run. `excluded`: accounts (ARM ids in lower case) whose secrets
+    are no orphans although they are not served now. If it has a reason, a warning says that their secrets are not kept in sync.
+    `skip_reason`: if set, nothing is searched or removed.
     """
 
     targets: Mapping[str, SecretTarget]
@@ -125,7 +127,6 @@ class OrphanSearch:
     served: Mapping[str, Container[str]]
     key_names: Container[str]
     read_only: Collection[str] = ()
-    read_only_accounts: Collection[str] = ()
     is_mine: Callable[[str], bool] = lambda _account: True
     streaks: MissingCounters | None = None
     excluded: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
@@ -145,8 +146,7 @@ class OrphanSearch:
                 replies = await asyncio.gather(*(self._presence(account, warnings) for account in accounts))
                 presences = dict(zip(accounts, replies, strict=True))
         except TimeoutError:
-            warning = f"orphans: not searched within {deadline:g} s, nothing is removed in this run"
-            return OrphanFindings(warnings=(warning,))
+            return _nothing(f"not searched within {deadline:g} s")
         finally:
             # After a search that did not finish, every account starts over.
             if self.streaks is not None:
@@ -161,22 +161,18 @@ class OrphanSearch:
             cause = self._record(error, vault).summary
             warnings.append(f"orphans: vault {vault} could not be listed, nothing is removed there ({cause})")
             return []
-        orphans: list[ItemRef] = []
-        unserved: dict[str, set[str]] = {}
-        for ref in orphans_among(listed, vault, self.served.get(vault, ()), self.owner, self.key_names):
-            if not self.is_mine(ref.account):
-                continue
-            if fold(ref.account) not in self.excluded:
-                orphans.append(ref)
-            elif reason := self.excluded[fold(ref.account)]:
-                unserved.setdefault(reason, set()).add(ref.account)
+        found = orphans_among(listed, vault, self.served.get(vault, ()), self.owner, self.key_names)
+        refs = [ref for ref in found if self.is_mine(ref.account)]
+        unserved: defaultdict[str | None, set[str]] = defaultdict(set)
+        for ref in refs:
+            unserved[self.excluded.get(fold(ref.account))].add(ref.account)
         for reason, accounts in unserved.items():
-            names = sorted(accounts, key=fold)
-            some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-            warnings.append(
-                f"vault {vault}: the secrets of {some} are not kept in sync, since the account is not served: {reason}"
-            )
-        return orphans
+            if reason is not None:
+                names = sorted(accounts, key=fold)
+                some = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+                not_synced = "are not kept in sync, since the account is not served"
+                warnings.append(f"vault {vault}: the secrets of {some} {not_synced}: {reason}")
+        return [ref for ref in refs if fold(ref.account) not in self.excluded]
 
     async def _presence(self, account: str, warnings: list[str]) -> Presence | None:
         """None if it is unknown."""
@@ -200,7 +196,7 @@ class OrphanSearch:
             return None
         streak = self.streaks.of(ref.account) if self.streaks is not None else None
         change = removal(ref, stored, self.mode, presence, streak)
-        if change is not None and (ref.vault in self.read_only or fold(ref.account) in self.read_only_accounts):
+        if change is not None and not {ref.vault, fold(ref.account)}.isdisjoint(self.read_only):
             return replace(change, needs_accept=None, read_only=True)
         return None if change is None else replace(change, owner=self.owner)
 

@@ -51,7 +51,7 @@ class ReportBuilder:
         """Adds a plan that is about to be applied."""
         self._writes += plan.writes
         for change in plan.writes:
-            if blocked is None and change.needs_accept and self._run.accept is None:
+            if blocked is None and change.needs_accept and self._run.selection.accept is None:
                 self._waiting[change.ref] = change.needs_accept
             elif blocked is not None and blocked.late and not change.read_only:
                 self._waiting[change.ref] = blocked.reason
@@ -70,13 +70,13 @@ class ReportBuilder:
         left = [change for change in self._writes if change.ref in refs]
         kinds = Counter[ChangeKind](change.kind for change in left if not change.read_only)
         name = checksum(in_order(left if kinds else self._writes))
-        accept = command("sync", f"{run.options} --accept {name}".strip())
+        accept = command("sync", f"{run.selection.options} --accept {name}".strip())
         final = [self._explained(result, kinds, accept) for result in self._results]
         for result in final:
             if result.ref in self._waiting:
                 run.observer.result(self._run_id, result)
         stopped, warnings = None, [*run.preflight.warnings, *orphan_warnings]
-        if blocked is not None and run.dry_run and not blocked.wrong_checksum:
+        if blocked is not None and run.selection.dry_run and not blocked.wrong_checksum:
             warning = f"{blocked.finding}: a sync would stop here and write nothing. If it is intended: {accept}"
             warnings.insert(0, Instruction(warning))
         elif blocked is not None and not blocked.late:
@@ -84,7 +84,7 @@ class ReportBuilder:
             stopped = f"{blocked.finding}{advice}"
         report = Report(
             run_id=self._run_id,
-            dry_run=run.dry_run,
+            dry_run=run.selection.dry_run,
             checksum=name,
             started=self._started,
             duration_seconds=round(time.monotonic() - self._start_time, 3),
@@ -108,7 +108,7 @@ class ReportBuilder:
         if kinds.total() > 1:
             counts = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items()))
             reason = f"{reason} (accepts all waiting changes: {counts})"
-        shown = self._run.dry_run or result.outcome not in REMOVALS
+        shown = self._run.selection.dry_run or result.outcome not in REMOVALS
         outcome = result.outcome if shown else "skipped"
         return self._redacted(replace(result, outcome=outcome, reason=f"{reason}: {accept}"))
 

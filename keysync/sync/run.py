@@ -16,7 +16,7 @@ from keysync.config.operation import Limits
 from keysync.failures import FailureRecord
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collected, Collector, all_failed
-from keysync.sync.items import WorkItem
+from keysync.sync.items import Selection, WorkItem
 from keysync.sync.limits import Blocked, Counts, check, check_accepted, count
 from keysync.sync.model import Preflight, Report
 from keysync.sync.observers import RunObserver
@@ -34,10 +34,7 @@ class SyncRun:
     """The inputs of one run.
 
     `collect_seconds`: how long the plan waits for slow accounts. A follow-up run has the later ones.
-    `accept`: the checksum of a plan that may exceed the limits.
-    `only_unmanaged`: plan only secrets that keysync does not manage yet (`adopt`).
     `busy`: the number of accounts that this run omits because an earlier run still waits for them.
-    `options`: options to repeat in suggested commands (-c, --account, --shard).
     `orphans_seconds`: the deadline of the search for orphans.
     `preflight`: results and warnings from before the run, for the report.
     """
@@ -49,11 +46,8 @@ class SyncRun:
     observer: RunObserver
     stop: asyncio.Event
     collect_seconds: float
-    dry_run: bool = False
-    accept: str | None = None
-    only_unmanaged: bool = False
+    selection: Selection = field(default_factory=Selection)
     busy: int = 0
-    options: str = ""
     orphans: OrphanSearch | None = None
     orphans_seconds: float = 120.0
     preflight: Preflight = field(default_factory=Preflight)
@@ -78,7 +72,7 @@ class _Flow:
     def __init__(self, run: SyncRun, run_id: str) -> None:
         self._run, self._run_id = run, run_id
         self._report = ReportBuilder(run, run_id)
-        self._planner = Planner(run.clock, only_unmanaged=run.only_unmanaged)
+        self._planner = Planner(run.clock, only_unmanaged=run.selection.adopt is not None)
         self._uncollected = dict.fromkeys(run.work_items)
         self._written: Counts = Counter()
         self._blocked: Blocked | None = None
@@ -107,9 +101,9 @@ class _Flow:
 
     async def _once(self, collection: asyncio.Task[None], search: asyncio.Task[OrphanFindings] | None = None) -> None:
         """Collect → plan → limits → apply, for the accounts that respond within `collect_seconds`."""
-        run, accepted = self._run, self._run.accept is not None
+        run, dry_run, accept = self._run, self._run.selection.dry_run, self._run.selection.accept
         # A plan that is shown or accepted must be complete.
-        seconds = None if run.dry_run or accepted else run.collect_seconds
+        seconds = None if dry_run or accept is not None else run.collect_seconds
         await wait_for([collection] if search is None else [collection, search], run.stop, seconds)
         if run.stop.is_set():
             collection.cancel()
@@ -122,15 +116,15 @@ class _Flow:
             orphans = search.result() if search.done() else SEARCH_TOO_SLOW
             self._orphan_warnings = orphans.warnings
 
-        plan, inputs = self._planner.take(orphans.changes, accepted=accepted)
-        if run.accept is not None:
-            self._blocked = check_accepted(plan, run.accept)
+        plan, inputs = self._planner.take(orphans.changes, accepted=accept is not None)
+        if accept is not None:
+            self._blocked = check_accepted(plan, accept)
         else:
             self._blocked = self._blocked or check(plan, run.limits, self._written)
-        blocked = None if run.dry_run else self._blocked
+        blocked = None if dry_run else self._blocked
         self._written += count(plan)
         self._report.planned(plan, blocked)
-        await run.applier.apply(plan, inputs, blocked, dry_run=run.dry_run, on_result=self._report.result)
+        await run.applier.apply(plan, inputs, blocked, dry_run=dry_run, on_result=self._report.result)
 
     def _collected(self, work_item: WorkItem, account: Collected) -> None:
         del self._uncollected[work_item]

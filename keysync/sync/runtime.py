@@ -21,7 +21,7 @@ from keysync.sources.shard import Shard, share_of
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collector
 from keysync.sync.inventory import preflight
-from keysync.sync.items import Selection, limits_of, one_each, work_items_of
+from keysync.sync.items import Selection, limits_of, work_items_of
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Preflight
 from keysync.sync.observers import Observers, RunObserver
@@ -115,35 +115,23 @@ class Runtime:
         schedule also search for orphans, unless accounts or secrets are named, and report the accounts that are refused.
         """
         config, shared, selection = self.config, self.shared, self.shared.selection
-        account_seconds = config.timeouts.account.total_seconds()
-        patience = min(config.timeouts.collect.total_seconds(), patience)
-        stop = shared.stop()
-        general = self._is_general(accounts)
+        timeouts, stop, source_of = config.timeouts, shared.stop(), self.sources.snapshot()
+        account_seconds, grace = timeouts.account.total_seconds(), timeouts.shutdown.total_seconds() * _GRACE
+        # If each account has a schedule of its own, every run counts as general.
+        general = (
+            not accounts
+            or any(account.schedule is None for account in accounts)
+            or all(account.schedule is not None for account in self.accounts)
+        )
         return SyncRun(
-            work_items=work_items_of(config, accounts, selection, self.sources.snapshot(), self.sources.content_type),
-            collector=Collector(
-                self.targets,
-                shared.fingerprinter,
-                self.translator,
-                concurrency=config.concurrency,
-                account_seconds=account_seconds,
-            ),
-            applier=Applier(
-                self.targets,
-                self.translator,
-                concurrency=config.concurrency,
-                stop=stop,
-                grace_seconds=config.timeouts.shutdown.total_seconds() * _GRACE,
-                locks=shared.locks,
-            ),
-            limits={name: limits_of(config, vault) for name, vault in config.vaults.items()},
-            observer=shared.observer,
-            stop=stop,
-            collect_seconds=patience,
-            dry_run=selection.dry_run,
-            accept=selection.accept,
-            only_unmanaged=selection.adopt is not None,
-            options=selection.options,
+            work_items_of(config, accounts, selection, source_of, self.sources.content_type),
+            Collector(self.targets, shared.fingerprinter, self.translator, config.concurrency, account_seconds),
+            Applier(self.targets, self.translator, shared.locks, config.concurrency, stop, grace),
+            {name: limits_of(config, vault) for name, vault in config.vaults.items()},
+            shared.observer,
+            stop,
+            collect_seconds=min(timeouts.collect.total_seconds(), patience),
+            selection=selection,
             orphans=self.orphan_search() if general and selection.names_nothing and selection.adopt is None else None,
             orphans_seconds=account_seconds,
             busy=busy,
@@ -151,26 +139,22 @@ class Runtime:
             redact=shared.redactor.redact,
         )
 
-    def _is_general(self, accounts: Sequence[Account]) -> bool:
-        """Whether one of `accounts` has no schedule of its own. If all have one, every run counts as general."""
-        none_is = all(account.schedule is not None for account in self.accounts)
-        return none_is or not accounts or any(account.schedule is None for account in accounts)
-
     def orphan_search(self) -> OrphanSearch | None:
         """The search for secrets that the inventory does not map; None if the configuration keeps orphans."""
         config, vaults, inventory = self.config, self.config.vaults, self.inventory
         if config.orphans == "keep" or config.owner is None:
             return None
+        first_names = {vaults[name].url: name for name in reversed(self.targets)}
+        read_only = {name for name, vault in vaults.items() if config.read_only or vault.read_only}
         return OrphanSearch(
-            targets=one_each(config, self.targets),
-            existence=self.new_existence(),
-            translator=self.translator,
+            {name: self.targets[name] for name in first_names.values()},
+            self.new_existence(),
+            self.translator,
             mode=config.orphans,
             owner=config.owner,
             served=inventory.written({name: vault.url for name, vault in vaults.items()}),
             key_names=self.sources.key_names,
-            read_only={name for name, vault in vaults.items() if config.read_only or vault.read_only},
-            read_only_accounts={account.key for account in inventory.accounts if account.read_only},
+            read_only=read_only | {account.key for account in inventory.accounts if account.read_only},
             is_mine=share_of(self.shared.shard),
             streaks=self.shared.streaks,
             # No reason for refused accounts: the report already has them.

@@ -17,7 +17,7 @@ from keysync.sources.azure_batch import KEY_NAMES
 from keysync.sources.interface import KeyName
 from keysync.sync.apply import Applier
 from keysync.sync.collect import Collected, Collector
-from keysync.sync.items import WorkItem
+from keysync.sync.items import Selection, WorkItem
 from keysync.sync.locks import SecretLocks
 from keysync.sync.model import Item, ItemPolicy, ItemRef, Plan, Report, Result, in_order
 from keysync.sync.orphans import MissingCounters, OrphanSearch
@@ -197,9 +197,7 @@ class World:
             observer=self.watcher,
             stop=self.stop,
             collect_seconds=collect_seconds,
-            dry_run=dry_run,
-            accept=accept,
-            only_unmanaged=only_unmanaged,
+            selection=Selection(adopt="untagged" if only_unmanaged else None, dry_run=dry_run, accept=accept),
             orphans=orphans,
             clock=lambda: self.now,
         )

@@ -111,7 +111,7 @@ async def test_a_run_over_named_accounts_or_secrets_searches_for_no_orphans(
     runtime = await runtime_of(config, Shared(Redactor(), selection=selection))
     run = runtime.make_run(runtime.accounts)
     assert (run.orphans is not None) == searches
-    assert (run.dry_run, run.only_unmanaged) == (selection.dry_run, selection.adopt is not None)
+    assert run.selection == selection
 
 
 @pytest.mark.parametrize(
