@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal, TypeAlias
 from urllib.parse import quote
@@ -35,12 +36,12 @@ ListAccess: TypeAlias = Callable[[Discover, str], Awaitable[tuple[BatchManagemen
 _PROOF: Final = ("ResourceNotFound", "ResourceGroupNotFound", "AccountNotFound")
 
 
+@dataclass(frozen=True, slots=True)
 class BatchLister:
     """An `AccountLister`."""
 
-    def __init__(self, open_client: ListAccess, api_version: str | None = None) -> None:
-        self._open_client = open_client
-        self._api_version = api_version
+    open_client: ListAccess
+    api_version: str | None = None
 
     def scopes(self, entry: Discover) -> Sequence[ListingScope]:
         """One scope for each resource group, or for each subscription if the entry names no groups."""
@@ -56,8 +57,8 @@ class BatchLister:
     async def _pages(
         self, entry: Discover, subscription: str, name: str
     ) -> AsyncGenerator[Sequence[ListedAccount], None]:
-        client, caller = await self._open_client(entry, subscription)
-        async for page in _account_pages(client, caller, name, self._api_version):
+        client, caller = await self.open_client(entry, subscription)
+        async for page in _account_pages(client, caller, name, self.api_version):
             yield page
 
 
@@ -93,20 +94,15 @@ async def send(client: BatchManagementClient, request: HttpRequest) -> AsyncHttp
     return response
 
 
+@dataclass(frozen=True, slots=True)
 class BatchAccountExistence:
     """Checks accounts for one run; lists each subscription at most once."""
 
-    def __init__(
-        self,
-        client_of: Callable[[str], Awaitable[BatchManagementClient]],
-        caller: Caller,
-        api_version: str | None = None,
-    ) -> None:
-        self._client_of = client_of
-        self._caller = caller
-        self._api_version = api_version
-        self._listed: dict[str, frozenset[str]] = {}
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+    client_of: Callable[[str], Awaitable[BatchManagementClient]]
+    caller: Caller
+    api_version: str | None = None
+    _listed: dict[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]])
+    _locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
 
     async def presence(self, account: str) -> Literal["there", "gone"]:
         """``gone`` only after a 404 for the account (by ARM or Batch), if a complete listing of its subscription lacks it too.
@@ -117,10 +113,10 @@ class BatchAccountExistence:
         account_id = AccountId.parse(account)
         if account_id is None:
             raise CallFailed(FailureRecord(kind="internal", summary=f"not the ARM id of a Batch account: {account}"))
-        client = await self._client_of(account_id.subscription)
+        client = await self.client_of(account_id.subscription)
         get = partial(client.batch_account.get, account_id.group, account_id.name)
         try:
-            await self._caller.call(GET_ACCOUNT, account, get)
+            await self.caller.call(GET_ACCOUNT, account, get)
         except CallFailed as failure:
             if failure.record.http_status != 404 or not failure.record.has_code(*_PROOF):
                 raise
@@ -131,7 +127,7 @@ class BatchAccountExistence:
         """The accounts of a subscription, as `AccountId.key`."""
         async with self._locks[subscription]:
             if subscription not in self._listed:
-                pages = _account_pages(client, self._caller, f"/subscriptions/{subscription}", self._api_version)
+                pages = _account_pages(client, self.caller, f"/subscriptions/{subscription}", self.api_version)
                 ids = [account.id async for page in pages for account in page]
                 if any(fold(each.subscription) != subscription for each in ids):
                     raise invalid_response("the listing contains accounts of another subscription")

@@ -73,13 +73,10 @@ class SecretCache:
         known = self._known.get(fold(name))
         return known is not None and self.clock() < known.good_until
 
-    def last_read(self, name: str) -> StoredSecret | None:
-        """The cached secret, whether or not it is current; None while it is being read again.
-
-        A secret is in one run at a time, so after `confirmed` this is the confirmed secret.
-        """
+    def has(self, name: str, stored: StoredSecret) -> bool:
+        """Whether `stored` is still the cached secret: it is not being read again, and was not replaced."""
         known = self._known.get(fold(name))
-        return None if known is None else known.stored
+        return known is not None and known.stored is stored
 
     def confirmed(self, listed: SecretProperties) -> StoredSecret | None:
         """The cached secret if `listed` shows that it is unchanged, else None."""
@@ -140,7 +137,7 @@ class ListValidation:
         await asyncio.wait({listed})
         confirmed = listed.result()
         # Forgotten or replaced: another caller reads it, and may see a later version than the listing.
-        if confirmed is None or self._cache.last_read(key) is not confirmed[0]:
+        if confirmed is None or not self._cache.has(key, confirmed[0]):
             return None
         self._on_confirmed(key, *confirmed)
         return confirmed

@@ -1,7 +1,4 @@
-"""The target interface: what the flow needs of a store of secrets. It sees fingerprints and metadata, never a value.
-
-Its failures are results of a write that are neither success nor an ordinary failure.
-"""
+"""The target interface: what the flow needs of a store of secrets. It sees fingerprints and metadata, never a value."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
@@ -67,7 +67,7 @@ class KeyVault(VaultReader):
     async def write(self, name: str, value: SecretValue, metadata: Metadata, *, before: str | None) -> str:
         """Makes one version; see `SecretTarget.write`."""
         path, key = self._path_of(name), fold(name)
-        pending = self._writes.pending(path)
+        pending = self.writes.pending(path)
         if pending is not None:
             raise WriteUnknown(pending)
         listed, at = self._listed.get(key, (None, 0.0))
@@ -80,10 +80,10 @@ class KeyVault(VaultReader):
             stored = await self._call(SET_SECRET, lambda: self._put(name, value, metadata, before))
         except CallFailed as failure:
             if not failure.record.ambiguous:
-                self._writes.refused(path)
+                self.writes.refused(path)
                 raise
             return await self._resolve_ambiguous(name, value, before, failure.record)
-        self._writes.written(path, before, stored)
+        self.writes.written(path, before, stored)
         self._listed.pop(key, None)
         self._histories.pop(key, None)
         return await self._read_back(name, stored)
@@ -108,18 +108,18 @@ class KeyVault(VaultReader):
             if failure.record.has_code("SecretDisabled"):
                 return False
             raise
-        return stored.fingerprint == self._fingerprinter.of(value)
+        return stored.fingerprint == self.fingerprinter.of(value)
 
     async def _put(self, name: str, value: SecretValue, metadata: Metadata, before: str | None) -> StoredSecret:
         pending = f"an earlier write of {name} may still take effect: not written again until its result is known"
-        self._writes.sent(self._path_of(name), FailureRecord(kind="timeout", summary=pending))
+        self.writes.sent(self._path_of(name), FailureRecord(kind="timeout", summary=pending))
         version, history = (None, History(0)) if before is None else self._histories.get(fold(name), (before, None))
         tags = with_count(metadata.tags, history if version == before else None, self._service_time())
         body = {"value": reveal(value), **_body_of(replace(metadata, tags=tags))}
         written, _ = await self._request("PUT", f"/secrets/{name}", body)
         return StoredSecret(
             version=self._ids.version(written.get("id"), name, changed=True),
-            fingerprint=self._fingerprinter.of(value),
+            fingerprint=self.fingerprinter.of(value),
             tags=tags,
             content_type=metadata.content_type,
             expires=metadata.expires,
@@ -131,14 +131,14 @@ class KeyVault(VaultReader):
         Raises WriteConflict if another version is. A failed read changes nothing: the reply confirmed the write.
         """
         try:
-            observed, newer = await self._read_past(name, partial(self._writes.written_since, self._path_of(name)))
+            observed, newer = await self._read_past(name, partial(self.writes.written_since, self._path_of(name)))
         except CallFailed:
             return stored.version
         # Another version with the same value comes from another keysync, and is as desired.
         same = isinstance(observed, StoredSecret) and observed.fingerprint == stored.fingerprint
         if newer is None and not same:
             summary = f"another writer wrote {name} right after keysync: two writers share this secret"
-            command = f"az keyvault secret list-versions --id {self._url}/secrets/{name}"
+            command = f"az keyvault secret list-versions --id {self.url}/secrets/{name}"
             raise WriteConflict(_conflict(summary, f"find the other writer ({command}) and stop one of the two"))
         return stored.version
 
@@ -158,40 +158,34 @@ class KeyVault(VaultReader):
             raise WriteUnknown(record) from second
         if old:
             raise WriteUnknown(record)
-        if isinstance(observed, StoredSecret) and observed.fingerprint == self._fingerprinter.of(value):
-            self._writes.written(self._path_of(name), before, observed)
+        if isinstance(observed, StoredSecret) and observed.fingerprint == self.fingerprinter.of(value):
+            self.writes.written(self._path_of(name), before, observed)
             return observed.version
         summary = f"another writer changed the secret during the write ({record.summary})"
         raise WriteConflict(replace(record, summary=summary))
 
     async def patch(self, name: str, version: str, metadata: Metadata) -> None:
         """Sets tags, content type and expiry of one version by PATCH, which creates no version; see `SecretTarget.patch`."""
-        # Without the expiry, which differs each time.
-        attempt = (version, dict(metadata.tags), metadata.content_type, metadata.expires is None)
-        await self._update(name, version, attempt, _body_of(metadata), partial(_differing, metadata))
+        await self._update(name, version, metadata, _body_of(metadata))
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
         """Enables or disables one version by PATCH; see `SecretTarget.enable`."""
-        body = {"attributes": {"enabled": enabled}}
-        await self._update(name, version, (version, enabled), body, partial(_not_switched, enabled))
+        await self._update(name, version, enabled, {"attributes": {"enabled": enabled}})
 
-    async def _update(
-        self,
-        name: str,
-        version: str,
-        attempt: object,
-        body: dict[str, Any],
-        differing: Callable[[Observation], frozenset[str]],
-    ) -> None:
+    async def _update(self, name: str, version: str, expected: Metadata | bool, body: dict[str, Any]) -> None:
         """Sends a PATCH and reads its result back. Raises NotKept if the vault accepted the change but did not keep it."""
 
         def is_old(observed: Observation) -> bool:
             if isinstance(observed, StoredSecret | Disabled) and observed.version not in {version, None}:
                 return False  # another writer created a later version
-            return bool(differing(observed))
+            return bool(_differing(expected, observed))
 
-        path = self._path_of(name)
-        left = self._writes.fields_not_kept(path, attempt)
+        # Without the time of the expiry, which differs each time.
+        fields = (
+            expected if isinstance(expected, bool) else (body["tags"], body.get("contentType"), "attributes" in body)
+        )
+        path, attempt = self._path_of(name), (version, fields)
+        left = self.writes.fields_not_kept(path, attempt)
         if not left:
             await self._change(name, _UPDATE_SECRET, "PATCH", f"/secrets/{name}/{version}", body)
             try:
@@ -200,11 +194,11 @@ class KeyVault(VaultReader):
                 return  # the reply confirmed the change
             if not old:
                 return
-            left = differing(observed)
-            self._writes.note_not_kept(path, attempt, left)
-        fields, command = ", ".join(sorted(left)), f"az keyvault secret show --id {self._url}/secrets/{name}"
-        summary = f"the vault accepted a change of {name} and did not keep it ({fields}): not tried again for a day"
-        raise NotKept(_conflict(summary, f"find what undoes it, such as a policy or another tool ({command})"))
+            left = _differing(expected, observed)
+            self.writes.note_not_kept(path, attempt, left)
+        change = f"a change of {name} and did not keep it ({', '.join(sorted(left))})"
+        hint = f"find what undoes it, such as a policy or another tool (az keyvault secret show --id {self.url}/secrets/{name})"
+        raise NotKept(_conflict(f"the vault accepted {change}: not tried again for a day", hint))
 
     async def recover(self, name: str) -> None:
         """Recovers the secret, and waits at most a minute until it can be read. Raises CallFailed."""
@@ -255,16 +249,15 @@ def _body_of(metadata: Metadata) -> dict[str, Any]:
     return body
 
 
-def _differing(metadata: Metadata, observed: Observation) -> frozenset[str]:
+def _differing(expected: Metadata | bool, observed: Observation) -> frozenset[str]:
+    """The fields of a secret that are not as `expected`; a bool says whether it is to be enabled."""
+    if isinstance(expected, bool):
+        return frozenset({"enabled"} if isinstance(observed, Disabled if expected else StoredSecret) else ())
     if not isinstance(observed, StoredSecret):
         return frozenset()  # it was disabled or deleted since; the next run sees that
     differences = {
-        "tags": not metadata.tags.items() <= observed.tags.items(),
-        "content type": metadata.content_type not in {None, observed.content_type},
-        "expiry": metadata.expires not in {None, observed.expires},
+        "tags": not expected.tags.items() <= observed.tags.items(),
+        "content type": expected.content_type not in {None, observed.content_type},
+        "expiry": expected.expires not in {None, observed.expires},
     }
     return frozenset(name for name, differs in differences.items() if differs)
-
-
-def _not_switched(enabled: bool, observed: Observation) -> frozenset[str]:
-    return frozenset({"enabled"} if isinstance(observed, Disabled if enabled else StoredSecret) else ())

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from keysync.failures import FailureRecord
 from keysync.targets.interface import Absent, Observation, StoredSecret
@@ -33,18 +33,18 @@ class WrittenSecret:
     confirmed: bool = False
 
 
+@dataclass(slots=True)
 class RecentWrites:
     """Writes by vault and name, shared by all configurations of a process. `clock` is in monotonic seconds."""
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
-        self._written: dict[SecretPath, WrittenSecret] = {}
-        self._pending: dict[SecretPath, tuple[FailureRecord, float]] = {}
-        self._not_kept: dict[SecretPath, tuple[object, frozenset[str], float]] = {}
+    clock: Callable[[], float] = time.monotonic
+    _written: dict[SecretPath, WrittenSecret] = field(default_factory=dict[SecretPath, WrittenSecret])
+    _pending: dict[SecretPath, tuple[FailureRecord, float]] = field(default_factory=dict[SecretPath, Any])
+    _not_kept: dict[SecretPath, tuple[object, frozenset[str], float]] = field(default_factory=dict[SecretPath, Any])
 
     def sent(self, path: SecretPath, record: FailureRecord) -> None:
         """Records that a write was sent. Until `written` or `refused`, `record` is its failure."""
-        self._pending[path] = record, self._clock() + PENDING_SECONDS
+        self._pending[path] = record, self.clock() + PENDING_SECONDS
 
     def refused(self, path: SecretPath) -> None:
         """Records that the last write certainly had no effect."""
@@ -53,12 +53,12 @@ class RecentWrites:
     def pending(self, path: SecretPath) -> FailureRecord | None:
         """The failure of a write that may still take effect, else None."""
         record, until = self._pending.get(path, (None, 0.0))
-        return record if self._clock() < until else None
+        return record if self.clock() < until else None
 
     def written(self, path: SecretPath, before: str | None, stored: StoredSecret) -> None:
         """Records that the last write created `stored` after version `before`."""
         self._pending.pop(path, None)
-        previous, now = self._written.pop(path, None), self._clock()
+        previous, now = self._written.pop(path, None), self.clock()
         older = (
             previous.older if previous is not None and previous.stored.version == before else frozenset[str | None]()
         )
@@ -69,7 +69,7 @@ class RecentWrites:
     def written_since(self, path: SecretPath, observed: Observation) -> WrittenSecret | None:
         """Records the result of a read, and returns what this process wrote if the read shows the state before that."""
         written = self._written.get(path)
-        if written is None or self._clock() >= written.until:
+        if written is None or self.clock() >= written.until:
             self._written.pop(path, None)
             return None
         version = observed.version if isinstance(observed, StoredSecret) else None
@@ -88,8 +88,8 @@ class RecentWrites:
     def fields_not_kept(self, path: SecretPath, attempt: object) -> frozenset[str]:
         """The fields that the vault did not keep when it accepted the same `attempt` within a day."""
         known, fields, until = self._not_kept.get(path, (None, frozenset[str](), 0.0))
-        return fields if known == attempt and self._clock() < until else frozenset[str]()
+        return fields if known == attempt and self.clock() < until else frozenset[str]()
 
     def note_not_kept(self, path: SecretPath, attempt: object, fields: frozenset[str]) -> None:
         """Records that the vault accepted `attempt` but did not keep `fields`."""
-        self._not_kept[path] = attempt, fields, self._clock() + _NOT_KEPT_SECONDS
+        self._not_kept[path] = attempt, fields, self.clock() + _NOT_KEPT_SECONDS

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -63,37 +64,31 @@ _READ_PAUSE: Final = 0.5
 PROBE: Final = "keysync-first-call"
 
 
+@dataclass(eq=False, repr=False)
 class VaultReader:
-    """Reads one vault. Every reply is checked: it must be about the secret that was requested."""
+    """Reads one vault. Every reply is checked: it must be about the secret that was requested.
 
-    def __init__(
-        self,
-        url: str,
-        client: SecretClient,
-        caller: Caller,
-        *,
-        fingerprinter: Fingerprinter,
-        redactor: Redactor,
-        verify_seconds: float = 3600.0,
-        writes: RecentWrites | None = None,
-    ) -> None:
-        self._url = url
-        self._folded_url = fold(url)
-        self._ids = SecretIds(url)
-        self._client = client
-        self._caller = caller
-        self._fingerprinter = fingerprinter
-        self._redactor = redactor
-        self._writes = writes or RecentWrites()
-        self._cache = SecretCache(verify_seconds)
+    By name, `_listed` has the version that a listing showed as the latest one (None: no secret), and when (monotonic seconds);
+    `_histories` has the history as of a version, for the count in the tags of the next one. `_service_start` is the time of the
+    vault's own clock when the monotonic clock was zero; None until a reply had a Date header.
+    """
+
+    url: str
+    client: SecretClient
+    caller: Caller
+    fingerprinter: Fingerprinter
+    redactor: Redactor
+    verify_seconds: float = 3600.0
+    writes: RecentWrites = field(default_factory=RecentWrites)
+    _listed: dict[str, tuple[str | None, float]] = field(default_factory=dict[str, Any])
+    _histories: dict[str, tuple[str, History]] = field(default_factory=dict[str, Any])
+    _service_start: datetime | None = None
+    _first_call_task: asyncio.Task[StoredSecret | None] | None = None
+
+    def __post_init__(self) -> None:
+        """Makes what depends on the fields."""
+        self._folded_url, self._ids, self._cache = fold(self.url), SecretIds(self.url), SecretCache(self.verify_seconds)
         self._creates, self._others = (SlidingWindow(count, _WINDOW_SECONDS) for count in (_CREATES, _OTHERS))
-        # By name: the version that a listing showed as the latest one (None: no secret), and when (monotonic seconds).
-        self._listed: dict[str, tuple[str | None, float]] = {}
-        # By name: the history as of a version, for the count in the tags of the next one.
-        self._histories: dict[str, tuple[str, History]] = {}
-        # The time of the vault's own clock when the monotonic clock was zero; None until a reply had a Date header.
-        self._service_start: datetime | None = None
-        self._first_call_task: asyncio.Task[StoredSecret | None] | None = None
 
     async def prime(self) -> None:
         """Makes one call that caches the vault's challenge and the token. Concurrent callers wait for it.
@@ -105,7 +100,7 @@ class VaultReader:
         if task is None or (task.done() and (task.cancelled() or task.exception() is not None)):
             # A refusal for this name says nothing about other secrets.
             first_call = self._unless_refused(self._call(GET_SECRET, lambda: self._get(PROBE)), None)
-            task = self._first_call_task = asyncio.create_task(first_call, name=f"warm {self._url}")
+            task = self._first_call_task = asyncio.create_task(first_call, name=f"warm {self.url}")
         if not task.done():
             await asyncio.shield(task)
 
@@ -123,12 +118,12 @@ class VaultReader:
         If the vault still shows the state before a write of this process, the result is what this process wrote.
         """
         path = self._path_of(name)
-        observed, written = await self._read_past(name, partial(self._writes.written_since, path), deleted=deleted)
+        observed, written = await self._read_past(name, partial(self.writes.written_since, path), deleted=deleted)
         if written is None:
             return observed
         if written.confirmed and not await self._lists(name, written.stored.version):
             # The secret was purged, or restored from a backup: the written version is gone.
-            self._writes.forget(path)
+            self.writes.forget(path)
             return observed
         return written.stored
 
@@ -182,7 +177,7 @@ class VaultReader:
         created = shown.created if shown.created != LONG_AGO else None
         stored = StoredSecret(
             version=shown.version,
-            fingerprint=self._fingerprinter.of(self._redactor.remember(SecretValue(value))),
+            fingerprint=self.fingerprinter.of(self.redactor.remember(SecretValue(value))),
             tags=shown.tags,
             content_type=shown.content_type,
             managed=shown.managed,
@@ -286,7 +281,7 @@ class VaultReader:
         window = self._creates if operation is SET_SECRET else self._others
         await window.take()
         try:
-            return await self._caller.call(operation, self._url, send)
+            return await self.caller.call(operation, self.url, send)
         except CallFailed as failure:
             # The code for the limit of the vault; a proxy, or the limit of one secret, has other codes.
             if failure.record.http_status == 429 and failure.record.has_code("Throttled"):
@@ -309,7 +304,7 @@ class VaultReader:
 
         Raises HttpResponseError for another status than 200, and TypeError for other JSON than an object.
         """
-        response = await self._client.send_request(HttpRequest(method, path, json=body))
+        response = await self.client.send_request(HttpRequest(method, path, json=body))
         at = http_date(response.headers.get("Date", ""))
         # Not of a gateway's error page.
         if at is not None and (response.status_code == 200 or "x-ms-keyvault-service-version" in response.headers):
