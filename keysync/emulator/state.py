@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal
 
 from keysync.emulator.backup_cipher import BackupCipher
 from keysync.emulator.built_in_roles import built_in_roles
@@ -27,7 +28,7 @@ class Account:
     """A Batch account. `endpoint` is the host, with a port if needed, of its data plane.
 
     `properties` are the further ones that clients set, such as networkProfile, and `identity` is the account's own. `modified`
-    is the time of the last change in seconds since 1970.
+    is the time of the last change in seconds since 1970, and `change` what clients did: `--state` keeps that.
     """
 
     subscription_id: str
@@ -52,6 +53,7 @@ class Account:
     modified: float
     properties: dict[str, object]
     identity: dict[str, object]
+    change: Literal["none", "updated", "created"] = "none"
     _replaced: list[tuple[str, float]] = field(default_factory=list[tuple[str, float]], repr=False)
 
     @property
@@ -177,14 +179,20 @@ class State:
 
     def delete(self, account: Account) -> None:
         """Delete an account. Resource Manager still knows it for some seconds."""
-        self._forget(account)
+        self.forget(account)
         self._deleted[account.id.lower()] = self.clock() + REMEMBER_DELETED_SECONDS
 
     def is_remembered(self, account_id: str) -> bool:
         """Whether Resource Manager still knows this deleted account."""
         return self.clock() < self._deleted.get(account_id.lower(), 0.0)
 
-    def _forget(self, account: Account) -> None:
+    @property
+    def deleted_accounts(self) -> list[str]:
+        """ARM ids, in lower case, of the accounts that were deleted."""
+        return list(self._deleted)
+
+    def forget(self, account: Account) -> None:
+        """Remove an account, as if it had never existed."""
         del self.accounts[account.id.lower()]
         if self._by_name.get(account.name.lower()) is account:
             del self._by_name[account.name.lower()]
@@ -220,7 +228,7 @@ class State:
     def move(self, account_name: str, resource_group: str) -> None:
         """Move an account to another resource group, as Resource Manager does: its id changes, its keys do not."""
         account = self.account(account_name)
-        self._forget(account)
+        self.forget(account)
         account.resource_group = resource_group
         self.add(account)
 
@@ -274,6 +282,19 @@ def _account_of(data: AccountData, tenant_id: str, clock: Clock) -> Account:
         created=clock(),
         endpoint=f"{data.name}.{data.location}.batch.azure.com",
         modified=clock(),
-        properties={"publicNetworkAccess": data.public_network_access, "encryption": {"keySource": "Microsoft.Batch"}},
+        properties=_properties(data),
         identity={"type": "None"},
     )
+
+
+def _properties(data: AccountData) -> dict[str, object]:
+    properties: dict[str, object] = {
+        "publicNetworkAccess": data.public_network_access,
+        "encryption": {"keySource": "Microsoft.Batch"},
+    }
+    if data.pool_allocation_mode == "UserSubscription":
+        vault = f"batch-{data.name}"[:24]
+        group = f"/subscriptions/{data.subscription_id}/resourceGroups/{data.resource_group}"
+        arm_id = f"{group}/providers/Microsoft.KeyVault/vaults/{vault}"
+        properties["keyVaultReference"] = {"id": arm_id, "url": f"https://{vault}.vault.azure.net/"}
+    return properties

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 from pydantic import TypeAdapter
 
+from keysync.emulator.data import AccountData
 from keysync.emulator.private_files import check_private, write_private
-from keysync.emulator.state import State
+from keysync.emulator.state import Account, State
 from keysync.emulator.vault_secrets import DeletedSecret, Secret
 from keysync.files import open_regular
 
@@ -23,15 +25,37 @@ class _VaultRecord:
 
 
 @dataclass
+class _AccountRecord:
+    """What clients changed of an account, or the whole account if one created it."""
+
+    subscription_id: str
+    resource_group: str
+    name: str
+    location: str
+    change: Literal["none", "updated", "created"]
+    tags: dict[str, str]
+    authentication_modes: list[str]
+    pool_allocation_mode: str
+    properties: dict[str, object]
+    identity: dict[str, object]
+    modified: float
+
+
+@dataclass
 class _Record:
-    """All state that can change: the keys by account id, the secrets by vault name, and the key of backups (base64)."""
+    """All state that can change: the keys by account id, the secrets by vault name, the key of backups (base64), the accounts
+    that clients changed, and the ids of those that they deleted.
+    """
 
     keys: dict[str, tuple[str, str]]
     vaults: dict[str, _VaultRecord]
     backup_key: str = ""
+    accounts: list[_AccountRecord] = field(default_factory=list[_AccountRecord])
+    deleted_accounts: list[str] = field(default_factory=list[str])
 
 
 _ADAPTER = TypeAdapter(_Record)
+_PLACE = ("subscription_id", "resource_group", "name", "location")
 
 
 def load(state: State, directory: Path) -> None:
@@ -46,6 +70,7 @@ def load(state: State, directory: Path) -> None:
         return
     with open_regular(path) as file:
         record = _ADAPTER.validate_json(file.read())
+    _load_accounts(state, record)
     for account_id, (primary, secondary) in record.keys.items():
         account = state.accounts.get(account_id)
         if account is not None:
@@ -64,4 +89,27 @@ def save(state: State, directory: Path) -> None:
     keys = {account_id: (account.primary, account.secondary) for account_id, account in state.accounts.items()}
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
     backup_key = base64.b64encode(state.backups.key).decode()
-    write_private(directory / _FILE, _ADAPTER.dump_json(_Record(keys, vaults, backup_key)))
+    accounts = [_account_record(each) for each in state.accounts.values() if each.change != "none"]
+    record = _Record(keys, vaults, backup_key, accounts, state.deleted_accounts)
+    write_private(directory / _FILE, _ADAPTER.dump_json(record))
+
+
+def _account_record(account: Account) -> _AccountRecord:
+    return _AccountRecord(**{each.name: getattr(account, each.name) for each in fields(_AccountRecord)})
+
+
+def _load_accounts(state: State, record: _Record) -> None:
+    for account_id in record.deleted_accounts:
+        deleted = state.accounts.get(account_id)
+        if deleted is not None:
+            state.forget(deleted)
+    for saved in record.accounts:
+        data = AccountData.model_validate({name: getattr(saved, name) for name in _PLACE})
+        account = state.new_account(data)
+        existing = state.accounts.get(account.id.lower())
+        if existing is None and saved.change != "created":
+            continue
+        if existing is None:
+            state.add(account)
+        for name in (each.name for each in fields(saved) if each.name not in _PLACE):
+            setattr(existing or account, name, getattr(saved, name))

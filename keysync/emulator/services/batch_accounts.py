@@ -127,6 +127,7 @@ class BatchAccounts:
             subscription_id=request.subscription, resource_group=request.group, name=name, location=location
         )
         account = self._state.new_account(data)
+        account.change = "created"
         body.apply_creation(account)
         self._state.add(account)
         return self._get(request, account)

@@ -112,7 +112,7 @@ class BatchBody:
 
     def _apply(self, account: Account, body: Mapping[str, object], kind: str, since: Mapping[str, str]) -> None:
         known = {name for name, version in since.items() if version <= self._version}
-        sent = self._object(body.get("properties") or {}, kind, known)
+        sent = self._object({} if body.get("properties") is None else body["properties"], kind, known)
         parsed = {name: self._property(name, value) for name, value in sent.items()}
         tags = self._tags(body.get("tags")) if body.get("tags") is not None else account.tags
         identity = self._identity(body["identity"], account) if body.get("identity") else account.identity
@@ -125,6 +125,7 @@ class BatchBody:
             account.pool_allocation_mode = str(parsed.pop("poolAllocationMode"))
         account.properties = {**account.properties, **parsed}
         account.modified = self._now
+        account.change = "created" if account.change == "created" else "updated"
 
     def _property(self, name: str, value: object) -> object:
         match name:

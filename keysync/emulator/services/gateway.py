@@ -112,6 +112,8 @@ class Gateway:
         if request.group and (request.subscription.lower(), request.group.lower()) not in self._state.groups:
             message = f"Resource group '{request.group}' could not be found."
             raise Refused(gateway_error(404, "ResourceGroupNotFound", message))
+        if request.call.body:
+            _check_media_type(request.call)
         return operation.run()
 
     def _check_tenant(self, request: ArmRequest, token: Token) -> None:
@@ -232,6 +234,14 @@ class Gateway:
                 f"'{','.join(map(_locked, locked))}'. Please remove the lock and try again."
             )
             raise Refused(gateway_error(409, "ScopeLocked", message))
+
+
+def _check_media_type(call: Call) -> None:
+    """Raises Refused for a body that is no JSON: github.com/Azure/azure-cli/issues/10143."""
+    sent = call.headers.get("Content-Type", "").partition(";")[0].strip()
+    if sent.lower() != "application/json":
+        message = f"The content media type '{sent or '<null>'}' is not supported. Only 'application/json' is supported."
+        raise Refused(gateway_error(415, "UnsupportedMediaType", message))
 
 
 def _host(url: str) -> str:

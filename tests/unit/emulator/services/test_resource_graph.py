@@ -107,7 +107,9 @@ async def test_tokens_and_versions_are_checked(azure):
         assert (await client.arm(PATH, "POST", json=invalid))[0] == 400
         assert (await client.arm(PATH, "POST", json={"query": ACCOUNTS, "options": {"$skipToken": "YWJj"}}))[0] == 400
         assert (await client.arm(PATH.replace("2021-03-01", "2001-01-01"), "POST", json={"query": ACCOUNTS}))[0] == 404
-        assert (await client.arm(PATH, "POST", data="{"))[0] == 400
+        content = {"Content-Type": "application/json"}
+        assert (await client.arm(PATH, "POST", data="{", headers=content))[0] == 400
+        assert (await client.arm(PATH, "POST", data="{"))[0] == 415
         assert (await client.arm(PATH))[0] == 405
 
 
