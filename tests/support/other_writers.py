@@ -41,11 +41,7 @@ def secret(account: str, key: str = "primary", **more: Any) -> dict[str, Any]:
 
 def remove_account(azure: Emulator, name: str) -> None:
     """Deletes a Batch account as an administrator would; call it through `RunningAzure.do`."""
-    state = azure.state
-    account = state.account(name)
-    del state.accounts[account.id.lower()]
-    state.by_group[account.subscription_id.lower(), account.resource_group.lower()].remove(account)
-    state.by_subscription[account.subscription_id.lower()].remove(account)
+    azure.state.delete(azure.state.account(name))
 
 
 def add_versions(azure: Emulator, vault: str, name: str, total: int, *, age: int = 2 * DAY) -> None:
