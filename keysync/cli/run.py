@@ -28,7 +28,7 @@ from keysync.config.isolated import read_config
 from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
-from keysync.daemon.daemon import Daemon, groups_of
+from keysync.daemon.daemon import Daemon, schedules_of
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Health, Instant
 from keysync.daemon.leader_election import open_election
@@ -144,7 +144,7 @@ async def _open_daemon(
     supervisor = Supervisor(
         runtime,
         account_states,
-        Health(groups_of(runtime), Instant.now()),
+        Health(schedules_of(runtime), Instant.now()),
         metrics,
         may_begin=lambda: not interruption.stop.is_set() and (leadership is None or leadership.leads()),
         random=random,

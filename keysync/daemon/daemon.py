@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -12,12 +12,12 @@ from typing import Any, Final
 import structlog
 
 from keysync.calls import BreakerStates
-from keysync.config.model import Account, Config, Schedule
+from keysync.config.model import Config, Schedule
 from keysync.daemon.config_watch import ConfigWatch
 from keysync.daemon.fire_times import interval_of
 from keysync.daemon.health import Instant, Watchdog
 from keysync.daemon.leader_election import LeaderElector
-from keysync.daemon.scheduler import Scheduler, group_by_schedule, utc_now
+from keysync.daemon.scheduler import Scheduler, utc_now
 from keysync.daemon.snapshot import SnapshotBuilder
 from keysync.daemon.supervisor import Supervisor
 from keysync.errors import ConfigError, UsageError, raised_at
@@ -31,14 +31,12 @@ _RUNS: Final = 0.85  # share of `timeouts.shutdown` for runs and their writes; t
 _NEEDS_RESTART: Final = ("listen", "notify", "leader_election")
 
 
-def groups_of(runtime: Runtime) -> dict[Schedule, list[Account]]:
-    """The accounts of `runtime` by schedule."""
-    config = runtime.config
-    groups = group_by_schedule(runtime.accounts, lambda account: account.schedule or config.schedule)
-    if config.discover or runtime.shared.shard is not None:
-        # A run without accounts still lists accounts, searches for orphans and shows that the daemon lives.
-        groups.setdefault(config.schedule, [])
-    return groups
+def schedules_of(runtime: Runtime) -> set[Schedule]:
+    """The schedules of the accounts of `runtime`."""
+    general = runtime.config.schedule
+    schedules = {account.schedule or general for account in runtime.accounts}
+    # A run without accounts still lists accounts, searches for orphans and shows that the daemon lives.
+    return schedules | {general} if runtime.config.discover or runtime.shared.shard is not None else schedules
 
 
 class Daemon:
@@ -68,7 +66,7 @@ class Daemon:
         self._watch = watch
         self._log: Any = structlog.get_logger("keysync")
         self._watchdog = Watchdog()
-        self._scheduler: Scheduler[Account] = Scheduler(groups_of(supervisor.runtime), self._due)
+        self._scheduler = Scheduler(self._due)
         self._list_now = asyncio.Event()
         self._logged: set[tuple[object, ...]] = set()  # problems of discovery that the log already names
         self._tasks: set[asyncio.Task[None]] = set()
@@ -94,7 +92,7 @@ class Daemon:
         self._task(self._discover)
         if self._watch is not None:
             self._task(partial(self._follow, self._watch))
-        self._scheduler.start()
+        self._scheduler.start(schedules_of(runtime))
         if self._election is not None:
             leadership = self._election.leadership
             leadership.elected, leadership.lost = self._elected, self._lost
@@ -163,10 +161,12 @@ class Daemon:
             self._watchdog.beat()
             await asyncio.sleep(_BEAT_SECONDS)
 
-    def _due(self, accounts: Sequence[Account]) -> None:
+    def _due(self, schedules: set[Schedule]) -> None:
         if self._leads():
             self._list_now.set()
-        self._supervisor.due(accounts)
+        runtime = self._supervisor.runtime
+        general = runtime.config.schedule
+        self._supervisor.due([account for account in runtime.accounts if (account.schedule or general) in schedules])
 
     # Leader election
 
@@ -222,7 +222,7 @@ class Daemon:
                 self._refuse(str(error))
                 return
             self._cover(runtime)
-            self._scheduler.replace(groups_of(runtime))
+            self._scheduler.replace(schedules_of(runtime))
             found = [account for account in runtime.accounts if account.key not in before]
             self._log.info("discovery.changed", accounts=len(runtime.accounts), found=len(found))
             self._supervisor.begin(found)
@@ -271,9 +271,9 @@ class Daemon:
             self._cover(runtime)
             # Breakers of credentials start over: their names count credentials in an order that a reload may change.
             self._breakers.keep([f"vault:{name}" for name in config.vaults])
-            groups = groups_of(runtime)
-            self._supervisor.health.replace(groups, Instant.now())
-            self._scheduler.replace(groups)
+            schedules = schedules_of(runtime)
+            self._supervisor.health.replace(schedules, Instant.now())
+            self._scheduler.replace(schedules)
             self._metrics.reloaded(succeeded=True)
             self._show_error(None)
             restart = [name for name in _NEEDS_RESTART if getattr(before, name) != getattr(config, name)]

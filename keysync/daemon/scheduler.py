@@ -1,12 +1,12 @@
-"""The scheduler: APScheduler fires the schedules of accounts, and what fires together starts in one run."""
+"""The scheduler: APScheduler fires the schedules, and those that fire together start one run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from random import uniform
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 import structlog
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
@@ -15,8 +15,6 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from keysync.config.model import Schedule
 from keysync.daemon.fire_times import crontab_times
-
-T = TypeVar("T")
 
 _LATE: Final = timedelta(minutes=1)  # a smaller delay is normal for a busy loop
 # A smaller step back of the clock is a correction (NTP). After a larger one, computed fire times are not trusted.
@@ -56,18 +54,10 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def group_by_schedule(members: Iterable[T], schedule_of: Callable[[T], Schedule]) -> dict[Schedule, list[T]]:
-    """`members` by their schedule, in order of first appearance."""
-    groups: dict[Schedule, list[T]] = {}
-    for member in members:
-        groups.setdefault(schedule_of(member), []).append(member)
-    return groups
+class Scheduler:
+    """Calls `due` with the schedules that fire together. It starts no runs itself.
 
-
-class Scheduler(Generic[T]):
-    """Calls `due` with the members of the groups that fire together. It starts no runs itself.
-
-    A group fires once when it is new, and then by its schedule. Missed fire times are coalesced into one. An exception of
+    A schedule fires once when it is new, and then by itself. Missed fire times are coalesced into one. An exception of
     `due` is logged as `schedule.failed`.
 
     APScheduler's `AsyncIOScheduler` computes a delay from the wall clock and then sleeps on the loop's monotonic timer
@@ -75,30 +65,23 @@ class Scheduler(Generic[T]):
     So every `check_seconds` it computes the delay again, and after a step back the fire times too.
     """
 
-    def __init__(
-        self,
-        groups: Mapping[Schedule, Sequence[T]],
-        due: Callable[[Sequence[T]], None],
-        *,
-        check_seconds: float = 30.0,
-        log: Any = None,  # noqa: ANN401  # structlog's proxy has no type of its own
-    ) -> None:
-        self._groups = groups
+    def __init__(self, due: Callable[[set[Schedule]], None], *, check_seconds: float = 30.0) -> None:
         self._due = due
         self._check_seconds = check_seconds
-        self._log = log or structlog.get_logger("keysync")
+        self._log: Any = structlog.get_logger("keysync")
         self._scheduler = AsyncIOScheduler(timezone=UTC)
-        self._fired: dict[Schedule, None] = {}
+        self._schedules: set[Schedule] = set()
+        self._fired: set[Schedule] = set()
         self._expected: Mapping[Schedule, datetime] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._checked = (utc_now(), 0.0)  # the time of the last check on both clocks
 
-    def start(self) -> None:
-        """Starts the scheduler. Each group fires once immediately. Needs a running loop."""
+    def start(self, schedules: set[Schedule]) -> None:
+        """Starts the scheduler. Each schedule fires once immediately. Needs a running loop."""
         self._scheduler.start()
         self._checked = (utc_now(), asyncio.get_running_loop().time())
         self._timer = asyncio.get_running_loop().call_later(self._check_seconds, self.check)
-        self._add(self._groups)
+        self.replace(schedules)
 
     def close(self) -> None:
         """Makes no further call of `due`."""
@@ -109,19 +92,28 @@ class Scheduler(Generic[T]):
             self._scheduler.shutdown(wait=False)
 
     def trigger_now(self) -> None:
-        """Fires all groups now. Their schedules do not change."""
+        """Fires all schedules now. Their fire times do not change."""
         if self._timer is not None:
-            self._fire(*self._groups)
+            self._fire(self._schedules)
 
-    def replace(self, groups: Mapping[Schedule, Sequence[T]]) -> None:
-        """Replaces the groups. A schedule that stays keeps its fire times; a new schedule fires at once."""
-        before, self._groups = self._groups, groups
+    def replace(self, schedules: set[Schedule]) -> None:
+        """Replaces the schedules. One that stays keeps its fire times; a new one fires at once."""
         if self._timer is None:
             return
+        before, self._schedules, now = self._schedules, schedules, utc_now()
         for job in self._scheduler.get_jobs():
-            if job.args[0] not in groups:
+            if job.args[0] not in schedules:
                 job.remove()
-        self._add(schedule for schedule in groups if schedule not in before)
+        for schedule in schedules - before:
+            self._scheduler.add_job(
+                self._on_fire,
+                trigger_of(schedule),
+                args=(schedule,),
+                next_run_time=now,
+                max_instances=1,
+                coalesce=True,
+                misfire_grace_time=None,  # the default of one second would skip a late start
+            )
 
     @property
     def next_starts(self) -> dict[Schedule, datetime]:
@@ -134,7 +126,7 @@ class Scheduler(Generic[T]):
         self._timer = loop.call_later(self._check_seconds, self.check)
         now, (wall, monotonic) = utc_now(), self._checked
         back = wall + timedelta(seconds=loop.time() - monotonic) - now
-        enough = min((_CORRECTION, *(schedule.every for schedule in self._groups if schedule.every)))
+        enough = min((_CORRECTION, *(schedule.every for schedule in self._schedules if schedule.every)))
         if not timedelta(0) < back < enough:
             self._checked = (now, loop.time())  # else the time of the last check stays: small steps back add up
         for job in self._scheduler.get_jobs():
@@ -145,34 +137,20 @@ class Scheduler(Generic[T]):
                 job.modify(next_run_time=next_run_time)
         self._scheduler.wakeup()
 
-    def _add(self, schedules: Iterable[Schedule]) -> None:
-        now = utc_now()
-        for schedule in schedules:
-            self._scheduler.add_job(
-                self._on_fire,
-                trigger_of(schedule),
-                args=(schedule,),
-                next_run_time=now,
-                max_instances=1,
-                coalesce=True,
-                misfire_grace_time=None,  # the default of one second would skip a late start
-            )
-
     async def _on_fire(self, schedule: Schedule) -> None:
         # A coroutine: APScheduler runs plain functions in threads.
-        self._fire(schedule)
+        self._fire({schedule})
 
-    def _fire(self, *schedules: Schedule) -> None:
+    def _fire(self, schedules: set[Schedule]) -> None:
         # In the next iteration of the loop, so that schedules that fire together share a run.
         if not self._fired:
             asyncio.get_running_loop().call_soon(self._notify)
-        self._fired |= dict.fromkeys(schedules)
+        self._fired |= schedules
 
     def _notify(self) -> None:
-        fired, self._fired = [schedule for schedule in self._groups if schedule in self._fired], {}
-        now = utc_now()
+        fired, self._fired = self._fired & self._schedules, set()
         late = max(
-            (now - self._expected[schedule] for schedule in fired if schedule in self._expected), default=timedelta(0)
+            (utc_now() - self._expected[schedule] for schedule in fired & self._expected.keys()), default=timedelta(0)
         )
         if late >= _LATE:
             self._log.warning("schedule.late", seconds=round(late.total_seconds()))
@@ -180,6 +158,6 @@ class Scheduler(Generic[T]):
         if not fired:
             return
         try:
-            self._due([member for schedule in fired for member in self._groups[schedule]])
+            self._due(fired)
         except Exception as error:  # noqa: BLE001  # an error must not prevent the next start
             self._log.error("schedule.failed", exception=type(error).__name__)

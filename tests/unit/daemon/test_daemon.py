@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
-from keysync.daemon.daemon import groups_of
+from keysync.config.model import Schedule
+from keysync.daemon.daemon import schedules_of
 from keysync.daemon.supervisor import patience_of
 from keysync.secret.redact import Redactor
 from keysync.sources.shard import Shard
@@ -35,22 +37,24 @@ def configured(*schedules: str | None, **more: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("schedules", "shard", "more", "sizes"),
+    ("schedules", "shard", "more", "expected"),
     [
-        ((None, None), None, {}, [2]),
-        ((None, "1h"), None, {}, [1, 1]),
-        (("1h",), None, {}, [1]),
-        (("1h",), None, {"discover": DISCOVER}, [1, 0]),
-        (("1h",), Shard(0, 1), {}, [1, 0]),
-        ((), None, {"discover": DISCOVER}, [0]),
+        ((None, None), None, {}, ["5m"]),
+        ((None, "1h", "1h"), None, {}, ["5m", "1h"]),
+        (("1h",), None, {}, ["1h"]),
+        (("1h",), None, {"discover": DISCOVER}, ["5m", "1h"]),
+        (("1h",), Shard(0, 1), {}, ["5m", "1h"]),
+        ((), None, {"discover": DISCOVER}, ["5m"]),
     ],
 )
-async def test_accounts_are_grouped_by_schedule(
-    schedules: tuple[str | None, ...], shard: Shard | None, more: dict[str, Any], sizes: list[int]
+async def test_each_schedule_of_an_account_fires(
+    schedules: tuple[str | None, ...], shard: Shard | None, more: dict[str, Any], expected: list[str]
 ) -> None:
-    """With discovery or shards the general schedule also has a group, if need be an empty one."""
+    """With discovery or shards the general schedule fires too, if need be for no account."""
     async with opened(configured(*schedules, **more), Shared(Redactor(), shard=shard)) as (_, runtime):
-        assert [len(members) for members in groups_of(runtime).values()] == sizes
+        assert sorted(schedules_of(runtime), key=lambda schedule: schedule.every or timedelta.max) == [
+            Schedule(every={"5m": timedelta(minutes=5), "1h": timedelta(hours=1)}[every]) for every in expected
+        ]
 
 
 @pytest.mark.parametrize(

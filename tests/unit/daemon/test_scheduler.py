@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -16,24 +16,24 @@ from structlog.testing import capture_logs
 
 from keysync.config.model import Schedule
 from keysync.daemon.fire_times import following
-from keysync.daemon.scheduler import CrontabTrigger, Scheduler, group_by_schedule, trigger_of
+from keysync.daemon.scheduler import CrontabTrigger, Scheduler, trigger_of
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
 FIVE, HOURLY = Schedule(every=5 * MINUTE), Schedule(every=HOUR)
 CRONTAB = Schedule(cron="*/5 * * * *")
-BOTH = {FIVE: ["a", "b"], HOURLY: ["c"]}
+BOTH = {FIVE, HOURLY}
 
 
 class World:
     """A running scheduler at a wall clock that only moves when it is set."""
 
-    def __init__(self, wall: time_machine.Traveller, scheduler: Scheduler[str], calls: list[list[str]]) -> None:
+    def __init__(self, wall: time_machine.Traveller, scheduler: Scheduler, calls: list[set[Schedule]]) -> None:
         self.wall = wall
         self.scheduler = scheduler
         self.calls = calls
 
-    async def at(self, moment: datetime) -> list[list[str]]:
+    async def at(self, moment: datetime) -> list[set[Schedule]]:
         """Sets the clock, has the scheduler check it, and returns the calls that follow."""
         self.calls.clear()
         self.wall.move_to(moment)
@@ -49,17 +49,17 @@ async def settle() -> None:
 
 @asynccontextmanager
 async def running(
-    groups: dict[Schedule, list[str]], due: Callable[[Sequence[str]], None] = lambda _members: None
+    *schedules: Schedule, due: Callable[[set[Schedule]], None] = lambda _schedules: None
 ) -> AsyncIterator[World]:
-    calls: list[list[str]] = []
+    calls: list[set[Schedule]] = []
 
-    def record(members: Sequence[str]) -> None:
-        calls.append(list(members))
-        due(members)
+    def record(fired: set[Schedule]) -> None:
+        calls.append(fired)
+        due(fired)
 
     with time_machine.travel(NOON, tick=False) as wall:
-        scheduler = Scheduler(groups, record, check_seconds=3600)
-        scheduler.start()
+        scheduler = Scheduler(record, check_seconds=3600)
+        scheduler.start(set(schedules))
         await settle()
         try:
             yield World(wall, scheduler, calls)
@@ -67,22 +67,16 @@ async def running(
             scheduler.close()
 
 
-def test_accounts_with_the_same_schedule_start_together():
-    """One group for each distinct schedule, in order of first appearance."""
-    schedules = {"a": FIVE, "b": CRONTAB, "c": Schedule(every=5 * MINUTE)}
-    assert group_by_schedule("abc", schedules.__getitem__) == {FIVE: ["a", "c"], CRONTAB: ["b"]}
-
-
 async def test_each_schedule_fires_at_once_and_then_by_itself():
-    """Groups that fire at the same time are passed in one call."""
-    async with running(BOTH) as world:
-        assert world.calls == [["a", "b", "c"]]
+    """Schedules that fire at the same time are passed in one call."""
+    async with running(*BOTH) as world:
+        assert world.calls == [BOTH]
         assert world.scheduler.next_starts == {FIVE: NOON + 5 * MINUTE, HOURLY: NOON + HOUR}
         assert await world.at(NOON + 4 * MINUTE) == []
-        assert await world.at(NOON + 5 * MINUTE) == [["a", "b"]]
+        assert await world.at(NOON + 5 * MINUTE) == [{FIVE}]
         assert await world.at(NOON + 5 * MINUTE) == []
         assert await world.at(NOON + 9 * MINUTE) == []
-        assert await world.at(NOON + HOUR) == [["a", "b", "c"]]
+        assert await world.at(NOON + HOUR) == [BOTH]
 
 
 async def test_apscheduler_fires_in_real_time():
@@ -90,14 +84,14 @@ async def test_apscheduler_fires_in_real_time():
     calls = 0
     three = asyncio.Event()
 
-    def due(_members: Sequence[str]) -> None:
+    def due(_schedules: set[Schedule]) -> None:
         nonlocal calls
         calls += 1
         if calls >= 3:
             three.set()
 
-    scheduler = Scheduler({Schedule(every=timedelta(milliseconds=20)): ["a"]}, due)
-    scheduler.start()
+    scheduler = Scheduler(due)
+    scheduler.start({Schedule(every=timedelta(milliseconds=20))})
     async with asyncio.timeout(30):
         await three.wait()
     scheduler.close()
@@ -108,8 +102,8 @@ async def test_the_check_repeats_by_itself():
     """A start that APScheduler's timer would miss comes with the next check."""
     again = asyncio.Event()
     with time_machine.travel(NOON, tick=False) as wall:
-        scheduler = Scheduler({FIVE: ["a"]}, lambda _members: again.set(), check_seconds=0.001)
-        scheduler.start()
+        scheduler = Scheduler(lambda _schedules: again.set(), check_seconds=0.001)
+        scheduler.start({FIVE})
         await settle()
         again.clear()
         wall.move_to(NOON + 5 * MINUTE)
@@ -122,10 +116,10 @@ async def test_the_check_repeats_by_itself():
 async def test_after_a_long_sleep_there_is_one_start(schedule: Schedule):
     """Eight hours of suspend are one start, and the log says how late it was."""
     with capture_logs() as logs:
-        async with running({schedule: ["a"]}) as world:
+        async with running(schedule) as world:
             expected = world.scheduler.next_starts[schedule]
             woken = NOON + 8 * HOUR + 2 * MINUTE
-            assert await world.at(woken) == [["a"]]
+            assert await world.at(woken) == [{schedule}]
             assert await world.at(woken) == []
             assert woken < world.scheduler.next_starts[schedule] <= woken + 5 * MINUTE
     late = round((woken - expected).total_seconds())
@@ -135,10 +129,10 @@ async def test_after_a_long_sleep_there_is_one_start(schedule: Schedule):
 async def test_after_a_long_sleep_jitter_makes_at_most_one_more_start():
     """APScheduler draws the jitter of the next start again, so that start may be due already. The one after it is not."""
     schedule = Schedule(every=5 * MINUTE, jitter=4 * MINUTE)
-    async with running({schedule: ["a"]}) as world:
+    async with running(schedule) as world:
         for sleep in range(1, 50):
             woken = NOON + sleep * 8 * HOUR
-            assert await world.at(woken) in ([["a"]], [["a"], ["a"]])
+            assert await world.at(woken) in ([{schedule}], [{schedule}, {schedule}])
             assert await world.at(woken) == []
             assert woken < world.scheduler.next_starts[schedule] <= woken + 5 * MINUTE + schedule.jitter
 
@@ -146,14 +140,14 @@ async def test_after_a_long_sleep_jitter_makes_at_most_one_more_start():
 @pytest.mark.parametrize("back", [MINUTE, HOUR, 400 * 24 * HOUR])
 async def test_a_clock_that_was_set_back_starts_an_interval_at_once(back: timedelta):
     """The time since the last start is unknown, so the schedule counts as overdue."""
-    async with running({FIVE: ["a"]}) as world:
-        assert await world.at(NOON - back) == [["a"]]
+    async with running(FIVE) as world:
+        assert await world.at(NOON - back) == [{FIVE}]
         assert world.scheduler.next_starts == {FIVE: NOON - back + 5 * MINUTE}
 
 
 async def test_a_corrected_clock_starts_nothing():
     """A step back of seconds neither starts a run nor repeats the time of a crontab."""
-    async with running({FIVE: ["a"], CRONTAB: ["b"]}) as world:
+    async with running(FIVE, CRONTAB) as world:
         assert await world.at(NOON - timedelta(seconds=5)) == []
         assert set(world.scheduler.next_starts.values()) == {NOON + 5 * MINUTE}
 
@@ -161,13 +155,13 @@ async def test_a_corrected_clock_starts_nothing():
 async def test_a_frequent_schedule_does_not_wait_for_a_corrected_clock():
     """A step back longer than its interval counts as overdue."""
     quick = Schedule(every=timedelta(seconds=2))
-    async with running({quick: ["a"]}) as world:
-        assert await world.at(NOON - timedelta(seconds=5)) == [["a"]]
+    async with running(quick) as world:
+        assert await world.at(NOON - timedelta(seconds=5)) == [{quick}]
 
 
 async def test_a_crontab_goes_by_a_clock_that_was_set_back():
     """The wall clock says 9, so the next time is the next after 9, not after the last start at 12."""
-    async with running({CRONTAB: ["a"]}) as world:
+    async with running(CRONTAB) as world:
         assert await world.at(NOON - 3 * HOUR + MINUTE) == []
         assert world.scheduler.next_starts == {CRONTAB: NOON - 3 * HOUR + 5 * MINUTE}
 
@@ -176,58 +170,58 @@ async def test_a_crontab_goes_by_a_clock_that_was_set_back():
 @given(st.lists(st.timedeltas(min_value=timedelta(minutes=-30), max_value=timedelta(hours=3)), max_size=20))
 async def test_no_course_of_the_clock_makes_a_storm_or_a_silence(steps: list[timedelta]):
     """However the clock moves, a check starts a group once, and its next start is at most an interval away."""
-    async with running({FIVE: ["a"], CRONTAB: ["b"]}) as world:
+    async with running(FIVE, CRONTAB) as world:
         now = NOON
         for step in steps:
             now += step
-            members = [member for call in await world.at(now) for member in call]
-            assert len(members) == len(set(members))
+            fired = [schedule for call in await world.at(now) for schedule in call]
+            assert len(fired) == len(set(fired))
             for start in world.scheduler.next_starts.values():
                 assert now < start <= now + 5 * MINUTE + MINUTE
 
 
 async def test_trigger_now_fires_all_and_moves_no_fire_time():
     """SIGUSR1 adds a start and takes none away."""
-    async with running(BOTH) as world:
+    async with running(*BOTH) as world:
         await world.at(NOON + 2 * MINUTE)
         world.scheduler.trigger_now()
         await settle()
-        assert world.calls == [["a", "b", "c"]]
+        assert world.calls == [BOTH]
         assert world.scheduler.next_starts[FIVE] == NOON + 5 * MINUTE
 
 
 async def test_a_reload_starts_only_what_is_new():
-    """A schedule that stays keeps its fire times, with its new members."""
+    """A schedule that stays keeps its fire times."""
     new = Schedule(every=7 * MINUTE)
-    async with running(BOTH) as world:
+    async with running(*BOTH) as world:
         await world.at(NOON + MINUTE)
-        world.scheduler.replace({FIVE: ["a", "z"], new: ["n"]})
+        world.scheduler.replace({FIVE, new})
         await settle()
-        assert world.calls == [["n"]]
+        assert world.calls == [{new}]
         assert world.scheduler.next_starts == {FIVE: NOON + 5 * MINUTE, new: NOON + 8 * MINUTE}
-        assert await world.at(NOON + 5 * MINUTE) == [["a", "z"]]
-        world.scheduler.replace({})
+        assert await world.at(NOON + 5 * MINUTE) == [{FIVE}]
+        world.scheduler.replace(set())
         assert world.scheduler.next_starts == {}
 
 
-async def test_a_group_that_a_reload_removed_is_not_started():
+async def test_a_schedule_that_a_reload_removed_is_not_started():
     """Also where it has fired in the same moment."""
-    async with running(BOTH) as world:
+    async with running(*BOTH) as world:
         world.calls.clear()
         world.scheduler.trigger_now()
-        world.scheduler.replace({HOURLY: ["c"]})
+        world.scheduler.replace({HOURLY})
         await settle()
-        assert world.calls == [["c"]]
+        assert world.calls == [{HOURLY}]
 
 
 async def test_a_closed_scheduler_starts_nothing():
-    """Also where a group has fired in the same moment; to close it again does nothing."""
-    async with running(BOTH) as world:
+    """Also if a schedule has fired in the same moment; to close it again does nothing."""
+    async with running(*BOTH) as world:
         world.calls.clear()
         world.scheduler.trigger_now()
         world.scheduler.close()
         world.scheduler.trigger_now()
-        world.scheduler.replace({CRONTAB: ["n"]})
+        world.scheduler.replace({CRONTAB})
         await settle()
         assert world.calls == []
 
@@ -235,19 +229,19 @@ async def test_a_closed_scheduler_starts_nothing():
 async def test_an_error_at_a_start_does_not_stop_the_clock():
     """Only its type is logged, and the next start happens."""
 
-    def fail(_members: Sequence[str]) -> None:
+    def fail(_schedules: set[Schedule]) -> None:
         raise ValueError("this text could be anything")
 
     with capture_logs() as logs:
-        async with running({FIVE: ["a"]}, fail) as world:
-            assert await world.at(NOON + 5 * MINUTE) == [["a"]]
+        async with running(FIVE, due=fail) as world:
+            assert await world.at(NOON + 5 * MINUTE) == [{FIVE}]
     assert logs == [{"event": "schedule.failed", "exception": "ValueError", "log_level": "error"}] * 2
 
 
 async def test_a_crontab_that_never_comes_starts_once():
     """30 February has no next start."""
-    async with running({Schedule(cron="0 0 30 2 *"): ["a"]}) as world:
-        assert world.calls == [["a"]]
+    async with running(Schedule(cron="0 0 30 2 *")) as world:
+        assert len(world.calls) == 1
         assert world.scheduler.next_starts == {}
         assert await world.at(NOON - HOUR) == []
 
@@ -255,7 +249,7 @@ async def test_a_crontab_that_never_comes_starts_once():
 async def test_a_day_of_a_crontab_is_a_day_of_its_zone():
     """APScheduler computes the start from the trigger."""
     office = Schedule(cron="0 9 * * 1-5", timezone="Asia/Tokyo")
-    async with running({office: ["a"]}) as world:
+    async with running(office) as world:
         start = world.scheduler.next_starts[office].astimezone(ZoneInfo("Asia/Tokyo"))
     assert (start.hour, start.weekday()) == (9, 1)
 
