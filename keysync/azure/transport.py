@@ -65,21 +65,20 @@ def _name_failures(proxies: Proxies) -> aiohttp.ClientMiddlewareType:
     """
 
     async def send(request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        proxy = None if request.proxy is None else proxies.by_url(str(request.proxy))
-        target = f"{request.url.host}:{request.url.port}"
         try:
             return await handler(request)
-        except aiohttp.ClientConnectorError as error:
-            if proxy and request.proxy and (error.host, error.port) == (request.proxy.host, request.proxy.port):
-                raise ProxyFailed(proxy, None, target) from error
-            raise
         except aiohttp.ConnectionTimeoutError:
             raise
-        except aiohttp.ClientResponseError as error:
-            # Raised by CONNECT only: aiohttp raises no error for the status of a reply.
-            if proxy is not None:
-                raise ProxyFailed(proxy, error.status, target) from error
-            raise
+        except (aiohttp.ClientConnectorError, aiohttp.ClientResponseError) as error:
+            proxy = proxies.proxy_for(str(request.url))
+            if proxy is None or request.proxy is None:
+                raise
+            status = None
+            if isinstance(error, aiohttp.ClientResponseError):
+                status = error.status  # of CONNECT: aiohttp raises no error for the status of a reply
+            elif (error.host, error.port) != (request.proxy.host, request.proxy.port):
+                raise
+            raise ProxyFailed(proxy, status, f"{request.url.host}:{request.url.port}") from error
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise ReplyLost(str(error) or type(error).__name__) from error
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 
 import aiohttp
@@ -84,10 +84,6 @@ class Proxies:
             return None
         return None if any(entry.matches(host, address, port) for entry in self._exclusions) else proxy
 
-    def by_url(self, url: str) -> Proxy | None:
-        """The proxy whose URL is `url`, with or without the default port."""
-        return next((proxy for proxy in self._by_scheme.values() if _origin(proxy.url) == _origin(url)), None)
-
     def _proxy(self, variable: str, value: str) -> Proxy:
         parts = _split(value)
         if parts is None:
@@ -96,33 +92,42 @@ class Proxies:
                 "http://proxy.example.com:3128 (special characters of a user or a password are percent-encoded: # is %23), "
                 "or unset it"
             )
-        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
-        url = f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port is not None else "")
+        url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2].lower()}"
         if parts.username is None and parts.password is None:
             return Proxy(url, variable)
         user, password = unquote(parts.username or ""), unquote(parts.password or "")
         if ":" in user:
             raise UsageError(f"{variable}: the user of the proxy has a colon, which Basic authentication cannot send")
         basic = base64.b64encode(f"{user}:{password}".encode()).decode()
-        for text in (password, parts.password or "", basic):
-            self._secrets.append(self._redactor.remember(SecretValue(text)))
+        self._secrets += [
+            self._redactor.remember(SecretValue(text)) for text in (password, parts.password or "", basic)
+        ]
         return Proxy(url, variable, {"Proxy-Authorization": f"Basic {basic}"})
 
 
 class ProxyFailed(aiohttp.ClientError):
     """A proxy could not be reached, or refused to connect. `status` is that of its reply; None without a reply.
 
-    The message names the proxy without user and password; `hint` names the variable.
+    The message names the proxy without user and password; `hint` names the variable, and `reason` omits the called host.
     """
 
     def __init__(self, proxy: Proxy, status: int | None, target: str) -> None:
         self.status = status
-        self.hint = _hint(proxy, status, target)
-        self.reason = f"the proxy {proxy.url} of {proxy.variable} " + (
-            "cannot be reached" if status is None else f"answered HTTP {status}"
-        )
-        """What happened, without the called host."""
+        self.reason = f"the proxy {proxy.url} of {proxy.variable} "
+        self.reason += "cannot be reached" if status is None else f"answered HTTP {status}"
         super().__init__(self.reason if status is None else f"{self.reason} to CONNECT {target}")
+        name = proxy.variable
+        if status is None:
+            self.hint = f"start the proxy {proxy.url}, correct {name}, or unset it; NO_PROXY excludes hosts that are called directly"
+        elif status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+            problem = "has a user and password that the proxy refuses" if proxy.headers else "has no user and password"
+            self.hint = (
+                f"{name} {problem}: set it to http://USER:PASSWORD@HOST:PORT, special characters percent-encoded"
+            )
+        else:
+            self.hint = (
+                f"allow {target} in the proxy {proxy.url} ({name}), or name the host in NO_PROXY to call it directly"
+            )
 
 
 _IN_TEXT: Final = re.compile(r"the proxy (\S+) of (\w+) (cannot be reached|answered HTTP \d+)")
@@ -137,18 +142,6 @@ def hint_in(text: str) -> str | None:
     return f"{name} names the proxy {url}, which {problem}: correct {name}, or name the hosts in NO_PROXY to call them directly"
 
 
-def _hint(proxy: Proxy, status: int | None, target: str) -> str:
-    name = proxy.variable
-    if status is None:
-        return f"start the proxy {proxy.url}, correct {name}, or unset it; NO_PROXY excludes hosts that are called directly"
-    if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
-        missing = (
-            "has no user and password" if proxy.headers is None else "has a user and password that the proxy refuses"
-        )
-        return f"{name} {missing}: set it to http://USER:PASSWORD@HOST:PORT, special characters percent-encoded"
-    return f"allow {target} in the proxy {proxy.url} ({name}), or name the host in NO_PROXY to call it directly"
-
-
 def _split(value: str) -> SplitResult | None:
     """The parts of a proxy's URL; None if it is not one, such as with an unencoded `#` or `/` in the password."""
     try:
@@ -161,26 +154,19 @@ def _split(value: str) -> SplitResult | None:
     return parts if alone and plain and parts.scheme in {"http", "https"} and parts.hostname else None
 
 
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
+class _Exclusion(NamedTuple):
+    """One entry of NO_PROXY: a host, suffix or network; with a port, it applies to that port only."""
 
-
-@dataclass(frozen=True, slots=True)
-class _Exclusion:
-    """One entry of NO_PROXY: a host or suffix, or a network; with a port, it applies to that port only."""
-
-    suffix: str = ""
-    network: IPv4Network | IPv6Network | None = None
+    what: str | IPv4Network | IPv6Network
     port: int | None = None
 
     def matches(self, host: str, address: IPv4Address | IPv6Address | None, port: int | None) -> bool:
         """Whether it applies to this host, its address if the host is one, and the port."""
-        if self.port is not None and self.port != port:
+        if self.port not in {None, port}:
             return False
-        if self.network is not None:
-            return address is not None and address in self.network
-        return self.suffix in {"*", host} or host.endswith(f".{self.suffix}")
+        if isinstance(self.what, str):
+            return self.what in {"*", host} or host.endswith(f".{self.what}")
+        return address is not None and address in self.what
 
 
 def _exclusions(no_proxy: str) -> Iterator[_Exclusion]:
@@ -198,20 +184,20 @@ def _exclusions(no_proxy: str) -> Iterator[_Exclusion]:
 def _exclusion(word: str) -> _Exclusion:
     """Parses one entry of NO_PROXY. Raises ValueError if it is invalid."""
     if word == "*":
-        return _Exclusion("*")
+        return _Exclusion(word)
     if "/" in word or (word.count(":") > 1 and not word.startswith("[")):
-        return _Exclusion(network=ip_network(word, strict=False))
+        return _Exclusion(ip_network(word, strict=False))
     parts = re.fullmatch(r"(?:\[([0-9a-f:.]+)\]|(\.?[a-z0-9_-]+(?:\.[a-z0-9_-]+)*\.?))(?::([0-9]{0,5}))?", word)
     if parts is None:
         raise ValueError
     bracketed, host, port = parts.groups()
     number = int(port) if port else None
     try:
-        return _Exclusion(network=ip_network(bracketed or host), port=number)
+        return _Exclusion(ip_network(bracketed or host), number)
     except ValueError:
         if bracketed:
             raise
-    return _Exclusion(host.strip("."), port=number)
+    return _Exclusion(host.strip("."), number)
 
 
 def _identity_and_cluster_hosts(environ: Mapping[str, str]) -> Iterator[str]:

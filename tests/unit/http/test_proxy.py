@@ -7,7 +7,6 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trustme
@@ -275,10 +274,3 @@ async def test_the_failure_of_an_unreachable_proxy_names_its_variable(monkeypatc
         "directly"
     )
     assert RetryPolicy().delay(1, record) is not None
-
-
-def test_a_proxy_is_found_by_its_url() -> None:
-    """With or without the default port of its scheme."""
-    proxies: Any = Proxies(Redactor(), {"HTTPS_PROXY": "http://proxy.example"})
-    assert proxies.by_url("http://proxy.example:80").variable == "HTTPS_PROXY"
-    assert proxies.by_url("http://proxy.example:3128") is None
