@@ -26,7 +26,9 @@ from keysync.files import read_small, secret_text
 from keysync.secret.redact import Redactor
 from keysync.secret.value import SecretValue
 
-_PATIENCE: Final = 70.0  # how long a metadata service may be updated, see `single_flight_credential`
+# The SDK repeats a request for this long while a metadata service is being updated (404 or 410 for up to 70 seconds).
+# learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
+_UPDATE_SECONDS: Final = 75.0
 # Variables with secrets that azure-identity reads, and that a reply could repeat.
 _SECRET_VARIABLES: Final = (
     "AZURE_CLIENT_SECRET",
@@ -71,9 +73,9 @@ class Credentials:
             name = f"{credential.type} {of_same_type + 1}" if of_same_type else credential.type
             build, expires_at = self._builder(credential)
             sign_in = replace(sign_in_of(credential), expires_at=expires_at)
-            patience = _PATIENCE if isinstance(credential, credentials.ManagedIdentityCredential) else 0.0
+            timeout = self.timeout + (_UPDATE_SECONDS if credential.type == "managed_identity" else 0.0)
             try:
-                opened = SingleFlightCredential(build, name, sign_in, timeout=self.timeout, patience=patience)
+                opened = SingleFlightCredential(build, name, sign_in, timeout=timeout)
             except (*_UNREADABLE, OSError) as error:
                 # The SDK validates its arguments, such as a tenant's name, and files in variables.
                 is_file = isinstance(credential, credentials.ClientCertificateCredential)
@@ -86,9 +88,9 @@ class Credentials:
 
         The expiry is None for other types: unknown or irrelevant. Lambdas, as a `partial` prints its arguments.
         """
-        transport: dict[str, Any] = {"transport": self.transport, "retry_total": 0}
         options: dict[str, Any] = {
-            **transport,
+            "transport": self.transport,
+            "retry_total": 0,
             "authority": self.endpoints.authority,
             "disable_instance_discovery": not self.endpoints.known,
             # A vault's challenge names its tenant. The configuration decides which tenants are used.
@@ -103,10 +105,8 @@ class Credentials:
                 return lambda: identity.EnvironmentCredential(**options), expiry_in_environment()
             case credentials.WorkloadIdentityCredential():
                 return _workload_identity(credential, options), None
-            case credentials.ManagedIdentityCredential():
-                if credential.client_id is not None:
-                    transport["client_id"] = credential.client_id
-                return lambda: identity.ManagedIdentityCredential(**transport), None
+            case credentials.ManagedIdentityCredential(client_id=client):
+                return lambda: identity.ManagedIdentityCredential(client_id=client, transport=self.transport), None
             case credentials.ClientSecretCredential(tenant_id=tenant, client_id=client):
                 secret = self._secret(credential)
                 return lambda: identity.ClientSecretCredential(tenant, client, secret, **options), None

@@ -8,11 +8,13 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from keysync.azure.policies import ON_REPLY
+ON_REPLY: Final[ContextVar[Callable[[Mapping[str, str]], None] | None]] = ContextVar("on_reply", default=None)
+"""Called with the headers of each reply, of any status, to the current task's calls."""
 
 # No documentation says which of them a call reduces, so the lowest counts.
 _REMAINING_HEADERS: Final = (

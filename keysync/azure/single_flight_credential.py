@@ -6,8 +6,7 @@ import asyncio
 import hmac
 import re
 import time
-from collections.abc import Awaitable, Callable
-from random import uniform
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final, Self, TypeAlias
 
@@ -21,10 +20,6 @@ from keysync.files import irregular_reason
 
 _Key: TypeAlias = tuple[tuple[str, ...], str | None, str | None, bool]
 _RENEW_BEFORE_EXPIRY: Final = 300.0
-# A metadata service replies 404 or 410 while it is being updated, for up to 70 seconds.
-# learn.microsoft.com/entra/identity/managed-identities-azure-resources/how-to-use-vm-token#error-handling
-_UPDATING_STATUS: Final = frozenset({404, 410})
-_MAX_PAUSE: Final = 16.0
 # Errors of Entra that a newer assertion may fix: outside its validity (700024), invalid or revoked (50013), or signed with a key
 # that Entra does not know yet or no longer (700027).
 # learn.microsoft.com/entra/identity-platform/reference-error-codes
@@ -41,26 +36,17 @@ class SingleFlightCredential:
     `build` makes the SDK's credential. The SDK's own caches keep a refused token (MSAL, until it expires) or assertion
     (WorkloadIdentityCredential, for ten minutes) and cannot be cleared, so a refusal replaces the SDK's credential.
 
-    A request has `timeout` seconds. While a metadata service is being updated, requests are repeated for `patience` more seconds.
+    A request has `timeout` seconds.
     """
 
     def __init__(
-        self,
-        build: Callable[[], Any],
-        name: str,
-        sign_in: SignIn = UNKNOWN,
-        *,
-        timeout: float = 30.0,
-        patience: float = 0.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        self, build: Callable[[], Any], name: str, sign_in: SignIn = UNKNOWN, *, timeout: float = 30.0
     ) -> None:
         self.name = name
         self.sign_in = sign_in
         self.expires_at = sign_in.expires_at
         self._build = build
         self._timeout = timeout
-        self._patience = patience
-        self._sleep = sleep
         self._sdk_credential = build()
         self._rebuild_needed = False
         self._tokens: dict[_Key, AccessTokenInfo] = {}
@@ -102,7 +88,7 @@ class SingleFlightCredential:
     ) -> AccessTokenInfo:
         # With its own deadline: callers share this request, so a hanging one would fail every later attempt too.
         try:
-            async with asyncio.timeout(self._timeout + self._patience):
+            async with asyncio.timeout(self._timeout):
                 token = await self._token(scopes, options)
         except Exception as error:
             vars(error).update(sign_in=self.sign_in, credential=self.name)  # for the failure record and its hint
@@ -113,8 +99,8 @@ class SingleFlightCredential:
         return token
 
     async def _token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
-        """A token of an SDK credential without refused tokens; makes another request if it may help."""
-        waited, cap, assertion_refused = 0.0, 1.0, False
+        """A token of an SDK credential without refused tokens; makes another request for a refused assertion."""
+        assertion_refused = False
         while True:
             if self._rebuild_needed:
                 self._rebuild_needed, old = False, self._sdk_credential
@@ -123,17 +109,13 @@ class SingleFlightCredential:
             try:
                 return await self._request_token(scopes, options)
             except ClientAuthenticationError as error:
-                if _ASSERTION_REFUSED.search(str(error)):
-                    # The SDK read the file up to ten minutes ago; it may have been replaced since.
-                    self._rebuild_needed = True
-                    if not assertion_refused:
-                        assertion_refused = True
-                        continue
-                if error.status_code not in _UPDATING_STATUS or waited >= self._patience:
+                if not _ASSERTION_REFUSED.search(str(error)):
                     raise
-            pause = min(uniform(0.0, cap), self._patience - waited)  # noqa: S311  # nosec B311  # no secret
-            waited, cap = waited + pause, min(2 * cap, _MAX_PAUSE)
-            await self._sleep(pause)
+                # The SDK read the file up to ten minutes ago; it may have been replaced since.
+                self._rebuild_needed = True
+                if assertion_refused:
+                    raise
+                assertion_refused = True
 
     async def _request_token(self, scopes: tuple[str, ...], options: TokenRequestOptions) -> AccessTokenInfo:
         # The SDK reads the file on the event loop, so a FIFO would block everything.

@@ -14,9 +14,12 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
         milliseconds = _number(headers.get(name))
         if milliseconds is not None:
             return milliseconds / 1000
-    value = headers.get("Retry-After")
-    seconds = _number(value)
-    return seconds if seconds is not None or not value else _seconds_until(value, headers.get("Date"))
+    value = headers.get("Retry-After", "")
+    when = http_date(value)
+    if when is None:
+        return _number(value)
+    # From the reply's own Date: this machine's clock may be wrong.
+    return max(0.0, (when - (http_date(headers.get("Date", "")) or datetime.now(UTC))).total_seconds())
 
 
 def _number(text: str | None) -> float | None:
@@ -25,12 +28,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return number if number is not None and 0 <= number < float("inf") else None
-
-
-def _seconds_until(text: str, sent: str | None) -> float | None:
-    """Seconds from `sent`, the reply's Date, to `text`. Uses this machine's clock, which may be wrong, only without `sent`."""
-    when, now = http_date(text), http_date(sent or "") or datetime.now(UTC)
-    return None if when is None else max(0.0, (when - now).total_seconds())
 
 
 @lru_cache(maxsize=16)  # all replies of a second have the same

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from keysync.azure.policies import HostPolicy
+from keysync.azure.clients import HostPolicy
 from keysync.failures import CallFailed
 
 

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from keysync.azure.policies import ON_REPLY
-from keysync.azure.rate_limit import RateLimitPolicy, TokenBucket
+from keysync.azure.rate_limit import ON_REPLY, RateLimitPolicy, TokenBucket
 from tests.support.virtual_clock import VirtualClock
 
 WRITES = "x-ms-ratelimit-remaining-subscription-writes"
