@@ -27,7 +27,7 @@ class Access:
 
     def __init__(self, roles: Roles, directory: Directory) -> None:
         self._roles = roles
-        self._directory = directory
+        self.directory = directory
 
     def decide(
         self, token: Token, action: str, scope: str, *, data: bool = False, attributes: Attributes | None = None
@@ -37,7 +37,7 @@ class Access:
         `attributes` are what conditions of role assignments compare.
         """
         principal = token.object_id
-        identity = self._directory.by_object(principal)
+        identity = self.directory.by_object(principal)
         if not (identity is not None and identity.unrestricted) and not any(
             is_within(scope, assignment.scope) and assignment.applies(action, attributes or {})
             for assignment in self._roles.in_force(principal)
@@ -55,7 +55,7 @@ class Access:
 
     def sees(self, token: Token, scope: str) -> bool:
         """Whether the caller has any role at `scope`, above it or in it, as it needs to see a subscription in lists."""
-        identity = self._directory.by_object(token.object_id)
+        identity = self.directory.by_object(token.object_id)
         if identity is not None and identity.unrestricted:
             return True
         scopes = [assignment.scope for assignment in self._roles.in_force(token.object_id)]
@@ -67,7 +67,7 @@ class Access:
         return [
             (identity.object_id, list(policy.secrets))
             for policy in policies
-            for identity in self._directory.identities
+            for identity in self.directory.identities
             if identity.name == policy.identity
         ]
 
@@ -75,7 +75,7 @@ class Access:
         """Whether the access policies of a vault allow a secret permission. A vault without entries allows everything."""
         if isinstance(vault.access_policies, bool):
             return True
-        identity = self._directory.by_object(token.object_id)
+        identity = self.directory.by_object(token.object_id)
         return identity is not None and any(
             policy.identity == identity.name and not {permission, "all"}.isdisjoint(policy.secrets)
             for policy in vault.access_policies

@@ -33,12 +33,16 @@ QueueOperation = Literal[
     "listQueues", "getQueueService", "setQueueService", "createQueue", "deleteQueue", "getQueue", "setQueueMetadata",
     "putMessage", "getMessages", "peekMessages", "clearMessages", "updateMessage", "deleteMessage",
 ]  # fmt: skip
+RoleOperation = Literal[
+    "listRoleDefinitions", "getRoleDefinition", "setRoleDefinition", "deleteRoleDefinition", "listRoleAssignments",
+    "getRoleAssignment", "setRoleAssignment", "deleteRoleAssignment", "listDenyAssignments",
+]  # fmt: skip
 DirectoryOperation = Literal[
     "getMe", "listUsers", "getUser", "listServicePrincipals", "getServicePrincipal", "getDirectoryObjects",
 ]  # fmt: skip
 Operation = Literal[
     "token", "deviceCode", "authorize", "discovery", ArmOperationName, AccountOperation, VaultOperation, BatchOperation,
-    QueueOperation, DirectoryOperation, "unknown",
+    QueueOperation, RoleOperation, DirectoryOperation, "unknown",
 ]  # fmt: skip
 """The operation of a call; `unknown` if the emulator does not serve it."""
 

@@ -66,6 +66,7 @@ class RoleDefinition:
     built_in: bool = False
     created: float = 0.0
     updated: float = 0.0
+    created_by: str = ""
 
 
 @dataclass
@@ -80,6 +81,7 @@ class RoleAssignment:
     condition: str | None = None
     description: str | None = None
     created: float = 0.0
+    created_by: str = ""
     begins: float = 0.0
     ends: float | None = None
 

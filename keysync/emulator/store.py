@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from keysync.emulator.data import AccountData
 from keysync.emulator.private_files import check_private, write_private
+from keysync.emulator.roles import SavedRoles
 from keysync.emulator.state import Account, State
 from keysync.emulator.vault_secrets import DeletedSecret, Secret
 from keysync.files import open_regular
@@ -44,7 +45,7 @@ class _AccountRecord:
 @dataclass
 class _Record:
     """All state that can change: the keys by account id, the secrets by vault name, the key of backups (base64), the accounts
-    that clients changed, and the ids of those that they deleted.
+    that clients changed, the ids of the accounts that they deleted, and the roles.
     """
 
     keys: dict[str, tuple[str, str]]
@@ -52,6 +53,7 @@ class _Record:
     backup_key: str = ""
     accounts: list[_AccountRecord] = field(default_factory=list[_AccountRecord])
     deleted_accounts: list[str] = field(default_factory=list[str])
+    roles: SavedRoles | None = None
 
 
 _ADAPTER = TypeAdapter(_Record)
@@ -77,6 +79,8 @@ def load(state: State, directory: Path) -> None:
             account.primary, account.secondary = primary, secondary
     if record.backup_key:
         state.backups.key = base64.b64decode(record.backup_key)
+    if record.roles is not None:
+        state.roles.restore(record.roles)
     for vault in state.vaults:
         saved = record.vaults.get(vault.name.lower())
         if saved is not None:
@@ -90,7 +94,7 @@ def save(state: State, directory: Path) -> None:
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
     backup_key = base64.b64encode(state.backups.key).decode()
     accounts = [_account_record(each) for each in state.accounts.values() if each.change != "none"]
-    record = _Record(keys, vaults, backup_key, accounts, state.deleted_accounts)
+    record = _Record(keys, vaults, backup_key, accounts, state.deleted_accounts, state.roles.export())
     write_private(directory / _FILE, _ADAPTER.dump_json(record))
 
 

@@ -209,6 +209,10 @@ class Gateway:
             self._check_access(token, ArmOperation("listResources", "", lambda: Reply(200), action, scope))
         return [item for item in items if self.access.decide(token, action, id_of(item)).allowed]
 
+    def check_access(self, call: Call, action: str, scope: str) -> None:
+        """Raises Refused unless the caller may carry out `action` on `scope` too."""
+        self._check_access(self.token(call), ArmOperation("unknown", "", lambda: Reply(200), action, scope))
+
     def may_read(self, call: Call, action: str, scope: str) -> bool:
         """Whether the caller may read a resource of a listing."""
         return self.access.decide(self.token(call), action, scope).allowed

@@ -127,10 +127,7 @@ class Graph:
     def _get(self, call: Call, kind: str, key: str) -> Reply:
         self._reader(call)
         for identity in self._members(kind):
-            names = {identity.object_id.lower()} | (
-                {identity.user_principal_name.lower()} if kind == "users" else set()
-            )
-            if key in names:
+            if key == identity.object_id.lower() or (kind == "users" and key == identity.user_principal_name.lower()):
                 return _entity(call, kind, identity)
         message = f"Resource '{key}' does not exist or one of its queried reference-property objects are not present."
         return self._error(call, 404, "Request_ResourceNotFound", message)

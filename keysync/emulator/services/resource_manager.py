@@ -9,6 +9,7 @@ from __future__ import annotations
 from keysync.emulator.access import Access
 from keysync.emulator.services.arm import ArmRequest, Provider
 from keysync.emulator.services.arm_errors import missing_version
+from keysync.emulator.services.authorization import Authorization
 from keysync.emulator.services.batch_accounts import BatchAccounts
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.services.gateway import Gateway
@@ -40,6 +41,7 @@ class ResourceManager:
         providers: list[Provider] = [
             BatchAccounts(state, self._gateway, page_size=page_size),
             KeyVaults(state, self._gateway, page_size=page_size),
+            Authorization(state.roles, access.directory, self._gateway, page_size=page_size),
             ResourceGraph(state, self._gateway.token, buckets, page_size=graph_page_size),
         ]
         self._providers = {provider.namespace.lower(): provider for provider in providers}
