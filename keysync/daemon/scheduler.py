@@ -1,4 +1,4 @@
-"""The scheduler: APScheduler fires the schedules, and those that fire together start one run."""
+"""The scheduler: APScheduler fires the schedules, and schedules that fire together start one run."""
 
 from __future__ import annotations
 
