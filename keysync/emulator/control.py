@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import BaseModel, ConfigDict, Field
 
 from keysync.emulator import control_guard
+from keysync.emulator.control_bodies import guess, parse
+from keysync.emulator.control_queues import QueueControl
 from keysync.emulator.data import VaultSettings
 from keysync.emulator.faults import OPERATIONS, Fault, Faults
+from keysync.emulator.queue_data import DeliveryFaults
 from keysync.emulator.request_log import RequestLog
 from keysync.emulator.services.entra import Entra
 from keysync.emulator.state import State
-from keysync.emulator.wire import Call, Refused, Reply, error, json_body
+from keysync.emulator.wire import Call, Refused, Reply, error
 
 _NAME = "NAME"
 """Stands for any segment in the path of an endpoint."""
-
-_Model = TypeVar("_Model", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Control:
         self._endpoints = self._make_endpoints()
 
     def _make_endpoints(self) -> dict[str, _Endpoint]:
-        faults, log = self._faults, self._request_log
+        faults, log, queues = self._faults, self._request_log, QueueControl(self._state)
         fault_fields = ", ".join(Fault.model_fields)
         return {
             "GET /": _Endpoint("this list", self._list),
@@ -73,6 +73,13 @@ class Control:
             "DELETE /vaults/NAME/tokens": _Endpoint(
                 "refuse the tokens that the vault has accepted, with a claims challenge", self._refuse_known_tokens
             ),
+            "GET /queues/NAME": _Endpoint("the number of messages, and what will go wrong with events", queues.show),
+            "POST /queues/NAME/messages": _Endpoint('put a message: {"text": "..."}', queues.put),
+            "DELETE /queues/NAME/messages": _Endpoint("remove every message", queues.clear),
+            "POST /queues/NAME/delivery": _Endpoint(
+                f"what goes wrong with the next events (JSON): {', '.join(DeliveryFaults.model_fields)}",
+                queues.set_delivery,
+            ),
             "GET /msi/token": _Endpoint("a managed identity's endpoint (IDENTITY_ENDPOINT)", self._managed_identity),
         }
 
@@ -91,7 +98,7 @@ class Control:
             if method == call.method and _matches(path, call.segments):
                 return endpoint.serve(call)
         request = f"{call.method} {call.raw_path}"
-        return error(404, "NotFound", f"There is no endpoint {request!r}{_guess(request, self._endpoints)}.")
+        return error(404, "NotFound", f"There is no endpoint {request!r}{guess(request, self._endpoints)}.")
 
     def _list(self, _call: Call) -> Reply:
         return Reply(200, {name: endpoint.purpose for name, endpoint in self._endpoints.items()})
@@ -100,11 +107,11 @@ class Control:
         return Reply(200, [fault.model_dump(exclude_unset=True) for fault in self._faults.active()])
 
     def _add_fault(self, call: Call) -> Reply:
-        self._faults.add(_parse(call, Fault, "fault"))
+        self._faults.add(parse(call, Fault, "fault"))
         return Reply(204)
 
     def _regenerate(self, call: Call) -> Reply:
-        self._state.regenerate(call.segments[1], _parse(call, _Regeneration, "body").key_name)
+        self._state.regenerate(call.segments[1], parse(call, _Regeneration, "body").key_name)
         return Reply(204)
 
     def _secrets(self, call: Call) -> Reply:
@@ -115,7 +122,7 @@ class Control:
         return Reply(200, secrets)
 
     def _change_vault(self, call: Call) -> Reply:
-        self._state.vault(call.segments[1]).change(_parse(call, VaultSettings, "settings"))
+        self._state.vault(call.segments[1]).change(parse(call, VaultSettings, "settings"))
         return Reply(204)
 
     def _refuse_known_tokens(self, call: Call) -> Reply:
@@ -139,29 +146,3 @@ def _then(action: Callable[[], None]) -> Callable[[Call], Reply]:
         return Reply(204)
 
     return serve
-
-
-def _parse(call: Call, model: type[_Model], what: str) -> _Model:
-    try:
-        return model.model_validate(json_body(call))
-    except ValidationError as failure:
-        parts = failure.errors(include_url=False, include_input=False)
-        message = f"Invalid {what}: {'; '.join(_describe(part, model) for part in parts)}."
-        raise Refused(error(400, "BadRequest", message)) from None
-
-
-def _describe(part: ErrorDetails, model: type[BaseModel]) -> str:
-    path = ".".join(str(step) for step in part["loc"])
-    if part["type"] == "extra_forbidden":
-        fields = [field.alias or name for name, field in model.model_fields.items()]
-        return f"there is no field {path!r}{_guess(path, fields)}"
-    message = part["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}" if path else message
-
-
-def _guess(name: str, known: Collection[str]) -> str:
-    """The known name that is most similar, as an addition to a message."""
-    from keysync.config.formats import nearest  # noqa: PLC0415  # needed only for an error
-
-    similar = nearest(name, known)
-    return f" (did you mean {similar!r}?)" if similar else f" (there are {', '.join(known)})"

@@ -143,5 +143,5 @@ class Queues:
         return [queue for _, queue in sorted(self._queues.items())]
 
     def restore(self, queues: list[Queue]) -> None:
-        """Replace every queue, by the saved ones."""
-        self._queues = {(queue.account, queue.name): queue for queue in queues}
+        """Add saved queues, in place of queues of their names. Accounts that the data no longer has are ignored."""
+        self._queues |= {(queue.account, queue.name): queue for queue in queues if queue.account in self.accounts}

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 
 from keysync.emulator.data import AccountData
 from keysync.emulator.private_files import check_private, write_private
+from keysync.emulator.queues import Queue
 from keysync.emulator.roles import SavedRoles
 from keysync.emulator.state import Account, State
 from keysync.emulator.vault_secrets import DeletedSecret, Secret
@@ -45,7 +46,7 @@ class _AccountRecord:
 @dataclass
 class _Record:
     """All state that can change: the keys by account id, the secrets by vault name, the key of backups (base64), the accounts
-    that clients changed, the ids of the accounts that they deleted, and the roles.
+    that clients changed, the ids of the accounts that they deleted, the roles, and the queues.
     """
 
     keys: dict[str, tuple[str, str]]
@@ -54,6 +55,7 @@ class _Record:
     accounts: list[_AccountRecord] = field(default_factory=list[_AccountRecord])
     deleted_accounts: list[str] = field(default_factory=list[str])
     roles: SavedRoles | None = None
+    queues: list[Queue] = field(default_factory=list[Queue])
 
 
 _ADAPTER = TypeAdapter(_Record)
@@ -85,6 +87,7 @@ def load(state: State, directory: Path) -> None:
         saved = record.vaults.get(vault.name.lower())
         if saved is not None:
             vault.restore(saved.secrets, saved.deleted)
+    state.queues.restore(record.queues)
 
 
 def save(state: State, directory: Path) -> None:
@@ -94,7 +97,9 @@ def save(state: State, directory: Path) -> None:
     vaults = {vault.name.lower(): _VaultRecord(*vault.export()) for vault in state.vaults}
     backup_key = base64.b64encode(state.backups.key).decode()
     accounts = [_account_record(each) for each in state.accounts.values() if each.change != "none"]
-    record = _Record(keys, vaults, backup_key, accounts, state.deleted_accounts, state.roles.export())
+    record = _Record(
+        keys, vaults, backup_key, accounts, state.deleted_accounts, state.roles.export(), state.queues.all()
+    )
     write_private(directory / _FILE, _ADAPTER.dump_json(record))
 
 
