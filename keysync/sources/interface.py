@@ -31,7 +31,6 @@ class KeySource(Protocol):
 
     async def probe(self) -> None:
         """Reads the account without its keys, for `keysync check`. Raises CallFailed."""
-        ...
 
 
 class KeySources(Protocol):
@@ -49,7 +48,6 @@ class KeySources(Protocol):
 
     async def cover(self, accounts: Sequence[Account]) -> None:
         """Opens what the sources of `accounts` need, and forgets what no account needs any more. Raises UsageError."""
-        ...
 
     def snapshot(self) -> Callable[[Account], KeySource]:
         """A function from a covered account to its source. Later calls of `cover` do not change it."""

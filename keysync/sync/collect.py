@@ -17,7 +17,7 @@ from keysync.sources.interface import AccountKeys
 from keysync.sync.history import may_need_version, with_history
 from keysync.sync.items import WorkItem
 from keysync.sync.model import Change, Item, ItemRef, Observed
-from keysync.targets.interface import CacheValidation, Observation, SecretTarget, StoredSecret
+from keysync.targets.interface import CacheValidation, Observation, SecretTarget
 from keysync.tracing import ACCOUNT, span
 
 _MIN_SLOTS: Final = 4
@@ -138,7 +138,7 @@ class Collector:
                 one = Observed(item, prints, *reply)
                 observed.append(one)
                 # A secret that has its key needs no value, even if its metadata must be written.
-                if not isinstance(one.current, StoredSecret) or one.current.fingerprint != one.desired:
+                if not one.has_key:
                     values[ref] = keys.values[ref.key]
         if any(map(may_need_version, observed)):
             observed = await asyncio.gather(*(with_history(self.targets[o.item.ref.vault], o) for o in observed))

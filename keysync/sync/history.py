@@ -7,7 +7,7 @@ from typing import Final
 
 from keysync.failures import CallFailed
 from keysync.sync.model import Observed
-from keysync.sync.ownership import is_ours
+from keysync.sync.ownership import is_managed
 from keysync.targets.interface import History, SecretTarget, StoredSecret
 
 # Key Vault cannot back up a secret with more than 500 versions (docs/safety.md).
@@ -19,10 +19,7 @@ _COUNTED_IN_TAGS: Final = 200
 
 def may_need_version(observed: Observed) -> bool:
     """Whether the plan may write a new version of an existing secret. Only then is its history read."""
-    stored = observed.current
-    if not isinstance(stored, StoredSecret) or stored.managed or stored.fingerprint == observed.desired:
-        return False
-    return is_ours(stored.tags, observed.item)
+    return not observed.has_key and is_managed(observed)
 
 
 async def with_history(target: SecretTarget, observed: Observed) -> Observed:

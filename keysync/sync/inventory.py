@@ -77,7 +77,14 @@ def selected(inventory: Inventory, names: Sequence[str], shard: Shard | None = N
     Raises UsageError for an unknown name, unless the inventory is not complete: then `preflight` has a warning.
     """
     for name in _unknown(inventory, names) if inventory.complete else ():
-        raise UsageError(_no_such_account(inventory, name))
+        for skipped in inventory.skipped:
+            if _is_named(skipped.resource_id, name):
+                skips = f"discover[{skipped.entry}] finds it and skips it: {skipped.reason}"
+                raise UsageError(f"--account {name}: {skips}")
+        known = sorted((account.name for account in inventory.accounts), key=natural)
+        more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
+        listed = ", ".join(known[:_MAX_NAMED]) + more if known else "none"
+        raise UsageError(f"--account {name}: no such account in the configuration, which has {listed}")
     return tuple(account for account in inventory.accounts if _selects(names, shard, account.resource_id))
 
 
@@ -93,15 +100,20 @@ def preflight(inventory: Inventory, selection: Selection, shard: Shard | None = 
         for vault in skipped.account.vaults
         for key, name in skipped.account.secret_names().items()
     ]
+    warnings: list[str] = []
+    for problem in inventory.problems:
+        hint = f" ({problem.record.hint})" if problem.record.hint else ""
+        kept = f"; {problem.kept} accounts that only an earlier listing found still count" if problem.kept else ""
+        cause = f"{problem.scope} was not listed completely: {problem.record.summary}{hint}"
+        warnings.append(
+            f"discover[{problem.entry}]: {cause}. The accounts found are served, and none counts as gone{kept}"
+        )
     unknown = _unknown(inventory, selection.accounts)
+    warnings += (f"--account {name}: not found, and not all accounts could be listed" for name in unknown)
+    warnings += (f"{account.resource_id} was refused: {account.reason}" for account in without_items)
     return Preflight(
         results=tuple(result for result in results if selection.includes(result.ref)),
-        warnings=(
-            *map(_problem_text, inventory.problems),
-            *(f"--account {name}: not found, and not all accounts could be listed" for name in unknown),
-            *(f"{account.resource_id} was refused: {account.reason}" for account in without_items),
-            *inventory.warnings,
-        ),
+        warnings=(*warnings, *inventory.warnings),
         incomplete=not inventory.complete or bool(without_items),
     )
 
@@ -118,22 +130,3 @@ def _is_named(resource_id: str, name: str) -> bool:
 def _unknown(inventory: Inventory, names: Sequence[str]) -> list[str]:
     known = [*(each.resource_id for each in inventory.accounts), *(each.resource_id for each in inventory.refused)]
     return [name for name in names if not any(_is_named(resource_id, name) for resource_id in known)]
-
-
-def _no_such_account(inventory: Inventory, name: str) -> str:
-    for skipped in inventory.skipped:
-        if _is_named(skipped.resource_id, name):
-            return f"--account {name}: discover[{skipped.entry}] finds it and skips it: {skipped.reason}"
-    known = sorted((account.name for account in inventory.accounts), key=natural)
-    more = f" and {len(known) - _MAX_NAMED} more" if len(known) > _MAX_NAMED else ""
-    listed = ", ".join(known[:_MAX_NAMED]) + more if known else "none"
-    return f"--account {name}: no such account in the configuration, which has {listed}"
-
-
-def _problem_text(problem: Problem) -> str:
-    kept = f"; {problem.kept} accounts that only an earlier listing found still count" if problem.kept else ""
-    hint = f" ({problem.record.hint})" if problem.record.hint else ""
-    return (
-        f"discover[{problem.entry}]: {problem.scope} was not listed completely: {problem.record.summary}{hint}. The accounts found "
-        f"are served, and none counts as gone{kept}"
-    )

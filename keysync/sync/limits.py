@@ -40,12 +40,8 @@ class Blocked:
     @property
     def reason(self) -> str:
         """The reason of each write of the plan. If it is late, the command that writes it anyway follows."""
-        if self.late:
-            return (
-                f"{self.finding}: not written, since this account responded late and would exceed the limit. "
-                "To write it anyway"
-            )
-        return "a safety limit stopped the run: not written"
+        late = "not written, since this account responded late and would exceed the limit. To write it anyway"
+        return f"{self.finding}: {late}" if self.late else "a safety limit stopped the run: not written"
 
 
 def check(plan: Plan, limits: Mapping[str, Limits], written: Counts) -> Blocked | None:
@@ -59,15 +55,10 @@ def check_accepted(plan: Plan, accepted: str) -> Blocked | None:
     actual = checksum(plan.changes)
     if accepted == actual:
         return None
+    finding = f" does not match the current plan, {actual}: the plan has changed since, or the checksum belongs to other options"
     if not plan.writes:
-        return Blocked(
-            f"--accept {accepted}: the plan has no changes, so there is nothing to accept", wrong_checksum=True
-        )
-    return Blocked(
-        f"--accept {accepted} does not match the current plan, {actual}: the plan has changed since, or the checksum belongs to "
-        "other options",
-        wrong_checksum=True,
-    )
+        finding = ": the plan has no changes, so there is nothing to accept"
+    return Blocked(f"--accept {accepted}{finding}", wrong_checksum=True)
 
 
 def count(plan: Plan) -> Counts:
@@ -88,16 +79,16 @@ def breaches(counts: Counts, limits: Mapping[str, Limits]) -> list[str]:
         managed, updates = counts[vault, "managed"], counts[vault, "update"]
         creates = counts[vault, "create"] + counts[vault, "recover"]
         removals = sum(counts[vault, kind] for kind in REMOVALS)
-        of_managed = f"of the {managed} secrets managed there"
+        share = f"of the {managed} secrets managed there"
         if creates > limit.creates:
             text = f"{creates} secrets would be created or recovered, limits.creates is {limit.creates}"
             found.append(f"vault {vault}: {text}")
         if managed >= _MIN_FOR_PERCENT and 100 * updates > limit.update_percent * managed:
-            share = f"{updates} {of_managed} ({100 * updates / managed:.0f}%)"
-            found.append(f"vault {vault}: {share} would be updated, limits.update_percent is {limit.update_percent}")
+            text = f"{updates} {share} ({100 * updates / managed:.0f}%) would be updated"
+            found.append(f"vault {vault}: {text}, limits.update_percent is {limit.update_percent}")
         if removals > max_removals(managed, limit.removal_percent):
-            text = f"would be disabled or deleted, limits.removal_percent is {limit.removal_percent}"
-            found.append(f"vault {vault}: {removals} {of_managed} {text}")
+            text = f"{removals} {share} would be disabled or deleted"
+            found.append(f"vault {vault}: {text}, limits.removal_percent is {limit.removal_percent}")
     return found
 
 
@@ -110,10 +101,8 @@ def checksum(changes: Iterable[Change]) -> str:
     """Names exactly these changes, in order: references, kinds, fields and observed versions. It says nothing about values."""
     digest = hashlib.sha256()
     for change in changes:
-        if change.kind not in WRITES:
-            continue
-        ref = change.ref
-        details = (change.kind, change.before or "", ",".join(sorted(change.fields)), change.proof)
-        line = "\0".join((fold(ref.account), ref.key, ref.vault, fold(ref.secret), *details))
-        digest.update(line.encode() + b"\n")
+        if change.kind in WRITES:
+            ref, fields = change.ref, ",".join(sorted(change.fields))
+            names = fold(ref.account), ref.key, ref.vault, fold(ref.secret)
+            digest.update("\0".join((*names, change.kind, change.before or "", fields, change.proof)).encode() + b"\n")
     return digest.hexdigest()[:_CHECKSUM_DIGITS]

@@ -106,6 +106,11 @@ class Observed:
         return self.keys[self.item.ref.key]
 
     @property
+    def has_key(self) -> bool:
+        """Whether the vault holds the item's own key."""
+        return isinstance(self.current, StoredSecret) and self.current.fingerprint == self.desired
+
+    @property
     def stored_key(self) -> KeyName | None:
         """The name of the account's key that the vault holds; None if it holds none of them."""
         if not isinstance(self.current, StoredSecret):

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Final
 
 from keysync.names import fold
-from keysync.sync.model import Item, ItemRef
+from keysync.sync.model import Item, ItemRef, Observed
+from keysync.targets.interface import StoredSecret
 
 MANAGED_BY: Final = "managed-by"
 KEYSYNC: Final = "keysync"
@@ -28,6 +29,12 @@ def is_ours(tags: Mapping[str, str], item: Item) -> bool:
     return is_ours_for(tags, item.ref, item.policy.owner)
 
 
+def is_managed(observed: Observed) -> bool:
+    """Whether keysync manages the stored secret. Never that of a certificate."""
+    stored = observed.current
+    return isinstance(stored, StoredSecret) and not stored.managed and is_ours(stored.tags, observed.item)
+
+
 def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str | None) -> bool:
     """Whether `tags` mark the secret of `ref` as managed by `owner`. ARM ids are compared without regard to case."""
     source = tags.get(SOURCE, "")
@@ -39,14 +46,9 @@ def is_ours_for(tags: Mapping[str, str], ref: ItemRef, owner: str | None) -> boo
     )
 
 
-def is_unmarked(tags: Mapping[str, str]) -> bool:
-    """Whether a secret has none of the tags that claim one."""
-    return not OWN & tags.keys()
-
-
 def is_free(tags: Mapping[str, str], item: Item) -> bool:
     """Whether tagging the secret takes it from no other owner: it has no tags of keysync, or is managed but without an owner tag."""
-    return is_unmarked(tags) or (OWNER not in tags and is_ours({**tags, OWNER: item.policy.owner or ""}, item))
+    return not OWN & tags.keys() or (OWNER not in tags and is_ours({**tags, OWNER: item.policy.owner or ""}, item))
 
 
 def former_id(tags: Mapping[str, str], item: Item) -> str | None:
@@ -68,7 +70,7 @@ def owner_of(tags: Mapping[str, str]) -> str:
         return f"it is keysync's for the {key} key of {account}{owner}"
     if manager is not None:
         return f"managed by {_quoted(manager)}"
-    if not is_unmarked(tags):
+    if OWN & tags.keys():
         return "some of keysync's tags are there, but not `managed-by: keysync`"
     return "made by hand, or by a tool that leaves no mark"
 

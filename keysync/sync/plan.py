@@ -10,7 +10,7 @@ from typing import Final
 from keysync.sync import messages
 from keysync.sync.history import too_many_versions, version_warning
 from keysync.sync.model import Change, ChangeKind, Field, Item, Observed, Verdict
-from keysync.sync.ownership import OWN, former_id, is_free, is_ours, own_tags, owner_of
+from keysync.sync.ownership import OWN, former_id, is_free, is_managed, is_ours, own_tags, owner_of
 from keysync.targets.interface import MAX_TAGS, Absent, Disabled, Metadata, SoftDeleted, StoredSecret
 
 _WHY_UPDATED: Final[Mapping[Verdict, str]] = {
@@ -26,42 +26,11 @@ _VALUE: Final[frozenset[Field]] = frozenset({"value"})
 
 def plan_account(observed: Sequence[Observed], now: datetime) -> list[Change]:
     """The change that each item of one account in one vault needs at `now` (UTC)."""
-    return [_change(each, observed, now) for each in observed]
+    return [judge(each, now, observed) for each in observed]
 
 
-def judge(observed: Observed, now: datetime) -> Change:
-    """The change that one item needs at `now` (UTC), regardless of the account's other secrets."""
-    return _change(observed, (), now)
-
-
-def verdict_of(observed: Observed, items: Sequence[Observed] = ()) -> Verdict:
-    """The state of the secret. `items` are those of its account in the same vault."""
-    current = observed.current
-    if isinstance(current, Absent):
-        return "missing"
-    if isinstance(current, Disabled):
-        return "disabled"
-    if isinstance(current, SoftDeleted):
-        return "soft_deleted"
-    if current.fingerprint == observed.desired:
-        return "in_sync"
-    if current.managed or not is_ours(current.tags, observed.item):
-        return "unmanaged"
-    others = [each for each in items if each is not observed]
-    if observed.stored_key is None:
-        return "both_changed" if others and all(map(_has_no_key, others)) else "stale"
-    duplicated = any(each.item.ref.key == each.stored_key == observed.stored_key for each in others)
-    return "duplicated" if duplicated else "swapped"
-
-
-def _has_no_key(observed: Observed) -> bool:
-    """Whether a managed secret has none of its account's keys."""
-    stored = observed.current
-    ours = isinstance(stored, StoredSecret) and not stored.managed and is_ours(stored.tags, observed.item)
-    return ours and observed.stored_key is None
-
-
-def _change(observed: Observed, items: Sequence[Observed], now: datetime) -> Change:
+def judge(observed: Observed, now: datetime, items: Sequence[Observed] = ()) -> Change:
+    """The change that one item needs at `now` (UTC). `items` are those of its account in the same vault."""
     current, verdict = observed.current, verdict_of(observed, items)
     change = _compared(observed, verdict, now)
     read_only = observed.item.policy.read_only
@@ -73,6 +42,27 @@ def _change(observed: Observed, items: Sequence[Observed], now: datetime) -> Cha
         needs_accept=None if read_only else change.needs_accept,
         since=current.created if isinstance(current, StoredSecret) else None,
     )
+
+
+def verdict_of(observed: Observed, items: Sequence[Observed] = ()) -> Verdict:
+    """The state of the secret. `items` are those of its account in the same vault."""
+    current = observed.current
+    if isinstance(current, Absent):
+        return "missing"
+    if isinstance(current, Disabled):
+        return "disabled"
+    if isinstance(current, SoftDeleted):
+        return "soft_deleted"
+    if observed.has_key:
+        return "in_sync"
+    if not is_managed(observed):
+        return "unmanaged"
+    others = [each for each in items if each is not observed]
+    if observed.stored_key is None:
+        without_key = [each for each in others if is_managed(each) and each.stored_key is None]
+        return "both_changed" if others and without_key == others else "stale"
+    duplicated = any(each.item.ref.key == each.stored_key == observed.stored_key for each in others)
+    return "duplicated" if duplicated else "swapped"
 
 
 def _compared(observed: Observed, verdict: Verdict, now: datetime) -> Change:
@@ -96,8 +86,12 @@ def _compared(observed: Observed, verdict: Verdict, now: datetime) -> Change:
 
 
 def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: datetime) -> Change:
-    item, differs = observed.item, stored.fingerprint != observed.desired
-    metadata = _without_excess_tags(stored, desired_metadata(item, stored, now, new_version=differs))
+    item, differs = observed.item, not observed.has_key
+    metadata = desired_metadata(item, stored, now, new_version=differs)
+    if len(metadata.tags) > MAX_TAGS:
+        # Without the user's new tags: a late key is an outage, a missing tag is not.
+        kept = {name: value for name, value in metadata.tags.items() if name in stored.tags or name in OWN}
+        metadata = replace(metadata, tags=kept)
     fields = changed_fields(stored, metadata, value=differs)
     if not fields:
         return Change(item.ref, "unchanged", before=stored.version, managed=True)
@@ -110,16 +104,8 @@ def _managed(observed: Observed, stored: StoredSecret, verdict: Verdict, now: da
     return replace(change, reason=f"{reason}; {warning}" if warning else reason, needs_accept=needs_accept)
 
 
-def _without_excess_tags(stored: StoredSecret, metadata: Metadata) -> Metadata:
-    """`metadata` without the user's new tags if there are too many: a late key is an outage, a missing tag is not."""
-    if len(metadata.tags) <= MAX_TAGS:
-        return metadata
-    kept = {name: value for name, value in metadata.tags.items() if name in stored.tags or name in OWN}
-    return replace(metadata, tags=kept)
-
-
 def _unmanaged(observed: Observed, stored: StoredSecret, now: datetime) -> Change:
-    item, differs = observed.item, stored.fingerprint != observed.desired
+    item, differs = observed.item, not observed.has_key
     adopt = item.policy.adopt
     if adopt == "replace" or (adopt == "untagged" and not differs and is_free(stored.tags, item)):
         metadata = desired_metadata(item, stored, now, new_version=differs)

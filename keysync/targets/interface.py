@@ -123,7 +123,6 @@ class CacheValidation(Protocol):
 
     async def close(self) -> None:
         """Cancels the listing."""
-        ...
 
 
 class SecretTarget(Protocol):
@@ -135,11 +134,9 @@ class SecretTarget(Protocol):
 
     async def prime(self) -> None:
         """Makes one first call, so that concurrent calls find a cached token. Raises CallFailed."""
-        ...
 
     async def probe_write(self) -> None:
         """Checks that this identity may write secrets, without writing one. Raises CallFailed if it may not."""
-        ...
 
     async def read(self, name: str, *, deleted: bool = True) -> Observation:
         """The current state of `name`. Without `deleted`, a soft-deleted secret counts as absent. Raises CallFailed."""
@@ -170,16 +167,12 @@ class SecretTarget(Protocol):
 
         Raises CallFailed, or NotKept if the vault accepted the change but did not keep it.
         """
-        ...
 
     async def enable(self, name: str, version: str, *, enabled: bool) -> None:
         """Enables or disables `version` without creating a version. Raises like `patch`."""
-        ...
 
     async def recover(self, name: str) -> None:
         """Recovers a soft-deleted secret, and returns when it can be read. Raises CallFailed."""
-        ...
 
     async def delete(self, name: str) -> None:
         """Deletes `name` recoverably, and never purges it. Raises CallFailed."""
-        ...
