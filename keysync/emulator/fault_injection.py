@@ -12,7 +12,7 @@ from aiohttp import web
 
 from keysync.emulator.faults import Fault
 from keysync.emulator.services.entra import Entra
-from keysync.emulator.services.vault_operations import CHANGES
+from keysync.emulator.services.vault_operations import CHANGES, ERRORS
 from keysync.emulator.wire import Call, Reply, Route, as_object, error
 
 _CODES = {
@@ -60,10 +60,12 @@ def _reply(fault: Fault, real: Reply | None, call: Call, route: Route, entra: En
         kind = "text/html; charset=utf-8" if fault.kind == "html" else "application/json; charset=utf-8"
         encoded = {"Content-Encoding": "gzip"} if fault.gzip else {}
         return Reply(fault.answer_status, _content(fault, text.encode()), {"Content-Type": kind, **encoded})
-    code = fault.code or _CODES.get(fault.status, "Failed")
+    errors = ERRORS if route.service == "vault" else {}
+    usual_code, usual_message = errors.get(fault.status, (_CODES.get(fault.status, "Failed"), ""))
+    code = fault.code or usual_code
     if route.service == "entra":
         return entra.error(fault.status, code, fault.message, call)
-    message = fault.message or f"An injected fault: {code}."
+    message = fault.message or usual_message or f"An injected fault: {code}."
     if route.error is not None:
         return route.error(fault.status, code, message)
     return error(fault.status, code, message, inner=fault.inner_code, details=fault.details)

@@ -133,10 +133,14 @@ class DenyAssignmentData(PermissionsData):
 
 
 class AccessPolicyData(_Model):
-    """The secret permissions of an identity in a vault with access policies."""
+    """The secret permissions of an identity in a vault with access policies.
+
+    `on_behalf_of`: they are for an application that acts on behalf of a user, and not for the identity alone.
+    """
 
     identity: str
     secrets: list[SecretPermission]
+    on_behalf_of: bool = False
 
 
 def _pem(certificate: str) -> str:

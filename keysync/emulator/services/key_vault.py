@@ -14,7 +14,7 @@ from keysync.emulator.services.secrets import Secrets
 from keysync.emulator.services.vault_access import VaultAccess
 from keysync.emulator.services.vault_authentication import VaultAuthentication
 from keysync.emulator.services.vault_network import network_denial, network_headers
-from keysync.emulator.services.vault_operations import CHANGES
+from keysync.emulator.services.vault_operations import CHANGES, THROTTLED
 from keysync.emulator.throttle import VAULT_CREATES, VAULT_OTHERS, TokenBuckets
 from keysync.emulator.vault import Vault
 from keysync.emulator.vault_versions import VERSIONS
@@ -150,8 +150,5 @@ class KeyVault:
         decision = self._buckets.take((kind, self._vault.name.lower()), limit)
         if decision.allowed:
             return None
-        message = (
-            "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached"
-        )
         headers["Retry-After"] = str(decision.retry_after)
-        return error(429, "Throttled", message, headers=headers)
+        return error(429, *THROTTLED, headers=headers)

@@ -30,8 +30,12 @@ class VaultAccess:
         denied = operation in vault.denied
         if vault.access_policies is not False:
             permission = PERMISSIONS[operation]
-            allowed = not denied and self._access.may_use(token, vault, permission)
-            return None if allowed else self._no_permission(token, permission)
+            if denied:
+                return self._no_permission(token, permission)
+            if self._access.may_use(token, vault, permission):
+                return None
+            for_users = self._access.may_use(token, vault, permission, on_behalf_of=True)
+            return _on_behalf_only(token) if for_users else self._no_permission(token, permission)
         action = f"Microsoft.KeyVault/vaults/secrets/{ACTIONS[operation]}"
         scope = f"{vault.id}/secrets/{secret}" if secret else vault.id
         decision = self._access.decide(token, action, scope, data=True, attributes=secret_attributes(secret))
@@ -67,6 +71,15 @@ class VaultAccess:
             "https://go.microsoft.com/fwlink/?linkid=2125287"
         )
         return error(403, "Forbidden", message, inner="ForbiddenByPolicy")
+
+
+def _on_behalf_only(token: Token) -> Reply:
+    """As in SparebankenVest/azure-key-vault-to-kubernetes#232."""
+    message = (
+        f"The policy requires the caller '{_caller(token)}' to use on-behalf-of (OBO) flow. For more information on OBO, "
+        "please see https://go.microsoft.com/fwlink/?linkid=2152310"
+    )
+    return error(403, "Forbidden", message, inner="ForbiddenByPolicy")
 
 
 def _caller(token: Token) -> str:

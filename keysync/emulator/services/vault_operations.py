@@ -45,3 +45,12 @@ CHANGES: Final = {
     "restoreSecret": "SecretRestore",
 }
 """The operations that change a vault, with the names that the service uses in messages and logs."""
+
+THROTTLED: Final = (
+    "Throttled",
+    "Request was not processed because too many requests were received. Reason: VaultRequestTypeLimitReached",
+)
+"""The code and the message of the reply to a caller that is throttled."""
+
+ERRORS: Final = {429: THROTTLED, 500: ("InternalServerError", "An unexpected error occurred.")}
+"""The code and the message of errors by status, where public replies show them."""
