@@ -92,14 +92,14 @@ def lowest(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def slow(session: nox.Session) -> None:
-    """The slow tests, with Chromium and Prometheus."""
+    """The slow tests, with Chromium, Prometheus and Azurite."""
     tools = _scratch(session) / "slow-tools"
     complete = _script(session, "bash", ".ci/slow-tools", str(tools))
     no_tests = 5  # pytest's exit code
-    path = f"{os.environ['PATH']}:{tools}/usr/bin"
+    path = f"{os.environ['PATH']}:{tools}/usr/bin:{tools}/azurite/node_modules/.bin"
     _pytest(session, "-m", "slow", env={"PATH": path}, success_codes=[0, no_tests])
     if not complete:
-        _cannot(session, "Chromium or Prometheus could not be had; the tests that need neither have passed")
+        _cannot(session, "Chromium, Prometheus or Azurite could not be had; the tests that need none of them have passed")
 
 
 @nox.session(venv_backend="none")
