@@ -99,7 +99,9 @@ def slow(session: nox.Session) -> None:
     path = f"{os.environ['PATH']}:{tools}/usr/bin:{tools}/azurite/node_modules/.bin"
     _pytest(session, "-m", "slow", env={"PATH": path}, success_codes=[0, no_tests])
     if not complete:
-        _cannot(session, "Chromium, Prometheus or Azurite could not be had; the tests that need none of them have passed")
+        _cannot(
+            session, "Chromium, Prometheus or Azurite could not be had; the tests that need none of them have passed"
+        )
 
 
 @nox.session(venv_backend="none")
