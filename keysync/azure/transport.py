@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
-from azure.core.exceptions import DecodeError, IncompleteReadError, ServiceRequestError, ServiceResponseTimeoutError
+from azure.core.exceptions import DecodeError
 from azure.core.pipeline.transport import AioHttpTransport
 
 from keysync.http.proxy import Proxies, ProxyFailed
@@ -134,24 +134,17 @@ async def load_body(response: Any) -> None:  # noqa: ANN401  # the SDK has a cla
 
     The body of an error reply that exceeds a limit becomes empty. Raises UnreadableBody if that of a success reply does.
     """
-    failed, body, problem = response.status_code >= 400, b"", None
+    failed, body, problem = response.status_code >= 400, None, None
     reply: aiohttp.ClientResponse = response.internal_response
-    charset, loaded = fold(reply.charset or "utf-8"), False
+    charset = fold(reply.charset or "utf-8")
     try:
         body = await _read(reply, charset, MAX_ERROR_BODY_BYTES if failed else MAX_BODY_BYTES)
-        loaded = True
     except _BodyLimitExceeded as error:
         problem = error
-    except aiohttp.ClientPayloadError as error:
-        raise IncompleteReadError(error, error=error) from error
-    except TimeoutError as error:
-        raise ServiceResponseTimeoutError(error, error=error) from error
-    except aiohttp.ClientError as error:
-        raise ServiceRequestError(error, error=error) from error
     finally:
-        if not loaded:
+        if body is None:
             reply.close()  # the rest of the body is still on the connection
-    response._content = body  # noqa: SLF001  # both classes of the SDK store the body there
+    response._content = body or b""  # noqa: SLF001  # both classes of the SDK store the body there
     response._decompressed_content = True  # noqa: SLF001  # as above
     if reply.charset:
         response.encoding = charset  # the SDK would parse the header again
@@ -164,8 +157,7 @@ async def _read(reply: aiohttp.ClientResponse, charset: str, max_bytes: int) -> 
         raise _BodyLimitExceeded("the body of the reply is in an unknown character set")
     window_bits = _WINDOW_BITS.get(fold(reply.headers.get("Content-Encoding", "")))
     inflater = zlib.decompressobj(wbits=window_bits) if window_bits is not None else None
-    body = bytearray()
-    received = False
+    body, received = bytearray(), False
     async for chunk in reply.content.iter_chunked(_CHUNK_BYTES):
         received = True
         if inflater is None:

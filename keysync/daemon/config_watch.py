@@ -1,4 +1,4 @@
-"""Notices changes of the configuration by reading its files every few seconds.
+"""Finds changes of the configuration by reading its files every few seconds.
 
 Polling, because notifications of file systems are not reliable: Kubernetes swaps the symbolic link ``..data`` above the file
 (kubernetes.io/docs/concepts/configuration/configmap, "Mounted ConfigMaps are updated automatically"), editors write another
@@ -7,10 +7,9 @@ file and rename it, and network file systems send no events.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
 from hashlib import blake2b, file_digest
 from pathlib import Path
@@ -23,9 +22,7 @@ from keysync.files import open_regular
 ConfigChange: TypeAlias = Config | ConfigError | Literal["restored"]
 """A new configuration; why the file cannot be read or is invalid; or that it has the configuration in force again."""
 
-_RETRY_CHECKS: Final = (
-    6  # a refused configuration is loaded again after this many checks: a file that it names may be missing
-)
+_RETRY_CHECKS: Final = 6  # then a refused configuration is loaded again: a file that it names may have been missing
 
 
 def named_files(part: object, key: str = "") -> Iterator[Path]:
@@ -46,25 +43,17 @@ def named_files(part: object, key: str = "") -> Iterator[Path]:
 
 
 class ConfigWatch:
-    """Reports each change of the configuration at `path` once.
+    """Finds each change of the configuration at `path` once.
 
     A change counts when two checks in a row, `interval` seconds apart, read the same content: this ignores a file that is
     half written or missing for a moment. `load` raises ConfigError for an invalid file. The files that the configuration names
     are watched too. Only digests are kept, with a key that exists only in this process.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        load: Callable[[Path], Config],
-        *,
-        interval: float = 5.0,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-    ) -> None:
+    def __init__(self, path: Path, load: Callable[[Path], Config], *, interval: float = 5.0) -> None:
+        self.interval = interval
         self._path = path
         self._load_file = load
-        self._interval = interval
-        self._sleep = sleep
         self._key = secrets.token_bytes(32)
         self._lock = threading.Lock()
         self._named: tuple[Path, ...] = ()
@@ -79,11 +68,10 @@ class ConfigWatch:
         Used at start and for SIGHUP, which does not wait for a second check. Reads files, so it may block.
         """
         with self._lock:
-            found = self._snapshot()
             try:
-                config = self._load()
-                if (newer := self._snapshot()) != found:
-                    found, config = newer, self._load()
+                found, config = self._snapshot(), self._load()
+                if self._snapshot() != found:
+                    found, config = self._snapshot(), self._load()
             except ConfigError as error:
                 self._error = error
                 raise
@@ -101,14 +89,6 @@ class ConfigWatch:
                 return None
             self._checks += 1
             return self._load_candidate(found) if self._checks % _RETRY_CHECKS == 1 else None
-
-    async def changes(self) -> AsyncIterator[ConfigChange]:
-        """Yields each change. Files are read in a thread."""
-        while True:
-            await self._sleep(self._interval)
-            change = await asyncio.to_thread(self.check)
-            if change is not None:
-                yield change
 
     def _load_candidate(self, found: dict[Path, bytes]) -> ConfigChange | None:
         known = self._error.findings if self._error is not None and self._checks > 1 else None

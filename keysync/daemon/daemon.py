@@ -240,16 +240,17 @@ class Daemon:
             await self._replace(config)
 
     async def _follow(self, watch: ConfigWatch) -> None:
-        async for change in watch.changes():
+        while True:
+            await asyncio.sleep(watch.interval)
             with self._logged_errors("reload"):
-                match change:
-                    case Config():
-                        await self._replace(change)
-                    case ConfigError():
-                        self._refuse(str(change))
-                    case "restored":
-                        self._log.info("config.restored")
-                        self._show_error(None)
+                change = await asyncio.to_thread(watch.check)
+                if isinstance(change, Config):
+                    await self._replace(change)
+                elif isinstance(change, ConfigError):
+                    self._refuse(str(change))
+                elif change == "restored":
+                    self._log.info("config.restored")
+                    self._show_error(None)
 
     def _refuse(self, reason: str) -> None:
         self._log.error("config.refused", reason=reason, hint="the previous configuration stays in force")

@@ -49,15 +49,14 @@ class Health:
     frequent schedule (for a crontab: before its third fire time after the last start, plus jitter). While a run is within its
     deadline, no other run has to start: Azure is slow.
 
-    Time is measured on the monotonic clock, without the time for which the process was frozen (no beats). After a freeze, a
-    suspend or a changed wall clock (the two clocks differ), missing starts are accepted for one interval.
+    Time is the seconds for which the process was awake: the monotonic clock, which pauses during a suspend, with at most 15
+    seconds between two beats, so that a freeze of the process does not count either. A changed wall clock has no effect.
     """
 
     def __init__(self, schedules: Iterable[Schedule], now: Instant) -> None:
-        self._beat = now
-        self._started = now.monotonic
+        self._beat = now.monotonic
+        self._awake_at_beat = 0.0
         self._running: dict[Hashable, tuple[float, float]] = {}  # when each began, and its deadline in seconds
-        self._lenient_until = now.monotonic
         self.replace(schedules, now)
 
     def replace(self, schedules: Iterable[Schedule], now: Instant) -> None:
@@ -67,37 +66,33 @@ class Health:
 
     def beat(self, now: Instant) -> None:
         """Records that the event loop runs. A task of its own calls this every second."""
-        if self._was_away(now):
-            stood_still = now.monotonic - self._beat.monotonic
-            if stood_still > _BEAT_SECONDS:
-                self._started += stood_still
-                self._running = {key: (since + stood_still, each) for key, (since, each) in self._running.items()}
-            if self._allowed != float("inf"):
-                self._lenient_until = now.monotonic + self._allowed / _INTERVALS
-        self._beat = now
+        self._awake_at_beat, self._beat = self._awake(now), now.monotonic
 
     def run_started(self, key: Hashable, now: Instant, deadline: float) -> None:
         """Run `key` begins, and must end within `deadline` seconds."""
-        self._running[key] = (now.monotonic, deadline)
+        self._running[key] = (self._awake(now), deadline)
         self.note_start(now)
 
     def run_ended(self, key: Hashable) -> None:
         """Run `key` has ended, with or without success."""
         self._running.pop(key, None)
 
+    def note_start(self, now: Instant) -> None:
+        """Records that a run could have started: it did, or every account is busy, backing off or of another replica."""
+        self._started = self._awake(now)
+        self._allowed = min((_silence(schedule, now.wall) for schedule in self._schedules), default=float("inf"))
+
     def verdict(self, now: Instant) -> Liveness:
         """Whether the daemon is alive at `now`."""
-        beaten = now.monotonic - self._beat.monotonic
+        beaten = now.monotonic - self._beat
         if beaten > _BEAT_SECONDS:
             return Liveness(False, f"the loop's own task has not run for {beaten:.0f} s")
-        if self._was_away(now):
-            return Liveness(True)
         for since, seconds in self._running.values():
-            ran = now.monotonic - since
+            ran = self._awake(now) - since
             if ran > seconds + _BEAT_SECONDS:
                 return Liveness(False, f"a run has run for {ran:.0f} s; its deadline is {seconds:.0f} s")
-        silent = now.monotonic - self._started
-        if self._running or silent <= self._allowed or now.monotonic <= self._lenient_until:
+        silent = self._awake(now) - self._started
+        if self._running or silent <= self._allowed:
             return Liveness(True)
         return Liveness(False, f"no run has started for {silent:.0f} s; three intervals are {self._allowed:.0f} s")
 
@@ -106,18 +101,11 @@ class Health:
         if self._running:
             at = min(since + seconds for since, seconds in self._running.values()) + _BEAT_SECONDS
         else:
-            at = max(self._started + self._allowed, self._lenient_until)
-        return None if at == float("inf") else now.wall + timedelta(seconds=at - now.monotonic)
+            at = self._started + self._allowed
+        return None if at == float("inf") else now.wall + timedelta(seconds=at - self._awake(now))
 
-    def _was_away(self, now: Instant) -> bool:
-        monotonic = now.monotonic - self._beat.monotonic
-        wall = (now.wall - self._beat.wall).total_seconds()
-        return max(monotonic, abs(wall - monotonic)) > _BEAT_SECONDS
-
-    def note_start(self, now: Instant) -> None:
-        """Records that a run could have started: it did, or every account is busy, backing off or of another replica."""
-        self._started = now.monotonic
-        self._allowed = min((_silence(schedule, now.wall) for schedule in self._schedules), default=float("inf"))
+    def _awake(self, now: Instant) -> float:
+        return self._awake_at_beat + min(now.monotonic - self._beat, _BEAT_SECONDS)
 
 
 def _silence(schedule: Schedule, start: datetime) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -283,27 +282,6 @@ def test_what_comes_after_reading_is_a_change_of_its_own(file: Path):
     watch = ConfigWatch(file, load_slowly)
     assert watch.read().accounts[0].name == "two"
     assert name_of(checks(watch, 2)[1]) == "three"
-
-
-async def test_changes_come_as_they_are_found(file: Path):
-    """The iterator checks at its interval, and yields each change."""
-    slept: list[float] = []
-    edits = {2: good("two"), 5: BAD}
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        if len(slept) in edits:
-            await asyncio.to_thread(file.write_text, edits[len(slept)])
-
-    watch = ConfigWatch(file, load, interval=7.0, sleep=sleep)
-    await asyncio.to_thread(watch.read)
-    seen = []
-    async for change in watch.changes():
-        seen.append((len(slept), type(change)))
-        if len(seen) == 2:
-            break
-    assert seen == [(3, Config), (6, ConfigError)]
-    assert set(slept) == {7.0}
 
 
 def test_the_files_that_a_configuration_names(tmp_path: Path):
