@@ -33,8 +33,8 @@ _OAUTH_ERROR: Final = re.compile(
 def counts_against_vault(record: FailureRecord) -> bool:
     """Whether the failure concerns the whole vault: it is unreachable, has an internal error, or its firewall refuses this address.
 
-    A 403 or 404 of one secret does not count, nor does a missing role, which can be assigned for a single secret. 429 does not
-    count: Retry-After handles it. A token that Entra refused does not count: it says nothing about the vault.
+    A 403 or 404 of one secret or a missing role does not count, nor does 429, as Retry-After handles it, nor a token that Entra
+    refused.
     """
     if counts_against_credential(record):
         return False
@@ -82,18 +82,6 @@ Probe = asyncio.Event
 """A call that tests whether the breaker may close; set once it has a result."""
 
 
-@dataclass(frozen=True, slots=True)
-class BreakerDecision:
-    """Whether a call may be made; if not, `retry_at` says when to ask again, in monotonic seconds.
-
-    `probe` is the allowed call itself if it is the probe, or the call for whose result a refused one can wait.
-    """
-
-    allowed: bool
-    retry_at: float = 0.0
-    probe: Probe | None = None
-
-
 @dataclass(slots=True)
 class _Breaker:
     failures: int = 0  # in a row, while closed
@@ -124,16 +112,41 @@ class Breakers:
     check: Callable[[], None] = lambda: None
     _breakers: dict[str, _Breaker] = field(default_factory=dict[str, _Breaker])
 
-    def allow(self, key: str) -> BreakerDecision:
-        """Whether a call may be made now. After an allowed call, report its end: `success`, `failure` or `cancelled`."""
-        breaker = self._breakers.get(key)
-        if breaker is None or not breaker.opened:
-            return BreakerDecision(allowed=True)
-        now = self.monotonic()
-        if now < breaker.until:
-            return BreakerDecision(allowed=False, retry_at=breaker.until, probe=breaker.probe)
-        breaker.probe, breaker.until = Probe(), now + self.policy.probe_seconds
-        return BreakerDecision(allowed=True, probe=breaker.probe)
+    async def admit(self, *keys: str) -> BreakerPermit:
+        """A permit for one call that concerns all `keys`. Waits for the result of a current probe.
+
+        A call that is refused during the probe would have to wait for the next run, although the vault may be healthy.
+        Raises CallFailed with the failure that opened a breaker if the call may not be made, and what `check` raises.
+        """
+        permit = BreakerPermit(self, {})
+        try:
+            for key in keys:
+                permit.probes[key] = await self._wait(key)
+            self.check()
+        except BaseException:
+            permit.cancelled()
+            raise
+        return permit
+
+    async def _wait(self, key: str) -> Probe | None:
+        """Waits until a call may be made; returns its probe, if it is one."""
+        while (breaker := self._breakers.get(key)) is not None and breaker.opened:
+            now = self.monotonic()
+            if now >= breaker.until:
+                breaker.probe, breaker.until = Probe(), now + self.policy.probe_seconds
+                return breaker.probe
+            if breaker.probe is None:
+                raise CallFailed(self._refusal(key, breaker, breaker.until - now))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(breaker.until - now):
+                    await breaker.probe.wait()
+        return None
+
+    def _refusal(self, key: str, breaker: _Breaker, seconds: float) -> FailureRecord:
+        moment = self.now() + timedelta(seconds=seconds)
+        message = f"{key.replace(':', ' ', 1)} failed repeatedly and is not called before {moment:%H:%M:%S} UTC"
+        last = breaker.last or FailureRecord(kind="connection", summary="unknown")
+        return replace(last, summary=f"{message} (last: {last.summary})", ambiguous=False, retry_after=None)
 
     def success(self, key: str) -> None:
         """A call succeeded: the breaker closes."""
@@ -142,7 +155,7 @@ class Breakers:
             breaker.end_probe()
 
     def failure(self, key: str, record: FailureRecord, probe: Probe | None = None) -> None:
-        """A call failed. `probe` is that of its decision: None for a call made while the breaker was closed.
+        """A call failed. `probe` is that of its permit: None for a call made while the breaker was closed.
 
         A failure that concerns only one secret or account counts as a success: the service itself has replied, and had accepted
         the token.
@@ -163,6 +176,21 @@ class Breakers:
             breaker.until = self.monotonic()
             breaker.end_probe()
 
+    def _count(self, key: str, record: FailureRecord, probe: Probe | None) -> None:
+        breaker = self._breakers.setdefault(key, _Breaker())
+        breaker.last = record
+        if breaker.opened:
+            # A call from before the breaker opened tells nothing new: only a failed probe opens it again.
+            if probe is None or breaker.probe is not probe:
+                return
+        else:
+            breaker.failures += 1
+            if breaker.failures < self.policy.threshold:
+                return
+        breaker.opened += 1
+        breaker.until = self.monotonic() + self.random.uniform(0.0, self.policy.max_open_seconds(breaker.opened))
+        breaker.end_probe()
+
     def retry_now(self) -> None:
         """Closes every breaker, as after a reload or SIGUSR1: an operator may have fixed the cause."""
         self.keep(())
@@ -181,54 +209,6 @@ class Breakers:
             phase: BreakerPhase = "closed" if not breaker.opened else "half_open" if half_open else "open"
             states[key] = BreakerState(phase, breaker.failures, breaker.until if breaker.opened else None)
         return states
-
-    async def admit(self, *keys: str) -> BreakerPermit:
-        """A permit for one call that concerns all `keys`. Waits for the result of a current probe.
-
-        A call that is refused during the probe would have to wait for the next run, although the vault may be healthy.
-        Raises CallFailed with the failure that opened a breaker if the call may not be made, and what `check` raises.
-        """
-        permit = BreakerPermit(self, {})
-        try:
-            for key in keys:
-                permit.probes[key] = await self._wait(key)
-            self.check()
-        except BaseException:
-            permit.cancelled()
-            raise
-        return permit
-
-    async def _wait(self, key: str) -> Probe | None:
-        """Waits until a call may be made; returns its probe, if it is one."""
-        while not (decision := self.allow(key)).allowed:
-            seconds = decision.retry_at - self.monotonic()
-            if decision.probe is None:
-                raise CallFailed(self._refusal(key, seconds))
-            with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await decision.probe.wait()
-        return decision.probe
-
-    def _refusal(self, key: str, seconds: float) -> FailureRecord:
-        moment = self.now() + timedelta(seconds=max(0.0, seconds))
-        message = f"{key.replace(':', ' ', 1)} failed repeatedly and is not called before {moment:%H:%M:%S} UTC"
-        last = self._breakers[key].last or FailureRecord(kind="connection", summary="unknown")
-        return replace(last, summary=f"{message} (last: {last.summary})", ambiguous=False, retry_after=None)
-
-    def _count(self, key: str, record: FailureRecord, probe: Probe | None) -> None:
-        breaker = self._breakers.setdefault(key, _Breaker())
-        breaker.last = record
-        if breaker.opened:
-            # A call from before the breaker opened tells nothing new: only a failed probe opens it again.
-            if probe is None or breaker.probe is not probe:
-                return
-        else:
-            breaker.failures += 1
-            if breaker.failures < self.policy.threshold:
-                return
-        breaker.opened += 1
-        breaker.until = self.monotonic() + self.random.uniform(0.0, self.policy.max_open_seconds(breaker.opened))
-        breaker.end_probe()
 
 
 @dataclass(frozen=True, slots=True)

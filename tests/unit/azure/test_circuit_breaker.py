@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from azure.core.exceptions import ClientAuthenticationError
 from azure.identity import CredentialUnavailableError
@@ -9,15 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from keysync.azure.circuit_breaker import (
-    BreakerDecision,
+    BreakerPermit,
     BreakerPolicy,
     Breakers,
+    Probe,
     counts_against_credential,
     counts_against_vault,
 )
 from keysync.azure.errors import AzureFailureTranslator
 from keysync.calls import BreakerState
-from keysync.failures import CloudError, FailureKind, FailureRecord
+from keysync.failures import CallFailed, CloudError, FailureKind, FailureRecord
 from keysync.secret.redact import Redactor
 from tests.support.replies import Reply
 from tests.support.virtual_clock import VirtualClock, seeded
@@ -135,37 +138,56 @@ class World:
         assert retry_at is not None
         return retry_at
 
-    def probe(self, key: str = VAULT) -> BreakerDecision:
+    async def allow(self, key: str = VAULT) -> BreakerPermit | None:
+        """The permit of a call; None if it is refused, or would have to wait for a probe."""
+        call = asyncio.create_task(self.breakers.admit(key))
+        await asyncio.sleep(0)
+        call.cancel()
+        try:
+            return await call
+        except (CallFailed, asyncio.CancelledError):
+            return None
+
+    async def probe(self, key: str = VAULT) -> Probe:
         """Waits until a probe is allowed, and starts it."""
         self.clock.time = self.until(key)
-        decision = self.breakers.allow(key)
-        assert decision.allowed
-        assert decision.probe is not None
-        return decision
+        return probe_of(await self.allow(key))
 
 
-def test_a_breaker_opens_at_the_threshold():
+def probe_of(permit: BreakerPermit | None) -> Probe:
+    assert permit is not None
+    (probe,) = permit.probes.values()
+    assert probe is not None
+    return probe
+
+
+def is_closed(permit: BreakerPermit | None) -> bool:
+    """Whether a call was admitted, and not as a probe."""
+    return permit is not None and list(permit.probes.values()) == [None]
+
+
+async def test_a_breaker_opens_at_the_threshold():
     """Not after four failures, but after five."""
     world = World()
     world.fail(4)
-    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
+    assert is_closed(await world.allow())
     assert world.breakers.states() == {VAULT: BreakerState("closed", 4, None)}
     world.fail(1)
     until = world.until()
-    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=False, retry_at=until)
+    assert await world.allow() is None
     assert world.clock.time < until <= world.clock.time + 5.0
     assert world.breakers.states() == {VAULT: BreakerState("open", 5, until)}
-    assert world.breakers.allow("vault:other") == BreakerDecision(allowed=True)
+    assert is_closed(await world.allow("vault:other"))
 
 
-def test_only_failures_in_a_row_count():
+async def test_only_failures_in_a_row_count():
     """A success, or a reply about one secret, resets the count."""
     world = World()
     for succeed in (lambda: world.breakers.success(VAULT), lambda: world.fail(1, SECRET_MISSING)):
         world.fail(4)
         succeed()
         world.fail(4)
-        assert world.breakers.allow(VAULT).allowed
+        assert is_closed(await world.allow())
         world.breakers.success(VAULT)
 
 
@@ -180,30 +202,28 @@ def test_unrelated_failures_neither_count_nor_reset(name: str):
     assert world.breakers.states()[VAULT] == BreakerState("closed", 4, None)
 
 
-def test_a_403_of_a_service_resets_the_credential():
+async def test_a_403_of_a_service_resets_the_credential():
     """A 403 of Resource Manager means that it accepted the token."""
     world = World()
     world.fail(4, CREDENTIAL_ONLY["entra 401"], CREDENTIAL)
     world.fail(1, NEITHER["account"], CREDENTIAL)
     assert world.breakers.states() == {}
     world.fail(5, CREDENTIAL_ONLY["entra 401"], CREDENTIAL)
-    assert not world.breakers.allow(CREDENTIAL).allowed
+    assert await world.allow(CREDENTIAL) is None
 
 
-def test_one_probe_at_a_time():
+async def test_one_probe_at_a_time():
     """After the open time one call is allowed, and no other until it has ended."""
     world = World()
     world.open_breaker()
-    decision = world.probe()
-    decisions = [world.breakers.allow(VAULT) for _ in range(100)]
-    assert decisions == [BreakerDecision(allowed=False, retry_at=world.clock.time + 60.0, probe=decision.probe)] * 100
-    assert world.breakers.states()[VAULT].state == "half_open"
+    await world.probe()
+    assert [await world.allow() for _ in range(100)] == [None] * 100
+    assert world.breakers.states()[VAULT] == BreakerState("half_open", 5, world.clock.time + 60.0)
     world.breakers.success(VAULT)
-    assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
-    assert decision.probe is not None
+    assert is_closed(await world.allow())
 
 
-def test_a_failed_probe_opens_the_breaker_for_longer():
+async def test_a_failed_probe_opens_the_breaker_for_longer():
     """Each failed probe doubles the limit up to the cap; a success resets it to 5 s."""
     policy = BreakerPolicy()
     assert [policy.max_open_seconds(n) for n in (1, 2, 3, 4, 5, 6, 5000)] == [5.0, 10.0, 20.0, 40.0, 80.0, 120.0, 120.0]
@@ -211,48 +231,46 @@ def test_a_failed_probe_opens_the_breaker_for_longer():
     assert world.open_breaker() <= 5.0
     waits = []
     for n in range(2, 30):
-        world.breakers.failure(VAULT, DOWN, world.probe().probe)
-        assert not world.breakers.allow(VAULT).allowed
+        world.breakers.failure(VAULT, DOWN, await world.probe())
+        assert await world.allow() is None
         waits.append(world.until() - world.clock.time)
         assert waits[-1] <= policy.max_open_seconds(n)
     assert max(waits) > 60.0
-    world.probe()
+    await world.probe()
     world.breakers.success(VAULT)
     assert world.open_breaker() <= 5.0
 
 
-def test_late_failures_do_not_extend_the_open_time():
+async def test_late_failures_do_not_extend_the_open_time():
     """Calls from before the breaker opened may fail later, also during a probe."""
     world = World()
     world.open_breaker()
     until = world.until()
     world.fail(60)
     assert world.until() == until
-    decision = world.probe()
+    probe = await world.probe()
     world.fail(60)
     assert world.breakers.states()[VAULT].state == "half_open"
-    world.breakers.failure(VAULT, SECRET_MISSING, decision.probe)
+    world.breakers.failure(VAULT, SECRET_MISSING, probe)
     assert world.breakers.states() == {}
 
 
-def test_a_cancelled_or_lost_probe_allows_another():
+async def test_a_cancelled_or_lost_probe_allows_another():
     """At once after a cancelled probe, after a minute for a lost one."""
     world = World()
     world.open_breaker()
-    first = world.probe()
-    world.breakers.cancelled(VAULT, first.probe)
-    second = world.breakers.allow(VAULT)
-    assert second.allowed
-    world.breakers.cancelled(VAULT, first.probe)
-    assert not world.breakers.allow(VAULT).allowed
+    first = await world.probe()
+    world.breakers.cancelled(VAULT, first)
+    second = probe_of(await world.allow())
+    world.breakers.cancelled(VAULT, first)
+    assert await world.allow() is None
     world.clock.time += 60.0
-    third = world.breakers.allow(VAULT)
-    assert third.allowed
-    world.breakers.failure(VAULT, DOWN, second.probe)
+    third = probe_of(await world.allow())
+    world.breakers.failure(VAULT, DOWN, second)
     assert world.breakers.states()[VAULT].state == "half_open"
-    world.breakers.failure(VAULT, record("internal"), third.probe)
-    assert world.breakers.allow(VAULT).allowed
-    world.breakers.cancelled("vault:unknown", third.probe)
+    world.breakers.failure(VAULT, record("internal"), third)
+    assert probe_of(await world.allow())
+    world.breakers.cancelled("vault:unknown", third)
 
 
 def test_a_reload_forgets_other_keys():
@@ -270,22 +288,25 @@ def test_a_reload_forgets_other_keys():
         max_size=80,
     )
 )
-def test_there_is_at_most_one_probe_and_always_a_next_one(events: list[tuple[str, float]]):
+async def test_there_is_at_most_one_probe_and_always_a_next_one(events: list[tuple[str, float]]):
     """In any sequence of events, a call is allowed within the cap or a lost probe's minute, and never two unless closed."""
     world, probe = World(), None
     for event, seconds in events:
-        state = world.breakers.states().get(VAULT, BreakerState("closed", 0, None)).state
+        state = world.breakers.states().get(VAULT, BreakerState("closed", 0, None))
         match event:
             case "allow":
-                decision = world.breakers.allow(VAULT)
-                assert decision.allowed or world.clock.time < decision.retry_at <= world.clock.time + 120.0
-                assert not decision.allowed or (decision.probe is None) == (state == "closed")
-                if decision.allowed and state != "closed":
-                    assert not world.breakers.allow(VAULT).allowed
-                    probe = decision.probe
+                permit = await world.allow()
+                if permit is None:
+                    assert state.retry_at is not None
+                    assert world.clock.time < state.retry_at <= world.clock.time + 120.0
+                elif state.state == "closed":
+                    assert is_closed(permit)
+                else:
+                    probe = probe_of(permit)
+                    assert await world.allow() is None
             case "ok":
                 world.breakers.success(VAULT)
-                assert world.breakers.allow(VAULT) == BreakerDecision(allowed=True)
+                assert is_closed(await world.allow())
             case "wait":
                 world.clock.time += seconds
             case _:

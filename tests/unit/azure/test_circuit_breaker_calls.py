@@ -150,7 +150,9 @@ async def test_a_call_refused_by_one_breaker_releases_the_probe_of_another(vault
     await stage.fail(WRONG_SECRET, admit=stage.admission_for(CREDENTIAL))
     keys: Any = (VAULT, CREDENTIAL) if vault_first else (CREDENTIAL, VAULT)
     assert (await stage.refusal(stage.admission_for(*keys))).kind == "authentication"
-    assert stage.breakers.allow(VAULT).probe is not None
+    stage.breakers.check = lambda: None
+    permit = await stage.admission_for(VAULT)()
+    assert permit.probes[VAULT] is not None
 
 
 async def test_retry_now_admits_all_calls_at_once():
@@ -175,4 +177,6 @@ async def test_a_process_that_may_make_no_call_releases_the_probe():
 
     stage.breakers.check = refuse
     assert (await stage.refusal()).summary == "no longer leads"
-    assert stage.breakers.allow(VAULT).probe is not None
+    stage.breakers.check = lambda: None
+    permit = await stage.admission_for(VAULT)()
+    assert permit.probes[VAULT] is not None
