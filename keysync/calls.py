@@ -24,7 +24,6 @@ class Operation:
     name: str
     repeatable: bool = True
     """Whether it may be sent twice without harm."""
-
     changes: bool = False
     """Whether it changes Azure. A change is sent only while the ReadBarrier allows it."""
 

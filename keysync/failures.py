@@ -19,13 +19,10 @@ FailureKind = Literal[
     "credential_unavailable",  # the credential has no means to request a token
     "shared_key_disabled",  # the account does not allow shared keys
     "challenge",  # a vault asked for a token of another domain
-    "dns",
-    "tls",
-    "connection",
-    "timeout",
+    "dns", "tls", "connection", "timeout",
     "conflict",  # another writer changed the secret during a write
     "internal",  # a bug in keysync
-]
+]  # fmt: skip
 
 _MAX_DEPTH: Final = 12
 
@@ -54,14 +51,11 @@ class CloudError:
         """Yields every code, from the outermost to the innermost, then those of the details."""
         if self.code:
             yield self.code
-        inner: Mapping[str, object] | None = self.innererror
+        inner: Mapping[str, object] = self.innererror or {}
         for _ in range(_MAX_DEPTH):
-            if inner is None:
-                break
-            code = inner.get("code")
-            if isinstance(code, str):
+            if isinstance(code := inner.get("code"), str):
                 yield code
-            inner = as_mapping(inner.get("innererror"))
+            inner = as_mapping(inner.get("innererror")) or {}
         for detail in self.details:
             yield from detail.codes()
 
@@ -73,7 +67,6 @@ class FailureRecord:
     kind: FailureKind
     summary: str
     """One line for people."""
-
     http_status: int | None = None
     cloud_error: CloudError | None = None
     request_id: str | None = None
@@ -81,16 +74,12 @@ class FailureRecord:
     client_request_id: str | None = None
     hint: str | None = None
     """How to fix it."""
-
     retry_after: float | None = field(default=None, compare=False)
     """The wait that the service asked for, in seconds."""
-
     ambiguous: bool = field(default=False, compare=False)
     """Whether the request may have taken effect although it failed."""
-
     about: str = field(default="", compare=False)
     """What failed: ``account``, ``vault URL`` or ``credential NAME``."""
-
     operation: str = field(default="", compare=False)
     """The call, such as ``listKeys``."""
 
@@ -118,8 +107,7 @@ class FailureRecord:
 
     def has_code(self, *codes: str) -> bool:
         """Whether any code, at any depth, is one of `codes`. Case is ignored."""
-        folded = {fold(code) for code in codes}
-        return self.cloud_error is not None and any(fold(code) in folded for code in self.cloud_error.codes())
+        return not {fold(code) for code in codes}.isdisjoint(map(fold, self.codes))
 
 
 class CallFailed(KeysyncError):

@@ -12,21 +12,15 @@ from typing import Final
 from keysync.errors import UsageError
 
 _MAX_BYTES: Final = 1 << 20  # for a token, a password or a certificate
-_OTHER_KINDS: Final = (
-    (stat.S_ISDIR, "a folder"),
-    (stat.S_ISFIFO, "a FIFO"),
-    (stat.S_ISSOCK, "a socket"),
-    (stat.S_ISCHR, "a device"),
-    (stat.S_ISBLK, "a device"),
-)
+_OTHER_KINDS: Final = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
 
 
 def check_regular(path: Path, descriptor: int | None = None) -> None:
     """Raises OSError unless `path`, or the open `descriptor`, is a regular file. Opening or reading another kind can block forever."""
     mode = os.stat(path if descriptor is None else descriptor).st_mode  # noqa: PTH116  # also takes a descriptor
-    for is_kind, name in _OTHER_KINDS:
-        if is_kind(mode):
-            raise OSError(errno.EINVAL, f"it is {name}, expected a regular file", str(path))
+    if not stat.S_ISREG(mode):
+        kind = _OTHER_KINDS.get(stat.S_IFMT(mode), "a device")
+        raise OSError(errno.EINVAL, f"it is {kind}, expected a regular file", str(path))
 
 
 def irregular_reason(path: Path) -> str | None:

@@ -33,9 +33,9 @@ class LogStream:
         self._reported = 0
         self._closed = False
         self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
         self.dropped = 0
         """Number of lines dropped so far."""
+        threading.Thread(target=self._write_lines, name="log", daemon=True).start()
 
     def write(self, text: str) -> None:
         """Adds one line, which includes its line end, to the buffer."""
@@ -48,9 +48,6 @@ class LogStream:
             self._bytes += len(line)
             if len(self._lines) == 1:
                 self._changed.notify_all()
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._write_lines, name="log", daemon=True)
-                self._thread.start()
 
     def drain(self, seconds: float = _FLUSH_SECONDS) -> bool:
         """Waits until the buffer is empty; False if no line was written for `seconds`."""
@@ -66,8 +63,6 @@ class LogStream:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            if self._thread is None:
-                os.close(self._fd)
 
     def _write_lines(self) -> None:
         """Writes lines until the stream is closed and empty. A line stays in the buffer until it is written."""

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Literal, cast
 
 import structlog
+from structlog import stdlib
+from structlog.contextvars import merge_contextvars
 
 from keysync import log_stream
 from keysync.report.console import strip_control_codes
@@ -23,22 +25,17 @@ _CONSOLE: Final = structlog.dev.ConsoleRenderer(colors=False)
 def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
     """Configures the log of the process. `level` is a level name of `logging`; `redact` is applied to every string."""
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.stdlib.filter_by_level,
-            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
-        ],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        processors=[merge_contextvars, stdlib.filter_by_level, stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=stdlib.LoggerFactory(),
+        wrapper_class=stdlib.BoundLogger,
     )
-    formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.contextvars.merge_contextvars, _library_record],
+    formatter = stdlib.ProcessorFormatter(
+        foreign_pre_chain=[merge_contextvars, _library_record],
         processors=[
-            structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+            stdlib.ProcessorFormatter.remove_processors_meta,
             _without_traceback,
             lambda _logger, _name, event: {key: _redacted(value, redact) for key, value in event.items()},
-            structlog.stdlib.add_log_level,
+            stdlib.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # JSON escapes control codes itself. Those in a service's text must not reach the terminal.
             structlog.processors.JSONRenderer()
@@ -61,15 +58,16 @@ def configure(level: str, log_format: LogFormat, redact: Redact) -> None:
 
 def _stream() -> Any:  # noqa: ANN401  # a handler calls only its `write`
     """A stream to stderr that never blocks; `sys.stderr` itself if it has no file descriptor."""
+
+    def report(lines: int) -> None:
+        structlog.get_logger("keysync").warning("log.dropped", lines=lines)
+
     try:
-        stream = log_stream.LogStream(
-            sys.stderr.fileno(), lambda lines: structlog.get_logger("keysync").warning("log.dropped", lines=lines)
-        )
+        stream = log_stream.LogStream(sys.stderr.fileno(), report)
     except (AttributeError, OSError, ValueError):
-        log_stream.set_current(None)
-        return sys.stderr
+        stream = None
     log_stream.set_current(stream)
-    return stream
+    return stream or sys.stderr
 
 
 def _library_record(_logger: object, _name: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

@@ -33,7 +33,6 @@ class Line:
     account: str
     source: str
     """``listed`` or ``discover[N]``."""
-
     vaults: tuple[str, ...]
     secrets: Mapping[str, str]
     state: Literal["served", "skipped", "refused"] = "served"

@@ -6,20 +6,22 @@ import sys
 from dataclasses import replace
 from functools import partial
 from importlib import import_module
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from keysync import log_stream
-from keysync.cli import options as shared
 from keysync.cli.emulator import emulator
-from keysync.cli.options import FILE, Options, pass_options
+from keysync.cli.options import Options, global_options, with_options
 from keysync.cli.streams import final_code, guard_stdout
 from keysync.config.isolated import begin_reading
 from keysync.errors import KeysyncError, raised_at
 from keysync.files import check_ssl_cert_file
 from keysync.report.console import strip_control_codes
 from keysync.startup import exit_now, fast_imports
+
+if TYPE_CHECKING:
+    from keysync.sync.model import Adoption
 
 # The results of these commands say what the log says at level INFO.
 _LEVEL_INSTEAD_OF_INFO: Final = {"accounts": "critical", "check": "error"}
@@ -40,7 +42,7 @@ class _InOrder(click.Group):
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-@partial(shared.global_options, from_environment=True)
+@partial(global_options, from_environment=True)
 @click.pass_context
 def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # values of the options
     """Keeps the global options that precede a command."""
@@ -48,132 +50,74 @@ def app(context: click.Context, /, **values: Any) -> None:  # noqa: ANN401  # va
 
 
 @app.command(short_help="One sync run: write what changed, then exit.")
-@shared.config_option
-@click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
-@shared.accounts_option
-@click.option("--accept", metavar="CHECKSUM", help="Allow exactly this plan to exceed the limits.")
-@shared.shard_options
-@click.option(
-    "--metrics-file", type=FILE, metavar="FILE", help="Write metrics for a textfile collector; ends in .prom."
+@with_options(
+    *("--config", "--dry-run", "--account", "--accept", "--shard", "--shards"),
+    *("--metrics-file", "--push-gateway", "--all", "--output"),
 )
-@click.option(
-    "--push-gateway",
-    metavar="URL",
-    help="Push metrics to a Pushgateway. A failure is logged as a warning and does not change the exit code.",
-)
-@shared.all_option
-@shared.output_option
-@pass_options
 def sync(options: Options) -> None:
     """Sync once: write the keys that changed, then exit (0 in sync, 1 failed or refused, 2 usage, 4 stopped by a limit)."""
     _run_once("sync", options)
 
 
 @app.command()
-@shared.config_option
-@shared.accounts_option
-@shared.shard_options
-@click.option("--exit-code", "exit_code_for_changes", is_flag=True, help="Exit with 3 if there are changes.")
-@shared.all_option
-@shared.output_option
-@pass_options
+@with_options("--config", "--account", "--shard", "--shards", "--exit-code", "--all", "--output")
 def plan(options: Options) -> None:
     """Show what a run would change; write nothing."""
     _run_once("sync", replace(options, dry_run=True))
 
 
 @app.command(name="run", short_help="The daemon: sync runs on schedule, and a status page.")
-@shared.config_option
-@shared.shard_options
-@pass_options
+@with_options("--config", "--shard", "--shards")
 def run_daemon(options: Options) -> None:
     """Run the daemon: sync on schedule, serve a status page, probes and metrics; exit with 0 on SIGINT and SIGTERM."""
     _import("run").run(options)
 
 
 @app.command(short_help="Take over unmanaged secrets.")
-@shared.config_option
-@shared.accounts_option
-@shared.shard_options
-@click.option("--yes", is_flag=True, help="Do it. Without this option, only show what would be done.")
-@click.option("--secret", "secrets", multiple=True, metavar="VAULT/NAME", help="Only this secret; repeatable.")
-@click.option(
-    "--replace",
-    is_flag=True,
-    help="Also secrets whose value differs (they get a new version) or that have another owner's tags.",
-)
-@shared.all_option
-@shared.output_option
-@pass_options
+@with_options("--config", "--account", "--shard", "--shards", "--yes", "--secret", "--replace", "--all", "--output")
 def adopt(options: Options) -> None:
     """Take over secrets that keysync does not manage yet: show what would be done, or do it with --yes."""
-    adoption: Any = "replace" if options.replace else "untagged"
+    adoption: Adoption = "replace" if options.replace else "untagged"
     _run_once("sync", replace(options, adopt=adoption, dry_run=not options.yes))
 
 
 @app.command(short_help="Test access to everything; write nothing.")
-@shared.config_option
-@shared.accounts_option
-@shared.shard_options
-@shared.output_option
-@pass_options
+@with_options("--config", "--account", "--shard", "--shards", "--output")
 def check(options: Options) -> None:
     """Test the configuration, tokens, accounts and vaults without writing, and say how to fix each finding."""
     _run_once("check", options)
 
 
 @app.command(short_help="List the accounts that the configuration covers.")
-@shared.config_option
-@shared.shard_options
-@shared.output_option
-@pass_options
+@with_options("--config", "--shard", "--shards", "--output")
 def accounts(options: Options) -> None:
     """List the accounts that the configuration covers, including discovered ones; read no key."""
     _run_once("accounts", options)
 
 
 @app.command(short_help="Print the roles that keysync needs.")
-@shared.config_option
-@click.option(
-    "--principal-id",
-    "principal_ids",
-    multiple=True,
-    metavar="ID",
-    help="Object ID of an identity; repeatable, in the order of the identities in the output.",
-)
-@shared.output_option
-@pass_options
+@with_options("--config", "--principal-id", "--output")
 def role(options: Options) -> None:
     """Print the least-privilege roles and assignments that the configuration needs, as a shell script; make no request."""
     _import("role").run(options)
 
 
 @app.command(short_help="Run the daemon against the embedded Azure.")
-@click.option("--once", is_flag=True, help="Exit after a few runs.")
-@click.option(
-    "--every",
-    type=click.FloatRange(min=1.0),
-    default=3.0,
-    show_default=True,
-    metavar="SECONDS",
-    help="Time between runs.",
-)
-@pass_options
+@with_options("--once", "--every")
 def demo(options: Options) -> None:
     """Run the daemon against the embedded Azure, with sample accounts whose keys are regenerated all the time."""
     _import("demo").run(options)
 
 
 @app.command(short_help="Check that the daemon on this machine works.")
-@shared.config_option
-@pass_options
+@with_options("--config")
 def health(options: Options) -> None:
     """Check that the daemon at the `listen` address on this machine works: exit with 0 if it does, else with 1."""
     sys.exit(_import("health").run(options.config))
 
 
 @app.command()
-@pass_options
+@with_options()
 def schema(_options: Options) -> None:
     """Print the JSON Schema of the configuration file."""
     from keysync.config.schema import render_schema  # noqa: PLC0415  # imports pydantic

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Annotated, Final
 from urllib.parse import urlsplit
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 from keysync.config.rules import Invalid, Problem, Rule, expected, length, matching, requiring, within
 
@@ -20,17 +20,17 @@ DURATION: Final = r"^(?=[0-9])([0-9]{1,9}d)?([0-9]{1,9}h)?([0-9]{1,9}m(?!s))?([0
 DEFAULT_LISTEN: Final = "127.0.0.1:8080"
 
 _NAME_PATTERN: Final = r"^([0-9a-zA-Z-]|\{(account|subscription_id|resource_group)\}){1,127}$"
-_PLACEHOLDERS: Final = ("{account}", "{subscription_id}", "{resource_group}")
+_PLACEHOLDERS: Final = dict.fromkeys(("{account}", "{subscription_id}", "{resource_group}"))
 _LISTEN: Final = re.compile(r"(\[[0-9a-fA-F:.]+\]|[0-9a-zA-Z._-]+):([0-9]{1,5})")
 _UNITS: Final = {"d": 86_400_000, "h": 3_600_000, "m": 60_000, "s": 1_000, "ms": 1}  # in milliseconds
 _LONGEST: Final = timedelta(days=366)  # a longer one is a mistake; a timer could hold far more
-_CRON_FIELDS: Final = {  # the values of each field of a cron expression, in order
-    "minute": "0-59",
-    "hour": "0-23",
-    "day": "1-31 or L for the last",
-    "month": "1-12 or jan-dec",
-    "weekday": "0-7 (0 and 7 are Sunday) or sun-sat",
-}
+_CRON_FIELDS: Final = (  # the values of each field of a cron expression, in order
+    "0-59 in the field minute",
+    "0-23 in the field hour",
+    "1-31 or L for the last in the field day",
+    "1-12 or jan-dec in the field month",
+    "0-7 (0 and 7 are Sunday) or sun-sat in the field weekday",
+)
 
 
 def parse_duration(value: object) -> timedelta:
@@ -92,12 +92,6 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return by_fold[close[0]] if close else None
 
 
-def _no_boolean(value: object) -> object:
-    if isinstance(value, bool):  # pydantic would accept true as 1
-        raise expected("a whole number")
-    return value
-
-
 def _https_url(example: str, *, may_have_path: bool = True, exact: bool = False) -> Callable[[str], str]:
     """Checks an https URL, and normalizes it unless `exact`: in lower case, without the default port and a last slash."""
     expectation = f"an https URL such as {example}"
@@ -128,11 +122,11 @@ def _cron(cron: str) -> str:
     if len(fields) != len(_CRON_FIELDS):
         raise expected('a cron expression of five fields such as "*/5 * * * *"', "minute, hour, day, month, weekday")
     now = datetime.now(UTC)
-    for index, (name, values) in enumerate(_CRON_FIELDS.items()):
+    for index, values in enumerate(_CRON_FIELDS):
         try:
-            CronSim(" ".join(item if position == index else "*" for position, item in enumerate(fields)), now)
+            CronSim(" ".join(["*"] * index + [fields[index]] + ["*"] * (4 - index)), now)
         except (CronSimError, ValueError):  # ValueError: more digits than Python converts
-            raise expected(f"{values} in the field {name}") from None
+            raise expected(values) from None
     try:
         next(CronSim(cron, now))
     except (CronSimError, StopIteration):
@@ -141,26 +135,16 @@ def _cron(cron: str) -> str:
     return cron
 
 
-def _is_zone(name: str) -> bool:
+def _timezone(name: str) -> str:
     try:
         zone_of(name)
     except (ValueError, OSError, KeyError):
-        return False
-    return True
-
-
-def _timezone(name: str) -> str:
-    if not _is_zone(name):
-        if _is_zone("Etc/UTC"):
-            raise expected("a time zone such as UTC or Asia/Tokyo")
+        if available_timezones():
+            raise expected("a time zone such as UTC or Asia/Tokyo") from None
         message = "this machine has no time zone database, so only UTC can be used"
         hint = "install the system's package tzdata or Python's (pip install tzdata), or use UTC"
-        raise Invalid(Problem(message, hint))
+        raise Invalid(Problem(message, hint)) from None
     return name
-
-
-def _has_known_placeholders(pattern: str) -> bool:
-    return all(placeholder in _PLACEHOLDERS for placeholder in re.findall(r"\{[^{}]*\}", pattern))
 
 
 def _listen(value: str) -> str:
@@ -178,33 +162,26 @@ NOT_EMPTY: Final = requiring(bool, "at least 1 in it", minItems=1)
 DurationOrZero = Annotated[timedelta, Rule(parse=parse_duration, schema=_DURATION_SCHEMA)]
 Duration = Annotated[DurationOrZero, requiring(lambda value: value > timedelta(0), "a duration above 0s")]
 Interval = Annotated[Duration, requiring(lambda value: value >= timedelta(seconds=1), "a duration of 1s or more")]
-Integer = Annotated[int, Rule(parse=_no_boolean)]
+_NO_BOOLEAN: Final = requiring(lambda value: not isinstance(value, bool), "a whole number")
+Integer = Annotated[int, Rule(parse=_NO_BOOLEAN.check)]  # pydantic would accept true as 1
 Percent = Annotated[Integer, within(0, 100)]
 Count = Annotated[Integer, requiring(lambda value: value >= 0, "0 or more", minimum=0)]
 Text = Annotated[str, length(1, 256)]
 Identifier = Annotated[str, matching(r"^[0-9a-zA-Z._-]{1,256}$")]  # of a tenant or an application
 Guid = Annotated[str, matching(GUID, "a GUID such as 00000000-0000-0000-0000-000000000000"), Rule(str.lower)]
-AccountName = Annotated[
-    str, matching(ACCOUNT_NAME, "the name of a Batch account: 3 to 24 letters and digits, nothing else")
-]
-VaultName = Annotated[  # in the configuration; it need not be the vault's name in Azure
-    str,
-    matching(
-        r"^[0-9a-zA-Z._-]{1,127}$",
-        "the name of a vault: 1 to 127 letters, digits and any of . _ -",
-        "choose any name; the address of the vault belongs under `url`",
-    ),
-]
-ResourceGroup = Annotated[
-    str,
-    matching(
-        RESOURCE_GROUP,
-        "the name of a resource group: 1 to 90 letters, digits and any of _ - . ( ), without a dot at the end",
-    ),
-]
+_ACCOUNT: Final = "the name of a Batch account: 3 to 24 letters and digits, nothing else"
+AccountName = Annotated[str, matching(ACCOUNT_NAME, _ACCOUNT)]
+_VAULT: Final = "the name of a vault: 1 to 127 letters, digits and any of . _ -"
+_VAULT_HINT: Final = "choose any name; the address of the vault belongs under `url`"
+VaultName = Annotated[str, matching(r"^[0-9a-zA-Z._-]{1,127}$", _VAULT, _VAULT_HINT)]  # its name in Azure may differ
+_GROUP: Final = "the name of a resource group: 1 to 90 letters, digits and any of _ - . ( ), without a dot at the end"
+ResourceGroup = Annotated[str, matching(RESOURCE_GROUP, _GROUP)]
 NamePattern = Annotated[  # of a secret; with placeholders in braces
     str,
-    requiring(_has_known_placeholders, f"a pattern whose placeholders are among {', '.join(_PLACEHOLDERS)}"),
+    requiring(
+        lambda pattern: {*re.findall(r"\{[^{}]*\}", pattern)} <= _PLACEHOLDERS.keys(),
+        f"a pattern whose placeholders are among {', '.join(_PLACEHOLDERS)}",
+    ),
     matching(_NAME_PATTERN, "a pattern that gives 1 to 127 letters, digits and dashes, such as {account}-primary-key"),
 ]
 VaultUrl = Annotated[str, Rule(_https_url("https://kv-render.vault.azure.net", may_have_path=False), _VAULT_URL_SCHEMA)]

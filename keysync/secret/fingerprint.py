@@ -41,15 +41,10 @@ class Fingerprint:
 class Fingerprinter:
     """Makes fingerprints with a random key of its own."""
 
-    __slots__ = ("_key",)
-
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
     def of(self, value: SecretValue) -> Fingerprint:
         """The fingerprint of `value`, comparable only with others of this object."""
-        return Fingerprint(
-            hashlib.blake2b(
-                reveal(value).encode("utf-8", "surrogatepass"), key=self._key, digest_size=_DIGEST_BYTES
-            ).digest()
-        )
+        content = reveal(value).encode("utf-8", "surrogatepass")
+        return Fingerprint(hashlib.blake2b(content, key=self._key, digest_size=_DIGEST_BYTES).digest())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from dataclasses import dataclass
 from pathlib import Path
 
 from keysync.errors import UsageError
@@ -13,22 +14,17 @@ from keysync.secret.reveal import reveal
 from keysync.secret.value import SecretValue
 
 
+@dataclass(frozen=True, slots=True)
 class Signer:
-    """Signs with HMAC-SHA256. Its secret is never printed or pickled."""
+    """Signs with HMAC-SHA256."""
 
-    __slots__ = ("_secret",)
-
-    def __init__(self, secret: SecretValue) -> None:
-        self._secret = secret
+    secret: SecretValue
 
     def sign(self, body: bytes, now: float) -> str:
         """The signature ``t=UNIX,v1=HEX`` of ``UNIX.body``. `now` is in seconds since 1970 and is truncated to whole seconds."""
         moment = int(now)
-        mac = hmac.new(reveal(self._secret).encode(), f"{moment}.".encode() + body, hashlib.sha256)
+        mac = hmac.new(reveal(self.secret).encode(), f"{moment}.".encode() + body, hashlib.sha256)
         return f"t={moment},v1={mac.hexdigest()}"
-
-    def __repr__(self) -> str:
-        return "Signer(…)"
 
 
 def signer_from(file: Path | None, text: str | None, redactor: Redactor) -> Signer:
