@@ -70,7 +70,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
 
 
 async def _examine(clients: ClientFactory, runtime: Runtime) -> list[Diagnosis]:
-    config, source_of = runtime.config, runtime.sources.snapshot()
+    config, source_of = runtime.config, runtime.sources.source_of
     findings = await asyncio.gather(
         *(_token(clients, credential) for credential in clients.credentials.opened.values())
     )

@@ -115,7 +115,7 @@ class Runtime:
         schedule also search for orphans, unless accounts or secrets are named, and report the accounts that are refused.
         """
         config, shared, selection = self.config, self.shared, self.shared.selection
-        timeouts, stop, source_of = config.timeouts, shared.stop(), self.sources.snapshot()
+        timeouts, stop, source_of = config.timeouts, shared.stop(), self.sources.source_of
         account_seconds, grace = timeouts.account.total_seconds(), timeouts.shutdown.total_seconds() * _GRACE
         # If each account has a schedule of its own, every run counts as general.
         general = (
