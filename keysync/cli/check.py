@@ -48,7 +48,7 @@ async def run(options: Options, config: Config, redactor: Redactor) -> int:
     with interruptible() as interruption, ProgressBar() as bar:
         async with AsyncExitStack() as stack:
             clients = await open_clients(stack, config, redactor)
-            runtime = await open_runtime(stack, clients, Shared(redactor, bar, lambda: interruption.stop, selection))
+            runtime = await open_runtime(stack, clients, Shared(redactor, (bar,), lambda: interruption.stop, selection))
             inventory = await resolve(runtime.discovery, interruption.stop)
             await runtime.cover(inventory, selected(inventory, options.accounts, options.shard))
             examination = asyncio.create_task(_examine(clients, runtime))

@@ -66,7 +66,7 @@ async def _run(options: Options, redactor: Redactor) -> None:
                 AZURE_CLIENT_SECRET=azure.endpoints.client_secret,
             )
             show = _Show(azure, interruption, once=options.once)
-            await serve(_config(azure, options.every), Shared(redactor, show), interruption, announce=show.opening)
+            await serve(_config(azure, options.every), Shared(redactor, (show,)), interruption, announce=show.opening)
             show.closing()
 
 

@@ -42,7 +42,6 @@ from keysync.report.webhook import Webhook
 from keysync.secret.redact import Redactor
 from keysync.secret.signing import signer_from
 from keysync.sync.items import Selection
-from keysync.sync.observers import Observers
 from keysync.sync.orphans import MissingCounters
 from keysync.sync.runtime import Runtime, Shared
 from keysync.web.app import make_web_app
@@ -77,7 +76,7 @@ async def serve(
 ) -> None:
     """Serves `config` until `interruption`. `watch` reports later configurations; `announce` is called with the page's URL.
 
-    `shared.observer` is one of the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
+    `shared.observers` are among the observers of the runs. Jitter and backoff draw from `random`. Raises UsageError if the start
     fails.
     """
     daemon: Daemon | None = None
@@ -128,7 +127,7 @@ async def _open_daemon(
     leadership = None if election is None else election.leadership
     shared = replace(
         shared,
-        observer=Observers([account_states, RunLog(), metrics, *([notifier] if notifier else []), shared.observer]),
+        observers=(account_states, RunLog(), metrics, *([notifier] if notifier else []), *shared.observers),
         stop=lambda: interruption.stop if leadership is None else leadership.term,
         streaks=MissingCounters(),
     )

@@ -33,7 +33,7 @@ _LEFT: Final = frozenset[Outcome]({*BAD, *WRITES, "skipped"})
 
 
 class ReportBuilder:
-    """Gathers the results of `run` and its follow-up runs, and reports each to the observer as soon as it is final."""
+    """Gathers the results of `run` and its follow-up runs, and reports each to the observers as soon as it is final."""
 
     def __init__(self, run: SyncRun, run_id: str) -> None:
         self._run, self._run_id = run, run_id
@@ -42,9 +42,14 @@ class ReportBuilder:
         self._results: list[Result] = []
         # Items whose reason ends with the command that accepts them, which is known only at the end of the run.
         self._waiting: dict[ItemRef, str] = {}
-        run.observer.started(run_id, len(run.work_items))
+        for observer in run.observers:
+            observer.started(run_id, len(run.work_items))
         for result in run.preflight.results:
-            run.observer.result(run_id, result)
+            self._report(result)
+
+    def _report(self, result: Result) -> None:
+        for observer in self._run.observers:
+            observer.result(self._run_id, result)
 
     def planned(self, plan: Plan, blocked: Blocked | None) -> None:
         """Adds a plan that is about to be applied."""
@@ -62,7 +67,7 @@ class ReportBuilder:
             result = replace(result, reason=self._run.redact(result.reason))
         self._results.append(result)
         if result.ref not in self._waiting:
-            self._run.observer.result(self._run_id, result)
+            self._report(result)
 
     def finish(self, blocked: Blocked | None, orphan_warnings: Sequence[str]) -> Report:
         """Reports the remaining results and the end of the run."""
@@ -95,7 +100,8 @@ class ReportBuilder:
             incomplete=run.preflight.incomplete,
             orphans_searched=run.orphans is not None and not orphan_warnings,
         )
-        run.observer.finished(report)
+        for observer in run.observers:
+            observer.finished(report)
         return report
 
     def _final(self, result: Result, kinds: Counter[ChangeKind], accept: str) -> Result:
@@ -109,5 +115,5 @@ class ReportBuilder:
         shown = self._run.selection.dry_run or result.outcome not in REMOVALS
         outcome, reason = result.outcome if shown else "skipped", self._run.redact(f"{reason}: {accept}")
         final = replace(result, outcome=outcome, reason=reason)
-        self._run.observer.result(self._run_id, final)
+        self._report(final)
         return final
