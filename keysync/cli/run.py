@@ -22,9 +22,8 @@ from keysync.calls import CallObserver
 from keysync.cli.compose import CONNECT_SECONDS, open_clients, open_runtime
 from keysync.cli.options import Options
 from keysync.cli.signals import Interruption, handled, interruptible
-from keysync.config.files import find_config
 from keysync.config.formats import split_listen
-from keysync.config.isolated import read_config
+from keysync.config.isolated import find_config, read_config
 from keysync.config.model import Config
 from keysync.daemon.account_state import AccountStates
 from keysync.daemon.config_watch import ConfigWatch
