@@ -195,8 +195,8 @@ class VaultSettings(_Model):
     says that the subscription cannot be cancelled. Without `soft_delete`, as in vaults of before 2025, a deletion is final.
 
     `recover_delay` and `delete_delay` are the seconds until a recovery or a deletion is visible. After a write, the next
-    `stale_reads` GETs of a secret, or those of the next `stale_seconds`, return it as it was before. With `empty_page`
-    each list begins with an empty page. `clock_offset` is the number of seconds that the vault's clock is ahead.
+    `stale_reads` GETs of a secret, or those of the next `stale_seconds`, return it as it was before. `clock_offset` is
+    the number of seconds that the vault's clock is ahead.
     """
 
     policy: PolicyData | None = None
@@ -212,7 +212,6 @@ class VaultSettings(_Model):
     delete_delay: float = Field(default=10.0, ge=0)
     stale_reads: int = Field(default=0, ge=0)
     stale_seconds: float = Field(default=0.0, ge=0)
-    empty_page: bool = False
     clock_offset: float = 0.0
 
     @field_validator("api_versions")
@@ -235,6 +234,7 @@ class VaultData(VaultSettings):
     subscription_id: str | None = Field(default=None, pattern=GUID)
     resource_group: str | None = Field(default=None, min_length=1, max_length=90)
     location: str = "westeurope"
+    tags: dict[str, str] = {}
     tenant_id: str | None = None
     secrets: list[SecretData] = []
     deleted: list[SecretData] = []
@@ -255,7 +255,8 @@ class EmulatorData(_Model):
     a role assignment is felt after `role_delay` seconds. `token_lifetime` is in seconds; `refresh_in` says after how many
     seconds a client should replace a token, by default half of a lifetime of two hours or more, as Entra does.
 
-    An entry of `subscriptions` may be an id alone. `page_size` is the number of items on a page of Resource Manager,
+    An entry of `subscriptions` may be an id alone. `api_versions` replaces the supported ones of a provider, such as
+    Microsoft.Batch, as in a cloud with older ones. `page_size` is the number of items on a page of Resource Manager,
     `graph_page_size` the most rows on a page of Resource Graph.
     """
 
@@ -272,6 +273,7 @@ class EmulatorData(_Model):
     graph_page_size: int = Field(default=1000, ge=1, le=1000)
     subscriptions: list[SubscriptionData] = []
     resource_groups: list[ResourceGroupData] = []
+    api_versions: dict[str, list[str]] = {}
     locks: list[LockData] = []
     accounts: list[AccountData] = []
     vaults: list[VaultData] = []

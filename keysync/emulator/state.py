@@ -113,6 +113,7 @@ class State:
             self.add_account(account)
         for vault in self.vaults:
             self._add_group(ResourceGroup(vault.subscription_id, vault.resource_group, vault.location, {}))
+        self.api_versions = {name.lower(): tuple(versions) for name, versions in data.api_versions.items()}
         self.locks = [Lock(lock.scope, lock.level) for lock in data.locks]
         self.queues = Queues(data.queues, clock())
         self.events = EventGrid(self.queues, data.queues, clock)

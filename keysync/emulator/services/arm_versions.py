@@ -13,10 +13,10 @@ LOCATIONS = (
 """The regions of every provider, beside those of the accounts in the data."""
 
 
-def check_version(request: ArmRequest, provider: Provider, location: str) -> None:
+def check_version(request: ArmRequest, provider: Provider, location: str, only: tuple[str, ...]) -> None:
     """Raises Refused if the provider has no such resource type, or not in this api-version.
 
-    `location` is the region of the resource, empty if there is none. With it the error is that of a missing provider; without
+    `only` replaces the versions of the provider, unless it is empty. `location` is the region of the resource, empty if there is none. With it the error is that of a missing provider; without
     it, as for a listing, that of a missing type.
     """
     if not request.namespace:
@@ -27,7 +27,7 @@ def check_version(request: ArmRequest, provider: Provider, location: str) -> Non
         kind = "/".join(request.path[::2])
         message = f"The resource type '{kind}' could not be found in the namespace '{provider.namespace}' for api version '{request.version}'."
         raise Refused(gateway_error(404, "InvalidResourceType", message))
-    versions = provider.versions[name]
+    versions = only or provider.versions[name]
     if request.version in versions:
         return
     if location:

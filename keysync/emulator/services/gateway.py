@@ -102,7 +102,8 @@ class Gateway:
             self._take(request, token, limits)
         if provider is None:
             return unknown_namespace(request.namespace)
-        check_version(request, provider, self._location(request))
+        only = self._state.api_versions.get(request.namespace.lower(), ())
+        check_version(request, provider, self._location(request), only)
         if operation is None:
             return method_not_allowed(request.call) if request.namespace else missing_subscription()
         if operation.action:

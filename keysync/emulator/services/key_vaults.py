@@ -91,20 +91,13 @@ class KeyVaults:
         if vault.purge_protection:
             properties["enablePurgeProtection"] = True
         if request.version >= _NETWORK_ACCESS_SINCE:
-            properties["publicNetworkAccess"] = "Disabled" if vault.network == "private" else "Enabled"
-        if vault.network == "firewall":
-            properties["networkAcls"] = {
-                "bypass": "None",
-                "defaultAction": "Deny",
-                "ipRules": [],
-                "virtualNetworkRules": [],
-            }
+            properties["publicNetworkAccess"] = "Enabled"
         return {
             "id": vault.id,
             "name": vault.name,
             "type": "Microsoft.KeyVault/vaults",
             "location": vault.location,
-            "tags": {},
+            "tags": vault.tags,
             "properties": properties,
         }
 

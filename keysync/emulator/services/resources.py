@@ -212,7 +212,7 @@ def resources_of(state: State, subscription: str) -> list[Resource]:
         for each in state.by_subscription[subscription.lower()]
     ]
     vaults = [
-        Resource(each.id, each.name, "Microsoft.KeyVault/vaults", each.location, {}, each.resource_group)
+        Resource(each.id, each.name, "Microsoft.KeyVault/vaults", each.location, each.tags, each.resource_group)
         for each in state.vaults
         if each.subscription_id.lower() == subscription.lower()
     ]
